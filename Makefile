@@ -1,0 +1,62 @@
+# A fresh machine needs Python 3.11 or newer and make; everything else is set up in .venv, once.
+# `make` alone lists what there is.
+
+.DEFAULT_GOAL := help
+.SUFFIXES:
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.set-up
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+
+.PHONY: help setup scenarios test check bench lock proto clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+setup: $(STAMP) ## make .venv with everything in requirements.lock; nothing to do the second time
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { \
+		echo "meshwake needs Python 3.11 or newer, and none was found." >&2; \
+		echo "Install one (Debian, Ubuntu: apt install python3 python3-venv) or say which: make PYTHON=/path/to/python3" >&2; \
+		exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make a virtual environment: its modules venv and ensurepip are missing." >&2; \
+		echo "Debian, Ubuntu: apt install python3-venv" >&2; \
+		exit 1; }
+	@rm -rf $(VENV)
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+scenarios: $(STAMP) ## run all scenarios on the most real lab that can run here
+	$(BIN)/pytest scenarios/
+
+test: $(STAMP) ## format, lint, types and all tests
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pytest tests/ -n auto
+
+check: $(STAMP) ## as test, but only what needs no real ztunnel: for while one is writing
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pytest tests/unit tests/checks tests/repository -n auto
+
+bench: $(STAMP) ## how fast the labs are, as ratios
+	$(BIN)/python -m tests.bench
+
+lock: ## write requirements.lock anew from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-emit-index-url --upgrade \
+		--custom-compile-command "make lock" --quiet --output-file requirements.lock
+
+proto: ## make *_pb2.py anew from the .proto files (needs grpcio-tools; its protobuf must not be newer than the locked one)
+	python3 -m grpc_tools.protoc -I. --python_out=. --pyi_out=. harness/authority/proto/*.proto
+
+clean: ## remove .venv and caches; runs/ stays
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

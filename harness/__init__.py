@@ -1,0 +1,29 @@
+"""meshwake: time jumps under a service mesh, with evidence of what breaks.
+
+The map of the house. A room may import the rooms below it and itself, never one above or beside it; the test
+tests/repository/test_import_rule.py reads `LAYERS` and enforces it.
+
+    doors       cli, plugin, __main__       what a person or pytest types
+    story       mesh                        a timeline told in Python, and questions asked of it
+    course      pipeline, answers, doctor   the steps of a run, in order; what can run here
+    makers      labs, report                do and record; show
+    parts       authority, fixes, checks    speak istiod's protocols; what people deploy; judge
+    clocks      clocks                      reading clocks and moving them
+    values      scenario, plan, history ... what all the others hand to one another
+
+Within the values a module may import those that stand left of it. `labs` never imports `checks`; `checks` never imports
+`labs`; no lab imports another, except that `machine` runs `process` inside a guest. `clocks.reading` is a value: it
+imports nothing.
+"""
+
+# Lowest first. A name is a module or package directly in `harness`.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("errors", "durations", "scenario", "plan", "history", "verdict", "versions", "binaries", "store"),
+    ("clocks",),
+    ("authority", "fixes", "checks"),
+    ("labs", "report"),
+    ("pipeline", "answers", "doctor"),
+    ("mesh",),
+    ("cli", "plugin"),
+    ("__main__",),
+)

@@ -1,0 +1,5 @@
+"""`python -m harness` is `meshwake`."""
+
+from harness.cli import main
+
+main()
