@@ -1,0 +1,1 @@
+"""The subject of this program: reading clocks and moving them."""

@@ -1,0 +1,256 @@
+"""A plan: a scenario with nothing left open. It can be printed, hashed, saved, and run again to the same history.
+
+`choose` says on which lab and version a scenario is to run (`Case`); `resolve` turns a case into a plan: every
+fault in its place on the timeline, repeats and "*" written out, every number an integer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.durations import NS_PER_S
+from harness.errors import BadInput
+from harness.scenario import APART, EVERY_NODE, CheckName, Expect, Scenario, fault_times_ns
+
+PLAN_FORMAT: Literal[1] = 1
+FaultKind = Literal["suspend", "pause", "step", "drift", "freeze", "ca_outage", "ca_hang", "token_expired", "restart"]
+ASLEEP_FAULTS = ("suspend", "pause")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class PlannedFault(_Frozen):
+    """One fault at one world time on one node (None: the authority). `index` names it in the history."""
+
+    index: int
+    kind: FaultKind
+    node: str | None
+    at_world_ns: int
+    lasts_ns: int = 0
+    corrected_after_ns: int = 0
+    by_wall_ns: int = 0
+    rate_numerator: int = 1
+    rate_denominator: int = 1
+
+    @property
+    def asleep_until_world_ns(self) -> int:
+        """World time at which the node runs again (suspend, pause), or the fault's own time."""
+        return self.at_world_ns + (self.lasts_ns if self.kind in ASLEEP_FAULTS else 0)
+
+    @property
+    def ends_world_ns(self) -> int:
+        """World time at which the last effect of the fault on clocks or services has happened."""
+        return self.at_world_ns + self.lasts_ns + self.corrected_after_ns
+
+    @property
+    def expected_drift_ns(self) -> int:
+        """By how much this fault makes wall and monotonic clock of its node part."""
+        if self.kind in ASLEEP_FAULTS:
+            return self.lasts_ns
+        if self.kind == "step":
+            return self.by_wall_ns
+        if self.kind == "drift":
+            return self.lasts_ns * self.rate_numerator // self.rate_denominator - self.lasts_ns
+        return 0
+
+
+class PlannedNode(_Frozen):
+    """A node and the workload identities (namespace/serviceaccount) on it."""
+
+    name: str
+    identities: tuple[str, ...]
+
+
+class PlannedFix(_Frozen):
+    """What is deployed against the fault; `manifest` is the text a user would apply, read when planning."""
+
+    name: str
+    manifest: str | None = None
+
+
+class PlannedExpectation(_Frozen):
+    """An expectation that applies to the version of the plan."""
+
+    check: CheckName
+    verdict: Literal["HOLDS", "BROKEN", "UNKNOWN"]
+    because: str
+
+
+class Plan(_Frozen):
+    """Everything a lab needs to know. Times are world time in ns; `starts_wall_s` is Unix time at world time 0."""
+
+    format: Literal[1] = PLAN_FORMAT
+    scenario: str
+    title: str
+    lab: str
+    version: str
+    behaviour_class: str
+    seed: int
+    starts_wall_s: int
+    duration_ns: Annotated[int, Field(gt=0)]
+    lifetime_s: int
+    backdate_s: int
+    nodes: tuple[PlannedNode, ...]
+    authority_node: str | None
+    pairs: tuple[tuple[str, str], ...]
+    attempt_every_ns: int
+    faults: tuple[PlannedFault, ...]
+    fix: PlannedFix | None = None
+    expectations: tuple[PlannedExpectation, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """Names the plan: two plans with this in common give the same history on `model`."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @property
+    def half_life_s(self) -> Fraction:
+        """Time from issue to the planned renewal, (L - B) / 2: ztunnel renews at the middle of the validity."""
+        return Fraction(self.lifetime_s - self.backdate_s, 2)
+
+    def node_of(self, identity: str) -> str:
+        """The node on which `identity` lives."""
+        return next(node.name for node in self.nodes if identity in node.identities)
+
+    def faults_on(self, node: str | None) -> tuple[PlannedFault, ...]:
+        """The faults of one node in order of time; of the authority's service for None."""
+        return tuple(fault for fault in self.faults if fault.node == node)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scenario chosen for one lab and one version, or, with `refusal`, the reason why it cannot run there."""
+
+    scenario: Scenario
+    lab: str
+    version: str
+    behaviour_class: str
+    seed: int = 0
+    real_time: bool = False
+    expectations: tuple[Expect, ...] = ()
+    manifest: str | None = None
+    ztunnel: Path | None = None
+    chosen_because: str = ""
+    refusal: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The name a person reads in a list: nightly_sleep[process-1.31.0]."""
+        return f"{self.scenario.name}[{self.lab}-{self.version}]"
+
+
+def resolve(case: Case) -> Plan:
+    """The plan of `case`. Raises BadInput when the scenario lacks what the lab needs."""
+    scenario, numbers = case.scenario, _numbers(case)
+    nodes = tuple(PlannedNode(name=node.name, identities=tuple(node.identities)) for node in scenario.node)
+    return Plan(
+        scenario=scenario.name,
+        title=scenario.title,
+        lab=case.lab,
+        version=case.version,
+        behaviour_class=case.behaviour_class,
+        seed=case.seed,
+        starts_wall_s=int(scenario.starts.timestamp()),
+        duration_ns=numbers.duration_ns,
+        lifetime_s=numbers.lifetime_ns // NS_PER_S,
+        backdate_s=numbers.backdate_ns // NS_PER_S,
+        nodes=nodes,
+        authority_node=_authority_node(scenario),
+        pairs=tuple((pair[0], pair[1]) for pair in scenario.traffic.pairs),
+        attempt_every_ns=numbers.every_ns,
+        faults=_place_faults(numbers.faults, [node.name for node in nodes], numbers.duration_ns),
+        fix=PlannedFix(name=scenario.fix.name, manifest=case.manifest) if scenario.fix else None,
+        expectations=tuple(
+            PlannedExpectation(check=row.check, verdict=_verdict(row), because=row.because) for row in case.expectations
+        ),
+    )
+
+
+def _verdict(row: Expect) -> Literal["HOLDS", "BROKEN", "UNKNOWN"]:
+    verdicts: dict[str, Literal["HOLDS", "BROKEN", "UNKNOWN"]] = {
+        "holds": "HOLDS",
+        "broken": "BROKEN",
+        "unknown": "UNKNOWN",
+    }
+    return verdicts[row.verdict]
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    lifetime_ns: int
+    backdate_ns: int
+    duration_ns: int
+    every_ns: int
+    faults: list[Any]
+
+
+def _numbers(case: Case) -> _Numbers:
+    scenario = case.scenario
+    if not case.real_time:
+        certificate = scenario.certificate
+        return _Numbers(
+            certificate.lifetime,
+            certificate.backdate,
+            scenario.duration,
+            scenario.traffic.every,
+            list(scenario.fault),
+        )
+    short = scenario.real_time
+    if short is None:
+        raise BadInput(
+            f"{scenario.path}: has no [real_time] table, which a run in real time needs (lifetime, duration, fault); "
+            "add one, or run without real time"
+        )
+    return _Numbers(
+        short.lifetime,
+        short.backdate,
+        short.duration,
+        short.every or scenario.traffic.every,
+        list(scenario.fault if short.fault is None else short.fault),
+    )
+
+
+def _authority_node(scenario: Scenario) -> str | None:
+    if scenario.authority is None:
+        return scenario.node[0].name
+    return None if scenario.authority.node == APART else scenario.authority.node
+
+
+def _place_faults(faults: list[Any], nodes: list[str], duration_ns: int) -> tuple[PlannedFault, ...]:
+    placed = []
+    for order, fault in enumerate(faults):
+        for at in fault_times_ns(fault, duration_ns):
+            placed += [(at, order, node, fault) for node in _nodes_of(fault, nodes)]
+    placed.sort(key=lambda entry: entry[:2])
+    return tuple(_planned(index, at, node, fault) for index, (at, _, node, fault) in enumerate(placed))
+
+
+def _nodes_of(fault: Any, nodes: list[str]) -> list[str | None]:
+    if not hasattr(fault, "node"):
+        return [None]
+    if fault.node == EVERY_NODE:
+        return list(nodes)
+    return [fault.node or nodes[0]]
+
+
+def _planned(index: int, at_world_ns: int, node: str | None, fault: Any) -> PlannedFault:
+    rate = Fraction(getattr(fault, "rate", 1))
+    return PlannedFault(
+        index=index,
+        kind=fault.kind,
+        node=node,
+        at_world_ns=at_world_ns,
+        lasts_ns=getattr(fault, "lasts", 0),
+        corrected_after_ns=getattr(fault, "corrected_after", 0),
+        by_wall_ns=getattr(fault, "by", 0),
+        rate_numerator=rate.numerator,
+        rate_denominator=rate.denominator,
+    )
