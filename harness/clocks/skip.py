@@ -1,0 +1,402 @@
+"""Idle time skipped: is everything quiet, and until when does nobody want to do anything?
+
+A ztunnel that waits twelve hours for its next renewal does nothing in between. If its clocks are moved by twelve hours
+and it is made to look at them, the twelve hours have passed for it. That is exact only when nothing was under way, so
+time may move only when the world is *quiet*:
+
+    every thread of every process watched is asleep in the kernel   /proc/PID/task/TID/syscall does not say "running"
+    no byte lies unread or unsent in any socket                     netlink sock_diag, in every network namespace
+    nothing waits to be accepted, no connection is half open        the same
+    what one end of a connection has sent, the other has received   the same: a packet on its way is in no socket
+
+seen three times in a row. On a busy machine a packet can be on its way for milliseconds; a first version that had only
+the looks leapt over an answer to an HTTP/2 ping now and then, and ztunnel gave up its connection.
+
+The next deadline is the earliest timeout that a thread has handed to epoll_wait, counted from the virtual time at which
+it went to sleep; the kernel shows its arguments. Waiting threads do not notice that their clock has moved: a process
+whose deadline has come is *kicked*, by SIGSTOP and SIGCONT, which ends epoll_wait with EINTR; tokio and Go then look at
+their clocks again (measured; docs/time-skipping.md says for which programs that is true).
+
+Threads that sleep in a real-time loop (nanosleep) are asleep for this purpose; their timeouts are the kernel's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from harness.durations import NS_PER_MS
+from harness.errors import HarnessFault, LabUnavailable, SubjectFailed
+
+QUIET_LOOKS = 3
+# Real time in which a busy world must fall quiet; a slow machine may need more.
+QUIET_WITHIN_S = float(os.environ.get("MESHWAKE_QUIET_WITHIN_S", "60"))
+_SYS_EPOLL_WAIT, _SYS_EPOLL_PWAIT, _SYS_EPOLL_PWAIT2 = b"232", b"281", b"441"
+# poll, select, nanosleep, pause, wait4, rt_sigtimedwait, rt_sigsuspend, futex, restart_syscall, clock_nanosleep,
+# epoll_wait, pselect6, ppoll, epoll_pwait: to sleep in these is to wait for something to happen (x86-64).
+_WAITS = {b"7", b"23", b"35", b"34", b"61", b"128", b"130", b"202", b"219", b"230", b"232", b"270", b"271", b"281"}
+_NOT_IN_A_CALL = b"-1"
+_TIMEOUT_ARGUMENT = 4
+_PAUSE_S = 0.0002
+_SYS_TGKILL = 234
+
+_libc = ctypes.CDLL(None)
+
+
+@dataclass
+class _Thread:
+    """One thread: files kept open, and the wait it was last seen in."""
+
+    syscall_file: int
+    schedstat_file: int
+    stat_file: int
+    call: bytes = b""  # the line of `syscall_file` that `timeout_ns` was read from
+    timeout_ns: int | None = None
+    slept: bytes = b""  # what schedstat said when the wait was seen: it changes whenever the thread has run
+    due_monotonic_ns: int | None = None
+
+    def close(self) -> None:
+        os.close(self.syscall_file)
+        os.close(self.schedstat_file)
+        os.close(self.stat_file)
+
+
+@dataclass
+class Watched:
+    """A process whose threads must be asleep before time moves. `waits_virtually`: its clocks are ours, so its timeouts
+    are deadlines (a subject); otherwise it only has to be idle (the authority)."""
+
+    pid: int
+    name: str
+    waits_virtually: bool = True
+    stopped: bool = False  # frozen or asleep by a fault: neither busy nor waiting
+    _threads: dict[str, _Thread] = field(default_factory=dict)
+
+    def asleep(self, monotonic_now_ns: int) -> bool:
+        """Whether every thread sleeps in the kernel; notes what each waits for."""
+        try:
+            self._find_threads()
+            return all(self._thread_asleep(thread, monotonic_now_ns) for thread in self._threads.values())
+        except (FileNotFoundError, ProcessLookupError):
+            self._forget()
+            return False
+
+    def check_alive(self) -> None:
+        """Raises SubjectFailed when it has ended. (A process that has ended looks asleep.)"""
+        with suppress(ChildProcessError):
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                raise SubjectFailed(f"{self.name} ended by itself ({describe_end(status)})")
+
+    def due_monotonic_ns(self) -> int | None:
+        """The earliest deadline of any thread on its monotonic clock, as of the last `asleep`; None: it waits
+        for ever."""
+        dues = [thread.due_monotonic_ns for thread in self._threads.values() if thread.due_monotonic_ns is not None]
+        return min(dues, default=None)
+
+    def kick(self, monotonic_now_ns: int) -> None:
+        """Makes every thread whose deadline has come look at its clock again.
+
+        A stop signal sent to a thread ends its epoll_wait with EINTR, and the continue signal that follows takes it
+        back, as a rule before it has happened: a tenth of what it costs to stop all threads and wait until they stand.
+        """
+        for tid, thread in self._threads.items():
+            if thread.due_monotonic_ns is not None and thread.due_monotonic_ns <= monotonic_now_ns:
+                _libc.syscall(_SYS_TGKILL, self.pid, int(tid), signal.SIGSTOP)
+        os.kill(self.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Stops it as a freezer does; clocks are not touched."""
+        os.kill(self.pid, signal.SIGSTOP)
+        self._await_stop()
+        self.stopped = True
+
+    def resume(self) -> None:
+        """The reverse of `stop`; also makes it look at its clocks."""
+        self.stopped = False
+        os.kill(self.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        """Lets go of the files; the process is not touched."""
+        self._forget()
+
+    def _await_stop(self) -> None:
+        _, status = os.waitpid(self.pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            raise SubjectFailed(f"{self.name} ended by itself ({describe_end(status)})")
+
+    def _find_threads(self) -> None:
+        directory = f"/proc/{self.pid}/task"
+        if os.stat(directory).st_nlink - 2 == len(self._threads):  # noqa: PTH116  # at every look: a Path costs more than the call
+            return
+        present = set(os.listdir(directory))  # noqa: PTH208  # as above
+        if not present:
+            raise ProcessLookupError
+        for tid in self._threads.keys() - present:
+            self._threads.pop(tid).close()
+        for tid in sorted(present - self._threads.keys()):
+            syscall_file = os.open(f"{directory}/{tid}/syscall", os.O_RDONLY | os.O_CLOEXEC)
+            schedstat_file = os.open(f"{directory}/{tid}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+            stat_file = os.open(f"{directory}/{tid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+            self._threads[tid] = _Thread(syscall_file, schedstat_file, stat_file)
+
+    def _thread_asleep(self, thread: _Thread, monotonic_now_ns: int) -> bool:
+        call = os.pread(thread.syscall_file, 256, 0)
+        if call.startswith(b"running") or not self._waits(call, thread):
+            thread.slept = b""
+            return False
+        if not self.waits_virtually:
+            return True
+        if call != thread.call:
+            thread.call, thread.timeout_ns, thread.due_monotonic_ns = call, _timeout_ns(call), None
+        if thread.timeout_ns is not None:
+            # Else it waits for ever, and whether it has run in between is of no account.
+            slept = os.pread(thread.schedstat_file, 128, 0)
+            if slept != thread.slept or thread.due_monotonic_ns is None:
+                thread.slept = slept
+                thread.due_monotonic_ns = monotonic_now_ns + thread.timeout_ns
+        return True
+
+    def _waits(self, call: bytes, thread: _Thread) -> bool:
+        """Whether what a thread sleeps in is a wait, and not work: a page being read from a slow disk, for example."""
+        number = call.split(maxsplit=1)[0]
+        if number == _SYS_EPOLL_PWAIT2:
+            raise SubjectFailed(
+                f"{self.name} waits with epoll_pwait2, whose deadline meshwake cannot read yet; please report it"
+            )
+        if number in _WAITS:
+            return True
+        state = os.pread(thread.stat_file, 1024, 0).rsplit(b")", 1)[-1].split()[0]
+        return number != _NOT_IN_A_CALL and state == b"S"
+
+    def _forget(self) -> None:
+        for thread in self._threads.values():
+            thread.close()
+        self._threads.clear()
+
+
+def _timeout_ns(call: bytes) -> int | None:
+    """How long the wait is that a line of /proc/PID/task/TID/syscall tells of: number, six arguments, sp, pc. None: for
+    ever, or no wait of ours."""
+    words = call.split()
+    if words[0] not in (_SYS_EPOLL_WAIT, _SYS_EPOLL_PWAIT):
+        return None
+    timeout_ms = int(words[_TIMEOUT_ARGUMENT], 16) & 0xFFFFFFFF
+    return None if timeout_ms >= 0x80000000 else timeout_ms * NS_PER_MS
+
+
+def describe_end(status: int) -> str:
+    """A wait status in words."""
+    if os.WIFSIGNALED(status):
+        return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exit code {os.waitstatus_to_exitcode(status)}"
+
+
+@dataclass(frozen=True)
+class TcpSocket:
+    """What the kernel tells of one socket. `unread`: bytes, or for a listening one connections not yet accepted."""
+
+    namespace: str
+    ends: tuple[bytes, bytes]  # port and address of this end and of the other
+    state: int
+    unread: int
+    unsent_bytes: int
+    sent_bytes: int
+    received_bytes: int
+    has_info: bool  # a closed socket that the kernel only remembers (its state may read FIN_WAIT2) has none
+
+    @property
+    def name(self) -> str:
+        """The ports, for a message."""
+        here, there = (struct.unpack(">H", end[:2])[0] for end in self.ends)
+        return f"{self.namespace}: socket {here} to {there}"
+
+    @property
+    def connection(self) -> tuple[str, bytes, bytes]:
+        """Names this end of the connection in the whole world; loopback means another place in each namespace."""
+        loopback = self.ends[0][2:3] == b"\x7f" or self.ends[0][2:18] == bytes(15) + b"\x01"
+        return (self.namespace if loopback else "", *self.ends)
+
+
+_ESTABLISHED, _LISTEN = 1, 10
+_IN_BETWEEN = {2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 9: "LAST_ACK", 11: "CLOSING"}
+_TIME_WAIT, _CLOSE = 6, 7
+
+
+class SocketsOfNamespace:
+    """The TCP sockets of one network namespace, by netlink sock_diag. Made while inside the namespace."""
+
+    _SOCK_DIAG = 4
+    _TCPDIAG_GETSOCK = 18  # the older request: it walks the kernel's table once for both families
+    _ERROR, _DONE = 2, 3
+    _ANSWERS_WITHIN_S = 10.0
+    _INFO = 2  # attribute: struct tcp_info
+    _STATES = 0xFFF & ~(1 << _TIME_WAIT | 1 << _CLOSE)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, self._SOCK_DIAG)
+        self._netlink.settimeout(self._ANSWERS_WITHIN_S)
+        self._counters_file = os.open("/proc/thread-self/net/dev", os.O_RDONLY | os.O_CLOEXEC)
+
+    def packet_counters(self) -> bytes:
+        """Text that differs when a packet has moved in the namespace."""
+        return os.pread(self._counters_file, 4096, 0)
+
+    def all(self) -> list[TcpSocket]:
+        """Every socket that is not closed."""
+        request = struct.pack("<BBBB48xII", socket.AF_INET, 0, 0, 1 << (self._INFO - 1), self._STATES, 0)
+        header = struct.pack("<IHHII", 16 + len(request), self._TCPDIAG_GETSOCK, 0x301, 0, 0)
+        self._netlink.send(header + request)
+        found: list[TcpSocket] = []
+        while True:
+            data = self._netlink.recv(1 << 18)
+            position = 0
+            while position < len(data):
+                length, kind = struct.unpack_from("<IH", data, position)
+                if kind in (self._ERROR, self._DONE):
+                    self._check_code(data[position : position + length])
+                    return found
+                if kind == self._TCPDIAG_GETSOCK:
+                    found.append(self._parse(data[position : position + length]))
+                position += (length + 3) & ~3
+
+    def close(self) -> None:
+        """Lets go of the namespace."""
+        self._netlink.close()
+        os.close(self._counters_file)
+
+    def _check_code(self, message: bytes) -> None:
+        """An error, or the end of a list, carries a negative errno when the kernel cannot tell: then nothing is known
+        about sockets, and an empty list must not be taken for quiet."""
+        code = struct.unpack_from("<i", message, 16)[0] if len(message) >= 20 else 0
+        if code < 0:
+            raise LabUnavailable(
+                f"this kernel does not tell about its TCP sockets ({os.strerror(-code)}); "
+                "load its modules: sudo modprobe inet_diag tcp_diag"
+            )
+
+    def _parse(self, message: bytes) -> TcpSocket:
+        """nlmsghdr (16), inet_diag_msg (72), attributes; tcp_info: bytes_received at 128, notsent_bytes at 144,
+        bytes_sent at 200, bytes_retrans at 208 (linux/tcp.h)."""
+        source, destination = message[24:40], message[40:56]
+        ends = (message[20:22] + source, message[22:24] + destination)
+        unsent, sent, received, has_info = 0, 0, 0, False
+        position = 16 + 72
+        while position + 4 <= len(message):
+            length, kind = struct.unpack_from("<HH", message, position)
+            if kind == self._INFO and length >= 4 + 216:
+                received = struct.unpack_from("<Q", message, position + 4 + 128)[0]
+                unsent = struct.unpack_from("<I", message, position + 4 + 144)[0]
+                all_sent, again = struct.unpack_from("<QQ", message, position + 4 + 200)
+                sent, has_info = all_sent - again, True
+            position += max((length + 3) & ~3, 4)
+        return TcpSocket(
+            self.name, ends, message[17], struct.unpack_from("<I", message, 72)[0], unsent, sent, received, has_info
+        )
+
+
+def _lies_in(sockets: Iterable[TcpSocket], unread_counts: bool) -> str | None:
+    """What lies in sockets of one namespace; `unread_counts` is False where nobody runs to read."""
+    for one in sockets:
+        if one.state in _IN_BETWEEN:
+            return f"{one.name} is in state {_IN_BETWEEN[one.state]}"
+        # The end of a stream counts as one unread byte until the socket is closed.
+        if unread_counts and one.unread > (0 if one.state in (_ESTABLISHED, _LISTEN) else 1):
+            return f"{one.name} has {one.unread} {'connections to accept' if one.state == _LISTEN else 'bytes unread'}"
+        if one.unsent_bytes:
+            return f"{one.name} has {one.unsent_bytes} bytes unsent"
+    return None
+
+
+def _under_way(sockets: Iterable[TcpSocket]) -> str | None:
+    """Both ends of every connection are ours: what one end has sent the other must have received. (Acknowledgements
+    would not do: they may be delayed by 40 ms of real time.)"""
+    by_connection = {one.connection: one for one in sockets if one.has_info and one.state != _LISTEN}
+    for (place, here, there), one in by_connection.items():
+        other = by_connection.get((place, there, here))
+        if other is not None and one.sent_bytes != other.received_bytes:
+            return f"{one.name} has sent {one.sent_bytes} bytes, of which {other.received_bytes} have arrived"
+    return None
+
+
+class Stillness:
+    """Says when the world is quiet. `drain` is called at every look and takes in what helpers have to say (it returns
+    whether there was anything, and may raise, for example when requests never end)."""
+
+    def __init__(self, drain: Callable[[], bool]) -> None:
+        self.processes: dict[str, Watched] = {}
+        self.sockets: dict[str, SocketsOfNamespace] = {}
+        self.looks = 0
+        self._drain = drain
+        # While no packet has moved since a look that found the sockets empty, nothing can lie in them now.
+        self._empty_at: list[bytes] = []
+
+    def close(self) -> None:
+        """Lets go of all files; no process is touched."""
+        for process in self.processes.values():
+            process.close()
+        for sockets in self.sockets.values():
+            sockets.close()
+
+    def await_quiet(self, monotonic_now_ns: Callable[[Watched], int]) -> None:
+        """Returns when the world is quiet. Raises HarnessFault naming what was busy when it never is."""
+        give_up = time.monotonic() + QUIET_WITHIN_S
+        while busy := self._disturbance(monotonic_now_ns):
+            if time.monotonic() > give_up:
+                raise HarnessFault(f"the world was not quiet within {QUIET_WITHIN_S:.0f} s; last seen busy: {busy}")
+            time.sleep(_PAUSE_S)
+
+    def is_quiet(self, monotonic_now_ns: Callable[[Watched], int]) -> bool:
+        """Whether the world is quiet now; does not wait for it."""
+        return self._disturbance(monotonic_now_ns) is None
+
+    def _disturbance(self, monotonic_now_ns: Callable[[Watched], int]) -> str | None:
+        """Who is busy; None when nobody was in as many looks as it takes, all live, and none has anything to say."""
+        for _ in range(QUIET_LOOKS):
+            self.looks += 1
+            if found := self._busy(monotonic_now_ns):
+                return found
+        for process in self._running():
+            process.check_alive()
+        return "somebody was heard" if self._drain() else None
+
+    def _busy(self, monotonic_now_ns: Callable[[Watched], int]) -> str | None:
+        if self._drain():
+            return "somebody was heard"
+        for process in self._running():
+            if not process.asleep(monotonic_now_ns(process)):
+                process.check_alive()
+                return f"process {process.name} runs"
+        if found := self._sockets_busy():
+            return found
+        return None
+
+    def _sockets_busy(self) -> str | None:
+        counters = [sockets.packet_counters() for sockets in self.sockets.values()]
+        if counters == self._empty_at:
+            return None
+        everywhere: list[TcpSocket] = []
+        for name, sockets in self.sockets.items():
+            here = sockets.all()
+            everywhere += here
+            if found := _lies_in(here, unread_counts=not self._stopped(name)):
+                return found
+        if found := _under_way(everywhere):
+            return found
+        self._empty_at = counters
+        return None
+
+    def _running(self) -> Iterable[Watched]:
+        return [process for process in self.processes.values() if not process.stopped]
+
+    def _stopped(self, namespace: str) -> bool:
+        process = self.processes.get(namespace)
+        return process is not None and process.stopped

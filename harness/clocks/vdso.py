@@ -1,0 +1,291 @@
+"""The clocks of one process, moved by rewriting its vDSO (Linux, x86-64): no root, no kernel module, no preload.
+
+Problem: ztunnel must see a night of sleep: its wall clock jumps, its monotonic clock does not. Libraries that are
+preloaded hang in programs with a static jemalloc (ztunnel 1.31 and newer), time namespaces do not cover the wall clock,
+and the machine's own clock is not ours to touch.
+
+Idea: a program learns the time by calling functions on a page that the kernel maps into it, the vDSO. We start the
+program traced, and when it is stopped at its exec, before its first instruction (ztunnel takes its time base at once:
+later is too late), we map one page of shared memory into it (`ClockPage`: a table of times and the code of
+machine_code.py) and make the vDSO's clock functions jump there. From then on the clocks of *all* processes that share
+the page are moved by one store of ours, with no system call and nobody stopped.
+
+Limits: programs that ask the kernel by raw system calls; deadlines that a program computes from a moved clock and hands
+to the kernel as absolute times (measured: glibc's condition variables, clock_nanosleep with TIMER_ABSTIME) are judged
+by the kernel's own clock. In fixed mode keep the monotonic clock ahead of the real one, so that such waits are too long
+and never end at once. What a child of the program exec's has a fresh vDSO and the true time.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import platform
+import re
+import signal
+import struct
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.clocks.machine_code import (
+    BOOTTIME_IDS,
+    CLOCK_BOOTTIME,
+    CLOCK_MONOTONIC,
+    CLOCK_REALTIME,
+    CODE_OFFSET,
+    MONOTONIC_IDS,
+    WALL_IDS,
+    Mode,
+    assemble_x86_64,
+)
+from harness.clocks.ptrace import Tracee, interrupted, request_trace_and_death_with_parent, stopped_at_exec
+from harness.clocks.reading import ClockReading
+from harness.durations import NS_PER_S
+from harness.errors import LabUnavailable, SubjectFailed
+
+_PAGE_BYTES = 4096
+_JUMP_BYTES = 5
+_JUMP_REACH = 2**31 - _PAGE_BYTES
+_SYS_MMAP, _SYS_CLOSE = 9, 3
+_MAP_SHARED_FIXED_NOREPLACE = 0x1 | 0x100000
+_SYSCALL_AND_TRAP = b"\x0f\x05\xcc"
+_TRACING_FORBIDDEN = "a child process may not be traced"
+_REPLACED = ("clock_gettime", "gettimeofday", "time")
+
+
+def unsupported_here() -> str | None:
+    """Why vDSOs cannot be rewritten on this machine, or None."""
+    if sys.platform != "linux":
+        return f"rewriting a vDSO needs Linux, this is {sys.platform}; use a Linux VM or container"
+    if platform.machine() != "x86_64":
+        return f"rewriting a vDSO is written for x86_64, this is {platform.machine()}"
+    return None
+
+
+class ClockPage:
+    """The page that a group of processes (those of one node) reads its clocks from. They have it read-only; the file is
+    closed in them before they run.
+
+    In fixed mode it must be `set` before a program starts; in offset mode it begins with no offset.
+    """
+
+    def __init__(self, mode: Mode) -> None:
+        self.mode: Mode = mode
+        self.code = assemble_x86_64(mode)
+        self.file = os.memfd_create("meshwake-clocks")
+        os.ftruncate(self.file, _PAGE_BYTES)
+        self._page = mmap.mmap(self.file, _PAGE_BYTES)
+        self._page[CODE_OFFSET : CODE_OFFSET + len(self.code.code)] = self.code.code
+
+    def set(self, clocks: ClockReading) -> None:
+        """Fixed mode: the clocks now show this. Offset mode: this is added to the kernel's clocks."""
+        for clock_ids, value_ns in zip((WALL_IDS, MONOTONIC_IDS, BOOTTIME_IDS), clocks, strict=True):
+            for clock_id in clock_ids:
+                struct.pack_into("<q", self._page, 8 * clock_id, value_ns)
+
+    def get(self) -> ClockReading:
+        """What was `set` last."""
+        return ClockReading(
+            *(
+                struct.unpack_from("<q", self._page, 8 * clock_id)[0]
+                for clock_id in (CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME)
+            )
+        )
+
+    def close(self) -> None:
+        """We let go of it; processes that have it keep it."""
+        self._page.close()
+        os.close(self.file)
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A running process whose clocks are on a page of ours; its child of ours, to be waited for by us."""
+
+    pid: int
+    page: ClockPage
+    clock_gettime_address: int
+    trap_address: int
+
+
+def launch(
+    command: Sequence[str],
+    page: ClockPage,
+    *,
+    environment: Mapping[str, str],
+    directory: Path,
+    log: Path,
+    before_exec: Callable[[], None] = lambda: None,
+) -> Launched:
+    """Starts `command` under the clocks of `page`, from its very first instruction; output goes to `log`.
+
+    `before_exec` runs in the child (to enter a namespace). The process dies with the calling thread.
+    Raises LabUnavailable when this system does not allow it, SubjectFailed when the program cannot be executed.
+    """
+    parent_pid = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _become(command, page, environment, directory, log, before_exec, parent_pid)
+    try:
+        return _install(stopped_at_exec(pid), page)
+    except SubjectFailed as error:
+        words = _tail(log)
+        if _TRACING_FORBIDDEN in words:
+            raise LabUnavailable(
+                "this system forbids tracing a child process; in a container allow it with --cap-add SYS_PTRACE, "
+                "or with a seccomp profile that permits ptrace"
+            ) from error
+        raise SubjectFailed(f"{command[0]} could not be started: {words or error}") from error
+    except OSError as error:
+        _kill(pid)
+        raise LabUnavailable(
+            f"this system forbids writing to a traced child process ({error}); "
+            "is the kernel booted with proc_mem.force_override=never?"
+        ) from error
+    except LabUnavailable:
+        _kill(pid)
+        raise
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError, ChildProcessError):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _become(
+    command: Sequence[str],
+    page: ClockPage,
+    environment: Mapping[str, str],
+    directory: Path,
+    log: Path,
+    before_exec: Callable[[], None],
+    parent_pid: int,
+) -> None:
+    """The child's side of `launch`; never returns."""
+    try:
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.setsid()
+        before_exec()
+        os.chdir(directory)
+        os.set_inheritable(page.file, True)
+        try:
+            request_trace_and_death_with_parent(parent_pid)
+        except OSError as error:
+            raise OSError(_TRACING_FORBIDDEN) from error
+        os.execve(command[0], list(command), dict(environment))  # noqa: S606
+    except BaseException as error:  # noqa: BLE001  # a child that must not return, whatever happened
+        os.write(2, f"{type(error).__name__}: {error}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace").strip()[-500:] if log.exists() else ""
+
+
+def _install(tracee: Tracee, page: ClockPage) -> Launched:
+    """Maps the page into the stopped process and sends its vDSO's clock functions there."""
+    begin, end, taken = _memory_map(tracee.pid)
+    entries = _entries(tracee.read(begin, end - begin))
+    gadget = begin + entries["clock_gettime"]
+    saved = tracee.read(gadget, len(_SYSCALL_AND_TRAP))
+    tracee.write(gadget, _SYSCALL_AND_TRAP)
+    base = tracee.system_call(
+        gadget,
+        _SYS_MMAP,
+        _free_page(begin, end, taken),
+        _PAGE_BYTES,
+        mmap.PROT_READ | mmap.PROT_EXEC,
+        _MAP_SHARED_FIXED_NOREPLACE,
+        page.file,
+        0,
+    )
+    if base < 0:
+        raise LabUnavailable(
+            f"the clock page could not be mapped into process {tracee.pid}: {os.strerror(-base)}; "
+            "is executable shared memory forbidden here (SELinux execmem, vm.memfd_noexec)?"
+        )
+    tracee.system_call(gadget, _SYS_CLOSE, page.file)
+    tracee.write(gadget, saved)
+    offsets = (page.code.clock_gettime_offset, page.code.gettimeofday_offset, page.code.time_offset)
+    for name, offset in zip(_REPLACED, offsets, strict=True):
+        if name in entries:
+            entry = begin + entries[name]
+            tracee.write(entry, b"\xe9" + struct.pack("<i", base + offset - (entry + _JUMP_BYTES)))
+    tracee.detach()
+    return Launched(tracee.pid, page, begin + entries["clock_gettime"], base + page.code.trap_offset)
+
+
+def _memory_map(pid: int) -> tuple[int, int, list[tuple[int, int]]]:
+    """Where the vDSO of a process begins and ends, and every range of memory that it uses."""
+    taken, vdso = [], None
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        match = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+        if match is None:
+            continue
+        span = (int(match[1], 16), int(match[2], 16))
+        taken.append(span)
+        if line.endswith("[vdso]"):
+            vdso = span
+    if vdso is None:
+        raise LabUnavailable(
+            f"process {pid} has no vDSO (was the machine booted with vdso=0?); its clocks stay the kernel's"
+        )
+    return vdso[0], vdso[1], taken
+
+
+def _free_page(begin: int, end: int, taken: Sequence[tuple[int, int]]) -> int:
+    """An unused page within a jump's reach of the vDSO at begin..end."""
+    for distance in range(2**20, _JUMP_REACH, 2**20):
+        for address in (begin - distance, end + distance):
+            if 2**16 < address < 2**47 - 2 * _PAGE_BYTES and all(
+                address + _PAGE_BYTES <= low or high <= address for low, high in taken
+            ):
+                return address
+    raise LabUnavailable("no free memory within 2 GiB of the vDSO")
+
+
+def _entries(image: bytes) -> dict[str, int]:
+    """Name (without __vdso_) to offset of the functions in a vDSO, from its dynamic symbol table (ELF64)."""
+    section_offset, section_count = struct.unpack_from("<Q", image, 0x28)[0], struct.unpack_from("<H", image, 0x3C)[0]
+    sections = [struct.unpack_from("<IIQQQQIIQQ", image, section_offset + 64 * i) for i in range(section_count)]
+    found = {}
+    for section in sections:
+        if section[1] != 11:  # SHT_DYNSYM
+            continue
+        names_offset = sections[section[6]][4]
+        for symbol_offset in range(section[4], section[4] + section[5], 24):
+            name_offset, _, _, _, value, _ = struct.unpack_from("<IBBHQQ", image, symbol_offset)
+            end = image.index(b"\0", names_offset + name_offset)
+            found[image[names_offset + name_offset : end].decode().removeprefix("__vdso_")] = value
+    if "clock_gettime" not in found:
+        raise LabUnavailable(f"this kernel's vDSO has no clock_gettime (it has {', '.join(sorted(found))})")
+    return found
+
+
+def read_inside(process: Launched) -> ClockReading:
+    """The three clocks as the running process itself sees them: it is made to call its own clock function.
+
+    This is how the harness knows that a fault has reached its subject, rather than believing that it did.
+    """
+    with interrupted(process.pid) as tracee:
+        return ClockReading(
+            *(_call_clock(tracee, process, clock) for clock in (CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME))
+        )
+
+
+def _call_clock(tracee: Tracee, process: Launched, clock_id: int) -> int:
+    result_bytes = 16
+    buffer = tracee.scratch(result_bytes)
+    status = tracee.call(process.clock_gettime_address, process.trap_address, result_bytes, clock_id, buffer)
+    if status & 0xFFFFFFFF:
+        raise SubjectFailed(f"clock_gettime({clock_id}) inside process {process.pid} answered {status}")
+    seconds, nanoseconds = struct.unpack("<qq", tracee.read(buffer, result_bytes))
+    return int(seconds * NS_PER_S + nanoseconds)
