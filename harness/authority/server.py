@@ -1,0 +1,257 @@
+"""The authority as a process of its own: `istio.v1.auth.IstioCertificateService` over TLS, on one thread.
+
+One thread and no timers, because the process lab moves time only when every thread is asleep: a server that wakes up
+by itself would have to be told apart from one that has something to do. (grpclib on asyncio; the C core of grpcio keeps
+a dozen threads with timers of their own.)
+
+It is started by `spawn` and talks with us over a socket, one JSON object a line: it is told its mode and says that it
+has it; it tells of every request, before it answers it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import mmap
+import os
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import grpclib.const
+import grpclib.server
+from grpclib import GRPCError, Status
+
+from harness.authority.ca import CertificateAuthority, identity_of
+from harness.durations import NS_PER_S
+from harness.errors import SubjectFailed
+
+Mode = Literal["up", "ca_outage", "ca_hang", "token_expired"]
+OUTCOMES = {"up": "issued", "ca_outage": "refused", "ca_hang": "hung", "token_expired": "unauthenticated"}
+METHOD = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
+ROOT_FILE = "root.pem"
+_START_WITHIN_S = 20.0
+# Serial numbers say which identity's how-manieth certificate it is, whatever the order in which requests arrive.
+SERIALS_PER_IDENTITY = 1_000_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an authority is started. `control`, `listener` and `page` are inherited file descriptors; `page` is the
+    clock page of the node whose clocks the authority shares (its first entry is the wall clock in ns)."""
+
+    control: int
+    listener: int
+    page: int
+    address: str
+    directory: str
+    backdate_s: int
+    identities: tuple[str, ...]
+
+
+class CertificateService:
+    """Answers requests as the mode of the moment says, and tells of each."""
+
+    def __init__(
+        self,
+        authority: CertificateAuthority,
+        identities: tuple[str, ...],
+        now_wall_ns: Callable[[], int],
+        tell: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.mode: Mode = "up"
+        self._authority, self._now_wall_ns, self._tell = authority, now_wall_ns, tell
+        self._serials = {name: (place + 1) * SERIALS_PER_IDENTITY for place, name in enumerate(identities)}
+
+    async def create_certificate(self, stream: grpclib.server.Stream[Any, Any]) -> None:
+        """CreateCertificate. A request taken in mode ca_hang is never answered, whatever the mode becomes."""
+        from harness.authority.proto.citadel_pb2 import IstioCertificateResponse
+
+        request = await stream.recv_message()
+        assert request is not None
+        identity = _identity_in(request.csr)
+        outcome = OUTCOMES[self.mode]
+        if outcome != "issued":
+            self._tell({"identity": identity, "outcome": outcome} | dict.fromkeys(_ISSUED_KEYS))
+            await self._decline(outcome)
+        serial = self._next_serial(identity)
+        now_wall_s = self._now_wall_ns() // NS_PER_S
+        signed = self._authority.sign(request.csr, request.validity_duration, now_wall_s, serial)
+        dates = {"not_before_wall_s": signed.not_before_wall_s, "not_after_wall_s": signed.not_after_wall_s}
+        self._tell({"identity": identity, "outcome": outcome, "serial": str(serial)} | dates)
+        await stream.send_message(IstioCertificateResponse(cert_chain=list(signed.chain)))
+
+    async def _decline(self, outcome: str) -> None:
+        if outcome == "hung":
+            await asyncio.Event().wait()
+        if outcome == "refused":
+            raise GRPCError(Status.UNAVAILABLE, "the authority is away")
+        raise GRPCError(Status.UNAUTHENTICATED, "the token has expired")
+
+    def _next_serial(self, identity: str) -> int:
+        self._serials.setdefault(identity, (len(self._serials) + 1) * SERIALS_PER_IDENTITY)
+        self._serials[identity] += 1
+        return self._serials[identity]
+
+    def __mapping__(self) -> Mapping[str, grpclib.const.Handler]:
+        from harness.authority.proto.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
+
+        cardinality = grpclib.const.Cardinality.UNARY_UNARY
+        handler = grpclib.const.Handler(
+            self.create_certificate, cardinality, IstioCertificateRequest, IstioCertificateResponse
+        )
+        return {METHOD: handler}
+
+
+_ISSUED_KEYS = ("serial", "not_before_wall_s", "not_after_wall_s")
+
+
+def _identity_in(csr_pem: str) -> str:
+    from cryptography import x509
+
+    csr = x509.load_pem_x509_csr(csr_pem.encode())
+    names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return identity_of(names.get_values_for_type(x509.UniformResourceIdentifier)[0])
+
+
+def tls_context(authority: CertificateAuthority, address: str, directory: Path) -> ssl.SSLContext:
+    """Server side of TLS as ztunnel wants it: HTTP/2 by ALPN, a certificate for the address; leaves no key behind."""
+    credentials = directory / "server.pem"
+    credentials.touch(mode=0o600)
+    credentials.write_text(authority.server_credentials(address))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(credentials)
+    credentials.unlink()
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+async def _serve(settings: Settings, authority: CertificateAuthority, context: ssl.SSLContext) -> None:
+    control = socket.socket(fileno=settings.control)
+    page = mmap.mmap(settings.page, mmap.PAGESIZE, prot=mmap.PROT_READ)
+
+    reader, writer = await asyncio.open_connection(sock=control)
+
+    def tell(message: dict[str, Any]) -> None:
+        writer.write((json.dumps(message) + "\n").encode())
+
+    service = CertificateService(
+        authority, settings.identities, lambda: int(struct.unpack_from("<q", page, 0)[0]), tell
+    )
+    server = grpclib.server.Server([service])
+    await server.start(sock=socket.socket(fileno=settings.listener), ssl=context)
+    tell({"mode": service.mode})
+    while line := await reader.readline():
+        service.mode = json.loads(line)["mode"]
+        tell({"mode": service.mode})
+    server.close()
+
+
+class AuthorityProcess:
+    """The authority as its starter sees it. Lives until `close` or until its starter dies."""
+
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, directory: Path) -> None:
+        self.pid, self._process, self._control = process.pid, process, control
+        self.root_file = directory / ROOT_FILE
+        self._log = directory / "authority.log"
+        self._received = b""
+        self._requests: list[dict[str, Any]] = []
+        self._mode: str = ""
+        self._await_mode("up")
+
+    def set_mode(self, mode: Mode) -> None:
+        """From now on requests are answered so; returns when the authority has it."""
+        self._control.sendall((json.dumps({"mode": mode}) + "\n").encode())
+        self._await_mode(mode)
+
+    def requests(self) -> list[dict[str, Any]]:
+        """What it has been asked since the last call: identity, outcome, serial and dates (see Settings)."""
+        self._control.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                self._take(self._receive())
+        requests, self._requests = self._requests, []
+        return requests
+
+    def close(self) -> None:
+        """Ends it."""
+        self._process.kill()
+        self._process.wait()
+        self._control.close()
+
+    def _await_mode(self, mode: str) -> None:
+        give_up = time.monotonic() + _START_WITHIN_S
+        self._mode = ""
+        try:
+            while self._mode != mode:
+                self._control.settimeout(max(give_up - time.monotonic(), 0.001))
+                self._take(self._receive())
+        except TimeoutError as error:
+            raise SubjectFailed(
+                f"the authority did not say that it is in mode {mode!r} within {_START_WITHIN_S:.0f} s"
+            ) from error
+
+    def _receive(self) -> bytes:
+        try:
+            return self._control.recv(65536)
+        except ConnectionResetError:
+            return b""
+
+    def _take(self, data: bytes) -> None:
+        if not data:
+            raise SubjectFailed(f"the authority ended: {self._log.read_text(errors='replace').strip()[-500:]}")
+        *lines, self._received = (self._received + data).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if "mode" in message:
+                self._mode = message["mode"]
+            else:
+                self._requests.append(message)
+
+
+def spawn(
+    page: int,
+    listener: socket.socket,
+    address: str,
+    directory: Path,
+    backdate_s: int,
+    identities: tuple[str, ...],
+) -> AuthorityProcess:
+    """Starts an authority that listens on `listener`, reads the wall clock from the clock page `page` (a file
+    descriptor), and writes its root certificate and its log into `directory`. Raises SubjectFailed."""
+    ours, theirs = socket.socketpair()
+    with theirs, (directory / "authority.log").open("wb") as log:
+        settings = Settings(theirs.fileno(), listener.fileno(), page, address, str(directory), backdate_s, identities)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "harness.authority.server", str(os.getpid()), json.dumps(asdict(settings))],
+            pass_fds=(settings.control, settings.listener, settings.page),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    return AuthorityProcess(process, ours, directory)
+
+
+def main() -> None:
+    """Entry point of the process that `spawn` starts."""
+    from harness.clocks.ptrace import die_with_parent
+
+    die_with_parent(int(sys.argv[1]))
+    raw = json.loads(sys.argv[2])
+    settings = Settings(**raw | {"identities": tuple(raw["identities"])})
+    authority = CertificateAuthority(settings.backdate_s)
+    Path(settings.directory, ROOT_FILE).write_text(authority.root_pem)
+    context = tls_context(authority, settings.address, Path(settings.directory))
+    asyncio.run(_serve(settings, authority, context))
+
+
+if __name__ == "__main__":
+    main()
