@@ -1,0 +1,1 @@
+"""Lab `model`: ztunnel's renewal algorithms on virtual clocks. Runs anywhere; a week takes milliseconds."""

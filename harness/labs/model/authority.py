@@ -1,0 +1,64 @@
+"""istiod, as far as certificates go: when it answers, what it signs, and by whose clock.
+
+notBefore is the authority's wall clock less the backdate, notAfter the same clock plus the lifetime that was asked for,
+both cut to whole seconds (istio security/pkg/pki/util/generate_cert.go). An answer takes no time. A request that is
+accepted while the authority hangs is never answered, not even after the fault has ended: ztunnel sets no deadline.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from harness.clocks.virtual import NodeClock
+from harness.durations import NS_PER_S
+from harness.plan import Plan
+
+Outcome = Literal["issued", "refused", "hung", "unauthenticated"]
+
+# What each fault of the service does to a request; where several are active, the first of these decides.
+_OUTCOMES: dict[str, Outcome] = {"ca_hang": "hung", "ca_outage": "refused", "token_expired": "unauthenticated"}
+
+
+class Certificate(NamedTuple):
+    """Valid from `not_before_wall_s` to `not_after_wall_s`, both included."""
+
+    serial: str
+    not_before_wall_s: int
+    not_after_wall_s: int
+
+
+class Answer(NamedTuple):
+    """What came of a request; `certificate` where the outcome is "issued"."""
+
+    outcome: Outcome
+    certificate: Certificate | None = None
+
+
+class Authority:
+    """Signs for every identity of `plan`; `clock` is the one it lives on."""
+
+    def __init__(self, plan: Plan, clock: NodeClock) -> None:
+        self._clock, self._backdate_s = clock, plan.backdate_s
+        self._faults = [
+            (fault.at_world_ns, fault.ends_world_ns, outcome)
+            for kind, outcome in _OUTCOMES.items()
+            for fault in plan.faults_on(None)
+            if fault.kind == kind
+        ]
+        self._signed = 0
+
+    def answer(self, lifetime_s: int, world_ns: int) -> Answer:
+        """The answer to a request for a certificate of this lifetime at `world_ns`."""
+        outcome = self._outcome(world_ns)
+        return Answer(outcome, self._sign(lifetime_s, world_ns) if outcome == "issued" else None)
+
+    def _outcome(self, world_ns: int) -> Outcome:
+        if not self._clock.processes_run(world_ns):
+            return "refused"
+        active = (outcome for begins_ns, ends_ns, outcome in self._faults if begins_ns <= world_ns < ends_ns)
+        return next(active, "issued")
+
+    def _sign(self, lifetime_s: int, world_ns: int) -> Certificate:
+        now_wall_s = self._clock.reading(world_ns).wall_ns // NS_PER_S
+        self._signed += 1
+        return Certificate(str(self._signed), now_wall_s - self._backdate_s, now_wall_s + lifetime_s)

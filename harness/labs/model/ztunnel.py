@@ -1,0 +1,214 @@
+"""How ztunnel renews its certificates: the algorithm of each behaviour class, and nothing else.
+
+From istio/ztunnel src/identity/manager.rs, src/time.rs and src/tls/certificate.rs, at every release from 1.18 on:
+
+    time base    one pair (wall, monotonic), taken when the process starts and never again
+    due          notBefore + (notAfter - notBefore) / 2, a wall time, turned into a monotonic one with that pair
+    wait         on the monotonic clock, which stands still while the machine sleeps
+
+So after J of sleep every renewal is J late, until the process is started anew (istio/ztunnel#1481). The classes differ
+in what happens when a renewal fails (`BEHAVIOURS`):
+
+    class   releases             tries again after                          the old certificate
+    A0, A1  1.18 - 1.21          60 s                                       is dropped
+    B       1.22 - 1.23          one backoff for all identities             is dropped
+    C       1.24 - 1.27          a backoff for each identity                is dropped
+    D, E    1.28 and newer       the same, at the latest at its expiry      is kept until it expires, by the time base
+
+A0 asks for 24 hours whatever it is told. A dropped certificate means state Unavailable, and no connection brings it
+back: only the next try does. At most eight requests are under way, and none has a deadline, so each that is never
+answered holds its place until the process ends. Answers take no time here: nothing ever waits in line for a place that
+will become free, so the priorities that order this line are not modelled. E reloads the authority's root from disk,
+which no fault here touches.
+
+This module is decisions only; what happens when is in world.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Protocol
+
+from harness.clocks.reading import ClockReading
+from harness.durations import NS_PER_MS, NS_PER_S
+from harness.labs.model.authority import Answer, Certificate
+
+REQUESTS_UNDER_WAY_MAX = 8
+RETRY_CONSTANT_NS = 60 * NS_PER_S
+BACKOFF_FIRST_NS = 1 * NS_PER_S
+BACKOFF_FIRST_AFTER_RESET_NS = 500 * NS_PER_MS
+BACKOFF_FACTOR = 2
+BACKOFF_MOST_NS = 150 * NS_PER_S
+BACKOFF_SPREAD = 0.2
+BACKOFF_GIVES_UP_AFTER_NS = 900 * NS_PER_S
+
+_ERRORS = {
+    "refused": "signing gRPC error (The service is currently unavailable): the authority does not answer",
+    "unauthenticated": "signing gRPC error (The request does not have valid authentication credentials): token expired",
+}
+
+
+class Retry(Protocol):
+    """When to try again. Times are of the monotonic clock."""
+
+    def failed(self, identity: str, now_monotonic_ns: int) -> int:
+        """The delay before `identity` is tried again."""
+
+    def succeeded(self, identity: str, now_monotonic_ns: int) -> None:
+        """`identity` got its certificate."""
+
+
+class ConstantRetry:
+    """Class A: always the same delay."""
+
+    def failed(self, identity: str, now_monotonic_ns: int) -> int:
+        """See Retry."""
+        return RETRY_CONSTANT_NS
+
+    def succeeded(self, identity: str, now_monotonic_ns: int) -> None:
+        """See Retry."""
+
+
+class Backoff:
+    """The crate `backoff` 0.4: doubles up to a bound, spread by chance. Gives up (None) when more time than
+    `BACKOFF_GIVES_UP_AFTER_NS` has passed since it was made or reset, whatever happened in between."""
+
+    def __init__(self, random: Random, now_monotonic_ns: int) -> None:
+        self._random = random
+        self._delay_ns, self._since_monotonic_ns = BACKOFF_FIRST_NS, now_monotonic_ns
+
+    def reset(self, now_monotonic_ns: int) -> None:
+        """Begins anew, with a first delay that is not the one it was made with."""
+        self._delay_ns, self._since_monotonic_ns = BACKOFF_FIRST_AFTER_RESET_NS, now_monotonic_ns
+
+    def next_ns(self, now_monotonic_ns: int) -> int | None:
+        """The next delay."""
+        passed_ns = now_monotonic_ns - self._since_monotonic_ns
+        if passed_ns > BACKOFF_GIVES_UP_AFTER_NS:
+            return None
+        spread_ns = int(self._delay_ns * BACKOFF_SPREAD)
+        delay_ns = self._random.randint(self._delay_ns - spread_ns, self._delay_ns + spread_ns)
+        self._delay_ns = min(self._delay_ns * BACKOFF_FACTOR, BACKOFF_MOST_NS)
+        return delay_ns if passed_ns + delay_ns <= BACKOFF_GIVES_UP_AFTER_NS else None
+
+
+class SharedBackoff:
+    """Class B: any success resets it for all. A first failure more than 15 minutes after the last success of anybody,
+    the usual case with a certificate of a day, finds it given up and waits the longest delay at once."""
+
+    def __init__(self, random: Random, now_monotonic_ns: int) -> None:
+        self._backoff = Backoff(random, now_monotonic_ns)
+
+    def failed(self, identity: str, now_monotonic_ns: int) -> int:
+        """See Retry."""
+        return _or_most(self._backoff.next_ns(now_monotonic_ns))
+
+    def succeeded(self, identity: str, now_monotonic_ns: int) -> None:
+        """See Retry."""
+        self._backoff.reset(now_monotonic_ns)
+
+
+class BackoffForEach:
+    """Classes C, D and E: made at the first failure of an identity, thrown away at its success."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._backoffs: dict[str, Backoff] = {}
+
+    def failed(self, identity: str, now_monotonic_ns: int) -> int:
+        """See Retry."""
+        if identity not in self._backoffs:
+            self._backoffs[identity] = Backoff(self._random, now_monotonic_ns)
+        return _or_most(self._backoffs[identity].next_ns(now_monotonic_ns))
+
+    def succeeded(self, identity: str, now_monotonic_ns: int) -> None:
+        """See Retry."""
+        self._backoffs.pop(identity, None)
+
+
+def _or_most(delay_ns: int | None) -> int:
+    return BACKOFF_MOST_NS if delay_ns is None else delay_ns
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What tells one class from another. `asks_for_s`: the lifetime it asks for, None: what SECRET_TTL says."""
+
+    retry: Callable[[Random, int], Retry]
+    keeps_valid: bool = False
+    asks_for_s: int | None = None
+
+
+BEHAVIOURS: dict[str, Behaviour] = {
+    "A0": Behaviour(retry=lambda random, now_ns: ConstantRetry(), asks_for_s=86_400),
+    "A1": Behaviour(retry=lambda random, now_ns: ConstantRetry()),
+    "B": Behaviour(retry=SharedBackoff),
+    "C": Behaviour(retry=lambda random, now_ns: BackoffForEach(random)),
+    "D": Behaviour(retry=lambda random, now_ns: BackoffForEach(random), keeps_valid=True),
+    "E": Behaviour(retry=lambda random, now_ns: BackoffForEach(random), keeps_valid=True),
+}
+
+
+@dataclass(frozen=True)
+class CertificateState:
+    """What the admin interface shows of one identity. There is no expired state: an expired one is Available."""
+
+    state: str
+    certificate: Certificate | None = None
+
+
+INITIALIZING = CertificateState("Initializing")
+
+
+class Ztunnel:
+    """One process: the identities of one node, from its start (`base`: the clocks then) to its end."""
+
+    def __init__(
+        self, identities: tuple[str, ...], behaviour: Behaviour, lifetime_s: int, base: ClockReading, random: Random
+    ) -> None:
+        self.states = dict.fromkeys(identities, INITIALIZING)
+        self.asks_for_s = lifetime_s if behaviour.asks_for_s is None else behaviour.asks_for_s
+        self._keeps_valid, self._base = behaviour.keeps_valid, base
+        self._retry = behaviour.retry(random, base.monotonic_ns)
+        self._never_answered = 0
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether one more request may be under way; once not, never again."""
+        return self._never_answered < REQUESTS_UNDER_WAY_MAX
+
+    def answered(self, identity: str, answer: Answer, now: ClockReading) -> int | None:
+        """Takes the answer to a request of `identity`; returns the monotonic time of its next one (None: never)."""
+        if answer.outcome == "hung":
+            self._never_answered += 1
+            return None
+        if answer.certificate is None:
+            return self._failed(identity, _ERRORS[answer.outcome], now)
+        self._retry.succeeded(identity, now.monotonic_ns)
+        self.states[identity] = CertificateState("Available", answer.certificate)
+        return self._to_monotonic_ns(refresh_at_wall_ns(answer.certificate))
+
+    def _failed(self, identity: str, error: str, now: ClockReading) -> int:
+        next_monotonic_ns = now.monotonic_ns + self._retry.failed(identity, now.monotonic_ns)
+        expires_monotonic_ns = self._expires_monotonic_ns(identity)
+        if self._keeps_valid and expires_monotonic_ns is not None and now.monotonic_ns < expires_monotonic_ns:
+            return min(next_monotonic_ns, expires_monotonic_ns)
+        self.states[identity] = CertificateState(f"Unavailable: {error}")
+        return next_monotonic_ns
+
+    def _expires_monotonic_ns(self, identity: str) -> int | None:
+        """When the certificate held expires, as ztunnel sees it: J later than it really does."""
+        held = self.states[identity].certificate
+        return None if held is None else self._to_monotonic_ns(held.not_after_wall_s * NS_PER_S)
+
+    def _to_monotonic_ns(self, wall_ns: int) -> int:
+        """The line of src/time.rs that all this is about: right only while wall and monotonic clock have not parted."""
+        return self._base.monotonic_ns + wall_ns - self._base.wall_ns
+
+
+def refresh_at_wall_ns(certificate: Certificate) -> int:
+    """When it should be renewed: the middle of its validity, or notAfter where the two ends are the wrong way round."""
+    begins_ns, ends_ns = certificate.not_before_wall_s * NS_PER_S, certificate.not_after_wall_s * NS_PER_S
+    return begins_ns + (ends_ns - begins_ns) // 2 if ends_ns >= begins_ns else ends_ns

@@ -1,0 +1,1 @@
+"""The process lab: real ztunnel binaries, their clocks moved, idle time skipped."""

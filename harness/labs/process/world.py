@@ -1,0 +1,430 @@
+"""The world of one run: nodes with clocks, ztunnels, the authority, and world time, which moves when all is quiet.
+
+One loop: when nothing is left to do by itself, world time goes to the next thing that anybody waits for (a fault of
+the plan, a timer of a ztunnel, a connection to attempt). There the faults happen, then the timers, then connections.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from harness.authority.server import AuthorityProcess, Mode, spawn
+from harness.clocks.reading import ClockReading
+from harness.clocks.skip import SocketsOfNamespace, Stillness, Watched
+from harness.clocks.vdso import ClockPage
+from harness.clocks.virtual import NodeClock, clocks_of
+from harness.errors import HarnessFault, SubjectFailed
+from harness.fixes import planned_restarts
+from harness.history import HISTORY_FORMAT, Event
+from harness.labs.limits import FloodGuard
+from harness.labs.probes import ProbeSchedule
+from harness.labs.process.namespaces import AUTHORITY_ADDRESS, Network, inside, listen
+from harness.labs.process.traffic import Traffic
+from harness.labs.process.ztunnel import AUTHORITY_PORT, CertificateState, Place, Ztunnel, environment, local_xds
+from harness.plan import ASLEEP_FAULTS, Plan, PlannedFault
+
+# Ahead of any real monotonic clock, so that deadlines which programs hand to the kernel as absolute times never come:
+# behind it they would end at once, and the program would spin.
+MONOTONIC_START_NS = 10**18
+STARTS_WITHIN_S = 60.0
+KICKS_AT_ONE_TIME_MAX = 10_000
+_MODE_BY_PRECEDENCE: tuple[Mode, ...] = ("ca_hang", "ca_outage", "token_expired")
+
+
+class CsrFlood(Exception):
+    """Requests came without end and without time passing; the run ends here, on purpose."""
+
+
+class World:
+    """Everything of one run. `tell` takes each event as it happens, `progress` world time now and then."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        ztunnel: Path,
+        directory: Path,
+        tell: Callable[[Event], None],
+        progress: Callable[[int], None],
+    ) -> None:
+        self.plan, self._ztunnel, self._directory = plan, ztunnel, directory
+        self._tell, self._progress = tell, progress
+        self.now_world_ns = 0
+        self.jumps = 0  # how often time went on
+        self._clocks = clocks_of(plan, MONOTONIC_START_NS)
+        self._probes = ProbeSchedule(plan, self._clocks)
+        self._agenda = _agenda(plan, self._clocks)
+        self._requests: list[dict[str, Any]] = []
+        self._flood = FloodGuard(sum(len(node.identities) for node in plan.nodes))
+        self._states: dict[str, CertificateState | None] = {}
+        self._failing: set[tuple[str, str]] = set()
+        self._knocks: list[socket.socket] = []
+        self._stopped_nodes: set[str] = set()
+        self._ztunnels: dict[str, Ztunnel] = {}
+        self._page_of_process: dict[int, ClockPage] = {}
+        self._stillness = Stillness(self._drain)
+
+    def run(self, subject: dict[str, Any]) -> None:
+        """The whole plan, from run_started to run_ended. What it started has ended when it returns or raises."""
+        with ExitStack() as stack:
+            self._build(stack)
+            self._record(
+                "run_started",
+                None,
+                None,
+                format=HISTORY_FORMAT,
+                lab="process",
+                version=self.plan.version,
+                subject=subject,
+            )
+            try:
+                self._set_authority_mode()  # it may be away from the beginning
+                for node in self.plan.nodes:
+                    self._start_ztunnels(node.name, "start")
+                while (next_ns := self._next_world_ns()) < self.plan.duration_ns:
+                    self._move_to(next_ns)
+                    self._do_agenda()
+                    self._fire_timers()
+                    self._attempt_connections()
+                self._move_to(self.plan.duration_ns)
+                self._record("run_ended", None, None, reason="duration")
+            except CsrFlood:
+                self._record_requests()
+                self._record("run_ended", None, None, reason="csr_flood")
+
+    @property
+    def looks(self) -> int:
+        """How often it was looked whether the world is quiet: the cost of the run."""
+        return self._stillness.looks
+
+    # Building
+
+    def _build(self, stack: ExitStack) -> None:
+        network = Network()
+        stack.callback(network.close)
+        self._pages: dict[str | None, ClockPage] = {}
+        for name in (*(node.name for node in self.plan.nodes), None):
+            self._pages[name] = ClockPage("fixed")
+            stack.callback(self._pages[name].close)
+        self._set_pages(before_jumps=True)
+        self._authority = self._start_authority(stack)
+        self._places = {}
+        for node in self.plan.nodes:
+            for identity in node.identities:
+                namespace, address = network.add(identity)
+                self._places[identity] = Place(identity, node.name, namespace, address)
+        (self._directory / "workloads.yaml").write_text(local_xds(list(self._places.values())))
+        self._watch(stack)
+        self._traffic = Traffic(self._places)
+        stack.callback(self._traffic.close)
+        stack.callback(self._end_ztunnels)
+
+    def _start_authority(self, stack: ExitStack) -> AuthorityProcess:
+        with listen(AUTHORITY_ADDRESS, AUTHORITY_PORT) as listener:
+            authority = spawn(
+                self._pages[self.plan.authority_node].file,
+                listener,
+                AUTHORITY_ADDRESS,
+                self._directory,
+                self.plan.backdate_s,
+                tuple(sorted(identity for node in self.plan.nodes for identity in node.identities)),
+            )
+        stack.callback(authority.close)
+        return authority
+
+    def _watch(self, stack: ExitStack) -> None:
+        self._stillness.processes["authority"] = Watched(self._authority.pid, "authority", waits_virtually=False)
+        self._stillness.sockets["authority"] = SocketsOfNamespace("authority")
+        for identity, place in self._places.items():
+            with inside(place.namespace):
+                self._stillness.sockets[identity] = SocketsOfNamespace(place.name)
+        stack.callback(self._stillness.close)
+
+    # ztunnels
+
+    def _start_ztunnels(self, node: str, cause: str) -> None:
+        started = [self._start_ztunnel(place, cause) for place in self._places_on(node)]
+        give_up = time.monotonic() + STARTS_WITHIN_S
+        while not all(ztunnel.listening() for ztunnel in started):
+            for ztunnel in started:
+                ztunnel.check_alive()
+            if time.monotonic() > give_up:
+                raise SubjectFailed(
+                    f"the ztunnels of node {node} did not listen within {STARTS_WITHIN_S:.0f} s; see {self._directory}"
+                )
+            time.sleep(0.005)
+        self._probes.ztunnel_started(tuple(ztunnel.place.identity for ztunnel in started), self.now_world_ns)
+        for ztunnel in started:
+            self._knocks.append(ztunnel.fetch_certificate())
+        self._settle()
+
+    def _start_ztunnel(self, place: Place, cause: str) -> Ztunnel:
+        told = environment(place, self._directory, self._authority.root_file, self.plan.lifetime_s)
+        ztunnel = Ztunnel(self._ztunnel, place, self._pages[place.node], self._directory, told)
+        self._ztunnels[place.identity] = ztunnel
+        self._page_of_process[ztunnel.watched.pid] = self._pages[place.node]
+        self._stillness.processes[place.identity] = ztunnel.watched
+        self._states.pop(place.identity, None)
+        self._record("ztunnel_started", place.node, process=place.name, identities=[place.identity], cause=cause)
+        return ztunnel
+
+    def _restart(self, node: str, cause: str) -> None:
+        for place in self._places_on(node):
+            self._ztunnels.pop(place.identity).end()
+            self._record("ztunnel_stopped", node, process=place.name, cause=cause)
+        self._start_ztunnels(node, cause)
+
+    def _end_ztunnels(self) -> None:
+        for ztunnel in self._ztunnels.values():
+            ztunnel.end()
+
+    def _places_on(self, node: str) -> list[Place]:
+        return [place for place in self._places.values() if place.node == node]
+
+    # Time
+
+    def _next_world_ns(self) -> int:
+        candidates = [self.plan.duration_ns]
+        if self._agenda:
+            candidates.append(self._agenda[0][0])
+        if (probe_ns := self._probes.next_world_ns()) is not None:
+            candidates.append(probe_ns)
+        for identity, ztunnel in self._ztunnels.items():
+            due_ns = None if ztunnel.watched.stopped else ztunnel.watched.due_monotonic_ns()
+            if due_ns is not None:
+                clock = self._clocks[self._places[identity].node]
+                candidates.append(clock.world_ns_at_monotonic(due_ns, self.now_world_ns))
+        return min(candidates)
+
+    def _move_to(self, world_ns: int) -> None:
+        self.jumps += world_ns > self.now_world_ns
+        self.now_world_ns = max(world_ns, self.now_world_ns)
+        self._set_pages(before_jumps=True)
+        self._progress(self.now_world_ns)
+
+    def _set_pages(self, before_jumps: bool) -> None:
+        for node, page in self._pages.items():
+            clock = self._clocks[node]
+            page.set(clock.reading_before(self.now_world_ns) if before_jumps else clock.reading(self.now_world_ns))
+
+    def _fire_timers(self) -> None:
+        for _ in range(KICKS_AT_ONE_TIME_MAX):
+            due = [ztunnel.watched for ztunnel in self._ztunnels.values() if self._is_due(ztunnel)]
+            if not due:
+                return
+            for watched in due:
+                watched.kick(self._monotonic_now_ns(watched))
+            self._settle()
+        names = ", ".join(watched.name for watched in due)
+        raise HarnessFault(f"{names}: a timer is due again and again while its clock stands still")
+
+    def _is_due(self, ztunnel: Ztunnel) -> bool:
+        due_ns = None if ztunnel.watched.stopped else ztunnel.watched.due_monotonic_ns()
+        return due_ns is not None and due_ns <= self._pages[ztunnel.place.node].get().monotonic_ns
+
+    def _settle(self) -> None:
+        """Lets everything happen that happens by itself at this moment, and records it."""
+        self._stillness.await_quiet(self._monotonic_now_ns)
+        while self._requests or self._knocks:
+            for knock in self._knocks:
+                knock.close()
+            self._knocks.clear()
+            for identity in self._record_requests():
+                self._record_state(identity)
+            self._stillness.await_quiet(self._monotonic_now_ns)
+
+    def _monotonic_now_ns(self, watched: Watched) -> int:
+        page = self._page_of_process.get(watched.pid)
+        return page.get().monotonic_ns if page else 0
+
+    def _drain(self) -> bool:
+        requests = self._authority.requests()
+        for request in requests:
+            self._requests.append(request)
+            if self._flood.is_flooded_by(self.now_world_ns):
+                raise CsrFlood
+        knocked = [_swallow(knock) for knock in self._knocks]
+        return self._traffic.serve() or any(knocked) or bool(requests)
+
+    # Faults
+
+    def _do_agenda(self) -> None:
+        while self._agenda and self._agenda[0][0] <= self.now_world_ns:
+            _, _, what, subject = self._agenda.popleft()
+            if isinstance(subject, PlannedFault):
+                {"begin": self._begin, "wake": self._wake, "end": self._end}[what](subject)
+            else:
+                self._restart(*subject)
+        self._set_pages(before_jumps=False)
+
+    def _begin(self, fault: PlannedFault) -> None:
+        if fault.node is not None and fault.kind in (*ASLEEP_FAULTS, "freeze"):
+            # First stopped, then measured: to be measured wakes a program, and a timer that is due at this very moment
+            # would still fire before the fault.
+            self._stop_node(fault.node)
+        self._record_fault("fault_began", fault)
+        if fault.node is None:
+            self._set_authority_mode()
+        elif fault.kind == "restart":
+            self._restart(fault.node, "restart")
+
+    def _wake(self, fault: PlannedFault) -> None:
+        assert fault.node is not None
+        self._resume_node(fault.node)
+        self._record_fault("node_woke", fault)
+
+    def _end(self, fault: PlannedFault) -> None:
+        wall_before_ns = None
+        if fault.node is None:
+            self._set_authority_mode()
+        elif fault.kind in ("suspend", "freeze"):
+            self._resume_node(fault.node)
+        elif fault.kind in ("step", "pause"):
+            clocks = self._measure(fault.node)
+            wall_before_ns = clocks.wall_ns
+            by_ns = fault.by_wall_ns if fault.kind == "step" else fault.lasts_ns
+            self._pages[fault.node].set(clocks._replace(wall_ns=wall_before_ns + by_ns))
+        self._record_fault("fault_ended", fault, wall_before_ns=wall_before_ns)
+
+    def _stop_node(self, node: str) -> None:
+        self._stopped_nodes.add(node)
+        for place in self._places_on(node):
+            self._ztunnels[place.identity].watched.stop()
+        self._set_authority_mode()
+
+    def _resume_node(self, node: str) -> None:
+        # The page already shows the clocks before any jump at this moment: a correction of the wall clock that is due
+        # at the moment of waking comes after it, in a step of its own.
+        self._stopped_nodes.discard(node)
+        for place in self._places_on(node):
+            self._ztunnels[place.identity].watched.resume()
+        self._set_authority_mode()
+        self._settle()
+
+    def _set_authority_mode(self) -> None:
+        active = {
+            fault.kind
+            for fault in self.plan.faults_on(None)
+            if fault.at_world_ns <= self.now_world_ns < fault.ends_world_ns
+        }
+        if self.plan.authority_node in self._stopped_nodes:
+            # Nobody is there to accept a request, not even one that would never be answered. What a node sees of a
+            # machine asleep is a time-out; here it is a refusal, at once.
+            active = {"ca_outage"}
+        self._authority.set_mode(next((mode for mode in _MODE_BY_PRECEDENCE if mode in active), "up"))
+
+    def _measure(self, node: str) -> ClockReading:
+        """The clocks of a node as the first of its ztunnels sees them, read inside it."""
+        place = self._places_on(node)[0]
+        clocks = self._ztunnels[place.identity].read_clocks()
+        self._settle()
+        return clocks
+
+    def _record_fault(self, kind: str, fault: PlannedFault, **data: Any) -> None:
+        clocks = self._pages[self.plan.authority_node].get() if fault.node is None else self._measure(fault.node)
+        self._record(kind, fault.node, clocks, fault=fault.index, fault_kind=fault.kind, **data)
+
+    # Connections
+
+    def _attempt_connections(self) -> None:
+        for source, destination in self._probes.take(self.now_world_ns):
+            ztunnel = self._ztunnels[source]
+            logged = ztunnel.log_size()
+            error = self._traffic.attempt(source, destination, self._is_quiet)
+            self._settle()
+            if error is not None:
+                error = next(iter(ztunnel.errors_since(logged)), error)
+            node = self._places[source].node
+            self._record(
+                "connection_attempted", node, source=source, destination=destination, ok=error is None, error=error
+            )
+            if error is not None and (source, destination) not in self._failing:
+                # An outage begins: what do both ends say of themselves? Later in it only a request can change that.
+                self._record_state(source)
+                self._record_state(destination)
+                self._settle()
+            (self._failing.discard if error is None else self._failing.add)((source, destination))
+
+    def _is_quiet(self) -> bool:
+        return self._stillness.is_quiet(self._monotonic_now_ns)
+
+    # Recording
+
+    def _record(self, kind: str, node: str | None, clocks: ClockReading | None = None, **data: Any) -> None:
+        if clocks is None and node is not None:
+            clocks = self._pages[node].get()
+        self._tell(Event(self.now_world_ns, kind, node, clocks, data))
+
+    def _record_requests(self) -> list[str]:
+        """Records what the authority was asked, in an order that does not depend on which packet came first; returns
+        whose certificates it concerns."""
+        requests = sorted(self._requests, key=lambda request: str(request["identity"]))
+        self._requests.clear()
+        for request in requests:
+            identity = request["identity"]
+            self._record("csr_answered", self._places[identity].node, **request)
+            if request["outcome"] == "issued":
+                self._probes.certificate_issued(
+                    identity,
+                    request["serial"],
+                    request["not_before_wall_s"],
+                    request["not_after_wall_s"],
+                    self.now_world_ns,
+                )
+        return sorted({request["identity"] for request in requests})
+
+    def _record_state(self, identity: str) -> None:
+        """Asks ztunnel what it holds, and records it when that is new."""
+        ztunnel = self._ztunnels.get(identity)
+        if ztunnel is None or ztunnel.watched.stopped:
+            return
+        state = ztunnel.certificate_state()
+        if state == self._states.get(identity, None) or state is None:
+            return
+        self._states[identity] = state
+        self._record(
+            "certificate_state",
+            self._places[identity].node,
+            identity=identity,
+            state=state.state,
+            serial=state.serial,
+            not_after_wall_s=state.not_after_wall_s,
+        )
+
+
+def _swallow(knock: socket.socket) -> bool:
+    """Takes what ztunnel answers to a knock; nobody needs it, but unread it would look like something under way."""
+    with suppress(BlockingIOError, OSError):
+        return bool(knock.recv(65536))
+    return False
+
+
+def _agenda(plan: Plan, clocks: dict[str | None, NodeClock]) -> deque[tuple[int, int, str, Any]]:
+    """What the plan and its fix do, in order: world time, tie-breaker, "begin"|"wake"|"end" of a fault, or a restart
+    (node, cause). What ends comes before what begins at the same time."""
+    entries: list[tuple[int, int, str, Any]] = []
+    for fault in plan.faults:
+        if fault.kind == "restart":
+            # Nobody restarts anything on a machine asleep: it happens when it wakes.
+            at_ns = clocks[fault.node].world_ns_when_running(fault.at_world_ns)
+            entries += [(at_ns, 2, "begin", fault), (at_ns, 3, "end", fault)]
+            continue
+        entries.append((fault.at_world_ns, 2, "begin", fault))
+        if fault.kind == "pause":
+            entries.append((fault.asleep_until_world_ns, 0, "wake", fault))
+        # A fault without length ends where it began, after its own beginning.
+        entries.append((fault.ends_world_ns, 1 if fault.ends_world_ns > fault.at_world_ns else 3, "end", fault))
+    for restart in planned_restarts(plan, clocks):
+        entries.append((restart.world_ns, 4, "restart", (restart.node, restart.cause)))
+    entries.sort(key=lambda entry: entry[:2])
+    return deque(entry for entry in entries if entry[0] < plan.duration_ns)
+
+
+def describe_binary(ztunnel: Path, sha256: str) -> dict[str, Any]:
+    """What was tested, for run_started."""
+    return {"kind": "ztunnel", "file": ztunnel.name, "sha256": sha256, "bytes": ztunnel.stat().st_size}
