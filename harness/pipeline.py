@@ -1,0 +1,497 @@
+"""The way of a scenario: one list of steps, behind every door.
+
+    files ── read ──> scenarios ── choose ──> cases ── run each ──> endings
+    case ── plan ──> run on its lab ──> judge ──> compare ──> save
+
+Each step takes the value of the step before and returns a richer one; to stop early it raises a HarnessError, which
+owns an exit code. The command line, pytest and the nightly job only turn their options into `Options` and show what
+came out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from harness import binaries, versions
+from harness.checks import judge
+from harness.errors import BadInput, ExitCode, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
+from harness.history import History, Recorder
+from harness.labs import LAB_MODULES, NOT_BUILT_YET, Toolbox, load_lab
+from harness.plan import Case, Plan, resolve
+from harness.report.result import Summary, result, summarise
+from harness.scenario import Expect, LabName, Scenario, read_scenario
+from harness.store import RunDirectory, SavedRun, open_run, read_run
+from harness.verdict import Finding, Outcome, OutcomeKind, compare
+
+AUTO = "auto"
+REPOSITORY = versions.VERSIONS_FILE.parent.parent
+# Of several runs the most serious ending is the exit code: whose turn it is to act, the furthest from a verdict first.
+MOST_SERIOUS_FIRST = (
+    ExitCode.HARNESS_FAULT,
+    ExitCode.BAD_INPUT,
+    ExitCode.LAB_UNAVAILABLE,
+    ExitCode.SURPRISE,
+    ExitCode.UNKNOWN,
+    ExitCode.AS_EXPECTED,
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the doors let a person say; the words are those of the command line."""
+
+    lab: str = AUTO
+    istio: tuple[str, ...] = ()
+    ztunnel: Path | None = None
+    seed: int = 0
+    keep_run: bool = False
+    real_time: bool = False
+
+
+Progress = Callable[[int], None]
+
+
+def _no_progress(world_ns: int) -> None:
+    """Nobody watches."""
+
+
+# --- A suite: several files ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How one case ended: with a saved run, or with the error that stopped it."""
+
+    case: Case
+    run: Saved | None = None
+    error: HarnessError | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The exit code of this case alone."""
+        if self.error is not None:
+            return self.error.exit_code
+        return self.run.outcome.exit_code if self.run else ExitCode.HARNESS_FAULT
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What was asked for, and what has become of it so far. `watch` is called with each case before it runs, `tell`
+    with how it ended."""
+
+    paths: tuple[Path, ...]
+    options: Options
+    watch: Callable[[Case], Progress] = lambda case: _no_progress
+    tell: Callable[[Ending], None] = lambda ending: None
+    scenarios: tuple[Scenario, ...] = ()
+    cases: tuple[Case, ...] = ()
+    endings: tuple[Ending, ...] = ()
+
+
+def read(suite: Suite) -> Suite:
+    """Reads every file before any runs, and refuses all the bad ones at once."""
+    scenarios, refusals = [], []
+    for path in scenario_files(suite.paths):
+        try:
+            scenarios.append(read_scenario(path))
+        except BadInput as error:
+            refusals.append(str(error))
+    if refusals:
+        raise BadInput("\n".join(refusals))
+    return replace(suite, scenarios=tuple(scenarios))
+
+
+def choose_cases(suite: Suite) -> Suite:
+    """Says for every scenario on which lab and which versions it is to run."""
+    chooser = Chooser(suite.options)
+    return replace(suite, cases=tuple(case for scenario in suite.scenarios for case in chooser.cases(scenario)))
+
+
+def run_cases(suite: Suite) -> Suite:
+    """Runs one case after another; an error ends its own case only."""
+    endings = []
+    for case in suite.cases:
+        try:
+            ending = Ending(case, run=run_case(case, suite.options, suite.watch(case)))
+        except HarnessError as error:
+            ending = Ending(case, error=error)
+        suite.tell(ending)
+        endings.append(ending)
+    return replace(suite, endings=tuple(endings))
+
+
+SUITE_STEPS: tuple[Callable[[Suite], Suite], ...] = (read, choose_cases, run_cases)
+
+
+def run_suite(suite: Suite) -> Suite:
+    """Takes `suite` through all its steps."""
+    for step in SUITE_STEPS:
+        suite = step(suite)
+    return suite
+
+
+def summary_of(ending: Ending) -> Summary:
+    """The row of one case in a table of many, whether it ran or not."""
+    case, run = ending.case, ending.run
+    if run is not None:
+        return summarise(run.plan, run.history, run.outcome, run.directory.path if run.kept else None)
+    word = "refused" if ending.exit_code is ExitCode.LAB_UNAVAILABLE else "error"
+    evidence = ending.error.evidence if ending.error else None
+    return Summary(case.scenario.name, case.lab, case.version, word, why=str(ending.error), run=evidence)
+
+
+def scenario_files(paths: Iterable[Path]) -> list[Path]:
+    """The files named, and those in the directories named. Raises BadInput for a directory without any."""
+    files: list[Path] = []
+    for path in paths:
+        inside = sorted(path.rglob("*.toml")) if path.is_dir() else [path]
+        if not inside:
+            raise BadInput(f"{path}: holds no scenario (*.toml); see scenarios/README.md")
+        files += inside
+    return files
+
+
+def most_serious(codes: Iterable[ExitCode]) -> ExitCode:
+    """The exit code of several runs together."""
+    return min(codes, key=MOST_SERIOUS_FIRST.index, default=ExitCode.AS_EXPECTED)
+
+
+# --- A case: one scenario on one lab and one version -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A case about to run."""
+
+    case: Case
+    options: Options
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Planned(Chosen):
+    """... with nothing left open, and a directory that has the plan in it."""
+
+    plan: Plan
+    directory: RunDirectory
+
+
+@dataclass(frozen=True)
+class Recorded(Planned):
+    """... with what happened, and what it cost in real time."""
+
+    history: History
+    real_s: float
+
+
+@dataclass(frozen=True)
+class Judged(Recorded):
+    """... with what every check says of it."""
+
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class Compared(Judged):
+    """... with findings set against expectations."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Saved(Compared):
+    """... with the result that --json prints; `kept` says whether the directory still exists."""
+
+    result: dict[str, Any]
+    kept: bool
+
+
+def plan_case(chosen: Chosen) -> Planned:
+    """Raises LabUnavailable with the reason when the case was refused."""
+    plan = resolve(chosen.case)
+    if chosen.case.refusal is not None:
+        raise LabUnavailable(f"{chosen.case.id}: {chosen.case.refusal}")
+    return Planned(**vars(chosen), plan=plan, directory=open_run(plan))
+
+
+def run_on_lab(planned: Planned) -> Recorded:
+    """Only here something happens; every event is on disk before the next."""
+    toolbox = Toolbox(planned.case.ztunnel, planned.directory.logs, planned.progress)
+    recorder = Recorder(planned.directory.history)
+    began_s = time.perf_counter()
+    try:
+        load_lab(planned.plan.lab).run(planned.plan, toolbox, recorder)
+    finally:
+        recorder.close()
+    return Recorded(**vars(planned), history=recorder.history, real_s=time.perf_counter() - began_s)
+
+
+def judge_history(recorded: Recorded) -> Judged:
+    """Judges the plan and the history, and nothing else."""
+    return Judged(**vars(recorded), findings=judge(recorded.plan, recorded.history))
+
+
+def compare_findings(judged: Judged) -> Compared:
+    """Sets findings against expectations."""
+    return Compared(**vars(judged), outcome=compare(judged.plan, judged.findings))
+
+
+def save(compared: Compared) -> Saved:
+    """Keeps a surprise, an unknown and what was asked for; removes the rest."""
+    report = result(compared.plan, compared.history, compared.outcome, compared.real_s)
+    kept = compared.options.keep_run or compared.outcome.kind is not OutcomeKind.AS_EXPECTED
+    if kept:
+        compared.directory.save_result(report)
+        compared.directory.keep()
+    else:
+        compared.directory.remove()
+    return Saved(**vars(compared), result=report, kept=kept)
+
+
+CASE_STEPS: tuple[Callable[[Any], Any], ...] = (plan_case, run_on_lab, judge_history, compare_findings, save)
+
+
+def run_case(case: Case, options: Options, progress: Progress = _no_progress) -> Saved:
+    """Takes `case` through all its steps. Raises HarnessError, which says where the evidence lies if there is any."""
+    value: Any = Chosen(case, options, progress)
+    try:
+        for step in CASE_STEPS:
+            value = step(value)
+    except (BadInput, LabUnavailable, KeyboardInterrupt):
+        _drop_evidence(value)
+        raise
+    except (SubjectFailed, HarnessFault) as error:
+        _point_to_evidence(value, error)
+        raise
+    except Exception as error:
+        fault = HarnessFault(f"{case.id}: this is a fault of meshwake: {type(error).__name__}: {error}")
+        _point_to_evidence(value, fault)
+        _save_traceback(value, error)
+        raise fault from error
+    saved: Saved = value
+    return saved
+
+
+def _drop_evidence(value: Chosen) -> None:
+    if isinstance(value, Planned) and not value.options.keep_run:
+        value.directory.remove()
+
+
+def _point_to_evidence(value: Chosen, error: HarnessError) -> None:
+    if isinstance(value, Planned):
+        error.evidence = value.directory.path
+
+
+def _save_traceback(value: Chosen, error: Exception) -> None:
+    if isinstance(value, Planned):
+        text = "".join(traceback.format_exception(error))
+        (value.directory.logs / "traceback.txt").write_text(text, encoding="utf-8")
+
+
+# --- A saved run judged again ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rejudged:
+    """A saved run under today's checks and the expectations it was planned with."""
+
+    saved: SavedRun
+    outcome: Outcome
+    result: dict[str, Any]
+
+
+def check_run(path: Path) -> Rejudged:
+    """Judges the run saved at `path` again. Raises BadInput when it is none."""
+    saved = read_run(path)
+    outcome = compare(saved.plan, judge(saved.plan, saved.history))
+    return Rejudged(saved, outcome, result(saved.plan, saved.history, outcome, saved.real_s))
+
+
+# --- Choosing a lab and a version ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """The release under test and its binary, as far as one is known; `found` says where the binary comes from."""
+
+    version: str
+    ztunnel: Path | None
+    found: str
+
+
+@dataclass
+class Chooser:
+    """Decides where scenarios run. It asks the binary and the machine once, however many scenarios there are."""
+
+    options: Options
+    _subjects: tuple[_Subject, ...] = field(init=False)
+    _missing: dict[tuple[str, Path | None], list[str]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_lab_word(self.options.lab)
+        self._subjects = _find_subjects(self.options)
+
+    def cases(self, scenario: Scenario) -> tuple[Case, ...]:
+        """One case for each version asked for. Raises BadInput when the scenario and its files do not fit together."""
+        return tuple(self._case(scenario, subject) for subject in self._subjects)
+
+    def _case(self, scenario: Scenario, subject: _Subject) -> Case:
+        base = Case(
+            scenario=scenario,
+            lab=self.options.lab,
+            version=subject.version,
+            behaviour_class="",
+            seed=self.options.seed,
+            real_time=self.options.real_time,
+            manifest=_read_manifest(scenario),
+        )
+        if self.options.lab == AUTO and self.options.ztunnel is None:
+            return self._automatic(base, subject)
+        lab = "process" if self.options.lab == AUTO else self.options.lab
+        asked = f"{lab}: asked for with {'--ztunnel' if self.options.lab == AUTO else '--lab'}"
+        if lab == "process" and subject.ztunnel is not None:
+            asked += f"; ztunnel {subject.version} {subject.found}"
+        case = _on(base, lab, subject, asked)
+        return replace(case, refusal=self._refusal(case))
+
+    def _automatic(self, base: Case, subject: _Subject) -> Case:
+        process = _on(base, "process", subject, f"process: ztunnel {subject.version} {subject.found}")
+        why_not = self._refusal(process)
+        if why_not is None:
+            return process
+        on_model = subject if self.options.istio else replace(subject, version=versions.newest().version)
+        model = _on(base, "model", on_model, f"model: {why_not}")
+        return replace(model, refusal=self._refusal(model))
+
+    def _refusal(self, case: Case) -> str | None:
+        """Why `case` cannot run, in one sentence, or None."""
+        if case.lab not in case.scenario.labs:
+            return f"the scenario names only {', '.join(case.scenario.labs)} in 'labs'"
+        if case.lab == "process" and not sys.platform.startswith("linux"):
+            return "the process lab needs Linux"
+        if case.lab == "process" and case.ztunnel is None:
+            return _no_binary(case.version, asked=bool(self.options.istio))
+        if case.real_time and case.scenario.real_time is None:
+            return "the scenario has no [real_time] table"
+        reasons = self._missing_on(case.lab, case.ztunnel) or load_lab(case.lab).refusals(resolve(case))
+        return "; ".join(reasons) or None
+
+    def _missing_on(self, lab: str, ztunnel: Path | None) -> list[str]:
+        if (lab, ztunnel) not in self._missing:
+            self._missing[lab, ztunnel] = load_lab(lab).missing(ztunnel)
+        return self._missing[lab, ztunnel]
+
+
+def choose(scenario: Scenario, options: Options) -> tuple[Case, ...]:
+    """The cases of one scenario: where it runs and why, or why it does not."""
+    return Chooser(options).cases(scenario)
+
+
+def _check_lab_word(lab: str) -> None:
+    allowed = (AUTO, *LAB_MODULES)
+    if lab in NOT_BUILT_YET:
+        raise LabUnavailable(f"--lab {lab}: lab {lab} is not built yet; allowed: {', '.join(allowed)}")
+    if lab not in allowed:
+        near = difflib.get_close_matches(lab, (*allowed, *get_args(LabName)), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise BadInput(f"--lab {lab}: is no lab; allowed: {', '.join(allowed)}{hint}")
+
+
+def _find_subjects(options: Options) -> tuple[_Subject, ...]:
+    if options.ztunnel is not None:
+        return (_given_binary(options.ztunnel, options),)
+    if options.istio:
+        return tuple(_wanted_version(version) for version in dict.fromkeys(options.istio))
+    known = {release.version for release in versions.releases()}
+    for binary in reversed(binaries.cached()):
+        if binary.version in known:
+            return (_Subject(binary.version, binary.path, "in the cache"),)
+    return (_Subject(versions.newest().version, None, ""),)
+
+
+def _wanted_version(version: str) -> _Subject:
+    release = versions.find(version)
+    binary = binaries.find(release.version)
+    return _Subject(release.version, binary.path if binary else None, "in the cache")
+
+
+def _given_binary(path: Path, options: Options) -> _Subject:
+    if options.lab == "model":
+        raise BadInput(f"--ztunnel {path}: lab model runs no binary; leave it out, or say --lab process")
+    if len(options.istio) > 1:
+        raise BadInput(f"--ztunnel {path}: is one binary and cannot be {len(options.istio)} versions; give one --istio")
+    identity = binaries.identify(path)
+    return _Subject(_version_of(identity, options.istio[:1]), identity.path, f"given with --ztunnel {path}")
+
+
+def _version_of(identity: binaries.Identity, said: tuple[str, ...]) -> str:
+    own = identity.own_version
+    if not said:
+        if own is None:
+            raise BadInput(
+                f"--ztunnel {identity.path}: does not know its own version (somebody built it); "
+                "say which release it was built from: --istio VERSION"
+            )
+        try:
+            return versions.find(own).version
+        except BadInput as error:
+            raise BadInput(
+                f"--ztunnel {identity.path}: says it is {own}, which has no row in clusters/versions.toml; "
+                "say which release it is nearest to: --istio VERSION"
+            ) from error
+    wanted = versions.find(said[0]).version
+    if own is not None and _has_row(own) and versions.find(own).version != wanted:
+        raise BadInput(f"--ztunnel {identity.path}: says it is {own}, --istio says {wanted}; leave --istio out")
+    return wanted
+
+
+def _has_row(version: str) -> bool:
+    return any(versions.parse_version(row.version) == versions.parse_version(version) for row in versions.releases())
+
+
+def _no_binary(version: str, asked: bool) -> str:
+    place = binaries.place_of(version if asked else "VERSION")
+    return f"no ztunnel binary{f' for {version}' if asked else ''} (put one at {place} or pass --ztunnel PATH)"
+
+
+def _on(case: Case, lab: str, subject: _Subject, because: str) -> Case:
+    """`case` on `lab`, with the class and the expectations of its version."""
+    return replace(
+        case,
+        lab=lab,
+        version=subject.version,
+        behaviour_class=versions.find(subject.version).behaviour_class,
+        expectations=_expectations(case.scenario, subject.version),
+        ztunnel=subject.ztunnel if lab == "process" else None,
+        chosen_because=because,
+    )
+
+
+def _expectations(scenario: Scenario, version: str) -> tuple[Expect, ...]:
+    rows = tuple(row for row in scenario.expect if versions.covers(row.versions, version))
+    checks = [row.check for row in rows]
+    for check in checks:
+        if checks.count(check) > 1:
+            raise BadInput(
+                f"{scenario.path}: expect: {checks.count(check)} rows for {check} cover {version}; "
+                "narrow their 'versions' so that one of them does"
+            )
+    return rows
+
+
+def _read_manifest(scenario: Scenario) -> str | None:
+    if scenario.fix is None or scenario.fix.manifest is None:
+        return None
+    places = [base / scenario.fix.manifest for base in (Path(scenario.path).parent, REPOSITORY)]
+    for place in places:
+        if place.is_file():
+            return place.read_text(encoding="utf-8")
+    looked = " or ".join(str(place.parent) for place in places)
+    raise BadInput(f"{scenario.path}: fix.manifest: read {scenario.fix.manifest!r}, which is no file in {looked}")
