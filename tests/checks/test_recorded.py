@@ -1,0 +1,124 @@
+"""Histories of real ztunnels, judged again by today's checks, and run again by today's model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.checks import judge
+from harness.checks.derive import clock_faults, outages, renewals
+from harness.history import History, Recorder
+from harness.labs import Toolbox, load_lab
+from harness.plan import Plan
+from harness.verdict import OutcomeKind, Verdict, compare
+
+RECORDED = Path(__file__).resolve().parents[1] / "data" / "histories"
+NAMES = sorted(path.name for path in RECORDED.iterdir() if path.is_dir())
+CURED = RECORDED.with_name("cured_histories")
+WITHIN_S = 2.0
+
+
+def recorded(name: str, directory: Path = RECORDED) -> tuple[Plan, History]:
+    """A run as it lies on disk."""
+    plan = Plan.model_validate_json((directory / name / "plan.json").read_text())
+    return plan, History.read(directory / name / "history.jsonl")
+
+
+def verdicts(name: str) -> dict[str, Verdict]:
+    """What today's checks say of it."""
+    return {finding.check: finding.verdict for finding in judge(*recorded(name))}
+
+
+def test_there_are_enough() -> None:
+    """At least three real runs, of at least three releases."""
+    versions = {recorded(name)[1].events[0]["version"] for name in NAMES}
+    assert len(NAMES) >= 3
+    assert {"1.27.9", "1.28.0", "1.31.0-rc.0"} <= versions
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_todays_checks_say_what_was_expected_then(name: str) -> None:
+    """The expectations that were saved with the plan still hold of the history."""
+    plan, history = recorded(name)
+    assert history.events[0]["subject"]["kind"] == "ztunnel"
+    assert compare(plan, judge(plan, history)).kind is OutcomeKind.AS_EXPECTED
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_renews_when_the_binary_did(name: str) -> None:
+    """The same plan on the model: the first renewal of each certificate at the same world time, wherever ztunnel leaves
+    nothing to chance (a retry after a refusal is random, and in a flood it does not matter how many there are)."""
+    plan, real = recorded(name)
+    recorder = Recorder()
+    load_lab("model").run(plan, Toolbox(None, RECORDED), recorder)
+    model = recorder.history
+    ends_s = min(
+        [
+            event.world_ns / 1e9
+            for history in (real, model)
+            for event in history.of("csr_answered")
+            if not event["serial"]
+        ]
+        + [event.world_ns / 1e9 for history in (real, model) for event in history.of("run_ended", reason="csr_flood")]
+        + [float("inf")]
+    )
+    ours, theirs = (
+        sorted(
+            (row.identity, row.issued_world_s, row.done_world_s)
+            for row in renewals(plan, history)
+            if row.done_world_s is not None and row.done_world_s < ends_s
+        )
+        for history in (model, real)
+    )
+    assert [row[0] for row in ours] == [row[0] for row in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine[1:] == pytest.approx(other[1:], abs=WITHIN_S)
+    assert ours or ends_s < plan.duration_ns
+
+
+def test_the_report_of_1481() -> None:
+    """A pause of 17 min with certificates of 10 min: 1020 s late for ever, 11 min of every 21 out."""
+    plan, history = recorded("ztunnel_1481-1.31.0-rc.0")
+    late_s = {row.late_s for row in renewals(plan, history) if row.issued_world_s > 2_845 and row.late_s is not None}
+    assert late_s == {1020.0}
+    whole_s = {row.to_world_s - row.from_world_s for row in outages(plan, history)[1:-1]}
+    assert whole_s == {659.0}
+    (fault,) = clock_faults(plan, history)
+    assert fault.measured is not None
+    assert fault.measured.monotonic_ns == fault.measured.boottime_ns == 25 * 10**9
+    assert fault.measured.wall_ns == (17 * 60 + 25) * 10**9
+
+
+def test_the_nights_of_a_week() -> None:
+    """24 h certificates, 8 h nights: the first outage begins on the third day, when J is 16 h."""
+    plan, history = recorded("nightly_sleep-1.28.0")
+    done_s = [row.done_world_s for row in renewals(plan, history) if row.identity == "default/server"]
+    assert done_s[:4] == [43140.0, 115080.0, 215820.0, 374160.0]
+    assert outages(plan, history)[0].from_world_s == 201_481
+
+
+def test_the_authority_away_at_renewal() -> None:
+    """1.27.9 threw its valid certificates away, 1.28.0 kept them."""
+    assert verdicts("ca_away_at_renewal-1.27.9")["valid_certificate_kept"] is Verdict.BROKEN
+    assert verdicts("ca_away_at_renewal-1.28.0")["valid_certificate_kept"] is Verdict.HOLDS
+
+
+def test_the_storm_of_requests() -> None:
+    """Stepped back by 13 h, 1.31.0-rc.0 asked without end; it was stopped after a bounded number."""
+    plan, history = recorded("backward_step-1.31.0-rc.0")
+    assert verdicts("backward_step-1.31.0-rc.0")["ca_not_flooded"] is Verdict.BROKEN
+    assert history.events[-1]["reason"] == "csr_flood"
+    assert 200 <= len(history.of("csr_answered")) <= 210
+    assert history.end_world_ns < plan.duration_ns
+
+
+def test_a_cured_ztunnel_is_a_surprise() -> None:
+    """Its time base is taken anew at every conversion: no outage in a week of nights, which nobody expects of 1.31."""
+    plan, history = recorded("nightly_sleep-1.31.0-rc.0-fresh-time-base", CURED)
+    outcome = compare(plan, judge(plan, history))
+    assert outcome.kind is OutcomeKind.SURPRISE
+    assert outcome.exit_code == 1
+    surprises = {row.finding.check for row in outcome.comparisons if row.kind is OutcomeKind.SURPRISE}
+    assert surprises == {"no_expired_certificate_served", "traffic_flows", "recovers_within"}
+    assert outages(plan, history) == ()

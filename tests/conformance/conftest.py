@@ -1,0 +1,21 @@
+"""The fixture that stands for every way of moving clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.injectors import Injector, RewrittenVdso, Virtual, needs_vdso
+
+
+@pytest.fixture(params=["virtual", pytest.param("vdso", marks=needs_vdso)])
+def injector(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Injector]:
+    """Every way of moving clocks that this machine has."""
+    if request.param == "virtual":
+        yield Virtual()
+        return
+    vdso = RewrittenVdso(tmp_path)
+    yield vdso
+    vdso.close()

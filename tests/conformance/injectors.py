@@ -1,0 +1,84 @@
+"""Ways of moving the clocks of something, behind one face: what it shows when its node's clock says so."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from harness.clocks.reading import ClockReading
+from harness.clocks.vdso import ClockPage, Launched, launch, read_inside, unsupported_here
+from harness.clocks.virtual import NodeClock
+
+# Ahead of the machine's own monotonic clock, as in the process lab.
+START = ClockReading(1_799_049_600 * 10**9, 10**18, 10**18)
+SLEEPS_FOR_EVER = "import select; select.epoll().poll()"
+WITHIN_S = 20.0
+
+
+class Injector(Protocol):
+    """Something whose clocks can be moved."""
+
+    def show(self, clock: NodeClock) -> ClockReading:
+        """Moves its clocks to where `clock` stands, and reads them where they are used."""
+
+
+class Virtual:
+    """The model's own clock, read directly."""
+
+    def show(self, clock: NodeClock) -> ClockReading:
+        return clock.now
+
+
+class RewrittenVdso:
+    """A running Python program with its vDSO rewritten, made to read its own clocks."""
+
+    def __init__(self, directory: Path) -> None:
+        self.page = ClockPage("fixed")
+        self.page.set(START)
+        self.process: Launched = start_python(SLEEPS_FOR_EVER, self.page, directory)
+
+    def show(self, clock: NodeClock) -> ClockReading:
+        self.page.set(clock.now)
+        return read_inside(self.process)
+
+    def close(self) -> None:
+        end(self.process)
+        self.page.close()
+
+
+def start_python(program: str, page: ClockPage, directory: Path) -> Launched:
+    """A Python program on the clocks of `page`, its output in directory/log."""
+    return launch(
+        [sys.executable, "-S", "-c", program],
+        page,
+        environment=dict(os.environ),
+        directory=directory,
+        log=directory / "log",
+    )
+
+
+def end(process: Launched) -> None:
+    """Kills it and takes its status."""
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitpid(process.pid, 0)
+
+
+def await_text(log: Path, lines: int) -> list[str]:
+    """The first `lines` lines of `log`, as soon as they are there."""
+    give_up = time.monotonic() + WITHIN_S
+    while len(found := log.read_text().splitlines()) < lines:
+        assert time.monotonic() < give_up, f"{lines} lines within {WITHIN_S} s, got {found}"
+        time.sleep(0.002)
+    return found
+
+
+needs_vdso = pytest.mark.skipif(unsupported_here() is not None, reason=str(unsupported_here()))

@@ -1,0 +1,135 @@
+"""What every lab promises, one body a promise: on the model, and on the process lab around a stand-in for ztunnel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.checks import judge
+from harness.checks.derive import clock_faults
+from harness.durations import NS_PER_S
+from harness.history import History, Recorder
+from harness.labs import LAB_MODULES, Lab, Toolbox, load_lab
+from harness.plan import Plan
+from harness.verdict import Verdict
+from tests.stand_in import write_stand_in
+from tests.unit.labs.plans import TWO_NODES, plan
+
+H = 3600
+
+# A fault, and by how many seconds wall, monotonic and boottime move from its beginning to its end.
+FAULTS = [
+    pytest.param('kind = "suspend"\nlasts = "8h"', (8 * H, 0, 8 * H), id="suspend"),
+    pytest.param('kind = "pause"\nlasts = "17m"\ncorrected_after = "25s"', (1045, 25, 25), id="pause"),
+    pytest.param('kind = "pause"\nlasts = "17m"\ncorrected_after = "0s"', (1020, 0, 0), id="pause corrected at once"),
+    pytest.param('kind = "step"\nby = "13h"', (13 * H, 0, 0), id="step forward"),
+    pytest.param('kind = "step"\nby = "-90s"', (-90, 0, 0), id="step back"),
+    pytest.param('kind = "drift"\nlasts = "4h"\nrate = 1.025', (4 * H + 360, 4 * H, 4 * H), id="drift"),
+    pytest.param('kind = "freeze"\nlasts = "17m"', (1020, 1020, 1020), id="freeze"),
+]
+
+
+class Running:
+    """A lab, and what it needs to run here."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.name, self.lab, self._directory = name, load_lab(name), directory
+        self._ztunnel = write_stand_in(directory, at_tick="pass") if name == "process" else None
+        if reasons := self.lab.missing(self._ztunnel):
+            pytest.skip(reasons[0])
+
+    def run(self, body: str, **options: Any) -> tuple[Plan, History]:
+        """A plan with the tables of `body`, and the history that the lab made of it."""
+        of = plan(body, **options).model_copy(update={"lab": self.name})
+        assert self.lab.refusals(of) == []
+        recorder = Recorder()
+        self.lab.run(of, Toolbox(self._ztunnel, self._directory / "logs"), recorder)
+        return of, recorder.history
+
+
+@pytest.fixture(params=sorted(LAB_MODULES))
+def running(request: pytest.FixtureRequest, tmp_path: Path) -> Running:
+    """Every lab there is."""
+    return Running(request.param, tmp_path)
+
+
+def test_a_history_has_a_beginning_and_an_end(running: Running) -> None:
+    """run_started with what was tested comes first, run_ended last, every ztunnel starts, and time never goes back."""
+    of, history = running.run("", duration="2h")
+    first, last = history.events[0], history.events[-1]
+    assert (first.kind, first["lab"], first["version"]) == ("run_started", running.name, of.version)
+    assert first["subject"]["kind"]
+    assert (last.kind, last["reason"], last.world_ns) == ("run_ended", "duration", of.duration_ns)
+    started = {identity for event in history.of("ztunnel_started") for identity in event["identities"]}
+    assert started == {"default/client", "default/server"}
+    assert [event.world_ns for event in history] == sorted(event.world_ns for event in history)
+
+
+@pytest.mark.parametrize(("fault", "moved_s"), FAULTS)
+def test_a_clock_fault_moves_the_clocks_that_it_says(
+    running: Running, fault: str, moved_s: tuple[int, int, int]
+) -> None:
+    """As measured in the subject, to the nanosecond."""
+    of, history = running.run(f'[[fault]]\nat = "1h"\n{fault}', duration="12h")
+    (measured,) = clock_faults(of, history)
+    assert measured.measured == tuple(seconds * NS_PER_S for seconds in moved_s)
+    assumption = next(finding for finding in judge(of, history) if finding.check == "clock_fault_happened")
+    assert assumption.verdict is Verdict.HOLDS
+
+
+def test_one_node_sleeps_and_the_other_does_not(running: Running) -> None:
+    """A fault of one node is none of the other's."""
+    of, history = running.run(
+        '[[fault]]\nkind = "suspend"\nnode = "east"\nat = "1h"\nlasts = "8h"\n'
+        '[[fault]]\nkind = "step"\nnode = "west"\nat = "10h"\nby = "1h"',
+        nodes=TWO_NODES,
+        duration="12h",
+    )
+    east, west = clock_faults(of, history)
+    assert east.measured == (8 * H * NS_PER_S, 0, 8 * H * NS_PER_S)
+    assert west.measured == (H * NS_PER_S, 0, 0)
+    began = history.of("fault_began", fault=1)[0]
+    assert began.clocks is not None
+    assert began.clocks.wall_ns == (of.starts_wall_s + 10 * H) * NS_PER_S
+
+
+def test_a_restart_ends_every_ztunnel_of_its_node_and_starts_it(running: Running) -> None:
+    """Between the beginning and the end of the fault, all at one world time."""
+    _, history = running.run('[[fault]]\nkind = "restart"\nat = "1h"', duration="2h")
+    at = [event for event in history if event.world_ns == H * NS_PER_S]
+    kinds = [event.kind for event in at if event.kind.startswith(("fault", "ztunnel"))]
+    assert kinds[0] == "fault_began"
+    assert kinds[-1] == "fault_ended"
+    assert kinds.count("ztunnel_stopped") == kinds.count("ztunnel_started") == len(kinds) // 2 - 1
+    assert {event["cause"] for event in at if event.kind == "ztunnel_started"} == {"restart"}
+
+
+def test_nobody_restarts_anything_on_a_machine_asleep(running: Running) -> None:
+    """A restart that is planned for the night happens at the wake."""
+    _, history = running.run(
+        '[[fault]]\nkind = "suspend"\nat = "1h"\nlasts = "8h"\n[[fault]]\nkind = "restart"\nat = "3h"', duration="12h"
+    )
+    times = {event.world_ns for event in history.of("ztunnel_started", cause="restart")}
+    assert times == {9 * H * NS_PER_S}
+
+
+def test_connections_are_attempted_when_both_ends_are_awake(running: Running) -> None:
+    """From the beginning, on the schedule, and not while an end sleeps; at the wake again."""
+    _, history = running.run(
+        '[[fault]]\nkind = "suspend"\nnode = "west"\nat = "55m"\nlasts = "2h"', nodes=TWO_NODES, duration="4h"
+    )
+    times_s = {event.world_ns // NS_PER_S for event in history.of("connection_attempted")}
+    asleep = range(55 * 60, 55 * 60 + 2 * H)
+    assert {0, 600, 1200, asleep.stop, 3 * H} <= times_s
+    assert not times_s & set(asleep)
+
+
+def test_a_lab_keeps_the_protocol() -> None:
+    """Every lab can be loaded by its name and has what `Lab` promises."""
+    for name in LAB_MODULES:
+        lab: Lab = load_lab(name)
+        assert callable(lab.run)
+        assert callable(lab.missing)
+        assert callable(lab.refusals)

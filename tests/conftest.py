@@ -1,0 +1,20 @@
+"""Every test keeps its runs to itself and starts from an empty cache of binaries, whatever the machine has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESHWAKE_RUNS", str(tmp_path / "runs"))
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache without a binary: `auto` is the model then, on every machine."""
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("MESHWAKE_CACHE", str(cache))
+    return cache

@@ -1,0 +1,115 @@
+"""What a fresh machine meets first: the Makefile, the locked list of packages, the settings of the tools."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+PINS = re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)", LOCK, re.MULTILINE)
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(["make", *arguments], cwd=ROOT, env=clean, capture_output=True, text=True, check=False)
+
+
+def test_every_dependency_is_locked_with_hashes() -> None:
+    """What pyproject.toml asks for stands in requirements.lock, in a version it allows."""
+    locked = dict(PINS)
+    for text in [*PYPROJECT["project"]["dependencies"], *PYPROJECT["dependency-groups"]["dev"]]:
+        wanted = Requirement(text)
+        assert wanted.specifier.contains(locked[canonicalize_name(wanted.name)]), text
+    entries = re.split(r"\n(?=[A-Za-z0-9])", LOCK)
+    assert all("--hash=sha256:" in entry for entry in entries if "==" in entry)
+
+
+def test_the_lock_names_no_place() -> None:
+    """No registry, no directory of somebody's machine: it installs from wherever its user installs from."""
+    assert not re.search(r"://|--index|--find-links|--extra|/home/|/root/|/work/|/tmp/", LOCK)
+
+
+def test_the_lock_is_for_every_system() -> None:
+    """What only one system needs has a marker."""
+    assert re.search(r"^pyroute2==\S+ ; sys_platform == 'linux'", LOCK, re.MULTILINE)
+    assert re.search(r"^colorama==\S+ ; sys_platform == 'win32'", LOCK, re.MULTILINE)
+
+
+def test_every_ignored_rule_has_its_reason() -> None:
+    """On the same line: a rule is not switched off in silence."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lint = text.split("[tool.ruff.lint]")[1].split("[tool.ruff.lint.pydocstyle]")[0]
+    rules = [line for line in lint.splitlines() if re.match(r'\s+"[A-Z]+\d*",', line)]
+    assert rules
+    assert [line for line in rules if not re.search(r"# \S.{4,}", line)] == []
+
+
+def test_conftest_only_names_the_plugin() -> None:
+    """Everything else is in harness/plugin.py, where it is tested."""
+    code = (ROOT / "conftest.py").read_text(encoding="utf-8").split('"""')[2]
+    assert code.split() == ["pytest_plugins", "=", '["harness.plugin"]']
+
+
+def test_the_build_machine_runs_the_tests_and_nothing_else() -> None:
+    """.ci/run ends in `make test`; bash reads it without complaint."""
+    script = ROOT / ".ci" / "run"
+    text = script.read_text(encoding="utf-8")
+    assert "set -euo pipefail" in text
+    assert text.rstrip().endswith("exec make test")
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+@needs_make
+def test_make_alone_lists_the_targets() -> None:
+    """Every target with a word on what it does."""
+    listed = make().stdout
+    for target in ("setup", "scenarios", "test", "check", "bench", "lock", "clean"):
+        assert re.search(rf"make {target} +\w", listed)
+
+
+@needs_make
+def test_no_python_is_said_clearly(tmp_path: Path) -> None:
+    """What is needed, and how to get it."""
+    ended = make("setup", "PYTHON=", f"VENV={tmp_path / 'venv'}")
+    assert ended.returncode != 0
+    assert "needs Python 3.11 or newer, and none was found" in ended.stderr
+    assert "apt install python3" in ended.stderr
+
+
+@needs_make
+def test_no_venv_is_said_clearly(tmp_path: Path) -> None:
+    """Debian ships Python without it."""
+    python = tmp_path / "python3"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    ended = make("setup", f"PYTHON={python}", f"VENV={tmp_path / 'venv'}")
+    assert ended.returncode != 0
+    assert "apt install python3-venv" in ended.stderr
+
+
+@needs_make
+def test_set_up_is_done_once(tmp_path: Path) -> None:
+    """With the stamp there is nothing to do; a new lock sets up anew."""
+    stamp = tmp_path / ".set-up"
+    stamp.touch()
+    newest_s = max((ROOT / name).stat().st_mtime for name in ("requirements.lock", "pyproject.toml"))
+    os.utime(stamp, (newest_s + 1, newest_s + 1))
+    assert make("--dry-run", "setup", f"VENV={tmp_path}").stdout.strip() in (
+        "",
+        "make: Nothing to be done for 'setup'.",
+    )
+    os.utime(stamp, (1, 1))
+    assert "--require-hashes" in make("--dry-run", "setup", f"VENV={tmp_path}").stdout

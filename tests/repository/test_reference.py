@@ -1,0 +1,64 @@
+"""docs/reference.md is a promise to scripts: its tables are those of the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from harness.checks import ASSUMPTIONS, CHECKS
+from harness.cli import run_command
+from harness.errors import ExitCode
+from harness.pipeline import MOST_SERIOUS_FIRST, Options, choose, run_case
+from harness.scenario import CheckName, Fault, Scenario, parse_scenario
+from tests.unit.worlds import SMALL
+
+TEXT = (Path(__file__).parent.parent.parent / "docs" / "reference.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    return TEXT.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def test_exit_codes() -> None:
+    """Every number with its name, and which of several decides."""
+    rows = re.findall(r"^\| (\d) \| (\w+) \|", section("Exit codes"), re.MULTILINE)
+    assert rows == [(str(int(code)), code.name) for code in ExitCode]
+    first, *rest = (str(int(code)) for code in MOST_SERIOUS_FIRST)
+    assert f"decides: {first}, then {', '.join(rest)}." in section("Exit codes")
+
+
+def test_checks() -> None:
+    """Every check, and no other."""
+    assert set(re.findall(r"^\| `(\w+)`", section("Checks"), re.MULTILINE)) == {*CHECKS, *ASSUMPTIONS}
+    assert set(get_args(CheckName)) == set(CHECKS)
+
+
+def test_json_fields() -> None:
+    """Every key of a result stands in the table."""
+    options = Options(lab="model")
+    saved = run_case(choose(parse_scenario(SMALL, "small.toml", "small"), options)[0], options)
+    named = set(re.findall(r"`(\w+)(?:\[\])?`", section("JSON")))
+    keys = set(saved.result)
+    for listed in ("findings", "renewals", "clock_faults"):
+        keys |= set(saved.result[listed][0])
+    assert keys <= named
+
+
+def test_scenario_keys() -> None:
+    """Every key that the reader knows stands in the table."""
+    named = set(re.findall(r"`(\w+)`", section("Scenario keys")))
+    tables = {"certificate", "node", "authority", "traffic", "fault", "fix", "real_time", "expect"}
+    keys = set(Scenario.model_fields) - {"name", "path"} - tables
+    for kind in get_args(get_args(Fault)[0]):
+        keys |= set(kind.model_fields)
+    assert keys <= named
+
+
+def test_options(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every option of `meshwake run --help` stands in the table."""
+    assert run_command(["run", "--help"]) == 0
+    for option in set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help", "--verbose"}:
+        assert f"`{option}" in section("Commands")

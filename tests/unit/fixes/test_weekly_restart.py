@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.clocks.virtual import clocks_of
+from harness.durations import NS_PER_S
+from harness.errors import BadInput
+from harness.fixes import PlannedRestart, planned_restarts
+from harness.fixes.weekly_restart import RESYNC_MIN_NS, CronJob, job_times_ns, read_cron_job
+from harness.plan import Plan
+from tests.unit.labs.plans import NIGHTS, TWO_NODES, issued_world_s, plan, run
+
+MANIFEST = (Path(__file__).parents[3] / "clusters/fixes/weekly-restart/cronjob.yaml").read_text(encoding="utf-8")
+FIX = '[fix]\nname = "weekly-restart"\nmanifest = "cronjob.yaml"\n'
+HOUR_S = 3_600
+# Scenarios start on a Monday at 08:00 UTC.
+SUNDAY_3H_S = 6 * 24 * HOUR_S - 5 * HOUR_S
+NEVER_NS = 10**18
+
+
+def with_fix(body: str = "", manifest: str | None = MANIFEST, nodes: str | None = None, duration: str = "14d") -> Plan:
+    if nodes is None:
+        return plan(body + FIX, duration=duration, manifest=manifest)
+    return plan(body + FIX, duration=duration, manifest=manifest, nodes=nodes)
+
+
+def restarts(of: Plan) -> tuple[PlannedRestart, ...]:
+    return planned_restarts(of, clocks_of(of))
+
+
+def restarts_world_s(of: Plan) -> list[float]:
+    return [restart.world_ns / 1e9 for restart in restarts(of)]
+
+
+def job_times_s(body: str, cron_job: CronJob, resync_ns: int = NEVER_NS, days: int = 14) -> list[float]:
+    of = plan(body, duration=f"{days}d")
+    return [world_ns / 1e9 for world_ns in job_times_ns(cron_job, clocks_of(of)["laptop"], resync_ns, of.duration_ns)]
+
+
+def edited(old: str, new: str) -> str:
+    assert old in MANIFEST
+    return MANIFEST.replace(old, new)
+
+
+def more(line: str) -> str:
+    """The manifest with one more line in the CronJob's spec."""
+    return edited("  concurrencyPolicy: Forbid", f"  {line}")
+
+
+WEEKLY = read_cron_job(MANIFEST)
+
+
+def test_the_manifest_is_what_a_user_would_apply() -> None:
+    """The original report's schedule, command and image, with the rights that the job needs, in istio-system."""
+    objects = {each["kind"]: each for each in yaml.safe_load_all(MANIFEST)}
+    assert set(objects) == {"ServiceAccount", "Role", "RoleBinding", "CronJob"}
+    assert {each["metadata"]["namespace"] for each in objects.values()} == {"istio-system"}
+    assert objects["Role"]["rules"][0]["verbs"] == ["get", "patch"]
+    pod = objects["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == objects["ServiceAccount"]["metadata"]["name"]
+    assert pod["containers"][0]["image"] == "bitnami/kubectl:latest"
+    assert CronJob("0 3 * * 0") == WEEKLY
+
+
+def test_a_machine_that_never_sleeps_restarts_on_sunday_at_three() -> None:
+    """A tenth of a second after: the controller adds it on purpose."""
+    assert restarts_world_s(with_fix()) == [SUNDAY_3H_S + 0.1, SUNDAY_3H_S + 7 * 24 * HOUR_S + 0.1]
+
+
+def test_a_job_due_in_the_night_is_late_by_all_nights_until_it_starts() -> None:
+    """Without a resync the controller waits for Sunday 03:00 in awake hours, 16 a day: until Tuesday evening."""
+    awake_days, rest_s = divmod(SUNDAY_3H_S, 16 * HOUR_S)
+    (first,) = job_times_s(NIGHTS, WEEKLY, days=9)
+    assert first == pytest.approx(awake_days * 24 * HOUR_S + rest_s + 0.1, abs=1e-6)
+    assert first - SUNDAY_3H_S > 60 * HOUR_S
+
+
+def test_a_resync_finds_a_job_overdue_and_starts_it() -> None:
+    """Every 12 awake hours: the first look after Sunday's 03:00 is at the wake or soon after."""
+    (first,) = job_times_s(NIGHTS, WEEKLY, resync_ns=RESYNC_MIN_NS, days=9)
+    wake_s = 6 * 24 * HOUR_S - HOUR_S
+    assert wake_s <= first <= wake_s + 12 * HOUR_S
+
+
+def test_a_resync_without_a_job_due_starts_nothing() -> None:
+    """A look is not a job: one restart a week, however often the controller looks."""
+    assert len(job_times_s("", WEEKLY, resync_ns=RESYNC_MIN_NS, days=12)) == 1
+
+
+def test_the_interval_of_resyncs_comes_from_the_seed() -> None:
+    """The controller draws it once when it starts."""
+    of = with_fix(NIGHTS)
+    first, other = (restarts(of.model_copy(update={"seed": seed})) for seed in (1, 0))
+    assert first == restarts(of.model_copy(update={"seed": 1}))
+    assert first != other
+
+
+def test_a_job_missed_for_longer_than_its_deadline_is_skipped() -> None:
+    """startingDeadlineSeconds of an hour, and the machine slept through it: that week has no restart."""
+    strict = CronJob("0 3 * * 0", starting_deadline_s=HOUR_S)
+    assert job_times_s(NIGHTS, strict, days=9) == []
+    patient = CronJob("0 3 * * 0", starting_deadline_s=7 * 24 * HOUR_S)
+    assert len(job_times_s(NIGHTS, patient, days=9)) == 1
+
+
+def test_of_many_missed_times_only_the_latest_makes_a_job() -> None:
+    """An hourly job on a machine that sleeps eight hours: one job in the morning, not eight."""
+    one_night = NIGHTS.replace('every = "24h"\n', "")
+    times = job_times_s(one_night, CronJob("0 * * * *"), days=2)
+    assert not [at for at in times if 15 * HOUR_S + 1 < at < 23 * HOUR_S]
+    # Every hour from the first to the 47th, but those of 15 h to 23 h, which are served by one.
+    assert len(times) == 47 - 9 + 1
+    assert len(set(times)) == len(times)
+
+
+def test_a_step_back_does_not_start_a_job_twice() -> None:
+    """Served is served: 03:00 comes a second time, the job does not."""
+    step = f'[[fault]]\nkind = "step"\nat = "{SUNDAY_3H_S + 1_800}s"\nby = "-1h"\n'
+    assert len(job_times_s(step, WEEKLY, resync_ns=RESYNC_MIN_NS, days=8)) == 1
+
+
+def test_a_time_zone_shifts_the_schedule() -> None:
+    """03:00 in Berlin is 02:00 UTC in January."""
+    assert restarts_world_s(with_fix(manifest=more("timeZone: Europe/Berlin")))[0] == SUNDAY_3H_S - HOUR_S + 0.1
+
+
+def test_a_suspended_cron_job_restarts_nothing() -> None:
+    """Switched off is not a fix."""
+    assert restarts(with_fix(manifest=more("suspend: true"))) == ()
+
+
+def test_a_rollout_takes_one_node_after_the_other() -> None:
+    """Half a minute apart, in the order of the plan."""
+    found = restarts(with_fix(nodes=TWO_NODES, duration="7d"))
+    assert [(restart.node, restart.world_ns / 1e9) for restart in found] == [
+        ("east", SUNDAY_3H_S + 0.1),
+        ("west", SUNDAY_3H_S + 30.1),
+    ]
+
+
+def test_a_node_that_sleeps_is_restarted_when_it_wakes() -> None:
+    """The control plane in the east is awake; the west sleeps until 07:00."""
+    night = NIGHTS + 'node = "west"\n'
+    found = restarts(with_fix(night, nodes=TWO_NODES, duration="7d"))
+    assert [(restart.node, restart.world_ns / 1e9) for restart in found] == [
+        ("east", SUNDAY_3H_S + 0.1),
+        ("west", SUNDAY_3H_S + 4 * HOUR_S),
+    ]
+
+
+def test_the_control_plane_may_stand_apart() -> None:
+    """Then the job is on time, and only the nodes are late."""
+    night = NIGHTS + '[authority]\nnode = "apart"\n'
+    assert restarts_world_s(with_fix(night, duration="7d")) == [SUNDAY_3H_S + 4 * HOUR_S]
+
+
+def test_a_lab_carries_the_restarts_out() -> None:
+    """On the model: ended and started for that cause, with certificates at that moment and half a life later."""
+    history = run(with_fix(duration="7d"))
+    (stopped,) = history.of("ztunnel_stopped")
+    assert (stopped["cause"], stopped.world_ns / 1e9) == ("weekly-restart", SUNDAY_3H_S + 0.1)
+    assert SUNDAY_3H_S + 0.1 in issued_world_s(history)
+
+
+def test_the_fix_does_not_help_a_machine_that_sleeps_every_night() -> None:
+    """Outages before the first Sunday, and again after the restart."""
+    of = with_fix(NIGHTS)
+    history = run(of)
+    (first, *_) = restarts(of)
+    failed_ns = [event.world_ns for event in history.of("connection_attempted", ok=False)]
+    assert min(failed_ns) < first.world_ns < max(failed_ns)
+
+
+def test_every_schedule_that_kubernetes_takes_is_read() -> None:
+    """Names, steps, lists and the macros of robfig/cron."""
+    for schedule, nearest in [
+        ("@weekly", "0 0 * * 0"),
+        ("@hourly", "0 * * * *"),
+        ("0 3 ? * sun", "0 3 * * SUN"),
+        ("*/7 1-5,7 * jan-jul 1-5", "*/7 1-5,7 * JAN-JUL 1-5"),
+    ]:
+        assert read_cron_job(edited('"0 3 * * 0"', f'"{schedule}"')).schedule == nearest
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "",
+        "3 * *",
+        "0 3 * * 7",
+        "0 3 * * 5-7",
+        "0 25 * * 0",
+        "0 0 3 * * 0",
+        "0 3 L * *",
+        "0 3 * * 5#2",
+        "0 3 30 2 *",
+        "never",
+    ],
+)
+def test_a_schedule_that_kubernetes_refuses_is_refused(schedule: str) -> None:
+    """With what was read, and an example."""
+    with pytest.raises(BadInput, match=r"spec\.schedule: read .*'0 3 \* \* 0'"):
+        read_cron_job(edited('"0 3 * * 0"', f'"{schedule}"'))
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ("", "holds 0 CronJobs .nothing at all."),
+        ("kind: Deployment", "holds 0 CronJobs .Deployment."),
+        ("just words", "holds 0 CronJobs"),
+        ("a: [1", "is no YAML"),
+        (MANIFEST + "\n---\nkind: CronJob\n", "holds 2 CronJobs"),
+        ("kind: CronJob", "has no spec"),
+        ("kind: CronJob\nspec: {schedule: 0 3 * * 0}", "has no containers"),
+        (edited('schedule: "0 3 * * 0"', "schedule: 3"), "spec.schedule: read 3"),
+        (edited('  schedule: "0 3 * * 0"', ""), "spec.schedule: read None"),
+        (edited('"daemonset/ztunnel"', '"deployment/istiod"'), "only a job that runs 'kubectl rollout restart'"),
+        (more("timeZone: Mars/Olympus"), "'Mars/Olympus' is no known zone"),
+        (more("startingDeadlineSeconds: soon"), "startingDeadlineSeconds: read 'soon'"),
+    ],
+)  # fmt: skip
+def test_a_manifest_that_is_no_such_fix_is_refused(manifest: str, message: str) -> None:
+    """Each says what is there and what is needed."""
+    with pytest.raises(BadInput, match=message):
+        read_cron_job(manifest)
+
+
+def test_a_fix_without_a_manifest_is_refused() -> None:
+    """Nothing is retyped from memory."""
+    with pytest.raises(BadInput, match="needs manifest"):
+        restarts(with_fix(manifest=None))
+
+
+def test_a_moment_of_the_schedule_is_found_from_both_sides() -> None:
+    """Next is after, latest is at or before: the scheduled second itself belongs to the latter."""
+    sunday_ns = (plan().starts_wall_s + SUNDAY_3H_S) * NS_PER_S
+    assert WEEKLY.next_wall_ns(sunday_ns - 1) == sunday_ns
+    assert WEEKLY.next_wall_ns(sunday_ns) == sunday_ns + 7 * 24 * HOUR_S * NS_PER_S
+    assert WEEKLY.latest_wall_ns(0, sunday_ns) == sunday_ns
+    assert WEEKLY.latest_wall_ns(sunday_ns, sunday_ns + 1) is None

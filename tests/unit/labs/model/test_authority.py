@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from harness.clocks.virtual import clocks_of
+from harness.durations import NS_PER_S
+from harness.labs.model.authority import Answer, Authority, Certificate
+from tests.unit.labs.plans import TWO_NODES, plan
+
+
+def answer(body: str, at_s: float, nodes: str = TWO_NODES) -> Answer:
+    of = plan(body, nodes=nodes)
+    authority = Authority(of, clocks_of(of)[of.authority_node])
+    return authority.answer(lifetime_s=600, world_ns=int(at_s * NS_PER_S))
+
+
+def fault(kind: str, at: str = "10s", lasts: str = "10s") -> str:
+    return f'[[fault]]\nkind = "{kind}"\nat = "{at}"\nlasts = "{lasts}"\n'
+
+
+def test_it_dates_as_istiod_does_in_whole_seconds() -> None:
+    """Backdated by two minutes, and what is left of the second is cut off on both dates."""
+    starts_s = plan().starts_wall_s
+    assert answer("", at_s=7.9) == Answer("issued", Certificate("1", starts_s + 7 - 120, starts_s + 7 + 600))
+
+
+def test_it_signs_by_the_clock_of_its_own_node() -> None:
+    """A step of its node shows in the dates; the same step of another node does not."""
+    step = '[[fault]]\nkind = "step"\nat = "1s"\nby = "1h"\nnode = "{}"'
+    starts_s = plan().starts_wall_s
+    own, other = answer(step.format("east"), 2).certificate, answer(step.format("west"), 2).certificate
+    assert own and own.not_after_wall_s == starts_s + 2 + 3_600 + 600
+    assert other and other.not_after_wall_s == starts_s + 2 + 600
+
+
+def test_an_authority_apart_never_sleeps() -> None:
+    """It answers while every node of the plan is asleep."""
+    night = '[[fault]]\nkind = "suspend"\nnode = "*"\nat = "1s"\nlasts = "1h"\n'
+    assert answer(night, 60).outcome == "refused"
+    assert answer('[authority]\nnode = "apart"\n' + night, 60).outcome == "issued"
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome"), [("ca_outage", "refused"), ("ca_hang", "hung"), ("token_expired", "unauthenticated")]
+)
+def test_a_fault_of_the_service_lasts_from_its_first_moment_to_just_before_its_end(kind: str, outcome: str) -> None:
+    """Faults come first within one world time: at its end a fault is over."""
+    outcomes = [answer(fault(kind), at_s).outcome for at_s in (9.999999999, 10, 19.999999999, 20)]
+    assert outcomes == ["issued", outcome, outcome, "issued"]
+
+
+def test_a_sleeping_authority_cannot_even_hang() -> None:
+    """Nobody accepts the connection."""
+    asleep = '[[fault]]\nkind = "freeze"\nnode = "east"\nat = "10s"\nlasts = "10s"\n'
+    assert answer(asleep + fault("ca_hang"), 15).outcome == "refused"
+
+
+def test_serials_name_certificates_of_one_run() -> None:
+    """1, 2, 3 ... of what was signed; what was refused takes no number."""
+    of = plan(fault("ca_outage"))
+    authority = Authority(of, clocks_of(of)[of.authority_node])
+    certificates = [authority.answer(600, world_s * NS_PER_S).certificate for world_s in (1, 15, 30)]
+    assert [certificate.serial if certificate else None for certificate in certificates] == ["1", None, "2"]

@@ -1,0 +1,260 @@
+"""The process lab around a stand-in for ztunnel: everything but ztunnel itself is real, so it runs without a binary."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.errors import HarnessError, LabUnavailable, SubjectFailed
+from harness.history import History, Recorder
+from harness.labs import Toolbox, load_lab
+from harness.plan import Case, Plan, resolve
+from harness.scenario import parse_scenario
+from tests.stand_in import write_program, write_stand_in
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the process lab is for Linux")
+WITHIN_S = 60.0
+
+SCENARIO = """
+title = "An hour with a night in it"
+duration = "9h"
+labs = ["process"]
+[[node]]
+name = "laptop"
+identities = ["default/client", "default/server"]
+[traffic]
+pairs = [["default/client", "default/server"]]
+every = "1h"
+[[fault]]
+kind = "suspend"
+at = "30m"
+lasts = "8h"
+[[expect]]
+check = "traffic_flows"
+verdict = "holds"
+because = "a test"
+"""
+
+
+@pytest.fixture(autouse=True)
+def lab_can_run() -> None:
+    """Skips with the lab's own reason where namespaces are forbidden."""
+    reasons = load_lab("process").missing(Path(sys.executable))
+    if reasons:
+        pytest.skip(reasons[0])
+
+
+def plan() -> Plan:
+    scenario = parse_scenario(SCENARIO, "test.toml", "test")
+    return resolve(Case(scenario, "process", "1.31.0-rc.0", "E"))
+
+
+def run(ztunnel: Path, directory: Path) -> History:
+    """One run in `directory`."""
+    recorder = Recorder()
+    load_lab("process").run(plan(), Toolbox(ztunnel, directory / "logs"), recorder)
+    return recorder.history
+
+
+def test_a_program_lives_through_nine_hours_with_a_night_in_them(tmp_path: Path) -> None:
+    """Its timer ticks every ten minutes of waking time, at the very nanosecond, and not in the night."""
+    history = run(write_stand_in(tmp_path), tmp_path)
+    ticks = [line.split()[1:] for line in (tmp_path / "logs" / "default.client.log").read_text().splitlines()]
+    starts_ns, minute_ns = plan().starts_wall_s * 10**9, 60 * 10**9
+    awake = [(int(wall) - starts_ns) // minute_ns for wall, _ in ticks]
+    assert awake == [10, 20, 510, 520, 530][: len(awake)] and len(awake) >= 4
+    assert all((int(wall) - starts_ns) % minute_ns == 0 for wall, _ in ticks)
+    assert history.events[-1].kind == "run_ended"
+
+
+def test_the_fault_is_measured_inside_the_program(tmp_path: Path) -> None:
+    """Read in the subject: the suspend moved wall and boottime by eight hours, monotonic by nothing."""
+    history = run(write_stand_in(tmp_path), tmp_path)
+    began, ended = history.of("fault_began")[0].clocks, history.of("fault_ended")[0].clocks
+    assert began is not None and ended is not None
+    assert ended.since(began) == (8 * 3600 * 10**9, 0, 8 * 3600 * 10**9)
+
+
+def test_connections_that_nobody_serves_fail_and_end(tmp_path: Path) -> None:
+    """An attempt ends as failed, with a reason; it does not hang."""
+    attempts = run(write_stand_in(tmp_path), tmp_path).of("connection_attempted")
+    assert attempts
+    assert not any(event["ok"] for event in attempts)
+    assert all(event["error"].startswith("closed without an answer") for event in attempts)
+
+
+def test_a_subject_that_dies_at_its_start_is_named_with_its_last_words(tmp_path: Path) -> None:
+    """Exit code and the end of its log are in the message."""
+    program = 'import sys; print("address already in use", flush=True); sys.exit(3)'
+    with pytest.raises(SubjectFailed, match=r"default\.\w+ ended by itself \(exit code 3\).*address already in use"):
+        run(write_program(tmp_path, program), tmp_path)
+    assert not leftovers(tmp_path)
+
+
+def test_a_subject_that_dies_on_the_way_is_named(tmp_path: Path) -> None:
+    """Also when it is killed by a signal in the middle of the run."""
+    ztunnel = write_stand_in(tmp_path, at_tick="import os; os.kill(os.getpid(), 11)")
+    with pytest.raises(SubjectFailed, match=r"default\.\w+ ended by itself \(killed by SIGSEGV\)"):
+        run(ztunnel, tmp_path)
+    assert not leftovers(tmp_path)
+
+
+def test_a_subject_that_spins_is_named_within_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that never sleeps never lets time pass; that is said, with its name."""
+    monkeypatch.setenv("MESHWAKE_QUIET_WITHIN_S", "2")
+    with pytest.raises(HarnessError, match=r"not quiet within 2 s; last seen busy: process ztunnel default\.\w+ runs"):
+        run(write_stand_in(tmp_path, at_tick="while True: pass"), tmp_path)
+    assert not leftovers(tmp_path)
+
+
+def test_what_is_no_program_is_named(tmp_path: Path) -> None:
+    """A file that cannot be executed gives the system's reason."""
+    path = tmp_path / "stand-in"
+    path.write_text("no program")
+    path.chmod(0o755)
+    with pytest.raises(SubjectFailed, match="could not be started.*(Exec format|No such file)"):
+        run(path, tmp_path)
+
+
+def test_an_old_version_is_refused_by_name() -> None:
+    """ztunnel before 1.24 cannot run in dedicated mode."""
+    old = plan().model_copy(update={"version": "1.23.6"})
+    assert "1.23.6" in load_lab("process").refusals(old)[0]
+    assert load_lab("process").refusals(plan()) == []
+
+
+def test_forbidden_namespaces_are_a_refusal_with_a_way_out(tmp_path: Path) -> None:
+    """Where no namespace can be made, the error says so and what to do (here: by a limit of none)."""
+    script = textwrap.dedent(
+        """
+        import ctypes
+        from harness.labs.process import namespaces
+        namespaces._unshare = lambda flags: 1
+        try:
+            namespaces.enter_own_world()
+        except Exception as error:
+            print(type(error).__name__, error)
+        """
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert said.startswith("LabUnavailable no right to make namespaces (Operation not permitted)")
+    assert "root" in said
+    assert LabUnavailable.exit_code == 4
+
+
+# --- Nothing left behind ---------------------------------------------------------------------------------------------
+
+
+def leftovers(directory: Path) -> list[str]:
+    """Processes that were started for the run in `directory`: they live there or carry its name."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            home = str((process / "cwd").resolve())
+        except OSError:
+            continue
+        if str(directory) in command or home.startswith(str(directory)):
+            found.append(f"{process.name}: {command}")
+    return found
+
+
+def namespaces_of(processes: list[str]) -> set[str]:
+    """The network namespaces that these processes live in."""
+    return {str(Path(f"/proc/{line.split(':')[0]}/ns/net").readlink()) for line in processes}
+
+
+def namespaces_in_use() -> Iterator[str]:
+    """Every network namespace that any process lives in."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            yield str((process / "ns" / "net").readlink())
+        except OSError:
+            continue
+
+
+def wait_until(what: str, is_so: object) -> None:
+    """Until is_so() holds; the bound is named."""
+    assert callable(is_so)
+    give_up = time.monotonic() + WITHIN_S
+    while not is_so():
+        assert time.monotonic() < give_up, f"{what} within {WITHIN_S} s"
+        time.sleep(0.01)
+
+
+RUN_FOR_EVER = """
+import sys
+from pathlib import Path
+from harness.history import Recorder
+from harness.labs import Toolbox, load_lab
+from harness.plan import Plan
+plan = Plan.model_validate_json(sys.argv[1])
+load_lab("process").run(plan, Toolbox(Path(sys.argv[2]), Path(sys.argv[3])), Recorder())
+"""
+
+
+def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The harness is killed in the middle of a run: no process, no namespace, no mount of it is left."""
+    mounts_before = Path("/proc/self/mountinfo").read_text()
+    endless = plan().model_copy(update={"duration_ns": 10**18, "attempt_every_ns": 60 * 10**9, "faults": ()})
+    command = [
+        sys.executable,
+        "-c",
+        RUN_FOR_EVER,
+        endless.model_dump_json(),
+        str(write_stand_in(tmp_path)),
+        str(tmp_path / "logs"),
+    ]
+    harness = subprocess.Popen(command)
+    try:
+        wait_until("two stand-ins and an authority run", lambda: len(leftovers(tmp_path)) >= 5)
+        ticking = tmp_path / "logs" / "default.client.log"
+        wait_until("virtual time passes", lambda: ticking.exists() and ticking.read_text().count("tick") > 3)
+        # Held open: the number of one that is gone may be given to another, of a test that runs beside this one.
+        held = [os.open(f"/proc/{line.split(':')[0]}/ns/net", os.O_RDONLY) for line in leftovers(tmp_path)]
+        namespaces = namespaces_of(leftovers(tmp_path)) - {str(Path("/proc/self/ns/net").readlink())}
+        assert len(namespaces) >= 3
+    finally:
+        os.kill(harness.pid, signal.SIGKILL)
+        harness.wait()
+    wait_until("everything ends", lambda: not leftovers(tmp_path))
+    assert not namespaces & set(namespaces_in_use())
+    for namespace in held:
+        os.close(namespace)
+    assert Path("/proc/self/mountinfo").read_text() == mounts_before
+
+
+def test_the_runner_killed_alone_is_a_fault_that_is_named(tmp_path: Path) -> None:
+    """When only the runner dies, its starter says so, and everything it had started is gone."""
+    endless = plan().model_copy(update={"duration_ns": 10**18, "faults": ()})
+    command = [
+        sys.executable,
+        "-c",
+        RUN_FOR_EVER,
+        endless.model_dump_json(),
+        str(write_stand_in(tmp_path)),
+        str(tmp_path / "logs"),
+    ]
+    harness = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_until("it runs", lambda: len(leftovers(tmp_path)) >= 5)
+    runner = next(
+        line.split(":")[0] for line in (processes_below(harness.pid)) if "harness.labs.process.runner" in line
+    )
+    os.kill(int(runner), signal.SIGKILL)
+    _, complaint = harness.communicate(timeout=WITHIN_S)
+    assert "the runner of the process lab ended" in complaint
+    wait_until("everything ends", lambda: not leftovers(tmp_path))
+
+
+def processes_below(parent: int) -> list[str]:
+    """The children of a process, as pid: command."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [f"{pid}: " + Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode() for pid in children]
