@@ -8,9 +8,12 @@ time may move only when the world is *quiet*:
     no byte lies unread or unsent in any socket                     netlink sock_diag, in every network namespace
     nothing waits to be accepted, no connection is half open        the same
     what one end of a connection has sent, the other has received   the same: a packet on its way is in no socket
+    no thread has run since it was first looked at                  schedstat, after the sockets have been looked at
 
-seen three times in a row. On a busy machine a packet can be on its way for milliseconds; a first version that had only
-the looks leapt over an answer to an HTTP/2 ping now and then, and ztunnel gave up its connection.
+The last line makes one moment of many looks: threads are looked at one after the other, and one may hand its work to
+another that has been looked at already. When none has run between the first pass and the second, there was a moment at
+which all slept, and all still slept while the sockets were read. (Three looks in a row, without that line, make a wrong
+answer rare, not impossible.)
 
 The next deadline is the earliest timeout that a thread has handed to epoll_wait, counted from the virtual time at which
 it went to sleep; the kernel shows its arguments. Waiting threads do not notice that their clock has moved: a process
@@ -35,7 +38,6 @@ from dataclasses import dataclass, field
 from harness.durations import NS_PER_MS
 from harness.errors import HarnessFault, LabUnavailable, SubjectFailed
 
-QUIET_LOOKS = 3
 # Real time in which a busy world must fall quiet; a slow machine may need more.
 QUIET_WITHIN_S = float(os.environ.get("MESHWAKE_QUIET_WITHIN_S", "60"))
 _SYS_EPOLL_WAIT, _SYS_EPOLL_PWAIT, _SYS_EPOLL_PWAIT2 = b"232", b"281", b"441"
@@ -57,9 +59,10 @@ class _Thread:
     syscall_file: int
     schedstat_file: int
     stat_file: int
+    ran: bytes = b""  # what schedstat said just before the thread was last seen asleep: it changes when it has run
     call: bytes = b""  # the line of `syscall_file` that `timeout_ns` was read from
     timeout_ns: int | None = None
-    slept: bytes = b""  # what schedstat said when the wait was seen: it changes whenever the thread has run
+    due_for: bytes = b""  # the value of `ran` that `due_monotonic_ns` belongs to
     due_monotonic_ns: int | None = None
 
     def close(self) -> None:
@@ -84,6 +87,14 @@ class Watched:
         try:
             self._find_threads()
             return all(self._thread_asleep(thread, monotonic_now_ns) for thread in self._threads.values())
+        except (FileNotFoundError, ProcessLookupError):
+            self._forget()
+            return False
+
+    def still_asleep(self) -> bool:
+        """Whether no thread has run since the last `asleep`, which said that all slept."""
+        try:
+            return self._thread_count() == len(self._threads) and not any(map(self._has_run, self._threads.values()))
         except (FileNotFoundError, ProcessLookupError):
             self._forget()
             return False
@@ -133,9 +144,9 @@ class Watched:
             raise SubjectFailed(f"{self.name} ended by itself ({describe_end(status)})")
 
     def _find_threads(self) -> None:
-        directory = f"/proc/{self.pid}/task"
-        if os.stat(directory).st_nlink - 2 == len(self._threads):  # noqa: PTH116  # at every look: a Path costs more than the call
+        if self._thread_count() == len(self._threads):
             return
+        directory = f"/proc/{self.pid}/task"
         present = set(os.listdir(directory))  # noqa: PTH208  # as above
         if not present:
             raise ProcessLookupError
@@ -147,22 +158,31 @@ class Watched:
             stat_file = os.open(f"{directory}/{tid}/stat", os.O_RDONLY | os.O_CLOEXEC)
             self._threads[tid] = _Thread(syscall_file, schedstat_file, stat_file)
 
+    def _thread_count(self) -> int:
+        return os.stat(f"/proc/{self.pid}/task").st_nlink - 2  # noqa: PTH116  # at every look: a Path costs more than the call
+
     def _thread_asleep(self, thread: _Thread, monotonic_now_ns: int) -> bool:
+        ran = os.pread(thread.schedstat_file, 128, 0)  # before the wait is read: what happens in between is noticed
         call = os.pread(thread.syscall_file, 256, 0)
         if call.startswith(b"running") or not self._waits(call, thread):
-            thread.slept = b""
+            thread.due_for = b""
             return False
+        thread.ran = ran
         if not self.waits_virtually:
             return True
         if call != thread.call:
-            thread.call, thread.timeout_ns, thread.due_monotonic_ns = call, _timeout_ns(call), None
-        if thread.timeout_ns is not None:
-            # Else it waits for ever, and whether it has run in between is of no account.
-            slept = os.pread(thread.schedstat_file, 128, 0)
-            if slept != thread.slept or thread.due_monotonic_ns is None:
-                thread.slept = slept
-                thread.due_monotonic_ns = monotonic_now_ns + thread.timeout_ns
+            thread.call, thread.timeout_ns, thread.due_for = call, _timeout_ns(call), b""
+        if ran != thread.due_for:
+            thread.due_for = ran
+            thread.due_monotonic_ns = None if thread.timeout_ns is None else monotonic_now_ns + thread.timeout_ns
         return True
+
+    def _has_run(self, thread: _Thread) -> bool:
+        # A thread that has been woken and waits for a processor has not run yet, but reads "running".
+        return (
+            os.pread(thread.syscall_file, 256, 0).startswith(b"running")
+            or os.pread(thread.schedstat_file, 128, 0) != thread.ran
+        )
 
     def _waits(self, call: bytes, thread: _Thread) -> bool:
         """Whether what a thread sleeps in is a wait, and not work: a page being read from a slow disk, for example."""
@@ -322,6 +342,8 @@ def _under_way(sockets: Iterable[TcpSocket]) -> str | None:
     by_connection = {one.connection: one for one in sockets if one.has_info and one.state != _LISTEN}
     for (place, here, there), one in by_connection.items():
         other = by_connection.get((place, there, here))
+        if other is None and one.state == _ESTABLISHED:
+            return f"{one.name} does not know yet that its other end has gone"
         if other is not None and one.sent_bytes != other.received_bytes:
             return f"{one.name} has sent {one.sent_bytes} bytes, of which {other.received_bytes} have arrived"
     return None
@@ -359,11 +381,10 @@ class Stillness:
         return self._disturbance(monotonic_now_ns) is None
 
     def _disturbance(self, monotonic_now_ns: Callable[[Watched], int]) -> str | None:
-        """Who is busy; None when nobody was in as many looks as it takes, all live, and none has anything to say."""
-        for _ in range(QUIET_LOOKS):
-            self.looks += 1
-            if found := self._busy(monotonic_now_ns):
-                return found
+        """Who is busy; None when nobody is, all live, and none has anything to say."""
+        self.looks += 1
+        if found := self._busy(monotonic_now_ns):
+            return found
         for process in self._running():
             process.check_alive()
         return "somebody was heard" if self._drain() else None
@@ -377,6 +398,9 @@ class Stillness:
                 return f"process {process.name} runs"
         if found := self._sockets_busy():
             return found
+        for process in self._running():
+            if not process.still_asleep():
+                return f"process {process.name} has run meanwhile"
         return None
 
     def _sockets_busy(self) -> str | None:

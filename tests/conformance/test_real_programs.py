@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,6 +111,32 @@ def test_a_wait_ends_when_its_clock_says_so_and_not_before(page: ClockPage, tmp_
         assert await_text(tmp_path / "log", 1) == ["the hour is over"]
         await_asleep(watched, START.monotonic_ns + HOUR_NS)
         assert watched.due_monotonic_ns() is None
+    finally:
+        watched.close()
+        end(process)
+
+
+def test_a_process_that_ran_between_two_passes_was_not_asleep_all_the_time(page: ClockPage, tmp_path: Path) -> None:
+    """What makes one moment of many looks: asleep before and asleep after is not enough when it has run in between."""
+    marks = tmp_path / "marks"
+    program = (
+        "import signal\n"
+        "def answer(*_): open('marks', 'a').write('x')\n"
+        "signal.signal(signal.SIGUSR1, answer)\n"
+        "while True: signal.pause()"
+    )
+    process = start_python(program, page, tmp_path)
+    watched = Watched(process.pid, "answerer")
+    try:
+        await_asleep(watched, START.monotonic_ns)
+        assert watched.still_asleep()
+        os.kill(process.pid, signal.SIGUSR1)
+        give_up = time.monotonic() + WITHIN_S
+        while not marks.exists():
+            assert time.monotonic() < give_up, f"no answer within {WITHIN_S} s"
+        assert not watched.still_asleep()
+        await_asleep(watched, START.monotonic_ns)
+        assert watched.still_asleep()
     finally:
         watched.close()
         end(process)

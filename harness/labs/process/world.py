@@ -301,9 +301,11 @@ class World:
         # The page already shows the clocks before any jump at this moment: a correction of the wall clock that is due
         # at the moment of waking comes after it, in a step of its own.
         self._stopped_nodes.discard(node)
+        # First the authority: a ztunnel asks for what is overdue the moment it runs, and on a busy machine it was
+        # refused now and then by an authority that was still told to be away.
+        self._set_authority_mode()
         for place in self._places_on(node):
             self._ztunnels[place.identity].watched.resume()
-        self._set_authority_mode()
         self._settle()
 
     def _set_authority_mode(self) -> None:
