@@ -17,8 +17,8 @@ import simpy
 
 from harness.clocks.reading import ClockReading
 from harness.clocks.virtual import clocks_of
-from harness.fixes import planned_restarts
 from harness.history import HISTORY_FORMAT, Recorder
+from harness.labs.agenda import Appointment, Turn, agenda
 from harness.labs.limits import FloodGuard
 from harness.labs.model.authority import Answer, Authority
 from harness.labs.model.traffic import connection_error
@@ -28,14 +28,12 @@ from harness.plan import Plan, PlannedFault
 
 
 class Phase(IntEnum):
-    """The order of what happens at one world time: faults end, others begin, ztunnels are started anew, timers fire,
-    connections are attempted."""
+    """The order of what happens at one world time: first what the plan does (in the order of labs/agenda.py), then
+    timers fire, then connections are attempted."""
 
-    FAULTS_END = 0
-    FAULTS_BEGIN = 1
-    RESTARTS = 2
-    TIMERS = 3
-    CONNECTIONS = 4
+    AGENDA = 0
+    TIMERS = 1
+    CONNECTIONS = 2
 
 
 class _Moment(simpy.Event):
@@ -76,9 +74,8 @@ class World:
         )
         for node in self._plan.nodes:
             self._start(node.name, self._clocks[node.name].reading_before(0), "start")
-        self._plan_faults()
-        for restart in planned_restarts(self._plan, self._clocks):
-            self._at(restart.world_ns, Phase.RESTARTS, self._restart, restart.node, restart.cause)
+        for appointment in agenda(self._plan, self._clocks):
+            self._at(appointment.world_ns, Phase.AGENDA, self._keep, appointment)
         self._await_probe()
         while not self._ended and self._env.peek() < self._plan.duration_ns:
             self._env.step()
@@ -173,33 +170,25 @@ class World:
 
     # Faults: clocks and service know theirs by themselves; here they are told, and ztunnels started anew.
 
-    def _plan_faults(self) -> None:
-        for fault in self._plan.faults:
-            if fault.kind == "restart":
-                self._plan_restart(fault)
-                continue
-            self._at(fault.at_world_ns, Phase.FAULTS_BEGIN, self._begin, fault)
-            if fault.kind == "pause":
-                self._at(fault.asleep_until_world_ns, Phase.FAULTS_END, self._wake, fault)
-            # What takes no time ends where it began, after it began.
-            phase = Phase.FAULTS_END if fault.ends_world_ns > fault.at_world_ns else Phase.FAULTS_BEGIN
-            self._at(fault.ends_world_ns, phase, self._end, fault)
-
-    def _plan_restart(self, fault: PlannedFault) -> None:
-        assert fault.node is not None
-        world_ns = self._clocks[fault.node].world_ns_when_running(fault.at_world_ns)
-        self._at(world_ns, Phase.RESTARTS, self._restart_by_fault, fault, fault.node)
+    def _keep(self, appointment: Appointment) -> None:
+        fault, node = appointment.fault, appointment.node
+        if fault is None:
+            assert node is not None
+            self._restart(node, appointment.cause)
+        elif appointment.turn is Turn.RESTART_BY_FAULT:
+            assert node is not None
+            self._restart_by_fault(fault, node)
+        elif appointment.turn is Turn.BEGIN:
+            self._record_fault("fault_began", fault)
+        elif appointment.turn is Turn.WAKE:
+            self._record_fault("node_woke", fault)
+        else:
+            self._end(fault)
 
     def _restart_by_fault(self, fault: PlannedFault, node: str) -> None:
         self._record("fault_began", node, fault=fault.index, fault_kind=fault.kind)
         self._restart(node, "restart")
         self._record("fault_ended", node, fault=fault.index, fault_kind=fault.kind, wall_before_ns=None)
-
-    def _begin(self, fault: PlannedFault) -> None:
-        self._record_fault("fault_began", fault)
-
-    def _wake(self, fault: PlannedFault) -> None:
-        self._record_fault("node_woke", fault)
 
     def _end(self, fault: PlannedFault) -> None:
         if fault.kind not in ("step", "pause"):

@@ -18,10 +18,10 @@ from harness.authority.server import AuthorityProcess, Mode, spawn
 from harness.clocks.reading import ClockReading
 from harness.clocks.skip import SocketsOfNamespace, Stillness, Watched
 from harness.clocks.vdso import ClockPage
-from harness.clocks.virtual import NodeClock, clocks_of
+from harness.clocks.virtual import clocks_of
 from harness.errors import HarnessFault, SubjectFailed
-from harness.fixes import planned_restarts
 from harness.history import HISTORY_FORMAT, Event
+from harness.labs.agenda import Appointment, Turn, agenda
 from harness.labs.limits import FloodGuard
 from harness.labs.probes import ProbeSchedule
 from harness.labs.process.namespaces import AUTHORITY_ADDRESS, Network, inside, listen
@@ -58,7 +58,7 @@ class World:
         self.jumps = 0  # how often time went on
         self._clocks = clocks_of(plan, MONOTONIC_START_NS)
         self._probes = ProbeSchedule(plan, self._clocks)
-        self._agenda = _agenda(plan, self._clocks)
+        self._agenda = deque(agenda(plan, self._clocks))
         self._requests: list[dict[str, Any]] = []
         self._flood = FloodGuard(sum(len(node.identities) for node in plan.nodes))
         self._states: dict[str, CertificateState | None] = {}
@@ -191,7 +191,7 @@ class World:
     def _next_world_ns(self) -> int:
         candidates = [self.plan.duration_ns]
         if self._agenda:
-            candidates.append(self._agenda[0][0])
+            candidates.append(self._agenda[0].world_ns)
         if (probe_ns := self._probes.next_world_ns()) is not None:
             candidates.append(probe_ns)
         for identity, ztunnel in self._ztunnels.items():
@@ -254,13 +254,26 @@ class World:
     # Faults
 
     def _do_agenda(self) -> None:
-        while self._agenda and self._agenda[0][0] <= self.now_world_ns:
-            _, _, what, subject = self._agenda.popleft()
-            if isinstance(subject, PlannedFault):
-                {"begin": self._begin, "wake": self._wake, "end": self._end}[what](subject)
-            else:
-                self._restart(*subject)
+        while self._agenda and self._agenda[0].world_ns <= self.now_world_ns:
+            self._keep(self._agenda.popleft())
         self._set_pages(before_jumps=False)
+
+    def _keep(self, appointment: Appointment) -> None:
+        fault, node = appointment.fault, appointment.node
+        if fault is None:
+            assert node is not None
+            self._restart(node, appointment.cause)
+        elif appointment.turn is Turn.RESTART_BY_FAULT:
+            assert node is not None
+            self._record_fault("fault_began", fault)
+            self._restart(node, "restart")
+            self._record_fault("fault_ended", fault, wall_before_ns=None)
+        elif appointment.turn is Turn.BEGIN:
+            self._begin(fault)
+        elif appointment.turn is Turn.WAKE:
+            self._wake(fault)
+        else:
+            self._end(fault)
 
     def _begin(self, fault: PlannedFault) -> None:
         if fault.node is not None and fault.kind in (*ASLEEP_FAULTS, "freeze"):
@@ -270,8 +283,6 @@ class World:
         self._record_fault("fault_began", fault)
         if fault.node is None:
             self._set_authority_mode()
-        elif fault.kind == "restart":
-            self._restart(fault.node, "restart")
 
     def _wake(self, fault: PlannedFault) -> None:
         assert fault.node is not None
@@ -404,27 +415,6 @@ def _swallow(knock: socket.socket) -> bool:
     with suppress(BlockingIOError, OSError):
         return bool(knock.recv(65536))
     return False
-
-
-def _agenda(plan: Plan, clocks: dict[str | None, NodeClock]) -> deque[tuple[int, int, str, Any]]:
-    """What the plan and its fix do, in order: world time, tie-breaker, "begin"|"wake"|"end" of a fault, or a restart
-    (node, cause). What ends comes before what begins at the same time."""
-    entries: list[tuple[int, int, str, Any]] = []
-    for fault in plan.faults:
-        if fault.kind == "restart":
-            # Nobody restarts anything on a machine asleep: it happens when it wakes.
-            at_ns = clocks[fault.node].world_ns_when_running(fault.at_world_ns)
-            entries += [(at_ns, 2, "begin", fault), (at_ns, 3, "end", fault)]
-            continue
-        entries.append((fault.at_world_ns, 2, "begin", fault))
-        if fault.kind == "pause":
-            entries.append((fault.asleep_until_world_ns, 0, "wake", fault))
-        # A fault without length ends where it began, after its own beginning.
-        entries.append((fault.ends_world_ns, 1 if fault.ends_world_ns > fault.at_world_ns else 3, "end", fault))
-    for restart in planned_restarts(plan, clocks):
-        entries.append((restart.world_ns, 4, "restart", (restart.node, restart.cause)))
-    entries.sort(key=lambda entry: entry[:2])
-    return deque(entry for entry in entries if entry[0] < plan.duration_ns)
 
 
 def describe_binary(ztunnel: Path, sha256: str) -> dict[str, Any]:
