@@ -55,7 +55,11 @@ class WorldTime:
     @property
     def now_ns(self) -> int:
         """World time."""
-        return self._real.monotonic_ns() - self._began_ns + self._injected_ns
+        return self.at(self._real.monotonic_ns())
+
+    def at(self, real_monotonic_ns: int) -> int:
+        """World time at a moment of our own monotonic clock that no jump lies behind."""
+        return real_monotonic_ns - self._began_ns + self._injected_ns
 
     def jump(self, by_ns: int) -> None:
         """An injected sleep: world time goes on by so much at once. A negative one is none."""
@@ -94,6 +98,10 @@ class NodeClocks:
         """Reads them inside the node: the world time of the reading, and the reading."""
         self._looks[node] = look = self._read(node)
         return look.world_ns, look.clocks
+
+    def take(self, node: str, world_ns: int, clocks: ClockReading) -> None:
+        """Somebody else has read them."""
+        self._looks[node] = _Look(world_ns, clocks)
 
     def check_undisturbed(self, node: str) -> None:
         """Reads them, and raises SubjectFailed when the wall clock has moved by itself since the last look."""

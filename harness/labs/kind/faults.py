@@ -1,53 +1,45 @@
 """The faults of a plan, carried out on a cluster.
 
-    suspend   the mover moves the clocks (wall and boottime, or whatever it can); world time jumps by the sleep
-    pause     nothing moves while a VM stands: world time jumps, the nodes wake with their wall clocks behind, and
-              `corrected_after` later the mover sets those right. So it is a jump, a wait, and a step
-    step      the mover sets the wall clock
-    restart   the ztunnel of the node is ended; its DaemonSet starts another
-    ca_outage istiod is scaled to nothing, and back
+    suspend, pause, step   by the mover (clocks/mover.py), whole, and measured by it. World time jumps by what was slept
+                           beside our own clock; where a pause waits for its correction, the run goes on meanwhile
+    restart                the ztunnel of the node is ended; its DaemonSet starts another
+    ca_outage              istiod is scaled to nothing, and back
 
-The user's own suspend command does suspend and pause whole, and takes as long as it takes.
-A fault of several nodes at one time is one fault of the machine they share, and is moved once where clocks are shared.
+A fault of several nodes at one time is one fault of the machine they share: world time jumps once for all of them.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from functools import partial
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
+from harness.clocks.mover import Moment, Moved, Mover
+from harness.durations import seconds
 from harness.errors import HarnessFault
-from harness.labs.kind.clocks import ClockSource
 from harness.labs.kind.kubernetes import Kubernetes, Unreachable
 from harness.labs.kind.session import Session
 from harness.plan import PlannedFault
 
 ISTIOD_LABELS = {"app": "istiod"}
 ISTIO_NAMESPACE = "istio-system"
-RESTARTED_WITHIN_S, SCALED_WITHIN_S = 180.0, 240.0
+RESTARTED_WITHIN_S, SCALED_WITHIN_S, CORRECTED_WITHIN_S = 180.0, 240.0, 60.0
 CLOCKS_SHARED = ("engine", "command")
-
-
-class ClockMover(ClockSource, Protocol):
-    """What of a mover (clocks/mover.py) is needed here."""
-
-    name: str
-
-    def move(self, fault: PlannedFault) -> Any:
-        """Carries out a suspend, a pause or a step whole."""
+_BY_MOVER = ("suspend", "pause", "step")
 
 
 class Faults:
     """See session.FaultsOfRun. The times of what is still to come are those of the plan; what takes longer than it
     should (a restart) delays only what would lie within it."""
 
-    def __init__(self, session: Session, mover: ClockMover, kubernetes: Kubernetes) -> None:
+    def __init__(self, session: Session, mover: Mover, kubernetes: Kubernetes) -> None:
         self._session, self._mover, self._kubernetes = session, mover, kubernetes
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
         self._istiod_replicas: int | None = None
+        self._jumped, self._woken = False, set[int]()
         # Sorted, those of one moment that differ in nothing but their node stand side by side.
         alike = sorted(session.plan.faults, key=_but_its_node)
         for _, group in groupby(alike, key=_but_its_node):
@@ -73,13 +65,8 @@ class Faults:
 
     def _plan(self, group: list[PlannedFault]) -> None:
         first = group[0]
-        whole = first.kind == "suspend" or (first.kind == "pause" and self._mover.name == "command")
-        if whole:
-            self._at(first.at_world_ns, lambda: self._sleep(group))
-        elif first.kind == "pause":
-            self._at(first.at_world_ns, lambda: self._pause(group))
-        elif first.kind == "step":
-            self._at(first.at_world_ns, lambda: self._step(group))
+        if first.kind in _BY_MOVER:
+            self._at(first.at_world_ns, lambda: self._move_clocks(group))
         elif first.kind == "restart":
             self._at(first.at_world_ns, lambda: self._restart(group))
         elif first.kind == "ca_outage":
@@ -89,51 +76,48 @@ class Faults:
 
     # Clocks
 
-    def _sleep(self, group: list[PlannedFault]) -> None:
+    def _move_clocks(self, group: list[PlannedFault]) -> None:
         for fault in group:
             self._record("fault_began", fault)
-        self._move(group)
-        for fault in group:
-            self._record("fault_ended", fault, wall_before_ns=None)
+        self._jumped, self._woken = False, set()
+        for moved in [self._mover.move(fault, partial(self._meanwhile, group, fault)) for fault in group]:
+            self._jump_once(moved.skipped_world_ns)
+            self._tell_moved(moved)
 
-    def _move(self, group: list[PlannedFault]) -> None:
-        """Moves clocks, and lets world time jump by what they slept: by as much as the node's wall clock went on and our
-        own did not. That is all of an injected sleep, and nothing of one that we sat through."""
-        world, real = self._session.world, self._session.setting.real
-        node = group[0].node or self._session.plan.nodes[0].name
-        wall_before_ns, real_before_ns = self._mover.read(node).wall_ns, real.monotonic_ns()
-        for fault in group[:1] if self._mover.name in CLOCKS_SHARED else group:
-            self._mover.move(fault)
-        if group[0].kind == "step":
-            return
-        wall_ns = self._mover.read(node).wall_ns - wall_before_ns
-        world.jump(wall_ns - (real.monotonic_ns() - real_before_ns))
+    def _jump_once(self, skipped_world_ns: int) -> None:
+        if not self._jumped:
+            self._jumped = True
+            self._session.world.jump(skipped_world_ns)
 
-    def _pause(self, group: list[PlannedFault]) -> None:
-        for fault in group:
-            self._record("fault_began", fault)
-        self._session.world.jump(group[0].lasts_ns)
-        for fault in group:
-            self._record("node_woke", fault)
-        self._at(self._session.world.now_ns + group[0].corrected_after_ns, lambda: self._correct(group))
+    def _meanwhile(
+        self,
+        group: list[PlannedFault],
+        fault: PlannedFault,
+        woke: Moment,
+        skipped_world_ns: int,
+        until_monotonic_ns: int,
+    ) -> None:
+        """The nodes have woken and their wall clocks are behind: the run goes on until they are put right."""
+        self._jump_once(skipped_world_ns)
+        for woken in group if self._mover.name in CLOCKS_SHARED else [fault]:
+            self._record("node_woke", woken)
+            self._woken.add(woken.index)
+        real = self._session.setting.real
+        within_s = seconds(until_monotonic_ns - real.monotonic_ns()) + CORRECTED_WITHIN_S
+        what = "the moment at which wall clocks are put right"
+        self._session.wait_until(what, within_s, lambda: real.monotonic_ns() >= until_monotonic_ns)
+        self._session.settle()
 
-    def _correct(self, group: list[PlannedFault]) -> None:
-        steps = {"kind": "step", "by_wall_ns": group[0].lasts_ns, "lasts_ns": 0, "corrected_after_ns": 0}
-        self._move([fault.model_copy(update=steps) for fault in group])
-        self._record_stepped(group, group[0].lasts_ns)
-
-    def _step(self, group: list[PlannedFault]) -> None:
-        for fault in group:
-            self._record("fault_began", fault)
-        self._move(group)
-        self._record_stepped(group, group[0].by_wall_ns)
-
-    def _record_stepped(self, group: list[PlannedFault], by_wall_ns: int) -> None:
-        for fault in group:
-            assert fault.node is not None
-            # Between two looks a clock runs as ours does, so the last look still knows where it would be.
-            wall_before_ns = self._session.clocks.at(fault.node, self._session.world.now_ns).wall_ns
-            self._record("fault_ended", fault, wall_before_ns=wall_before_ns)
+    def _tell_moved(self, moved: Moved) -> None:
+        fault, told = moved.fault, {"fault": moved.fault.index, "fault_kind": moved.fault.kind}
+        assert fault.node is not None
+        if moved.woke is not None and fault.index not in self._woken:
+            world_ns = self._session.world.at(moved.woke.real_monotonic_ns)
+            self._session.ledger.add(world_ns, "node_woke", fault.node, moved.woke.clocks, **told)
+        world_ns = self._session.world.at(moved.after.real_monotonic_ns)
+        self._session.clocks.take(fault.node, world_ns, moved.after.clocks)
+        told["wall_before_ns"] = moved.wall_before_ns
+        self._session.ledger.add(world_ns, "fault_ended", fault.node, moved.after.clocks, **told)
 
     def _record(self, kind: str, fault: PlannedFault, **data: Any) -> None:
         """With the clocks of the fault's node, read at this moment inside it."""
