@@ -355,13 +355,16 @@ def _by_a_surgeon(work: Callable[[], Any], within_s: float, meanwhile: Meanwhile
         os.close(reader)
         _operate(work, within_s + _SURGEON_SPARE_S, writer)
     os.close(writer)
+    surgeon = os.pidfd_open(pid)
     try:
         answer = _collect(reader, time.monotonic() + within_s + 2 * _SURGEON_SPARE_S, meanwhile)
     finally:
         os.close(reader)
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+            signal.pidfd_send_signal(surgeon, signal.SIGKILL)
+        os.close(surgeon)
+        with suppress(ChildProcessError):  # an ExecWatch waits for all that the caller has
+            os.waitpid(pid, 0)
     if not answer:
         raise SubjectFailed(f"{what} did not end within {within_s + _SURGEON_SPARE_S} s; everything runs on")
     told = json.loads(answer)

@@ -233,7 +233,7 @@ def event_number(tid: int) -> int:
     return number.value
 
 
-def _await_interruption(tid: int, within_s: float) -> None:
+def await_interruption(tid: int, within_s: float) -> None:
     """Until `tid` has stopped because we said so; a signal that comes first is passed on."""
     give_up = time.monotonic() + within_s
     while True:
@@ -266,7 +266,7 @@ def every_thread_stopped(pid: int, within_s: float) -> Iterator[list[Tracee]]:
             traced = [tid for tid in sorted(new) if _seize_to_stop(pid, tid)]
             for tid in traced:
                 with suppress(ProcessLookupError):
-                    _await_interruption(tid, max(give_up - time.monotonic(), 0.0))
+                    await_interruption(tid, max(give_up - time.monotonic(), 0.0))
                     stopped.append(Tracee(tid))
         if not stopped:
             raise SubjectFailed(f"process {pid} has ended")
@@ -320,7 +320,7 @@ def interrupted(pid: int) -> Iterator[Tracee]:
     try:
         seize(pid)
         interrupt(pid)
-        _await_interruption(pid, _STOPS_WITHIN_S)
+        await_interruption(pid, _STOPS_WITHIN_S)
         tracee = Tracee(pid)
         try:
             yield tracee
