@@ -383,6 +383,7 @@ def _operate(work: Callable[[], Any], within_s: float, writer: int) -> None:
         for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, within_s)
+        _close_watches()
         told: dict[str, Any] = {"result": work()}
     except (LabUnavailable, SubjectFailed) as error:
         told = {"error": type(error).__name__, "message": str(error)}
@@ -392,6 +393,14 @@ def _operate(work: Callable[[], Any], within_s: float, writer: int) -> None:
         os.write(writer, json.dumps(told).encode())
     finally:
         os._exit(0)
+
+
+def _close_watches() -> None:
+    """Should our parent be killed, an exec that waits for its answer must not wait for us."""
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if str(entry.readlink()) == "anon_inode:[fanotify]":
+                os.close(int(entry.name))
 
 
 def _collect(reader: int, give_up: float, meanwhile: Meanwhile) -> bytes:
