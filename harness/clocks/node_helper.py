@@ -11,7 +11,7 @@ One request is one line of JSON and gets one line back: {"version": 1, "ok": tru
     hello                                   what this system allows
     take     rules, launchers, lease_s      from now on every program that fits a rule is under this node's clock page
     set      wall_ns, monotonic_ns, boottime_ns     what is added to the kernel's clocks, absolute, all at once
-    read     pid (or none: all)             the clocks of each program, measured inside it, and the kernel's around them
+    read     pid, executable (or all)       the clocks of each program, measured inside it, and the kernel's around them
     sleep    lasts_ns, at_wake (or null)    stops the programs; then sets `at_wake` and lets them run on
     list     -                              programs, offsets, watch, refusals
     release  -                              the kernel's clocks for all, rules forgotten
@@ -233,11 +233,11 @@ class Node:
         return {"offsets": offsets._asdict()}
 
     def _read(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        wanted = request.get("pid")
+        wanted, executable = request.get("pid"), request.get("executable")
         self._scan("late")
         readings, failed = [], {}
         for pid, known in list(self.known.items()):
-            if wanted is not None and pid != wanted:
+            if wanted not in {None, pid} or (executable is not None and not Rule(executable).fits(pid)):
                 continue
             before = _kernel_clocks()
             try:
