@@ -5,7 +5,8 @@ and it is made to look at them, the twelve hours have passed for it. That is exa
 time may move only when the world is *quiet*:
 
     every thread of every process watched is asleep in the kernel   /proc/PID/task/TID/syscall does not say "running"
-    no byte lies unread or unsent in any socket                     netlink sock_diag, in every network namespace
+    no byte lies unsent in any socket, none unread                  netlink sock_diag, in every network namespace
+    that somebody has not been given a moment to read
     nothing waits to be accepted, no connection is half open        the same
     what one end of a connection has sent, the other has received   the same: a packet on its way is in no socket
     no thread has run since it was first looked at                  schedstat, after the sockets have been looked at
@@ -40,6 +41,7 @@ from harness.errors import HarnessFault, LabUnavailable, SubjectFailed
 
 # Real time in which a busy world must fall quiet; a slow machine may need more.
 QUIET_WITHIN_S = float(os.environ.get("MESHWAKE_QUIET_WITHIN_S", "60"))
+LEFT_LYING_AFTER_S = 0.25
 _SYS_EPOLL_WAIT, _SYS_EPOLL_PWAIT, _SYS_EPOLL_PWAIT2 = b"232", b"281", b"441"
 # poll, select, nanosleep, pause, wait4, rt_sigtimedwait, rt_sigsuspend, futex, restart_syscall, clock_nanosleep,
 # epoll_wait, pselect6, ppoll, epoll_pwait: to sleep in these is to wait for something to happen (x86-64).
@@ -323,17 +325,24 @@ class SocketsOfNamespace:
         )
 
 
-def _lies_in(sockets: Iterable[TcpSocket], unread_counts: bool) -> str | None:
-    """What lies in sockets of one namespace; `unread_counts` is False where nobody runs to read."""
+def _on_its_way(sockets: Iterable[TcpSocket]) -> str | None:
+    """A connection of one namespace that is half open or half closed, or bytes that have not left it."""
     for one in sockets:
         if one.state in _IN_BETWEEN:
             return f"{one.name} is in state {_IN_BETWEEN[one.state]}"
-        # The end of a stream counts as one unread byte until the socket is closed.
-        if unread_counts and one.unread > (0 if one.state in (_ESTABLISHED, _LISTEN) else 1):
-            return f"{one.name} has {one.unread} {'connections to accept' if one.state == _LISTEN else 'bytes unread'}"
         if one.unsent_bytes:
             return f"{one.name} has {one.unsent_bytes} bytes unsent"
     return None
+
+
+def _unread(sockets: Iterable[TcpSocket]) -> set[str]:
+    """What lies in sockets of one namespace and waits to be taken."""
+    return {
+        f"{one.name} has {one.unread} {'connections to accept' if one.state == _LISTEN else 'bytes unread'}"
+        for one in sockets
+        # The end of a stream counts as one unread byte until the socket is closed.
+        if one.unread > (0 if one.state in (_ESTABLISHED, _LISTEN) else 1)
+    }
 
 
 def _under_way(sockets: Iterable[TcpSocket]) -> str | None:
@@ -360,6 +369,9 @@ class Stillness:
         self._drain = drain
         # While no packet has moved since a look that found the sockets empty, nothing can lie in them now.
         self._empty_at: list[bytes] = []
+        self._lying: set[str] = set()
+        self._lying_since_s = 0.0  # real time
+        self._left: set[str] = set()
 
     def close(self) -> None:
         """Lets go of all files; no process is touched."""
@@ -385,11 +397,14 @@ class Stillness:
         self.looks += 1
         if found := self._busy(monotonic_now_ns):
             return found
+        if found := self._not_taken_yet():
+            return found
         for process in self._running():
             process.check_alive()
         return "somebody was heard" if self._drain() else None
 
     def _busy(self, monotonic_now_ns: Callable[[Watched], int]) -> str | None:
+        """Who does something, or whose bytes are on their way."""
         if self._drain():
             return "somebody was heard"
         for process in self._running():
@@ -408,14 +423,36 @@ class Stillness:
         if counters == self._empty_at:
             return None
         everywhere: list[TcpSocket] = []
+        unread: set[str] = set()
         for name, sockets in self.sockets.items():
             here = sockets.all()
             everywhere += here
-            if found := _lies_in(here, unread_counts=not self._stopped(name)):
+            if found := _on_its_way(here):
                 return found
+            if not self._stopped(name):  # else nobody runs to read
+                unread |= _unread(here)
         if found := _under_way(everywhere):
             return found
-        self._empty_at = counters
+        self._note_unread(unread)
+        if not self._lying:
+            self._empty_at = counters
+        return None
+
+    def _note_unread(self, unread: set[str]) -> None:
+        self._left &= unread
+        if unread - self._left != self._lying:
+            self._lying, self._lying_since_s = unread - self._left, time.monotonic()
+
+    def _not_taken_yet(self) -> str | None:
+        """Bytes that lie unread are on their way to somebody who is about to be woken, or to nobody: a ztunnel that
+        waits for its certificate reads nothing of a handshake. Whoever waits for bytes is woken in the moment in which
+        they arrive, so what lies there a while, and everybody sleeps, is left lying."""
+        if not self._lying:
+            return None
+        if time.monotonic() - self._lying_since_s < LEFT_LYING_AFTER_S:
+            return min(self._lying)
+        self._left |= self._lying
+        self._lying = set()
         return None
 
     def _running(self) -> Iterable[Watched]:

@@ -64,6 +64,8 @@ def test_model_and_binary_agree(scenario: str, version: str) -> None:
 ODD = {
     "the authority away from the beginning": 'kind = "ca_outage"\nat = "0s"\nlasts = "1h"',
     "all clocks forty days back": 'kind = "step"\nnode = "*"\nat = "1h"\nby = "-40d"',
+    "started anew while the authority hangs": 'kind = "ca_hang"\nat = "5h"\nlasts = "3h"\n'
+    '[[fault]]\nkind = "restart"\nnode = "a"\nat = "6h"',
     "ten years ahead": 'kind = "step"\nnode = "*"\nat = "1h"\nby = "4000d"',
     "corrected at the wake": 'kind = "pause"\nnode = "a"\nat = "5h"\nlasts = "14h"\ncorrected_after = "0s"',
     "one sleeps, the authority with it": 'kind = "suspend"\nnode = "a"\nat = "5h"\nlasts = "14h"\nevery = "20h"',

@@ -1,0 +1,93 @@
+"""When the world is quiet, judged on sockets that a test makes up: what lies unread, and for how long."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sock_diag is Linux's")
+ESTABLISHED, LISTEN, CLOSE_WAIT = 1, 10, 8
+
+
+class Sockets:
+    """One namespace; `unread` of its one socket is what the test says."""
+
+    def __init__(self, state: int = ESTABLISHED) -> None:
+        self.unread, self.state, self.packets = 0, state, 0
+
+    def packet_counters(self) -> bytes:
+        return str(self.packets).encode()
+
+    def all(self) -> list[Any]:
+        from harness.clocks.skip import TcpSocket
+
+        ends = (b"\x3a\x98" + bytes(16), b"\xd7\x00" + bytes(16))
+        return [TcpSocket("pod", ends, self.state, self.unread, 0, 0, 0, has_info=False)]
+
+
+def stillness(sockets: Sockets) -> Any:
+    from harness.clocks.skip import Stillness
+
+    world = Stillness(lambda: False)
+    world.sockets["pod"] = sockets  # type: ignore[assignment]
+    return world
+
+
+def no_clock(watched: object) -> int:
+    return 0
+
+
+@pytest.fixture
+def real_s(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Real time as skip.py sees it, in the test's hand."""
+    from harness.clocks import skip
+
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(skip, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=lambda seconds: None))
+    return clock
+
+
+def test_bytes_that_arrive_are_no_quiet_until_they_have_been_left_lying(real_s: SimpleNamespace) -> None:
+    """A ztunnel that waits for its certificate reads nothing of a handshake; the world must not wait for that."""
+    sockets = Sockets()
+    world = stillness(sockets)
+    assert world.is_quiet(no_clock)
+    sockets.unread, sockets.packets = 517, 1
+    assert not world.is_quiet(no_clock)
+    real_s.now += 0.1
+    assert not world.is_quiet(no_clock)
+    real_s.now += 0.2
+    assert world.is_quiet(no_clock)
+    assert world.is_quiet(no_clock)
+
+
+def test_more_bytes_are_waited_for_again(real_s: SimpleNamespace) -> None:
+    sockets = Sockets()
+    world = stillness(sockets)
+    sockets.unread, sockets.packets = 517, 1
+    assert not world.is_quiet(no_clock)
+    real_s.now += 0.3
+    assert world.is_quiet(no_clock)
+    sockets.unread, sockets.packets = 600, 2
+    assert not world.is_quiet(no_clock)
+
+
+def test_bytes_that_are_read_without_a_packet_are_quiet_at_once(real_s: SimpleNamespace) -> None:
+    sockets = Sockets()
+    world = stillness(sockets)
+    sockets.unread, sockets.packets = 517, 1
+    assert not world.is_quiet(no_clock)
+    sockets.unread = 0
+    assert world.is_quiet(no_clock)
+
+
+@pytest.mark.parametrize(
+    ("state", "unread", "quiet"), [(CLOSE_WAIT, 1, True), (CLOSE_WAIT, 2, False), (LISTEN, 1, False)]
+)
+def test_the_end_of_a_stream_is_no_byte(state: int, unread: int, quiet: bool, real_s: SimpleNamespace) -> None:
+    sockets = Sockets(state)
+    sockets.unread = unread
+    assert stillness(sockets).is_quiet(no_clock) is quiet
