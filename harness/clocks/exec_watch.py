@@ -177,7 +177,7 @@ class ExecWatch:
     def _mark(self, path: Path) -> _FileId | None:
         try:
             status = path.stat()
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         found = _FileId(status.st_dev, status.st_ino)
         if found not in self._marked:

@@ -17,7 +17,8 @@ One request is one line of JSON and gets one line back: {"version": 1, "ok": tru
     release  -                              the kernel's clocks for all, rules forgotten
 
 Rules: {"executable": "/usr/local/bin/ztunnel", "cgroup": "part of the cgroup's path, or null"}; an executable without a
-slash is compared with the last part. Launchers are paths on the node (of process 1); null means those that are usual.
+slash is compared with the last part. Launchers are paths on the node; null means those that are usual. The node's files
+are found at --node-root, the root of process 1.
 
 How the monotonic clock is kept honest: it may never go back for a program that runs. So an offset of it is at most 0
 (letting go moves it forward), and goes further down only at the end of a `sleep`, by less than that sleep has lasted.
@@ -77,7 +78,7 @@ _SCAN_EVERY_S = 1.0
 _TICK_S, _BUSY_TICK_S = 0.2, 0.001
 _ATTACHED_WITHIN_S = 2.0
 _ALL_STOPPED_WITHIN_S = 2.0
-_FIRST_PROCESS = Path("/proc/1/root")
+NODE_ROOT = Path("/proc/1/root")
 
 
 class Rule(NamedTuple):
@@ -133,8 +134,8 @@ def _kernel_clocks() -> ClockReading:
 class Node:
     """The programs of one node under one clock page. Lives in one thread; `serve` must be called often."""
 
-    def __init__(self, state_file: Path, alive: Callable[[], None] = lambda: None) -> None:
-        self._state_file, self._alive = state_file, alive
+    def __init__(self, state_file: Path, node_root: Path = NODE_ROOT, alive: Callable[[], None] = lambda: None) -> None:
+        self._state_file, self._node_root, self._alive = state_file, node_root, alive
         self.rules: tuple[Rule, ...] = ()
         self.launchers: tuple[str, ...] = ()
         self.lease_s = 0.0
@@ -143,6 +144,7 @@ class Node:
         self.refused: dict[tuple[int, int], str] = {}
         self._watch: ExecWatch | None = None
         self._unwatched_because: str | None = None
+        self._launchers_found: list[str] = []
         self._asleep: dict[str, Any] | None = None
         self._scan_due = 0.0
         self.page = ClockPage("offset")
@@ -303,6 +305,7 @@ class Node:
             if watch is None
             else {
                 "holds": watch.holds,
+                "launchers": self._launchers_found,
                 "marks": watch.marks,
                 "asked": watch.counts.asked,
                 "caught": watch.counts.caught,
@@ -356,8 +359,10 @@ class Node:
         except LabUnavailable as error:
             self.refused[pid, ticks] = str(error)
             return
-        if ours_already and how != "found":
-            how = "inherited"
+        if ours_already:
+            how = "found" if how == "found" else "inherited"
+        elif how == "found":
+            how = "late"
         self.known.setdefault(pid, Known(launched, ticks, _executable(pid) or "", how))
         self._mark_programs(pid)
 
@@ -382,19 +387,25 @@ class Node:
 
     def _begin_watch(self) -> None:
         self._end_watch()
+        self._unwatched_because, self._launchers_found = None, []
         try:
-            self._watch = ExecWatch(self._wanted, self._caught, self._not_caught)
-            self._unwatched_because = None
-            for launcher in self.launchers:
-                self._watch.mark_launcher(_FIRST_PROCESS / launcher.lstrip("/"))
-            if not self._watch.holds:
-                self._unwatched_because = "programs started again within a container: needs Linux 6.8"
-        except LabUnavailable as error:
+            watch = self._watch = ExecWatch(self._wanted, self._caught, self._not_caught)
+            self._launchers_found = [path for path in self.launchers if watch.mark_launcher(self._on_node(path))]
+        except (LabUnavailable, OSError) as error:
             self._end_watch()
             self._unwatched_because = str(error)
             return
+        if self.launchers and not self._launchers_found:
+            self._unwatched_because = (
+                f"new containers: no container runtime at {', '.join(self.launchers)} below {self._node_root}"
+            )
+        elif not watch.holds:
+            self._unwatched_because = "programs started again within a container: that needs Linux 6.8"
         for pid in list(self.known):
             self._mark_programs(pid)
+
+    def _on_node(self, path: str) -> Path:
+        return self._node_root / path.lstrip("/")
 
     def _end_watch(self) -> None:
         if self._watch is not None:
@@ -635,13 +646,13 @@ def _reading(values: Sequence[int] | None) -> ClockReading | None:
 
 
 class _Server:
-    def __init__(self, path: Path, state_file: Path) -> None:
+    def __init__(self, path: Path, state_file: Path, node_root: Path) -> None:
         self._stop = False
         path.parent.mkdir(parents=True, exist_ok=True)
         state_file.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self._node = Node(state_file, _keep_alive)
+        self._node = Node(state_file, node_root, _keep_alive)
         before = os.umask(0o177)
         try:
             self._listener.bind(str(path))
@@ -782,6 +793,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="the helper itself; until SIGTERM")
     serve.add_argument("--state", type=Path, required=True, help="file that outlives the helper, on the node")
+    serve.add_argument("--node-root", type=Path, default=NODE_ROOT, help="where the node's own files are found")
     ask = commands.add_parser("send", help="one request")
     ask.add_argument("request", help="JSON, or - to read it from standard input")
     for command in (serve, ask):
@@ -790,7 +802,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if chosen.command == "serve":
             _keep_alive()
-            _Server(chosen.socket, chosen.state).run()
+            _Server(chosen.socket, chosen.state, chosen.node_root).run()
             return 0
         answer = send(chosen.socket, sys.stdin.read() if chosen.request == "-" else chosen.request)
     except HarnessError as error:

@@ -149,7 +149,7 @@ class ProcessMover:
         if not any(_is_meant(process["executable"], rules[0]) for process in told["processes"]):
             raise LabUnavailable(f"node {node}: no {rules[0].executable} runs there, so there is nothing to move")
         restarts = any(fault.kind == "restart" and fault.node == node for fault in self._plan.faults)
-        if restarts and told["watch"] is None:
+        if restarts and (told["watch"] is None or not told["watch"]["launchers"]):
             raise LabUnavailable(
                 f"node {node}: programs cannot be caught at their start ({told['unwatched_because']}), and the plan "
                 "restarts one there; it would begin on the node's own clocks"
