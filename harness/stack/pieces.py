@@ -109,9 +109,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known only once the cluster's machines run. `pool`: addresses for load balancers, FIRST-LAST."""
+    """What is known only once the cluster's machines run. `pool`: addresses for load balancers, FIRST-LAST. `seed`: the
+    cluster's own secret, from which keys are worked out; without one they follow from the choice and are no secret."""
 
     pool: str
+    seed: str = ""
 
 
 def identity_of(thing: Mapping[str, Any]) -> str:
