@@ -50,7 +50,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     # Something that is looked at now and then could not be reached, told once until it can be again.
     "observation_failed": ("what", "error"),
     "proxy_certificate": ("proxy", "subject", "serial", "not_after_wall_s"),  # of an Envoy: a gateway, a waypoint
-    "token_seen": ("identity", "expires_wall_s"),  # the service account token in a pod, when kubelet has changed it
+    "token_seen": ("pod", "expires_wall_s"),  # the token with which a ztunnel asks istiod, when kubelet changed it
     "log_line": ("process", "match", "line"),  # of ztunnel's log; `match` says what it tells of certificates
     "flows_seen": ("agent", "forwarded", "dropped", "drop_reasons"),  # by Hubble, since the last such event
 }

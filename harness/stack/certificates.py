@@ -1,7 +1,7 @@
 """How the Gateway gets its certificate: cert-manager, an ACME authority, and a name server to prove by.
 
 The original asks Let's Encrypt and proves by DNS-01 through Route 53. Here the authority is pebble and the name server
-is BIND, written to by RFC 2136; cert-manager and its ClusterIssuer are the same. All of it is in clusters/certificates/:
+is BIND, written to by RFC 2136; cert-manager and its ClusterIssuer stay. All of it is in clusters/certificates/:
 
     cert-manager.yaml                    values of the chart
     acme.yaml                            namespace, pebble, name server

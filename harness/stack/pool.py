@@ -67,8 +67,13 @@ def _first_of_stretch(last: int, lowest: int, taken: set[IPv4Address]) -> int:
 
 
 def _kept(entry: Mapping[str, Any]) -> set[IPv4Address]:
-    gateway = _address(str(entry.get("Gateway") or ""))
-    return set() if gateway is None else {gateway}
+    """The gateway, and the low end of the range that containers get addresses from, where there is one."""
+    gateway, given = _address(str(entry.get("Gateway") or "")), _ipv4_network(entry.get("IPRange"))
+    kept = set() if gateway is None else {gateway}
+    if given is not None:
+        lowest = int(given.network_address)
+        kept |= {IPv4Address(number) for number in range(lowest, lowest + KEPT_FOR_CONTAINERS)}
+    return kept
 
 
 def _ipv4_network(subnet: Any) -> IPv4Network | None:

@@ -12,7 +12,6 @@ import yaml
 
 from harness.binaries import cache_dir
 
-
 NotAsDefined = jsonschema.ValidationError
 
 

@@ -1,7 +1,8 @@
 """The faults of a plan, carried out on a cluster.
 
-    suspend, pause, step   by the mover (clocks/mover.py), whole, and measured by it. World time jumps by what was slept
-                           beside our own clock; where a pause waits for its correction, the run goes on meanwhile
+    suspend, pause, step,  by the mover (clocks/mover.py), whole, and measured by it. World time jumps by what was slept
+    freeze                 beside our own clock. While only some nodes sleep, or a pause waits for its correction, the
+                           run goes on
     restart                the ztunnel of the node is ended; its DaemonSet starts another
     ca_outage              istiod is scaled to nothing, and back
 
@@ -27,7 +28,7 @@ ISTIOD_LABELS = {"app": "istiod"}
 ISTIO_NAMESPACE = "istio-system"
 RESTARTED_WITHIN_S, SCALED_WITHIN_S, CORRECTED_WITHIN_S = 180.0, 240.0, 60.0
 CLOCKS_SHARED = ("engine", "command")
-_BY_MOVER = ("suspend", "pause", "step")
+_BY_MOVER = ("suspend", "pause", "step", "freeze")
 
 
 class Faults:
@@ -80,9 +81,23 @@ class Faults:
         for fault in group:
             self._record("fault_began", fault)
         self._jumped, self._woken = False, set()
-        for moved in [self._mover.move(fault, partial(self._meanwhile, group, fault)) for fault in group]:
+        move = self._move_beside if self._mover.name == "process" else self._move_here
+        for moved in [move(group, fault) for fault in group]:
             self._jump_once(moved.skipped_world_ns)
             self._tell_moved(moved)
+
+    def _move_here(self, group: list[PlannedFault], fault: PlannedFault) -> Moved:
+        """Everything sleeps, or it takes no time: nobody is there to be looked at."""
+        return self._mover.move(fault, partial(self._meanwhile, group, fault))
+
+    def _move_beside(self, group: list[PlannedFault], fault: PlannedFault) -> Moved:
+        """Some nodes sleep, in real time, and the others live on: so does the run."""
+        self._session.asleep = frozenset(str(each.node) for each in group)
+        moving = self._session.setting.executor.submit(self._mover.move, fault)
+        within_s = seconds(fault.lasts_ns + fault.corrected_after_ns) + CORRECTED_WITHIN_S
+        self._session.wait_until(f"the end of fault {fault.index} ({fault.kind})", within_s, moving.done)
+        self._session.asleep = frozenset()
+        return moving.result()
 
     def _jump_once(self, skipped_world_ns: int) -> None:
         if not self._jumped:
@@ -109,7 +124,8 @@ class Faults:
         self._session.settle()
 
     def _tell_moved(self, moved: Moved) -> None:
-        fault, told = moved.fault, {"fault": moved.fault.index, "fault_kind": moved.fault.kind}
+        fault = moved.fault
+        told: dict[str, Any] = {"fault": fault.index, "fault_kind": fault.kind}
         assert fault.node is not None
         if moved.woke is not None and fault.index not in self._woken:
             world_ns = self._session.world.at(moved.woke.real_monotonic_ns)

@@ -30,6 +30,7 @@ KINDS_OF_A_RUN = (
     "CronJob.batch",
     "DaemonSet.apps",
     "Deployment.apps",
+    "Service",
     "RoleBinding.rbac.authorization.k8s.io",
     "Role.rbac.authorization.k8s.io",
     "ClusterRoleBinding.rbac.authorization.k8s.io",

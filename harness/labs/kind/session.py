@@ -38,8 +38,13 @@ PENDING_WITHIN_S = EXEC_WITHIN_S + 10.0
 class Watcher(Protocol):
     """Something else that is looked at now and then, the same way every time; see watchers.py."""
 
-    name: str
-    every_s: float
+    @property
+    def name(self) -> str:
+        """What is looked at, for messages."""
+
+    @property
+    def every_s(self) -> float:
+        """How often, in real time."""
 
     def look(self) -> list[Told]:
         """What there is to tell; what is told twice in a row is recorded once. Raises Unreachable."""
@@ -93,6 +98,7 @@ class Session:
         self.world = WorldTime(setting.real)
         self.clocks = NodeClocks(clocks_source, tuple(self._identities), self.world)
         self._running: dict[str, Pod] = pods
+        self.asleep: frozenset[str] = frozenset()  # nodes whose programs stand still: nobody there can be asked
         self.cause = ""  # why a ztunnel that is found new was started: a fault under way; else the fix, or nobody knows
         self._pending: list[tuple[Future[Any], Callable[[Any], None]]] = []
         self._due_ns: dict[str, int] = {}
@@ -150,7 +156,8 @@ class Session:
         self.ledger.tell_all()
 
     def wait_until(self, what: str, within_s: float, done: Callable[[], bool]) -> None:
-        """Lets time pass, looking and attempting as always, until `done`. Raises SubjectFailed past the bound."""
+        """Lets time pass, looking and attempting as always, until `done`. Raises SubjectFailed past the bound. Nothing
+        is told meanwhile, so that what is learned at the end still finds its place."""
         give_up_ns = self.setting.real.monotonic_ns() + int(within_s * NS_PER_S)
         while not done():
             if self.setting.real.monotonic_ns() > give_up_ns:
@@ -228,10 +235,11 @@ class Session:
         if only_ztunnels or self._is_due("ztunnels", LOOK_EVERY_NS):
             self._start(_or_error(self.ztunnels.pods), self._take_pods)
             for node, pod in self._running.items():
-                self._look_at(node, pod)
+                if node not in self.asleep:
+                    self._look_at(node, pod)
         if only_ztunnels:
             return
-        if self._is_due("clocks", CLOCKS_EVERY_NS):
+        if self._is_due("clocks", CLOCKS_EVERY_NS) and not self.asleep:
             for node in self._identities:
                 self.clocks.check_undisturbed(node)
         for watcher in self.setting.watchers:

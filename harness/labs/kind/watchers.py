@@ -25,11 +25,10 @@ from harness.labs.kind.observe import (
     refusals_in,
 )
 from harness.labs.kind.session import Told
-from harness.labs.kind.traffic import Client
 
 # Every Envoy that istiod makes for a Gateway, a waypoint being one.
 GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
-TOKEN_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105  a path, no secret
+TOKEN_FILE = "/var/run/secrets/tokens/istio-token"  # noqa: S105  a path, no secret
 
 # What facts about istio/ztunnel 1.22 to 1.31 say a certificate at fault leaves in its log (src/tls, src/proxy).
 LOG_LINES: Mapping[str, str] = {
@@ -93,22 +92,21 @@ def _envoy_certificate(leaf: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Tokens:
-    """When the service account tokens run out that kubelet puts into the pods of a run."""
+    """When the token runs out that kubelet puts into each ztunnel, and with which ztunnel asks istiod."""
 
     kubernetes: Kubernetes
-    clients: Mapping[str, Client]
-    name: str = "service account tokens"
+    name: str = "tokens of ztunnel"
     every_s: float = 30.0
 
     def look(self) -> list[Told]:
         """One event for each token, when kubelet has changed it. The token itself is read and forgotten."""
         told = []
-        for identity, client in self.clients.items():
-            for pod in self.kubernetes.pods(client.namespace, client.labels)[:1]:
-                ended = self.kubernetes.execute(pod, client.container, ["cat", TOKEN_FILE], ANSWER_WITHIN_S)
-                if (expires_wall_s := read_token_expiry(ended.stdout)) is not None:
-                    data = {"identity": identity, "expires_wall_s": expires_wall_s}
-                    told.append(Told("token_seen", identity, data))
+        for pod in self.kubernetes.pods(ZTUNNEL_NAMESPACE, ZTUNNEL_LABELS):
+            ended = self.kubernetes.execute(pod, ZTUNNEL_CONTAINER, ["cat", TOKEN_FILE], ANSWER_WITHIN_S)
+            if ended.code:
+                raise Unreachable(f"cat in {pod} ended with {ended.code} (a distroless image has no cat)")
+            if (expires_wall_s := read_token_expiry(ended.stdout)) is not None:
+                told.append(Told("token_seen", str(pod), {"pod": str(pod), "expires_wall_s": expires_wall_s}))
         return told
 
 
