@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Protocol
 
 from harness.clocks.virtual import NodeClock
 from harness.fixes import planned_restarts
@@ -32,6 +33,42 @@ class Appointment:
     node: str | None
     fault: PlannedFault | None = None
     cause: str = ""
+
+
+class Keeper(Protocol):
+    """A world that does what is on its agenda."""
+
+    def begin(self, fault: PlannedFault) -> None:
+        """A fault begins."""
+
+    def wake(self, fault: PlannedFault) -> None:
+        """The node of a pause runs again; its wall clock is still behind."""
+
+    def end(self, fault: PlannedFault) -> None:
+        """A fault has had its last effect."""
+
+    def restart_by_fault(self, fault: PlannedFault, node: str) -> None:
+        """The fault that is a restart: from its beginning to its end."""
+
+    def restart(self, node: str, cause: str) -> None:
+        """The ztunnels of a node are ended and started anew."""
+
+
+def keep(appointment: Appointment, world: Keeper) -> None:
+    """Has `world` do what is due."""
+    fault, node = appointment.fault, appointment.node
+    if fault is None:
+        assert node is not None
+        world.restart(node, appointment.cause)
+    elif appointment.turn is Turn.RESTART_BY_FAULT:
+        assert node is not None
+        world.restart_by_fault(fault, node)
+    elif appointment.turn is Turn.BEGIN:
+        world.begin(fault)
+    elif appointment.turn is Turn.WAKE:
+        world.wake(fault)
+    else:
+        world.end(fault)
 
 
 def agenda(plan: Plan, clocks: dict[str | None, NodeClock]) -> list[Appointment]:

@@ -18,7 +18,7 @@ import simpy
 from harness.clocks.reading import ClockReading
 from harness.clocks.virtual import clocks_of
 from harness.history import HISTORY_FORMAT, Recorder
-from harness.labs.agenda import Appointment, Turn, agenda
+from harness.labs.agenda import agenda, keep
 from harness.labs.limits import FloodGuard
 from harness.labs.model.authority import Answer, Authority
 from harness.labs.model.traffic import connection_error
@@ -75,7 +75,7 @@ class World:
         for node in self._plan.nodes:
             self._start(node.name, self._clocks[node.name].reading_before(0), "start")
         for appointment in agenda(self._plan, self._clocks):
-            self._at(appointment.world_ns, Phase.AGENDA, self._keep, appointment)
+            self._at(appointment.world_ns, Phase.AGENDA, keep, appointment, self)
         self._await_probe()
         while not self._ended and self._env.peek() < self._plan.duration_ns:
             self._env.step()
@@ -109,7 +109,8 @@ class World:
             self._ask_at(base.monotonic_ns, ztunnel, identity)
         self._at(self._now_ns, Phase.CONNECTIONS, self._tell_all, node)
 
-    def _restart(self, node: str, cause: str) -> None:
+    def restart(self, node: str, cause: str) -> None:
+        """See agenda.Keeper."""
         self._record("ztunnel_stopped", node, process=node, cause=cause)
         self._start(node, self._clocks[node].reading(self._now_ns), cause)
         self._await_probe()
@@ -170,27 +171,22 @@ class World:
 
     # Faults: clocks and service know theirs by themselves; here they are told, and ztunnels started anew.
 
-    def _keep(self, appointment: Appointment) -> None:
-        fault, node = appointment.fault, appointment.node
-        if fault is None:
-            assert node is not None
-            self._restart(node, appointment.cause)
-        elif appointment.turn is Turn.RESTART_BY_FAULT:
-            assert node is not None
-            self._restart_by_fault(fault, node)
-        elif appointment.turn is Turn.BEGIN:
-            self._record_fault("fault_began", fault)
-        elif appointment.turn is Turn.WAKE:
-            self._record_fault("node_woke", fault)
-        else:
-            self._end(fault)
+    def begin(self, fault: PlannedFault) -> None:
+        """See agenda.Keeper."""
+        self._record_fault("fault_began", fault)
 
-    def _restart_by_fault(self, fault: PlannedFault, node: str) -> None:
+    def wake(self, fault: PlannedFault) -> None:
+        """See agenda.Keeper."""
+        self._record_fault("node_woke", fault)
+
+    def restart_by_fault(self, fault: PlannedFault, node: str) -> None:
+        """See agenda.Keeper."""
         self._record("fault_began", node, fault=fault.index, fault_kind=fault.kind)
-        self._restart(node, "restart")
+        self.restart(node, "restart")
         self._record("fault_ended", node, fault=fault.index, fault_kind=fault.kind, wall_before_ns=None)
 
-    def _end(self, fault: PlannedFault) -> None:
+    def end(self, fault: PlannedFault) -> None:
+        """See agenda.Keeper."""
         if fault.kind not in ("step", "pause"):
             self._record_fault("fault_ended", fault, wall_before_ns=None)
             return

@@ -21,7 +21,7 @@ from harness.clocks.vdso import ClockPage
 from harness.clocks.virtual import clocks_of
 from harness.errors import HarnessFault, SubjectFailed
 from harness.history import HISTORY_FORMAT, Event
-from harness.labs.agenda import Appointment, Turn, agenda
+from harness.labs.agenda import agenda, keep
 from harness.labs.limits import FloodGuard
 from harness.labs.probes import ProbeSchedule
 from harness.labs.process.namespaces import AUTHORITY_ADDRESS, Network, inside, listen
@@ -173,7 +173,8 @@ class World:
         self._record("ztunnel_started", place.node, process=place.name, identities=[place.identity], cause=cause)
         return ztunnel
 
-    def _restart(self, node: str, cause: str) -> None:
+    def restart(self, node: str, cause: str) -> None:
+        """See agenda.Keeper."""
         for place in self._places_on(node):
             self._ztunnels.pop(place.identity).end()
             self._record("ztunnel_stopped", node, process=place.name, cause=cause)
@@ -255,27 +256,17 @@ class World:
 
     def _do_agenda(self) -> None:
         while self._agenda and self._agenda[0].world_ns <= self.now_world_ns:
-            self._keep(self._agenda.popleft())
+            keep(self._agenda.popleft(), self)
         self._set_pages(before_jumps=False)
 
-    def _keep(self, appointment: Appointment) -> None:
-        fault, node = appointment.fault, appointment.node
-        if fault is None:
-            assert node is not None
-            self._restart(node, appointment.cause)
-        elif appointment.turn is Turn.RESTART_BY_FAULT:
-            assert node is not None
-            self._record_fault("fault_began", fault)
-            self._restart(node, "restart")
-            self._record_fault("fault_ended", fault, wall_before_ns=None)
-        elif appointment.turn is Turn.BEGIN:
-            self._begin(fault)
-        elif appointment.turn is Turn.WAKE:
-            self._wake(fault)
-        else:
-            self._end(fault)
+    def restart_by_fault(self, fault: PlannedFault, node: str) -> None:
+        """See agenda.Keeper."""
+        self._record_fault("fault_began", fault)
+        self.restart(node, "restart")
+        self._record_fault("fault_ended", fault, wall_before_ns=None)
 
-    def _begin(self, fault: PlannedFault) -> None:
+    def begin(self, fault: PlannedFault) -> None:
+        """See agenda.Keeper."""
         if fault.node is not None and fault.kind in (*ASLEEP_FAULTS, "freeze"):
             # First stopped, then measured: to be measured wakes a program, and a timer that is due at this very moment
             # would still fire before the fault.
@@ -284,12 +275,14 @@ class World:
         if fault.node is None:
             self._set_authority_mode()
 
-    def _wake(self, fault: PlannedFault) -> None:
+    def wake(self, fault: PlannedFault) -> None:
+        """See agenda.Keeper."""
         assert fault.node is not None
         self._resume_node(fault.node)
         self._record_fault("node_woke", fault)
 
-    def _end(self, fault: PlannedFault) -> None:
+    def end(self, fault: PlannedFault) -> None:
+        """See agenda.Keeper."""
         wall_before_ns = None
         if fault.node is None:
             self._set_authority_mode()
