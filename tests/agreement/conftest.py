@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from harness import binaries
 from harness.labs import load_lab
 from harness.pipeline import Options, Saved, choose, run_case
 from harness.plan import Case
-from harness.scenario import read_scenario
+from harness.scenario import parse_scenario, read_scenario
 
 SCENARIOS = Path(__file__).resolve().parents[2] / "scenarios"
 NO_BINARY = "no ztunnel in the cache (meshwake doctor says where it belongs)"
@@ -19,6 +20,9 @@ NO_BINARY = "no ztunnel in the cache (meshwake doctor says where it belongs)"
 def cached_versions() -> list[str]:
     """The releases that can be tested here, oldest first."""
     return [binary.version for binary in binaries.cached()]
+
+
+VERSIONS: list[Any] = cached_versions() or [pytest.param("none", marks=pytest.mark.skip(reason=NO_BINARY))]
 
 
 def binary_of(version: str) -> Path:
@@ -43,3 +47,26 @@ def case_of(scenario: str, lab: str, version: str) -> Case:
 def run(scenario: str, lab: str, version: str) -> Saved:
     """The whole way from the file to the outcome."""
     return run_case(case_of(scenario, lab, version), Options(lab=lab, istio=(version,)))
+
+
+def run_text(text: str, name: str, version: str) -> tuple[Saved, Saved]:
+    """A scenario written in a test, on the model and on the binary."""
+    scenario = parse_scenario(text, f"{name}.toml", name)
+    runs = []
+    for lab in ("model", "process"):
+        options = Options(lab=lab, istio=(version,))
+        runs.append(run_case(choose(scenario, options)[0], options))
+    return runs[0], runs[1]
+
+
+def verdicts(saved: Saved) -> dict[str, Any]:
+    """What every check says."""
+    return {row["check"]: row["verdict"] for row in saved.result["findings"]}
+
+
+def times_are_fixed(*runs: Saved) -> bool:
+    """Whether nothing was left to chance: retries after a refusal are random inside ztunnel, and a flood is cut off
+    after a number of requests, in the model and in reality at another one of them."""
+    refused = any(event["outcome"] != "issued" for saved in runs for event in saved.history.of("csr_answered"))
+    flooded = any(saved.history.of("run_ended", reason="csr_flood") for saved in runs)
+    return not refused and not flooded

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.pipeline import Options, Saved, choose, run_case
-from harness.scenario import parse_scenario
-from tests.agreement.conftest import binary_of, cached_versions
+from tests.agreement.conftest import VERSIONS, binary_of, run_text, times_are_fixed, verdicts
 from tests.agreement.timelines import random_scenario
 
 # tokio's timers have whole milliseconds and are rounded up; a wall clock that runs at 1.5 has others.
 WITHIN_S = 0.002
+COMPARED = (
+    ("renewals", ("node", "identity"), ("issued_world_s", "done_world_s")),
+    ("outages", (), ("from_world_s", "to_world_s")),
+)
 FIRST, BEYOND = (int(word) for word in os.environ.get("MESHWAKE_SEEDS", "0:4").split(":"))
-
-
-@pytest.fixture(autouse=True)
-def own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evidence of these runs goes where pytest keeps it."""
-    monkeypatch.setenv("MESHWAKE_RUNS", str(tmp_path / "runs"))
-
-
-def on(lab: str, seed: int, version: str) -> Saved:
-    options = Options(lab=lab, istio=(version,))
-    scenario = parse_scenario(random_scenario(seed), f"seed_{seed}.toml", f"seed_{seed}")
-    return run_case(choose(scenario, options)[0], options)
 
 
 def numbers(rows: list[dict[str, Any]], names: tuple[str, ...], times: tuple[str, ...]) -> list[tuple[Any, ...]]:
@@ -45,22 +34,14 @@ def assert_near(ours: list[tuple[Any, ...]], theirs: list[tuple[Any, ...]]) -> N
             assert one == (pytest.approx(two, abs=WITHIN_S) if isinstance(two, float) else two)
 
 
+@pytest.mark.parametrize("version", VERSIONS[-1:])
 @pytest.mark.parametrize("seed", range(FIRST, BEYOND))
-def test_model_and_binary_agree_on_a_timeline_drawn_at_random(seed: int) -> None:
+def test_model_and_binary_agree_on_a_timeline_drawn_at_random(seed: int, version: str) -> None:
     """Every verdict, every renewal and every outage; where retries are drawn by chance inside ztunnel, the verdicts."""
-    if not cached_versions():
-        pytest.skip("no ztunnel in the cache (meshwake doctor says where it belongs)")
-    version = cached_versions()[-1]
     binary_of(version)
-    model, real = on("model", seed, version), on("process", seed, version)
-    ours, theirs = ({row["check"]: row["verdict"] for row in saved.result["findings"]} for saved in (model, real))
-    assert ours == theirs, random_scenario(seed)
-    by_chance = any(
-        event["outcome"] != "issued" for saved in (model, real) for event in saved.history.of("csr_answered")
-    )
-    flooded = any(saved.history.of("run_ended", reason="csr_flood") for saved in (model, real))
-    if by_chance or flooded:
+    model, real = run_text(random_scenario(seed), f"seed_{seed}", version)
+    assert verdicts(model) == verdicts(real), random_scenario(seed)
+    if not times_are_fixed(model, real):
         return
-    for rows, times in (("renewals", ("issued_world_s", "done_world_s")), ("outages", ("from_world_s", "to_world_s"))):
-        names = ("node", "identity") if rows == "renewals" else ()
+    for rows, names, times in COMPARED:
         assert_near(numbers(model.result[rows], names, times), numbers(real.result[rows], names, times))

@@ -9,8 +9,8 @@ SERVICE_KINDS = ("ca_outage", "token_expired", "ca_hang")
 
 
 def random_scenario(seed: int) -> str:
-    """A scenario of one or two nodes, one to five days, up to six clock faults and two service faults; the same text
-    for the same seed. Clock faults follow one another on each node and never overlap; none is refused."""
+    """A scenario of one or two nodes and one to five days, with up to six clock faults, one service fault and one
+    restart; the same text for the same seed. Clock faults on a node never overlap; none is refused."""
     random = Random(seed)
     days = random.randint(1, 5)
     nodes = ["a", "b"][: random.randint(1, 2)]

@@ -42,11 +42,13 @@ def plan(
     nodes: str = ONE_NODE,
     lifetime: str = "24h",
     duration: str = "5d",
+    every: str = "10m",
+    lab: str = "model",
     behaviour_class: str = "E",
     seed: int = 0,
     manifest: str | None = None,
 ) -> Plan:
-    """A plan of `nodes` and the tables in `body`, with a connection from client to server every ten minutes."""
+    """A plan of `nodes` and the tables in `body`, with a connection from client to server now and then."""
     text = f"""
         title = "a test"
         duration = "{duration}"
@@ -54,7 +56,7 @@ def plan(
         lifetime = "{lifetime}"
         [traffic]
         pairs = [["{CLIENT}", "{SERVER}"]]
-        every = "10m"
+        every = "{every}"
         [[expect]]
         check = "traffic_flows"
         verdict = "holds"
@@ -64,7 +66,7 @@ def plan(
     """
     case = Case(
         scenario=parse_scenario(text, "test.toml", "test"),
-        lab="model",
+        lab=lab,
         version="1.31.0",
         behaviour_class=behaviour_class,
         seed=seed,

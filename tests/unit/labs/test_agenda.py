@@ -5,29 +5,14 @@ from __future__ import annotations
 from harness.clocks.virtual import clocks_of
 from harness.durations import NS_PER_S
 from harness.labs.agenda import Turn, agenda
-from harness.plan import Case, resolve
-from harness.scenario import parse_scenario
+from tests.unit.labs.plans import plan
 
-WORLD = """
-title = "Order"
-duration = "10h"
-[[node]]
-name = "vm"
-identities = ["default/client", "default/server"]
-[traffic]
-pairs = [["default/client", "default/server"]]
-every = "1h"
-[[expect]]
-check = "traffic_flows"
-verdict = "unknown"
-because = "only the order counts here"
-"""
 HOUR_NS = 3600 * NS_PER_S
 
 
 def turns(faults: str) -> list[tuple[int, Turn]]:
-    plan = resolve(Case(parse_scenario(WORLD + faults, "order.toml", "order"), "model", "1.31.0-rc.0", "E"))
-    return [(each.world_ns // HOUR_NS, each.turn) for each in agenda(plan, clocks_of(plan))]
+    of = plan(faults, duration="10h")
+    return [(each.world_ns // HOUR_NS, each.turn) for each in agenda(of, clocks_of(of))]
 
 
 def fault(text: str) -> str:

@@ -16,31 +16,18 @@ import pytest
 from harness.errors import HarnessError, LabUnavailable, SubjectFailed
 from harness.history import History, Recorder
 from harness.labs import Toolbox, load_lab
-from harness.plan import Case, Plan, resolve
-from harness.scenario import parse_scenario
+from harness.plan import Plan
 from tests.stand_in import write_program, write_stand_in
+from tests.unit.labs import plans
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the process lab is for Linux")
 WITHIN_S = 60.0
 
-SCENARIO = """
-title = "An hour with a night in it"
-duration = "9h"
-labs = ["process"]
-[[node]]
-name = "laptop"
-identities = ["default/client", "default/server"]
-[traffic]
-pairs = [["default/client", "default/server"]]
-every = "1h"
+NIGHT = """
 [[fault]]
 kind = "suspend"
 at = "30m"
 lasts = "8h"
-[[expect]]
-check = "traffic_flows"
-verdict = "holds"
-because = "a test"
 """
 
 
@@ -53,8 +40,7 @@ def lab_can_run() -> None:
 
 
 def plan() -> Plan:
-    scenario = parse_scenario(SCENARIO, "test.toml", "test")
-    return resolve(Case(scenario, "process", "1.31.0-rc.0", "E"))
+    return plans.plan(NIGHT, duration="9h", every="1h", lab="process")
 
 
 def run(ztunnel: Path, directory: Path) -> History:
