@@ -3,13 +3,11 @@
 The map of the house. A room may import the rooms below it and itself, never one above or beside it; the test
 tests/repository/test_import_rule.py reads `LAYERS` and enforces it.
 
-    doors       cli, plugin, __main__       what a person or pytest types; cli_cluster: the commands that
-                                            bring clusters up and put them away
+    doors       cli, plugin, __main__       what a person or pytest types
     story       mesh                        a timeline told in Python, and questions asked of it
     course      pipeline, answers, doctor   the steps of a run, in order; what can run here
     makers      labs, report                do and record; show
-    parts       authority, fixes, checks,   speak istiod's protocols; what people deploy; judge;
-                stack                       what a cluster is made of
+    parts       authority, fixes, checks    speak istiod's protocols; what people deploy; judge
     clocks      clocks                      reading clocks and moving them
     values      scenario, plan, history ... what all the others hand to one another
 
@@ -22,11 +20,10 @@ imports nothing.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "durations", "scenario", "plan", "history", "verdict", "versions", "binaries", "store"),
     ("clocks",),
-    ("authority", "fixes", "checks", "stack"),
+    ("authority", "fixes", "checks"),
     ("labs", "report"),
     ("pipeline", "answers", "doctor"),
     ("mesh",),
-    ("cli_cluster",),
     ("cli", "plugin"),
     ("__main__",),
 )

@@ -1,1 +1,0 @@
-"""Lab `kind`: the whole stack on kind, or on a cluster that exists, in real time."""
