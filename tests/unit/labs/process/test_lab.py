@@ -153,9 +153,9 @@ def leftovers(directory: Path) -> list[str]:
     return found
 
 
-def namespaces_of(processes: list[str]) -> set[str]:
-    """The network namespaces that these processes live in."""
-    return {str(Path(f"/proc/{line.split(':')[0]}/ns/net").readlink()) for line in processes}
+def namespace_held(file: int) -> str:
+    """The name of the network namespace that is held open as `file`."""
+    return f"net:[{os.fstat(file).st_ino}]"
 
 
 def namespaces_in_use() -> Iterator[str]:
@@ -206,13 +206,14 @@ def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
         wait_until("virtual time passes", lambda: ticking.exists() and ticking.read_text().count("tick") > 3)
         # Held open: the number of one that is gone may be given to another, of a test that runs beside this one.
         held = [os.open(f"/proc/{line.split(':')[0]}/ns/net", os.O_RDONLY) for line in leftovers(tmp_path)]
-        namespaces = namespaces_of(leftovers(tmp_path)) - {str(Path("/proc/self/ns/net").readlink())}
+        namespaces = {namespace_held(one) for one in held} - {str(Path("/proc/self/ns/net").readlink())}
         assert len(namespaces) >= 3
     finally:
         os.kill(harness.pid, signal.SIGKILL)
         harness.wait()
     wait_until("everything ends", lambda: not leftovers(tmp_path))
-    assert not namespaces & set(namespaces_in_use())
+    # A process on its way out gives up its command line, by which it was found, before its namespaces.
+    wait_until("nobody lives in its namespaces", lambda: not namespaces & set(namespaces_in_use()))
     for namespace in held:
         os.close(namespace)
     assert Path("/proc/self/mountinfo").read_text() == mounts_before
