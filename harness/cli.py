@@ -29,6 +29,7 @@ from harness.pipeline import (
     Progress,
     Suite,
     check_run,
+    cluster_of,
     most_serious,
     run_suite,
     summary_of,
@@ -49,7 +50,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-LabOption = Annotated[str, typer.Option("--lab", help="auto, model or process.")]
+LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process or kind.")]
 IstioOption = Annotated[
     list[str] | None, typer.Option("--istio", metavar="VERSION", help="The release under test; may be repeated.")
 ]
@@ -57,6 +58,26 @@ ZtunnelOption = Annotated[Path | None, typer.Option("--ztunnel", metavar="PATH",
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Chooses what is left to chance, such as retry delays.")]
 KeepOption = Annotated[bool, typer.Option("--keep-run", help="Keep the run even when it came out as expected.")]
 RealTimeOption = Annotated[bool, typer.Option("--real-time", help="Use the numbers of the [real_time] table.")]
+ClockOption = Annotated[
+    str | None, typer.Option("--clock", help="How lab kind moves clocks: engine (default), command or process.")
+]
+OwnClockOption = Annotated[
+    bool, typer.Option("--allow-own-clock", help="Let --clock engine set the clock of this very machine.")
+]
+CommandOption = Annotated[
+    str | None, typer.Option("--suspend-command", metavar="COMMAND", help="What --clock command runs to suspend.")
+]
+KubeconfigOption = Annotated[
+    Path | None, typer.Option("--kubeconfig", metavar="PATH", help="A cluster that exists, for lab kind.")
+]
+ContextOption = Annotated[str | None, typer.Option("--context", help="The context of --kubeconfig.")]
+KnownOption = Annotated[
+    str | None,
+    typer.Option("--i-know", metavar="CONTEXT", help="This context may be broken, whatever it looks like."),
+]
+ProfileOption = Annotated[
+    str | None, typer.Option("--profile", help="What a cluster of ours is made of: core (default) or full.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show all evidence.")]
 FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Scenario files, or directories of them.")]
@@ -79,11 +100,28 @@ def run(
     seed: SeedOption = 0,
     keep_run: KeepOption = False,
     real_time: RealTimeOption = False,
+    clock: ClockOption = None,
+    allow_own_clock: OwnClockOption = False,
+    suspend_command: CommandOption = None,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+    known_as: KnownOption = None,
+    profile: ProfileOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Run scenarios and judge what happened."""
-    options = Options(lab, tuple(istio or ()), ztunnel, seed, keep_run, real_time)
+    cluster = cluster_of(
+        lab,
+        clock=clock,
+        allow_own_clock=allow_own_clock,
+        suspend_command=suspend_command,
+        kubeconfig=kubeconfig,
+        context=context,
+        known_as=known_as,
+        profile=profile,
+    )
+    options = Options(lab, tuple(istio or ()), ztunnel, seed, keep_run, real_time, cluster)
     line = ProgressLine(shown=not as_json)
     # Of many runs only those are shown in full that somebody must look at; the table has the rest.
     alone = len(files) == 1 and files[0].is_file() and len(options.istio) <= 1

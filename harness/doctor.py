@@ -56,7 +56,7 @@ def examine() -> Health:
 
 def _examine_lab(name: str, found: tuple[binaries.CachedBinary, ...]) -> LabHealth:
     if name in NOT_BUILT_YET:
-        return LabHealth(name, False, ("is not built yet; choose --lab model or --lab process",))
+        return LabHealth(name, False, ("is not built yet; choose --lab model, --lab process or --lab kind",))
     if name == "process" and not sys.platform.startswith("linux"):
         return LabHealth(name, False, ("needs Linux; --lab model runs here",))
     reasons = _missing(name, found[-1].path if found else None)

@@ -39,9 +39,20 @@ KINDS: dict[str, tuple[str, ...]] = {
     "fault_began": ("fault", "fault_kind"),
     "node_woke": ("fault", "fault_kind"),  # pause only: processes run again, the wall clock is still behind
     "fault_ended": ("fault", "fault_kind", "wall_before_ns"),
-    # Alerting, for scenarios that deploy it.
+    # Alerting, for scenarios that deploy it. `alerts_received`: what Alertmanager has been handed.
     "alerts_evaluated": ("rules",),
     "alert_fired": ("alert",),
+    "alerts_received": ("alerts",),
+    # Of a whole cluster (lab kind); evidence, which no check reads. Nobody knocked, so nobody was refused:
+    "connection_not_attempted": ("source", "destination", "error"),
+    # One new connection by way of a waypoint or a Gateway; `via` names which.
+    "route_attempted": ("source", "destination", "via", "ok", "error"),
+    # Something that is looked at now and then could not be reached, told once until it can be again.
+    "observation_failed": ("what", "error"),
+    "proxy_certificate": ("proxy", "subject", "serial", "not_after_wall_s"),  # of an Envoy: a gateway, a waypoint
+    "token_seen": ("pod", "expires_wall_s"),  # the token with which a ztunnel asks istiod, when kubelet changed it
+    "log_line": ("process", "match", "line"),  # of ztunnel's log; `match` says what it tells of certificates
+    "flows_seen": ("agent", "forwarded", "dropped", "drop_reasons"),  # by Hubble, since the last such event
 }
 
 

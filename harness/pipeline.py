@@ -17,14 +17,14 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from harness import binaries, versions
 from harness.checks import judge
 from harness.errors import BadInput, ExitCode, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
 from harness.history import History, Recorder
-from harness.labs import LAB_MODULES, NOT_BUILT_YET, Toolbox, load_lab
-from harness.plan import Case, Plan, resolve
+from harness.labs import IN_REAL_TIME, LAB_MODULES, NOT_BUILT_YET, Toolbox, load_lab
+from harness.plan import Case, ClockWay, Plan, PlannedCluster, resolve
 from harness.report.result import Summary, result, summarise
 from harness.scenario import Expect, LabName, Scenario, read_scenario
 from harness.store import RunDirectory, SavedRun, open_run, read_run
@@ -53,6 +53,55 @@ class Options:
     seed: int = 0
     keep_run: bool = False
     real_time: bool = False
+    cluster: PlannedCluster = field(default_factory=PlannedCluster)  # for lab kind
+
+
+def cluster_of(
+    lab: str,
+    *,
+    clock: str | None = None,
+    allow_own_clock: bool = False,
+    suspend_command: str | None = None,
+    kubeconfig: Path | None = None,
+    context: str | None = None,
+    known_as: str | None = None,
+    profile: str | None = None,
+) -> PlannedCluster:
+    """What the doors' options say of the cluster of lab `kind`. Raises BadInput where they do not fit together."""
+    said = {
+        "--clock": clock,
+        "--allow-own-clock": allow_own_clock,
+        "--suspend-command": suspend_command,
+        "--kubeconfig": kubeconfig,
+        "--context": context,
+        "--i-know": known_as,
+        "--profile": profile,
+    }
+    useless = [name for name, value in said.items() if value]
+    if useless and lab != "kind":
+        raise BadInput(f"{', '.join(useless)}: is about a cluster; leave it out, or say --lab kind")
+    way = clock or ("command" if suspend_command else "engine")
+    if way not in get_args(ClockWay):
+        near = difflib.get_close_matches(way, get_args(ClockWay), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise BadInput(f"--clock {way}: is no way to move clocks; allowed: {', '.join(get_args(ClockWay))}{hint}")
+    if (way == "command") != (suspend_command is not None):
+        raise BadInput("--clock command and --suspend-command COMMAND go together; give both, or neither")
+    if allow_own_clock and way != "engine":
+        raise BadInput(f"--allow-own-clock: --clock {way} never sets this machine's clock; leave it out")
+    if kubeconfig is None and (context or known_as):
+        raise BadInput(f"--context {context or known_as}: of which file? give --kubeconfig PATH too")
+    if kubeconfig is not None and profile is not None:
+        raise BadInput("--profile: says what a cluster of ours is made of; leave it out with --kubeconfig")
+    return PlannedCluster(
+        clock=cast(ClockWay, way),
+        allow_own_clock=allow_own_clock,
+        suspend_command=suspend_command,
+        profile=profile or "core",
+        kubeconfig=None if kubeconfig is None else str(kubeconfig.resolve()),
+        context=context,
+        known_as=known_as,
+    )
 
 
 Progress = Callable[[int], None]
@@ -119,6 +168,7 @@ def run_cases(suite: Suite) -> Suite:
     endings = []
     for case in suite.cases:
         try:
+            refuse(case)
             ending = Ending(case, run=run_case(case, suite.options, suite.watch(case)))
         except HarnessError as error:
             ending = Ending(case, error=error)
@@ -213,11 +263,16 @@ class Saved(Compared):
     kept: bool
 
 
+def refuse(case: Case) -> None:
+    """Raises LabUnavailable with the reason when the case was refused. It may not even have a plan."""
+    if case.refusal is not None:
+        raise LabUnavailable(f"{case.id}: {case.refusal}")
+
+
 def plan_case(chosen: Chosen) -> Planned:
     """Raises LabUnavailable with the reason when the case was refused."""
+    refuse(chosen.case)
     plan = resolve(chosen.case)
-    if chosen.case.refusal is not None:
-        raise LabUnavailable(f"{chosen.case.id}: {chosen.case.refusal}")
     return Planned(**vars(chosen), plan=plan, directory=open_run(plan))
 
 
@@ -349,8 +404,9 @@ class Chooser:
             version=subject.version,
             behaviour_class="",
             seed=self.options.seed,
-            real_time=self.options.real_time,
+            real_time=self.options.real_time or self.options.lab in IN_REAL_TIME,
             manifest=_read_manifest(scenario),
+            cluster=self.options.cluster if self.options.lab == "kind" else None,
         )
         if self.options.lab == AUTO and self.options.ztunnel is None:
             return self._automatic(base, subject)
@@ -380,8 +436,13 @@ class Chooser:
             return _no_binary(case.version, asked=bool(self.options.istio))
         if case.real_time and case.scenario.real_time is None:
             return "the scenario has no [real_time] table"
-        reasons = self._missing_on(case.lab, case.ztunnel) or load_lab(case.lab).refusals(resolve(case))
+        missing = [] if self._has_cluster(case) else self._missing_on(case.lab, case.ztunnel)
+        reasons = missing or load_lab(case.lab).refusals(resolve(case))
         return "; ".join(reasons) or None
+
+    def _has_cluster(self, case: Case) -> bool:
+        """Whether nothing needs to be brought up: then the tools for that may be missing."""
+        return case.cluster is not None and case.cluster.kubeconfig is not None
 
     def _missing_on(self, lab: str, ztunnel: Path | None) -> list[str]:
         if (lab, ztunnel) not in self._missing:
@@ -409,11 +470,21 @@ def _find_subjects(options: Options) -> tuple[_Subject, ...]:
         return (_given_binary(options.ztunnel, options),)
     if options.istio:
         return tuple(_wanted_version(version) for version in dict.fromkeys(options.istio))
+    if options.lab == "kind":
+        return (_Subject(_newest_with_pins(), None, ""),)
     known = {release.version for release in versions.releases()}
     for binary in reversed(binaries.cached()):
         if binary.version in known:
             return (_Subject(binary.version, binary.path, "in the cache"),)
     return (_Subject(versions.newest().version, None, ""),)
+
+
+def _newest_with_pins() -> str:
+    """The release that a cluster is made of when nobody says otherwise."""
+    from harness.stack.choice import choose_stack
+    from harness.stack.pins import read_pins
+
+    return choose_stack(read_pins()).istio
 
 
 def _wanted_version(version: str) -> _Subject:
@@ -423,8 +494,8 @@ def _wanted_version(version: str) -> _Subject:
 
 
 def _given_binary(path: Path, options: Options) -> _Subject:
-    if options.lab == "model":
-        raise BadInput(f"--ztunnel {path}: lab model runs no binary; leave it out, or say --lab process")
+    if options.lab in ("model", "kind"):
+        raise BadInput(f"--ztunnel {path}: lab {options.lab} runs no binary; leave it out, or say --lab process")
     if len(options.istio) > 1:
         raise BadInput(f"--ztunnel {path}: is one binary and cannot be {len(options.istio)} versions; give one --istio")
     identity = binaries.identify(path)

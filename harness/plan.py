@@ -76,6 +76,23 @@ class PlannedFix(_Frozen):
     manifest: str | None = None
 
 
+ClockWay = Literal["engine", "command", "process"]
+
+
+class PlannedCluster(_Frozen):
+    """Where and how lab `kind` runs: which of the ways in which a cluster's clocks are moved, and on which cluster.
+    `kubeconfig` None: one of ours, on kind, with the parts of `profile`. `known_as`: the context that may be used
+    although it looks like a cluster that people depend on."""
+
+    clock: ClockWay = "engine"
+    allow_own_clock: bool = False
+    suspend_command: str | None = None
+    profile: str = "core"
+    kubeconfig: str | None = None
+    context: str | None = None
+    known_as: str | None = None
+
+
 class PlannedExpectation(_Frozen):
     """An expectation that applies to the version of the plan."""
 
@@ -104,12 +121,15 @@ class Plan(_Frozen):
     attempt_every_ns: int
     faults: tuple[PlannedFault, ...]
     fix: PlannedFix | None = None
+    cluster: PlannedCluster | None = None
     expectations: tuple[PlannedExpectation, ...] = ()
 
     @property
     def sha256(self) -> str:
         """Names the plan: two plans with this in common give the same history on `model`."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        # A plan without a cluster is named as it was before there were plans with one.
+        without = {"cluster"} if self.cluster is None else set()
+        return hashlib.sha256(self.model_dump_json(exclude=without).encode()).hexdigest()
 
     @property
     def half_life_s(self) -> Fraction:
@@ -137,6 +157,7 @@ class Case:
     real_time: bool = False
     expectations: tuple[Expect, ...] = ()
     manifest: str | None = None
+    cluster: PlannedCluster | None = None
     ztunnel: Path | None = None
     chosen_because: str = ""
     refusal: str | None = None
@@ -168,6 +189,7 @@ def resolve(case: Case) -> Plan:
         attempt_every_ns=numbers.every_ns,
         faults=_place_faults(numbers.faults, [node.name for node in nodes], numbers.duration_ns),
         fix=PlannedFix(name=scenario.fix.name, manifest=case.manifest) if scenario.fix else None,
+        cluster=case.cluster,
         expectations=tuple(
             PlannedExpectation(check=row.check, verdict=_verdict(row), because=row.because) for row in case.expectations
         ),

@@ -4,11 +4,17 @@ A process asks for the time by calling into its vDSO, a page of kernel code in i
 to the code below, which stands on a page of memory shared with us:
 
     offset    0   one 64-bit number of nanoseconds for each clock id 0 to 11   (the table: we write it, the code reads)
+    offset   96   a second table                                               (offset mode)
+    offset  192   where the table in force begins: 0 or 96                     (offset mode)
+    offset  200   what kind of page this is, for whoever finds it in a process
     offset  256   the code
 
 In *fixed* mode the table holds the time itself: no system call is made, and time stands still until the table is
 changed. In *offset* mode the table holds what is added to the kernel's time. An entry is one aligned 64-bit number,
 so a reader sees the old or the new time of a clock and never half of each.
+
+In offset mode programs run while their clocks are moved. There the table that is not in force is written, and then one
+store puts it in force: all clocks move at the same moment, and nobody sees one moved and another not yet.
 
 The functions keep the C calling convention, need no stack of more than 64 bytes, and touch no callee-saved register.
 """
@@ -27,7 +33,9 @@ WALL_IDS = (0, 5, 8, 11)  # REALTIME, REALTIME_COARSE, REALTIME_ALARM, TAI
 MONOTONIC_IDS = (1, 4, 6)  # MONOTONIC, MONOTONIC_RAW, MONOTONIC_COARSE
 BOOTTIME_IDS = (7, 9)  # BOOTTIME, BOOTTIME_ALARM
 TABLE_IDS = (*WALL_IDS, *MONOTONIC_IDS, *BOOTTIME_IDS)  # 2, 3: CPU time, the kernel's own business
-CODE_OFFSET = 256
+TABLE_BYTES = 96
+IN_FORCE_OFFSET, KIND_OFFSET, CODE_OFFSET = 192, 200, 256
+KINDS: dict[Mode, bytes] = {"fixed": b"mwfixed1", "offset": b"mwoffst1"}
 
 _NS_PER_S = struct.pack("<I", 1_000_000_000)
 _TABLE_MASK = struct.pack("<I", sum(1 << clock_id for clock_id in TABLE_IDS))
@@ -140,6 +148,7 @@ def _offset_clock_gettime(asm: _Assembler) -> None:
     asm.emit("83ff0b")  # cmp edi, 11
     asm.short("77", "done")  # ja done
     asm.near("488d15", 0)  # lea rdx, [table]
+    asm.near("480315", IN_FORCE_OFFSET)  # add rdx, [in force]
     asm.emit("89f9")  # mov ecx, edi
     asm.emit("486906", _NS_PER_S)  # imul rax, [rsi], 1000000000
     asm.emit("48034608")  # add rax, [rsi+8]

@@ -1,9 +1,11 @@
 """A process held still, its registers and memory in our hands (Linux, x86-64).
 
-Two uses, both rare and short: when a program has been exec'ed and has not run yet (vdso.py puts its code in), and to
-ask a running program for the time *from inside*, by making it call its own clock function.
+Uses, all rare and short: when a program has been exec'ed and has not run yet (vdso.py puts its code in), to do the same
+to a program that runs (attach.py), and to ask a running program for the time *from inside*, by making it call its own
+clock function.
 
-Only the thread that attached may speak to the tracee; every function here is called from one thread.
+Only the thread that attached may speak to the tracee; every function here is called from one thread. Should that thread
+end, however it ends, the kernel lets all that was traced run on.
 """
 
 from __future__ import annotations
@@ -11,18 +13,27 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from harness.errors import SubjectFailed
 
-_TRACEME, _CONT, _GETREGS, _SETREGS, _DETACH = 0, 7, 12, 13, 17
-_SETOPTIONS, _SEIZE, _INTERRUPT = 0x4200, 0x4206, 0x4207
+_TRACEME, _CONT, _SINGLESTEP, _GETREGS, _SETREGS, _DETACH = 0, 7, 9, 12, 13, 17
+_SETOPTIONS, _GETEVENTMSG, _SEIZE, _INTERRUPT, _LISTEN = 0x4200, 0x4201, 0x4206, 0x4207, 0x4208
+_GETSIGMASK, _SETSIGMASK = 0x420A, 0x420B
+_SIGNAL_SET_BYTES = 8
 _OPTION_EXITKILL = 0x100000
+OPTION_FORK, OPTION_VFORK, OPTION_CLONE, OPTION_EXEC = 0x2, 0x4, 0x8, 0x10
+EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC, EVENT_STOP = 1, 2, 3, 4, 128
 _WALL = 0x40000000
 _PR_SET_PDEATHSIG = 1
+_NOT_OF_OTHER_THREADS = 0x20000000
 _STOPS_ON_THE_WAY_MAX = 10
+_STOPS_WITHIN_S = 5.0
+_PAUSE_S = 0.0001
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
@@ -76,29 +87,48 @@ class Tracee:
             raise OSError(f"process {self.pid}: only part of {len(data)} bytes written at {address:#x}")
 
     def system_call(self, gadget: int, number: int, *arguments: int) -> int:
-        """Makes the process do one system call; `gadget` is an address in it that holds `syscall; int3`."""
+        """Makes the process do one system call; `gadget` is an address in it that holds a `syscall` instruction."""
         registers = self._registers()
         call = _Registers.from_buffer_copy(registers)
         call.rip, call.rax, call.orig_rax = gadget, number, -1 & 0xFFFFFFFFFFFFFFFF
         for name, value in zip(("rdi", "rsi", "rdx", "r10", "r8", "r9"), arguments, strict=False):
             setattr(call, name, value & 0xFFFFFFFFFFFFFFFF)
-        return self._run_to_trap(call, registers)
+        return self._run(_SINGLESTEP, call, registers)
 
-    def call(self, function: int, return_to: int, stack_bytes: int, *arguments: int) -> int:
-        """Makes the process call `function`; `return_to` is an address that holds a breakpoint. `stack_bytes` below
-        its stack pointer (and the red zone) are left free for the callee's results: see `scratch`."""
+    def call(self, function: int, return_to: int, below: int, *arguments: int) -> int:
+        """Makes the process call `function`; `return_to` is an address that holds a breakpoint, `below` one under
+        which the stack is free: see `scratch`."""
         registers = self._registers()
         call = _Registers.from_buffer_copy(registers)
         call.rip, call.orig_rax = function, -1 & 0xFFFFFFFFFFFFFFFF
-        call.rsp = self.scratch(stack_bytes) - 8
+        call.rsp = below - 8
         self.write(call.rsp, return_to.to_bytes(8, "little"))
         for name, value in zip(("rdi", "rsi", "rdx"), arguments, strict=False):
             setattr(call, name, value & 0xFFFFFFFFFFFFFFFF)
-        return self._run_to_trap(call, registers)
+        return self._run(_CONT, call, registers)
 
-    def scratch(self, size: int) -> int:
-        """An aligned address on its stack, below everything in use, with `size` bytes of room."""
-        return int((self._registers().rsp - 256 - size) & ~0xF)
+    def scratch(self, size: int, stack_top: int | None = None) -> int:
+        """An aligned address with `size` bytes of room: on its stack below everything in use, or under `stack_top`."""
+        top = self._registers().rsp - 256 if stack_top is None else stack_top
+        return int((top - size) & ~0xF)
+
+    @property
+    def at(self) -> int:
+        """The address of the instruction that it does next."""
+        return int(self._registers().rip)
+
+    def stack(self, size: int) -> bytes:
+        """What is on its stack, up to `size` bytes."""
+        try:
+            return self.read(self._registers().rsp, size)
+        except OSError:  # a stack pointer that points nowhere
+            return b""
+
+    def step(self) -> None:
+        """Does one instruction; signals wait."""
+        with self._signals_waiting():
+            _ptrace(_SINGLESTEP, self.pid)
+            await_stop(self.pid, "the end of one instruction", _STOPS_WITHIN_S)
 
     def detach(self) -> None:
         """Lets it run, untraced."""
@@ -110,35 +140,175 @@ class Tracee:
         _ptrace(_GETREGS, self.pid, 0, ctypes.byref(registers))
         return registers
 
-    def _run_to_trap(self, call: _Registers, restore: _Registers) -> int:
-        _ptrace(_SETREGS, self.pid, 0, ctypes.byref(call))
-        for _ in range(_STOPS_ON_THE_WAY_MAX):
-            _ptrace(_CONT, self.pid)
-            if _wait_for_stop(self.pid, "the end of an injected call") == 0:
-                break
-        else:
-            raise SubjectFailed(f"process {self.pid} stops again and again during an injected call")
-        result = ctypes.c_longlong(self._registers().rax).value
-        _ptrace(_SETREGS, self.pid, 0, ctypes.byref(restore))
+    def _run(self, request: int, call: _Registers, restore: _Registers) -> int:
+        """Runs from the registers of `call` to the next trap, and puts back those of `restore`."""
+        with self._signals_waiting():
+            _ptrace(_SETREGS, self.pid, 0, ctypes.byref(call))
+            for _ in range(_STOPS_ON_THE_WAY_MAX):
+                _ptrace(request, self.pid)
+                # Another stop than that of a trap is reported when somebody else stops the process meanwhile.
+                if await_stop(self.pid, "the end of an injected call", _STOPS_WITHIN_S).event == 0:
+                    break
+            else:
+                raise SubjectFailed(f"process {self.pid} stops again and again during an injected call")
+            result = ctypes.c_longlong(self._registers().rax).value
+            _ptrace(_SETREGS, self.pid, 0, ctypes.byref(restore))
         return result
 
+    @contextmanager
+    def _signals_waiting(self) -> Iterator[None]:
+        """Signals for this thread wait: a handler must not run in the middle of a call of ours (Go sends itself SIGURG
+        all the time)."""
+        own, every = ctypes.c_uint64(), ctypes.c_uint64(2**64 - 1)
+        _ptrace(_GETSIGMASK, self.pid, _SIGNAL_SET_BYTES, ctypes.byref(own))
+        _ptrace(_SETSIGMASK, self.pid, _SIGNAL_SET_BYTES, ctypes.byref(every))
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                _ptrace(_SETSIGMASK, self.pid, _SIGNAL_SET_BYTES, ctypes.byref(own))
 
-def _wait_for_stop(pid: int, awaited: str) -> int:
-    """Returns the ptrace event of the stop: 0 for a breakpoint, else for example that of a group stop, which a process
-    that a freezer has stopped reports once more while it is made to run."""
-    _, status = os.waitpid(pid, _WALL)
+
+class Stop(NamedTuple):
+    """A traced thread has stopped, for a signal (event 0) or an event of ptrace, or has ended (`signal` 0)."""
+
+    tid: int
+    signal: int
+    event: int
+
+
+def next_stop(tid: int = -1) -> Stop | None:
+    """A stop that has not been looked at yet, of `tid` or of any thread that the calling thread traces; does not wait.
+    Raises ChildProcessError when nothing is traced."""
+    found, status = os.waitpid(tid, os.WNOHANG | _WALL | _NOT_OF_OTHER_THREADS)
+    if found == 0:
+        return None
     if not os.WIFSTOPPED(status):
-        raise SubjectFailed(f"process {pid} ended (status {status:#x}) while {awaited} was awaited")
-    if os.WSTOPSIG(status) not in (signal.SIGTRAP, signal.SIGSTOP):
-        name = signal.Signals(os.WSTOPSIG(status)).name
-        raise SubjectFailed(f"process {pid} got {name} while {awaited} was awaited")
-    return status >> 16
+        return Stop(found, 0, 0)
+    return Stop(found, os.WSTOPSIG(status), status >> 16)
+
+
+def await_stop(tid: int, awaited: str, within_s: float) -> Stop:
+    """The next stop of `tid`. Raises SubjectFailed when it ends instead, or does neither in time."""
+    give_up = time.monotonic() + within_s
+    while (stop := next_stop(tid)) is None:
+        if time.monotonic() > give_up:
+            raise SubjectFailed(f"process {tid} did not stop within {within_s} s; awaited was {awaited}")
+        time.sleep(_PAUSE_S)
+    if stop.signal == 0:
+        raise SubjectFailed(f"process {tid} ended while {awaited} was awaited")
+    if stop.event == 0 and stop.signal not in (signal.SIGTRAP, signal.SIGSTOP):
+        raise SubjectFailed(f"process {tid} got {signal.Signals(stop.signal).name} while {awaited} was awaited")
+    return stop
+
+
+def seize(tid: int, options: int = 0) -> None:
+    """From now on the calling thread traces `tid`, which does not notice."""
+    _ptrace(_SEIZE, tid, 0, options)
+
+
+def interrupt(tid: int) -> None:
+    """`tid` will stop with EVENT_STOP."""
+    _ptrace(_INTERRUPT, tid)
+
+
+def resume(stop: Stop) -> None:
+    """What stopped goes on as if nobody had looked: its signal reaches it, and if it was stopped by job control it
+    stays so."""
+    if stop.event == EVENT_STOP and stop.signal in (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
+        _ptrace(_LISTEN, stop.tid)
+    else:
+        _ptrace(_CONT, stop.tid, 0, 0 if stop.event else stop.signal)
+
+
+def let_go(stop: Stop) -> None:
+    """As `resume`, and it is not traced any more."""
+    _ptrace(_DETACH, stop.tid, 0, 0 if stop.event else stop.signal)
+
+
+def event_number(tid: int) -> int:
+    """What the event was about: the new thread's number, or at an exec the old one."""
+    number = ctypes.c_ulong()
+    _ptrace(_GETEVENTMSG, tid, 0, ctypes.byref(number))
+    return number.value
+
+
+def await_interruption(tid: int, within_s: float) -> None:
+    """Until `tid` has stopped because we said so; a signal that comes first is passed on."""
+    give_up = time.monotonic() + within_s
+    while True:
+        stop = next_stop(tid)
+        if stop is None:
+            if time.monotonic() > give_up:
+                raise SubjectFailed(f"thread {tid} could not be stopped within {within_s} s; is it in a vfork?")
+            time.sleep(_PAUSE_S)
+        elif stop.signal == 0:
+            raise ProcessLookupError(f"thread {tid} ended")
+        elif stop.event == EVENT_STOP:
+            return
+        else:
+            resume(stop)
+
+
+@contextmanager
+def every_thread_stopped(pid: int, within_s: float) -> Iterator[list[Tracee]]:
+    """All threads of a running process, also those that are made meanwhile, stopped for the length of the block.
+
+    Raises SubjectFailed when they do not stop in time; then some may still be traced, and run on when the calling
+    process ends.
+    """
+    give_up = time.monotonic() + within_s
+    seen: set[int] = set()
+    stopped: list[Tracee] = []
+    try:
+        while new := {int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()} - seen:
+            seen |= new
+            traced = [tid for tid in sorted(new) if _seize_to_stop(pid, tid)]
+            for tid in traced:
+                with suppress(ProcessLookupError):
+                    await_interruption(tid, max(give_up - time.monotonic(), 0.0))
+                    stopped.append(Tracee(tid))
+        if not stopped:
+            raise SubjectFailed(f"process {pid} has ended")
+        yield stopped
+    except (ProcessLookupError, FileNotFoundError, ChildProcessError) as error:
+        raise SubjectFailed(f"process {pid} ended or became another program while it was being stopped") from error
+    finally:
+        for tracee in stopped:
+            with suppress(ProcessLookupError):
+                tracee.detach()
+
+
+def _seize_to_stop(pid: int, tid: int) -> bool:
+    try:
+        seize(tid)
+        interrupt(tid)
+    except ProcessLookupError:
+        return False
+    except PermissionError as error:
+        if _has_ended(pid, tid):
+            return False
+        raise SubjectFailed(f"thread {tid} of process {pid} may not be traced; does a debugger hold it?") from error
+    return True
+
+
+def _has_ended(pid: int, tid: int) -> bool:
+    """A first thread that has ended stays in the list until the last one ends."""
+    try:
+        return Path(f"/proc/{pid}/task/{tid}/stat").read_text().rpartition(")")[2].split()[0] in {"Z", "X"}
+    except OSError:
+        return True
 
 
 def stopped_at_exec(pid: int) -> Tracee:
     """A child of ours that called `request_trace_and_death_with_parent` and then exec'ed: stopped before its first
     instruction. Raises SubjectFailed when it ended instead (exec failed)."""
-    _wait_for_stop(pid, "its exec")
+    _, status = os.waitpid(pid, _WALL)
+    if not os.WIFSTOPPED(status):
+        raise SubjectFailed(f"process {pid} ended (status {status:#x}) while its exec was awaited")
+    if os.WSTOPSIG(status) != signal.SIGTRAP:
+        name = signal.Signals(os.WSTOPSIG(status)).name
+        raise SubjectFailed(f"process {pid} got {name} while its exec was awaited")
     _ptrace(_SETOPTIONS, pid, 0, _OPTION_EXITKILL)
     return Tracee(pid)
 
@@ -148,9 +318,9 @@ def interrupted(pid: int) -> Iterator[Tracee]:
     """The main thread of a running process, stopped for the length of the block; system calls under way in it are
     restarted by the kernel, or end with EINTR as they do for any debugger."""
     try:
-        _ptrace(_SEIZE, pid)
-        _ptrace(_INTERRUPT, pid)
-        _wait_for_stop(pid, "its interruption")
+        seize(pid)
+        interrupt(pid)
+        await_interruption(pid, _STOPS_WITHIN_S)
         tracee = Tracee(pid)
         try:
             yield tracee

@@ -8,7 +8,8 @@ Idea: a program learns the time by calling functions on a page that the kernel m
 program traced, and when it is stopped at its exec, before its first instruction (ztunnel takes its time base at once:
 later is too late), we map one page of shared memory into it (`ClockPage`: a table of times and the code of
 machine_code.py) and make the vDSO's clock functions jump there. From then on the clocks of *all* processes that share
-the page are moved by one store of ours, with no system call and nobody stopped.
+the page are moved by one store of ours, with no system call and nobody stopped. (A program that runs already gets the
+page from attach.py.)
 
 Limits: programs that ask the kernel by raw system calls; deadlines that a program computes from a moved clock and hands
 to the kernel as absolute times (measured: glibc's condition variables, clock_nanosleep with TIMER_ABSTIME) are judged
@@ -36,7 +37,11 @@ from harness.clocks.machine_code import (
     CLOCK_MONOTONIC,
     CLOCK_REALTIME,
     CODE_OFFSET,
+    IN_FORCE_OFFSET,
+    KIND_OFFSET,
+    KINDS,
     MONOTONIC_IDS,
+    TABLE_BYTES,
     WALL_IDS,
     Mode,
     assemble_x86_64,
@@ -46,14 +51,18 @@ from harness.clocks.reading import ClockReading
 from harness.durations import NS_PER_S
 from harness.errors import LabUnavailable, SubjectFailed
 
-_PAGE_BYTES = 4096
-_JUMP_BYTES = 5
-_JUMP_REACH = 2**31 - _PAGE_BYTES
+PAGE_BYTES = 4096
+PAGE_NAME = "meshwake-clocks"
+JUMP_BYTES = 5
+_JUMP = b"\xe9"
+_JUMP_REACH = 2**31 - 3 * PAGE_BYTES
+# A stack grows down from just below the vDSO, to 8 MiB by default: nothing of ours may stand in its way.
+_BELOW_THE_STACK = 2**28
 _SYS_MMAP, _SYS_CLOSE = 9, 3
 _MAP_SHARED_FIXED_NOREPLACE = 0x1 | 0x100000
-_SYSCALL_AND_TRAP = b"\x0f\x05\xcc"
+_SYSCALL = b"\x0f\x05"
+_ELF_64 = 2
 _TRACING_FORBIDDEN = "a child process may not be traced"
-_REPLACED = ("clock_gettime", "gettimeofday", "time")
 
 
 def unsupported_here() -> str | None:
@@ -69,46 +78,76 @@ class ClockPage:
     """The page that a group of processes (those of one node) reads its clocks from. They have it read-only; the file is
     closed in them before they run.
 
-    In fixed mode it must be `set` before a program starts; in offset mode it begins with no offset.
+    In fixed mode it must be `set` before a program starts; in offset mode it begins with no offset, and may be `set`
+    while programs run.
     """
 
     def __init__(self, mode: Mode) -> None:
+        self._open(mode, os.memfd_create(PAGE_NAME))
+        self._page[CODE_OFFSET : CODE_OFFSET + len(self.code.code)] = self.code.code
+        self._page[KIND_OFFSET : KIND_OFFSET + len(KINDS[mode])] = KINDS[mode]
+
+    @classmethod
+    def of_file(cls, file: int) -> ClockPage:
+        """The page that stands in `file`, made by another process; it keeps the offsets it has. `file` is ours then.
+        Raises LabUnavailable when it is not a page in offset mode of this very code."""
+        page = cls.__new__(cls)
+        page._open("offset", file)
+        code = page.code.code
+        if page._page[KIND_OFFSET:CODE_OFFSET][: len(KINDS["offset"])] != KINDS["offset"] or (
+            page._page[CODE_OFFSET : CODE_OFFSET + len(code)] != code
+        ):
+            page.close()
+            raise LabUnavailable("the clock page found is not one in offset mode made by this version of meshwake")
+        return page
+
+    def _open(self, mode: Mode, file: int) -> None:
         self.mode: Mode = mode
         self.code = assemble_x86_64(mode)
-        self.file = os.memfd_create("meshwake-clocks")
-        os.ftruncate(self.file, _PAGE_BYTES)
-        self._page = mmap.mmap(self.file, _PAGE_BYTES)
-        self._page[CODE_OFFSET : CODE_OFFSET + len(self.code.code)] = self.code.code
+        self.file = file
+        os.ftruncate(file, PAGE_BYTES)
+        self._page = mmap.mmap(file, PAGE_BYTES)
+        # Writes through this view are single stores of 64 bits (struct.pack_into writes byte after byte).
+        self._words = memoryview(self._page).cast("q")
+
+    @property
+    def inode(self) -> int:
+        """Tells this page from others in /proc/PID/maps."""
+        return os.fstat(self.file).st_ino
 
     def set(self, clocks: ClockReading) -> None:
-        """Fixed mode: the clocks now show this. Offset mode: this is added to the kernel's clocks."""
+        """Fixed mode: the clocks now show this. Offset mode: this is added to the kernel's clocks, all at once."""
+        in_force = self._words[IN_FORCE_OFFSET // 8]
+        table = in_force if self.mode == "fixed" else TABLE_BYTES - in_force
         for clock_ids, value_ns in zip((WALL_IDS, MONOTONIC_IDS, BOOTTIME_IDS), clocks, strict=True):
             for clock_id in clock_ids:
-                struct.pack_into("<q", self._page, 8 * clock_id, value_ns)
+                self._words[table // 8 + clock_id] = value_ns
+        self._words[IN_FORCE_OFFSET // 8] = table
 
     def get(self) -> ClockReading:
         """What was `set` last."""
+        table = self._words[IN_FORCE_OFFSET // 8] // 8
         return ClockReading(
-            *(
-                struct.unpack_from("<q", self._page, 8 * clock_id)[0]
-                for clock_id in (CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME)
-            )
+            *(self._words[table + clock_id] for clock_id in (CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME))
         )
 
     def close(self) -> None:
         """We let go of it; processes that have it keep it."""
+        self._words.release()
         self._page.close()
         os.close(self.file)
 
 
 @dataclass(frozen=True)
 class Launched:
-    """A running process whose clocks are on a page of ours; its child of ours, to be waited for by us."""
+    """A running process whose clocks are on a page of ours: a child of ours, to be waited for by us, or (attach.py) any
+    other. `stack_address` is the top of a stack of ours in it; without one, calls of ours use its own."""
 
     pid: int
     page: ClockPage
     clock_gettime_address: int
     trap_address: int
+    stack_address: int | None = None
 
 
 def launch(
@@ -191,20 +230,26 @@ def _tail(log: Path) -> str:
 
 
 def _install(tracee: Tracee, page: ClockPage) -> Launched:
-    """Maps the page into the stopped process and sends its vDSO's clock functions there."""
-    begin, end, taken = _memory_map(tracee.pid)
-    entries = _entries(tracee.read(begin, end - begin))
-    gadget = begin + entries["clock_gettime"]
-    saved = tracee.read(gadget, len(_SYSCALL_AND_TRAP))
-    tracee.write(gadget, _SYSCALL_AND_TRAP)
+    """Maps the page, which the stopped process has inherited, and sends its vDSO's clock functions there."""
+    vdso = vdso_of(tracee.pid)
+    base = map_page(tracee, vdso, page.file, vdso.free_pages(1))
+    tracee.system_call(vdso.gadget, _SYS_CLOSE, page.file)
+    for address, jump in vdso.jumps(page, base).items():
+        tracee.write(address, jump)
+    tracee.detach()
+    return Launched(tracee.pid, page, vdso.clock_gettime, base + page.code.trap_offset)
+
+
+def map_page(tracee: Tracee, vdso: Vdso, file: int, address: int) -> int:
+    """Maps the page that is open as `file` in the stopped process, there to be read and executed, at `address`."""
     base = tracee.system_call(
-        gadget,
+        vdso.gadget,
         _SYS_MMAP,
-        _free_page(begin, end, taken),
-        _PAGE_BYTES,
+        address,
+        PAGE_BYTES,
         mmap.PROT_READ | mmap.PROT_EXEC,
         _MAP_SHARED_FIXED_NOREPLACE,
-        page.file,
+        file,
         0,
     )
     if base < 0:
@@ -212,20 +257,65 @@ def _install(tracee: Tracee, page: ClockPage) -> Launched:
             f"the clock page could not be mapped into process {tracee.pid}: {os.strerror(-base)}; "
             "is executable shared memory forbidden here (SELinux execmem, vm.memfd_noexec)?"
         )
-    tracee.system_call(gadget, _SYS_CLOSE, page.file)
-    tracee.write(gadget, saved)
-    offsets = (page.code.clock_gettime_offset, page.code.gettimeofday_offset, page.code.time_offset)
-    for name, offset in zip(_REPLACED, offsets, strict=True):
-        if name in entries:
-            entry = begin + entries[name]
-            tracee.write(entry, b"\xe9" + struct.pack("<i", base + offset - (entry + _JUMP_BYTES)))
-    tracee.detach()
-    return Launched(tracee.pid, page, begin + entries["clock_gettime"], base + page.code.trap_offset)
+    return base
 
 
-def _memory_map(pid: int) -> tuple[int, int, list[tuple[int, int]]]:
-    """Where the vDSO of a process begins and ends, and every range of memory that it uses."""
-    taken, vdso = [], None
+@dataclass(frozen=True)
+class Vdso:
+    """The vDSO of one process: where it stands, what is in it, and the memory around it."""
+
+    begin: int
+    image: bytes
+    entries: Mapping[str, int]
+    taken: Sequence[tuple[int, int]]
+
+    @property
+    def clock_gettime(self) -> int:
+        """Address of the function that shows a clock."""
+        return self.begin + self.entries["clock_gettime"]
+
+    @property
+    def gadget(self) -> int:
+        """Address of a `syscall` instruction (the function asks the kernel about clocks that it does not know)."""
+        return self.begin + self.image.index(_SYSCALL, self.entries["clock_gettime"])
+
+    def jumps(self, page: ClockPage, base: int) -> dict[int, bytes]:
+        """Address to bytes: what sends the clock functions to `page`, which is mapped at `base`."""
+        code = page.code
+        targets = {
+            "clock_gettime": code.clock_gettime_offset,
+            "gettimeofday": code.gettimeofday_offset,
+            "time": code.time_offset,
+        }
+        return {
+            (entry := self.begin + self.entries[name]): _JUMP + struct.pack("<i", base + offset - (entry + JUMP_BYTES))
+            for name, offset in targets.items()
+            if name in self.entries
+        }
+
+    def jumps_to(self) -> int | None:
+        """Where the clock function has been sent, when a jump stands at its beginning."""
+        entry = self.image[self.entries["clock_gettime"] :][:JUMP_BYTES]
+        if entry[:1] != _JUMP:
+            return None
+        return int(self.clock_gettime + JUMP_BYTES + struct.unpack("<i", entry[1:])[0])
+
+    def free_pages(self, count: int) -> int:
+        """The address of `count` unused pages within a jump's reach."""
+        end, size = self.begin + len(self.image), count * PAGE_BYTES
+        above = [end + distance for distance in range(2**20, _JUMP_REACH, 2**20)]
+        below = [self.begin - distance for distance in range(_BELOW_THE_STACK, _JUMP_REACH, 2**20)]
+        for address in (*above, *below):
+            if 2**16 < address < 2**47 - 2 * size and all(
+                address + size <= low or high <= address for low, high in self.taken
+            ):
+                return address
+        raise LabUnavailable("no free memory within 2 GiB of the vDSO")
+
+
+def vdso_of(pid: int) -> Vdso:
+    """The vDSO of a process as it is now. Raises LabUnavailable when it has none, or none that we know how to read."""
+    taken, found = [], None
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
         match = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
         if match is None:
@@ -233,23 +323,19 @@ def _memory_map(pid: int) -> tuple[int, int, list[tuple[int, int]]]:
         span = (int(match[1], 16), int(match[2], 16))
         taken.append(span)
         if line.endswith("[vdso]"):
-            vdso = span
-    if vdso is None:
+            found = span
+    if found is None:
         raise LabUnavailable(
             f"process {pid} has no vDSO (was the machine booted with vdso=0?); its clocks stay the kernel's"
         )
-    return vdso[0], vdso[1], taken
-
-
-def _free_page(begin: int, end: int, taken: Sequence[tuple[int, int]]) -> int:
-    """An unused page within a jump's reach of the vDSO at begin..end."""
-    for distance in range(2**20, _JUMP_REACH, 2**20):
-        for address in (begin - distance, end + distance):
-            if 2**16 < address < 2**47 - 2 * _PAGE_BYTES and all(
-                address + _PAGE_BYTES <= low or high <= address for low, high in taken
-            ):
-                return address
-    raise LabUnavailable("no free memory within 2 GiB of the vDSO")
+    memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        image = os.pread(memory, found[1] - found[0], found[0])
+    finally:
+        os.close(memory)
+    if image[4] != _ELF_64:
+        raise LabUnavailable(f"process {pid} is a 32-bit program; clocks are moved in 64-bit programs only")
+    return Vdso(found[0], image, _entries(image), taken)
 
 
 def _entries(image: bytes) -> dict[str, int]:
@@ -283,8 +369,8 @@ def read_inside(process: Launched) -> ClockReading:
 
 def _call_clock(tracee: Tracee, process: Launched, clock_id: int) -> int:
     result_bytes = 16
-    buffer = tracee.scratch(result_bytes)
-    status = tracee.call(process.clock_gettime_address, process.trap_address, result_bytes, clock_id, buffer)
+    buffer = tracee.scratch(result_bytes, process.stack_address)
+    status = tracee.call(process.clock_gettime_address, process.trap_address, buffer, clock_id, buffer)
     if status & 0xFFFFFFFF:
         raise SubjectFailed(f"clock_gettime({clock_id}) inside process {process.pid} answered {status}")
     seconds, nanoseconds = struct.unpack("<qq", tracee.read(buffer, result_bytes))

@@ -18,8 +18,14 @@ from harness.errors import BadInput
 from harness.history import Recorder
 from harness.plan import Plan
 
-LAB_MODULES = {"model": "harness.labs.model.lab", "process": "harness.labs.process.lab"}
-NOT_BUILT_YET = ("machine", "kind")
+LAB_MODULES = {
+    "model": "harness.labs.model.lab",
+    "process": "harness.labs.process.lab",
+    "kind": "harness.labs.kind.lab",
+}
+NOT_BUILT_YET = ("machine",)
+# Labs that cannot skip time: they take a scenario's numbers from its [real_time] table.
+IN_REAL_TIME = ("kind",)
 
 
 @dataclass(frozen=True)

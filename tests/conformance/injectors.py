@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -12,6 +13,7 @@ from typing import Protocol
 
 import pytest
 
+from harness.clocks.attach import attach, read_attached
 from harness.clocks.reading import ClockReading
 from harness.clocks.vdso import ClockPage, Launched, launch, read_inside, unsupported_here
 from harness.clocks.virtual import NodeClock
@@ -51,6 +53,44 @@ class RewrittenVdso:
     def close(self) -> None:
         end(self.process)
         self.page.close()
+
+
+class AttachedVdso:
+    """A running Python program that was attached to after its start. The kernel's clocks run on below its own: what it
+    shows less the time that passed by the kernel's, to 10 ms, is what was moved."""
+
+    _TO_NS = 10_000_000
+
+    def __init__(self) -> None:
+        self.page = ClockPage("offset")
+        self._began = kernel_clocks()
+        self._program = subprocess.Popen([sys.executable, "-S", "-c", SLEEPS_FOR_EVER])
+        self._process = attach(self._program.pid, self.page)
+
+    def show(self, clock: NodeClock) -> ClockReading:
+        self.page.set(clock.now.since(START))
+        before = kernel_clocks()
+        inside = read_attached(self._process)
+        after = kernel_clocks()
+        own = inside.since(self.page.get())
+        assert all(a <= b <= c for a, b, c in zip(before, own, after, strict=True)), (before, own, after)
+        passed = before.since(self._began)
+        return ClockReading(
+            *(
+                start + round((shown - began - went) / self._TO_NS) * self._TO_NS
+                for start, shown, began, went in zip(START, inside, self._began, passed, strict=True)
+            )
+        )
+
+    def close(self) -> None:
+        self._program.kill()
+        self._program.wait()
+        self.page.close()
+
+
+def kernel_clocks() -> ClockReading:
+    """The clocks of this machine, which nobody moves."""
+    return ClockReading(time.time_ns(), time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
 
 def start_python(program: str, page: ClockPage, directory: Path) -> Launched:

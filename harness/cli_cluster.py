@@ -1,0 +1,274 @@
+"""meshwake up | down | status: clusters of lab kind brought up, put away, looked at.
+
+Results go to stdout, progress to stderr. Errors are raised as HarnessError; harness/cli.py says them and ends with
+their exit code. `--dry-run` touches nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.durations import NS_PER_S, format_duration, parse_duration_ns
+from harness.errors import BadInput, LabUnavailable
+from harness.labs.kind.cluster import (
+    Cluster,
+    bring_up,
+    check_health,
+    find_cluster,
+    our_clusters,
+    plan_down,
+    plan_down_json,
+    plan_up,
+    plan_up_json,
+    remove_looks,
+    take_down,
+)
+from harness.labs.kind.engine import KIND_CLUSTER_LABEL, DockerEngine, Engine, open_engine
+from harness.labs.kind.state import ClusterState, check_name, choice_to_json
+from harness.labs.kind.steps import Progress
+from harness.labs.kind.tools import InstalledTools, look_for_tools
+from harness.stack.choice import Choice, choose_stack
+from harness.stack.pins import Pins, read_pins
+
+NameOption = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="The cluster; meshwake- goes before it.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and touch nothing.")]
+PartsOption = list[str] | None
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds up, down and status to `app`."""
+    app.command("up")(up)
+    app.command("down")(down)
+    app.command("status")(status)
+
+
+def up(
+    profile: Annotated[str, typer.Option("--profile", help="core, or full: everything.")] = "core",
+    istio: Annotated[str | None, typer.Option("--istio", metavar="VERSION", help="1.30, or in full 1.30.7.")] = None,
+    kubernetes: Annotated[str | None, typer.Option("--kubernetes", metavar="VERSION", help="Of the nodes.")] = None,
+    workers: Annotated[int, typer.Option("--nodes", help="Workers, beside the one control plane.")] = 2,
+    name: NameOption = None,
+    with_parts: Annotated[PartsOption, typer.Option("--with", metavar="PART", help="Beside the profile's.")] = None,
+    without_parts: Annotated[PartsOption, typer.Option("--without", metavar="PART", help="Left out.")] = None,
+    lifetime: Annotated[str, typer.Option("--lifetime", help="Of workload certificates, such as 10m.")] = "10m",
+    mirror: Annotated[str | None, typer.Option("--mirror", metavar="HOST", help="One registry for everything.")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", metavar="DIR", help="Has images/, charts/, manifests/: no network needed."),
+    ] = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring a cluster up on kind, or go on where an earlier up ended."""
+    pins = read_pins()
+    choice = choose_stack(
+        pins,
+        profile=profile,
+        istio=istio,
+        kubernetes=kubernetes,
+        workers=workers,
+        name=name,
+        with_parts=with_parts or (),
+        without_parts=without_parts or (),
+        lifetime_s=_whole_seconds(lifetime),
+        mirror=mirror,
+    )
+    if folder is not None and not folder.is_dir():
+        raise BadInput(f"--folder {folder}: is no directory; expected one that has images/, charts/ and manifests/")
+    if dry_run:
+        _print_plan(plan_up(choice, pins), plan_up_json(choice, pins), as_json)
+        return
+    _warn_outside_support(choice, pins)
+    cluster = _bring_up(choice, pins, folder)
+    if as_json:
+        _print_json(_cluster_json(cluster))
+    else:
+        _print(f"{cluster.name} is up: {', '.join(cluster.nodes)}")
+        _print(f"kubeconfig: {cluster.kubeconfig}")
+
+
+def _bring_up(choice: Choice, pins: Pins, folder: Path | None) -> Cluster:
+    """What is missing on this machine is said all at once: programs, and the engine."""
+    found, problems = look_for_tools({"kind": pins.tools.kind, "helm": pins.tools.helm})
+    engine = None
+    try:
+        engine = open_engine()
+    except LabUnavailable as error:
+        problems.append(str(error))
+    if problems or engine is None:
+        raise LabUnavailable("\n".join(problems))
+    try:
+        return bring_up(choice, pins, engine, InstalledTools(found), say_progress, folder=folder)
+    finally:
+        engine.close()
+
+
+def down(
+    name: NameOption = None,
+    every: Annotated[bool, typer.Option("--all", help="All clusters of ours; never another.")] = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a cluster away: its machines, and what is remembered of it."""
+    if name is not None and every:
+        raise BadInput("--name and --all: say one of the two")
+    if dry_run and name is not None:
+        _print_plan(plan_down(_full(name)), plan_down_json(_full(name)), as_json)
+        return
+    engine = open_engine()
+    try:
+        names = our_clusters(engine) if every else (_full(name) if name else _the_only_one(engine),)
+        if dry_run:
+            lines = [line for each in names for line in (*plan_down(each), "")]
+            _print_plan(lines, [step for each in names for step in plan_down_json(each)], as_json)
+            return
+        for each in names:
+            take_down(each, engine, say_progress)
+        if every:
+            remove_looks(engine)
+    finally:
+        engine.close()
+    if as_json:
+        _print_json({"down": list(names)})
+    else:
+        _print(f"put away: {', '.join(names) or 'nothing was there'}")
+
+
+def _the_only_one(engine: Engine) -> str:
+    names = our_clusters(engine)
+    if len(names) != 1:
+        there = ", ".join(names) or "none"
+        raise BadInput(f"down: which cluster? there: {there}; say --name NAME, or --all")
+    return names[0]
+
+
+def status(name: NameOption = None, as_json: JsonOption = False) -> None:
+    """Say which clusters of ours there are, what they were made of, and whether they are well."""
+    engine, problem = _engine_or_why_not()
+    try:
+        names = (_full(name),) if name else our_clusters(engine)
+        clusters = [_status_of(each, engine) for each in names]
+    finally:
+        if engine is not None:
+            engine.close()
+    if as_json:
+        _print_json({"engine": problem or "answers", "clusters": clusters})
+        return
+    if problem is not None:
+        _print(f"engine: {problem}")
+    for each in clusters:
+        _print_status(each)
+    if not clusters:
+        _print("no cluster of ours; bring one up: meshwake up")
+
+
+def _engine_or_why_not() -> tuple[DockerEngine | None, str | None]:
+    try:
+        return open_engine(), None
+    except LabUnavailable as error:
+        return None, str(error)
+
+
+def _status_of(name: str, engine: Engine | None) -> dict[str, Any]:
+    record, cluster = ClusterState.of(name).read(), find_cluster(name)
+    machines = engine.containers({KIND_CLUSTER_LABEL: name}) if engine is not None else ()
+    runs = bool(machines) and all(machine.state == "running" for machine in machines)
+    health = check_health(cluster, engine) if cluster is not None and runs else []
+    return {
+        "name": name,
+        "state": _state_word(cluster is not None, bool(machines), runs, engine is not None),
+        "machines": {machine.name: machine.state for machine in machines},
+        "age_s": int(time.time()) - record.begun_wall_s if record is not None else None,
+        "choice": choice_to_json(record.choice) if record is not None and record.choice is not None else None,
+        "kubeconfig": str(cluster.kubeconfig) if cluster is not None else None,
+        "health": [
+            {"check": finding.check, "verdict": finding.verdict, "evidence": finding.evidence} for finding in health
+        ],
+    }
+
+
+def _state_word(known: bool, machines: bool, runs: bool, asked: bool) -> str:
+    if not asked:
+        return "unknown: the engine does not answer"
+    if not machines:
+        return "gone: only its memory is left"
+    if not known:
+        return "half made, or its memory is lost"
+    return "up" if runs else "stopped"
+
+
+def _print_status(each: dict[str, Any]) -> None:
+    age = f", begun {format_duration(max(each['age_s'], 0) * NS_PER_S)} ago" if each["age_s"] is not None else ""
+    _print(f"{each['name']}: {each['state']}{age}")
+    if each["choice"] is not None:
+        choice = each["choice"]
+        _print(f"  Istio {choice['istio']} on Kubernetes {choice['kubernetes']}, {', '.join(choice['parts'])}")
+    for machine, state in each["machines"].items():
+        _print(f"  {machine}: {state}")
+    for finding in each["health"]:
+        _print(f"  {finding['check']}: {finding['verdict']}: {finding['evidence']}")
+
+
+def say_progress(progress: Progress) -> None:
+    """One line on stderr for each thing that happens."""
+    place = f"[{progress.number}/{progress.of}] {progress.step}"
+    words = {
+        "begun": progress.title,
+        "going on": f"  {progress.detail}",
+        "kept": f"  nothing to do: {progress.detail}",
+        "done": f"  done after {progress.elapsed_s:.0f} s",
+        "failed": f"  FAILED after {progress.elapsed_s:.0f} s",
+    }
+    sys.stderr.write(f"{place}: {words[progress.state]}\n")
+    sys.stderr.flush()
+
+
+def _warn_outside_support(choice: Choice, pins: Pins) -> None:
+    warning = pins.outside_support(choice.istio, choice.kubernetes)
+    if warning is not None and "istio" in choice.parts:
+        sys.stderr.write(f"note: {warning}\n")
+
+
+def _whole_seconds(text: str) -> int:
+    try:
+        return parse_duration_ns(text) // NS_PER_S
+    except ValueError as error:
+        raise BadInput(f"--lifetime {error}") from error
+
+
+def _full(name: str) -> str:
+    return check_name(name if name.startswith("meshwake-") else f"meshwake-{name}")
+
+
+def _cluster_json(cluster: Cluster) -> dict[str, Any]:
+    return {
+        "name": cluster.name,
+        "kubeconfig": str(cluster.kubeconfig),
+        "nodes": list(cluster.nodes),
+        "choice": choice_to_json(cluster.choice) if cluster.choice is not None else None,
+    }
+
+
+def _print_plan(lines: Sequence[str], steps: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        _print_json(steps)
+    else:
+        _print("\n".join(lines))
+
+
+def _print_json(content: Any) -> None:
+    _print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text}\n")

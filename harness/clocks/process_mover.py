@@ -1,0 +1,301 @@
+"""Clocks of chosen programs on chosen nodes: one node sleeps while the others do not.
+
+What a node that slept looks like to the others: its wall clock is right again, and its monotonic clock is behind by the
+length of the sleep. So that is done, and not the reverse (a wall clock that is ahead of everybody's, the authority's
+too, would make certificates look expired that are not): the programs of the node stand still for the whole length of
+the fault, in real time, and when they run on, their clocks are set back by it.
+
+    suspend    stopped for J; at the wake monotonic is J behind, wall and boottime have gone on
+    pause      stopped for J; at the wake all three are J behind; after a while the wall clock is corrected
+    step       wall clock set, nobody stops
+    freeze     stopped, all clocks have gone on: the trap
+    drift      refused: a rate would have to be made of many steps, each of which is one
+
+The helper on each node (node_helper.py) does it; a `NodeChannel` carries requests there. Nodes whose faults differ in
+nothing but the node are put to sleep together, with the first of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from harness.clocks.mover import Meanwhile, Moment, Moved, sleep_meanwhile
+from harness.clocks.node_helper import PROTOCOL_VERSION, Rule
+from harness.clocks.reading import ClockReading, drift_ns
+from harness.durations import NS_PER_S, seconds
+from harness.errors import BadInput, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
+from harness.plan import Plan, PlannedFault
+
+ZTUNNEL = Rule("/usr/local/bin/ztunnel")
+PROXIES = (Rule("/usr/local/bin/pilot-agent"), Rule("/usr/local/bin/envoy"))
+ISTIOD = Rule("/usr/local/bin/pilot-discovery")
+# How long the helper waits for a word from us before it releases everything, beyond the length of the plan.
+LEASE_SPARE_S = 900
+_WOKEN_WITHIN_S = 10.0
+_LOOK_EVERY_S = 0.2
+_T = TypeVar("_T")
+_ERRORS: dict[str, type[HarnessError]] = {
+    "BadInput": BadInput,
+    "LabUnavailable": LabUnavailable,
+    "SubjectFailed": SubjectFailed,
+}
+
+
+class NodeChannel(Protocol):
+    """The way to the helper of a node."""
+
+    def send(self, node: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Carries one request of node_helper.py to the helper of `node` (a node of the plan) and returns its whole
+        answer, {"version": 1, "ok": ...}. May be called from several threads at once. Raises LabUnavailable when
+        nobody answers within a bound of its own, which must be longer than the 120 s of the helper's `send`."""
+
+
+def rules_for(plan: Plan, node: str) -> tuple[Rule, ...]:
+    """ztunnel first, then gateways and waypoints, and istiod where the plan lets it live on this node."""
+    return (ZTUNNEL, *PROXIES, *((ISTIOD,) if plan.authority_node == node else ()))
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Clocks inside a node, the offsets that the helper says are set, and when that was."""
+
+    moment: Moment
+    offsets: ClockReading
+
+
+class ProcessMover:
+    """A Mover (clocks/mover.py) for the nodes of `plan`. The first rule of a node names the program that is measured
+    and must be there. `launchers`: see node_helper.py; None: the usual ones."""
+
+    name = "process"
+
+    def __init__(
+        self,
+        plan: Plan,
+        channel: NodeChannel,
+        *,
+        rules: Callable[[Plan, str], Sequence[Rule]] = rules_for,
+        launchers: Sequence[str] | None = None,
+    ) -> None:
+        self._plan, self._channel, self._launchers = plan, channel, launchers
+        self._rules = {node.name: tuple(rules(plan, node.name)) for node in plan.nodes}
+        self._offsets = {node.name: ClockReading(0, 0, 0) for node in plan.nodes}
+        self._taken: set[str] = set()
+        self._done: dict[int, Moved] = {}
+
+    def refusals(self, plan: Plan) -> list[str]:
+        """See Mover."""
+        return [
+            f"[fault {fault.index}] drift: the clocks of programs are moved by offsets, and a rate would be a row of "
+            "steps; use --lab process"
+            for fault in plan.faults
+            if fault.kind == "drift"
+        ]
+
+    def prepare(self) -> None:
+        """See Mover: every node has a helper that can do it, and the program that is measured is under its clocks."""
+        try:
+            for node in self._rules:
+                self._prepare(node)
+        except HarnessError as error:
+            self._release_all()
+            raise LabUnavailable(str(error)) from error
+
+    def read(self, node: str) -> ClockReading:
+        """See Mover."""
+        return self._look(node).moment.clocks
+
+    def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
+        """See Mover; also freeze. `skipped_world_ns` is 0: what is slept is slept in real time."""
+        if fault.index in self._done:
+            return self._done.pop(fault.index)
+        group = [other for other in self._plan.faults if _alike(other, fault)]
+        if fault.kind == "step":
+            return self._step(fault)
+        if fault.kind not in {"suspend", "pause", "freeze"}:
+            raise HarnessFault(f"fault {fault.index}: {fault.kind} is not moved by clocks of processes")
+        for moved in self._sleep(group, meanwhile):
+            self._done[moved.fault.index] = moved
+        return self._done.pop(fault.index)
+
+    def release(self) -> None:
+        """See Mover."""
+        failed = self._release_all()
+        if failed:
+            raise SubjectFailed(
+                "clocks could not be put back: " + "; ".join(failed) + "; end those pods (kubectl delete pod), new "
+                "ones have the clocks of the node"
+            )
+
+    def _prepare(self, node: str) -> None:
+        hello = self._ask(node, do="hello")
+        if hello["unsupported"] is not None:
+            raise LabUnavailable(f"node {node}: {hello['unsupported']}")
+        self._taken.add(node)
+        rules = self._rules[node]
+        told = self._ask(
+            node,
+            do="take",
+            rules=[rule._asdict() for rule in rules],
+            launchers=None if self._launchers is None else list(self._launchers),
+            lease_s=int(seconds(self._plan.duration_ns)) + LEASE_SPARE_S,
+        )
+        for refused in told["refused"]:
+            raise LabUnavailable(f"node {node}: process {refused['pid']}: {refused['why']}")
+        if not any(_is_meant(process["executable"], rules[0]) for process in told["processes"]):
+            raise LabUnavailable(f"node {node}: no {rules[0].executable} runs there, so there is nothing to move")
+        restarts = any(fault.kind == "restart" and fault.node == node for fault in self._plan.faults)
+        if restarts and (told["watch"] is None or not told["watch"]["launchers"]):
+            raise LabUnavailable(
+                f"node {node}: programs cannot be caught at their start ({told['unwatched_because']}), and the plan "
+                "restarts one there; it would begin on the node's own clocks"
+            )
+
+    def _step(self, fault: PlannedFault) -> Moved:
+        node = _node(fault)
+        before = self._look(node)
+        offsets = self._offsets[node]
+        self._set(node, offsets._replace(wall_ns=offsets.wall_ns + fault.by_wall_ns))
+        after = self._look(node)
+        moved = Moved(
+            fault, before.moment, after.moment, 0, wall_before_ns=after.moment.clocks.wall_ns - fault.by_wall_ns
+        )
+        return _checked(moved, fault.by_wall_ns)
+
+    def _sleep(self, group: Sequence[PlannedFault], meanwhile: Meanwhile) -> list[Moved]:
+        lasts_ns, kind = group[0].lasts_ns, group[0].kind
+        nodes = [_node(fault) for fault in group]
+        before = self._on_each(nodes, self._look)
+        at_wake = {node: _at_wake(kind, self._offsets[node], lasts_ns) for node in nodes}
+        ends_monotonic_s = time.monotonic() + seconds(lasts_ns)
+        self._on_each(nodes, lambda node: self._fall_asleep(node, lasts_ns, at_wake[node]))
+        time.sleep(max(ends_monotonic_s - time.monotonic(), 0.0))
+        self._on_each(nodes, self._await_wake)
+        for node in nodes:
+            self._offsets[node] = at_wake[node] or self._offsets[node]
+        woke = self._on_each(nodes, self._look)
+        if kind != "pause":
+            drift = lasts_ns if kind == "suspend" else 0
+            return [
+                _checked(Moved(fault, look.moment, after.moment, 0), drift)
+                for fault, look, after in zip(group, before, woke, strict=True)
+            ]
+        first = woke[0].moment
+        meanwhile(first, 0, first.real_monotonic_ns + group[0].corrected_after_ns)
+        self._on_each(nodes, lambda node: self._correct(node, lasts_ns))
+        after_all = self._on_each(nodes, self._look)
+        return [
+            _checked(
+                Moved(fault, look.moment, after.moment, 0, wake.moment, after.moment.clocks.wall_ns - lasts_ns),
+                lasts_ns,
+            )
+            for fault, look, wake, after in zip(group, before, woke, after_all, strict=True)
+        ]
+
+    def _fall_asleep(self, node: str, lasts_ns: int, at_wake: ClockReading | None) -> None:
+        self._ask(node, do="sleep", lasts_ns=lasts_ns, at_wake=None if at_wake is None else at_wake._asdict())
+
+    def _await_wake(self, node: str) -> None:
+        give_up = time.monotonic() + _WOKEN_WITHIN_S
+        while self._ask(node, do="list")["asleep"]:
+            if time.monotonic() > give_up:
+                raise SubjectFailed(f"node {node}: its programs still sleep {_WOKEN_WITHIN_S} s after their time")
+            time.sleep(_LOOK_EVERY_S)
+
+    def _correct(self, node: str, by_wall_ns: int) -> None:
+        offsets = self._offsets[node]
+        self._set(node, offsets._replace(wall_ns=offsets.wall_ns + by_wall_ns))
+
+    def _set(self, node: str, offsets: ClockReading) -> None:
+        self._ask(node, do="set", **offsets._asdict())
+        self._offsets[node] = offsets
+
+    def _look(self, node: str) -> _Look:
+        """Measured in the program of the first rule, and compared with what the kernel's clocks and our offsets say."""
+        asked_ns = time.monotonic_ns()
+        told = self._ask(node, do="read", executable=self._rules[node][0].executable)
+        answered_ns = time.monotonic_ns()
+        if not told["readings"]:
+            raise SubjectFailed(
+                f"node {node}: {self._rules[node][0].executable} cannot be read: {told['failed'] or 'gone'}"
+            )
+        read = told["readings"][0]
+        inside, offsets = ClockReading(**read["clocks"]), ClockReading(**told["offsets"])
+        own = inside.since(offsets)
+        least, most = ClockReading(**read["kernel_before"]), ClockReading(**read["kernel_after"])
+        if offsets != self._offsets[node] or not all(a <= b <= c for a, b, c in zip(least, own, most, strict=True)):
+            raise SubjectFailed(
+                f"node {node}: process {read['pid']} shows {inside}, expected were the node's own clocks ({least}) "
+                f"plus {self._offsets[node]}; somebody else has moved them, or the process missed its page"
+            )
+        return _Look(Moment((asked_ns + answered_ns) // 2, inside, (answered_ns - asked_ns) // 2), offsets)
+
+    def _release_all(self) -> list[str]:
+        failed = []
+        for node in sorted(self._taken):
+            try:
+                told = self._ask(node, do="release")
+            except HarnessError as error:
+                failed.append(str(error))
+                continue
+            failed += [f"node {node}: process {pid}: {why}" for pid, why in told["failed"].items()]
+            if not told["failed"]:
+                self._taken.discard(node)
+                self._offsets[node] = ClockReading(0, 0, 0)
+        return failed
+
+    def _ask(self, node: str, **request: Any) -> dict[str, Any]:
+        answer = self._channel.send(node, {"version": PROTOCOL_VERSION, **request})
+        if answer.get("version") != PROTOCOL_VERSION:
+            raise LabUnavailable(
+                f"node {node}: the helper speaks another protocol: {answer}; use its image of this version"
+            )
+        if not answer["ok"]:
+            error = answer["error"]
+            raise _ERRORS.get(error["kind"], HarnessFault)(f"node {node}: {error['message']}")
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def _on_each(self, nodes: Sequence[str], do: Callable[[str], _T]) -> list[_T]:
+        """At once, so that nodes fall asleep and wake together."""
+        with ThreadPoolExecutor(max(len(nodes), 1)) as pool:
+            return list(pool.map(do, nodes))
+
+
+def _at_wake(kind: str, offsets: ClockReading, lasts_ns: int) -> ClockReading | None:
+    if kind == "suspend":
+        return offsets._replace(monotonic_ns=offsets.monotonic_ns - lasts_ns)
+    if kind == "pause":
+        return ClockReading(*(offset - lasts_ns for offset in offsets))
+    return None
+
+
+def _alike(one: PlannedFault, other: PlannedFault) -> bool:
+    """They differ in nothing but the node, so they are one event."""
+    same = {"index": 0, "node": None}
+    return one.model_copy(update=same) == other.model_copy(update=same)
+
+
+def _node(fault: PlannedFault) -> str:
+    if fault.node is None:
+        raise HarnessFault(f"fault {fault.index}: {fault.kind} of no node")
+    return fault.node
+
+
+def _is_meant(executable: str, rule: Rule) -> bool:
+    return executable == rule.executable or executable.rpartition("/")[2] == rule.executable
+
+
+def _checked(moved: Moved, expected_drift_ns: int) -> Moved:
+    """Raises when the program does not show the drift that was asked for."""
+    shown_ns = drift_ns(moved.before.clocks, moved.after.clocks)
+    if abs(shown_ns - expected_drift_ns) > NS_PER_S // 10:
+        raise SubjectFailed(
+            f"fault {moved.fault.index}: {moved.fault.kind} on {moved.fault.node}: its program shows a drift of "
+            f"{seconds(shown_ns):.3f} s, expected {seconds(expected_drift_ns):.3f} s; is that node's clock being set?"
+        )
+    return moved

@@ -1,0 +1,330 @@
+"""A cluster, and what can be done with one: brought up, found again, put away, looked at; or taken as it is.
+
+A cluster that was made here is called meshwake-SOMETHING, and only what is so called is ever put away. A cluster that
+exists already is somebody else's: nothing here changes it (what a run puts in carries our label, and goes again).
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import kr8s
+import yaml
+
+from harness.errors import BadInput, HarnessError, LabUnavailable
+from harness.labs.kind.engine import KIND_CLUSTER_LABEL, LOOK_LABEL, Engine
+from harness.labs.kind.health import BROKEN, HealthFinding, examine
+from harness.labs.kind.kube import ClientKube, Kube
+from harness.labs.kind.kubernetes import Kubernetes
+from harness.labs.kind.state import ClusterState, check_name, known_names
+from harness.labs.kind.steps import Progress, Step, take
+from harness.labs.kind.through_kr8s import ThroughKr8s
+from harness.labs.kind.tools import Tools
+from harness.labs.kind.up import Kit, Making, collect, node_names, steps_of
+from harness.stack.choice import Choice
+from harness.stack.pins import Pins, read_pins
+
+# More machines than a person's own cluster has.
+NODES_AT_MOST = 10
+_MANAGED_BY_A_CLOUD = re.compile(
+    r"\.eks\.amazonaws\.com$|\.azmk8s\.io$|\.gke\.goog$|\.k8s\.ondigitalocean\.com$|\.ibm\.com$|\.oraclecloud\.com$"
+    r"|\.linodelke\.net$|\.scw\.cloud$|\.ovh\.net$|\.openshiftapps\.com$|\.aliyuncs\.com$",
+    re.IGNORECASE,
+)
+_CLOUD_PROVIDERS = ("aws", "azure", "gce", "digitalocean", "ibm", "oci", "linode", "openstack", "scaleway")
+_SAYS_PRODUCTION = re.compile(r"(^|[^a-z])(prod|production|prd|live)([^a-z]|$)", re.IGNORECASE)
+_CLOUD_LOGINS = ("aws", "aws-iam-authenticator", "gke-gcloud-auth-plugin", "kubelogin", "gcloud", "doctl", "oci")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One cluster. `ours`: made here, and may be put away here. `choice` is None for a cluster that existed. `nodes`
+    are Kubernetes' names of its machines, workers first."""
+
+    name: str
+    kubeconfig: Path
+    context: str | None
+    ours: bool
+    choice: Choice | None
+    nodes: tuple[str, ...]
+
+    def api(self) -> kr8s.Api:
+        """A connection to it through kr8s."""
+        with warnings.catch_warnings():
+            # kr8s warns of every Kubernetes newer than itself.
+            warnings.filterwarnings("ignore", message="Kubernetes version", category=UserWarning)
+            return kr8s.api(kubeconfig=str(self.kubeconfig), context=self.context)
+
+    @contextmanager
+    def opened(self) -> Iterator[Kubernetes]:
+        """A connection to it as a run uses it; closed at the end."""
+        opened = ThroughKr8s(self.kubeconfig, self.context)
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+def bring_up(
+    choice: Choice,
+    pins: Pins,
+    engine: Engine,
+    tools: Tools,
+    tell: Callable[[Progress], None],
+    *,
+    folder: Path | None = None,
+    kit: Kit | None = None,
+) -> Cluster:
+    """The cluster `choice`, brought up, or kept where it is up already. `folder` has charts/, images/ and manifests/
+    for a machine without a network. Raises StepFailed that names the step and where everything was collected that may
+    explain it; another call goes on from there."""
+    state = ClusterState.of(choice.name)
+    with state.lock():
+        making = Making(choice, pins, engine, tools, state, kit or Kit(health=_broken), folder)
+        try:
+            take(
+                steps_of(choice, pins),
+                making,
+                tell,
+                lambda step, error: collect(making, step, error),
+                making.kit.patience,
+            )
+        finally:
+            making.forget_kube()
+    return _ours(state, choice, node_names(choice, pins))
+
+
+def _broken(making: Making) -> list[str]:
+    """Kit.health of a real cluster: UNKNOWN stops nobody, it is shown by `status`."""
+    cluster = _ours(making.state, making.choice, node_names(making.choice, making.pins))
+    return [str(finding) for finding in check_health(cluster, making.engine) if finding.verdict == BROKEN]
+
+
+def _ours(state: ClusterState, choice: Choice | None, nodes: tuple[str, ...]) -> Cluster:
+    return Cluster(state.name, state.kubeconfig, None, ours=True, choice=choice, nodes=nodes)
+
+
+def check_health(cluster: Cluster, engine: Engine | None = None) -> list[HealthFinding]:
+    """Whether the stack keeps its own promises now, asked of the stack. `engine` lets the nodes of a cluster of ours be
+    looked into; without it what only they know is UNKNOWN."""
+    try:
+        with cluster.opened() as kubernetes:
+            return examine(kubernetes, cluster.nodes, cluster.choice, engine if cluster.ours else None)
+    except HarnessError as error:
+        return [HealthFinding("api", "UNKNOWN", str(error))]
+
+
+def find_cluster(name: str) -> Cluster | None:
+    """The cluster `name` that was made here and has been up; None when there is none. Asks neither engine nor cluster:
+    `bring_up` with the same choice does, and costs seconds when all is well."""
+    state = ClusterState.of(name)
+    record = state.read()
+    if record is None or record.choice is None or record.up_wall_s is None or not state.kubeconfig.is_file():
+        return None
+    return _ours(state, record.choice, node_names(record.choice, read_pins()))
+
+
+# Putting away
+
+
+def take_down(name: str, engine: Engine, tell: Callable[[Progress], None]) -> None:
+    """Removes the machines of the cluster `name` and what is remembered of it; nothing to do when neither is there. A
+    cluster that is half made, or whose memory is lost, goes as well. BadInput for a name that cannot be ours."""
+    state = ClusterState.of(name)
+    with state.lock():
+        steps = _down_steps(name)
+        take(steps, _Ending(state, engine, tell), tell, lambda step, error: None, Kit().patience)
+
+
+@dataclass(frozen=True)
+class _Ending:
+    state: ClusterState
+    engine: Engine
+    tell: Callable[[Progress], None]
+
+
+def _down_steps(name: str) -> tuple[Step[_Ending], ...]:
+    return (
+        Step(
+            "machines",
+            f"containers of {name}",
+            300,
+            lambda ending: None if ending.engine.containers({KIND_CLUSTER_LABEL: name}) else "none is there",
+            lambda ending, watch: _remove_machines(name, ending.engine),
+            (f"remove every container labelled {KIND_CLUSTER_LABEL}={name}, with its volumes",),
+        ),
+        Step(
+            "state",
+            "what is remembered of it",
+            30,
+            lambda ending: None,
+            lambda ending, watch: ending.state.forget(),
+            (f"remove <state>/{name}: kubeconfig, logs, failures",),
+        ),
+    )
+
+
+def _remove_machines(name: str, engine: Engine) -> None:
+    for machine in engine.containers({KIND_CLUSTER_LABEL: check_name(name)}):
+        engine.remove(machine.id)
+    if left := engine.containers({KIND_CLUSTER_LABEL: name}):
+        raise LabUnavailable(f"still there after removing: {', '.join(machine.name for machine in left)}; try again")
+
+
+def our_clusters(engine: Engine | None) -> tuple[str, ...]:
+    """Every cluster of ours: those remembered here, and those that the engine has under a name of ours."""
+    names = set(known_names())
+    if engine is not None:
+        names |= {machine.labels[KIND_CLUSTER_LABEL] for machine in engine.containers({KIND_CLUSTER_LABEL: None})}
+    return tuple(sorted(name for name in names if _can_be_ours(name)))
+
+
+def _can_be_ours(name: str) -> bool:
+    with suppress(BadInput):
+        return check_name(name) == name
+    return False
+
+
+def remove_looks(engine: Engine) -> int:
+    """Removes containers that answered one question and were left by a harness that was killed; how many."""
+    left = [look for look in engine.containers({LOOK_LABEL: None}) if look.state != "running"]
+    for look in left:
+        engine.remove(look.id)
+    return len(left)
+
+
+# Plans
+
+
+def plan_up(choice: Choice, pins: Pins) -> tuple[str, ...]:
+    """What `up` would do, as lines for a person; nothing is asked and nothing is touched."""
+    return tuple(_plan_lines(f"up {choice.name}", steps_of(choice, pins)))
+
+
+def plan_down(name: str) -> tuple[str, ...]:
+    """What `down` would do, as lines for a person."""
+    return tuple(_plan_lines(f"down {check_name(name)}", _down_steps(name)))
+
+
+def plan_up_json(choice: Choice, pins: Pins) -> list[dict[str, Any]]:
+    """What `up` would do, for a program: one object a step."""
+    return [_plan_object(step) for step in steps_of(choice, pins)]
+
+
+def plan_down_json(name: str) -> list[dict[str, Any]]:
+    """What `down` would do, for a program."""
+    return [_plan_object(step) for step in _down_steps(check_name(name))]
+
+
+def _plan_object(step: Step[Any]) -> dict[str, Any]:
+    return {
+        "step": step.name,
+        "title": step.title,
+        "within_s": step.within_s,
+        "does": list(step.plan),
+        "awaits": list(step.awaits),
+    }
+
+
+def _plan_lines(title: str, steps: tuple[Step[Any], ...]) -> Iterator[str]:
+    yield title
+    for number, step in enumerate(steps, start=1):
+        yield ""
+        yield f"{number}. {step.name}: {step.title} (within {step.within_s:.0f} s)"
+        yield from (f"     {line}" for line in step.plan)
+        yield from (f"     until {line}" for line in step.awaits)
+
+
+# A cluster that exists
+
+
+def existing_cluster(
+    kubeconfig: Path,
+    context: str | None,
+    *,
+    known_as: str | None = None,
+    connect: Callable[[Path, str | None], Kube] = ClientKube,
+) -> Cluster:
+    """The cluster that a context of `kubeconfig` names (None: the current one), looked at and left as it is.
+
+    BadInput when the file has no such context, or when it looks like a cluster that people depend on, unless `known_as`
+    is exactly the name of that context. LabUnavailable when it does not answer."""
+    name, server, user = _read_context(kubeconfig, context)
+    reasons = [*_signs_in_words(name, server, user)]
+    kube = connect(kubeconfig, name)
+    try:
+        # What is only looked at harms nobody, so a suspicious cluster may be asked for its nodes as well.
+        nodes = [] if reasons else kube.all("Node")
+    finally:
+        kube.close()
+    reasons += _signs_in_nodes(nodes)
+    if reasons and known_as != name:
+        raise BadInput(
+            f"{kubeconfig}: context {name!r} looks like a cluster that people depend on: {'; '.join(reasons)}. "
+            f"Runs break connections on purpose. If it is yours to break, say: --i-know {name}"
+        )
+    if not nodes:
+        nodes = _nodes_again(connect, kubeconfig, name)
+    return Cluster(name, kubeconfig, name, ours=False, choice=None, nodes=_workers_first(nodes))
+
+
+def _nodes_again(connect: Callable[[Path, str | None], Kube], kubeconfig: Path, context: str) -> list[dict[str, Any]]:
+    kube = connect(kubeconfig, context)
+    try:
+        return kube.all("Node")
+    finally:
+        kube.close()
+
+
+def _read_context(kubeconfig: Path, context: str | None) -> tuple[str, str, Mapping[str, Any]]:
+    """Name of the context, address of its server, its user."""
+    try:
+        content = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
+        contexts = {entry["name"]: entry["context"] for entry in content["contexts"]}
+        clusters = {entry["name"]: entry["cluster"] for entry in content["clusters"]}
+        users = {entry["name"]: entry.get("user") or {} for entry in content.get("users") or ()}
+    except OSError as error:
+        raise BadInput(f"--kubeconfig {kubeconfig}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise BadInput(f"--kubeconfig {kubeconfig}: is no kubeconfig ({type(error).__name__}: {error})") from error
+    name = context or content.get("current-context")
+    if name not in contexts:
+        known = ", ".join(sorted(contexts)) or "none"
+        raise BadInput(f"--context {name}: {kubeconfig} has no such context; it has: {known}")
+    return str(name), str(clusters[contexts[name]["cluster"]]["server"]), users.get(contexts[name].get("user"), {})
+
+
+def _signs_in_words(name: str, server: str, user: Mapping[str, Any]) -> Iterator[str]:
+    """Why a context looks like somebody's production, from what its file says of it."""
+    host = urlsplit(server).hostname or server
+    if _MANAGED_BY_A_CLOUD.search(host):
+        yield f"its server {host} belongs to a cloud"
+    command = Path(str((user.get("exec") or {}).get("command", ""))).name
+    if command in _CLOUD_LOGINS:
+        yield f"one logs in to it with {command}"
+    if _SAYS_PRODUCTION.search(name) or _SAYS_PRODUCTION.search(host):
+        yield "its name says so"
+
+
+def _signs_in_nodes(nodes: list[dict[str, Any]]) -> Iterator[str]:
+    """And from its machines."""
+    if len(nodes) > NODES_AT_MOST:
+        yield f"it has {len(nodes)} nodes"
+    providers = {str((node.get("spec") or {}).get("providerID", "")).partition(":")[0] for node in nodes}
+    if clouds := sorted(providers & set(_CLOUD_PROVIDERS)):
+        yield f"its nodes belong to {', '.join(clouds)}"
+
+
+def _workers_first(nodes: list[dict[str, Any]]) -> tuple[str, ...]:
+    def key(node: dict[str, Any]) -> tuple[bool, str]:
+        labels = node["metadata"].get("labels") or {}
+        return "node-role.kubernetes.io/control-plane" in labels, str(node["metadata"]["name"])
+
+    return tuple(str(node["metadata"]["name"]) for node in sorted(nodes, key=key))

@@ -1,0 +1,193 @@
+"""`Ways` on this machine: clusters of ours through kind, or one that exists; movers, workloads, watchers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from harness.clocks.mover import Mover
+from harness.errors import BadInput, HarnessError
+from harness.labs.kind.clocks import SystemTime
+from harness.labs.kind.cluster import Cluster, bring_up, existing_cluster
+from harness.labs.kind.engine import open_engine
+from harness.labs.kind.kubernetes import Kubernetes
+from harness.labs.kind.movers import make_mover, mover_refusals
+from harness.labs.kind.session import Watcher
+from harness.labs.kind.steps import Progress
+from harness.labs.kind.through_kr8s import ThroughKr8s
+from harness.labs.kind.tools import find_tools, look_for_tools
+from harness.labs.kind.traffic import Client, Route
+from harness.labs.kind.watchers import Alerts, Flows, ProxyCertificates, Tokens, ZtunnelLogs
+from harness.labs.kind.ways import LookedAt, Place
+from harness.plan import Plan, PlannedCluster
+from harness.stack.choice import Choice, choose_stack
+from harness.stack.pieces import DEMO_NAMESPACE, OBSERVABILITY_NAMESPACE
+from harness.stack.pins import read_pins
+from harness.stack.workloads import (
+    CLIENT_CONTAINER,
+    SERVER_PORT,
+    identity_labels,
+    namespace_of,
+    server_url,
+    workload_objects,
+)
+
+WORKERS = 2
+AT_ONCE = 16
+# The doctor waits for it.
+ASKED_WITHIN_S = 5.0
+PROMETHEUS, ALERTMANAGER = ("prometheus", 9090), ("alertmanager", 9093)
+
+
+class RealWays:
+    """See ways.Ways."""
+
+    real = SystemTime()
+
+    def missing(self) -> list[str]:
+        """See Ways."""
+        pins = read_pins().tools
+        wanted = {"kind": pins.kind, "helm": pins.helm}
+        reasons = _asked("the programs docker, kind and helm", lambda: look_for_tools(wanted)[1])
+        return [*reasons, *_asked("the container engine", _engine_missing)]
+
+    def refusals(self, plan: Plan) -> list[str]:
+        """See Ways."""
+        try:
+            if _cluster_of(plan).kubeconfig is None:
+                choice_of(plan)
+            workload_objects(plan, {node.name: node.name for node in plan.nodes})
+        except BadInput as error:
+            return [str(error)]
+        return mover_refusals(plan)
+
+    def place(self, plan: Plan, tell: Callable[[str], None]) -> Place:
+        """See Ways."""
+        asked = _cluster_of(plan)
+        if asked.kubeconfig is not None:
+            return _place(existing_cluster(Path(asked.kubeconfig), asked.context, known_as=asked.known_as))
+        pins, engine = read_pins(), open_engine()
+        tools = find_tools({"kind": pins.tools.kind, "helm": pins.tools.helm})
+        try:
+            cluster = bring_up(choice_of(plan), pins, engine, tools, lambda progress: tell(_words(progress)))
+        finally:
+            engine.close()
+        tell(f"cluster {cluster.name} is up and stays up for the next run; put it away with: meshwake down")
+        return _place(cluster)
+
+    def connect(self, place: Place) -> Kubernetes:
+        """See Ways."""
+        return ThroughKr8s(place.kubeconfig, place.context)
+
+    def mover(self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]) -> Mover:
+        """See Ways."""
+        return make_mover(plan, place, kubernetes, node_names, self.real)
+
+    def executor(self) -> Executor:
+        """See Ways."""
+        return ThreadPoolExecutor(AT_ONCE, "look")
+
+    def objects(self, plan: Plan, node_names: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:
+        """See Ways."""
+        return workload_objects(plan, node_names)
+
+    def awaited(self, plan: Plan) -> tuple[tuple[str, Mapping[str, str]], ...]:
+        """See Ways."""
+        identities = [identity for node in plan.nodes for identity in node.identities]
+        return tuple((namespace_of(identity), identity_labels(identity)) for identity in identities)
+
+    def looked_at(self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]) -> LookedAt:
+        """See Ways."""
+        pairs = tuple(Route(source, destination, server_url(destination)) for source, destination in plan.pairs)
+        sources = dict.fromkeys(source for source, _ in plan.pairs)
+        clients = {
+            source: Client(namespace_of(source), identity_labels(source), CLIENT_CONTAINER) for source in sources
+        }
+        more = tuple(_more_routes(plan.pairs[0][0], place.parts))
+        return LookedAt((*pairs, *more), clients, tuple(_watchers(plan, place, kubernetes, node_names)))
+
+
+def choice_of(plan: Plan) -> Choice:
+    """The cluster that `plan` runs on: the same for all plans of a version and a profile, whatever their certificates
+    (reset.py sets those). More than two nodes need a cluster of their own. Raises BadInput."""
+    workers = max(WORKERS, len(plan.nodes))
+    profile = _cluster_of(plan).profile
+    name = f"{profile}-{plan.version.replace('.', '-')}"
+    return choose_stack(
+        read_pins(),
+        profile=profile,
+        istio=plan.version,
+        workers=workers,
+        name=name if workers == WORKERS else f"{name}-{workers}w",
+    )
+
+
+def _cluster_of(plan: Plan) -> PlannedCluster:
+    return plan.cluster or PlannedCluster()
+
+
+def _place(cluster: Cluster) -> Place:
+    choice = cluster.choice
+    about: dict[str, Any] = {}
+    if choice is not None:
+        about = {"istio": choice.istio, "kubernetes": choice.kubernetes, "profile": choice.profile}
+        about["digest"] = choice.digest
+    parts = choice.parts if choice is not None else frozenset[str]()
+    return Place(cluster.name, cluster.kubeconfig, cluster.context, cluster.ours, cluster.nodes, parts, about)
+
+
+def _words(progress: Progress) -> str:
+    return str(progress)
+
+
+def _more_routes(source: str, parts: frozenset[str]) -> list[Route]:
+    """By way of the waypoint and of the Gateway, where the cluster has them (clusters/gateway/)."""
+    inside = f"{DEMO_NAMESPACE}.svc.cluster.local"
+    routes = []
+    if "waypoint" in parts:
+        url = f"http://server-by-waypoint.{inside}:{SERVER_PORT}/"
+        routes.append(Route(source, f"{DEMO_NAMESPACE}/server", url, via="waypoint"))
+    if "gateway" in parts:
+        routes.append(Route(source, f"{DEMO_NAMESPACE}/server", f"http://gateway-istio.{inside}/", via="gateway"))
+    return routes
+
+
+def _watchers(plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]) -> list[Watcher]:
+    nodes = {node_names[node.name]: (node.name, node.identities) for node in plan.nodes}
+    watchers: list[Watcher] = [ZtunnelLogs(kubernetes, nodes), Tokens(kubernetes)]
+    if place.parts & {"gateway", "waypoint"}:
+        watchers.append(ProxyCertificates(kubernetes, (DEMO_NAMESPACE,)))
+    if "hubble" in place.parts:
+        namespaces = sorted({namespace_of(identity) for node in plan.nodes for identity in node.identities})
+        watchers.append(Flows(kubernetes, namespaces))
+    if "observability" in place.parts:
+        watchers.append(Alerts(kubernetes, OBSERVABILITY_NAMESPACE, PROMETHEUS, ALERTMANAGER))
+    return watchers
+
+
+def _engine_missing() -> list[str]:
+    engine = open_engine()
+    try:
+        engine.facts()
+    finally:
+        engine.close()
+    return []
+
+
+def _asked(what: str, ask: Callable[[], list[str]]) -> list[str]:
+    """What `ask` says, or why it did not say it; never later than `ASKED_WITHIN_S`, whatever hangs."""
+    said: list[str] = [f"{what} did not answer within {ASKED_WITHIN_S:.0f} s; is the engine stuck? try: docker version"]
+
+    def run() -> None:
+        try:
+            said[:] = ask()
+        except HarnessError as error:
+            said[:] = [str(error)]
+
+    thread = threading.Thread(target=run, name="missing", daemon=True)
+    thread.start()
+    thread.join(ASKED_WITHIN_S)
+    return list(said)

@@ -1,0 +1,98 @@
+"""What of a plan this lab cannot do, by name, before anything is touched. It never does something weaker instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from harness.durations import NS_PER_S, format_duration
+from harness.fixes.weekly_restart import NAME as WEEKLY_RESTART
+from harness.fixes.weekly_restart import read_cron_job
+from harness.plan import Plan, PlannedFault
+from harness.scenario import CLOCK_FAULTS
+
+# istio security/pkg/pki/util/generate_cert.go, ClockSkewGracePeriod: the same in every release, and no option.
+BACKDATE_S = 120
+LIFETIME_MIN_S = 240
+DURATION_MAX_NS = 2 * 3_600 * NS_PER_S
+WORKERS_MAX = 5
+_NEVER = {
+    "drift": "a wall clock that runs at another rate would have to be kept so for the whole run, and nothing in a "
+    "cluster does that; use --lab process",
+    "freeze": "a node that is silent for 40 s is lost to Kubernetes and its pods are evicted, so what came after would "
+    "not be about clocks; use --clock process, which stops only the programs that are judged",
+    "ca_hang": "the connections of an istiod that is stopped are closed by HTTP/2 pings within seconds, so no request "
+    "would hang; use --lab process",
+    "token_expired": "kubelet renews tokens and their life is counted in hours; use --lab process",
+}
+_NOT_ELSEWHERE = {
+    "restart": "ends a pod of ztunnel, and in a cluster that is not ours only what carries our label is ended",
+    "ca_outage": "scales istiod to nothing, which is not done to a cluster that is not ours",
+}
+
+
+def refusals(plan: Plan) -> list[str]:
+    """One sentence a reason, each with what to do; [] when all of it can be done."""
+    return [*_about_numbers(plan), *_about_faults(plan), *_about_authority(plan), *_about_fix(plan)]
+
+
+def _about_numbers(plan: Plan) -> Iterator[str]:
+    if plan.backdate_s != BACKDATE_S:
+        yield (
+            f"backdate {plan.backdate_s} s: istiod dates certificates back by {BACKDATE_S} s, which is built in; write "
+            "2m in [real_time], or leave it out"
+        )
+    if plan.lifetime_s < LIFETIME_MIN_S:
+        yield (
+            f"lifetime {plan.lifetime_s} s: too short to be seen from outside; at least {LIFETIME_MIN_S} s, best 6 to "
+            "10 min"
+        )
+    if plan.duration_ns > DURATION_MAX_NS:
+        yield f"duration {format_duration(plan.duration_ns)}: a run in real time lasts at most 2 h; shorten [real_time]"
+    if len(plan.nodes) > WORKERS_MAX:
+        yield f"{len(plan.nodes)} nodes: at most {WORKERS_MAX} workers; use --lab model"
+
+
+def _about_faults(plan: Plan) -> Iterator[str]:
+    for (kind, _), group in groupby(plan.faults, key=lambda fault: (fault.kind, fault.by_wall_ns)):
+        fault = next(group)
+        if kind == "freeze" and plan.cluster is not None and plan.cluster.clock == "process":
+            continue
+        if kind in _NEVER:
+            yield f"[fault {fault.index}] {kind}: {_NEVER[kind]}"
+        elif kind in _NOT_ELSEWHERE and plan.cluster is not None and plan.cluster.kubeconfig is not None:
+            yield f"[fault {fault.index}] {kind}: {_NOT_ELSEWHERE[kind]}; leave --kubeconfig out"
+        elif kind == "step" and _floods(plan, fault):
+            yield (
+                f"[fault {fault.index}] step by {format_duration(fault.by_wall_ns)}: more than half a certificate's "
+                "life back, so ztunnel renews without a pause, and from outside only the last certificate is seen; "
+                "use --lab process"
+            )
+
+
+def _floods(plan: Plan, fault: PlannedFault) -> bool:
+    return -fault.by_wall_ns >= plan.half_life_s * NS_PER_S
+
+
+def _about_authority(plan: Plan) -> Iterator[str]:
+    clock = plan.cluster.clock if plan.cluster is not None else "engine"
+    if plan.authority_node is None and clock != "process" and any(f.kind in CLOCK_FAULTS for f in plan.faults):
+        yield (
+            f"authority apart: istiod runs on a machine whose clock --clock {clock} moves too; use --clock process, or "
+            "let it live on a node"
+        )
+
+
+def _about_fix(plan: Plan) -> Iterator[str]:
+    """A fix is applied as the user would apply it, so whether it acts within minutes is up to its own schedule."""
+    if plan.fix is None or plan.fix.name != WEEKLY_RESTART or plan.fix.manifest is None:
+        return
+    cron_job = read_cron_job(plan.fix.manifest)
+    first_ns = cron_job.next_wall_ns(plan.starts_wall_s * NS_PER_S)
+    every_ns = cron_job.next_wall_ns(first_ns) - first_ns
+    if every_ns > plan.duration_ns // 2:
+        yield (
+            f"fix {plan.fix.name}: its CronJob {cron_job.schedule!r} runs every {format_duration(every_ns)}, and the "
+            f"whole run lasts {format_duration(plan.duration_ns)}; what never acts shows nothing: use --lab model, or "
+            "a manifest whose schedule is minutes"
+        )

@@ -1,0 +1,182 @@
+"""What is remembered of a cluster between two commands, in a directory of its own.
+
+    <state>/clusters/NAME/state.json    what was chosen, when it was begun, when it was up
+                          kubeconfig    the cluster's own; never the user's
+                          lock          held by whoever brings it up or puts it away
+                          facts.json    addresses for load balancers, and the seed of the cluster's own secrets
+                          kind.yaml, values/, words/, failures/
+
+<state> is $MESHWAKE_STATE, or the user's state directory. It is a memory, not the truth: whether a cluster is there is
+asked of the engine, and what is in it of the cluster itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_state_dir
+
+from harness.errors import BadInput, HarnessFault, LabUnavailable
+from harness.stack.choice import Choice
+
+NAME_PREFIX = "meshwake-"
+# kind makes NAME-control-plane and NAME-worker12 of it, and a host name has at most 63 characters.
+NAME_AT_MOST = 40
+_NAME = re.compile(r"meshwake-[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """state.json. `up_wall_s` is None until every step has been done once; walls are of this machine, in seconds."""
+
+    name: str
+    choice: Choice | None
+    begun_wall_s: int
+    up_wall_s: int | None
+
+
+def clusters_dir() -> Path:
+    """Where clusters are remembered."""
+    base = os.environ.get("MESHWAKE_STATE") or user_state_dir("meshwake", appauthor=False)
+    return Path(base) / "clusters"
+
+
+def check_name(name: str) -> str:
+    """`name`, when it can be the name of a cluster of ours; else BadInput."""
+    if not _NAME.fullmatch(name) or len(name) > NAME_AT_MOST:
+        raise BadInput(
+            f"cluster name {name!r}: expected {NAME_PREFIX}NAME of small letters, digits and '-', "
+            f"at most {NAME_AT_MOST} characters; only clusters so named are ever made or put away"
+        )
+    return name
+
+
+def known_names() -> tuple[str, ...]:
+    """The clusters that have a directory here."""
+    return tuple(sorted(path.name for path in clusters_dir().glob(f"{NAME_PREFIX}*") if path.is_dir()))
+
+
+@dataclass(frozen=True)
+class ClusterState:
+    """The directory of one cluster."""
+
+    name: str
+    directory: Path
+
+    @classmethod
+    def of(cls, name: str) -> ClusterState:
+        """The directory of the cluster `name`; it need not exist."""
+        return cls(check_name(name), clusters_dir() / name)
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The cluster's own kubeconfig; written by kind when the cluster has been made."""
+        return self.directory / "kubeconfig"
+
+    def read(self) -> Record | None:
+        """What is remembered; None when there is nothing, or nothing that this version can read."""
+        try:
+            found = json.loads((self.directory / "state.json").read_text(encoding="utf-8"))
+            if found["format"] != _FORMAT:
+                return None
+            return Record(self.name, choice_from_json(found["choice"]), found["begun_wall_s"], found["up_wall_s"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, record: Record) -> None:
+        """Remembers `record`, whole or not at all."""
+        content = {
+            "format": _FORMAT,
+            "name": record.name,
+            "choice": choice_to_json(record.choice) if record.choice else None,
+            "begun_wall_s": record.begun_wall_s,
+            "up_wall_s": record.up_wall_s,
+        }
+        self.put("state.json", json.dumps(content, indent=2) + "\n")
+
+    def put(self, name: str, content: str) -> Path:
+        """Writes a file of the directory, whole or not at all."""
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        fresh.touch(mode=0o600)
+        fresh.write_text(content, encoding="utf-8")
+        fresh.replace(path)
+        return path
+
+    def forget(self) -> None:
+        """Removes the directory. Whoever waits for its lock finds that out (`lock`)."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """One at a time: LabUnavailable at once when somebody else brings this cluster up or puts it away. The lock is
+        the kernel's, so it ends with its holder, however that ends."""
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self.directory / "lock"
+        while True:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                if not _lock_at_once(handle):
+                    holder = os.read(handle, 20).decode(errors="replace").strip()
+                    raise LabUnavailable(
+                        f"cluster {self.name}: process {holder or 'unknown'} is bringing it up or putting it away; "
+                        "wait for it, or end that process"
+                    )
+                if _is_still(handle, path):
+                    os.truncate(handle, 0)
+                    os.pwrite(handle, str(os.getpid()).encode(), 0)
+                    yield
+                    return
+            finally:
+                os.close(handle)
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+@contextmanager
+def lock_file(path: Path) -> Iterator[Callable[[], bool]]:
+    """A lock that is tried for by calling what this gives, until that is True; it is let go of at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        yield lambda: _lock_at_once(handle)
+    finally:
+        os.close(handle)
+
+
+def _is_still(handle: int, path: Path) -> bool:
+    """Whether `path` is the file that was opened: another may have put the directory away in between."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(handle), path.stat())
+    return False
+
+
+def _lock_at_once(handle: int) -> bool:
+    try:
+        import fcntl
+    except ImportError as error:  # Windows
+        raise HarnessFault("the kind lab locks its state with flock; run it inside WSL") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def choice_to_json(choice: Choice) -> dict[str, Any]:
+    """The choice as JSON can hold it."""
+    return {**asdict(choice), "parts": sorted(choice.parts)}
+
+
+def choice_from_json(content: dict[str, Any] | None) -> Choice | None:
+    """The choice that `choice_to_json` wrote."""
+    return None if content is None else Choice(**{**content, "parts": frozenset(content["parts"])})

@@ -1,0 +1,141 @@
+"""Steps that can be taken again: how a cluster is brought up, as a list, and what makes that list safe to repeat.
+
+A step has a probe, `done`, that asks the engine and the cluster, never only a memory; a step that is done is kept. So
+`up` after a kill -9 between any two steps, or in the middle of one, goes on where the world really is. Each step has a
+bound; whatever is awaited within it has a name, and the error says what was last seen. When a step fails, whatever can
+explain it is collected before the error is raised, and the error names where.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+from harness.errors import HarnessError, LabUnavailable
+
+LOOK_EVERY_S = 2.0
+World = TypeVar("World")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One thing to tell a person who waits. `number` counts from 1; `detail` is what is seen or done just now."""
+
+    step: str
+    title: str
+    number: int
+    of: int
+    state: Literal["begun", "going on", "done", "kept", "failed"]
+    detail: str
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class Patience:
+    """The clock that bounds are counted on, and how to wait; tests bring their own."""
+
+    monotonic_s: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True)
+class Step(Generic[World]):
+    """One step. `done` says what it saw when there is nothing to do, else None; `do` does it and waits until it
+    holds. `plan` is what `--dry-run` prints: what is done, then what is awaited."""
+
+    name: str
+    title: str
+    within_s: float
+    done: Callable[[World], str | None]
+    do: Callable[[World, Watch], None]
+    plan: tuple[str, ...] = ()
+    awaits: tuple[str, ...] = ()
+
+
+class Watch:
+    """What a step may use while it is taken: its bound, and somebody to tell."""
+
+    def __init__(self, patience: Patience, title: str, within_s: float, tell: Callable[[str], None]) -> None:
+        self._patience, self._title, self._tell, self._told = patience, title, tell, ""
+        self._began_s, self.within_s = patience.monotonic_s(), within_s
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the step began."""
+        return self._patience.monotonic_s() - self._began_s
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until its bound, at least one: a program that is started gets a chance."""
+        return max(self.within_s - self.elapsed_s, 1.0)
+
+    def say(self, detail: str) -> None:
+        """Tells what is done just now, once."""
+        if detail != self._told:
+            self._told = detail
+            self._tell(detail)
+
+    def wait_for(self, what: str, look: Callable[[], str | None], within_s: float | None = None) -> None:
+        """Looks until `look` gives None; what it gives else is what was seen. LabUnavailable, with what was awaited
+        and last seen, at the bound of the wait or of the step, whichever is earlier."""
+        began_s = self._patience.monotonic_s()
+        bound_s = self.left_s if within_s is None else min(within_s, self.left_s)
+        while (seen := look()) is not None:
+            if self._patience.monotonic_s() - began_s >= bound_s:
+                raise LabUnavailable(f"{what}: not within {bound_s:.0f} s; last seen: {seen}")
+            self.say(f"waiting for {what}: {seen}")
+            self._patience.sleep(LOOK_EVERY_S)
+
+
+class StepFailed(LabUnavailable):
+    """A step could not be taken; `evidence` is where everything was collected that may explain it."""
+
+
+def take(
+    steps: Sequence[Step[World]],
+    world: World,
+    tell: Callable[[Progress], None],
+    collect: Callable[[Step[World], HarnessError], Path | None],
+    patience: Patience,
+) -> None:
+    """Takes `steps` in order, leaving out what is done. Raises StepFailed, naming the step, at the first that fails."""
+    for number, step in enumerate(steps, start=1):
+        _take_one(step, world, _Teller(step, number, len(steps), tell), collect, patience)
+
+
+@dataclass(frozen=True)
+class _Teller(Generic[World]):
+    step: Step[World]
+    number: int
+    of: int
+    tell: Callable[[Progress], None]
+
+    def __call__(self, state: Literal["begun", "going on", "done", "kept", "failed"], detail: str, at_s: float) -> None:
+        self.tell(Progress(self.step.name, self.step.title, self.number, self.of, state, detail, at_s))
+
+
+def _take_one(
+    step: Step[World],
+    world: World,
+    teller: _Teller[World],
+    collect: Callable[[Step[World], HarnessError], Path | None],
+    patience: Patience,
+) -> None:
+    watch = Watch(patience, step.title, step.within_s, lambda detail: teller("going on", detail, watch.elapsed_s))
+    teller("begun", "", 0.0)
+    try:
+        seen = step.done(world)
+        if seen is not None:
+            teller("kept", seen, watch.elapsed_s)
+            return
+        step.do(world, watch)
+    except HarnessError as error:
+        teller("failed", str(error).splitlines()[0], watch.elapsed_s)
+        failed = StepFailed(f"step {step.name} ({step.title}): {error}")
+        failed.exit_code = error.exit_code
+        failed.evidence = error.evidence or collect(step, error)
+        raise failed from error
+    teller("done", "", watch.elapsed_s)

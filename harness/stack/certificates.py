@@ -1,0 +1,162 @@
+"""How the Gateway gets its certificate: cert-manager, an ACME authority, and a name server to prove by.
+
+The original asks Let's Encrypt and proves by DNS-01 through Route 53. Here the authority is pebble and the name server
+is BIND, written to by RFC 2136; cert-manager and its ClusterIssuer stay. All of it is in clusters/certificates/:
+
+    cert-manager.yaml                    values of the chart
+    acme.yaml                            namespace, pebble, name server
+    pebble.json, named.conf, zone.db     their configuration; tests/stack/test_acme.py runs the real programs on it
+    issuer.yaml                          ClusterIssuer, and the certificate `demo-tls` that the Gateway's listener names
+
+Pebble keeps accounts and its issuing key in memory. When its pod is restarted, cert-manager's account is unknown to it
+and no certificate comes until the account is registered anew (`cmctl renew`, or delete the Secret
+cert-manager/meshwake-acme-account and touch the ClusterIssuer): a property of the test authority, not of a suspend.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from harness.stack.choice import Choice
+from harness.stack.config import config_map, in_pods, with_digest, with_images
+from harness.stack.keys import AcmeKeys, acme_keys
+from harness.stack.pieces import (
+    ACME_NAMESPACE,
+    CERT_MANAGER_NAMESPACE,
+    CLUSTERS_DIR,
+    DEMO_NAMESPACE,
+    Chart,
+    Condition,
+    Stage,
+    labelled_objects,
+    read_objects,
+    read_values,
+)
+from harness.stack.pins import Pins
+
+FOLDER = "certificates"
+GATEWAY_HOST = "demo.meshwake.test"
+GATEWAY_SECRET = "demo-tls"  # noqa: S105 - a Secret's name
+ISSUER = "meshwake-acme"
+TSIG_KEY_NAME = "cert-manager"
+PEBBLE_NAMES = (
+    f"pebble.{ACME_NAMESPACE}.svc.cluster.local",
+    f"pebble.{ACME_NAMESPACE}.svc",
+    "localhost",
+    "127.0.0.1",
+)
+# What the chart starts, by the name of its image; tests compare it with what the real chart renders.
+CERT_MANAGER_IMAGES = (
+    "cert-manager-controller",
+    "cert-manager-webhook",
+    "cert-manager-cainjector",
+    "cert-manager-startupapicheck",
+)
+_ROLLED_OUT_WITHIN_S = 180
+_ISSUED_WITHIN_S = 240
+
+
+def certificate_stages(choice: Choice, pins: Pins, seed: str = "") -> tuple[Stage, ...]:
+    """The steps that give the Gateway its certificate; none if the part "cert-manager" is off.
+
+    `seed` is the cluster's own secret, from which the keys of authority and name server are worked out. Without one
+    they follow from the choice: enough to print a plan, and no secret.
+    """
+    if "cert-manager" not in choice.parts:
+        return ()
+    keys = acme_keys(seed or choice.digest, PEBBLE_NAMES)
+    return (_cert_manager_stage(choice, pins), _acme_stage(pins, keys), _issuer_stage(choice, keys))
+
+
+def certificate_images(pins: Pins) -> tuple[str, ...]:
+    """Every image that these steps start."""
+    version = pins.charts["cert-manager"].version
+    return (
+        *(f"quay.io/jetstack/{image}:{version}" for image in CERT_MANAGER_IMAGES),
+        pins.images["name-server"],
+        pins.images["pebble"],
+    )
+
+
+def tsig_conf(keys: AcmeKeys) -> str:
+    """The file keys/tsig.conf, which named.conf includes."""
+    return f'key "{TSIG_KEY_NAME}" {{\n\talgorithm hmac-sha256;\n\tsecret "{keys.tsig_secret}";\n}};\n'
+
+
+def _cert_manager_stage(choice: Choice, pins: Pins) -> Stage:
+    pin = pins.charts["cert-manager"]
+    values = read_values(FOLDER, "cert-manager.yaml")
+    # Without the Gateway API's definitions the controller would not start.
+    values["config"]["gatewayAPIConfig"]["enabled"] = "gateway" in choice.parts
+    deployments = ("cert-manager", "cert-manager-cainjector", "cert-manager-webhook")
+    return Stage(
+        name="cert-manager",
+        title="cert-manager",
+        pieces=(Chart("cert-manager", CERT_MANAGER_NAMESPACE, "cert-manager", pin.repo, pin.version, values),),
+        conditions=tuple(
+            Condition("Deployment", CERT_MANAGER_NAMESPACE, name, "rolled out", _ROLLED_OUT_WITHIN_S)
+            for name in deployments
+        ),
+        within_s=2 * _ROLLED_OUT_WITHIN_S,
+    )
+
+
+def _acme_stage(pins: Pins, keys: AcmeKeys) -> Stage:
+    namespace, *rest = read_objects(FOLDER, "acme.yaml")
+    configuration = [
+        config_map(ACME_NAMESPACE, "pebble", {"pebble.json": _text("pebble.json")}),
+        config_map(ACME_NAMESPACE, "name-server", {name: _text(name) for name in ("named.conf", "zone.db")}),
+        _secret(
+            ACME_NAMESPACE,
+            "pebble-tls",
+            {"tls.crt": keys.certificate, "tls.key": keys.private_key},
+            "kubernetes.io/tls",
+        ),
+        _secret(ACME_NAMESPACE, "name-server-key", {"tsig.conf": tsig_conf(keys)}),
+        # A ClusterIssuer's Secrets are looked for in cert-manager's own namespace.
+        _secret(CERT_MANAGER_NAMESPACE, f"{ISSUER}-tsig", {"secret": keys.tsig_secret}),
+    ]
+    programs = with_digest(with_images(rest, pins.images), configuration)
+    return Stage(
+        name="acme",
+        title="ACME authority (pebble) and its name server",
+        pieces=(labelled_objects("acme", [namespace, *configuration, *programs]),),
+        conditions=tuple(
+            Condition("Deployment", ACME_NAMESPACE, thing["metadata"]["name"], "rolled out", _ROLLED_OUT_WITHIN_S)
+            for thing in in_pods(programs)
+        ),
+        within_s=2 * _ROLLED_OUT_WITHIN_S,
+    )
+
+
+def _issuer_stage(choice: Choice, keys: AcmeKeys) -> Stage:
+    issuer, certificate = read_objects(FOLDER, "issuer.yaml")
+    issuer["spec"]["acme"]["caBundle"] = base64.b64encode(keys.authority.encode()).decode()
+    objects = [issuer]
+    conditions = [Condition("ClusterIssuer", None, ISSUER, "condition=Ready", _ROLLED_OUT_WITHIN_S)]
+    if "gateway" in choice.parts:
+        objects.append(certificate)
+        conditions.append(Condition("Certificate", DEMO_NAMESPACE, GATEWAY_SECRET, "condition=Ready", _ISSUED_WITHIN_S))
+    return Stage(
+        name="certificate",
+        title="the Gateway's certificate, by DNS-01",
+        pieces=(labelled_objects("certificate", objects),),
+        conditions=tuple(conditions),
+        within_s=_ROLLED_OUT_WITHIN_S + _ISSUED_WITHIN_S,
+    )
+
+
+def _text(name: str) -> str:
+    return (CLUSTERS_DIR / FOLDER / name).read_text(encoding="utf-8")
+
+
+def _secret(namespace: str, name: str, content: Mapping[str, str], kind: str = "Opaque") -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace},
+        "type": kind,
+        "data": {key: base64.b64encode(text.encode()).decode() for key, text in content.items()},
+    }

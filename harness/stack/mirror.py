@@ -1,0 +1,97 @@
+"""One registry in the place of all others, for machines that reach no other.
+
+An image keeps its path, tag and digest and changes its host: quay.io/cilium/cilium:v1 becomes MIRROR/cilium/cilium:v1.
+Charts are then taken from the same registry, where their artefacts lie under the paths that their projects give them
+(`oci` in clusters/stack.toml). What is no image and no chart is not in registries: manifests keep their address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from harness.errors import HarnessFault
+from harness.stack.pieces import Chart, Objects, Piece, Stage
+from harness.stack.pins import Pins
+
+OCI = "oci://"
+# Values that name a registry, or an image with its registry. One of another kind than these would be passed by, so a
+# test looks for any registry that is left.
+_IMAGE_KEYS = frozenset({"hub", "image", "imageRegistry", "override", "repository"})
+
+# Charts whose values name no image, and which have one key for the registry of all.
+_REGISTRY_KEYS: Mapping[str, str] = {"cert-manager": "imageRegistry"}
+
+
+def through_mirror(reference: str, mirror: str | None) -> str:
+    """`reference`, an image, or a part of one that begins with a registry, as `mirror` names it."""
+    if mirror is None:
+        return reference
+    _, _, path = reference.partition("/")
+    return f"{mirror}/{path}" if path else mirror
+
+
+def mirrored_stage(stage: Stage, mirror: str | None, pins: Pins) -> Stage:
+    """`stage` with everything that is pulled from a registry pulled from `mirror`."""
+    if mirror is None:
+        return stage
+    return replace(stage, pieces=tuple(_piece(piece, mirror, pins) for piece in stage.pieces))
+
+
+def _piece(piece: Piece, mirror: str, pins: Pins) -> Piece:
+    if isinstance(piece, Chart):
+        chart = OCI + through_mirror(chart_address(piece, pins).removeprefix(OCI), mirror)
+        named = _REGISTRY_KEYS.get(piece.chart)
+        values = _values(piece.values, mirror) | ({named: mirror} if named else {})
+        return replace(piece, chart=chart, repo=None, values=values)
+    if isinstance(piece, Objects):
+        return replace(piece, objects=tuple(_containers(thing, mirror) for thing in piece.objects))
+    return piece
+
+
+def chart_address(piece: Chart, pins: Pins) -> str:
+    """The oci:// address of a chart."""
+    if piece.repo == pins.istio.repo:
+        return f"{pins.istio.oci}/{piece.chart}"
+    if piece.chart not in pins.charts:
+        raise HarnessFault(f"chart {piece.chart} has no pin, so nobody knows where a mirror keeps it")
+    return pins.charts[piece.chart].oci
+
+
+def _values(value: Any, mirror: str) -> Any:
+    if isinstance(value, list):
+        return [_values(entry, mirror) for entry in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: through_mirror(entry, mirror)
+        if key in _IMAGE_KEYS and isinstance(entry, str) and _has_registry(entry)
+        else _values(entry, mirror)
+        for key, entry in value.items()
+    }
+
+
+def _containers(value: Any, mirror: str) -> Any:
+    if isinstance(value, list | tuple):
+        return [_containers(entry, mirror) for entry in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: [_container(entry, mirror) for entry in entry_list]
+        if key in {"containers", "initContainers"} and isinstance(entry_list, list)
+        else _containers(entry_list, mirror)
+        for key, entry_list in value.items()
+    }
+
+
+def _container(container: Any, mirror: str) -> Any:
+    if isinstance(container, Mapping) and "image" in container:
+        return {**container, "image": through_mirror(str(container["image"]), mirror)}
+    return container
+
+
+def _has_registry(reference: str) -> bool:
+    """Whether it begins with a host; the name of an image alone does not."""
+    host = reference.partition("/")[0]
+    return "." in host or ":" in host or host == "localhost"

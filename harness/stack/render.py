@@ -1,0 +1,336 @@
+"""From a choice to everything that is installed, in order, and what must be true after each step.
+
+Values and manifests stand as YAML in clusters/; here only that is filled in which changes from choice to choice: names,
+versions, images, addresses, how long certificates live. Nothing here speaks to a cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+from harness.stack.certificates import certificate_images, certificate_stages
+from harness.stack.choice import Choice
+from harness.stack.config import with_images
+from harness.stack.mirror import mirrored_stage, through_mirror
+from harness.stack.pieces import (
+    CILIUM_NAMESPACE,
+    DEMO_NAMESPACE,
+    ISTIO_NAMESPACE,
+    METALLB_NAMESPACE,
+    Chart,
+    Condition,
+    Facts,
+    Objects,
+    RemoteManifest,
+    Stage,
+    image_references,
+    labelled_objects,
+    read_objects,
+    read_values,
+)
+from harness.stack.pins import Pins, gateway_api_manifest
+from harness.stack.workloads import workload_images
+
+# Everything starts within these bounds on a machine that has to fetch every image over an ordinary line.
+_ROLLED_OUT_WITHIN_S = 300
+_ADDRESS_WITHIN_S = 120
+_PROGRAMMED_WITHIN_S = 180
+_EXISTS_WITHIN_S = 60
+# Nothing is fetched from it: any range will do to work out what a cluster is made of.
+_ANY_FACTS = Facts(pool="192.0.2.1-192.0.2.4")
+# Istio's images as its charts name them; profile ambient takes the distroless variant of each, from 1.22 on.
+ISTIO_IMAGES = ("pilot", "install-cni", "ztunnel", "proxyv2")
+ISTIO_VARIANT = "distroless"
+
+
+def kind_config(choice: Choice, pins: Pins) -> dict[str, Any]:
+    """What `kind create cluster --config` takes."""
+    (config,) = read_objects("kind", "cluster.yaml")
+    config["name"] = choice.name
+    config["networking"]["disableDefaultCNI"] = "cilium" in choice.parts
+    control_plane, worker = config["nodes"]
+    config["nodes"] = [control_plane, *(deepcopy(worker) for _ in range(choice.workers))]
+    for node in config["nodes"]:
+        node["image"] = node_image(choice, pins)
+    return config
+
+
+def node_image(choice: Choice, pins: Pins) -> str:
+    """The image of which the machines are made; the engine pulls it, not the cluster."""
+    return through_mirror(pins.kubernetes[choice.kubernetes].node_image, choice.mirror)
+
+
+def stages(choice: Choice, pins: Pins, facts: Facts) -> tuple[Stage, ...]:
+    """Every step after `kind create cluster`, in the order in which they must be done."""
+    parts: list[tuple[bool, Iterable[Stage]]] = [
+        (True, [_gateway_api(choice, pins)]),
+        ("cilium" in choice.parts, [_cilium(choice, pins)]),
+        (True, [_nodes()]),
+        ("metallb" in choice.parts, [_metallb(pins), _pool(facts)]),
+        ("istio" in choice.parts, _istio(choice, pins)),
+        (True, [_demo(choice, pins)]),
+        ("cert-manager" in choice.parts, certificate_stages(choice, pins, facts.seed)),
+        ("waypoint" in choice.parts, [_waypoint()]),
+        ("gateway" in choice.parts, [_gateway(choice)]),
+        ("observability" in choice.parts, _observability(choice, pins)),
+    ]
+    chosen = [stage for wanted, some in parts if wanted for stage in some]
+    return tuple(mirrored_stage(stage, choice.mirror, pins) for stage in chosen)
+
+
+def images(choice: Choice, pins: Pins) -> tuple[str, ...]:
+    """Every image that the cluster will pull, and a run in it; sorted. The nodes' own is `node_image`."""
+    found = {*workload_images(pins), *chart_images(choice, pins)}
+    for stage in stages(replace(choice, mirror=None), pins, _ANY_FACTS):
+        for piece in stage.pieces:
+            if isinstance(piece, Objects):
+                found |= set(image_references(piece.objects))
+    return tuple(sorted(through_mirror(image, choice.mirror) for image in found))
+
+
+def chart_images(choice: Choice, pins: Pins) -> tuple[str, ...]:
+    """Every image that charts start, or that istiod starts later; as its project names it."""
+    by_part = {
+        "cilium": [pins.images[name] for name in ("cilium", "cilium-operator")],
+        "hubble": [pins.images[name] for name in ("hubble-relay", "hubble-ui", "hubble-ui-backend")],
+        "metallb": [pins.images[name] for name in ("metallb-controller", "metallb-speaker")],
+        "istio": istio_images(choice, pins),
+        "cert-manager": list(certificate_images(pins)),
+    }
+    return tuple(image for part, some in by_part.items() if part in choice.parts for image in some)
+
+
+def istio_images(choice: Choice, pins: Pins) -> list[str]:
+    """Istio's images of the chosen release; proxyv2 is that of waypoints and gateways."""
+    used = [image for image in ISTIO_IMAGES if image != "proxyv2" or {"waypoint", "gateway"} & choice.parts]
+    hub = pins.istio_minor(choice.istio).hub
+    return [f"{hub}/{image}:{choice.istio}-{ISTIO_VARIANT}" for image in used]
+
+
+def _gateway_api(choice: Choice, pins: Pins) -> Stage:
+    name = gateway_api_manifest(pins.istio_minor(choice.istio))
+    kinds = ("gatewayclasses", "gateways", "httproutes")
+    return Stage(
+        name="gateway-api",
+        title=f"definitions of the Gateway API ({name.rpartition('-')[2]})",
+        pieces=(RemoteManifest(name, pins.manifests[name]),),
+        conditions=tuple(
+            Condition(
+                "CustomResourceDefinition",
+                None,
+                f"{kind}.gateway.networking.k8s.io",
+                "condition=Established",
+                _EXISTS_WITHIN_S,
+            )
+            for kind in kinds
+        ),
+        within_s=180,
+    )
+
+
+def _cilium(choice: Choice, pins: Pins) -> Stage:
+    rolled_out = [("DaemonSet", "cilium"), ("Deployment", "cilium-operator")]
+    if "hubble" in choice.parts:
+        rolled_out += [("Deployment", "hubble-relay"), ("Deployment", "hubble-ui")]
+    return Stage(
+        name="cilium",
+        title=f"Cilium {pins.charts['cilium'].version}",
+        pieces=(_chart("cilium", CILIUM_NAMESPACE, pins, cilium_values(choice, pins)),),
+        conditions=tuple(
+            Condition(kind, CILIUM_NAMESPACE, name, "rolled out", _ROLLED_OUT_WITHIN_S) for kind, name in rolled_out
+        ),
+        within_s=2 * _ROLLED_OUT_WITHIN_S,
+    )
+
+
+def cilium_values(choice: Choice, pins: Pins) -> dict[str, Any]:
+    """The values of chart cilium: those of values.yaml, and those of the parts that are on."""
+    hubble, observed = "hubble" in choice.parts, "observability" in choice.parts
+    values = read_values("cilium", "values.yaml")
+    values["image"]["override"] = pins.images["cilium"]
+    values["operator"]["image"]["override"] = pins.images["cilium-operator"]
+    if hubble:
+        values = merged(values, read_values("cilium", "hubble.yaml"))
+        values["hubble"]["relay"]["image"]["override"] = pins.images["hubble-relay"]
+        values["hubble"]["ui"]["frontend"]["image"]["override"] = pins.images["hubble-ui"]
+        values["hubble"]["ui"]["backend"]["image"]["override"] = pins.images["hubble-ui-backend"]
+    if observed:
+        values = merged(values, read_values("cilium", "metrics.yaml"))
+    if hubble and observed:
+        values = merged(values, read_values("cilium", "hubble-metrics.yaml"))
+    return values
+
+
+def _nodes() -> Stage:
+    return Stage(
+        name="nodes",
+        title="all nodes ready",
+        pieces=(),
+        conditions=(
+            Condition("Node", None, "*", "condition=Ready", _ROLLED_OUT_WITHIN_S),
+            Condition("Deployment", "kube-system", "coredns", "rolled out", _ROLLED_OUT_WITHIN_S),
+        ),
+        within_s=2 * _ROLLED_OUT_WITHIN_S,
+    )
+
+
+def _metallb(pins: Pins) -> Stage:
+    return Stage(
+        name="metallb",
+        title=f"MetalLB {pins.charts['metallb'].version}",
+        pieces=(
+            labelled_objects("metallb-namespace", read_objects("metallb", "namespace.yaml")),
+            _chart("metallb", METALLB_NAMESPACE, pins, metallb_values(pins)),
+        ),
+        conditions=(
+            Condition("Deployment", METALLB_NAMESPACE, "metallb-controller", "rolled out", _ROLLED_OUT_WITHIN_S),
+            Condition("DaemonSet", METALLB_NAMESPACE, "metallb-speaker", "rolled out", _ROLLED_OUT_WITHIN_S),
+        ),
+        within_s=2 * _ROLLED_OUT_WITHIN_S,
+    )
+
+
+def metallb_values(pins: Pins) -> dict[str, Any]:
+    """The values of chart metallb."""
+    values = read_values("metallb", "values.yaml")
+    for program in ("controller", "speaker"):
+        repository, _, tag = pins.images[f"metallb-{program}"].rpartition(":")
+        values[program]["image"].update(repository=repository, tag=tag)
+    return values
+
+
+def _pool(facts: Facts) -> Stage:
+    pool, advertisement = read_objects("metallb", "pool.yaml")
+    pool["spec"]["addresses"] = [facts.pool]
+    return Stage(
+        name="metallb-pool",
+        title=f"addresses for load balancers: {facts.pool}",
+        # Refused until MetalLB's webhook answers, which is some seconds after its pod is ready.
+        pieces=(labelled_objects("metallb-pool", [pool, advertisement]),),
+        conditions=(
+            Condition("IPAddressPool", METALLB_NAMESPACE, "meshwake", "exists", _EXISTS_WITHIN_S),
+            Condition("L2Advertisement", METALLB_NAMESPACE, "meshwake", "exists", _EXISTS_WITHIN_S),
+        ),
+        within_s=180,
+    )
+
+
+def _istio(choice: Choice, pins: Pins) -> list[Stage]:
+    """Base, istiod, CNI, ztunnel: each needs what stands before it."""
+    ready: dict[str, tuple[str, str] | None] = {
+        "base": None,
+        "istiod": ("Deployment", "istiod"),
+        "cni": ("DaemonSet", "istio-cni-node"),
+        "ztunnel": ("DaemonSet", "ztunnel"),
+    }
+    return [_istio_stage(choice, pins, chart, awaited) for chart, awaited in ready.items()]
+
+
+def _istio_stage(choice: Choice, pins: Pins, chart: str, awaited: tuple[str, str] | None) -> Stage:
+    release = {"base": "istio-base", "cni": "istio-cni"}.get(chart, chart)
+    conditions = [
+        Condition(
+            "CustomResourceDefinition",
+            None,
+            "authorizationpolicies.security.istio.io",
+            "condition=Established",
+            _EXISTS_WITHIN_S,
+        )
+    ]
+    if awaited:
+        kind, name = awaited
+        conditions = [Condition(kind, ISTIO_NAMESPACE, name, "rolled out", _ROLLED_OUT_WITHIN_S)]
+    values = istio_values(chart, choice, pins)
+    return Stage(
+        name=release,
+        title=f"Istio {choice.istio}: {chart}",
+        pieces=(Chart(release, ISTIO_NAMESPACE, chart, pins.istio.repo, choice.istio, values),),
+        conditions=tuple(conditions),
+        within_s=2 * _ROLLED_OUT_WITHIN_S,
+    )
+
+
+def istio_values(chart: str, choice: Choice, pins: Pins) -> dict[str, Any]:
+    """The values of one of Istio's charts: base, istiod, cni, ztunnel."""
+    values = read_values("istio", f"{chart}.yaml")
+    place = {"hub": pins.istio_minor(choice.istio).hub, "tag": choice.istio}
+    life = f"{choice.lifetime_s}s"
+    if chart in {"istiod", "cni"}:
+        values["global"].update(place)
+    if chart == "istiod":
+        values["meshConfig"]["defaultConfig"]["proxyMetadata"]["SECRET_TTL"] = life
+    if chart == "ztunnel":
+        values.update(place)
+        values["env"]["SECRET_TTL"] = life
+    return values
+
+
+def _demo(choice: Choice, pins: Pins) -> Stage:
+    namespace, *rest = read_objects("gateway", "demo.yaml")
+    return Stage(
+        name="demo",
+        title="client and server on every node",
+        pieces=(labelled_objects("demo", [namespace, *with_images(rest, pins.images)]),),
+        conditions=tuple(
+            Condition("DaemonSet", DEMO_NAMESPACE, name, "rolled out", _ROLLED_OUT_WITHIN_S)
+            for name in ("client", "server")
+        ),
+        within_s=_ROLLED_OUT_WITHIN_S,
+    )
+
+
+def _waypoint() -> Stage:
+    return Stage(
+        name="waypoint",
+        title="waypoint",
+        pieces=(labelled_objects("waypoint", read_objects("gateway", "waypoint.yaml")),),
+        conditions=(
+            Condition("Gateway", DEMO_NAMESPACE, "waypoint", "condition=Programmed", _PROGRAMMED_WITHIN_S),
+            Condition("Deployment", DEMO_NAMESPACE, "waypoint", "rolled out", _ROLLED_OUT_WITHIN_S),
+        ),
+        within_s=_PROGRAMMED_WITHIN_S + _ROLLED_OUT_WITHIN_S,
+    )
+
+
+def _gateway(choice: Choice) -> Stage:
+    gateway, route = read_objects("gateway", "gateway.yaml")
+    listeners = gateway["spec"]["listeners"]
+    if "cert-manager" not in choice.parts:
+        gateway["spec"]["listeners"] = [listener for listener in listeners if "tls" not in listener]
+    return Stage(
+        name="gateway",
+        title="Gateway, reached through an address of MetalLB",
+        pieces=(labelled_objects("gateway", [gateway, route]),),
+        conditions=(
+            Condition("Gateway", DEMO_NAMESPACE, "gateway", "address", _ADDRESS_WITHIN_S),
+            Condition("Gateway", DEMO_NAMESPACE, "gateway", "condition=Programmed", _PROGRAMMED_WITHIN_S),
+            Condition("Deployment", DEMO_NAMESPACE, "gateway-istio", "rolled out", _ROLLED_OUT_WITHIN_S),
+        ),
+        within_s=_ADDRESS_WITHIN_S + _PROGRAMMED_WITHIN_S + _ROLLED_OUT_WITHIN_S,
+    )
+
+
+def _observability(choice: Choice, pins: Pins) -> Iterable[Stage]:
+    if "observability" not in choice.parts:
+        return ()
+    # Its dashboards are read when it is imported, and most choices are without them.
+    from harness.stack.observability import observability_stages
+
+    return observability_stages(choice, pins)
+
+
+def _chart(name: str, namespace: str, pins: Pins, values: dict[str, Any]) -> Chart:
+    pin = pins.charts[name]
+    return Chart(name, namespace, name, pin.repo, pin.version, values)
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below` with `above` laid over it, tables into tables, as helm merges values files."""
+    result = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result

@@ -1,0 +1,344 @@
+"""The helper of a node against real programs: what runs, what is started later, what becomes of it when it dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.clocks.attach import page_inside
+from harness.clocks.node_helper import Rule
+from harness.clocks.process_mover import ProcessMover
+from harness.clocks.reading import ClockReading, drift_ns
+from tests.conformance.helpers import HelperProcess, await_true, own_copy, python_environment
+from tests.conformance.injectors import WITHIN_S, await_text, kernel_clocks, needs_vdso
+from tests.unit.clocks.test_process_mover import fault, plan
+
+pytestmark = [needs_vdso, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it watches execs by fanotify")]
+HOUR_NS, SECOND_NS = 3600 * 10**9, 10**9
+NEAR_NS = 5 * SECOND_NS
+# Its first readings, then for ever nothing.
+TELLS_ITS_BASE = (
+    "import time; w, m = time.time_ns(), time.monotonic_ns()\n"
+    "print('base', w, m, time.clock_gettime_ns(7), flush=True)\n"
+    "import select; select.epoll().poll()"
+)
+
+
+class Subject:
+    """A program that tells its time base."""
+
+    def __init__(self, command: list[str], log: Path) -> None:
+        self.log = log
+        with log.open("w") as output:
+            self.process = subprocess.Popen(command, stdout=output, env=python_environment())
+
+    @property
+    def base(self) -> ClockReading:
+        """What it read first."""
+        return ClockReading(*(int(word) for word in await_text(self.log, 1)[0].split()[1:]))
+
+    @property
+    def state(self) -> str:
+        """R, S, T ... (proc(5))."""
+        return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    def end(self) -> None:
+        """Kills it."""
+        self.process.kill()
+        self.process.wait()
+
+
+class Bench:
+    """A helper, and a program of its own to be taken and started again and again."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.helper = HelperProcess(directory)
+        self.program = own_copy(Path(sys.executable).resolve(), "subject", directory)
+        self.subjects: list[Subject] = []
+
+    def start(self, *before: str) -> Subject:
+        """The program, by way of `before`."""
+        command = [*before, str(self.program), "-S", "-c", TELLS_ITS_BASE]
+        subject = Subject(command, self.directory / f"log{len(self.subjects)}")
+        self.subjects.append(subject)
+        return subject
+
+    def move_wall(self, by_ns: int) -> None:
+        """A suspend, as offsets."""
+        self.helper.ask(do="set", wall_ns=by_ns, monotonic_ns=0, boottime_ns=by_ns)
+
+    def clocks(self, subject: Subject) -> ClockReading:
+        """Measured inside."""
+        read = self.helper.ask(do="read", pid=subject.process.pid)["readings"]
+        return ClockReading(**read[0]["clocks"])
+
+    def how(self, subject: Subject) -> str | None:
+        """How the helper came to it."""
+        found = [p for p in self.helper.ask(do="list")["processes"] if p["pid"] == subject.process.pid]
+        return str(found[0]["how"]) if found else None
+
+    def close(self) -> None:
+        """Ends all of it."""
+        for subject in self.subjects:
+            subject.process.send_signal(signal.SIGCONT)
+            subject.end()
+        self.helper.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """See Bench."""
+    ready = Bench(tmp_path)
+    yield ready
+    ready.close()
+
+
+def is_near(reading: ClockReading, offsets: ClockReading) -> bool:
+    """Whether it is the kernel's time plus offsets."""
+    apart = reading.since(kernel_clocks()).since(offsets)
+    return all(abs(apart_ns) < NEAR_NS for apart_ns in apart)
+
+
+def test_a_running_program_is_taken_moved_and_given_back(bench: Bench) -> None:
+    """The whole way of one suspend."""
+    subject = bench.start()
+    assert is_near(subject.base, ClockReading(0, 0, 0))
+    bench.helper.take_or_skip(bench.program)
+    assert bench.how(subject) == "attached"
+    before = bench.clocks(subject)
+    bench.move_wall(HOUR_NS)
+    after = bench.clocks(subject)
+    assert drift_ns(before, after) == pytest.approx(HOUR_NS, abs=SECOND_NS // 100)
+    told = bench.helper.ask(do="release")
+    assert told == {"released": [subject.process.pid], "failed": {}}
+    inside = page_inside(subject.process.pid)
+    assert inside is not None and not inside.in_use
+
+
+def test_a_restart_under_a_moved_clock_starts_with_no_drift(bench: Bench) -> None:
+    """Caught at its exec: the very first readings are of the moved clocks, so its time base has drift 0. Five times."""
+    bench.start()
+    bench.helper.take_or_skip(bench.program)
+    bench.move_wall(8 * HOUR_NS)
+    for _ in range(5):
+        again = bench.start()
+        assert is_near(again.base, ClockReading(8 * HOUR_NS, 0, 8 * HOUR_NS))
+        assert abs(drift_ns(again.base, bench.clocks(again))) < SECOND_NS // 100
+        assert bench.how(again) == "caught"
+        again.end()
+    assert bench.helper.ask(do="list")["watch"]["missed"] == 0
+
+
+def test_what_a_launcher_starts_is_caught_whatever_the_way(bench: Bench) -> None:
+    """As a container runtime does: forks, executes itself, forks again, executes a file that nobody has marked."""
+    runtime = own_copy(Path("/bin/sh").resolve(), "runtime", bench.directory)
+    bench.helper.take_or_skip(Path("/nothing/that/is/there/subject"), launchers=(runtime,))
+    rules = [{"executable": "subject"}]
+    told = bench.helper.ask(do="take", rules=rules, launchers=[str(runtime)], lease_s=300)
+    assert told["watch"]["launchers"] == [str(runtime)]
+    bench.move_wall(8 * HOUR_NS)
+    nested = f'(({runtime} -c \'("$0" -S -c "$1"; true)\' "$0" "$3"; true)); true'
+    subject = bench.start(str(runtime), "-c", nested)
+    assert is_near(subject.base, ClockReading(8 * HOUR_NS, 0, 8 * HOUR_NS))
+    assert [process["how"] for process in bench.helper.ask(do="list")["processes"]] == ["caught"]
+    for process in bench.helper.ask(do="list")["processes"]:
+        os.kill(process["pid"], signal.SIGKILL)
+
+
+def test_a_program_that_is_not_meant_is_let_through(bench: Bench) -> None:
+    """The same file under a rule that asks for another control group."""
+    bench.helper.take_or_skip(bench.program)
+    rules = [{"executable": str(bench.program), "cgroup": "no-such-container"}]
+    bench.helper.ask(do="take", rules=rules, launchers=[], lease_s=300)
+    bench.move_wall(HOUR_NS)
+    subject = bench.start()
+    assert is_near(subject.base, ClockReading(0, 0, 0))
+    assert bench.how(subject) is None
+
+
+def test_killed_and_started_again_it_finds_everything(bench: Bench) -> None:
+    """kill -9: programs keep their moved clocks; the next helper has page, rules and watch again."""
+    subject = bench.start()
+    bench.helper.take_or_skip(bench.program)
+    bench.move_wall(8 * HOUR_NS)
+    assert is_near(subject.base, ClockReading(0, 0, 0))
+    bench.helper.kill()
+    bench.helper.start_again()
+    assert bench.how(subject) == "found"
+    assert is_near(bench.clocks(subject), ClockReading(8 * HOUR_NS, 0, 8 * HOUR_NS))
+    again = bench.start()
+    assert is_near(again.base, ClockReading(8 * HOUR_NS, 0, 8 * HOUR_NS))
+    assert set(bench.helper.ask(do="release")["released"]) == {subject.process.pid, again.process.pid}
+
+
+def test_offsets_outlive_a_moment_without_any_program(bench: Bench) -> None:
+    """All programs gone and the helper killed: what is started next is under the same clocks."""
+    first = bench.start()
+    bench.helper.take_or_skip(bench.program)
+    bench.move_wall(8 * HOUR_NS)
+    first.end()
+    bench.helper.kill()
+    bench.helper.start_again()
+    assert bench.helper.ask(do="list")["offsets"]["wall_ns"] == 8 * HOUR_NS
+
+
+def test_an_exec_that_waits_goes_on_when_the_helper_is_killed(bench: Bench) -> None:
+    """The helper stands still, so the exec waits; killed, it lets go. Nobody hangs."""
+    bench.start()
+    bench.helper.take_or_skip(bench.program)
+    bench.helper.process.send_signal(signal.SIGSTOP)
+    waits = Subject(["/bin/sh", "-c", f"exec {bench.program} -S -c 'print(1, flush=True)'"], bench.directory / "waits")
+    try:
+        syscall = Path(f"/proc/{waits.process.pid}/syscall")
+        await_true("the exec waits", lambda: syscall.read_text().startswith("59 "))
+        assert waits.log.read_text() == ""
+        bench.helper.kill()
+        assert waits.process.wait(WITHIN_S) == 0
+    finally:
+        waits.end()
+    assert waits.log.read_text() == "1\n"
+
+
+def test_a_sleep_holds_programs_and_sets_monotonic_back(bench: Bench) -> None:
+    """A suspend in real time: stopped meanwhile; then monotonic has not counted it, wall and boottime have."""
+    subject = bench.start()
+    bench.helper.take_or_skip(bench.program)
+    before = bench.clocks(subject)
+    at_wake = {"wall_ns": 0, "monotonic_ns": -SECOND_NS, "boottime_ns": 0}
+    bench.helper.ask(do="sleep", lasts_ns=SECOND_NS, at_wake=at_wake)
+    await_true("asleep", lambda: subject.state == "T")
+    refused = bench.helper.answer({"do": "set", "wall_ns": 0, "monotonic_ns": 0, "boottime_ns": 0})
+    assert "asleep" in refused["error"]["message"]
+    await_true("awake", lambda: not bench.helper.ask(do="list")["asleep"])
+    after = bench.clocks(subject)
+    assert subject.state == "S"
+    assert drift_ns(before, after) == pytest.approx(SECOND_NS, abs=SECOND_NS // 100)
+    assert after.since(before).monotonic_ns >= 0
+
+
+def test_a_sleep_ends_though_the_helper_was_killed(bench: Bench) -> None:
+    """Nothing stays stopped: the guardian of the sleep wakes it, and the next helper knows of it."""
+    subject = bench.start()
+    bench.helper.take_or_skip(bench.program)
+    at_wake = {"wall_ns": 0, "monotonic_ns": -SECOND_NS, "boottime_ns": 0}
+    bench.helper.ask(do="sleep", lasts_ns=SECOND_NS, at_wake=at_wake)
+    await_true("asleep", lambda: subject.state == "T")
+    bench.helper.kill()
+    await_true("awake", lambda: subject.state != "T")
+    bench.helper.start_again()
+    assert bench.helper.ask(do="list")["offsets"]["monotonic_ns"] == -SECOND_NS
+    assert is_near(bench.clocks(subject), ClockReading(0, -SECOND_NS, 0))
+
+
+def test_a_sleep_whose_guardian_was_killed_is_ended_by_the_helper(bench: Bench) -> None:
+    """Before its time it is a freeze: the clocks of its end would go back."""
+    subject = bench.start()
+    bench.helper.take_or_skip(bench.program)
+    at_wake = {"wall_ns": 0, "monotonic_ns": -60 * SECOND_NS, "boottime_ns": 0}
+    bench.helper.ask(do="sleep", lasts_ns=60 * SECOND_NS, at_wake=at_wake)
+    await_true("asleep", lambda: subject.state == "T")
+    children = Path(f"/proc/{bench.helper.process.pid}/task/{bench.helper.process.pid}/children").read_text().split()
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+    await_true("awake", lambda: subject.state == "S")
+    assert is_near(bench.clocks(subject), ClockReading(0, 0, 0))
+
+
+def test_forgotten_it_releases(bench: Bench) -> None:
+    """Nobody asks for as long as the lease: all clocks are the kernel's again."""
+    subject = bench.start()
+    bench.helper.take_or_skip(bench.program, lease_s=1)
+    bench.move_wall(HOUR_NS)
+
+    def given_back() -> bool:
+        inside = page_inside(subject.process.pid)
+        return inside is not None and not inside.in_use
+
+    await_true("released", given_back)
+
+
+def test_sigterm_releases(bench: Bench) -> None:
+    """A DaemonSet that is deleted leaves nothing behind."""
+    subject = bench.start()
+    bench.helper.take_or_skip(bench.program)
+    bench.helper.close()
+    inside = page_inside(subject.process.pid)
+    assert inside is not None and not inside.in_use
+    assert not bench.helper.socket.exists()
+
+
+@pytest.mark.parametrize(
+    ("request_", "kind", "words"),
+    [
+        ({"do": "dance"}, "BadInput", "known are hello, take"),
+        ({"do": "list", "version": 2}, "BadInput", "protocol version 2"),
+        ({"do": "take", "rules": []}, "BadInput", "at least one"),
+        ({"do": "take", "rules": [{"executable": "x", "image": "y"}]}, "BadInput", "executable and cgroup"),
+        ({"do": "take", "rules": [{"executable": "x"}], "lease_s": 0}, "BadInput", "lease_s 0"),
+        ({"do": "set", "wall_ns": 1.5, "monotonic_ns": 0, "boottime_ns": 0}, "BadInput", "whole numbers"),
+        ({"do": "set", "wall_ns": 0, "monotonic_ns": 1, "boottime_ns": 0}, "BadInput", "at most 0"),
+        ({"do": "set", "wall_ns": 0, "monotonic_ns": -1, "boottime_ns": 0}, "BadInput", "would go back"),
+        ({"do": "sleep", "lasts_ns": -1}, "BadInput", "lasts_ns -1"),
+        (
+            {"do": "sleep", "lasts_ns": 5, "at_wake": {"wall_ns": 0, "monotonic_ns": -6, "boottime_ns": 0}},
+            "BadInput",
+            "would go back",
+        ),
+        ({"do": "sleep", "lasts_ns": 5}, "SubjectFailed", "nothing that could sleep"),
+        ({"do": "read", "pid": 1}, "SubjectFailed", "not under this node's clocks"),
+    ],
+)
+def test_bad_requests_are_refused_by_name(tmp_path: Path, request_: dict[str, object], kind: str, words: str) -> None:
+    """Nothing is done, and the helper lives."""
+    helper = HelperProcess(tmp_path)
+    try:
+        answer = helper.answer(request_)
+        assert not answer["ok"]
+        assert answer["error"]["kind"] == kind and words in answer["error"]["message"]
+        told = helper.ask(do="list")
+        assert told["processes"] == [] and told["rules"] == []
+    finally:
+        helper.close()
+
+
+def test_a_start_is_not_held_long(bench: Bench) -> None:
+    """A restart is held for milliseconds, not for seconds, while the helper also answers requests."""
+    bench.start()
+    bench.helper.take_or_skip(bench.program)
+    began = time.monotonic()
+    started = [bench.start() for _ in range(5)]
+    bench.helper.ask(do="read")
+    assert all(subject.base for subject in started)
+    assert time.monotonic() - began < WITHIN_S / 2
+
+
+def test_the_mover_carries_out_faults_by_a_real_helper(bench: Bench) -> None:
+    """Suspend, then pause, then a step back, of one node: measured in the program, and everything given back."""
+    subject = bench.start()
+    bench.helper.take_or_skip(bench.program)
+    faults = (
+        fault(0, "suspend", lasts_ns=SECOND_NS // 2),
+        fault(1, "pause", lasts_ns=SECOND_NS // 2, corrected_after_ns=SECOND_NS // 10),
+        fault(2, "step", by_wall_ns=-HOUR_NS),
+    )
+
+    class Channel:
+        def send(self, node: str, request: Mapping[str, Any]) -> dict[str, Any]:
+            return bench.helper.answer(request)
+
+    mover = ProcessMover(plan(*faults), Channel(), rules=lambda plan, node: [Rule(str(bench.program))], launchers=[])
+    mover.prepare()
+    drifts = [drift_ns(moved.before.clocks, moved.after.clocks) for moved in map(mover.move, faults)]
+    assert drifts == pytest.approx([SECOND_NS // 2, SECOND_NS // 2, -HOUR_NS], abs=SECOND_NS // 100)
+    mover.release()
+    inside = page_inside(subject.process.pid)
+    assert inside is not None and not inside.in_use

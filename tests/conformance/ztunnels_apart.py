@@ -1,0 +1,126 @@
+"""Two real ztunnels and an authority in a world of their own, started by nobody who moves clocks: as a cluster's are.
+
+`python -m tests.conformance.ztunnels_apart DIRECTORY ZTUNNEL LIFETIME_S BACKDATE_S` obeys lines on standard input
+("start a", "restart b", "wall 3600000000000": the authority's wall clock is ahead by so many ns) and prints "asked
+IDENTITY MONOTONIC_NS" for every certificate that is asked for, "started a PID" and "ready".
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from harness.authority.server import spawn
+from harness.clocks.reading import ClockReading
+from harness.clocks.vdso import ClockPage
+from harness.labs.process.namespaces import AUTHORITY_ADDRESS, Network, enter_own_world, inside, join, listen
+from harness.labs.process.ztunnel import ADMIN_PORT, AUTHORITY_PORT, INBOUND_PORT, Place, _knock, environment, local_xds
+
+LISTENS_WITHIN_S = 20.0
+
+
+class World:
+    """See the module."""
+
+    def __init__(self, directory: Path, ztunnel: Path, lifetime_s: int, backdate_s: int) -> None:
+        self.directory, self.ztunnel, self.lifetime_s = directory, ztunnel, lifetime_s
+        network = Network()
+        self.page, self.ahead_ns = ClockPage("fixed"), 0
+        self.set_wall()
+        self.places = {name: Place(f"mesh/{name}", name, *network.add(name)) for name in ("a", "b")}
+        identities = tuple(place.identity for place in self.places.values())
+        with listen(AUTHORITY_ADDRESS, AUTHORITY_PORT) as listener:
+            self.authority = spawn(self.page.file, listener, AUTHORITY_ADDRESS, directory, backdate_s, identities)
+        (directory / "workloads.yaml").write_text(local_xds(list(self.places.values())))
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def set_wall(self) -> None:
+        """The authority reads its wall clock from a page."""
+        self.page.set(ClockReading(time.time_ns() + self.ahead_ns, 0, 0))
+
+    def obey(self, line: str) -> None:
+        """One line of standard input."""
+        word, argument = line.split()
+        if word == "wall":
+            self.ahead_ns = int(argument)
+            self.set_wall()
+            return
+        if word == "restart":
+            self.running[argument].kill()
+            self.running[argument].wait()
+        self.start(argument)
+
+    def start(self, name: str) -> None:
+        """A ztunnel, and a knock that makes it ask for its certificate."""
+        place = self.places[name]
+        told = environment(place, self.directory, self.authority.root_file, self.lifetime_s)
+        with (self.directory / f"{name}.log").open("ab") as log:
+            self.running[name] = subprocess.Popen(
+                [str(self.ztunnel)],
+                env=told,
+                cwd=self.directory,
+                stdout=log,
+                stderr=log,
+                preexec_fn=lambda: join(place.namespace),  # noqa: PLW1509  # one thread, and nothing else enters it
+            )
+        say(f"started {name} {self.running[name].pid}")
+        give_up = time.monotonic() + LISTENS_WITHIN_S
+        while not self.listens(place):
+            self.look()
+            if time.monotonic() > give_up or self.running[name].poll() is not None:
+                raise SystemExit(f"ztunnel {name} does not listen; see its log")
+        _knock((place.address, INBOUND_PORT), place.namespace).close()
+
+    def listens(self, place: Place) -> bool:
+        """Whether its admin port is open."""
+        import socket
+
+        with inside(place.namespace), socket.socket() as probe:
+            probe.settimeout(1.0)
+            return probe.connect_ex(("127.0.0.1", ADMIN_PORT)) == 0
+
+    def look(self) -> None:
+        """Tells what the authority was asked, and keeps its clock."""
+        self.set_wall()
+        for request in self.authority.requests():
+            say(f"asked {request['identity']} {time.monotonic_ns()}")
+        time.sleep(0.02)
+
+    def close(self) -> None:
+        """Ends all of it."""
+        for process in self.running.values():
+            process.kill()
+            process.wait()
+        self.authority.close()
+
+
+def say(line: str) -> None:
+    """To whoever started us."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Until standard input ends."""
+    enter_own_world()
+    world = World(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    say("ready")
+    try:
+        while True:
+            while select.select([0], [], [], 0)[0]:
+                line = os.read(0, 4096).decode()
+                if not line:
+                    return
+                for each in line.splitlines():
+                    world.obey(each)
+            world.look()
+    finally:
+        world.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Runs of a session on a simulated cluster, and what the judge says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.checks import judge
+from harness.history import History, Recorder
+from harness.labs.kind.faults import Faults
+from harness.labs.kind.session import Session, Setting, Watcher
+from harness.labs.kind.traffic import Client, Route
+from harness.labs.kind.watchers import ZtunnelLogs
+from harness.plan import Case, Plan, resolve
+from harness.scenario import parse_scenario, read_scenario
+from harness.verdict import Verdict
+from tests.unit.labs.kind.simulated import Inline, SimulatedCluster, SimulatedMover
+
+SCENARIOS = Path(__file__).parents[4] / "scenarios"
+CLIENT, SERVER = "default/client", "default/server"
+ONE_NODE = f'[[node]]\nname = "vm"\nidentities = ["{CLIENT}", "{SERVER}"]\n'
+TWO_NODES = f'[[node]]\nname = "east"\nidentities = ["{CLIENT}"]\n[[node]]\nname = "west"\nidentities = ["{SERVER}"]\n'
+
+
+def plan(faults: str = "", *, nodes: str = ONE_NODE, duration: str = "30m", behaviour_class: str = "E") -> Plan:
+    """A plan of certificates that live ten minutes, and a connection from client to server twice a minute."""
+    text = f"""
+        title = "a test"
+        labs = ["kind"]
+        duration = "{duration}"
+        [certificate]
+        lifetime = "10m"
+        [traffic]
+        pairs = [["{CLIENT}", "{SERVER}"]]
+        every = "30s"
+        [[expect]]
+        check = "traffic_flows"
+        verdict = "holds"
+        because = "no test of this judges"
+        {nodes}
+        {faults}
+    """
+    case = Case(parse_scenario(text, "test.toml", "test"), "kind", "1.31.0", behaviour_class)
+    return resolve(case)
+
+
+def plan_of(name: str) -> Plan:
+    """The plan of a scenario in real time, for this lab."""
+    scenario = read_scenario(SCENARIOS / name)
+    return resolve(Case(scenario, "kind", "1.31.0", "E", real_time=True))
+
+
+def node_names(of: Plan) -> dict[str, str]:
+    return {node.name: f"worker{at}" for at, node in enumerate(of.nodes)}
+
+
+def cluster_of(of: Plan, **about: Any) -> SimulatedCluster:
+    cluster = SimulatedCluster(of, node_names(of), lifetime_s=of.lifetime_s, **about)
+    for identity in (identity for node in of.nodes for identity in node.identities):
+        namespace, account = identity.split("/")
+        cluster.objects["Deployment", namespace, account] = {"metadata": {"labels": {}}}
+    return cluster
+
+
+def setting_of(of: Plan, cluster: SimulatedCluster, **about: Any) -> Setting:
+    routes = tuple(Route(*pair, url=f"http://{'.'.join(reversed(pair[1].split('/')))}:8080/") for pair in of.pairs)
+    clients = {source: Client(source.split("/")[0], {"app": source.split("/")[1]}, "client") for source, _ in of.pairs}
+    return Setting(
+        plan=of,
+        kubernetes=cluster,
+        real=cluster,
+        executor=Inline(),
+        node_names=node_names(of),
+        routes=routes,
+        clients=clients,
+        subject={"kind": "simulated"},
+        **about,
+    )
+
+
+def run(
+    of: Plan,
+    cluster: SimulatedCluster | None = None,
+    mover: SimulatedMover | None = None,
+    *,
+    watchers: tuple[Watcher, ...] = (),
+    log: bool = False,
+) -> History:
+    """The history of `of` on a simulated cluster. `log`: ztunnel's log is read too."""
+    cluster = cluster or cluster_of(of)
+    mover = mover or SimulatedMover(cluster)
+    recorder = Recorder()
+    nodes = {cluster.node_names[node.name]: (node.name, node.identities) for node in of.nodes}
+    watchers += (ZtunnelLogs(cluster, nodes),) if log else ()
+    session = Session(setting_of(of, cluster, watchers=watchers), mover, recorder)
+    session.run(Faults(session, mover, cluster))
+    return recorder.history
+
+
+def verdicts(of: Plan, history: History) -> dict[str, Verdict]:
+    """What every check says."""
+    return {finding.check: finding.verdict for finding in judge(of, history)}

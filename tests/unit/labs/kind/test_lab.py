@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.clocks.mover import Meanwhile, Moved, sleep_meanwhile
+from harness.errors import LabUnavailable, SubjectFailed
+from harness.history import History, Recorder
+from harness.labs import Toolbox
+from harness.labs.kind.kubernetes import OUR_LABELS, Kubernetes
+from harness.labs.kind.lab import KindLab
+from harness.labs.kind.reset import RUN_LABELS
+from harness.labs.kind.ways import LookedAt, Place
+from harness.plan import Plan, PlannedCluster, PlannedFault, PlannedFix
+from harness.verdict import Verdict
+from tests.unit.labs.kind.runs import node_names, plan, plan_of, setting_of, verdicts
+from tests.unit.labs.kind.simulated import Inline, SimulatedCluster, SimulatedMover
+
+PAUSE = '[[fault]]\nkind = "pause"\nat = "6m"\nlasts = "17m"\ncorrected_after = "25s"\n'
+
+
+@dataclass
+class SimulatedWays:
+    """See ways.Ways: everything on one simulated cluster."""
+
+    of: Plan
+    real: SimulatedCluster
+    ours: bool = True
+    mover_made: SimulatedMover | None = None
+    nodes: tuple[str, ...] = ("worker0", "worker1", "control-plane")
+    refused: list[str] = field(default_factory=list)
+
+    def missing(self) -> list[str]:
+        return ["no kind on PATH; run: make tools"]
+
+    def refusals(self, plan: Plan) -> list[str]:
+        return self.refused
+
+    def place(self, plan: Plan, tell: Callable[[str], None]) -> Place:
+        return Place("meshwake-test", Path("kubeconfig"), None, self.ours, self.nodes, about={"istio": plan.version})
+
+    def connect(self, place: Place) -> Kubernetes:
+        return self.real
+
+    def mover(self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]) -> SimulatedMover:
+        self.mover_made = self.mover_made or SimulatedMover(self.real)
+        return self.mover_made
+
+    def executor(self) -> Executor:
+        return Inline()
+
+    def objects(self, plan: Plan, node_names: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:
+        identities = [identity for node in plan.nodes for identity in node.identities]
+        return tuple(
+            {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"namespace": identity.split("/")[0], "name": identity.split("/")[1]},
+            }
+            for identity in identities
+        )
+
+    def awaited(self, plan: Plan) -> tuple[tuple[str, Mapping[str, str]], ...]:
+        return tuple(
+            (identity.split("/")[0], {"app": identity.split("/")[1]})
+            for node in plan.nodes
+            for identity in node.identities
+        )
+
+    def looked_at(self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]) -> LookedAt:
+        setting = setting_of(plan, self.real)
+        return LookedAt(setting.routes, setting.clients)
+
+
+def ways_of(of: Plan, **about: Any) -> SimulatedWays:
+    cluster = SimulatedCluster(of, node_names(of))
+    return SimulatedWays(of, cluster, **about)
+
+
+def run(ways: SimulatedWays) -> History:
+    recorder = Recorder()
+    KindLab(ways).run(ways.of, Toolbox(ztunnel=None, work_dir=Path()), recorder)
+    return recorder.history
+
+
+def deployments(cluster: SimulatedCluster) -> list[str]:
+    return sorted(name for kind, _, name in cluster.objects if kind == "Deployment")
+
+
+def test_a_whole_run_breaks_where_the_model_breaks() -> None:
+    """From a cluster with certificates of a day to a judged history: ten minutes of life are set, the pause is made."""
+    ways = ways_of(plan_of("regressions/ztunnel_1481.toml"))
+    found = verdicts(ways.of, run(ways))
+    assert found["clock_fault_happened"] is Verdict.HOLDS
+    assert found["no_expired_certificate_served"] is found["recovers_within"] is Verdict.BROKEN
+
+
+def test_a_whole_run_holds_where_nothing_happens() -> None:
+    """No fault: nobody prepares to move a clock."""
+    ways = ways_of(plan(duration="20m"))
+    found = verdicts(ways.of, run(ways))
+    assert found["traffic_flows"] is found["renewals_on_time"] is Verdict.HOLDS
+    assert ways.mover_made is not None and not ways.mover_made.prepared and not ways.mover_made.released
+
+
+def test_the_first_event_says_what_was_tested() -> None:
+    """Cluster, versions, and on which node of it each node of the plan lies."""
+    (started,) = run(ways_of(plan(duration="1m"))).of("run_started")
+    assert started["lab"] == "kind"
+    assert started["subject"]["cluster"] == "meshwake-test"
+    assert started["subject"]["nodes"] == {"vm": "worker0"}
+
+
+def test_what_a_run_put_in_is_gone_after_it() -> None:
+    """Workloads first, then the clocks are put back, then ztunnels begin anew on those."""
+    ways = ways_of(plan(PAUSE))
+    run(ways)
+    cluster, mover = ways.real, ways.mover_made
+    assert mover is not None and mover.prepared and mover.released
+    assert deployments(cluster) == []
+    calls = cluster.calls
+    assert calls.index("apply Deployment") < calls.index("patch DaemonSet.apps ztunnel")
+    assert any(call.startswith("end istio-system/ztunnel") for call in calls)
+    assert cluster.closed
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SubjectFailed("the clocks did not move")])
+def test_a_run_that_is_broken_off_leaves_nothing(error: BaseException) -> None:
+    """^C in the middle of a fault: the workloads go and the clocks are put back all the same."""
+
+    class Stuck(SimulatedMover):
+        def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
+            raise error
+
+    ways = ways_of(plan(PAUSE))
+    ways.mover_made = Stuck(ways.real)
+    with pytest.raises(type(error)):
+        run(ways)
+    assert deployments(ways.real) == []
+    assert ways.mover_made.released and ways.real.closed
+
+
+def test_a_mover_that_refuses_to_prepare_leaves_nothing() -> None:
+    """The guard says no: nothing was moved, and the workloads go again."""
+
+    class Guarded(SimulatedMover):
+        def prepare(self) -> None:
+            raise LabUnavailable("the engine's kernel is this machine's own")
+
+    ways = ways_of(plan(PAUSE))
+    ways.mover_made = Guarded(ways.real)
+    with pytest.raises(LabUnavailable, match="this machine's own"):
+        run(ways)
+    assert deployments(ways.real) == []
+
+
+def test_what_the_last_run_left_is_taken_away_first() -> None:
+    """A run that was killed left its workloads; what somebody else made stays."""
+    ways = ways_of(plan(duration="2m"))
+    left = {"metadata": {"labels": {**OUR_LABELS, **RUN_LABELS}}}
+    ways.real.objects["Deployment", "other", "left-behind"] = left
+    ways.real.objects["Deployment", "other", "somebody-elses"] = {"metadata": {"labels": dict(RUN_LABELS)}}
+    run(ways)
+    assert deployments(ways.real) == ["somebody-elses"]
+
+
+def test_a_name_that_somebody_else_uses_is_left_alone() -> None:
+    """A Deployment default/client that is not ours: refused before anything is changed."""
+    ways = ways_of(plan(duration="2m"))
+    theirs = {"metadata": {"labels": {"app": "theirs"}}}
+    ways.real.objects["Deployment", "default", "client"] = theirs
+    with pytest.raises(LabUnavailable, match="Deployment default/client exists and does not carry our label"):
+        run(ways)
+    assert ways.real.objects["Deployment", "default", "client"] is theirs
+    assert not [call for call in ways.real.calls if call.startswith(("apply", "patch"))]
+
+
+def test_a_cluster_that_is_not_ours_is_not_reconfigured() -> None:
+    """Its ztunnels live by other numbers than the plan: said, with the command that would change it."""
+    ways = ways_of(plan(duration="2m"), ours=False)
+    with pytest.raises(LabUnavailable, match="SECRET_TTL=86400s.*helm upgrade ztunnel"):
+        run(ways)
+    assert not [call for call in ways.real.calls if call.startswith("patch")]
+    assert deployments(ways.real) == []
+
+
+def test_a_cluster_with_too_few_nodes_is_said_so() -> None:
+    """Two nodes of the plan, one of the cluster."""
+    from tests.unit.labs.kind.runs import TWO_NODES
+
+    ways = ways_of(plan(nodes=TWO_NODES, duration="2m"), nodes=("worker0",))
+    with pytest.raises(LabUnavailable, match="has 1 nodes for workloads, the scenario needs 2"):
+        run(ways)
+
+
+def test_an_api_server_that_is_away_at_the_beginning() -> None:
+    """The subject failed, in words; whatever was opened is closed."""
+    ways = ways_of(plan(duration="2m"))
+    ways.real.unreachable = lambda what: what.startswith("list")
+    with pytest.raises(SubjectFailed, match="meshwake-test: .*no answer"):
+        run(ways)
+    assert ways.real.closed
+
+
+# What it refuses
+
+
+def refusals(of: Plan, **about: Any) -> str:
+    return "\n".join(KindLab(ways_of(of, **about)).refusals(of))
+
+
+def test_nothing_is_refused_that_can_be_done() -> None:
+    """Pause, step, restart and an istiod that goes away."""
+    step, restart = '[[fault]]\nkind = "step"\nat = "1m"\nby = "7m"\n', '[[fault]]\nkind = "restart"\nat = "2m"\n'
+    away = '[[fault]]\nkind = "ca_outage"\nat = "3m"\nlasts = "1m"\n'
+    assert refusals(plan(step + restart + away + PAUSE)) == ""
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ('kind = "drift"\nat = "1m"\nlasts = "5m"\nrate = 1.5', r"\[fault 0\] drift: .*use --lab process"),
+        ('kind = "freeze"\nat = "1m"\nlasts = "5m"', r"\[fault 0\] freeze: .*evicted.*--clock process"),
+        ('kind = "ca_hang"\nat = "1m"\nlasts = "5m"', r"\[fault 0\] ca_hang: "),
+        ('kind = "token_expired"\nat = "1m"\nlasts = "5m"', r"\[fault 0\] token_expired: "),
+        ('kind = "step"\nat = "1m"\nby = "-5m"', r"\[fault 0\] step by -5m: .*renews without a pause"),
+    ],
+)
+def test_what_a_cluster_cannot_do_is_refused_by_name(fault: str, words: str) -> None:
+    """Each with its reason and what to do instead."""
+    import re
+
+    assert re.search(words, refusals(plan(f"[[fault]]\n{fault}")))
+
+
+def test_programs_can_be_frozen_where_their_clocks_are_moved() -> None:
+    """--clock process stops only the programs that are judged, and Kubernetes notices nothing."""
+    of = plan('[[fault]]\nkind = "freeze"\nat = "1m"\nlasts = "5m"')
+    assert refusals(of.model_copy(update={"cluster": PlannedCluster(clock="process")})) == ""
+
+
+@pytest.mark.parametrize("kind", ['kind = "restart"', 'kind = "ca_outage"\nlasts = "1m"'])
+def test_in_a_cluster_that_exists_nothing_of_others_is_ended(kind: str) -> None:
+    """ztunnel's pods and istiod belong to whoever installed them."""
+    of = plan(f'[[fault]]\n{kind}\nat = "2m"')
+    of = of.model_copy(update={"cluster": PlannedCluster(kubeconfig="/somewhere", clock="engine")})
+    assert "not ours" in refusals(of)
+
+
+def test_numbers_that_istiod_does_not_know_are_refused() -> None:
+    """Its backdate is built in, and a life of seconds cannot be seen from outside."""
+    of = plan(duration="30m").model_copy(update={"backdate_s": 0, "lifetime_s": 30, "duration_ns": 9 * 10**15})
+    said = refusals(of)
+    assert "backdate 0 s" in said and "lifetime 30 s" in said and "at most 2 h" in said
+
+
+def test_an_authority_apart_cannot_stay_awake_on_a_machine_that_sleeps() -> None:
+    """istiod shares the engine's clock; with --clock process it may be left alone."""
+    of = plan(PAUSE).model_copy(update={"authority_node": None})
+    assert "authority apart" in refusals(of)
+    assert "authority apart" not in refusals(of.model_copy(update={"cluster": PlannedCluster(clock="process")}))
+
+
+def test_a_fix_that_would_not_act_within_the_run_is_refused() -> None:
+    """A weekly CronJob in half an hour shows nothing; one of every five minutes does."""
+    manifest = Path("clusters/fixes/weekly-restart/cronjob.yaml").read_text(encoding="utf-8")
+    weekly = replace_fix(plan(PAUSE), manifest)
+    often = replace_fix(plan(PAUSE), manifest.replace("0 3 * * 0", "*/5 * * * *"))
+    assert "fix weekly-restart: its CronJob '0 3 * * 0' runs every 7d" in refusals(weekly)
+    assert refusals(often) == ""
+
+
+def replace_fix(of: Plan, manifest: str) -> Plan:
+    return of.model_copy(update={"fix": PlannedFix(name="weekly-restart", manifest=manifest)})
+
+
+def test_a_fix_is_applied_as_it_stands_and_goes_with_the_run() -> None:
+    """Its objects carry our labels while they are there."""
+    manifest = Path("clusters/fixes/weekly-restart/cronjob.yaml").read_text(encoding="utf-8")
+    of = replace_fix(plan(duration="12m"), manifest.replace("0 3 * * 0", "*/5 * * * *"))
+    ways = ways_of(of)
+    run(ways)
+    assert {"apply CronJob", "apply Role", "apply RoleBinding", "apply ServiceAccount"} <= set(ways.real.calls)
+    assert not [key for key in ways.real.objects if key[0] in {"CronJob", "Role", "RoleBinding"}]
+
+
+def test_what_is_missing_and_what_the_mover_refuses_are_passed_on() -> None:
+    """The lab adds its own reasons to those of the machine and of the mover."""
+    ways = ways_of(plan(), refused=["[fault 1] suspend of one node alone: kind nodes share one kernel clock"])
+    assert KindLab(ways).missing(None) == ["no kind on PATH; run: make tools"]
+    assert KindLab(ways).refusals(ways.of) == ways.refused
+
+
+def test_a_cluster_is_used_again_by_the_next_scenario() -> None:
+    """Drift, certificates and objects of the first run are no part of the second."""
+    first = ways_of(plan(PAUSE))
+    assert verdicts(first.of, run(first))["traffic_flows"] is Verdict.BROKEN
+    quiet = plan(duration="20m")
+    second = replace(first, of=quiet, mover_made=None)
+    second.real.plan = quiet
+    assert verdicts(quiet, run(second))["traffic_flows"] is Verdict.HOLDS

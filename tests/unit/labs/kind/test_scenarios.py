@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.checks import judge
+from harness.clocks.mover import Meanwhile, Moved, sleep_meanwhile
+from harness.durations import NS_PER_S
+from harness.pipeline import Chooser, Options
+from harness.plan import Case, PlannedCluster, PlannedFault, resolve
+from harness.scenario import read_scenario
+from harness.verdict import OutcomeKind, compare
+from tests.unit.labs.kind.runs import SCENARIOS, cluster_of, run
+from tests.unit.labs.kind.simulated import Clock, SimulatedMover
+
+FILES = [path for path in sorted(SCENARIOS.rglob("*.toml")) if "kind" in read_scenario(path).labs]
+
+
+class WhoeverIsAwakeWaits(SimulatedMover):
+    """As ProcessMover does it: the programs of a node stand still in real time, and wake with monotonic behind."""
+
+    def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
+        assert fault.node is not None
+        before = self._moment(fault.node)
+        self.cluster.clocks[fault.node].monotonic_ns -= fault.lasts_ns
+        self.cluster.sleep(fault.lasts_ns / NS_PER_S)
+        return Moved(fault=fault, before=before, after=self._moment(fault.node), skipped_world_ns=0)
+
+
+def case_of(path: Path, version: str) -> Case:
+    """The case as lab kind would run it, with the expectations that apply."""
+    (case,) = Chooser(Options(lab="model", istio=(version,), real_time=True)).cases(read_scenario(path))
+    return replace(case, lab="kind", cluster=PlannedCluster())
+
+
+@pytest.mark.parametrize("version", ["1.27.9", "1.30.3"])
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_scenario_comes_out_as_expected_on_a_simulated_cluster(path: Path, version: str) -> None:
+    """What pytest scenarios/ --lab kind would run, from its first look to its verdict."""
+    of = resolve(case_of(path, version))
+    alone = any(fault.kind == "suspend" and len(of.nodes) > 1 for fault in of.faults)
+    cluster = cluster_of(of, clocks={node.name: Clock() for node in of.nodes} if alone else {})
+    mover = WhoeverIsAwakeWaits(cluster, name="process") if alone else SimulatedMover(cluster)
+    history = run(of, cluster, mover, log=True)
+    outcome = compare(of, judge(of, history))
+    assert outcome.kind is OutcomeKind.AS_EXPECTED, outcome.why
+
+
+def test_there_are_scenarios_for_clusters() -> None:
+    """From the report, for one machine and for a node that sleeps alone."""
+    assert {"ztunnel_1481", "two_nodes_of_one_machine", "one_node_sleeps_alone"} <= {path.stem for path in FILES}
