@@ -3,11 +3,13 @@
 The map of the house. A room may import the rooms below it and itself, never one above or beside it; the test
 tests/repository/test_import_rule.py reads `LAYERS` and enforces it.
 
-    doors       cli, plugin, __main__       what a person or pytest types
+    doors       cli, plugin, __main__       what a person or pytest types; cli_cluster: the commands that
+                                            bring clusters up and put them away
     story       mesh                        a timeline told in Python, and questions asked of it
     course      pipeline, answers, doctor   the steps of a run, in order; what can run here
     makers      labs, report                do and record; show
-    parts       authority, fixes, checks    speak istiod's protocols; what people deploy; judge
+    parts       authority, fixes, checks,   speak istiod's protocols; what people deploy; judge;
+                stack                       what a cluster is made of
     clocks      clocks                      reading clocks and moving them
     values      scenario, plan, history ... what all the others hand to one another
 
@@ -20,10 +22,11 @@ imports nothing.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "durations", "scenario", "plan", "history", "verdict", "versions", "binaries", "store"),
     ("clocks",),
-    ("authority", "fixes", "checks"),
+    ("authority", "fixes", "checks", "stack"),
     ("labs", "report"),
     ("pipeline", "answers", "doctor"),
     ("mesh",),
+    ("cli_cluster",),
     ("cli", "plugin"),
     ("__main__",),
 )

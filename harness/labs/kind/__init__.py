@@ -1,0 +1,1 @@
+"""Lab `kind`: the whole stack on kind, or on a cluster that exists, in real time."""
