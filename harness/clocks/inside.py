@@ -198,7 +198,9 @@ def rights_missing(inside: Inside, node: str) -> str | None:
     if not capabilities:
         return f"node {node} does not tell its capabilities ({answer.error[-200:]})"
     if not capabilities[0] & CAP_SYS_TIME:
-        return f"node {node} may not set the clock (no CAP_SYS_TIME); nodes must be privileged containers, as kind's are"
+        return (
+            f"node {node} may not set the clock (no CAP_SYS_TIME); nodes must be privileged containers, as kind's are"
+        )
     if ["user_namespace", "0", "0", str(2**32 - 1)] not in lines:
         return f"the engine is rootless: root in node {node} is not root of the machine and may not set its clock"
     elsewhere = [line[2] for line in lines if line[0] == "elsewhere"]

@@ -45,7 +45,8 @@ def widget_definition() -> dict[str, Any]:
 
 def unreachable_kubeconfig(real_api: RealApi, path: Path) -> Path:
     path.write_text(
-        real_api.kubeconfig.read_text(encoding="utf-8").replace(f":{real_api.port}", f":{free_port()}"), encoding="utf-8"
+        real_api.kubeconfig.read_text(encoding="utf-8").replace(f":{real_api.port}", f":{free_port()}"),
+        encoding="utf-8",
     )
     return path
 
@@ -101,7 +102,10 @@ class TestBringingUp:
     def test_all_are_chosen_by_label(self, kube: ClientKube) -> None:
         kube.apply(config_map("chosen"))
         kube.apply(config_map("passed-over", ours=False))
-        found = {thing["metadata"]["name"] for thing in kube.all("ConfigMap", "default", "app.kubernetes.io/managed-by=meshwake")}
+        found = {
+            thing["metadata"]["name"]
+            for thing in kube.all("ConfigMap", "default", "app.kubernetes.io/managed-by=meshwake")
+        }
         assert "chosen" in found and "passed-over" not in found
         assert {"chosen", "passed-over"} <= {thing["metadata"]["name"] for thing in kube.all("ConfigMap", "default")}
 
@@ -172,7 +176,9 @@ class TestARun:
         kubernetes.apply([deployment])
         assert kubernetes.read("Deployment.apps", "default", "found") is not None
         assert ("default", "found") in kubernetes.ours("Deployment.apps", {})
-        patch = {"spec": {"template": {"spec": {"containers": [{"name": "found", "env": [{"name": "A", "value": "1"}]}]}}}}
+        patch = {
+            "spec": {"template": {"spec": {"containers": [{"name": "found", "env": [{"name": "A", "value": "1"}]}]}}}
+        }
         kubernetes.patch("Deployment.apps", "default", "found", patch)
         (container,) = real_api.get("/apis/apps/v1/namespaces/default/deployments/found")["spec"]["template"]["spec"][
             "containers"
