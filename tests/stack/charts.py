@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ FACTS = Facts(pool="172.18.255.204-172.18.255.253")
 ISTIO_CHARTS = ("base", "istiod", "cni", "ztunnel")
 # Where charts of Istio keep what can be set: laid below what a person sets (1.22 and 1.23: "defaults").
 _BELOW = ("_internal_defaults_do_not_set", "defaults")
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_REFUSED = "helm says: "
+_Loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # definitions are long
 
 
 @cache
@@ -62,14 +64,16 @@ def rendered(piece: Chart, kubernetes: str, values: Mapping[str, Any] | None = N
     return made
 
 
-def helm_template(
-    piece: Chart, kubernetes: str, values: Mapping[str, Any]
-) -> tuple[str, list[dict[str, Any]] | None]:
+def helm_template(piece: Chart, kubernetes: str, values: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]] | None]:
     """What helm said, and what it made; None when it refused."""
     text = _template(str(chart_or_skip(piece)), piece.release, piece.namespace, kubernetes, json.dumps(values))
-    if text.startswith("---") or text.startswith("# Source"):
-        return "", [thing for thing in yaml.load_all(text, Loader=_Loader) if thing]
-    return text, None
+    return (text, None) if text.startswith(_REFUSED) else ("", deepcopy(_parsed(text)))
+
+
+# The same text for most versions of Kubernetes.
+@cache
+def _parsed(text: str) -> list[dict[str, Any]]:
+    return [thing for thing in yaml.load_all(text, Loader=_Loader) if thing]
 
 
 @cache
@@ -80,7 +84,7 @@ def _template(folder: str, release: str, namespace: str, kubernetes: str, values
         *(f"--kube-version={kubernetes}", "--values=-"),
         says=values,
     )
-    return made.stdout if made.returncode == 0 else f"helm: {made.stdout}"
+    return made.stdout if made.returncode == 0 else _REFUSED + made.stdout
 
 
 def keys_of(values: Any, prefix: str = "") -> Iterator[str]:
@@ -94,7 +98,7 @@ def keys_of(values: Any, prefix: str = "") -> Iterator[str]:
 
 def unknown_keys(piece: Chart) -> list[str]:
     """Keys of ours that the chart's values.yaml does not have. A table that is empty there is handed on as it is."""
-    known = yaml.load((chart_or_skip(piece) / "values.yaml").read_text(encoding="utf-8"), Loader=_Loader)
+    known = yaml.safe_load((chart_or_skip(piece) / "values.yaml").read_text(encoding="utf-8"))
     for below in _BELOW:
         known = {**known, **(known.get(below) or {})}
     return [key for key in keys_of(piece.values) if not _knows(known, key.split("."))]
