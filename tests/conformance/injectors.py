@@ -113,8 +113,8 @@ def end(process: Launched) -> None:
 
 
 def await_text(log: Path, lines: int) -> list[str]:
-    """The first `lines` lines of `log`, as soon as they are there, ends of line included: with PYTHONUNBUFFERED a program
-    writes a line word by word, and a part of one was taken for the whole now and then."""
+    """The first `lines` lines of `log`, as soon as they are there, ends of line included: with PYTHONUNBUFFERED a
+    program writes a line word by word, and a part of one was taken for the whole now and then."""
     give_up = time.monotonic() + WITHIN_S
     while (text := log.read_text()).count("\n") < lines:
         assert time.monotonic() < give_up, f"{lines} lines within {WITHIN_S} s, got {text!r}"

@@ -8,7 +8,7 @@ is skipped.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,9 @@ def empty_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealApi]:
 
 
 @pytest.mark.parametrize(("profile", "istio"), CHOICES)
-def test_the_server_takes_every_object(empty_api: RealApi, profile: str, istio: str) -> None:
+def test_the_server_takes_every_object(
+    empty_api: RealApi, profile: str, istio: str, record_property: Callable[[str, object], None]
+) -> None:
     choice, pins = choose_stack(read_pins(), profile=profile, istio=istio), read_pins()
     ours, left_out = set(), []
     for stage in stages(choice, pins, FACTS):
@@ -54,7 +56,7 @@ def test_the_server_takes_every_object(empty_api: RealApi, profile: str, istio: 
                 put_in(empty_api, thing, "helm" if isinstance(piece, Chart) else FIELD_MANAGER)
             if isinstance(piece, Objects):
                 ours |= {identity(thing) for thing in piece.objects}
-    print("left out, for the cache has it not:", ", ".join(left_out) or "nothing")
+    record_property("left out, for the cache has it not", left_out)
     assert ours
     assert ours <= empty_api.everything(f"{MANAGED_BY_LABEL}={MANAGED_BY}")
 

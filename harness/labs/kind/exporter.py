@@ -1,4 +1,4 @@
-"""What ztunnel has no metric for, as metrics: certificates' time left, renewals late, and how far its clocks have parted.
+"""What ztunnel has no metric for, as metrics: certificates' time left, renewals late, how far its clocks have parted.
 
 No release of ztunnel exports a certificate's expiry (istio/ztunnel#1748), and `istio_agent_cert_expiry_seconds` is
 pilot-agent's. What ztunnel does have is /config_dump, on its own localhost. So one of these runs on every node: finds
@@ -40,7 +40,7 @@ METRICS: Mapping[str, str] = {
     "meshwake_ztunnel_certificate_not_before_timestamp_seconds": "notBefore of the certificate it serves",
     "meshwake_ztunnel_certificate_not_after_timestamp_seconds": "notAfter of the certificate it serves",
     "meshwake_ztunnel_certificate_left_seconds": "notAfter minus the node's wall clock; negative: expired",
-    "meshwake_ztunnel_certificate_left_ratio": "the same as a part of the certificate's whole life, 0.5 when renewal is due",
+    "meshwake_ztunnel_certificate_left_ratio": "the same as a part of its whole life, 0.5 when renewal is due",
     "meshwake_ztunnel_renewal_late_seconds": "how long renewal has been due (half of the life); 0: not due yet",
     "meshwake_ztunnel_certificate_unavailable": "1: it holds no certificate for this identity, for an error it names",
     "meshwake_ztunnel_clock_drift_seconds": "by how much wall ran ahead of monotonic since its process was first seen",
@@ -145,7 +145,7 @@ class Exporter:
                 answer.process: self._apart_at_first_s.get(answer.process, clocks.apart_s) for answer in answers
             }
             drifts = dict(self._apart_at_first_s)
-        samples = [("meshwake_node_wall_minus_monotonic_seconds", {}, clocks.apart_s)]
+        samples: list[_Sample] = [("meshwake_node_wall_minus_monotonic_seconds", {}, clocks.apart_s)]
         for answer in answers:
             who = {"ztunnel": answer.process.pod}
             samples += [
@@ -184,7 +184,7 @@ def _identity(spiffe: str) -> str:
 
 
 def _wall_s(text: str) -> float:
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    return datetime.fromisoformat(text).timestamp()
 
 
 def _family(name: str, about: str, samples: list[_Sample]) -> str:
