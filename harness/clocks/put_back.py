@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,6 +141,8 @@ def _slept_ns(anchor: ClockReading, now: ClockReading) -> int:
 def put_back(intent: Intent, inside: Inside, pause: Callable[[float], None] = time.sleep) -> str:
     """Puts the clock where it belongs and says why it was left or moved. Raises SubjectFailed, with what to do by
     hand, when it cannot be reached or does not stay where it was put."""
+    if not intent.bases_ns:
+        return "it had not been moved"
     why = "nobody answered"
     for _ in range(_SETS_MAX):
         try:
@@ -210,6 +212,13 @@ def locked(path: Path, within_s: float = 0.0) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def lock_now(path: Path) -> ExitStack:
+    """The lock of `locked`, held until what is returned is closed."""
+    stack = ExitStack()
+    stack.enter_context(locked(path))
+    return stack
 
 
 def _lock_at_once(handle: int) -> bool:
