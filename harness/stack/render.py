@@ -11,11 +11,11 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
-from harness.errors import LabUnavailable
 from harness.stack.certificates import certificate_images, certificate_stages
 from harness.stack.choice import Choice
 from harness.stack.config import with_images
 from harness.stack.mirror import mirrored_stage, through_mirror
+from harness.stack.observability import observability_stages
 from harness.stack.pieces import (
     CILIUM_NAMESPACE,
     DEMO_NAMESPACE,
@@ -76,7 +76,7 @@ def stages(choice: Choice, pins: Pins, facts: Facts) -> tuple[Stage, ...]:
         ("cert-manager" in choice.parts, certificate_stages(choice, pins, facts.seed)),
         ("waypoint" in choice.parts, [_waypoint()]),
         ("gateway" in choice.parts, [_gateway(choice)]),
-        ("observability" in choice.parts, _observability(choice, pins) if "observability" in choice.parts else ()),
+        ("observability" in choice.parts, observability_stages(choice, pins)),
     ]
     chosen = [stage for wanted, some in parts if wanted for stage in some]
     return tuple(mirrored_stage(stage, choice.mirror, pins) for stage in chosen)
@@ -312,10 +312,6 @@ def _gateway(choice: Choice) -> Stage:
         ),
         within_s=_ADDRESS_WITHIN_S + _PROGRAMMED_WITHIN_S + _ROLLED_OUT_WITHIN_S,
     )
-
-
-def _observability(choice: Choice, pins: Pins) -> Iterable[Stage]:
-    raise LabUnavailable("part observability: is not built yet; leave it out: --without observability")
 
 
 def _chart(name: str, namespace: str, pins: Pins, values: dict[str, Any]) -> Chart:

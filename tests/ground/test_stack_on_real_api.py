@@ -7,26 +7,21 @@ is skipped.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from packaging.version import Version
 
 from harness.binaries import cache_dir
 from harness.stack.choice import Choice, choose_stack
-from harness.stack.pieces import MANAGED_BY, MANAGED_BY_LABEL, Chart, Facts, Objects, Piece, RemoteManifest, labelled
+from harness.stack.pieces import MANAGED_BY, MANAGED_BY_LABEL, Chart, Objects, Piece, RemoteManifest, labelled
 from harness.stack.pins import read_pins
 from harness.stack.render import stages
 from tests.ground.api import FIELD_MANAGER, RealApi, Refused, documents, start_api
 from tests.ground.programs import control_plane_or_skip
-from tests.stack.programs import program
+from tests.stack.charts import FACTS, chart_in_cache
+from tests.stack.charts import rendered as made_by_helm
 
-FACTS = Facts(pool="172.18.255.200-172.18.255.249")
-RENDERED_WITHIN_S = 60
 # Their webhooks' pods never run here, so what they would be asked about would be refused: they are only dry-run.
 NOT_IN_FORCE = ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration")
 CHOICES = [("core", "1.28"), ("core", "1.30"), ("full", "1.30"), ("full", "1.31")]
@@ -56,7 +51,7 @@ def test_the_server_takes_every_object(
                 put_in(empty_api, thing, "helm" if isinstance(piece, Chart) else FIELD_MANAGER)
             if isinstance(piece, Objects):
                 ours |= {identity(thing) for thing in piece.objects}
-    record_property("left out, for the cache has it not", left_out)
+    record_property("left out, for the cache has it not", ", ".join(left_out))
     assert ours
     assert ours <= empty_api.everything(f"{MANAGED_BY_LABEL}={MANAGED_BY}")
 
@@ -82,37 +77,12 @@ def things_of(piece: Piece, choice: Choice) -> list[dict[str, Any]] | None:
 
 def rendered(piece: Chart, choice: Choice) -> list[dict[str, Any]] | None:
     """What real helm makes of the chart with our values, definitions and namespace first."""
-    place = chart_in_cache(piece)
-    if place is None:
+    if chart_in_cache(piece) is None:
         return None
-    helm = program("helm", "make tools")
-    answer = subprocess.run(
-        [
-            *(helm, "template", piece.release, str(place), "--namespace", piece.namespace, "--include-crds"),
-            *("--kube-version", choice.kubernetes, "--values", "-"),
-        ],
-        input=yaml.safe_dump(piece.values),
-        capture_output=True,
-        text=True,
-        timeout=RENDERED_WITHIN_S,
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stderr
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": piece.namespace}}
-    made = [namespace, *(thing for thing in yaml.safe_load_all(answer.stdout) if thing)]
+    made = [namespace, *made_by_helm(piece, choice.kubernetes)]
     first = {"CustomResourceDefinition": 0, "Namespace": 1}
     return sorted(made, key=lambda thing: first.get(thing["kind"], 2))
-
-
-def chart_in_cache(piece: Chart) -> Path | None:
-    """The chart of exactly this version, else the newest of the same minor."""
-    wanted = Version(piece.version)
-    same = [
-        place
-        for place in (cache_dir() / "charts" / piece.chart.rpartition("/")[2]).glob("*/")
-        if Version(place.name).release[:2] == wanted.release[:2]
-    ]
-    return max(same, key=lambda place: (Version(place.name) == wanted, Version(place.name)), default=None)
 
 
 def put_in(api: RealApi, thing: dict[str, Any], manager: str = FIELD_MANAGER) -> None:

@@ -29,12 +29,15 @@ def program(name: str, how: str) -> str:
     return found
 
 
-def run(*command: str, within_s: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs to the end; what it said (both streams) is in `stdout`."""
+def run(
+    *command: str, within_s: float = 60, says: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs to the end, is told `says`; what it said itself (both streams) is in `stdout`."""
     return subprocess.run(
         command,
         check=False,
         text=True,
+        input=says,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         timeout=within_s,

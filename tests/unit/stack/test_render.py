@@ -4,8 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from harness.stack.choice import PROFILES, Choice, choose_stack
+from harness.errors import BadInput
+from harness.stack.choice import NEEDS, PARTS, PROFILES, Choice, choose_stack
 from harness.stack.pieces import (
     CLUSTERS_DIR,
     DEMO_NAMESPACE,
@@ -23,8 +26,9 @@ from harness.stack.render import chart_images, images, istio_values, kind_config
 
 PINS = read_pins()
 FACTS = Facts(pool="172.18.255.204-172.18.255.253")
-# Everything but what harness/stack/observability.py brings, which has tests of its own.
-MOST = {"with_parts": ["hubble", "cert-manager"]}
+ALL = {"profile": "full"}
+# A step that is there when the part is, and only then. Hubble is a part of Cilium's step.
+STEP_OF_PART = {part: part for part in PARTS if part not in {"hubble", "istio"}} | {"istio": "istiod"}
 
 
 def _choose(**words: Any) -> Choice:
@@ -48,7 +52,7 @@ def _charts(some: dict[str, Stage]) -> dict[str, Chart]:
 def test_steps_stand_in_the_order_in_which_they_must_be_done() -> None:
     """Each needs what stands before it: definitions first, no node is ready before Cilium, the listener's Secret before
     the Gateway."""
-    assert list(_stages(**MOST)) == [
+    assert list(_stages(**ALL)) == [
         "gateway-api",
         "cilium",
         "nodes",
@@ -64,6 +68,7 @@ def test_steps_stand_in_the_order_in_which_they_must_be_done() -> None:
         "certificate",
         "waypoint",
         "gateway",
+        "observability",
     ]
 
 
@@ -76,17 +81,26 @@ def test_parts_that_are_off_leave_nothing() -> None:
     assert kind_config(choice, PINS)["networking"]["disableDefaultCNI"] is False
 
 
-def test_observability_comes_last() -> None:
-    """It looks at all the others."""
-    pytest.importorskip("harness.stack.observability", reason="needs harness/stack/observability.py")
-    most, full = list(_stages(**MOST)), list(_stages(profile="full"))
-    assert full[: len(most)] == most and len(full) > len(most)
+@given(st.sets(st.sampled_from(PARTS)))
+@settings(max_examples=40, deadline=None)
+def test_every_part_can_be_on_or_off(parts: set[str]) -> None:
+    """Any choice is either refused by name or gives steps that stand in order, with nothing of a part that is off."""
+    off = [part for part in PARTS if part not in parts]
+    if any(not parts.issuperset(NEEDS.get(part, ())) for part in parts):
+        with pytest.raises(BadInput, match="needs"):
+            _stages(profile="full", without_parts=off)
+        return
+    some = _stages(profile="full", without_parts=off)
+    assert [name for name in _stages(**ALL) if name in some] == list(some)
+    for part, step in STEP_OF_PART.items():
+        assert (step in some) == (part in parts)
+    assert set(image_references(_objects(some))) <= set(images(_choose(profile="full", without_parts=off), PINS))
 
 
 def test_every_wait_has_a_bound_and_fits_into_its_step() -> None:
     """A condition that may take longer than its step would never be the one that is named."""
     known = {"exists", "rolled out", "address"}
-    for stage in _stages(**MOST).values():
+    for stage in _stages(**ALL).values():
         assert stage.conditions, f"{stage.name} waits for nothing"
         for condition in stage.conditions:
             assert 0 < condition.within_s <= stage.within_s
@@ -95,7 +109,7 @@ def test_every_wait_has_a_bound_and_fits_into_its_step() -> None:
 
 def test_everything_carries_our_label() -> None:
     """In every object of every step; charts label their own."""
-    for thing in _objects(_stages(**MOST)):
+    for thing in _objects(_stages(**ALL)):
         assert thing["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "meshwake"
     for node in kind_config(_choose(), PINS)["nodes"]:
         assert node["labels"] == {"app.kubernetes.io/managed-by": "meshwake"}
@@ -154,7 +168,7 @@ def test_cilium_leaves_room_for_istio() -> None:
     assert values["socketLB"]["hostNamespaceOnly"] is True
     assert values["bpf"]["masquerade"] is False
     assert "hubble" not in values
-    assert _charts(_stages(**MOST))["cilium"].values["hubble"]["ui"]["enabled"] is True
+    assert _charts(_stages(**ALL))["cilium"].values["hubble"]["ui"]["enabled"] is True
 
 
 def test_the_pool_is_announced() -> None:
@@ -176,12 +190,12 @@ def test_https_is_there_when_somebody_makes_its_certificate() -> None:
         return [listener["name"] for listener in gateway["spec"]["listeners"]]
 
     assert listeners() == ["http"]
-    assert listeners(**MOST) == ["http", "https"]
+    assert listeners(**ALL) == ["http", "https"]
 
 
 def test_the_gateway_takes_the_certificate_that_is_made() -> None:
     """Secret and host of the listener are those of cert-manager's Certificate, in the same namespace."""
-    things = _objects(_stages(**MOST))
+    things = _objects(_stages(**ALL))
     (certificate,) = [thing for thing in things if thing["kind"] == "Certificate"]
     (listener,) = [
         listener
@@ -225,9 +239,9 @@ def test_demo_runs_on_every_node_and_gateway_pods_are_awaited() -> None:
 
 def test_images_are_all_that_is_pulled() -> None:
     """Those of objects, of charts, and of what istiod starts later; each with registry and tag, none twice."""
-    choice = _choose(**MOST)
+    choice = _choose(**ALL)
     found = images(choice, PINS)
-    assert set(image_references(_objects(_stages(**MOST)))) <= set(found)
+    assert set(image_references(_objects(_stages(**ALL)))) <= set(found)
     assert set(chart_images(choice, PINS)) <= set(found)
     assert "docker.io/istio/proxyv2:1.30.3-distroless" in found
     assert list(found) == sorted(set(found))
@@ -240,7 +254,7 @@ def test_no_waypoint_and_no_gateway_need_no_envoy() -> None:
     assert not [image for image in found if "proxyv2" in image]
 
 
-@pytest.mark.parametrize("words", [{}, MOST])
+@pytest.mark.parametrize("words", [{}, ALL])
 def test_a_mirror_stands_for_every_registry(words: dict[str, Any]) -> None:
     """No registry but the mirror is left in values, objects, images or charts; what is in no registry stays."""
     choice = _choose(mirror="registry.local:5000/all", **words)
@@ -259,7 +273,7 @@ def test_a_mirror_stands_for_every_registry(words: dict[str, Any]) -> None:
 
 
 def _registries_in(values: Any) -> list[str]:
-    registries = {image.partition("/")[0] for image in images(_choose(**MOST), PINS)}
+    registries = {image.partition("/")[0] for image in images(_choose(**ALL), PINS)}
     if isinstance(values, dict):
         return [found for value in values.values() for found in _registries_in(value)]
     return [values] if isinstance(values, str) and values.partition("/")[0] in registries else []

@@ -40,7 +40,7 @@ METRICS: Mapping[str, str] = {
     "meshwake_ztunnel_certificate_not_before_timestamp_seconds": "notBefore of the certificate it serves",
     "meshwake_ztunnel_certificate_not_after_timestamp_seconds": "notAfter of the certificate it serves",
     "meshwake_ztunnel_certificate_left_seconds": "notAfter minus the node's wall clock; negative: expired",
-    "meshwake_ztunnel_certificate_left_ratio": "the same as a part of its whole life, 0.5 when renewal is due",
+    "meshwake_ztunnel_certificate_left_ratio": "the same as a part of its whole life; 0.5 when renewal is due",
     "meshwake_ztunnel_renewal_late_seconds": "how long renewal has been due (half of the life); 0: not due yet",
     "meshwake_ztunnel_certificate_unavailable": "1: it holds no certificate for this identity, for an error it names",
     "meshwake_ztunnel_clock_drift_seconds": "by how much wall ran ahead of monotonic since its process was first seen",

@@ -1,0 +1,28 @@
+"""Every key of every chart that we set: `python -m tests.stack.keys > tests/stack/keys.txt` writes the list anew.
+
+A change of that file is a change of what is installed on somebody's machine, so it is to be seen in a review.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from harness.stack.pins import read_pins
+from tests.stack.charts import keys_of, our_charts
+
+KEYS_FILE = Path(__file__).with_name("keys.txt")
+
+
+def lines() -> list[str]:
+    """chart, key; sorted. The same for each minor of Istio, or this is not one list."""
+    of_minor = {
+        tuple(sorted(f"{chart.chart} {key}" for chart in our_charts(minor).values() for key in keys_of(chart.values)))
+        for minor in read_pins().istio.minor
+    }
+    (all_of_them,) = of_minor
+    return list(all_of_them)
+
+
+if __name__ == "__main__":
+    sys.stdout.write("".join(f"{line}\n" for line in lines()))

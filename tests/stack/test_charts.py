@@ -1,0 +1,199 @@
+"""The charts of the pinned releases, or of their minors, rendered by real helm with the very values that `up` gives.
+
+Charts lie in the cache (docs/stack.md); what is not there is skipped by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.stack.choice import choose_stack
+from harness.stack.pieces import Chart, identity_of, image_references
+from harness.stack.pins import minor_of, read_pins
+from harness.stack.render import chart_images, stages
+from tests.stack.charts import FACTS, ISTIO_CHARTS, altered, helm_template, keys_of, our_charts, rendered, unknown_keys
+from tests.stack.keys import KEYS_FILE, lines
+from tests.stack.schemas import VERSIONS, check_known
+
+PINS = read_pins()
+DEFAULT = PINS.istio.default
+OTHER_CHARTS = sorted(set(our_charts(DEFAULT)) - set(ISTIO_CHARTS))
+MINORS = list(PINS.istio.minor)
+# Not in values.yaml of the chart, and yet no typing error: each of them is seen to have an effect in
+# `test_every_key_of_ours_has_an_effect`.
+KNOWN_OTHERWISE = {
+    "profile": "names a file of the chart, files/profile-NAME.yaml",
+    "pilot": "what stood below `pilot` up to 1.23 is laid over the top level since (templates/zzz_profile.yaml)",
+    "meshConfig.defaultConfig": "handed on to istiod as it is (istio/api mesh/v1alpha1 ProxyConfig)",
+    "socketLB.hostNamespaceOnly": "stands in values.yaml of the chart as a comment: no default, three states",
+}
+
+
+def things_by_name(things: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(thing["kind"], thing["metadata"]["name"]): thing for thing in things}
+
+
+def default_rendered(chart: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """What the default choice makes of a chart."""
+    return things_by_name(rendered(our_charts(DEFAULT)[chart], PINS.istio.minor[DEFAULT].kubernetes))
+
+
+def test_the_list_of_keys_is_what_is_set() -> None:
+    """Written anew by `python -m tests.stack.keys > tests/stack/keys.txt`."""
+    assert KEYS_FILE.read_text(encoding="utf-8").splitlines() == lines()
+
+
+@pytest.mark.parametrize("minor", MINORS)
+@pytest.mark.parametrize("chart", ISTIO_CHARTS)
+def test_charts_of_istio_make_valid_objects(chart: str, minor: str) -> None:
+    """Of the default minor for every pinned Kubernetes of its own table, of the others for the oldest and newest."""
+    piece = our_charts(minor)[chart]
+    supported = [version for version in VERSIONS if minor_of(version) in PINS.istio.minor[minor].supported]
+    for version in supported if minor == DEFAULT else {supported[0], supported[-1]}:
+        check_all(rendered(piece, version), version)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("chart", OTHER_CHARTS)
+def test_other_charts_make_valid_objects(chart: str, version: str) -> None:
+    check_all(rendered(our_charts(DEFAULT)[chart], version), version)
+
+
+def check_all(things: list[dict[str, Any]], version: str) -> None:
+    """All are of Kubernetes' own kinds, and valid."""
+    assert things
+    for thing in things:
+        assert check_known(thing, version), f"{identity_of(thing)} is of a kind that nobody checked"
+
+
+@pytest.mark.parametrize("minor", MINORS)
+@pytest.mark.parametrize("chart", ISTIO_CHARTS)
+def test_charts_of_istio_know_every_key(chart: str, minor: str) -> None:
+    check_keys(our_charts(minor)[chart])
+
+
+@pytest.mark.parametrize("chart", OTHER_CHARTS)
+def test_other_charts_know_every_key(chart: str) -> None:
+    check_keys(our_charts(DEFAULT)[chart])
+
+
+def check_keys(piece: Chart) -> None:
+    assert [
+        key
+        for key in unknown_keys(piece)
+        if not any(key == known or key.startswith(f"{known}.") for known in KNOWN_OTHERWISE)
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("chart", "key"), [(chart, key) for chart, piece in our_charts(DEFAULT).items() for key in keys_of(piece.values)]
+)
+def test_every_key_of_ours_has_an_effect(chart: str, key: str) -> None:
+    """With another value the chart makes other objects, or refuses it: a key that is ignored would do neither."""
+    piece, kubernetes = our_charts(DEFAULT)[chart], PINS.istio.minor[DEFAULT].kubernetes
+    before = rendered(piece, kubernetes)
+    _, after = helm_template(piece, kubernetes, altered(piece.values, key))
+    assert after is None or comparable(after) != comparable(before)
+
+
+def comparable(things: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All but Secrets, whose keys some charts draw anew each time, and but istiod's copies of what it was given."""
+    return [
+        {**thing, "data": {key: text for key, text in thing["data"].items() if key != "values"}}
+        if thing["metadata"]["name"] == "istio-sidecar-injector" and "data" in thing
+        else thing
+        for thing in things
+        if thing["kind"] != "Secret" and thing["metadata"]["name"] != "values"
+    ]
+
+
+@pytest.mark.parametrize("minor", MINORS)
+@pytest.mark.parametrize("reported", [{"chained": True}, {"cniConfFileName": "ZZ-istio-cni.conflist"}])
+def test_what_the_report_sets_under_istiod_changes_nothing(reported: dict[str, Any], minor: str) -> None:
+    """Both are keys of chart cni. So the test above can fail: here is a key that is ignored."""
+    piece, kubernetes = our_charts(minor)["istiod"], PINS.istio.minor[minor].kubernetes
+    with_it = rendered(piece, kubernetes, {**piece.values, "cni": reported})
+    assert comparable(with_it) == comparable(rendered(piece, kubernetes))
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_what_the_report_sets_makes_the_cni_wait_for_a_file_that_nobody_writes(minor: str) -> None:
+    """Given to the chart that knows it, cniConfFileName becomes the name that the installer waits for before it does
+    anything (cni/pkg/install, "CNI config file %s does not exist. Waiting"). Ours leaves the name to be found."""
+    piece, kubernetes = our_charts(minor)["cni"], PINS.istio.minor[minor].kubernetes
+
+    def settings(values: dict[str, Any]) -> dict[str, str]:
+        things = things_by_name(rendered(piece, kubernetes, values))
+        (daemon_set,) = [thing for (kind, _), thing in things.items() if kind == "DaemonSet"]
+        (container,) = daemon_set["spec"]["template"]["spec"]["containers"]
+        own = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+        return {**things["ConfigMap", "istio-cni-config"]["data"], **own}
+
+    reported: dict[str, Any] = {"cniConfFileName": "ZZ-istio-cni.conflist", "chained": True}
+    if minor in {"1.22", "1.23"}:
+        reported = {"cni": reported}  # the chart of these has them one level down
+    assert settings({**piece.values, **reported})["CNI_CONF_NAME"] == "ZZ-istio-cni.conflist"
+    ours = settings(piece.values)
+    assert (ours.get("CNI_CONF_NAME", ""), ours["CHAINED_CNI_PLUGIN"], ours["AMBIENT_ENABLED"]) == ("", "true", "true")
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_certificates_live_as_long_as_was_chosen(minor: str) -> None:
+    """ztunnel asks for it by its environment; waypoints and gateways by what istiod tells their pilot-agent."""
+    charts, kubernetes = our_charts(minor), PINS.istio.minor[minor].kubernetes
+    ztunnel = things_by_name(rendered(charts["ztunnel"], kubernetes))["DaemonSet", "ztunnel"]
+    (container,) = ztunnel["spec"]["template"]["spec"]["containers"]
+    assert {"name": "SECRET_TTL", "value": "600s"} in container["env"]
+    mesh = things_by_name(rendered(charts["istiod"], kubernetes))["ConfigMap", "istio"]["data"]["mesh"]
+    assert yaml.safe_load(mesh)["defaultConfig"]["proxyMetadata"].items() >= {"SECRET_TTL": "600s"}.items()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_cilium_leaves_room_for_istio(version: str) -> None:
+    """In the very ConfigMap that the agent reads, and that `meshwake up` looks at: the words of docs/stack.md."""
+    things = things_by_name(rendered(our_charts(DEFAULT)["cilium"], version))
+    settings = things["ConfigMap", "cilium-config"]["data"]
+    assert settings["cni-exclusive"] == "false"
+    assert settings["bpf-lb-sock-hostns-only"] == "true"
+    assert settings["enable-bpf-masquerade"] == "false"
+    assert settings["kube-proxy-replacement"] == "false"
+
+
+def test_metallb_announces_from_every_node_and_by_layer_2_alone() -> None:
+    """No router's container beside the speaker, and the label of a control plane is overlooked."""
+    things = things_by_name(rendered(our_charts(DEFAULT)["metallb"], VERSIONS[-1]))
+    speaker = things["DaemonSet", "metallb-speaker"]["spec"]["template"]["spec"]
+    assert [container["name"] for container in speaker["containers"]] == ["speaker"]
+    assert "--ignore-exclude-lb" in speaker["containers"][0]["args"]
+    assert not [name for kind, name in things if "frr" in name and kind in {"DaemonSet", "Deployment"}]
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_what_is_started_is_what_was_listed(minor: str) -> None:
+    """Image by image, so that all can be loaded before."""
+    choice = choose_stack(PINS, profile="full", istio=minor)
+    started = {
+        image for piece in our_charts(minor).values() for image in image_references(rendered(piece, choice.kubernetes))
+    }
+    plain = {PINS.images["pebble"], PINS.images["name-server"]}
+    # Waypoint and gateway are made by istiod, later.
+    listed = {image for image in chart_images(choice, PINS) if "/proxyv2:" not in image} - plain
+    assert {_comparable_image(image) for image in started} == {_comparable_image(image) for image in listed}
+
+
+def _comparable_image(image: str) -> str:
+    """Images of cert-manager follow the chart, of which the cache may have another release of the minor."""
+    return image.rpartition(":")[0] if "/jetstack/" in image else image
+
+
+def test_what_is_waited_for_is_what_a_chart_makes() -> None:
+    """A condition on an object that nobody makes would never come true."""
+    choice = choose_stack(PINS, profile="full", istio=DEFAULT)
+    for stage in stages(choice, PINS, FACTS):
+        charts = [piece for piece in stage.pieces if isinstance(piece, Chart)]
+        if charts:
+            made = {key for chart in charts for key in things_by_name(rendered(chart, choice.kubernetes))}
+            assert {(condition.kind, condition.name) for condition in stage.conditions} <= made, stage.name
