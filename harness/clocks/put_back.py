@@ -143,13 +143,13 @@ def put_back(intent: Intent, inside: Inside, pause: Callable[[float], None] = ti
     hand, when it cannot be reached or does not stay where it was put."""
     if not intent.bases_ns:
         return "it had not been moved"
-    why = "nobody answered"
+    why, sets = "nobody answered", 0
     for _ in range(_SETS_MAX):
         try:
             decision = decide(intent, measure(inside, intent.node))
             if decision.base_ns is None:
-                return decision.why
-            why = decision.why
+                return f"put back: {why}" if sets else decision.why
+            why, sets = decision.why, sets + 1
             set_base(inside, intent.node, decision.base_ns)
             if decide(intent, measure(inside, intent.node)).base_ns is None:
                 return f"put back: {why}"
