@@ -16,6 +16,7 @@ from harness.labs.kind.steps import Progress, StepFailed
 from harness.labs.kind.tools import ToolFailed
 from harness.labs.kind.up import steps_of, wanted_images
 from harness.stack.choice import Choice, choose_stack
+from harness.stack.render import kind_config
 from tests.unit.labs.kind.world import (
     GIB,
     Killed,
@@ -268,19 +269,16 @@ def test_an_older_cluster_of_the_same_name_that_is_another_one() -> None:
 
 def test_a_port_in_use_by_a_program_or_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a kind configuration publishes one."""
-    from harness.labs.kind import up as module
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        real = module.kind_config
 
         def publishing(choice: Choice, pins_: Any) -> dict[str, Any]:
-            config = real(choice, pins_)
+            config = kind_config(choice, pins_)
             return {**config, "networking": {**config["networking"], "apiServerPort": port}}
 
-        monkeypatch.setattr(module, "kind_config", publishing)
+        monkeypatch.setattr("harness.labs.kind.up.kind_config", publishing)
         _refused(World(), f"port {port} is in use on this machine")
         _refused(
             World(machines={"web": machine("web", ports=(port,))}), f"port {port} is published by container web; end it"
