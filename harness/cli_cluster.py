@@ -1,7 +1,8 @@
 """meshwake up | down | status: clusters of lab kind brought up, put away, looked at.
 
 Results go to stdout, progress to stderr. Errors are raised as HarnessError; harness/cli.py says them and ends with
-their exit code. `--dry-run` touches nothing.
+their exit code. `--dry-run` touches nothing. What speaks to engine and Kubernetes is imported when a command runs: it
+takes half a second, which the other commands need not wait.
 """
 
 from __future__ import annotations
@@ -11,31 +12,19 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.durations import NS_PER_S, format_duration, parse_duration_ns
 from harness.errors import BadInput, LabUnavailable
-from harness.labs.kind.cluster import (
-    Cluster,
-    bring_up,
-    check_health,
-    find_cluster,
-    our_clusters,
-    plan_down,
-    plan_down_json,
-    plan_up,
-    plan_up_json,
-    remove_looks,
-    take_down,
-)
-from harness.labs.kind.engine import KIND_CLUSTER_LABEL, DockerEngine, Engine, open_engine
-from harness.labs.kind.state import ClusterState, check_name, choice_to_json
-from harness.labs.kind.steps import Progress
-from harness.labs.kind.tools import InstalledTools, look_for_tools
-from harness.stack.choice import Choice, choose_stack
-from harness.stack.pins import Pins, read_pins
+
+if TYPE_CHECKING:
+    from harness.labs.kind.cluster import Cluster
+    from harness.labs.kind.engine import DockerEngine, Engine
+    from harness.labs.kind.steps import Progress
+    from harness.stack.choice import Choice
+    from harness.stack.pins import Pins
 
 NameOption = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="The cluster; meshwake- goes before it.")
@@ -70,6 +59,10 @@ def up(
     as_json: JsonOption = False,
 ) -> None:
     """Bring a cluster up on kind, or go on where an earlier up ended."""
+    from harness.labs.kind.cluster import plan_up, plan_up_json
+    from harness.stack.choice import choose_stack
+    from harness.stack.pins import read_pins
+
     pins = read_pins()
     choice = choose_stack(
         pins,
@@ -99,6 +92,10 @@ def up(
 
 def _bring_up(choice: Choice, pins: Pins, folder: Path | None) -> Cluster:
     """What is missing on this machine is said all at once: programs, and the engine."""
+    from harness.labs.kind.cluster import bring_up
+    from harness.labs.kind.engine import open_engine
+    from harness.labs.kind.tools import InstalledTools, look_for_tools
+
     found, problems = look_for_tools({"kind": pins.tools.kind, "helm": pins.tools.helm})
     engine = None
     try:
@@ -120,6 +117,9 @@ def down(
     as_json: JsonOption = False,
 ) -> None:
     """Put a cluster away: its machines, and what is remembered of it."""
+    from harness.labs.kind.cluster import our_clusters, plan_down, plan_down_json, remove_looks, take_down
+    from harness.labs.kind.engine import open_engine
+
     if name is not None and every:
         raise BadInput("--name and --all: say one of the two")
     if dry_run and name is not None:
@@ -145,6 +145,8 @@ def down(
 
 
 def _the_only_one(engine: Engine) -> str:
+    from harness.labs.kind.cluster import our_clusters
+
     names = our_clusters(engine)
     if len(names) != 1:
         there = ", ".join(names) or "none"
@@ -154,6 +156,8 @@ def _the_only_one(engine: Engine) -> str:
 
 def status(name: NameOption = None, as_json: JsonOption = False) -> None:
     """Say which clusters of ours there are, what they were made of, and whether they are well."""
+    from harness.labs.kind.cluster import our_clusters
+
     engine, problem = _engine_or_why_not()
     try:
         names = (_full(name),) if name else our_clusters(engine)
@@ -173,6 +177,8 @@ def status(name: NameOption = None, as_json: JsonOption = False) -> None:
 
 
 def _engine_or_why_not() -> tuple[DockerEngine | None, str | None]:
+    from harness.labs.kind.engine import open_engine
+
     try:
         return open_engine(), None
     except LabUnavailable as error:
@@ -180,6 +186,10 @@ def _engine_or_why_not() -> tuple[DockerEngine | None, str | None]:
 
 
 def _status_of(name: str, engine: Engine | None) -> dict[str, Any]:
+    from harness.labs.kind.cluster import check_health, find_cluster
+    from harness.labs.kind.engine import KIND_CLUSTER_LABEL
+    from harness.labs.kind.state import ClusterState, choice_to_json
+
     record, cluster = ClusterState.of(name).read(), find_cluster(name)
     machines = engine.containers({KIND_CLUSTER_LABEL: name}) if engine is not None else ()
     runs = bool(machines) and all(machine.state == "running" for machine in machines)
@@ -247,10 +257,14 @@ def _whole_seconds(text: str) -> int:
 
 
 def _full(name: str) -> str:
+    from harness.labs.kind.state import check_name
+
     return check_name(name if name.startswith("meshwake-") else f"meshwake-{name}")
 
 
 def _cluster_json(cluster: Cluster) -> dict[str, Any]:
+    from harness.labs.kind.state import choice_to_json
+
     return {
         "name": cluster.name,
         "kubeconfig": str(cluster.kubeconfig),

@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("meshwake", deadline=None)
+settings.load_profile("meshwake")
 
 
 @pytest.fixture(autouse=True)

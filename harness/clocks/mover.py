@@ -15,12 +15,13 @@ world time went on *beside* that clock (`skipped_world_ns`), all of it at its be
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from harness.clocks.reading import ClockReading
 from harness.plan import Plan, PlannedFault
+from harness.scenario import CLOCK_FAULTS
 
 
 @dataclass(frozen=True)
@@ -107,3 +108,21 @@ class Mover(Protocol):
         """Puts the clocks back and lets go of everything, once; after run_ended, because putting back is a backward
         step. Safe to call again and after a failed prepare. Raises SubjectFailed when a clock could not be put
         back; the message says how to do it by hand."""
+
+
+def alike(one: PlannedFault, other: PlannedFault) -> bool:
+    """They differ in nothing but the node, so they are one event."""
+    same = {"index": 0, "node": None}
+    return one.model_copy(update=same) == other.model_copy(update=same)
+
+
+def refused_because_shared(plan: Plan, way: str) -> Iterator[str]:
+    """Faults of some nodes that a way which moves the clock of the one machine below all of them cannot carry out."""
+    every = {node.name for node in plan.nodes}
+    for fault in plan.faults:
+        of = {other.node for other in plan.faults if alike(fault, other)}
+        if fault.kind in CLOCK_FAULTS and fault.kind != "freeze" and of != every:
+            yield (
+                f"[fault {fault.index}] {fault.kind} of node {fault.node} alone: the nodes of a cluster share one "
+                f"kernel clock, and --clock {way} moves that; use --clock process"
+            )

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from harness.clocks.mover import Meanwhile, Moment, Moved, sleep_meanwhile
+from harness.clocks.mover import Meanwhile, Moment, Moved, alike, sleep_meanwhile
 from harness.clocks.node_helper import PROTOCOL_VERSION, Rule
 from harness.clocks.reading import ClockReading, drift_ns
 from harness.durations import NS_PER_S, seconds
@@ -113,7 +113,7 @@ class ProcessMover:
         """See Mover; also freeze. `skipped_world_ns` is 0: what is slept is slept in real time."""
         if fault.index in self._done:
             return self._done.pop(fault.index)
-        group = [other for other in self._plan.faults if _alike(other, fault)]
+        group = [other for other in self._plan.faults if alike(other, fault)]
         if fault.kind == "step":
             return self._step(fault)
         if fault.kind not in {"suspend", "pause", "freeze"}:
@@ -272,12 +272,6 @@ def _at_wake(kind: str, offsets: ClockReading, lasts_ns: int) -> ClockReading | 
     if kind == "pause":
         return ClockReading(*(offset - lasts_ns for offset in offsets))
     return None
-
-
-def _alike(one: PlannedFault, other: PlannedFault) -> bool:
-    """They differ in nothing but the node, so they are one event."""
-    same = {"index": 0, "node": None}
-    return one.model_copy(update=same) == other.model_copy(update=same)
 
 
 def _node(fault: PlannedFault) -> str:

@@ -24,7 +24,7 @@ from harness.labs.kind.health import BROKEN, HealthFinding, examine
 from harness.labs.kind.kube import ClientKube, Kube
 from harness.labs.kind.kubernetes import Kubernetes
 from harness.labs.kind.state import ClusterState, check_name, known_names
-from harness.labs.kind.steps import Progress, Step, take
+from harness.labs.kind.steps import Progress, Step, StepFailed, take
 from harness.labs.kind.through_kr8s import ThroughKr8s
 from harness.labs.kind.tools import Tools
 from harness.labs.kind.up import Kit, Making, collect, node_names, steps_of
@@ -86,6 +86,7 @@ def bring_up(
     for a machine without a network. Raises StepFailed that names the step and where everything was collected that may
     explain it; another call goes on from there."""
     state = ClusterState.of(choice.name)
+    unknown_before = not state.directory.exists()
     with state.lock():
         making = Making(choice, pins, engine, tools, state, kit or Kit(health=_broken), folder)
         try:
@@ -96,9 +97,20 @@ def bring_up(
                 lambda step, error: collect(making, step, error),
                 making.kit.patience,
             )
+        except StepFailed as error:
+            if unknown_before and error.evidence is None:
+                _forget_what_never_was(making)
+            raise
         finally:
             making.forget_kube()
     return _ours(state, choice, node_names(choice, pins))
+
+
+def _forget_what_never_was(making: Making) -> None:
+    """An `up` that was refused before there was a machine leaves nothing."""
+    with suppress(LabUnavailable):
+        if not making.containers():
+            making.state.forget()
 
 
 def _broken(making: Making) -> list[str]:

@@ -10,6 +10,7 @@ listens but refuses us (permission), or it answers with nonsense. All of them ar
 from __future__ import annotations
 
 import shutil
+import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from harness.errors import LabUnavailable
 
 ANSWER_WITHIN_S = 60
 PULL_WITHIN_S = 1800
+# The SDK wants one before it has asked; what is asked with it carries none.
+_ANY_API_VERSION = "1.41"
 KIND_CLUSTER_LABEL = "io.x-k8s.kind.cluster"
 KIND_ROLE_LABEL = "io.x-k8s.kind.role"
 KIND_NETWORK = "kind"
@@ -132,10 +135,24 @@ def room_inside(engine: Engine, image: str) -> int | None:
 def open_engine() -> DockerEngine:
     """The engine that DOCKER_HOST or the current Docker context names, once it has answered."""
     try:
-        client = docker.from_env(timeout=ANSWER_WITHIN_S)
-    except (DockerException, requests.RequestException, OSError) as error:
+        version = _knock()
+        return DockerEngine(docker.from_env(timeout=ANSWER_WITHIN_S, version=version))
+    except (DockerException, requests.RequestException, OSError, KeyError) as error:
         raise _unusable(error, None) from error
-    return DockerEngine(client)
+
+
+def _knock() -> str:
+    """The version of the API that it speaks. Asked step by step, since the SDK leaves a socket open that fails."""
+    client = docker.from_env(timeout=ANSWER_WITHIN_S, version=_ANY_API_VERSION)
+    try:
+        path = getattr(getattr(client.api, "_custom_adapter", None), "socket_path", None)
+        if path is not None:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(ANSWER_WITHIN_S)
+                probe.connect(path)
+        return str(client.api.version(api_version=False)["ApiVersion"])
+    finally:
+        client.close()
 
 
 class DockerEngine:

@@ -26,6 +26,7 @@ from harness.plan import Plan, PlannedCluster
 from harness.stack.choice import Choice, choose_stack
 from harness.stack.pieces import DEMO_NAMESPACE, OBSERVABILITY_NAMESPACE
 from harness.stack.pins import read_pins
+from harness.stack.render import node_image
 from harness.stack.workloads import (
     CLIENT_CONTAINER,
     SERVER_PORT,
@@ -135,6 +136,7 @@ def _place(cluster: Cluster) -> Place:
     if choice is not None:
         about = {"istio": choice.istio, "kubernetes": choice.kubernetes, "profile": choice.profile}
         about["digest"] = choice.digest
+        about["node_image"] = node_image(choice, read_pins())
     parts = choice.parts if choice is not None else frozenset[str]()
     return Place(cluster.name, cluster.kubeconfig, cluster.context, cluster.ours, cluster.nodes, parts, about)
 

@@ -50,6 +50,11 @@ def clusters_dir() -> Path:
     return Path(base) / "clusters"
 
 
+def intents_dir() -> Path:
+    """Where it is written down what is done to the clocks of engines (harness/clocks/put_back.py)."""
+    return clusters_dir().parent / "clocks"
+
+
 def check_name(name: str) -> str:
     """`name`, when it can be the name of a cluster of ours; else BadInput."""
     if not _NAME.fullmatch(name) or len(name) > NAME_AT_MOST:

@@ -1,0 +1,141 @@
+"""Who moves the clocks of a cluster: the plan says which way (`--clock`), here it is put together.
+
+engine    harness/clocks/engine.py, by way of the docker command line, so that its watchdog can go the same way
+command   harness/clocks/command.py; nodes of a cluster of ours are looked into by docker exec, those of another by
+          way of the helper's pod
+process   harness/clocks/process_mover.py, by way of the helper's pod
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.clocks.command import CommandMover, command_refusals
+from harness.clocks.engine import EngineMover, EngineWays, engine_refusals
+from harness.clocks.inside import Answer, Inside, NoAnswer, Way
+from harness.clocks.mover import Mover
+from harness.clocks.process_mover import ProcessMover
+from harness.errors import LabUnavailable
+from harness.labs.kind.clocks import RealTime
+from harness.labs.kind.engine import LOOK_LABEL
+from harness.labs.kind.kubernetes import Kubernetes, Unreachable
+from harness.labs.kind.node_channel import CONTAINER, LABELS, NAMESPACE, HelpedMover, PodChannel, install_helper
+from harness.labs.kind.state import intents_dir
+from harness.labs.kind.ways import Place
+from harness.plan import Plan, PlannedCluster
+
+INTO_NODE = ("docker", "exec", "{node}")
+_DOCKER_WORDS = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY")
+
+
+def mover_refusals(plan: Plan) -> list[str]:
+    """What of the plan the chosen way cannot do, by name; touches nothing."""
+    cluster = _cluster_of(plan)
+    if cluster.clock == "process":
+        return ProcessMover(plan, _NoChannel()).refusals(plan)
+    if cluster.clock == "command":
+        return command_refusals(plan, cluster.suspend_command or "")
+    if cluster.kubeconfig is not None:
+        return [
+            "--clock engine: sets the clock of the machine that runs our nodes, and --kubeconfig names a cluster whose "
+            "machines are not known here; use --clock process, or --suspend-command"
+        ]
+    return engine_refusals(plan)
+
+
+def make_mover(
+    plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str], real: RealTime
+) -> Mover:
+    """The mover for `plan` on a cluster; not prepared yet."""
+    cluster = _cluster_of(plan)
+    if cluster.clock == "engine":
+        ways = engine_ways(str(place.about["node_image"]))
+        return EngineMover(plan, ways, node_names, intents_dir(), allow_own_clock=cluster.allow_own_clock)
+    put_in, take_out = _helper_of(place, kubernetes, node_names, real)
+    if cluster.clock == "process":
+        return HelpedMover(plan, PodChannel(kubernetes, node_names), before=put_in, after=take_out)
+    command = cluster.suspend_command or ""
+    if place.ours:
+        return CommandMover(plan, Way(INTO_NODE), node_names, command)
+    return _CommandElsewhere(plan, PodInside(kubernetes), node_names, command, put_in, take_out)
+
+
+def engine_ways(image: str) -> EngineWays:
+    """Into a node by its name; into the machine by a privileged container of `image`, also when no node is left."""
+    container = (
+        "docker",
+        "run",
+        "--rm",
+        "--pull=never",
+        "--privileged",
+        "--network=none",
+        f"--label={LOOK_LABEL}=true",
+    )
+    environment = {name: os.environ[name] for name in _DOCKER_WORDS if name in os.environ}
+    return EngineWays(
+        nodes=(INTO_NODE, (*container, "--entrypoint=", image)),
+        host=(*container, "--pid=host", "--entrypoint=", image),
+        environment=environment,
+    )
+
+
+class PodInside(Inside):
+    """Into a node by way of the helper's pod there; a node is called as Kubernetes calls it."""
+
+    def __init__(self, kubernetes: Kubernetes) -> None:
+        self._kubernetes = kubernetes
+
+    def run(self, node: str, argv: Sequence[str], within_s: float) -> Answer:
+        """See Inside."""
+        try:
+            pods = [pod for pod in self._kubernetes.pods(NAMESPACE, LABELS) if pod.node == node and pod.ready]
+            if not pods:
+                raise NoAnswer(f"node {node}: no helper is ready there; see namespace {NAMESPACE}")
+            ended = self._kubernetes.execute(pods[0], CONTAINER, list(argv), within_s)
+        except Unreachable as error:
+            raise NoAnswer(f"node {node}: {error}") from error
+        return Answer(ended.code, ended.stdout.strip(), ended.stderr.strip())
+
+
+class _CommandElsewhere(CommandMover):
+    """A CommandMover that puts its way into the nodes there first, and takes it away again."""
+
+    def __init__(
+        self, plan: Plan, inside: Inside, names: Mapping[str, str], command: str, put_in: Any, take_out: Any
+    ) -> None:
+        super().__init__(plan, inside, names, command)
+        self._put_in, self._take_out = put_in, take_out
+
+    def prepare(self) -> None:
+        """See Mover."""
+        self._put_in()
+        super().prepare()
+
+    def release(self) -> None:
+        """See Mover."""
+        self._take_out()
+
+
+def _helper_of(place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str], real: RealTime) -> tuple[Any, Any]:
+    """How the helper is put in, and how it is taken away: never from a cluster of ours, where it stays for the next."""
+
+    def put_in() -> None:
+        install_helper(kubernetes, real, set(node_names.values()), place.name)
+
+    def take_out() -> None:
+        # Its namespace carries our label, and what is in it goes with it.
+        if not place.ours:
+            kubernetes.delete_ours("Namespace", None, NAMESPACE)
+
+    return put_in, take_out
+
+
+def _cluster_of(plan: Plan) -> PlannedCluster:
+    return plan.cluster or PlannedCluster()
+
+
+class _NoChannel:
+    def send(self, node: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        raise LabUnavailable("a mover that is only asked for refusals has no way to a node")

@@ -1,0 +1,355 @@
+"""A cluster is brought up whatever happens on the way: every step may be taken again, wherever it was cut off."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import BadInput, LabUnavailable
+from harness.labs.kind.cluster import bring_up, find_cluster, our_clusters, plan_down, plan_up, take_down
+from harness.labs.kind.state import ClusterState, clusters_dir
+from harness.labs.kind.steps import Progress, StepFailed
+from harness.labs.kind.tools import ToolFailed
+from harness.labs.kind.up import steps_of, wanted_images
+from harness.stack.choice import Choice, choose_stack
+from harness.stack.render import kind_config
+from tests.unit.labs.kind.world import (
+    GIB,
+    Killed,
+    SimulatedEngine,
+    SimulatedTools,
+    World,
+    machine,
+    steps_taken,
+)
+from tests.unit.stack.choices import pins
+
+PINS = pins()
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESHWAKE_STATE", str(tmp_path / "state"))
+
+
+def choice_of(**about: Any) -> Choice:
+    return choose_stack(PINS, **{"name": "t", "workers": 1, **about})
+
+
+CHOICE = choice_of()
+
+
+def up(
+    world: World, choice: Choice = CHOICE, *, tools: SimulatedTools | None = None, folder: Path | None = None
+) -> list[Progress]:
+    """All that was told."""
+    told: list[Progress] = []
+    tools = tools or SimulatedTools(world)
+    bring_up(choice, PINS, SimulatedEngine(world), tools, told.append, folder=folder, kit=world.kit())
+    return told
+
+
+def test_up_takes_every_step_and_the_second_time_none() -> None:
+    """The steps of the plan in their order; then everything is kept but what only looks."""
+    world = World()
+    names = [step.name for step in steps_of(CHOICE, PINS)]
+    assert [word.split(":")[0] for word in steps_taken(up(world))] == names
+    acts, state = len(world.acts), world.state()
+    again = [word for word in steps_taken(up(world)) if not word.startswith(("preflight", "health"))]
+    assert again and all(word.endswith(": kept") for word in again)
+    assert world.state() == state
+    assert len(world.acts) == acts
+    cluster = find_cluster(CHOICE.name)
+    assert cluster is not None and cluster.ours and cluster.choice == CHOICE
+    assert our_clusters(SimulatedEngine(world)) == (CHOICE.name,)
+
+
+def _whole_way() -> tuple[int, dict[str, Any]]:
+    world = World()
+    up(world)
+    return len(world.acts), world.state()
+
+
+@pytest.mark.parametrize(("side", "every"), [("before", 3), ("after", 1)])
+def test_killed_at_any_act_it_goes_on_and_ends_where_it_should(side: str, every: int) -> None:
+    """kill -9 after each single thing that is done to the world (before one is after another, so of those a third will
+    do); then up again, and the end is the same."""
+    count, whole = _whole_way()
+    take_down(CHOICE.name, SimulatedEngine(World()), lambda _: None)
+    assert count > 30
+    for at in range(0, count, every):
+        world = World()
+
+        def kill(number: int, name: str, at: int = at) -> None:
+            if number == at:
+                raise Killed(name)
+
+        setattr(world, side, kill)
+        with pytest.raises(Killed):
+            up(world)
+        setattr(world, side, lambda number, name: None)
+        up(world)
+        assert world.state() == whole, f"killed {side} act {at}: {world.acts[at]}"
+        take_down(CHOICE.name, SimulatedEngine(world), lambda _: None)
+        assert not world.machines and not ClusterState.of(CHOICE.name).directory.exists()
+
+
+def test_what_is_done_is_not_done_twice() -> None:
+    """Killed late, the second up pulls nothing, makes no machine, and puts in only what was missing."""
+    count, _ = _whole_way()
+    take_down(CHOICE.name, SimulatedEngine(World()), lambda _: None)
+    world = World()
+
+    def kill(number: int, name: str) -> None:
+        if number == count - 2:
+            raise Killed(name)
+
+    world.before = kill
+    with pytest.raises(Killed):
+        up(world)
+    world.before, first = (lambda number, name: None), len(world.acts)
+    up(world)
+    again = world.acts[first:]
+    assert not [act for act in again if act.startswith(("pull", "make", "load"))]
+
+
+@pytest.mark.parametrize(
+    ("act", "step"),
+    [
+        ("pull", "images"),
+        ("make", "cluster"),
+        ("write kubeconfig", "cluster"),
+        ("helm", "cilium"),
+        ("apply", "gateway"),
+    ],
+)
+def test_a_program_that_fails_names_its_step_and_the_next_up_goes_on(act: str, step: str) -> None:
+    """An error, not a kill: the step is named, evidence kept where there is any, and nothing is half remembered."""
+    world = World()
+
+    def fail(number: int, name: str) -> None:
+        if name.startswith(act):
+            raise ToolFailed(f"{name}: ended with 1: no", 1, "no")
+
+    world.before = fail
+    with pytest.raises(StepFailed, match=f"step {step}"):
+        up(world)
+    world.before = lambda number, name: None
+    up(world)
+    assert find_cluster(CHOICE.name) is not None
+
+
+@pytest.mark.parametrize("program", ["docker", "kind", "helm"])
+def test_a_program_that_is_gone_meanwhile(program: str) -> None:
+    """docker only saves images into the nodes, which kubelets can also pull: the others end the step."""
+    world = World()
+    tools = SimulatedTools(world, frozenset({program}))
+    if program == "docker":
+        told = up(world, tools=tools)
+        assert [line.detail for line in told if "left to the nodes to pull" in line.detail]
+        return
+    with pytest.raises(StepFailed, match=f"{program}: No such file"):
+        up(world, tools=tools)
+
+
+def test_a_wait_ends_at_its_bound_and_says_what_it_saw() -> None:
+    """Cilium does not come up."""
+    world = World()
+    world.unmet.add("cilium")
+    with pytest.raises(StepFailed, match=r"step cilium .*DaemonSet kube-system/cilium: rolled out: not within"):
+        up(world)
+    failed = ClusterState.of(CHOICE.name).directory / "failures" / "cilium-1"
+    assert "not within" in (failed / "error.txt").read_text() and (failed / "nodes.json").exists()
+    world.unmet.clear()
+    up(world)
+
+
+def test_an_unhealthy_stack_is_not_up() -> None:
+    """Every pod may be ready, and the stack broken."""
+    world = World(unhealthy=["hbone_used: BROKEN: no mutual TLS"])
+    with pytest.raises(StepFailed, match="hbone_used: BROKEN"):
+        up(world)
+    assert find_cluster(CHOICE.name) is None
+
+
+def test_a_release_that_a_killed_helm_left_pending_is_healed() -> None:
+    """Helm itself would refuse it for ever."""
+    world = World()
+
+    def kill(number: int, name: str) -> None:
+        if name == "helm cilium":
+            raise Killed(name)
+
+    world.before = kill
+    with pytest.raises(Killed):
+        up(world)
+    assert world.releases == {"cilium": "pending-install"}
+    world.before = lambda number, name: None
+    up(world)
+    assert set(world.releases.values()) == {"deployed"}
+
+
+def test_machines_that_stand_still_are_started() -> None:
+    """After a restart of the engine."""
+    world = World()
+    up(world)
+    for name, each in world.machines.items():
+        world.machines[name] = replace(each, state="exited")
+    up(world)
+    assert {each.state for each in world.machines.values()} == {"running"}
+
+
+def test_without_a_network_the_missing_images_are_listed_and_nothing_is_left() -> None:
+    """No machine, and nothing remembered."""
+    world = World(registry=False)
+    with pytest.raises(StepFailed) as failed:
+        up(world)
+    said = str(failed.value)
+    for reference in wanted_images(CHOICE, PINS):
+        assert f"  missing: {reference}" in said
+    assert "--folder DIR" in said and "--mirror HOST" in said
+    assert not world.acts and not world.machines
+    assert not ClusterState.of(CHOICE.name).directory.exists()
+
+
+def test_images_come_from_a_folder(tmp_path: Path) -> None:
+    """For a machine without a network; a chart that is not in it is named."""
+    world = World(registry=False)
+    (tmp_path / "images").mkdir()
+    for number, reference in enumerate(wanted_images(CHOICE, PINS)):
+        (tmp_path / "images" / f"{number}.tar").write_text(reference)
+    with pytest.raises(StepFailed, match=r"step cilium .*chart cilium .* is there; put it there"):
+        up(world, folder=tmp_path)
+
+
+# Bad input: refused before anything is touched
+
+
+def _refused(world: World, said: str, choice: Choice = CHOICE) -> None:
+    before = world.state()
+    with pytest.raises((StepFailed, LabUnavailable, BadInput), match=said):
+        up(world, choice)
+    assert world.acts == [] and world.state() == before
+
+
+def test_an_engine_that_is_too_small_or_too_old() -> None:
+    """All of it at once, each with what to do."""
+    facts = replace(World().facts, memory_bytes=2 * GIB, cgroup_version=1)
+    with pytest.raises(StepFailed) as failed:
+        up(World(facts=facts, disk=1 * GIB), choice_of(istio="1.31", kubernetes="1.37"))
+    said = str(failed.value)
+    assert "cgroup v1" in said and "2.0 GiB of memory" in said and "1.0 GiB of disk free" in said
+    assert not ClusterState.of(CHOICE.name).directory.exists()
+
+
+def test_no_disk() -> None:
+    _refused(World(disk=1 * GIB), r"1\.0 GiB of disk free, and \d+ GiB are needed; make room")
+
+
+def test_a_cluster_of_that_name_that_nobody_remembers() -> None:
+    """It is not ours to touch, whoever made it."""
+    name = f"{CHOICE.name}-control-plane"
+    _refused(World(machines={name: machine(name, cluster=CHOICE.name)}), "nothing is known here of how it was made")
+
+
+def test_an_older_cluster_of_the_same_name_that_is_another_one() -> None:
+    """Said what differs; the cluster stays up."""
+    world = World()
+    up(world)
+    state = world.state()
+    with pytest.raises(StepFailed, match=r"is there and is another one: .*istio .* there, .* wanted.*meshwake down"):
+        up(world, choice_of(istio="1.31"))
+    assert world.state() == state
+    up(world)
+
+
+def test_a_port_in_use_by_a_program_or_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a kind configuration publishes one."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        def publishing(choice: Choice, pins_: Any) -> dict[str, Any]:
+            config = kind_config(choice, pins_)
+            return {**config, "networking": {**config["networking"], "apiServerPort": port}}
+
+        monkeypatch.setattr("harness.labs.kind.up.kind_config", publishing)
+        _refused(World(), f"port {port} is in use on this machine")
+        _refused(
+            World(machines={"web": machine("web", ports=(port,))}), f"port {port} is published by container web; end it"
+        )
+
+
+def test_two_at_once(tmp_path: Path) -> None:
+    """The second is told who is at work."""
+    with (
+        ClusterState.of(CHOICE.name).lock(),
+        pytest.raises(LabUnavailable, match=r"process \d+ is bringing it up or putting it away"),
+    ):
+        up(World())
+
+
+def test_two_clusters_hand_out_different_addresses() -> None:
+    """Side by side on one network."""
+    world = World()
+    up(world)
+    up(world, choice_of(name="u"))
+    pools = [(clusters_dir() / name / "facts.json").read_text() for name in ("meshwake-t", "meshwake-u")]
+    assert pools[0] != pools[1]
+
+
+# Putting away
+
+
+def test_down_removes_only_its_own(tmp_path: Path) -> None:
+    """Another cluster of ours, one of somebody else's and a plain container stay."""
+    others = {"kind-worker": machine("kind-worker", cluster="kind"), "db": machine("db")}
+    world = World(machines=dict(others))
+    up(world)
+    up(world, choice_of(name="u"))
+    take_down("meshwake-t", SimulatedEngine(world), lambda _: None)
+    assert set(others) < set(world.machines)
+    assert {name for name in world.machines if name.startswith("meshwake-t")} == set()
+    assert our_clusters(SimulatedEngine(world)) == ("meshwake-u",)
+    with pytest.raises(BadInput, match="only clusters so named"):
+        take_down("kind", SimulatedEngine(world), lambda _: None)
+    take_down("meshwake-t", SimulatedEngine(world), lambda _: None)
+
+
+def test_down_killed_anywhere_goes_on() -> None:
+    """Between any two machines."""
+    for at in range(2):
+        world = World()
+        up(world)
+        first = len(world.acts)
+
+        def kill(number: int, name: str, at: int = first + at) -> None:
+            if number == at:
+                raise Killed(name)
+
+        world.after = kill
+        with pytest.raises(Killed):
+            take_down(CHOICE.name, SimulatedEngine(world), lambda _: None)
+        world.after = lambda number, name: None
+        take_down(CHOICE.name, SimulatedEngine(world), lambda _: None)
+        assert not world.machines and our_clusters(SimulatedEngine(world)) == ()
+
+
+# Plans
+
+
+def test_a_plan_names_every_step_and_touches_nothing(tmp_path: Path) -> None:
+    """The same every time, for people; no state is made."""
+    lines = plan_up(CHOICE, PINS)
+    assert lines == plan_up(CHOICE, PINS)
+    text = "\n".join(lines)
+    for step in steps_of(CHOICE, PINS):
+        assert f". {step.name}: {step.title} (within {step.within_s:.0f} s)" in text
+    assert max(len(line) for line in lines) < 160
+    assert "remove every container labelled io.x-k8s.kind.cluster=meshwake-t" in "\n".join(plan_down("meshwake-t"))
+    assert not clusters_dir().exists()

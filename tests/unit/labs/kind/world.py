@@ -1,0 +1,303 @@
+"""An engine, its programs and a cluster's API, all in one simulated world in which a harness can be killed, or a thing
+fail, before and after every single act. Time is virtual."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.errors import LabUnavailable
+from harness.labs.kind.engine import (
+    KIND_CLUSTER_LABEL,
+    KIND_NETWORK,
+    KIND_ROLE_LABEL,
+    Container,
+    EngineFacts,
+    Network,
+)
+from harness.labs.kind.kube import KubeRefused
+from harness.labs.kind.steps import Patience
+from harness.labs.kind.tools import Said, ToolFailed
+from harness.labs.kind.up import Kit, full_reference
+
+GIB = 1024**3
+FACTS = EngineFacts("29.0.1", "1.48", "A test", "x86_64", 2, "overlay2", "/nowhere", 8, 16 * GIB)
+GATEWAY_API = b"""
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: gateways.gateway.networking.k8s.io}
+"""
+
+
+class Killed(BaseException):
+    """kill -9: nothing of the harness runs after it."""
+
+
+@dataclass
+class World:
+    """What there is, and what shall go wrong. `at` is called with (number, name) of each act, before it and after."""
+
+    facts: EngineFacts = FACTS
+    registry: bool = True
+    disk: int | None = 200 * GIB
+    images: set[str] = field(default_factory=set)
+    machines: dict[str, Container] = field(default_factory=dict)
+    in_nodes: dict[str, set[str]] = field(default_factory=dict)
+    releases: dict[str, str] = field(default_factory=dict)
+    objects: dict[tuple[str, str | None, str], Mapping[str, Any]] = field(default_factory=dict)
+    ipam: tuple[Mapping[str, Any], ...] = ({"Subnet": "fc00::/64"}, {"Subnet": "172.18.0.0/16"})
+    acts: list[str] = field(default_factory=list)
+    before: Callable[[int, str], None] = lambda number, name: None
+    after: Callable[[int, str], None] = lambda number, name: None
+    unmet: set[str] = field(default_factory=set)
+    unhealthy: list[str] = field(default_factory=list)
+    now_s: float = 1000.0
+
+    def act(self, name: str, do: Callable[[], None] = lambda: None) -> None:
+        """Something that changes the world; the harness may be killed on both sides of it."""
+        number = len(self.acts)
+        self.acts.append(name)
+        self.before(number, name)
+        do()
+        self.after(number, name)
+
+    def sleep(self, lasts_s: float) -> None:
+        self.now_s += lasts_s
+
+    def kit(self) -> Kit:
+        return Kit(
+            connect=lambda kubeconfig: SimulatedKube(self, kubeconfig),
+            patience=Patience(lambda: self.now_s, self.sleep),
+            wall_s=lambda: 1_800_000_000.0,
+            fetch=lambda url, within_s: GATEWAY_API,
+            seed=lambda: "0" * 32,
+            health=lambda making: list(self.unhealthy),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """What a person would find: the end of every way must be the same."""
+        return {
+            "machines": {name: machine.state for name, machine in self.machines.items()},
+            "in_nodes": {name: sorted(images) for name, images in self.in_nodes.items()},
+            "releases": dict(self.releases),
+            "objects": sorted(self.objects, key=str),
+        }
+
+
+@dataclass
+class SimulatedEngine:
+    """An Engine."""
+
+    world: World
+
+    def facts(self) -> EngineFacts:
+        return self.world.facts
+
+    def containers(self, labels: Mapping[str, str | None]) -> tuple[Container, ...]:
+        wanted = labels.items()
+        return tuple(
+            machine
+            for _, machine in sorted(self.world.machines.items())
+            if all(name in machine.labels and value in {None, machine.labels[name]} for name, value in wanted)
+        )
+
+    def network(self, name: str) -> Network | None:
+        return Network(name, self.world.ipam, ("172.18.0.2",)) if self.world.machines and name == KIND_NETWORK else None
+
+    def missing_images(self, references: Iterable[str]) -> tuple[str, ...]:
+        return tuple(reference for reference in references if reference not in self.world.images)
+
+    def pull(self, reference: str) -> None:
+        if not self.world.registry:
+            raise LabUnavailable("docker: the engine refused: no such host")
+        self.world.act(f"pull {reference}", lambda: self.world.images.add(reference))
+
+    def tag(self, reference: str, name: str) -> None:
+        self.world.images.add(name)
+
+    def load_archive(self, path: Path) -> tuple[str, ...]:
+        reference = path.read_text().strip()
+        self.world.act(f"load {reference}", lambda: self.world.images.add(reference))
+        return (reference,)
+
+    def ask(self, image: str, command: Sequence[str]) -> str:
+        raise LabUnavailable("nothing is asked of containers here")
+
+    def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
+        assert list(command[:1]) == ["ctr"]
+        return 0, "\n".join(sorted(self.world.in_nodes.get(container, set())))
+
+    def start(self, container: str) -> None:
+        self.world.act(f"start {container}", lambda: self._become(container, "running"))
+
+    def remove(self, container: str) -> None:
+        self.world.act(f"remove {container}", lambda: self._remove(container))
+
+    def free_disk_bytes(self) -> int | None:
+        return self.world.disk
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _become(self, name: str, state: str) -> None:
+        self.world.machines[name] = machine(name, state, self.world.machines[name].labels[KIND_CLUSTER_LABEL])
+
+    def _remove(self, name: str) -> None:
+        self.world.machines.pop(name, None)
+        self.world.in_nodes.pop(name, None)
+        if not self.world.machines:
+            self.world.releases.clear()
+            self.world.objects.clear()
+
+
+def machine(name: str, state: str = "running", cluster: str = "", ports: tuple[int, ...] = ()) -> Container:
+    role = "control-plane" if "control-plane" in name else "worker"
+    labels = {KIND_CLUSTER_LABEL: cluster, KIND_ROLE_LABEL: role} if cluster else {}
+    return Container(name, name, state, "kindest/node", labels, ports)
+
+
+@dataclass
+class SimulatedTools:
+    """docker, kind and helm as they are used: each command does what the real one does to the world."""
+
+    world: World
+    absent: frozenset[str] = frozenset()
+    saved: str = ""
+
+    def run(
+        self,
+        name: str,
+        *arguments: str,
+        within_s: float,
+        log: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Said:
+        if name in self.absent:
+            raise ToolFailed(f"{name}: No such file or directory", 127, "")
+        words = [word for word in arguments if not word.startswith("-")]
+        return Said(getattr(self, f"_{name}")(words, arguments) or "", "")
+
+    def _docker(self, words: list[str], arguments: Sequence[str]) -> None:
+        assert words[0] == "save"
+        self.saved = words[-1]
+
+    def _kind(self, words: list[str], arguments: Sequence[str]) -> None:
+        if words[:2] == ["create", "cluster"]:
+            self._create(arguments)
+        elif words[:2] == ["load", "image-archive"]:
+            self._load(arguments[arguments.index("--name") + 1])
+        else:
+            assert words[:2] == ["export", "logs"], arguments
+
+    def _create(self, arguments: Sequence[str]) -> None:
+        config = yaml.safe_load(Path(arguments[arguments.index("--config") + 1]).read_text())
+        kubeconfig = Path(arguments[arguments.index("--kubeconfig") + 1])
+        name, seen = config["name"], dict[str, int]()
+        for node in config["nodes"]:
+            role = node["role"]
+            seen[role] = seen.get(role, 0) + 1
+            full = f"{name}-{role}{seen[role] if seen[role] > 1 else ''}"
+            self.world.act(f"make {full}", partial(self._make, full, name))
+        self.world.act("write kubeconfig", lambda: _write(kubeconfig))
+
+    def _make(self, full: str, cluster: str) -> None:
+        self.world.machines[full] = machine(full, "running", cluster)
+        self.world.in_nodes[full] = set()
+
+    def _load(self, cluster: str) -> None:
+        loaded = full_reference(self.saved)
+        for node, images in sorted(self.world.in_nodes.items()):
+            self.world.act(f"load {loaded} into {node}", partial(images.add, loaded))
+
+    def _helm(self, words: list[str], arguments: Sequence[str]) -> str:
+        release = words[1]
+        if words[0] == "status":
+            if release not in self.world.releases:
+                raise ToolFailed("helm status: ended with 1", 1, "Error: release: not found")
+            return json.dumps({"info": {"status": self.world.releases[release]}})
+        if words[0] in {"rollback", "uninstall"}:
+            self.world.act(f"{words[0]} {release}", lambda: self._undo(words[0], release))
+            return ""
+        if self.world.releases.get(release, "deployed").startswith("pending"):
+            raise ToolFailed("another operation is in progress", 1, "another operation (install/upgrade/rollback)")
+        new = release not in self.world.releases
+        self.world.releases[release] = "pending-install" if new else "pending-upgrade"
+        self.world.act(f"helm {release}", lambda: self.world.releases.update({release: "deployed"}))
+        return ""
+
+    def _undo(self, word: str, release: str) -> None:
+        if word == "uninstall":
+            del self.world.releases[release]
+        else:
+            self.world.releases[release] = "deployed"
+
+
+@dataclass
+class SimulatedKube:
+    """A Kube: what has been applied is there; workloads are well once anything was put in, unless named in `unmet`."""
+
+    world: World
+    kubeconfig: Path
+
+    def ready(self) -> bool:
+        return bool(self.world.machines)
+
+    def get(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
+        self._reach()
+        found = self.world.objects.get((kind, namespace, name))
+        if kind == "ConfigMap":
+            return dict(found) if found is not None else None
+        if name in self.world.unmet or not (self.world.objects or self.world.releases):
+            return None
+        return _well({"kind": kind, "metadata": {"name": name, "namespace": namespace, "generation": 1}})
+
+    def all(self, kind: str, namespace: str | None = None, labels: str = "") -> list[dict[str, Any]]:
+        self._reach()
+        if kind == "Node":
+            return [_well({"kind": kind, "metadata": {"name": name}}) for name in self.world.machines]
+        return []
+
+    def apply(self, thing: Mapping[str, Any]) -> None:
+        self._reach()
+        metadata = thing["metadata"]
+        key = (str(thing["kind"]), metadata.get("namespace"), str(metadata["name"]))
+        self.world.act(f"apply {key[0]} {key[2]}", lambda: self.world.objects.update({key: thing}))
+
+    def fetch(self, path: str) -> str:
+        return "ok"
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _reach(self) -> None:
+        if not self.world.machines or any(each.state != "running" for each in self.world.machines.values()):
+            raise KubeRefused("GET /: connection refused", None)
+
+
+def _write(kubeconfig: Path) -> None:
+    kubeconfig.write_text("kind: Config")
+
+
+def _well(thing: dict[str, Any]) -> dict[str, Any]:
+    """With a status that meets every condition that any stage waits for."""
+    types = ("Established", "Ready", "Available", "Programmed", "Accepted", "Complete")
+    status = {
+        "observedGeneration": 1,
+        **dict.fromkeys(("desiredNumberScheduled", "updatedNumberScheduled", "numberAvailable"), 1),
+        **dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), 1),
+        "addresses": [{"value": "172.18.255.200"}],
+        "loadBalancer": {"ingress": [{"ip": "172.18.255.200"}]},
+        "conditions": [{"type": each, "status": "True"} for each in types],
+    }
+    return {**thing, "status": status}
+
+
+def steps_taken(lines: Iterable[Any]) -> list[str]:
+    """Of what was told: "images: kept" and so on, without what lies between begin and end."""
+    return [f"{line.step}: {line.state}" for line in lines if line.state in {"done", "kept", "failed"}]
