@@ -40,13 +40,14 @@ class SnapshotSent(_message.Message):
     def __init__(self) -> None: ...
 
 class WorkloadRequest(_message.Message):
-    __slots__ = ("add", "snapshot_sent")
+    __slots__ = ("add", "gone", "snapshot_sent")
     ADD_FIELD_NUMBER: _ClassVar[int]
-    DEL_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_SENT_FIELD_NUMBER: _ClassVar[int]
     add: AddWorkload
+    gone: DelWorkload
     snapshot_sent: SnapshotSent
-    def __init__(self, add: _Optional[_Union[AddWorkload, _Mapping]] = ..., snapshot_sent: _Optional[_Union[SnapshotSent, _Mapping]] = ..., **kwargs) -> None: ...
+    def __init__(self, add: _Optional[_Union[AddWorkload, _Mapping]] = ..., gone: _Optional[_Union[DelWorkload, _Mapping]] = ..., snapshot_sent: _Optional[_Union[SnapshotSent, _Mapping]] = ...) -> None: ...
 
 class Ack(_message.Message):
     __slots__ = ("error",)

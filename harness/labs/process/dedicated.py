@@ -20,6 +20,18 @@ from harness.plan import Plan
 _CONNECT_WITHIN_S = 30.0
 
 
+def dedicated_environment(home: Home, directory: Path, root_file: Path, lifetime_s: int) -> dict[str, str]:
+    """What a ztunnel that serves one identity in its own namespace is told; its workloads stand in `directory`."""
+    namespace, account = home.identities[0].split("/")
+    return common_environment(home.name, root_file, lifetime_s) | {
+        "PROXY_MODE": "dedicated",
+        "PROXY_WORKLOAD_INFO": f"{namespace}/{home.name}/{account}",
+        "INSTANCE_IP": home.address,
+        "XDS_ADDRESS": "",  # no xDS: the workloads stand in a file
+        "LOCAL_XDS_PATH": str(directory / "workloads.yaml"),
+    }
+
+
 class Dedicated:
     """See modes.Mode."""
 
@@ -42,24 +54,17 @@ class Dedicated:
 
     def environment(self, home: Home, root_file: Path) -> Mapping[str, str]:
         """See modes.Mode."""
-        namespace, account = home.identities[0].split("/")
-        return common_environment(home.name, root_file, self._plan.lifetime_s) | {
-            "PROXY_MODE": "dedicated",
-            "PROXY_WORKLOAD_INFO": f"{namespace}/{home.name}/{account}",
-            "INSTANCE_IP": home.address,
-            "XDS_ADDRESS": "",  # no xDS: the workloads stand in a file
-            "LOCAL_XDS_PATH": str(self._directory / "workloads.yaml"),
-        }
+        return dedicated_environment(home, self._directory, root_file, self._plan.lifetime_s)
 
     def welcome(self, ztunnel: Ztunnel) -> list[socket.socket]:
         """See modes.Mode: a knock at its HBONE port. The handshake cannot succeed, since we show no certificate."""
-        return [_knock((ztunnel.home.address, INBOUND_PORT), ztunnel.home.namespace)]
+        return [knock((ztunnel.home.address, INBOUND_PORT), ztunnel.home.namespace)]
 
     def close(self) -> None:
         """See modes.Mode."""
 
 
-def _knock(address: tuple[str, int], namespace: int) -> socket.socket:
+def knock(address: tuple[str, int], namespace: int) -> socket.socket:
     """Sends the first flight of a TLS handshake and does not wait for the answer."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

@@ -16,18 +16,23 @@ from harness.plan import Plan
 
 
 class Mode(Protocol):
-    """Who lives where, and what a ztunnel is told. `places`: identity to where it lives; `homes`: one for each ztunnel;
-    `ports`: those that a ztunnel opens in its own namespace by itself; `redirects`: whether what a workload sends
-    reaches its ztunnel by rules, so that clients are ordinary ones."""
+    """Who lives where, and what a ztunnel is told."""
 
     @property
-    def places(self) -> dict[str, Place]: ...
+    def places(self) -> dict[str, Place]:
+        """Identity to where it lives."""
+
     @property
-    def homes(self) -> Sequence[Home]: ...
+    def homes(self) -> Sequence[Home]:
+        """One for each ztunnel."""
+
     @property
-    def ports(self) -> tuple[int, ...]: ...
+    def ports(self) -> tuple[int, ...]:
+        """What a ztunnel opens in its own namespace by itself."""
+
     @property
-    def redirects(self) -> bool: ...
+    def redirects(self) -> bool:
+        """Whether what a workload sends reaches its ztunnel by rules, so that clients are ordinary ones."""
 
     @property
     def way_in(self) -> str:

@@ -79,7 +79,7 @@ class NodeAgent:
 
     def remove(self, pod: Place) -> None:
         """A pod has gone."""
-        self._ask(WorkloadRequest(**{"del": DelWorkload(uid=pod.uid)}), f"the end of pod {pod.name}", [])
+        self._ask(WorkloadRequest(gone=DelWorkload(uid=pod.uid)), f"the end of pod {pod.name}", [])
 
     def forget(self) -> None:
         """Its ztunnel has ended."""
