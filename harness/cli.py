@@ -18,8 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness import binaries, versions
-from harness.cli_cluster import add_commands as add_cluster_commands
+from harness import binaries, cli_cluster, cli_fetch, versions
 from harness.doctor import Health, examine
 from harness.errors import ExitCode, HarnessError
 from harness.pipeline import (
@@ -50,7 +49,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-add_cluster_commands(app)
+for door in (cli_cluster, cli_fetch):
+    door.add_commands(app)
 
 LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process or kind.")]
 IstioOption = Annotated[

@@ -123,12 +123,15 @@ class Plan(_Frozen):
     fix: PlannedFix | None = None
     cluster: PlannedCluster | None = None
     expectations: tuple[PlannedExpectation, ...] = ()
+    ztunnel_mode: Literal["dedicated", "in-pod"] = "dedicated"
+    discovery: bool = False
 
     @property
     def sha256(self) -> str:
         """Names the plan: two plans with this in common give the same history on `model`."""
-        # A plan without a cluster is named as it was before there were plans with one.
+        # A plan without a cluster, or in dedicated mode, is named as it was before there were others.
         without = {"cluster"} if self.cluster is None else set()
+        without |= {"ztunnel_mode", "discovery"} if self.ztunnel_mode == "dedicated" else set()
         return hashlib.sha256(self.model_dump_json(exclude=without).encode()).hexdigest()
 
     @property
@@ -193,6 +196,8 @@ def resolve(case: Case) -> Plan:
         expectations=tuple(
             PlannedExpectation(check=row.check, verdict=_verdict(row), because=row.because) for row in case.expectations
         ),
+        ztunnel_mode=scenario.ztunnel.mode,
+        discovery=scenario.ztunnel.workloads == "discovery",
     )
 
 

@@ -144,6 +144,14 @@ class Authority(_Strict):
     node: str
 
 
+class Ztunnel(_Strict):
+    """How ztunnels run where they are real: one for each identity (light), or one for each node as on a cluster; and
+    where an in-pod one hears of workloads: from a file, or by discovery from the authority (a ping every 30 s)."""
+
+    mode: Literal["dedicated", "in-pod"] = "dedicated"
+    workloads: Literal["file", "discovery"] = "file"
+
+
 class Traffic(_Strict):
     """Who connects to whom; every attempt is a new connection, since expiry is checked at the handshake only."""
 
@@ -276,6 +284,7 @@ class Scenario(_Strict):
     certificate: Certificate = Certificate()
     node: Annotated[list[Node], Field(min_length=1)]
     authority: Authority | None = None
+    ztunnel: Ztunnel = Ztunnel()
     traffic: Traffic
     fault: list[Fault] = []
     fix: Fix | None = None
@@ -317,6 +326,8 @@ def _check_names(scenario: Scenario) -> None:
     names = [node.name for node in scenario.node]
     identities = [identity for node in scenario.node for identity in node.identities]
     _check_nodes(scenario, names, identities)
+    if scenario.ztunnel.mode == "dedicated" and scenario.ztunnel.workloads == "discovery":
+        _refuse(("ztunnel", "workloads"), "discovery", "needs mode = 'in-pod'; a dedicated ztunnel reads a file")
     if scenario.authority is not None and scenario.authority.node not in [*names, APART]:
         word = scenario.authority.node
         allowed = [*names, APART]
@@ -519,6 +530,7 @@ _TABLES: dict[str, type[_Strict]] = {
     "certificate": Certificate,
     "node": Node,
     "authority": Authority,
+    "ztunnel": Ztunnel,
     "traffic": Traffic,
     "fix": Fix,
     "real_time": RealTime,

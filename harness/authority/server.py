@@ -31,6 +31,7 @@ import grpclib.server
 from grpclib import GRPCError, Status
 
 from harness.authority.ca import CertificateAuthority, identity_of
+from harness.authority.discovery import DiscoveryService
 from harness.durations import NS_PER_S
 from harness.errors import SubjectFailed
 
@@ -146,12 +147,17 @@ async def _serve(settings: Settings, authority: CertificateAuthority, context: s
     service = CertificateService(
         authority, settings.identities, lambda: int(struct.unpack_from("<q", page, 0)[0]), tell
     )
-    server = grpclib.server.Server([service])
+    discovery = DiscoveryService()
+    server = grpclib.server.Server([service, discovery])
     await server.start(sock=socket.socket(fileno=settings.listener), ssl=context)
-    tell({"mode": service.mode})
+    tell({"heard": 0})
     while line := await reader.readline():
-        service.mode = json.loads(line)["mode"]
-        tell({"mode": service.mode})
+        order = json.loads(line)
+        if "mode" in order:
+            service.mode = order["mode"]
+        if "workloads" in order:
+            discovery.set_workloads(order["workloads"])
+        tell({"heard": order["number"]})
     server.close()
 
 
@@ -164,13 +170,22 @@ class AuthorityProcess:
         self._log = directory / "authority.log"
         self._received = b""
         self._requests: list[dict[str, Any]] = []
-        self._mode: str = ""
-        self._await_mode("up")
+        self._orders, self._heard = 0, -1
+        self._await_heard("that it is up")
 
     def set_mode(self, mode: Mode) -> None:
         """From now on requests are answered so; returns when the authority has it."""
-        self._control.sendall((json.dumps({"mode": mode}) + "\n").encode())
-        self._await_mode(mode)
+        self._order(f"that it is in mode {mode!r}", mode=mode)
+
+    def set_workloads(self, workloads: list[dict[str, str]]) -> None:
+        """From now on these are the workloads that discovery tells of (see discovery.py)."""
+        self._order("that it knows the workloads", workloads=workloads)
+
+    def _order(self, expected: str, **order: Any) -> None:
+        self._orders += 1
+        self._control.settimeout(_START_WITHIN_S)
+        self._control.sendall((json.dumps(order | {"number": self._orders}) + "\n").encode())
+        self._await_heard(expected)
 
     def requests(self) -> list[dict[str, Any]]:
         """What it has been asked since the last call: identity, outcome, serial and dates (see Settings)."""
@@ -187,17 +202,14 @@ class AuthorityProcess:
         self._process.wait()
         self._control.close()
 
-    def _await_mode(self, mode: str) -> None:
+    def _await_heard(self, expected: str) -> None:
         give_up = time.monotonic() + _START_WITHIN_S
-        self._mode = ""
         try:
-            while self._mode != mode:
+            while self._heard != self._orders:
                 self._control.settimeout(max(give_up - time.monotonic(), 0.001))
                 self._take(self._receive())
         except TimeoutError as error:
-            raise SubjectFailed(
-                f"the authority did not say that it is in mode {mode!r} within {_START_WITHIN_S:.0f} s"
-            ) from error
+            raise SubjectFailed(f"the authority did not say {expected} within {_START_WITHIN_S:.0f} s") from error
 
     def _receive(self) -> bytes:
         try:
@@ -211,8 +223,8 @@ class AuthorityProcess:
         *lines, self._received = (self._received + data).split(b"\n")
         for line in lines:
             message = json.loads(line)
-            if "mode" in message:
-                self._mode = message["mode"]
+            if "heard" in message:
+                self._heard = message["heard"]
             else:
                 self._requests.append(message)
 

@@ -365,6 +365,7 @@ class Stillness:
     def __init__(self, drain: Callable[[], bool]) -> None:
         self.processes: dict[str, Watched] = {}
         self.sockets: dict[str, SocketsOfNamespace] = {}
+        self._reader_of: dict[str, str] = {}  # namespace to the process that reads there, where they differ in name
         self.looks = 0
         self._drain = drain
         # While no packet has moved since a look that found the sockets empty, nothing can lie in them now.
@@ -379,6 +380,18 @@ class Stillness:
             process.close()
         for sockets in self.sockets.values():
             sockets.close()
+
+    def watch_namespace(self, name: str, reader: str) -> None:
+        """The sockets of the network namespace that this thread is in; `reader` names the process that serves it."""
+        self.forget_namespace(name)
+        self.sockets[name], self._reader_of[name] = SocketsOfNamespace(name), reader
+        self._empty_at = []
+
+    def forget_namespace(self, name: str) -> None:
+        """Its sockets are no longer looked at."""
+        if name in self.sockets:
+            self.sockets.pop(name).close()
+        self._empty_at = []
 
     def await_quiet(self, monotonic_now_ns: Callable[[Watched], int]) -> None:
         """Returns when the world is quiet. Raises HarnessFault naming what was busy when it never is."""
@@ -459,5 +472,5 @@ class Stillness:
         return [process for process in self.processes.values() if not process.stopped]
 
     def _stopped(self, namespace: str) -> bool:
-        process = self.processes.get(namespace)
+        process = self.processes.get(self._reader_of.get(namespace, namespace))
         return process is not None and process.stopped

@@ -17,8 +17,10 @@ from pathlib import Path
 from harness.authority.server import spawn
 from harness.clocks.reading import ClockReading
 from harness.clocks.vdso import ClockPage
+from harness.labs.process.dedicated import dedicated_environment, knock
 from harness.labs.process.namespaces import AUTHORITY_ADDRESS, Network, enter_own_world, inside, join, listen
-from harness.labs.process.ztunnel import ADMIN_PORT, AUTHORITY_PORT, INBOUND_PORT, Place, _knock, environment, local_xds
+from harness.labs.process.places import Home, Place
+from harness.labs.process.ztunnel import ADMIN_PORT, AUTHORITY_PORT, INBOUND_PORT, local_xds
 
 LISTENS_WITHIN_S = 20.0
 
@@ -35,7 +37,7 @@ class World:
         identities = tuple(place.identity for place in self.places.values())
         with listen(AUTHORITY_ADDRESS, AUTHORITY_PORT) as listener:
             self.authority = spawn(self.page.file, listener, AUTHORITY_ADDRESS, directory, backdate_s, identities)
-        (directory / "workloads.yaml").write_text(local_xds(list(self.places.values())))
+        (directory / "workloads.yaml").write_text(local_xds(self.places.values(), lambda place: place.name))
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     def set_wall(self) -> None:
@@ -57,7 +59,8 @@ class World:
     def start(self, name: str) -> None:
         """A ztunnel, and a knock that makes it ask for its certificate."""
         place = self.places[name]
-        told = environment(place, self.directory, self.authority.root_file, self.lifetime_s)
+        home = Home(place.name, name, place.namespace, place.address, (place.identity,))
+        told = dedicated_environment(home, self.directory, self.authority.root_file, self.lifetime_s)
         with (self.directory / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
                 [str(self.ztunnel)],
@@ -73,7 +76,7 @@ class World:
             self.look()
             if time.monotonic() > give_up or self.running[name].poll() is not None:
                 raise SystemExit(f"ztunnel {name} does not listen; see its log")
-        _knock((place.address, INBOUND_PORT), place.namespace).close()
+        knock((place.address, INBOUND_PORT), place.namespace).close()
 
     def listens(self, place: Place) -> bool:
         """Whether its admin port is open."""

@@ -118,7 +118,7 @@ class Network:
     def __init__(self) -> None:
         self._home = IPRoute()
         self._namespaces: dict[str, int] = {}
-        self._addresses: dict[str, str] = {}
+        self._made = 0
         self._up("lo")
         try:
             self._home.link("add", ifname=_BRIDGE, kind="bridge")
@@ -131,7 +131,8 @@ class Network:
 
     def add(self, name: str) -> tuple[int, str]:
         """A new namespace on the bridge: an open file of it, and its address."""
-        number = len(self._namespaces)
+        number = self._made
+        self._made += 1
         address = f"10.77.{number // 200}.{11 + number % 200}"
         namespace = _new_network_namespace()
         ours, theirs = f"m{number}", "eth0"
@@ -143,8 +144,12 @@ class Network:
             there.addr("add", index=index, address=address, prefixlen=_PREFIX_BITS)
             there.link("set", index=index, state="up")
             there.route("add", dst="default", gateway=AUTHORITY_ADDRESS)
-        self._namespaces[name], self._addresses[name] = namespace, address
+        self._namespaces[name] = namespace
         return namespace, address
+
+    def remove(self, name: str) -> None:
+        """Lets go of a namespace: the kernel takes it away when nobody lives in it any more."""
+        os.close(self._namespaces.pop(name))
 
     def close(self) -> None:
         """Lets go of everything; the kernel takes it away when the processes in it have ended."""

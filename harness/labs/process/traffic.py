@@ -1,4 +1,7 @@
-"""New connections through the mesh: SOCKS5 into the source's ztunnel, HBONE with mTLS, an echo at the destination.
+"""New connections through the mesh: into the source's ztunnel, HBONE with mTLS, an echo at the destination.
+
+In dedicated mode the way in is SOCKS5; where rules redirect what a workload sends (in-pod mode) the client is an
+ordinary one, which connects to the destination's address and knows of no ztunnel.
 
 Nothing here waits for real time: an attempt that has no answer when the world is quiet is waiting for virtual time to
 pass, and counts as failed at the moment it was made.
@@ -18,7 +21,8 @@ from contextlib import suppress
 from harness.clocks.skip import QUIET_WITHIN_S
 from harness.errors import HarnessFault
 from harness.labs.process.namespaces import inside, listen
-from harness.labs.process.ztunnel import SOCKS_PORT, Place
+from harness.labs.process.places import Place
+from harness.labs.process.ztunnel import SOCKS_PORT
 
 ECHO_PORT = 8080
 _LOOK_EVERY_S = 0.002
@@ -70,12 +74,20 @@ class Echo:
 
 
 class Traffic:
-    """All echo servers, and attempts between them."""
+    """All echo servers, and attempts between them. `places` may change while it lives: see `gone` and `came`."""
 
-    def __init__(self, places: dict[str, Place]) -> None:
-        self._places = places
+    def __init__(self, places: dict[str, Place], redirected: bool) -> None:
+        self._places, self._redirected = places, redirected
         self._selector = selectors.DefaultSelector()
-        self._echoes = [Echo(place, self._selector) for place in places.values()]
+        self._echoes = {identity: Echo(place, self._selector) for identity, place in places.items()}
+
+    def gone(self, identity: str) -> None:
+        """The pod of `identity` has gone, and its server with it."""
+        self._echoes.pop(identity).close()
+
+    def came(self, identity: str) -> None:
+        """Another pod of `identity` has come."""
+        self._echoes[identity] = Echo(self._places[identity], self._selector)
 
     def serve(self) -> bool:
         """Lets the echo servers do what there is to do; says whether there was anything."""
@@ -94,18 +106,18 @@ class Traffic:
 
     def close(self) -> None:
         """Ends the servers."""
-        for echo in self._echoes:
+        for echo in self._echoes.values():
             echo.close()
         self._selector.close()
 
     def _ask(self, client: socket.socket, address: str, quiet: Callable[[], bool]) -> str | None:
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        error = client.connect_ex(("127.0.0.1", SOCKS_PORT))
+        exchange = _Exchange("" if self._redirected else address)
+        error = client.connect_ex((address, ECHO_PORT) if self._redirected else ("127.0.0.1", SOCKS_PORT))
         if error not in (0, errno.EINPROGRESS):
             return f"ztunnel does not listen ({os.strerror(error)})"
         give_up = time.monotonic() + QUIET_WITHIN_S
-        exchange = _Exchange(address)
         while not exchange.is_over:
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if exchange.unsent else 0)
             self._selector.register(client, events, exchange.go_on)
@@ -122,18 +134,21 @@ class Traffic:
 
 class _Exchange:
     """What a client says and hears: SOCKS5 greeting, request and ping in one go, since the order of the three is fixed
-    and their lengths are known; then two answers of SOCKS5 and the echo."""
+    and their lengths are known; then two answers of SOCKS5 and the echo. Without a `socks_address`: ping and echo."""
 
-    def __init__(self, address: str) -> None:
-        request = _CONNECT_IPV4 + socket.inet_aton(address) + struct.pack(">H", ECHO_PORT)
-        self.unsent = _NO_AUTHENTICATION + request + _PING
+    def __init__(self, socks_address: str) -> None:
+        self.unsent, self._expected_bytes = _PING, len(_PING)
+        if socks_address:
+            request = _CONNECT_IPV4 + socket.inet_aton(socks_address) + struct.pack(">H", ECHO_PORT)
+            self.unsent = _NO_AUTHENTICATION + request + _PING
+            self._expected_bytes += _SOCKS_ANSWER_BYTES
         self.failure: str | None = None
         self._received = b""
 
     @property
     def is_over(self) -> bool:
         """Whether the echo has come back, or it is known why not."""
-        return self.failure is not None or len(self._received) >= _SOCKS_ANSWER_BYTES + len(_PING)
+        return self.failure is not None or len(self._received) >= self._expected_bytes
 
     def go_on(self, client: socket.socket) -> None:
         """Sends and receives what can be without waiting."""

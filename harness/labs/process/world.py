@@ -24,9 +24,11 @@ from harness.history import HISTORY_FORMAT, Event
 from harness.labs.agenda import agenda, keep
 from harness.labs.limits import FloodGuard
 from harness.labs.probes import ProbeSchedule
+from harness.labs.process.modes import mode_of
 from harness.labs.process.namespaces import AUTHORITY_ADDRESS, Network, inside, listen
+from harness.labs.process.places import Home, Place
 from harness.labs.process.traffic import Traffic
-from harness.labs.process.ztunnel import AUTHORITY_PORT, CertificateState, Place, Ztunnel, environment, local_xds
+from harness.labs.process.ztunnel import AUTHORITY_PORT, CertificateState, Ztunnel, workload
 from harness.plan import ASLEEP_FAULTS, Plan, PlannedFault
 
 # Ahead of any real monotonic clock, so that deadlines which programs hand to the kernel as absolute times never come:
@@ -80,7 +82,7 @@ class World:
                 format=HISTORY_FORMAT,
                 lab="process",
                 version=self.plan.version,
-                subject=subject,
+                subject=subject | {"mode": self.plan.ztunnel_mode, "way_in": self._mode.way_in},
             )
             try:
                 self._set_authority_mode()  # it may be away from the beginning
@@ -113,14 +115,14 @@ class World:
             stack.callback(self._pages[name].close)
         self._set_pages(before_jumps=True)
         self._authority = self._start_authority(stack)
-        self._places = {}
-        for node in self.plan.nodes:
-            for identity in node.identities:
-                namespace, address = network.add(identity)
-                self._places[identity] = Place(identity, node.name, namespace, address)
-        (self._directory / "workloads.yaml").write_text(local_xds(list(self._places.values())))
+        self._mode = mode_of(self.plan, network, self._directory)
+        stack.callback(self._mode.close)
+        self._places = self._mode.places
+        self._homes = {home.name: home for home in self._mode.homes}
+        self._home_of = {identity: home for home in self._mode.homes for identity in home.identities}
         self._watch(stack)
-        self._traffic = Traffic(self._places)
+        self._tell_workloads()
+        self._traffic = Traffic(self._places, self._mode.redirects)
         stack.callback(self._traffic.close)
         stack.callback(self._end_ztunnels)
 
@@ -140,17 +142,31 @@ class World:
     def _watch(self, stack: ExitStack) -> None:
         self._stillness.processes["authority"] = Watched(self._authority.pid, "authority", waits_virtually=False)
         self._stillness.sockets["authority"] = SocketsOfNamespace("authority")
-        for identity, place in self._places.items():
-            with inside(place.namespace):
-                self._stillness.sockets[identity] = SocketsOfNamespace(place.name)
+        for home in self._homes.values():
+            self._watch_namespace(home.name, home.namespace, home)
+        for place in self._places.values():
+            self._watch_pod(place)
         stack.callback(self._stillness.close)
+
+    def _watch_pod(self, place: Place) -> None:
+        home = self._home_of[place.identity]
+        if place.namespace != home.namespace:
+            self._watch_namespace(place.identity, place.namespace, home)
+
+    def _watch_namespace(self, name: str, namespace: int, home: Home) -> None:
+        with inside(namespace):
+            self._stillness.watch_namespace(name, home.name)
+
+    def _tell_workloads(self) -> None:
+        if self.plan.discovery:
+            self._authority.set_workloads([workload(place) for place in self._places.values()])
 
     # ztunnels
 
     def _start_ztunnels(self, node: str, cause: str) -> None:
-        started = [self._start_ztunnel(place, cause) for place in self._places_on(node)]
+        started = [self._start_ztunnel(home, cause) for home in self._homes.values() if home.node == node]
         give_up = time.monotonic() + STARTS_WITHIN_S
-        while not all(ztunnel.listening() for ztunnel in started):
+        while not all(ztunnel.listening(self._mode.ports) for ztunnel in started):
             for ztunnel in started:
                 ztunnel.check_alive()
             if time.monotonic() > give_up:
@@ -158,34 +174,35 @@ class World:
                     f"the ztunnels of node {node} did not listen within {STARTS_WITHIN_S:.0f} s; see {self._directory}"
                 )
             time.sleep(0.005)
-        self._probes.ztunnel_started(tuple(ztunnel.place.identity for ztunnel in started), self.now_world_ns)
         for ztunnel in started:
-            self._knocks.append(ztunnel.fetch_certificate())
+            self._probes.ztunnel_started(ztunnel.home.identities, self.now_world_ns)
+            self._knocks += self._mode.welcome(ztunnel)
         self._settle()
 
-    def _start_ztunnel(self, place: Place, cause: str) -> Ztunnel:
-        told = environment(place, self._directory, self._authority.root_file, self.plan.lifetime_s)
-        ztunnel = Ztunnel(self._ztunnel, place, self._pages[place.node], self._directory, told)
-        self._ztunnels[place.identity] = ztunnel
-        self._page_of_process[ztunnel.watched.pid] = self._pages[place.node]
-        self._stillness.processes[place.identity] = ztunnel.watched
-        self._states.pop(place.identity, None)
-        self._record("ztunnel_started", place.node, process=place.name, identities=[place.identity], cause=cause)
+    def _start_ztunnel(self, home: Home, cause: str) -> Ztunnel:
+        told = dict(self._mode.environment(home, self._authority.root_file))
+        ztunnel = Ztunnel(self._ztunnel, home, self._pages[home.node], self._directory, told)
+        self._ztunnels[home.name] = ztunnel
+        self._page_of_process[ztunnel.watched.pid] = self._pages[home.node]
+        self._stillness.processes[home.name] = ztunnel.watched
+        for identity in home.identities:
+            self._states.pop(identity, None)
+        self._record("ztunnel_started", home.node, process=home.name, identities=list(home.identities), cause=cause)
         return ztunnel
 
     def restart(self, node: str, cause: str) -> None:
         """See agenda.Keeper."""
-        for place in self._places_on(node):
-            self._ztunnels.pop(place.identity).end()
-            self._record("ztunnel_stopped", node, process=place.name, cause=cause)
+        for ztunnel in self._ztunnels_on(node):
+            self._ztunnels.pop(ztunnel.home.name).end()
+            self._record("ztunnel_stopped", node, process=ztunnel.home.name, cause=cause)
         self._start_ztunnels(node, cause)
 
     def _end_ztunnels(self) -> None:
         for ztunnel in self._ztunnels.values():
             ztunnel.end()
 
-    def _places_on(self, node: str) -> list[Place]:
-        return [place for place in self._places.values() if place.node == node]
+    def _ztunnels_on(self, node: str) -> list[Ztunnel]:
+        return [ztunnel for ztunnel in self._ztunnels.values() if ztunnel.home.node == node]
 
     # Time
 
@@ -195,10 +212,10 @@ class World:
             candidates.append(self._agenda[0].world_ns)
         if (probe_ns := self._probes.next_world_ns()) is not None:
             candidates.append(probe_ns)
-        for identity, ztunnel in self._ztunnels.items():
+        for ztunnel in self._ztunnels.values():
             due_ns = None if ztunnel.watched.stopped else ztunnel.watched.due_monotonic_ns()
             if due_ns is not None:
-                clock = self._clocks[self._places[identity].node]
+                clock = self._clocks[ztunnel.home.node]
                 candidates.append(clock.world_ns_at_monotonic(due_ns, self.now_world_ns))
         return min(candidates)
 
@@ -226,7 +243,7 @@ class World:
 
     def _is_due(self, ztunnel: Ztunnel) -> bool:
         due_ns = None if ztunnel.watched.stopped else ztunnel.watched.due_monotonic_ns()
-        return due_ns is not None and due_ns <= self._pages[ztunnel.place.node].get().monotonic_ns
+        return due_ns is not None and due_ns <= self._pages[ztunnel.home.node].get().monotonic_ns
 
     def _settle(self) -> None:
         """Lets everything happen that happens by itself at this moment, and records it."""
@@ -297,8 +314,8 @@ class World:
 
     def _stop_node(self, node: str) -> None:
         self._stopped_nodes.add(node)
-        for place in self._places_on(node):
-            self._ztunnels[place.identity].watched.stop()
+        for ztunnel in self._ztunnels_on(node):
+            ztunnel.watched.stop()
         self._set_authority_mode()
 
     def _resume_node(self, node: str) -> None:
@@ -308,8 +325,8 @@ class World:
         # First the authority: a ztunnel asks for what is overdue the moment it runs, and on a busy machine it was
         # refused now and then by an authority that was still told to be away.
         self._set_authority_mode()
-        for place in self._places_on(node):
-            self._ztunnels[place.identity].watched.resume()
+        for ztunnel in self._ztunnels_on(node):
+            ztunnel.watched.resume()
         self._settle()
 
     def _set_authority_mode(self) -> None:
@@ -326,8 +343,7 @@ class World:
 
     def _measure(self, node: str) -> ClockReading:
         """The clocks of a node as the first of its ztunnels sees them, read inside it."""
-        place = self._places_on(node)[0]
-        clocks = self._ztunnels[place.identity].read_clocks()
+        clocks = self._ztunnels_on(node)[0].read_clocks()
         self._settle()
         return clocks
 
@@ -339,7 +355,7 @@ class World:
 
     def _attempt_connections(self) -> None:
         for source, destination in self._probes.take(self.now_world_ns):
-            ztunnel = self._ztunnels[source]
+            ztunnel = self._ztunnel_of(source)
             logged = ztunnel.log_size()
             error = self._traffic.attempt(source, destination, self._is_quiet)
             self._settle()
@@ -355,6 +371,9 @@ class World:
                 self._record_state(destination)
                 self._settle()
             (self._failing.discard if error is None else self._failing.add)((source, destination))
+
+    def _ztunnel_of(self, identity: str) -> Ztunnel:
+        return self._ztunnels[self._home_of[identity].name]
 
     def _is_quiet(self) -> bool:
         return self._stillness.is_quiet(self._monotonic_now_ns)
@@ -386,10 +405,10 @@ class World:
 
     def _record_state(self, identity: str) -> None:
         """Asks ztunnel what it holds, and records it when that is new."""
-        ztunnel = self._ztunnels.get(identity)
+        ztunnel = self._ztunnels.get(self._home_of[identity].name)
         if ztunnel is None or ztunnel.watched.stopped:
             return
-        state = ztunnel.certificate_state()
+        state = ztunnel.certificate_state(identity)
         if state == self._states.get(identity, None) or state is None:
             return
         self._states[identity] = state

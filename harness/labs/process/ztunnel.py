@@ -1,7 +1,8 @@
-"""One real ztunnel in dedicated mode: one identity, one network namespace, the clocks of its node.
+"""One real ztunnel: a process in the network namespace of its home, on the clocks of its node.
 
-What it is told, and why, stands in `_environment`. What it says of itself is read from its admin interface
-(`/config_dump`), what it logs from its log, as JSON.
+What it is told, and why, depends on its mode (dedicated.py, inpod.py); what is common to both stands in
+`common_environment`. What it says of itself is read from its admin interface (`/config_dump`), what it logs from its
+log, as JSON.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ import json
 import os
 import signal
 import socket
-import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,25 +25,11 @@ from harness.clocks.skip import Watched
 from harness.clocks.vdso import ClockPage, Launched, launch, read_inside
 from harness.errors import SubjectFailed
 from harness.labs.process.namespaces import AUTHORITY_ADDRESS, inside, join
+from harness.labs.process.places import Home, Place
 
 ADMIN_PORT, SOCKS_PORT, INBOUND_PORT = 15000, 15080, 15008
 AUTHORITY_PORT = 15012
 ANSWER_WITHIN_S = 30.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an identity lives: its node, its network namespace (an open file) and its address."""
-
-    identity: str
-    node: str
-    namespace: int
-    address: str
-
-    @property
-    def name(self) -> str:
-        """The service account: also the name of the workload, and of the process in logs and messages."""
-        return self.identity.replace("/", ".")
 
 
 @dataclass(frozen=True)
@@ -58,11 +44,9 @@ class CertificateState:
 class Ztunnel:
     """A running ztunnel. It dies with us, whatever happens to us."""
 
-    def __init__(
-        self, binary: Path, place: Place, page: ClockPage, directory: Path, environment: dict[str, str]
-    ) -> None:
-        self.place = place
-        self.log = directory / f"{place.name}.log"
+    def __init__(self, binary: Path, home: Home, page: ClockPage, directory: Path, environment: dict[str, str]) -> None:
+        self.home = home
+        self.log = directory / f"{home.name}.log"
         self._admin: http.client.HTTPConnection | None = None
         self._process: Launched = launch(
             [str(binary)],
@@ -70,17 +54,17 @@ class Ztunnel:
             environment=environment,
             directory=directory,
             log=self.log,
-            before_exec=lambda: join(place.namespace),
+            before_exec=lambda: join(home.namespace),
         )
-        self.watched = Watched(self._process.pid, f"ztunnel {place.name}")
+        self.watched = Watched(self._process.pid, f"ztunnel {home.name}")
 
     def read_clocks(self) -> ClockReading:
         """The clocks as this ztunnel sees them, read inside it."""
         return read_inside(self._process)
 
-    def listening(self) -> bool:
-        """Whether the ports that we use are open yet. Opens none."""
-        ports = {f":{port:04X}" for port in (ADMIN_PORT, SOCKS_PORT, INBOUND_PORT)}
+    def listening(self, at: tuple[int, ...]) -> bool:
+        """Whether these ports are open in its own namespace yet. Opens none."""
+        ports = {f":{port:04X}" for port in at}
         with suppress(FileNotFoundError, ProcessLookupError):
             for table in ("tcp", "tcp6"):
                 for line in Path(f"/proc/{self._process.pid}/net/{table}").read_text().splitlines()[1:]:
@@ -97,16 +81,10 @@ class Ztunnel:
             words = self.log.read_text(errors="replace").strip().splitlines()[-4:]
             raise SubjectFailed(f"{error}: " + " | ".join(words)) from error
 
-    def fetch_certificate(self) -> socket.socket:
-        """Knocks at its HBONE port, which makes it ask for its certificate as a prefetch would: dedicated mode has none
-        of its own. Returns at once, with the connection, to be read and closed by the caller; the handshake cannot
-        succeed, since we show no certificate."""
-        return _knock((self.place.address, INBOUND_PORT), self.place.namespace)
-
-    def certificate_state(self) -> CertificateState | None:
-        """What /config_dump says now; None before it knows its identity."""
+    def certificate_state(self, identity: str) -> CertificateState | None:
+        """What /config_dump says now of one that it serves; None before it knows of it."""
         entries = self._config_dump().get("certificates", [])
-        wanted = spiffe_id(self.place.identity)
+        wanted = spiffe_id(identity)
         entry = next((entry for entry in entries if entry["identity"] == wanted), None)
         if entry is None:
             return None
@@ -117,10 +95,12 @@ class Ztunnel:
         return CertificateState(_state(entry), chain[0]["serialNumber"], int(not_after.timestamp()))
 
     def errors_since(self, position: int) -> list[str]:
-        """The errors that its log has gained since `log_size` said `position`."""
+        """The errors that its log has gained since `log_size` said `position`: those of its own pods' connections
+        first, which matters where it serves both ends."""
         with self.log.open("rb") as log:
             log.seek(position)
-            return [error for line in log for error in _error_in(line)]
+            found = [error for line in log for error in _error_in(line)]
+        return [error for error, _ in sorted(found, key=lambda error: error[1] != "outbound")]
 
     def log_size(self) -> int:
         """How long its log is now, in bytes."""
@@ -155,7 +135,7 @@ class Ztunnel:
     def _connect_admin(self) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection("localhost", ADMIN_PORT, timeout=ANSWER_WITHIN_S)
         connection.auto_open = 0  # it would connect anew by itself, in our namespace and not in ztunnel's
-        with inside(self.place.namespace):
+        with inside(self.home.namespace):
             connection.sock = socket.create_connection(("127.0.0.1", ADMIN_PORT), ANSWER_WITHIN_S)
         return connection
 
@@ -165,42 +145,33 @@ def _state(entry: dict[str, Any]) -> str:
     return state if isinstance(state, str) else f"Unavailable: {next(iter(state.values()))}"
 
 
-def _error_in(line: bytes) -> Iterator[str]:
+def _error_in(line: bytes) -> Iterator[tuple[str, str]]:
     with suppress(ValueError):
         entry = json.loads(line)
         if isinstance(entry, dict) and entry.get("error"):
-            yield str(entry["error"])
+            yield str(entry["error"]), str(entry.get("direction"))
 
 
-def _knock(address: tuple[str, int], namespace: int) -> socket.socket:
-    """Sends the first flight of a TLS handshake and does not wait for the answer."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    hello = context.wrap_bio(incoming, outgoing)
-    with suppress(ssl.SSLWantReadError):
-        hello.do_handshake()
-    with inside(namespace):
-        connection = socket.create_connection(address, ANSWER_WITHIN_S)
-    connection.sendall(outgoing.read())
-    connection.setblocking(False)
-    return connection
+def workload(place: Place) -> dict[str, str]:
+    """A workload in the words of authority/discovery.py."""
+    namespace, account = place.identity.split("/")
+    named = {"uid": place.uid, "name": place.name, "namespace": namespace, "account": account}
+    return named | {"node": place.node, "address": place.address}
 
 
-def local_xds(places: list[Place]) -> str:
-    """The workloads of the mesh, as LOCAL_XDS_PATH wants them (YAML, of which JSON is a part)."""
+def local_xds(places: Iterable[Place], node_of: Callable[[Place], str]) -> str:
+    """The workloads of the mesh, as LOCAL_XDS_PATH wants them (YAML, of which JSON is a part). `node_of` names the node
+    of each as the ztunnels are told."""
     workloads = [
         {
-            "uid": f"uid/{place.name}",
+            "uid": place.uid,
             "name": place.name,
             "namespace": place.identity.split("/")[0],
             "serviceAccount": place.identity.split("/")[1],
             "trustDomain": TRUST_DOMAIN,
             "workloadIps": [place.address],
             "protocol": "HBONE",
-            "node": place.name,
+            "node": node_of(place),
             "network": "",
             "services": {},
         }
@@ -209,22 +180,16 @@ def local_xds(places: list[Place]) -> str:
     return json.dumps({"workloads": workloads, "policies": [], "services": []})
 
 
-def environment(place: Place, directory: Path, root_file: Path, lifetime_s: int) -> dict[str, str]:
-    """What this ztunnel is told; only this, nothing of our own environment."""
-    namespace, account = place.identity.split("/")
+def common_environment(node: str, root_file: Path, lifetime_s: int) -> dict[str, str]:
+    """What every ztunnel is told; nothing of our own environment is."""
     return {
-        "PROXY_MODE": "dedicated",
-        "PROXY_WORKLOAD_INFO": f"{namespace}/{place.name}/{account}",
-        "NODE_NAME": place.name,
-        "INSTANCE_IP": place.address,
+        "NODE_NAME": node,
         "CLUSTER_ID": "Kubernetes",
         "CA_ADDRESS": f"https://{AUTHORITY_ADDRESS}:{AUTHORITY_PORT}",
         "CA_ROOT_CA": str(root_file),
         "AUTH_TOKEN": "token-of-the-harness",
         "SECRET_TTL": f"{lifetime_s}s",
-        "XDS_ADDRESS": "",  # no xDS: the workloads stand in a file
-        "LOCAL_XDS_PATH": str(directory / "workloads.yaml"),
-        "UNSTABLE_ENABLE_SOCKS5": "true",  # our way in for outbound traffic, without redirection rules
+        "UNSTABLE_ENABLE_SOCKS5": "true",  # a way in for outbound traffic that needs no redirection rules
         "ENABLE_ORIG_SRC": "false",  # else it sends from addresses that need the routes of a node
         "IPV6_ENABLED": "false",
         "ZTUNNEL_WORKER_THREADS": "1",

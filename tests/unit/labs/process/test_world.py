@@ -20,8 +20,7 @@ def test_the_authority_is_awake_before_the_ztunnels_of_its_node() -> None:
     world: Any = SimpleNamespace(
         _stopped_nodes={"vm"},
         _set_authority_mode=lambda: order.append("authority"),
-        _places_on=lambda node: [SimpleNamespace(identity="default/client")],
-        _ztunnels={"default/client": SimpleNamespace(watched=watched)},
+        _ztunnels_on=lambda node: [SimpleNamespace(watched=watched)],
         _settle=lambda: order.append("settled"),
     )
     World._resume_node(world, "vm")

@@ -1,0 +1,104 @@
+"""In-pod mode, as clusters run it, gives what dedicated mode and the model give; and gives it again and again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from harness.history import History
+from harness.pipeline import Options, Saved, choose, run_case
+from harness.scenario import parse_scenario
+from tests.agreement.conftest import VERSIONS, binary_of, run_text, verdicts
+
+TEN_MINUTES_OF_LIFE = """
+title = "Two nodes, three pods, one sleeps"
+duration = "90m"
+[certificate]
+lifetime = "10m"
+[[node]]
+name = "east"
+identities = ["default/client", "default/other"]
+[[node]]
+name = "west"
+identities = ["default/server"]
+[authority]
+node = "apart"
+[traffic]
+pairs = [["default/client", "default/server"], ["default/other", "default/client"], ["default/server", "default/other"]]
+every = "5m"
+[[fault]]
+kind = "suspend"
+node = "east"
+at = "15m"
+lasts = "7m"
+[[fault]]
+kind = "restart"
+node = "west"
+at = "40m"
+[[expect]]
+check = "traffic_flows"
+verdict = "broken"
+because = "seven minutes of sleep are more than half of what a certificate has left"
+"""
+IN_POD = TEN_MINUTES_OF_LIFE + '[ztunnel]\nmode = "in-pod"\n'
+WITH_DISCOVERY = IN_POD + 'workloads = "discovery"\n'
+
+
+def on_process(text: str, version: str) -> Saved:
+    options = Options(lab="process", istio=(version,))
+    return run_case(choose(parse_scenario(text, "inpod.toml", "inpod"), options)[0], options)
+
+
+def issued(saved: Saved) -> list[tuple[Any, ...]]:
+    """Every certificate: when, for whom, which one, and how long it is valid."""
+    keys = ("identity", "outcome", "serial", "not_before_wall_s", "not_after_wall_s")
+    return sorted((event.world_ns, *(event[key] for key in keys)) for event in saved.history.of("csr_answered"))
+
+
+@pytest.mark.parametrize("version", VERSIONS[-1:])
+def test_in_pod_dedicated_and_model_agree_to_the_nanosecond(version: str) -> None:
+    """The same certificates at the same moments, the same outages, the same verdicts."""
+    binary_of(version)
+    dedicated, (model, inpod) = on_process(TEN_MINUTES_OF_LIFE, version), run_text(IN_POD, "inpod", version)
+    assert issued(inpod) == issued(dedicated)
+    assert inpod.result["outages"] == dedicated.result["outages"] == model.result["outages"]
+    assert inpod.result["outages"]
+    assert verdicts(inpod) == verdicts(dedicated) == verdicts(model)
+
+
+@pytest.mark.parametrize("version", VERSIONS[-1:])
+def test_the_same_plan_in_pod_gives_the_same_history(version: str) -> None:
+    """Twice, all but the words of a failure: whether ztunnel hears first that its certificate has expired, or that the
+    connection is gone, is decided between the threads of two ztunnels (docs/time-skipping.md)."""
+    binary_of(version)
+    first, second = (on_process(IN_POD, version).history for _ in range(2))
+    assert without_words(first) == without_words(second)
+
+
+def without_words(history: History) -> list[Any]:
+    return [
+        replace(event, data=event.data | {"error": event.data["error"] is not None}) if "error" in event.data else event
+        for event in history.events
+    ]
+
+
+@pytest.mark.parametrize("version", VERSIONS[-1:])
+def test_workloads_by_discovery_change_nothing(version: str) -> None:
+    """With the stream to the authority open, and its pings every thirty seconds: the same certificates and outages."""
+    binary_of(version)
+    by_file, discovered = on_process(IN_POD, version), on_process(WITH_DISCOVERY, version)
+    assert issued(discovered) == issued(by_file)
+    assert discovered.result["outages"] == by_file.result["outages"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_one_ztunnel_serves_all_pods_of_a_node(version: str) -> None:
+    """One process a node, an ordinary client redirected into it, in every release that is here."""
+    binary_of(version)
+    history = on_process(IN_POD, version).history
+    started = [(event["process"], event["identities"]) for event in history.of("ztunnel_started", cause="start")]
+    assert started == [("east", ["default/client", "default/other"]), ("west", ["default/server"])]
+    assert history.of("run_started")[0]["subject"]["mode"] == "in-pod"
+    assert history.of("connection_attempted", ok=True)

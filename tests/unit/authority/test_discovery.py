@@ -1,0 +1,70 @@
+"""Discovery of workloads over TLS and HTTP/2, asked as ztunnel asks."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import sys
+from typing import Any
+
+import grpclib.client
+import pytest
+
+from harness.authority.discovery import ADDRESS_TYPE, METHOD, DiscoveryService
+from harness.authority.proto.discovery_pb2 import Address, DeltaDiscoveryRequest, DeltaDiscoveryResponse
+from tests.unit.authority.test_server import Running, authority
+
+__all__ = ["authority"]
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="clock pages are for Linux"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
+]
+POLICY_TYPE = "type.googleapis.com/istio.security.Authorization"
+WITHIN_S = 20.0
+
+
+def workload(name: str, uid: str = "") -> dict[str, str]:
+    named = {"uid": uid or f"uid/{name}", "name": name, "namespace": "default", "account": name}
+    return named | {"node": "laptop", "address": "10.77.0.11"}
+
+
+def test_it_answers_both_questions_and_tells_what_changes(authority: Running) -> None:
+    """Every workload first; policies: none; then what has come and what has gone, each once."""
+    authority.process.set_workloads([workload("client"), workload("server")])
+    first, policies, later = asyncio.run(asyncio.wait_for(converse(authority), WITHIN_S))
+    assert sorted(resource.name for resource in first.resources) == ["uid/client", "uid/server"]
+    told = Address.FromString(first.resources[0].resource.value).workload
+    assert (told.namespace, told.tunnel_protocol, told.trust_domain) == ("default", 1, "cluster.local")
+    assert (told.node, told.addresses[0]) == ("laptop", bytes([10, 77, 0, 11]))
+    assert (policies.type_url, len(policies.resources)) == (POLICY_TYPE, 0)
+    assert policies.nonce and first.nonce
+    assert [resource.name for resource in later.resources] == ["uid/client/1"]
+    assert list(later.removed_resources) == ["uid/client"]
+
+
+async def converse(authority: Running) -> tuple[Any, Any, Any]:
+    context = ssl.create_default_context(cafile=str(authority.process.root_file))
+    context.verify_flags |= ssl.VerifyFlags(0x200000)  # X509_V_FLAG_NO_CHECK_TIME
+    context.set_alpn_protocols(["h2"])
+    async with grpclib.client.Channel("127.0.0.1", authority.port, ssl=context) as channel:
+        method = grpclib.client.StreamStreamMethod(channel, METHOD, DeltaDiscoveryRequest, DeltaDiscoveryResponse)
+        async with method.open() as stream:
+            await stream.send_message(DeltaDiscoveryRequest(type_url=ADDRESS_TYPE))
+            first = await stream.recv_message()
+            await stream.send_message(DeltaDiscoveryRequest(type_url=POLICY_TYPE))
+            policies = await stream.recv_message()
+            authority.process.set_workloads([workload("server"), workload("client", "uid/client/1")])
+            later = await stream.recv_message()
+            await stream.cancel()
+    return first, policies, later
+
+
+def test_somebody_who_comes_back_hears_what_has_gone() -> None:
+    """What it says that it knew, and is there no more, is told as removed; what is there, anew."""
+    service = DiscoveryService()
+    service.set_workloads([workload("client")])
+    known = {"uid/client": "", "uid/gone": ""}
+    news = service.news(known)
+    assert [resource.name for resource in news.resources] == ["uid/client"]
+    assert list(news.removed_resources) == ["uid/gone"]
+    assert not service.news(known).resources

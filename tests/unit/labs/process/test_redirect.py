@@ -1,0 +1,76 @@
+"""The rules of redirection on real connections, in a network namespace of the test's own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from harness.labs import load_lab
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="namespaces are for Linux")
+
+SCRIPT = """
+import json, socket
+from harness.labs.process.namespaces import AUTHORITY_ADDRESS, Network, enter_own_world, inside, listen
+from harness.labs.process.redirect import INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT, ZTUNNEL_MARK, redirected_here
+enter_own_world()
+network = Network()
+pod, address = network.add("pod")
+said = {}
+with inside(pod):
+    if not redirected_here():
+        print("null"); raise SystemExit
+    servers = {port: listen("0.0.0.0", port) for port in (OUTBOUND_PORT, INBOUND_PLAINTEXT_PORT, 8080, 15008)}
+outside = listen(AUTHORITY_ADDRESS, 8080)
+def reached(address, port, mark=0, within=None):
+    with socket.socket() as client:
+        client.settimeout(5)
+        if mark: client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        client.connect((address, port))
+        for name, server in [*servers.items(), ("outside", outside)]:
+            server.settimeout(0.3)
+            try:
+                server.accept()[0].close(); return name
+            except TimeoutError: pass
+with inside(pod):
+    said["sent"] = reached(AUTHORITY_ADDRESS, 8080)
+    said["sent by ztunnel"] = reached(AUTHORITY_ADDRESS, 8080, ZTUNNEL_MARK)
+    said["sent to itself"] = reached("127.0.0.1", 8080)
+    said["by ztunnel to the application"] = reached(address, 8080, ZTUNNEL_MARK)
+said["came"] = reached(address, 8080)
+said["came as HBONE"] = reached(address, 15008)
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def said() -> Any:
+    """Which port each connection reached."""
+    from pathlib import Path
+
+    if reasons := load_lab("process").missing(Path(sys.executable)):
+        pytest.skip(reasons[0])
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    reached = json.loads(done.stdout)
+    if reached is None:
+        pytest.skip("this kernel has no nftables redirection")
+    return reached
+
+
+def test_what_a_pod_sends_goes_into_its_ztunnel(said: Any) -> None:
+    """An ordinary client's connection, and not what ztunnel itself sends, nor what stays on the loopback."""
+    assert said["sent"] == 15001
+    assert said["sent by ztunnel"] == "outside"
+    assert said["sent to itself"] == 8080
+
+
+def test_what_comes_goes_through_ztunnel_too(said: Any) -> None:
+    """Plain text from outside to its port for that, HBONE straight, and from ztunnel to the application."""
+    assert said["came"] == 15006
+    assert said["came as HBONE"] == 15008
+    assert said["by ztunnel to the application"] == 8080
