@@ -1,4 +1,4 @@
-"""A CronJob that restarts ztunnel, read from the manifest that a user would apply.
+"""A CronJob, read from the manifest that a user would apply, and when the cluster really runs it.
 
 The CronJob controller lives on the control plane (here: the authority's node) and waits on the same kind of clock as
 ztunnel. What it does, from its source (kubernetes pkg/controller/cronjob/cronjob_controllerv2.go, `syncCronJob`,
@@ -22,10 +22,11 @@ from __future__ import annotations
 
 import random
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import yaml
@@ -37,7 +38,6 @@ from harness.errors import BadInput
 from harness.fixes.restart import Clocks, PlannedRestart
 from harness.plan import Plan
 
-NAME = "weekly-restart"
 ROLLOUT_STEP_NS = 30 * NS_PER_S
 WAKES_AFTER_SCHEDULE_NS = 100_000_000
 RESYNC_MIN_NS = 12 * 3_600 * NS_PER_S
@@ -54,6 +54,16 @@ _MACROS = {
 }
 # What cronsim takes and Kubernetes refuses: last days, n-th weekdays, Sunday as 7.
 _NOT_KUBERNETES = re.compile(r"^\S+ \S+ \S*L\S* |[#L]\S*$|(^|[ ,-])7(-\S*)?(,\S*)?$")
+
+
+class Job(NamedTuple):
+    """What the container of a CronJob must run to be the fix that it is taken for."""
+
+    words: str
+    patterns: tuple[str, ...]
+
+
+RESTARTS_ZTUNNEL = Job("runs 'kubectl rollout restart' on ztunnel", (r"rollout\s+restart\b.*ztunnel",))
 
 
 @dataclass(frozen=True)
@@ -77,22 +87,58 @@ class CronJob:
         return latest_ns if after_wall_ns < latest_ns else None
 
 
-def restarts(plan: Plan, clocks: Clocks) -> list[PlannedRestart]:
-    """All restarts that the CronJob of `plan` makes. Raises BadInput when its manifest holds none."""
-    manifest = plan.fix.manifest if plan.fix else None
-    if manifest is None:
-        raise BadInput(f"fix {NAME!r} needs manifest = the path of the file that you would apply")
-    cron_job = read_cron_job(manifest)
-    controller = clocks[plan.authority_node]
-    resync_ns = RESYNC_MIN_NS + int(RESYNC_MIN_NS * random.Random(f"{NAME} resync {plan.seed}").random())
-    found = []
-    for job_world_ns in job_times_ns(cron_job, controller, resync_ns, plan.duration_ns):
-        next_world_ns = job_world_ns
-        for node in plan.nodes:
-            ready_world_ns = controller.world_ns_when_running(next_world_ns)
-            world_ns = clocks[node.name].world_ns_when_running(ready_world_ns)
-            found.append(PlannedRestart(world_ns, node.name, NAME))
-            next_world_ns = world_ns + ROLLOUT_STEP_NS
+class _Schedule:
+    """The scheduled times of a CronJob, found once and looked up often: a job every ten minutes is due 4,000 times a
+    month, and each time is asked for several times."""
+
+    def __init__(self, cron_job: CronJob, from_wall_ns: int) -> None:
+        self._cron_job = cron_job
+        self._coming = CronSim(cron_job.schedule, _to_datetime(from_wall_ns, cron_job.zone))
+        self._known = [_to_wall_ns(next(self._coming))]
+
+    def next_wall_ns(self, after_wall_ns: int) -> int:
+        """See CronJob.next_wall_ns."""
+        if after_wall_ns < self._known[0]:
+            return self._cron_job.next_wall_ns(after_wall_ns)
+        self._know(after_wall_ns)
+        return self._known[bisect_right(self._known, after_wall_ns)]
+
+    def latest_wall_ns(self, after_wall_ns: int, until_wall_ns: int) -> int | None:
+        """See CronJob.latest_wall_ns."""
+        if until_wall_ns < self._known[0]:
+            return self._cron_job.latest_wall_ns(after_wall_ns, until_wall_ns)
+        self._know(until_wall_ns)
+        latest_ns = self._known[bisect_right(self._known, until_wall_ns) - 1]
+        return latest_ns if after_wall_ns < latest_ns else None
+
+    def _know(self, wall_ns: int) -> None:
+        while self._known[-1] <= wall_ns:
+            self._known.append(_to_wall_ns(next(self._coming)))
+
+
+def rollouts(plan: Plan, clocks: Clocks, cron_job: CronJob, cause: str) -> list[PlannedRestart]:
+    """All restarts of ztunnel that a CronJob makes whose job is a rollout restart, whatever it finds."""
+    return [
+        restart
+        for world_ns in cron_times_ns(plan, clocks, cron_job, cause)
+        for restart in rollout(plan, clocks, world_ns, cause)
+    ]
+
+
+def cron_times_ns(plan: Plan, clocks: Clocks, cron_job: CronJob, name: str) -> Iterator[int]:
+    """World times at which the jobs of `cron_job` run, on the control plane of `plan`."""
+    resync_ns = RESYNC_MIN_NS + int(RESYNC_MIN_NS * random.Random(f"{name} resync {plan.seed}").random())
+    return job_times_ns(cron_job, clocks[plan.authority_node], resync_ns, plan.duration_ns)
+
+
+def rollout(plan: Plan, clocks: Clocks, job_world_ns: int, cause: str) -> list[PlannedRestart]:
+    """One `kubectl rollout restart` of ztunnel: a node after another, each when it is awake."""
+    found, next_world_ns = [], job_world_ns
+    for node in plan.nodes:
+        ready_world_ns = clocks[plan.authority_node].world_ns_when_running(next_world_ns)
+        world_ns = clocks[node.name].world_ns_when_running(ready_world_ns)
+        found.append(PlannedRestart(world_ns, node.name, cause))
+        next_world_ns = world_ns + ROLLOUT_STEP_NS
     return found
 
 
@@ -102,13 +148,14 @@ def job_times_ns(cron_job: CronJob, controller: NodeClock, resync_ns: int, durat
         return
     started = controller.reading_before(0)
     served_wall_ns, world_ns = started.wall_ns, 0
+    schedule = _Schedule(cron_job, started.wall_ns)
     while world_ns < duration_ns:
         now = controller.reading(world_ns)
-        scheduled_ns = cron_job.latest_wall_ns(served_wall_ns, now.wall_ns)
+        scheduled_ns = schedule.latest_wall_ns(served_wall_ns, now.wall_ns)
         if scheduled_ns is not None and _in_time(cron_job, scheduled_ns, now.wall_ns):
             served_wall_ns = scheduled_ns
             yield world_ns
-        wakes_wall_ns = cron_job.next_wall_ns(max(served_wall_ns, now.wall_ns)) + WAKES_AFTER_SCHEDULE_NS
+        wakes_wall_ns = schedule.next_wall_ns(max(served_wall_ns, now.wall_ns)) + WAKES_AFTER_SCHEDULE_NS
         due_monotonic_ns = now.monotonic_ns + wakes_wall_ns - now.wall_ns
         since_resync_ns = (now.monotonic_ns - started.monotonic_ns) % resync_ns
         resync_monotonic_ns = now.monotonic_ns - since_resync_ns + resync_ns
@@ -120,8 +167,8 @@ def _in_time(cron_job: CronJob, scheduled_wall_ns: int, now_wall_ns: int) -> boo
     return deadline_s is None or now_wall_ns - scheduled_wall_ns <= deadline_s * NS_PER_S
 
 
-def read_cron_job(manifest: str) -> CronJob:
-    """The one CronJob in `manifest` (YAML, other objects beside it). Raises BadInput."""
+def read_cron_job(manifest: str, does: Job = RESTARTS_ZTUNNEL) -> CronJob:
+    """The one CronJob in `manifest` (YAML, other objects beside it), whose job must be `does`. Raises BadInput."""
     try:
         documents = [document for document in yaml.safe_load_all(manifest) if document is not None]
     except yaml.YAMLError as error:
@@ -133,7 +180,7 @@ def read_cron_job(manifest: str) -> CronJob:
     spec = found[0].get("spec")
     if not isinstance(spec, dict):
         raise BadInput("fix.manifest: the CronJob has no spec; needed is one with schedule and jobTemplate")
-    _check_that_it_restarts_ztunnel(spec)
+    _check_what_it_does(spec, does)
     deadline_s = spec.get("startingDeadlineSeconds")
     if deadline_s is not None and (not isinstance(deadline_s, int) or deadline_s < 0):
         raise BadInput(
@@ -144,7 +191,7 @@ def read_cron_job(manifest: str) -> CronJob:
     )
 
 
-def _check_that_it_restarts_ztunnel(spec: dict[str, Any]) -> None:
+def _check_what_it_does(spec: dict[str, Any], does: Job) -> None:
     """A CronJob that does something else would be taken for a fix."""
     try:
         containers = spec["jobTemplate"]["spec"]["template"]["spec"]["containers"]
@@ -152,11 +199,8 @@ def _check_that_it_restarts_ztunnel(spec: dict[str, Any]) -> None:
     except (KeyError, TypeError, AttributeError) as error:
         raise BadInput("fix.manifest: the CronJob's jobTemplate has no containers") from error
     command = " ".join(words)
-    if not re.search(r"rollout\s+restart\b.*ztunnel", command, re.DOTALL):
-        raise BadInput(
-            f"fix.manifest: the CronJob runs {command!r}; only a job that runs 'kubectl rollout restart' on ztunnel "
-            "is understood"
-        )
+    if not all(re.search(pattern, command, re.DOTALL) for pattern in does.patterns):
+        raise BadInput(f"fix.manifest: the CronJob runs {command!r}; only a job that {does.words} is understood")
 
 
 def _schedule(value: object) -> str:
