@@ -75,6 +75,7 @@ class PlannedGateway(_Frozen):
     name: str
     node: str
     identity: str
+    lifetime_s: int
 
 
 class PlannedFix(_Frozen):
@@ -197,7 +198,12 @@ def resolve(case: Case) -> Plan:
         backdate_s=numbers.backdate_ns // NS_PER_S,
         nodes=nodes,
         gateways=tuple(
-            PlannedGateway(name=gateway.name, node=gateway.node, identity=gateway.identity)
+            PlannedGateway(
+                name=gateway.name,
+                node=gateway.node,
+                identity=gateway.identity,
+                lifetime_s=numbers.lifetime_ns // NS_PER_S,
+            )
             for gateway in scenario.gateway
         ),
         authority_node=_authority_node(scenario),

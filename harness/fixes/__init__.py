@@ -8,7 +8,7 @@ same in all of them.
 from __future__ import annotations
 
 from harness.errors import BadInput
-from harness.fixes import cron, looking, settings, sleep_hook, wake_guard
+from harness.fixes import cron, looking, settings, sleep_hook, wake_guard, weekly_restart
 from harness.fixes.deploy import Deployment, Fix, Patch, manifest_of
 from harness.fixes.restart import Clocks, PlannedRestart
 from harness.plan import Plan
@@ -18,10 +18,6 @@ __all__ = ["FIXES", "Clocks", "Deployment", "Fix", "PlannedRestart", "adapted", 
 RESTARTS_APPLICATIONS = cron.Job(
     "runs 'kubectl rollout restart' on deployments and not on ztunnel", (r"rollout\s+restart\s+deployment\b",)
 )
-
-
-def _weekly(plan: Plan, clocks: Clocks) -> list[PlannedRestart]:
-    return cron.rollouts(plan, clocks, cron.read_cron_job(manifest_of(plan)), "weekly-restart")
 
 
 def _daily(plan: Plan, clocks: Clocks) -> list[PlannedRestart]:
@@ -42,11 +38,11 @@ def _applications(plan: Plan, clocks: Clocks) -> list[PlannedRestart]:
 _ALL = (
     Fix("none", "nothing", "what most people deploy"),
     Fix(
-        "weekly-restart",
+        weekly_restart.NAME,
         "a CronJob restarts ztunnel on Sunday at 03:00; forgets the drift, once a week, and comes late after a sleep",
         "the original report",
         "cronjob.yaml",
-        restarts=_weekly,
+        restarts=weekly_restart.restarts,
     ),
     Fix(
         "daily-restart",

@@ -32,7 +32,7 @@ def with_istiod_default(plan: Plan) -> Plan:
 
 
 def with_secret_ttl(plan: Plan) -> Plan:
-    """ztunnel asks for what SECRET_TTL says."""
+    """ztunnel asks for what SECRET_TTL says. Gateways have another of their own, which stays as it is."""
     return plan.model_copy(update={"lifetime_s": _env_s(manifest_of(plan), "SECRET_TTL")})
 
 
@@ -56,7 +56,9 @@ def _env_s(manifest: str, variable: str) -> int:
     except yaml.YAMLError as error:
         raise BadInput(f"fix.manifest: is no YAML: {' '.join(str(error).split())}") from error
     if len(found) != 1:
-        raise BadInput(f"fix.manifest: sets {variable} {len(found)} times; needed is once, for example {variable}: 720h")
+        raise BadInput(
+            f"fix.manifest: sets {variable} {len(found)} times; needed is once, for example {variable}: 720h"
+        )
     try:
         lifetime_ns = parse_duration_ns(str(found[0]))
     except ValueError as error:

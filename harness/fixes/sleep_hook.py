@@ -36,7 +36,9 @@ def restarts(plan: Plan, clocks: Clocks) -> list[PlannedRestart]:
 def _check(script: str) -> None:
     if not script.startswith("#!"):
         raise BadInput("fix.manifest: the sleep hook does not begin with '#!'; systemd-sleep runs programs only")
-    if not re.search(r"\bpost\b", script) or not re.search(r"(rollout\s+restart|delete\s+pod)\b.*ztunnel", script, re.DOTALL):
+    if not re.search(r"\bpost\b", script) or not re.search(
+        r"(rollout\s+restart|delete\s+pod)\b.*ztunnel", script, re.DOTALL
+    ):
         raise BadInput(
             "fix.manifest: the sleep hook does not restart ztunnel on 'post'; systemd-sleep calls it with 'pre' before "
             "and 'post' after the sleep"

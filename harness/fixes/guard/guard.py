@@ -147,7 +147,9 @@ class Guard:
 
     def _remember(self, processes: Sequence[Seen], now: ClockReading) -> None:
         """When each gateway's certificate was first seen; the rest is forgotten, so that nothing grows."""
-        there = {(process.name, held) for process in processes if process.target == "proxy" for held in process.certificates}
+        there = {
+            (process.name, held) for process in processes if process.target == "proxy" for held in process.certificates
+        }
         self._first_seen = {key: self._first_seen.get(key, now) for key in there}
 
     def _parted_ns(self, process: Seen, now: ClockReading) -> int:
@@ -160,7 +162,9 @@ class Guard:
     # Judging
 
     def _trouble(self, process: Seen, parted_ns: int, now: ClockReading) -> Trouble | None:
-        found = [trouble for held in process.certificates if (trouble := self._trouble_of(process, held, parted_ns, now))]
+        found = [
+            trouble for held in process.certificates if (trouble := self._trouble_of(process, held, parted_ns, now))
+        ]
         return min(found, key=lambda trouble: trouble.acts_wall_ns, default=None)
 
     def _trouble_of(self, process: Seen, held: Held, parted_ns: int, now: ClockReading) -> Trouble | None:

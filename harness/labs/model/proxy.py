@@ -27,7 +27,7 @@ class Proxy:
         self.states = {identity: INITIALIZING}
         self.asks_for_s, self.base = lifetime_s, base
 
-    def answered(self, identity: str, answer: Answer, now: ClockReading) -> Due | None:
+    def due_after(self, identity: str, answer: Answer, now: ClockReading) -> Due | None:
         """Takes the answer to a request; returns when it asks next (None: never)."""
         if answer.outcome == "hung":
             return None

@@ -140,7 +140,7 @@ class World:
             identities=[gateway.identity],
             cause=cause,
         )
-        self._begin(Proxy(gateway.identity, self._plan.lifetime_s, base), gateway.name, gateway.node, base)
+        self._begin(Proxy(gateway.identity, gateway.lifetime_s, base), gateway.name, gateway.node, base)
 
     def _begin(self, process: Ztunnel | Proxy, name: str, node: str, base: ClockReading) -> None:
         self._processes[name] = process
@@ -184,7 +184,7 @@ class World:
             return
         answer = self._answer(identity, process)
         self._record_answer(node, identity, answer)
-        due = process.answered(identity, answer, self._clocks[node].reading(self._now_ns))
+        due = process.due_after(identity, answer, self._clocks[node].reading(self._now_ns))
         self._tell(identity)
         if self._guard.is_flooded_by(self._now_ns):
             self._record("run_ended", None, reason="csr_flood")

@@ -186,8 +186,13 @@ class Ztunnel:
         """Whether one more request may be under way; once not, never again."""
         return self._never_answered < REQUESTS_UNDER_WAY_MAX
 
-    def answered(self, identity: str, answer: Answer, now: ClockReading) -> Due | None:
-        """Takes the answer to a request of `identity`; returns when it sends its next one (None: never)."""
+    def answered(self, identity: str, answer: Answer, now: ClockReading) -> int | None:
+        """Takes the answer to a request of `identity`; returns the monotonic time of its next one (None: never)."""
+        due = self.due_after(identity, answer, now)
+        return None if due is None else due.monotonic_ns
+
+    def due_after(self, identity: str, answer: Answer, now: ClockReading) -> Due | None:
+        """As `answered`, for a ztunnel that may be patched to look at other clocks too."""
         if answer.outcome == "hung":
             self._never_answered += 1
             return None

@@ -1,0 +1,17 @@
+"""The CronJob of the original report: ztunnel is restarted on Sunday at 03:00 (cron.py tells when that really is)."""
+
+from __future__ import annotations
+
+from harness.fixes.cron import read_cron_job, rollouts
+from harness.fixes.deploy import manifest_of
+from harness.fixes.restart import Clocks, PlannedRestart
+from harness.plan import Plan
+
+__all__ = ["NAME", "read_cron_job", "restarts"]
+
+NAME = "weekly-restart"
+
+
+def restarts(plan: Plan, clocks: Clocks) -> list[PlannedRestart]:
+    """All restarts that the CronJob of `plan` makes. Raises BadInput when its manifest holds none."""
+    return rollouts(plan, clocks, read_cron_job(manifest_of(plan)), NAME)
