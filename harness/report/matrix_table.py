@@ -58,8 +58,9 @@ class Row(Protocol):
 
 
 def short_table(rows: Sequence[Row]) -> str:
-    """Fixes down, faults across: the verdict, and hours without connection a week."""
-    faults = list(dict.fromkeys(row.fault for row in rows))
+    """Fixes down, faults across: the verdict, and hours without connection a week. Two weeks without a fault, in which
+    only restarts are of interest, are left to the long one."""
+    faults = list(dict.fromkeys(row.fault for row in rows if row.fault != "nothing"))
     cells = {(row.fix, row.fault): _cell(row) for row in rows}
     lines = [["fix", *faults], ["---"] * (len(faults) + 1)]
     lines += [[f"`{fix}`", *(cells[fix, fault] for fault in faults)] for fix in dict.fromkeys(row.fix for row in rows)]
