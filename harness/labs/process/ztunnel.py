@@ -23,6 +23,7 @@ from harness.authority.ca import TRUST_DOMAIN, spiffe_id
 from harness.clocks.reading import ClockReading
 from harness.clocks.skip import Watched
 from harness.clocks.vdso import ClockPage, Launched, launch, read_inside
+from harness.durations import NS_PER_S
 from harness.errors import SubjectFailed
 from harness.labs.process.namespaces import AUTHORITY_ADDRESS, inside, join
 from harness.labs.process.places import Home, Place
@@ -81,11 +82,20 @@ class Ztunnel:
             words = self.log.read_text(errors="replace").strip().splitlines()[-4:]
             raise SubjectFailed(f"{error}: " + " | ".join(words)) from error
 
+    def validities(self) -> list[tuple[str, int, int]]:
+        """Identity, and from when to when the certificate that it serves is valid, by its /config_dump."""
+        names = {spiffe_id(identity): identity for identity in self.home.identities}
+        held = ((names.get(entry["identity"]), entry.get("certChain")) for entry in self._certificates())
+        return [
+            (identity, _wall_ns(chain[0]["validFrom"]), _wall_ns(chain[0]["expirationTime"]))
+            for identity, chain in held
+            if identity and chain
+        ]
+
     def certificate_state(self, identity: str) -> CertificateState | None:
         """What /config_dump says now of one that it serves; None before it knows of it."""
-        entries = self._config_dump().get("certificates", [])
         wanted = spiffe_id(identity)
-        entry = next((entry for entry in entries if entry["identity"] == wanted), None)
+        entry = next((entry for entry in self._certificates() if entry["identity"] == wanted), None)
         if entry is None:
             return None
         chain = entry.get("certChain") or []
@@ -116,6 +126,9 @@ class Ztunnel:
         with suppress(ChildProcessError):
             os.waitpid(self._process.pid, 0)
 
+    def _certificates(self) -> list[dict[str, Any]]:
+        return list(self._config_dump().get("certificates", []))
+
     def _config_dump(self) -> dict[str, Any]:
         for attempt in (1, 2):
             try:
@@ -138,6 +151,10 @@ class Ztunnel:
         with inside(self.home.namespace):
             connection.sock = socket.create_connection(("127.0.0.1", ADMIN_PORT), ANSWER_WITHIN_S)
         return connection
+
+
+def _wall_ns(moment: str) -> int:
+    return int(datetime.fromisoformat(moment).timestamp()) * NS_PER_S
 
 
 def _state(entry: dict[str, Any]) -> str:
