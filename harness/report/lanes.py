@@ -21,6 +21,7 @@ from itertools import groupby, pairwise
 from harness.checks.derive import (
     Certificate,
     Failing,
+    asleep_either,
     attempts,
     certificates,
     failures,
@@ -119,7 +120,7 @@ def _story(
     failing = [failure for failure in failures(plan, history) if plan.node_of(failure.pair[0]) == node]
     lanes = [
         *(_certificate_lane(plan, history, identity, clock) for identity in shown),
-        *(_connection_lane(history, pair, failing) for pair in plan.pairs if plan.node_of(pair[0]) == node),
+        *(_connection_lane(plan, history, pair, failing) for pair in plan.pairs if plan.node_of(pair[0]) == node),
         faults,
     ]
     line = _clock_line(history, node)
@@ -278,14 +279,18 @@ def _life_marks(
 # --- Connections -----------------------------------------------------------------------------------------------------
 
 
-def _connection_lane(history: History, pair: tuple[str, str], failing: Sequence[Failing]) -> Lane:
-    own = [failure for failure in failing if failure.pair == pair]
-    tried = attempts(history, pair)
-    bars = [Bar(f.from_world_ns, f.to_world_ns, FAILS, _failing_words(f)) for f in own]
+def _connection_lane(plan: Plan, history: History, pair: tuple[str, str], failing: Sequence[Failing]) -> Lane:
+    """Nothing is drawn for a time when either node slept: nobody could try."""
+    own, tried = [failure for failure in failing if failure.pair == pair], attempts(history, pair)
+    asleep = asleep_either(plan, history, pair)
+    bars = [
+        Bar(*awake, FAILS, _failing_words(failure))
+        for failure in own
+        for awake in asleep.without(failure.from_world_ns, failure.to_world_ns)
+    ]
     if tried:
-        bad = Spans((f.from_world_ns, f.to_world_ns) for f in own)
-        good = bad.without(tried[0].world_ns, history.end_world_ns)
-        bars += [Bar(*span, WORKS, "connections work") for span in good]
+        idle = asleep | Spans((failure.from_world_ns, failure.to_world_ns) for failure in own)
+        bars += [Bar(*span, WORKS, "works") for span in idle.without(tried[0].world_ns, history.end_world_ns)]
     marks = [Mark(event.world_ns, FAILED, str(event["error"])) for event in tried if not event["ok"]]
     label = f"{pair[0]} \N{RIGHTWARDS ARROW} {pair[1]}"
     return Lane(label, "connections", tuple(sorted(bars, key=lambda bar: bar.from_world_ns)), tuple(marks))

@@ -126,7 +126,7 @@ const MESHWAKE = (() => {
   }
   function laneTraces(plot) {
     const { node } = plot, lanes = node.lanes, traces = [];
-    traces.push(filled(node, node.asleep, -.6, lanes.length - .4, colour("--asleep"), { yaxis: "y2", name: "asleep" }));
+    traces.push(filled(node, node.asleep, -.8, lanes.length - .4, colour("--asleep"), { yaxis: "y2", name: "asleep" }));
     for (const state of Object.keys(HEIGHT)) {
       const spans = lanes.flatMap((lane, row) => lane.bars.filter((bar) => bar[2] === state).map((bar) => [bar[0], bar[1], row]));
       if (!spans.length) continue;
@@ -136,10 +136,10 @@ const MESHWAKE = (() => {
     for (const [kind, [symbol, paint]] of Object.entries(MARKS)) {
       const marks = lanes.flatMap((lane, row) => lane.marks.filter((mark) => mark[1] === kind).map((mark) => [mark[0], row]));
       if (!marks.length) continue;
-      const lifted = kind === "due" || kind === "renewed" || kind === "issued" ? -.36 : 0;
+      const lifted = kind === "due" || kind === "renewed" || kind === "issued" ? -.37 : 0;
       traces.push({ type: "scatter", mode: "markers", name: kind, yaxis: "y2", x: marks.map((mark) => toAxis(node, mark[0])),
         y: marks.map((mark) => mark[1] + lifted), hoverinfo: "skip", showlegend: false, cliponaxis: false,
-        marker: { symbol, size: kind === "failed" || kind === "refused" ? 7 : 8, color: colour(paint),
+        marker: { symbol, size: kind === "failed" ? 5 : kind === "refused" ? 7 : 8, color: colour(paint),
           line: { width: symbol.endsWith("open") ? 1.3 : 0, color: colour(paint) } } });
     }
     return traces;
@@ -147,7 +147,7 @@ const MESHWAKE = (() => {
 
   function layoutOf(plot) {
     const width = plot.box.clientWidth, narrow = width < NARROW_PX, lanes = plot.node.lanes;
-    const lane_px = narrow ? 46 : 34, clocks_px = narrow ? 96 : 128, gap_px = 14, top = 10, bottom = 46;
+    const lane_px = narrow ? 58 : 34, clocks_px = narrow ? 96 : 128, gap_px = 14, top = 10, bottom = 46;
     const lanes_px = lane_px * Math.max(lanes.length, 1), height = top + clocks_px + gap_px + lanes_px + bottom;
     const inner = height - top - bottom, soft = colour("--soft"), left = narrow ? 44 : 252;
     const grid = { gridcolor: colour("--line"), zeroline: false, linecolor: colour("--line") };
@@ -160,14 +160,14 @@ const MESHWAKE = (() => {
         tickcolor: colour("--line"), showspikes: false },
       yaxis: { ...grid, domain: [1 - clocks_px / inner, 1], fixedrange: true, range: plot.clockRange, nticks: 4,
         ticksuffix: ` ${plot.unit}`, zeroline: true, zerolinecolor: colour("--line") },
-      yaxis2: { ...grid, domain: [0, lanes_px / inner], fixedrange: true, range: [lanes.length - .4, -.6], showgrid: false,
+      yaxis2: { ...grid, domain: [0, lanes_px / inner], fixedrange: true, range: [lanes.length - .5, narrow ? -.8 : -.6], showgrid: false,
         tickmode: "array", tickvals: lanes.map((_, row) => row), ticktext: narrow ? lanes.map(() => "") : lanes.map((lane) => shortened(lane.label)) },
       annotations: [
         ...(narrow ? lanes.map((lane, row) => ({ text: shortened(lane.label), xref: "paper", x: 0, xanchor: "left", yref: "y2",
-          y: row - .46, yanchor: "middle", showarrow: false, font: { size: 10, color: soft } })) : []),
+          y: row - .6, yanchor: "middle", showarrow: false, font: { size: 10, color: soft } })) : []),
         { text: narrow ? "clock − world" : "clock − world,<br>since the start", xref: "paper", x: narrow ? 0 : -.008, xanchor: narrow ? "left" : "right",
           yref: "y domain", y: narrow ? .02 : .5, yanchor: narrow ? "bottom" : "middle", showarrow: false, align: "right",
-          xshift: narrow ? 4 : -44, font: { size: narrow ? 10 : 12, color: soft } },
+          xshift: narrow ? 4 : -62, font: { size: narrow ? 10 : 12, color: soft } },
         ...clockNames(plot),
       ],
       shapes: cursorShapes(plot),
@@ -253,17 +253,17 @@ const MESHWAKE = (() => {
       const bar = lane.bars.find(([from, to]) => from <= world_s && world_s < to);
       const marks = lane.marks.filter(([at]) => Math.abs(at - world_s) <= near_s).slice(0, 3);
       if (!bar && !marks.length) continue;
-      const words = [...(bar ? [lane.texts[bar[3]]] : []), ...marks.map((mark) => `${MARKS[mark[1]][2]}: ${lane.texts[mark[2]]}`)];
+      const words = [...(bar ? [lane.texts[bar[3]]] : []), ...marks.map((mark) => markWords(mark, lane.texts[mark[2]]))];
       rows.push([bar ? COLOUR[bar[2]] : MARKS[marks[0][1]][1], lane.label, words.join("; ")]);
     }
     return rows;
   }
+  const markWords = ([, kind], text) => (kind === "failed" ? `attempt failed: ${text}` : text);
   function clocksAt(node, world_s) {
-    const at = (values) => along(node.clocks.t.map((t, i) => [t, values[i]]), 0, 1, world_s);
-    const end = node.clocks.t[node.clocks.t.length - 1];
-    const held = Math.min(world_s, end ?? 0);
-    const value = (values) => along(node.clocks.t.map((t, i) => [t, values[i]]), 0, 1, held);
-    return node.clocks.t.length ? value(node.clocks.wall) - value(node.clocks.mono) : at([0]);
+    const { t, wall, mono } = node.clocks;
+    if (!t.length) return 0;
+    const held = clamp(world_s, t[0], t[t.length - 1]), at = (values) => along(t.map((each, i) => [each, values[i]]), 0, 1, held);
+    return at(wall) - at(mono);
   }
   function fill(place, plot, world_s, near_s) {
     const asleep = plot.node.asleep.some(([from, to]) => from <= world_s && world_s < to);
