@@ -4,8 +4,9 @@ The map of the house. A room may import the rooms below it and itself, never one
 tests/repository/test_import_rule.py reads `LAYERS` and enforces it.
 
     doors       cli, plugin, __main__       what a person or pytest types; cli_cluster: the commands that
-                                            bring clusters up and put them away; cli_report: that show what
-                                            came out; cli_search: that search for what breaks
+                                            bring clusters up and put them away; cli_matrix: which
+                                            fix holds; cli_report: show what came out; cli_search: search
+                                            for what breaks
     story       mesh                        a timeline told in Python, and questions asked of it
     course      pipeline, answers, doctor   the steps of a run, in order; what can run here
     makers      labs, report                do and record; show
@@ -27,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("labs", "report"),
     ("pipeline", "answers", "doctor"),
     ("mesh",),
-    ("cli_cluster", "cli_report", "cli_search"),
+    ("cli_cluster", "cli_matrix", "cli_report", "cli_search"),
     ("cli", "plugin"),
     ("__main__",),
 )

@@ -18,9 +18,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness import binaries, cli_report, cli_search, versions
+from harness import binaries, cli_matrix, cli_report, cli_search, versions
 from harness.doctor import Health, examine
 from harness.errors import ExitCode, HarnessError
+from harness.fixes import adapted
 from harness.pipeline import (
     AUTO,
     Chooser,
@@ -51,6 +52,8 @@ app = typer.Typer(
 )
 cli_report.add_commands(app)
 cli_search.add_commands(app)
+
+cli_matrix.add_commands(app)
 
 LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process or kind.")]
 IstioOption = Annotated[
@@ -185,7 +188,7 @@ def plan(
     """Print the plan of a scenario as JSON: every fault in its place, nothing left open."""
     options = Options(lab, tuple(istio or ()), ztunnel, seed, real_time=real_time)
     cases = Chooser(options).cases(read_scenario(file))
-    _print_json([resolve(case).model_dump(mode="json") for case in cases])
+    _print_json([adapted(resolve(case)).model_dump(mode="json") for case in cases])
     for case in cases:
         if case.refusal is not None:
             _print_error(f"{case.id}: would be refused: {case.refusal}")

@@ -22,6 +22,7 @@ from typing import Any, cast, get_args
 from harness import binaries, versions
 from harness.checks import judge
 from harness.errors import BadInput, ExitCode, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
+from harness.fixes import FIXES, adapted
 from harness.history import History, Recorder
 from harness.labs import IN_REAL_TIME, LAB_MODULES, NOT_BUILT_YET, Toolbox, load_lab
 from harness.plan import Case, ClockWay, Plan, PlannedCluster, resolve
@@ -272,7 +273,7 @@ def refuse(case: Case) -> None:
 def plan_case(chosen: Chosen) -> Planned:
     """Raises LabUnavailable with the reason when the case was refused."""
     refuse(chosen.case)
-    plan = resolve(chosen.case)
+    plan = adapted(resolve(chosen.case))
     return Planned(**vars(chosen), plan=plan, directory=open_run(plan))
 
 
@@ -437,7 +438,7 @@ class Chooser:
         if case.real_time and case.scenario.real_time is None:
             return "the scenario has no [real_time] table"
         missing = [] if self._has_cluster(case) else self._missing_on(case.lab, case.ztunnel)
-        reasons = missing or load_lab(case.lab).refusals(resolve(case))
+        reasons = missing or load_lab(case.lab).refusals(adapted(resolve(case)))
         return "; ".join(reasons) or None
 
     def _has_cluster(self, case: Case) -> bool:
@@ -558,8 +559,10 @@ def _expectations(scenario: Scenario, version: str) -> tuple[Expect, ...]:
 
 
 def _read_manifest(scenario: Scenario) -> str | None:
-    if scenario.fix is None or scenario.fix.manifest is None:
+    if scenario.fix is None:
         return None
+    if scenario.fix.manifest is None:
+        return FIXES[scenario.fix.name].read_manifest()
     places = [base / scenario.fix.manifest for base in (Path(scenario.path).parent, REPOSITORY)]
     for place in places:
         if place.is_file():

@@ -69,6 +69,15 @@ class PlannedNode(_Frozen):
     identities: tuple[str, ...]
 
 
+class PlannedGateway(_Frozen):
+    """A gateway or waypoint on a node: one process of its own, whose certificate a pilot-agent renews."""
+
+    name: str
+    node: str
+    identity: str
+    lifetime_s: int
+
+
 class PlannedFix(_Frozen):
     """What is deployed against the fault; `manifest` is the text a user would apply, read when planning."""
 
@@ -116,7 +125,9 @@ class Plan(_Frozen):
     lifetime_s: int
     backdate_s: int
     nodes: tuple[PlannedNode, ...]
+    gateways: tuple[PlannedGateway, ...] = ()
     authority_node: str | None
+    token_s: int | None = None
     pairs: tuple[tuple[str, str], ...]
     attempt_every_ns: int
     faults: tuple[PlannedFault, ...]
@@ -127,8 +138,9 @@ class Plan(_Frozen):
     @property
     def sha256(self) -> str:
         """Names the plan: two plans with this in common give the same history on `model`."""
-        # A plan without a cluster is named as it was before there were plans with one.
-        without = {"cluster"} if self.cluster is None else set()
+        # A plan without these is named as it was before there were plans with them.
+        added = {"cluster": self.cluster, "gateways": self.gateways, "token_s": self.token_s}
+        without = {name for name, value in added.items() if value is None or value == ()}
         return hashlib.sha256(self.model_dump_json(exclude=without).encode()).hexdigest()
 
     @property
@@ -138,7 +150,8 @@ class Plan(_Frozen):
 
     def node_of(self, identity: str) -> str:
         """The node on which `identity` lives."""
-        return next(node.name for node in self.nodes if identity in node.identities)
+        gateways = (gateway.node for gateway in self.gateways if gateway.identity == identity)
+        return next((node.name for node in self.nodes if identity in node.identities), None) or next(gateways)
 
     def faults_on(self, node: str | None) -> tuple[PlannedFault, ...]:
         """The faults of one node in order of time; of the authority's service for None."""
@@ -184,7 +197,17 @@ def resolve(case: Case) -> Plan:
         lifetime_s=numbers.lifetime_ns // NS_PER_S,
         backdate_s=numbers.backdate_ns // NS_PER_S,
         nodes=nodes,
+        gateways=tuple(
+            PlannedGateway(
+                name=gateway.name,
+                node=gateway.node,
+                identity=gateway.identity,
+                lifetime_s=numbers.lifetime_ns // NS_PER_S,
+            )
+            for gateway in scenario.gateway
+        ),
         authority_node=_authority_node(scenario),
+        token_s=scenario.authority.token // NS_PER_S if scenario.authority and scenario.authority.token else None,
         pairs=tuple((pair[0], pair[1]) for pair in scenario.traffic.pairs),
         attempt_every_ns=numbers.every_ns,
         faults=_place_faults(numbers.faults, [node.name for node in nodes], numbers.duration_ns),

@@ -32,7 +32,22 @@ CheckName = Literal[
     "valid_certificate_kept",
     "alert_before_outage",
 ]
-FixName = Literal["none", "weekly-restart"]
+FixName = Literal[
+    "none",
+    "weekly-restart",
+    "daily-restart",
+    "log-watchdog",
+    "near-expiry",
+    "istiod-default-ttl",
+    "secret-ttl-720h",
+    "sleep-hook",
+    "restart-applications",
+    "chrony-makestep",
+    "fresh-time-base",
+    "boottime",
+    "wall-polling",
+    "wake-guard",
+]
 CLOCK_FAULTS = ("suspend", "pause", "step", "drift", "freeze")
 SERVICE_FAULTS = ("ca_outage", "ca_hang", "token_expired", "restart")
 Place = tuple[str | int, ...]  # the keys and positions that lead to a value of the document
@@ -138,10 +153,20 @@ class Node(_Strict):
     identities: Annotated[list[IdentityName], Field(min_length=1)]
 
 
+class Gateway(_Strict):
+    """A gateway or waypoint: an Envoy whose certificate a pilot-agent renews, on a node."""
+
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)
+    node: str
+    identity: IdentityName
+
+
 class Authority(_Strict):
-    """istiod: whose clocks it shares and with whom it sleeps."""
+    """istiod: whose clocks it shares and with whom it sleeps. `token`: how long the token lives with which ztunnel asks
+    it, and which kubelet renews; absent: every token is good for ever."""
 
     node: str
+    token: Seconds | None = None
 
 
 class Traffic(_Strict):
@@ -275,6 +300,7 @@ class Scenario(_Strict):
     starts: datetime = DEFAULT_STARTS
     certificate: Certificate = Certificate()
     node: Annotated[list[Node], Field(min_length=1)]
+    gateway: list[Gateway] = []
     authority: Authority | None = None
     traffic: Traffic
     fault: list[Fault] = []
@@ -316,6 +342,8 @@ def _nearest(word: str, allowed: Iterable[str]) -> str:
 def _check_names(scenario: Scenario) -> None:
     names = [node.name for node in scenario.node]
     identities = [identity for node in scenario.node for identity in node.identities]
+    identities += [gateway.identity for gateway in scenario.gateway]
+    _check_gateways(scenario, names)
     _check_nodes(scenario, names, identities)
     if scenario.authority is not None and scenario.authority.node not in [*names, APART]:
         word = scenario.authority.node
@@ -328,6 +356,17 @@ def _check_names(scenario: Scenario) -> None:
                 _refuse(("traffic", "pairs", position), identity, why)
         if pair[0] == pair[1]:
             _refuse(("traffic", "pairs", position), pair, "connects an identity to itself")
+
+
+def _check_gateways(scenario: Scenario, names: list[str]) -> None:
+    known: set[str] = {*names}
+    for position, gateway in enumerate(scenario.gateway):
+        if gateway.node not in names:
+            why = f"is no node; allowed: {', '.join(names)}{_nearest(gateway.node, names)}"
+            _refuse(("gateway", position, "node"), gateway.node, why)
+        if gateway.name in known:
+            _refuse(("gateway", position, "name"), gateway.name, "stands twice; a process needs a name of its own")
+        known.add(gateway.name)
 
 
 def _check_nodes(scenario: Scenario, names: list[str], identities: list[str]) -> None:
@@ -518,6 +557,7 @@ def _place(location: Place) -> str:
 _TABLES: dict[str, type[_Strict]] = {
     "certificate": Certificate,
     "node": Node,
+    "gateway": Gateway,
     "authority": Authority,
     "traffic": Traffic,
     "fix": Fix,

@@ -151,6 +151,28 @@ class NodeClock:
                     return reached_ns
         raise AssertionError("the last segment of a timeline runs")
 
+    def world_ns_at_boottime(self, due_boottime_ns: int, from_world_ns: int) -> int:
+        """The first world time from `from_world_ns` on at which the boottime clock shows `due_boottime_ns` or later."""
+        for segment in self._segments_from(from_world_ns):
+            begins_ns = max(segment.begins_world_ns, from_world_ns)
+            short_ns = due_boottime_ns - segment.reading(begins_ns).boottime_ns
+            if short_ns <= 0:
+                return begins_ns
+            if segment.boottime_runs and begins_ns + short_ns < self._ends_world_ns(segment):
+                return begins_ns + short_ns
+        raise AssertionError("the last segment of a timeline runs")
+
+    def world_ns_below_wall(self, wall_ns: int, from_world_ns: int) -> int | None:
+        """The first world time from `from_world_ns` on at which the wall clock shows less than `wall_ns`; None: never,
+        since nothing sets it back so far."""
+        begins = (max(segment.begins_world_ns, from_world_ns) for segment in self._segments_from(from_world_ns))
+        return next((begins_ns for begins_ns in begins if self.reading(begins_ns).wall_ns < wall_ns), None)
+
+    def next_change_world_ns(self, after_world_ns: int) -> int | None:
+        """When after `after_world_ns` any of the clocks next jumps, stands, runs on or changes its rate; None: never."""
+        position = bisect_right(self._begins_world_ns, after_world_ns)
+        return self._begins_world_ns[position] if position < len(self._begins_world_ns) else None
+
     @property
     def _last(self) -> _Segment:
         return self._segments[-1]

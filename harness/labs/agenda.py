@@ -1,13 +1,17 @@
-"""What a plan and its fix do, in order: faults begin, wake and end, ztunnels start anew. The same in every lab."""
+"""What a plan and its fix do, in order: faults begin, wake and end, ztunnels start anew, fixes look at the world and act.
+The same in every lab."""
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
 from harness.clocks.virtual import NodeClock
-from harness.fixes import planned_restarts
+from harness.fixes import PlannedRestart, deploy
+from harness.fixes.restart import Target
+from harness.fixes.watch import View, Watcher
 from harness.plan import Plan, PlannedFault
 
 
@@ -21,22 +25,25 @@ class Turn(IntEnum):
     END_AT_ONCE = 3
     RESTART_BY_FAULT = 4
     RESTART_BY_FIX = 5
+    LOOK = 6
 
 
 @dataclass(frozen=True)
 class Appointment:
-    """One thing to do at `world_ns`. `fault` is None for a restart by a fix, which `cause` names; `node` is None for
-    what concerns the authority's service."""
+    """One thing to do at `world_ns`. `fault` is None for a restart by a fix, which `cause` names, and for a look of
+    `watcher`; `node` is None for what concerns the authority's service."""
 
     world_ns: int
     turn: Turn
     node: str | None
     fault: PlannedFault | None = None
     cause: str = ""
+    what: Target = "ztunnel"
+    watcher: Watcher | None = None
 
 
-class Keeper(Protocol):
-    """A world that does what is on its agenda."""
+class Keeper(View, Protocol):
+    """A world that does what is on its agenda, and can be looked at."""
 
     def begin(self, fault: PlannedFault) -> None:
         """A fault begins."""
@@ -53,13 +60,66 @@ class Keeper(Protocol):
     def restart(self, node: str, cause: str) -> None:
         """The ztunnels of a node are ended and started anew."""
 
+    def restart_applications(self, node: str, cause: str) -> None:
+        """The application pods of a node are ended and started anew: its ztunnel forgets their certificates and fetches
+        others."""
+
+    def restart_proxies(self, node: str, cause: str) -> None:
+        """The gateways and waypoints of a node are ended and started anew."""
+
+
+class Agenda:
+    """All appointments of a run, those of the plan and those that come of looks. `clocks` as from `clocks_of(plan)`.
+
+    Raises BadInput when the fix's manifest is not what it should be.
+    """
+
+    def __init__(self, plan: Plan, clocks: dict[str | None, NodeClock]) -> None:
+        self._ends_world_ns = plan.duration_ns
+        self._coming: list[tuple[int, Turn, int, Appointment]] = []
+        self._made = 0
+        for appointment in agenda(plan, clocks):
+            self._add(appointment)
+        for watcher in deploy(plan, clocks).watchers:
+            self._let_look(watcher, -1)
+
+    def next_world_ns(self) -> int | None:
+        """World time of the next appointment, or None when there is none before the end."""
+        return self._coming[0][0] if self._coming else None
+
+    def keep_due(self, world: Keeper, now_world_ns: int) -> None:
+        """Has `world` do all that is due, in order."""
+        while self._coming and self._coming[0][0] <= now_world_ns:
+            appointment = heapq.heappop(self._coming)[-1]
+            if appointment.watcher is None:
+                keep(appointment, world)
+                continue
+            for restart in appointment.watcher.look(world):
+                self._add(_of_restart(restart))
+            self._let_look(appointment.watcher, appointment.world_ns)
+
+    def _let_look(self, watcher: Watcher, after_world_ns: int) -> None:
+        next_world_ns = watcher.next_look_world_ns(after_world_ns)
+        if next_world_ns is not None:
+            self._add(Appointment(next_world_ns, Turn.LOOK, None, watcher=watcher))
+
+    def _add(self, appointment: Appointment) -> None:
+        if appointment.world_ns < self._ends_world_ns:
+            self._made += 1
+            heapq.heappush(self._coming, (appointment.world_ns, appointment.turn, self._made, appointment))
+
 
 def keep(appointment: Appointment, world: Keeper) -> None:
     """Has `world` do what is due."""
     fault, node = appointment.fault, appointment.node
     if fault is None:
         assert node is not None
-        world.restart(node, appointment.cause)
+        restart = {
+            "ztunnel": world.restart,
+            "applications": world.restart_applications,
+            "proxies": world.restart_proxies,
+        }
+        restart[appointment.what](node, appointment.cause)
     elif appointment.turn is Turn.RESTART_BY_FAULT:
         assert node is not None
         world.restart_by_fault(fault, node)
@@ -72,15 +132,16 @@ def keep(appointment: Appointment, world: Keeper) -> None:
 
 
 def agenda(plan: Plan, clocks: dict[str | None, NodeClock]) -> list[Appointment]:
-    """Everything that `plan` and its fix do before its end, in order. `clocks` as from `clocks_of(plan)`. Raises
-    BadInput when the fix's manifest is not what it should be."""
+    """Everything that `plan` and its fix do before its end and that is known before it begins, in order. `clocks` as
+    from `clocks_of(plan)`. Raises BadInput when the fix's manifest is not what it should be."""
     appointments = [appointment for fault in plan.faults for appointment in _of_fault(fault, clocks)]
-    appointments += [
-        Appointment(restart.world_ns, Turn.RESTART_BY_FIX, restart.node, cause=restart.cause)
-        for restart in planned_restarts(plan, clocks)
-    ]
+    appointments += [_of_restart(restart) for restart in deploy(plan, clocks).restarts]
     appointments.sort(key=lambda appointment: (appointment.world_ns, appointment.turn))
     return [appointment for appointment in appointments if appointment.world_ns < plan.duration_ns]
+
+
+def _of_restart(restart: PlannedRestart) -> Appointment:
+    return Appointment(restart.world_ns, Turn.RESTART_BY_FIX, restart.node, cause=restart.cause, what=restart.what)
 
 
 def _of_fault(fault: PlannedFault, clocks: dict[str | None, NodeClock]) -> list[Appointment]:

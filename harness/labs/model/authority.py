@@ -52,6 +52,11 @@ class Authority:
         outcome = self._outcome(world_ns)
         return Answer(outcome, self._sign(lifetime_s, world_ns) if outcome == "issued" else None)
 
+    def is_ready(self, world_ns: int) -> bool:
+        """Whether it is there and says so. One that accepts requests and never answers them says so too, and so does
+        one that finds a token expired."""
+        return self._outcome(world_ns) != "refused"
+
     def _outcome(self, world_ns: int) -> Outcome:
         if not self._clock.processes_run(world_ns):
             return "refused"

@@ -17,14 +17,20 @@ import simpy
 
 from harness.clocks.reading import ClockReading
 from harness.clocks.virtual import clocks_of
+from harness.durations import NS_PER_S
+from harness.fixes import patch_of
+from harness.fixes.watch import Held, Seen
 from harness.history import HISTORY_FORMAT, Recorder
-from harness.labs.agenda import agenda, keep
+from harness.labs.agenda import Agenda
 from harness.labs.limits import FloodGuard
 from harness.labs.model.authority import Answer, Authority
+from harness.labs.model.proxy import Proxy
+from harness.labs.model.timing import Due
+from harness.labs.model.tokens import Tokens
 from harness.labs.model.traffic import connection_error
 from harness.labs.model.ztunnel import BEHAVIOURS, CertificateState, Ztunnel
 from harness.labs.probes import ProbeSchedule
-from harness.plan import Plan, PlannedFault
+from harness.plan import Plan, PlannedFault, PlannedGateway
 
 
 class Phase(IntEnum):
@@ -58,13 +64,22 @@ class World:
         self._authority = Authority(plan, self._clocks[plan.authority_node])
         self._behaviour = BEHAVIOURS[plan.behaviour_class]
         self._nodes = {identity: node.name for node in plan.nodes for identity in node.identities}
-        self._ztunnels: dict[str, Ztunnel] = {}
+        # A node's ztunnel is called as the node is; gateways have names of their own.
+        self._process_of = dict(self._nodes)
+        for gateway in plan.gateways:
+            self._nodes[gateway.identity], self._process_of[gateway.identity] = gateway.node, gateway.name
+        self._processes: dict[str, Ztunnel | Proxy] = {}
+        self._armed: defaultdict[str, int] = defaultdict(int)
+        self._tokens = Tokens(plan.token_s, self._clocks, plan.authority_node)
+        self._timing = patch_of(plan) or "as-released"
+        self._expiry_logged_wall_ns: dict[str, int] = {}
         self._starts = 0
         self._told: dict[str, CertificateState | None] = {}
         self._stepped_ns: defaultdict[tuple[str | None, int], int] = defaultdict(int)
         self._guard = FloodGuard(len(self._nodes))
         self._probes = ProbeSchedule(plan, self._clocks)
         self._probing_world_ns: int | None = None
+        self._agenda = Agenda(plan, self._clocks)
 
     def run(self) -> None:
         """The whole plan, from run_started to run_ended."""
@@ -74,8 +89,9 @@ class World:
         )
         for node in self._plan.nodes:
             self._start(node.name, self._clocks[node.name].reading_before(0), "start")
-        for appointment in agenda(self._plan, self._clocks):
-            self._at(appointment.world_ns, Phase.AGENDA, keep, appointment, self)
+        for gateway in self._plan.gateways:
+            self._start_proxy(gateway, self._clocks[gateway.node].reading_before(0), "start")
+        self._await_agenda()
         self._await_probe()
         while not self._ended and self._env.peek() < self._plan.duration_ns:
             self._env.step()
@@ -92,22 +108,48 @@ class World:
         if world_ns < self._plan.duration_ns:
             _Moment(self._env, world_ns, phase, lambda: happen(*about))
 
-    # ztunnels
+    def _await_agenda(self) -> None:
+        world_ns = self._agenda.next_world_ns()
+        if world_ns is not None:
+            self._at(world_ns, Phase.AGENDA, self._do_agenda)
+
+    def _do_agenda(self) -> None:
+        self._agenda.keep_due(self, self._now_ns)
+        self._await_agenda()
+
+    # ztunnels, gateways and waypoints
 
     def _start(self, node: str, base: ClockReading, cause: str) -> None:
         identities = next(each.identities for each in self._plan.nodes if each.name == node)
         random = Random(f"{self._plan.seed} {node} {self._starts}")
         self._starts += 1
-        ztunnel = Ztunnel(identities, self._behaviour, self._plan.lifetime_s, base, random)
-        self._ztunnels[node] = ztunnel
         self._record_at(
             self._now_ns, "ztunnel_started", node, base, process=node, identities=list(identities), cause=cause
         )
-        self._probes.ztunnel_started(identities, self._now_ns)
-        for identity in identities:
+        ztunnel = Ztunnel(identities, self._behaviour, self._plan.lifetime_s, base, random, self._timing)
+        self._expiry_logged_wall_ns.pop(node, None)
+        self._begin(ztunnel, node, node, base)
+
+    def _start_proxy(self, gateway: PlannedGateway, base: ClockReading, cause: str) -> None:
+        self._record_at(
+            self._now_ns,
+            "proxy_started",
+            gateway.node,
+            base,
+            process=gateway.name,
+            identities=[gateway.identity],
+            cause=cause,
+        )
+        self._begin(Proxy(gateway.identity, gateway.lifetime_s, base), gateway.name, gateway.node, base)
+
+    def _begin(self, process: Ztunnel | Proxy, name: str, node: str, base: ClockReading) -> None:
+        self._processes[name] = process
+        self._tokens.pod_started(name, node, self._now_ns)
+        self._probes.ztunnel_started(tuple(process.states), self._now_ns)
+        for identity in process.states:
             self._told[identity] = None
-            self._ask_at(base.monotonic_ns, ztunnel, identity)
-        self._at(self._now_ns, Phase.CONNECTIONS, self._tell_all, node)
+            self._ask_at(Due(base.monotonic_ns), identity)
+        self._at(self._now_ns, Phase.CONNECTIONS, self._tell_all, name)
 
     def restart(self, node: str, cause: str) -> None:
         """See agenda.Keeper."""
@@ -115,24 +157,46 @@ class World:
         self._start(node, self._clocks[node].reading(self._now_ns), cause)
         self._await_probe()
 
-    def _ask_at(self, due_monotonic_ns: int, ztunnel: Ztunnel, identity: str) -> None:
-        clock = self._clocks[self._nodes[identity]]
-        world_ns = clock.world_ns_at_monotonic(due_monotonic_ns, self._now_ns)
-        self._at(world_ns, Phase.TIMERS, self._ask, ztunnel, identity)
+    def restart_proxies(self, node: str, cause: str) -> None:
+        """See agenda.Keeper."""
+        for gateway in self._plan.gateways:
+            if gateway.node == node:
+                self._record("proxy_stopped", node, process=gateway.name, cause=cause)
+                self._start_proxy(gateway, self._clocks[node].reading(self._now_ns), cause)
+        self._await_probe()
 
-    def _ask(self, ztunnel: Ztunnel, identity: str) -> None:
-        node = self._nodes[identity]
-        if self._ztunnels[node] is not ztunnel or not ztunnel.may_ask:
+    def restart_applications(self, node: str, cause: str) -> None:
+        """See agenda.Keeper."""
+        self._record("applications_restarted", node, cause=cause)
+        for identity in self._processes[node].states:
+            self._processes[node].forget(identity)
+            self._ask_at(Due(self._clocks[node].reading(self._now_ns).monotonic_ns), identity)
+
+    def _ask_at(self, due: Due, identity: str) -> None:
+        """A process waits for one thing for each identity: what it waited for before is forgotten."""
+        self._armed[identity] += 1
+        world_ns = due.world_ns(self._clocks[self._nodes[identity]], self._now_ns)
+        self._at(world_ns, Phase.TIMERS, self._ask, identity, self._armed[identity])
+
+    def _ask(self, identity: str, armed: int) -> None:
+        node, process = self._nodes[identity], self._processes[self._process_of[identity]]
+        if armed != self._armed[identity] or not process.may_ask:
             return
-        answer = self._authority.answer(ztunnel.asks_for_s, self._now_ns)
+        answer = self._answer(identity, process)
         self._record_answer(node, identity, answer)
-        due_monotonic_ns = ztunnel.answered(identity, answer, self._clocks[node].reading(self._now_ns))
+        due = process.due_after(identity, answer, self._clocks[node].reading(self._now_ns))
         self._tell(identity)
         if self._guard.is_flooded_by(self._now_ns):
             self._record("run_ended", None, reason="csr_flood")
             self._ended = True
-        elif due_monotonic_ns is not None:
-            self._ask_at(due_monotonic_ns, ztunnel, identity)
+        elif due is not None:
+            self._ask_at(due, identity)
+
+    def _answer(self, identity: str, process: Ztunnel | Proxy) -> Answer:
+        """An authority that is there looks at the token first."""
+        answer = self._authority.answer(process.asks_for_s, self._now_ns)
+        refused = answer.outcome == "issued" and not self._tokens.accepted(self._process_of[identity], self._now_ns)
+        return Answer("unauthenticated") if refused else answer
 
     def _record_answer(self, node: str, identity: str, answer: Answer) -> None:
         outcome, certificate = answer
@@ -149,13 +213,13 @@ class World:
             self._probes.certificate_issued(identity, *certificate, world_ns=self._now_ns)
             self._await_probe()
 
-    def _tell_all(self, node: str) -> None:
-        for identity in self._ztunnels[node].states:
+    def _tell_all(self, process: str) -> None:
+        for identity in self._processes[process].states:
             self._tell(identity)
 
     def _tell(self, identity: str) -> None:
         """Records what ztunnel says of `identity`, if that is new."""
-        state = self._ztunnels[self._nodes[identity]].states[identity]
+        state = self._processes[self._process_of[identity]].states[identity]
         if state == self._told[identity]:
             return
         self._told[identity] = state
@@ -224,11 +288,15 @@ class World:
         here, there = self._nodes[source], self._nodes[destination]
         clocks = self._clocks[here].reading(self._now_ns)
         error = connection_error(
-            self._ztunnels[here].states[source],
+            self._processes[self._process_of[source]].states[source],
             clocks,
-            self._ztunnels[there].states[destination],
+            self._processes[self._process_of[destination]].states[destination],
             self._clocks[there].reading(self._now_ns),
         )
+        if error is not None and "expired" in error:
+            # Both ends log it: one what it found, the other the alert that it was sent.
+            self._expiry_logged_wall_ns[here] = clocks.wall_ns
+            self._expiry_logged_wall_ns[there] = self._clocks[there].reading(self._now_ns).wall_ns
         self._record_at(
             self._now_ns,
             "connection_attempted",
@@ -240,6 +308,34 @@ class World:
             error=error,
         )
 
+    # What a fix sees: see fixes.watch.View
+
+    @property
+    def world_ns(self) -> int:
+        """See View."""
+        return self._now_ns
+
+    def clocks(self, node: str) -> ClockReading:
+        """See View."""
+        return self._clocks[node].reading(self._now_ns)
+
+    def seen(self, node: str) -> list[Seen]:
+        """See View."""
+        ztunnel = self._processes[node]
+        gateways = [gateway.name for gateway in self._plan.gateways if gateway.node == node]
+        return [
+            Seen(node, "ztunnel", ztunnel.base, _held(ztunnel)),
+            *(Seen(name, "proxy", self._processes[name].base, _held(self._processes[name])) for name in gateways),
+        ]
+
+    def authority_answers(self) -> bool:
+        """See View."""
+        return self._authority.is_ready(self._now_ns)
+
+    def expiry_logged(self, node: str, since_wall_ns: int) -> bool:
+        """See View."""
+        return self._expiry_logged_wall_ns.get(node, since_wall_ns - 1) >= since_wall_ns
+
     # Recording
 
     def _record(self, kind: str, node: str | None, **data: Any) -> None:
@@ -248,3 +344,11 @@ class World:
 
     def _record_at(self, world_ns: int, kind: str, node: str | None, clocks: ClockReading | None, **data: Any) -> None:
         self._recorder.record(world_ns, kind, node, clocks, **data)
+
+
+def _held(process: Ztunnel | Proxy) -> tuple[Held, ...]:
+    return tuple(
+        Held(identity, state.certificate.not_before_wall_s * NS_PER_S, state.certificate.not_after_wall_s * NS_PER_S)
+        for identity, state in process.states.items()
+        if state.certificate is not None
+    )

@@ -34,6 +34,7 @@ from typing import Protocol
 from harness.clocks.reading import ClockReading
 from harness.durations import NS_PER_MS, NS_PER_S
 from harness.labs.model.authority import Answer, Certificate
+from harness.labs.model.timing import Due, Timing, renewal_due
 
 REQUESTS_UNDER_WAY_MAX = 8
 RETRY_CONSTANT_NS = 60 * NS_PER_S
@@ -166,11 +167,17 @@ class Ztunnel:
     """One process: the identities of one node, from its start (`base`: the clocks then) to its end."""
 
     def __init__(
-        self, identities: tuple[str, ...], behaviour: Behaviour, lifetime_s: int, base: ClockReading, random: Random
+        self,
+        identities: tuple[str, ...],
+        behaviour: Behaviour,
+        lifetime_s: int,
+        base: ClockReading,
+        random: Random,
+        timing: Timing = "as-released",
     ) -> None:
         self.states = dict.fromkeys(identities, INITIALIZING)
         self.asks_for_s = lifetime_s if behaviour.asks_for_s is None else behaviour.asks_for_s
-        self._keeps_valid, self._base = behaviour.keeps_valid, base
+        self._keeps_valid, self.base, self._timing = behaviour.keeps_valid, base, timing
         self._retry = behaviour.retry(random, base.monotonic_ns)
         self._never_answered = 0
 
@@ -181,31 +188,39 @@ class Ztunnel:
 
     def answered(self, identity: str, answer: Answer, now: ClockReading) -> int | None:
         """Takes the answer to a request of `identity`; returns the monotonic time of its next one (None: never)."""
+        due = self.due_after(identity, answer, now)
+        return None if due is None else due.monotonic_ns
+
+    def due_after(self, identity: str, answer: Answer, now: ClockReading) -> Due | None:
+        """As `answered`, for a ztunnel that may be patched to look at other clocks too."""
         if answer.outcome == "hung":
             self._never_answered += 1
             return None
         if answer.certificate is None:
-            return self._failed(identity, _ERRORS[answer.outcome], now)
+            return Due(self._failed(identity, _ERRORS[answer.outcome], now))
         self._retry.succeeded(identity, now.monotonic_ns)
         self.states[identity] = CertificateState("Available", answer.certificate)
-        return self._to_monotonic_ns(refresh_at_wall_ns(answer.certificate))
+        begins_ns = answer.certificate.not_before_wall_s * NS_PER_S
+        return renewal_due(self._timing, refresh_at_wall_ns(answer.certificate), begins_ns, self.base, now)
+
+    def forget(self, identity: str) -> None:
+        """The last pod of `identity` is gone: so is its certificate, and what was known of its failures is not needed."""
+        self.states[identity] = INITIALIZING
 
     def _failed(self, identity: str, error: str, now: ClockReading) -> int:
         next_monotonic_ns = now.monotonic_ns + self._retry.failed(identity, now.monotonic_ns)
-        expires_monotonic_ns = self._expires_monotonic_ns(identity)
+        expires_monotonic_ns = self._expires_monotonic_ns(identity, now)
         if self._keeps_valid and expires_monotonic_ns is not None and now.monotonic_ns < expires_monotonic_ns:
             return min(next_monotonic_ns, expires_monotonic_ns)
         self.states[identity] = CertificateState(f"Unavailable: {error}")
         return next_monotonic_ns
 
-    def _expires_monotonic_ns(self, identity: str) -> int | None:
-        """When the certificate held expires, as ztunnel sees it: J later than it really does."""
+    def _expires_monotonic_ns(self, identity: str, now: ClockReading) -> int | None:
+        """When the certificate held expires, as ztunnel sees it: J later than it really does. This is the line of
+        src/time.rs that all is about: right only while wall and monotonic clock have not parted since `base`."""
         held = self.states[identity].certificate
-        return None if held is None else self._to_monotonic_ns(held.not_after_wall_s * NS_PER_S)
-
-    def _to_monotonic_ns(self, wall_ns: int) -> int:
-        """The line of src/time.rs that all this is about: right only while wall and monotonic clock have not parted."""
-        return self._base.monotonic_ns + wall_ns - self._base.wall_ns
+        base = now if self._timing == "fresh-time-base" else self.base
+        return None if held is None else base.monotonic_ns + held.not_after_wall_s * NS_PER_S - base.wall_ns
 
 
 def refresh_at_wall_ns(certificate: Certificate) -> int:

@@ -6,9 +6,9 @@ the plan, a timer of a ztunnel, a connection to attempt). There the faults happe
 
 from __future__ import annotations
 
+import re
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -20,8 +20,9 @@ from harness.clocks.skip import SocketsOfNamespace, Stillness, Watched
 from harness.clocks.vdso import ClockPage
 from harness.clocks.virtual import clocks_of
 from harness.errors import HarnessFault, SubjectFailed
+from harness.fixes.watch import Held, Seen
 from harness.history import HISTORY_FORMAT, Event
-from harness.labs.agenda import agenda, keep
+from harness.labs.agenda import Agenda
 from harness.labs.limits import FloodGuard
 from harness.labs.probes import ProbeSchedule
 from harness.labs.process.namespaces import AUTHORITY_ADDRESS, Network, inside, listen
@@ -34,6 +35,8 @@ from harness.plan import ASLEEP_FAULTS, Plan, PlannedFault
 MONOTONIC_START_NS = 10**18
 STARTS_WITHIN_S = 60.0
 KICKS_AT_ONE_TIME_MAX = 10_000
+# What ztunnel logs of a certificate that ran out, in every release; see the manifest of log-watchdog.
+_EXPIRED = re.compile("certificate expired|CertificateExpired|InvalidCertificate\\(Expired")
 _MODE_BY_PRECEDENCE: tuple[Mode, ...] = ("ca_hang", "ca_outage", "token_expired")
 
 
@@ -58,13 +61,16 @@ class World:
         self.jumps = 0  # how often time went on
         self._clocks = clocks_of(plan, MONOTONIC_START_NS)
         self._probes = ProbeSchedule(plan, self._clocks)
-        self._agenda = deque(agenda(plan, self._clocks))
+        self._agenda = Agenda(plan, self._clocks)
+        self._started: dict[str, ClockReading] = {}
+        self._expiry_logged_wall_ns: dict[str, int] = {}
         self._requests: list[dict[str, Any]] = []
         self._flood = FloodGuard(sum(len(node.identities) for node in plan.nodes))
         self._states: dict[str, CertificateState | None] = {}
         self._failing: set[tuple[str, str]] = set()
         self._knocks: list[socket.socket] = []
         self._stopped_nodes: set[str] = set()
+        self._authority_mode: Mode = "up"
         self._ztunnels: dict[str, Ztunnel] = {}
         self._page_of_process: dict[int, ClockPage] = {}
         self._stillness = Stillness(self._drain)
@@ -170,6 +176,8 @@ class World:
         self._page_of_process[ztunnel.watched.pid] = self._pages[place.node]
         self._stillness.processes[place.identity] = ztunnel.watched
         self._states.pop(place.identity, None)
+        self._started[place.identity] = self._pages[place.node].get()
+        self._expiry_logged_wall_ns.pop(place.node, None)
         self._record("ztunnel_started", place.node, process=place.name, identities=[place.identity], cause=cause)
         return ztunnel
 
@@ -179,6 +187,13 @@ class World:
             self._ztunnels.pop(place.identity).end()
             self._record("ztunnel_stopped", node, process=place.name, cause=cause)
         self._start_ztunnels(node, cause)
+
+    def restart_applications(self, node: str, cause: str) -> None:
+        """See agenda.Keeper: refused before the run (lab.py)."""
+        raise HarnessFault(f"{cause}: lab process has no application pods")
+
+    def restart_proxies(self, node: str, cause: str) -> None:
+        """See agenda.Keeper: there are none, and a plan with some was refused before the run (lab.py)."""
 
     def _end_ztunnels(self) -> None:
         for ztunnel in self._ztunnels.values():
@@ -191,8 +206,8 @@ class World:
 
     def _next_world_ns(self) -> int:
         candidates = [self.plan.duration_ns]
-        if self._agenda:
-            candidates.append(self._agenda[0].world_ns)
+        if (agenda_ns := self._agenda.next_world_ns()) is not None:
+            candidates.append(agenda_ns)
         if (probe_ns := self._probes.next_world_ns()) is not None:
             candidates.append(probe_ns)
         for identity, ztunnel in self._ztunnels.items():
@@ -255,8 +270,7 @@ class World:
     # Faults
 
     def _do_agenda(self) -> None:
-        while self._agenda and self._agenda[0].world_ns <= self.now_world_ns:
-            keep(self._agenda.popleft(), self)
+        self._agenda.keep_due(self, self.now_world_ns)
         self._set_pages(before_jumps=False)
 
     def restart_by_fault(self, fault: PlannedFault, node: str) -> None:
@@ -322,7 +336,8 @@ class World:
             # Nobody is there to accept a request, not even one that would never be answered. What a node sees of a
             # machine asleep is a time-out; here it is a refusal, at once.
             active = {"ca_outage"}
-        self._authority.set_mode(next((mode for mode in _MODE_BY_PRECEDENCE if mode in active), "up"))
+        self._authority_mode = next((mode for mode in _MODE_BY_PRECEDENCE if mode in active), "up")
+        self._authority.set_mode(self._authority_mode)
 
     def _measure(self, node: str) -> ClockReading:
         """The clocks of a node as the first of its ztunnels sees them, read inside it."""
@@ -354,10 +369,41 @@ class World:
                 self._record_state(source)
                 self._record_state(destination)
                 self._settle()
+            if error is not None and _EXPIRED.search(error):
+                for name in {node, self._places[destination].node}:
+                    self._expiry_logged_wall_ns[name] = self._pages[name].get().wall_ns
             (self._failing.discard if error is None else self._failing.add)((source, destination))
 
     def _is_quiet(self) -> bool:
         return self._stillness.is_quiet(self._monotonic_now_ns)
+
+    # What a fix sees: see fixes.watch.View
+
+    @property
+    def world_ns(self) -> int:
+        """See View."""
+        return self.now_world_ns
+
+    def clocks(self, node: str) -> ClockReading:
+        """See View."""
+        return self._pages[node].get()
+
+    def seen(self, node: str) -> list[Seen]:
+        """See View. What each ztunnel itself says of its certificates, now."""
+        found = []
+        for place in self._places_on(node):
+            held = tuple(Held(place.identity, *validity) for validity in self._ztunnels[place.identity].validities())
+            self._settle()
+            found.append(Seen(place.name, "ztunnel", self._started[place.identity], held))
+        return found
+
+    def authority_answers(self) -> bool:
+        """See View."""
+        return self._authority_mode != "ca_outage"
+
+    def expiry_logged(self, node: str, since_wall_ns: int) -> bool:
+        """See View."""
+        return self._expiry_logged_wall_ns.get(node, since_wall_ns - 1) >= since_wall_ns
 
     # Recording
 

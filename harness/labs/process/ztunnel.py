@@ -23,6 +23,7 @@ from harness.authority.ca import TRUST_DOMAIN, spiffe_id
 from harness.clocks.reading import ClockReading
 from harness.clocks.skip import Watched
 from harness.clocks.vdso import ClockPage, Launched, launch, read_inside
+from harness.durations import NS_PER_S
 from harness.errors import SubjectFailed
 from harness.labs.process.namespaces import AUTHORITY_ADDRESS, inside, join
 
@@ -103,6 +104,13 @@ class Ztunnel:
         succeed, since we show no certificate."""
         return _knock((self.place.address, INBOUND_PORT), self.place.namespace)
 
+    def validities(self) -> list[tuple[int, int]]:
+        """From when to when the certificate that it serves is valid, by its /config_dump; [] while it holds none."""
+        wanted = spiffe_id(self.place.identity)
+        entries = (entry for entry in self._config_dump().get("certificates", []) if entry["identity"] == wanted)
+        chains = (entry.get("certChain") or [] for entry in entries)
+        return [(_wall_ns(chain[0]["validFrom"]), _wall_ns(chain[0]["expirationTime"])) for chain in chains if chain]
+
     def certificate_state(self) -> CertificateState | None:
         """What /config_dump says now; None before it knows its identity."""
         entries = self._config_dump().get("certificates", [])
@@ -158,6 +166,10 @@ class Ztunnel:
         with inside(self.place.namespace):
             connection.sock = socket.create_connection(("127.0.0.1", ADMIN_PORT), ANSWER_WITHIN_S)
         return connection
+
+
+def _wall_ns(moment: str) -> int:
+    return int(datetime.fromisoformat(moment).timestamp()) * NS_PER_S
 
 
 def _state(entry: dict[str, Any]) -> str:

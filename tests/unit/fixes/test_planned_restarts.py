@@ -4,7 +4,7 @@ import pytest
 
 from harness.clocks.virtual import clocks_of
 from harness.errors import BadInput
-from harness.fixes import planned_restarts
+from harness.fixes import deploy
 from harness.plan import PlannedFix
 from tests.unit.labs.plans import plan
 
@@ -12,13 +12,13 @@ from tests.unit.labs.plans import plan
 def test_nothing_deployed_restarts_nothing() -> None:
     """No fix, and the fix called none."""
     of = plan()
-    assert planned_restarts(of, clocks_of(of)) == ()
+    assert deploy(of, clocks_of(of)) == ((), ())
     none = of.model_copy(update={"fix": PlannedFix(name="none")})
-    assert planned_restarts(none, clocks_of(none)) == ()
+    assert deploy(none, clocks_of(none)) == ((), ())
 
 
 def test_a_fix_that_does_not_exist_is_refused_by_name() -> None:
     """A plan from elsewhere may name one."""
     of = plan().model_copy(update={"fix": PlannedFix(name="prayer")})
-    with pytest.raises(BadInput, match="read 'prayer', allowed: none, weekly-restart"):
-        planned_restarts(of, clocks_of(of))
+    with pytest.raises(BadInput, match="read 'prayer', allowed: none, weekly-restart, daily"):
+        deploy(of, clocks_of(of)).restarts

@@ -8,8 +8,8 @@ import yaml
 from harness.clocks.virtual import clocks_of
 from harness.durations import NS_PER_S
 from harness.errors import BadInput
-from harness.fixes import PlannedRestart, planned_restarts
-from harness.fixes.weekly_restart import RESYNC_MIN_NS, CronJob, job_times_ns, read_cron_job
+from harness.fixes import PlannedRestart, deploy
+from harness.fixes.cron import RESYNC_MIN_NS, CronJob, job_times_ns, read_cron_job
 from harness.plan import Plan
 from tests.unit.labs.plans import NIGHTS, TWO_NODES, issued_world_s, plan, run
 
@@ -28,7 +28,7 @@ def with_fix(body: str = "", manifest: str | None = MANIFEST, nodes: str | None 
 
 
 def restarts(of: Plan) -> tuple[PlannedRestart, ...]:
-    return planned_restarts(of, clocks_of(of))
+    return deploy(of, clocks_of(of)).restarts
 
 
 def restarts_world_s(of: Plan) -> list[float]:

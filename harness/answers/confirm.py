@@ -1,0 +1,86 @@
+"""Rows of the matrix run on a real ztunnel, and what it showed recorded (confirmed.py)."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness import binaries, versions
+from harness.answers.confirmed import DIRECTORY, Confirmation, save
+from harness.answers.matrix import plan_for, row_of, run, world_sha256
+from harness.errors import BadInput, LabUnavailable
+from harness.fixes import FIXES
+from harness.labs import Toolbox, load_lab
+from harness.scenario import Scenario
+from harness.versions import Release
+
+
+def confirm(
+    fixes: Iterable[str],
+    scenarios: dict[str, Scenario],
+    ztunnel: Path | None,
+    istio: str | None,
+    seed: int,
+    tell: Callable[[str, str], None],
+    directory: Path = DIRECTORY,
+) -> list[Confirmation]:
+    """Every pair that the process lab can run, on `ztunnel` or on the newest binary of the cache. A pair that it cannot
+    run is said on stderr and left out. Raises LabUnavailable when it can run nothing at all, BadInput."""
+    path, release = _subject(ztunnel, istio)
+    lab = load_lab("process")
+    if missing := lab.missing(path):
+        raise LabUnavailable("; ".join(missing))
+    done = []
+    for name in fixes:
+        for fault, scenario in scenarios.items():
+            plan = plan_for(FIXES[name], scenario, release, "process", seed)
+            if refusals := lab.refusals(plan):
+                print(f"{name} against {fault}: not here: {'; '.join(refusals)}", file=sys.stderr)
+                continue
+            tell(name, fault)
+            with tempfile.TemporaryDirectory(prefix="meshwake-confirm-") as work:
+                began_s = time.perf_counter()
+                row = row_of(plan, run(plan, Toolbox(path, Path(work))), name, fault)
+            confirmation = Confirmation(
+                fix=name,
+                fault=fault,
+                verdict=row.verdict,
+                outage_s_per_week=row.outage_s_per_week,
+                recovery_s_worst=row.recovery_s_worst,
+                restarts=row.restarts,
+                certificates=row.certificates,
+                version=release.version,
+                binary_sha256=_sha256(path),
+                date=datetime.now(UTC).date().isoformat(),
+                world_sha256=world_sha256(plan),
+                real_s=round(time.perf_counter() - began_s, 1),
+            )
+            save(confirmation, directory)
+            done.append(confirmation)
+    return done
+
+
+def _subject(ztunnel: Path | None, istio: str | None) -> tuple[Path, Release]:
+    if ztunnel is not None:
+        if istio is None:
+            raise BadInput(f"--ztunnel {ztunnel}: say which release it was built from: --istio VERSION")
+        return ztunnel, versions.find(istio)
+    cached = {binary.version: binary.path for binary in binaries.cached()}
+    known = [release for release in versions.releases() if release.version in cached]
+    if istio is not None:
+        known = [release for release in known if release == versions.find(istio)]
+    if not known:
+        raise LabUnavailable(
+            "no ztunnel binary in the cache (see meshwake doctor); pass --ztunnel PATH --istio VERSION"
+        )
+    return cached[known[-1].version], known[-1]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as binary:
+        return hashlib.file_digest(binary, "sha256").hexdigest()

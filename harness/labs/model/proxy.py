@@ -1,0 +1,41 @@
+"""A gateway or waypoint: an Envoy, and the pilot-agent that renews its certificate.
+
+From istio security/pkg/nodeagent/cache/secretcache.go, pkg/queue/delay.go, the same from 1.18 to 1.31: at each issue the
+agent works out by the wall clock how long half of the certificate's life still is, and waits that long on the monotonic
+clock. So it is late once after a sleep, and right again from the next issue on. Where ztunnel never forgets, it has no
+memory. Envoy keeps the old secret while a renewal fails and shows it to everybody, expired or not; the agent's stream
+is opened anew with a backoff, of which only the bound is modelled. The spread of one percent (1.24 and newer) is not.
+"""
+
+from __future__ import annotations
+
+from harness.clocks.reading import ClockReading
+from harness.durations import NS_PER_S
+from harness.labs.model.authority import Answer
+from harness.labs.model.timing import Due
+from harness.labs.model.ztunnel import INITIALIZING, CertificateState
+
+TRIES_AGAIN_AFTER_NS = 30 * NS_PER_S
+
+
+class Proxy:
+    """One gateway or waypoint from its start to its end; the same promises as a Ztunnel."""
+
+    may_ask = True
+
+    def __init__(self, identity: str, lifetime_s: int, base: ClockReading) -> None:
+        self.states = {identity: INITIALIZING}
+        self.asks_for_s, self.base = lifetime_s, base
+
+    def due_after(self, identity: str, answer: Answer, now: ClockReading) -> Due | None:
+        """Takes the answer to a request; returns when it asks next (None: never)."""
+        if answer.outcome == "hung":
+            return None
+        if answer.certificate is None:
+            return Due(now.monotonic_ns + TRIES_AGAIN_AFTER_NS)
+        self.states[identity] = CertificateState("Available", answer.certificate)
+        lives_ns = answer.certificate.not_after_wall_s * NS_PER_S - now.wall_ns
+        return Due(now.monotonic_ns + max(lives_ns - self.asks_for_s * NS_PER_S // 2, 0))
+
+    def forget(self, identity: str) -> None:
+        """Never asked: a gateway is its own application."""
