@@ -365,7 +365,9 @@ def scenario_text(found: Found) -> str:
     if "fix" in document:
         lines += _table("[fix]", document["fix"])
     for verdict, versions in _expected(found):
-        reason = "the smallest timeline that breaks it" if verdict == "broken" else "the older release behaves otherwise"
+        reason = (
+            "the smallest timeline that breaks it" if verdict == "broken" else "the older release behaves otherwise"
+        )
         row = {"check": question.check, "verdict": verdict, "versions": versions, "because": reason}
         lines += _table("[[expect]]", row)
     return "\n".join(lines) + "\n"

@@ -51,7 +51,9 @@ def office_laptop(chance: Random, days: int) -> Iterator[Fault]:
         if chance.random() < 0.6:
             yield Fault("suspend", begins_ns + _around(chance, 4.25, 0.5), _around(chance, 0.875, 0.375))
         for hour in sorted(chance.sample(range(6, 9), chance.randint(0, 3))):
-            yield Fault("suspend", begins_ns + hour * HOUR_NS + _seconds(chance, 60, 1_800), _seconds(chance, 300, 1_200))
+            yield Fault(
+                "suspend", begins_ns + hour * HOUR_NS + _seconds(chance, 60, 1_800), _seconds(chance, 300, 1_200)
+            )
         evening_ns = begins_ns + _around(chance, 9.75, 0.5)
         free_days = 3 if day % 7 == 4 and chance.random() < 0.8 else 1
         morning_ns = begins_ns + free_days * DAY_NS + _around(chance, 0, 0.75)
@@ -96,7 +98,9 @@ def cloud_vm(chance: Random, days: int) -> Iterator[Fault]:
         if chance.random() < 0.25:
             yield Fault("pause", begins_ns + _around(chance, 5, 4), _seconds(chance, 1, 30), _seconds(chance, 1, 30))
         if chance.random() < 0.02:
-            yield Fault("pause", begins_ns + _around(chance, 12, 2), _around(chance, 4.5, 3.5), _seconds(chance, 1, 120))
+            yield Fault(
+                "pause", begins_ns + _around(chance, 12, 2), _around(chance, 4.5, 3.5), _seconds(chance, 1, 120)
+            )
 
 
 POPULATIONS: dict[str, Generator] = {

@@ -61,7 +61,10 @@ class Spec:
 
     def to_json(self) -> dict[str, Any]:
         """As it is kept beside the results."""
-        return {"format": SPEC_FORMAT, **{key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}}
+        return {
+            "format": SPEC_FORMAT,
+            **{key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -252,7 +255,9 @@ class Shelf:
             try:
                 table = pq.read_table(file)
             except (OSError, pa.ArrowException) as error:
-                raise BadInput(f"{file}: is no whole part ({error}); remove it and give the same command again") from error
+                raise BadInput(
+                    f"{file}: is no whole part ({error}); remove it and give the same command again"
+                ) from error
             yield from (Row(**values) for values in table.to_pylist())
 
 
@@ -283,7 +288,9 @@ def _same_question(path: Path, asked: str, spec: Spec) -> None:
     now = spec.to_json()
     if not isinstance(before, dict) or before.get("format") != SPEC_FORMAT:
         found = before.get("format") if isinstance(before, dict) else before
-        raise BadInput(f"{path}: holds a sweep of format {found}, this meshwake writes {SPEC_FORMAT}; give another --output")
+        raise BadInput(
+            f"{path}: holds a sweep of format {found}, this meshwake writes {SPEC_FORMAT}; give another --output"
+        )
     differ = [key for key in now if before.get(key) != now[key]]
     if differ:
         raise BadInput(
@@ -326,7 +333,12 @@ def summed_up(spec: Spec, rows: Iterable[Row]) -> dict[str, Any]:
         dict(zip(("population", "version", "lifetime_s", "fix"), key, strict=True)) | _distribution(spec, group)
         for key, group in groups.items()
     ]
-    return {"spec": spec.to_json(), "rows": sum(map(len, groups.values())), "sha256": digest.hexdigest(), "groups": listed}
+    return {
+        "spec": spec.to_json(),
+        "rows": sum(map(len, groups.values())),
+        "sha256": digest.hexdigest(),
+        "groups": listed,
+    }
 
 
 def _distribution(spec: Spec, rows: list[Row]) -> dict[str, Any]:
@@ -336,7 +348,9 @@ def _distribution(spec: Spec, rows: list[Row]) -> dict[str, Any]:
         "machines": len(rows),
         "recover": sum(row.recovers for row in rows),
         "with_outage": sum(row.outages > 0 for row in rows),
-        "outage_s_per_week": {name: round(_quantile(outage_s, at), 1) for name, at in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))}
+        "outage_s_per_week": {
+            name: round(_quantile(outage_s, at), 1) for name, at in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
+        }
         | {"mean": round(mean(outage_s), 1), "most": round(outage_s[-1], 1)},
         "worst_s": max(row.worst_s for row in rows),
         "restarts_per_week": round(mean(row.restarts for row in rows) / weeks, 2),

@@ -84,7 +84,9 @@ def _through(client: Any, todo: list[Part]) -> Iterator[tuple[Part, list[Row]]]:
     if not client.scheduler_info()["workers"]:
         raise LabUnavailable("the Dask scheduler has no worker; start one: dask worker ADDRESS")
     # By a key of its own for each part: a part that was lost with its worker is asked for again under the same name.
-    asked = {client.submit(answer, part, key=_key(part), retries=DEATHS_OF_WORKERS_MAX, pure=True): part for part in todo}
+    asked = {
+        client.submit(answer, part, key=_key(part), retries=DEATHS_OF_WORKERS_MAX, pure=True): part for part in todo
+    }
     try:
         for future in dask_as_completed(list(asked)):
             try:
