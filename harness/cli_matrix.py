@@ -1,7 +1,7 @@
 """meshwake matrix: which fix holds against which clock fault.
 
-Results go to stdout, progress to stderr. Errors are raised as HarnessError; harness/cli.py says them and ends with their
-exit code.
+Results go to stdout, progress to stderr. Errors are raised as HarnessError; harness/cli.py says them and ends with
+their exit code.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def matrix_command(
     for page in write or []:
         kind = "short" if page.name == "README.md" else "long"
         changed = write_between(page, kind, short_table(rows) if kind == "short" else long_table(rows))
-        print(f"{page}: {'written' if changed else 'was up to date'}", file=sys.stderr)
+        typer.echo(f"{page}: {'written' if changed else 'was up to date'}", err=True)
     if as_json:
-        print(json.dumps({"version": release.version, "rows": [row.to_json() for row in rows]}, indent=2))
+        typer.echo(json.dumps({"version": release.version, "rows": [row.to_json() for row in rows]}, indent=2))
     else:
         show(Console(), _long(rows) if long else _short(rows))
         _legend(release.version, scenarios)
@@ -136,10 +136,10 @@ def _long(rows: list[Row]) -> Table:
 
 
 def _legend(version: str, scenarios: dict[str, Scenario]) -> None:
-    print(f"\nztunnel {version}, on the model; {CONFIRMED} the same verdict was seen on a real ztunnel")
+    typer.echo(f"\nztunnel {version}, on the model; {CONFIRMED} the same verdict was seen on a real ztunnel")
     for name, scenario in scenarios.items():
-        print(f"  {name}: {scenario.title}")
+        typer.echo(f"  {name}: {scenario.title}")
 
 
 def _tell(fix: str, fault: str) -> None:
-    print(f"{fix} against {fault}", file=sys.stderr, flush=True)
+    typer.echo(f"{fix} against {fault}", err=True)

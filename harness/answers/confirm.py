@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -30,7 +29,7 @@ def confirm(
     directory: Path = DIRECTORY,
 ) -> list[Confirmation]:
     """Every pair that the process lab can run, on `ztunnel` or on the newest binary of the cache. A pair that it cannot
-    run is said on stderr and left out. Raises LabUnavailable when it can run nothing at all, BadInput."""
+    run is told and left out. Raises LabUnavailable when it can run nothing at all, BadInput."""
     path, release = _subject(ztunnel, istio)
     lab = load_lab("process")
     if missing := lab.missing(path):
@@ -40,7 +39,7 @@ def confirm(
         for fault, scenario in scenarios.items():
             plan = plan_for(FIXES[name], scenario, release, "process", seed)
             if refusals := lab.refusals(plan):
-                print(f"{name} against {fault}: not here: {'; '.join(refusals)}", file=sys.stderr)
+                tell(name, f"{fault}: not on lab process: {'; '.join(refusals)}")
                 continue
             tell(name, fault)
             with tempfile.TemporaryDirectory(prefix="meshwake-confirm-") as work:

@@ -1,7 +1,7 @@
 """Rows of the matrix that were seen on a real ztunnel: what was run, on which binary, when, and what came out.
 
-One small JSON file a row in tests/data/confirmed, written by `meshwake matrix --confirm` from the run itself. A file counts
-for the world that it was made in (`world_sha256`): when the world of a row changes, the row is no longer confirmed.
+One small JSON file a row in tests/data/confirmed, written by `meshwake matrix --confirm` from the run itself. A file
+counts for the world that it was made in (`world_sha256`): when the world of a row changes, it is no longer confirmed.
 """
 
 from __future__ import annotations

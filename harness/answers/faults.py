@@ -1,4 +1,4 @@
-"""The clock faults of the matrix: one small world each, on one machine with certificates of 24 hours, from a Monday 08:00.
+"""The clock faults of the matrix: one small world each, on one machine with certificates of 24 h, from a Monday 08:00.
 
 Each is a scenario like any other, so that a row of the matrix can be run by itself, and on a real ztunnel. `weekend` is
 the one in which what stands around ztunnel matters: a gateway, and tokens of 12 hours. Only the model has those.

@@ -2,8 +2,8 @@
 
 The verdict of a row is that of `recovers_within`: five waking minutes after a fault connections work, and no later
 outage comes of it. Beside it: hours without connection a week, the longest of them in one piece (awake), restarts, and
-certificates issued. A row is `confirmed_on` a release when the same plan was run on a real ztunnel with the same verdict;
-such runs are recorded (confirmed.py) and never typed.
+certificates issued. A row is `confirmed_on` a release when the same world was run on a real ztunnel with the same
+verdict; such runs are recorded (confirmed.py) and never typed.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ _WORLD = (
 
 @dataclass(frozen=True)
 class Row:
-    """One fix against one fault. `outage_s_per_week` counts waking time, `recovery_s_worst` is the longest in one piece,
-    from the wake on where it began asleep; `flooded`: the authority was asked without end, and the run was stopped."""
+    """One fix against one fault. `outage_s_per_week` counts waking time, `recovery_s_worst` is the longest one of it
+    at a time, from the wake on where it began asleep; `flooded`: the authority was asked without end, and the run was
+    stopped there."""
 
     fix: str
     fault: str

@@ -169,7 +169,7 @@ class NodeClock:
         return next((begins_ns for begins_ns in begins if self.reading(begins_ns).wall_ns < wall_ns), None)
 
     def next_change_world_ns(self, after_world_ns: int) -> int | None:
-        """When after `after_world_ns` any of the clocks next jumps, stands, runs on or changes its rate; None: never."""
+        """When after `after_world_ns` a clock next jumps, stands, runs on or changes its rate; None: never."""
         position = bisect_right(self._begins_world_ns, after_world_ns)
         return self._begins_world_ns[position] if position < len(self._begins_world_ns) else None
 

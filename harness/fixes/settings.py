@@ -1,13 +1,13 @@
 """Fixes that change a setting, and nothing while the mesh runs: two lifetimes, and how a wall clock is put right.
 
-    istiod-default-ttl   istiod's DEFAULT_WORKLOAD_CERT_TTL counts only where a request names no lifetime. ztunnel always
-                         names one, SECRET_TTL or 24 h (istio/ztunnel src/config.rs), so nothing changes.
+    istiod-default-ttl   istiod's DEFAULT_WORKLOAD_CERT_TTL counts only where a request names no lifetime. ztunnel
+                         always names one, SECRET_TTL or 24 h (istio/ztunnel src/config.rs), so nothing changes.
     secret-ttl-720h      ztunnel's own SECRET_TTL: certificates live longer, and so does the patience for drift.
-    chrony-makestep      steps the wall clock whenever it is off, not only after start. It puts a paused VM's clock right
-                         soon after the wake. The step is the jump: ztunnel's monotonic clock does not get it.
+    chrony-makestep      steps the wall clock whenever it is off, not only after start. It puts a paused VM's clock
+                         right soon after the wake. The step is the jump: ztunnel's monotonic clock does not get it.
 
-In a suspend the kernel puts the wall clock right by itself, and in a drift or a step as scenarios mean it the wall clock
-is the right one: there chrony finds nothing to do.
+In a suspend the kernel puts the wall clock right by itself, and in a drift or a step as scenarios mean it the wall
+clock is the right one: there chrony finds nothing to do.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def _steps_within_ns(conf: str) -> int:
     if makestep is None or int(makestep[2]) >= 0:
         read = makestep[0].strip() if makestep else "no makestep"
         raise BadInput(
-            f"fix.manifest: chrony: read {read!r}; only 'makestep SECONDS -1' steps a clock long after start, any other "
-            "limit slews it for hours"
+            f"fix.manifest: chrony: read {read!r}; only 'makestep SECONDS -1' steps a clock long after start, any "
+            "other limit slews it for hours"
         )
     minpoll = re.search(r"\bminpoll\s+(-?\d+)", conf)
     return int(NS_PER_S * 2.0 ** (int(minpoll[1]) if minpoll else DEFAULT_MINPOLL))

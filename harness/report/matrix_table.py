@@ -1,7 +1,7 @@
 """The matrix as tables: a short one for the README, a long one for docs/fixes.md, and one for the terminal.
 
-Pages hold them between two marks; `write_between` puts them there, and a test compares, so that what a page shows is what
-the program says.
+Pages hold them between two marks; `write_between` puts them there, and a test compares, so that what a page shows is
+what the program says.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ class Row(Protocol):
 
 
 def short_table(rows: Sequence[Row]) -> str:
-    """Fixes down, faults across: the verdict, and hours without connection a week."""
-    faults = list(dict.fromkeys(row.fault for row in rows))
+    """Fixes down, faults across: the verdict, and hours without connection a week. Two weeks without a fault, in which
+    only restarts are of interest, are left to the long one."""
+    faults = list(dict.fromkeys(row.fault for row in rows if row.fault != "nothing"))
     cells = {(row.fix, row.fault): _cell(row) for row in rows}
     lines = [["fix", *faults], ["---"] * (len(faults) + 1)]
     lines += [[f"`{fix}`", *(cells[fix, fault] for fault in faults)] for fix in dict.fromkeys(row.fix for row in rows)]
@@ -70,20 +71,20 @@ def long_table(rows: Sequence[Row]) -> str:
     """One line a row, with every number."""
     head = ["fix", "fault", "verdict", "outage a week", "longest, awake", "restarts a week", "certificates", "seen on"]
     lines = [head, ["---"] * len(head)]
-    for row in rows:
-        lines.append(
-            [
-                f"`{row.fix}`",
-                row.fault,
-                row.verdict + (" (storm)" if row.flooded else ""),
-                lasting_words(row.outage_s_per_week),
-                lasting_words(row.recovery_s_worst),
-                f"{row.restarts_per_week:g}",
-                str(row.certificates),
-                row.confirmed_on or "model",
-            ]
-        )
-    return _markdown(lines)
+    return _markdown([*lines, *(_long_line(row) for row in rows)])
+
+
+def _long_line(row: Row) -> list[str]:
+    return [
+        f"`{row.fix}`",
+        row.fault,
+        row.verdict + (" (storm)" if row.flooded else ""),
+        lasting_words(row.outage_s_per_week),
+        lasting_words(row.recovery_s_worst),
+        f"{row.restarts_per_week:g}",
+        str(row.certificates),
+        row.confirmed_on or "model",
+    ]
 
 
 def lasting_words(length_s: float) -> str:

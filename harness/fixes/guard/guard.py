@@ -178,8 +178,8 @@ class Guard:
         seen = foresee(begins_ns, ends_ns, late_ns, now.wall_ns)
         if seen.outage_from_wall_ns is None or seen.outage_to_wall_ns is None:
             return None
-        lasts_ns = seen.outage_to_wall_ns - seen.outage_from_wall_ns
-        why = f"{held.identity}: renewals are {_ago(parted_ns)} late, its certificate would be served expired for {_ago(lasts_ns)}"
+        late, lasts = _ago(parted_ns), _ago(seen.outage_to_wall_ns - seen.outage_from_wall_ns)
+        why = f"{held.identity}: renewals are {late} late, its certificate would be served expired for {lasts}"
         return Trouble(why, seen.outage_from_wall_ns - self._settings.lead_ns)
 
     # Acting

@@ -204,7 +204,7 @@ class Ztunnel:
         return renewal_due(self._timing, refresh_at_wall_ns(answer.certificate), begins_ns, self.base, now)
 
     def forget(self, identity: str) -> None:
-        """The last pod of `identity` is gone: so is its certificate, and what was known of its failures is not needed."""
+        """The last pod of `identity` is gone, and so is its certificate."""
         self.states[identity] = INITIALIZING
 
     def _failed(self, identity: str, error: str, now: ClockReading) -> int:

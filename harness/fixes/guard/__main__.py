@@ -1,0 +1,113 @@
+"""The wake guard as a program, for one node of a cluster: python -m harness.fixes.guard.
+
+    --node NAME            the node it guards; $NODE_NAME without it
+    --kubeconfig PATH      how it finds the cluster; without it as pods do
+    --namespace NAME       where its Lease lies (meshwake-guard)
+    --metrics-port PORT    where Prometheus finds it (15099); 0: nowhere
+    --period, --lead, --settle, --cooldown, --turn DURATION    see settings.py
+    --once                 one look, then the end
+
+It looks every `period` of the monotonic clock until it is ended (SIGTERM). A look that fails because the API server
+gives no answer is said on stderr, and the next one is tried: after a wake that is usual.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, start_http_server
+
+from harness.clocks.own import own_clocks
+from harness.durations import NS_PER_S
+from harness.errors import BadInput, ExitCode, HarnessError
+from harness.fixes.guard.cluster import ClusterNode, Unreachable
+from harness.fixes.guard.guard import Guard
+from harness.fixes.guard.kubernetes import ThroughKr8s
+from harness.fixes.guard.metrics import PrometheusMetrics
+from harness.fixes.guard.settings import Settings, parse_settings
+
+CONNECTS_WITHIN_S = 2.0
+_SETTINGS = ("period", "lead", "settle", "cooldown", "turn")
+
+
+def read_arguments(words: Sequence[str]) -> tuple[Namespace, Settings]:
+    """What was said on the command line. Raises BadInput."""
+    parser = ArgumentParser(prog="python -m harness.fixes.guard", exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--node", default=os.environ.get("NODE_NAME", ""))
+    parser.add_argument("--kubeconfig", type=Path)
+    parser.add_argument("--namespace", default="meshwake-guard")
+    parser.add_argument("--metrics-port", type=int, default=15099)
+    parser.add_argument("--once", action="store_true")
+    for name in _SETTINGS:
+        parser.add_argument(f"--{name}")
+    try:
+        arguments, rest = parser.parse_known_args(words)
+    except Exception as error:
+        raise BadInput(f"{error}; see --help") from error
+    if rest:
+        raise BadInput(f"{rest[0]}: is no option of the guard; see --help")
+    if not arguments.node:
+        raise BadInput("--node: is missing, and so is $NODE_NAME; needed is the name of this node in the cluster")
+    said = [f"--{name}={value}" for name in _SETTINGS if (value := getattr(arguments, name)) is not None]
+    return arguments, parse_settings(said)
+
+
+def run(words: Sequence[str], ended: threading.Event) -> None:
+    """Guards until `ended` is set. Raises HarnessError when it cannot begin."""
+    arguments, settings = read_arguments(words)
+    api = ThroughKr8s(arguments.kubeconfig, arguments.namespace, lambda: own_clocks().wall_ns)
+    registry = CollectorRegistry()
+    if arguments.metrics_port:
+        start_http_server(arguments.metrics_port, registry=registry)
+    node = ClusterNode(arguments.node, api, own_clocks, _connects, _say)
+    guard = Guard(node, settings, PrometheusMetrics(arguments.node, registry))
+    _say(f"guarding node {arguments.node}: {settings}")
+    try:
+        while not ended.is_set():
+            try:
+                guard.look()
+            except Unreachable as error:
+                _say(f"this look failed, the next may not: {error}")
+            if arguments.once:
+                return
+            # On the monotonic clock, as everything here: a jump of the wall clock neither ends nor extends it.
+            ended.wait(settings.period_ns / NS_PER_S)
+    finally:
+        api.close()
+
+
+def _connects(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), CONNECTS_WITHIN_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def main() -> None:
+    """Ends with the exit codes of harness/errors.py."""
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: ended.set())
+    try:
+        run(sys.argv[1:], ended)
+    except HarnessError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
+    sys.exit(ExitCode.AS_EXPECTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The certificates that a process serves, by what its admin interface says: ztunnel's /config_dump, Envoy's /certs."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from harness.durations import NS_PER_S
+from harness.errors import HarnessFault
+from harness.fixes.watch import Held
+
+
+def of_ztunnel(config_dump: bytes) -> tuple[Held, ...]:
+    """Every identity that has a certificate, in ztunnel's order. Raises HarnessFault when it is something else."""
+    try:
+        entries = json.loads(config_dump)["certificates"]
+        return tuple(
+            Held(entry["identity"], _wall_ns(chain[0]["validFrom"]), _wall_ns(chain[0]["expirationTime"]))
+            for entry in entries
+            if (chain := entry.get("certChain"))
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HarnessFault(f"/config_dump of ztunnel is not what was expected: {error!r}") from error
+
+
+def of_envoy(certs: bytes) -> tuple[Held, ...]:
+    """Every certificate of its own that an Envoy serves; of each identity once. Raises HarnessFault."""
+    try:
+        chains = [entry["cert_chain"][0] for entry in json.loads(certs)["certificates"] if entry.get("cert_chain")]
+        found = {_identity(chain): chain for chain in chains}
+        return tuple(
+            Held(identity, _wall_ns(chain["valid_from"]), _wall_ns(chain["expiration_time"]))
+            for identity, chain in found.items()
+            if identity.startswith("spiffe://")
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise HarnessFault(f"/certs of Envoy is not what was expected: {error!r}") from error
+
+
+def _identity(chain: dict[str, Any]) -> str:
+    names = [name["uri"] for name in chain.get("subject_alt_names", []) if "uri" in name]
+    return str(names[0]) if names else ""
+
+
+def _wall_ns(moment: str) -> int:
+    return int(datetime.fromisoformat(moment).timestamp()) * NS_PER_S
