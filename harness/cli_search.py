@@ -7,7 +7,6 @@ their exit code.
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -24,6 +23,7 @@ from harness.answers import falsify as search
 from harness.answers import herd as herds
 from harness.answers import sweep as sweeps
 from harness.answers import workers
+from harness.answers.populations import POPULATIONS
 from harness.checks.words import lasting
 from harness.durations import NS_PER_S, parse_duration_ns
 from harness.errors import BadInput, ExitCode, HarnessError, LabUnavailable
@@ -92,20 +92,11 @@ def falsify(
         path = search.save(found, output) if found.timeline is not None else None
         confirmed, why_not = _replayed(found, Path(work)) if found.timeline is not None else (None, "")
     if as_json:
-        print(json.dumps(_found_json(found, path, confirmed, why_not), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(_found_json(found, path, confirmed, why_not), indent=2, ensure_ascii=False))
     else:
         _show_found(found, path, confirmed, why_not)
     if found.timeline is not None:
-        raise Broken
-
-
-class Broken(HarnessError):
-    """Something was found that breaks the property: no error, and it has been told; it only has an exit code."""
-
-    exit_code = ExitCode.SURPRISE
-
-    def __str__(self) -> str:
-        return "found: the exit code says so too"
+        raise typer.Exit(ExitCode.SURPRISE)
 
 
 def _seconds(option: str, text: str) -> float:
@@ -187,20 +178,20 @@ def _found_json(found: search.Found, path: Path | None, confirmed: str | None, w
 
 def _show_found(found: search.Found, path: Path | None, confirmed: str | None, why_not: str) -> None:
     question, spent = found.question, f"{found.tried} timelines in {lasting(round(found.real_s * NS_PER_S))}"
-    print(f"{question.fix}, {question.check}, ztunnel {question.release.version} on {question.lab}: ", end="")
+    typer.echo(f"{question.fix}, {question.check}, ztunnel {question.release.version} on {question.lab}: ", nl=False)
     if found.timeline is None:
-        print(f"nothing found ({spent})")
+        typer.echo(f"nothing found ({spent})")
         return
-    print(f"BROKEN by {search.told(found.timeline)} ({spent})")
-    print(f"  {found.because}")
+    typer.echo(f"BROKEN by {search.told(found.timeline)} ({spent})")
+    typer.echo(f"  {found.because}")
     words = (
         "nothing can be left out, and nothing made a quarter shorter"
         if found.minimal
         else "not the smallest: time ran out"
     )
-    print(f"  {words}")
-    print(f"  scenario: {path}")
-    print(f"  confirmed on ztunnel {confirmed}" if confirmed else f"  not confirmed on a real ztunnel: {why_not}")
+    typer.echo(f"  {words}")
+    typer.echo(f"  scenario: {path}")
+    typer.echo(f"  confirmed on ztunnel {confirmed}" if confirmed else f"  not confirmed on a real ztunnel: {why_not}")
 
 
 @contextmanager
@@ -242,7 +233,7 @@ def sweep(
         _herd(herd, fix, seed, as_json)
         return
     spec = sweeps.spec_of(
-        population or list(sweeps.POPULATIONS),
+        population or list(POPULATIONS),
         fix or FIXES_SWEPT,
         [round(_seconds("--lifetime", text)) for text in lifetime or ["24h"]],
         istio or [versions.newest().version],
@@ -265,10 +256,10 @@ def sweep(
     finally:
         line.end()
     if as_json:
-        print(json.dumps(summary | {"output": str(output)}, indent=1))
+        typer.echo(json.dumps(summary | {"output": str(output)}, indent=1))
         return
     show(Console(), _groups_table(summary["groups"]))
-    print(f"{summary['rows']} rows in {output}, sha256 {summary['sha256'][:16]}")
+    typer.echo(f"{summary['rows']} rows in {output}, sha256 {summary['sha256'][:16]}")
 
 
 def _groups_table(groups: list[dict[str, Any]]) -> Table:
@@ -305,10 +296,10 @@ def _herd(sizes: str, fixes: list[str] | None, seed: int, as_json: bool) -> None
     answers = []
     for nodes in numbers:
         for name in fixes or herds.FIXES_ASKED:
-            print(f"{nodes} nodes, {name}", file=sys.stderr, flush=True)
+            typer.echo(f"{nodes} nodes, {name}", err=True)
             answers.append(herds.herd(nodes, name, seed))
     if as_json:
-        print(json.dumps([asdict(one) for one in answers], indent=1))
+        typer.echo(json.dumps([asdict(one) for one in answers], indent=1))
         return
     table = Table(box=None, pad_edge=False)
     for heading in (
@@ -334,7 +325,4 @@ def _herd(sizes: str, fixes: list[str] | None, seed: int, as_json: bool) -> None
             herds.drawn(one.per_minute),
         )
     show(Console(), table)
-    print(f"istiod admits {herds.ISTIOD_STREAMS_A_SECOND} new streams a second by default (docs/sweeps.md)")
-
-
-__all__ = ["Broken", "add_commands"]
+    typer.echo(f"istiod admits {herds.ISTIOD_STREAMS_A_SECOND} new streams a second by default (docs/sweeps.md)")

@@ -1,6 +1,7 @@
 """pytest's door: every scenario file is collected, one test per case, and judged as `meshwake run` judges it.
 
-    pytest scenarios/ [-k nightly] [-n auto] [--lab L] [--istio V] [--ztunnel PATH] [--seed N] [--keep-run] [--report DIR]
+    pytest scenarios/ [-k nightly] [-n auto] [--lab L] [--istio V] [--ztunnel PATH] [--seed N] [--keep-run]
+                      [--report DIR]
 
 A surprise fails its test with the finding, the evidence and the command that repeats it. A case that cannot run here is
 skipped with its reason. At the end a table says what happened, where the evidence lies and why each lab was chosen.

@@ -213,8 +213,8 @@ def _check_word(option: str, word: str, allowed: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search ended with. `timeline` None: nothing was found in the budget. `minimal`: nothing can be left out and
-    nothing made a quarter shorter; False only when the budget of shrinking ran out first."""
+    """What a search ended with. `timeline` None: nothing was found in the budget. `minimal`: nothing can be left out
+    and nothing made a quarter shorter; False only when the budget of shrinking ran out first."""
 
     question: Question
     timeline: Timeline | None
@@ -275,7 +275,7 @@ def _first(question: Question, breaks: Callable[[Timeline], bool], in_time: Call
         batch += 1
         try:
             chance = Random(f"{question.fix} {question.check} {question.seed} {batch}")
-            return find(timelines(question.kinds), lambda drawn: breaks(drawn), settings=limits, random=chance)
+            return find(timelines(question.kinds), breaks, settings=limits, random=chance)
         except NoSuchExample:
             continue
     return None

@@ -129,7 +129,7 @@ def _per_minute(times_ns: Iterable[int]) -> list[tuple[int, int]]:
 
 
 def _good(plan: Plan, history: History, world_ns: int) -> float:
-    """The share of nodes that hold a certificate which is valid at `world_ns`; every wall clock is the world's by then."""
+    """The share of nodes that hold a certificate valid at `world_ns`; every wall clock is the world's by then."""
     wall_s = plan.starts_wall_s + world_ns // NS_PER_S
     good = sum(
         any(one.issued_world_ns <= world_ns < one.until_world_ns and wall_s <= one.not_after_wall_s for one in held)

@@ -42,8 +42,8 @@ def _seconds(chance: Random, least: int, most: int) -> int:
 
 
 def office_laptop(chance: Random, days: int) -> Iterator[Fault]:
-    """World time 0 is Monday 08:00. Closed at lunch (3 days of 5, 30 to 75 min), between meetings (0 to 3 times, 5 to 20
-    min), from 17:30 +- 1 h until 08:00 +- 45 min, and over most weekends."""
+    """World time 0 is Monday 08:00. Closed at lunch (3 days of 5, 30 to 75 min), between meetings (0 to 3 times, 5 to
+    20 min), from 17:30 +- 1 h until 08:00 +- 45 min, and over most weekends."""
     for day in range(days):
         begins_ns = day * DAY_NS
         if day % 7 in (5, 6):

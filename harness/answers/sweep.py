@@ -4,7 +4,7 @@
 
 Every part can be answered anywhere, alone, and gives the same rows: chance comes from the seed, the population and the
 number of the machine, and every fix meets the very same sleeps. So it does not matter on how many cores or machines a
-sweep ran, whether workers died on the way, or whether it was killed and begun again: the digest of the rows is the same.
+sweep ran, whether workers died on the way, or whether it was killed and begun again: the digest of the rows is equal.
 
 A part is written when it is whole, beside its place and then moved there. A sweep that is begun again in the same
 folder takes what is there, after making sure that it was asked the same question.
@@ -294,7 +294,7 @@ def _same_question(path: Path, asked: str, spec: Spec) -> None:
     differ = [key for key in now if before.get(key) != now[key]]
     if differ:
         raise BadInput(
-            f"{path}: holds a sweep with another question ({', '.join(f'{key}: {before.get(key)}' for key in differ)}); "
+            f"{path}: holds a sweep with another question ({', '.join(f'{key} {before.get(key)}' for key in differ)}); "
             "ask the same to go on, or give another --output"
         )
 
@@ -360,6 +360,3 @@ def _distribution(spec: Spec, rows: list[Row]) -> dict[str, Any]:
 
 def _quantile(ordered: list[float], at: float) -> float:
     return ordered[min(int(at * len(ordered)), len(ordered) - 1)]
-
-
-__all__ = ["Part", "Row", "Shelf", "Spec", "answer", "open_shelf", "parts", "spec_of", "summed_up", "sweep"]

@@ -44,8 +44,8 @@ def local(jobs: int) -> Answers:
                 yield asked[future], future.result()
         except BrokenProcessPool as error:
             raise HarnessFault(
-                "a worker of the sweep died (out of memory, or killed); what was answered is kept: give the same command "
-                "again, perhaps with fewer --jobs"
+                "a worker of the sweep died (out of memory, or killed); what was answered is kept: give the same "
+                "command again, perhaps with fewer --jobs"
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -59,14 +59,15 @@ def _leave_interrupts_to_the_parent() -> None:
 
 @contextmanager
 def dask(scheduler: str) -> Iterator[Answers]:
-    """The workers of the Dask cluster at `scheduler`, which must be able to import `harness`. Workers may die: Dask gives
-    their parts to others. Raises LabUnavailable where none answers."""
+    """The workers of the Dask cluster at `scheduler`, which must be able to import `harness`. Workers may die: Dask
+    gives their parts to others. Raises LabUnavailable where none answers."""
     try:
         from distributed import Client
     except ImportError as error:
         raise LabUnavailable("--scheduler needs dask.distributed; install it: pip install 'meshwake[sweep]'") from error
     try:
-        client = Client(scheduler, timeout=ANSWERS_WITHIN_S, set_as_default=False)
+        make: Any = Client  # its types are only half told
+        client = make(scheduler, timeout=ANSWERS_WITHIN_S, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise LabUnavailable(
             f"--scheduler {scheduler}: no Dask scheduler answers there within {ANSWERS_WITHIN_S} s ({_words(error)}); "
@@ -79,7 +80,9 @@ def dask(scheduler: str) -> Iterator[Answers]:
 
 
 def _through(client: Any, todo: list[Part]) -> Iterator[tuple[Part, list[Row]]]:
-    from distributed import as_completed as dask_as_completed
+    import distributed
+
+    as_they_come: Any = distributed.as_completed
 
     if not client.scheduler_info()["workers"]:
         raise LabUnavailable("the Dask scheduler has no worker; start one: dask worker ADDRESS")
@@ -88,7 +91,7 @@ def _through(client: Any, todo: list[Part]) -> Iterator[tuple[Part, list[Row]]]:
         client.submit(answer, part, key=_key(part), retries=DEATHS_OF_WORKERS_MAX, pure=True): part for part in todo
     }
     try:
-        for future in dask_as_completed(list(asked)):
+        for future in as_they_come(list(asked)):
             try:
                 rows = future.result()
             except Exception as error:

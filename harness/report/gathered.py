@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ET  # noqa: S405  it only writes
+import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
 from harness.checks.words import lasting, moment

@@ -1,4 +1,4 @@
-"""A history as a person would draw it: for each node its clocks, its sleep, and lanes of bars and marks over world time.
+"""A history as a person would draw it: for each node its clocks, its sleep, and lanes of bars and marks.
 
     clocks        by how much wall, monotonic and boottime clock lag behind the world; where two part, that is drift
     certificate   one lane an identity: fresh until it is due, overdue until it is renewed, expired while still served
@@ -21,6 +21,7 @@ from itertools import groupby, pairwise
 from harness.checks.derive import (
     Certificate,
     Failing,
+    Holding,
     asleep_either,
     attempts,
     certificates,
@@ -104,26 +105,53 @@ class NodeStory:
 
 def stories(plan: Plan, history: History) -> tuple[NodeStory, ...]:
     """One story a node of the plan, in its order; nodes whose clocks were never recorded have none."""
-    known = timelines(history)
-    faults = [_fault_lane(plan, history, node.name) for node in plan.nodes]
+    known, told = timelines(history), _sorted_out(plan, history)
     return tuple(
-        _story(plan, history, node.name, node.identities, known[node.name], lane)
-        for node, lane in zip(plan.nodes, faults, strict=True)
+        _story(plan, history, node.name, node.identities, known[node.name], told)
+        for node in plan.nodes
         if node.name in known
     )
 
 
+@dataclass(frozen=True)
+class _SortedOut:
+    """A history read once, by whom its events are about: with many nodes nobody may read all of it for each."""
+
+    by_node: dict[str, list[Event]]
+    unanswered: dict[str, list[Event]]
+    unissued: dict[str, list[Holding]]
+    failing: dict[str, list[Failing]]
+
+
+def _sorted_out(plan: Plan, history: History) -> _SortedOut:
+    told = _SortedOut({}, {}, {}, {})
+    for event in history:
+        if event.node is not None and event.clocks is not None:
+            told.by_node.setdefault(event.node, []).append(event)
+        if event.kind == "csr_answered" and event["outcome"] != "issued":
+            told.unanswered.setdefault(event["identity"], []).append(event)
+    issued = {
+        (one.identity, one.serial, one.issued_world_ns) for held in certificates(history).values() for one in held
+    }
+    for holding in holdings(history):  # of the rest only ztunnel itself told
+        if (holding.identity, holding.serial, holding.from_world_ns) not in issued:
+            told.unissued.setdefault(holding.identity, []).append(holding)
+    for failing in failures(plan, history):
+        told.failing.setdefault(plan.node_of(failing.pair[0]), []).append(failing)
+    return told
+
+
 def _story(
-    plan: Plan, history: History, node: str, identities: tuple[str, ...], clock: NodeTimeline, faults: Lane
+    plan: Plan, history: History, node: str, identities: tuple[str, ...], clock: NodeTimeline, told: _SortedOut
 ) -> NodeStory:
     shown = [*identities, *_others_on(history, node, identities)]
-    failing = [failure for failure in failures(plan, history) if plan.node_of(failure.pair[0]) == node]
+    failing = told.failing.get(node, [])
     lanes = [
-        *(_certificate_lane(plan, history, identity, clock) for identity in shown),
+        *(_certificate_lane(history, identity, clock, told) for identity in shown),
         *(_connection_lane(plan, history, pair, failing) for pair in plan.pairs if plan.node_of(pair[0]) == node),
-        faults,
+        _fault_lane(history, node),
     ]
-    line = _clock_line(history, node)
+    line = _clock_line(told.by_node.get(node, []), history.end_world_ns)
     out = Spans((f.from_world_ns, f.to_world_ns) for f in failing)
     out_ns = sum(to_ns - from_ns for span in out for from_ns, to_ns in clock.asleep.without(*span))
     return NodeStory(
@@ -146,20 +174,20 @@ def _others_on(history: History, node: str, identities: tuple[str, ...]) -> list
 # --- Clocks ----------------------------------------------------------------------------------------------------------
 
 
-def _clock_line(history: History, node: str) -> ClockLine:
+def _clock_line(events: list[Event], end_world_ns: int) -> ClockLine:
     """Where the lag of a clock bends or jumps; what lies on a straight line between is left out."""
     points: list[tuple[int, ClockReading]] = []
     start: tuple[int, ClockReading] | None = None
-    for event in history:
-        if event.node != node or event.clocks is None:
+    for event in events:
+        if event.clocks is None:
             continue
         start = start or (event.world_ns, event.clocks)
         if event.kind == "fault_ended" and event["wall_before_ns"] is not None:
             before = event.clocks._replace(wall_ns=event["wall_before_ns"])
             points.append((event.world_ns, _lag(start, event.world_ns, before)))
         points.append((event.world_ns, _lag(start, event.world_ns, event.clocks)))
-    if points and history.end_world_ns > points[-1][0]:
-        points.append((history.end_world_ns, points[-1][1]))
+    if points and end_world_ns > points[-1][0]:
+        points.append((end_world_ns, points[-1][1]))
     kept = list(_bends(points))
     return ClockLine([world_ns for world_ns, _ in kept], [lag for _, lag in kept])
 
@@ -202,20 +230,17 @@ def _drift_ns(line: ClockLine) -> int:
 # --- Certificates ----------------------------------------------------------------------------------------------------
 
 
-def _certificate_lane(plan: Plan, history: History, identity: str, clock: NodeTimeline) -> Lane:
+def _certificate_lane(history: History, identity: str, clock: NodeTimeline, told: _SortedOut) -> Lane:
     held = certificates(history).get(identity, ())
     bars = [bar for certificate in held for bar in _life_bars(certificate, clock)]
     marks = [mark for old, new in pairwise((None, *held, None)) for mark in _life_marks(old, new, clock, history)]
-    serials = {(certificate.serial, certificate.issued_world_ns) for certificate in held}
-    for holding in holdings(history):  # of these only ztunnel itself told
-        if holding.identity == identity and (holding.serial, holding.from_world_ns) not in serials:
-            text = f"certificate {holding.serial}, as ztunnel shows it"
-            span = (holding.from_world_ns, holding.to_world_ns)
-            bars += _validity_bars(span, holding.not_after_wall_s, span[1], clock, text)
+    for holding in told.unissued.get(identity, []):
+        span = (holding.from_world_ns, holding.to_world_ns)
+        text = f"certificate {holding.serial}, as ztunnel shows it"
+        bars += _validity_bars(span, holding.not_after_wall_s, span[1], clock, text)
     marks += [
         Mark(event.world_ns, REFUSED, f"the request for {identity} was {event['outcome']}")
-        for event in history.of("csr_answered", identity=identity)
-        if event["outcome"] != "issued"
+        for event in told.unanswered.get(identity, [])
     ]
     return Lane(identity, "certificate", tuple(bars), tuple(sorted(marks, key=lambda mark: mark.world_ns)))
 
@@ -303,7 +328,7 @@ def _failing_words(failing: Failing) -> str:
 # --- Faults ----------------------------------------------------------------------------------------------------------
 
 
-def _fault_lane(plan: Plan, history: History, node: str) -> Lane:
+def _fault_lane(history: History, node: str) -> Lane:
     bars = []
     marks = []
     for span in fault_spans(history):

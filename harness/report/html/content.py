@@ -15,11 +15,12 @@ from harness.checks.words import count, lasting, moment, moment_exactly
 from harness.durations import seconds
 from harness.history import History
 from harness.plan import Plan
-from harness.report.lanes import EXPIRED, FRESH, OVERDUE, Lane, NodeStory, stories
+from harness.report.lanes import EXPIRED, Lane, NodeStory, stories
 from harness.verdict import Comparison, Evidence, Outcome, OutcomeKind
 
 OPEN_NODES = 3
 RENEWALS_SHOWN = 500
+FAULTS_SHOWN = 200
 _Derived = TypeVar("_Derived")
 
 
@@ -86,8 +87,14 @@ def page(run: ToldRun, name: str) -> dict[str, Any]:
         "renewals": listed[:RENEWALS_SHOWN] if listed is not None else None,
         "renewals_left_out": max(len(listed or ()) - RENEWALS_SHOWN, 0),
         "command": f"meshwake check {run.path}" if run.path else "meshwake run SCENARIO.toml --keep-run",
-        "plan_json": plan.model_dump_json(indent=2),
+        "plan_json": _plan_text(plan),
     }
+
+
+def _plan_text(plan: Plan) -> str:
+    left_out = max(len(plan.faults) - FAULTS_SHOWN, 0)
+    text = plan.model_copy(update={"faults": plan.faults[:FAULTS_SHOWN]}).model_dump_json(indent=2)
+    return text + (f"\n({left_out} more faults: see plan.json of the run)" if left_out else "")
 
 
 def data(run: ToldRun, name: str) -> str:
@@ -262,6 +269,3 @@ def _lane(lane: Lane) -> dict[str, Any]:
     bars = [[*_span(b.from_world_ns, b.to_world_ns), b.state, texts.setdefault(b.text, len(texts))] for b in lane.bars]
     marks = [[seconds(mark.world_ns), mark.kind, texts.setdefault(mark.text, len(texts))] for mark in lane.marks]
     return {"label": lane.label, "kind": lane.kind, "bars": bars, "marks": marks, "texts": list(texts)}
-
-
-__all__ = ["EXPIRED", "FRESH", "OVERDUE", "Fact", "ToldRun", "data", "facts", "node_words", "page"]

@@ -3,12 +3,12 @@
     index.html           all runs; the page of the run itself when there is only one
     NAME.html            one run: timelines, findings with their evidence, renewals, the plan
     compare.html         two runs of the folder on one time axis
-    assets/, data/       plotly.js once, our script and style; what the timelines are drawn from
+    assets/, data/       plotly.js once, our script and style; what timelines are drawn from
     junit.xml            one test case a run, for whatever reads JUnit
     summary.md           the table as Markdown; also appended to $GITHUB_STEP_SUMMARY where GitHub sets it
 
-Pages are made one by one (`add`), so that each worker of a parallel test run can make its own; who has all the entries
-makes the rest (`finish`). Every file is written beside its place and moved there, so that nobody ever finds half of one.
+Pages are made one by one (`add`), so that each worker of a parallel test run can make its own; who has all the
+entries makes the rest (`finish`). A file is written beside its place and moved there: nobody ever finds half of one.
 """
 
 from __future__ import annotations
