@@ -3,9 +3,7 @@
 The map of the house. A room may import the rooms below it and itself, never one above or beside it; the test
 tests/repository/test_import_rule.py reads `LAYERS` and enforces it.
 
-    doors       cli, plugin, __main__       what a person or pytest types; cli_cluster: the commands that
-                                            bring clusters up and put them away; cli_fetch: binaries;
-                                            cli_matrix: which fix holds
+    doors       cli, plugin, __main__       what a person or pytest types; cli_TOPIC: commands of one topic
     story       mesh                        a timeline told in Python, and questions asked of it
     course      pipeline, answers, doctor   the steps of a run, in order; what can run here
     makers      labs, report                do and record; show
@@ -27,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("labs", "report"),
     ("pipeline", "answers", "doctor"),
     ("mesh",),
-    ("cli_cluster", "cli_fetch", "cli_matrix"),
+    ("cli_cluster", "cli_fetch", "cli_matrix", "cli_report", "cli_search"),
     ("cli", "plugin"),
     ("__main__",),
 )

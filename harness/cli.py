@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness import binaries, cli_cluster, cli_fetch, cli_matrix, versions
+from harness import binaries, cli_cluster, cli_fetch, cli_matrix, cli_report, cli_search, versions
 from harness.doctor import Health, examine
 from harness.errors import ExitCode, HarnessError
 from harness.fixes import adapted
@@ -50,7 +50,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for door in (cli_cluster, cli_fetch, cli_matrix):
+for door in (cli_cluster, cli_fetch, cli_matrix, cli_report, cli_search):
     door.add_commands(app)
 
 LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process or kind.")]
@@ -82,6 +82,9 @@ ProfileOption = Annotated[
     str | None, typer.Option("--profile", help="What a cluster of ours is made of: core (default) or full.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
+ReportOption = Annotated[
+    Path | None, typer.Option("--report", metavar="DIR", help="Write pages for a browser to this folder.")
+]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show all evidence.")]
 FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Scenario files, or directories of them.")]
 
@@ -110,6 +113,7 @@ def run(
     context: ContextOption = None,
     known_as: KnownOption = None,
     profile: ProfileOption = None,
+    report: ReportOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -147,7 +151,11 @@ def run(
         _print_json([_json_of(ending) for ending in suite.endings])
     elif len(suite.endings) > 1:
         show(Console(), summary_table([summary_of(ending) for ending in suite.endings]))
-    raise _Ended(most_serious(ending.exit_code for ending in suite.endings))
+    codes = [ending.exit_code for ending in suite.endings]
+    if report is not None and (unwritten := cli_report.report_endings(report, suite.endings, quiet=as_json)):
+        _say(unwritten)
+        codes.append(unwritten.exit_code)
+    raise _Ended(most_serious(codes))
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """pytest's door: every scenario file is collected, one test per case, and judged as `meshwake run` judges it.
 
     pytest scenarios/ [-k nightly] [-n auto] [--lab L] [--istio V] [--ztunnel PATH] [--seed N] [--keep-run]
+                      [--report DIR]
 
 A surprise fails its test with the finding, the evidence and the command that repeats it. A case that cannot run here is
 skipped with its reason. At the end a table says what happened, where the evidence lies and why each lab was chosen.
@@ -19,10 +20,12 @@ from typing import Any
 
 import pytest
 
+from harness.cli_report import told_ending
 from harness.errors import HarnessError, LabUnavailable
 from harness.mesh import Mesh, World
 from harness.pipeline import AUTO, Chooser, Ending, Options, Saved, cluster_of, run_case, summary_of
 from harness.plan import Case, PlannedCluster
+from harness.report.html.folder import Entry, ReportFolder, begin
 from harness.report.result import Summary
 from harness.report.terminal import plain, summary_table
 from harness.scenario import read_scenario
@@ -44,6 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--ztunnel", default=None, metavar="PATH", help="the ztunnel binary under test")
     group.addoption("--seed", type=int, default=0, help="chooses what is left to chance, such as retry delays")
     group.addoption("--keep-run", action="store_true", help="keep runs that came out as expected too")
+    group.addoption("--report", default=None, metavar="DIR", help="write pages for a browser to this folder")
     group.addoption("--real-time", action="store_true", help="use the numbers of the [real_time] tables")
     group.addoption("--clock", default=None, help="how lab kind moves clocks: engine (default), command or process")
     group.addoption("--allow-own-clock", action="store_true", help="let --clock engine set this machine's own clock")
@@ -61,6 +65,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "mesh(lifetime, backdate, every): the world of the `mesh` fixture, as durations")
     try:
         config.stash[_CHOOSER] = Chooser(_options(config))
+        report = config.getoption("--report")
+        if report and not hasattr(config, "workerinput"):  # one process begins it, whoever fills it
+            begin(Path(report))
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -143,7 +150,9 @@ class ScenarioItem(pytest.Item):
             raise _NotAsExpected("\n".join(words))
 
     def _tell(self, ending: Ending) -> None:
-        self.user_properties.append((PROPERTY, _row(ending)))
+        report, run = self.config.getoption("--report"), told_ending(ending)
+        page = ReportFolder(Path(report)).add(run).id if report and run else ""
+        self.user_properties.append((PROPERTY, _row(ending, page)))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """The message alone where it is meant for a person, a traceback where the harness itself is at fault."""
@@ -216,10 +225,11 @@ def _cluster_words(cluster: PlannedCluster) -> list[str]:
 # --- The summary -----------------------------------------------------------------------------------------------------
 
 
-def _row(ending: Ending) -> str:
-    summary = summary_of(ending)
+def _row(ending: Ending, page: str) -> str:
+    summary, run = summary_of(ending), told_ending(ending)
     values = vars(summary) | {"run": str(summary.run) if summary.run else None}
-    return json.dumps({"chosen_because": ending.case.chosen_because, "summary": values})
+    entry = {"id": page, "words": run.words, "fix": run.fix, "real_s": run.real_s} if run else {}
+    return json.dumps({"chosen_because": ending.case.chosen_because, "summary": values, "entry": entry})
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -237,6 +247,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             f"evidence: no surprise, so none was kept; --keep-run keeps every run in {runs_dir()}/"
         )
+    if directory := terminalreporter.config.getoption("--report"):
+        _write_report(terminalreporter, directory, rows)
+
+
+def _write_report(terminalreporter: pytest.TerminalReporter, directory: str, rows: list[dict[str, Any]]) -> None:
+    nothing = {"id": "", "words": "", "fix": "", "real_s": 0.0}
+    entries = [Entry(**nothing | row["entry"], summary=_summary(row["summary"])) for row in rows]
+    entries.sort(key=lambda entry: (entry.summary.scenario, entry.summary.lab, entry.summary.version))
+    try:
+        terminalreporter.write_line(f"report: {ReportFolder(Path(directory)).finish(entries)}")
+    except HarnessError as error:
+        terminalreporter.write_line(f"report: not written: {error}", red=True)
 
 
 def _rows(terminalreporter: pytest.TerminalReporter) -> list[dict[str, Any]]:

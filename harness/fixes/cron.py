@@ -26,6 +26,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -167,6 +168,7 @@ def _in_time(cron_job: CronJob, scheduled_wall_ns: int, now_wall_ns: int) -> boo
     return deadline_s is None or now_wall_ns - scheduled_wall_ns <= deadline_s * NS_PER_S
 
 
+@lru_cache(maxsize=16)  # a sweep asks the same of every run
 def read_cron_job(manifest: str, does: Job = RESTARTS_ZTUNNEL) -> CronJob:
     """The one CronJob in `manifest` (YAML, other objects beside it), whose job must be `does`. Raises BadInput."""
     try:

@@ -13,6 +13,7 @@ clock is the right one: there chrony finds nothing to do.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -49,6 +50,7 @@ def with_makestep(plan: Plan) -> Plan:
     )
 
 
+@lru_cache(maxsize=16)  # a sweep asks the same of every run
 def _env_s(manifest: str, variable: str) -> int:
     """The value of an environment variable, wherever in the values of a chart it stands."""
     try:

@@ -8,6 +8,7 @@ left out would have found, the next one finds: the same restarts, at the same ti
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -125,6 +126,7 @@ class _NodeInLab:
         """See guard.Node: labs have no Events."""
 
 
+@lru_cache(maxsize=16)  # a sweep asks the same of every run
 def read_settings(manifest: str) -> Settings:
     """The guard's settings in its DaemonSet (YAML, other objects beside it). Raises BadInput."""
     try:

@@ -146,10 +146,8 @@ class Guard:
         self._last = now
 
     def _remember(self, processes: Sequence[Seen], now: ClockReading) -> None:
-        """When each gateway's certificate was first seen; the rest is forgotten, so that nothing grows."""
-        there = {
-            (process.name, held) for process in processes if process.target == "proxy" for held in process.certificates
-        }
+        """When each certificate was first seen; the rest is forgotten, so that nothing grows."""
+        there = {(process.name, held) for process in processes for held in process.certificates}
         self._first_seen = {key: self._first_seen.get(key, now) for key in there}
 
     def _parted_ns(self, process: Seen, now: ClockReading) -> int:
@@ -169,8 +167,10 @@ class Guard:
 
     def _trouble_of(self, process: Seen, held: Held, parted_ns: int, now: ClockReading) -> Trouble | None:
         _, begins_ns, ends_ns = held
-        # Set back since it started: a new process would be given a certificate that is valid by this clock.
-        if parted_ns < 0 and now.wall_ns < begins_ns:
+        # Set back since it started, or since this certificate was there (a sleep before can hide that from J): a new
+        # process would be given a certificate that is valid by this clock.
+        set_back = parted_ns < 0 or drift_ns(self._first_seen[process.name, held], now) < 0
+        if set_back and now.wall_ns < begins_ns:
             return Trouble(f"{held.identity}: not valid before {_ago(begins_ns - now.wall_ns)} from now", now.wall_ns)
         if process.target == "ztunnel" and renews_without_end(begins_ns, ends_ns, parted_ns):
             return Trouble(f"{held.identity}: would be renewed again and again without a pause", now.wall_ns)

@@ -1,0 +1,499 @@
+// Draws the timelines of a report. All data come from data/*.js in this folder; nothing is fetched.
+//
+// A run: {id, words, end_s, starts_s, nodes: [node]}; a node: {name, asleep, clocks, walls, lanes}. Times are seconds of
+// world time. Every plot of a page shows one range of one time axis: world time, or each node's own wall clock.
+"use strict";
+
+const MESHWAKE = (() => {
+  const runs = new Map();
+  const plots = []; // {run, node, box, div, drawn}
+  const page = { axis: "world", range: null, cursor: null };
+  const NARROW_PX = 760;
+  const DAY_S = 86400;
+  const STEPS_S = [1, 5, 15, 30, 60, 300, 900, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600, DAY_S, 2 * DAY_S, 7 * DAY_S,
+    14 * DAY_S, 30 * DAY_S, 90 * DAY_S, 365 * DAY_S];
+  const HEIGHT = { fresh: .2, overdue: .2, expired: .4, "expired-asleep": .4, works: .08, fails: .36, fault: .24 };
+  const COLOUR = { fresh: "--fresh", overdue: "--overdue", expired: "--expired", "expired-asleep": "--expired",
+    works: "--works", fails: "--fails", fault: "--fault" };
+  const MARKS = {
+    due: ["diamond-open", "--overdue", "renewal due"], renewed: ["triangle-up", "--fresh", "renewed"],
+    issued: ["circle", "--fresh", "issued"], dropped: ["x-thin-open", "--expired", "dropped"],
+    refused: ["line-ns-open", "--soft", "request not answered"], failed: ["line-ns-open", "--card", "failed"],
+    restarted: ["star-triangle-up", "--good", "restart"], stepped: ["hourglass", "--fault", "step"],
+    alerted: ["star", "--bad", "alert"],
+  };
+
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const two = (number) => String(number).padStart(2, "0");
+  const clamp = (value, least, most) => Math.min(Math.max(value, least), most);
+
+  // --- words ---------------------------------------------------------------------------------------------------------
+
+  function moment(world_s, exact) {
+    const at = Math.floor(world_s + 1e-6), day = Math.floor(at / DAY_S), rest = at - day * DAY_S;
+    const text = `day ${day} ${two(Math.floor(rest / 3600))}:${two(Math.floor(rest / 60) % 60)}`;
+    return exact ? `${text}:${two(rest % 60)}` : text;
+  }
+  const wallText = (wall_s, exact) => new Date(wall_s * 1000).toISOString().replace("T", " ").slice(0, exact ? 19 : 16);
+  function lasting(length_s) {
+    const sign = length_s < 0 ? "-" : "", rest = Math.abs(length_s);
+    if (rest < 60) return `${sign}${Math.round(rest * 10) / 10} s`;
+    for (const [small, small_s, large, large_s] of [["s", 1, "m", 60], ["m", 60, "h", 3600], ["h", 3600, "d", DAY_S]]) {
+      const whole = Math.round(rest / small_s), ratio = large_s / small_s, many = Math.floor(whole / ratio), few = whole % ratio;
+      if (large === "d" || rest < (large === "m" ? 3600 : DAY_S)) return `${sign}${many} ${large}${few ? ` ${few} ${small}` : ""}`;
+    }
+    return "";
+  }
+
+  // --- the time axis -------------------------------------------------------------------------------------------------
+
+  // Both ways along the (world, wall) points of a node, between which the wall clock is a straight line.
+  function along(points, from, to, value) {
+    let low = 0, high = points.length - 1;
+    if (high < 0) return value;
+    if (value <= points[0][from]) return points[0][to] + value - points[0][from];
+    if (value >= points[high][from]) return points[high][to] + value - points[high][from];
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (points[middle][from] <= value) low = middle; else high = middle;
+    }
+    const run = points[high][from] - points[low][from];
+    return points[low][to] + (run ? (value - points[low][from]) / run * (points[high][to] - points[low][to]) : 0);
+  }
+  const toAxis = (node, world_s) => (page.axis === "world" ? world_s : along(node.walls, 0, 1, world_s));
+  const fromAxis = (node, value) => (page.axis === "world" ? value : along(node.walls, 1, 0, value));
+
+  function whole() {
+    if (page.axis === "world") return [0, Math.max(...plots.map((plot) => plot.run.end_s))];
+    const ends = plots.map((plot) => [toAxis(plot.node, 0), toAxis(plot.node, plot.run.end_s)]);
+    return [Math.min(...ends.map((pair) => pair[0])), Math.max(...ends.map((pair) => pair[1]))];
+  }
+  function ticks(range, width_px) {
+    const most = Math.max(2, Math.floor(width_px / 105)), length = range[1] - range[0];
+    const step = STEPS_S.find((candidate) => length / candidate <= most) || STEPS_S[STEPS_S.length - 1];
+    const values = [], texts = [];
+    for (let at = Math.ceil(range[0] / step) * step; at <= range[1] && values.length < 60; at += step) {
+      values.push(at);
+      texts.push(tickText(at, step, values.length === 1));
+    }
+    return { tickvals: values, ticktext: texts };
+  }
+  function tickText(at, step, first) {
+    const rest = ((at % DAY_S) + DAY_S) % DAY_S;
+    const day = page.axis === "world" ? `day ${Math.floor(at / DAY_S)}` : new Date(at * 1000).toISOString().slice(0, 10);
+    const time = `${two(Math.floor(rest / 3600))}:${two(Math.floor(rest / 60) % 60)}${step < 60 ? `:${two(rest % 60)}` : ""}`;
+    if (step >= DAY_S) return day;
+    return first || rest === 0 ? `${time}<br>${day}` : time;
+  }
+
+  // --- a plot --------------------------------------------------------------------------------------------------------
+
+  function rectangles(node, spans, low, high) {
+    const x = [], y = [];
+    for (const [from, to, at = 0] of spans) {
+      const a = toAxis(node, from), b = toAxis(node, to);
+      x.push(a, b, b, a, a, null);
+      y.push(at + low, at + low, at + high, at + high, at + low, null);
+    }
+    return { x, y };
+  }
+  function filled(node, spans, low, high, paint, more) {
+    return { ...rectangles(node, spans, low, high), type: "scatter", mode: "lines", fill: "toself", fillcolor: paint,
+      line: { width: .6, color: paint }, hoverinfo: "skip", showlegend: false, ...more };
+  }
+  function unitOf(most_s) {
+    if (most_s < 180) return [1, "s"];
+    if (most_s < 3 * 3600) return [60, "min"];
+    return most_s < 4 * DAY_S ? [3600, "h"] : [DAY_S, "d"];
+  }
+
+  function clockTraces(plot) {
+    const { node } = plot, { t, wall, mono, boot } = node.clocks;
+    const all = [...wall, ...mono, ...boot, 0];
+    const [unit_s, unit] = unitOf(Math.max(...all.map(Math.abs)));
+    const least = Math.min(...all) / unit_s, most = Math.max(...all) / unit_s, air = Math.max((most - least) * .14, 5 / unit_s);
+    plot.clockRange = [least - air, most + air];
+    plot.unit = unit;
+    const x = t.map((at) => toAxis(node, at));
+    const line = (name, values, paint, more) => ({ type: "scatter", mode: "lines", name, x, y: values.map((v) => v / unit_s),
+      line: { color: colour(paint), width: 2.2 }, hoverinfo: "skip", showlegend: false, ...more });
+    return [
+      filled(node, node.asleep, plot.clockRange[0], plot.clockRange[1], colour("--asleep"), { name: "asleep" }),
+      line("monotonic", mono, "--mono"),
+      line("wall", wall, "--wall", { fill: "tonexty", fillcolor: colour("--drift") }),
+      line("boottime", boot, "--boot", { line: { color: colour("--boot"), width: 1.6, dash: "dot" } }),
+    ];
+  }
+  function laneTraces(plot) {
+    const { node } = plot, lanes = node.lanes, traces = [];
+    traces.push(filled(node, node.asleep, -.8, lanes.length - .4, colour("--asleep"), { yaxis: "y2", name: "asleep" }));
+    for (const state of Object.keys(HEIGHT)) {
+      const spans = lanes.flatMap((lane, row) => lane.bars.filter((bar) => bar[2] === state).map((bar) => [bar[0], bar[1], row]));
+      if (!spans.length) continue;
+      traces.push(filled(node, spans, -HEIGHT[state], HEIGHT[state], colour(COLOUR[state]),
+        { yaxis: "y2", name: state, opacity: state === "expired-asleep" ? .35 : 1 }));
+    }
+    for (const [kind, [symbol, paint]] of Object.entries(MARKS)) {
+      const marks = lanes.flatMap((lane, row) => lane.marks.filter((mark) => mark[1] === kind).map((mark) => [mark[0], row]));
+      if (!marks.length) continue;
+      const lifted = kind === "due" || kind === "renewed" || kind === "issued" ? -.37 : 0;
+      traces.push({ type: "scatter", mode: "markers", name: kind, yaxis: "y2", x: marks.map((mark) => toAxis(node, mark[0])),
+        y: marks.map((mark) => mark[1] + lifted), hoverinfo: "skip", showlegend: false, cliponaxis: false,
+        marker: { symbol, size: kind === "failed" ? 5 : kind === "refused" ? 7 : 8, color: colour(paint),
+          line: { width: symbol.endsWith("open") ? 1.3 : 0, color: colour(paint) } } });
+    }
+    return traces;
+  }
+
+  function layoutOf(plot) {
+    const width = plot.box.clientWidth, narrow = width < NARROW_PX, lanes = plot.node.lanes;
+    const lane_px = narrow ? 58 : 34, clocks_px = narrow ? 96 : 128, gap_px = 14, top = 10, bottom = 46;
+    const lanes_px = lane_px * Math.max(lanes.length, 1), height = top + clocks_px + gap_px + lanes_px + bottom;
+    const inner = height - top - bottom, soft = colour("--soft"), left = narrow ? 44 : 252;
+    const grid = { gridcolor: colour("--line"), zeroline: false, linecolor: colour("--line") };
+    const font = { family: "system-ui, -apple-system, Segoe UI, Roboto, DejaVu Sans, sans-serif", size: 12, color: soft };
+    plot.left = left;
+    return {
+      height, margin: { l: left, r: 16, t: top, b: bottom }, font, hovermode: false, dragmode: "zoom", showlegend: false,
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", modebar: { color: soft, bgcolor: "rgba(0,0,0,0)" },
+      xaxis: { ...grid, anchor: "y2", range: page.range, ...ticks(page.range, width - left - 16), ticks: "outside",
+        tickcolor: colour("--line"), showspikes: false },
+      yaxis: { ...grid, domain: [1 - clocks_px / inner, 1], fixedrange: true, range: plot.clockRange, nticks: 4,
+        ticksuffix: ` ${plot.unit}`, zeroline: true, zerolinecolor: colour("--line") },
+      yaxis2: { ...grid, domain: [0, lanes_px / inner], fixedrange: true, range: [lanes.length - .5, narrow ? -.8 : -.6], showgrid: false,
+        tickmode: "array", tickvals: lanes.map((_, row) => row), ticktext: narrow ? lanes.map(() => "") : lanes.map((lane) => shortened(lane.label)) },
+      annotations: [
+        ...(narrow ? lanes.map((lane, row) => ({ text: shortened(lane.label), xref: "paper", x: 0, xanchor: "left", yref: "y2",
+          y: row - .6, yanchor: "middle", showarrow: false, font: { size: 10, color: soft } })) : []),
+        { text: narrow ? "clock − world" : "clock − world,<br>since the start", xref: "paper", x: narrow ? 0 : -.008, xanchor: narrow ? "left" : "right",
+          yref: "y domain", y: narrow ? .02 : .5, yanchor: narrow ? "bottom" : "middle", showarrow: false, align: "right",
+          xshift: narrow ? 4 : -62, font: { size: narrow ? 10 : 12, color: soft } },
+        ...clockNames(plot),
+      ],
+      shapes: cursorShapes(plot),
+    };
+  }
+  const shortened = (label) => (label.length > 38 ? `${label.slice(0, 18)}…${label.slice(-18)}` : label);
+  function clockNames(plot) {
+    const { clocks } = plot.node, last = clocks.t.length - 1;
+    if (last < 0) return [];
+    const [unit_s] = unitOf(Math.max(...clocks.wall.concat(clocks.mono, clocks.boot).map(Math.abs), 0));
+    const apart = Math.abs(clocks.wall[last] - clocks.mono[last]) > (plot.clockRange[1] - plot.clockRange[0]) * unit_s * .2;
+    const name = (text, value, paint, shift) => ({ text: `<b>${text}</b>`, xref: "x domain", x: 1, xanchor: "right", yref: "y",
+      y: value / unit_s, yanchor: "bottom", yshift: shift, showarrow: false, font: { size: 11, color: colour(paint) } });
+    if (!apart) return [];
+    const above = clocks.wall[last] >= clocks.mono[last];
+    return [name("wall", clocks.wall[last], "--wall", above ? -17 : 0), name("monotonic", clocks.mono[last], "--mono", above ? 0 : -17),
+      { text: `J = ${lasting(clocks.wall[last] - clocks.mono[last])}`, xref: "x domain", x: 1, xanchor: "right", yref: "y",
+        y: (clocks.wall[last] + clocks.mono[last]) / 2 / unit_s, yanchor: "middle", showarrow: false, font: { size: 12, color: colour("--mono") } }];
+  }
+  function cursorShapes(plot) {
+    if (page.cursor === null) return [];
+    const x = toAxis(plot.node, page.cursor);
+    return [{ type: "line", xref: "x", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { color: colour("--ink"), width: 1.2, dash: "dot" } }];
+  }
+
+  function draw(plot) {
+    if (!plot.box.clientWidth) return;
+    const traces = [...clockTraces(plot), ...laneTraces(plot)];
+    traces.forEach((trace) => { if (!trace.yaxis) trace.yaxis = "y"; });
+    const first = !plot.drawn;
+    plot.drawn = true;
+    Plotly.react(plot.div, traces, layoutOf(plot), { displaylogo: false, responsive: false, doubleClick: false,
+      modeBarButtons: [["toImage"]], toImageButtonOptions: { filename: `${plot.run.id}-${plot.node.name}`, scale: 2 } });
+    if (first) attach(plot);
+  }
+  const shown = () => plots.filter((plot) => plot.box.closest("details")?.open !== false);
+  function drawAll() { shown().forEach(draw); tellRange(); }
+
+  function attach(plot) {
+    plot.div.on("plotly_relayout", (change) => {
+      if (change["xaxis.range[0]"] !== undefined) show([change["xaxis.range[0]"], change["xaxis.range[1]"]]);
+    });
+    plot.div.on("plotly_doubleclick", () => show(whole()));
+    plot.box.addEventListener("mousemove", (event) => point(plot, event));
+    plot.box.addEventListener("mouseleave", () => { plot.tip.hidden = true; });
+    plot.box.addEventListener("click", (event) => { const at = under(plot, event); if (at !== null) look(at, plot); });
+    plot.box.addEventListener("keydown", (event) => press(plot, event));
+  }
+
+  function show(range) {
+    const [from, to] = whole(), length = clamp(range[1] - range[0], 1, (to - from) * 1.04);
+    const begin = clamp(range[0], from - (to - from) * .02, to + (to - from) * .02 - length);
+    page.range = [begin, begin + length];
+    for (const plot of shown()) {
+      if (!plot.drawn) draw(plot);
+      else {
+        const { tickvals, ticktext } = ticks(page.range, plot.box.clientWidth - plot.left - 16);
+        Plotly.relayout(plot.div, { "xaxis.range": [...page.range], "xaxis.tickvals": tickvals, "xaxis.ticktext": ticktext });
+      }
+    }
+    tellRange();
+  }
+  function zoom(factor, about) {
+    const [a, b] = page.range, centre = about ?? (a + b) / 2;
+    show([centre - (centre - a) * factor, centre + (b - centre) * factor]);
+  }
+  function tellRange() {
+    const text = page.range.map((at) => (page.axis === "world" ? moment(at, page.range[1] - page.range[0] < 3600) : wallText(at)));
+    document.querySelectorAll(".tools .range").forEach((span) => { span.textContent = `${text[0]} to ${text[1]}${page.axis === "world" ? "" : " UTC"}`; });
+  }
+
+  // --- what is at a moment ---------------------------------------------------------------------------------------------
+
+  function under(plot, event) {
+    const axis = plot.div._fullLayout?.xaxis;
+    if (!axis) return null;
+    const px = event.clientX - plot.div.getBoundingClientRect().left - axis._offset;
+    return px < 0 || px > axis._length ? null : fromAxis(plot.node, axis.p2l(px));
+  }
+  function story(plot, world_s, near_s) {
+    const { node } = plot, rows = [];
+    for (const lane of node.lanes) {
+      const bar = lane.bars.find(([from, to]) => from <= world_s && world_s < to);
+      const marks = lane.marks.filter(([at]) => Math.abs(at - world_s) <= near_s).slice(0, 3);
+      if (!bar && !marks.length) continue;
+      const words = [...(bar ? [lane.texts[bar[3]]] : []), ...marks.map((mark) => markWords(mark, lane.texts[mark[2]]))];
+      rows.push([bar ? COLOUR[bar[2]] : MARKS[marks[0][1]][1], lane.label, words.join("; ")]);
+    }
+    return rows;
+  }
+  const markWords = ([, kind], text) => (kind === "failed" ? `attempt failed: ${text}` : text);
+  function clocksAt(node, world_s) {
+    const { t, wall, mono } = node.clocks;
+    if (!t.length) return 0;
+    const held = clamp(world_s, t[0], t[t.length - 1]), at = (values) => along(t.map((each, i) => [each, values[i]]), 0, 1, held);
+    return at(wall) - at(mono);
+  }
+  function fill(place, plot, world_s, near_s) {
+    const asleep = plot.node.asleep.some(([from, to]) => from <= world_s && world_s < to);
+    const head = document.createElement("div"), list = document.createElement("ul");
+    const strong = document.createElement("b");
+    strong.textContent = moment(world_s, true);
+    head.append(strong, ` · wall ${wallText(along(plot.node.walls, 0, 1, world_s), true)} UTC · J = ${lasting(clocksAt(plot.node, world_s))}${asleep ? " · asleep" : ""}`);
+    for (const [paint, label, words] of story(plot, world_s, near_s)) {
+      const item = document.createElement("li"), name = document.createElement("b");
+      item.style.setProperty("--of", `var(${paint})`);
+      name.textContent = label;
+      item.append(name, ` ${words}`);
+      list.append(item);
+    }
+    place.replaceChildren(head, list);
+  }
+  const nearOf = (plot) => (page.range[1] - page.range[0]) / Math.max(plot.box.clientWidth, 1) * 5;
+  function point(plot, event) {
+    const at = under(plot, event);
+    plot.tip.hidden = at === null || event.buttons > 0;
+    if (plot.tip.hidden) return;
+    fill(plot.tip, plot, at, nearOf(plot));
+    const box = plot.box.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
+    const left = x + 18 + plot.tip.offsetWidth > box.width ? x - plot.tip.offsetWidth - 14 : x + 16;
+    plot.tip.style.left = `${Math.max(left, 4)}px`;
+    plot.tip.style.top = `${y + 16}px`;
+  }
+  function look(world_s, plot) {
+    page.cursor = world_s;
+    for (const each of shown()) if (each.drawn) Plotly.relayout(each.div, { shapes: cursorShapes(each) });
+    fill(plot.readout, plot, world_s, nearOf(plot));
+  }
+
+  // --- keyboard, buttons, jumps ------------------------------------------------------------------------------------------
+
+  function moments(node) {
+    const found = new Set([0]);
+    for (const lane of node.lanes) {
+      lane.bars.forEach(([from, to]) => { found.add(from); found.add(to); });
+      lane.marks.forEach(([at]) => found.add(at));
+    }
+    node.asleep.forEach(([from, to]) => { found.add(from); found.add(to); });
+    return [...found].sort((a, b) => a - b);
+  }
+  function press(plot, event) {
+    const now = page.cursor ?? 0, keys = {
+      ArrowRight: () => look(moments(plot.node).find((at) => at > now + 1e-6) ?? now, plot),
+      ArrowLeft: () => look(moments(plot.node).reverse().find((at) => at < now - 1e-6) ?? 0, plot),
+      Home: () => look(0, plot), End: () => look(plot.run.end_s, plot),
+      "+": () => zoom(.5, toAxis(plot.node, now)), "=": () => zoom(.5, toAxis(plot.node, now)),
+      "-": () => zoom(2, toAxis(plot.node, now)), 0: () => show(whole()),
+    };
+    if (!keys[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    keys[event.key]();
+    const x = toAxis(plot.node, page.cursor ?? 0);
+    if (x < page.range[0] || x > page.range[1]) show([x - (page.range[1] - page.range[0]) / 2, x + (page.range[1] - page.range[0]) / 2]);
+  }
+  function jump(runId, name, world_s) {
+    const plot = plots.find((each) => each.run.id === runId && (!name || each.node.name === name)) || plots[0];
+    if (!plot) return;
+    const details = plot.box.closest("details");
+    if (details) details.open = true;
+    if (!plot.drawn) draw(plot);
+    const length = Math.max(plot.run.end_s / 12, 120), x = toAxis(plot.node, world_s);
+    show([x - length / 2, x + length / 2]);
+    look(world_s, plot);
+    plot.box.scrollIntoView({ block: "center", behavior: "smooth" });
+    plot.box.focus({ preventScroll: true });
+  }
+  function setAxis(axis) {
+    if (axis === page.axis) return;
+    const node = plots[0].node, world = page.range.map((at) => fromAxis(node, at));
+    const full = JSON.stringify(page.range) === JSON.stringify(whole());
+    page.axis = axis;
+    page.range = full ? whole() : world.map((at) => toAxis(node, at));
+    document.querySelectorAll("[data-axis]").forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.axis === axis)));
+    drawAll();
+  }
+  function setTheme(theme, keep) {
+    document.documentElement.dataset.theme = theme;
+    document.querySelectorAll("[data-do=theme]").forEach((button) => { button.textContent = theme === "dark" ? "Light" : "Dark"; });
+    if (keep) try { localStorage.setItem("meshwake-theme", theme); } catch { /* a browser may refuse that to files */ }
+    if (page.range) drawAll();
+  }
+  function wanted() {
+    let kept = null;
+    try { kept = localStorage.getItem("meshwake-theme"); } catch { /* as above */ }
+    return kept || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  }
+
+  // --- the page ----------------------------------------------------------------------------------------------------------
+
+  function place(holder) {
+    const run = runs.get(holder.dataset.run), node = run?.nodes[Number(holder.dataset.node)];
+    if (!node) return;
+    const div = document.createElement("div"), tip = document.createElement("div"), readout = document.createElement("div");
+    tip.className = "tip";
+    tip.hidden = true;
+    readout.className = "readout";
+    readout.setAttribute("aria-live", "polite");
+    readout.textContent = "Point at the timeline, or click it; with the keyboard: arrows go from event to event, + and − zoom, 0 shows all.";
+    holder.replaceChildren(div, tip);
+    holder.after(readout);
+    holder.tabIndex = 0;
+    holder.setAttribute("role", "application");
+    holder.setAttribute("aria-roledescription", "timeline");
+    plots.push({ run, node, box: holder, div, tip, readout, drawn: false });
+  }
+  function sortTable(button) {
+    const heading = button.closest("th"), table = heading.closest("table"), column = [...heading.parentNode.children].indexOf(heading);
+    const down = heading.getAttribute("aria-sort") === "ascending";
+    table.querySelectorAll("th").forEach((each) => each.removeAttribute("aria-sort"));
+    heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const key = (row) => row.children[column].dataset.value ?? row.children[column].textContent.trim();
+    const compare = (a, b) => (isNaN(key(a)) || isNaN(key(b)) ? key(a).localeCompare(key(b)) : key(a) - key(b));
+    const rows = [...table.tBodies[0].rows].sort((a, b) => (down ? -1 : 1) * compare(a, b));
+    table.tBodies[0].append(...rows);
+  }
+  function filterRows(input) {
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    document.querySelectorAll("table[data-filtered] tbody tr").forEach((row) => {
+      row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
+    });
+  }
+  const ACTIONS = {
+    theme: () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark", true),
+    in: () => zoom(.5), out: () => zoom(2), all: () => show(whole()),
+    jump: (button) => jump(button.dataset.run, button.dataset.node, Number(button.dataset.at)),
+    sort: (button) => sortTable(button),
+    axis: (button) => setAxis(button.dataset.axis),
+  };
+
+  function start() {
+    setTheme(wanted(), false);
+    document.querySelectorAll(".plot[data-run]").forEach(place);
+    document.addEventListener("click", (event) => {
+      const button = event.target.closest("[data-do]");
+      if (button) ACTIONS[button.dataset.do]?.(button);
+    });
+    document.querySelectorAll("input[data-filter]").forEach((input) => input.addEventListener("input", () => filterRows(input)));
+    document.querySelectorAll("details").forEach((each) => each.addEventListener("toggle", () => { if (each.open) drawAll(); }));
+    if (plots.length) { page.range = whole(); drawAll(); }
+    let waiting = null;
+    addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(() => plots.length && drawAll(), 120); });
+    addEventListener("beforeprint", () => { document.querySelectorAll("details").forEach((each) => { each.open = true; }); setTheme("light", false); drawAll(); });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTheme(wanted(), false));
+    document.documentElement.dataset.ready = "yes";
+  }
+
+  return { add: (run) => runs.set(run.id, run), start, runs, plots, page, place, show, jump, setAxis, setTheme, drawAll, whole, moment, lasting };
+})();
+
+// Two runs of a folder beside one another, on one time axis: compare.html?left=ID&right=ID.
+const COMPARE = (() => {
+  const WORDS = { HOLDS: "good", BROKEN: "bad", UNKNOWN: "unsure" };
+  const make = (tag, text, cls) => Object.assign(document.createElement(tag), { textContent: text ?? "", className: cls ?? "" });
+  const load = (id) => new Promise((resolve, reject) => {
+    if (MESHWAKE.runs.has(id)) { resolve(); return; }
+    const script = Object.assign(document.createElement("script"), { src: `data/${encodeURIComponent(id)}.js`, onload: resolve, onerror: reject });
+    document.head.append(script);
+  });
+
+  function rows(pair) {
+    const names = [...new Set(pair.flatMap((run) => run.findings.map((finding) => finding.check)))];
+    return names.map((name) => {
+      const two = pair.map((run) => run.findings.find((finding) => finding.check === name)), row = document.createElement("tr");
+      if (two[0]?.verdict !== two[1]?.verdict) row.className = "differs";
+      row.append(make("td"));
+      row.firstChild.append(make("code", name));
+      for (const finding of two) {
+        const cell = document.createElement("td");
+        if (finding) cell.append(make("span", finding.verdict, `word ${WORDS[finding.verdict]}`), ` ${finding.because}`);
+        row.append(cell);
+      }
+      return row;
+    });
+  }
+  function numbers(pair) {
+    return pair[0].facts.map(([label], at) => {
+      const row = document.createElement("tr");
+      row.append(make("td", label), ...pair.map((run) => make("td", run.facts[at][1] + (run.facts[at][2] ? ` (${run.facts[at][2]})` : ""))));
+      return row;
+    });
+  }
+  function section(run) {
+    const box = document.createElement("section"), which = make("div", "", "which"), link = make("a", run.words);
+    link.href = `${run.id}.html`;
+    which.append(make("h2", ""));
+    which.firstChild.append(link);
+    box.append(which);
+    run.nodes.forEach((node, at) => {
+      const details = make("details", "", "node card"), summary = document.createElement("summary"), plot = make("div", "", "plot");
+      details.open = at < 3;
+      summary.append(make("h3", node.name), make("span", node.words, "soft"));
+      Object.assign(plot.dataset, { run: run.id, node: at });
+      plot.setAttribute("aria-label", `Timeline of ${node.name}, ${run.words}: ${node.words}`);
+      details.append(summary, plot);
+      details.addEventListener("toggle", () => { if (details.open) MESHWAKE.drawAll(); });
+      box.append(details);
+      MESHWAKE.place(plot);
+    });
+    return box;
+  }
+  async function show(left, right) {
+    await Promise.all([load(left), load(right)]);
+    const pair = [MESHWAKE.runs.get(left), MESHWAKE.runs.get(right)];
+    document.querySelectorAll("[data-side]").forEach((cell) => { cell.textContent = pair[Number(cell.dataset.side)].words; });
+    document.getElementById("numbers").replaceChildren(...numbers(pair));
+    document.getElementById("verdicts").replaceChildren(...rows(pair));
+    MESHWAKE.plots.length = 0;
+    document.getElementById("timelines").replaceChildren(...pair.map(section));
+    MESHWAKE.page.range = MESHWAKE.whole();
+    MESHWAKE.page.cursor = null;
+    MESHWAKE.drawAll();
+    document.documentElement.dataset.compared = "yes";
+  }
+  function start() {
+    const selects = ["left", "right"].map((name) => document.getElementById(name));
+    if (!selects[0]) return;
+    const asked = new URLSearchParams(location.search);
+    selects.forEach((select, at) => {
+      select.selectedIndex = Math.min(at, select.options.length - 1);
+      const wanted = asked.get(select.id);
+      if ([...select.options].some((option) => option.value === wanted)) select.value = wanted;
+      select.addEventListener("change", () => show(selects[0].value, selects[1].value));
+    });
+    show(selects[0].value, selects[1].value);
+  }
+  return { start };
+})();
+
+document.addEventListener("DOMContentLoaded", () => { MESHWAKE.start(); COMPARE.start(); });
