@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness import binaries, versions
+from harness import binaries, cli_versions, versions
 from harness.doctor import Health, examine
 from harness.errors import ExitCode, HarnessError
 from harness.pipeline import (
@@ -83,12 +83,8 @@ VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show all e
 FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Scenario files, or directories of them.")]
 
 
-class _Ended(Exception):
-    """Carries the exit code of a command past typer, whose own code 2 means a usage error."""
-
-    def __init__(self, code: ExitCode) -> None:
-        super().__init__(code)
-        self.code = code
+cli_versions.add_commands(app)
+_Ended = cli_versions.Ended
 
 
 @app.command()

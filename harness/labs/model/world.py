@@ -59,6 +59,7 @@ class World:
         self._behaviour = BEHAVIOURS[plan.behaviour_class]
         self._nodes = {identity: node.name for node in plan.nodes for identity in node.identities}
         self._ztunnels: dict[str, Ztunnel] = {}
+        self._started_ns: dict[str, int] = {}
         self._starts = 0
         self._told: dict[str, CertificateState | None] = {}
         self._stepped_ns: defaultdict[tuple[str | None, int], int] = defaultdict(int)
@@ -99,7 +100,7 @@ class World:
         random = Random(f"{self._plan.seed} {node} {self._starts}")
         self._starts += 1
         ztunnel = Ztunnel(identities, self._behaviour, self._plan.lifetime_s, base, random)
-        self._ztunnels[node] = ztunnel
+        self._ztunnels[node], self._started_ns[node] = ztunnel, self._now_ns
         self._record_at(
             self._now_ns, "ztunnel_started", node, base, process=node, identities=list(identities), cause=cause
         )
@@ -124,7 +125,8 @@ class World:
         node = self._nodes[identity]
         if self._ztunnels[node] is not ztunnel or not ztunnel.may_ask:
             return
-        answer = self._authority.answer(ztunnel.asks_for_s, self._now_ns)
+        root_of_ns = self._now_ns if self._behaviour.reloads_root else self._started_ns[node]
+        answer = self._authority.answer(ztunnel.asks_for_s, self._now_ns, root_of_ns)
         self._record_answer(node, identity, answer)
         due_monotonic_ns = ztunnel.answered(identity, answer, self._clocks[node].reading(self._now_ns))
         self._tell(identity)

@@ -1,0 +1,1 @@
+"""Questions asked of many runs: since which version, which class, what tonight."""

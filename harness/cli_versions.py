@@ -1,0 +1,263 @@
+"""Commands about many versions: bisect, probe, versions, nightly, accept.
+
+Results go to stdout, everything else to stderr, as with the other commands; what is asked and how stands in
+docs/bisect.md.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness import binaries, versions
+from harness.answers.bisect import Bisect, Found, Question, Witness, check_question
+from harness.answers.bisect_log import BisectLog, begin_log, check_scenario, mend_end, read_log
+from harness.answers.trial import ScenarioAsker, find_scenario
+from harness.checks import CHECKS
+from harness.errors import BadInput, LabUnavailable
+from harness.labs import IN_REAL_TIME
+from harness.pipeline import AUTO, Chooser, Options, cluster_of
+from harness.scenario import Scenario, read_scenario
+from harness.store import RunDirectory, runs_dir
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
+LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process or kind.")]
+
+
+# How often each side of a boundary is run, where nobody says; in real time once.
+_REPEATS = {"model": 3, "process": 2, "machine": 2}
+
+
+class Ended(Exception):
+    """Carries the exit code of a command past typer, whose own code 2 means a usage error."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Makes the commands of this module known to `app`."""
+    app.command()(bisect)
+
+
+def bisect(
+    scenario: Annotated[str | None, typer.Argument(metavar="SCENARIO", help="A scenario file, or its name.")] = None,
+    check: Annotated[str | None, typer.Option("--check", metavar="NAME", help="The check that decides.")] = None,
+    good: Annotated[str | None, typer.Option("--good", metavar="VERSION", help="Where the check HOLDS.")] = None,
+    bad: Annotated[str | None, typer.Option("--bad", metavar="VERSION", help="Where it is BROKEN.")] = None,
+    lab: LabOption = AUTO,
+    repeat: Annotated[
+        int | None, typer.Option("--repeat", min=1, help="Runs of each side of the boundary: 3, with binaries 2.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Versions asked at a time.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The first seed; repeats take the next ones.")] = 0,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="LOG", help="Go on with this log.")] = None,
+    replay: Annotated[Path | None, typer.Option("--replay", metavar="LOG", help="Answer from this log alone.")] = None,
+    clock: Annotated[str | None, typer.Option("--clock", help="Lab kind: how clocks are moved.")] = None,
+    suspend_command: Annotated[str | None, typer.Option("--suspend-command", help="Lab kind, --clock command.")] = None,
+    kubeconfig: Annotated[Path | None, typer.Option("--kubeconfig", help="Lab kind: a cluster that exists.")] = None,
+    context: Annotated[str | None, typer.Option("--context", help="The context of --kubeconfig.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the first version where a check of a scenario answers otherwise."""
+    if resume is not None or replay is not None:
+        log, asker = _from_log(resume, replay, [scenario, check, good, bad])
+    else:
+        path, found = _read(scenario)
+        options = Options(
+            cluster=cluster_of(
+                lab, clock=clock, suspend_command=suspend_command, kubeconfig=kubeconfig, context=context
+            )
+        )
+        question = _question(found, check, good, bad, lab, repeat, seed)
+        asker = ScenarioAsker(found, question.check, question.lab, options)
+        log = begin_log(question, path)
+    found_first = _carry_out(log, asker, jobs, as_json)
+    if as_json:
+        print_json(found_first.to_json() | {"log": str(log.path)})
+    else:
+        _show(found_first, log)
+    raise Ended(found_first.exit_code)
+
+
+def _read(word: str | None) -> tuple[Path, Scenario]:
+    if word is None:
+        raise BadInput("SCENARIO is missing: give a scenario file, or --resume LOG, or --replay LOG")
+    path = find_scenario(word)
+    return path, read_scenario(path)
+
+
+def check_name(check: str | None) -> str:
+    """`check`, if it is one. Raises BadInput with the nearest."""
+    if check in CHECKS:
+        return check
+    near = difflib.get_close_matches(check or "", CHECKS, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    said = "--check: is missing" if check is None else f"--check {check}: is no check"
+    raise BadInput(f"{said}; allowed: {', '.join(CHECKS)}{hint}")
+
+
+def _question(
+    scenario: Scenario, check: str | None, good: str | None, bad: str | None, lab: str, repeat: int | None, seed: int
+) -> Question:
+    named = check_name(check)
+    if (good is None) != (bad is None):
+        missing = "--good" if good is None else "--bad"
+        raise BadInput(f"{missing} is missing: give both ends, or neither to search the whole table")
+    claimed = good is not None
+    rows = [row.version for row in versions.releases() if row.classified]
+    question = Question(scenario.name, named, lab, good or rows[-1], bad or rows[0], claimed, seed=seed)
+    check_question(question)
+    question = replace(
+        question,
+        good=versions.find(question.good).version,
+        bad=versions.find(question.bad).version,
+        lab=_lab(lab, scenario, question),
+    )
+    _refuse_ends(question, scenario)
+    return replace(question, repeat=repeat or _REPEATS.get(question.lab, 1))
+
+
+def _lab(lab: str, scenario: Scenario, question: Question) -> str:
+    """What `auto` means here: the binaries, when both ends have one that can run this; else the model."""
+    if lab != AUTO:
+        return lab
+    cases = Chooser(Options("process", (question.good, question.bad))).cases(scenario)
+    refusals = [case.refusal for case in cases if case.refusal is not None]
+    said = f"model: {refusals[0]}" if refusals else "process: both ends have a binary in the cache"
+    say(f"lab {said}")
+    return "model" if refusals else "process"
+
+
+def _refuse_ends(question: Question, scenario: Scenario) -> None:
+    """Raises LabUnavailable when an end that a person named cannot run at all."""
+    cases = Chooser(Options(question.lab, (question.good, question.bad))).cases(scenario)
+    for case in cases:
+        if case.refusal is not None and question.claimed:
+            raise LabUnavailable(f"{case.id}: {case.refusal}")
+    if all(case.refusal is not None for case in cases) and question.lab != "process":
+        raise LabUnavailable(f"{cases[0].id}: {cases[0].refusal}")
+
+
+def _from_log(
+    resume: Path | None, replay: Path | None, also: Sequence[str | None]
+) -> tuple[BisectLog, ScenarioAsker | None]:
+    if resume is not None and replay is not None:
+        raise BadInput("--resume and --replay: one goes on with a log, the other runs nothing; give one of them")
+    if any(word is not None for word in also):
+        raise BadInput("SCENARIO, --check, --good, --bad: stand in the log; leave them out with --resume and --replay")
+    path = resume or replay
+    assert path is not None
+    log = read_log(path)
+    if log.broken_off:
+        say(f"{path}: its last line was cut in half and is asked again; {len(log.trials)} answers are whole")
+    if replay is not None:
+        return log, None
+    check_scenario(log)
+    mend_end(log)
+    scenario = read_scenario(Path(log.scenario_file))
+    return log, ScenarioAsker(scenario, log.question.check, log.question.lab)
+
+
+def _carry_out(log: BisectLog, asker: ScenarioAsker | None, jobs: int | None, as_json: bool) -> Found:
+    def tell(witness: Witness) -> None:
+        if not as_json:
+            say(_cut(f"  {witness.version:<12} {witness.verdict:<8} {witness.because}"))
+
+    question = log.question
+    search = Bisect(
+        question,
+        log.asking(asker),
+        jobs or _jobs(question.lab),
+        tell,
+        (lambda version: None) if asker is None else asker.impossible,
+    )
+    try:
+        found = search.run()
+    except BaseException as error:
+        # Where the question itself was wrong there is nothing to go on with.
+        if asker is not None and not isinstance(error, BadInput):
+            say(f"what was heard so far is kept: meshwake bisect --resume {log.path}")
+        raise
+    if asker is not None:
+        _drop_runs(found)
+    return found
+
+
+def _jobs(lab: str) -> int:
+    """How many versions at a time: the model is quick, and a cluster is one."""
+    return 1 if lab in ("model", *IN_REAL_TIME) else os.cpu_count() or 1
+
+
+def _drop_runs(found: Found) -> None:
+    """Keeps the first run of each side of a boundary and of whatever said nothing; the others go."""
+    sides = {side for each in found.boundaries for side in (each.last_old, each.first_new)}
+    if not sides and found.tested:
+        sides = {found.tested[0].version, found.tested[-1].version}
+    for witness in found.tested:
+        keep = witness.version in sides or witness.flaky or any(trial.failed for trial in witness.trials)
+        for trial in witness.trials[1 if keep and not witness.flaky else 0 if not keep else len(witness.trials) :]:
+            if trial.run is not None and not trial.failed:
+                RunDirectory(Path(trial.run)).remove()
+
+
+def _show(found: Found, log: BisectLog) -> None:
+    question = found.question
+    out = [f"{question.scenario}, {question.check}, lab {question.lab}, {' to '.join(question.ends)}", found.why]
+    heard = {witness.version: witness for witness in found.tested}
+    for boundary in found.boundaries:
+        for side in (boundary.last_old, boundary.first_new):
+            out += _side(heard[side])
+    out += [f"flaky: {witness.version}: {witness.because}" for witness in found.tested if witness.flaky]
+    out += [_how_sure(found), f"log: {log.path} (meshwake bisect --replay {log.path})"]
+    sys.stdout.write("\n".join(line for line in out if line) + "\n")
+
+
+def _side(witness: Witness) -> list[str]:
+    shown = witness.trials[0]
+    kept = shown.run is not None and Path(shown.run).is_dir()
+    lines = [f"  {witness.version} {witness.verdict}: {witness.because}"]
+    return [*lines, f"    evidence: {shown.run}"] if kept else lines
+
+
+def _how_sure(found: Found) -> str:
+    asked = [witness for witness in found.tested if witness.trials[0].possible]
+    count = f"asked {len(asked)} of {len(found.tested) if not found.boundaries else _in_range(found)} releases"
+    if not found.boundaries:
+        return f"{count} in the range"
+    if not found.exact:
+        return f"not sure: {count}; put the missing binaries into the cache, or use --lab model"
+    sides = [w for w in found.tested if w.version in (found.boundaries[0].last_old, found.boundaries[0].first_new)]
+    runs = min(len(witness.trials) for witness in sides)
+    return f"sure: no release lies between the two, and each side said the same in {runs} runs; {count}"
+
+
+def _in_range(found: Found) -> int:
+    return len(versions.between(*found.question.ends))
+
+
+def _cut(line: str, width: int = 100) -> str:
+    return line if len(line) <= width else f"{line[: width - 3]}..."
+
+
+def say(text: str) -> None:
+    """To the person who waits, not to whoever reads the result."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def print_json(content: Any) -> None:
+    """One JSON value on stdout."""
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+__all__ = ["Ended", "add_commands", "binaries", "runs_dir"]
