@@ -115,8 +115,8 @@ class Found:
 
     @property
     def exact(self) -> bool:
-        """Whether no version that could not be asked hides the boundary."""
-        return bool(self.boundaries) and not any(boundary.untold for boundary in self.boundaries)
+        """Whether no version that could not be asked hides the first boundary."""
+        return bool(self.boundaries) and not self.boundaries[0].untold
 
     @property
     def first(self) -> str | None:
@@ -370,17 +370,17 @@ class Bisect:
     def _found(self, boundaries: Sequence[Boundary]) -> Found:
         first, kind = boundaries[0], "good" if self.question.wants_good else "bad"
         other = "bad" if self.question.wants_good else "good"
-        if any(boundary.untold for boundary in boundaries):
-            hidden = next(boundary for boundary in boundaries if boundary.untold)
+        if first.untold:
             why = (
-                f"the first {kind} version is one of {_listed(candidates(hidden))}: {hidden.last_old} is {other}, "
-                f"{hidden.first_new} is {kind}, and what lies between says nothing"
+                f"the first {kind} version is one of {_listed(candidates(first))}: {first.last_old} is {other}, "
+                f"{first.first_new} is {kind}, and what lies between says nothing"
             )
             return self._answer(boundaries, why, ExitCode.UNKNOWN)
         why = f"the first {kind} version is {first.first_new}; the last {other} one before it is {first.last_old}"
         for boundary in boundaries[1:]:
             minor = minor_of(boundary.first_new)
-            why += f"; in {minor} it is {boundary.first_new} (up to {boundary.last_old} {other})"
+            in_minor = f"one of {_listed(candidates(boundary))}" if boundary.untold else boundary.first_new
+            why += f"; in {minor} it is {in_minor} (up to {boundary.last_old} {other})"
         return self._answer(boundaries, why, ExitCode.AS_EXPECTED)
 
     def _answer(self, boundaries: Iterable[Boundary], why: str, code: ExitCode) -> Found:
