@@ -20,13 +20,16 @@ import typer
 from harness import binaries, versions
 from harness.answers.bisect import Bisect, Found, Question, Witness, check_question
 from harness.answers.bisect_log import BisectLog, begin_log, check_scenario, mend_end, read_log
-from harness.answers.trial import ScenarioAsker, find_scenario
+from harness.answers.probe import ABORT_GIT_BISECT, CommitAnswer, CommitQuestion, GitVerdict, build, probe_commit
+from harness.answers.telling import TELLING, Portrait, portray
+from harness.answers.trial import ScenarioAsker, Trial, ask_once, find_scenario
 from harness.checks import CHECKS
-from harness.errors import BadInput, LabUnavailable
-from harness.labs import IN_REAL_TIME
+from harness.durations import NS_PER_S, parse_duration_ns
+from harness.errors import BadInput, ExitCode, HarnessError, LabUnavailable
+from harness.labs import IN_REAL_TIME, load_lab
 from harness.pipeline import AUTO, Chooser, Options, cluster_of
 from harness.scenario import Scenario, read_scenario
-from harness.store import RunDirectory, runs_dir
+from harness.store import RunDirectory
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process or kind.")]
@@ -44,9 +47,15 @@ class Ended(Exception):
         self.code = code
 
 
+def usage_error_code(arguments: Sequence[str]) -> int:
+    """How a command ends whose options are wrong. 3 would tell `git bisect run` that this commit is bad."""
+    return ExitCode.BAD_INPUT + (ABORT_GIT_BISECT if arguments[:1] == ["probe"] else 0)
+
+
 def add_commands(app: typer.Typer) -> None:
     """Makes the commands of this module known to `app`."""
     app.command()(bisect)
+    app.command()(probe)
 
 
 def bisect(
@@ -249,6 +258,144 @@ def _cut(line: str, width: int = 100) -> str:
     return line if len(line) <= width else f"{line[: width - 3]}..."
 
 
+# --- probe -----------------------------------------------------------------------------------------------------------
+
+
+def probe(
+    scenario: Annotated[
+        str | None, typer.Argument(metavar="[SCENARIO]", help="With --check: what is asked; without: name the class.")
+    ] = None,
+    check: Annotated[str | None, typer.Option("--check", metavar="NAME", help="The check that decides.")] = None,
+    ztunnel: Annotated[Path | None, typer.Option("--ztunnel", metavar="PATH", help="The binary to probe.")] = None,
+    command: Annotated[str | None, typer.Option("--command", help="Builds the binary, in this directory.")] = None,
+    binary: Annotated[Path | None, typer.Option("--binary", metavar="PATH", help="What --command builds.")] = None,
+    istio: Annotated[
+        str | None, typer.Option("--istio", metavar="VERSION", help="The release it is, or was built from.")
+    ] = None,
+    lab: LabOption = AUTO,
+    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Runs that must agree.")] = 2,
+    build_within: Annotated[str, typer.Option("--build-within", help="How long a build may take.")] = "1h",
+    first_good: Annotated[
+        bool, typer.Option("--first-good", help="Look for the commit that mends: 0 is bad then, and 1 good.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Name a ztunnel's behaviour class; or, for git bisect run, say whether one check holds (0, 1, 125)."""
+    if scenario is None:
+        if check is not None:
+            raise BadInput("SCENARIO is missing: --check is about one; leave it out to name the class")
+        _name_class(_probed(ztunnel, binary, command, build_within), istio, lab, as_json)
+    try:
+        answer = _probe_commit(scenario or "", check, ztunnel or binary, command, istio, repeat, build_within)
+    except HarnessError as error:
+        # git bisect takes 1 to 127 for "bad": what is wrong with the question must not be taken for an answer.
+        say(f"{error}")
+        raise Ended(ABORT_GIT_BISECT + error.exit_code) from error
+    if as_json:
+        print_json(answer.to_json() | {"exit_code": _code_for_git(answer.verdict, first_good)})
+    else:
+        words = {GitVerdict.GOOD: "good", GitVerdict.BAD: "bad", GitVerdict.CANNOT_SAY: "cannot say"}
+        cached = " (kept from before)" if answer.from_cache else ""
+        sys.stdout.write(f"{answer.commit[:12] or 'work tree'}: {words[answer.verdict]}{cached}: {answer.because}\n")
+    raise Ended(_code_for_git(answer.verdict, first_good))
+
+
+def _code_for_git(verdict: GitVerdict, first_good: bool) -> int:
+    """git calls what comes first good, and what comes later bad, whichever of them is broken."""
+    swapped = {GitVerdict.GOOD: 1, GitVerdict.BAD: 0}
+    return swapped.get(verdict, int(verdict)) if first_good else int(verdict)
+
+
+def _probe_commit(
+    word: str, check: str | None, path: Path | None, command: str | None, istio: str | None, repeat: int, within: str
+) -> CommitAnswer:
+    named, file = check_name(check), find_scenario(word)
+    if path is None:
+        raise BadInput("--binary PATH is missing: where --command leaves the ztunnel that it builds")
+    version = versions.find(istio).version if istio else versions.newest().version
+    found = read_scenario(file)
+    question = CommitQuestion(
+        Path.cwd(), file, named, path, command, version, repeat, _duration_s("--build-within", within)
+    )
+    _refuse_probe(found, version)
+
+    def ask(built: Path, seed: int) -> Trial:
+        return ask_once(found, named, Options("process", (version,), built, seed, keep_run=True), version)
+
+    return probe_commit(question, ask, say)
+
+
+def _refuse_probe(scenario: Scenario, version: str) -> None:
+    """Raises LabUnavailable where no binary whatever could be asked here."""
+    if "process" not in scenario.labs:
+        labs = ", ".join(scenario.labs)
+        raise LabUnavailable(f"{scenario.name}: names only {labs} in 'labs', and a binary runs on process")
+    reasons = load_lab("process").missing(Path(sys.executable))
+    if reasons:
+        raise LabUnavailable(f"process: {'; '.join(reasons)}")
+
+
+def _duration_s(option: str, text: str) -> float:
+    try:
+        return parse_duration_ns(text) / NS_PER_S
+    except ValueError as error:
+        raise BadInput(f"{option} {error}") from error
+
+
+def _probed(ztunnel: Path | None, binary: Path | None, command: str | None, within: str) -> Path | None:
+    """The binary whose class is asked for, built first where there is a command; None: the release's own."""
+    if command is None:
+        return ztunnel or binary
+    path = ztunnel or binary
+    if path is None:
+        raise BadInput("--binary PATH is missing: where --command leaves the ztunnel that it builds")
+    failed = build(command, Path.cwd(), path, _duration_s("--build-within", within))
+    if failed is not None:
+        raise BadInput(f"--command: {failed}")
+    return path
+
+
+def _name_class(path: Path | None, istio: str | None, lab: str, as_json: bool) -> None:
+    release = versions.find(istio) if istio else None
+    version = (release or versions.newest()).version
+    if release is None and path is None:
+        raise BadInput("--ztunnel PATH or --istio VERSION is missing: whose class is asked for?")
+    where = _probe_lab(path, version, lab)
+    options = Options(where, (version,), path)
+    say(f"probing {path or version} on lab {where}, with {len(TELLING)} scenarios")
+
+    def ask(name: str, check: str, seed: int) -> Trial:
+        trial = ask_once(
+            read_scenario(find_scenario(name)), check, replace(options, seed=seed, keep_run=True), version, keep=False
+        )
+        say(_cut(f"  {name:<24} {trial.verdict:<8} {trial.because}"))
+        return trial
+
+    portrait = portray(ask)
+    known = None if release is None or path is not None else release.behaviour_class
+    code, words = _against_table(portrait, known)
+    if as_json:
+        print_json(portrait.to_json() | {"version": version, "lab": where, "table_says": known, "exit_code": int(code)})
+    else:
+        sys.stdout.write(f"{path or version}: {words}\n")
+    raise Ended(code)
+
+
+def _probe_lab(path: Path | None, version: str, lab: str) -> str:
+    if lab != AUTO:
+        return lab
+    return "process" if path is not None or binaries.find(version) is not None else "model"
+
+
+def _against_table(portrait: Portrait, known: str | None) -> tuple[ExitCode, str]:
+    """The exit code and the sentence: what a release does, beside what the table says of it."""
+    if known is None or known == versions.UNCLASSIFIED:
+        return portrait.exit_code, portrait.words
+    if known not in portrait.classes:
+        return ExitCode.SURPRISE, f"{portrait.words}; clusters/versions.toml says {known}"
+    return portrait.exit_code, f"{portrait.words} (clusters/versions.toml says {known})"
+
+
 def say(text: str) -> None:
     """To the person who waits, not to whoever reads the result."""
     sys.stderr.write(f"{text}\n")
@@ -258,6 +405,3 @@ def say(text: str) -> None:
 def print_json(content: Any) -> None:
     """One JSON value on stdout."""
     sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-__all__ = ["Ended", "add_commands", "binaries", "runs_dir"]

@@ -49,16 +49,17 @@ Ask = Callable[[str, int], Trial]
 
 @dataclass
 class ScenarioAsker:
-    """Asks `check` of `scenario` on one lab. Keeps every run."""
+    """Asks `check` of `scenario` on one lab. `keep` False: leaves no run behind that nobody would look at."""
 
     scenario: Scenario
     check: str
     lab: str
     options: Options = field(default_factory=Options)
+    keep: bool = True
 
     def __call__(self, version: str, seed: int) -> Trial:
         """One run of `version`. Raises BadInput."""
-        return ask_once(self.scenario, self.check, self._options(version, seed), version)
+        return ask_once(self.scenario, self.check, self._options(version, seed), version, self.keep)
 
     def impossible(self, version: str) -> str | None:
         """Why `version` cannot run here, found out without a run; None when it can."""
@@ -68,7 +69,7 @@ class ScenarioAsker:
         return replace(self.options, lab=self.lab, istio=(version,), seed=seed, keep_run=True)
 
 
-def ask_once(scenario: Scenario, check: str, options: Options, version: str) -> Trial:
+def ask_once(scenario: Scenario, check: str, options: Options, version: str, keep: bool = True) -> Trial:
     """One run with these options, told as one of `version`. Raises BadInput."""
     case = choose(scenario, options)[0]
     if case.refusal is not None:
@@ -82,7 +83,11 @@ def ask_once(scenario: Scenario, check: str, options: Options, version: str) -> 
     except HarnessError as error:
         run = None if error.evidence is None else str(error.evidence)
         return Trial(version, options.seed, Verdict.UNKNOWN, f"the run failed: {error}", run=run, failed=True)
-    return _told(saved, check, version)
+    trial = _told(saved, check, version)
+    if keep:
+        return trial
+    saved.directory.remove()
+    return replace(trial, run=None)
 
 
 def _told(saved: Saved, check: str, version: str) -> Trial:
