@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness import binaries, cli_versions, versions
+from harness import cli_versions
 from harness.doctor import Health, examine
 from harness.errors import ExitCode, HarnessError
 from harness.pipeline import (
@@ -185,23 +185,6 @@ def doctor(as_json: JsonOption = False) -> None:
         _print_json([health.to_json()])
     else:
         _show_health(health)
-
-
-@app.command("versions")
-def list_versions(as_json: JsonOption = False) -> None:
-    """List the releases whose way of renewing certificates is known."""
-    here = {binary.version for binary in binaries.cached()}
-    rows = [
-        {"version": row.version, "behaviour_class": row.behaviour_class, "cached": row.version in here}
-        for row in versions.releases()
-    ]
-    if as_json:
-        print(json.dumps(rows, indent=2))
-        return
-    table = Table("version", "behaviour class", "ztunnel in the cache")
-    for row in rows:
-        table.add_row(str(row["version"]), str(row["behaviour_class"]), "yes" if row["cached"] else "")
-    Console().print(table)
 
 
 def run_command(arguments: Sequence[str]) -> int:

@@ -10,26 +10,38 @@ import difflib
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from harness import binaries, versions
+from harness.answers.accept import acceptance
 from harness.answers.bisect import Bisect, Found, Question, Witness, check_question
 from harness.answers.bisect_log import BisectLog, begin_log, check_scenario, mend_end, read_log
+from harness.answers.nightly import RESULTS_FILE, Request, Row, open_keeper, run_night
 from harness.answers.probe import ABORT_GIT_BISECT, CommitAnswer, CommitQuestion, GitVerdict, build, probe_commit
+from harness.answers.refresh import CachedFetch, Sources, fetch
+from harness.answers.refresh import refresh as renew
 from harness.answers.telling import TELLING, Portrait, portray
 from harness.answers.trial import ScenarioAsker, Trial, ask_once, find_scenario
 from harness.checks import CHECKS
 from harness.durations import NS_PER_S, parse_duration_ns
 from harness.errors import BadInput, ExitCode, HarnessError, LabUnavailable
 from harness.labs import IN_REAL_TIME, load_lab
-from harness.pipeline import AUTO, Chooser, Options, cluster_of
+from harness.pipeline import AUTO, REPOSITORY, Chooser, Options, cluster_of
+from harness.report.nightly import page, summary
+from harness.report.terminal import show
 from harness.scenario import Scenario, read_scenario
-from harness.store import RunDirectory
+from harness.store import RunDirectory, read_run
+from harness.verdict import OutcomeKind
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process or kind.")]
@@ -56,6 +68,12 @@ def add_commands(app: typer.Typer) -> None:
     """Makes the commands of this module known to `app`."""
     app.command()(bisect)
     app.command()(probe)
+    app.command()(nightly)
+    app.command()(accept)
+    table = typer.Typer(help="List the releases that are known; renew the table.", invoke_without_command=True)
+    table.callback()(list_versions)
+    table.command()(refresh)
+    app.add_typer(table, name="versions")
 
 
 def bisect(
@@ -394,6 +412,192 @@ def _against_table(portrait: Portrait, known: str | None) -> tuple[ExitCode, str
     if known not in portrait.classes:
         return ExitCode.SURPRISE, f"{portrait.words}; clusters/versions.toml says {known}"
     return portrait.exit_code, f"{portrait.words} (clusters/versions.toml says {known})"
+
+
+# --- nightly ---------------------------------------------------------------------------------------------------------
+
+
+def nightly(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE...]", help="Scenarios; without: the whole corpus.")
+    ] = None,
+    labs: Annotated[str, typer.Option("--labs", help="Separated by commas.")] = "model,process",
+    out: Annotated[Path, typer.Option("--out", metavar="DIRECTORY", help="Where the night is kept.")] = Path("nightly"),
+    istio: Annotated[
+        list[str] | None, typer.Option("--istio", metavar="VERSION", help="Only this release; may be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="As with run.")] = 0,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Binaries run at a time.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a night that was broken off.")] = False,
+    previous: Annotated[
+        Path | None, typer.Option("--previous", metavar="SUMMARY", help="The summary.json of the night before.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run all scenarios on all versions and tell what is news."""
+    before = _previous(previous)
+    keeper = open_keeper(out, resume, say)
+    os.environ.setdefault("MESHWAKE_RUNS", str(out / "runs"))
+    request = Request(
+        tuple(lab.strip() for lab in labs.split(",") if lab.strip()),
+        tuple(files or [REPOSITORY / "scenarios"]),
+        tuple(istio or ()),
+        seed,
+        jobs or os.cpu_count() or 1,
+    )
+    if not request.labs:
+        raise BadInput("--labs: names no lab; for example --labs model,process")
+    night = run_night(request, keeper, datetime.now(UTC).date(), _tell_row)
+    told = summary(
+        night.day,
+        [asdict(row) for row in night.rows],
+        night.missing,
+        night.versions,
+        night.unclassified,
+        night.real_s,
+        night.exit_code,
+        before,
+    )
+    _write_night(out, told)
+    if as_json:
+        print_json(told)
+    else:
+        sys.stdout.write(page(told))
+        say(f"kept in {out}: summary.md, summary.json, {RESULTS_FILE}")
+    raise Ended(night.exit_code)
+
+
+def _tell_row(row: Row) -> None:
+    if row.lab != "model" or row.outcome != OutcomeKind.AS_EXPECTED:
+        say(_cut(f"  {row.lab:<8} {row.version:<12} {row.scenario:<30} {row.outcome}"))
+
+
+def _previous(path: Path | None) -> dict[str, Any] | None:
+    """The night before; one that is not there, or cannot be read, is none."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        say(f"--previous {path}: cannot be read ({error}); everything unexpected counts as new")
+        return None
+
+
+def _write_night(out: Path, told: dict[str, Any]) -> None:
+    """What people and the workflow read. The issue's parts are files of their own, for a shell script without JSON."""
+    body = page(told)
+    (out / "summary.json").write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / "summary.md").write_text(body, encoding="utf-8")
+    (out / "exit_code").write_text(f"{told['exit_code']}\n", encoding="utf-8")
+    issue = out / "issue"
+    issue.mkdir(exist_ok=True)
+    for name, text in (("action", told["issue"]["action"]), ("title", told["issue"]["title"]), ("body.md", body)):
+        (issue / name).write_text(f"{text.rstrip()}\n", encoding="utf-8")
+
+
+# --- accept ----------------------------------------------------------------------------------------------------------
+
+
+def accept(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run that surprised, or a 'latest'.")],
+    because: Annotated[
+        str | None, typer.Option("--because", help="Why it is so; without: what the check found.")
+    ] = None,
+    scenario: Annotated[
+        str | None, typer.Option("--scenario", metavar="FILE", help="Its file; without: the one of that name.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the change, write nothing.")] = False,
+) -> None:
+    """Write what surprised into the scenario file, with its evidence, as what is expected from now on."""
+    saved = read_run(run)
+    file = Path(scenario) if scenario is not None else find_scenario(saved.plan.scenario)
+    change = acceptance(run, file, datetime.now(UTC).date().isoformat(), because)
+    sys.stdout.write(change.diff)
+    for sentence in change.sentences:
+        say(sentence)
+    if dry_run:
+        say("nothing was written")
+        return
+    try:
+        change.path.write_text(change.new, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"{change.path}: cannot be written ({error.strerror})") from error
+    say(f"written: {change.path}; look at the difference before you commit it")
+
+
+# --- versions --------------------------------------------------------------------------------------------------------
+
+
+def list_versions(
+    context: typer.Context,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="VERSION", help="Only this release and newer ones.")
+    ] = None,
+    newest_of_each_minor: Annotated[bool, typer.Option("--newest-of-each-minor", help="One a minor.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Version and image, one a line, for scripts.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the releases that are known, their class and what goes with them."""
+    if context.invoked_subcommand is not None:
+        return
+    rows = versions.releases()
+    if since is not None:
+        oldest = versions.parse_version(since, "--since")
+        rows = tuple(row for row in rows if versions.parse_version(row.version) >= oldest)
+    if newest_of_each_minor:
+        rows = versions.newest_of_each_minor(rows)
+    here = {binary.version for binary in binaries.cached()}
+    if as_json:
+        print_json([asdict(row) | {"cached": row.version in here} for row in rows])
+    elif plain:
+        for row in rows:
+            sys.stdout.write(f"{row.version} {row.image}{f'@{row.digest}' if row.digest else ''}\n")
+    else:
+        show(Console(), _versions_table(rows, here))
+
+
+def _versions_table(rows: Sequence[versions.Release], here: set[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for heading in ("version", "class", "ztunnel", "Kubernetes", "kind node", "Gateway API", "end of life", "here"):
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.version,
+            row.behaviour_class,
+            row.commit[:8],
+            row.kubernetes,
+            row.node_image,
+            row.gateway_api,
+            row.end_of_life,
+            "yes" if row.version in here else "",
+        )
+    return table
+
+
+def refresh(
+    write: Annotated[bool, typer.Option("--write", help="Change the table; without: only show how.")] = False,
+    images: Annotated[str, typer.Option("--images", metavar="URL", help="The image's tags.")] = Sources.images,
+    releases: Annotated[str, typer.Option("--releases", metavar="URL", help="The releases.")] = Sources.releases,
+    deps: Annotated[str, typer.Option("--deps", metavar="URL", help="istio.deps of a {version}.")] = Sources.deps,
+    table: Annotated[Path, typer.Option("--table", metavar="FILE", help="The table.")] = versions.VERSIONS_FILE,
+) -> None:
+    """Renew the table from public sources, as a difference to look at; a new release is unclassified."""
+    try:
+        text = table.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"--table {table}: cannot be read ({error})") from error
+    get = CachedFetch(fetch, binaries.cache_dir() / "refresh", time.time, say)
+    renewed = renew(text, str(table), get, Sources(images, releases, deps))
+    sys.stdout.write(renewed.diff)
+    for note in renewed.notes:
+        say(note)
+    if not renewed.diff:
+        say("nothing is new")
+    elif write:
+        table.write_text(renewed.new, encoding="utf-8")
+        say(f"written: {table}")
+    else:
+        say("nothing was written; --write does")
 
 
 def say(text: str) -> None:
