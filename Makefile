@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.set-up
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help setup scenarios test check bench lock proto clean
+.PHONY: help setup scenarios test check bench lock proto clean nightly
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -60,3 +60,10 @@ proto: ## make *_pb2.py anew from the .proto files (needs grpcio-tools; its prot
 clean: ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+LABS  ?= model,process
+NIGHT ?= nightly/$(shell date -u +%F)
+
+# make itself ends with 2 whatever failed; how the night ended stands in $(NIGHT)/exit_code.
+nightly: $(STAMP) ## all scenarios on all versions (LABS=model,process NIGHT=directory); a broken off night goes on
+	MESHWAKE_RUNS=$(NIGHT)/runs $(BIN)/meshwake nightly --labs $(LABS) --out $(NIGHT) --resume $(NIGHTLY)

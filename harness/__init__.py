@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("labs", "report"),
     ("pipeline", "answers", "doctor"),
     ("mesh",),
-    ("cli_cluster", "cli_fetch", "cli_matrix", "cli_report", "cli_search"),
+    ("cli_cluster", "cli_fetch", "cli_matrix", "cli_report", "cli_search", "cli_versions"),
     ("cli", "plugin"),
     ("__main__",),
 )

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness import binaries, cli_cluster, cli_fetch, cli_matrix, cli_report, cli_search, versions
+from harness import binaries, cli_cluster, cli_fetch, cli_matrix, cli_report, cli_search, cli_versions, versions
 from harness.doctor import Health, examine
 from harness.errors import ExitCode, HarnessError
 from harness.fixes import adapted
@@ -50,7 +50,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for door in (cli_cluster, cli_fetch, cli_matrix, cli_report, cli_search):
+for door in (cli_cluster, cli_fetch, cli_matrix, cli_report, cli_search, cli_versions):
     door.add_commands(app)
 
 LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process or kind.")]
@@ -89,12 +89,8 @@ VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show all e
 FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Scenario files, or directories of them.")]
 
 
-class _Ended(Exception):
-    """Carries the exit code of a command past typer, whose own code 2 means a usage error."""
-
-    def __init__(self, code: ExitCode) -> None:
-        super().__init__(code)
-        self.code = code
+cli_versions.add_commands(app)
+_Ended = cli_versions.Ended
 
 
 @app.command()
@@ -202,23 +198,6 @@ def doctor(as_json: JsonOption = False) -> None:
         _show_health(health)
 
 
-@app.command("versions")
-def list_versions(as_json: JsonOption = False) -> None:
-    """List the releases whose way of renewing certificates is known."""
-    here = {binary.version for binary in binaries.cached()}
-    rows = [
-        {"version": row.version, "behaviour_class": row.behaviour_class, "cached": row.version in here}
-        for row in versions.releases()
-    ]
-    if as_json:
-        print(json.dumps(rows, indent=2))
-        return
-    table = Table("version", "behaviour class", "ztunnel in the cache")
-    for row in rows:
-        table.add_row(str(row["version"]), str(row["behaviour_class"]), "yes" if row["cached"] else "")
-    Console().print(table)
-
-
 def run_command(arguments: Sequence[str]) -> int:
     """The exit code of `meshwake ARGUMENTS`. Nothing is raised, whatever happens."""
     verbose = "-v" in arguments or "--verbose" in arguments
@@ -233,7 +212,7 @@ def run_command(arguments: Sequence[str]) -> int:
         return 130
     except SystemExit as ended:
         usage_error = ended.code == CLICK_USAGE_ERROR
-        return ExitCode.BAD_INPUT if usage_error else int(ended.code or 0)
+        return cli_versions.usage_error_code(arguments) if usage_error else int(ended.code or 0)
     except Exception as error:  # noqa: BLE001  the last door: a fault of ours is reported, never shown as a bare traceback
         _print_error(f"this is a fault of meshwake: {type(error).__name__}: {error}")
         _print_error(traceback.format_exc() if verbose else "-v shows where it came from")

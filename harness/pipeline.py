@@ -525,7 +525,7 @@ def _version_of(identity: binaries.Identity, said: tuple[str, ...]) -> str:
 
 
 def _has_row(version: str) -> bool:
-    return any(versions.parse_version(row.version) == versions.parse_version(version) for row in versions.releases())
+    return versions.has_row(version)
 
 
 def _no_binary(version: str, asked: bool) -> str:
@@ -547,13 +547,13 @@ def _on(case: Case, lab: str, subject: _Subject, because: str) -> Case:
 
 
 def _expectations(scenario: Scenario, version: str) -> tuple[Expect, ...]:
-    rows = tuple(row for row in scenario.expect if versions.covers(row.versions, version))
+    rows = tuple(row for row in scenario.expect if versions.covers(row.versions, version, row.until))
     checks = [row.check for row in rows]
     for check in checks:
         if checks.count(check) > 1:
             raise BadInput(
                 f"{scenario.path}: expect: {checks.count(check)} rows for {check} cover {version}; "
-                "narrow their 'versions' so that one of them does"
+                "narrow their 'versions', or end one with 'until', so that one of them does"
             )
     return rows
 

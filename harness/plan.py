@@ -19,7 +19,9 @@ from harness.errors import BadInput
 from harness.scenario import APART, EVERY_NODE, CheckName, Expect, Scenario, fault_times_ns
 
 PLAN_FORMAT: Literal[1] = 1
-FaultKind = Literal["suspend", "pause", "step", "drift", "freeze", "ca_outage", "ca_hang", "token_expired", "restart"]
+FaultKind = Literal[
+    "suspend", "pause", "step", "drift", "freeze", "ca_outage", "ca_hang", "token_expired", "ca_root_change", "restart"
+]
 ASLEEP_FAULTS = ("suspend", "pause")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
@@ -49,7 +50,7 @@ FixName = Literal[
     "wake-guard",
 ]
 CLOCK_FAULTS = ("suspend", "pause", "step", "drift", "freeze")
-SERVICE_FAULTS = ("ca_outage", "ca_hang", "token_expired", "restart")
+SERVICE_FAULTS = ("ca_outage", "ca_hang", "token_expired", "ca_root_change", "restart")
 Place = tuple[str | int, ...]  # the keys and positions that lead to a value of the document
 EVERY_NODE = "*"
 APART = "apart"
@@ -124,6 +125,14 @@ def _versions(value: str) -> str:
     return value
 
 
+def _version(value: str) -> str:
+    try:
+        Version(value)
+    except InvalidVersion as error:
+        raise PydanticCustomError("version", "is no version; a release is written as in '1.32.0'") from error
+    return value
+
+
 Duration = Annotated[int, BeforeValidator(_duration)]
 Length = Annotated[Duration, AfterValidator(_positive)]
 WorldTime = Annotated[Duration, AfterValidator(_not_negative)]
@@ -133,6 +142,7 @@ Backdate = Annotated[Duration, AfterValidator(_not_negative), AfterValidator(_wh
 Rate = Annotated[Decimal, BeforeValidator(_rate)]
 IdentityName = Annotated[str, AfterValidator(_identity)]
 VersionRange = Annotated[str, AfterValidator(_versions)]
+VersionText = Annotated[str, AfterValidator(_version)]
 
 
 class _Strict(BaseModel):
@@ -258,6 +268,13 @@ class TokenExpired(_Fault):
     lasts: Length
 
 
+class CaRootChange(_Fault):
+    """The authority shows a certificate of a new root from now on, and the root file of every node has the new one.
+    Connections to it that were open are closed."""
+
+    kind: Literal["ca_root_change"]
+
+
 class Restart(_NodeFault):
     """Every ztunnel of the node is ended and started anew."""
 
@@ -265,7 +282,7 @@ class Restart(_NodeFault):
 
 
 Fault = Annotated[
-    Suspend | Pause | Step | Drift | Freeze | CaOutage | CaHang | TokenExpired | Restart,
+    Suspend | Pause | Step | Drift | Freeze | CaOutage | CaHang | TokenExpired | CaRootChange | Restart,
     Field(discriminator="kind"),
 ]
 
@@ -278,12 +295,15 @@ class Fix(_Strict):
 
 
 class Expect(_Strict):
-    """What a check is expected to find, for which versions, and why."""
+    """What a check is expected to find, for which versions (`until`: before this one), and why. `evidence`: the run
+    that it was learned from, written by `meshwake accept`."""
 
     check: CheckName
     verdict: Literal["holds", "broken", "unknown"]
     because: str = Field(min_length=1)
     versions: VersionRange = ">=0"
+    until: VersionText | None = None
+    evidence: Annotated[str, Field(min_length=1)] | None = None
 
 
 class RealTime(_Strict):

@@ -1,1 +1,1 @@
-"""Questions asked of many runs at once."""
+"""Questions asked of many runs: which fix holds, since which version, what tonight, what breaks it."""

@@ -2,7 +2,8 @@
 
 notBefore is the authority's wall clock less the backdate, notAfter the same clock plus the lifetime that was asked for,
 both cut to whole seconds (istio security/pkg/pki/util/generate_cert.go). An answer takes no time. A request that is
-accepted while the authority hangs is never answered, not even after the fault has ended: ztunnel sets no deadline.
+accepted while the authority hangs is never answered, not even after the fault has ended: ztunnel sets no deadline. Who
+trusts only a root that is no longer its own refuses it in the handshake, which from outside is a refusal like another.
 """
 
 from __future__ import annotations
@@ -45,10 +46,14 @@ class Authority:
             for fault in plan.faults_on(None)
             if fault.kind == kind
         ]
+        self._roots_since_ns = [fault.at_world_ns for fault in plan.faults_on(None) if fault.kind == "ca_root_change"]
         self._signed = 0
 
-    def answer(self, lifetime_s: int, world_ns: int) -> Answer:
-        """The answer to a request for a certificate of this lifetime at `world_ns`."""
+    def answer(self, lifetime_s: int, world_ns: int, root_of_world_ns: int | None = None) -> Answer:
+        """The answer at `world_ns` to a request, for a certificate of this lifetime, of somebody who trusts the root
+        that the authority had at `root_of_world_ns` (None: has now)."""
+        if root_of_world_ns is not None and any(root_of_world_ns < at <= world_ns for at in self._roots_since_ns):
+            return Answer("refused")
         outcome = self._outcome(world_ns)
         return Answer(outcome, self._sign(lifetime_s, world_ns) if outcome == "issued" else None)
 

@@ -69,6 +69,7 @@ class World:
         for gateway in plan.gateways:
             self._nodes[gateway.identity], self._process_of[gateway.identity] = gateway.node, gateway.name
         self._processes: dict[str, Ztunnel | Proxy] = {}
+        self._started_ns: dict[str, int] = {}
         self._armed: defaultdict[str, int] = defaultdict(int)
         self._tokens = Tokens(plan.token_s, self._clocks, plan.authority_node)
         self._timing = patch_of(plan) or "as-released"
@@ -143,7 +144,7 @@ class World:
         self._begin(Proxy(gateway.identity, gateway.lifetime_s, base), gateway.name, gateway.node, base)
 
     def _begin(self, process: Ztunnel | Proxy, name: str, node: str, base: ClockReading) -> None:
-        self._processes[name] = process
+        self._processes[name], self._started_ns[name] = process, self._now_ns
         self._tokens.pod_started(name, node, self._now_ns)
         self._probes.ztunnel_started(tuple(process.states), self._now_ns)
         for identity in process.states:
@@ -194,7 +195,10 @@ class World:
 
     def _answer(self, identity: str, process: Ztunnel | Proxy) -> Answer:
         """An authority that is there looks at the token first."""
-        answer = self._authority.answer(process.asks_for_s, self._now_ns)
+        # pilot-agent connects anew after every failure; a ztunnel before root reload trusts what it read at its start.
+        reloads = isinstance(process, Proxy) or self._behaviour.reloads_root
+        root_of_ns = self._now_ns if reloads else self._started_ns[self._process_of[identity]]
+        answer = self._authority.answer(process.asks_for_s, self._now_ns, root_of_ns)
         refused = answer.outcome == "issued" and not self._tokens.accepted(self._process_of[identity], self._now_ns)
         return Answer("unauthenticated") if refused else answer
 

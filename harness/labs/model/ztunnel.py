@@ -18,8 +18,9 @@ in what happens when a renewal fails (`BEHAVIOURS`):
 A0 asks for 24 hours whatever it is told. A dropped certificate means state Unavailable, and no connection brings it
 back: only the next try does. At most eight requests are under way, and none has a deadline, so each that is never
 answered holds its place until the process ends. Answers take no time here: nothing ever waits in line for a place that
-will become free, so the priorities that order this line are not modelled. E reloads the authority's root from disk,
-which no fault here touches.
+will become free, so the priorities that order this line are not modelled. All but E read the authority's root from disk once,
+when the process starts; E reads it again whenever it has changed (the two seconds for which it waits to see that the file
+stays as it is are not modelled).
 
 This module is decisions only; what happens when is in world.py.
 """
@@ -135,11 +136,13 @@ def _or_most(delay_ns: int | None) -> int:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What tells one class from another. `asks_for_s`: the lifetime it asks for, None: what SECRET_TTL says."""
+    """What tells one class from another. `asks_for_s`: the lifetime it asks for, None: what SECRET_TTL says.
+    `reloads_root`: it trusts the authority's root of now, and not that of its own start."""
 
     retry: Callable[[Random, int], Retry]
     keeps_valid: bool = False
     asks_for_s: int | None = None
+    reloads_root: bool = False
 
 
 BEHAVIOURS: dict[str, Behaviour] = {
@@ -148,7 +151,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "B": Behaviour(retry=SharedBackoff),
     "C": Behaviour(retry=lambda random, now_ns: BackoffForEach(random)),
     "D": Behaviour(retry=lambda random, now_ns: BackoffForEach(random), keeps_valid=True),
-    "E": Behaviour(retry=lambda random, now_ns: BackoffForEach(random), keeps_valid=True),
+    "E": Behaviour(retry=lambda random, now_ns: BackoffForEach(random), keeps_valid=True, reloads_root=True),
 }
 
 
