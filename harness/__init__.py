@@ -4,12 +4,12 @@ The map of the house. A room may import the rooms below it and itself, never one
 tests/repository/test_import_rule.py reads `LAYERS` and enforces it.
 
     doors       cli, plugin, __main__       what a person or pytest types; cli_cluster: the commands that
-                                            bring clusters up and put them away
+                                            bring clusters up and put them away; cli_forecast, cli_journal
     story       mesh                        a timeline told in Python, and questions asked of it
     course      pipeline, answers, doctor   the steps of a run, in order; what can run here
     makers      labs, report                do and record; show
     parts       authority, fixes, checks,   speak istiod's protocols; what people deploy; judge;
-                stack                       what a cluster is made of
+                stack, journals             what a cluster is made of; what machines remember of their sleep
     clocks      clocks                      reading clocks and moving them
     values      scenario, plan, history ... what all the others hand to one another
 
@@ -22,11 +22,11 @@ imports nothing.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "durations", "scenario", "plan", "history", "verdict", "versions", "binaries", "store"),
     ("clocks",),
-    ("authority", "fixes", "checks", "stack"),
+    ("authority", "fixes", "checks", "stack", "journals"),
     ("labs", "report"),
     ("pipeline", "answers", "doctor"),
     ("mesh",),
-    ("cli_cluster",),
+    ("cli_cluster", "cli_forecast", "cli_journal"),
     ("cli", "plugin"),
     ("__main__",),
 )
