@@ -215,7 +215,7 @@ def run_command(arguments: Sequence[str]) -> int:
     verbose = "-v" in arguments or "--verbose" in arguments
     try:
         app(list(arguments), prog_name="meshwake")
-    except _Ended as ended:
+    except (_Ended, cli_forecast.Foretold) as ended:
         return ended.code
     except HarnessError as error:
         _say(error)
