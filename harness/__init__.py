@@ -8,7 +8,8 @@ tests/repository/test_import_rule.py reads `LAYERS` and enforces it.
     course      pipeline, answers, doctor   the steps of a run, in order; what can run here
     makers      labs, report                do and record; show
     parts       authority, fixes, checks,   speak istiod's protocols; what people deploy; judge;
-                stack, fetching             what a cluster is made of; binaries from their image
+                stack, fetching, journals   what a cluster is made of; binaries from their image; what
+                                            machines remember of their sleep
     clocks      clocks                      reading clocks and moving them
     values      scenario, plan, history ... what all the others hand to one another
 
@@ -21,11 +22,20 @@ imports nothing.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "durations", "scenario", "plan", "history", "verdict", "versions", "binaries", "store"),
     ("clocks",),
-    ("authority", "fixes", "checks", "stack", "fetching"),
+    ("authority", "fixes", "checks", "stack", "fetching", "journals"),
     ("labs", "report"),
     ("pipeline", "answers", "doctor"),
     ("mesh",),
-    ("cli_cluster", "cli_fetch", "cli_matrix", "cli_report", "cli_search", "cli_versions"),
+    (
+        "cli_cluster",
+        "cli_fetch",
+        "cli_forecast",
+        "cli_journal",
+        "cli_matrix",
+        "cli_report",
+        "cli_search",
+        "cli_versions",
+    ),
     ("cli", "plugin"),
     ("__main__",),
 )

@@ -18,7 +18,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness import binaries, cli_cluster, cli_fetch, cli_matrix, cli_report, cli_search, cli_versions, versions
+from harness import (
+    binaries,
+    cli_cluster,
+    cli_fetch,
+    cli_forecast,
+    cli_journal,
+    cli_matrix,
+    cli_report,
+    cli_search,
+    cli_versions,
+    versions,
+)
 from harness.doctor import Health, examine
 from harness.errors import ExitCode, HarnessError
 from harness.fixes import adapted
@@ -50,7 +61,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for door in (cli_cluster, cli_fetch, cli_matrix, cli_report, cli_search, cli_versions):
+for door in (cli_cluster, cli_fetch, cli_forecast, cli_journal, cli_matrix, cli_report, cli_search, cli_versions):
     door.add_commands(app)
 
 LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process or kind.")]
@@ -203,7 +214,7 @@ def run_command(arguments: Sequence[str]) -> int:
     verbose = "-v" in arguments or "--verbose" in arguments
     try:
         app(list(arguments), prog_name="meshwake")
-    except _Ended as ended:
+    except (_Ended, cli_forecast.Foretold) as ended:
         return ended.code
     except HarnessError as error:
         _say(error)

@@ -1,0 +1,73 @@
+"""What a live cluster shows of its ztunnels, for a forecast. Reads only: pods, /config_dump through a port forward, the
+wake guard's metrics where it runs, and a few files of /proc by an exec into ztunnel's own container.
+
+Nothing is installed and nothing privileged is asked for: pods get/list, pods/portforward and pods/exec in
+istio-system. A distroless ztunnel has no shell; then, without a wake guard, J is not known, and is said to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from harness.answers.forecast import Node
+from harness.answers.forecast_files import Clocks, clocks_in, drift_in_metrics, held_in, node_of, started_in
+from harness.errors import LabUnavailable
+from harness.labs.kind.kubernetes import Kubernetes, Pod, Unreachable
+from harness.labs.kind.observe import ADMIN_PORT, ZTUNNEL_CONTAINER, ZTUNNEL_LABELS, ZTUNNEL_NAMESPACE
+
+_Answer = TypeVar("_Answer")
+ANSWER_WITHIN_S = 10.0
+GUARD_NAMESPACE, GUARD_LABELS, GUARD_PORT = "meshwake-guard", {"app": "wake-guard"}, 15099
+# In ztunnel's container process 1 is ztunnel. The wall clock stands between the two that it is read with.
+LOOK = "echo wall $(date +%s.%N); echo uptime $(cat /proc/uptime); echo stat $(cat /proc/1/stat)"
+
+
+def look(kubernetes: Kubernetes, wall_ns: int) -> Iterator[Node]:
+    """Every ztunnel of the cluster. `wall_ns`: our own wall clock, for a node that tells no other. Raises
+    LabUnavailable when there is none, or one does not answer."""
+    pods = _ask("list ztunnels", lambda: kubernetes.pods(ZTUNNEL_NAMESPACE, ZTUNNEL_LABELS))
+    if not pods:
+        raise LabUnavailable(f"no ztunnel in {ZTUNNEL_NAMESPACE} (label app=ztunnel); is Istio in ambient mode here?")
+    guards = _ask("list wake guards", lambda: kubernetes.pods(GUARD_NAMESPACE, GUARD_LABELS))
+    for pod in pods:
+        guard = next((each for each in guards if each.node == pod.node), None)
+        yield _node(kubernetes, pod, guard, wall_ns)
+
+
+def _node(kubernetes: Kubernetes, pod: Pod, guard: Pod | None, wall_ns: int) -> Node:
+    dump = _ask(f"config_dump of {pod}", lambda: kubernetes.get(pod, ADMIN_PORT, "/config_dump", ANSWER_WITHIN_S))
+    thing = _ask(f"read {pod}", lambda: kubernetes.read("pod", pod.namespace, pod.name))
+    try:
+        started = started_in(thing) if thing is not None else None
+    except (ValueError, AttributeError, KeyError):
+        started = None
+    clocks = _clocks(kubernetes, pod) or Clocks(wall_ns)
+    measured_ns = _measured_ns(kubernetes, guard, pod)
+    return node_of(pod.node, pod.name, held_in(dump.decode(errors="replace")), clocks, started, None, measured_ns)
+
+
+def _clocks(kubernetes: Kubernetes, pod: Pod) -> Clocks | None:
+    """None where there is no shell to ask."""
+    try:
+        said = kubernetes.execute(pod, ZTUNNEL_CONTAINER, ["sh", "-c", LOOK], ANSWER_WITHIN_S)
+        return clocks_in(said.stdout) if said.code == 0 else None
+    except (Unreachable, ValueError):
+        return None
+
+
+def _measured_ns(kubernetes: Kubernetes, guard: Pod | None, pod: Pod) -> int | None:
+    if guard is None:
+        return None
+    try:
+        page = kubernetes.get(guard, GUARD_PORT, "/metrics", ANSWER_WITHIN_S).decode(errors="replace")
+        return drift_in_metrics(page, pod.name)
+    except (Unreachable, ValueError):
+        return None
+
+
+def _ask(what: str, call: Callable[[], _Answer]) -> _Answer:
+    try:
+        return call()
+    except Unreachable as error:
+        raise LabUnavailable(f"{what}: {error}; try: kubectl -n {ZTUNNEL_NAMESPACE} get pods -l app=ztunnel") from error

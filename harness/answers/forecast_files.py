@@ -1,0 +1,240 @@
+"""What was saved from a cluster, read for a forecast. docs/forecast.md has the commands that save it. One folder a
+node:
+
+    config_dump.json   of ztunnel, GET localhost:15000/config_dump
+    pod.json           kubectl get pod -o json: when the container started, and on which node
+    clocks.txt         the node's clocks and ztunnel's start: lines "wall ...", "uptime ...", "stat ...", and where they
+                       can be had "monotonic ...", "elapsed ..."
+    journal.json       instead or beside: journalctl -o json from before the container's start until now
+    metrics.txt        instead or beside: what the wake guard tells Prometheus
+
+Times in pods and config_dump are RFC 3339. /proc/PID/stat counts in ticks of a hundredth of a second, on every
+architecture that Istio has images for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from harness.answers.forecast import Held, Node, Shown, Started
+from harness.clocks.reading import ClockReading
+from harness.durations import NS_PER_S
+from harness.errors import BadInput, SubjectFailed
+from harness.journals.formats import opened
+from harness.journals.items import lines_of
+from harness.labs.kind.observe import ZTUNNEL_CONTAINER, read_config_dump
+
+TICK_NS = 10_000_000
+DRIFT_METRIC = "meshwake_guard_drift_seconds"
+_NS_PER_US = 1_000
+# In /proc/PID/stat after the name in brackets, counted from the state as the first: starttime is the 22nd of all.
+_STARTTIME = 19
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """What clocks.txt says; None: a line that is not there."""
+
+    wall_ns: int
+    boottime_ns: int | None = None
+    monotonic_ns: int | None = None
+    started_boottime_ns: int | None = None
+    elapsed_monotonic_ns: int | None = None
+
+
+def read_nodes(folder: Path) -> list[Node]:
+    """Every node saved in `folder`: one in each of its folders, or one in itself. Raises BadInput."""
+    if not folder.is_dir():
+        raise BadInput(
+            f"{folder}: is no directory; expected one with config_dump.json in it, or with one folder a node"
+        )
+    places = sorted(path.parent for path in folder.glob("*/config_dump.json"))
+    if (folder / "config_dump.json").is_file():
+        places.append(folder)
+    if not places:
+        raise BadInput(
+            f"{folder}: no config_dump.json in it or in one of its folders; docs/forecast.md says how to save one"
+        )
+    return [read_node(place) for place in places]
+
+
+def read_node(place: Path) -> Node:
+    """The node saved in `place`. Raises BadInput."""
+    held = _read(place / "config_dump.json", held_in)
+    pod = _read(place / "pod.json", _object) if (place / "pod.json").is_file() else None
+    clocks = _read(place / "clocks.txt", clocks_in) if (place / "clocks.txt").is_file() else None
+    name = str((pod or {}).get("spec", {}).get("nodeName") or place.name)
+    process = str((pod or {}).get("metadata", {}).get("name") or "ztunnel")
+    started = _in_file(place / "pod.json", lambda: started_in(pod)) if pod is not None else None
+    journal = None
+    if (place / "journal.json").is_file() and started is not None:
+        journal = apart_in_journal(place / "journal.json", started)
+    measured = None
+    if (place / "metrics.txt").is_file():
+        measured = _read(place / "metrics.txt", lambda text: drift_in_metrics(text, process))
+    if clocks is None and journal is None:
+        raise BadInput(
+            f"{place}: neither clocks.txt nor a journal.json with a pod.json; docs/forecast.md says how to save them"
+        )
+    return node_of(name, process, held, clocks, started, journal, measured)
+
+
+def node_of(
+    name: str,
+    process: str,
+    held: tuple[Held, ...],
+    clocks: Clocks | None,
+    started: tuple[int, int] | None,
+    journal: tuple[int, int] | None = None,
+    measured_ns: int | None = None,
+) -> Node:
+    """One node, from what was found of it. `started`: between which two moments of its wall clock; `journal`: how far
+    its clocks parted since then, and its last moment."""
+    boottime_ns = (clocks.boottime_ns if clocks else None) or 0
+    monotonic_ns = clocks.monotonic_ns if clocks else None
+    wall_ns = clocks.wall_ns if clocks is not None else journal[1] if journal is not None else 0
+    begun = clocks.started_boottime_ns if clocks is not None and clocks.boottime_ns is not None else None
+    shown = Shown(
+        now=ClockReading(wall_ns, monotonic_ns or 0, boottime_ns),
+        knows_monotonic=monotonic_ns is not None,
+        started=Started(*started, begun) if started is not None else None,
+        measured_drift_ns=measured_ns,
+        apart_since_start_ns=journal[0] if journal is not None else None,
+        elapsed_monotonic_ns=clocks.elapsed_monotonic_ns if clocks is not None else None,
+    )
+    return Node(name, process, shown, held)
+
+
+# --- Each file -------------------------------------------------------------------------------------------------------
+
+
+def held_in(text: str) -> tuple[Held, ...]:
+    """The certificates of a config_dump. Raises SubjectFailed."""
+    return tuple(
+        Held(identity, held.state, _ns(held.not_before_wall_s), _ns(held.not_after_wall_s))
+        for identity, held in sorted(read_config_dump(text.encode()).items())
+    )
+
+
+def _ns(seconds: int | None) -> int | None:
+    return None if seconds is None else seconds * NS_PER_S
+
+
+def started_in(pod: dict[str, Any]) -> tuple[int, int]:
+    """Between which two moments ztunnel's container started: Kubernetes cuts to whole seconds. Raises ValueError."""
+    statuses = pod.get("status", {}).get("containerStatuses") or []
+    own = [each for each in statuses if each.get("name") == ZTUNNEL_CONTAINER] or statuses
+    running = own[0].get("state", {}).get("running") if own else None
+    if not running or "startedAt" not in running:
+        raise ValueError("no running container in status.containerStatuses; is it the pod of a running ztunnel?")
+    begins_ns = int(datetime.fromisoformat(running["startedAt"]).timestamp()) * NS_PER_S
+    return begins_ns, begins_ns + NS_PER_S
+
+
+def clocks_in(text: str) -> Clocks:
+    """The lines of clocks.txt. Raises ValueError."""
+    lines = {words[0]: words[1:] for line in text.splitlines() if (words := line.split(maxsplit=1))}
+    found = {name: rest[0] if rest else "" for name, rest in lines.items()}
+    if "wall" not in found:
+        raise ValueError("no line 'wall SECONDS', as 'echo wall $(date +%s.%N)' prints it")
+    stat = found.get("stat")
+    return Clocks(
+        wall_ns=_seconds_ns(found["wall"], "wall"),
+        boottime_ns=_seconds_ns(found["uptime"].split(" ")[0], "uptime") if "uptime" in found else None,
+        monotonic_ns=_seconds_ns(found["monotonic"], "monotonic") if "monotonic" in found else None,
+        started_boottime_ns=starttime_ns(stat) if stat is not None else None,
+        elapsed_monotonic_ns=_seconds_ns(found["elapsed"], "elapsed") if "elapsed" in found else None,
+    )
+
+
+def _seconds_ns(text: str, line: str) -> int:
+    try:
+        return int(Decimal(text.strip()) * NS_PER_S)
+    except (InvalidOperation, ValueError, OverflowError) as error:
+        raise ValueError(f"line {line!r}: read {text!r}, expected seconds such as 1795640592.123") from error
+
+
+def starttime_ns(stat: str) -> int:
+    """When a process started, since boot by CLOCK_BOOTTIME, from the text of /proc/PID/stat. Raises ValueError."""
+    try:
+        return int(stat.rpartition(")")[2].split()[_STARTTIME]) * TICK_NS
+    except (IndexError, ValueError) as error:
+        raise ValueError(f"line 'stat': read {stat[:40]!r}, expected the text of /proc/PID/stat") from error
+
+
+def apart_in_journal(path: Path, started: tuple[int, int]) -> tuple[int, int]:
+    """How much farther wall and monotonic clock are apart at the end of the journal than when the container started,
+    and the wall clock at its end. Raises BadInput when the journal does not reach back so far, or the node has
+    rebooted."""
+    before: tuple[int, str] | None = None
+    last: tuple[int, int, str] | None = None
+    with opened(path) as stream:
+        for line in lines_of(stream):
+            entry = _journal_entry(line)
+            if entry is None:
+                continue
+            last = entry
+            if entry[0] <= started[1]:
+                before = (entry[1], entry[2])
+    if before is None or last is None:
+        raise BadInput(f"{path}: does not reach back to the container's start; print it with an earlier --since")
+    if before[1] != last[2]:
+        raise BadInput(f"{path}: the node has booted since the container of pod.json started; save pod.json anew")
+    return last[1] - before[0], last[0]
+
+
+def _journal_entry(line: str) -> tuple[int, int, str] | None:
+    """Wall, wall minus monotonic, boot; None for what is no entry."""
+    try:
+        fields = json.loads(line)
+        wall_us, monotonic_us = int(fields["__REALTIME_TIMESTAMP"]), int(fields["__MONOTONIC_TIMESTAMP"])
+        return wall_us * _NS_PER_US, (wall_us - monotonic_us) * _NS_PER_US, str(fields["_BOOT_ID"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def drift_in_metrics(text: str, process: str) -> int | None:
+    """What the wake guard says of `process`, in ns; None when it says nothing of it. Raises ValueError."""
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == DRIFT_METRIC and sample.labels.get("process", "").rpartition("/")[2] == process:
+                return int(Decimal(sample.value) * NS_PER_S)
+    return None
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise TypeError("no JSON object")
+    items = value.get("items")
+    if isinstance(items, list) and items:
+        raise TypeError(f"a list of {len(items)} pods; save one: kubectl get pod NAME -o json")
+    return value
+
+
+def _read(path: Path, take: Callable[[str], _Value]) -> _Value:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: is not UTF-8 text (byte {error.start})") from error
+    return _in_file(path, lambda: take(text))
+
+
+def _in_file(path: Path, take: Callable[[], _Value]) -> _Value:
+    try:
+        return take()
+    except SubjectFailed as error:
+        raise BadInput(f"{path}: {error}") from error
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+        raise BadInput(f"{path}: {error}") from error

@@ -1,0 +1,198 @@
+"""meshwake forecast: when it will break next, for which workloads, for how long, and what to do before the lid is
+closed.
+
+Exit codes for scripts: 0 no outage ahead, 1 one is ahead or under way, 2 it cannot be told, 3 what was given is wrong,
+4 the cluster does not answer. Errors are raised as HarnessError; harness/cli.py says them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.answers.forecast import IdentityForecast, NodeForecast, exit_code_of, forecast_node
+from harness.answers.forecast_cluster import look
+from harness.answers.forecast_files import read_nodes
+from harness.durations import NS_PER_S, format_duration, parse_duration_ns, seconds
+from harness.errors import BadInput, ExitCode
+
+RESTART = "kubectl -n istio-system rollout restart daemonset/ztunnel"
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds forecast to `app`."""
+    app.command("forecast")(forecast)
+
+
+class Foretold(Exception):
+    """Carries the answer's exit code past typer, whose own code 2 means a usage error."""
+
+    def __init__(self, code: ExitCode) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def forecast(
+    saved: Annotated[
+        Path | None, typer.Option("--from", metavar="DIR", help="What was saved from a cluster (docs/forecast.md).")
+    ] = None,
+    kubeconfig: Annotated[Path | None, typer.Option("--kubeconfig", metavar="PATH", help="A live cluster.")] = None,
+    context: Annotated[str | None, typer.Option("--context", help="The context of --kubeconfig.")] = None,
+    sleep: Annotated[str | None, typer.Option("--sleep", metavar="9h", help="What if it falls asleep now?")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")] = False,
+) -> None:
+    """Tell when it will break next, and what to do before the lid is closed."""
+    if saved is not None and (kubeconfig is not None or context is not None):
+        raise BadInput("--from and --kubeconfig: say one of the two")
+    sleep_ns = _sleep_ns(sleep)
+    nodes = read_nodes(saved) if saved is not None else _live(kubeconfig, context)
+    forecasts = [forecast_node(node, sleep_ns) for node in nodes]
+    code = exit_code_of(forecasts)
+    if as_json:
+        sys.stdout.write(json.dumps(forecast_json(forecasts, code), indent=2) + "\n")
+    else:
+        sys.stdout.write("\n".join(_lines(forecasts)) + "\n")
+    raise Foretold(code)
+
+
+def _sleep_ns(text: str | None) -> int:
+    try:
+        sleep_ns = parse_duration_ns(text) if text else 0
+    except ValueError as error:
+        raise BadInput(f"--sleep: {error}") from error
+    if sleep_ns < 0:
+        raise BadInput(f"--sleep {text}: must not be negative")
+    return sleep_ns
+
+
+def _live(kubeconfig: Path | None, context: str | None) -> list[Any]:
+    from harness.labs.kind.through_kr8s import ThroughKr8s
+
+    default = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0] or "~/.kube/config"
+    path = kubeconfig or Path(default).expanduser()
+    if not path.is_file():
+        raise BadInput(f"{path}: is no kubeconfig; give one with --kubeconfig, or what was saved with --from DIR")
+    kubernetes = ThroughKr8s(path, context)
+    try:
+        return list(look(kubernetes, time.time_ns()))
+    finally:
+        kubernetes.close()
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def forecast_json(forecasts: Sequence[NodeForecast], code: ExitCode) -> dict[str, Any]:
+    """What --json prints. Times are RFC 3339, of the node's own wall clock; lengths are seconds."""
+    return {"nodes": [_node_json(each) for each in forecasts], "exit_code": int(code)}
+
+
+def _node_json(node: NodeForecast) -> dict[str, Any]:
+    drift = node.drift
+    return {
+        "node": node.node,
+        "process": node.process,
+        "now": _stamp(node.now_wall_ns),
+        "sleep_s": seconds(node.sleep_ns),
+        "prospect": node.prospect,
+        "drift_s": None if drift is None else seconds(drift.best_ns),
+        "drift_least_s": None if drift is None else seconds(drift.least_ns),
+        "drift_most_s": None if drift is None or drift.most_ns is None else seconds(drift.most_ns),
+        "drift_known_from": None if drift is None else drift.known_from,
+        "identities": [_identity_json(each) for each in node.identities],
+    }
+
+
+def _identity_json(each: IdentityForecast) -> dict[str, Any]:
+    return {
+        "identity": each.identity,
+        "state": each.state,
+        "prospect": each.prospect,
+        "not_after": _stamp(each.not_after_wall_ns),
+        "renews_at": _stamp(each.renews_wall_ns),
+        "outage_from": _stamp(each.outage_from_wall_ns),
+        "outage_to": _stamp(each.outage_to_wall_ns),
+        "room_s": None if each.room_ns is None else seconds(each.room_ns),
+        "renews_without_end": each.renews_without_end,
+    }
+
+
+def _stamp(wall_ns: int | None) -> str | None:
+    if wall_ns is None:
+        return None
+    text = datetime.fromtimestamp(wall_ns // NS_PER_S, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{wall_ns % NS_PER_S // 1_000_000:03}Z"
+
+
+# --- For people ------------------------------------------------------------------------------------------------------
+
+
+def _lines(forecasts: Sequence[NodeForecast]) -> Iterator[str]:
+    for node in forecasts:
+        yield from _node_lines(node)
+
+
+def _node_lines(node: NodeForecast) -> Iterator[str]:
+    yield f"{node.node} ({node.process}) at {_when(node.now_wall_ns)}: {_drift_words(node)}"
+    if node.sleep_ns:
+        wakes_wall_ns = node.now_wall_ns + node.sleep_ns
+        yield f"  if it sleeps now for {format_duration(node.sleep_ns)}, until {_when(wakes_wall_ns)}:"
+    for each in node.identities:
+        yield f"  {each.identity}: {_identity_words(each)}"
+    yield from (f"  {line}" for line in _advice(node))
+
+
+def _drift_words(node: NodeForecast) -> str:
+    drift = node.drift
+    if drift is None:
+        return "nothing tells how late its renewals are (docs/forecast.md: save its journal, or run the wake guard)"
+    late = f"renewals are {_length(drift.best_ns)} late"
+    if drift.most_ns is None:
+        late = f"renewals are at least {_length(drift.least_ns)} late; sleep is not counted in that"
+    elif not drift.is_exact:
+        late = f"renewals are between {_length(drift.least_ns)} and {_length(drift.most_ns)} late"
+    return f"{late} (known from: {drift.known_from})"
+
+
+def _identity_words(each: IdentityForecast) -> str:
+    if each.renews_wall_ns is None:
+        return f"has no certificate: {each.state}"
+    renews = f"expires {_when(each.not_after_wall_ns or 0)}, is renewed {_when(each.renews_wall_ns)}"
+    if each.renews_without_end:
+        return f"{renews}; then again and again without a pause"
+    if each.prospect == "unknown":
+        return f"{renews} at the latest; whether in time cannot be told"
+    if each.outage_from_wall_ns is None or each.outage_to_wall_ns is None:
+        return f"{renews}: no outage"
+    lasts = _length(each.outage_to_wall_ns - each.outage_from_wall_ns)
+    return f"{renews}: OUTAGE of {lasts} from {_when(each.outage_from_wall_ns)} on"
+
+
+def _advice(node: NodeForecast) -> Iterator[str]:
+    if any(each.renews_without_end for each in node.identities):
+        yield f"the clock was set back: restart ztunnel: {RESTART}"
+    elif node.prospect == "outage":
+        when = "after the wake" if node.sleep_ns else "now"
+        yield f"restart ztunnel {when}: {RESTART}"
+        yield "then gateways and waypoints if they fail too; the wake guard does both by itself"
+    elif node.prospect == "unknown":
+        yield "save the node's journal as well (docs/forecast.md), or restart ztunnel after the wake"
+    elif node.room_ns is not None:
+        yield f"nothing to do; from {_length(node.room_ns)} more of sleep on, every certificate would run out unrenewed"
+
+
+def _when(wall_ns: int) -> str:
+    return datetime.fromtimestamp(wall_ns // NS_PER_S, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _length(length_ns: int) -> str:
+    unit_ns = NS_PER_S if abs(length_ns) < 3_600 * NS_PER_S else 60 * NS_PER_S
+    return format_duration(round(length_ns / unit_ns) * unit_ns)

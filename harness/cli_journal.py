@@ -1,0 +1,146 @@
+"""meshwake import-sleep: what a machine remembers of its sleep, as a scenario.
+
+The scenario goes to stdout, or with --output to a file; what was understood and what was not is told on stderr. Errors
+are raised as HarnessError; harness/cli.py says them and ends with their exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import typer
+
+from harness.durations import NS_PER_S, format_duration, parse_duration_ns
+from harness.errors import BadInput
+from harness.journals import systemd
+from harness.journals.formats import read_journal
+from harness.journals.items import Item, Tally
+from harness.journals.month import Month, month_of
+from harness.journals.writing import Writing, scenario_text
+from harness.scenario import parse_scenario
+
+# Measured on a laptop's VM in istio/ztunnel#1481: the wall clock was put right some 25 s after the wake.
+CORRECTED_AFTER = "25s"
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds import-sleep to `app`."""
+    app.command("import-sleep")(import_sleep)
+
+
+def import_sleep(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Saved journals of one machine.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="SCENARIO", help="Write the scenario here.")
+    ] = None,
+    zone: Annotated[
+        str, typer.Option("--zone", help="Where local times of CSV were written, e.g. Europe/Berlin.")
+    ] = "UTC",
+    machine: Annotated[str | None, typer.Option("--machine", metavar="NAME", help="Which VM of a host's log.")] = None,
+    every_sleep_as: Annotated[
+        str | None, typer.Option("--as", metavar="KIND", help="Take every sleep for suspend, or for pause.")
+    ] = None,
+    corrected_after: Annotated[
+        str | None, typer.Option("--corrected-after", help="How long after a pause the wall clock is put right.")
+    ] = None,
+    node: Annotated[str, typer.Option("--node", help="The name of the machine in the scenario.")] = "laptop",
+) -> None:
+    """Make a scenario of what a machine's journals tell of its sleep."""
+    if every_sleep_as not in (None, "suspend", "pause"):
+        raise BadInput(f"--as {every_sleep_as}: allowed are suspend and pause")
+    tallies = [Tally(str(path)) for path in files]
+    items = [item for path, tally in zip(files, tallies, strict=True) for item in _items(path, tally, zone, machine)]
+    month = _month(items, tallies)
+    after_ns = _corrected_after_ns(corrected_after, tallies)
+    sources = [f"{Path(tally.path).name} ({tally.system}, {tally.entries} entries)" for tally in tallies]
+    text = scenario_text(month, Writing(sources, node, after_ns, every_sleep_as))
+    parse_scenario(text, str(output or "the scenario"), "imported")  # never hand out what `run` would refuse
+    for line in _summary(month, tallies):
+        sys.stderr.write(f"{line}\n")
+    _hand_out(text, output)
+
+
+def _items(path: Path, tally: Tally, zone: str, machine: str | None) -> list[Item]:
+    try:
+        return list(read_journal(path, tally, ZoneInfo(zone), machine))
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise BadInput(f"--zone {zone}: is no time zone that is known, such as Europe/Berlin ({error})") from error
+
+
+def _month(items: list[Item], tallies: list[Tally]) -> Month:
+    firsts = [tally.first_wall_ns for tally in tallies if tally.first_wall_ns is not None]
+    lasts = [tally.last_wall_ns for tally in tallies if tally.last_wall_ns is not None]
+    if not firsts or not lasts:
+        raise BadInput("\n".join(["no entry with a time was found", *_told(tallies)]))
+    month = month_of(items, min(firsts), max(lasts))
+    if not month.happened:
+        days = (max(lasts) - min(firsts)) / (86_400 * NS_PER_S)
+        raise BadInput("\n".join([f"no sleep, boot or jump in {days:.1f} days: nothing to import", *_told(tallies)]))
+    return month
+
+
+def _corrected_after_ns(text: str | None, tallies: list[Tally]) -> int:
+    """A guest's own journal shows the jump in the moment in which its clock was put right."""
+    default = "0s" if all(tally.system == systemd.SYSTEM for tally in tallies) else CORRECTED_AFTER
+    try:
+        after_ns = parse_duration_ns(text or default)
+    except ValueError as error:
+        raise BadInput(f"--corrected-after: {error}") from error
+    if after_ns < 0:
+        raise BadInput(f"--corrected-after {text}: must not be negative")
+    return after_ns
+
+
+def _summary(month: Month, tallies: list[Tally]) -> list[str]:
+    starts = datetime.fromtimestamp(month.starts_wall_s, UTC)
+    lines = _told(tallies)
+    lines += [f"left out: {text}" for text in month.dropped[:5]]
+    if len(month.dropped) > 5:
+        lines.append(f"left out: {len(month.dropped) - 5} more of the kind")
+    parts = {"suspend": "asleep", "pause": "paused", "off": "switched off"}
+    counted = [f"{word} {_times(month, kind)} ({_short(month.total_ns(kind))})" for kind, word in parts.items()]
+    told = [text for text, kind in zip(counted, parts, strict=True) if month.count(kind)]
+    if month.count("step"):
+        told.append(f"wall clock set {_times(month, 'step')}")
+    lines.append(f"from {starts:%Y-%m-%d %H:%M} UTC, {_short(month.duration_ns)}: {', '.join(told)}")
+    lines.append(f"without a restart a ztunnel would be late by up to {_short(month.largest_drift_ns)}")
+    return lines
+
+
+def _times(month: Month, kind: str) -> str:
+    return "once" if month.count(kind) == 1 else f"{month.count(kind)} times"
+
+
+def _told(tallies: list[Tally]) -> list[str]:
+    lines = []
+    for tally in tallies:
+        lines.append(
+            f"{tally.path}: {tally.system}: {tally.entries} entries: {tally.used} tell of sleep, {tally.other} of "
+            f"something else, {tally.not_understood} not understood"
+        )
+        lines += [f"  {example}" for example in tally.examples]
+        if tally.not_understood > len(tally.examples):
+            lines.append(f"  and {tally.not_understood - len(tally.examples)} more")
+        lines += [f"  {note}" for note in tally.notes]
+    return lines
+
+
+def _short(length_ns: int) -> str:
+    """To the second; to the minute from an hour on."""
+    unit_ns = NS_PER_S if abs(length_ns) < 3_600 * NS_PER_S else 60 * NS_PER_S
+    return format_duration(round(length_ns / unit_ns) * unit_ns)
+
+
+def _hand_out(text: str, output: Path | None) -> None:
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"--output {output}: cannot be written ({error.strerror})") from error
+    sys.stdout.write(f"{output}\n")
