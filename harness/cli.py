@@ -50,7 +50,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process or kind.")]
+LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process, machine or kind.")]
 IstioOption = Annotated[
     list[str] | None, typer.Option("--istio", metavar="VERSION", help="The release under test; may be repeated.")
 ]
