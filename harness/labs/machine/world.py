@@ -71,6 +71,14 @@ class KernelWorld(World):
         self._arrived: dict[tuple[str, str | None], deque[ClockReading]] = {}
         self._flood = FloodGuard(sum(len(node.identities) for node in plan.nodes), FLOOD_WINDOW_NS)
 
+    def _start_ztunnels(self, node: str, cause: str) -> None:
+        if cause == "start":
+            # Only now does the world begin: what came before took its time.
+            clocks = kernel_clocks()
+            self._began_boottime_ns = clocks.boottime_ns
+            self._pages[node].set(clocks._replace(wall_ns=self.plan.starts_wall_s * NS_PER_S))
+        super()._start_ztunnels(node, cause)
+
     # Time
 
     def _new_page(self) -> ClockPage:
@@ -90,22 +98,25 @@ class KernelWorld(World):
         candidates = [self.plan.duration_ns, *(appointment.world_ns for appointment in list(self._agenda)[:1])]
         if (probe_ns := self._probes.next_world_ns()) is not None:
             candidates.append(probe_ns)
-        return min(candidates)
+        # The end is the last thing to wait for, not the end of waiting: somebody may ask for a certificate until then.
+        before_end_ns = self.plan.duration_ns - 1
+        return max(min(*candidates, before_end_ns), 0) if self.now_world_ns < before_end_ns else self.plan.duration_ns
 
     def _move_to(self, world_ns: int) -> None:
-        """Time passes; who asks for a certificate meanwhile is recorded at once."""
+        """Time passes, until then or until somebody asks for a certificate: that is recorded at once, and may be a
+        reason to attempt a connection."""
         self.jumps += 1
         self._look_at_clock()
-        while self.now_world_ns < world_ns:
+        asked = False
+        while self.now_world_ns < world_ns and not asked:
             self._await_request(world_ns - self.now_world_ns)
-            if self._drain():
-                identities = self._record_requests()
-                self._settle()
-                for identity in identities:
-                    self._record_state(identity)
+            asked = self._drain()
             self._look_at_clock()
             self._follow_drift()
             self._progress(self.now_world_ns)
+        for identity in self._record_requests():
+            self._settle()
+            self._record_state(identity)
 
     def _await_request(self, at_most_ns: int) -> None:
         slice_ns = min(at_most_ns, _FOLLOW_DRIFT_EVERY_NS if self._drifting else _LOOK_EVERY_NS)
