@@ -64,7 +64,7 @@ app = typer.Typer(
 for door in (cli_cluster, cli_fetch, cli_forecast, cli_journal, cli_matrix, cli_report, cli_search, cli_versions):
     door.add_commands(app)
 
-LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process or kind.")]
+LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process, machine or kind.")]
 IstioOption = Annotated[
     list[str] | None, typer.Option("--istio", metavar="VERSION", help="The release under test; may be repeated.")
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import binaries, versions
-from harness.labs import LAB_MODULES, NOT_BUILT_YET, load_lab
+from harness.labs import LAB_MODULES, NOT_BUILT_YET, WITH_BINARY, load_lab
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,13 @@ def examine() -> Health:
 def _examine_lab(name: str, found: tuple[binaries.CachedBinary, ...]) -> LabHealth:
     if name in NOT_BUILT_YET:
         return LabHealth(name, False, ("is not built yet; choose --lab model, --lab process or --lab kind",))
-    if name == "process" and not sys.platform.startswith("linux"):
+    if name in WITH_BINARY and not sys.platform.startswith("linux"):
         return LabHealth(name, False, ("needs Linux; --lab model runs here",))
     reasons = _missing(name, found[-1].path if found else None)
-    if name == "process" and not found:
+    if name in WITH_BINARY and not found:
         place = binaries.place_of(versions.newest().version)
-        reasons = [f"no ztunnel binary in the cache; put one at {place}, or pass --ztunnel PATH", *reasons]
+        others = [reason for reason in reasons if not reason.startswith("no ztunnel binary")]
+        reasons = [f"no ztunnel binary in the cache; put one at {place}, or pass --ztunnel PATH", *others]
     return LabHealth(name, not reasons, tuple(dict.fromkeys(reasons)))
 
 

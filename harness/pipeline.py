@@ -24,7 +24,7 @@ from harness.checks import judge
 from harness.errors import BadInput, ExitCode, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
 from harness.fixes import FIXES, adapted
 from harness.history import History, Recorder
-from harness.labs import IN_REAL_TIME, LAB_MODULES, NOT_BUILT_YET, Toolbox, load_lab
+from harness.labs import IN_REAL_TIME, LAB_MODULES, NOT_BUILT_YET, WITH_BINARY, Toolbox, load_lab
 from harness.plan import Case, ClockWay, Plan, PlannedCluster, resolve
 from harness.report.result import Summary, result, summarise
 from harness.scenario import Expect, LabName, Scenario, read_scenario
@@ -413,7 +413,7 @@ class Chooser:
             return self._automatic(base, subject)
         lab = "process" if self.options.lab == AUTO else self.options.lab
         asked = f"{lab}: asked for with {'--ztunnel' if self.options.lab == AUTO else '--lab'}"
-        if lab == "process" and subject.ztunnel is not None:
+        if lab in WITH_BINARY and subject.ztunnel is not None:
             asked += f"; ztunnel {subject.version} {subject.found}"
         case = _on(base, lab, subject, asked)
         return replace(case, refusal=self._refusal(case))
@@ -431,9 +431,9 @@ class Chooser:
         """Why `case` cannot run, in one sentence, or None."""
         if case.lab not in case.scenario.labs:
             return f"the scenario names only {', '.join(case.scenario.labs)} in 'labs'"
-        if case.lab == "process" and not sys.platform.startswith("linux"):
-            return "the process lab needs Linux"
-        if case.lab == "process" and case.ztunnel is None:
+        if case.lab in WITH_BINARY and not sys.platform.startswith("linux"):
+            return f"the {case.lab} lab needs Linux"
+        if case.lab in WITH_BINARY and case.ztunnel is None:
             return _no_binary(case.version, asked=bool(self.options.istio))
         if case.real_time and case.scenario.real_time is None:
             return "the scenario has no [real_time] table"
@@ -541,7 +541,7 @@ def _on(case: Case, lab: str, subject: _Subject, because: str) -> Case:
         version=subject.version,
         behaviour_class=versions.find(subject.version).behaviour_class,
         expectations=_expectations(case.scenario, subject.version),
-        ztunnel=subject.ztunnel if lab == "process" else None,
+        ztunnel=subject.ztunnel if lab in WITH_BINARY else None,
         chosen_because=because,
     )
 

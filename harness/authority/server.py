@@ -47,7 +47,8 @@ SERIALS_PER_IDENTITY = 1_000_000
 @dataclass(frozen=True)
 class Settings:
     """How an authority is started. `control`, `listener` and `page` are inherited file descriptors; `page` is the
-    clock page of the node whose clocks the authority shares (its first entry is the wall clock in ns)."""
+    clock page of the node whose clocks the authority shares (its first entry is the wall clock in ns), or -1 where it
+    shares the kernel's own clocks (in a guest)."""
 
     control: int
     listener: int
@@ -137,16 +138,12 @@ def tls_context(authority: CertificateAuthority, address: str, directory: Path) 
 
 async def _serve(settings: Settings, authority: CertificateAuthority, context: ssl.SSLContext) -> None:
     control = socket.socket(fileno=settings.control)
-    page = mmap.mmap(settings.page, mmap.PAGESIZE, prot=mmap.PROT_READ)
-
     reader, writer = await asyncio.open_connection(sock=control)
 
     def tell(message: dict[str, Any]) -> None:
         writer.write((json.dumps(message) + "\n").encode())
 
-    service = CertificateService(
-        authority, settings.identities, lambda: int(struct.unpack_from("<q", page, 0)[0]), tell
-    )
+    service = CertificateService(authority, settings.identities, _wall_clock(settings.page), tell)
     discovery = DiscoveryService()
     server = grpclib.server.Server([service, discovery])
     await server.start(sock=socket.socket(fileno=settings.listener), ssl=context)
@@ -159,6 +156,13 @@ async def _serve(settings: Settings, authority: CertificateAuthority, context: s
             discovery.set_workloads(order["workloads"])
         tell({"heard": order["number"]})
     server.close()
+
+
+def _wall_clock(page: int) -> Callable[[], int]:
+    if page < 0:
+        return time.time_ns
+    shown = mmap.mmap(page, mmap.PAGESIZE, prot=mmap.PROT_READ)
+    return lambda: int(struct.unpack_from("<q", shown, 0)[0])
 
 
 class AuthorityProcess:
@@ -186,6 +190,10 @@ class AuthorityProcess:
         self._control.settimeout(_START_WITHIN_S)
         self._control.sendall((json.dumps(order | {"number": self._orders}) + "\n").encode())
         self._await_heard(expected)
+
+    def fileno(self) -> int:
+        """What becomes readable when it has something to say."""
+        return self._control.fileno()
 
     def requests(self) -> list[dict[str, Any]]:
         """What it has been asked since the last call: identity, outcome, serial and dates (see Settings)."""
@@ -244,7 +252,7 @@ def spawn(
         settings = Settings(theirs.fileno(), listener.fileno(), page, address, str(directory), backdate_s, identities)
         process = subprocess.Popen(
             [sys.executable, "-m", "harness.authority.server", str(os.getpid()), json.dumps(asdict(settings))],
-            pass_fds=(settings.control, settings.listener, settings.page),
+            pass_fds=[file for file in (settings.control, settings.listener, settings.page) if file >= 0],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -30,6 +30,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from harness.clocks.machine_code import (
     BOOTTIME_IDS,
@@ -102,7 +103,7 @@ class ClockPage:
         return page
 
     def _open(self, mode: Mode, file: int) -> None:
-        self.mode: Mode = mode
+        self.mode: Mode | Literal["kernel"] = mode
         self.code = assemble_x86_64(mode)
         self.file = file
         os.ftruncate(file, PAGE_BYTES)
@@ -168,6 +169,8 @@ def launch(
     pid = os.fork()
     if pid == 0:
         _become(command, page, environment, directory, log, before_exec, parent_pid)
+    if page.mode == "kernel":
+        return Launched(pid, page, 0, 0)
     try:
         return _install(stopped_at_exec(pid), page)
     except SubjectFailed as error:
@@ -213,6 +216,8 @@ def _become(
         os.setsid()
         before_exec()
         os.chdir(directory)
+        if page.mode == "kernel":
+            os.execve(command[0], list(command), dict(environment))  # noqa: S606
         os.set_inheritable(page.file, True)
         try:
             request_trace_and_death_with_parent(parent_pid)
@@ -359,8 +364,11 @@ def _entries(image: bytes) -> dict[str, int]:
 def read_inside(process: Launched) -> ClockReading:
     """The three clocks as the running process itself sees them: it is made to call its own clock function.
 
-    This is how the harness knows that a fault has reached its subject, rather than believing that it did.
+    This is how the harness knows that a fault has reached its subject, rather than believing that it did. On the
+    kernel's own clocks (kernel.py) every process of that kernel sees the same, so it is not interrupted.
     """
+    if process.page.mode == "kernel":
+        return process.page.get()
     with interrupted(process.pid) as tracee:
         return ClockReading(
             *(_call_clock(tracee, process, clock) for clock in (CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME))

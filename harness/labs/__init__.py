@@ -21,9 +21,12 @@ from harness.plan import Plan
 LAB_MODULES = {
     "model": "harness.labs.model.lab",
     "process": "harness.labs.process.lab",
+    "machine": "harness.labs.machine.lab",
     "kind": "harness.labs.kind.lab",
 }
-NOT_BUILT_YET = ("machine",)
+NOT_BUILT_YET: tuple[str, ...] = ()
+# Labs whose subject is a ztunnel binary.
+WITH_BINARY = ("process", "machine")
 # Labs that cannot skip time: they take a scenario's numbers from its [real_time] table.
 IN_REAL_TIME = ("kind",)
 

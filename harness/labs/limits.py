@@ -17,13 +17,15 @@ CSR_FLOOD_WINDOW_NS = NS_PER_S
 
 class FloodGuard:
     """Counts requests to the authority. `identities`: how many the plan has. All of them ask at once when ztunnels
-    start, so a large mesh may send more than `CSR_FLOOD_MAX` within the window before it counts as a flood."""
+    start, so a large mesh may send more than `CSR_FLOOD_MAX` within the window before it counts as a flood. Where an
+    answer takes time (an emulated machine), the window is longer."""
 
-    def __init__(self, identities: int) -> None:
+    def __init__(self, identities: int, window_ns: int = CSR_FLOOD_WINDOW_NS) -> None:
+        self._window_ns = window_ns
         self._most = max(CSR_FLOOD_MAX, 4 * identities)
         self._worlds_ns: deque[int] = deque(maxlen=self._most + 1)
 
     def is_flooded_by(self, world_ns: int) -> bool:
-        """Counts one request at `world_ns`; whether it is one too many within the last second of world time."""
+        """Counts one request at `world_ns`; whether it is one too many within the window (a second) of world time."""
         self._worlds_ns.append(world_ns)
-        return len(self._worlds_ns) > self._most and self._worlds_ns[0] > world_ns - CSR_FLOOD_WINDOW_NS
+        return len(self._worlds_ns) > self._most and self._worlds_ns[0] > world_ns - self._window_ns

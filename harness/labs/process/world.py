@@ -117,7 +117,7 @@ class World:
         stack.callback(network.close)
         self._pages: dict[str | None, ClockPage] = {}
         for name in (*(node.name for node in self.plan.nodes), None):
-            self._pages[name] = ClockPage("fixed")
+            self._pages[name] = self._new_page()
             stack.callback(self._pages[name].close)
         self._set_pages(before_jumps=True)
         self._authority = self._start_authority(stack)
@@ -131,6 +131,10 @@ class World:
         self._traffic = Traffic(self._places, self._mode.redirects)
         stack.callback(self._traffic.close)
         stack.callback(self._end_ztunnels)
+
+    def _new_page(self) -> ClockPage:
+        """The clocks of a node. (Lab `machine` gives the kernel's own.)"""
+        return ClockPage("fixed")
 
     def _start_authority(self, stack: ExitStack) -> AuthorityProcess:
         with listen(AUTHORITY_ADDRESS, AUTHORITY_PORT) as listener:
