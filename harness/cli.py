@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import (
-    binaries,
     cli_cluster,
     cli_fetch,
     cli_forecast,
@@ -28,7 +27,6 @@ from harness import (
     cli_report,
     cli_search,
     cli_versions,
-    versions,
 )
 from harness.doctor import Health, examine
 from harness.errors import ExitCode, HarnessError

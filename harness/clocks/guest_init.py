@@ -245,7 +245,13 @@ def _write(path: str, text: str) -> None:
 
 def prepare() -> None:
     """File systems, loopback, modules, and a kernel that panics rather than linger when memory runs out."""
-    for kind, place in (("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys"), ("tmpfs", "/tmp"), ("tmpfs", "/run")):
+    for kind, place in (
+        ("devtmpfs", "/dev"),
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("tmpfs", "/tmp"),
+        ("tmpfs", "/run"),
+    ):
         Path(place).mkdir(exist_ok=True)
         if _libc.mount(kind.encode(), place.encode(), kind.encode(), 0, None):
             if ctypes.get_errno() != 16:  # EBUSY: the kernel has mounted it already
@@ -278,7 +284,9 @@ def main() -> None:
         traceback.print_exc()
         _power_off()
     try:
-        channel.tell(hello=PROTOCOL, kernel=os.uname().release, sleeps=GuestClocks.offered(), booted_ns=kernel_clocks()[1])
+        channel.tell(
+            hello=PROTOCOL, kernel=os.uname().release, sleeps=GuestClocks.offered(), booted_ns=kernel_clocks()[1]
+        )
         _serve(json.loads(REQUEST.read_text()), channel)
     except BaseException:  # noqa: BLE001  # whatever it was, the host must hear of it
         channel.tell(failed={"exit_code": 5, "message": traceback.format_exc()})
@@ -291,7 +299,9 @@ def _serve(request: dict[str, Any], channel: Channel) -> None:
         Measuring(channel).run(request["steps"])
         channel.tell(done={})
         return
-    environment = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", CHANNEL_VARIABLE: str(channel.file)} | request["environment"]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", CHANNEL_VARIABLE: str(channel.file)} | request[
+        "environment"
+    ]
     program = subprocess.Popen(request["argv"], env=environment, pass_fds=[channel.file], cwd="/tmp")
     while True:
         pid, status = os.wait()  # also the orphans that process 1 inherits
