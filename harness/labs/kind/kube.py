@@ -167,9 +167,10 @@ class ClientKube:
 
     async def _request(self, method: str, path: str, **kwargs: Any) -> str:
         api = await self._connected()
-        async with api.call_api(
-            method, version="", base=path.rpartition("/")[0] or "/", url=path.rpartition("/")[2], **kwargs
-        ) as answer:
+        base, _, last = path.rpartition("/")
+        # kr8s puts a slash between the two: of "/" and "readyz" it would make a host's name of the latter.
+        base = base or str(api.auth.server).rstrip("/")
+        async with api.call_api(method, version="", base=base, url=last, **kwargs) as answer:
             return str(answer.text)
 
     async def _connected(self) -> Any:
