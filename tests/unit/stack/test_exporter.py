@@ -152,3 +152,42 @@ def test_it_runs_as_a_file_alone(tmp_path: Path) -> None:
         check=False,
     )
     assert said.returncode == 0 and "--port" in said.stdout, said.stderr
+
+
+SERVES_A_DUMP = """
+import subprocess, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(open(sys.argv[1], "rb").read() if self.path == "/config_dump" else b"")
+    def log_message(self, *args): pass
+with HTTPServer(("127.0.0.1", 15000), Handler) as serving:
+    print("ready", flush=True)
+    serving.serve_forever()
+"""
+
+
+def test_a_process_is_asked_within_its_own_network() -> None:
+    """Its admin port is on its own localhost; ours, and that of the thread that asked, stays where it was."""
+    dump = DUMPS / "1.28.0-available.json"
+    serving = subprocess.Popen(
+        ["unshare", "--net", sys.executable, "-I", "-c", SERVES_A_DUMP, str(dump)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert serving.stdout is not None and serving.stderr is not None
+    with serving.stdout, serving.stderr:
+        try:
+            if serving.stdout.readline() != "ready\n":
+                pytest.skip(f"no network namespace can be made here: {serving.stderr.read().strip()}")
+            ours = Path("/proc/self/ns/net").readlink()
+            answer = ask(Process(serving.pid, 0, "ztunnel-x"))
+            assert answer.certificates == certificates("1.28.0-available")
+            assert Path("/proc/self/ns/net").readlink() == ours
+        finally:
+            serving.kill()
+            serving.wait()
