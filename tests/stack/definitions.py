@@ -19,7 +19,7 @@ def definitions(project: str) -> dict[tuple[str, str], dict[str, Any]]:
     """Schema by (apiVersion, kind), from the newest release of `project` in the cache; skips the test without one."""
     releases = sorted((cache_dir() / "crds" / project).glob("*/"))
     if not releases:
-        pytest.skip(f"needs the CustomResourceDefinitions of {project} in {cache_dir() / 'crds' / project}/VERSION/")
+        pytest.skip(f"needs real definitions in {cache_dir() / 'crds'}/PROJECT/VERSION/ (docs/stack.md says whose)")
     return {
         (f"{crd['spec']['group']}/{version['name']}", crd["spec"]["names"]["kind"]): version["schema"][
             "openAPIV3Schema"
