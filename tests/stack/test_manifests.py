@@ -27,7 +27,7 @@ OTHERS_CHECK = {"cert-manager.io": "tests/stack/test_cert_manager.py"}
 
 
 def _objects() -> list[dict[str, Any]]:
-    choice = choose_stack(read_pins(), with_parts=["hubble", "cert-manager"])
+    choice = choose_stack(read_pins(), profile="full")
     pieces = [
         piece
         for stage in stages(choice, read_pins(), Facts(pool="172.18.255.204-172.18.255.253"))
