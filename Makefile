@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.set-up
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help setup scenarios test check bench lock proto clean nightly
+.PHONY: help setup scenarios test check bench lock proto clean nightly tools
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -67,3 +67,18 @@ NIGHT ?= nightly/$(shell date -u +%F)
 # make itself ends with 2 whatever failed; how the night ended stands in $(NIGHT)/exit_code.
 nightly: $(STAMP) ## all scenarios on all versions (LABS=model,process NIGHT=directory); a broken off night goes on
 	MESHWAKE_RUNS=$(NIGHT)/runs $(BIN)/meshwake nightly --labs $(LABS) --out $(NIGHT) --resume $(NIGHTLY)
+
+# The newest helm of the major that clusters/stack.toml asks for and tests were run with; kind as pinned there.
+HELM_TO_INSTALL := v3.22.0
+
+tools: $(STAMP) ## kind and helm for lab kind, built with Go into meshwake's cache
+	@command -v go >/dev/null || { \
+		echo "make tools builds kind and helm with Go, and there is no 'go' on PATH." >&2; \
+		echo "Install Go (https://go.dev/dl), or kind and helm themselves: https://kind.sigs.k8s.io, https://helm.sh" >&2; \
+		exit 1; }
+	@place="$$($(BIN)/python -c 'from harness.binaries import cache_dir; print(cache_dir() / "tools" / "bin")')" && \
+	kind="$$($(BIN)/python -c 'from harness.stack.pins import read_pins; print(read_pins().tools.kind)')" && \
+	mkdir -p "$$place" && \
+	echo "installing kind v$$kind and helm $(HELM_TO_INSTALL) into $$place" && \
+	GOBIN="$$place" go install "sigs.k8s.io/kind@v$$kind" && \
+	GOBIN="$$place" go install "helm.sh/helm/v3/cmd/helm@$(HELM_TO_INSTALL)"

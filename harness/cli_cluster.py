@@ -82,6 +82,7 @@ def up(
         _print_plan(plan_up(choice, pins), plan_up_json(choice, pins), as_json)
         return
     _warn_outside_support(choice, pins)
+    _restore_clocks()
     cluster = _bring_up(choice, pins, folder)
     if as_json:
         _print_json(_cluster_json(cluster))
@@ -122,12 +123,14 @@ def down(
 
     if name is not None and every:
         raise BadInput("--name and --all: say one of the two")
-    if dry_run and name is not None:
-        _print_plan(plan_down(_full(name)), plan_down_json(_full(name)), as_json)
+    full = _full(name) if name is not None else None
+    if dry_run and full is not None:
+        _print_plan(plan_down(full), plan_down_json(full), as_json)
         return
+    _restore_clocks()
     engine = open_engine()
     try:
-        names = our_clusters(engine) if every else (_full(name) if name else _the_only_one(engine),)
+        names = our_clusters(engine) if every else (full or _the_only_one(engine),)
         if dry_run:
             lines = [line for each in names for line in (*plan_down(each), "")]
             _print_plan(lines, [step for each in names for step in plan_down_json(each)], as_json)
@@ -158,6 +161,7 @@ def status(name: NameOption = None, as_json: JsonOption = False) -> None:
     """Say which clusters of ours there are, what they were made of, and whether they are well."""
     from harness.labs.kind.cluster import our_clusters
 
+    _restore_clocks()
     engine, problem = _engine_or_why_not()
     try:
         names = (_full(name),) if name else our_clusters(engine)
@@ -174,6 +178,18 @@ def status(name: NameOption = None, as_json: JsonOption = False) -> None:
         _print_status(each)
     if not clusters:
         _print("no cluster of ours; bring one up: meshwake up")
+
+
+def _restore_clocks() -> None:
+    """A harness that was killed together with its watchdog may have left an engine's clock where it moved it."""
+    from harness.labs.kind.state import intents_dir
+
+    if not any(intents_dir().glob("*")):
+        return
+    from harness.clocks.put_back import restore_leftovers
+
+    for line in restore_leftovers(intents_dir()):
+        sys.stderr.write(f"clock of an engine that a killed run left: {line}\n")
 
 
 def _engine_or_why_not() -> tuple[DockerEngine | None, str | None]:
@@ -231,15 +247,7 @@ def _print_status(each: dict[str, Any]) -> None:
 
 def say_progress(progress: Progress) -> None:
     """One line on stderr for each thing that happens."""
-    place = f"[{progress.number}/{progress.of}] {progress.step}"
-    words = {
-        "begun": progress.title,
-        "going on": f"  {progress.detail}",
-        "kept": f"  nothing to do: {progress.detail}",
-        "done": f"  done after {progress.elapsed_s:.0f} s",
-        "failed": f"  FAILED after {progress.elapsed_s:.0f} s",
-    }
-    sys.stderr.write(f"{place}: {words[progress.state]}\n")
+    sys.stderr.write(f"{progress}\n")
     sys.stderr.flush()
 
 

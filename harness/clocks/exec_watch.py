@@ -18,7 +18,9 @@ Nothing hangs when we die: the kernel answers questions of a closed fanotify fil
 tracer traced. Everything that is followed is let go after `FOLLOWED_WITHIN_S`.
 
 Limits: before Linux 6.8 an exec waits for the answer with a lock held that PTRACE_SEIZE needs, so there only launchers
-can be used; `holds` is found out by trying. fanotify needs CAP_SYS_ADMIN of the machine itself, not of a user
+can be used; `holds` is found out by trying. The same lock is held at any release while the interpreter of a script is
+opened, so what is marked must not be one: with /usr/bin/python3 under a rule and a runtime that is a Python script, a
+container hung until the helper's alarm went off. fanotify needs CAP_SYS_ADMIN of the machine itself, not of a user
 namespace.
 """
 

@@ -141,8 +141,13 @@ def shell(inside: Inside, node: str, script: str, *arguments: str, within_s: flo
     """Runs a shell script in a node. Raises NoAnswer, also when the node could not be entered."""
     answer = inside.run(node, ["sh", "-c", script, "meshwake", *arguments], within_s)
     if answer.code in (125, 126, 127, 255):
-        raise NoAnswer(f"node {node}: cannot be entered ({answer.error[-300:] or f'exit code {answer.code}'})")
+        raise NoAnswer(f"node {node}: cannot be entered ({_words(answer)})")
     return answer
+
+
+def _words(answer: Answer) -> str:
+    """Docker says on standard output why a command could not be started."""
+    return (answer.error or answer.output)[-300:] or f"exit code {answer.code}"
 
 
 def measure(inside: Inside, node: str) -> Measured:

@@ -1,0 +1,212 @@
+"""What an engine promises, one body: on the simulated one that `up` is tried on, and on a real one where a person
+allows it ($MESHWAKE_TEST_ENGINE=1: the engine that DOCKER_HOST names).
+
+Nothing is pulled: the image is made of this machine's own shell and coreutils. What is made carries our label, and
+goes again.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import NotFound
+
+from harness.clocks.engine import EngineMover, EngineWays
+from harness.clocks.inside import Way, measure, rights_missing
+from harness.clocks.own import OwnMachine, shared_kernel
+from harness.clocks.timesync import find_time_syncs
+from harness.errors import LabUnavailable
+from harness.labs.kind.cluster import our_clusters, remove_looks, take_down
+from harness.labs.kind.engine import (
+    KIND_CLUSTER_LABEL,
+    LOOK_LABEL,
+    DockerEngine,
+    Engine,
+    boot_id,
+    open_engine,
+    room_inside,
+)
+from harness.labs.kind.movers import engine_ways
+from tests.unit.labs.kind.runs import plan
+from tests.unit.labs.kind.world import SimulatedEngine, World, machine
+
+CLUSTER = f"meshwake-test-{uuid.uuid4().hex[:8]}"
+PROGRAMS = ("sh", "date", "cat", "readlink", "df", "sleep")
+
+
+def real_or_skip() -> DockerEngine:
+    if os.environ.get("MESHWAKE_TEST_ENGINE") != "1":
+        pytest.skip("needs a container engine, and MESHWAKE_TEST_ENGINE=1: containers are made on it")
+    return open_engine()
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[str]:
+    """An image of this machine's own programs, in the real engine."""
+    if os.environ.get("MESHWAKE_TEST_ENGINE") != "1":
+        pytest.skip("needs a container engine, and MESHWAKE_TEST_ENGINE=1: containers are made on it")
+    client = docker.from_env()
+    name = f"localhost/{CLUSTER}:1"
+    client.api.import_image_from_data(_root_filesystem(), repository=f"localhost/{CLUSTER}", tag="1")
+    yield name
+    client.images.remove(name, force=True)
+    client.close()
+
+
+def _root_filesystem() -> bytes:
+    buffer, wanted = io.BytesIO(), dict[str, str]()
+    for name in PROGRAMS:
+        program = str(Path(str(shutil.which(name))).resolve())
+        wanted[f"bin/{name}"] = program
+        for line in subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout.splitlines():
+            library = next((word for word in line.split() if word.startswith("/")), None)
+            if library is not None:
+                wanted[library.lstrip("/")] = str(Path(library).resolve())
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for place, file in wanted.items():
+            archive.add(file, place, recursive=False)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def node(image: str) -> Iterator[str]:
+    """A machine as kind makes them: a privileged container that carries kind's label."""
+    client = docker.from_env()
+    made = client.containers.run(
+        image,
+        ["sleep", "600"],
+        entrypoint="",
+        name=f"{CLUSTER}-control-plane",
+        labels={KIND_CLUSTER_LABEL: CLUSTER},
+        privileged=True,
+        detach=True,
+        network_mode="none",
+    )
+    yield str(made.name)
+    with suppress(NotFound):
+        made.remove(force=True)
+    client.close()
+
+
+@pytest.fixture(params=["simulated", "real"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """Either; in both a machine of ours runs, and one of somebody else's."""
+    if request.param == "simulated":
+        names = {f"{CLUSTER}-control-plane": CLUSTER, "kind-worker": "kind"}
+        yield SimulatedEngine(World(machines={name: machine(name, cluster=of) for name, of in names.items()}))
+        return
+    real = real_or_skip()
+    request.getfixturevalue("node")
+    yield real
+    real.close()
+
+
+def test_facts_are_those_of_an_engine(engine: Engine) -> None:
+    """Numbers that a preflight can judge."""
+    facts = engine.facts()
+    assert facts.cpus >= 1 and facts.memory_bytes > 2**28 and facts.cgroup_version in {1, 2}
+    assert facts.platform.startswith("linux/") and facts.version
+
+
+def test_a_machine_is_found_by_its_label_started_and_removed(engine: Engine) -> None:
+    """Also one that stands still; and what is not there is removed in silence."""
+    (found,) = engine.containers({KIND_CLUSTER_LABEL: CLUSTER})
+    assert (found.name, found.state) == (f"{CLUSTER}-control-plane", "running")
+    assert engine.containers({KIND_CLUSTER_LABEL: "no-such-cluster"}) == ()
+    assert found in engine.containers({KIND_CLUSTER_LABEL: None})
+    assert CLUSTER in our_clusters(engine)
+    engine.remove(found.id)
+    engine.remove(found.id)
+    assert engine.containers({KIND_CLUSTER_LABEL: CLUSTER}) == ()
+
+
+def test_down_takes_ours_and_nothing_else(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the label that kind gave it."""
+    monkeypatch.setenv("MESHWAKE_STATE", str(tmp_path))
+    others = {each.name for each in engine.containers({}) if each.labels.get(KIND_CLUSTER_LABEL) != CLUSTER}
+    take_down(CLUSTER, engine, lambda _: None)
+    assert {each.name for each in engine.containers({})} == others
+
+
+def test_an_image_that_is_not_there_is_named(engine: Engine) -> None:
+    """In the order of the question."""
+    wanted = ["localhost/no/such:1", "localhost/none@sha256:" + "0" * 64]
+    assert list(engine.missing_images(wanted)) == wanted
+
+
+def test_a_network_that_is_not_there(engine: Engine) -> None:
+    """None, and no error."""
+    assert engine.network("no-such-network-here") is None
+
+
+# Only a real one can say these
+
+
+def test_a_question_is_answered_and_leaves_no_container(image: str) -> None:
+    """`ask`: the boot id is this kernel's, the room is a number, a look that was left behind is taken away."""
+    real = real_or_skip()
+    try:
+        before = {each.id for each in real.containers({})}
+        assert real.missing_images([image]) == ()
+        own = OwnMachine().boot_id()
+        assert boot_id(real, image) == own
+        room = room_inside(real, image)
+        assert room is not None and room > 2**20
+        assert {each.id for each in real.containers({})} == before
+        left = docker.from_env()
+        left.api.create_container(image, ["sh"], labels={LOOK_LABEL: "true"})
+        left.close()
+        assert remove_looks(real) == 1
+    finally:
+        real.close()
+
+
+def test_a_command_inside_and_its_code(image: str, node: str) -> None:
+    """`execute`: both streams, and how it ended."""
+    real = real_or_skip()
+    try:
+        code, said = real.execute(node, ["sh", "-c", "echo out; echo err >&2; exit 7"])
+        assert (code, sorted(said.split())) == (7, ["err", "out"])
+    finally:
+        real.close()
+
+
+def test_clocks_are_read_inside_a_node_and_are_this_kernels(image: str, node: str) -> None:
+    """By the very way that a run goes: docker exec. And the guard sees whose they are, twice."""
+    ways = engine_ways(image)
+    inside = Way(ways.nodes[0])
+    own = OwnMachine()
+    before = own.clocks()
+    measured = measure(inside, node)
+    after = own.clocks()
+    for least, read, most in zip(before, measured.clocks, after, strict=True):
+        assert least - measured.within_ns <= read <= most + measured.within_ns
+    assert "its boot id is ours" in str(shared_kernel(own, measured))
+    assert "its monotonic clock is ours" in str(shared_kernel(own, replace(measured, boot_id="another")))
+    assert rights_missing(inside, node) is None
+    assert measure(Way(ways.nodes[1]), "no-such-node").boot_id == measured.boot_id
+    assert ways.host is not None
+    assert isinstance(find_time_syncs(Way(ways.host)), tuple)
+
+
+def test_the_guard_refuses_this_machines_own_clock(image: str, node: str, tmp_path: Path) -> None:
+    """On a real engine, whose containers share our kernel; nothing was touched."""
+    ways: EngineWays = engine_ways(image)
+    pause = '[[fault]]\nkind = "pause"\nnode = "*"\nat = "5m"\nlasts = "17m"\ncorrected_after = "25s"\n'
+    about: dict[str, Any] = {"directory": tmp_path / "clocks"}
+    mover = EngineMover(plan(pause), ways, {"vm": node}, **about)
+    with pytest.raises(LabUnavailable, match="own kernel .*--allow-own-clock"):
+        mover.prepare()
+    assert not (tmp_path / "clocks").exists()

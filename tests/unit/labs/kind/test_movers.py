@@ -1,0 +1,133 @@
+"""The plan says how clocks are moved; here that becomes somebody who does it, or a refusal by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.clocks.command import CommandMover
+from harness.clocks.engine import EngineMover
+from harness.clocks.inside import NoAnswer, Way
+from harness.clocks.process_mover import ProcessMover
+from harness.errors import HarnessFault, SubjectFailed
+from harness.labs.kind.kubernetes import Executed, Pod, Unreachable
+from harness.labs.kind.movers import PodInside, Reader, engine_ways, make_mover, mover_refusals
+from harness.labs.kind.node_channel import LABELS, NAMESPACE
+from harness.labs.kind.ways import Place
+from harness.plan import Plan, PlannedCluster
+from tests.unit.clocks.machines import Box, Machine, answer
+from tests.unit.labs.kind.runs import TWO_NODES, cluster_of, node_names, plan
+
+PAUSE = '[[fault]]\nkind = "pause"\nnode = "*"\nat = "5m"\nlasts = "17m"\ncorrected_after = "25s"\n'
+SUSPEND = '[[fault]]\nkind = "suspend"\nnode = "*"\nat = "5m"\nlasts = "17m"\n'
+ALONE = SUSPEND.replace('"*"', '"east"')
+STEP = '[[fault]]\nkind = "step"\nnode = "*"\nat = "5m"\nby = "2m"\n'
+
+
+def on(faults: str, *, nodes: str = TWO_NODES, **cluster: Any) -> Plan:
+    return plan(faults, nodes=nodes).model_copy(update={"cluster": PlannedCluster(**cluster)})
+
+
+CANNOT = [
+    ("engine", SUSPEND, {}, "[fault 0] suspend: --clock engine sets the wall clock"),
+    ("engine", ALONE, {}, "suspend of node east alone: the nodes of a cluster share one kernel clock"),
+    ("engine", PAUSE, {"kubeconfig": "/k"}, "--kubeconfig names a cluster whose machines are not known here"),
+    ("command", STEP, {"suspend_command": "true"}, "[fault 0] step: --clock command suspends"),
+    ("command", ALONE, {"suspend_command": "true"}, "suspend of node east alone"),
+    ("command", SUSPEND, {"suspend_command": "no-such-program"}, "no program 'no-such-program' on PATH"),
+]
+
+
+@pytest.mark.parametrize(("way", "faults", "about", "said"), CANNOT)
+def test_what_a_way_cannot_do_is_refused_by_name(way: Any, faults: str, about: dict[str, Any], said: str) -> None:
+    """Before a cluster is even looked for."""
+    assert said in "\n".join(mover_refusals(on(faults, clock=way, **about)))
+
+
+CAN: list[tuple[str, str, dict[str, Any], type]] = [
+    ("engine", PAUSE, {}, EngineMover),
+    ("engine", STEP, {}, EngineMover),
+    ("command", SUSPEND, {"suspend_command": "true {seconds}"}, CommandMover),
+    ("command", PAUSE, {"suspend_command": "true", "kubeconfig": "/k"}, CommandMover),
+    ("process", ALONE, {}, ProcessMover),
+    ("process", PAUSE, {"kubeconfig": "/k"}, ProcessMover),
+]
+
+
+@pytest.mark.parametrize(("way", "faults", "about", "kind"), CAN)
+def test_each_way_has_its_mover(way: Any, faults: str, about: dict[str, Any], kind: type) -> None:
+    """Which has the name that the plan says, so that faults are carried out its way."""
+    of = on(faults, clock=way, **about)
+    assert mover_refusals(of) == []
+    cluster = cluster_of(of)
+    place = Place("c", Path("/k"), None, "kubeconfig" not in about, ("w1", "w2"), about={"node_image": "n:1"})
+    mover = make_mover(of, place, cluster, node_names(of), cluster)
+    assert isinstance(mover, kind) and mover.name == way
+    assert mover.refusals(of) == []
+
+
+@pytest.mark.parametrize("about", [{}, {"kubeconfig": "/k"}])
+def test_where_no_clock_is_moved_they_are_only_read(about: dict[str, Any]) -> None:
+    """Neither a guard nor a way to move them is in the way of such a run; elsewhere the helper is put in and out."""
+    of = on('[[fault]]\nkind = "restart"\nnode = "east"\nat = "5m"\n', clock="engine", **about)
+    assert mover_refusals(of) == []
+    cluster = cluster_of(of)
+    place = Place("c", Path("/k"), None, "kubeconfig" not in about, ("w1", "w2"))
+    mover = make_mover(of, place, cluster, node_names(of), cluster)
+    assert isinstance(mover, Reader) and mover.refusals(of) == []
+    with pytest.raises(HarnessFault, match="only reads clocks"):
+        mover.move(of.faults[0])
+    mover.release()
+
+
+def test_a_reader_reads_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says when nobody answers."""
+    monkeypatch.setattr(Way, "run", answer)
+    box = Box(tmp_path / "box", Machine())
+    reader = Reader(Way(box.way), {"vm": "worker"})
+    reader.prepare()
+    assert abs(reader.read("vm").monotonic_ns - box.now.monotonic_ns) < 60 * 10**9
+    box.change(dead=True)
+    with pytest.raises(SubjectFailed, match="node vm: its clocks cannot be read"):
+        reader.read("vm")
+
+
+def test_the_ways_into_an_engines_machine_can_be_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name, or by a container of the node's image when no node is left; never by a pull."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///run/one.sock")
+    ways = engine_ways("kindest/node:v1@sha256:0")
+    assert ways.nodes[0] == ("docker", "exec", "{node}")
+    assert ways.host is not None and ways.environment["DOCKER_HOST"] == "unix:///run/one.sock"
+    for way in (ways.nodes[1], ways.host):
+        assert way[:3] == ("docker", "run", "--rm") and way[-1] == "kindest/node:v1@sha256:0"
+        assert {"--pull=never", "--privileged", "--network=none"} <= set(way)
+    assert "--pid=host" in ways.host and "--pid=host" not in ways.nodes[1]
+
+
+class Pods:
+    """A cluster with a helper on one node."""
+
+    def __init__(self, error: str | None = None) -> None:
+        self.error = error
+
+    def pods(self, namespace: str, labels: dict[str, str]) -> list[Pod]:
+        assert (namespace, labels) == (NAMESPACE, LABELS)
+        return [Pod(NAMESPACE, "helper-1", "u", "w1", ready=True), Pod(NAMESPACE, "helper-2", "u", "w2", ready=False)]
+
+    def execute(self, pod: Pod, container: str, command: list[str], within_s: float) -> Executed:
+        if self.error:
+            raise Unreachable(self.error)
+        return Executed(0, f"{pod.node}: {' '.join(command)}\n", "")
+
+
+def test_a_node_of_another_cluster_is_entered_through_its_helper() -> None:
+    """Nobody answers for a node that has none."""
+    pods: Any = Pods()
+    assert PodInside(pods).run("w1", ["sh", "-c", "x"], 5).output == "w1: sh -c x"
+    with pytest.raises(NoAnswer, match="no helper is ready there"):
+        PodInside(pods).run("w2", ["sh"], 5)
+    gone: Any = Pods("the API server is away")
+    with pytest.raises(NoAnswer, match="the API server is away"):
+        PodInside(gone).run("w1", ["sh"], 5)

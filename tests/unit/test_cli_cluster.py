@@ -1,0 +1,192 @@
+"""What a person sees of up, down and status: plans that touch nothing, refusals by name, exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cli import run_command
+from harness.errors import ExitCode
+from harness.labs.kind import cluster as clusters
+from harness.labs.kind.state import ClusterState, Record, clusters_dir
+from harness.stack.choice import choose_stack
+from harness.stack.pins import read_pins
+from tests.unit.labs.kind.world import SimulatedEngine, World, machine
+
+Says = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No engine, no program, and a state of our own."""
+    monkeypatch.setenv("MESHWAKE_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("MESHWAKE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nowhere.sock")
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def with_engine(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+    monkeypatch.setattr("harness.labs.kind.engine.open_engine", lambda: SimulatedEngine(world))
+
+
+def test_a_plan_of_up_is_printed_whole_and_nothing_is_touched(capsys: Says) -> None:
+    """The same each time; also as JSON."""
+    assert run_command(["up", "--dry-run", "--profile", "full", "--istio", "1.30", "--nodes", "3"]) == 0
+    said = capsys.readouterr()
+    assert run_command(["up", "--dry-run", "--profile", "full", "--istio", "1.30", "--nodes", "3"]) == 0
+    assert capsys.readouterr() == said and said.err == ""
+    for word in (
+        "preflight",
+        "kind create cluster",
+        "cilium",
+        "istiod",
+        "ztunnel",
+        "metallb",
+        "cert-manager",
+        "health",
+    ):
+        assert word in said.out
+    assert "4 machines made by kind" in said.out
+    assert run_command(["up", "--dry-run", "--json"]) == 0
+    steps = json.loads(capsys.readouterr().out)
+    assert [step["step"] for step in steps][:3] == ["preflight", "images", "cluster"]
+    assert all(step["within_s"] > 0 for step in steps) and not clusters_dir().exists()
+
+
+def test_a_plan_of_down(capsys: Says) -> None:
+    """Needs no engine when the name is known."""
+    assert run_command(["down", "--name", "t", "--dry-run"]) == 0
+    assert "remove every container labelled io.x-k8s.kind.cluster=meshwake-t" in capsys.readouterr().out
+
+
+BAD = [
+    (["up", "--profile", "fool"], "allowed: core, full"),
+    (["up", "--istio", "1.2"], "1.2"),
+    (["up", "--kubernetes", "1.12"], "1.12"),
+    (["up", "--nodes", "0"], "a cluster has 1 to"),
+    (["up", "--nodes", "99"], "a cluster has 1 to"),
+    (["up", "--name", "My Cluster"], "small letters"),
+    (["up", "--with", "promethues"], "is no part of the stack"),
+    (["up", "--without", "istio"], "needs 'istio'"),
+    (["up", "--lifetime", "10 parsecs"], "--lifetime"),
+    (["up", "--lifetime", "1m"], "lifetime 60 s"),
+    (["up", "--mirror", "https://mirror"], "without https://"),
+    (["up", "--folder", "/no/such/folder"], "is no directory"),
+    (["down", "--name", "t", "--all"], "say one of the two"),
+    (["down", "--name", "../../etc"], "only clusters so named"),
+    (["status", "--name", "X"], "only clusters so named"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_bad_input_is_refused_by_name(words: list[str], said: str, capsys: Says) -> None:
+    """Exit 3, one message, no traceback, nothing touched."""
+    assert run_command(words) == ExitCode.BAD_INPUT
+    shown = capsys.readouterr()
+    assert said in shown.err and "Traceback" not in shown.err and shown.out == ""
+    assert not clusters_dir().exists()
+
+
+def test_up_says_all_that_is_missing_at_once(capsys: Says) -> None:
+    """Programs and engine, each with what to do; exit 4."""
+    assert run_command(["up"]) == ExitCode.LAB_UNAVAILABLE
+    said = capsys.readouterr().err
+    for words in ("docker: not found", "kind: not found", "helm: not found", "run: make tools", "nothing listens"):
+        assert words in said
+    assert not clusters_dir().exists()
+
+
+@pytest.mark.parametrize("words", [["down"], ["down", "--all"], ["down", "--name", "t"]])
+def test_down_without_an_engine(words: list[str], capsys: Says) -> None:
+    """What cannot be asked is not claimed to be gone."""
+    assert run_command(words) == ExitCode.LAB_UNAVAILABLE
+    assert "nothing listens" in capsys.readouterr().err
+
+
+def test_an_engine_that_refuses_us(monkeypatch: pytest.MonkeyPatch, capsys: Says) -> None:
+    """No permission: said, with the group to join."""
+
+    def refuse(*words: Any, **about: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("docker.from_env", refuse)
+    assert run_command(["down", "--all"]) == ExitCode.LAB_UNAVAILABLE
+    assert "permission denied" in capsys.readouterr().err
+
+
+def test_down_asks_which_one(monkeypatch: pytest.MonkeyPatch, capsys: Says) -> None:
+    """Two are there, and somebody else's."""
+    names = {"meshwake-a": "meshwake-a", "meshwake-b": "meshwake-b", "kind-worker": "kind"}
+    world = World(machines={name: machine(name, cluster=cluster) for name, cluster in names.items()})
+    with_engine(monkeypatch, world)
+    assert run_command(["down"]) == ExitCode.BAD_INPUT
+    assert "which cluster? there: meshwake-a, meshwake-b" in capsys.readouterr().err
+    assert run_command(["down", "--all", "--dry-run"]) == 0
+    assert len(world.machines) == 3
+    assert run_command(["down", "--all"]) == 0
+    assert set(world.machines) == {"kind-worker"}
+    assert run_command(["down", "--name", "a", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.rpartition("put away: meshwake-a, meshwake-b\n")[2]) == {
+        "down": ["meshwake-a"]
+    }
+
+
+STATES: list[tuple[str, Callable[[World], None], str]] = [
+    ("up", lambda world: None, "unknown|up"),
+    ("stopped", lambda world: world.machines.update({"n": machine("n", "exited", "meshwake-t")}), "stopped"),
+    ("gone", lambda world: world.machines.clear(), "gone: only its memory is left"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "said"), STATES, ids=[name for name, _, _ in STATES])
+def test_status_says_how_it_is(
+    name: str, change: Callable[[World], None], said: str, monkeypatch: pytest.MonkeyPatch, capsys: Says
+) -> None:
+    """Asked of the engine, not of a memory."""
+    choice = choose_stack(read_pins(), name="t")
+    state = ClusterState.of("meshwake-t")
+    state.write(Record("meshwake-t", choice, 1_700_000_000, 1_700_000_100))
+    state.put("kubeconfig", "")
+    monkeypatch.setattr(clusters, "check_health", lambda cluster, engine: [])
+    world = World(machines={"n": machine("n", cluster="meshwake-t")})
+    change(world)
+    with_engine(monkeypatch, world)
+    assert run_command(["status", "--json"]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)["clusters"]
+    assert shown["state"] in said.split("|") and shown["choice"]["istio"] == choice.istio
+    assert run_command(["status"]) == 0
+    assert capsys.readouterr().out.startswith(f"meshwake-t: {shown['state']}, begun ")
+
+
+def test_status_without_anything(capsys: Says) -> None:
+    """It never fails."""
+    assert run_command(["status"]) == 0
+    assert "no cluster of ours; bring one up: meshwake up" in capsys.readouterr().out
+
+
+def test_what_is_broken_of_the_engine_reaches_doctor(monkeypatch: pytest.MonkeyPatch, capsys: Says) -> None:
+    """The doctor names programs and engine alike."""
+    assert run_command(["doctor", "--json"]) == 0
+    labs = {lab["lab"]: lab for lab in json.loads(capsys.readouterr().out)["labs"]}
+    reasons = "\n".join(labs["kind"]["reasons"])
+    assert labs["kind"]["can_run"] is False
+    for words in ("docker: not found", "kind: not found", "helm: not found", "nothing listens"):
+        assert words in reasons
+
+
+def test_run_on_kind_is_refused_by_name_where_there_is_none(capsys: Says) -> None:
+    """Exit 4, before anything is made."""
+    scenario = Path(__file__).parents[2] / "scenarios/kind/two_nodes_of_one_machine.toml"
+    assert run_command(["run", str(scenario), "--lab", "kind"]) == ExitCode.LAB_UNAVAILABLE
+    shown = capsys.readouterr()
+    assert "nothing listens" in shown.err + shown.out and "run: make tools" in shown.err + shown.out
+    assert not clusters_dir().exists()
+
+
+def test_a_folder_that_is_one_goes_on_to_what_is_missing(tmp_path: Path) -> None:
+    """The folder is no excuse for an engine."""
+    assert run_command(["up", "--folder", str(tmp_path)]) == ExitCode.LAB_UNAVAILABLE
