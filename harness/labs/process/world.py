@@ -272,6 +272,8 @@ class World:
     # Faults
 
     def _do_agenda(self) -> None:
+        if not self._agenda or self._agenda[0].world_ns > self.now_world_ns:
+            return  # clocks jump only where a fault begins, wakes or ends
         while self._agenda and self._agenda[0].world_ns <= self.now_world_ns:
             keep(self._agenda.popleft(), self)
         self._set_pages(before_jumps=False)
