@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.clocks.machine_code import CLOCK_MONOTONIC
-from harness.clocks.vdso import _entries, _memory_map
+from harness.clocks.vdso import vdso_of
 
 CALLS, ROUNDS = 200_000, 15
 
@@ -66,8 +66,7 @@ class Loop:
 
 def vdso_clock_gettime() -> int:
     """Where this process's clock_gettime begins, whatever stands there now."""
-    begin, end, _ = _memory_map(os.getpid())
-    return begin + _entries(ctypes.string_at(begin, end - begin))["clock_gettime"]
+    return vdso_of(os.getpid()).clock_gettime
 
 
 def measure() -> dict[str, float]:
