@@ -58,6 +58,15 @@ class Settings:
     identities: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class State:
+    """How it dates and signs: see plan.AuthorityState, whose words these are."""
+
+    ahead_wall_ns: int = 0
+    lifetime_s: int | None = None
+    root: int = 0
+
+
 class CertificateService:
     """Answers requests as the mode of the moment says, and tells of each."""
 
@@ -69,7 +78,9 @@ class CertificateService:
         tell: Callable[[dict[str, Any]], None],
     ) -> None:
         self.mode: Mode = "up"
+        self.state = State()
         self._authority, self._now_wall_ns, self._tell = authority, now_wall_ns, tell
+        self._roots = {0: authority}
         self._serials = {name: (place + 1) * SERIALS_PER_IDENTITY for place, name in enumerate(identities)}
 
     async def create_certificate(self, stream: grpclib.server.Stream[Any, Any]) -> None:
@@ -84,11 +95,18 @@ class CertificateService:
             self._tell({"identity": identity, "outcome": outcome} | dict.fromkeys(_ISSUED_KEYS))
             await self._decline(outcome)
         serial = self._next_serial(identity)
-        now_wall_s = self._now_wall_ns() // NS_PER_S
-        signed = self._authority.sign(request.csr, request.validity_duration, now_wall_s, serial)
+        now_wall_s = (self._now_wall_ns() + self.state.ahead_wall_ns) // NS_PER_S
+        lifetime_s = self.state.lifetime_s or request.validity_duration
+        signed = self._signer().sign(request.csr, lifetime_s, now_wall_s, serial)
         dates = {"not_before_wall_s": signed.not_before_wall_s, "not_after_wall_s": signed.not_after_wall_s}
         self._tell({"identity": identity, "outcome": outcome, "serial": str(serial)} | dates)
         await stream.send_message(IstioCertificateResponse(cert_chain=list(signed.chain)))
+
+    def _signer(self) -> CertificateAuthority:
+        """Another root is made when it is first needed, and kept."""
+        if self.state.root not in self._roots:
+            self._roots[self.state.root] = CertificateAuthority(self._authority.backdate_s)
+        return self._roots[self.state.root]
 
     async def _decline(self, outcome: str) -> None:
         if outcome == "hung":
@@ -155,6 +173,8 @@ async def _serve(settings: Settings, authority: CertificateAuthority, context: s
         order = json.loads(line)
         if "mode" in order:
             service.mode = order["mode"]
+        if "state" in order:
+            service.state = State(**order["state"])
         if "workloads" in order:
             discovery.set_workloads(order["workloads"])
         tell({"heard": order["number"]})
@@ -178,6 +198,10 @@ class AuthorityProcess:
     def set_mode(self, mode: Mode) -> None:
         """From now on requests are answered so; returns when the authority has it."""
         self._order(f"that it is in mode {mode!r}", mode=mode)
+
+    def set_state(self, state: State) -> None:
+        """From now on it dates and signs so."""
+        self._order("that it dates and signs as told", state=asdict(state))
 
     def set_workloads(self, workloads: list[dict[str, str]]) -> None:
         """From now on these are the workloads that discovery tells of (see discovery.py)."""

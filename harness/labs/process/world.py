@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from harness.authority.server import AuthorityProcess, Mode, spawn
+from harness.authority.server import AuthorityProcess, Mode, State, spawn
 from harness.clocks.reading import ClockReading
 from harness.clocks.skip import SocketsOfNamespace, Stillness, Watched
 from harness.clocks.vdso import ClockPage
@@ -67,6 +67,7 @@ class World:
         self._failing: set[tuple[str, str]] = set()
         self._knocks: list[socket.socket] = []
         self._stopped_nodes: set[str] = set()
+        self._authority_state = State()
         self._ztunnels: dict[str, Ztunnel] = {}
         self._page_of_process: dict[int, ClockPage] = {}
         self._stillness = Stillness(self._drain)
@@ -342,6 +343,10 @@ class World:
             # machine asleep is a time-out; here it is a refusal, at once.
             active = {"ca_outage"}
         self._authority.set_mode(next((mode for mode in _MODE_BY_PRECEDENCE if mode in active), "up"))
+        state = State(**self.plan.authority_at(self.now_world_ns)._asdict())
+        if state != self._authority_state:
+            self._authority_state = state
+            self._authority.set_state(state)
 
     def _measure(self, node: str) -> ClockReading:
         """The clocks of a node as the first of its ztunnels sees them, read inside it."""
