@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,7 +20,19 @@ from harness.scenario import APART, EVERY_NODE, CheckName, Expect, Scenario, fau
 
 PLAN_FORMAT: Literal[1] = 1
 FaultKind = Literal[
-    "suspend", "pause", "step", "drift", "freeze", "ca_outage", "ca_hang", "token_expired", "ca_root_change", "restart"
+    "suspend",
+    "pause",
+    "step",
+    "drift",
+    "freeze",
+    "ca_outage",
+    "ca_hang",
+    "token_expired",
+    "ca_clock",
+    "ca_lifetime",
+    "ca_root",
+    "ca_root_change",
+    "restart",
 ]
 ASLEEP_FAULTS = ("suspend", "pause")
 
@@ -41,6 +53,7 @@ class PlannedFault(_Frozen):
     by_wall_ns: int = 0
     rate_numerator: int = 1
     rate_denominator: int = 1
+    lifetime_s: int = 0
 
     @property
     def asleep_until_world_ns(self) -> int:
@@ -62,6 +75,15 @@ class PlannedFault(_Frozen):
         if self.kind == "drift":
             return self.lasts_ns * self.rate_numerator // self.rate_denominator - self.lasts_ns
         return 0
+
+
+class AuthorityState(NamedTuple):
+    """How far its wall clock is ahead of its node's; the lifetime it gives (None: what it is asked for); which of its
+    roots it signs with."""
+
+    ahead_wall_ns: int
+    lifetime_s: int | None
+    root: int
 
 
 class PlannedNode(_Frozen):
@@ -146,7 +168,10 @@ class Plan(_Frozen):
         added = {"cluster": self.cluster, "gateways": self.gateways, "token_s": self.token_s}
         without = {name for name, value in added.items() if value is None or value == ()}
         without |= {"ztunnel_mode", "discovery"} if self.ztunnel_mode == "dedicated" else set()
-        return hashlib.sha256(self.model_dump_json(exclude=without).encode()).hexdigest()
+        excluded: dict[str, Any] = dict.fromkeys(without, True)
+        if not any(fault.lifetime_s for fault in self.faults):
+            excluded["faults"] = {"__all__": {"lifetime_s"}}
+        return hashlib.sha256(self.model_dump_json(exclude=excluded).encode()).hexdigest()
 
     @property
     def half_life_s(self) -> Fraction:
@@ -157,6 +182,18 @@ class Plan(_Frozen):
         """The node on which `identity` lives."""
         gateways = (gateway.node for gateway in self.gateways if gateway.identity == identity)
         return next((node.name for node in self.nodes if identity in node.identities), None) or next(gateways)
+
+    def authority_at(self, world_ns: int) -> AuthorityState:
+        """How the authority dates and signs at `world_ns`; of several faults of a kind the one that began last."""
+        active = {
+            fault.kind: fault for fault in self.faults_on(None) if fault.at_world_ns <= world_ns < fault.ends_world_ns
+        }
+        clock, lifetime = active.get("ca_clock"), active.get("ca_lifetime")
+        return AuthorityState(
+            ahead_wall_ns=clock.by_wall_ns if clock else 0,
+            lifetime_s=lifetime.lifetime_s if lifetime else None,
+            root=1 if "ca_root" in active else 0,
+        )
 
     def faults_on(self, node: str | None) -> tuple[PlannedFault, ...]:
         """The faults of one node in order of time; of the authority's service for None."""
@@ -305,4 +342,5 @@ def _planned(index: int, at_world_ns: int, node: str | None, fault: Any) -> Plan
         by_wall_ns=getattr(fault, "by", 0),
         rate_numerator=rate.numerator,
         rate_denominator=rate.denominator,
+        lifetime_s=getattr(fault, "lifetime", 0) // NS_PER_S,
     )

@@ -50,7 +50,16 @@ FixName = Literal[
     "wake-guard",
 ]
 CLOCK_FAULTS = ("suspend", "pause", "step", "drift", "freeze")
-SERVICE_FAULTS = ("ca_outage", "ca_hang", "token_expired", "ca_root_change", "restart")
+SERVICE_FAULTS = (
+    "ca_outage",
+    "ca_hang",
+    "token_expired",
+    "ca_clock",
+    "ca_lifetime",
+    "ca_root",
+    "ca_root_change",
+    "restart",
+)
 Place = tuple[str | int, ...]  # the keys and positions that lead to a value of the document
 EVERY_NODE = "*"
 APART = "apart"
@@ -275,6 +284,30 @@ class CaRootChange(_Fault):
     kind: Literal["ca_root_change"]
 
 
+class CaClock(_Fault):
+    """The authority's own wall clock is ahead, or behind with a negative `by`: certificates are dated by it."""
+
+    kind: Literal["ca_clock"]
+    lasts: Length
+    by: StepBy
+
+
+class CaLifetime(_Fault):
+    """The authority gives certificates of this lifetime, whatever it is asked for."""
+
+    kind: Literal["ca_lifetime"]
+    lasts: Length
+    lifetime: Seconds
+
+
+class CaRoot(_Fault):
+    """The authority signs with another root, of which those with older certificates know nothing. To the end of the
+    scenario: a root change without a common bundle; for a while: a wrong chain."""
+
+    kind: Literal["ca_root"]
+    lasts: Length
+
+
 class Restart(_NodeFault):
     """Every ztunnel of the node is ended and started anew."""
 
@@ -282,7 +315,19 @@ class Restart(_NodeFault):
 
 
 Fault = Annotated[
-    Suspend | Pause | Step | Drift | Freeze | CaOutage | CaHang | TokenExpired | CaRootChange | Restart,
+    Suspend
+    | Pause
+    | Step
+    | Drift
+    | Freeze
+    | CaOutage
+    | CaHang
+    | TokenExpired
+    | CaClock
+    | CaLifetime
+    | CaRoot
+    | CaRootChange
+    | Restart,
     Field(discriminator="kind"),
 ]
 

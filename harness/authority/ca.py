@@ -50,7 +50,7 @@ class CertificateAuthority:
     scenario may show: what istiod's own ten years do under a jump is not what is asked here."""
 
     def __init__(self, backdate_s: int) -> None:
-        self._backdate_s = backdate_s
+        self.backdate_s = backdate_s
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, TRUST_DOMAIN)])
         usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
@@ -68,7 +68,7 @@ class CertificateAuthority:
         """A certificate for the URI names of `csr_pem`, dated as istiod dates. Raises ValueError for a bad request."""
         csr = x509.load_pem_x509_csr(csr_pem.encode())
         names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        not_before_s, not_after_s = now_wall_s - self._backdate_s, now_wall_s + lifetime_s
+        not_before_s, not_after_s = now_wall_s - self.backdate_s, now_wall_s + lifetime_s
         leaf = self._leaf(csr.public_key(), names, serial, not_before_s, not_after_s)
         return Signed((leaf.public_bytes(Encoding.PEM).decode(), self.root_pem), not_before_s, not_after_s)
 

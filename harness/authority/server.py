@@ -14,6 +14,7 @@ import asyncio
 import json
 import mmap
 import os
+import select
 import socket
 import ssl
 import struct
@@ -21,7 +22,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +59,15 @@ class Settings:
     identities: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class State:
+    """How it dates and signs: see plan.AuthorityState, whose words these are."""
+
+    ahead_wall_ns: int = 0
+    lifetime_s: int | None = None
+    root: int = 0
+
+
 class CertificateService:
     """Answers requests as the mode of the moment says, and tells of each."""
 
@@ -70,7 +79,9 @@ class CertificateService:
         tell: Callable[[dict[str, Any]], None],
     ) -> None:
         self.mode: Mode = "up"
+        self.state = State()
         self._authority, self._now_wall_ns, self._tell = authority, now_wall_ns, tell
+        self._roots = {0: authority}
         self._serials = {name: (place + 1) * SERIALS_PER_IDENTITY for place, name in enumerate(identities)}
 
     async def create_certificate(self, stream: grpclib.server.Stream[Any, Any]) -> None:
@@ -85,11 +96,18 @@ class CertificateService:
             self._tell({"identity": identity, "outcome": outcome} | dict.fromkeys(_ISSUED_KEYS))
             await self._decline(outcome)
         serial = self._next_serial(identity)
-        now_wall_s = self._now_wall_ns() // NS_PER_S
-        signed = self._authority.sign(request.csr, request.validity_duration, now_wall_s, serial)
+        now_wall_s = (self._now_wall_ns() + self.state.ahead_wall_ns) // NS_PER_S
+        lifetime_s = self.state.lifetime_s or request.validity_duration
+        signed = self._signer().sign(request.csr, lifetime_s, now_wall_s, serial)
         dates = {"not_before_wall_s": signed.not_before_wall_s, "not_after_wall_s": signed.not_after_wall_s}
         self._tell({"identity": identity, "outcome": outcome, "serial": str(serial)} | dates)
         await stream.send_message(IstioCertificateResponse(cert_chain=list(signed.chain)))
+
+    def _signer(self) -> CertificateAuthority:
+        """Another root is made when it is first needed, and kept."""
+        if self.state.root not in self._roots:
+            self._roots[self.state.root] = CertificateAuthority(self._authority.backdate_s)
+        return self._roots[self.state.root]
 
     async def _decline(self, outcome: str) -> None:
         if outcome == "hung":
@@ -152,6 +170,8 @@ async def _serve(settings: Settings, authority: CertificateAuthority, context: s
         order = json.loads(line)
         if "mode" in order:
             service.mode = order["mode"]
+        if "state" in order:
+            service.state = State(**order["state"])
         if "workloads" in order:
             discovery.set_workloads(order["workloads"])
         tell({"heard": order["number"]})
@@ -173,6 +193,8 @@ class AuthorityProcess:
         self.root_file = directory / ROOT_FILE
         self._log = directory / "authority.log"
         self._received = b""
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
         self._requests: list[dict[str, Any]] = []
         self._orders, self._heard = 0, -1
         self._await_heard("that it is up")
@@ -180,6 +202,10 @@ class AuthorityProcess:
     def set_mode(self, mode: Mode) -> None:
         """From now on requests are answered so; returns when the authority has it."""
         self._order(f"that it is in mode {mode!r}", mode=mode)
+
+    def set_state(self, state: State) -> None:
+        """From now on it dates and signs so."""
+        self._order("that it dates and signs as told", state=asdict(state))
 
     def set_workloads(self, workloads: list[dict[str, str]]) -> None:
         """From now on these are the workloads that discovery tells of (see discovery.py)."""
@@ -197,10 +223,8 @@ class AuthorityProcess:
 
     def requests(self) -> list[dict[str, Any]]:
         """What it has been asked since the last call: identity, outcome, serial and dates (see Settings)."""
-        self._control.setblocking(False)
-        with suppress(BlockingIOError):
-            while True:
-                self._take(self._receive())
+        while self._poll.poll(0):  # asked at every look whether all is quiet: an exception would cost ten times as much
+            self._take(self._receive())
         requests, self._requests = self._requests, []
         return requests
 

@@ -56,6 +56,11 @@ ODD = {
     "all clocks forty days back": 'kind = "step"\nnode = "*"\nat = "1h"\nby = "-40d"',
     "started anew while the authority hangs": 'kind = "ca_hang"\nat = "5h"\nlasts = "3h"\n'
     '[[fault]]\nkind = "restart"\nnode = "a"\nat = "6h"',
+    "an authority whose clock is ahead": 'kind = "ca_clock"\nat = "10h"\nlasts = "20h"\nby = "3h"',
+    "an authority whose clock is behind": 'kind = "ca_clock"\nat = "10h"\nlasts = "20h"\nby = "-30h"',
+    "certificates of twenty minutes": 'kind = "ca_lifetime"\nat = "11h"\nlasts = "13h"\nlifetime = "20m"',
+    "certificates of ninety days": 'kind = "ca_lifetime"\nat = "11h"\nlasts = "13h"\nlifetime = "90d"',
+    "another root": 'kind = "ca_root"\nat = "10h"\nlasts = "38h"\n[[fault]]\nkind = "restart"\nnode = "a"\nat = "4h"',
     "ten years ahead": 'kind = "step"\nnode = "*"\nat = "1h"\nby = "4000d"',
     "corrected at the wake": 'kind = "pause"\nnode = "a"\nat = "5h"\nlasts = "14h"\ncorrected_after = "0s"',
     "one sleeps, the authority with it": 'kind = "suspend"\nnode = "a"\nat = "5h"\nlasts = "14h"\nevery = "20h"',

@@ -30,9 +30,14 @@ def parts() -> Iterator[tuple[str, ...]]:
     yield ("clocks",)
     yield ("process", "polling")
     known = {release.version for release in versions.releases()}
-    for binary in reversed(binaries.cached()):
-        if binary.version in known:
-            yield ("process", binary.version)
+    cached = [binary.version for binary in reversed(binaries.cached()) if binary.version in known]
+    for version in cached:
+        yield ("process", version)
+    for question in ("repeat", "formula", "crowd") if cached else ():
+        yield ("exact", question, cached[0])
+    patched = os.environ.get("MESHWAKE_POLLING_ZTUNNEL")
+    if cached and patched:
+        yield ("exact", "polling", cached[0], patched)
 
 
 def machine() -> dict[str, Any]:

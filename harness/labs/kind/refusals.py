@@ -24,6 +24,9 @@ _NEVER = {
     "ca_hang": "the connections of an istiod that is stopped are closed by HTTP/2 pings within seconds, so no request "
     "would hang; use --lab process",
     "ca_root_change": "what a new root does to gateways and istiod's own clients is another question; use --lab model",
+    "ca_clock": "istiod has the clock of its node, and that is not moved apart; use --lab process",
+    "ca_lifetime": "istiod gives what it is asked for; use --lab process",
+    "ca_root": "istiod's root is not changed under it; use --lab process",
     "token_expired": "kubelet renews tokens and their life is counted in hours; use --lab process",
 }
 _NOT_ELSEWHERE = {

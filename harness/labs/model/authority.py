@@ -21,11 +21,13 @@ _OUTCOMES: dict[str, Outcome] = {"ca_hang": "hung", "ca_outage": "refused", "tok
 
 
 class Certificate(NamedTuple):
-    """Valid from `not_before_wall_s` to `not_after_wall_s`, both included."""
+    """Valid from `not_before_wall_s` to `not_after_wall_s`, both included, for those who know `root`: who has a
+    certificate of it himself."""
 
     serial: str
     not_before_wall_s: int
     not_after_wall_s: int
+    root: int = 0
 
 
 class Answer(NamedTuple):
@@ -39,7 +41,7 @@ class Authority:
     """Signs for every identity of `plan`; `clock` is the one it lives on."""
 
     def __init__(self, plan: Plan, clock: NodeClock) -> None:
-        self._clock, self._backdate_s = clock, plan.backdate_s
+        self._clock, self._backdate_s, self._plan = clock, plan.backdate_s, plan
         self._faults = [
             (fault.at_world_ns, fault.ends_world_ns, outcome)
             for kind, outcome in _OUTCOMES.items()
@@ -69,6 +71,8 @@ class Authority:
         return next(active, "issued")
 
     def _sign(self, lifetime_s: int, world_ns: int) -> Certificate:
-        now_wall_s = self._clock.reading(world_ns).wall_ns // NS_PER_S
+        state = self._plan.authority_at(world_ns)
+        now_wall_s = (self._clock.reading(world_ns).wall_ns + state.ahead_wall_ns) // NS_PER_S
+        not_after_wall_s = now_wall_s + (state.lifetime_s or lifetime_s)
         self._signed += 1
-        return Certificate(str(self._signed), now_wall_s - self._backdate_s, now_wall_s + lifetime_s)
+        return Certificate(str(self._signed), now_wall_s - self._backdate_s, not_after_wall_s, state.root)

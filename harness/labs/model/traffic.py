@@ -1,8 +1,9 @@
 """Whether a new connection through the mesh works: both ends need a certificate, and each must find the other's valid.
 
 Expiry is looked at in the handshake only, by the wall clock of whoever looks, in whole seconds, both ends of the
-validity included (rustls `UnixTime`, RFC 5280). ztunnel never looks at its own certificate before it uses it. Every
-attempt is a new connection: ztunnel's pool, which lets busy pairs talk on for days, would hide what is asked for here.
+validity included (rustls `UnixTime`, RFC 5280). An end knows the roots that came with its own certificate, no others.
+ztunnel never looks at its own certificate before it uses it. Every attempt is a new connection: ztunnel's pool, which
+lets busy pairs talk on for days, would hide what is asked for here.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ def connection_error(
         return f"client has no certificate: {client.state}"
     if server.certificate is None:
         return f"server has no certificate: {server.state}"
+    if client.certificate.root != server.certificate.root:
+        return "server certificate is signed by a root that the client does not know"
     return _invalid("server", server.certificate, client_clocks) or _invalid(
         "client", client.certificate, server_clocks
     )

@@ -214,7 +214,8 @@ class World:
             not_after_wall_s=certificate.not_after_wall_s if certificate else None,
         )
         if certificate is not None:
-            self._probes.certificate_issued(identity, *certificate, world_ns=self._now_ns)
+            serial, not_before_wall_s, not_after_wall_s, _ = certificate
+            self._probes.certificate_issued(identity, serial, not_before_wall_s, not_after_wall_s, self._now_ns)
             self._await_probe()
 
     def _tell_all(self, process: str) -> None:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from harness.authority.server import AuthorityProcess, Mode, spawn
+from harness.authority.server import AuthorityProcess, Mode, State, spawn
 from harness.clocks.reading import ClockReading
 from harness.clocks.skip import SocketsOfNamespace, Stillness, Watched
 from harness.clocks.vdso import ClockPage
@@ -73,6 +73,7 @@ class World:
         self._knocks: list[socket.socket] = []
         self._stopped_nodes: set[str] = set()
         self._authority_mode: Mode = "up"
+        self._authority_state = State()
         self._ztunnels: dict[str, Ztunnel] = {}
         self._page_of_process: dict[int, ClockPage] = {}
         self._stillness = Stillness(self._drain)
@@ -291,6 +292,9 @@ class World:
     # Faults
 
     def _do_agenda(self) -> None:
+        next_ns = self._agenda.next_world_ns()
+        if next_ns is None or next_ns > self.now_world_ns:
+            return  # clocks jump only where a fault begins, wakes or ends
         self._agenda.keep_due(self, self.now_world_ns)
         self._set_pages(before_jumps=False)
 
@@ -359,6 +363,10 @@ class World:
             active = {"ca_outage"}
         self._authority_mode = next((mode for mode in _MODE_BY_PRECEDENCE if mode in active), "up")
         self._authority.set_mode(self._authority_mode)
+        state = State(**self.plan.authority_at(self.now_world_ns)._asdict())
+        if state != self._authority_state:
+            self._authority_state = state
+            self._authority.set_state(state)
 
     def _measure(self, node: str) -> ClockReading:
         """The clocks of a node as the first of its ztunnels sees them, read inside it."""

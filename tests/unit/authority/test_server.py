@@ -15,10 +15,11 @@ from typing import Any
 
 import grpclib.client
 import pytest
+from cryptography import x509
 from grpclib import GRPCError
 
 from harness.authority.proto.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
-from harness.authority.server import METHOD, SERIALS_PER_IDENTITY, AuthorityProcess, spawn
+from harness.authority.server import METHOD, SERIALS_PER_IDENTITY, AuthorityProcess, State, spawn
 from harness.clocks.reading import ClockReading
 from harness.errors import SubjectFailed
 from tests.unit.authority.test_ca import STARTS_WALL_S, request_for
@@ -120,6 +121,24 @@ def test_a_hung_request_is_never_answered(authority: Running) -> None:
     authority.process.set_mode("up")
     authority.ask()
     assert [request["outcome"] for request in authority.process.requests()] == ["hung", "issued"]
+
+
+def test_it_dates_and_signs_as_told(authority: Running) -> None:
+    """A clock that is behind, a lifetime of its own, another root; and back."""
+    first = authority.ask().cert_chain
+    authority.process.set_state(State(ahead_wall_ns=-3600 * 10**9, lifetime_s=90, root=1))
+    second = authority.ask().cert_chain
+    authority.process.set_state(State(root=1))
+    third = authority.ask().cert_chain
+    authority.process.set_state(State())
+    fourth = authority.ask().cert_chain
+    told = authority.process.requests()
+    assert told[1]["not_before_wall_s"] == STARTS_WALL_S - 3600 - 120
+    assert told[1]["not_after_wall_s"] == STARTS_WALL_S - 3600 + 90
+    assert told[0]["not_after_wall_s"] == told[3]["not_after_wall_s"] == STARTS_WALL_S + 600
+    assert first[1] == fourth[1] != second[1] == third[1]
+    leaf, root = (x509.load_pem_x509_certificate(pem.encode()) for pem in second)
+    leaf.verify_directly_issued_by(root)
 
 
 def test_its_key_stays_in_its_memory(authority: Running) -> None:

@@ -49,6 +49,22 @@ def test_a_fault_of_the_service_lasts_from_its_first_moment_to_just_before_its_e
     assert outcomes == ["issued", outcome, outcome, "issued"]
 
 
+def test_it_dates_and_signs_as_its_faults_say() -> None:
+    """A clock of its own, a lifetime of its own, another root: while they last, and together."""
+    body = (
+        fault("ca_clock")
+        + 'by = "-1h"\n'
+        + fault("ca_lifetime", at="15s")
+        + 'lifetime = "90s"\n'
+        + fault("ca_root", at="15s")
+    )
+    starts_s = plan().starts_wall_s
+    behind, all_three, after = (answer(body, at_s).certificate for at_s in (12, 17, 26))
+    assert behind == Certificate("1", starts_s + 12 - 3600 - 120, starts_s + 12 - 3600 + 600, root=0)
+    assert all_three == Certificate("1", starts_s + 17 - 3600 - 120, starts_s + 17 - 3600 + 90, root=1)
+    assert after == Certificate("1", starts_s + 26 - 120, starts_s + 26 + 600)
+
+
 def test_a_sleeping_authority_cannot_even_hang() -> None:
     """Nobody accepts the connection."""
     asleep = '[[fault]]\nkind = "freeze"\nnode = "east"\nat = "10s"\nlasts = "10s"\n'

@@ -15,6 +15,13 @@ def at(wall_s: float) -> ClockReading:
     return ClockReading(int(wall_s * 1_000_000_000), 0, 0)
 
 
+def test_certificates_of_two_roots_do_not_know_each_other() -> None:
+    """Valid both, and strangers; two of the new root are not."""
+    other = CertificateState("Available", Certificate("3", 1_000, 2_000, root=1))
+    assert "does not know" in str(connection_error(VALID, at(1_500), other, at(1_500)))
+    assert connection_error(other, at(1_500), other, at(1_500)) is None
+
+
 @pytest.mark.parametrize("wall_s", [1_000, 1_500, 2_000, 2_000.999_999_999])
 def test_a_certificate_is_valid_from_its_first_to_its_last_second(wall_s: float) -> None:
     """Both ends included, and the last second lasts as long as any other."""

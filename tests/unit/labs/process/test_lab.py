@@ -136,6 +136,22 @@ def test_forbidden_namespaces_are_a_refusal_with_a_way_out(tmp_path: Path) -> No
     assert LabUnavailable.exit_code == 4
 
 
+@pytest.mark.skipif(sys.platform == "linux" and os.geteuid() != 0, reason="only root has a right to give away")
+def test_root_that_may_not_build_networks_does_it_in_a_user_namespace() -> None:
+    """As in a container with --cap-add SYS_ADMIN alone: no right is missing, or its name is said."""
+    drop = textwrap.dedent(
+        """
+        import ctypes, os, sys
+        PR_CAPBSET_DROP, NET_ADMIN = 24, 12
+        assert ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, NET_ADMIN, 0, 0, 0) == 0
+        os.execv(sys.executable, [sys.executable, "-m", "harness.labs.process.namespaces"])
+        """
+    )
+    tried = subprocess.run([sys.executable, "-c", drop], capture_output=True, text=True, check=False)
+    assert tried.returncode == 0, tried.stderr
+    assert tried.stdout == "" or "no right to make namespaces" in tried.stdout
+
+
 # --- Nothing left behind ---------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,171 @@
+"""Runs that are killed at random: of each, somebody says how it ended, and nothing is left.
+
+    python -m tests.bench.kills [RUNS [SEED]]
+
+Each run is of a real ztunnel (or of a stand-in, where there is none), in a mode drawn by chance. After a time drawn by
+chance one of its processes is ended with SIGKILL: harness, runner, authority or a ztunnel. Then: did the harness end
+within the bound, did it say why (or had it ended well before), is any process, or mount, of the run left? (A
+network namespace lives as long as a process holds it.) One line of
+JSON at the end; exit code 1 when any run was not as it should be. It takes seconds a run, so it is no part of `make
+bench`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import binaries
+from tests.stand_in import write_stand_in
+from tests.unit.labs import plans
+
+ENDS_WITHIN_S, GONE_WITHIN_S = 120.0, 30.0
+ROLES = ("harness", "runner", "authority", "ztunnel")
+WORDS = (
+    "ended by itself",
+    "the authority ended",
+    "the runner of the process lab ended",
+    "gave no answer",
+    "closed its",
+)
+RUN = """
+import sys
+from pathlib import Path
+from harness.errors import HarnessError
+from harness.history import Recorder
+from harness.labs import Toolbox, load_lab
+from harness.plan import Plan
+try:
+    plan = Plan.model_validate_json(sys.argv[1])
+    load_lab("process").run(plan, Toolbox(Path(sys.argv[2]), Path(sys.argv[3])), Recorder())
+except HarnessError as error:
+    print(type(error).__name__, error, file=sys.stderr)
+    sys.exit(int(error.exit_code))
+"""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How one run ended: whom we killed (None: it was over before), and what was wrong about it ("": nothing)."""
+
+    killed: str | None
+    wrong: str
+
+
+def processes_of(directory: Path) -> dict[int, str]:
+    """Every process of the run in `directory`, by what it is in the run."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            home = str((process / "cwd").resolve())
+            if str(directory) in " ".join(words) or home.startswith(str(directory)):
+                found[int(process.name)] = role_of(words)
+    return found
+
+
+def role_of(words: list[str]) -> str:
+    """What a process is, by its command line."""
+    if "harness.labs.process.runner" in words:
+        return "runner"
+    if "harness.authority.server" in words:
+        return "authority"
+    return "harness" if "-c" in words else "ztunnel"
+
+
+def run_once(chance: random.Random, binary: Path, directory: Path) -> Ending:
+    """One run, killed after a while."""
+    plan = plans.plan(plans.NIGHTS, duration="3d", every="30m", lab="process")
+    mode = chance.choice(["dedicated", "in-pod"]) if binary.name == "ztunnel" else "dedicated"
+    told = plan.model_copy(update={"ztunnel_mode": mode}).model_dump_json()
+    with (directory / "complaint").open("wb") as complaint:
+        harness = subprocess.Popen(
+            [sys.executable, "-c", RUN, told, str(binary), str(directory / "logs")], stderr=complaint
+        )
+        role = chance.choice(ROLES)
+        await_role(directory, role, harness)
+        time.sleep(chance.uniform(0.0, 3.0))
+        killed = kill_one(chance, directory, role)
+        try:
+            code = harness.wait(ENDS_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            harness.kill()
+            harness.wait()
+            return Ending(killed, "the harness did not end")
+    said = (directory / "complaint").read_text(errors="replace")
+    return Ending(killed, unexplained(killed, code, said) or left_of(directory))
+
+
+def await_role(directory: Path, role: str, harness: subprocess.Popen[bytes]) -> None:
+    """Until somebody is there in that role, or the run is over."""
+    give_up = time.monotonic() + ENDS_WITHIN_S
+    while role not in processes_of(directory).values() and harness.poll() is None and time.monotonic() < give_up:
+        time.sleep(0.02)
+
+
+def kill_one(chance: random.Random, directory: Path, role: str) -> str | None:
+    """Ends one process in that role, or in another where there is none yet."""
+    there = processes_of(directory)
+    wanted = [pid for pid, is_a in there.items() if is_a == role] or list(there)
+    if not wanted:
+        return None
+    pid = chance.choice(sorted(wanted))
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return None
+    return there[pid]
+
+
+def unexplained(killed: str | None, code: int, said: str) -> str:
+    """What the ending does not explain; "" when it does."""
+    if code == 0 or (killed == "harness" and code == -signal.SIGKILL):
+        return ""
+    if killed is None or "Traceback" in said or not any(words in said for words in WORDS):
+        return f"exit code {code} after the kill of {killed}: {said.strip()[-300:]!r}"
+    return ""
+
+
+def left_of(directory: Path) -> str:
+    """What is still there of a run that has ended; "" when nothing is."""
+    give_up = time.monotonic() + GONE_WITHIN_S
+    while left := processes_of(directory):
+        if time.monotonic() > give_up:
+            return f"left behind: {sorted(left.values())}"
+        time.sleep(0.02)
+    return "a mount is left" if str(directory) in Path("/proc/self/mountinfo").read_text() else ""
+
+
+def main() -> int:
+    """Prints what happened."""
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    chance = random.Random(int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    cached = binaries.cached()
+    endings: list[Ending] = []
+    for _ in range(runs):
+        with tempfile.TemporaryDirectory(prefix="meshwake-kills-") as text:
+            directory = Path(text)
+            binary = cached[-1].path if cached else write_stand_in(directory)
+            endings.append(run_once(chance, binary, directory))
+        if endings[-1].wrong:
+            sys.stderr.write(f"run {len(endings)}: {endings[-1].wrong}\n")
+        if len(endings) % 20 == 0:
+            sys.stderr.write(f"{len(endings)} runs\n")
+    killed = Counter(str(ending.killed) for ending in endings)
+    wrong = [ending.wrong for ending in endings if ending.wrong]
+    sys.stdout.write(json.dumps({"runs": runs, "killed": dict(killed), "wrong": wrong}) + "\n")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
