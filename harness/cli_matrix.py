@@ -26,7 +26,7 @@ from harness.answers.trial import months, trial_words, try_guard
 from harness.errors import BadInput, ExitCode
 from harness.fixes import FIXES
 from harness.labs import Toolbox
-from harness.report.matrix_table import CONFIRMED, lasting_words, long_table, short_table, write_between
+from harness.report.matrix_table import CONFIRMED, ONLY_RESTARTS, lasting_words, long_table, short_table, write_between
 from harness.report.terminal import show
 from harness.scenario import Scenario, read_scenario
 
@@ -138,10 +138,10 @@ def _scenarios(faults: list[str] | None, files: list[Path] | None) -> dict[str, 
 
 
 def _short(rows: list[Row]) -> Table:
-    faults = list(dict.fromkeys(row.fault for row in rows))
+    faults = list(dict.fromkeys(row.fault for row in rows if row.fault != ONLY_RESTARTS)) or [ONLY_RESTARTS]
     table = Table(Column("fix", no_wrap=True), *(fault.replace("-", " ") for fault in faults), box=None, padding=(0, 1))
     for fix in dict.fromkeys(row.fix for row in rows):
-        table.add_row(fix, *(_words(row) for row in rows if row.fix == fix))
+        table.add_row(fix, *(_words(row) for row in rows if row.fix == fix and row.fault in faults))
     return table
 
 

@@ -79,6 +79,21 @@ def test_a_restart_that_did_not_help_is_not_done_again_at_once() -> None:
     assert "cooldown" in node.waited
 
 
+def test_the_cooldown_is_of_what_starts_it_anew_and_not_of_a_pod() -> None:
+    """A pod that is evicted comes back under another name."""
+    node = slept(40)
+    node.processes = [each._replace(owner="istio-system/DaemonSet/ztunnel") for each in node.processes]
+    guard = guard_of(node)
+    guard.look()
+    assert len(node.restarted) == 1
+    node.processes = [
+        each._replace(name="ztunnel-2", owner="istio-system/DaemonSet/ztunnel") for each in node.processes
+    ]
+    node.asleep(40 * HOUR)
+    look_for(guard, node, 90)
+    assert len(node.restarted) == 1
+
+
 def test_a_clock_set_back_makes_certificates_not_valid_yet() -> None:
     node = HandNode()
     node.ztunnel()
