@@ -163,7 +163,7 @@ def test_ztunnel_comes_before_the_gateway() -> None:
     assert [name for name, _ in node.restarted] == ["ztunnel", "gateway"]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, derandomize=True, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 20 * 60), st.integers(0, 40 * 60)), min_size=1, max_size=8))
 def test_it_restarts_only_what_would_be_served_expired(days: list[tuple[int, int]]) -> None:
     """Whatever sleeps: at every restart an outage lies ahead by the bare formula, within the lead or already there."""
