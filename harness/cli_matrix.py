@@ -78,6 +78,8 @@ def matrix_command(
     release = versions.find(istio) if istio else versions.newest()
     if ztunnel is not None and not confirming:
         raise BadInput(f"--ztunnel {ztunnel}: the matrix is of the model; say --confirm to run pairs on a binary")
+    if write and (fix or fault or scenario or istio or seed):
+        raise BadInput("--write puts the whole matrix of the newest release on a page; leave the other options out")
     if confirming:
         confirm(fixes, scenarios, ztunnel, istio, seed, _tell)
     rows = matrix(fixes, scenarios, release, seed, _tell if sys.stderr.isatty() else lambda name, fault: None)
