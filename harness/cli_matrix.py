@@ -1,4 +1,4 @@
-"""meshwake matrix: which fix holds against which clock fault.
+"""meshwake matrix: which fix holds against which clock fault; meshwake guard-trial: does the wake guard, for months?
 
 Results go to stdout, progress to stderr. Errors are raised as HarnessError; harness/cli.py says them and ends with
 their exit code.
@@ -9,20 +9,24 @@ from __future__ import annotations
 import difflib
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from harness import versions
-from harness.answers.confirm import confirm
+from harness.answers.confirm import confirm, subject
 from harness.answers.faults import FAULTS, scenario_for
 from harness.answers.matrix import Row, matrix
-from harness.errors import BadInput
+from harness.answers.guard_trial import months, trial_words, try_guard
+from harness.errors import BadInput, ExitCode
 from harness.fixes import FIXES
-from harness.report.matrix_table import CONFIRMED, lasting_words, long_table, short_table, write_between
+from harness.labs import Toolbox
+from harness.report.matrix_table import CONFIRMED, ONLY_RESTARTS, lasting_words, long_table, short_table, write_between
 from harness.report.terminal import show
 from harness.scenario import Scenario, read_scenario
 
@@ -51,8 +55,9 @@ ZtunnelOption = Annotated[
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Adds matrix to `app`."""
+    """Adds matrix and guard-trial to `app`."""
     app.command("matrix")(matrix_command)
+    app.command("guard-trial")(trial_command)
 
 
 def matrix_command(
@@ -73,6 +78,8 @@ def matrix_command(
     release = versions.find(istio) if istio else versions.newest()
     if ztunnel is not None and not confirming:
         raise BadInput(f"--ztunnel {ztunnel}: the matrix is of the model; say --confirm to run pairs on a binary")
+    if write and (fix or fault or scenario or istio or seed):
+        raise BadInput("--write puts the whole matrix of the newest release on a page; leave the other options out")
     if confirming:
         confirm(fixes, scenarios, ztunnel, istio, seed, _tell)
     rows = matrix(fixes, scenarios, release, seed, _tell if sys.stderr.isatty() else lambda name, fault: None)
@@ -85,6 +92,33 @@ def matrix_command(
     else:
         show(Console(), _long(rows) if long else _short(rows))
         _legend(release.version, scenarios)
+
+
+def trial_command(
+    days: Annotated[int, typer.Option("--days", min=3, help="How long.")] = 90,
+    seed: SeedOption = 1,
+    lab: Annotated[str, typer.Option("--lab", help="model, or process: with a real ztunnel.")] = "model",
+    istio: IstioOption = None,
+    ztunnel: ZtunnelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put the wake guard through months of random sleeps and of an authority that is away."""
+    if lab not in ("model", "process"):
+        raise BadInput(f"--lab {lab}: allowed: model, process")
+    scenario, tell = months(seed, days), _say if sys.stderr.isatty() else lambda text: None
+    if lab == "process":
+        path, release = subject(ztunnel, istio)
+        with tempfile.TemporaryDirectory(prefix="meshwake-trial-") as work:
+            trial = try_guard(scenario, release, seed, days, lab, Toolbox(path, Path(work)), tell)
+    else:
+        release = versions.find(istio) if istio else versions.newest()
+        trial = try_guard(scenario, release, seed, days, tell=tell)
+    typer.echo(json.dumps(trial.to_json(), indent=2) if as_json else trial_words(trial))
+    raise typer.Exit(int(ExitCode.AS_EXPECTED if trial.passed else ExitCode.SURPRISE))
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
 
 
 def _chosen(option: str, named: list[str] | None, known: list[str]) -> list[str]:
@@ -106,18 +140,21 @@ def _scenarios(faults: list[str] | None, files: list[Path] | None) -> dict[str, 
 
 
 def _short(rows: list[Row]) -> Table:
-    faults = list(dict.fromkeys(row.fault for row in rows))
-    table = Table("fix", *faults, box=None, padding=(0, 1))
+    faults = list(dict.fromkeys(row.fault for row in rows if row.fault != ONLY_RESTARTS)) or [ONLY_RESTARTS]
+    table = Table(Column("fix", no_wrap=True), *(fault.replace("-", " ") for fault in faults), box=None, padding=(0, 1))
     for fix in dict.fromkeys(row.fix for row in rows):
-        table.add_row(fix, *(_words(row) for row in rows if row.fix == fix))
+        table.add_row(fix, *(_words(row) for row in rows if row.fix == fix and row.fault in faults))
     return table
 
 
-def _words(row: Row) -> str:
+def _words(row: Row) -> Text:
+    """In colour where there is some; the words say it too."""
     seen = f" {CONFIRMED}" if row.confirmed_on else ""
     if row.verdict == "HOLDS":
-        return f"holds{seen}"
-    return f"{row.verdict} {'storm' if row.flooded else lasting_words(row.outage_s_per_week)}{seen}"
+        return Text(f"holds{seen}", "green")
+    if row.verdict == "BROKEN":
+        return Text(f"{'storm' if row.flooded else lasting_words(row.outage_s_per_week)}{seen}", "red")
+    return Text(f"unknown{seen}", "yellow")
 
 
 def _long(rows: list[Row]) -> Table:
@@ -137,6 +174,7 @@ def _long(rows: list[Row]) -> Table:
 
 def _legend(version: str, scenarios: dict[str, Scenario]) -> None:
     typer.echo(f"\nztunnel {version}, on the model; {CONFIRMED} the same verdict was seen on a real ztunnel")
+    typer.echo("a time: BROKEN, and so much waking time without connection a week; storm: renewed without a pause")
     for name, scenario in scenarios.items():
         typer.echo(f"  {name}: {scenario.title}")
 
