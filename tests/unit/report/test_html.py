@@ -63,7 +63,7 @@ def test_nothing_is_fetched(tmp_path: Path) -> None:
 def test_the_library_is_there_once(tmp_path: Path) -> None:
     """Five megabytes for the folder, not for each page."""
     write_report(tmp_path / "report", [recorded(NIGHTS), recorded(ISSUE_1481)])
-    big = [name for name in names((tmp_path / "report")) if ((tmp_path / "report") / name).stat().st_size > 2_000_000]
+    big = [name for name in names(tmp_path / "report") if ((tmp_path / "report") / name).stat().st_size > 2_000_000]
     assert big == ["assets/plotly.min.js"]
 
 

@@ -78,7 +78,8 @@ def test_expired_from_the_second_after_not_after_until_the_renewal() -> None:
 
 def test_a_pause_is_drawn_from_three_clocks() -> None:
     """Standing still all three fall behind the world; the wall clock comes back, 25 s late, and J remains."""
-    story = stories(*(lambda run: (run.plan, run.history))(recorded(ISSUE_1481)))[0]
+    run = recorded(ISSUE_1481)
+    story = stories(run.plan, run.history)[0]
     at = dict(zip(story.clocks.world_ns, story.clocks.lags_ns, strict=True))
     end_of_pause = at[ns("47m")]
     assert [round(lag / NS_PER_S) for lag in end_of_pause] == [-1020, -1020, -1020]
