@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def test_names_for_who_cannot_see(browser: webdriver.Chrome, issue: Path) -> Non
     )
     assert nameless == 0
     levels = ask(browser, "[...document.querySelectorAll('h1, h2, h3')].map((each) => Number(each.tagName[1]))")
-    assert levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in pairwise(levels))
     assert "no connection for 1 h 7 m awake" in str(
         browser.find_element(By.CSS_SELECTOR, ".plot").get_attribute("aria-label")
     )
