@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count, groupby, islice
 from pathlib import Path
 from random import Random
@@ -251,8 +252,8 @@ def falsify(
     tell: Callable[[int], None] = lambda tried: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Found:
-    """Searches until something breaks or the budget is over. A find that takes many moves is set beside a few others, as
-    long as the budget lasts. `tell` hears how many timelines were tried."""
+    """Searches until something breaks or the budget is over. A find that takes many moves is set beside a few others,
+    as long as the budget lasts. `tell` hears how many timelines were tried."""
     breaks, began_s = _Counted(question, tell), clock()
 
     def in_time() -> bool:
@@ -260,8 +261,8 @@ def falsify(
 
     finds: list[Timeline] = []
     for timeline in islice(_finds(question, breaks, in_time), FINDS_MAX):
-        shrinking_s = clock()
-        finds.append(smallest(timeline, breaks, lambda since_s=shrinking_s: clock() - since_s < shrink_budget_s))
+        until_s = clock() + shrink_budget_s
+        finds.append(smallest(timeline, breaks, partial(_before, clock, until_s)))
         if len(finds[-1]) <= FEW_MOVES:
             break
     if not finds:
@@ -270,6 +271,10 @@ def falsify(
     minimal = not any(breaks(smaller) for smaller in neighbours(least))
     because = question.finding(least).because
     return Found(question, least, breaks.tried, clock() - began_s, minimal, because)
+
+
+def _before(clock: Callable[[], float], until_s: float) -> bool:
+    return clock() < until_s
 
 
 def _size(timeline: Timeline) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,9 +132,9 @@ def test_a_worker_that_dies_takes_nothing_with_it(
     alone: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is said, and the same command goes on."""
-    pool = workers.ProcessPoolExecutor
+    pool: Any = ProcessPoolExecutor
 
-    class Deadly(pool):  # type: ignore[misc, valid-type]
+    class Deadly(pool):  # type: ignore[misc]
         def submit(self, *arguments: Any, **more: Any) -> Any:
             future = super().submit(*arguments, **more)
             for worker in list(self._processes.values()):
