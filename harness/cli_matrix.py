@@ -1,4 +1,4 @@
-"""meshwake matrix: which fix holds against which clock fault.
+"""meshwake matrix: which fix holds against which clock fault; meshwake guard-trial: does the wake guard, for months?
 
 Results go to stdout, progress to stderr. Errors are raised as HarnessError; harness/cli.py says them and ends with
 their exit code.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -17,11 +18,13 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import versions
-from harness.answers.confirm import confirm
+from harness.answers.confirm import confirm, subject
 from harness.answers.faults import FAULTS, scenario_for
 from harness.answers.matrix import Row, matrix
-from harness.errors import BadInput
+from harness.answers.trial import months, trial_words, try_guard
+from harness.errors import BadInput, ExitCode
 from harness.fixes import FIXES
+from harness.labs import Toolbox
 from harness.report.matrix_table import CONFIRMED, lasting_words, long_table, short_table, write_between
 from harness.report.terminal import show
 from harness.scenario import Scenario, read_scenario
@@ -51,8 +54,9 @@ ZtunnelOption = Annotated[
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Adds matrix to `app`."""
+    """Adds matrix and guard-trial to `app`."""
     app.command("matrix")(matrix_command)
+    app.command("guard-trial")(trial_command)
 
 
 def matrix_command(
@@ -85,6 +89,33 @@ def matrix_command(
     else:
         show(Console(), _long(rows) if long else _short(rows))
         _legend(release.version, scenarios)
+
+
+def trial_command(
+    days: Annotated[int, typer.Option("--days", min=3, help="How long.")] = 90,
+    seed: SeedOption = 1,
+    lab: Annotated[str, typer.Option("--lab", help="model, or process: with a real ztunnel.")] = "model",
+    istio: IstioOption = None,
+    ztunnel: ZtunnelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put the wake guard through months of random sleeps and of an authority that is away."""
+    if lab not in ("model", "process"):
+        raise BadInput(f"--lab {lab}: allowed: model, process")
+    scenario, tell = months(seed, days), _say if sys.stderr.isatty() else lambda text: None
+    if lab == "process":
+        path, release = subject(ztunnel, istio)
+        with tempfile.TemporaryDirectory(prefix="meshwake-trial-") as work:
+            trial = try_guard(scenario, release, seed, days, lab, Toolbox(path, Path(work)), tell)
+    else:
+        release = versions.find(istio) if istio else versions.newest()
+        trial = try_guard(scenario, release, seed, days, tell=tell)
+    typer.echo(json.dumps(trial.to_json(), indent=2) if as_json else trial_words(trial))
+    raise typer.Exit(int(ExitCode.AS_EXPECTED if trial.passed else ExitCode.SURPRISE))
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
 
 
 def _chosen(option: str, named: list[str] | None, known: list[str]) -> list[str]:

@@ -30,7 +30,7 @@ def confirm(
 ) -> list[Confirmation]:
     """Every pair that the process lab can run, on `ztunnel` or on the newest binary of the cache. A pair that it cannot
     run is told and left out. Raises LabUnavailable when it can run nothing at all, BadInput."""
-    path, release = _subject(ztunnel, istio)
+    path, release = subject(ztunnel, istio)
     lab = load_lab("process")
     if missing := lab.missing(path):
         raise LabUnavailable("; ".join(missing))
@@ -64,7 +64,8 @@ def confirm(
     return done
 
 
-def _subject(ztunnel: Path | None, istio: str | None) -> tuple[Path, Release]:
+def subject(ztunnel: Path | None, istio: str | None) -> tuple[Path, Release]:
+    """The binary that was given, or the newest of the cache, and its release. Raises BadInput, LabUnavailable."""
     if ztunnel is not None:
         if istio is None:
             raise BadInput(f"--ztunnel {ztunnel}: say which release it was built from: --istio VERSION")

@@ -1,5 +1,5 @@
-"""What a plan and its fix do, in order: faults begin, wake and end, ztunnels start anew, fixes look and act. The same in
-every lab."""
+"""What a plan and its fix do, in order: faults begin, wake and end, ztunnels start anew, fixes look and act. The same
+in every lab."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_json_fields() -> None:
 def test_scenario_keys() -> None:
     """Every key that the reader knows stands in the table."""
     named = set(re.findall(r"`(\w+)`", section("Scenario keys")))
-    tables = {"certificate", "node", "authority", "traffic", "fault", "fix", "real_time", "expect"}
+    tables = {"certificate", "node", "gateway", "authority", "traffic", "fault", "fix", "real_time", "expect"}
     keys = set(Scenario.model_fields) - {"name", "path"} - tables
     for kind in get_args(get_args(Fault)[0]):
         keys |= set(kind.model_fields)

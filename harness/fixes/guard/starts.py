@@ -3,8 +3,8 @@
 Three sources, none of which knows all: kubelet says by the wall clock when a container started. /proc/PID/stat says it
 by the boottime clock (field 22, since Linux 2.6.34). The monotonic clock differs from boottime by all the time that the
 machine was suspended since boot; how much that was at the start is known only if the guard was running by then. So it
-notes the difference at each look. For a process that is older than the guard, all sleep since boot is taken to lie after
-its start: the drift is then too large rather than too small, and at worst there is one restart too many.
+notes the difference at each look. For a process that is older than the guard, all sleep since boot is taken to lie
+after its start: the drift is then too large rather than too small, and at worst there is one restart too many.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """A gateway or waypoint: an Envoy, and the pilot-agent that renews its certificate.
 
 From istio security/pkg/nodeagent/cache/secretcache.go, pkg/queue/delay.go, the same from 1.18 to 1.31: at each issue
-the agent works out by the wall clock how long half of the certificate's life still is, and waits that long on the monotonic
-clock. So it is late once after a sleep, and right again from the next issue on. Where ztunnel never forgets, it has no
-memory. Envoy keeps the old secret while a renewal fails and shows it to everybody, expired or not; the agent's stream
-is opened anew with a backoff, of which only the bound is modelled. The spread of one percent (1.24 and newer) is not.
+the agent works out by the wall clock how long half of the certificate's life still is, and waits that long on the
+monotonic clock. So it is late once after a sleep, and right again from the next issue on. Where ztunnel never forgets,
+it has no memory. Envoy keeps the old secret while a renewal fails and shows it to everybody, expired or not. The
+agent's stream is opened anew with a backoff, of which only the bound is modelled; the spread of one percent (1.24 and
+newer) is not.
 """
 
 from __future__ import annotations

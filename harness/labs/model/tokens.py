@@ -4,8 +4,8 @@ A projected service account token of 12 hours in the charts of ztunnel, gateways
 when four fifths of its life are over, by its wall clock, and looks about once a minute while the machine is awake
 (pkg/kubelet/token/token_manager.go `requiresRefresh`); a new pod gets a new token. istiod has the API server judge it,
 by that machine's wall clock: expired and not yet valid are both refused, with a minute of grace. So a sleep that
-outlasts the token leaves a minute in which requests are refused, and a clock that was set back has them refused until it
-is where it was; only a new pod helps sooner.
+outlasts the token leaves a minute in which requests are refused, and a clock that was set back has them refused until
+it is where it was; only a new pod helps sooner.
 """
 
 from __future__ import annotations

@@ -21,4 +21,4 @@ def test_a_fix_that_does_not_exist_is_refused_by_name() -> None:
     """A plan from elsewhere may name one."""
     of = plan().model_copy(update={"fix": PlannedFix(name="prayer")})
     with pytest.raises(BadInput, match="read 'prayer', allowed: none, weekly-restart, daily"):
-        deploy(of, clocks_of(of)).restarts
+        deploy(of, clocks_of(of))
