@@ -405,11 +405,14 @@ def _toml(value: Any) -> str:
 def _expected(found: Found) -> Iterator[tuple[str, str]]:
     """The verdict of each stretch of releases, as version ranges: each is run on the model."""
     assert found.timeline is not None
+    by_class: dict[str, str] = {}  # nothing else of a release matters to the model
     words = []
     for release in releases():
-        plan = replace(found.question, release=release, lab="model").plan(found.timeline)
-        verdicts = {finding.check: finding.verdict for finding in judge(plan, run(plan))}
-        words.append((verdicts[found.question.check].value.lower(), release.version))
+        if release.behaviour_class not in by_class:
+            plan = replace(found.question, release=release, lab="model").plan(found.timeline)
+            verdicts = {finding.check: finding.verdict for finding in judge(plan, run(plan))}
+            by_class[release.behaviour_class] = verdicts[found.question.check].value.lower()
+        words.append((by_class[release.behaviour_class], release.version))
     stretches = [(verdict, list(group)) for verdict, group in groupby(words, key=lambda word: word[0])]
     for position, (verdict, group) in enumerate(stretches):
         least = f">={group[0][1]}" if position else ">=0"
