@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from harness.answers.faults import FAULTS, scenario_for
+from harness.answers.matrix import plan_for, run
 from harness.checks import judge
 from harness.checks.derive import certificates, failures, outages, renewals
 from harness.checks.spans import Spans
 from harness.durations import NS_PER_S
+from harness.fixes import FIXES
 from harness.history import History
 from harness.plan import Plan
 from harness.report import lanes
 from harness.report.html.content import ToldRun, facts
 from harness.report.lanes import Bar, Lane, Mark, stories
 from harness.verdict import compare
+from harness.versions import newest
 from tests.checks.histories import CLIENT, LAPTOP, SERVER, Formula, World, fault, ns, plan
 from tests.unit.report.told import ISSUE_1481, NIGHTS, RECORDED, recorded
 
@@ -124,6 +128,19 @@ def test_steps_restarts_and_alerts_are_marks() -> None:
     assert [(mark.kind, mark.text) for mark in lane.marks if mark.kind == lanes.STEPPED] == [
         (lanes.STEPPED, "step by -13 h")
     ]
+
+
+def test_gateways_have_a_lane_and_their_restarts_a_mark() -> None:
+    """A weekend with the guard: ztunnel and the gateway are restarted, and both were expired on Monday."""
+    monday = plan_for(FIXES["wake-guard"], scenario_for(FAULTS["weekend"]), newest())
+    history = run(monday)
+    story = stories(monday, history)[0]
+    gateway = next(lane for lane in story.lanes if lane.label == "ingress/gateway (gateway)")
+    assert length(gateway, lanes.EXPIRED_ASLEEP) > 0
+    issued = history.of("csr_answered", identity="ingress/gateway", outcome="issued")
+    assert [mark.world_ns for mark in gateway.marks] == [event.world_ns for event in issued]
+    restarts = [mark.text for mark in story.lanes_of("faults")[0].marks if mark.kind == lanes.RESTARTED]
+    assert "gateway ingress restarted: wake-guard" in restarts
 
 
 def test_a_lane_of_too_many_bars_is_drawn_coarser_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
