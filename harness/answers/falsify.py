@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import count, groupby, islice
+from itertools import count, groupby, islice, pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -315,12 +315,16 @@ def smallest(timeline: Timeline, breaks: Callable[[Timeline], bool], in_time: Ca
 
 
 def neighbours(timeline: Timeline) -> Iterator[Timeline]:
-    """Every timeline with one move less, and with one number a quarter less. That none of them breaks is what smallest
-    means."""
+    """Every timeline with one move less (left out, or one with its neighbour), and with one number a quarter less. That
+    none of them breaks is what smallest means."""
     for position in range(len(timeline)):
         if len(timeline) > 1:
             yield _without(timeline, position, later=False)
             yield _without(timeline, position, later=True)
+    for position, (move, following) in enumerate(pairwise(timeline)):
+        if move.kind == following.kind and move.lasts and move.rate_off == following.rate_off:
+            both = replace(move, lasts=move.lasts + following.lasts)
+            yield (*timeline[:position], both, *timeline[position + 2 :])
     for position, move in enumerate(timeline):
         for name, least in _LEAST.items():
             value = getattr(move, name)

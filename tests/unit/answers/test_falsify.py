@@ -71,6 +71,12 @@ def test_neighbours_leave_out_and_shorten() -> None:
     assert list(neighbours((Move("restart", 1),))) == []
 
 
+def test_two_sleeps_are_tried_as_one() -> None:
+    """One of 12 h 2 m says more than a minute and 12 h 1 m."""
+    two = (Move("suspend", 1, lasts=1), Move("suspend", 9, lasts=721))
+    assert (Move("suspend", 1, lasts=722),) in list(neighbours(two))
+
+
 @pytest.fixture(scope="module")
 def found() -> search.Found:
     """The search against a ztunnel as released."""
