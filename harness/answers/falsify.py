@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from functools import partial
+from itertools import count, groupby, islice, pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -44,6 +46,7 @@ DEFAULT_KINDS = ("suspend", "pause", "step", "drift", "freeze", "ca_outage", "to
 KINDS = (*DEFAULT_KINDS, "ca_hang")
 MOVES_MAX = 8
 DRAWS_AT_A_TIME = 50
+FEW_MOVES, FINDS_MAX = 2, 4
 MINUTE_NS, DAY_NS = 60 * NS_PER_S, 86_400 * NS_PER_S
 AFTERWARDS_NS = 2 * DAY_NS
 ATTEMPTS_MAX, EVERY_MIN_NS = 1_000, 5 * MINUTE_NS
@@ -249,19 +252,36 @@ def falsify(
     tell: Callable[[int], None] = lambda tried: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Found:
-    """Searches until something breaks or the budget is over. `tell` hears how many timelines were tried."""
+    """Searches until something breaks or the budget is over. A find that takes many moves is set beside a few others,
+    as long as the budget lasts. `tell` hears how many timelines were tried."""
     breaks, began_s = _Counted(question, tell), clock()
-    timeline = _first(question, breaks, lambda: clock() - began_s < budget_s)
-    if timeline is None:
+
+    def in_time() -> bool:
+        return clock() - began_s < budget_s
+
+    finds: list[Timeline] = []
+    for timeline in islice(_finds(question, breaks, in_time), FINDS_MAX):
+        until_s = clock() + shrink_budget_s
+        finds.append(smallest(timeline, breaks, partial(_before, clock, until_s)))
+        if len(finds[-1]) <= FEW_MOVES:
+            break
+    if not finds:
         return Found(question, None, breaks.tried, clock() - began_s)
-    shrinking_s = clock()
-    least = smallest(timeline, breaks, lambda: clock() - shrinking_s < shrink_budget_s)
+    least = min(finds, key=_size)
     minimal = not any(breaks(smaller) for smaller in neighbours(least))
     because = question.finding(least).because
     return Found(question, least, breaks.tried, clock() - began_s, minimal, because)
 
 
-def _first(question: Question, breaks: Callable[[Timeline], bool], in_time: Callable[[], bool]) -> Timeline | None:
+def _before(clock: Callable[[], float], until_s: float) -> bool:
+    return clock() < until_s
+
+
+def _size(timeline: Timeline) -> tuple[int, int]:
+    return len(timeline), sum(move.lasts + move.by for move in timeline)
+
+
+def _finds(question: Question, breaks: Callable[[Timeline], bool], in_time: Callable[[], bool]) -> Iterator[Timeline]:
     """Some draws at a time, each batch with a seed of its own: where time ends the search changes no draw before."""
     limits = settings(
         max_examples=DRAWS_AT_A_TIME,
@@ -270,15 +290,12 @@ def _first(question: Question, breaks: Callable[[Timeline], bool], in_time: Call
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
-    batch = 0
-    while in_time():
-        batch += 1
-        try:
-            chance = Random(f"{question.fix} {question.check} {question.seed} {batch}")
-            return find(timelines(question.kinds), breaks, settings=limits, random=chance)
-        except NoSuchExample:
-            continue
-    return None
+    for batch in count(1):
+        if not in_time():
+            return
+        chance = Random(f"{question.fix} {question.check} {question.seed} {batch}")
+        with suppress(NoSuchExample):
+            yield find(timelines(question.kinds), breaks, settings=limits, random=chance)
 
 
 # --- Shrinking -------------------------------------------------------------------------------------------------------
@@ -298,12 +315,16 @@ def smallest(timeline: Timeline, breaks: Callable[[Timeline], bool], in_time: Ca
 
 
 def neighbours(timeline: Timeline) -> Iterator[Timeline]:
-    """Every timeline with one move less, and with one number a quarter less. That none of them breaks is what smallest
-    means."""
+    """Every timeline with one move less (left out, or one with its neighbour), and with one number a quarter less. That
+    none of them breaks is what smallest means."""
     for position in range(len(timeline)):
         if len(timeline) > 1:
             yield _without(timeline, position, later=False)
             yield _without(timeline, position, later=True)
+    for position, (move, following) in enumerate(pairwise(timeline)):
+        if move.kind == following.kind and move.lasts and move.rate_off == following.rate_off:
+            both = replace(move, lasts=move.lasts + following.lasts)
+            yield (*timeline[:position], both, *timeline[position + 2 :])
     for position, move in enumerate(timeline):
         for name, least in _LEAST.items():
             value = getattr(move, name)
@@ -388,11 +409,14 @@ def _toml(value: Any) -> str:
 def _expected(found: Found) -> Iterator[tuple[str, str]]:
     """The verdict of each stretch of releases, as version ranges: each is run on the model."""
     assert found.timeline is not None
+    by_class: dict[str, str] = {}  # nothing else of a release matters to the model
     words = []
     for release in releases():
-        plan = replace(found.question, release=release, lab="model").plan(found.timeline)
-        verdicts = {finding.check: finding.verdict for finding in judge(plan, run(plan))}
-        words.append((verdicts[found.question.check].value.lower(), release.version))
+        if release.behaviour_class not in by_class:
+            plan = replace(found.question, release=release, lab="model").plan(found.timeline)
+            verdicts = {finding.check: finding.verdict for finding in judge(plan, run(plan))}
+            by_class[release.behaviour_class] = verdicts[found.question.check].value.lower()
+        words.append((by_class[release.behaviour_class], release.version))
     stretches = [(verdict, list(group)) for verdict, group in groupby(words, key=lambda word: word[0])]
     for position, (verdict, group) in enumerate(stretches):
         least = f">={group[0][1]}" if position else ">=0"

@@ -91,7 +91,7 @@ def _through(client: Any, todo: list[Part]) -> Iterator[tuple[Part, list[Row]]]:
         client.submit(answer, part, key=_key(part), retries=DEATHS_OF_WORKERS_MAX, pure=True): part for part in todo
     }
     try:
-        for future in as_they_come(list(asked)):
+        for future in as_they_come(list(asked), loop=client.loop):
             try:
                 rows = future.result()
             except Exception as error:

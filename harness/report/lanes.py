@@ -37,7 +37,7 @@ from harness.checks.words import count, lasting, moment_exactly
 from harness.clocks.reading import ClockReading
 from harness.durations import NS_PER_S
 from harness.history import Event, History
-from harness.plan import Plan
+from harness.plan import Plan, PlannedGateway
 
 BARS_MAX = 4_000
 MARKS_MAX = 2_000
@@ -148,6 +148,7 @@ def _story(
     failing = told.failing.get(node, [])
     lanes = [
         *(_certificate_lane(history, identity, clock, told) for identity in shown),
+        *(_gateway_lane(each, history, clock) for each in plan.gateways if each.node == node),
         *(_connection_lane(plan, history, pair, failing) for pair in plan.pairs if plan.node_of(pair[0]) == node),
         _fault_lane(history, node),
     ]
@@ -243,6 +244,20 @@ def _certificate_lane(history: History, identity: str, clock: NodeTimeline, told
         for event in told.unanswered.get(identity, [])
     ]
     return Lane(identity, "certificate", tuple(bars), tuple(sorted(marks, key=lambda mark: mark.world_ns)))
+
+
+def _gateway_lane(gateway: PlannedGateway, history: History, clock: NodeTimeline) -> Lane:
+    """A gateway or waypoint: its agent asks by itself, so that only issues and ends are known, not when one was due."""
+    issued = history.of("csr_answered", identity=gateway.identity, outcome="issued")
+    stopped_ns = [event.world_ns for event in history.of("proxy_stopped", process=gateway.name)]
+    ends_ns = sorted([*(event.world_ns for event in issued), *stopped_ns, history.end_world_ns])
+    bars: list[Bar] = []
+    for event in issued:
+        until_ns = next(end_ns for end_ns in ends_ns if end_ns > event.world_ns or end_ns == history.end_world_ns)
+        text = f"certificate {event['serial']} of {moment_exactly(event.world_ns)}"
+        bars += _validity_bars((event.world_ns, until_ns), event["not_after_wall_s"], until_ns, clock, text)
+    marks = [Mark(event.world_ns, RENEWED, "certificate issued to the gateway") for event in issued]
+    return Lane(f"{gateway.identity} (gateway)", "certificate", tuple(bars), tuple(marks))
 
 
 def _life_bars(certificate: Certificate, clock: NodeTimeline) -> Iterator[Bar]:
@@ -347,11 +362,20 @@ def _fault_lane(history: History, node: str) -> Lane:
         if life.node == node and life.started["cause"] != "start"
     ]
     marks += [
+        Mark(event.world_ns, RESTARTED, f"{_restarted_words(event)} restarted: {event['cause']}")
+        for event in history.of("proxy_started", "applications_restarted")
+        if event.node == node and event["cause"] != "start"
+    ]
+    marks += [
         Mark(event.world_ns, ALERTED, f"alert {event['alert']} fired")
         for event in history.of("alert_fired")
         if event.node in (node, None)
     ]
     return Lane("faults, restarts, alerts", "faults", tuple(bars), tuple(sorted(marks, key=lambda m: m.world_ns)))
+
+
+def _restarted_words(event: Event) -> str:
+    return f"gateway {event['process']}" if event.kind == "proxy_started" else "all application pods"
 
 
 def _stepped_by(ended: Event | None) -> str:

@@ -25,8 +25,10 @@ RESULT = REPOSITORY / "build" / "bench.json"
 def parts() -> Iterator[tuple[str, ...]]:
     """Each part as a module and its arguments, what is quick first."""
     yield ("model",)
+    yield ("report",)
     if not sys.platform.startswith("linux"):
         return
+    yield ("sweeping",)
     yield ("clocks",)
     yield ("process", "polling")
     known = {release.version for release in versions.releases()}

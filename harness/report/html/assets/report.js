@@ -69,7 +69,7 @@ const MESHWAKE = (() => {
     return [Math.min(...ends.map((pair) => pair[0])), Math.max(...ends.map((pair) => pair[1]))];
   }
   function ticks(range, width_px) {
-    const most = Math.max(2, Math.floor(width_px / 105)), length = range[1] - range[0];
+    const most = Math.max(3, Math.floor(width_px / 95)), length = range[1] - range[0];
     const step = STEPS_S.find((candidate) => length / candidate <= most) || STEPS_S[STEPS_S.length - 1];
     const values = [], texts = [];
     for (let at = Math.ceil(range[0] / step) * step; at <= range[1] && values.length < 60; at += step) {
@@ -135,7 +135,7 @@ const MESHWAKE = (() => {
     }
     for (const [kind, [symbol, paint]] of Object.entries(MARKS)) {
       const marks = lanes.flatMap((lane, row) => lane.marks.filter((mark) => mark[1] === kind).map((mark) => [mark[0], row]));
-      if (!marks.length) continue;
+      if (!marks.length || (kind === "failed" && plot.dense)) continue;
       const lifted = kind === "due" || kind === "renewed" || kind === "issued" ? -.37 : 0;
       traces.push({ type: "scatter", mode: "markers", name: kind, yaxis: "y2", x: marks.map((mark) => toAxis(node, mark[0])),
         y: marks.map((mark) => mark[1] + lifted), hoverinfo: "skip", showlegend: false, cliponaxis: false,
@@ -149,7 +149,7 @@ const MESHWAKE = (() => {
     const width = plot.box.clientWidth, narrow = width < NARROW_PX, lanes = plot.node.lanes;
     const lane_px = narrow ? 58 : 34, clocks_px = narrow ? 96 : 128, gap_px = 14, top = 10, bottom = 46;
     const lanes_px = lane_px * Math.max(lanes.length, 1), height = top + clocks_px + gap_px + lanes_px + bottom;
-    const inner = height - top - bottom, soft = colour("--soft"), left = narrow ? 44 : 252;
+    const inner = height - top - bottom, soft = colour("--soft"), left = narrow ? 58 : 252;
     const grid = { gridcolor: colour("--line"), zeroline: false, linecolor: colour("--line") };
     const font = { family: "system-ui, -apple-system, Segoe UI, Roboto, DejaVu Sans, sans-serif", size: 12, color: soft };
     plot.left = left;
@@ -193,8 +193,18 @@ const MESHWAKE = (() => {
     return [{ type: "line", xref: "x", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { color: colour("--ink"), width: 1.2, dash: "dot" } }];
   }
 
+  // So many failed attempts that their marks would hide the red below them.
+  function isDense(plot) {
+    const [from, to] = page.range.map((at) => fromAxis(plot.node, at));
+    const shown = plot.node.lanes.map((lane) => lane.marks.filter(([at, kind]) => kind === "failed" && from <= at && at <= to).length);
+    const red = plot.node.lanes.map((lane) => lane.bars.filter((bar) => bar[2] === "fails")
+      .reduce((sum, [a, b]) => sum + Math.max(Math.min(b, to) - Math.max(a, from), 0), 0));
+    return shown.some((many, row) => many * 5 > red[row] / Math.max(to - from, 1e-9) * plot.box.clientWidth);
+  }
+
   function draw(plot) {
     if (!plot.box.clientWidth) return;
+    plot.dense = isDense(plot);
     const traces = [...clockTraces(plot), ...laneTraces(plot)];
     traces.forEach((trace) => { if (!trace.yaxis) trace.yaxis = "y"; });
     const first = !plot.drawn;
@@ -222,7 +232,7 @@ const MESHWAKE = (() => {
     const begin = clamp(range[0], from - (to - from) * .02, to + (to - from) * .02 - length);
     page.range = [begin, begin + length];
     for (const plot of shown()) {
-      if (!plot.drawn) draw(plot);
+      if (!plot.drawn || plot.dense !== isDense(plot)) draw(plot);
       else {
         const { tickvals, ticktext } = ticks(page.range, plot.box.clientWidth - plot.left - 16);
         Plotly.relayout(plot.div, { "xaxis.range": [...page.range], "xaxis.tickvals": tickvals, "xaxis.ticktext": ticktext });

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.answers.populations import APART_NS, DAY_NS, POPULATIONS, faults_of
+
+
+@pytest.mark.parametrize("population", POPULATIONS)
+@given(seed=st.integers(0, 10_000), machine=st.integers(0, 10_000), days=st.integers(1, 30))
+@settings(max_examples=25, deadline=None)
+def test_faults_are_in_order_and_apart(population: str, seed: int, machine: int, days: int) -> None:
+    """As a plan must have them; all begin before the end, none at the very beginning."""
+    faults = faults_of(population, machine, seed, days)
+    free_ns = APART_NS
+    for index, fault in enumerate(faults):
+        assert fault.index == index
+        assert free_ns <= fault.at_world_ns < days * DAY_NS
+        free_ns = fault.ends_world_ns + APART_NS
+
+
+@pytest.mark.parametrize("population", POPULATIONS)
+def test_chance_comes_from_the_seed(population: str) -> None:
+    """The same machine twice, and another one."""
+    assert faults_of(population, 4, 1, 28) == faults_of(population, 4, 1, 28)
+    assert faults_of(population, 4, 1, 28) != faults_of(population, 5, 1, 28)
+    assert faults_of(population, 4, 1, 28) != faults_of(population, 4, 2, 28)
+
+
+def test_populations_sleep_as_their_names_say() -> None:
+    """Hours asleep in a week, of a hundred machines: a laptop most of it, a cloud VM hardly."""
+
+    def asleep_h(population: str) -> float:
+        faults = [fault for machine in range(100) for fault in faults_of(population, machine, 0, 7)]
+        return sum(fault.lasts_ns for fault in faults) / 3.6e12 / 100
+
+    assert 90 < asleep_h("office-laptop") < 135
+    assert 25 < asleep_h("homelab") < 45
+    assert asleep_h("cloud-vm") < 2

@@ -1,0 +1,188 @@
+"""The folder of a report: what lies in it, that it opens offline, and what happens when it cannot be written."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.cli import run_command
+from harness.errors import BadInput, ExitCode
+from harness.report.html import folder
+from harness.report.html.content import ToldRun, data
+from harness.report.html.folder import begin, write_report
+from harness.report.result import Summary
+from harness.store import runs_dir
+from tests.unit.report.told import ISSUE_1481, NIGHTS, RECORDED, modelled, recorded
+from tests.unit.worlds import SURPRISING, small, write
+
+REFUSED = Summary("elsewhere", "process", "1.31.0", "refused", why="no ztunnel binary")
+
+
+@pytest.fixture(autouse=True)
+def no_github(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+
+
+def names(path: Path) -> set[str]:
+    return {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+
+
+def test_one_run_is_the_first_page(tmp_path: Path) -> None:
+    """Whoever opens index.html sees the run itself."""
+    opened = write_report(tmp_path / "report", [modelled()])
+    assert opened.read_text() == next((tmp_path / "report").glob("small-*.html")).read_text()
+    assert {"junit.xml", "summary.md", "assets/plotly.min.js", "assets/report.js", "assets/report.css"} <= names(
+        tmp_path / "report"
+    )
+
+
+def test_several_runs_have_a_table_and_can_be_compared(tmp_path: Path) -> None:
+    """Those that did not run stand in it too, with their reason."""
+    write_report(tmp_path / "report", [recorded(NIGHTS), recorded(ISSUE_1481)], [REFUSED])
+    index = ((tmp_path / "report") / "index.html").read_text()
+    for word in ("nightly_sleep", "ztunnel_1481", "elsewhere", "no ztunnel binary", "compare.html"):
+        assert word in index
+    assert ((tmp_path / "report") / "compare.html").is_file()
+    assert "elsewhere" in ((tmp_path / "report") / "junit.xml").read_text()
+
+
+def test_nothing_is_fetched(tmp_path: Path) -> None:
+    """Every file that a page names lies in the folder; no address of another machine is loaded."""
+    write_report(tmp_path / "report", [recorded(NIGHTS), recorded(ISSUE_1481)])
+    for page in (tmp_path / "report").glob("*.html"):
+        for place in re.findall(r'(?:src|href)="([^"#]+)"', page.read_text()):
+            assert place.startswith("data:,") or ((tmp_path / "report") / place).is_file(), (page.name, place)
+    assert "http" not in ((tmp_path / "report") / "assets" / "report.js").read_text()
+    assert "url(" not in ((tmp_path / "report") / "assets" / "report.css").read_text()
+
+
+def test_the_library_is_there_once(tmp_path: Path) -> None:
+    """Five megabytes for the folder, not for each page."""
+    write_report(tmp_path / "report", [recorded(NIGHTS), recorded(ISSUE_1481)])
+    big = [name for name in names(tmp_path / "report") if ((tmp_path / "report") / name).stat().st_size > 2_000_000]
+    assert big == ["assets/plotly.min.js"]
+
+
+def test_what_a_run_says_cannot_become_markup(tmp_path: Path) -> None:
+    """A title and an error message are text, in the page and in the script."""
+    evil = "</script><img src=x onerror=alert(1)>"
+    run = modelled(small(('"One suspend, too short to matter"', f"'{evil}'"), ('lasts = "8h"', 'lasts = "20h"')))
+    events = [replace(e, data=e.data | {"error": evil}) if e.data.get("error") else e for e in run.history]
+    bad = ToldRun(run.plan, type(run.history)(events), run.outcome)
+    write_report(tmp_path / "report", [bad])
+    assert evil not in ((tmp_path / "report") / "index.html").read_text()
+    script = data(bad, "x")
+    assert json.loads(script[len("MESHWAKE.add(") : -3])["nodes"][0]["lanes"]
+
+
+def test_an_earlier_report_gives_way_and_nothing_else(tmp_path: Path) -> None:
+    """Old pages do not stay among the new ones; a folder of somebody else's is refused."""
+    write_report(tmp_path / "report", [recorded(NIGHTS), recorded(ISSUE_1481)])
+    write_report(tmp_path / "report", [modelled()])
+    assert not list((tmp_path / "report").glob("nightly*"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(BadInput, match=r"thesis\.tex and no report"):
+        begin(tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_two_runs_of_one_plan_have_two_pages(tmp_path: Path) -> None:
+    """Neither writes over the other."""
+    write_report(tmp_path / "report", [modelled(), modelled()])
+    assert len(list((tmp_path / "report").glob("small-*.html"))) == 2
+
+
+def test_a_full_disk_is_said_and_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run is kept and told as ever; only the report is missing."""
+
+    def full(self: Path, *arguments: object, **more: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    scenario = write(tmp_path, SURPRISING)
+    run = folder.ReportFolder._write
+
+    def write_nothing(self: folder.ReportFolder, name: str, text: str) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_text", full)
+            run(self, name, text)
+
+    monkeypatch.setattr(folder.ReportFolder, "_write", write_nothing)
+    code = run_command(["run", str(scenario), "--lab", "model", "--report", str(tmp_path / "report")])
+    out, err = capsys.readouterr()
+    assert code == ExitCode.BAD_INPUT
+    assert "No space left on device" in err and "the runs themselves are untouched" in err
+    assert "BROKEN  traffic_flows" in out
+    assert (runs_dir() / "small" / "latest" / "history.jsonl").is_file()
+
+
+def test_the_summary_of_github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Appended where GitHub says, beside what is there."""
+    place = tmp_path / "summary"
+    place.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(place))
+    write_report(tmp_path / "report", [modelled()])
+    assert place.read_text().startswith("before\n### meshwake: 0 of 1 as expected")
+
+
+# --- Bad input -------------------------------------------------------------------------------------------------------
+
+
+def broken_run(tmp_path: Path, text: str) -> Path:
+    """A recorded run whose history is `text`."""
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / "plan.json").write_text((RECORDED / ISSUE_1481 / "plan.json").read_text())
+    (path / "history.jsonl").write_text(text)
+    return path
+
+
+HISTORY = (RECORDED / ISSUE_1481 / "history.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is empty or does not begin with run_started"),
+        (HISTORY[:-40], "237: is no event of a history"),
+        (HISTORY.replace('"format":1', '"format":7', 1), "was written in format 7, this meshwake reads format 1"),
+    ],
+    ids=["empty", "half a line", "another format"],
+)
+def test_a_broken_run_is_named_and_nothing_is_written(
+    text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is written, with what to do."""
+    path = broken_run(tmp_path, text)
+    code = run_command(["report", str(RECORDED / NIGHTS), str(path), "--output", str(tmp_path / "report")])
+    assert code == ExitCode.BAD_INPUT
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_run_that_was_killed_is_shown_as_far_as_it_went(tmp_path: Path) -> None:
+    """Cut after a whole line: a page with what there is, and UNKNOWN where it matters."""
+    path = broken_run(tmp_path, "".join(HISTORY.splitlines(keepends=True)[:60]))
+    assert run_command(["report", str(path), "--output", str(tmp_path / "report")]) == 0
+    assert "the run broke off at" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_a_run_without_any_clock_has_a_page(tmp_path: Path) -> None:
+    """Only its first line."""
+    path = broken_run(tmp_path, HISTORY.splitlines(keepends=True)[0])
+    assert run_command(["report", str(path), "--output", str(tmp_path / "report")]) == 0
+    assert "there is nothing to draw" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_in_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Strip and findings, without a browser."""
+    assert run_command(["report", str(RECORDED / ISSUE_1481)]) == 0
+    out = capsys.readouterr().out
+    assert "vm: asleep 17 m in 1 sleep" in out
+    assert "BROKEN  recovers_within" in out

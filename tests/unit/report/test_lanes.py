@@ -1,0 +1,178 @@
+"""The picture says what the history says: no more, no less, and nothing twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.answers.faults import FAULTS, scenario_for
+from harness.answers.matrix import plan_for, run
+from harness.checks import judge
+from harness.checks.derive import certificates, failures, outages, renewals
+from harness.checks.spans import Spans
+from harness.durations import NS_PER_S
+from harness.fixes import FIXES
+from harness.history import History
+from harness.plan import Plan
+from harness.report import lanes
+from harness.report.html.content import ToldRun, facts
+from harness.report.lanes import Bar, Lane, Mark, stories
+from harness.verdict import compare
+from harness.versions import newest
+from tests.checks.histories import CLIENT, LAPTOP, SERVER, Formula, World, fault, ns, plan
+from tests.unit.report.told import ISSUE_1481, NIGHTS, RECORDED, recorded
+
+NAMES = sorted(path.name for path in RECORDED.iterdir() if path.is_dir())
+
+
+def nights(*faults: dict[str, object], duration: str = "7d") -> tuple[Plan, History]:
+    world = Formula(World(plan(list(faults), duration=duration))).world
+    return world.plan, world.history()
+
+
+def length(lane: Lane, state: str) -> int:
+    return Spans((bar.from_world_ns, bar.to_world_ns) for bar in lane.bars if bar.state == state).total_ns
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bars_of_a_certificate_cover_its_life_and_nothing_else(name: str) -> None:
+    """From each issue to the end of the certificate, without gap or overlap."""
+    run = recorded(name)
+    for story in stories(run.plan, run.history):
+        for lane in story.lanes_of("certificate"):
+            held = certificates(run.history)[lane.label]
+            wanted = sum(one.until_world_ns - one.issued_world_ns for one in held)
+            assert sum(bar.to_world_ns - bar.from_world_ns for bar in lane.bars) == wanted
+            assert all(a.to_world_ns <= b.from_world_ns for a, b in zip(lane.bars, lane.bars[1:], strict=False))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_marks_are_the_renewals_of_the_history(name: str) -> None:
+    """One for each that was done, at its moment."""
+    run = recorded(name)
+    drawn = sorted(
+        mark.world_ns
+        for story in stories(run.plan, run.history)
+        for lane in story.lanes
+        for mark in lane.marks
+        if mark.kind == lanes.RENEWED
+    )
+    assert drawn == sorted(
+        one.done_world_ns for one in renewals(run.plan, run.history) if one.done_world_ns is not None
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_red_is_as_long_as_the_outages(name: str) -> None:
+    """Time asleep is no outage, and is not drawn as one."""
+    run = recorded(name)
+    told = stories(run.plan, run.history)
+    red = sum(length(lane, lanes.FAILS) for story in told for lane in story.lanes_of("connections"))
+    assert red == sum(out.span[1] - out.span[0] for out in outages(run.plan, run.history))
+
+
+def test_expired_from_the_second_after_not_after_until_the_renewal() -> None:
+    """The numbers of the issue: expired 11 of every 21 minutes."""
+    run = recorded(ISSUE_1481)
+    lane = stories(run.plan, run.history)[0].lanes_of("certificate")[0]
+    spans = [
+        (bar.from_world_ns // NS_PER_S, bar.to_world_ns // NS_PER_S) for bar in lane.bars if bar.state == lanes.EXPIRED
+    ]
+    assert spans[:3] == [(2845, 2940), (3541, 4200), (4801, 5460)]
+
+
+def test_a_pause_is_drawn_from_three_clocks() -> None:
+    """Standing still all three fall behind the world; the wall clock comes back, 25 s late, and J remains."""
+    run = recorded(ISSUE_1481)
+    story = stories(run.plan, run.history)[0]
+    at = dict(zip(story.clocks.world_ns, story.clocks.lags_ns, strict=True))
+    end_of_pause = at[ns("47m")]
+    assert [round(lag / NS_PER_S) for lag in end_of_pause] == [-1020, -1020, -1020]
+    last = story.clocks.lags_ns[-1]
+    assert [round(lag / NS_PER_S) for lag in last] == [0, -1020, -1020]
+    assert story.drift_end_ns == ns("17m")
+
+
+def test_a_suspend_leaves_boottime_with_the_world() -> None:
+    """What tells a suspend from a pause."""
+    run_plan, history = nights(fault("suspend", "15h", lasts="8h"), duration="2d")
+    lags = stories(run_plan, history)[0].clocks.lags_ns[-1]
+    assert lags == (0, -ns("8h"), 0)
+
+
+def test_points_on_a_straight_line_are_left_out() -> None:
+    """A week of attempts every ten minutes needs two points a night, and the two ends."""
+    run = recorded(NIGHTS)
+    assert len(stories(run.plan, run.history)[0].clocks.world_ns) == 16
+
+
+def test_expired_asleep_is_told_apart() -> None:
+    """A machine that sleeps serves nobody."""
+    run_plan, history = nights(fault("suspend", "13h", lasts="30h"))
+    lane = stories(run_plan, history)[0].lanes_of("certificate")[0]
+    asleep = stories(run_plan, history)[0].asleep
+    assert length(lane, lanes.EXPIRED_ASLEEP) > 0
+    for bar in lane.bars:
+        within = any(from_ns <= bar.from_world_ns and bar.to_world_ns <= to_ns for from_ns, to_ns in asleep)
+        assert within or bar.state != lanes.EXPIRED_ASLEEP
+        assert not within or bar.state != lanes.EXPIRED
+
+
+def test_steps_restarts_and_alerts_are_marks() -> None:
+    """What has no length is not lost."""
+    world = World(plan([fault("step", "5h", by="-13h"), fault("restart", "9h")], duration="1d"))
+    world.start()
+    world.issue(SERVER, at="0s")
+    world.attempt(at="1h", ok=True)
+    history = world.history()
+    lane = stories(world.plan, history)[0].lanes_of("faults")[0]
+    assert [(mark.kind, mark.text) for mark in lane.marks if mark.kind == lanes.STEPPED] == [
+        (lanes.STEPPED, "step by -13 h")
+    ]
+
+
+def test_gateways_have_a_lane_and_their_restarts_a_mark() -> None:
+    """A weekend with the guard: ztunnel and the gateway are restarted, and both were expired on Monday."""
+    monday = plan_for(FIXES["wake-guard"], scenario_for(FAULTS["weekend"]), newest())
+    history = run(monday)
+    story = stories(monday, history)[0]
+    gateway = next(lane for lane in story.lanes if lane.label == "ingress/gateway (gateway)")
+    assert length(gateway, lanes.EXPIRED_ASLEEP) > 0
+    issued = history.of("csr_answered", identity="ingress/gateway", outcome="issued")
+    assert [mark.world_ns for mark in gateway.marks] == [event.world_ns for event in issued]
+    restarts = [mark.text for mark in story.lanes_of("faults")[0].marks if mark.kind == lanes.RESTARTED]
+    assert "gateway ingress restarted: wake-guard" in restarts
+
+
+def test_a_lane_of_too_many_bars_is_drawn_coarser_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ends and its red stay in their places."""
+    monkeypatch.setattr(lanes, "BARS_MAX", 10)
+    monkeypatch.setattr(lanes, "MARKS_MAX", 10)
+    bars = tuple(Bar(at, at + 1, lanes.FRESH, "a") for at in range(0, 1_000, 2))
+    marks = tuple(Mark(at, lanes.FAILED, "x") for at in range(100))
+    lane = lanes._bounded(Lane("a", "certificate", bars, marks), 1_000)
+    assert len(lane.bars) <= 10
+    assert len(lane.marks) == 10
+    assert (lane.bars[0].from_world_ns, lane.bars[-1].to_world_ns) == (0, 999)
+    assert lane.merged == len(bars) - len(lane.bars) + 90
+
+
+def test_facts_have_the_same_labels_whatever_happened() -> None:
+    """Two runs can stand beside one another."""
+    run = recorded(NIGHTS)
+    quiet_plan, quiet = nights(duration="1d")
+    fine = ToldRun(quiet_plan, quiet, compare(quiet_plan, judge(quiet_plan, quiet)))
+    busy = {fact.label: fact.value for fact in facts(run, stories(run.plan, run.history))}
+    calm = {fact.label: fact.value for fact in facts(fine, stories(quiet_plan, quiet))}
+    assert list(busy) == list(calm)
+    assert busy["First failure"] == "day 2 07:58"
+    assert calm["Outage while awake"] == "none"
+    assert len(failures(quiet_plan, quiet)) == 0
+
+
+def test_a_node_without_clocks_has_no_story() -> None:
+    """A history that broke off at once."""
+    world = World(plan())
+    history = History(world.history().events[:1])
+    assert stories(world.plan, history) == ()
+    assert CLIENT in world.plan.nodes[0].identities
+    assert world.plan.nodes[0].name == LAPTOP

@@ -1,0 +1,31 @@
+"""Runs to make reports of: those recorded on real ztunnels, and small ones of the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.checks import judge
+from harness.pipeline import Options, choose, run_case
+from harness.report.html.content import ToldRun
+from harness.scenario import parse_scenario
+from harness.store import read_run
+from harness.verdict import compare
+from tests.unit.worlds import SURPRISING
+
+RECORDED = Path(__file__).parent.parent.parent / "data" / "histories"
+ISSUE_1481 = "ztunnel_1481-1.31.0-rc.0"
+NIGHTS = "nightly_sleep-1.28.0"
+
+
+def recorded(name: str) -> ToldRun:
+    """A run of a real ztunnel, as it was recorded."""
+    saved = read_run(RECORDED / name)
+    outcome = compare(saved.plan, judge(saved.plan, saved.history))
+    return ToldRun(saved.plan, saved.history, outcome, saved.real_s, saved.path)
+
+
+def modelled(text: str = SURPRISING, name: str = "small") -> ToldRun:
+    """A run of the model, just made."""
+    options = Options(lab="model")
+    saved = run_case(choose(parse_scenario(text, f"{name}.toml", name), options)[0], options)
+    return ToldRun(saved.plan, saved.history, saved.outcome, saved.real_s)
