@@ -7,7 +7,8 @@ tests/repository/test_import_rule.py reads `LAYERS` and enforces it.
                                             bring clusters up and put them away; cli_versions: those that
                                             ask many versions
     story       mesh                        a timeline told in Python, and questions asked of it
-    course      pipeline, answers, doctor   the steps of a run, in order; what can run here
+    questions   answers                     what is asked of many runs
+    course      pipeline, doctor            the steps of a run, in order; what can run here
     makers      labs, report                do and record; show
     parts       authority, fixes, checks,   speak istiod's protocols; what people deploy; judge;
                 stack                       what a cluster is made of
@@ -25,7 +26,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("clocks",),
     ("authority", "fixes", "checks", "stack"),
     ("labs", "report"),
-    ("pipeline", "answers", "doctor"),
+    ("pipeline", "doctor"),
+    ("answers",),
     ("mesh",),
     ("cli_cluster", "cli_versions"),
     ("cli", "plugin"),
