@@ -46,7 +46,8 @@ SERIALS_PER_IDENTITY = 1_000_000
 @dataclass(frozen=True)
 class Settings:
     """How an authority is started. `control`, `listener` and `page` are inherited file descriptors; `page` is the
-    clock page of the node whose clocks the authority shares (its first entry is the wall clock in ns)."""
+    clock page of the node whose clocks the authority shares (its first entry is the wall clock in ns).
+    `serials_from`: how many numbers of each identity an authority before this one may have used."""
 
     control: int
     listener: int
@@ -55,6 +56,7 @@ class Settings:
     directory: str
     backdate_s: int
     identities: tuple[str, ...]
+    serials_from: int = 0
 
 
 class CertificateService:
@@ -95,6 +97,10 @@ class CertificateService:
         if outcome == "refused":
             raise GRPCError(Status.UNAVAILABLE, "the authority is away")
         raise GRPCError(Status.UNAUTHENTICATED, "the token has expired")
+
+    def leave_out(self, serials: int) -> None:
+        """The next certificate of each identity has a number this much further on."""
+        self._serials = {name: serial + serials for name, serial in self._serials.items()}
 
     def _next_serial(self, identity: str) -> int:
         self._serials.setdefault(identity, (len(self._serials) + 1) * SERIALS_PER_IDENTITY)
@@ -146,6 +152,7 @@ async def _serve(settings: Settings, authority: CertificateAuthority, context: s
     service = CertificateService(
         authority, settings.identities, lambda: int(struct.unpack_from("<q", page, 0)[0]), tell
     )
+    service.leave_out(settings.serials_from)
     server = grpclib.server.Server([service])
     await server.start(sock=socket.socket(fileno=settings.listener), ssl=context)
     tell({"mode": service.mode})
@@ -224,12 +231,15 @@ def spawn(
     directory: Path,
     backdate_s: int,
     identities: tuple[str, ...],
+    serials_from: int = 0,
 ) -> AuthorityProcess:
     """Starts an authority that listens on `listener`, reads the wall clock from the clock page `page` (a file
     descriptor), and writes its root certificate and its log into `directory`. Raises SubjectFailed."""
     ours, theirs = socket.socketpair()
     with theirs, (directory / "authority.log").open("wb") as log:
-        settings = Settings(theirs.fileno(), listener.fileno(), page, address, str(directory), backdate_s, identities)
+        settings = Settings(
+            theirs.fileno(), listener.fileno(), page, address, str(directory), backdate_s, identities, serials_from
+        )
         process = subprocess.Popen(
             [sys.executable, "-m", "harness.authority.server", str(os.getpid()), json.dumps(asdict(settings))],
             pass_fds=(settings.control, settings.listener, settings.page),

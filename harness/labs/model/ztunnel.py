@@ -47,6 +47,7 @@ BACKOFF_GIVES_UP_AFTER_NS = 900 * NS_PER_S
 
 _ERRORS = {
     "refused": "signing gRPC error (The service is currently unavailable): the authority does not answer",
+    "not_trusted": "signing gRPC error (Unknown error): client error (Connect)",
     "unauthenticated": "signing gRPC error (The request does not have valid authentication credentials): token expired",
 }
 

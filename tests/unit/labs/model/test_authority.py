@@ -72,6 +72,6 @@ def test_who_trusts_an_older_root_is_refused() -> None:
         root_of_ns = None if root_of_s is None else root_of_s * NS_PER_S
         return authority.answer(600, at_s * NS_PER_S, root_of_ns).outcome
 
-    assert [outcome(at_s, 0) for at_s in (9, 10, 40)] == ["issued", "refused", "refused"]
-    assert [outcome(at_s, 10) for at_s in (10, 29, 30)] == ["issued", "issued", "refused"]
+    assert [outcome(at_s, 0) for at_s in (9, 10, 40)] == ["issued", "not_trusted", "not_trusted"]
+    assert [outcome(at_s, 10) for at_s in (10, 29, 30)] == ["issued", "issued", "not_trusted"]
     assert outcome(40, None) == outcome(40, 30) == "issued"

@@ -16,7 +16,7 @@ import pytest
 from harness.errors import HarnessError, LabUnavailable, SubjectFailed
 from harness.history import History, Recorder
 from harness.labs import Toolbox, load_lab
-from harness.plan import Plan, PlannedFault
+from harness.plan import Plan
 from tests.stand_in import write_program, write_stand_in
 from tests.unit.labs import plans
 
@@ -245,10 +245,3 @@ def processes_below(parent: int) -> list[str]:
     """The children of a process, as pid: command."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return [f"{pid}: " + Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode() for pid in children]
-
-
-def test_a_new_root_is_refused_by_name() -> None:
-    """The authority of this lab has one root for a whole run; nothing weaker is done instead."""
-    fault = PlannedFault(index=0, kind="ca_root_change", node=None, at_world_ns=1)
-    change = plan().model_copy(update={"faults": (fault,)})
-    assert "[fault 0] ca_root_change" in load_lab("process").refusals(change)[0]
