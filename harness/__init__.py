@@ -5,7 +5,8 @@ tests/repository/test_import_rule.py reads `LAYERS` and enforces it.
 
     doors       cli, plugin, __main__       what a person or pytest types; cli_TOPIC: commands of one topic
     story       mesh                        a timeline told in Python, and questions asked of it
-    course      pipeline, answers, doctor   the steps of a run, in order; what can run here
+    questions   answers                     what is asked of many runs
+    course      pipeline, doctor            the steps of a run, in order; what can run here
     makers      labs, report                do and record; show
     parts       authority, fixes, checks,   speak istiod's protocols; what people deploy; judge;
                 stack, fetching, journals   what a cluster is made of; binaries from their image; what
@@ -24,7 +25,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("clocks",),
     ("authority", "fixes", "checks", "stack", "fetching", "journals"),
     ("labs", "report"),
-    ("pipeline", "answers", "doctor"),
+    ("pipeline", "doctor"),
+    ("answers",),
     ("mesh",),
     (
         "cli_cluster",

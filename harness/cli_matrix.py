@@ -21,8 +21,8 @@ from rich.text import Text
 from harness import versions
 from harness.answers.confirm import confirm, subject
 from harness.answers.faults import FAULTS, scenario_for
-from harness.answers.matrix import Row, matrix
 from harness.answers.guard_trial import months, trial_words, try_guard
+from harness.answers.matrix import Row, matrix
 from harness.errors import BadInput, ExitCode
 from harness.fixes import FIXES
 from harness.labs import Toolbox

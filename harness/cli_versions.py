@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import binaries, versions
+from harness.answers import dashboard
 from harness.answers.accept import acceptance
 from harness.answers.bisect import Bisect, Found, Question, Witness, check_question
 from harness.answers.bisect_log import BisectLog, begin_log, check_scenario, mend_end, read_log
@@ -70,6 +71,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(probe)
     app.command()(nightly)
     app.command()(accept)
+    app.command("dashboard")(make_dashboard)
     table = typer.Typer(help="List the releases that are known; renew the table.", invoke_without_command=True)
     table.callback()(list_versions)
     table.command()(refresh)
@@ -523,6 +525,30 @@ def accept(
     except OSError as error:
         raise BadInput(f"{change.path}: cannot be written ({error.strerror})") from error
     say(f"written: {change.path}; look at the difference before you commit it")
+
+
+# --- dashboard -------------------------------------------------------------------------------------------------------
+
+
+def make_dashboard(
+    night: Annotated[
+        Path | None, typer.Option("--record", metavar="NIGHT", help="Take in what this night saw on binaries.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 when the page is stale.")] = False,
+) -> None:
+    """Write docs/versions.md: what is true of which release on which lab."""
+    if check and night is not None:
+        raise BadInput("--check writes nothing, --record does; give one of them")
+    if night is not None:
+        say(f"recorded {dashboard.record(night)} results of {night} in {dashboard.SEEN}")
+    page_text = dashboard.make_page()
+    stale = not dashboard.PAGE.is_file() or dashboard.PAGE.read_text(encoding="utf-8") != page_text
+    if check and stale:
+        say(f"{dashboard.PAGE} is stale; run: meshwake dashboard")
+        raise Ended(ExitCode.SURPRISE)
+    if stale:
+        dashboard.PAGE.write_text(page_text, encoding="utf-8")
+    say(f"{dashboard.PAGE}: {'written' if stale else 'is up to date'}")
 
 
 # --- versions --------------------------------------------------------------------------------------------------------

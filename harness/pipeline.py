@@ -397,6 +397,7 @@ class Chooser:
 
     def cases(self, scenario: Scenario) -> tuple[Case, ...]:
         """One case for each version asked for. Raises BadInput when the scenario and its files do not fit together."""
+        _check_ranges(scenario)
         return tuple(self._case(scenario, subject) for subject in self._subjects)
 
     def _case(self, scenario: Scenario, subject: _Subject) -> Case:
@@ -545,6 +546,18 @@ def _on(case: Case, lab: str, subject: _Subject, because: str) -> Case:
         ztunnel=subject.ztunnel if lab in WITH_BINARY else None,
         chosen_because=because,
     )
+
+
+def _check_ranges(scenario: Scenario) -> None:
+    """Raises BadInput when an expectation is about no release at all: a typing error would never be noticed."""
+    for position, row in enumerate(scenario.expect):
+        if not any(versions.covers(row.versions, known.version, row.until) for known in versions.releases()):
+            until = f" until {row.until}" if row.until else ""
+            first, last = versions.releases()[0].version, versions.releases()[-1].version
+            raise BadInput(
+                f"{scenario.path}: expect[{position}].versions: {row.versions!r}{until} covers no release of "
+                f"clusters/versions.toml, which has {first} to {last}"
+            )
 
 
 def _expectations(scenario: Scenario, version: str) -> tuple[Expect, ...]:

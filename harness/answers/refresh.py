@@ -231,9 +231,10 @@ def _pieces(lines: list[str]) -> list[list[str]]:
     cuts = [0]
     for number, line in enumerate(lines):
         if _ROW.match(line):
-            while number > cuts[-1] and lines[number - 1].startswith("#"):
-                number -= 1
-            cuts.append(number)
+            cut = number
+            while cut > cuts[-1] and lines[cut - 1].startswith("#"):
+                cut -= 1
+            cuts.append(cut)
     return [lines[begin:end] for begin, end in pairwise([*cuts, len(lines)])]
 
 

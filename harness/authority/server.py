@@ -48,7 +48,8 @@ SERIALS_PER_IDENTITY = 1_000_000
 class Settings:
     """How an authority is started. `control`, `listener` and `page` are inherited file descriptors; `page` is the
     clock page of the node whose clocks the authority shares (its first entry is the wall clock in ns), or -1 where it
-    shares the kernel's own clocks (in a guest)."""
+    shares the kernel's own clocks (in a guest). `serials_from`: how many numbers of each identity an authority before
+    this one may have used."""
 
     control: int
     listener: int
@@ -57,6 +58,7 @@ class Settings:
     directory: str
     backdate_s: int
     identities: tuple[str, ...]
+    serials_from: int = 0
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,10 @@ class CertificateService:
             raise GRPCError(Status.UNAVAILABLE, "the authority is away")
         raise GRPCError(Status.UNAUTHENTICATED, "the token has expired")
 
+    def leave_out(self, serials: int) -> None:
+        """The next certificate of each identity has a number this much further on."""
+        self._serials = {name: serial + serials for name, serial in self._serials.items()}
+
     def _next_serial(self, identity: str) -> int:
         self._serials.setdefault(identity, (len(self._serials) + 1) * SERIALS_PER_IDENTITY)
         self._serials[identity] += 1
@@ -162,6 +168,7 @@ async def _serve(settings: Settings, authority: CertificateAuthority, context: s
         writer.write((json.dumps(message) + "\n").encode())
 
     service = CertificateService(authority, settings.identities, _wall_clock(settings.page), tell)
+    service.leave_out(settings.serials_from)
     discovery = DiscoveryService()
     server = grpclib.server.Server([service, discovery])
     await server.start(sock=socket.socket(fileno=settings.listener), ssl=context)
@@ -268,12 +275,15 @@ def spawn(
     directory: Path,
     backdate_s: int,
     identities: tuple[str, ...],
+    serials_from: int = 0,
 ) -> AuthorityProcess:
     """Starts an authority that listens on `listener`, reads the wall clock from the clock page `page` (a file
     descriptor), and writes its root certificate and its log into `directory`. Raises SubjectFailed."""
     ours, theirs = socket.socketpair()
     with theirs, (directory / "authority.log").open("wb") as log:
-        settings = Settings(theirs.fileno(), listener.fileno(), page, address, str(directory), backdate_s, identities)
+        settings = Settings(
+            theirs.fileno(), listener.fileno(), page, address, str(directory), backdate_s, identities, serials_from
+        )
         process = subprocess.Popen(
             [sys.executable, "-m", "harness.authority.server", str(os.getpid()), json.dumps(asdict(settings))],
             pass_fds=[file for file in (settings.control, settings.listener, settings.page) if file >= 0],

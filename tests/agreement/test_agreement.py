@@ -13,7 +13,7 @@ from tests.agreement.conftest import SCENARIOS, VERSIONS, binary_of, run, run_te
 # What issue 3 allows; what is seen is the same millisecond.
 WITHIN_S = 2.0
 # Retries after a refusal are random inside ztunnel (+-20 %), so times after one are not the model's times.
-RANDOM_RETRIES = ("ca_away_at_renewal",)
+RANDOM_RETRIES = ("ca_away_at_renewal", "retry_waits_grow", "retry_of_each_identity")
 CORPUS = sorted(
     str(path.relative_to(SCENARIOS).with_suffix(""))
     for path in SCENARIOS.rglob("*.toml")

@@ -66,9 +66,10 @@ def test_the_table_of_the_readme_is_that_of_the_corpus(empty_cache: Path) -> Non
     the falsifier found stands in docs/falsifier.md."""
     corpus = tuple(path for path in sorted((ROOT / "scenarios").rglob("*.toml")) if path.parent.name != "found")
     text = (ROOT / "README.md").read_text()
-    told = re.findall(r"^ (\w+) +process +\S+ +(as expected|surprise|unknown) +(.*?) {2,}(.*?)$", text, re.MULTILINE)
+    row = r"^ (\w+) +(?:process|model) +\S+ +(as expected|surprise|unknown) +(.*?) {2,}(.*?)$"
+    told = re.findall(row, text, re.MULTILINE)
     suite = run_suite(Suite(paths=corpus, options=Options(lab="model", istio=("1.31.0-rc.0",))))
     table = plain(summary_table([summary_of(ending) for ending in suite.endings]))
-    found = re.findall(r"^ (\w+) +model +\S+ +(as expected|surprise|unknown) +(.*?) {2,}(.*?)$", table, re.MULTILINE)
+    found = re.findall(row, table, re.MULTILINE)
     assert sorted(told) == sorted(found)
     assert len(told) == len(corpus)

@@ -177,3 +177,6 @@ def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["versions", "--json"]) == 0
     rows = {row["version"]: row["behaviour_class"] for row in json.loads(capsys.readouterr().out)}
     assert rows["1.28.0"] == "D"
+    assert run_command(["versions", "--plain", "--newest-of-each-minor", "--since", "1.27"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "1.27.9 docker.io/istio/ztunnel:1.27.9"
+    assert run_command(["versions", "--since", "soon"]) == ExitCode.BAD_INPUT

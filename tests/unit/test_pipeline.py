@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from harness.history import Recorder
 from harness.labs import Toolbox, load_lab
 from harness.pipeline import Ending, Options, Suite, check_run, choose, most_serious, run_case, run_suite
 from harness.plan import Case, Plan
-from harness.scenario import Scenario, parse_scenario
+from harness.scenario import Scenario, parse_scenario, read_scenario
 from harness.store import runs_dir
 from harness.verdict import OutcomeKind
 from tests.unit.test_binaries import put
@@ -319,3 +320,27 @@ def test_a_directory_without_scenarios_is_refused(tmp_path: Path) -> None:
     """Nothing judged is no pass."""
     with pytest.raises(BadInput, match="holds no scenario"):
         run_suite(Suite((tmp_path,), Options()))
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ('versions = ">=1.99"', "expect[0].versions: '>=1.99' covers no release of clusters/versions.toml"),
+        ('versions = ">=1.28"\nuntil = "1.20"', "'>=1.28' until 1.20 covers no release"),
+        ('until = "next"', "expect[0].until: read 'next': is no version"),
+    ],
+)
+def test_an_expectation_about_no_release_is_refused(rows: str, words: str, tmp_path: Path) -> None:
+    """A typing error in a range would never be noticed otherwise."""
+    path = write(tmp_path, small(('because = "', f'{rows}\nbecause = "')))
+    with pytest.raises(BadInput, match=re.escape(words)):
+        choose(read_scenario(path), Options(lab="model"))
+
+
+def test_an_expectation_ends_before_until(tmp_path: Path) -> None:
+    """From that release on another row is the truth."""
+    later = '[[expect]]\ncheck = "traffic_flows"\nverdict = "broken"\nversions = ">=1.28.0"\nbecause = "it is so"\n'
+    path = write(tmp_path, small(('because = "', 'until = "1.28.0"\nbecause = "')) + later)
+    options = Options(lab="model", istio=("1.27.9", "1.28.0"))
+    cases = choose(read_scenario(path), options)
+    assert [[row.verdict for row in case.expectations] for case in cases] == [["holds"], ["broken"]]

@@ -184,7 +184,7 @@ def _package(name: str) -> Files:
     if name in sys.stdlib_module_names or name in ("harness", "__main__"):
         return {}
     spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None and not spec.submodule_search_locations:
+    if spec is None or (spec.origin is None and not spec.submodule_search_locations):
         return {}
     if spec.submodule_search_locations:
         files: Files = {}

@@ -3,7 +3,7 @@
 notBefore is the authority's wall clock less the backdate, notAfter the same clock plus the lifetime that was asked for,
 both cut to whole seconds (istio security/pkg/pki/util/generate_cert.go). An answer takes no time. A request that is
 accepted while the authority hangs is never answered, not even after the fault has ended: ztunnel sets no deadline. Who
-trusts only a root that is no longer its own refuses it in the handshake, which from outside is a refusal like another.
+trusts only a root that is no longer its own breaks off the handshake, and the authority hears of no request.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from harness.clocks.virtual import NodeClock
 from harness.durations import NS_PER_S
 from harness.plan import Plan
 
-Outcome = Literal["issued", "refused", "hung", "unauthenticated"]
+Outcome = Literal["issued", "refused", "hung", "unauthenticated", "not_trusted"]
 
 # What each fault of the service does to a request; where several are active, the first of these decides.
 _OUTCOMES: dict[str, Outcome] = {"ca_hang": "hung", "ca_outage": "refused", "token_expired": "unauthenticated"}
@@ -55,7 +55,7 @@ class Authority:
         """The answer at `world_ns` to a request, for a certificate of this lifetime, of somebody who trusts the root
         that the authority had at `root_of_world_ns` (None: has now)."""
         if root_of_world_ns is not None and any(root_of_world_ns < at <= world_ns for at in self._roots_since_ns):
-            return Answer("refused")
+            return Answer("not_trusted")
         outcome = self._outcome(world_ns)
         return Answer(outcome, self._sign(lifetime_s, world_ns) if outcome == "issued" else None)
 

@@ -18,9 +18,9 @@ in what happens when a renewal fails (`BEHAVIOURS`):
 A0 asks for 24 hours whatever it is told. A dropped certificate means state Unavailable, and no connection brings it
 back: only the next try does. At most eight requests are under way, and none has a deadline, so each that is never
 answered holds its place until the process ends. Answers take no time here: nothing ever waits in line for a place that
-will become free, so the priorities that order this line are not modelled. All but E read the authority's root from disk once,
-when the process starts; E reads it again whenever it has changed (the two seconds for which it waits to see that the file
-stays as it is are not modelled).
+will become free, so the priorities that order this line are not modelled. All but E read the authority's root from disk
+once, when the process starts; E reads it again whenever it has changed (the two seconds for which it waits to see that
+the file stays as it is are not modelled).
 
 This module is decisions only; what happens when is in world.py.
 """
@@ -48,6 +48,7 @@ BACKOFF_GIVES_UP_AFTER_NS = 900 * NS_PER_S
 
 _ERRORS = {
     "refused": "signing gRPC error (The service is currently unavailable): the authority does not answer",
+    "not_trusted": "signing gRPC error (Unknown error): client error (Connect)",
     "unauthenticated": "signing gRPC error (The request does not have valid authentication credentials): token expired",
 }
 

@@ -69,12 +69,6 @@ class ProcessLab:
                 f"version {plan.version}: ztunnel before 1.24 has no PROXY_WORKLOAD_INFO, so it cannot run in "
                 "dedicated mode, which is the mode of this lab; use --lab model"
             )
-        refused += [
-            f"[fault {fault.index}] ca_root_change: the authority of this lab has one root for a whole run; "
-            "use --lab model"
-            for fault in plan.faults
-            if fault.kind == "ca_root_change"
-        ]
         count = sum(len(node.identities) for node in plan.nodes)
         if count > IDENTITIES_MAX:
             refused.append(f"{count} identities: at most {IDENTITIES_MAX} ztunnels run side by side; use --lab model")

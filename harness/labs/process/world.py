@@ -19,6 +19,7 @@ from harness.clocks.reading import ClockReading
 from harness.clocks.skip import SocketsOfNamespace, Stillness, Watched
 from harness.clocks.vdso import ClockPage
 from harness.clocks.virtual import clocks_of
+from harness.durations import NS_PER_S
 from harness.errors import HarnessFault, SubjectFailed
 from harness.fixes.watch import Held, Seen
 from harness.history import HISTORY_FORMAT, Event
@@ -39,6 +40,12 @@ STARTS_WITHIN_S = 60.0
 KICKS_AT_ONE_TIME_MAX = 10_000
 # What ztunnel logs of a certificate that ran out, in every release; see the manifest of log-watchdog.
 _EXPIRED = re.compile("certificate expired|CertificateExpired|InvalidCertificate\\(Expired")
+# A ztunnel that watches its root file looks every half second of real time, and takes a change in when the file has
+# been left alone for two seconds by its clock.
+FILE_LEFT_ALONE_NS = 2 * NS_PER_S
+WATCHERS_LOOK_WITHIN_S = 1.5
+# Of each identity, an authority with a new root numbers on from here: a serial names one certificate of a run.
+SERIALS_OF_A_ROOT = 100_000
 _MODE_BY_PRECEDENCE: tuple[Mode, ...] = ("ca_hang", "ca_outage", "token_expired")
 
 
@@ -76,6 +83,8 @@ class World:
         self._authority_state = State()
         self._ztunnels: dict[str, Ztunnel] = {}
         self._page_of_process: dict[int, ClockPage] = {}
+        self._roots = 1
+        self._root_taken_in_world_ns: int | None = None
         self._stillness = Stillness(self._drain)
 
     def run(self, subject: dict[str, Any]) -> None:
@@ -97,6 +106,7 @@ class World:
                     self._start_ztunnels(node.name, "start")
                 while (next_ns := self._next_world_ns()) < self.plan.duration_ns:
                     self._move_to(next_ns)
+                    self._let_watchers_look()
                     self._do_agenda()
                     self._fire_timers()
                     self._attempt_connections()
@@ -114,6 +124,7 @@ class World:
     # Building
 
     def _build(self, stack: ExitStack) -> None:
+        self._stack = stack
         network = Network()
         stack.callback(network.close)
         self._pages: dict[str | None, ClockPage] = {}
@@ -146,6 +157,7 @@ class World:
                 self._directory,
                 self.plan.backdate_s,
                 tuple(sorted(identity for node in self.plan.nodes for identity in node.identities)),
+                (self._roots - 1) * SERIALS_OF_A_ROOT,
             )
         stack.callback(authority.close)
         return authority
@@ -311,6 +323,8 @@ class World:
             # would still fire before the fault.
             self._stop_node(fault.node)
         self._record_fault("fault_began", fault)
+        if fault.kind == "ca_root_change":
+            self._change_root()
         if fault.node is None:
             self._set_authority_mode()
 
@@ -333,6 +347,28 @@ class World:
             by_ns = fault.by_wall_ns if fault.kind == "step" else fault.lasts_ns
             self._pages[fault.node].set(clocks._replace(wall_ns=wall_before_ns + by_ns))
         self._record_fault("fault_ended", fault, wall_before_ns=wall_before_ns)
+
+    def _change_root(self) -> None:
+        """The authority ends, and one with another root takes its place; every ztunnel's root file has the new one."""
+        self._settle()
+        self._authority.close()
+        self._stillness.processes.pop("authority").close()
+        self._roots += 1
+        self._authority = self._start_authority(self._stack)
+        self._stillness.processes["authority"] = Watched(self._authority.pid, "authority", waits_virtually=False)
+        self._authority_state = State()
+        self._tell_workloads()
+        self._set_authority_mode()
+        self._root_taken_in_world_ns = self.now_world_ns + FILE_LEFT_ALONE_NS
+        self._settle()
+
+    def _let_watchers_look(self) -> None:
+        """Once the new root file has lain there for long enough by the clocks, it is given the real time in which those
+        that watch it notice."""
+        if self._root_taken_in_world_ns is not None and self.now_world_ns >= self._root_taken_in_world_ns:
+            self._root_taken_in_world_ns = None
+            time.sleep(WATCHERS_LOOK_WITHIN_S)
+            self._settle()
 
     def _stop_node(self, node: str) -> None:
         self._stopped_nodes.add(node)

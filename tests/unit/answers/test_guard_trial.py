@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.answers.matrix import plan_for
 from harness.answers.guard_trial import fewest_restarts, months, try_guard
+from harness.answers.matrix import plan_for
 from harness.cli import run_command
 from harness.fixes import FIXES
 from harness.versions import newest

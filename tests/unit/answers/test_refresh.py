@@ -82,7 +82,7 @@ def public() -> Iterator[Public]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     source = Public(server.server_port)
-    thread = threading.Thread(target=server.serve_forever, (0.02,), daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield source
     server.shutdown()

@@ -77,3 +77,17 @@ def test_serials_name_certificates_of_one_run() -> None:
     authority = Authority(of, clocks_of(of)[of.authority_node])
     certificates = [authority.answer(600, world_s * NS_PER_S).certificate for world_s in (1, 15, 30)]
     assert [certificate.serial if certificate else None for certificate in certificates] == ["1", None, "2"]
+
+
+def test_who_trusts_an_older_root_is_refused() -> None:
+    """From the change on; who has the root of now is served, and so is everybody before."""
+    of = plan('[[fault]]\nkind = "ca_root_change"\nat = "10s"\n[[fault]]\nkind = "ca_root_change"\nat = "30s"\n')
+    authority = Authority(of, clocks_of(of)[of.authority_node])
+
+    def outcome(at_s: int, root_of_s: int | None) -> str:
+        root_of_ns = None if root_of_s is None else root_of_s * NS_PER_S
+        return authority.answer(600, at_s * NS_PER_S, root_of_ns).outcome
+
+    assert [outcome(at_s, 0) for at_s in (9, 10, 40)] == ["issued", "not_trusted", "not_trusted"]
+    assert [outcome(at_s, 10) for at_s in (10, 29, 30)] == ["issued", "issued", "not_trusted"]
+    assert outcome(40, None) == outcome(40, 30) == "issued"

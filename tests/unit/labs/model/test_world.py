@@ -288,3 +288,14 @@ def test_class_a0_gets_certificates_of_a_day_whatever_the_scenario_says() -> Non
     """SECRET_TTL did not exist; the scenario's ten minutes are never asked for."""
     history = run(plan(lifetime="10m", duration="23h", behaviour_class="A0"))
     assert issued_world_s(history) == [0, 43_140]
+
+
+@pytest.mark.parametrize(("behaviour_class", "renews"), [("C", False), ("D", False), ("E", True)])
+def test_a_new_root_of_the_authority(behaviour_class: str, renews: bool) -> None:
+    """All but E trust the root of their own start: they renew no more, until they are started anew."""
+    change = '[[fault]]\nkind = "ca_root_change"\nat = "1h"\n'
+    issued = issued_world_s(run(plan(change, duration="1d", behaviour_class=behaviour_class)))
+    assert issued == ([0, 43_140, 86_280] if renews else [0])
+    restart = change + '[[fault]]\nkind = "restart"\nat = "2h"\n'
+    again = issued_world_s(run(plan(restart, duration="1d", behaviour_class=behaviour_class)))
+    assert again == [0, 7_200, 50_340]

@@ -1,0 +1,101 @@
+"""The workflows: well-formed by actionlint, thin, and their scripts do what they say, with a gh of the test's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+SCRIPTS = (ROOT / ".github" / "nightly-issue", ROOT / ".github" / "nightly-binaries")
+
+
+def actionlint() -> str | None:
+    """On PATH, or where `go install` puts it."""
+    return shutil.which("actionlint") or shutil.which("actionlint", path=str(Path.home() / "go" / "bin"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_actionlint_has_nothing_to_say(path: Path) -> None:
+    """Keys, expressions, shell."""
+    program = actionlint()
+    if program is None:
+        pytest.skip("no actionlint (go install github.com/rhysd/actionlint/cmd/actionlint@latest)")
+    done = subprocess.run([program, "-no-color", str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_is_yaml_that_says_when_and_what(path: Path) -> None:
+    """Also where there is no actionlint: every job has a bound, and nothing may write but issues."""
+    workflow: dict[Any, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"] > 0
+        assert set(job.get("permissions", {})) <= {"contents", "issues"}
+
+
+def test_the_nightly_workflow_only_calls_make() -> None:
+    """What it runs anybody can run at home, on the labs that `meshwake nightly` knows."""
+    text = (ROOT / ".github" / "workflows" / "nightly.yml").read_text(encoding="utf-8")
+    workflow = yaml.safe_load(text)
+    (job,) = workflow["jobs"].values()
+    runs = [step["run"] for step in job["steps"] if "run" in step]
+    assert sum("make nightly" in run for run in runs) == 1
+    assert sum("meshwake" in run for run in runs) == 0
+    assert job["strategy"]["matrix"]["lab"] == ["model", "process", "machine", "kind"]
+    assert 'exit "$(cat night/exit_code)"' in text
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_bash_and_executable(script: Path) -> None:
+    """bash reads them without complaint."""
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+GH = """\
+#!/bin/sh
+echo "$@" >>"$GH_CALLS"
+case "$1 $2" in "issue list") printf '%s' "$GH_OPEN";; esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("action", "open_issue", "calls"),
+    [
+        ("open", "", ["label create nightly", "issue create --label nightly --title Two findings"]),
+        ("open", "7", ["issue edit 7 --title Two findings"]),
+        ("close", "7", ["issue close 7"]),
+        ("close", "", []),
+        ("leave", "7", []),
+        ("leave", "", []),
+    ],
+)
+def test_the_issue_is_opened_updated_and_closed(action: str, open_issue: str, calls: list[str], tmp_path: Path) -> None:
+    """One issue a lab: opened by the first surprise, edited while there is one, closed when all was seen to be well."""
+    (tmp_path / "issue").mkdir()
+    for name, text in (("action", action), ("title", "Two findings"), ("body.md", "The page.")):
+        (tmp_path / "issue" / name).write_text(f"{text}\n")
+    gh, log = tmp_path / "gh", tmp_path / "calls"
+    gh.write_text(GH)
+    gh.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "GH_CALLS": str(log), "GH_OPEN": open_issue}
+    subprocess.run([str(SCRIPTS[0]), str(tmp_path), "nightly"], check=True, env=environment, capture_output=True)
+    first, *others = log.read_text().splitlines()
+    assert first.startswith("issue list --label nightly --state open")
+    assert len(others) == len(calls)
+    for said, wanted in zip(others, calls, strict=True):
+        assert said.startswith(wanted)
+
+
+def test_a_night_that_left_nothing_opens_nothing(tmp_path: Path) -> None:
+    """It failed before it could say anything; its log says why."""
+    done = subprocess.run([str(SCRIPTS[0]), str(tmp_path), "nightly"], capture_output=True, text=True, check=True)
+    assert "nothing is known of this night" in done.stderr
