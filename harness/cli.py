@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness import binaries, cli_forecast, cli_journal, versions
+from harness import binaries, cli_alerts, cli_forecast, cli_journal, versions
 from harness.doctor import Health, examine
 from harness.errors import ExitCode, HarnessError
 from harness.pipeline import (
@@ -49,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for topic in (cli_journal, cli_forecast):
+for topic in (cli_journal, cli_forecast, cli_alerts):
     topic.add_commands(app)
 
 LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process or kind.")]
