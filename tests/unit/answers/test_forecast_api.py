@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.answers import forecast_cluster
 from harness.cli import run_command
 from harness.errors import ExitCode
 
@@ -83,9 +84,14 @@ ZTUNNELS = "/api/v1/namespaces/istio-system/pods"
     ids=["no ztunnel", "may not list", "may not forward", "no answer"],
 )
 def test_what_a_cluster_does_not_show_is_named(
-    answers: dict[str, tuple[int, dict[str, Any]]], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    answers: dict[str, tuple[int, dict[str, Any]]],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Exit code 4 with a sentence and something to try, never a traceback."""
+    monkeypatch.setattr(forecast_cluster, "ANSWER_WITHIN_S", 1.0)
     with api(answers, tmp_path) as kubeconfig:
         assert run_command(["forecast", "--kubeconfig", str(kubeconfig)]) == ExitCode.LAB_UNAVAILABLE
     told = capsys.readouterr()
