@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "cli_search",
         "cli_versions",
     ),
+    ("cli_alerts",),
     ("cli", "plugin"),
     ("__main__",),
 )

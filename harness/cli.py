@@ -27,6 +27,7 @@ from harness import (
     cli_report,
     cli_search,
     cli_versions,
+    cli_alerts,
 )
 from harness.doctor import Health, examine
 from harness.errors import ExitCode, HarnessError
@@ -59,7 +60,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for door in (cli_cluster, cli_fetch, cli_forecast, cli_journal, cli_matrix, cli_report, cli_search, cli_versions):
+for door in (
+    cli_cluster,
+    cli_fetch,
+    cli_forecast,
+    cli_journal,
+    cli_matrix,
+    cli_report,
+    cli_search,
+    cli_versions,
+    cli_alerts,
+):
     door.add_commands(app)
 
 LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process, machine or kind.")]

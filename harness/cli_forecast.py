@@ -18,8 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.answers.forecast import IdentityForecast, NodeForecast, exit_code_of, forecast_node
-from harness.answers.forecast_cluster import look
+from harness.answers.forecast import IdentityForecast, Node, NodeForecast, exit_code_of, forecast_node
 from harness.answers.forecast_files import read_nodes
 from harness.durations import NS_PER_S, format_duration, parse_duration_ns, seconds
 from harness.errors import BadInput, ExitCode
@@ -73,7 +72,8 @@ def _sleep_ns(text: str | None) -> int:
     return sleep_ns
 
 
-def _live(kubeconfig: Path | None, context: str | None) -> list[Any]:
+def _live(kubeconfig: Path | None, context: str | None) -> list[Node]:
+    from harness.answers.forecast_cluster import look
     from harness.labs.kind.through_kr8s import ThroughKr8s
 
     default = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0] or "~/.kube/config"

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+import kr8s
+
 from harness.answers.forecast import Node
 from harness.answers.forecast_files import Clocks, clocks_in, drift_in_metrics, held_in, node_of, started_in
 from harness.errors import LabUnavailable
@@ -29,7 +31,7 @@ def look(kubernetes: Kubernetes, wall_ns: int) -> Iterator[Node]:
     pods = _ask("list ztunnels", lambda: kubernetes.pods(ZTUNNEL_NAMESPACE, ZTUNNEL_LABELS))
     if not pods:
         raise LabUnavailable(f"no ztunnel in {ZTUNNEL_NAMESPACE} (label app=ztunnel); is Istio in ambient mode here?")
-    guards = _ask("list wake guards", lambda: kubernetes.pods(GUARD_NAMESPACE, GUARD_LABELS))
+    guards = _guards(kubernetes)
     for pod in pods:
         guard = next((each for each in guards if each.node == pod.node), None)
         yield _node(kubernetes, pod, guard, wall_ns)
@@ -52,7 +54,7 @@ def _clocks(kubernetes: Kubernetes, pod: Pod) -> Clocks | None:
     try:
         said = kubernetes.execute(pod, ZTUNNEL_CONTAINER, ["sh", "-c", LOOK], ANSWER_WITHIN_S)
         return clocks_in(said.stdout) if said.code == 0 else None
-    except (Unreachable, ValueError):
+    except (Unreachable, ValueError, kr8s.ServerError):
         return None
 
 
@@ -62,12 +64,20 @@ def _measured_ns(kubernetes: Kubernetes, guard: Pod | None, pod: Pod) -> int | N
     try:
         page = kubernetes.get(guard, GUARD_PORT, "/metrics", ANSWER_WITHIN_S).decode(errors="replace")
         return drift_in_metrics(page, pod.name)
-    except (Unreachable, ValueError):
+    except (Unreachable, ValueError, kr8s.ServerError):
         return None
+
+
+def _guards(kubernetes: Kubernetes) -> list[Pod]:
+    """Wake guards, where there are any that we may see."""
+    try:
+        return kubernetes.pods(GUARD_NAMESPACE, GUARD_LABELS)
+    except (Unreachable, kr8s.ServerError):
+        return []
 
 
 def _ask(what: str, call: Callable[[], _Answer]) -> _Answer:
     try:
         return call()
-    except Unreachable as error:
+    except (Unreachable, kr8s.ServerError) as error:
         raise LabUnavailable(f"{what}: {error}; try: kubectl -n {ZTUNNEL_NAMESPACE} get pods -l app=ztunnel") from error

@@ -1,16 +1,21 @@
 """Somebody is told before an outage of more than five minutes begins.
 
 An alert at any earlier moment counts, also one that was first about an earlier outage: whoever was told had the time.
+
+Of an outage that begins with the jump itself (a sleep longer than a certificate had left to live: the outage is there
+at the wake) nobody can be told before. Then it must be within five waking minutes: before it lasts so long that it
+counts.
 """
 
 from __future__ import annotations
 
-from harness.checks.derive import Failing, failures
+from harness.checks.derive import Failing, asleep_either, failures, fault_spans
 from harness.checks.finding import broken, holds, place, unknown
 from harness.checks.words import count, lasting, moment, moment_exactly
 from harness.durations import NS_PER_S
 from harness.history import History
 from harness.plan import Plan
+from harness.scenario import CLOCK_FAULTS
 from harness.verdict import Evidence, Finding
 
 NAME = "alert_before_outage"
@@ -26,13 +31,33 @@ def check(plan: Plan, history: History) -> Finding:
         return holds(NAME, f"there was no outage of more than {lasting(LONG_NS)}")
     fired = history.of("alert_fired")
     first_ns = fired[0].world_ns if fired else None
-    untold = [failing for failing in long if first_ns is None or failing.from_world_ns <= first_ns]
+    untold = [failing for failing in long if first_ns is None or not _in_time(plan, history, failing, first_ns)]
     if untold:
         because = f"an outage began at {moment(untold[0].from_world_ns)} and {_told(first_ns)}"
         return broken(NAME, because, [_place(failing) for failing in untold])
+    begun = sum(failing.from_world_ns <= fired[0].world_ns for failing in long)
+    when = "before" if not begun else "as soon as a clock had jumped, with"
     return holds(
         NAME,
-        f"{fired[0]['alert']} fired at {moment(fired[0].world_ns)}, before the first of {count(len(long), 'outage')}",
+        f"{fired[0]['alert']} fired at {moment(fired[0].world_ns)}, {when} the first of {count(len(long), 'outage')}",
+    )
+
+
+def _in_time(plan: Plan, history: History, failing: Failing, first_ns: int) -> bool:
+    if first_ns < failing.from_world_ns:
+        return True
+    asleep = asleep_either(plan, history, failing.pair)
+    awake_ns = first_ns - failing.from_world_ns - asleep.overlap_ns(failing.from_world_ns, first_ns)
+    return awake_ns <= LONG_NS and _begins_with_a_jump(plan, history, failing)
+
+
+def _begins_with_a_jump(plan: Plan, history: History, failing: Failing) -> bool:
+    """Whether a clock fault of either node was going on, or had just ended, when it began."""
+    nodes = {plan.node_of(identity) for identity in failing.pair}
+    return any(
+        fault.began_world_ns <= failing.from_world_ns <= fault.until_world_ns + LONG_NS
+        for fault in fault_spans(history)
+        if fault.node in nodes and fault.kind in CLOCK_FAULTS
     )
 
 

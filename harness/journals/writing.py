@@ -2,6 +2,10 @@
 
 The expectations are what one hopes for: that nothing broke. A month in which something did comes out as a surprise
 (exit code 1), and its findings tell what, when and for how long.
+
+The month is moved ahead by whole weeks, so that weekdays and hours stay: labs that run real programs need wall clocks
+ahead of the real one, since a deadline that a program hands to the kernel as an absolute wall time would else have
+passed long ago, and the program spins (seen on ztunnel 1.31.0-rc.0). Each fault names the true moment beside it.
 """
 
 from __future__ import annotations
@@ -14,7 +18,9 @@ from itertools import pairwise
 
 from harness.durations import NS_PER_S, format_duration
 from harness.journals.month import Happened, Month
+from harness.scenario import DEFAULT_STARTS
 
+WEEK_S = 604_800
 HOPES = {
     "no_expired_certificate_served": "a mesh that survived this month served no expired certificate",
     "traffic_flows": "and refused nobody",
@@ -35,7 +41,8 @@ class Writing:
 
 def scenario_text(month: Month, writing: Writing) -> str:
     """The scenario, as TOML."""
-    starts = datetime.fromtimestamp(month.starts_wall_s, UTC).isoformat().replace("+00:00", "Z")
+    weeks = weeks_ahead(month.starts_wall_s)
+    starts = datetime.fromtimestamp(month.starts_wall_s + weeks * WEEK_S, UTC).isoformat().replace("+00:00", "Z")
     sleeps, days = month.count("suspend", "pause"), month.duration_ns / (86_400 * NS_PER_S)
     lines = [
         *(f"# Made by meshwake import-sleep from {_plain(source)}" for source in writing.sources),
@@ -43,7 +50,7 @@ def scenario_text(month: Month, writing: Writing) -> str:
         f"title    = {_quoted(f'A machine that slept {sleeps} times in {days:.1f} days')}",
         'labs     = ["model", "process"]',
         f"duration = {_quoted(format_duration(month.duration_ns))}",
-        f"starts   = {starts}",
+        f"starts   = {starts}  # {weeks} weeks later than it was: the same weekdays and hours",
         "",
         "[[node]]",
         f"name       = {_quoted(writing.node)}",
@@ -56,8 +63,19 @@ def scenario_text(month: Month, writing: Writing) -> str:
     for check, because in HOPES.items():
         lines += ["", "[[expect]]", f'check   = "{check}"', 'verdict = "holds"', f"because = {_quoted(because)}"]
     for each, after_ns in _with_room(month.happened):
-        lines += ["", *_fault(each, after_ns, writing)]
+        lines += ["", f"# {_true_moment(month, each)}", *_fault(each, after_ns, writing)]
     return "\n".join(lines) + "\n"
+
+
+def weeks_ahead(starts_wall_s: int) -> int:
+    """By how many whole weeks a month must be moved to begin no earlier than scenarios do that do not say when."""
+    short_s = int(DEFAULT_STARTS.timestamp()) - starts_wall_s
+    return max(0, -(-short_s // WEEK_S))
+
+
+def _true_moment(month: Month, each: Happened) -> str:
+    at_s = month.starts_wall_s + each.at_world_ns // NS_PER_S
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _with_room(happened: Sequence[Happened]) -> Iterator[tuple[Happened, int | None]]:

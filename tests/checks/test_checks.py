@@ -547,6 +547,19 @@ def test_told_before_a_long_outage(bad: tuple[str, ...], fired: str | None, verd
     assert found(ALERT, alerting(bad, fired)).verdict is verdict
 
 
+@pytest.mark.parametrize(
+    ("fired", "verdict"), [("47h59m", HOLDS), ("48h", HOLDS), ("48h4m", HOLDS), ("48h6m", BROKEN), (None, BROKEN)]
+)
+def test_an_outage_that_begins_with_the_wake_may_be_told_then(fired: str | None, verdict: Verdict) -> None:
+    """Nobody can be told of it before: within five waking minutes, before it has lasted so long that it counts."""
+    world = a_day([fault("suspend", at="12h", lasts="36h")], duration="3d")
+    world.attempts(good=("1m", "56h"), bad=("48h", "50h"))
+    world.add(0, "alerts_evaluated", None, rules=["Expired"])
+    if fired:
+        world.add(ns(fired), "alert_fired", None, alert="Expired")
+    assert found(ALERT, world).verdict is verdict
+
+
 def test_without_alerting_nothing_is_known() -> None:
     """Nothing that could alert was deployed: that is not a pass, and no failure of an alert either."""
     assert found(ALERT, a_day().attempts(bad=("1h",))).verdict is UNKNOWN

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -95,6 +96,28 @@ def test_a_journal_and_proc_agree_on_this_very_kernel(tmp_path: Path) -> None:
     now = ClockReading(time.time_ns(), time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
     drift = drift_of(Shown(now, started=Started(wall_ns - NS_PER_S // 2, wall_ns + NS_PER_S // 2, started_boottime_ns)))
     assert drift is not None and abs(drift.least_ns) < NS_PER_S
+
+
+def test_taskstats_knows_the_monotonic_age_of_a_process() -> None:
+    """The command of docs/forecast.md, on this very kernel: a process's age by CLOCK_MONOTONIC, and so its J."""
+    page = (Path(__file__).parents[3] / "docs" / "forecast.md").read_text(encoding="utf-8")
+    code = page.split("python3 -c 'import sys; from pyroute2")[1].split("' $(pgrep")[0]
+    command = [sys.executable, "-c", f"import sys; from pyroute2{code}"]
+    begun_wall_ns, begun_ns = time.time_ns(), time.monotonic_ns()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            said = subprocess.run([*command, str(process.pid)], capture_output=True, text=True, check=False)
+        finally:
+            process.kill()
+    if said.returncode:
+        pytest.skip(f"no taskstats here: {said.stderr.strip().splitlines()[-1]}")
+    elapsed_ns = clocks_in(f"wall 0\n{said.stdout}").elapsed_monotonic_ns
+    lived_ns = time.monotonic_ns() - begun_ns
+    assert elapsed_ns is not None and 0 < elapsed_ns <= lived_ns
+    started = Started(begun_wall_ns, begun_wall_ns + lived_ns - elapsed_ns)
+    now = ClockReading(begun_wall_ns + lived_ns, 0, 0)
+    drift = drift_of(Shown(now, started=started, elapsed_monotonic_ns=elapsed_ns))
+    assert drift is not None and drift.least_ns <= NS_PER_S and drift.known_from == "elapsed"
 
 
 # --- The future ------------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from harness.durations import NS_PER_S
 from harness.journals import libvirt, pmset, systemd, windows
 from harness.journals.items import Item, Tally
 from harness.journals.month import month_of
-from harness.journals.writing import Writing, scenario_text
-from harness.scenario import parse_scenario
+from harness.journals.writing import WEEK_S, Writing, scenario_text
+from harness.scenario import DEFAULT_STARTS, parse_scenario
 
 STARTS = datetime(2026, 11, 1, 8, 0, tzinfo=UTC)
 # (seconds awake, seconds asleep) in turns. Systemd notices jumps from 30 s on.
@@ -123,6 +123,8 @@ def test_sleeps_written_are_sleeps_read(
     assert found == [(kind, begins, lasts) for begins, lasts in nights(turns)]
     scenario = parse_scenario(scenario_text(month, Writing(["x"], corrected_after_ns=25 * NS_PER_S)), "x", "x")
     assert sum(fault.kind == kind for fault in scenario.fault) == len(turns)
+    moved_s = int(scenario.starts.timestamp()) - month.starts_wall_s
+    assert scenario.starts >= DEFAULT_STARTS and moved_s % WEEK_S == 0
 
 
 @settings(max_examples=100, deadline=None)

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.answers.alerting import missing
+from harness.cli import run_command
+from harness.errors import ExitCode
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = str(ROOT / "tests" / "data" / "histories" / "ztunnel_1481-1.31.0-rc.0")
+AS_REPORTED = str(ROOT / "clusters" / "observability" / "as_reported.yml")
+NEEDS = pytest.mark.skipif(bool(missing()), reason="; ".join(missing()) or "Prometheus is here")
+
+
+@NEEDS
+def test_our_alerts_and_the_one_of_the_report(capsys: pytest.CaptureFixture[str]) -> None:
+    """The recorded run of the issue: ours in time, exit code 0; the reported one never, exit code 1."""
+    assert run_command(["alerts", RUN]) == ExitCode.AS_EXPECTED
+    told = capsys.readouterr().out
+    assert "day 0 00:48  ZtunnelCertificatesWillExpire" in told and "HOLDS  alert_before_outage" in told
+    assert run_command(["alerts", RUN, "--rules", AS_REPORTED, "--json"]) == ExitCode.SURPRISE
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["verdict"], answer["alerts"]) == ("BROKEN", [])
+    assert "no alert ever fired" in answer["because"]
+
+
+def test_without_prometheus_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 4, never a traceback."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert run_command(["alerts", RUN]) == ExitCode.LAB_UNAVAILABLE
+    assert "apt install prometheus" in capsys.readouterr().err
+
+
+def test_a_file_that_holds_no_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 3."""
+    assert run_command(["alerts", RUN, "--rules", str(tmp_path / "none.yml")]) == ExitCode.BAD_INPUT
+    assert "give a file of Prometheus rules" in capsys.readouterr().err
