@@ -4,7 +4,7 @@ The map of the house. A room may import the rooms below it and itself, never one
 tests/repository/test_import_rule.py reads `LAYERS` and enforces it.
 
     doors       cli, plugin, __main__       what a person or pytest types; cli_cluster: the commands that
-                                            bring clusters up and put them away
+                                            bring clusters up and put them away; cli_kernel: kernels for guests
     story       mesh                        a timeline told in Python, and questions asked of it
     course      pipeline, answers, doctor   the steps of a run, in order; what can run here
     makers      labs, report                do and record; show
@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("labs", "report"),
     ("pipeline", "answers", "doctor"),
     ("mesh",),
-    ("cli_cluster",),
+    ("cli_cluster", "cli_kernel"),
     ("cli", "plugin"),
     ("__main__",),
 )

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness import binaries, versions
+from harness import binaries, cli_kernel, versions
 from harness.doctor import Health, examine
 from harness.errors import ExitCode, HarnessError
 from harness.pipeline import (
@@ -81,6 +81,9 @@ ProfileOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show all evidence.")]
 FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Scenario files, or directories of them.")]
+
+
+cli_kernel.add_commands(app)
 
 
 class _Ended(Exception):

@@ -275,7 +275,9 @@ class _Host:
         elif asked["ask"] == "pause":
             await self._pause(int(asked["number"]), lasts_ns)
         else:
-            raise LabUnavailable(f"a guest cannot {asked['ask']}: it has suspend, s2idle and pause; hibernation needs a disk")
+            raise LabUnavailable(
+                f"a guest cannot {asked['ask']}: it has suspend, s2idle and pause; hibernation needs a disk"
+            )
 
     async def _suspend(self, lasts_ns: int) -> None:
         await self._await_monitor("SUSPEND", SLEEPS_WITHIN_S, "hangs on its way into suspend")
@@ -303,7 +305,9 @@ class _Host:
         self._page.set(ClockReading(self._moved_ns, 0, self._moved_ns))
 
     async def _await_monitor(self, event: str, within_s: float, otherwise: str) -> None:
-        await self._await(lambda message: message.get("monitor") == event, within_s, f"{otherwise}; awaited was {event}")
+        await self._await(
+            lambda message: message.get("monitor") == event, within_s, f"{otherwise}; awaited was {event}"
+        )
 
     async def _await_awake(self, sleep: str) -> None:
         await self._await(lambda message: "awake" in message, WAKES_WITHIN_S, f"does not wake from {sleep}")
@@ -337,7 +341,9 @@ class _Host:
         if "Out of memory" in console or "out of memory" in console:
             named = f"it ran out of its {self._machine.memory_mb} MB of memory: "
         words = console or self._tail(QEMU_LOG) or "nothing"
-        return SubjectFailed(f"the guest {what}; {named}the end of its console ({self._directory / CONSOLE_FILE}):\n{words}")
+        return SubjectFailed(
+            f"the guest {what}; {named}the end of its console ({self._directory / CONSOLE_FILE}):\n{words}"
+        )
 
     def _tail(self, name: str) -> str:
         path = self._directory / name

@@ -4,6 +4,7 @@ Imports nothing but the standard library and `reading`, so that it says "here I 
 it does what the request in the initramfs says, by itself: a question to the host costs time that nobody may skip.
 
     /meshwake/request.json   {"do": "clocks", "steps": [...]}   measure what clock faults do (`Measuring`)
+                             {"do": "timers", "programs": ...}  when the timers of programs end (`Timers`)
                              {"do": "program", "argv": [...]}   run a program, which inherits the channel (the lab)
 
 The channel to the host is a serial port of its own: lines of JSON, as harness/clocks/guest.py tells. Suspending is
@@ -15,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import selectors
 import socket
 import struct
 import subprocess
@@ -201,11 +203,14 @@ class Measuring:
     def run(self, steps: list[dict[str, Any]]) -> None:
         """A step: {"do": name, ...}; names are those of the methods below."""
         for step in steps:
-            arguments = {key: value for key, value in step.items() if key != "do"}
-            act = self._acts()[step["do"]]
             before = kernel_clocks()
-            act(**arguments)
+            self.do(step)
             self._channel.tell(measured=step, before=before, after=kernel_clocks())
+
+    def do(self, step: dict[str, Any]) -> None:
+        """One step."""
+        arguments = {key: value for key, value in step.items() if key != "do"}
+        self._acts()[step["do"]](**arguments)
 
     def _acts(self) -> dict[str, Callable[..., None]]:
         clocks = self._clocks
@@ -230,6 +235,61 @@ class Measuring:
             pass
 
 
+class Timers:
+    """When the timers of other programs end, if a fault of the clocks comes while they wait. Each program writes a line
+    when it begins to wait and another when its wait has ended."""
+
+    _ENDS_WITHIN_S = 4 * 3600
+    _FAULT_AFTER_S = 60
+
+    def __init__(self, channel: Channel, programs: dict[str, list[str]]) -> None:
+        self._channel, self._programs, self._guest = channel, programs, GuestClocks(channel)
+
+    def run(self, faults: list[list[dict[str, Any]]]) -> None:
+        """All programs at once, anew for each fault; a fault is a list of steps as of `Measuring`."""
+        for number, steps in enumerate(faults):
+            lines = self._start()
+            armed = self._next_line(lines)
+            time.sleep(self._FAULT_AFTER_S)
+            before = kernel_clocks()
+            for step in steps:
+                Measuring(self._channel).do(step)
+            after = kernel_clocks()
+            ended = self._next_line({name: lines[name] for name in armed})
+            for name in self._programs:
+                self._channel.tell(
+                    timer=name, fault=number, armed=armed.get(name), before=before, after=after, ended=ended.get(name)
+                )
+            for program in self._running:
+                program.kill()
+                program.wait()
+
+    def _start(self) -> dict[str, Any]:
+        self._running = []
+        lines = {}
+        for name, argv in self._programs.items():
+            program = subprocess.Popen(
+                argv, stdout=subprocess.PIPE, env={"PATH": "/usr/bin", "HOME": "/tmp"}, cwd="/tmp"
+            )
+            self._running.append(program)
+            lines[name] = program.stdout
+        return lines
+
+    def _next_line(self, lines: dict[str, Any]) -> dict[str, ClockReading]:
+        """When each of them wrote a line; those that ended without one are missing."""
+        seen = {}
+        with selectors.DefaultSelector() as selector:
+            for name, file in lines.items():
+                selector.register(file, selectors.EVENT_READ, name)
+            give_up_s = time.monotonic() + self._ENDS_WITHIN_S
+            while selector.get_map() and time.monotonic() < give_up_s:
+                for key, _ in selector.select(600):
+                    if os.read(key.fd, 4096):
+                        seen[key.data] = kernel_clocks()
+                    selector.unregister(key.fileobj)
+        return seen
+
+
 def _fill_memory() -> None:
     held = []
     while True:
@@ -245,7 +305,13 @@ def _write(path: str, text: str) -> None:
 
 def prepare() -> None:
     """File systems, loopback, modules, and a kernel that panics rather than linger when memory runs out."""
-    for kind, place in (("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys"), ("tmpfs", "/tmp"), ("tmpfs", "/run")):
+    for kind, place in (
+        ("devtmpfs", "/dev"),
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("tmpfs", "/tmp"),
+        ("tmpfs", "/run"),
+    ):
         Path(place).mkdir(exist_ok=True)
         if _libc.mount(kind.encode(), place.encode(), kind.encode(), 0, None):
             if ctypes.get_errno() != 16:  # EBUSY: the kernel has mounted it already
@@ -278,7 +344,9 @@ def main() -> None:
         traceback.print_exc()
         _power_off()
     try:
-        channel.tell(hello=PROTOCOL, kernel=os.uname().release, sleeps=GuestClocks.offered(), booted_ns=kernel_clocks()[1])
+        channel.tell(
+            hello=PROTOCOL, kernel=os.uname().release, sleeps=GuestClocks.offered(), booted_ns=kernel_clocks()[1]
+        )
         _serve(json.loads(REQUEST.read_text()), channel)
     except BaseException:  # noqa: BLE001  # whatever it was, the host must hear of it
         channel.tell(failed={"exit_code": 5, "message": traceback.format_exc()})
@@ -291,7 +359,13 @@ def _serve(request: dict[str, Any], channel: Channel) -> None:
         Measuring(channel).run(request["steps"])
         channel.tell(done={})
         return
-    environment = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", CHANNEL_VARIABLE: str(channel.file)} | request["environment"]
+    if request["do"] == "timers":
+        Timers(channel, request["programs"]).run(request["faults"])
+        channel.tell(done={})
+        return
+    environment = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", CHANNEL_VARIABLE: str(channel.file)} | request[
+        "environment"
+    ]
     program = subprocess.Popen(request["argv"], env=environment, pass_fds=[channel.file], cwd="/tmp")
     while True:
         pid, status = os.wait()  # also the orphans that process 1 inherits

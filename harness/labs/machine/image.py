@@ -88,10 +88,17 @@ def base_part(kernel: Kernel, *, with_lab: bool) -> Path:
     return _kept("base", files)
 
 
-def subject_part(binary: Path, name: str = SUBJECT) -> Path:
-    """The binary under test and the libraries it needs."""
+def binary_part(binary: Path, name: str = SUBJECT) -> Path:
+    """A program (the binary under test) and the libraries it needs."""
     files = {name: Entry(binary.read_bytes(), 0o755)}
     return _kept("subject", files | _libraries([binary]))
+
+
+def tree_part(kind: str, place: Path, name: str, skip: Iterable[str]) -> Path:
+    """A directory of the host, under `name` in the guest, with the libraries that those in it need."""
+    left_out = set(skip)
+    files = {path: entry for path, entry in _tree(place, name, left_out).items() if Path(path).name not in left_out}
+    return _kept(kind, files | _libraries(list(place.rglob("*.so"))))
 
 
 def assemble(parts: Iterable[Path], request: dict[str, Any], output: Path) -> None:
@@ -233,6 +240,8 @@ def _libraries(binaries: list[Path]) -> Files:
 
 
 def _needed(binaries: list[Path]) -> Iterator[Path]:
+    if not binaries:
+        return
     told = subprocess.run(
         ["ldd", *map(str, binaries)], capture_output=True, text=True, timeout=_ASKED_WITHIN_S, check=False
     )

@@ -113,7 +113,9 @@ def fetch_kernel(package: Path | None = None) -> Kernel:
         _unpack(file, Path(directory) / "unpacked")
         kernel = next(_kernels_in(Path(directory) / "unpacked"), None)
         if kernel is None:
-            raise BadInput(f"{file}: holds no boot/vmlinuz-VERSION with lib/modules/VERSION; expected a linux-image .deb")
+            raise BadInput(
+                f"{file}: holds no boot/vmlinuz-VERSION with lib/modules/VERSION; expected a linux-image .deb"
+            )
         kernel.read_modules()  # whole, and of use, before it replaces what is there
         place = kernel_cache()
         shutil.rmtree(place, ignore_errors=True)

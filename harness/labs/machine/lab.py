@@ -24,7 +24,7 @@ from harness.durations import NS_PER_S, format_duration
 from harness.errors import BadInput, ExitCode, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
 from harness.history import Event, Recorder
 from harness.labs import Toolbox
-from harness.labs.machine.image import SUBJECT, assemble, base_part, guest_python, subject_part
+from harness.labs.machine.image import SUBJECT, assemble, base_part, guest_python, binary_part
 from harness.labs.machine.kernel import find_kernel
 from harness.plan import Plan
 from harness.scenario import CLOCK_FAULTS
@@ -147,7 +147,7 @@ def _machine(plan: Plan, ztunnel: Path, directory: Path) -> Machine:
         "ztunnel": SUBJECT,
         "subject": subject,
     }
-    assemble([base_part(kernel, with_lab=True), subject_part(ztunnel)], request, initrd)
+    assemble([base_part(kernel, with_lab=True), binary_part(ztunnel)], request, initrd)
     real = time_passes_really()
     accelerator = "kvm" if real and kvm_unavailable() is None else "tcg"
     return Machine(kernel.image, initrd, MEMORY_MB, skip_idle=not real, accelerator=accelerator)
