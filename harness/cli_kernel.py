@@ -11,9 +11,7 @@ from typing import Annotated
 
 import typer
 
-from harness.labs.machine.kernel import fetch_kernel
-from harness.labs.machine.measure import write_page
-from harness.labs.machine.timers import write_timers_page
+# What only Linux has is imported by the command that needs it.
 
 FileOption = Annotated[
     Path | None,
@@ -31,12 +29,16 @@ def add_commands(app: typer.Typer) -> None:
 
 def fetch(file: FileOption = None) -> None:
     """Fetch a Linux kernel for the guests of lab machine (Debian's package, with apt; needs no root)."""
+    from harness.labs.machine.kernel import fetch_kernel
+
     kernel = fetch_kernel(file)
     sys.stdout.write(f"kernel {kernel.release} is at {kernel.image}\n")
 
 
 def clocks(output: OutputOption = None) -> None:
     """Measure what clock faults do in a real kernel, and write docs/clocks-measured.md."""
+    from harness.labs.machine.measure import write_page
+
     place = output or Path("docs/clocks-measured.md")
     measured = write_page(place)
     sys.stdout.write(f"{len(measured)} faults measured; see {place}\n")
@@ -44,6 +46,8 @@ def clocks(output: OutputOption = None) -> None:
 
 def timers(output: OutputOption = None) -> None:
     """Measure when timers of other programs end around a suspend, and write docs/timers.md."""
+    from harness.labs.machine.timers import write_timers_page
+
     place = output or Path("docs/timers.md")
     rows = write_timers_page(place)
     sys.stdout.write(f"{rows} timers measured; see {place}\n")

@@ -14,6 +14,7 @@ asked of the host too, since a machine that sleeps cannot wake itself at a time 
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import selectors
@@ -33,6 +34,7 @@ from harness.clocks.reading import ClockReading
 
 PROTOCOL = 1
 CHANNEL = "/dev/ttyS1"
+_TEMPORARY = "/tmp"  # noqa: S108  # of the guest, where nobody else lives
 CHANNEL_VARIABLE = "MESHWAKE_CHANNEL"
 REQUEST = Path("/meshwake/request.json")
 _NS_PER_S = 1_000_000_000
@@ -127,8 +129,8 @@ class GuestClocks:
         """The kernel sleeps, to RAM; returns when it is awake."""
         if "deep" not in self.offered():
             raise RuntimeError(
-                f"this kernel offers no suspend to RAM (mem_sleep: {self.offered() or 'nothing'}); its s2idle leaves the "
-                "monotonic clock running where no idle driver stops it, which is no suspend for a timer"
+                f"this kernel offers no suspend to RAM (mem_sleep: {self.offered() or 'nothing'}); its s2idle "
+                "leaves the monotonic clock running where no idle driver stops it, which is no suspend for a timer"
             )
         _MEM_SLEEP.write_text("deep")
         self._channel.ask("suspend", lasts_ns=lasts_ns)
@@ -136,8 +138,8 @@ class GuestClocks:
         self._channel.tell_awake()
 
     def suspend_to_idle(self, lasts_ns: int) -> None:
-        """The other sleep (s2idle): processes are frozen and the machine idles until a byte comes from the host. What it
-        does to the clocks depends on the idle driver; measure it."""
+        """The other sleep (s2idle): processes are frozen and the machine idles until a byte comes from the host. What
+        that does to the clocks depends on the idle driver; measure it."""
         _SERIAL_WAKES.write_text("enabled")
         self._channel.ask("s2idle", lasts_ns=lasts_ns)
         _STATE.write_text("freeze")
@@ -269,7 +271,7 @@ class Timers:
         lines = {}
         for name, argv in self._programs.items():
             program = subprocess.Popen(
-                argv, stdout=subprocess.PIPE, env={"PATH": "/usr/bin", "HOME": "/tmp"}, cwd="/tmp"
+                argv, stdout=subprocess.PIPE, env={"PATH": "/usr/bin", "HOME": _TEMPORARY}, cwd=_TEMPORARY
             )
             self._running.append(program)
             lines[name] = program.stdout
@@ -293,7 +295,7 @@ class Timers:
 def _fill_memory() -> None:
     held = []
     while True:
-        held.append(os.urandom(1 << 22))
+        held.append(b"." * (1 << 24))
 
 
 def _write(path: str, text: str) -> None:
@@ -309,13 +311,13 @@ def prepare() -> None:
         ("devtmpfs", "/dev"),
         ("proc", "/proc"),
         ("sysfs", "/sys"),
-        ("tmpfs", "/tmp"),
+        ("tmpfs", _TEMPORARY),
         ("tmpfs", "/run"),
     ):
         Path(place).mkdir(exist_ok=True)
-        if _libc.mount(kind.encode(), place.encode(), kind.encode(), 0, None):
-            if ctypes.get_errno() != 16:  # EBUSY: the kernel has mounted it already
-                raise OSError(ctypes.get_errno(), f"mount {place}")
+        failed = _libc.mount(kind.encode(), place.encode(), kind.encode(), 0, None)
+        if failed and ctypes.get_errno() != errno.EBUSY:  # the kernel has mounted it already
+            raise OSError(ctypes.get_errno(), f"mount {place}")
     _write("/proc/sys/vm/panic_on_oom", "1")
     _loopback_up()
     for module in sorted(Path("/meshwake/modules").glob("*.ko")):
@@ -363,10 +365,10 @@ def _serve(request: dict[str, Any], channel: Channel) -> None:
         Timers(channel, request["programs"]).run(request["faults"])
         channel.tell(done={})
         return
-    environment = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", CHANNEL_VARIABLE: str(channel.file)} | request[
+    environment = {"PATH": "/usr/bin:/bin", "HOME": _TEMPORARY, CHANNEL_VARIABLE: str(channel.file)} | request[
         "environment"
     ]
-    program = subprocess.Popen(request["argv"], env=environment, pass_fds=[channel.file], cwd="/tmp")
+    program = subprocess.Popen(request["argv"], env=environment, pass_fds=[channel.file], cwd=_TEMPORARY)
     while True:
         pid, status = os.wait()  # also the orphans that process 1 inherits
         if pid == program.pid:

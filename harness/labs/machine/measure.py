@@ -1,7 +1,7 @@
 """What each clock fault does to the clocks: in a real kernel, in our virtual node, on a rewritten vDSO. Measured.
 
-`meshwake clocks` writes docs/clocks-measured.md from it. One guest, no ztunnel; time is not skipped, since the machine's
-own clock (which a kernel reads to learn how long it slept) goes on in real time.
+`meshwake clocks` writes docs/clocks-measured.md from it. One guest, no ztunnel. Time is not skipped: the machine's
+battery-backed clock (which a kernel reads to learn how long it slept) goes on in real time.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ _HEAD = """\
 Written by `meshwake clocks`; do not edit. Each cell: how far wall (CLOCK_REALTIME), monotonic (CLOCK_MONOTONIC) and
 boottime (CLOCK_BOOTTIME) moved from just before to just after, in seconds. *Kernel*: read inside a QEMU guest whose
 kernel was really suspended, stopped or set. *Virtual*: our `NodeClock`. *vDSO*: read inside a running program on the
-clock page of the process lab. A dash: there is no such fault in a scenario.
+clock page of the process lab. "none": a scenario has no such fault.
 
 """
 _TAIL = """
@@ -212,8 +212,9 @@ def page(measured: list[Measured], kernel_release: str) -> str:
     """docs/clocks-measured.md."""
     lines = [_HEAD, f"Kernel of the guest: {_series(kernel_release)}.\n\n", "| fault | kernel | virtual | vDSO |\n"]
     lines.append("|---|---|---|---|\n")
-    for one in measured:
-        lines.append(f"| {one.row.name} | {_cell(one.kernel)} | {_cell(one.virtual)} | {_cell(one.vdso)} |\n")
+    lines += [
+        f"| {one.row.name} | {_cell(one.kernel)} | {_cell(one.virtual)} | {_cell(one.vdso)} |\n" for one in measured
+    ]
     return "".join(lines) + _TAIL
 
 
@@ -223,7 +224,7 @@ def _series(release: str) -> str:
 
 def _cell(moved: ClockReading | None) -> str:
     if moved is None:
-        return "–"
+        return "none"
     return " / ".join(f"{value / NS_PER_S:+.1f}".replace("-0.0", "+0.0") for value in moved)
 
 
