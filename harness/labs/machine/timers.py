@@ -241,8 +241,8 @@ _HEAD = f"""\
 # Measured: timers of other programs around a suspend
 
 Written by `meshwake timers`; do not edit. Each program begins a wait of {WAIT_S} s in a QEMU guest; a minute
-later comes the fault. *After {WAIT_S} s awake*: the timer counts what CLOCK_MONOTONIC counts, so by the wall clock it is
-an hour late after a suspend (and after a stop). *At once after it*: the timer knows of the hour.
+later comes the fault. *After {WAIT_S} s awake*: the timer counts what CLOCK_MONOTONIC counts, so by the wall clock it
+is an hour late after a suspend (and after a stop). *At once after it*: the timer knows of the hour.
 
 """
 _TAIL = """
