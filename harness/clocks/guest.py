@@ -328,7 +328,7 @@ class _Host:
             pass
 
     async def _next(self, within_s: float, otherwise: str) -> dict[str, Any]:
-        """The next thing heard of the guest that matters. When the machine goes off, what it said before comes first."""
+        """The next thing heard of the guest that matters. What it said before it went off comes first."""
         try:
             while True:
                 message = await asyncio.wait_for(self._heard.get(), within_s)

@@ -1,7 +1,7 @@
 """The same scenario on the process lab and on a kernel that was really suspended: same verdicts, same renewals.
 
-The whole corpus takes the better part of an hour, so it runs when asked for: MESHWAKE_TEST_MACHINE=1, or the name of one
-scenario. Needs a ztunnel, QEMU and a kernel (docs/machine.md).
+The whole corpus takes the better part of an hour, so it runs when asked for: MESHWAKE_TEST_MACHINE=1, or the name of
+one scenario. Needs a ztunnel, QEMU and a kernel (docs/machine.md).
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ def archive(files: Files) -> bytes:
 
 def entries(data: bytes) -> list[tuple[str, int, int, bytes]]:
     """Name, mode, time of change and content, read as the kernel does."""
-    found, at = [], 0
+    found: list[tuple[str, int, int, bytes]] = []
+    at = 0
     while True:
         assert data[at : at + 6] == b"070701"
         numbers = [int(data[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]
