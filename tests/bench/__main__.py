@@ -29,10 +29,13 @@ def parts() -> Iterator[tuple[str, ...]]:
         return
     yield ("clocks",)
     yield ("process", "polling")
+    yield ("machine",)
     known = {release.version for release in versions.releases()}
     for binary in reversed(binaries.cached()):
         if binary.version in known:
             yield ("process", binary.version)
+    if (newest := next((row for row in reversed(binaries.cached()) if row.version in known), None)) is not None:
+        yield ("machine", newest.version)
 
 
 def machine() -> dict[str, Any]:
