@@ -83,9 +83,6 @@ VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show all e
 FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Scenario files, or directories of them.")]
 
 
-cli_kernel.add_commands(app)
-
-
 class _Ended(Exception):
     """Carries the exit code of a command past typer, whose own code 2 means a usage error."""
 
@@ -209,6 +206,9 @@ def list_versions(as_json: JsonOption = False) -> None:
     for row in rows:
         table.add_row(str(row["version"]), str(row["behaviour_class"]), "yes" if row["cached"] else "")
     Console().print(table)
+
+
+cli_kernel.add_commands(app)
 
 
 def run_command(arguments: Sequence[str]) -> int:
