@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.set-up
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help setup scenarios test check bench lock proto clean nightly tools
+.PHONY: help setup scenarios test check clocks bench lock proto clean nightly tools
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -46,6 +46,10 @@ check: $(STAMP) ## as test, but only what needs no real ztunnel: for while one i
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/pytest tests/unit tests/checks tests/repository -n auto
+
+clocks: $(STAMP) ## measure what a suspend does in a real kernel, and write docs/clocks-measured.md and docs/timers.md
+	$(BIN)/meshwake clocks
+	$(BIN)/meshwake timers
 
 bench: $(STAMP) ## how fast the labs are, as ratios
 	$(BIN)/python -m tests.bench

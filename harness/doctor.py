@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import binaries, versions
-from harness.labs import LAB_MODULES, NOT_BUILT_YET, WITH_BINARY, load_lab
+from harness.labs import LAB_MODULES, WITH_BINARY, load_lab
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Health:
 def examine() -> Health:
     """Looks at this machine. Never raises: what cannot be asked is itself a finding."""
     found = binaries.cached()
-    labs = tuple(_examine_lab(name, found) for name in (*LAB_MODULES, *NOT_BUILT_YET))
+    labs = tuple(_examine_lab(name, found) for name in LAB_MODULES)
     process_runs = any(lab.lab == "process" and lab.can_run for lab in labs)
     return Health(
         python=platform.python_version(),
@@ -55,8 +55,6 @@ def examine() -> Health:
 
 
 def _examine_lab(name: str, found: tuple[binaries.CachedBinary, ...]) -> LabHealth:
-    if name in NOT_BUILT_YET:
-        return LabHealth(name, False, ("is not built yet; choose --lab model, --lab process or --lab kind",))
     if name in WITH_BINARY and not sys.platform.startswith("linux"):
         return LabHealth(name, False, ("needs Linux; --lab model runs here",))
     reasons = _missing(name, found[-1].path if found else None)

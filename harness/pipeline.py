@@ -24,7 +24,7 @@ from harness.checks import judge
 from harness.errors import BadInput, ExitCode, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
 from harness.fixes import FIXES, adapted
 from harness.history import History, Recorder
-from harness.labs import IN_REAL_TIME, LAB_MODULES, NOT_BUILT_YET, WITH_BINARY, Toolbox, load_lab
+from harness.labs import IN_REAL_TIME, LAB_MODULES, WITH_BINARY, Toolbox, load_lab
 from harness.plan import Case, ClockWay, Plan, PlannedCluster, resolve
 from harness.report.result import Summary, result, summarise
 from harness.scenario import Expect, LabName, Scenario, read_scenario
@@ -460,8 +460,6 @@ def choose(scenario: Scenario, options: Options) -> tuple[Case, ...]:
 
 def _check_lab_word(lab: str) -> None:
     allowed = (AUTO, *LAB_MODULES)
-    if lab in NOT_BUILT_YET:
-        raise LabUnavailable(f"--lab {lab}: lab {lab} is not built yet; allowed: {', '.join(allowed)}")
     if lab not in allowed:
         near = difflib.get_close_matches(lab, (*allowed, *get_args(LabName)), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -4,6 +4,7 @@ Imports nothing but the standard library and `reading`, so that it says "here I 
 it does what the request in the initramfs says, by itself: a question to the host costs time that nobody may skip.
 
     /meshwake/request.json   {"do": "clocks", "steps": [...]}   measure what clock faults do (`Measuring`)
+                             {"do": "timers", "programs": ...}  when the timers of programs end (`Timers`)
                              {"do": "program", "argv": [...]}   run a program, which inherits the channel (the lab)
 
 The channel to the host is a serial port of its own: lines of JSON, as harness/clocks/guest.py tells. Suspending is
@@ -13,8 +14,10 @@ asked of the host too, since a machine that sleeps cannot wake itself at a time 
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
+import selectors
 import socket
 import struct
 import subprocess
@@ -31,6 +34,7 @@ from harness.clocks.reading import ClockReading
 
 PROTOCOL = 1
 CHANNEL = "/dev/ttyS1"
+_TEMPORARY = "/tmp"  # noqa: S108  # of the guest, where nobody else lives
 CHANNEL_VARIABLE = "MESHWAKE_CHANNEL"
 REQUEST = Path("/meshwake/request.json")
 _NS_PER_S = 1_000_000_000
@@ -125,8 +129,8 @@ class GuestClocks:
         """The kernel sleeps, to RAM; returns when it is awake."""
         if "deep" not in self.offered():
             raise RuntimeError(
-                f"this kernel offers no suspend to RAM (mem_sleep: {self.offered() or 'nothing'}); its s2idle leaves the "
-                "monotonic clock running where no idle driver stops it, which is no suspend for a timer"
+                f"this kernel offers no suspend to RAM (mem_sleep: {self.offered() or 'nothing'}); its s2idle "
+                "leaves the monotonic clock running where no idle driver stops it, which is no suspend for a timer"
             )
         _MEM_SLEEP.write_text("deep")
         self._channel.ask("suspend", lasts_ns=lasts_ns)
@@ -134,8 +138,8 @@ class GuestClocks:
         self._channel.tell_awake()
 
     def suspend_to_idle(self, lasts_ns: int) -> None:
-        """The other sleep (s2idle): processes are frozen and the machine idles until a byte comes from the host. What it
-        does to the clocks depends on the idle driver; measure it."""
+        """The other sleep (s2idle): processes are frozen and the machine idles until a byte comes from the host. What
+        that does to the clocks depends on the idle driver; measure it."""
         _SERIAL_WAKES.write_text("enabled")
         self._channel.ask("s2idle", lasts_ns=lasts_ns)
         _STATE.write_text("freeze")
@@ -201,11 +205,14 @@ class Measuring:
     def run(self, steps: list[dict[str, Any]]) -> None:
         """A step: {"do": name, ...}; names are those of the methods below."""
         for step in steps:
-            arguments = {key: value for key, value in step.items() if key != "do"}
-            act = self._acts()[step["do"]]
             before = kernel_clocks()
-            act(**arguments)
+            self.do(step)
             self._channel.tell(measured=step, before=before, after=kernel_clocks())
+
+    def do(self, step: dict[str, Any]) -> None:
+        """One step."""
+        arguments = {key: value for key, value in step.items() if key != "do"}
+        self._acts()[step["do"]](**arguments)
 
     def _acts(self) -> dict[str, Callable[..., None]]:
         clocks = self._clocks
@@ -230,10 +237,65 @@ class Measuring:
             pass
 
 
+class Timers:
+    """When the timers of other programs end, if a fault of the clocks comes while they wait. Each program writes a line
+    when it begins to wait and another when its wait has ended."""
+
+    _ENDS_WITHIN_S = 4 * 3600
+    _FAULT_AFTER_S = 60
+
+    def __init__(self, channel: Channel, programs: dict[str, list[str]]) -> None:
+        self._channel, self._programs, self._guest = channel, programs, GuestClocks(channel)
+
+    def run(self, faults: list[list[dict[str, Any]]]) -> None:
+        """All programs at once, anew for each fault; a fault is a list of steps as of `Measuring`."""
+        for number, steps in enumerate(faults):
+            lines = self._start()
+            armed = self._next_line(lines)
+            time.sleep(self._FAULT_AFTER_S)
+            before = kernel_clocks()
+            for step in steps:
+                Measuring(self._channel).do(step)
+            after = kernel_clocks()
+            ended = self._next_line({name: lines[name] for name in armed})
+            for name in self._programs:
+                self._channel.tell(
+                    timer=name, fault=number, armed=armed.get(name), before=before, after=after, ended=ended.get(name)
+                )
+            for program in self._running:
+                program.kill()
+                program.wait()
+
+    def _start(self) -> dict[str, Any]:
+        self._running = []
+        lines = {}
+        for name, argv in self._programs.items():
+            program = subprocess.Popen(
+                argv, stdout=subprocess.PIPE, env={"PATH": "/usr/bin", "HOME": _TEMPORARY}, cwd=_TEMPORARY
+            )
+            self._running.append(program)
+            lines[name] = program.stdout
+        return lines
+
+    def _next_line(self, lines: dict[str, Any]) -> dict[str, ClockReading]:
+        """When each of them wrote a line; those that ended without one are missing."""
+        seen = {}
+        with selectors.DefaultSelector() as selector:
+            for name, file in lines.items():
+                selector.register(file, selectors.EVENT_READ, name)
+            give_up_s = time.monotonic() + self._ENDS_WITHIN_S
+            while selector.get_map() and time.monotonic() < give_up_s:
+                for key, _ in selector.select(600):
+                    if os.read(key.fd, 4096):
+                        seen[key.data] = kernel_clocks()
+                    selector.unregister(key.fileobj)
+        return seen
+
+
 def _fill_memory() -> None:
     held = []
     while True:
-        held.append(os.urandom(1 << 22))
+        held.append(b"." * (1 << 24))
 
 
 def _write(path: str, text: str) -> None:
@@ -249,13 +311,13 @@ def prepare() -> None:
         ("devtmpfs", "/dev"),
         ("proc", "/proc"),
         ("sysfs", "/sys"),
-        ("tmpfs", "/tmp"),
+        ("tmpfs", _TEMPORARY),
         ("tmpfs", "/run"),
     ):
         Path(place).mkdir(exist_ok=True)
-        if _libc.mount(kind.encode(), place.encode(), kind.encode(), 0, None):
-            if ctypes.get_errno() != 16:  # EBUSY: the kernel has mounted it already
-                raise OSError(ctypes.get_errno(), f"mount {place}")
+        failed = _libc.mount(kind.encode(), place.encode(), kind.encode(), 0, None)
+        if failed and ctypes.get_errno() != errno.EBUSY:  # the kernel has mounted it already
+            raise OSError(ctypes.get_errno(), f"mount {place}")
     _write("/proc/sys/vm/panic_on_oom", "1")
     _loopback_up()
     for module in sorted(Path("/meshwake/modules").glob("*.ko")):
@@ -299,10 +361,14 @@ def _serve(request: dict[str, Any], channel: Channel) -> None:
         Measuring(channel).run(request["steps"])
         channel.tell(done={})
         return
-    environment = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", CHANNEL_VARIABLE: str(channel.file)} | request[
+    if request["do"] == "timers":
+        Timers(channel, request["programs"]).run(request["faults"])
+        channel.tell(done={})
+        return
+    environment = {"PATH": "/usr/bin:/bin", "HOME": _TEMPORARY, CHANNEL_VARIABLE: str(channel.file)} | request[
         "environment"
     ]
-    program = subprocess.Popen(request["argv"], env=environment, pass_fds=[channel.file], cwd="/tmp")
+    program = subprocess.Popen(request["argv"], env=environment, pass_fds=[channel.file], cwd=_TEMPORARY)
     while True:
         pid, status = os.wait()  # also the orphans that process 1 inherits
         if pid == program.pid:

@@ -24,7 +24,6 @@ LAB_MODULES = {
     "machine": "harness.labs.machine.lab",
     "kind": "harness.labs.kind.lab",
 }
-NOT_BUILT_YET: tuple[str, ...] = ()
 # Labs whose subject is a ztunnel binary.
 WITH_BINARY = ("process", "machine")
 # Labs that cannot skip time: they take a scenario's numbers from its [real_time] table.

@@ -31,6 +31,7 @@ def parts() -> Iterator[tuple[str, ...]]:
     yield ("sweeping",)
     yield ("clocks",)
     yield ("process", "polling")
+    yield ("machine",)
     known = {release.version for release in versions.releases()}
     cached = [binary.version for binary in reversed(binaries.cached()) if binary.version in known]
     for version in cached:
@@ -40,6 +41,8 @@ def parts() -> Iterator[tuple[str, ...]]:
     patched = os.environ.get("MESHWAKE_POLLING_ZTUNNEL")
     if cached and patched:
         yield ("exact", "polling", cached[0], patched)
+    if cached:
+        yield ("machine", cached[0])
 
 
 def machine() -> dict[str, Any]:

@@ -119,13 +119,6 @@ def test_usage_errors_are_bad_input(arguments: list[str], capsys: pytest.Capture
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("lab", ["machine"])
-def test_labs_that_are_not_built_yet(lab: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit 4, with the labs there are."""
-    assert run_command(["run", str(write(tmp_path)), "--lab", lab]) == ExitCode.LAB_UNAVAILABLE
-    assert f"lab {lab} is not built yet; allowed: auto, model, process, kind" in capsys.readouterr().err
-
-
 def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     """And lists the commands."""
     assert run_command(["--help"]) == 0

@@ -132,13 +132,6 @@ def test_expectations_are_those_of_the_version() -> None:
     assert len(case_of(text, Options(lab="model", istio=("1.28.0",))).expectations) == 1
 
 
-@pytest.mark.parametrize("lab", ["machine"])
-def test_labs_that_are_not_built_yet(lab: str) -> None:
-    """They are in the design and not here: exit 4, with what there is."""
-    with pytest.raises(LabUnavailable, match="is not built yet; allowed: auto, model, process, kind"):
-        choose(scenario_of(), Options(lab=lab))
-
-
 def test_an_unknown_lab_has_a_nearest_word() -> None:
     """A typing error is bad input."""
     with pytest.raises(BadInput, match="did you mean 'process'"):

@@ -99,7 +99,6 @@ def test_a_bad_file_is_an_error_of_collection(project: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        (("--lab", "machine"), "lab machine is not built yet"),
         (("--lab", "modl"), "did you mean 'model'"),
         (("--istio", "1.99"), "has no row in clusters/versions.toml"),
         (("--ztunnel", "nowhere"), "--ztunnel nowhere: cannot be read"),

@@ -22,7 +22,9 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +36,8 @@ from harness.labs.machine.kernel import Kernel
 GUEST_DIRECTORY = "/meshwake"
 SUBJECT = "/meshwake/ztunnel"
 REQUEST = "/meshwake/request.json"
-KEPT_PARTS = 6
+KEPT_PARTS = 8
+_IN_USE_FOR_S = 1800
 _HARNESS = Path(__file__).resolve().parents[2]
 _ASKED_WITHIN_S = 60
 # Of the standard library what a guest has no use for, by size.
@@ -88,10 +91,17 @@ def base_part(kernel: Kernel, *, with_lab: bool) -> Path:
     return _kept("base", files)
 
 
-def subject_part(binary: Path, name: str = SUBJECT) -> Path:
-    """The binary under test and the libraries it needs."""
+def binary_part(binary: Path, name: str = SUBJECT) -> Path:
+    """A program (the binary under test) and the libraries it needs."""
     files = {name: Entry(binary.read_bytes(), 0o755)}
     return _kept("subject", files | _libraries([binary]))
+
+
+def tree_part(kind: str, place: Path, name: str, skip: Iterable[str]) -> Path:
+    """A directory of the host, under `name` in the guest, with the libraries that those in it need."""
+    left_out = set(skip)
+    files = {path: entry for path, entry in _tree(place, name, left_out).items() if Path(path).name not in left_out}
+    return _kept(kind, files | _libraries(list(place.rglob("*.so"))))
 
 
 def assemble(parts: Iterable[Path], request: dict[str, Any], output: Path) -> None:
@@ -143,10 +153,12 @@ def _digest(files: Files) -> str:
 
 
 def _forget_old(directory: Path) -> None:
-    """Parts are a hundred megabytes each: the newest stay."""
+    """Parts are up to a hundred megabytes each: the newest stay, and those that a run may be about to read."""
     parts = sorted(directory.glob("*.cpio"), key=lambda part: part.stat().st_mtime, reverse=True)
     for part in parts[KEPT_PARTS:]:
-        part.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if part.stat().st_mtime < time.time() - _IN_USE_FOR_S:
+                part.unlink()
 
 
 # --- What is in them -------------------------------------------------------------------------------------------------
@@ -184,14 +196,14 @@ def _package(name: str) -> Files:
     if name in sys.stdlib_module_names or name in ("harness", "__main__"):
         return {}
     spec = importlib.util.find_spec(name)
-    if spec is None or (spec.origin is None and not spec.submodule_search_locations):
+    if spec is None:
         return {}
     if spec.submodule_search_locations:
         files: Files = {}
         for place in spec.submodule_search_locations:
             files |= _tree(Path(place), f"{GUEST_DIRECTORY}/site/{name}", skip=frozenset({"tests"}))
         return files
-    origin = Path(str(spec.origin))
+    origin = Path(spec.origin or "")
     if not origin.is_file():
         return {}
     return {f"{GUEST_DIRECTORY}/site/{origin.name}": _entry(origin)}
@@ -233,8 +245,17 @@ def _libraries(binaries: list[Path]) -> Files:
 
 
 def _needed(binaries: list[Path]) -> Iterator[Path]:
+    if not binaries:
+        return
+    # Libraries that a program brings along stand beside one another; it finds them itself.
+    beside = ":".join(sorted({str(binary.parent) for binary in binaries}))
     told = subprocess.run(
-        ["ldd", *map(str, binaries)], capture_output=True, text=True, timeout=_ASKED_WITHIN_S, check=False
+        ["ldd", *map(str, binaries)],
+        env=os.environ | {"LD_LIBRARY_PATH": beside},
+        capture_output=True,
+        text=True,
+        timeout=_ASKED_WITHIN_S,
+        check=False,
     )
     if missing := re.search(r"(\S+) => not found", told.stdout):
         raise LabUnavailable(f"library {missing.group(1)}, which the guest needs, is not on this machine; see ldd")

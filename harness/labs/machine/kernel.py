@@ -30,7 +30,6 @@ from harness.errors import BadInput, LabUnavailable
 MODULES = ("llc", "stp", "bridge", "veth", "inet_diag", "tcp_diag")
 PACKAGE = "linux-image-cloud-amd64"
 _FETCHED_WITHIN_S = 600
-_DECOMPRESS = {"": bytes, ".xz": lzma.decompress, ".gz": gzip.decompress}
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,13 @@ class Kernel:
 
 
 def _read_module(path: Path) -> bytes:
-    decompress = _DECOMPRESS.get("" if path.suffix == ".ko" else path.suffix)
-    if decompress is None:
+    if path.suffix == ".xz":
+        return lzma.decompress(path.read_bytes())
+    if path.suffix == ".gz":
+        return gzip.decompress(path.read_bytes())
+    if path.suffix == ".zst":
         return subprocess.run(["zstd", "-dc", str(path)], capture_output=True, check=True).stdout
-    return decompress(path.read_bytes())
+    return path.read_bytes()
 
 
 def find_kernel() -> Kernel | None:

@@ -19,12 +19,12 @@ from typing import Any
 
 from packaging.version import Version
 
-from harness.clocks.guest import GuestCost, Machine, kvm_unavailable, run_guest, unavailable_here
+from harness.clocks.guest import Accelerator, Machine, kvm_unavailable, run_guest, unavailable_here
 from harness.durations import NS_PER_S, format_duration
 from harness.errors import BadInput, ExitCode, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
 from harness.history import Event, Recorder
 from harness.labs import Toolbox
-from harness.labs.machine.image import SUBJECT, assemble, base_part, guest_python, subject_part
+from harness.labs.machine.image import SUBJECT, assemble, base_part, binary_part, guest_python
 from harness.labs.machine.kernel import find_kernel
 from harness.plan import Plan
 from harness.scenario import CLOCK_FAULTS
@@ -76,8 +76,8 @@ class MachineLab:
         if plan.authority_node is None and any(fault.kind in CLOCK_FAULTS for fault in plan.faults):
             refused.append("an authority apart: it would sleep with the one machine there is; use --lab process")
         refused += [
-            f"fault {fault.index + 1}: a {fault.kind} of {format_duration(fault.lasts_ns)}: a machine's own clock shows "
-            f"whole seconds, so a sleep lasts {format_duration(SHORTEST_SLEEP_NS)} at least"
+            f"fault {fault.index + 1}: a {fault.kind} of {format_duration(fault.lasts_ns)}: a machine's own clock "
+            f"shows whole seconds, so a sleep lasts {format_duration(SHORTEST_SLEEP_NS)} at least"
             for fault in plan.faults
             if fault.kind == "suspend" and fault.lasts_ns < SHORTEST_SLEEP_NS
         ]
@@ -147,9 +147,9 @@ def _machine(plan: Plan, ztunnel: Path, directory: Path) -> Machine:
         "ztunnel": SUBJECT,
         "subject": subject,
     }
-    assemble([base_part(kernel, with_lab=True), subject_part(ztunnel)], request, initrd)
+    assemble([base_part(kernel, with_lab=True), binary_part(ztunnel)], request, initrd)
     real = time_passes_really()
-    accelerator = "kvm" if real and kvm_unavailable() is None else "tcg"
+    accelerator: Accelerator = "kvm" if real and kvm_unavailable() is None else "tcg"
     return Machine(kernel.image, initrd, MEMORY_MB, skip_idle=not real, accelerator=accelerator)
 
 

@@ -1,0 +1,102 @@
+"""The same scenario on the process lab and on a kernel that was really suspended: same verdicts, same renewals.
+
+The whole corpus takes the better part of an hour, so it runs when asked for: MESHWAKE_TEST_MACHINE=1, or the name of
+one scenario. Needs a ztunnel, QEMU and a kernel (docs/machine.md).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from harness.labs import load_lab
+from harness.pipeline import Options, Saved, choose, run_case
+from harness.scenario import parse_scenario, read_scenario
+from tests.agreement.conftest import SCENARIOS, VERSIONS, binary_of, case_of, times_are_fixed, verdicts
+
+ASKED = os.environ.get("MESHWAKE_TEST_MACHINE", "")
+# Each sleep may be a second longer or shorter than asked, and what a ztunnel does takes its time.
+WITHIN_S = 2.0
+CORPUS = sorted(
+    str(path.relative_to(SCENARIOS).with_suffix(""))
+    for path in SCENARIOS.rglob("*.toml")
+    if "machine" in read_scenario(path).labs and ASKED in ("1", path.stem)
+)
+TEN_RUNS = """
+title = "Half an hour asleep, certificates of twenty minutes"
+labs = ["process", "machine"]
+duration = "100m"
+[certificate]
+lifetime = "20m"
+[[node]]
+name = "laptop"
+identities = ["default/client", "default/server"]
+[traffic]
+pairs = [["default/client", "default/server"]]
+every = "30m"
+[[fault]]
+kind = "suspend"
+at = "5m"
+lasts = "30m"
+[[expect]]
+check = "renewals_on_time"
+verdict = "broken"
+because = "half an hour of drift"
+"""
+pytestmark = pytest.mark.skipif(not ASKED, reason="takes long: set MESHWAKE_TEST_MACHINE=1, or to one scenario's name")
+
+
+def needs_machine(version: str) -> None:
+    if reasons := load_lab("machine").missing(binary_of(version)):
+        pytest.skip(reasons[0])
+
+
+def late_s(saved: Saved) -> dict[str, list[float | None]]:
+    """Per identity, by how much each renewal came after its due time."""
+    found: dict[str, list[float | None]] = {}
+    for row in saved.result["renewals"]:
+        found.setdefault(row["identity"], []).append(row["late_s"])
+    return found
+
+
+def sleeps_before(saved: Saved, world_s: float) -> int:
+    """How many faults may each have moved a renewal by a second."""
+    return sum(1 for fault in saved.plan.faults if fault.at_world_ns <= world_s * 10**9)
+
+
+def assert_near(real: Saved, other: Saved) -> None:
+    """Each renewal is as late as there, give or take a second for each sleep since ztunnel started."""
+    for identity, lates in late_s(real).items():
+        expected = late_s(other)[identity]
+        assert len(lates) == len(expected)
+        for mine, theirs in zip(lates, expected, strict=True):
+            assert (mine is None) == (theirs is None)
+            if mine is not None and theirs is not None:
+                assert mine == pytest.approx(theirs, abs=WITHIN_S + sleeps_before(real, 10**9))
+
+
+@pytest.mark.parametrize("version", VERSIONS[-1:])
+@pytest.mark.parametrize("scenario", CORPUS or ["none"])
+def test_process_and_machine_agree(scenario: str, version: str) -> None:
+    """Every verdict is the same, and every renewal as late."""
+    needs_machine(version)
+    real = run_case(case_of(scenario, "machine", version), Options(lab="machine", istio=(version,), keep_run=True))
+    moved = run_case(case_of(scenario, "process", version), Options(lab="process", istio=(version,)))
+    assert verdicts(real) == verdicts(moved)
+    if times_are_fixed(real, moved):
+        assert_near(real, moved)
+
+
+@pytest.mark.skipif(ASKED != "1", reason="ten runs take ten minutes: set MESHWAKE_TEST_MACHINE=1")
+@pytest.mark.parametrize("version", VERSIONS[-1:])
+def test_ten_runs_are_alike(version: str) -> None:
+    """Same verdicts, renewals within two seconds of each other and of the formula: half a life, and J."""
+    needs_machine(version)
+    options = Options(lab="machine", istio=(version,))
+    case = choose(parse_scenario(TEN_RUNS, "ten.toml", "ten"), options)[0]
+    runs = [run_case(case, options) for _ in range(10)]
+    assert all(verdicts(saved) == verdicts(runs[0]) for saved in runs)
+    lates: list[Any] = [late for saved in runs for rows in late_s(saved).values() for late in rows if late is not None]
+    assert lates == pytest.approx([30 * 60] * len(lates), abs=WITHIN_S)

@@ -1,0 +1,97 @@
+"""What lab machine can do, what not, and what it says of that."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from harness.errors import BadInput, HarnessFault, SubjectFailed
+from harness.history import Recorder
+from harness.labs import Toolbox
+from harness.labs.machine.lab import LAB, TIME_VARIABLE, _Told, time_passes_really
+from tests.unit.labs.plans import NIGHTS, TWO_NODES, plan
+
+APART = '[authority]\nnode = "apart"\n'
+
+
+def test_nights_of_a_laptop_are_its_business() -> None:
+    """Nothing is refused."""
+    assert LAB.refusals(plan(NIGHTS)) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "nodes", "words"),
+    [
+        ("", TWO_NODES, "2 nodes: one guest is one machine"),
+        (APART + NIGHTS, None, "an authority apart: it would sleep with the one machine there is"),
+        (
+            '[[fault]]\nkind = "suspend"\nat = "1h"\nlasts = "2s"',
+            None,
+            "fault 1: a suspend of 2s: .* lasts 5s at least",
+        ),
+    ],
+)
+def test_what_it_cannot_do_is_refused_by_name(body: str, nodes: str | None, words: str) -> None:
+    """Before anything is started."""
+    of = plan(body, nodes=nodes) if nodes else plan(body)
+    [reason] = LAB.refusals(of)
+    assert re.search(words, reason), reason
+
+
+def test_an_authority_apart_is_no_matter_where_no_clock_is_touched() -> None:
+    """Then all clocks are the same."""
+    assert LAB.refusals(plan(APART)) == []
+
+
+def test_an_old_release_is_refused() -> None:
+    """Before 1.24 there was no dedicated mode."""
+    old = plan().model_copy(update={"version": "1.23.6"})
+    assert "no dedicated mode" in LAB.refusals(old)[0]
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_what_is_missing_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """QEMU, a kernel, a binary."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("harness.labs.machine.lab.find_kernel", lambda: None)
+    reasons = " ".join(LAB.missing(None))
+    assert "apt install --no-install-recommends qemu-system-x86" in reasons
+    assert "meshwake fetch-kernel" in reasons
+    assert "pass --ztunnel PATH" in reasons
+
+
+def test_time_is_skipped_unless_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One word more, and no third one."""
+    monkeypatch.delenv(TIME_VARIABLE, raising=False)
+    assert not time_passes_really()
+    monkeypatch.setenv(TIME_VARIABLE, "real")
+    assert time_passes_really()
+    monkeypatch.setenv(TIME_VARIABLE, "fast")
+    with pytest.raises(BadInput, match="MESHWAKE_MACHINE_TIME=fast: allowed: skipped, real"):
+        time_passes_really()
+
+
+def told(directory: Path) -> _Told:
+    return _Told(Toolbox(None, directory), Recorder(), directory)
+
+
+def test_the_guests_own_account_of_a_failure_is_passed_on(tmp_path: Path) -> None:
+    """With the kind of error that it was there."""
+    listener = told(tmp_path)
+    listener.take({"failed": {"exit_code": 5, "message": "ztunnel ended by itself"}})
+    with pytest.raises(SubjectFailed, match="in the guest: ztunnel ended by itself"):
+        listener.raise_failure()
+
+
+def test_logs_of_the_guest_stay_in_the_run(tmp_path: Path) -> None:
+    """Whatever name the guest gives them."""
+    told(tmp_path).take({"log": "../../default.client.log", "text": "said"})
+    assert (tmp_path / "default.client.log").read_text() == "said"
+
+
+def test_a_garbled_line_is_a_fault_of_ours(tmp_path: Path) -> None:
+    """It is not skipped."""
+    with pytest.raises(HarnessFault, match="what is no JSON"):
+        told(tmp_path).take({"garbled": "{"})
