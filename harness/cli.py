@@ -18,7 +18,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness import cli_cluster, cli_fetch, cli_forecast, cli_journal, cli_kernel, cli_matrix, cli_report, cli_search, cli_versions, cli_alerts
+from harness import (
+    cli_alerts,
+    cli_cluster,
+    cli_fetch,
+    cli_forecast,
+    cli_journal,
+    cli_kernel,
+    cli_matrix,
+    cli_report,
+    cli_search,
+    cli_versions,
+)
 from harness.doctor import Health, examine
 from harness.errors import ExitCode, HarnessError
 from harness.fixes import adapted
@@ -50,7 +61,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for door in (cli_cluster, cli_fetch, cli_forecast, cli_journal, cli_kernel, cli_matrix, cli_report, cli_search, cli_versions, cli_alerts):
+for door in (
+    cli_cluster,
+    cli_fetch,
+    cli_forecast,
+    cli_journal,
+    cli_kernel,
+    cli_matrix,
+    cli_report,
+    cli_search,
+    cli_versions,
+    cli_alerts,
+):
     door.add_commands(app)
 
 LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process, machine or kind.")]

@@ -23,7 +23,7 @@ from threading import Lock
 
 from harness import binaries, versions
 from harness.errors import BadInput, ExitCode, HarnessError, LabUnavailable
-from harness.labs import LAB_MODULES, NOT_BUILT_YET, load_lab
+from harness.labs import LAB_MODULES, load_lab
 from harness.pipeline import Chooser, Ending, Options, most_serious, run_case, scenario_files
 from harness.plan import Case, resolve
 from harness.scenario import Scenario, read_scenario
@@ -146,10 +146,8 @@ def _is_supported(row: versions.Release, today: date) -> bool:
 
 def why_missing(lab: str, found: Sequence[str]) -> str | None:
     """Why nothing can run on `lab`, or None. Raises BadInput when there is no such lab."""
-    if lab in NOT_BUILT_YET and lab not in LAB_MODULES:
-        return "is not built yet"
     if lab not in LAB_MODULES:
-        raise BadInput(f"--labs {lab}: is no lab; allowed: {', '.join((*LAB_MODULES, *NOT_BUILT_YET))}")
+        raise BadInput(f"--labs {lab}: is no lab; allowed: {', '.join(LAB_MODULES)}")
     if not found:
         what = "no ztunnel binary of a known release in the cache" if lab in ON_BINARIES else "no release that fits"
         return f"{what}; meshwake doctor says what belongs where"

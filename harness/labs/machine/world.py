@@ -95,7 +95,9 @@ class KernelWorld(World):
 
     def _next_world_ns(self) -> int:
         """What we have to do ourselves; timers of ztunnels end by themselves."""
-        candidates = [self.plan.duration_ns, *(appointment.world_ns for appointment in list(self._agenda)[:1])]
+        candidates = [self.plan.duration_ns]
+        if (agenda_ns := self._agenda.next_world_ns()) is not None:
+            candidates.append(agenda_ns)
         if (probe_ns := self._probes.next_world_ns()) is not None:
             candidates.append(probe_ns)
         # The end is the last thing to wait for, not the end of waiting: somebody may ask for a certificate until then.
