@@ -107,7 +107,7 @@ def bisect(
                 lab, clock=clock, suspend_command=suspend_command, kubeconfig=kubeconfig, context=context
             )
         )
-        question = _question(found, check, good, bad, lab, repeat, seed)
+        question = _question(found, check, good, bad, lab, repeat, seed, options)
         asker = ScenarioAsker(found, question.check, question.lab, options)
         log = begin_log(question, path)
     found_first = _carry_out(log, asker, jobs, as_json)
@@ -136,14 +136,21 @@ def check_name(check: str | None) -> str:
 
 
 def _question(
-    scenario: Scenario, check: str | None, good: str | None, bad: str | None, lab: str, repeat: int | None, seed: int
+    scenario: Scenario,
+    check: str | None,
+    good: str | None,
+    bad: str | None,
+    lab: str,
+    repeat: int | None,
+    seed: int,
+    options: Options,
 ) -> Question:
     named = check_name(check)
     if (good is None) != (bad is None):
         missing = "--good" if good is None else "--bad"
         raise BadInput(f"{missing} is missing: give both ends, or neither to search the whole table")
     claimed = good is not None
-    rows = [row.version for row in versions.releases() if row.classified]
+    rows = ("", "") if claimed else _ends_here(scenario, replace(options, lab="model" if lab == AUTO else lab))
     question = Question(scenario.name, named, lab, good or rows[-1], bad or rows[0], claimed, seed=seed)
     check_question(question)
     question = replace(
@@ -152,7 +159,7 @@ def _question(
         bad=versions.find(question.bad).version,
         lab=_lab(lab, scenario, question),
     )
-    _refuse_ends(question, scenario)
+    _refuse_ends(question, scenario, options)
     return replace(question, repeat=repeat or _REPEATS.get(question.lab, 1))
 
 
@@ -167,14 +174,23 @@ def _lab(lab: str, scenario: Scenario, question: Question) -> str:
     return "model" if refusals else "process"
 
 
-def _refuse_ends(question: Question, scenario: Scenario) -> None:
+def _refuse_ends(question: Question, scenario: Scenario, options: Options) -> None:
     """Raises LabUnavailable when an end that a person named cannot run at all."""
-    cases = Chooser(Options(question.lab, (question.good, question.bad))).cases(scenario)
+    cases = Chooser(replace(options, lab=question.lab, istio=(question.good, question.bad))).cases(scenario)
     for case in cases:
-        if case.refusal is not None and question.claimed:
+        if case.refusal is not None:
             raise LabUnavailable(f"{case.id}: {case.refusal}")
-    if all(case.refusal is not None for case in cases) and question.lab != "process":
-        raise LabUnavailable(f"{cases[0].id}: {cases[0].refusal}")
+
+
+def _ends_here(scenario: Scenario, options: Options) -> tuple[str, str]:
+    """The oldest and the newest release that can run on this lab and machine. Raises LabUnavailable without two."""
+    every = tuple(row.version for row in versions.releases() if row.classified)
+    cases = Chooser(replace(options, istio=every)).cases(scenario)
+    possible = [case.version for case in cases if case.refusal is None]
+    if len(possible) < 2:
+        refusal = next(case.refusal for case in reversed(cases) if case.refusal is not None)
+        raise LabUnavailable(f"{options.lab}: fewer than two releases can run here ({refusal}); use --lab model")
+    return possible[0], possible[-1]
 
 
 def _from_log(

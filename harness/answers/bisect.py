@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from packaging.version import Version
@@ -195,7 +195,7 @@ class Bisect:
                 return self._without_ends()
             if older is newer:
                 return self._one_kind(older)
-            self._refuse_swapped(older)
+            self._mind_direction(older)
             boundaries = self._boundaries()
             if self._confirmed(boundaries):
                 return self._found(boundaries)
@@ -319,14 +319,18 @@ class Bisect:
 
     # Answering
 
-    def _refuse_swapped(self, older: Verdict) -> None:
-        found_good = self.rows[0] if older is Verdict.HOLDS else self.rows[-1]
-        if Version(found_good) != Version(self.question.good) and self.question.claimed:
-            question = self.question
-            raise BadInput(
-                f"--good {question.good} is BROKEN and --bad {question.bad} HOLDS: are they swapped? "
-                f"say --good {question.bad} --bad {question.good}"
-            )
+    def _mind_direction(self, older: Verdict) -> None:
+        """What a person said of the two ends must be so; where nobody said anything, it is what was found."""
+        question, found_good = self.question, self.rows[0] if older is Verdict.HOLDS else self.rows[-1]
+        if Version(found_good) == Version(question.good):
+            return
+        if not question.claimed:
+            self.question = replace(question, good=question.bad, bad=question.good)
+            return
+        raise BadInput(
+            f"--good {question.good} is BROKEN and --bad {question.bad} HOLDS: are they swapped? "
+            f"say --good {question.bad} --bad {question.good}"
+        )
 
     def _without_ends(self) -> Found:
         """An end says nothing, so nothing can be narrowed down; whether any version is good can still be said."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
 
@@ -42,6 +42,7 @@ def since(first: str) -> Says:
     return lambda version, seed: HOLDS if Version(version) >= Version(first) else BROKEN
 
 
+@settings(deadline=None)
 @given(first=st.sampled_from(ROWS[1:]), jobs=st.integers(1, 5))
 def test_the_first_good_version_is_found_wherever_it_is(first: str, jobs: int) -> None:
     """A change that stays: whatever the number of versions that are asked at a time."""
@@ -51,6 +52,7 @@ def test_the_first_good_version_is_found_wherever_it_is(first: str, jobs: int) -
     assert found.boundaries[0].last_old == ROWS[ROWS.index(first) - 1]
 
 
+@settings(deadline=None)
 @given(first=st.sampled_from(ROWS[1:]))
 def test_the_first_bad_version_is_found_as_well(first: str) -> None:
     """The other way round: good below, bad from `first` on."""
@@ -60,6 +62,7 @@ def test_the_first_bad_version_is_found_as_well(first: str) -> None:
     assert found.to_json()["first_good"] is None
 
 
+@settings(deadline=None)
 @given(
     brought_back=st.dictionaries(st.sampled_from(["18", "19", "20", "21"]), st.integers(1, 4)),
     main=st.sampled_from(["1.22.0", "1.23.0"]),
@@ -147,6 +150,14 @@ def test_swapped_ends_are_told() -> None:
     """With what to say instead."""
     with pytest.raises(BadInput, match=r"are they swapped\? say --good 1\.23\.4 --bad 1\.18\.0"):
         search(since("1.20.0"), good="1.18.0", bad="1.23.4")
+
+
+def test_without_a_claim_the_direction_is_what_was_found() -> None:
+    """Nobody said which end is good: good below and bad above is a first bad version."""
+    says = since("1.20.0")
+    found = search(lambda v, s: BROKEN if says(v, s) is HOLDS else HOLDS, claimed=False)
+    assert (found.to_json()["first_bad"], found.to_json()["first_good"]) == ("1.20.0", None)
+    assert found.why == "the first bad version is 1.20.0; the last good one before it is 1.19.4"
 
 
 def test_a_flaky_version_is_repeated_and_told() -> None:

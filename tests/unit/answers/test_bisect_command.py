@@ -147,3 +147,19 @@ def test_on_real_binaries(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(words) == ExitCode.AS_EXPECTED
     told = printed(capsys)
     assert (told["first_good"], told["exact"], told["lab"]) == ("1.28.0", True, "process")
+
+
+def test_a_damaged_cache_is_told(empty_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is no program any more says nothing about a release: UNKNOWN, with the reason, and nothing is concluded."""
+    for version in ("1.27.9", "1.28.0"):
+        place = binaries.place_of(version)
+        place.parent.mkdir(parents=True)
+        place.write_text("cut in the middle")
+        place.chmod(0o755)
+    if reasons := load_lab("process").missing(binaries.place_of("1.28.0")):
+        pytest.skip(reasons[0])
+    words = [*ASK, "--good", "1.28.0", "--bad", "1.27.9", "--lab", "process"]
+    assert run_command(words) == ExitCode.UNKNOWN
+    out = capsys.readouterr().out
+    assert "1.27.9 is UNKNOWN, which is neither good nor bad: the run failed" in out
+    assert "first good version is" not in out
