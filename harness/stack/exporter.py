@@ -24,6 +24,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -108,10 +109,9 @@ def ask(process: Process) -> Answer:
         # A thread of its own: it moves to the namespace, and ends there.
         try:
             _enter_network_of(process.pid)
-            connection = http.client.HTTPConnection("127.0.0.1", ADMIN_PORT, timeout=ANSWER_WITHIN_S)
-            connection.request("GET", "/config_dump")
-            answers.append(list(json.loads(connection.getresponse().read())["certificates"]))
-            connection.close()
+            with closing(http.client.HTTPConnection("127.0.0.1", ADMIN_PORT, timeout=ANSWER_WITHIN_S)) as connection:
+                connection.request("GET", "/config_dump")
+                answers.append(list(json.loads(connection.getresponse().read())["certificates"]))
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
             return
 
@@ -210,7 +210,7 @@ def read_clocks() -> Clocks:
     return Clocks(time.clock_gettime(time.CLOCK_REALTIME), time.clock_gettime(time.CLOCK_MONOTONIC))
 
 
-def server(address: str, port: int) -> ThreadingHTTPServer:
+def server(address: str, port: int, proc: Path = Path("/proc")) -> ThreadingHTTPServer:
     """Serves /metrics; looks anew at each scrape."""
     exporter = Exporter()
 
@@ -219,7 +219,7 @@ def server(address: str, port: int) -> ThreadingHTTPServer:
             if self.path != "/metrics":
                 self.send_error(HTTPStatus.NOT_FOUND, "only /metrics is here")
                 return
-            answers = [ask(process) for process in find_ztunnels()]
+            answers = [ask(process) for process in find_ztunnels(proc)]
             body = exporter.page(answers, read_clocks()).encode()
             self.send_response(HTTPStatus.OK)
             self.send_header("Content-Type", CONTENT_TYPE)

@@ -117,8 +117,8 @@ class ClientKube:
 
     def all(self, kind: str, namespace: str | None = None, labels: str = "") -> list[dict[str, Any]]:
         """As `Kube.all` promises."""
-        path = self._path(api_version_of(kind), kind, namespace, "")
         try:
+            path = self._path(api_version_of(kind), kind, namespace, "")
             answer = json.loads(self._call("GET", path, params={"labelSelector": labels} if labels else {}))
         except KubeRefused as error:
             if error.status == httpx.codes.NOT_FOUND:
@@ -156,20 +156,29 @@ class ClientKube:
     def _resource(self, base: str, kind: str) -> dict[str, Any]:
         """Asked anew as long as the kind is unknown: its definition may have been applied a moment ago."""
         if kind not in self._resources.get(base, {}):
-            answer = json.loads(self._call("GET", base))
-            self._resources[base] = {entry["kind"]: entry for entry in answer["resources"] if "/" not in entry["name"]}
+            self._resources[base] = self._served(base)
         if kind not in self._resources[base]:
             raise KubeRefused(f"{base} knows no {kind} (yet)", httpx.codes.NOT_FOUND)
         return self._resources[base][kind]
+
+    def _served(self, base: str) -> dict[str, dict[str, Any]]:
+        try:
+            answer = json.loads(self._call("GET", base))
+        except KubeRefused as error:
+            if error.status == httpx.codes.NOT_FOUND:  # nobody has defined anything of this group
+                return {}
+            raise
+        return {entry["kind"]: entry for entry in answer["resources"] if "/" not in entry["name"]}
 
     def _call(self, method: str, path: str, **kwargs: Any) -> str:
         return str(self._run(self._request(method, path, **kwargs), f"{method} {path}"))
 
     async def _request(self, method: str, path: str, **kwargs: Any) -> str:
         api = await self._connected()
-        async with api.call_api(
-            method, version="", base=path.rpartition("/")[0] or "/", url=path.rpartition("/")[2], **kwargs
-        ) as answer:
+        base, _, last = path.rpartition("/")
+        # kr8s puts a slash between the two: of "/" and "readyz" it would make a host's name of the latter.
+        base = base or str(api.auth.server).rstrip("/")
+        async with api.call_api(method, version="", base=base, url=last, **kwargs) as answer:
             return str(answer.text)
 
     async def _connected(self) -> Any:

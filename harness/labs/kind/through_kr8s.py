@@ -11,6 +11,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,8 +37,9 @@ class ThroughKr8s:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="kubernetes", daemon=True)
         self._thread.start()
+        self._api: Any = None
         try:
-            self._api: Any = self._call(self._connect(kubeconfig, context), CALL_WITHIN_S, "connect")
+            self._api = self._call(self._connect(kubeconfig, context), CALL_WITHIN_S, "connect")
         except (Unreachable, kr8s.ServerError, kr8s.ConnectionClosedError, ValueError, KeyError) as error:
             self.close()
             raise LabUnavailable(
@@ -47,11 +49,17 @@ class ThroughKr8s:
 
     async def _connect(self, kubeconfig: Path, context: str | None) -> Any:
         api = await connect(kubeconfig=str(kubeconfig), context=context)
-        await api.async_version()
+        try:
+            await api.async_version()
+        except BaseException:
+            await _hang_up(api)
+            raise
         return api
 
     def close(self) -> None:
         """See Kubernetes."""
+        with suppress(Unreachable):
+            self._call(_hang_up(self._api), CALL_WITHIN_S, "close")
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=CALL_WITHIN_S)
         if not self._loop.is_running():
@@ -226,6 +234,13 @@ class ThroughKr8s:
         version = f"{group}/{short_version}" if group else short_version
         place = {"namespace": namespace} if namespaced and namespace else {}
         return await self._request(method, f"{plural}/{name}" if name else plural, version, **place, **about)
+
+
+async def _hang_up(api: Any) -> None:
+    """Closes the connections that kr8s keeps; it has no word for it."""
+    session = getattr(api, "_session", None)
+    if session is not None:
+        await session.aclose()
 
 
 def _selector(labels: Mapping[str, str]) -> str:
