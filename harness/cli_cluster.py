@@ -247,15 +247,7 @@ def _print_status(each: dict[str, Any]) -> None:
 
 def say_progress(progress: Progress) -> None:
     """One line on stderr for each thing that happens."""
-    place = f"[{progress.number}/{progress.of}] {progress.step}"
-    words = {
-        "begun": progress.title,
-        "going on": f"  {progress.detail}",
-        "kept": f"  nothing to do: {progress.detail}",
-        "done": f"  done after {progress.elapsed_s:.0f} s",
-        "failed": f"  FAILED after {progress.elapsed_s:.0f} s",
-    }
-    sys.stderr.write(f"{place}: {words[progress.state]}\n")
+    sys.stderr.write(f"{progress}\n")
     sys.stderr.flush()
 
 

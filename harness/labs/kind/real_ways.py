@@ -16,7 +16,6 @@ from harness.labs.kind.engine import open_engine
 from harness.labs.kind.kubernetes import Kubernetes
 from harness.labs.kind.movers import make_mover, mover_refusals
 from harness.labs.kind.session import Watcher
-from harness.labs.kind.steps import Progress
 from harness.labs.kind.through_kr8s import ThroughKr8s
 from harness.labs.kind.tools import find_tools, look_for_tools
 from harness.labs.kind.traffic import Client, Route
@@ -73,7 +72,7 @@ class RealWays:
         pins, engine = read_pins(), open_engine()
         tools = find_tools({"kind": pins.tools.kind, "helm": pins.tools.helm})
         try:
-            cluster = bring_up(choice_of(plan), pins, engine, tools, lambda progress: tell(_words(progress)))
+            cluster = bring_up(choice_of(plan), pins, engine, tools, lambda progress: tell(str(progress)))
         finally:
             engine.close()
         tell(f"cluster {cluster.name} is up and stays up for the next run; put it away with: meshwake down")
@@ -139,10 +138,6 @@ def _place(cluster: Cluster) -> Place:
         about["node_image"] = node_image(choice, read_pins())
     parts = choice.parts if choice is not None else frozenset[str]()
     return Place(cluster.name, cluster.kubeconfig, cluster.context, cluster.ours, cluster.nodes, parts, about)
-
-
-def _words(progress: Progress) -> str:
-    return str(progress)
 
 
 def _more_routes(source: str, parts: frozenset[str]) -> list[Route]:

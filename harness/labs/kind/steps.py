@@ -32,6 +32,17 @@ class Progress:
     detail: str
     elapsed_s: float
 
+    def __str__(self) -> str:
+        """As a person reads it: [3/18] cluster: 3 machines made by kind."""
+        words = {
+            "begun": self.title,
+            "going on": f"  {self.detail}",
+            "kept": f"  nothing to do: {self.detail}",
+            "done": f"  done after {self.elapsed_s:.0f} s",
+            "failed": f"  FAILED after {self.elapsed_s:.0f} s",
+        }
+        return f"[{self.number}/{self.of}] {self.step}: {words[self.state]}"
+
 
 @dataclass(frozen=True)
 class Patience:
