@@ -51,6 +51,7 @@ class RealApi:
     port: int
     programs: dict[str, Program] = field(default_factory=dict)
     _kinds: dict[tuple[str, str], tuple[str, bool]] = field(default_factory=dict)
+    _trusts: ssl.SSLContext | None = None
 
     @property
     def url(self) -> str:
@@ -85,9 +86,12 @@ class RealApi:
         return dict(answer)
 
     def _exchange(self, method: str, path: str, body: str | None, content_type: str) -> tuple[int, str]:
-        trusts = ssl.create_default_context(cafile=str(self.papers.authority))
-        trusts.load_cert_chain(self.papers.admin_certificate, self.papers.admin_key)
-        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=_REQUEST_WITHIN_S, context=trusts)
+        if self._trusts is None:
+            self._trusts = ssl.create_default_context(cafile=str(self.papers.authority))
+            self._trusts.load_cert_chain(self.papers.admin_certificate, self.papers.admin_key)
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", self.port, timeout=_REQUEST_WITHIN_S, context=self._trusts
+        )
         try:
             connection.request(method, path, body, {"Content-Type": content_type, "Accept": "application/json"})
             answer = connection.getresponse()

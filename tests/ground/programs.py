@@ -80,8 +80,8 @@ def control_plane_or_skip(*needed: str) -> ControlPlane:
             return plane
     wanted = ", ".join((*NEEDED, *needed))
     pytest.skip(
-        f"needs {wanted} in $KUBEBUILDER_ASSETS or in {cache_dir()}/kubernetes/VERSION (setup-envtest fetches the "
-        f"first two); there {'are' if planes else 'is'} {', '.join(plane.version for plane in planes) or 'none'}"
+        f"needs {wanted} in $KUBEBUILDER_ASSETS or in {cache_dir()}/kubernetes/VERSION (docs/stack.md "
+        f"says how); there {'are' if planes else 'is'} {', '.join(plane.version for plane in planes) or 'none'}"
     )
 
 

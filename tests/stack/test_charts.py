@@ -11,10 +11,21 @@ import pytest
 import yaml
 
 from harness.stack.choice import choose_stack
+from harness.stack.observability import prometheus_yml
 from harness.stack.pieces import Chart, identity_of, image_references
 from harness.stack.pins import minor_of, read_pins
 from harness.stack.render import chart_images, stages
-from tests.stack.charts import FACTS, ISTIO_CHARTS, altered, helm_template, keys_of, our_charts, rendered, unknown_keys
+from tests.stack.charts import (
+    FACTS,
+    ISTIO_CHARTS,
+    altered,
+    chart_or_skip,
+    helm_template,
+    keys_of,
+    our_charts,
+    rendered,
+    unknown_keys,
+)
 from tests.stack.keys import KEYS_FILE, lines
 from tests.stack.schemas import VERSIONS, check_known
 
@@ -169,6 +180,61 @@ def test_metallb_announces_from_every_node_and_by_layer_2_alone() -> None:
     assert [container["name"] for container in speaker["containers"]] == ["speaker"]
     assert "--ignore-exclude-lb" in speaker["containers"][0]["args"]
     assert not [name for kind, name in things if "frr" in name and kind in {"DaemonSet", "Deployment"}]
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_prometheus_finds_the_pods_that_charts_make_and_the_port_that_they_tell_on(minor: str) -> None:
+    """Namespace, label and port of each job are those of a pod. Waypoints and gateways are istiod's to make, from files
+    of its chart; the exporter is ours (tests/unit/stack/test_observability.py)."""
+    choice = choose_stack(PINS, profile="full", istio=minor)
+    pods = [pod for piece in our_charts(minor).values() for pod in pods_of(piece, choice.kubernetes)]
+    jobs = [job for job in yaml.safe_load(prometheus_yml(choice))["scrape_configs"] if "kubernetes_sd_configs" in job]
+    for job in jobs:
+        if job["job_name"] in {"proxies", "exporter"}:
+            continue
+        (found_by,) = job["kubernetes_sd_configs"]
+        (selector,) = found_by["selectors"]
+        name, value = selector["label"].split("=")
+        (pod,) = [
+            pod
+            for namespace, pod in pods
+            if namespace in found_by["namespaces"]["names"] and pod["metadata"]["labels"].get(name) == value
+        ]
+        assert port_of(job) in ports_of(pod), job["job_name"]
+
+
+def pods_of(piece: Chart, kubernetes: str) -> list[tuple[str, dict[str, Any]]]:
+    """Namespace and template of all pods that a chart makes for good."""
+    return [
+        (thing["metadata"].get("namespace", piece.namespace), thing["spec"]["template"])
+        for thing in rendered(piece, kubernetes)
+        if thing["kind"] in {"DaemonSet", "Deployment"}
+    ]
+
+
+def port_of(job: dict[str, Any]) -> str:
+    (address,) = [entry for entry in job["relabel_configs"] if entry.get("target_label") == "__address__"]
+    return str(address["replacement"]).partition(":")[2]
+
+
+def ports_of(pod: dict[str, Any]) -> set[str]:
+    """Those that it declares, and the one that it tells by annotation."""
+    declared = {str(port["containerPort"]) for one in pod["spec"]["containers"] for port in one.get("ports", ())}
+    return declared | {pod["metadata"].get("annotations", {}).get("prometheus.io/port", "")}
+
+
+@pytest.mark.parametrize("minor", [minor for minor in MINORS if minor not in {"1.22", "1.23"}])
+@pytest.mark.parametrize("kind", ["waypoint", "kube-gateway"])
+def test_pods_that_istiod_makes_are_found_as_well(kind: str, minor: str) -> None:
+    """By the label and on the port that its template gives them."""
+    template = (chart_or_skip(our_charts(minor)["istiod"]) / "files" / f"{kind}.yaml").read_text(encoding="utf-8")
+    (job,) = [
+        job
+        for job in yaml.safe_load(prometheus_yml(choose_stack(PINS, profile="full")))["scrape_configs"]
+        if job["job_name"] == "proxies"
+    ]
+    assert f'"{job["kubernetes_sd_configs"][0]["selectors"][0]["label"]}"' in template
+    assert f"containerPort: {port_of(job)}" in template and job["metrics_path"] in template
 
 
 @pytest.mark.parametrize("minor", MINORS)

@@ -74,6 +74,33 @@ def test_promtool_takes_configuration_and_rules(choice: Choice, tmp_path: Path) 
     assert said.stdout.count("rules found") == 2
 
 
+# What https://prometheus.io/docs/prometheus/latest/configuration/configuration/#kubernetes_sd_config documents: for a
+# promtool that was built without it.
+_FOUND_BY = {"role": str, "namespaces": {"names": list}, "selectors": [{"role": str, "label": str}]}
+
+
+def test_pods_are_found_by_what_prometheus_knows() -> None:
+    """Each job finds pods by labels that pods of the stack have; keys as documented, nothing else."""
+    for job in read("prometheus.yml")["scrape_configs"]:
+        for found_by in job.get("kubernetes_sd_configs", ()):
+            check_shape(found_by, _FOUND_BY, job["job_name"])
+            assert found_by["role"] == "pod"
+            assert all(selector["role"] == "pod" for selector in found_by["selectors"])
+
+
+def check_shape(thing: Any, shape: Any, place: str) -> None:
+    """Every key of `thing` is one of `shape`, and of its type."""
+    if isinstance(shape, dict):
+        assert set(thing) <= set(shape), place
+        for key, value in thing.items():
+            check_shape(value, shape[key], f"{place}.{key}")
+    elif isinstance(shape, list):
+        for entry in thing:
+            check_shape(entry, shape[0], place)
+    else:
+        assert isinstance(thing, shape), place
+
+
 def test_amtool_takes_the_configuration(tmp_path: Path) -> None:
     amtool, folder = program("amtool", ALERTMANAGER), written(everything(), tmp_path)
     said = run(amtool, "check-config", str(folder / "alertmanager.yml"))
