@@ -80,7 +80,8 @@ def cluster_of(
     useless = [name for name, value in said.items() if value]
     if useless and lab != "kind":
         raise BadInput(f"{', '.join(useless)}: is about a cluster; leave it out, or say --lab kind")
-    way = clock or ("command" if suspend_command else "engine")
+    # The clock of an engine's machine can be set only where the engine is known, which is where we made the cluster.
+    way = clock or ("command" if suspend_command else "process" if kubeconfig is not None else "engine")
     if way not in get_args(ClockWay):
         near = difflib.get_close_matches(way, get_args(ClockWay), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -134,14 +134,14 @@ class _Run:
     def _mover(self) -> Iterator[Mover]:
         """The mover, guarded and ready; its clocks are put back afterwards, and ztunnels begin anew on those."""
         mover = self._ways.mover(self._plan, self._place, self._kubernetes, self._node_names)
-        if not any(fault.kind in CLOCK_FAULTS for fault in self._plan.faults):
-            yield mover
-            return
         mover.prepare()
         try:
             yield mover
         finally:
-            self._put_clocks_back(mover)
+            if any(fault.kind in CLOCK_FAULTS for fault in self._plan.faults):
+                self._put_clocks_back(mover)
+            else:
+                mover.release()
 
     def _put_clocks_back(self, mover: Mover) -> None:
         try:

@@ -14,17 +14,19 @@ from typing import Any
 
 from harness.clocks.command import CommandMover, command_refusals
 from harness.clocks.engine import EngineMover, EngineWays, engine_refusals
-from harness.clocks.inside import Answer, Inside, NoAnswer, Way
-from harness.clocks.mover import Mover
+from harness.clocks.inside import Answer, Inside, NoAnswer, Way, measure
+from harness.clocks.mover import Meanwhile, Moved, Mover, sleep_meanwhile
 from harness.clocks.process_mover import ProcessMover
-from harness.errors import LabUnavailable
+from harness.clocks.reading import ClockReading
+from harness.errors import HarnessFault, LabUnavailable, SubjectFailed
 from harness.labs.kind.clocks import RealTime
 from harness.labs.kind.engine import LOOK_LABEL
 from harness.labs.kind.kubernetes import Kubernetes, Unreachable
 from harness.labs.kind.node_channel import CONTAINER, LABELS, NAMESPACE, HelpedMover, PodChannel, install_helper
 from harness.labs.kind.state import intents_dir
 from harness.labs.kind.ways import Place
-from harness.plan import Plan, PlannedCluster
+from harness.plan import Plan, PlannedCluster, PlannedFault
+from harness.scenario import CLOCK_FAULTS
 
 INTO_NODE = ("docker", "exec", "{node}")
 _DOCKER_WORDS = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY")
@@ -33,6 +35,8 @@ _DOCKER_WORDS = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_
 def mover_refusals(plan: Plan) -> list[str]:
     """What of the plan the chosen way cannot do, by name; touches nothing."""
     cluster = _cluster_of(plan)
+    if not _moves_clocks(plan):
+        return []
     if cluster.clock == "process":
         return ProcessMover(plan, _NoChannel()).refusals(plan)
     if cluster.clock == "command":
@@ -50,10 +54,16 @@ def make_mover(
 ) -> Mover:
     """The mover for `plan` on a cluster; not prepared yet."""
     cluster = _cluster_of(plan)
+    put_in, take_out = _helper_of(place, kubernetes, node_names, real)
+    if not _moves_clocks(plan):
+        return (
+            Reader(Way(INTO_NODE), node_names)
+            if place.ours
+            else Reader(PodInside(kubernetes), node_names, put_in, take_out)
+        )
     if cluster.clock == "engine":
         ways = engine_ways(str(place.about["node_image"]))
         return EngineMover(plan, ways, node_names, intents_dir(), allow_own_clock=cluster.allow_own_clock)
-    put_in, take_out = _helper_of(place, kubernetes, node_names, real)
     if cluster.clock == "process":
         return HelpedMover(plan, PodChannel(kubernetes, node_names), before=put_in, after=take_out)
     command = cluster.suspend_command or ""
@@ -99,6 +109,40 @@ class PodInside(Inside):
         return Answer(ended.code, ended.stdout.strip(), ended.stderr.strip())
 
 
+class Reader:
+    """A Mover for plans in which no clock is moved: it only reads them."""
+
+    name = "reader"
+
+    def __init__(
+        self, inside: Inside, names: Mapping[str, str], put_in: Any = lambda: None, take_out: Any = lambda: None
+    ) -> None:
+        self._inside, self._names, self._put_in, self._take_out = inside, dict(names), put_in, take_out
+
+    def refusals(self, plan: Plan) -> list[str]:
+        """See Mover."""
+        return []
+
+    def prepare(self) -> None:
+        """See Mover: the way into the nodes is there."""
+        self._put_in()
+
+    def read(self, node: str) -> ClockReading:
+        """See Mover."""
+        try:
+            return measure(self._inside, self._names[node]).clocks
+        except NoAnswer as error:
+            raise SubjectFailed(f"node {node}: its clocks cannot be read: {error}") from error
+
+    def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
+        """See Mover: never."""
+        raise HarnessFault(f"fault {fault.index}: {fault.kind} was to be moved by one that only reads clocks")
+
+    def release(self) -> None:
+        """See Mover."""
+        self._take_out()
+
+
 class _CommandElsewhere(CommandMover):
     """A CommandMover that puts its way into the nodes there first, and takes it away again."""
 
@@ -130,6 +174,10 @@ def _helper_of(place: Place, kubernetes: Kubernetes, node_names: Mapping[str, st
             kubernetes.delete_ours("Namespace", None, NAMESPACE)
 
     return put_in, take_out
+
+
+def _moves_clocks(plan: Plan) -> bool:
+    return any(fault.kind in CLOCK_FAULTS for fault in plan.faults)
 
 
 def _cluster_of(plan: Plan) -> PlannedCluster:

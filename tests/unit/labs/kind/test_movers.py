@@ -9,13 +9,15 @@ import pytest
 
 from harness.clocks.command import CommandMover
 from harness.clocks.engine import EngineMover
-from harness.clocks.inside import NoAnswer
+from harness.clocks.inside import NoAnswer, Way
 from harness.clocks.process_mover import ProcessMover
+from harness.errors import HarnessFault, SubjectFailed
 from harness.labs.kind.kubernetes import Executed, Pod, Unreachable
-from harness.labs.kind.movers import PodInside, engine_ways, make_mover, mover_refusals
+from harness.labs.kind.movers import PodInside, Reader, engine_ways, make_mover, mover_refusals
 from harness.labs.kind.node_channel import LABELS, NAMESPACE
 from harness.labs.kind.ways import Place
 from harness.plan import Plan, PlannedCluster
+from tests.unit.clocks.machines import Box, Machine, answer
 from tests.unit.labs.kind.runs import TWO_NODES, cluster_of, node_names, plan
 
 PAUSE = '[[fault]]\nkind = "pause"\nnode = "*"\nat = "5m"\nlasts = "17m"\ncorrected_after = "25s"\n'
@@ -64,6 +66,32 @@ def test_each_way_has_its_mover(way: Any, faults: str, about: dict[str, Any], ki
     mover = make_mover(of, place, cluster, node_names(of), cluster)
     assert isinstance(mover, kind) and mover.name == way
     assert mover.refusals(of) == []
+
+
+@pytest.mark.parametrize("about", [{}, {"kubeconfig": "/k"}])
+def test_where_no_clock_is_moved_they_are_only_read(about: dict[str, Any]) -> None:
+    """Neither a guard nor a way to move them is in the way of such a run; elsewhere the helper is put in and out."""
+    of = on('[[fault]]\nkind = "restart"\nnode = "east"\nat = "5m"\n', clock="engine", **about)
+    assert mover_refusals(of) == []
+    cluster = cluster_of(of)
+    place = Place("c", Path("/k"), None, "kubeconfig" not in about, ("w1", "w2"))
+    mover = make_mover(of, place, cluster, node_names(of), cluster)
+    assert isinstance(mover, Reader) and mover.refusals(of) == []
+    with pytest.raises(HarnessFault, match="only reads clocks"):
+        mover.move(of.faults[0])
+    mover.release()
+
+
+def test_a_reader_reads_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says when nobody answers."""
+    monkeypatch.setattr(Way, "run", answer)
+    box = Box(tmp_path / "box", Machine())
+    reader = Reader(Way(box.way), {"vm": "worker"})
+    reader.prepare()
+    assert abs(reader.read("vm").monotonic_ns - box.now.monotonic_ns) < 60 * 10**9
+    box.change(dead=True)
+    with pytest.raises(SubjectFailed, match="node vm: its clocks cannot be read"):
+        reader.read("vm")
 
 
 def test_the_ways_into_an_engines_machine_can_be_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
