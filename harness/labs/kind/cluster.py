@@ -21,6 +21,7 @@ import yaml
 from harness.errors import BadInput, HarnessError, LabUnavailable
 from harness.labs.kind.engine import KIND_CLUSTER_LABEL, LOOK_LABEL, Engine
 from harness.labs.kind.health import BROKEN, HealthFinding, examine
+from harness.labs.kind.helper_image import helper_step
 from harness.labs.kind.kube import ClientKube, Kube
 from harness.labs.kind.kubernetes import Kubernetes
 from harness.labs.kind.state import ClusterState, check_name, known_names
@@ -81,17 +82,18 @@ def bring_up(
     *,
     folder: Path | None = None,
     kit: Kit | None = None,
+    with_helper: bool = False,
 ) -> Cluster:
     """The cluster `choice`, brought up, or kept where it is up already. `folder` has charts/, images/ and manifests/
-    for a machine without a network. Raises StepFailed that names the step and where everything was collected that may
-    explain it; another call goes on from there."""
+    for a machine without a network; `with_helper`: what `--clock process` needs is put in too. Raises StepFailed that
+    names the step and where everything was collected that may explain it; another call goes on from there."""
     state = ClusterState.of(choice.name)
     unknown_before = not state.directory.exists()
     with state.lock():
         making = Making(choice, pins, engine, tools, state, kit or Kit(health=_broken), folder)
         try:
             take(
-                steps_of(choice, pins),
+                (*steps_of(choice, pins), *([helper_step()] if with_helper else [])),
                 making,
                 tell,
                 lambda step, error: collect(making, step, error),

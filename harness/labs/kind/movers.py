@@ -35,7 +35,7 @@ _DOCKER_WORDS = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_
 def mover_refusals(plan: Plan) -> list[str]:
     """What of the plan the chosen way cannot do, by name; touches nothing."""
     cluster = _cluster_of(plan)
-    if not _moves_clocks(plan):
+    if not moves_clocks(plan):
         return []
     if cluster.clock == "process":
         return ProcessMover(plan, _NoChannel()).refusals(plan)
@@ -55,7 +55,7 @@ def make_mover(
     """The mover for `plan` on a cluster; not prepared yet."""
     cluster = _cluster_of(plan)
     put_in, take_out = _helper_of(place, kubernetes, node_names, real)
-    if not _moves_clocks(plan):
+    if not moves_clocks(plan):
         return (
             Reader(Way(INTO_NODE), node_names)
             if place.ours
@@ -176,7 +176,8 @@ def _helper_of(place: Place, kubernetes: Kubernetes, node_names: Mapping[str, st
     return put_in, take_out
 
 
-def _moves_clocks(plan: Plan) -> bool:
+def moves_clocks(plan: Plan) -> bool:
+    """Whether anybody is needed who does."""
     return any(fault.kind in CLOCK_FAULTS for fault in plan.faults)
 
 

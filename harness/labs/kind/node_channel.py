@@ -14,6 +14,7 @@ from typing import Any
 from harness.clocks.process_mover import ProcessMover
 from harness.errors import LabUnavailable, SubjectFailed
 from harness.labs.kind.clocks import RealTime
+from harness.labs.kind.helper_image import DOCKERFILE, helper_image
 from harness.labs.kind.kubernetes import Kubernetes, Unreachable
 from harness.labs.kind.reset import wait_for
 from harness.plan import Plan
@@ -53,7 +54,7 @@ class PodChannel:
 
 def install_helper(kubernetes: Kubernetes, real: RealTime, nodes: set[str], cluster: str) -> None:
     """Puts the helper in, and waits for it on `nodes` (Kubernetes'). Raises LabUnavailable with what to do."""
-    (image,) = {thing["image"] for thing in _containers()}
+    image = helper_image()
     kubernetes.apply(read_objects("helper", "daemonset.yaml"))
 
     def look() -> tuple[bool | None, str]:
@@ -64,16 +65,9 @@ def install_helper(kubernetes: Kubernetes, real: RealTime, nodes: set[str], clus
         wait_for("the helpers that move clocks", real, HELPER_WITHIN_S, look)
     except SubjectFailed as error:
         raise LabUnavailable(
-            f"{error}; its image is in no registry: build it and load it into the nodes, from the root of this "
-            f"repository: docker build -f clusters/helper/Dockerfile -t {image} . && "
-            f"kind load docker-image {image} --name {cluster}"
+            f"{error}; its image is in no registry: build it and bring it onto the nodes of {cluster}, from the root "
+            f"of this repository: docker build --file {DOCKERFILE} --tag {image} ."
         ) from error
-
-
-def _containers() -> list[dict[str, Any]]:
-    (daemon_set,) = [thing for thing in read_objects("helper", "daemonset.yaml") if thing["kind"] == "DaemonSet"]
-    containers: list[dict[str, Any]] = daemon_set["spec"]["template"]["spec"]["containers"]
-    return containers
 
 
 class HelpedMover(ProcessMover):

@@ -14,7 +14,7 @@ from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.cluster import Cluster, bring_up, existing_cluster
 from harness.labs.kind.engine import open_engine
 from harness.labs.kind.kubernetes import Kubernetes
-from harness.labs.kind.movers import make_mover, mover_refusals
+from harness.labs.kind.movers import make_mover, mover_refusals, moves_clocks
 from harness.labs.kind.session import Watcher
 from harness.labs.kind.through_kr8s import ThroughKr8s
 from harness.labs.kind.tools import find_tools, look_for_tools
@@ -72,7 +72,14 @@ class RealWays:
         pins, engine = read_pins(), open_engine()
         tools = find_tools({"kind": pins.tools.kind, "helm": pins.tools.helm})
         try:
-            cluster = bring_up(choice_of(plan), pins, engine, tools, lambda progress: tell(str(progress)))
+            cluster = bring_up(
+                choice_of(plan),
+                pins,
+                engine,
+                tools,
+                lambda progress: tell(str(progress)),
+                with_helper=asked.clock == "process" and moves_clocks(plan),
+            )
         finally:
             engine.close()
         tell(f"cluster {cluster.name} is up and stays up for the next run; put it away with: meshwake down")

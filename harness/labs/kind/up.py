@@ -484,11 +484,12 @@ def _nodes_images_done(making: Making) -> str | None:
 def _not_in_nodes(making: Making) -> tuple[str, ...]:
     """The images that at least one node lacks."""
     wanted = images(making.choice, making.pins)
-    there = [_images_in(making, node) for node in node_names(making.choice, making.pins)]
+    there = [images_in(making, node) for node in node_names(making.choice, making.pins)]
     return tuple(image for image in wanted if not all(full_reference(image) in found for found in there))
 
 
-def _images_in(making: Making, node: str) -> set[str]:
+def images_in(making: Making, node: str) -> set[str]:
+    """The images that a node has, by their full names; none when it cannot be asked."""
     code, said = making.engine.execute(node, ["ctr", "--namespace=k8s.io", "images", "list", "--quiet"])
     return {full_reference(line.strip()) for line in said.splitlines()} if code == 0 else set()
 
@@ -498,7 +499,7 @@ def _load_into_nodes(making: Making, watch: Watch) -> None:
     for number, reference in enumerate(missing, start=1):
         watch.say(f"{number} of {len(missing)}: {reference}")
         try:
-            _load_one(making, watch, reference)
+            load_one(making, watch, reference)
         except ToolFailed as error:
             if making.folder is not None:
                 raise
@@ -506,8 +507,10 @@ def _load_into_nodes(making: Making, watch: Watch) -> None:
             watch.say(f"{reference} is left to the nodes to pull: {str(error).splitlines()[0][:200]}")
 
 
-def _load_one(making: Making, watch: Watch, reference: str) -> None:
-    """`kind load docker-image` fails with Docker's containerd image store, where an image has layers of platforms that
+def load_one(making: Making, watch: Watch, reference: str) -> None:
+    """Puts an image of the engine into every node.
+
+    `kind load docker-image` fails with Docker's containerd image store, where an image has layers of platforms that
     are not here (kind#3795). An archive of one platform has not; older engines know no --platform and need none."""
     facts = making.engine.facts()
     one_platform = ["--platform", facts.platform] if Version(facts.api_version) >= Version("1.48") else []

@@ -11,6 +11,7 @@ import pytest
 
 from harness.errors import BadInput, LabUnavailable
 from harness.labs.kind.cluster import bring_up, find_cluster, our_clusters, plan_down, plan_up, take_down
+from harness.labs.kind.helper_image import helper_image
 from harness.labs.kind.state import ClusterState, clusters_dir
 from harness.labs.kind.steps import Progress, StepFailed
 from harness.labs.kind.tools import ToolFailed
@@ -224,6 +225,44 @@ def test_images_come_from_a_folder(tmp_path: Path) -> None:
         (tmp_path / "images" / f"{number}.tar").write_text(reference)
     with pytest.raises(StepFailed, match=r"step cilium .*chart cilium .* is there; put it there"):
         up(world, folder=tmp_path)
+
+
+def _up_with_helper(world: World) -> list[str]:
+    told: list[Progress] = []
+    engine, tools = SimulatedEngine(world), SimulatedTools(world)
+    bring_up(CHOICE, PINS, engine, tools, told.append, kit=world.kit(), with_helper=True)
+    return steps_taken(told)
+
+
+def test_the_helper_is_built_once_and_put_into_every_node() -> None:
+    """No registry has it; a second run keeps it, and one killed in between goes on."""
+    world = World()
+
+    def kill(number: int, name: str) -> None:
+        if name.startswith("build"):
+            raise Killed(name)
+
+    world.after = kill
+    with pytest.raises(Killed):
+        _up_with_helper(world)
+    world.after = lambda number, name: None
+    assert _up_with_helper(world)[-1] == "helper: done"
+    assert all(helper_image() in images for images in world.in_nodes.values())
+    assert [act for act in world.acts if act.startswith("build")] == [f"build {helper_image()}"]
+    assert _up_with_helper(world)[-1] == "helper: kept"
+
+
+def test_a_helper_that_cannot_be_built_says_what_it_needs() -> None:
+    """A base image, which another may stand for."""
+    world = World()
+
+    def fail(number: int, name: str) -> None:
+        if name.startswith("build"):
+            raise ToolFailed("docker build: ended with 1: no such host", 1, "no such host")
+
+    world.before = fail
+    with pytest.raises(StepFailed, match=r"step helper .*could not be built: .*no such host; .*--build-arg BASE="):
+        _up_with_helper(world)
 
 
 # Bad input: refused before anything is touched

@@ -184,6 +184,10 @@ class SimulatedTools:
         return Said(getattr(self, f"_{name}")(words, arguments) or "", "")
 
     def _docker(self, words: list[str], arguments: Sequence[str]) -> None:
+        if words[0] == "build":
+            tag = arguments[arguments.index("--tag") + 1]
+            self.world.act(f"build {tag}", partial(self.world.images.add, tag))
+            return
         assert words[0] == "save"
         self.saved = words[-1]
 
