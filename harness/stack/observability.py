@@ -52,7 +52,7 @@ PARTS_OF_DASHBOARD: Mapping[str, frozenset[str]] = {
     "istio.json": frozenset({"istio"}),
     "hubble.json": frozenset({"cilium"}),
 }
-_ROLLED_OUT_WITHIN_S = 180
+_ROLLED_OUT_WITHIN_S = 300
 
 
 def observability_stages(choice: Choice, pins: Pins) -> tuple[Stage, ...]:

@@ -51,8 +51,7 @@ def chart_or_skip(piece: Chart) -> Path:
     """As `chart_in_cache`; skips the test when there is none (docs/stack.md says how one comes there)."""
     place = chart_in_cache(piece)
     if place is None:
-        minor = ".".join(piece.version.split(".")[:2])
-        pytest.skip(f"needs the chart {piece.chart} {minor} in {cache_dir() / 'charts' / piece.chart}/VERSION/")
+        pytest.skip(f"needs the real chart in {cache_dir() / 'charts'}/NAME/VERSION/ (docs/stack.md says how)")
     return place
 
 

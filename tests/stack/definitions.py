@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]  # comes with kubernetes-validate, without types
 import pytest
-import yaml
 
 from harness.binaries import cache_dir
+from tests.stack.schemas import crd_schemas
 
 NotAsDefined = jsonschema.ValidationError
 
@@ -19,16 +18,8 @@ def definitions(project: str) -> dict[tuple[str, str], dict[str, Any]]:
     """Schema by (apiVersion, kind), from the newest release of `project` in the cache; skips the test without one."""
     releases = sorted((cache_dir() / "crds" / project).glob("*/"))
     if not releases:
-        pytest.skip(f"needs the CustomResourceDefinitions of {project} in {cache_dir() / 'crds' / project}/VERSION/")
-    return {
-        (f"{crd['spec']['group']}/{version['name']}", crd["spec"]["names"]["kind"]): version["schema"][
-            "openAPIV3Schema"
-        ]
-        for path in sorted(Path(releases[-1]).glob("*.yaml"))
-        for crd in yaml.safe_load_all(path.read_text(encoding="utf-8"))
-        if crd and crd["kind"] == "CustomResourceDefinition"
-        for version in crd["spec"]["versions"]
-    }
+        pytest.skip(f"needs real definitions in {cache_dir() / 'crds'}/PROJECT/VERSION/ (docs/stack.md says whose)")
+    return crd_schemas(releases[-1])
 
 
 def check_defined(thing: Mapping[str, Any], schemas: Mapping[tuple[str, str], Mapping[str, Any]]) -> None:

@@ -65,7 +65,7 @@ def running(
     folder: Path,
     log: Path,
     ready: Callable[[], bool],
-    within_s: float = 20,
+    within_s: float = 60,
     **environment: str,
 ) -> Iterator[None]:
     """Runs `command` in `folder` while the block runs, once `ready` says yes. Fails with the end of its log."""

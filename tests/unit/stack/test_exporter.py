@@ -3,6 +3,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -172,6 +173,8 @@ with HTTPServer(("127.0.0.1", 15000), Handler) as serving:
 
 def test_a_process_is_asked_within_its_own_network() -> None:
     """Its admin port is on its own localhost; ours, and that of the thread that asked, stays where it was."""
+    if not (shutil.which("unshare") and shutil.which("ip")):
+        pytest.skip("needs the programs unshare and ip (Debian, Ubuntu: apt install util-linux iproute2)")
     dump = DUMPS / "1.28.0-available.json"
     serving = subprocess.Popen(
         ["unshare", "--net", sys.executable, "-I", "-c", SERVES_A_DUMP, str(dump)],
