@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import (
-    cli_alerts,
     cli_cluster,
     cli_fetch,
     cli_forecast,
@@ -29,6 +28,7 @@ from harness import (
     cli_report,
     cli_search,
     cli_versions,
+    cli_alerts,
 )
 from harness.doctor import Health, examine
 from harness.errors import ExitCode, HarnessError

@@ -285,9 +285,10 @@ def _is_meant(executable: str, rule: Rule) -> bool:
 
 
 def _checked(moved: Moved, expected_drift_ns: int) -> Moved:
-    """Raises when the program does not show the drift that was asked for."""
+    """Raises when the program does not show the drift that was asked for. Its clocks are read one after another, so on
+    a busy machine a reading may be wrong by as long as it took."""
     shown_ns = drift_ns(moved.before.clocks, moved.after.clocks)
-    if abs(shown_ns - expected_drift_ns) > NS_PER_S // 10:
+    if abs(shown_ns - expected_drift_ns) > max(NS_PER_S // 10, 2 * moved.within_ns):
         raise SubjectFailed(
             f"fault {moved.fault.index}: {moved.fault.kind} on {moved.fault.node}: its program shows a drift of "
             f"{seconds(shown_ns):.3f} s, expected {seconds(expected_drift_ns):.3f} s; is that node's clock being set?"

@@ -117,7 +117,7 @@ def test_a_running_program_is_taken_moved_and_given_back(bench: Bench) -> None:
     before = bench.clocks(subject)
     bench.move_wall(HOUR_NS)
     after = bench.clocks(subject)
-    assert drift_ns(before, after) == pytest.approx(HOUR_NS, abs=SECOND_NS // 100)
+    assert drift_ns(before, after) == pytest.approx(HOUR_NS, abs=SECOND_NS // 5)
     told = bench.helper.ask(do="release")
     assert told == {"released": [subject.process.pid], "failed": {}}
     inside = page_inside(subject.process.pid)
@@ -221,7 +221,7 @@ def test_a_sleep_holds_programs_and_sets_monotonic_back(bench: Bench) -> None:
     await_true("awake", lambda: not bench.helper.ask(do="list")["asleep"])
     after = bench.clocks(subject)
     assert subject.state == "S"
-    assert drift_ns(before, after) == pytest.approx(SECOND_NS, abs=SECOND_NS // 100)
+    assert drift_ns(before, after) == pytest.approx(SECOND_NS, abs=SECOND_NS // 5)
     assert after.since(before).monotonic_ns >= 0
 
 
@@ -338,7 +338,7 @@ def test_the_mover_carries_out_faults_by_a_real_helper(bench: Bench) -> None:
     mover = ProcessMover(plan(*faults), Channel(), rules=lambda plan, node: [Rule(str(bench.program))], launchers=[])
     mover.prepare()
     drifts = [drift_ns(moved.before.clocks, moved.after.clocks) for moved in map(mover.move, faults)]
-    assert drifts == pytest.approx([SECOND_NS // 2, SECOND_NS // 2, -HOUR_NS], abs=SECOND_NS // 100)
+    assert drifts == pytest.approx([SECOND_NS // 2, SECOND_NS // 2, -HOUR_NS], abs=SECOND_NS // 5)
     mover.release()
     inside = page_inside(subject.process.pid)
     assert inside is not None and not inside.in_use

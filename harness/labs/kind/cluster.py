@@ -7,7 +7,6 @@ exists already is somebody else's: nothing here changes it (what a run puts in c
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import kr8s
 import yaml
 
 from harness.errors import BadInput, HarnessError, LabUnavailable
@@ -55,13 +53,6 @@ class Cluster:
     ours: bool
     choice: Choice | None
     nodes: tuple[str, ...]
-
-    def api(self) -> kr8s.Api:
-        """A connection to it through kr8s."""
-        with warnings.catch_warnings():
-            # kr8s warns of every Kubernetes newer than itself.
-            warnings.filterwarnings("ignore", message="Kubernetes version", category=UserWarning)
-            return kr8s.api(kubeconfig=str(self.kubeconfig), context=self.context)
 
     @contextmanager
     def opened(self) -> Iterator[Kubernetes]:
