@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import (
+    cli_alerts,
     cli_cluster,
     cli_fetch,
     cli_forecast,
@@ -28,7 +29,6 @@ from harness import (
     cli_report,
     cli_search,
     cli_versions,
-    cli_alerts,
 )
 from harness.doctor import Health, examine
 from harness.errors import ExitCode, HarnessError
