@@ -247,9 +247,9 @@ is an hour late after a suspend (and after a stop). *At once after it*: the time
 
 """
 _TAIL = """
-So the ordinary timer of each of these languages is one of CLOCK_MONOTONIC, and sleeps with the machine. What ends at the wake
-of a suspend is a timer on CLOCK_BOOTTIME, or one set for an absolute time of CLOCK_REALTIME; and only the latter knows of a
-machine that was stopped, or of a clock that was set.
+So the ordinary timer of each of these languages is one of CLOCK_MONOTONIC, and sleeps with the machine. What ends at
+the wake of a suspend is a timer on CLOCK_BOOTTIME, or one set for an absolute time of CLOCK_REALTIME; and only the
+latter knows of a machine that was stopped, or of a clock that was set.
 """
 
 
