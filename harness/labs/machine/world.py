@@ -155,9 +155,9 @@ class KernelWorld(World):
         leapt_ns = kernel_clocks().monotonic_ns - before.monotonic_ns
         if leapt_ns > LEAP_MAX_NS:
             raise SubjectFailed(
-                f"the guest's own time went on by {leapt_ns / NS_PER_S:.0f} s while it was being stopped, expected was at "
-                f"most {LEAP_MAX_NS // NS_PER_S} s; run it again when the machine is less busy, or let no time be skipped "
-                "(MESHWAKE_MACHINE_TIME=real)"
+                f"the guest's own time went on by {leapt_ns / NS_PER_S:.0f} s while it was being stopped, expected was "
+                f"at most {LEAP_MAX_NS // NS_PER_S} s; run it again when the machine is less busy, or let no time be "
+                "skipped (MESHWAKE_MACHINE_TIME=real)"
             )
 
     def wake(self, fault: PlannedFault) -> None:
