@@ -88,6 +88,10 @@ class Channel:
         """Asks the host to do something, and returns when it is about to do it."""
         self._asked += 1
         self.tell(ask=what, number=self._asked, **arguments)
+        self.drain()
+
+    def drain(self) -> None:
+        """Until all that was said has left the machine."""
         termios.tcdrain(self._file)
 
     def tell_awake(self) -> None:
@@ -225,10 +229,14 @@ class Measuring:
             "set_from_rtc": clocks.set_from_rtc,
             "tick": clocks.set_tick,
             "slew": clocks.slew,
-            "panic": lambda: _write("/proc/sysrq-trigger", "c"),
+            "panic": self._panic,
             "fill_memory": _fill_memory,
             "hang_in_suspend": self._hang_in_suspend,
         }
+
+    def _panic(self) -> None:
+        self._channel.drain()
+        _write("/proc/sysrq-trigger", "c")
 
     def _hang_in_suspend(self) -> None:
         """For tests of the host: says that it will sleep, and then does not."""
@@ -352,7 +360,7 @@ def main() -> None:
         _serve(json.loads(REQUEST.read_text()), channel)
     except BaseException:  # noqa: BLE001  # whatever it was, the host must hear of it
         channel.tell(failed={"exit_code": 5, "message": traceback.format_exc()})
-    termios.tcdrain(channel.file)
+    channel.drain()
     _power_off()
 
 

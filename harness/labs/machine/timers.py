@@ -117,7 +117,7 @@ class Found:
 
 def find_programs(directory: Path) -> Found:
     """All that this machine has the languages for; what must be built is built in `directory`."""
-    found = Found({}, [])
+    found = Found({}, ["systemd timers: the guest has no systemd"])
     for name, clock in _CLOCKS.items():
         for how in ("relative", "absolute"):
             argv = [guest_python(), "-SEc", _TIMERFD.replace("WAIT", str(WAIT_S)), str(clock), how]
@@ -247,9 +247,9 @@ is an hour late after a suspend (and after a stop). *At once after it*: the time
 
 """
 _TAIL = """
-So every language's ordinary timer is one of CLOCK_MONOTONIC and sleeps with the machine; only a timer on CLOCK_BOOTTIME
-ends at the wake of a suspend, and only one set for an absolute time of CLOCK_REALTIME knows of a machine that was
-stopped or of a clock that was set.
+So the ordinary timer of each of these languages is one of CLOCK_MONOTONIC, and sleeps with the machine. What ends at
+the wake of a suspend is a timer on CLOCK_BOOTTIME, or one set for an absolute time of CLOCK_REALTIME; and only the
+latter knows of a machine that was stopped, or of a clock that was set.
 """
 
 

@@ -25,6 +25,7 @@ from harness.clocks.reading import ClockReading
 from harness.clocks.skip import Stillness, Watched
 from harness.clocks.vdso import ClockPage
 from harness.durations import NS_PER_MS, NS_PER_S
+from harness.errors import SubjectFailed
 from harness.history import Event
 from harness.labs.limits import FloodGuard
 from harness.labs.process.world import World
@@ -32,6 +33,7 @@ from harness.plan import ASLEEP_FAULTS, Plan, PlannedFault
 
 # An emulated ztunnel asks a few times a second where a real one asks hundreds of times.
 FLOOD_WINDOW_NS = 600 * NS_PER_S
+LEAP_MAX_NS = 10 * NS_PER_S
 # How long nobody looks at anything while nothing is due: within it the host hears of us.
 _LOOK_EVERY_NS = 600 * NS_PER_S
 _FOLLOW_DRIFT_EVERY_NS = 5 * NS_PER_S
@@ -143,9 +145,22 @@ class KernelWorld(World):
         if fault.kind == "suspend":
             self._guest.suspend(fault.lasts_ns)
         else:
-            self._guest.pause(fault.lasts_ns)
+            self._pause(fault.lasts_ns)
             self._stood_ns += fault.lasts_ns
         self._look_at_clock()
+
+    def _pause(self, lasts_ns: int) -> None:
+        """Where idle time is skipped, an emulator on a very busy machine was once seen to skip minutes while it was
+        asked to stop: a run in which that happens is worth nothing, and says so."""
+        before = kernel_clocks()
+        self._guest.pause(lasts_ns)
+        leapt_ns = kernel_clocks().monotonic_ns - before.monotonic_ns
+        if leapt_ns > LEAP_MAX_NS:
+            raise SubjectFailed(
+                f"the guest's own time went on by {leapt_ns / NS_PER_S:.0f} s while it was being stopped, expected was "
+                f"at most {LEAP_MAX_NS // NS_PER_S} s; run it again when the machine is less busy, or let no time be "
+                "skipped (MESHWAKE_MACHINE_TIME=real)"
+            )
 
     def wake(self, fault: PlannedFault) -> None:
         """See agenda.Keeper."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import stat
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.labs.machine.cpio import BLOCK_BYTES, write_archive
@@ -40,6 +40,7 @@ def entries(data: bytes) -> list[tuple[str, int, int, bytes]]:
         at = begins + size + -size % 4
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is slow
 @given(FILES)
 def test_what_goes_in_comes_out(files: Files) -> None:
     """Every file with its content, permissions and time of change, after the directories above it."""
