@@ -15,7 +15,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from harness import versions
 from harness.answers.confirm import confirm, subject
@@ -25,7 +26,7 @@ from harness.answers.trial import months, trial_words, try_guard
 from harness.errors import BadInput, ExitCode
 from harness.fixes import FIXES
 from harness.labs import Toolbox
-from harness.report.matrix_table import CONFIRMED, lasting_words, long_table, short_table, write_between
+from harness.report.matrix_table import CONFIRMED, ONLY_RESTARTS, lasting_words, long_table, short_table, write_between
 from harness.report.terminal import show
 from harness.scenario import Scenario, read_scenario
 
@@ -77,6 +78,8 @@ def matrix_command(
     release = versions.find(istio) if istio else versions.newest()
     if ztunnel is not None and not confirming:
         raise BadInput(f"--ztunnel {ztunnel}: the matrix is of the model; say --confirm to run pairs on a binary")
+    if write and (fix or fault or scenario or istio or seed):
+        raise BadInput("--write puts the whole matrix of the newest release on a page; leave the other options out")
     if confirming:
         confirm(fixes, scenarios, ztunnel, istio, seed, _tell)
     rows = matrix(fixes, scenarios, release, seed, _tell if sys.stderr.isatty() else lambda name, fault: None)
@@ -137,18 +140,21 @@ def _scenarios(faults: list[str] | None, files: list[Path] | None) -> dict[str, 
 
 
 def _short(rows: list[Row]) -> Table:
-    faults = list(dict.fromkeys(row.fault for row in rows))
-    table = Table("fix", *faults, box=None, padding=(0, 1))
+    faults = list(dict.fromkeys(row.fault for row in rows if row.fault != ONLY_RESTARTS)) or [ONLY_RESTARTS]
+    table = Table(Column("fix", no_wrap=True), *(fault.replace("-", " ") for fault in faults), box=None, padding=(0, 1))
     for fix in dict.fromkeys(row.fix for row in rows):
-        table.add_row(fix, *(_words(row) for row in rows if row.fix == fix))
+        table.add_row(fix, *(_words(row) for row in rows if row.fix == fix and row.fault in faults))
     return table
 
 
-def _words(row: Row) -> str:
+def _words(row: Row) -> Text:
+    """In colour where there is some; the words say it too."""
     seen = f" {CONFIRMED}" if row.confirmed_on else ""
     if row.verdict == "HOLDS":
-        return f"holds{seen}"
-    return f"{row.verdict} {'storm' if row.flooded else lasting_words(row.outage_s_per_week)}{seen}"
+        return Text(f"holds{seen}", "green")
+    if row.verdict == "BROKEN":
+        return Text(f"{'storm' if row.flooded else lasting_words(row.outage_s_per_week)}{seen}", "red")
+    return Text(f"unknown{seen}", "yellow")
 
 
 def _long(rows: list[Row]) -> Table:
@@ -168,6 +174,7 @@ def _long(rows: list[Row]) -> Table:
 
 def _legend(version: str, scenarios: dict[str, Scenario]) -> None:
     typer.echo(f"\nztunnel {version}, on the model; {CONFIRMED} the same verdict was seen on a real ztunnel")
+    typer.echo("a time: BROKEN, and so much waking time without connection a week; storm: renewed without a pause")
     for name, scenario in scenarios.items():
         typer.echo(f"  {name}: {scenario.title}")
 

@@ -25,7 +25,7 @@ from harness.labs import Toolbox, load_lab
 from harness.plan import Case, Plan, PlannedFix, resolve
 from harness.scenario import Scenario
 from harness.verdict import Finding
-from harness.versions import Release
+from harness.versions import Release, find
 
 WEEK_NS = 7 * 86_400 * NS_PER_S
 VERDICT_OF = "recovers_within"
@@ -83,14 +83,18 @@ def matrix(
     tell: Callable[[str, str], None] = lambda fix, fault: None,
 ) -> list[Row]:
     """Every fix against every fault, in order, on the model of `release`. `tell` hears which pair is next."""
-    known = confirmations()
+    known = {
+        world: each
+        for world, each in confirmations().items()
+        if find(each.version).behaviour_class == release.behaviour_class
+    }
     rows = []
     for name in fixes:
         for fault, scenario in scenarios.items():
             tell(name, fault)
             plan = plan_for(FIXES[name], scenario, release, seed=seed)
             row = row_of(plan, run(plan), name, fault)
-            rows.append(_with_confirmation(row, plan, known))
+            rows.append(_with_confirmation(row, known.get(world_sha256(plan))))
     return rows
 
 
@@ -127,9 +131,8 @@ def _finding(plan: Plan, history: History) -> Finding:
     return next(finding for finding in judge(plan, history) if finding.check == VERDICT_OF)
 
 
-def _with_confirmation(row: Row, plan: Plan, known: dict[str, Confirmation]) -> Row:
-    """Only the very same world counts, and only the same verdict."""
-    confirmation = known.get(world_sha256(plan))
+def _with_confirmation(row: Row, confirmation: Confirmation | None) -> Row:
+    """Only the same verdict counts."""
     if confirmation is None or confirmation.verdict != row.verdict:
         return row
     return Row(**vars(row) | {"confirmed_on": confirmation.version})

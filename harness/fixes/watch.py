@@ -23,12 +23,19 @@ class Held(NamedTuple):
 
 class Seen(NamedTuple):
     """A process that serves certificates, as its node sees it. `started`: the clocks when it started; `target` is
-    "proxy" for a gateway or waypoint, whose agent reckons anew at every issue."""
+    "proxy" for a gateway or waypoint, whose agent reckons anew at every issue; `owner` names what starts it anew under
+    another name, where there is such a thing."""
 
     name: str
     target: Literal["ztunnel", "proxy"]
     started: ClockReading
     certificates: tuple[Held, ...]
+    owner: str = ""
+
+    @property
+    def lasting_name(self) -> str:
+        """The name that outlives a restart."""
+        return self.owner or self.name
 
 
 class View(Protocol):

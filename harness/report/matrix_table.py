@@ -15,6 +15,7 @@ from harness.errors import BadInput
 BEGIN, END = "<!-- meshwake matrix: {} -->", "<!-- end of the matrix -->"
 _S_PER_H = 3_600
 CONFIRMED = "●"
+ONLY_RESTARTS = "nothing"  # the world without a fault, which the short tables leave out
 
 
 class Row(Protocol):
@@ -60,7 +61,7 @@ class Row(Protocol):
 def short_table(rows: Sequence[Row]) -> str:
     """Fixes down, faults across: the verdict, and hours without connection a week. Two weeks without a fault, in which
     only restarts are of interest, are left to the long one."""
-    faults = list(dict.fromkeys(row.fault for row in rows if row.fault != "nothing"))
+    faults = list(dict.fromkeys(row.fault for row in rows if row.fault != ONLY_RESTARTS))
     cells = {(row.fix, row.fault): _cell(row) for row in rows}
     lines = [["fix", *faults], ["---"] * (len(faults) + 1)]
     lines += [[f"`{fix}`", *(cells[fix, fault] for fault in faults)] for fix in dict.fromkeys(row.fix for row in rows)]
@@ -93,7 +94,10 @@ def lasting_words(length_s: float) -> str:
         return "none"
     if length_s < 600:
         return f"{length_s:.0f} s"
-    return f"{length_s / 60:.0f} min" if length_s < 2 * _S_PER_H else f"{length_s / _S_PER_H:.0f} h"
+    if length_s < _S_PER_H:
+        return f"{length_s / 60:.0f} min"
+    hours = length_s / _S_PER_H
+    return f"{hours:.1f} h" if hours < 10 else f"{hours:.0f} h"
 
 
 def _cell(row: Row) -> str:

@@ -23,7 +23,8 @@ ADMIN_PORT, SIGNING_PORT = 15000, 15012
 
 
 class ApiPod(NamedTuple):
-    """What of a pod the guard needs. `started_wall_ns`: when its container `program` started, None while it has not."""
+    """What of a pod the guard needs. `started_wall_ns`: when each of its running containers started; `owner`: what
+    makes the next one when it is evicted."""
 
     namespace: str
     name: str
@@ -31,6 +32,7 @@ class ApiPod(NamedTuple):
     address: str
     ready: bool
     started_wall_ns: dict[str, int]
+    owner: str = ""
 
     @property
     def full_name(self) -> str:
@@ -107,7 +109,7 @@ class ClusterNode:
             return None
         started = self._starts.started(started_wall_ns, boottime_of_start_ns(pid, self._proc))
         held = of_ztunnel(self._api.get_from_pod(pod, ADMIN_PORT, "/config_dump"))
-        return Seen(pod.full_name, "ztunnel", started, held)
+        return Seen(pod.full_name, "ztunnel", started, held, pod.owner)
 
     def _proxy(self, pod: ApiPod) -> Seen | None:
         started_wall_ns = pod.started_wall_ns.get("istio-proxy")
@@ -115,7 +117,7 @@ class ClusterNode:
             return None
         held = of_envoy(self._api.get_from_pod(pod, ADMIN_PORT, "/certs"))
         # Its agent reckons anew at each issue, so the other clocks at its start are of no account.
-        return Seen(pod.full_name, "proxy", ClockReading(started_wall_ns, 0, 0), held)
+        return Seen(pod.full_name, "proxy", ClockReading(started_wall_ns, 0, 0), held, pod.owner)
 
     def authority_answers(self) -> bool:
         """See guard.Node: a pod of istiod is ready, and its signing port takes connections."""
@@ -147,4 +149,15 @@ def pod_from(item: dict[str, Any], wall_ns_of: Callable[[str], int]) -> ApiPod:
         if "running" in container.get("state", {})
     }
     ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions", []))
-    return ApiPod(metadata["namespace"], metadata["name"], metadata["uid"], status.get("podIP", ""), ready, running)
+    owners = [
+        f"{metadata['namespace']}/{owner['kind']}/{owner['name']}" for owner in metadata.get("ownerReferences", [])
+    ]
+    return ApiPod(
+        metadata["namespace"],
+        metadata["name"],
+        metadata["uid"],
+        status.get("podIP", ""),
+        ready,
+        running,
+        owners[0] if owners else "",
+    )

@@ -191,7 +191,7 @@ class Guard:
             self._wait(process, reason, trouble)
             return
         self._waits = {wait for wait in self._waits if wait[0] != process.name}
-        self._restarted_monotonic_ns[process.name] = now.monotonic_ns
+        self._restarted_monotonic_ns[process.lasting_name] = now.monotonic_ns
         self._node.restart(process, trouble.why)
         self._metrics.restarted(process.target)
 
@@ -204,7 +204,7 @@ class Guard:
 
     def _held_back_by(self, process: Seen, now: ClockReading) -> HeldBackBy | None:
         """Why not now; the turn is asked for last, since asking takes it."""
-        restarted_ns = self._restarted_monotonic_ns.get(process.name)
+        restarted_ns = self._restarted_monotonic_ns.get(process.lasting_name)
         if self._settling(now):
             return "settling"
         if restarted_ns is not None and now.monotonic_ns - restarted_ns < self._settings.cooldown_ns:

@@ -46,10 +46,14 @@ class ThroughKr8s:
             self._api: Any = self._call(connect(kubeconfig=None if kubeconfig is None else str(kubeconfig)), "connect")
             self._call(self._api.async_version(), "connect")
         except (Unreachable, ValueError, KeyError) as error:
+            self.close()
             raise LabUnavailable(f"no cluster: {error}; give --kubeconfig PATH, or run in a pod") from error
 
     def close(self) -> None:
         """Ends all connections."""
+        session = getattr(getattr(self, "_api", None), "_session", None)
+        if session is not None:
+            self._runner.run(session.aclose())
         self._runner.close()
 
     def _call(self, work: Coroutine[Any, Any, _Answer], what: str) -> _Answer:

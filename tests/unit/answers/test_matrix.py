@@ -167,6 +167,7 @@ def test_the_command_on_a_scenario_of_ones_own(capsys: pytest.CaptureFixture[str
         (["--fix", "boot-time"], "did you mean 'boottime'"),
         (["--fault", "sleep"], "--fault sleep: allowed: suspend"),
         (["--ztunnel", "x"], "say --confirm"),
+        (["--write", "README.md", "--fix", "none"], "the whole matrix"),
     ],
 )
 def test_a_wrong_word_is_answered(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

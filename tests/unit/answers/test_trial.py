@@ -6,6 +6,7 @@ import pytest
 
 from harness.answers.matrix import plan_for
 from harness.answers.trial import fewest_restarts, months, try_guard
+from harness.cli import run_command
 from harness.fixes import FIXES
 from harness.versions import newest
 
@@ -31,3 +32,15 @@ def test_somebody_who_knows_the_future_restarts_too() -> None:
     """The least possible is no trivial number: without any restart these weeks are broken."""
     bare = plan_for(FIXES["none"], months(11, DAYS), newest(), seed=11)
     assert fewest_restarts(bare)
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["guard-trial", "--days", "6", "--seed", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "recovers_within  HOLDS" in said
+    assert "the least possible" in said
+
+
+def test_the_command_refuses_a_lab_that_there_is_none_of(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["guard-trial", "--lab", "moon"]) == 3
+    assert "allowed: model, process" in capsys.readouterr().err

@@ -227,3 +227,41 @@ def test_a_drift_that_ends_where_another_begins_gives_way_to_it() -> None:
         ),
     )
     assert clock.reading(3_000).since(START).wall_ns == 2_000 + 3_000 + 1_000
+
+
+@settings(derandomize=True, deadline=None)
+@given(stories, gaps, gaps)
+def test_when_boottime_has_reached_a_time(story: list[tuple[int, tuple[str, ...]]], from_ns: int, wait_ns: int) -> None:
+    """Then it has, and a nanosecond before it had not, or nobody had asked yet."""
+    clock = clock_of(story)
+    due_ns = clock.reading(from_ns).boottime_ns + wait_ns
+    found_ns = clock.world_ns_at_boottime(due_ns, from_ns)
+    assert clock.reading(found_ns).boottime_ns >= due_ns
+    assert found_ns == from_ns or clock.reading(found_ns - 1).boottime_ns < due_ns
+
+
+@settings(derandomize=True, deadline=None)
+@given(stories, gaps, st.integers(-60_000, 60_000))
+def test_when_the_wall_clock_is_below_a_time(
+    story: list[tuple[int, tuple[str, ...]]], from_ns: int, by_ns: int
+) -> None:
+    """The first moment at which it is, or never: looked for at every change of the clock."""
+    clock = clock_of(story)
+    wall_ns = clock.reading(from_ns).wall_ns + by_ns
+    found_ns = clock.world_ns_below_wall(wall_ns, from_ns)
+    looks = [from_ns, *(begins for begins in clock._begins_world_ns if begins > from_ns)]
+    below = [world_ns for world_ns in looks if clock.reading(world_ns).wall_ns < wall_ns]
+    assert found_ns == (below[0] if below else None)
+
+
+def test_the_next_change_of_a_clock() -> None:
+    clock = NodeClock(START)
+    clock.advance_to(1_000)
+    clock.suspend(800)
+    assert [clock.next_change_world_ns(at) for at in (0, 999, 1_000, 1_799, 1_800)] == [
+        1_000,
+        1_000,
+        1_800,
+        1_800,
+        None,
+    ]

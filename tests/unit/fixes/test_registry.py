@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -57,6 +58,16 @@ def test_each_refuses_to_be_without_a_manifest(fix: Fix) -> None:
     of = plan(NIGHTS).model_copy(update={"fix": PlannedFix(name=fix.name)})
     with pytest.raises(BadInput, match="needs manifest"):
         deploy(adapted(of), clocks_of(of))
+
+
+MANIFESTS = [path for path in sorted((ROOT / "clusters/fixes").glob("*/*.yaml")) if path.name != "values.yaml"]
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.parent.name)
+def test_an_api_server_would_take_every_manifest(path: Path) -> None:
+    """By the schemas of a Kubernetes release, unknown fields refused."""
+    for thing in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+        kubernetes_validate.validate(thing, "1.34", strict=True)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "clusters/fixes").glob("*/cronjob.yaml")), ids=lambda p: p.parent.name)

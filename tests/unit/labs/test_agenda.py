@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from harness.clocks.virtual import clocks_of
 from harness.durations import NS_PER_S
-from harness.labs.agenda import Turn, agenda
+from harness.fixes import Deployment, PlannedRestart
+from harness.fixes.watch import View
+from harness.labs.agenda import Agenda, Turn, agenda
+from harness.plan import PlannedFault
 from tests.unit.labs.plans import plan
 
 HOUR_NS = 3600 * NS_PER_S
@@ -46,3 +51,54 @@ def test_a_restart_during_sleep_happens_at_the_wake() -> None:
 
 def test_nothing_is_left_for_after_the_end() -> None:
     assert turns(fault('kind = "suspend"\nat = "9h"\nlasts = "4h"')) == [(9, Turn.BEGIN)]
+
+
+# Fixes that look
+
+
+class Looker:
+    """Looks every hour, and at its second look has a node restarted half an hour later."""
+
+    def __init__(self) -> None:
+        self.looked: list[int] = []
+
+    def next_look_world_ns(self, after_world_ns: int) -> int | None:
+        return HOUR_NS if after_world_ns < 0 else after_world_ns + HOUR_NS
+
+    def look(self, view: View) -> list[PlannedRestart]:
+        self.looked.append(view.world_ns // HOUR_NS)
+        if len(self.looked) != 2:
+            return []
+        return [PlannedRestart(view.world_ns + HOUR_NS // 2, "laptop", "looker")]
+
+
+class Keeping:
+    """A world that only notes what it is told, by the clock of the test."""
+
+    def __init__(self) -> None:
+        self.world_ns = 0
+        self.done: list[tuple[float, str]] = []
+
+    def restart(self, node: str, cause: str) -> None:
+        self.done.append((self.world_ns / HOUR_NS, f"{cause} restarts {node}"))
+
+    restart_applications = restart_proxies = restart
+
+    def begin(self, fault: PlannedFault) -> None:
+        self.done.append((self.world_ns / HOUR_NS, f"{fault.kind} begins"))
+
+    def end(self, fault: PlannedFault) -> None:
+        self.done.append((self.world_ns / HOUR_NS, f"{fault.kind} ends"))
+
+
+def test_looks_lie_on_the_agenda_and_what_comes_of_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At one moment a look comes last: it sees what has happened."""
+    looker, world = Looker(), Keeping()
+    monkeypatch.setattr("harness.labs.agenda.deploy", lambda plan, clocks: Deployment((), (looker,)))
+    of = plan(fault('kind = "freeze"\nat = "2h"\nlasts = "1h"'), duration="4h")
+    agenda_of_run = Agenda(of, clocks_of(of))
+    while (next_ns := agenda_of_run.next_world_ns()) is not None:
+        world.world_ns = next_ns
+        agenda_of_run.keep_due(world, next_ns)  # type: ignore[arg-type]
+    assert looker.looked == [1, 2, 3]
+    assert world.done == [(2, "freeze begins"), (2.5, "looker restarts laptop"), (3, "freeze ends")]

@@ -281,7 +281,12 @@ def test_a_pod_that_does_not_answer_is_left_out_and_said(tmp_path: Path) -> None
 
 def test_a_pod_as_an_api_server_describes_it() -> None:
     item = {
-        "metadata": {"namespace": "n", "name": "p", "uid": UID},
+        "metadata": {
+            "namespace": "n",
+            "name": "p",
+            "uid": UID,
+            "ownerReferences": [{"kind": "DaemonSet", "name": "ztunnel"}],
+        },
         "status": {
             "podIP": "10.0.0.1",
             "conditions": [{"type": "Ready", "status": "True"}],
@@ -291,4 +296,4 @@ def test_a_pod_as_an_api_server_describes_it() -> None:
             ],
         },
     }
-    assert pod_from(item, len) == ApiPod("n", "p", UID, "10.0.0.1", True, {"istio-proxy": 20})
+    assert pod_from(item, len) == ApiPod("n", "p", UID, "10.0.0.1", True, {"istio-proxy": 20}, "n/DaemonSet/ztunnel")

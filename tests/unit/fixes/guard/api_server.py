@@ -1,0 +1,110 @@
+"""As much of an API server as the guard uses: pods, evictions, Events, and a Lease with versions; HTTP on loopback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+
+class Cluster:
+    """What it holds. `refuse` answers paths with a status instead."""
+
+    def __init__(self, pods: list[dict[str, Any]]) -> None:
+        self.pods = pods
+        self.asked: list[tuple[str, str]] = []
+        self.events: list[dict[str, Any]] = []
+        self.evicted: list[str] = []
+        self.lease: dict[str, Any] | None = None
+        self.refuse: dict[str, int] = {}
+        self._versions = 0
+
+    def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        parts = urlsplit(path)
+        parts = parts._replace(path=parts.path.rstrip("/"))
+        self.asked.append((method, parts.path))
+        for end, status in self.refuse.items():
+            if parts.path.endswith(end):
+                return status, {"kind": "Status", "message": "refused"}
+        if parts.path.endswith("/version"):
+            return 200, {"gitVersion": "v1.34.0", "major": "1", "minor": "34"}
+        if "/leases" in parts.path:
+            return self._answer_lease(method, body)
+        if parts.path.endswith("/events"):
+            self.events.append(body)
+            return 201, body
+        if parts.path.endswith("/eviction"):
+            self.evicted.append(parts.path)
+            return 201, {"kind": "Status", "status": "Success"}
+        return 200, {"items": [pod for pod in self.pods if _selected(pod, parse_qs(parts.query), parts.path)]}
+
+    def _answer_lease(self, method: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if method == "GET":
+            return (404, {"kind": "Status", "message": "not found"}) if self.lease is None else (200, self.lease)
+        said = body["metadata"].get("resourceVersion")
+        if self.lease is not None and said != self.lease["metadata"]["resourceVersion"]:
+            return 409, {"kind": "Status", "message": "conflict"}
+        self._versions += 1
+        body["metadata"]["resourceVersion"] = str(self._versions)
+        self.lease = body
+        return 200, body
+
+
+def _selected(pod: dict[str, Any], query: dict[str, list[str]], path: str) -> bool:
+    labels = pod["metadata"]["labels"]
+    for selector in query.get("labelSelector", []):
+        key, _, value = selector.partition("=")
+        if key not in labels or (value and labels[key] != value):
+            return False
+    node = query.get("fieldSelector", [""])[0].removeprefix("spec.nodeName=")
+    inside = "/namespaces/" not in path or f"/namespaces/{pod['metadata']['namespace']}/" in path
+    return inside and (not node or pod["spec"]["nodeName"] == node)
+
+
+@contextmanager
+def serving(cluster: Cluster, directory: Path) -> Iterator[Path]:
+    """A kubeconfig that leads to `cluster`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _do(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(length)) if length else {}
+            status, answer = cluster.answer(self.command, self.path, body)
+            content = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = _do  # noqa: N815
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Nobody reads it."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "x",
+        "clusters": [{"name": "x", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+        "users": [{"name": "x", "user": {"token": "of-a-test"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+    }
+    path = directory / "kubeconfig"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    try:
+        yield path
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
