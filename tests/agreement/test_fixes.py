@@ -1,4 +1,4 @@
-"""What people deploy, on the model and around a real ztunnel: the same restarts at the same times, the same verdicts."""
+"""What people deploy, on the model and around a real ztunnel: the same restarts at the same times, same verdicts."""
 
 from __future__ import annotations
 
