@@ -24,11 +24,7 @@ from functools import partial
 from itertools import count, groupby, islice, pairwise
 from pathlib import Path
 from random import Random
-from typing import Any
-
-from hypothesis import HealthCheck, Phase, find, settings
-from hypothesis import strategies as st
-from hypothesis.errors import NoSuchExample
+from typing import TYPE_CHECKING, Any
 
 from harness.answers.matrix import plan_for, run
 from harness.checks import CHECKS, judge
@@ -41,6 +37,9 @@ from harness.plan import Plan
 from harness.scenario import Scenario, scenario_of
 from harness.verdict import Finding, Verdict
 from harness.versions import Release, releases
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
 
 DEFAULT_KINDS = ("suspend", "pause", "step", "drift", "freeze", "ca_outage", "token_expired", "restart")
 KINDS = (*DEFAULT_KINDS, "ca_hang")
@@ -79,10 +78,12 @@ class Move:
 Timeline = tuple[Move, ...]
 
 
-def _move(kind: str) -> st.SearchStrategy[Move]:
+def _move(kind: str) -> SearchStrategy[Move]:
+    from hypothesis import strategies as st  # here and below: no other command needs it
+
     after = st.integers(1, 1_440)
     hours = st.integers(1, 1_500)
-    more: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    more: dict[str, dict[str, SearchStrategy[Any]]] = {
         "pause": {"lasts": hours, "corrected_s": st.integers(1, 600)},
         "step": {"by": hours, "backward": st.booleans()},
         "drift": {"lasts": st.integers(1, 7_200), "rate_off": st.integers(1, 100), "backward": st.booleans()},
@@ -91,8 +92,10 @@ def _move(kind: str) -> st.SearchStrategy[Move]:
     return st.builds(Move, kind=st.just(kind), after=after, **more.get(kind, {"lasts": hours}))
 
 
-def timelines(kinds: tuple[str, ...]) -> st.SearchStrategy[Timeline]:
+def timelines(kinds: tuple[str, ...]) -> SearchStrategy[Timeline]:
     """Timelines of some moves of these kinds."""
+    from hypothesis import strategies as st
+
     moves = st.one_of([_move(kind) for kind in kinds])
     return st.lists(moves, min_size=1, max_size=MOVES_MAX).map(tuple)
 
@@ -283,6 +286,9 @@ def _size(timeline: Timeline) -> tuple[int, int]:
 
 def _finds(question: Question, breaks: Callable[[Timeline], bool], in_time: Callable[[], bool]) -> Iterator[Timeline]:
     """Some draws at a time, each batch with a seed of its own: where time ends the search changes no draw before."""
+    from hypothesis import HealthCheck, Phase, find, settings
+    from hypothesis.errors import NoSuchExample
+
     limits = settings(
         max_examples=DRAWS_AT_A_TIME,
         database=None,

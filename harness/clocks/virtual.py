@@ -241,8 +241,11 @@ def build_clock(start: ClockReading, faults: tuple[PlannedFault, ...]) -> NodeCl
 def clocks_of(plan: Plan, monotonic_start_ns: int = 0) -> dict[str | None, NodeClock]:
     """The clock of every node of `plan`, and under None that of an authority which stands apart and never sleeps."""
     start = ClockReading(plan.starts_wall_s * 1_000_000_000, monotonic_start_ns, monotonic_start_ns)
+    own: dict[str | None, list[PlannedFault]] = {}
+    for fault in plan.faults:
+        own.setdefault(fault.node, []).append(fault)
     clocks: dict[str | None, NodeClock] = {
-        node.name: build_clock(start, plan.faults_on(node.name)) for node in plan.nodes
+        node.name: build_clock(start, tuple(own.get(node.name, ()))) for node in plan.nodes
     }
     clocks[None] = NodeClock(start)
     return clocks

@@ -63,6 +63,7 @@ class World:
         self._clocks = clocks_of(plan)
         self._authority = Authority(plan, self._clocks[plan.authority_node])
         self._behaviour = BEHAVIOURS[plan.behaviour_class]
+        self._identities = {node.name: node.identities for node in plan.nodes}
         self._nodes = {identity: node.name for node in plan.nodes for identity in node.identities}
         # A node's ztunnel is called as the node is; gateways have names of their own.
         self._process_of = dict(self._nodes)
@@ -121,7 +122,7 @@ class World:
     # ztunnels, gateways and waypoints
 
     def _start(self, node: str, base: ClockReading, cause: str) -> None:
-        identities = next(each.identities for each in self._plan.nodes if each.name == node)
+        identities = self._identities[node]
         random = Random(f"{self._plan.seed} {node} {self._starts}")
         self._starts += 1
         self._record_at(

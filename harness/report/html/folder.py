@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
 
 from harness.checks.words import lasting, moment
 from harness.durations import seconds
@@ -66,6 +65,8 @@ class ReportFolder:
 
     def finish(self, entries: list[Entry]) -> Path:
         """Writes what needs all runs; returns the page to open."""
+        from plotly.offline import get_plotlyjs  # not before it is needed: it takes as long as the rest of a command
+
         self._write("assets/plotly.min.js", get_plotlyjs())
         for asset in _ASSETS:
             self._write(f"assets/{asset}", files("harness.report.html").joinpath("assets", asset).read_text("utf-8"))

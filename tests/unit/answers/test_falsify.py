@@ -162,3 +162,9 @@ def test_words_for_a_person() -> None:
     assert told((night, night)) == "2 x suspend 6 h 1 m"
     assert told((Move("step", 1, by=12, backward=True), Move("restart", 1))) == "step -12 m, then restart"
     assert told((Move("drift", 1, lasts=60, rate_off=25),)) == "drift 1 h at 1.025"
+
+
+def test_what_was_found_in_our_guard_is_mended() -> None:
+    """A sleep and a step back that cancel out in J: a certificate that is not valid yet is noticed all the same."""
+    question = asked("wake-guard", CHECK, newest())
+    assert not question.breaks((Move("suspend", 1, lasts=12), Move("step", 719, by=12, backward=True)))
