@@ -26,6 +26,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     # A ztunnel process; `process` names it, `cause` is "start", "restart" or the fix that did it.
     "ztunnel_started": ("process", "identities", "cause"),
     "ztunnel_stopped": ("process", "cause"),
+    "pod_replaced": ("identity",),  # its ztunnel forgets its certificate, and asks for another
     # The authority's side of a request. `outcome`: "issued", "refused", "hung", "unauthenticated".
     # issued: `serial`, `not_before_wall_s`, `not_after_wall_s`; else None in all three.
     "csr_answered": ("identity", "outcome", "serial", "not_before_wall_s", "not_after_wall_s"),

@@ -61,6 +61,7 @@ class World:
         self._ztunnels: dict[str, Ztunnel] = {}
         self._starts = 0
         self._told: dict[str, CertificateState | None] = {}
+        self._pods = dict.fromkeys(self._nodes, 0)  # how many each identity has had before the one it has
         self._stepped_ns: defaultdict[tuple[str | None, int], int] = defaultdict(int)
         self._guard = FloodGuard(len(self._nodes))
         self._probes = ProbeSchedule(plan, self._clocks)
@@ -115,14 +116,25 @@ class World:
         self._start(node, self._clocks[node].reading(self._now_ns), cause)
         self._await_probe()
 
+    def _replace_pod(self, identity: str, node: str) -> None:
+        """Its ztunnel forgets the certificate and asks for another at once; its time base stays what it was."""
+        self._record("pod_replaced", node, identity=identity)
+        ztunnel, now = self._ztunnels[node], self._clocks[node].reading(self._now_ns)
+        ztunnel.forget(identity, now)
+        self._pods[identity] += 1
+        self._told[identity] = None
+        self._probes.ztunnel_started((identity,), self._now_ns)
+        self._ask_at(now.monotonic_ns, ztunnel, identity)
+        self._await_probe()
+
     def _ask_at(self, due_monotonic_ns: int, ztunnel: Ztunnel, identity: str) -> None:
         clock = self._clocks[self._nodes[identity]]
         world_ns = clock.world_ns_at_monotonic(due_monotonic_ns, self._now_ns)
-        self._at(world_ns, Phase.TIMERS, self._ask, ztunnel, identity)
+        self._at(world_ns, Phase.TIMERS, self._ask, ztunnel, identity, self._pods[identity])
 
-    def _ask(self, ztunnel: Ztunnel, identity: str) -> None:
+    def _ask(self, ztunnel: Ztunnel, identity: str, pod: int) -> None:
         node = self._nodes[identity]
-        if self._ztunnels[node] is not ztunnel or not ztunnel.may_ask:
+        if self._ztunnels[node] is not ztunnel or self._pods[identity] != pod or not ztunnel.may_ask:
             return
         answer = self._authority.answer(ztunnel.asks_for_s, self._now_ns)
         self._record_answer(node, identity, answer)
@@ -183,7 +195,10 @@ class World:
     def restart_by_fault(self, fault: PlannedFault, node: str) -> None:
         """See agenda.Keeper."""
         self._record("fault_began", node, fault=fault.index, fault_kind=fault.kind)
-        self.restart(node, "restart")
+        if fault.identity is None:
+            self.restart(node, "restart")
+        else:
+            self._replace_pod(fault.identity, node)
         self._record("fault_ended", node, fault=fault.index, fault_kind=fault.kind, wall_before_ns=None)
 
     def end(self, fault: PlannedFault) -> None:

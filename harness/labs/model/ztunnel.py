@@ -190,6 +190,11 @@ class Ztunnel:
         self.states[identity] = CertificateState("Available", answer.certificate)
         return self._to_monotonic_ns(refresh_at_wall_ns(answer.certificate))
 
+    def forget(self, identity: str, now: ClockReading) -> None:
+        """The pod of `identity` has gone: what was held for it, and what was known of its failures, goes too."""
+        self._retry.succeeded(identity, now.monotonic_ns)
+        self.states[identity] = INITIALIZING
+
     def _failed(self, identity: str, error: str, now: ClockReading) -> int:
         next_monotonic_ns = now.monotonic_ns + self._retry.failed(identity, now.monotonic_ns)
         expires_monotonic_ns = self._expires_monotonic_ns(identity)
