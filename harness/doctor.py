@@ -62,7 +62,8 @@ def _examine_lab(name: str, found: tuple[binaries.CachedBinary, ...]) -> LabHeal
     reasons = _missing(name, found[-1].path if found else None)
     if name == "process" and not found:
         place = binaries.place_of(versions.newest().version)
-        reasons = [f"no ztunnel binary in the cache; put one at {place}, or pass --ztunnel PATH", *reasons]
+        fetch = f"meshwake fetch {versions.newest().version}"
+        reasons = [f"no ztunnel binary in the cache; put one at {place} ({fetch}), or pass --ztunnel PATH", *reasons]
     return LabHealth(name, not reasons, tuple(dict.fromkeys(reasons)))
 
 
