@@ -61,7 +61,8 @@ def _examine_lab(name: str, found: tuple[binaries.CachedBinary, ...]) -> LabHeal
     if name in WITH_BINARY and not found:
         place = binaries.place_of(versions.newest().version)
         others = [reason for reason in reasons if not reason.startswith("no ztunnel binary")]
-        reasons = [f"no ztunnel binary in the cache; put one at {place}, or pass --ztunnel PATH", *others]
+        fetch = f"meshwake fetch {versions.newest().version}"
+        reasons = [f"no ztunnel binary in the cache; put one at {place} ({fetch}), or pass --ztunnel PATH", *others]
     return LabHealth(name, not reasons, tuple(dict.fromkeys(reasons)))
 
 

@@ -30,6 +30,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "proxy_started": ("process", "identities", "cause"),
     "proxy_stopped": ("process", "cause"),
     "applications_restarted": ("cause",),
+    "pod_replaced": ("identity",),  # its ztunnel forgets its certificate, and asks for another
     # The authority's side of a request. `outcome`: "issued", "refused", "hung", "unauthenticated".
     # issued: `serial`, `not_before_wall_s`, `not_after_wall_s`; else None in all three.
     "csr_answered": ("identity", "outcome", "serial", "not_before_wall_s", "not_after_wall_s"),

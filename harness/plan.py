@@ -33,6 +33,7 @@ FaultKind = Literal[
     "ca_root",
     "ca_root_change",
     "restart",
+    "pod_restart",
 ]
 ASLEEP_FAULTS = ("suspend", "pause")
 
@@ -54,6 +55,7 @@ class PlannedFault(_Frozen):
     rate_numerator: int = 1
     rate_denominator: int = 1
     lifetime_s: int = 0
+    identity: str | None = None
 
     @property
     def asleep_until_world_ns(self) -> int:
@@ -169,8 +171,8 @@ class Plan(_Frozen):
         without = {name for name, value in added.items() if value is None or value == ()}
         without |= {"ztunnel_mode", "discovery"} if self.ztunnel_mode == "dedicated" else set()
         excluded: dict[str, Any] = dict.fromkeys(without, True)
-        if not any(fault.lifetime_s for fault in self.faults):
-            excluded["faults"] = {"__all__": {"lifetime_s"}}
+        if not any(fault.lifetime_s or fault.identity for fault in self.faults):
+            excluded["faults"] = {"__all__": {"lifetime_s", "identity"}}
         return hashlib.sha256(self.model_dump_json(exclude=excluded).encode()).hexdigest()
 
     @property
@@ -252,7 +254,7 @@ def resolve(case: Case) -> Plan:
         token_s=scenario.authority.token // NS_PER_S if scenario.authority and scenario.authority.token else None,
         pairs=tuple((pair[0], pair[1]) for pair in scenario.traffic.pairs),
         attempt_every_ns=numbers.every_ns,
-        faults=_place_faults(numbers.faults, [node.name for node in nodes], numbers.duration_ns),
+        faults=_place_faults(numbers.faults, nodes, numbers.duration_ns),
         fix=PlannedFix(name=scenario.fix.name, manifest=case.manifest) if scenario.fix else None,
         cluster=case.cluster,
         expectations=tuple(
@@ -313,7 +315,7 @@ def _authority_node(scenario: Scenario) -> str | None:
     return None if scenario.authority.node == APART else scenario.authority.node
 
 
-def _place_faults(faults: list[Any], nodes: list[str], duration_ns: int) -> tuple[PlannedFault, ...]:
+def _place_faults(faults: list[Any], nodes: tuple[PlannedNode, ...], duration_ns: int) -> tuple[PlannedFault, ...]:
     placed = []
     for order, fault in enumerate(faults):
         for at in fault_times_ns(fault, duration_ns):
@@ -322,12 +324,14 @@ def _place_faults(faults: list[Any], nodes: list[str], duration_ns: int) -> tupl
     return tuple(_planned(index, at, node, fault) for index, (at, _, node, fault) in enumerate(placed))
 
 
-def _nodes_of(fault: Any, nodes: list[str]) -> list[str | None]:
+def _nodes_of(fault: Any, nodes: tuple[PlannedNode, ...]) -> list[str | None]:
+    if hasattr(fault, "identity"):
+        return [node.name for node in nodes if fault.identity in node.identities]
     if not hasattr(fault, "node"):
         return [None]
     if fault.node == EVERY_NODE:
-        return list(nodes)
-    return [fault.node or nodes[0]]
+        return [node.name for node in nodes]
+    return [fault.node or nodes[0].name]
 
 
 def _planned(index: int, at_world_ns: int, node: str | None, fault: Any) -> PlannedFault:
@@ -343,4 +347,5 @@ def _planned(index: int, at_world_ns: int, node: str | None, fault: Any) -> Plan
         rate_numerator=rate.numerator,
         rate_denominator=rate.denominator,
         lifetime_s=getattr(fault, "lifetime", 0) // NS_PER_S,
+        identity=getattr(fault, "identity", None),
     )

@@ -59,6 +59,7 @@ SERVICE_FAULTS = (
     "ca_root",
     "ca_root_change",
     "restart",
+    "pod_restart",
 )
 Place = tuple[str | int, ...]  # the keys and positions that lead to a value of the document
 EVERY_NODE = "*"
@@ -314,6 +315,13 @@ class Restart(_NodeFault):
     kind: Literal["restart"]
 
 
+class PodRestart(_Fault):
+    """The pod of an identity goes, and another one comes: a fresh certificate, by the same ztunnel."""
+
+    kind: Literal["pod_restart"]
+    identity: IdentityName
+
+
 Fault = Annotated[
     Suspend
     | Pause
@@ -327,7 +335,8 @@ Fault = Annotated[
     | CaLifetime
     | CaRoot
     | CaRootChange
-    | Restart,
+    | Restart
+    | PodRestart,
     Field(discriminator="kind"),
 ]
 
@@ -469,6 +478,8 @@ def _check_faults(scenario: Scenario, faults: list[Any], duration_ns: int, place
             _refuse((*where, "every"), format_duration(fault.every), why)
         if len(fault_times_ns(fault, duration_ns)) > FAULTS_MAX:
             _refuse((*where, "every"), format_duration(fault.every), f"makes more than {FAULTS_MAX} faults")
+        if isinstance(fault, PodRestart):
+            _check_pod_restart(scenario, fault, where)
         if not isinstance(fault, _NodeFault):
             continue
         if fault.at == 0 and not isinstance(fault, Drift):
@@ -481,6 +492,18 @@ def _check_faults(scenario: Scenario, faults: list[Any], duration_ns: int, place
             _refuse((*where, "node"), fault.node, why)
     _check_overlaps(names, faults, duration_ns, place)
     _check_wall_clocks(scenario, faults, duration_ns, place)
+
+
+def _check_pod_restart(scenario: Scenario, fault: PodRestart, where: Place) -> None:
+    identities = [identity for node in scenario.node for identity in node.identities]
+    if fault.identity not in identities:
+        why = f"lives on no node; allowed: {', '.join(identities)}{_nearest(fault.identity, identities)}"
+        _refuse((*where, "identity"), fault.identity, why)
+    if fault.at == 0:
+        _refuse((*where, "at"), "0s", "is the moment at which its first pod starts; let it begin later, at '1s'")
+    if scenario.ztunnel != Ztunnel(mode="in-pod", workloads="discovery"):
+        why = "needs [ztunnel] mode = 'in-pod', workloads = 'discovery': else no ztunnel hears that a pod has gone"
+        _refuse((*where, "kind"), "pod_restart", why)
 
 
 def _check_wall_clocks(scenario: Scenario, faults: list[Any], duration_ns: int, place: Place) -> None:

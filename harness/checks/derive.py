@@ -274,6 +274,8 @@ def certificates(history: History) -> dict[str, tuple[Certificate, ...]]:
             shelf.start(by_start[id(event)])
         elif event.kind == "ztunnel_stopped":
             shelf.stop(event["process"], event.world_ns)
+        elif event.kind == "pod_replaced":
+            shelf.end(event["identity"], event.world_ns, "stopped")
         elif event.kind == "csr_answered" and event["outcome"] == "issued":
             shelf.issue(event)
         elif event.kind == "certificate_state" and event["state"].startswith(_UNAVAILABLE):

@@ -55,7 +55,7 @@ class Keeper(View, Protocol):
         """A fault has had its last effect."""
 
     def restart_by_fault(self, fault: PlannedFault, node: str) -> None:
-        """The fault that is a restart: from its beginning to its end."""
+        """The fault that is a restart, of ztunnels or of a pod: from its beginning to its end."""
 
     def restart(self, node: str, cause: str) -> None:
         """The ztunnels of a node are ended and started anew."""
@@ -145,7 +145,7 @@ def _of_restart(restart: PlannedRestart) -> Appointment:
 
 
 def _of_fault(fault: PlannedFault, clocks: dict[str | None, NodeClock]) -> list[Appointment]:
-    if fault.kind == "restart":
+    if fault.kind in ("restart", "pod_restart"):
         # Nobody restarts anything on a machine asleep: it happens when it wakes.
         world_ns = clocks[fault.node].world_ns_when_running(fault.at_world_ns)
         return [Appointment(world_ns, Turn.RESTART_BY_FAULT, fault.node, fault)]

@@ -63,6 +63,7 @@ def test_in_pod_dedicated_and_model_agree_to_the_nanosecond(version: str) -> Non
     binary_of(version)
     dedicated, (model, inpod) = on_process(TEN_MINUTES_OF_LIFE, version), run_text(IN_POD, "inpod", version)
     assert issued(inpod) == issued(dedicated)
+    assert issued_times(inpod) == issued_times(model)
     assert inpod.result["outages"] == dedicated.result["outages"] == model.result["outages"]
     assert inpod.result["outages"]
     assert verdicts(inpod) == verdicts(dedicated) == verdicts(model)
@@ -102,3 +103,37 @@ def test_one_ztunnel_serves_all_pods_of_a_node(version: str) -> None:
     assert started == [("east", ["default/client", "default/other"]), ("west", ["default/server"])]
     assert history.of("run_started")[0]["subject"]["mode"] == "in-pod"
     assert history.of("connection_attempted", ok=True)
+
+
+POD_RESTARTS = (
+    WITH_DISCOVERY
+    + """
+[[fault]]
+kind = "pod_restart"
+identity = "default/other"
+at = "32m"
+[[fault]]
+kind = "pod_restart"
+identity = "default/server"
+at = "50m30s"
+every = "20m10s"
+"""
+)
+
+
+@pytest.mark.parametrize("version", VERSIONS[-1:])
+def test_a_pod_restart_gives_a_fresh_certificate_and_no_fresh_time_base(version: str) -> None:
+    """A new certificate at that moment; after a sleep its renewals are as late as those of the pod before it."""
+    binary_of(version)
+    model, real = run_text(POD_RESTARTS, "pods", version)
+    assert issued_times(real) == issued_times(model)
+    assert real.result["outages"] == model.result["outages"]
+    assert verdicts(real) == verdicts(model)
+    others = [at_s for identity, at_s in issued_times(real) if identity == "default/other"]
+    after = others[others.index(32 * 60.0) + 1]
+    # Ten minutes of life, dated back by two: the middle is four minutes after the issue. Seven were slept before.
+    assert after == (32 + 4 + 7) * 60.0
+
+
+def issued_times(saved: Saved) -> list[tuple[str, float]]:
+    return sorted((event["identity"], event.world_ns / 1e9) for event in saved.history.of("csr_answered"))

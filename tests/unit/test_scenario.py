@@ -23,6 +23,29 @@ def test_defaults_are_those_of_istio() -> None:
     assert scenario.certificate.backdate == 120 * NS_PER_S
 
 
+@pytest.mark.parametrize(
+    ("ztunnel", "fault", "why"),
+    [
+        ("", 'identity = "default/client"\nat = "1h"', "no ztunnel hears that a pod has gone"),
+        ('mode = "in-pod"', 'identity = "default/client"\nat = "1h"', "no ztunnel hears that a pod has gone"),
+        (
+            'mode = "in-pod"\nworkloads = "discovery"',
+            'identity = "default/clint"\nat = "1h"',
+            "did you mean 'default/client'",
+        ),
+        ('mode = "in-pod"\nworkloads = "discovery"', 'identity = "default/client"\nat = "0s"', "let it begin later"),
+        ('workloads = "discovery"', "", "needs mode = 'in-pod'"),
+    ],
+)
+def test_what_no_ztunnel_could_do_is_refused(ztunnel: str, fault: str, why: str) -> None:
+    """Pods come and go where ztunnel hears of it; discovery is for in-pod mode."""
+    text = SMALL + f"\n[ztunnel]\n{ztunnel}\n"
+    if fault:
+        text += f'[[fault]]\nkind = "pod_restart"\n{fault}\n'
+    with pytest.raises(BadInput, match=why):
+        parse(text)
+
+
 def test_a_scenario_is_named_for_its_file(tmp_path: Path) -> None:
     """The name is the file's, and its path is kept for messages."""
     path = write(tmp_path, name="my_laptop")

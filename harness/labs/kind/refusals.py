@@ -27,6 +27,7 @@ _NEVER = {
     "ca_clock": "istiod has the clock of its node, and that is not moved apart; use --lab process",
     "ca_lifetime": "istiod gives what it is asked for; use --lab process",
     "ca_root": "istiod's root is not changed under it; use --lab process",
+    "pod_restart": "pods are replaced by kubectl there, not by a scenario; use --lab process",
     "token_expired": "kubelet renews tokens and their life is counted in hours; use --lab process",
 }
 _NOT_ELSEWHERE = {

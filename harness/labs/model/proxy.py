@@ -38,5 +38,5 @@ class Proxy:
         lives_ns = answer.certificate.not_after_wall_s * NS_PER_S - now.wall_ns
         return Due(now.monotonic_ns + max(lives_ns - self.asks_for_s * NS_PER_S // 2, 0))
 
-    def forget(self, identity: str) -> None:
+    def forget(self, identity: str, now: ClockReading) -> None:
         """Never asked: a gateway is its own application."""

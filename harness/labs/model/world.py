@@ -171,8 +171,20 @@ class World:
         """See agenda.Keeper."""
         self._record("applications_restarted", node, cause=cause)
         for identity in self._processes[node].states:
-            self._processes[node].forget(identity)
-            self._ask_at(Due(self._clocks[node].reading(self._now_ns).monotonic_ns), identity)
+            self._fetch_anew(identity, node)
+
+    def _replace_pod(self, identity: str, node: str) -> None:
+        """Its ztunnel forgets the certificate and asks for another at once; its time base stays what it was."""
+        self._record("pod_replaced", node, identity=identity)
+        self._told[identity] = None
+        self._probes.ztunnel_started((identity,), self._now_ns)
+        self._fetch_anew(identity, node)
+        self._await_probe()
+
+    def _fetch_anew(self, identity: str, node: str) -> None:
+        now = self._clocks[node].reading(self._now_ns)
+        self._processes[node].forget(identity, now)
+        self._ask_at(Due(now.monotonic_ns), identity)
 
     def _ask_at(self, due: Due, identity: str) -> None:
         """A process waits for one thing for each identity: what it waited for before is forgotten."""
@@ -253,7 +265,10 @@ class World:
     def restart_by_fault(self, fault: PlannedFault, node: str) -> None:
         """See agenda.Keeper."""
         self._record("fault_began", node, fault=fault.index, fault_kind=fault.kind)
-        self.restart(node, "restart")
+        if fault.identity is None:
+            self.restart(node, "restart")
+        else:
+            self._replace_pod(fault.identity, node)
         self._record("fault_ended", node, fault=fault.index, fault_kind=fault.kind, wall_before_ns=None)
 
     def end(self, fault: PlannedFault) -> None:

@@ -207,8 +207,9 @@ class Ztunnel:
         begins_ns = answer.certificate.not_before_wall_s * NS_PER_S
         return renewal_due(self._timing, refresh_at_wall_ns(answer.certificate), begins_ns, self.base, now)
 
-    def forget(self, identity: str) -> None:
-        """The last pod of `identity` is gone, and so is its certificate."""
+    def forget(self, identity: str, now: ClockReading) -> None:
+        """The pod of `identity` has gone: what was held for it, and what was known of its failures, goes too."""
+        self._retry.succeeded(identity, now.monotonic_ns)
         self.states[identity] = INITIALIZING
 
     def _failed(self, identity: str, error: str, now: ClockReading) -> int:

@@ -26,6 +26,7 @@ from harness.history import HISTORY_FORMAT, Event
 from harness.labs.agenda import Agenda
 from harness.labs.limits import FloodGuard
 from harness.labs.probes import ProbeSchedule
+from harness.labs.process.inpod import InPod
 from harness.labs.process.modes import mode_of
 from harness.labs.process.namespaces import AUTHORITY_ADDRESS, Network, inside, listen
 from harness.labs.process.places import Home, Place
@@ -312,9 +313,35 @@ class World:
 
     def restart_by_fault(self, fault: PlannedFault, node: str) -> None:
         """See agenda.Keeper."""
-        self._record_fault("fault_began", fault)
-        self.restart(node, "restart")
-        self._record_fault("fault_ended", fault, wall_before_ns=None)
+        if fault.identity is None:
+            for ztunnel in self._ztunnels_on(node):
+                ztunnel.watched.stop()  # as in `begin`: a timer due at this very moment comes after the fault
+            self._record_fault("fault_began", fault)
+            self.restart(node, "restart")
+            self._record_fault("fault_ended", fault, wall_before_ns=None)
+            return
+        clocks = self._pages[node].get()  # nothing happens to them, so nobody is woken to tell them
+        self._record("fault_began", node, clocks, fault=fault.index, fault_kind=fault.kind)
+        self._replace_pod(fault.identity, node)
+        self._record("fault_ended", node, clocks, fault=fault.index, fault_kind=fault.kind, wall_before_ns=None)
+
+    def _replace_pod(self, identity: str, node: str) -> None:
+        """The pod of `identity` goes, and everybody hears of it; then another one comes."""
+        assert isinstance(self._mode, InPod)
+        self._record("pod_replaced", node, identity=identity)
+        self._traffic.gone(identity)
+        life = self._places[identity].life + 1
+        self._mode.remove_pod(identity)
+        self._tell_workloads()
+        self._settle()
+        self._stillness.forget_namespace(identity)
+        self._states.pop(identity, None)
+        place = self._mode.add_pod(identity, node, life)
+        self._watch_pod(place)
+        self._traffic.came(identity)
+        self._probes.ztunnel_started((identity,), self.now_world_ns)
+        self._tell_workloads()
+        self._settle()
 
     def begin(self, fault: PlannedFault) -> None:
         """See agenda.Keeper."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -190,7 +191,7 @@ def test_just_before_a_moment_differs_only_where_the_wall_clock_jumps(story: lis
             assert before == now
 
 
-def planned(index: int, kind: FaultKind, at_ns: int, **numbers: int) -> PlannedFault:
+def planned(index: int, kind: FaultKind, at_ns: int, **numbers: Any) -> PlannedFault:
     return PlannedFault(index=index, kind=kind, node="laptop", at_world_ns=at_ns, **numbers)
 
 

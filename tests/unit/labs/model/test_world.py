@@ -237,6 +237,17 @@ def test_a_restart_forgets_the_time_slept() -> None:
     assert issued_world_s(history) == [0, 43_140, 115_080, 48 * HOUR_S, 48 * HOUR_S + 43_140]
 
 
+def test_another_pod_gets_a_fresh_certificate_from_a_ztunnel_that_keeps_its_time_base() -> None:
+    """At its moment; the sixteen hours slept before it stay in every renewal after it, and no old timer fires."""
+    in_pod = '[ztunnel]\nmode = "in-pod"\nworkloads = "discovery"\n'
+    other_pod = f'[[fault]]\nkind = "pod_restart"\nidentity = "{SERVER}"\nat = "50h"\n'
+    history = run(plan(in_pod + NIGHTS + other_pod, duration="4d"))
+    late_s = 50 * HOUR_S + 43_140 + 24 * HOUR_S  # sixteen hours slept before, and one night of eight on the way
+    assert issued_world_s(history) == [0, 43_140, 115_080, 50 * HOUR_S, late_s]
+    assert [event["identity"] for event in history.of("pod_replaced")] == [SERVER]
+    assert len(history.of("ztunnel_started")) == 1
+
+
 def test_a_restart_is_told_as_a_fault_with_an_end_and_a_start_of_the_process() -> None:
     """In this order, at one moment; then it fetches its certificates."""
     history = run(plan('[[fault]]\nkind = "restart"\nat = "5h"\n', duration="6h"))
