@@ -417,7 +417,7 @@ def _expected(found: Found) -> Iterator[tuple[str, str]]:
     assert found.timeline is not None
     by_class: dict[str, str] = {}  # nothing else of a release matters to the model
     words = []
-    for release in releases():
+    for release in (row for row in releases() if row.classified):
         if release.behaviour_class not in by_class:
             plan = replace(found.question, release=release, lab="model").plan(found.timeline)
             verdicts = {finding.check: finding.verdict for finding in judge(plan, run(plan))}

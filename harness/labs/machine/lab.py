@@ -17,8 +17,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from packaging.version import Version
-
 from harness.clocks.guest import Accelerator, Machine, kvm_unavailable, run_guest, unavailable_here
 from harness.durations import NS_PER_S, format_duration
 from harness.errors import BadInput, ExitCode, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
@@ -26,10 +24,10 @@ from harness.history import Event, Recorder
 from harness.labs import Toolbox
 from harness.labs.machine.image import SUBJECT, assemble, base_part, binary_part, guest_python
 from harness.labs.machine.kernel import find_kernel
+from harness.labs.process.lab import LAB as PROCESS_LAB
 from harness.plan import Plan
 from harness.scenario import CLOCK_FAULTS
 
-OLDEST_IN_DEDICATED_MODE = Version("1.24.0a0")
 IDENTITIES_MAX = 8
 SHORTEST_SLEEP_NS = 5 * NS_PER_S
 MEMORY_MB = 768
@@ -63,10 +61,8 @@ class MachineLab:
 
     def refusals(self, plan: Plan) -> list[str]:
         """What of the plan it cannot do."""
-        refused = []
-        if Version(plan.version) < OLDEST_IN_DEDICATED_MODE:
-            refused.append(f"version {plan.version}: ztunnel before 1.24 has no dedicated mode; use --lab model")
-        if getattr(plan, "ztunnel_mode", "dedicated") != "dedicated":
+        refused = list(PROCESS_LAB.refusals(plan))  # it is the process lab that runs in the guest
+        if plan.ztunnel_mode != "dedicated":
             refused.append("ztunnel in in-pod mode: the guest has no node agent; use --lab process")
         if len(plan.nodes) > 1:
             refused.append(f"{len(plan.nodes)} nodes: one guest is one machine; use --lab process")
@@ -75,6 +71,12 @@ class MachineLab:
             refused.append(f"{count} identities: at most {IDENTITIES_MAX} ztunnels fit into a guest; use --lab process")
         if plan.authority_node is None and any(fault.kind in CLOCK_FAULTS for fault in plan.faults):
             refused.append("an authority apart: it would sleep with the one machine there is; use --lab process")
+        refused += [
+            f"fault {fault.index + 1}: {fault.kind}: whoever watches the root file has not been tried on a guest's clocks; "
+            "use --lab process"
+            for fault in plan.faults
+            if fault.kind == "ca_root_change"
+        ]
         refused += [
             f"fault {fault.index + 1}: a {fault.kind} of {format_duration(fault.lasts_ns)}: a machine's own clock "
             f"shows whole seconds, so a sleep lasts {format_duration(SHORTEST_SLEEP_NS)} at least"
