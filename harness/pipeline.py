@@ -22,7 +22,8 @@ from typing import Any, cast, get_args
 from harness import binaries, versions
 from harness.checks import judge
 from harness.errors import BadInput, ExitCode, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
-from harness.fixes import FIXES, adapted
+from harness.fixes import FIXES, adapted, patch_of
+from harness.fixes.patched import lacks_patch
 from harness.history import History, Recorder
 from harness.labs import IN_REAL_TIME, LAB_MODULES, WITH_BINARY, Toolbox, load_lab
 from harness.plan import Case, ClockWay, Plan, PlannedCluster, resolve
@@ -440,7 +441,10 @@ class Chooser:
         if case.real_time and case.scenario.real_time is None:
             return "the scenario has no [real_time] table"
         missing = [] if self._has_cluster(case) else self._missing_on(case.lab, case.ztunnel)
-        reasons = missing or load_lab(case.lab).refusals(adapted(resolve(case)))
+        plan = adapted(resolve(case))
+        reasons = missing or load_lab(case.lab).refusals(plan)
+        if case.ztunnel is not None and (unfit := lacks_patch(patch_of(plan), case.ztunnel)) is not None:
+            reasons = [*reasons, unfit]
         return "; ".join(reasons) or None
 
     def _has_cluster(self, case: Case) -> bool:

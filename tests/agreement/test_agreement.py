@@ -50,6 +50,15 @@ def test_model_and_binary_agree(scenario: str, version: str) -> None:
             assert mine[3] == pytest.approx(other[3], abs=WITHIN_S)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_world_in_the_past_is_as_quiet_as_one_ahead(version: str) -> None:
+    """Nothing in a ztunnel waits on the kernel's wall clock: on 1.31 the thread of its allocator did, and span."""
+    binary_of(version)
+    world = "starts = 2020-01-06T08:00:00Z\n" + (TWO_WAYS.replace("AUTHORITY", "apart") + 'kind = "freeze"\n')
+    model, real = run_text(world + 'node = "a"\nat = "1h"\nlasts = "1h"', "past", version)
+    assert rounded(model.result["renewals"]) == rounded(real.result["renewals"]) != []
+
+
 # Timelines that nobody would deploy, on which the two once differed, or might.
 ODD = {
     "the authority away from the beginning": 'kind = "ca_outage"\nat = "0s"\nlasts = "1h"',

@@ -72,7 +72,7 @@ class MachineLab:
         if plan.authority_node is None and any(fault.kind in CLOCK_FAULTS for fault in plan.faults):
             refused.append("an authority apart: it would sleep with the one machine there is; use --lab process")
         refused += [
-            f"fault {fault.index + 1}: {fault.kind}: whoever watches the root file has not been tried on a guest's clocks; "
+            f"fault {fault.index + 1}: {fault.kind}: no ztunnel in a guest was seen to watch its root file; "
             "use --lab process"
             for fault in plan.faults
             if fault.kind == "ca_root_change"

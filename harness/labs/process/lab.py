@@ -14,7 +14,6 @@ This module starts the runner and takes in what it tells.
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import subprocess
 import sys
@@ -28,11 +27,11 @@ from packaging.version import Version
 from harness.clocks.vdso import unsupported_here
 from harness.errors import ExitCode, HarnessFault, LabUnavailable, SubjectFailed
 from harness.fixes import patch_of
+from harness.fixes.patched import lacks_patch
 from harness.history import Event, Recorder
 from harness.labs import Toolbox
 from harness.plan import Plan
 
-PATCH_MARK = "meshwake-patch:"
 OLDEST_IN_DEDICATED_MODE = Version("1.24.0a0")
 IDENTITIES_MAX = 100
 _NAMESPACES_WITHIN_S = 20.0
@@ -83,7 +82,8 @@ class ProcessLab:
     def run(self, plan: Plan, toolbox: Toolbox, recorder: Recorder) -> None:
         """See harness.labs.Lab.run."""
         assert toolbox.ztunnel is not None
-        _check_patch(plan, toolbox.ztunnel)
+        if (why := lacks_patch(patch_of(plan), toolbox.ztunnel)) is not None:
+            raise LabUnavailable(why)
         directory = toolbox.work_dir.resolve()
         directory.mkdir(parents=True, exist_ok=True)
         request = {
@@ -104,20 +104,6 @@ class ProcessLab:
                 self.last_cost = _take_in(runner, request, toolbox, recorder, complaints)
             finally:
                 _end(runner)
-
-
-def _check_patch(plan: Plan, ztunnel: Path) -> None:
-    """A fix that is another ztunnel needs that ztunnel: patches carry their name in the binary (docs/fixes.md)."""
-    patch = patch_of(plan)
-    if patch is None:
-        return
-    mark = f"{PATCH_MARK}{patch}".encode()
-    with ztunnel.open("rb") as binary, mmap.mmap(binary.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content.find(mark) < 0:
-            raise LabUnavailable(
-                f"fix {patch}: {ztunnel} is no ztunnel with that patch (the text {mark.decode()!r} is not in it); "
-                "docs/fixes.md says what to change and how to build it; --lab model needs none"
-            )
 
 
 def _end(runner: subprocess.Popen[bytes]) -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from harness.errors import LabUnavailable
 from harness.fixes import FIXES, patch_of
+from harness.fixes.patched import PATCH_MARK
 from harness.history import Recorder
 from harness.labs import Toolbox, load_lab
-from harness.labs.process.lab import PATCH_MARK
 from harness.plan import Plan, PlannedFix
 from tests.unit.labs.plans import NIGHTS, plan
 
