@@ -21,7 +21,7 @@ imports nothing.
 
 # Lowest first. A name is a module or package directly in `harness`.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "durations", "scenario", "plan", "history", "verdict", "versions", "binaries", "store"),
+    ("guardian", "errors", "durations", "scenario", "plan", "history", "verdict", "versions", "binaries", "store"),
     ("clocks",),
     ("authority", "fixes", "checks", "stack", "fetching", "journals"),
     ("labs", "report"),

@@ -40,6 +40,7 @@ from packaging.version import Version
 from harness.checks.derive import Life, certificates, life_drift_ns, lives, timeline
 from harness.durations import NS_PER_S
 from harness.errors import BadInput, HarnessFault, LabUnavailable
+from harness.guardian import let_go, start_guarded
 from harness.history import Event, History
 from harness.plan import Plan
 
@@ -212,7 +213,7 @@ def _running(base: Path) -> Iterator[str]:
     (base / "prometheus.yml").write_text("global: {}\n", encoding="utf-8")
     port = _free_port()
     with (base / "log").open("wb") as log:
-        process = subprocess.Popen(
+        process = start_guarded(
             [
                 "prometheus",
                 f"--config.file={base / 'prometheus.yml'}",
@@ -221,16 +222,14 @@ def _running(base: Path) -> Iterator[str]:
                 f"--web.listen-address=127.0.0.1:{port}",
                 "--query.max-samples=200000000",
             ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            out=log,
+            error=log,
         )
         try:
             _await_ready(f"http://127.0.0.1:{port}", process, base / "log")
             yield f"http://127.0.0.1:{port}"
         finally:
-            process.kill()  # it has nothing to save
-            process.wait()
+            let_go(process)
 
 
 def _free_port() -> int:

@@ -13,10 +13,9 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
@@ -25,7 +24,7 @@ from packaging.version import Version
 
 from harness.binaries import cache_dir
 from harness.errors import LabUnavailable
-from harness.labs.kind import guardian
+from harness.guardian import let_go, start_guarded
 
 ASK_VERSION_WITHIN_S = 20
 LAST_WORDS = 1500
@@ -216,31 +215,13 @@ def _run_guarded(
 ) -> int | None:
     """The exit code of `command`, None when it took too long. Its process group has ended when this returns."""
     inherited = {name: value for name, value in os.environ.items() if name not in _NOT_HANDED_ON}
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", guardian.__file__, *command],
-        stdin=subprocess.PIPE,
-        stdout=out,
-        stderr=err,
-        env={**inherited, **environment},
-        start_new_session=True,
-    )
+    process = start_guarded(command, out=out, error=err, environment={**inherited, **environment})
     try:
         return process.wait(within_s)
     except subprocess.TimeoutExpired:
         return None
     finally:
-        _let_go(process)
-
-
-def _let_go(process: subprocess.Popen[bytes]) -> None:
-    assert process.stdin is not None
-    process.stdin.close()
-    try:
-        process.wait(guardian.END_IN_ORDER_WITHIN_S + 5)
-    except subprocess.TimeoutExpired:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, 9)
-        process.wait()
+        let_go(process)
 
 
 @contextmanager

@@ -13,8 +13,38 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import IO
 
 END_IN_ORDER_WITHIN_S = 5
+
+
+def start_guarded(
+    command: Sequence[str], *, out: IO[bytes], error: IO[bytes], environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Starts `command` with a guardian before it, which is what is returned; to be ended with `let_go`. Where the
+    program cannot be started, the guardian says so on `error` and ends with 127."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", __file__, *command],
+        stdin=subprocess.PIPE,
+        stdout=out,
+        stderr=error,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def let_go(guardian: subprocess.Popen[bytes]) -> None:
+    """Its program is asked to end, and made to; returns when both are gone."""
+    assert guardian.stdin is not None
+    guardian.stdin.close()
+    try:
+        guardian.wait(END_IN_ORDER_WITHIN_S + 5)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(guardian.pid, signal.SIGKILL)
+        guardian.wait()
 
 
 def main() -> None:
