@@ -106,7 +106,7 @@ class Watched:
 
     def still_asleep(self) -> bool:
         """Whether no thread has run since the last `asleep`, which said that all slept."""
-        if self._cpu_ns() != self._looked_at_cpu_ns:
+        if self._cpu_ns() != self._looked_at_cpu_ns or self._woken():
             return False
         self._asleep_at_cpu_ns = self._looked_at_cpu_ns
         return True
@@ -114,6 +114,14 @@ class Watched:
     def not_woken(self) -> bool:
         """Whether it is known without a look that every thread still sleeps, if no packet has come for it since."""
         return self._asleep_at_cpu_ns == self._cpu_ns()
+
+    def _woken(self) -> bool:
+        # A thread that has been woken and waits for a processor has used none yet, but reads "running".
+        try:
+            return any(os.pread(one.syscall_file, 8, 0).startswith(b"running") for one in self._threads.values())
+        except (FileNotFoundError, ProcessLookupError):
+            self._forget()
+            return True
 
     def _cpu_ns(self) -> int:
         """The CPU time of all its threads, those that have ended too; -1: it is no more."""

@@ -211,10 +211,10 @@ def test_a_clock_that_drifts_adds_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("system", bench.SYSTEMS)
 def test_a_large_journal_is_a_stream(tmp_path: Path, system: str) -> None:
-    """Ten megabytes within a second of one core and 200 MiB: a tenth of what 100 MB may take
-    (tests/bench/journals.py)."""
+    """Ten megabytes are read within 200 MiB, Python and all its libraries among them (tests/bench/journals.py: how
+    fast, and a hundred megabytes)."""
     path = tmp_path / system
     bench.write(path, bench.SYSTEMS[system](), 10_000_000)
-    used_s, mib, entries, items = bench.measure(path)
-    assert used_s < 1.0 and mib < 200
+    _, mib, entries, items = bench.measure(path)
+    assert mib < 200
     assert entries > 10_000 and items

@@ -48,7 +48,7 @@ def test_an_authority_apart_is_no_matter_where_no_clock_is_touched() -> None:
 def test_an_old_release_is_refused() -> None:
     """Before 1.24 there was no dedicated mode."""
     old = plan().model_copy(update={"version": "1.23.6"})
-    assert "no dedicated mode" in LAB.refusals(old)[0]
+    assert "cannot run in dedicated mode" in LAB.refusals(old)[0]
 
 
 @pytest.mark.usefixtures("empty_cache")
