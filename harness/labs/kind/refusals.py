@@ -35,6 +35,10 @@ _NOT_ELSEWHERE = {
     "ca_outage": "scales istiod to nothing, which is not done to a cluster that is not ours",
 }
 
+# Fixes that are CronJobs: applied as they are. The others are no objects of a cluster, or need an image of ours.
+_RESTARTS_BY_THE_CALENDAR = (WEEKLY_RESTART, "daily-restart")
+_APPLIED = (*_RESTARTS_BY_THE_CALENDAR, "log-watchdog", "near-expiry", "restart-applications")
+
 
 def refusals(plan: Plan) -> list[str]:
     """One sentence a reason, each with what to do; [] when all of it can be done."""
@@ -90,14 +94,26 @@ def _about_authority(plan: Plan) -> Iterator[str]:
 
 def _about_fix(plan: Plan) -> Iterator[str]:
     """A fix is applied as the user would apply it, so whether it acts within minutes is up to its own schedule."""
-    if plan.fix is None or plan.fix.name != WEEKLY_RESTART or plan.fix.manifest is None:
+    if plan.gateways or plan.token_s is not None:
+        yield "[[gateway]] and authority.token: a cluster has its own gateways, and kubelet its tokens; use --lab model"
+    if plan.fix is None or plan.fix.name == "none":
         return
-    cron_job = read_cron_job(plan.fix.manifest)
+    if plan.fix.name not in _APPLIED:
+        yield (
+            f"fix {plan.fix.name}: is no object to apply to a cluster (but a chart's value, a setting of the machine, "
+            "another ztunnel, or an image that must be built first); use --lab model or --lab process"
+        )
+    elif plan.fix.name in _RESTARTS_BY_THE_CALENDAR and plan.fix.manifest is not None:
+        yield from _about_schedule(plan, plan.fix.name, plan.fix.manifest)
+
+
+def _about_schedule(plan: Plan, name: str, manifest: str) -> Iterator[str]:
+    cron_job = read_cron_job(manifest)
     first_ns = cron_job.next_wall_ns(plan.starts_wall_s * NS_PER_S)
     every_ns = cron_job.next_wall_ns(first_ns) - first_ns
     if every_ns > plan.duration_ns // 2:
         yield (
-            f"fix {plan.fix.name}: its CronJob {cron_job.schedule!r} runs every {format_duration(every_ns)}, and the "
+            f"fix {name}: its CronJob {cron_job.schedule!r} runs every {format_duration(every_ns)}, and the "
             f"whole run lasts {format_duration(plan.duration_ns)}; what never acts shows nothing: use --lab model, or "
             "a manifest whose schedule is minutes"
         )

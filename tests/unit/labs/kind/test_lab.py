@@ -266,6 +266,16 @@ def test_an_authority_apart_cannot_stay_awake_on_a_machine_that_sleeps() -> None
     assert "authority apart" not in refusals(of.model_copy(update={"cluster": PlannedCluster(clock="process")}))
 
 
+@pytest.mark.parametrize(
+    ("fix", "refused"),
+    [("log-watchdog", False), ("none", False), ("secret-ttl-720h", True), ("sleep-hook", True), ("boottime", True)],
+)
+def test_only_what_can_be_applied_to_a_cluster_is(fix: str, refused: bool) -> None:
+    """A chart's value, a hook of a machine or another ztunnel is no object: it would be left out without a word."""
+    said = refusals(plan(PAUSE).model_copy(update={"fix": PlannedFix(name=fix)}))
+    assert (f"fix {fix}: is no object to apply" in said) is refused
+
+
 def test_a_fix_that_would_not_act_within_the_run_is_refused() -> None:
     """A weekly CronJob in half an hour shows nothing; one of every five minutes does."""
     manifest = Path("clusters/fixes/weekly-restart/cronjob.yaml").read_text(encoding="utf-8")
