@@ -14,16 +14,18 @@ from itertools import count
 from pathlib import Path
 
 SIZE_BYTES = 100_000_000
-READ = """
-import resource, sys, time
+ROOT = Path(__file__).resolve().parents[2]
+READ = r"""
+import sys, time
 from pathlib import Path
 from harness.journals.formats import read_journal
 from harness.journals.items import Tally
+from tests.bench.use import own_peak_bytes
 tally = Tally(sys.argv[1])
 began = time.process_time()
 items = sum(1 for item in read_journal(Path(sys.argv[1]), tally))
 used_s = time.process_time() - began
-print(used_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, tally.entries, items)
+print(used_s, (own_peak_bytes() or 0) // 2**20, tally.entries, items)
 """
 _STARTS_S = 1_790_000_000
 
@@ -87,7 +89,9 @@ def write(path: Path, entries: Iterator[str], size: int = SIZE_BYTES) -> None:
 
 def measure(path: Path) -> tuple[float, int, int, int]:
     """User seconds, MiB at most, entries, and what they told, of reading `path`."""
-    done = subprocess.run([sys.executable, "-c", READ, str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(path.resolve())], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     used_s, mib, entries, items = done.stdout.split()
     return float(used_s), int(mib), int(entries), int(items)
 

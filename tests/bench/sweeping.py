@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from harness.answers.workers import cores, local
 from harness.versions import newest
 from tests.bench.model import nightly_sleep, run
 from tests.bench.numbers import Number, hand_over, seconds_of
+from tests.bench.use import own_peak_bytes
 
 FIXES = (
     "none",
@@ -25,7 +25,6 @@ FIXES = (
     "wake-guard",
 )
 MACHINES = 80
-KIB_A_MIB = 1024
 
 
 def question() -> Spec:
@@ -44,7 +43,7 @@ def measure() -> list[Number]:
     numbers = [
         _number("weeks_per_s_1_worker", weeks / one_s, "/s", weeks / one_s * model_s, "model alone"),
         _number("ms_per_week", one_s / weeks * 1e3, "ms", one_s / weeks / model_s, "model alone"),
-        _number("peak_mib", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_A_MIB, "MiB"),
+        _number("peak_mib", (own_peak_bytes() or 0) / 2**20, "MiB"),
     ]
     if cores() > 1:
         all_s = seconds_of(lambda: _swept(spec, cores()))

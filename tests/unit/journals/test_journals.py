@@ -4,6 +4,7 @@ what each was written).
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -209,6 +210,7 @@ def test_a_clock_that_drifts_adds_up(tmp_path: Path) -> None:
     assert 870 * NS_PER_S <= month.total_ns("pause") <= 900 * NS_PER_S
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the most memory of a process is read from /proc")
 @pytest.mark.parametrize("system", bench.SYSTEMS)
 def test_a_large_journal_is_a_stream(tmp_path: Path, system: str) -> None:
     """Ten megabytes are read within 200 MiB, Python and all its libraries among them (tests/bench/journals.py: how
