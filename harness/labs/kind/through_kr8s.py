@@ -30,11 +30,18 @@ _Answer = TypeVar("_Answer")
 _LOST = (OSError, TimeoutError, httpx.HTTPError, httpx_ws.HTTPXWSException, kr8s.APITimeoutError)
 
 
+def _first_of(group: BaseException) -> BaseException:
+    return _first_of(group.exceptions[0]) if isinstance(group, BaseExceptionGroup) else group
+
+
 class ThroughKr8s:
     """See kubernetes.Kubernetes. Raises LabUnavailable when the kubeconfig leads nowhere."""
 
     def __init__(self, kubeconfig: Path, context: str | None = None) -> None:
         self._loop = asyncio.new_event_loop()
+        # What a port forward's own tasks meet when a connection breaks is told by the call that waits for them; asyncio
+        # would print it a second time, with a traceback.
+        self._loop.set_exception_handler(lambda loop, context: None)
         self._thread = threading.Thread(target=self._loop.run_forever, name="kubernetes", daemon=True)
         self._thread.start()
         self._api: Any = None
@@ -74,6 +81,11 @@ class ThroughKr8s:
             raise Unreachable(f"{what}: no answer within {within_s:.0f} s") from error
         except _LOST as error:
             raise Unreachable(f"{what}: {type(error).__name__}: {error}") from error
+        except ExceptionGroup as group:  # of a port forward, whose tasks end together
+            lost, others = group.split((*_LOST, kr8s.ConnectionClosedError))
+            if lost is None or others is not None:
+                raise
+            raise Unreachable(f"{what}: {_first_of(lost)!r}") from group
         except kr8s.ServerError as error:
             if error.response is not None and error.response.status_code >= 500:
                 raise Unreachable(f"{what}: {error}") from error

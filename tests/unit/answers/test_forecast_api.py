@@ -12,12 +12,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
 from harness.answers import forecast_cluster
 from harness.cli import run_command
 from harness.errors import ExitCode
+from harness.labs.kind.kubernetes import Unreachable
+from harness.labs.kind.through_kr8s import ThroughKr8s
 
 POD: dict[str, Any] = {
     "metadata": {"name": "ztunnel-x", "namespace": "istio-system", "uid": "u", "labels": {"app": "ztunnel"}},
@@ -97,3 +100,20 @@ def test_what_a_cluster_does_not_show_is_named(
     told = capsys.readouterr()
     assert said in told.err
     assert "Traceback" not in told.err and told.out == ""
+
+
+def test_a_forward_that_broke_in_all_its_tasks_is_a_pod_out_of_reach(tmp_path: Path) -> None:
+    """What its tasks raise comes as a group; a fault that is no broken connection stays one."""
+
+    async def breaks(error: Exception) -> None:
+        raise ExceptionGroup("a forward", [ExceptionGroup("its tasks", [error])])
+
+    with api(VERSION, tmp_path) as kubeconfig:
+        kubernetes = ThroughKr8s(kubeconfig)
+        try:
+            with pytest.raises(Unreachable, match="look: ReadError"):
+                kubernetes._call(breaks(httpx.ReadError("gone")), 5, "look")
+            with pytest.raises(ExceptionGroup, match="a forward"):
+                kubernetes._call(breaks(KeyError("ours")), 5, "look")
+        finally:
+            kubernetes.close()
