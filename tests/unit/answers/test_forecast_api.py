@@ -29,6 +29,13 @@ POD: dict[str, Any] = {
 }
 
 
+class _SilentServer(ThreadingHTTPServer):
+    """Its own trouble with a client that hung up is not what the program says: it was taken for that."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Silent."""
+
+
 @contextmanager
 def api(answers: dict[str, tuple[int, dict[str, Any]]], folder: Path) -> Iterator[Path]:
     """A kubeconfig that leads to a server with these answers; every other path is forbidden."""
@@ -48,7 +55,7 @@ def api(answers: dict[str, tuple[int, dict[str, Any]]], folder: Path) -> Iterato
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's name
             """Silent."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _SilentServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
