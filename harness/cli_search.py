@@ -23,7 +23,8 @@ from harness.answers import falsify as search
 from harness.answers import herd as herds
 from harness.answers import sweep as sweeps
 from harness.answers import workers
-from harness.answers.populations import POPULATIONS
+from harness.answers.imported import remembered
+from harness.answers.populations import IMPORTED, POPULATIONS
 from harness.checks.words import lasting
 from harness.durations import NS_PER_S, parse_duration_ns
 from harness.errors import BadInput, ExitCode, HarnessError, LabUnavailable
@@ -210,6 +211,10 @@ def _counter(what: str) -> Iterator[Callable[[int], None]]:
 
 def sweep(
     population: Annotated[list[str] | None, typer.Option("--population", help="May be repeated; else all.")] = None,
+    imported: Annotated[
+        list[Path] | None,
+        typer.Option("--imported", metavar="SCENARIO", help="A file of import-sleep, or a folder; may be repeated."),
+    ] = None,
     fix: Annotated[list[str] | None, typer.Option("--fix", help="May be repeated; else eight of them.")] = None,
     lifetime: Annotated[list[str] | None, typer.Option("--lifetime", help="Of certificates; may be repeated.")] = None,
     istio: Annotated[list[str] | None, typer.Option("--istio", metavar="VERSION", help="May be repeated.")] = None,
@@ -218,6 +223,9 @@ def sweep(
     herd: Annotated[
         str | None, typer.Option("--herd", metavar="N,N...", help="Instead: so many nodes that wake together.")
     ] = None,
+    turns: Annotated[
+        int, typer.Option("--turns", min=1, help="With --herd: so many wake guards may restart at a time.")
+    ] = 1,
     seed: SeedOption = 0,
     jobs: Annotated[int, typer.Option("--jobs", min=0, help="Processes; 0: one a core.")] = 0,
     scheduler: Annotated[
@@ -227,19 +235,32 @@ def sweep(
         "sweep"
     ),
     as_json: JsonOption = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="With --herd: print the table of docs/sweeps.md.")
+    ] = False,
 ) -> None:
     """Ask over thousands of machines which fix holds, or what a herd of waking nodes does to istiod."""
     if herd is not None:
-        _herd(herd, fix, seed, as_json)
+        answers_of_herd = _herd(herd, fix, turns, seed)
+        if as_json:
+            typer.echo(json.dumps([asdict(one) for one in answers_of_herd], indent=1))
+        elif as_markdown:
+            typer.echo(herds.markdown(answers_of_herd), nl=False)
+        else:
+            _show_herd(answers_of_herd)
         return
+    if turns != 1 or as_markdown:
+        option = "--markdown" if as_markdown else f"--turns {turns}"
+        raise BadInput(f"{option}: is about a herd; give --herd N too")
     spec = sweeps.spec_of(
-        population or list(POPULATIONS),
+        [*(population or []), IMPORTED] if imported else population or list(POPULATIONS),
         fix or FIXES_SWEPT,
         [round(_seconds("--lifetime", text)) for text in lifetime or ["24h"]],
         istio or [versions.newest().version],
         machines,
         days,
         seed,
+        remembered(imported or []),
     )
     shelf = sweeps.open_shelf(output, spec)
     line = ProgressLine(shown=not as_json)
@@ -288,19 +309,20 @@ def _length(length_s: float) -> str:
     return lasting(round(length_s * NS_PER_S)) if length_s else "none"
 
 
-def _herd(sizes: str, fixes: list[str] | None, seed: int, as_json: bool) -> None:
+def _herd(sizes: str, fixes: list[str] | None, turns: int, seed: int) -> list[herds.Herd]:
     try:
         numbers = [int(word) for word in sizes.split(",")]
     except ValueError as error:
         raise BadInput(f"--herd {sizes}: needed are whole numbers joined by commas, such as 10,100,1000") from error
     answers = []
     for nodes in numbers:
-        for name in fixes or herds.FIXES_ASKED:
+        for name in fixes or (herds.FIXES_ASKED if turns == 1 else herds.FIXES_WITH_TURNS):
             typer.echo(f"{nodes} nodes, {name}", err=True)
-            answers.append(herds.herd(nodes, name, seed))
-    if as_json:
-        typer.echo(json.dumps([asdict(one) for one in answers], indent=1))
-        return
+            answers.append(herds.herd(nodes, name, seed, turns))
+    return answers
+
+
+def _show_herd(answers: list[herds.Herd]) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in (
         "nodes",
@@ -317,7 +339,7 @@ def _herd(sizes: str, fixes: list[str] | None, seed: int, as_json: bool) -> None
     for one in answers:
         table.add_row(
             str(one.nodes),
-            one.fix,
+            one.fix if one.turns == 1 else f"{one.fix}, {one.turns} turns",
             str(one.most_in_1_s),
             str(one.most_in_10_s),
             str(one.requests),

@@ -18,12 +18,13 @@ from random import Random
 from harness.answers.matrix import run
 from harness.durations import NS_PER_S
 from harness.errors import BadInput
-from harness.fixes import FIXES, adapted
+from harness.fixes import FIXES, adapted, wake_guard
 from harness.history import History
 from harness.plan import Plan, PlannedFault, PlannedFix, PlannedNode
 from harness.versions import newest
 
-FIXES_ASKED = ("none", "sleep-hook", "wall-polling", "wake-guard")
+FIXES_WITH_TURNS = (wake_guard.NAME,)
+FIXES_ASKED = ("none", "sleep-hook", "wall-polling", *FIXES_WITH_TURNS)
 NODES_MAX = 20_000
 # PILOT_MAX_REQUESTS_PER_SECOND (istio.io, istiod's environment): 25 until 1.20; since 1.21 by CPUs, 20 with one.
 ISTIOD_STREAMS_A_SECOND = 25
@@ -42,6 +43,7 @@ class Herd:
 
     nodes: int
     fix: str
+    turns: int
     seed: int
     requests: int
     most_in_1_s: int
@@ -52,18 +54,19 @@ class Herd:
     per_minute: list[int]
 
 
-def herd(nodes: int, fix: str, seed: int) -> Herd:
-    """The herd with `fix` on every node. Raises BadInput."""
+def herd(nodes: int, fix: str, seed: int, turns: int = 1) -> Herd:
+    """The herd with `fix` on every node, of which `turns` wake guards may restart at a time. Raises BadInput."""
     if not 1 <= nodes <= NODES_MAX:
         raise BadInput(f"--herd {nodes}: needed are 1 to {NODES_MAX} nodes")
     if fix not in FIXES:
         raise BadInput(f"--fix {fix}: is not known; allowed: {', '.join(FIXES)}")
-    plan = adapted(plan_of(nodes, fix, seed))
+    plan = adapted(plan_of(nodes, fix, seed, turns))
     history = run(plan)
     asked_ns = [event.world_ns - WAKES_NS for event in history.of("csr_answered") if event.world_ns >= WAKES_NS]
     return Herd(
         nodes=nodes,
         fix=fix,
+        turns=turns,
         seed=seed,
         requests=len(asked_ns),
         most_in_1_s=most_within(asked_ns, NS_PER_S),
@@ -75,7 +78,7 @@ def herd(nodes: int, fix: str, seed: int) -> Herd:
     )
 
 
-def plan_of(nodes: int, fix: str, seed: int) -> Plan:
+def plan_of(nodes: int, fix: str, seed: int, turns: int = 1) -> Plan:
     """The plan of a herd."""
     names = [f"node-{number}" for number in range(nodes)]
     release = newest()
@@ -95,8 +98,18 @@ def plan_of(nodes: int, fix: str, seed: int) -> Plan:
         pairs=(),
         attempt_every_ns=12 * HOUR_NS,
         faults=_faults(names, Random(f"{seed} herd")),
-        fix=PlannedFix(name=fix, manifest=FIXES[fix].read_manifest()),
+        fix=PlannedFix(name=fix, manifest=_manifest(fix, turns)),
     )
+
+
+def _manifest(fix: str, turns: int) -> str | None:
+    """That of this repository, the guard's with as many turns. Raises BadInput where they are of no use."""
+    manifest = FIXES[fix].read_manifest()
+    if turns == 1:
+        return manifest
+    if fix != wake_guard.NAME or manifest is None:
+        raise BadInput(f"--turns {turns}: is about {wake_guard.NAME}; give --fix {wake_guard.NAME} too")
+    return wake_guard.with_turns(manifest, turns)
 
 
 def _faults(names: list[str], chance: Random) -> tuple[PlannedFault, ...]:
@@ -140,6 +153,19 @@ def _good(plan: Plan, history: History, world_ns: int) -> float:
         elif event.kind == "csr_answered" and event["outcome"] == "issued":
             held_until_s[event.node] = event["not_after_wall_s"]
     return sum(wall_s <= until_s for until_s in held_until_s.values()) / len(plan.nodes)
+
+
+def markdown(herds: Iterable[Herd]) -> str:
+    """The table of docs/sweeps.md."""
+    head = ("nodes", "deployed", "requests in the worst second", "in the worst 10 s", "in the hour")
+    lines = [[*head, "well again after 5 min", "after an hour"], ["---"] * 7]
+    for one in herds:
+        deployed = f"`{one.fix}`" if one.turns == 1 else f"`{one.fix}`, {one.turns} turns"
+        counts = (one.nodes, one.most_in_1_s, one.most_in_10_s, one.requests)
+        shares = (one.good_in_5_min, one.good_in_1_h)
+        numbers = [f"{count:,}" for count in counts]
+        lines.append([numbers[0], deployed, *numbers[1:], *(f"{100 * share:.0f} %" for share in shares)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def drawn(counts: list[int]) -> str:

@@ -2,12 +2,13 @@
 
 Each is a short story of days, drawn from a distribution that stands in its docstring. They are assumptions, not
 measurements: `sweep` asks which fix holds over a whole range of habits, not how often a habit occurs. Whoever has
-journals of real machines imports them (meshwake import-sleep) and sweeps over those instead.
+journals of real machines imports them (meshwake import-sleep) and sweeps over those: the population `imported`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
@@ -30,6 +31,15 @@ class Fault(NamedTuple):
 
 
 Generator = Callable[[Random, int], Iterator[Fault]]
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What one real machine did, from its journals: its faults in order, over `span_ns` of world time."""
+
+    name: str
+    span_ns: int
+    faults: tuple[Fault, ...]
 
 
 def _around(chance: Random, middle_h: float, spread_h: float) -> int:
@@ -112,10 +122,30 @@ POPULATIONS: dict[str, Generator] = {
 }
 
 
-def faults_of(population: str, machine: int, seed: int, days: int) -> tuple[PlannedFault, ...]:
-    """The faults of one machine of a population, in order and apart from one another, all begun before the end."""
+IMPORTED = "imported"
+
+
+def faults_of(
+    population: str, machine: int, seed: int, days: int, remembered: Sequence[Remembered] = ()
+) -> tuple[PlannedFault, ...]:
+    """The faults of one machine of a population, in order and apart from one another, all begun before the end.
+    `remembered`: the machines of the population `imported`."""
     chance = Random(f"{seed} {population} {machine}")
-    return placed(sorted(POPULATIONS[population](chance, days), key=lambda fault: fault.at_world_ns), days * DAY_NS)
+    if population == IMPORTED:
+        faults = window_of(remembered[machine % len(remembered)], days, None if machine < len(remembered) else chance)
+    else:
+        faults = POPULATIONS[population](chance, days)
+    return placed(sorted(faults, key=lambda fault: fault.at_world_ns), days * DAY_NS)
+
+
+def window_of(machine: Remembered, days: int, chance: Random | None) -> Iterator[Fault]:
+    """What `machine` did in so many of its days: the first of them, or with `chance` from any full hour on, so that
+    ztunnel starts at any time of its week. A sleep that was going on at the beginning is left out."""
+    spare_h = max(machine.span_ns - days * DAY_NS, 0) // HOUR_NS
+    begins_ns = chance.randint(0, spare_h) * HOUR_NS if chance else 0
+    for fault in machine.faults:
+        if begins_ns <= fault.at_world_ns < begins_ns + days * DAY_NS:
+            yield fault._replace(at_world_ns=fault.at_world_ns - begins_ns)
 
 
 def placed(faults: list[Fault], end_world_ns: int) -> tuple[PlannedFault, ...]:

@@ -28,7 +28,7 @@ from statistics import mean
 from typing import Any
 
 from harness.answers.matrix import run
-from harness.answers.populations import NODE, POPULATIONS, faults_of
+from harness.answers.populations import IMPORTED, NODE, POPULATIONS, Remembered, faults_of
 from harness.checks.derive import certificates, failures
 from harness.checks.recovers_within import check as recovers_within
 from harness.durations import NS_PER_S, seconds
@@ -38,7 +38,7 @@ from harness.plan import Plan, PlannedFix, PlannedNode
 from harness.verdict import Verdict
 from harness.versions import find
 
-SPEC_FORMAT = 1
+SPEC_FORMAT = 2
 SPEC_FILE, SUMMARY_FILE, PARTS = "sweep.json", "summary.json", "parts"
 CLIENT, SERVER = "default/client", "default/server"
 EVERY_NS = 6 * 3_600 * NS_PER_S
@@ -48,7 +48,8 @@ DAY_S = 86_400
 
 @dataclass(frozen=True)
 class Spec:
-    """What a sweep asks. `machines` of each population, each for `days`; every combination of the others."""
+    """What a sweep asks. `machines` of each population, each for `days`; every combination of the others.
+    `remembered`: the real machines of which the population `imported` is made."""
 
     populations: tuple[str, ...]
     fixes: tuple[str, ...]
@@ -57,14 +58,13 @@ class Spec:
     machines: int
     days: int
     seed: int
+    remembered: tuple[Remembered, ...] = ()
     machines_a_part: int = 50
 
     def to_json(self) -> dict[str, Any]:
         """As it is kept beside the results."""
-        return {
-            "format": SPEC_FORMAT,
-            **{key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()},
-        }
+        plain: dict[str, Any] = json.loads(json.dumps({"format": SPEC_FORMAT, **asdict(self)}))
+        return plain
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ def spec_of(
     machines: int,
     days: int,
     seed: int,
+    remembered: tuple[Remembered, ...] = (),
 ) -> Spec:
     """The question, its words looked up. Raises BadInput that names what is allowed."""
     spec = Spec(
@@ -119,8 +120,9 @@ def spec_of(
         machines,
         days,
         seed,
+        remembered,
     )
-    _known("--population", spec.populations, POPULATIONS)
+    _known("--population", spec.populations, [*POPULATIONS, *([IMPORTED] if remembered else [])])
     _known("--fix", spec.fixes, FIXES)
     if min(spec.lifetimes_s, default=0) < 240:
         raise BadInput("--lifetime: needed are certificates of four minutes or more: istiod dates them two back")
@@ -155,7 +157,7 @@ def answer(part: Part) -> list[Row]:
 
 def _of_machine(part: Part, machine: int) -> Iterator[Row]:
     spec = part.spec
-    faults = faults_of(part.population, machine, spec.seed, spec.days)
+    faults = faults_of(part.population, machine, spec.seed, spec.days, spec.remembered)
     base = _base_plan(part.population, part.version, part.lifetime_s, spec.days)
     for name in spec.fixes:
         plan = base.model_copy(update={"faults": faults, "seed": machine, "fix": _planned_fix(name)})
@@ -293,9 +295,10 @@ def _same_question(path: Path, asked: str, spec: Spec) -> None:
         )
     differ = [key for key in now if before.get(key) != now[key]]
     if differ:
+        told = (key if key == "remembered" else f"{key} {before.get(key)}" for key in differ)
         raise BadInput(
-            f"{path}: holds a sweep with another question ({', '.join(f'{key} {before.get(key)}' for key in differ)}); "
-            "ask the same to go on, or give another --output"
+            f"{path}: holds a sweep with another question ({', '.join(told)}); ask the same to go on, or give another "
+            "--output"
         )
 
 

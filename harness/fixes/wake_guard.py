@@ -37,16 +37,17 @@ def watchers(plan: Plan, clocks: Clocks) -> list[Watcher]:
 
 
 class Turns:
-    """Who may restart: one node at a time. In a cluster a Lease, here shared by the guards of a run."""
+    """Who may restart: one node a turn at a time. In a cluster Leases, here shared by the guards of a run."""
 
     def __init__(self) -> None:
-        self._holder, self._until_world_ns = "", -1
+        self._held: dict[int, tuple[str, int]] = {}
 
-    def take(self, node: str, world_ns: int, holds_ns: int) -> bool:
-        """Whether `node` has it from now on for `holds_ns`."""
-        if world_ns < self._until_world_ns and node != self._holder:
+    def take(self, number: int, node: str, world_ns: int, holds_ns: int) -> bool:
+        """Whether `node` has that turn from now on for `holds_ns`."""
+        holder, until_world_ns = self._held.get(number, (node, -1))
+        if world_ns < until_world_ns and node != holder:
             return False
-        self._holder, self._until_world_ns = node, world_ns + holds_ns
+        self._held[number] = (node, world_ns + holds_ns)
         return True
 
 
@@ -58,14 +59,15 @@ class LabGuard:
     ) -> None:
         self._clock, self._settings, self._idles = clock, settings, idles
         self._idle_ns = min(IDLE_LONGEST_NS, lifetime_s * NS_PER_S // IDLE_SHARE)
-        self._started_monotonic_ns = clock.reading_before(0).monotonic_ns
-        self._node = _NodeInLab(node, turns)
+        self._first_look_ns = settings.first_look_after_ns(node)
+        self._started_monotonic_ns = clock.reading_before(0).monotonic_ns + self._first_look_ns
+        self._node = _NodeInLab(node, turns, settings.turn_of(node))
         self._guard = Guard(self._node, settings)
 
     def next_look_world_ns(self, after_world_ns: int) -> int | None:
         """See Watcher."""
         if after_world_ns < 0:
-            return 0
+            return self._first_look_ns
         if self._guard.busy or not self._idles:
             return self._look_after(after_world_ns)
         until_ns = [after_world_ns + self._idle_ns]
@@ -95,8 +97,8 @@ class _NodeInLab:
 
     view: View
 
-    def __init__(self, name: str, turns: Turns) -> None:
-        self.name, self._turns = name, turns
+    def __init__(self, name: str, turns: Turns, turn: int) -> None:
+        self.name, self._turns, self._turn = name, turns, turn
         self.restarts: list[PlannedRestart] = []
 
     def clocks(self) -> ClockReading:
@@ -113,7 +115,7 @@ class _NodeInLab:
 
     def take_turn(self, holds_ns: int) -> bool:
         """See guard.Node."""
-        return self._turns.take(self.name, self.view.world_ns, holds_ns)
+        return self._turns.take(self._turn, self.name, self.view.world_ns, holds_ns)
 
     def restart(self, process: Seen, why: str) -> None:
         """See guard.Node. A lab restarts all ztunnels of a node, or all its proxies."""
@@ -143,3 +145,15 @@ def read_settings(manifest: str) -> Settings:
     if len(sets) != 1:
         raise BadInput(f"fix.manifest: holds {len(sets)} DaemonSets; needed is the guard's one")
     return parse_settings(words)
+
+
+def with_turns(manifest: str, turns: int) -> str:
+    """The guard's manifest with that `--turns`; as the last of its arguments, so that it counts. Raises BadInput."""
+    documents = [each for each in yaml.safe_load_all(manifest) if isinstance(each, dict)]
+    for each in documents:
+        if each.get("kind") == "DaemonSet":
+            for container in each["spec"]["template"]["spec"]["containers"]:
+                container["args"] = [*(container.get("args") or []), f"--turns={turns}"]
+    changed = yaml.safe_dump_all(documents)
+    read_settings(changed)
+    return changed

@@ -14,7 +14,8 @@ from harness.errors import ExitCode
 
 LINES_MAX = 12
 VERSIONS_MAX = 4
-OUTCOMES = ("as expected", "surprise", "unknown", "refused", "error")
+LEFT_OUT = "left out"
+OUTCOMES = ("as expected", "surprise", "unknown", "refused", "error", LEFT_OUT)
 Row = Mapping[str, Any]
 _WORDS = {
     ExitCode.AS_EXPECTED: "As expected",
@@ -43,7 +44,7 @@ def summary(
         "day": day,
         "outcome": _WORDS[code].lower(),
         "exit_code": int(code),
-        "runs": len(rows),
+        "runs": sum(row["outcome"] != LEFT_OUT for row in rows),
         "counts": {lab: dict(Counter(row["outcome"] for row in _of(rows, lab))) for lab in versions},
         "real_s": {lab: round(sum(row["real_s"] for row in _of(rows, lab)), 1) for lab in versions},
         "cost_s": round(real_s, 1),
@@ -53,7 +54,8 @@ def summary(
         "surprises": surprises,
         "new": surprises if before is None else sorted(set(surprises) - before),
         "gone": [] if before is None else sorted(before - set(surprises)),
-        "not_as_expected": [dict(row) for row in rows if row["outcome"] != "as expected"],
+        "not_as_expected": [dict(row) for row in rows if row["outcome"] not in ("as expected", LEFT_OUT)],
+        "left_out": _left_out(rows),
         "issue": _issue(surprises, code),
     }
 
@@ -65,6 +67,15 @@ def surprise_keys(row: Row) -> list[str]:
     return [
         f"{row['scenario']} {row['lab']} {row['version']} {check} {said[0]}" for check, said in row["differs"].items()
     ]
+
+
+def _left_out(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
+    """lab -> scenario -> why it is never run there."""
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row["outcome"] == LEFT_OUT:
+            found.setdefault(row["lab"], {}).setdefault(row["scenario"], row["why"])
+    return found
 
 
 def _issue(surprises: Sequence[str], code: ExitCode) -> dict[str, str]:
@@ -89,6 +100,10 @@ def page(told: Mapping[str, Any]) -> str:
     ]
     lines += _counts(told)
     lines += [f"- **{lab}** did not run: {why}" for lab, why in told["missing"].items()]
+    lines += [
+        f"- {lab} leaves out what it cannot do: {', '.join(why)} (summary.json says why)"
+        for lab, why in told["left_out"].items()
+    ]
     if told["unclassified"]:
         listed = ", ".join(told["unclassified"])
         lines += [f"- no class yet, so not on the model: {listed} (`meshwake probe --istio VERSION`)"]

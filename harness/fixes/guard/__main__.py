@@ -2,9 +2,10 @@
 
     --node NAME            the node it guards; $NODE_NAME without it
     --kubeconfig PATH      how it finds the cluster; without it as pods do
-    --namespace NAME       where its Lease lies (meshwake-guard)
+    --namespace NAME       where its Leases lie (meshwake-guard)
     --metrics-port PORT    where Prometheus finds it (15099); 0: nowhere
     --period, --lead, --settle, --cooldown, --turn DURATION    see settings.py
+    --turns NUMBER         so many nodes may restart at a time (1)
     --once                 one look, then the end
 
 It looks every `period` of the monotonic clock until it is ended (SIGTERM). A look that fails because the API server
@@ -34,7 +35,7 @@ from harness.fixes.guard.metrics import PrometheusMetrics
 from harness.fixes.guard.settings import Settings, parse_settings
 
 CONNECTS_WITHIN_S = 2.0
-_SETTINGS = ("period", "lead", "settle", "cooldown", "turn")
+_SETTINGS = ("period", "lead", "settle", "cooldown", "turn", "turns")
 
 
 def read_arguments(words: Sequence[str]) -> tuple[Namespace, Settings]:
@@ -66,10 +67,12 @@ def run(words: Sequence[str], ended: threading.Event) -> None:
     registry = CollectorRegistry()
     if arguments.metrics_port:
         start_http_server(arguments.metrics_port, registry=registry)
-    node = ClusterNode(arguments.node, api, own_clocks, _connects, _say)
+    node = ClusterNode(arguments.node, api, own_clocks, _connects, _say, turn=settings.turn_of(arguments.node))
     guard = Guard(node, settings, PrometheusMetrics(arguments.node, registry))
     _say(f"guarding node {arguments.node}: {settings}")
     try:
+        if not arguments.once:
+            ended.wait(settings.first_look_after_ns(arguments.node) / NS_PER_S)
         while not ended.is_set():
             try:
                 guard.look()

@@ -59,12 +59,13 @@ class Api(Protocol):
     def tell(self, pod: ApiPod, reason: str, message: str, warning: bool) -> None:
         """An Event about `pod`."""
 
-    def take_lease(self, holder: str, holds_ns: int, now_monotonic_ns: int) -> bool:
-        """Whether `holder` has the guards' Lease from now on."""
+    def take_lease(self, number: int, holder: str, holds_ns: int, now_monotonic_ns: int) -> bool:
+        """Whether `holder` has that one of the guards' Leases from now on."""
 
 
 class ClusterNode:
-    """See guard.Node. `connects` says whether somebody listens at an address; `say` is the guard's log."""
+    """See guard.Node. `connects` says whether somebody listens at an address; `say` is the guard's log; `turn` is which
+    of the Leases it takes."""
 
     def __init__(
         self,
@@ -74,8 +75,9 @@ class ClusterNode:
         connects: Callable[[str, int], bool],
         say: Callable[[str], None],
         proc: Path = PROC,
+        turn: int = 0,
     ) -> None:
-        self.name, self._api, self._clocks = name, api, clocks
+        self.name, self._api, self._clocks, self._turn = name, api, clocks, turn
         self._connects, self._say, self._proc = connects, say, proc
         self._starts = Starts()
         self._pods: dict[str, ApiPod] = {}
@@ -125,7 +127,7 @@ class ClusterNode:
 
     def take_turn(self, holds_ns: int) -> bool:
         """See guard.Node."""
-        return self._api.take_lease(self.name, holds_ns, self._clocks().monotonic_ns)
+        return self._api.take_lease(self._turn, self.name, holds_ns, self._clocks().monotonic_ns)
 
     def restart(self, process: Seen, why: str) -> None:
         """See guard.Node. The Event comes first: it must be there even when the eviction fails."""

@@ -20,6 +20,7 @@ from harness.fixes.guard.cluster import ApiPod, Unreachable, pod_from
 
 CALL_WITHIN_S = 10.0
 LEASE = "wake-guard"
+_LEASES = "coordination.k8s.io/v1"
 _LOST = (
     OSError,
     TimeoutError,
@@ -41,7 +42,7 @@ class ThroughKr8s:
     def __init__(self, kubeconfig: Path | None, namespace: str, now_wall_ns: Any) -> None:
         self._namespace, self._now_wall_ns = namespace, now_wall_ns
         self._runner = asyncio.Runner()
-        self._lease_seen: tuple[str, int] | None = None
+        self._leases_seen: dict[int, tuple[str, int]] = {}
         try:
             self._api: Any = self._call(connect(kubeconfig=None if kubeconfig is None else str(kubeconfig)), "connect")
             self._call(self._api.async_version(), "connect")
@@ -123,24 +124,25 @@ class ThroughKr8s:
         }
         self._call(self._request("POST", "events", namespace=pod.namespace, json=body), f"event of {pod.full_name}")
 
-    # The Lease. Whether one has run out is judged by our monotonic clock, from when we first saw it as it is: what
-    # another node's wall clock wrote into it is of no use here.
+    # The Leases, one for each turn. Whether one has run out is judged by our monotonic clock, from when we first saw it
+    # as it is: what another node's wall clock wrote into it is of no use here.
 
-    def take_lease(self, holder: str, holds_ns: int, now_monotonic_ns: int) -> bool:
+    def take_lease(self, number: int, holder: str, holds_ns: int, now_monotonic_ns: int) -> bool:
         """See cluster.Api."""
-        found = self._lease()
+        found = self._lease(number)
         if found is None:
-            return self._write_lease("POST", "leases", {}, holder, holds_ns)
+            return self._write_lease("POST", number, {}, holder, holds_ns)
         version = str(found["metadata"]["resourceVersion"])
-        if self._lease_seen is None or self._lease_seen[0] != version:
-            self._lease_seen = (version, now_monotonic_ns)
+        seen = self._leases_seen.get(number)
+        if seen is None or seen[0] != version:
+            seen = self._leases_seen[number] = (version, now_monotonic_ns)
         mine = found["spec"].get("holderIdentity") in (holder, "", None)
-        if not mine and now_monotonic_ns - self._lease_seen[1] < holds_ns:
+        if not mine and now_monotonic_ns - seen[1] < holds_ns:
             return False
-        return self._write_lease("PUT", f"leases/{LEASE}", {"resourceVersion": version}, holder, holds_ns)
+        return self._write_lease("PUT", number, {"resourceVersion": version}, holder, holds_ns)
 
-    def _lease(self) -> dict[str, Any] | None:
-        work = self._request("GET", f"leases/{LEASE}", version="coordination.k8s.io/v1", namespace=self._namespace)
+    def _lease(self, number: int) -> dict[str, Any] | None:
+        work = self._request("GET", f"leases/{lease_name(number)}", version=_LEASES, namespace=self._namespace)
         try:
             return dict(self._call(work, "read the Lease").json())
         except Unreachable as error:
@@ -148,18 +150,20 @@ class ThroughKr8s:
                 return None
             raise
 
-    def _write_lease(self, method: str, url: str, metadata: dict[str, str], holder: str, holds_ns: int) -> bool:
+    def _write_lease(self, method: str, number: int, metadata: dict[str, str], holder: str, holds_ns: int) -> bool:
+        name = lease_name(number)
         body = {
-            "apiVersion": "coordination.k8s.io/v1",
+            "apiVersion": _LEASES,
             "kind": "Lease",
-            "metadata": {"name": LEASE, "namespace": self._namespace, **metadata},
+            "metadata": {"name": name, "namespace": self._namespace, **metadata},
             "spec": {
                 "holderIdentity": holder,
                 "leaseDurationSeconds": max(holds_ns // NS_PER_S, 1),
                 "renewTime": _moment(self._now_wall_ns(), micros=True),
             },
         }
-        work = self._request(method, url, version="coordination.k8s.io/v1", namespace=self._namespace, json=body)
+        url = "leases" if method == "POST" else f"leases/{name}"
+        work = self._request(method, url, version=_LEASES, namespace=self._namespace, json=body)
         try:
             self._call(work, "take the Lease")
         except Unreachable as error:
@@ -167,6 +171,11 @@ class ThroughKr8s:
                 return False
             raise
         return True
+
+
+def lease_name(number: int) -> str:
+    """The Lease of one turn. The first has the name that it had when there was one only."""
+    return LEASE if number == 0 else f"{LEASE}-{number}"
 
 
 def _status(error: Unreachable) -> int | None:

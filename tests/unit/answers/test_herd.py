@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from harness.answers.herd import ISTIOD_STREAMS_A_SECOND, Herd, drawn, herd, most_within
+from harness.answers.herd import FIXES_ASKED, ISTIOD_STREAMS_A_SECOND, Herd, drawn, herd, markdown, most_within
+from harness.cli import run_command
+from harness.errors import ExitCode
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +31,37 @@ def test_the_guard_never_asks_for_more_than_istiod_admits(by_fix: dict[str, Herd
     """One node after another."""
     assert 0 < by_fix["wake-guard"].most_in_1_s <= ISTIOD_STREAMS_A_SECOND
     assert by_fix["wake-guard"].good_in_1_h > by_fix["none"].good_in_1_h
+
+
+def test_several_turns_are_quicker_and_ask_for_no_more_than_istiod_admits() -> None:
+    """Six at a time: a minute or two each for ten rounds; the looks of a fleet are spread over its guards' period."""
+    one, six = herd(60, "wake-guard", 0), herd(60, "wake-guard", 0, turns=6)
+    assert six.good_in_5_min > 2 * one.good_in_5_min
+    assert six.good_in_1_h == 1
+    assert 1 < six.most_in_10_s <= 6
+    assert six.requests == 60
+
+
+def test_turns_are_about_the_guard(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing else takes turns, and only a herd is large enough."""
+    assert run_command(["sweep", "--herd", "3", "--turns", "2", "--fix", "none"]) == ExitCode.BAD_INPUT
+    assert "--turns 2: is about wake-guard" in capsys.readouterr().err
+    assert run_command(["sweep", "--turns", "2"]) == ExitCode.BAD_INPUT
+    assert run_command(["sweep", "--herd", "3", "--turns", "6000"]) == ExitCode.BAD_INPUT
+    assert "a number from 1 to 5000" in capsys.readouterr().err
+
+
+def test_the_table_of_the_docs_says_what_the_program_says() -> None:
+    """Its rows of ten and of a hundred nodes; the larger ones take minutes."""
+    page = (Path(__file__).parents[3] / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    listed = page.partition("<!-- herd -->\n")[2].partition("<!-- /herd -->")[0].splitlines()
+    small = [line for line in listed[2:] if line.split()[1] in ("10", "100")]
+    assert len(small) == 9
+    found = [herd(nodes, fix, 0) for nodes in (10, 100) for fix in FIXES_ASKED]
+    found.append(herd(100, "wake-guard", 0, turns=5))
+    said = markdown(found).splitlines()
+    assert said[:2] == listed[:2]
+    assert sorted(said[2:]) == sorted(small)
 
 
 def test_counting_in_a_window() -> None:

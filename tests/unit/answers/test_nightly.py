@@ -12,6 +12,7 @@ from harness import binaries, versions
 from harness.answers import nightly
 from harness.cli import run_command
 from harness.errors import ExitCode
+from harness.labs.process.lab import LAB
 from tests.unit.worlds import SURPRISING, UNKNOWN, small, write
 
 TODAY = date(2026, 11, 25)
@@ -75,6 +76,24 @@ def test_a_lab_that_is_missing(night: Night) -> None:
     assert "**A lab is missing** (exit 4): all 2 runs came out as expected." in page
     assert "- **process** did not run: no ztunnel binary of a known release in the cache" in page
     assert told["issue"] == {"action": "leave", "title": "Nightly"}
+
+
+def test_what_a_lab_never_does_is_left_out_and_named(
+    night: Night, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fix that is another ztunnel: not run on a released one, which is no fault of the night; on the model it is."""
+    for version in ("1.27.9", "1.28.0"):
+        place = binaries.place_of(version)
+        place.parent.mkdir(parents=True)
+        place.write_bytes(b"as released")
+    monkeypatch.setattr(LAB, "missing", lambda ztunnel: [])
+    patched = small(('["model"]', '["model", "process"]')) + '\n[fix]\nname = "boottime"\n'
+    code, told, page = night(patched, labs="model,process")
+    assert code == ExitCode.AS_EXPECTED
+    assert "**As expected** (exit 0): all 2 runs came out as expected." in page
+    assert "- process leaves out what it cannot do: small (summary.json says why)" in page
+    assert "no ztunnel with that patch" in told["left_out"]["process"]["small"]  # type: ignore[index]
+    assert told["issue"]["action"] == "close"  # type: ignore[index]
 
 
 def test_a_surprise_counts_beside_a_missing_lab(night: Night) -> None:

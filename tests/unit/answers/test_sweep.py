@@ -20,6 +20,10 @@ from harness.answers.sweep import Part, Row, Spec, answer, open_shelf, parts, sp
 from harness.cli import run_command
 from harness.errors import BadInput, ExitCode
 from harness.versions import newest
+from tests.unit import worlds
+
+JOURNALS = Path(__file__).parents[2] / "data" / "journals"
+WITHOUT_FAULT = ('[[fault]]\nkind  = "suspend"\nat    = "15h"\nlasts = "8h"\n', "")
 
 pytest.importorskip("pyarrow", reason="a sweep needs pyarrow: pip install 'meshwake[sweep]'")
 
@@ -94,6 +98,29 @@ def test_another_question_is_not_mixed_in(tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text(json.dumps(question | {"format": 9}))
     with pytest.raises(BadInput, match="a sweep of format 9"):
         open_shelf(tmp_path, small(machines=1, populations=["wsl"]))
+
+
+def test_real_machines_are_a_population(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A journal imported, its scenario swept over: told as `imported`, gone on with, and not mixed with another."""
+    journal, month, out = JOURNALS / "systemd_laptop.json", tmp_path / "month.toml", str(tmp_path / "out")
+    assert run_command(["import-sleep", str(journal), "--output", str(month)]) == ExitCode.AS_EXPECTED
+    command = ["sweep", "--imported", str(month), "--machines", "3", "--fix", "none", "--output", out, "--json"]
+    capsys.readouterr()
+    for _ in range(2):
+        assert run_command(command) == ExitCode.AS_EXPECTED
+        told = json.loads(capsys.readouterr().out)
+        assert [(group["population"], group["machines"]) for group in told["groups"]] == [("imported", 3)]
+        assert told["spec"]["remembered"][0]["name"] == "month"
+    (tmp_path / "month.toml").write_text(month.read_text().replace("8h17s", "7h17s"))
+    assert run_command(command) == ExitCode.BAD_INPUT
+    assert "another question (remembered)" in capsys.readouterr().err
+
+
+def test_a_machine_to_which_nothing_happens_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever gives the wrong file is told which is meant."""
+    path = worlds.write(tmp_path, worlds.small(WITHOUT_FAULT))
+    assert run_command(["sweep", "--imported", str(path), "--output", str(tmp_path / "out")]) == ExitCode.BAD_INPUT
+    assert "needed is a scenario as `meshwake import-sleep` writes it" in capsys.readouterr().err
 
 
 def test_half_a_part_is_named(tmp_path: Path) -> None:

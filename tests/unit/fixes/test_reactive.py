@@ -126,11 +126,12 @@ def test_settings_come_from_the_manifest() -> None:
 
 def test_a_turn_is_given_back_by_itself() -> None:
     turns = Turns()
-    assert turns.take("a", 0, 45)
-    assert not turns.take("b", 44, 45)
-    assert turns.take("a", 44, 45)
-    assert not turns.take("b", 88, 45)
-    assert turns.take("b", 89, 45)
+    assert turns.take(0, "a", 0, 45)
+    assert not turns.take(0, "b", 44, 45)
+    assert turns.take(1, "b", 44, 45)
+    assert turns.take(0, "a", 44, 45)
+    assert not turns.take(0, "b", 88, 45)
+    assert turns.take(0, "b", 89, 45)
 
 
 def test_deployments_know_their_guards() -> None:

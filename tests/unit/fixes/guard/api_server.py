@@ -20,7 +20,7 @@ class Cluster:
         self.asked: list[tuple[str, str]] = []
         self.events: list[dict[str, Any]] = []
         self.evicted: list[str] = []
-        self.lease: dict[str, Any] | None = None
+        self.leases: dict[str, dict[str, Any]] = {}
         self.refuse: dict[str, int] = {}
         self._versions = 0
 
@@ -34,7 +34,7 @@ class Cluster:
         if parts.path.endswith("/version"):
             return 200, {"gitVersion": "v1.34.0", "major": "1", "minor": "34"}
         if "/leases" in parts.path:
-            return self._answer_lease(method, body)
+            return self._answer_lease(method, parts.path.rpartition("/leases")[2].strip("/"), body)
         if parts.path.endswith("/events"):
             self.events.append(body)
             return 201, body
@@ -43,15 +43,17 @@ class Cluster:
             return 201, {"kind": "Status", "status": "Success"}
         return 200, {"items": [pod for pod in self.pods if _selected(pod, parse_qs(parts.query), parts.path)]}
 
-    def _answer_lease(self, method: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def _answer_lease(self, method: str, name: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        name = name or body["metadata"]["name"]
+        lease = self.leases.get(name)
         if method == "GET":
-            return (404, {"kind": "Status", "message": "not found"}) if self.lease is None else (200, self.lease)
+            return (404, {"kind": "Status", "message": "not found"}) if lease is None else (200, lease)
         said = body["metadata"].get("resourceVersion")
-        if self.lease is not None and said != self.lease["metadata"]["resourceVersion"]:
+        if lease is not None and said != lease["metadata"]["resourceVersion"]:
             return 409, {"kind": "Status", "message": "conflict"}
         self._versions += 1
         body["metadata"]["resourceVersion"] = str(self._versions)
-        self.lease = body
+        self.leases[name] = body
         return 200, body
 
 

@@ -83,27 +83,32 @@ def test_an_eviction_and_its_event(api: ThroughKr8s, cluster: Cluster) -> None:
 
 def test_the_lease_goes_from_one_node_to_the_next_when_it_has_stood_still(api: ThroughKr8s, cluster: Cluster) -> None:
     """Judged by our own monotonic clock from when we saw it, whatever another wall clock wrote into it."""
-    assert api.take_lease("a", HOLDS_NS, 0)
-    assert api.take_lease("a", HOLDS_NS, 10 * NS)
-    assert not api.take_lease("b", HOLDS_NS, 20 * NS)
-    assert not api.take_lease("b", HOLDS_NS, 64 * NS)
-    assert api.take_lease("b", HOLDS_NS, 65 * NS)
-    assert cluster.lease is not None
-    assert cluster.lease["spec"]["holderIdentity"] == "b"
+    assert api.take_lease(0, "a", HOLDS_NS, 0)
+    assert api.take_lease(0, "a", HOLDS_NS, 10 * NS)
+    assert not api.take_lease(0, "b", HOLDS_NS, 20 * NS)
+    assert not api.take_lease(0, "b", HOLDS_NS, 64 * NS)
+    assert api.take_lease(0, "b", HOLDS_NS, 65 * NS)
+    assert cluster.leases["wake-guard"]["spec"]["holderIdentity"] == "b"
+
+
+def test_each_turn_has_a_lease_of_its_own(api: ThroughKr8s, cluster: Cluster) -> None:
+    """Whoever has one keeps nobody waiting for another."""
+    assert api.take_lease(0, "a", HOLDS_NS, 0)
+    assert api.take_lease(7, "b", HOLDS_NS, 0)
+    assert not api.take_lease(7, "a", HOLDS_NS, 1)
+    assert {name: lease["spec"]["holderIdentity"] for name, lease in cluster.leases.items()} == {
+        "wake-guard": "a",
+        "wake-guard-7": "b",
+    }
 
 
 def test_of_two_that_reach_for_the_lease_one_gets_it(api: ThroughKr8s, cluster: Cluster) -> None:
-    assert api.take_lease("a", HOLDS_NS, 0)
+    assert api.take_lease(0, "a", HOLDS_NS, 0)
     cluster.refuse["/leases/wake-guard"] = 409
     with pytest.raises(Unreachable):  # a conflict where none can be is no answer
-        api.take_lease("a", HOLDS_NS, 1)
+        api.take_lease(0, "a", HOLDS_NS, 1)
     cluster.refuse.clear()
-    assert cluster.lease is not None
-    stale = dict(cluster.lease, metadata=dict(cluster.lease["metadata"], resourceVersion="0"))
-    cluster.lease, current = stale, cluster.lease
-    assert api._lease() == stale
-    cluster.lease = current
-    assert not api._write_lease("PUT", "leases/wake-guard", {"resourceVersion": "0"}, "a", HOLDS_NS)
+    assert not api._write_lease("PUT", 0, {"resourceVersion": "0"}, "a", HOLDS_NS)
 
 
 def test_no_answer_is_said_with_what_was_asked(api: ThroughKr8s, cluster: Cluster) -> None:
@@ -126,8 +131,8 @@ def test_the_manifest_allows_all_that_the_guard_asks(api: ThroughKr8s, cluster: 
     for each in (ztunnel, gateway):
         api.evict(each)
         api.tell(each, "x", "y", warning=True)
-    api.take_lease("a", HOLDS_NS, 0)
-    api.take_lease("a", HOLDS_NS, 1)
+    api.take_lease(0, "a", HOLDS_NS, 0)
+    api.take_lease(0, "a", HOLDS_NS, 1)
     asked = [(method, path) for method, path in cluster.asked if not path.endswith("/version")]
     assert len(asked) >= 8
     refused = [(method, path) for method, path in asked if not _allowed(method, path)]

@@ -229,7 +229,7 @@ class HandApi:
     def tell(self, pod: ApiPod, reason: str, message: str, warning: bool) -> None:
         self.told.append((reason, message))
 
-    def take_lease(self, holder: str, holds_ns: int, now_monotonic_ns: int) -> bool:
+    def take_lease(self, number: int, holder: str, holds_ns: int, now_monotonic_ns: int) -> bool:
         return True
 
 
