@@ -231,3 +231,28 @@ def test_a_year_of_fifty_nodes_stays_usable(browser: webdriver.Chrome, place: Pa
     )
     assert zoom_ms < 10 * first_ms + 1_000
     assert complaints(browser) == []
+
+
+def test_paper_is_wide_enough_for_every_table(browser: webdriver.Chrome, two: Path) -> None:
+    """Nobody can scroll on paper; A4 between usual margins is 718 CSS pixels wide."""
+    size = browser.get_window_size()
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    )
+    try:
+        for page in sorted(two.glob("*.html")):
+            opened(browser, page, done="compared" if page.name == "compare.html" else "ready")
+            tables = ask(
+                browser, "[...document.querySelectorAll('.scroll')].map((it) => [it.scrollWidth, it.clientWidth])"
+            )
+            assert tables
+            assert all(scroll <= client for scroll, client in tables), f"{page.name}: {tables}"
+            assert (
+                ask(browser, "document.querySelectorAll('.modebar').length === 0")
+                or ask(browser, "getComputedStyle(document.querySelector('.modebar')).display") == "none"
+            )
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.set_window_size(size["width"], size["height"])
