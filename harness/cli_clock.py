@@ -1,0 +1,219 @@
+"""meshwake clock exec | attach: one ordinary program on clocks that jump, without a scenario.
+
+What the program prints is all that `exec` prints on stdout; our words go to stderr. `exec` ends as the program did, as
+env and timeout do: with its exit code, or with 128 + N after signal N; what kept it from being started, or its clocks
+from being moved, ends with a code of harness/errors.py.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli_versions import Ended
+from harness.clocks.reading import ClockReading
+from harness.durations import parse_duration_ns, seconds
+from harness.errors import BadInput, SubjectFailed
+
+if TYPE_CHECKING:  # what only Linux has is imported by the command that needs it
+    from harness.clocks.injector import Injector, Taken
+
+INJECTORS = ("auto", "vdso", "attach", "faketime")
+_LOOK_EVERY_S = 0.01
+_ENDS_WITHIN_S = 10.0
+_LONG_S = 3600.0
+
+SuspendOption = Annotated[
+    str | None, typer.Option("--suspend", metavar="DURATION", help="Sleep: wall and boottime jump, monotonic does not.")
+]
+StepOption = Annotated[
+    str | None, typer.Option("--step", metavar="DURATION", help="Set the wall clock; may be negative.")
+]
+AwakeOption = Annotated[
+    str | None, typer.Option("--awake", metavar="DURATION", help="Time passes awake: all clocks move, timers fire.")
+]
+AfterOption = Annotated[
+    str | None, typer.Option("--after", metavar="DURATION", help="How long the program runs before; without it, not.")
+]
+InjectorOption = Annotated[str, typer.Option("--injector", help="auto, vdso, attach or faketime (docs/injectors.md).")]
+ChildrenOption = Annotated[
+    bool, typer.Option("--with-children", help="What the program executes lives on the same clocks.")
+]
+GiveBackOption = Annotated[bool, typer.Option("--give-back", help="Give it the kernel's clocks back.")]
+CommandArgument = Annotated[list[str], typer.Argument(metavar="-- PROGRAM [ARGUMENT]...")]
+PidArgument = Annotated[int, typer.Argument(metavar="PID", min=1)]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds `clock` with its commands to `app`."""
+    clock = typer.Typer(help="Run one program on clocks that jump, or make those of a running one jump.")
+    clock.command("exec")(execute)
+    clock.command("attach")(attach_to)
+    app.add_typer(clock, name="clock")
+
+
+def execute(
+    command: CommandArgument,
+    suspend: SuspendOption = None,
+    step: StepOption = None,
+    awake: AwakeOption = None,
+    after: AfterOption = None,
+    injector: InjectorOption = "auto",
+    with_children: ChildrenOption = False,
+) -> None:
+    """Run a program on clocks that jump: before its first instruction, or while it runs (--after)."""
+    by = _movement(suspend, step, awake)
+    if by is None:
+        raise BadInput("nothing was said of the clocks; say --suspend 8h, --step 30d, --step=-13h or --awake 1h")
+    if injector not in INJECTORS:
+        raise BadInput(f"--injector {injector}: there is none such; allowed: {', '.join(INJECTORS)}")
+    after_ns = _duration(after, "--after")
+    clocks = _choose(injector, command, by, with_children=with_children)
+    try:
+        raise Ended(_run(clocks, command, by, after_ns, with_children=with_children))
+    finally:
+        clocks.close()
+
+
+def attach_to(
+    pid: PidArgument,
+    suspend: SuspendOption = None,
+    step: StepOption = None,
+    awake: AwakeOption = None,
+    give_back: GiveBackOption = False,
+) -> None:
+    """Make the clocks of a running process jump, and tell what it sees then; they stay so until --give-back."""
+    from harness.clocks.injector import in_words
+    from harness.clocks.vdso_injectors import AttachInjector, offsets_inside
+
+    by = _movement(suspend, step, awake)
+    if give_back and by is not None:
+        raise BadInput("--give-back: goes with no movement")
+    if by is None and not give_back:
+        sys.stdout.write(f"process {pid}: moved by {in_words(offsets_inside(pid))}\n")
+        return
+    injector = AttachInjector()
+    try:
+        taken = injector.take(pid)
+        if by is None:
+            injector.give_back(taken)
+            sys.stdout.write(f"process {pid} ({taken.name}): the kernel's clocks\n")
+            return
+        injector.move(by)
+        sys.stdout.write(f"process {pid} ({taken.name}): {_measured(injector, taken)}\n")
+    finally:
+        injector.close()
+
+
+def _movement(suspend: str | None, step: str | None, awake: str | None) -> ClockReading | None:
+    """What is added to wall, monotonic and boottime; None when nothing was asked."""
+    asked = [(name, text) for name, text in (("suspend", suspend), ("step", step), ("awake", awake)) if text is not None]
+    if not asked:
+        return None
+    if len(asked) > 1:
+        raise BadInput(f"one movement at a time: {' and '.join('--' + name for name, _ in asked)} were given")
+    name, text = asked[0]
+    by_ns = _duration(text, f"--{name}") or 0
+    if by_ns < 0 and name != "step":
+        raise BadInput(f"--{name} {text}: only the wall clock can be set back; use --step={text}")
+    return ClockReading(by_ns, by_ns if name == "awake" else 0, 0 if name == "step" else by_ns)
+
+
+def _duration(text: str | None, option: str) -> int | None:
+    try:
+        return None if text is None else parse_duration_ns(text)
+    except ValueError as error:
+        raise BadInput(f"{option}: {error}") from error
+
+
+def _choose(name: str, command: list[str], by: ClockReading, *, with_children: bool) -> Injector:
+    """The injector that was asked for; `auto`: vdso, and faketime for what vdso refuses."""
+    from harness.clocks.faketime import FaketimeInjector
+    from harness.clocks.injector import CannotInject
+    from harness.clocks.programs import find_program, look_at
+    from harness.clocks.vdso_injectors import AttachInjector, VdsoInjector
+
+    program = look_at(find_program(command[0]))
+    if name == "attach":
+        return AttachInjector()
+    if name in ("auto", "vdso"):
+        vdso = VdsoInjector()
+        refused = vdso.refusal(program, with_children=with_children)
+        if name == "vdso" or refused is None:
+            return vdso
+        vdso.close()
+        _say(f"{refused.because}: faketime is used")
+    faketime = FaketimeInjector("all" if by.monotonic_ns else "wall")
+    unfit = faketime.refusal(program, with_children=with_children)
+    if unfit is not None:
+        faketime.close()
+        raise unfit if name == "faketime" else CannotInject("auto", program.name, unfit.because, "no injector is left")
+    return faketime
+
+
+def _run(
+    injector: Injector, command: list[str], by: ClockReading, after_ns: int | None, *, with_children: bool
+) -> int:
+    """Starts the program, moves its clocks, and waits for its end, which is returned as a shell tells it."""
+    from harness.clocks.injector import Start, in_words
+
+    if after_ns is None:
+        injector.move(by)
+    taken = injector.start(Start(tuple(command), with_children=with_children))
+    _say(f"injector {injector.name}: process {taken.pid} ({taken.name})")
+    try:
+        if after_ns is not None and not _ends_within(taken, after_ns / 1e9):
+            injector.move(by)
+            _say(f"moved by {in_words(by)}")
+        while not _ends_within(taken, _LONG_S):
+            pass
+    except KeyboardInterrupt:  # it is at the head of a session of its own, so the terminal told us only
+        _interrupt(taken)
+        raise
+    code = taken.poll() or 0
+    return code if code >= 0 else 128 - code
+
+
+def _ends_within(taken: Taken, within_s: float) -> bool:
+    give_up = time.monotonic() + within_s
+    while taken.poll() is None:
+        if time.monotonic() >= give_up:
+            return False
+        time.sleep(_LOOK_EVERY_S)
+    return True
+
+
+def _interrupt(taken: Taken) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(taken.pid, signal.SIGINT)
+    with suppress(SubjectFailed):
+        taken.wait(_ENDS_WITHIN_S)
+
+
+def _measured(injector: Injector, taken: Taken) -> str:
+    """What the program sees more than the kernel shows, in words."""
+    before = _kernel_clocks()
+    read = injector.read(taken)
+    after = _kernel_clocks()
+    shown = [
+        f"{clock} {seconds(value - (low + high) // 2):+.3f} s"
+        for clock, value, low, high in zip(("wall", "monotonic", "boottime"), read, before, after, strict=True)
+    ]
+    return f"it sees {', '.join(shown)} beside the kernel's clocks (measured in it)"
+
+
+def _kernel_clocks() -> ClockReading:
+    from harness.clocks.own import own_clocks
+
+    return own_clocks()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"meshwake: {text}\n")
+    sys.stderr.flush()

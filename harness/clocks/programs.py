@@ -1,0 +1,143 @@
+"""What can be told of a program from its file, before it is started: so that a way of moving clocks can refuse it.
+
+A preloaded library is loaded by glibc's loader and by nothing else; a vDSO lasts until the next exec. Whether a program
+is out of reach of one or the other stands in its file: how it is linked, for which processor, which runtime is in it,
+and, for a script, who is to read it. Nothing is executed, and names of functions are not trusted, since most programs
+are stripped: Go and jemalloc are known by text that they carry in every build.
+
+Limit: what a program executes, or loads with dlopen, while it runs, does not stand in its file.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import stat
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import BadInput
+
+EM_X86_64, EM_AARCH64 = 62, 183
+SHELLS = frozenset({"sh", "ash", "bash", "dash", "ksh", "mksh", "zsh", "fish", "busybox", "xargs", "env"})
+_PT_LOAD, _PT_INTERP, _SHT_SYMTAB = 1, 3, 2
+_GO, _JEMALLOC = b"\xff Go buildinf:", b"<jemalloc>: "
+_SCRIPTS_IN_A_ROW_MAX = 4
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that could be started. `path`: the file that the kernel will run in the end, which for a script is its
+    interpreter. `loader`: what loads its shared libraries; None: it is static."""
+
+    path: Path
+    machine: int
+    is_64_bit: bool
+    loader: str | None
+    is_go: bool
+    has_jemalloc: bool
+    gains_rights: bool
+    script: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """For a message."""
+        return str(self.path) if self.script is None else f"{self.script} (read by {self.path})"
+
+    @property
+    def executes_others(self) -> bool:
+        """Whether it is a program whose whole purpose is to execute others."""
+        return self.path.name in SHELLS or os.path.realpath(self.path).rpartition("/")[2] in SHELLS
+
+    @property
+    def loader_is_glibc(self) -> bool:
+        """Whether a library that was built for glibc can be loaded into it."""
+        return self.loader is not None and self.loader.rpartition("/")[2].startswith("ld-linux")
+
+
+def find_program(word: str) -> Path:
+    """The file that a command's first word means. Raises BadInput."""
+    found = shutil.which(word)
+    if found is None:
+        raise BadInput(f"there is no program {word!r} on PATH, and it is no path of one; is it executable?")
+    return Path(found).absolute()
+
+
+def look_at(path: Path) -> Program:
+    """What the file at `path` is. Raises BadInput when it is nothing that a kernel would run."""
+    script, seen = None, path
+    for _ in range(_SCRIPTS_IN_A_ROW_MAX):
+        interpreter = _interpreter_of(seen)
+        if interpreter is None:
+            return _look_at_elf(seen, script)
+        script, seen = script or seen, interpreter
+    raise BadInput(f"{path}: a script that is read by a script, {_SCRIPTS_IN_A_ROW_MAX} times; name the program itself")
+
+
+def symbols_of(path: Path, names: frozenset[str]) -> dict[str, int]:
+    """Address (as linked) of these symbols, of those that are in the full symbol table of a 64-bit file."""
+    data = path.read_bytes()
+    offset, count = struct.unpack_from("<Q", data, 0x28)[0], struct.unpack_from("<H", data, 0x3C)[0]
+    sections = [struct.unpack_from("<IIQQQQIIQQ", data, offset + 64 * index) for index in range(count)]
+    found = {}
+    for section in sections:
+        if section[1] != _SHT_SYMTAB:
+            continue
+        text = sections[section[6]][4]
+        for place in range(section[4], section[4] + section[5], 24):
+            name_at, value = struct.unpack_from("<I", data, place)[0], struct.unpack_from("<Q", data, place + 8)[0]
+            name = data[text + name_at : data.index(b"\0", text + name_at)].decode(errors="replace")
+            if name in names:
+                found[name] = int(value)
+    return found
+
+
+def _interpreter_of(path: Path) -> Path | None:
+    try:
+        with path.open("rb") as file:
+            first = file.read(256)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}), so nothing is known of it") from error
+    if not first.startswith(b"#!"):
+        return None
+    words = first[2:].splitlines()[0].decode(errors="replace").split()
+    if not words:
+        raise BadInput(f"{path}: a script that names no interpreter")
+    return Path(words[0])
+
+
+def _look_at_elf(path: Path, script: Path | None) -> Program:
+    with path.open("rb") as file:
+        head = file.read(64)
+        if head[:4] != b"\x7fELF" or len(head) < 64:
+            raise BadInput(f"{path}: is neither a script nor an ELF program")
+        machine, is_64_bit = struct.unpack_from("<H", head, 18)[0], head[4] == 2
+        if not is_64_bit:
+            return Program(path, machine, False, None, False, False, _gains_rights(path), script)
+        table, size, count = (struct.unpack_from("<Q", head, 32)[0], *struct.unpack_from("<HH", head, 54))
+        file.seek(table)
+        data = file.read(size * count)
+        segments = [struct.unpack_from("<IIQQQQQQ", data, size * index) for index in range(count)]
+        loader = None
+        for kind, _, offset, _, _, length, _, _ in segments:
+            if kind == _PT_INTERP:
+                file.seek(offset)
+                loader = file.read(length).rstrip(b"\0").decode(errors="replace")
+        loaded = [(segment[2], segment[2] + segment[5]) for segment in segments if segment[0] == _PT_LOAD]
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
+            is_go, has_jemalloc = (
+                any(image.find(text, begin, end) >= 0 for begin, end in loaded) for text in (_GO, _JEMALLOC)
+            )
+    return Program(path, machine, True, loader, is_go, has_jemalloc, _gains_rights(path), script)
+
+
+def _gains_rights(path: Path) -> bool:
+    """Whether the kernel gives it more rights than its starter has: then the loader preloads nothing into it."""
+    if path.stat().st_mode & (stat.S_ISUID | stat.S_ISGID):
+        return True
+    try:
+        return bool(os.getxattr(path, "security.capability"))
+    except (OSError, AttributeError):
+        return False
