@@ -12,21 +12,23 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli_versions import Ended
 from harness.clocks.reading import ClockReading
-from harness.durations import parse_duration_ns, seconds
+from harness.durations import parse_duration_ns
 from harness.errors import BadInput, SubjectFailed
 
 if TYPE_CHECKING:  # what only Linux has is imported by the command that needs it
     from harness.clocks.injector import Injector, Taken
+    from harness.clocks.programs import Program
 
 INJECTORS = ("auto", "vdso", "attach", "faketime")
 _LOOK_EVERY_S = 0.01
-_ENDS_WITHIN_S = 10.0
+_ENDS_WITHIN_S = 3.0
 _LONG_S = 3600.0
 
 SuspendOption = Annotated[
@@ -92,6 +94,8 @@ def attach_to(
     from harness.clocks.injector import in_words
     from harness.clocks.vdso_injectors import AttachInjector, offsets_inside
 
+    if not Path(f"/proc/{pid}").exists():
+        raise BadInput(f"there is no process {pid}; 'pgrep -f NAME' finds one")
     by = _movement(suspend, step, awake)
     if give_back and by is not None:
         raise BadInput("--give-back: goes with no movement")
@@ -113,7 +117,9 @@ def attach_to(
 
 def _movement(suspend: str | None, step: str | None, awake: str | None) -> ClockReading | None:
     """What is added to wall, monotonic and boottime; None when nothing was asked."""
-    asked = [(name, text) for name, text in (("suspend", suspend), ("step", step), ("awake", awake)) if text is not None]
+    asked = [
+        (name, text) for name, text in (("suspend", suspend), ("step", step), ("awake", awake)) if text is not None
+    ]
     if not asked:
         return None
     if len(asked) > 1:
@@ -133,33 +139,49 @@ def _duration(text: str | None, option: str) -> int | None:
 
 
 def _choose(name: str, command: list[str], by: ClockReading, *, with_children: bool) -> Injector:
-    """The injector that was asked for; `auto`: vdso, and faketime for what vdso refuses."""
-    from harness.clocks.faketime import FaketimeInjector
+    """The injector that was asked for, or for `auto` the first one that can; others are refused before any start."""
     from harness.clocks.injector import CannotInject
     from harness.clocks.programs import find_program, look_at
-    from harness.clocks.vdso_injectors import AttachInjector, VdsoInjector
 
     program = look_at(find_program(command[0]))
-    if name == "attach":
-        return AttachInjector()
-    if name in ("auto", "vdso"):
-        vdso = VdsoInjector()
-        refused = vdso.refusal(program, with_children=with_children)
-        if name == "vdso" or refused is None:
-            return vdso
-        vdso.close()
-        _say(f"{refused.because}: faketime is used")
-    faketime = FaketimeInjector("all" if by.monotonic_ns else "wall")
-    unfit = faketime.refusal(program, with_children=with_children)
-    if unfit is not None:
-        faketime.close()
-        raise unfit if name == "faketime" else CannotInject("auto", program.name, unfit.because, "no injector is left")
-    return faketime
+    refusals: list[CannotInject] = []
+    for one in ("vdso", "faketime") if name == "auto" else (name,):
+        try:
+            injector = _fitting(one, program, by, with_children=with_children)
+        except CannotInject as refused:
+            refusals.append(refused)
+            continue
+        for each in refusals:
+            _say(f"{each.injector} is not used: {each.because}")
+        return injector
+    if name != "auto":
+        raise refusals[0]
+    because = ", and ".join(f"{each.injector}: {each.because}" for each in refusals)
+    raise CannotInject("auto", program.name, because, "name the program itself, or use a guest (lab machine)")
 
 
-def _run(
-    injector: Injector, command: list[str], by: ClockReading, after_ns: int | None, *, with_children: bool
-) -> int:
+def _fitting(name: str, program: Program, by: ClockReading, *, with_children: bool) -> Injector:
+    """A new injector for this program and movement. Raises CannotInject."""
+    from harness.clocks.faketime import FaketimeInjector
+    from harness.clocks.vdso_injectors import AttachInjector, VdsoInjector
+
+    injector: Injector
+    if name == "faketime":
+        injector = FaketimeInjector("all" if by.monotonic_ns else "wall")
+    else:
+        injector = VdsoInjector() if name == "vdso" else AttachInjector()
+    try:
+        injector.check(by)
+        refused = injector.refusal(program, with_children=with_children)
+        if refused is not None:
+            raise refused
+    except BaseException:
+        injector.close()
+        raise
+    return injector
+
+
+def _run(injector: Injector, command: list[str], by: ClockReading, after_ns: int | None, *, with_children: bool) -> int:
     """Starts the program, moves its clocks, and waits for its end, which is returned as a shell tells it."""
     from harness.clocks.injector import Start, in_words
 
@@ -190,28 +212,27 @@ def _ends_within(taken: Taken, within_s: float) -> bool:
 
 
 def _interrupt(taken: Taken) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(taken.pid, signal.SIGINT)
-    with suppress(SubjectFailed):
-        taken.wait(_ENDS_WITHIN_S)
+    for number in (signal.SIGINT, signal.SIGTERM):  # what is left then, the end of the injector kills
+        with suppress(ProcessLookupError):
+            os.killpg(taken.pid, number)
+        with suppress(SubjectFailed):
+            taken.wait(_ENDS_WITHIN_S)
+            return
 
 
 def _measured(injector: Injector, taken: Taken) -> str:
-    """What the program sees more than the kernel shows, in words."""
-    before = _kernel_clocks()
-    read = injector.read(taken)
-    after = _kernel_clocks()
-    shown = [
-        f"{clock} {seconds(value - (low + high) // 2):+.3f} s"
-        for clock, value, low, high in zip(("wall", "monotonic", "boottime"), read, before, after, strict=True)
-    ]
-    return f"it sees {', '.join(shown)} beside the kernel's clocks (measured in it)"
-
-
-def _kernel_clocks() -> ClockReading:
+    """By how much the program's clocks are ahead of the kernel's, which are read before and after its own."""
+    from harness.clocks.injector import in_words
     from harness.clocks.own import own_clocks
 
-    return own_clocks()
+    before = own_clocks()
+    read = injector.read(taken)
+    after = own_clocks()
+    for clock, moved in zip(read.since(injector.moved), zip(before, after, strict=True), strict=True):
+        if not moved[0] <= clock <= moved[1]:
+            raise SubjectFailed(f"process {taken.pid} does not see what was set: {in_words(read.since(before))}")
+    within_ms = (after.monotonic_ns - before.monotonic_ns) / 1e6
+    return f"moved by {in_words(injector.moved)} (measured in it, within {within_ms:.0f} ms)"
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The injector `faketime`: libfaketime, preloaded into a program when it is started (the library of python-libfaketime).
+"""The injector `faketime`: the library that python-libfaketime brings, preloaded into a program when it is started.
 
 Problem: a vDSO lasts until the next exec, so a program that executes others (a shell, a build, a test runner) cannot be
 moved as a whole by rewriting it. Idea: the environment is inherited. The loader of every dynamic program loads the
@@ -11,14 +11,14 @@ at once, also while they run, and what they execute lives on the same clocks.
 
 Limits, as measured with 0.9.10 (docs/injectors.md):
     suspend          boottime does not move with the wall clock: refused
-    clocks "all"     the library counts monotonic and boottime from 1970 like the wall clock, so the kernel, which counts
-                     from the boot, would wait for fifty years where a program hands it an absolute deadline. Whether it
-                     does shows only while it waits: a move is refused then.
+    clocks "all"     the library counts monotonic and boottime from 1970 like the wall clock, so the kernel, which
+                     counts from the boot, waits for fifty years where a program hands it an absolute deadline.
+                     Whether one does shows only while it waits: a move is refused then.
     not reached      static programs; Go (it asks the vDSO itself, also when linked to C); programs with jemalloc in
                      them, which hang in their first allocation; set-user-id programs; other loaders than glibc's
     reading inside   its clock function opens a file and takes locks, which a stopped thread may hold: refused
 
-When a program is killed, the library's semaphore and memory in /dev/shm are left: `end` removes those of what we started.
+A program that is killed leaves the library's semaphore and memory in /dev/shm; `close` removes those of its programs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from harness.clocks.injector import UNMOVED, CannotInject, Start, Taken, check_move, popen_dying_with_us, sum_of
+from harness.clocks.injector import (
+    UNMOVED,
+    CannotInject,
+    Start,
+    Taken,
+    check_no_way_back,
+    check_waits,
+    popen_dying_with_us,
+    sum_of,
+)
 from harness.clocks.programs import EM_AARCH64, EM_X86_64, Program, find_program, look_at, symbols_of
 from harness.clocks.reading import ClockReading
 from harness.clocks.waits import kick
@@ -84,6 +93,19 @@ class FaketimeInjector:
         because = _out_of_reach(program)
         return None if because is None else CannotInject(self.name, program.name, because, _VDSO)
 
+    def check(self, by: ClockReading) -> None:
+        """See Injector."""
+        check_no_way_back(by)
+        what = "this movement"
+        if self._clocks == "wall" and (by.monotonic_ns or by.boottime_ns):
+            because = "the wall clock is moved alone here; monotonic and boottime stay the kernel's"
+            instead = f"ask for a step, or {_VDSO}"
+        elif self._clocks == "all" and len(set(by)) > 1:
+            because, instead = "all clocks move by the same amount here, and never apart", _VDSO
+        else:
+            return
+        raise CannotInject(self.name, what, because, instead)
+
     def start(self, start: Start) -> Taken:
         """See Injector."""
         path = find_program(start.command[0])
@@ -103,14 +125,17 @@ class FaketimeInjector:
     def take(self, pid: int) -> Taken:
         """See Injector: never."""
         raise CannotInject(
-            self.name, f"process {pid}", "it runs already, and nothing can be preloaded into it", "use --injector attach"
+            self.name,
+            f"process {pid}",
+            "it runs already, and nothing can be preloaded into it",
+            "use --injector attach",
         )
 
     def move(self, by: ClockReading) -> None:
         """See Injector."""
-        self._refuse_move(by)
+        self.check(by)
         programs = [one for one in self._taken if one.poll() is None]
-        check_move(self.name, by, programs)
+        check_waits(self.name, by, programs)
         self._moved = sum_of(self._moved, by)
         self._write(self._moved)
         if by.monotonic_ns:
@@ -131,17 +156,6 @@ class FaketimeInjector:
         for one in self._taken:
             self._end(one)
         shutil.rmtree(self._directory, ignore_errors=True)
-
-    def _refuse_move(self, by: ClockReading) -> None:
-        what = "this movement"
-        if self._clocks == "wall" and (by.monotonic_ns or by.boottime_ns):
-            because = "the wall clock is moved alone here; monotonic and boottime stay the kernel's"
-            instead = f"ask for a step, or {_VDSO}"
-        elif self._clocks == "all" and len(set(by)) > 1:
-            because, instead = "all clocks move by the same amount here, and never apart", _VDSO
-        else:
-            return
-        raise CannotInject(self.name, what, because, instead)
 
     def _environment(self, start: Start) -> dict[str, str]:
         told = dict(os.environ if start.environment is None else start.environment)
@@ -202,17 +216,26 @@ def _library_that_fits() -> Path:
 
 
 def _out_of_reach(program: Program) -> str | None:
-    if not program.is_64_bit or program.machine != _MACHINES.get(platform.machine()):
-        return "it is built for another processor than the library"
-    if program.loader is None:
-        return "it is a static program: nothing can be preloaded into it"
-    if not program.loader_is_glibc:
-        return f"it is loaded by {program.loader}, and the library is made for glibc's loader"
-    if program.is_go:
-        return "Go asks the kernel's vDSO for the time itself, not the C library: it would stay on true time"
-    if program.has_jemalloc:
-        return "jemalloc is built into it, whose first allocation and the library wait for each other: it would hang"
-    if program.gains_rights:
-        return "it gains rights when it is executed (set-user-id or capabilities): nothing is preloaded into it"
+    for is_so, because in (
+        (
+            not program.is_64_bit or program.machine != _MACHINES.get(platform.machine()),
+            "it is built for another processor than the library",
+        ),
+        (program.loader is None, "it is a static program: nothing can be preloaded into it"),
+        (
+            not program.loader_is_glibc,
+            f"it is loaded by {program.loader}, and the library is made for glibc's loader",
+        ),
+        (program.is_go, "Go asks the kernel's vDSO for the time itself, not the C library: it would stay on true time"),
+        (
+            program.has_jemalloc,
+            "jemalloc is built into it, whose first allocation and the library wait for each other: it would hang",
+        ),
+        (
+            program.gains_rights,
+            "it gains rights when it is executed (set-user-id or capabilities): nothing is preloaded into it",
+        ),
+    ):
+        if is_so:
+            return because
     return None
-

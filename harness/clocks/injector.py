@@ -1,9 +1,10 @@
 """The contract of the injectors: what every way of moving a program's clocks promises, on one page.
 
 Problem: there are several ways to show a program another time, each reaches other programs, and each fails silently in
-a way of its own: the program simply goes on with the machine's clocks, or hangs. Idea: an injector stands for the clocks
-of one node and for the programs that live on them. It promises five things, and what it cannot keep for a program or a
-movement it refuses by name (`CannotInject`), before anything is started or moved, and says what to use instead.
+a way of its own: the program simply goes on with the machine's clocks, or hangs. Idea: an injector stands for the
+clocks of one node and for the programs that live on them. It promises five things, and what it cannot keep for a
+program or a movement it refuses by name (`CannotInject`), before anything is started or moved, and says what to use
+instead.
 
     wall       after `move` every program shows the wall clock moved by what was asked, and no clock that was not asked
     wait       after a `move` of the monotonic clock a wait that has come due ends, and one that has not goes on
@@ -37,7 +38,7 @@ from harness.clocks.programs import Program
 from harness.clocks.ptrace import die_with_parent
 from harness.clocks.reading import ClockReading
 from harness.clocks.vdso import Launched
-from harness.clocks.waits import unreached
+from harness.clocks.waits import BECAUSE, unreached
 from harness.durations import seconds
 from harness.errors import BadInput, LabUnavailable, SubjectFailed
 
@@ -51,7 +52,7 @@ class CannotInject(LabUnavailable):
 
     def __init__(self, injector: str, what: str, because: str, instead: str) -> None:
         super().__init__(f"injector {injector}: {what}: {because}; {instead}")
-        self.because, self.instead = because, instead
+        self.injector, self.because, self.instead = injector, because, instead
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Taken:
     code: int | None = field(default=None, init=False)
 
     def poll(self) -> int | None:
-        """How it ended: its exit code, -N for signal N; None: it lives. Of what is not ours the code is not known: 0."""
+        """How it ended: its exit code, -N for signal N; None: it lives. Of what is not ours nobody tells us: 0."""
         if self.popen is not None:
             self.code = self.popen.poll()
         elif self.code is None and self.is_ours:
@@ -119,6 +120,9 @@ class Injector(Protocol):
     def refusal(self, program: Program, *, with_children: bool = False) -> CannotInject | None:
         """Why a program cannot be started on these clocks, told from its file; None when it can. Touches nothing."""
 
+    def check(self, by: ClockReading) -> None:
+        """Raises CannotInject, or BadInput, for a move that is refused whatever the programs do."""
+
     def start(self, start: Start) -> Taken:
         """Starts a program; every reading from its first instruction on is of these clocks (`attach`: see there).
         Raises CannotInject before anything was started, BadInput when there is no such program, and SubjectFailed,
@@ -140,18 +144,18 @@ class Injector(Protocol):
         """Lets go. Programs that we started end; the others go on as they are."""
 
 
-def check_move(name: str, by: ClockReading, programs: Sequence[Taken]) -> None:
-    """What every injector refuses: see `Injector.move`."""
+def check_no_way_back(by: ClockReading) -> None:
+    """See `Injector.check`: what none of them does."""
     if by.monotonic_ns < 0 or by.boottime_ns < 0:
         raise BadInput("monotonic and boottime never go back in a running program; only the wall clock may be set back")
+
+
+def check_waits(name: str, by: ClockReading, programs: Sequence[Taken]) -> None:
+    """See `Injector.move`: what all of them refuse because of what a program does just now."""
     for one in programs:
         for wait in unreached(one.pid, by):
-            raise CannotInject(
-                name,
-                f"process {one.pid} ({one.name}), thread {wait.tid}",
-                wait.because,
-                "a real suspend of a guest reaches every wait (lab machine)",
-            )
+            what = f"process {one.pid} ({one.name}), thread {wait.tid}, which waits {wait.how}"
+            raise CannotInject(name, what, BECAUSE, "a real suspend of a guest reaches every wait (lab machine)")
 
 
 def popen_dying_with_us(path: Path, start: Start, environment: dict[str, str] | None) -> subprocess.Popen[bytes]:

@@ -23,6 +23,7 @@ from harness.errors import BadInput
 EM_X86_64, EM_AARCH64 = 62, 183
 SHELLS = frozenset({"sh", "ash", "bash", "dash", "ksh", "mksh", "zsh", "fish", "busybox", "xargs", "env"})
 _PT_LOAD, _PT_INTERP, _SHT_SYMTAB = 1, 3, 2
+_HEAD_BYTES, _ELF_64 = 64, 2
 _GO, _JEMALLOC = b"\xff Go buildinf:", b"<jemalloc>: "
 _SCRIPTS_IN_A_ROW_MAX = 4
 
@@ -110,27 +111,38 @@ def _interpreter_of(path: Path) -> Path | None:
 
 def _look_at_elf(path: Path, script: Path | None) -> Program:
     with path.open("rb") as file:
-        head = file.read(64)
-        if head[:4] != b"\x7fELF" or len(head) < 64:
+        head = file.read(_HEAD_BYTES)
+        if head[:4] != b"\x7fELF" or len(head) < _HEAD_BYTES:
             raise BadInput(f"{path}: is neither a script nor an ELF program")
-        machine, is_64_bit = struct.unpack_from("<H", head, 18)[0], head[4] == 2
-        if not is_64_bit:
-            return Program(path, machine, False, None, False, False, _gains_rights(path), script)
-        table, size, count = (struct.unpack_from("<Q", head, 32)[0], *struct.unpack_from("<HH", head, 54))
-        file.seek(table)
-        data = file.read(size * count)
-        segments = [struct.unpack_from("<IIQQQQQQ", data, size * index) for index in range(count)]
-        loader = None
-        for kind, _, offset, _, _, length, _, _ in segments:
-            if kind == _PT_INTERP:
-                file.seek(offset)
-                loader = file.read(length).rstrip(b"\0").decode(errors="replace")
-        loaded = [(segment[2], segment[2] + segment[5]) for segment in segments if segment[0] == _PT_LOAD]
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
-            is_go, has_jemalloc = (
-                any(image.find(text, begin, end) >= 0 for begin, end in loaded) for text in (_GO, _JEMALLOC)
-            )
-    return Program(path, machine, True, loader, is_go, has_jemalloc, _gains_rights(path), script)
+        machine, gains = int(struct.unpack_from("<H", head, 18)[0]), _gains_rights(path)
+        if head[4] != _ELF_64:
+            return Program(path, machine, False, None, False, False, gains, script)
+        try:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
+                segments = _segments(image)
+                loader = next((_text(image, place) for kind, place in segments if kind == _PT_INTERP), None)
+                loaded = [place for kind, place in segments if kind == _PT_LOAD]
+                is_go, has_jemalloc = (
+                    any(image.find(text, place.start, place.stop) >= 0 for place in loaded) for text in (_GO, _JEMALLOC)
+                )
+                return Program(path, machine, True, loader, is_go, has_jemalloc, gains, script)
+        except (struct.error, ValueError, OverflowError) as error:
+            raise BadInput(f"{path}: a damaged ELF program ({error})") from error
+
+
+def _segments(image: mmap.mmap) -> list[tuple[int, slice]]:
+    """Kind and place of each."""
+    table = struct.unpack_from("<Q", image, 32)[0]
+    size, count = struct.unpack_from("<HH", image, 54)
+    found = []
+    for index in range(count):
+        kind, _, offset, _, _, length, _, _ = struct.unpack_from("<IIQQQQQQ", image, table + size * index)
+        found.append((kind, slice(offset, offset + length)))
+    return found
+
+
+def _text(image: mmap.mmap, place: slice) -> str:
+    return bytes(image[place]).rstrip(b"\0").decode(errors="replace")
 
 
 def _gains_rights(path: Path) -> bool:

@@ -12,12 +12,22 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
 
 from harness.clocks.attach import attach, detach, page_inside, read_attached
-from harness.clocks.injector import UNMOVED, CannotInject, Start, Taken, check_move, popen_dying_with_us, sum_of
+from harness.clocks.injector import (
+    UNMOVED,
+    CannotInject,
+    Start,
+    Taken,
+    check_no_way_back,
+    check_waits,
+    popen_dying_with_us,
+    sum_of,
+)
 from harness.clocks.programs import EM_AARCH64, EM_X86_64, Program, find_program, look_at
 from harness.clocks.reading import ClockReading
 from harness.clocks.vdso import ClockPage, launch, read_inside, unsupported_here
@@ -55,10 +65,15 @@ class _OnAPage:
             return None
         return CannotInject(self.name, program.name, because, instead)
 
+    def check(self, by: ClockReading) -> None:
+        """See Injector."""
+        check_no_way_back(by)
+
     def move(self, by: ClockReading) -> None:
         """See Injector."""
+        self.check(by)
         programs = [one for one in self._taken if one.poll() is None]
-        check_move(self.name, by, programs)
+        check_waits(self.name, by, programs)
         for one in programs:
             self._check_on_page(one)
         self._page.set(sum_of(self.moved, by))
@@ -99,6 +114,8 @@ class VdsoInjector(_OnAPage):
         kept = [os.dup(number) for number in (start.input, start.output, start.error)]
 
         def connect() -> None:
+            for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python; a program would inherit that
+                signal.signal(ignored, signal.SIG_DFL)
             for number, file in enumerate(kept):
                 os.dup2(file, number)
 

@@ -64,11 +64,14 @@ class Running:
         theirs, self._input = os.pipe()
         self._output, answers = os.pipe()
         self._unread = b""
+        children = _children()
         try:
             start = Start(subject.command, with_children=with_children, input=theirs, output=answers)
             self.taken: Taken = injector.start(start)
         except BaseException:
             self.close()
+            if _children() != children:
+                raise AssertionError("refused or failed, and yet it was started") from None
             raise
         finally:
             os.close(theirs)
@@ -118,6 +121,11 @@ class Running:
         return Told(int(wall), read(monotonic), read(boottime), self.subject.resolution_ns)
 
 
+def _children() -> str:
+    """The processes that this thread has started and that are there yet."""
+    return Path("/proc/thread-self/children").read_text()
+
+
 @contextmanager
 def running(subject: Subject, injector: Injector, *, with_children: bool = False) -> Iterator[Running]:
     """A program for the length of a block."""
@@ -136,11 +144,14 @@ def _c(place: Path, static: bool) -> Subject:
     return Subject("C, static" if static else "C", (str(made),), ("event", "sleep"), forks=True)
 
 
-def _go(place: Path) -> Subject:
+def _go(place: Path, with_c: bool) -> Subject:
     tool = _tool("go", "Go: https://go.dev/dl")
-    own = {"CGO_ENABLED": "0", "GO111MODULE": "off", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
-    made = _made(place, "clocks.go", [tool, "build", "-o", "{program}", "{source}"], own)
-    return Subject("Go", (str(made),), ("event",))
+    if with_c:
+        _tool("gcc", "a C compiler: apt install gcc libc6-dev")
+    own = {"CGO_ENABLED": str(int(with_c)), "GO111MODULE": "off", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
+    more = (str(SOURCES / "with_c.go"),) if with_c else ()
+    made = _made(place, "clocks.go", [tool, "build", "-o", "{program}", "{source}", *more], own)
+    return Subject("Go, with C" if with_c else "Go", (str(made),), ("event",))
 
 
 def _rust(place: Path) -> Subject:
@@ -202,7 +213,8 @@ def _made(
 _BUILDERS: dict[str, Callable[[Path], Subject]] = {
     "C": lambda place: _c(place, static=False),
     "C, static": lambda place: _c(place, static=True),
-    "Go": _go,
+    "Go": lambda place: _go(place, with_c=False),
+    "Go, with C": lambda place: _go(place, with_c=True),
     "Rust": _rust,
     "Python": _python,
     "Node": _node,
