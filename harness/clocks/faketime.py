@@ -155,6 +155,7 @@ class FaketimeInjector:
         """See Injector."""
         for one in self._taken:
             self._end(one)
+        self._taken.clear()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _environment(self, start: Start) -> dict[str, str]:

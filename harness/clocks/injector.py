@@ -141,7 +141,7 @@ class Injector(Protocol):
         SubjectFailed when the program is not on these clocks (it executed another)."""
 
     def close(self) -> None:
-        """Lets go. Programs that we started end; the others go on as they are."""
+        """Lets go, once or again. Programs that we started end; the others go on as they are."""
 
 
 def check_no_way_back(by: ClockReading) -> None:

@@ -48,6 +48,7 @@ class _OnAPage:
             raise CannotInject(self.name, "this machine", reason, "use lab model, which needs no clocks")
         self._page = ClockPage("offset")
         self._taken: list[Taken] = []
+        self._closed = False
 
     @property
     def moved(self) -> ClockReading:
@@ -85,7 +86,10 @@ class _OnAPage:
         """See Injector."""
         for one in self._taken:
             one.end()
-        self._page.close()
+        self._taken.clear()
+        if not self._closed:
+            self._page.close()
+        self._closed = True
 
     def _refuse(self, start: Start) -> Path:
         path = find_program(start.command[0])

@@ -26,6 +26,7 @@ PYTHON = os.path.realpath(sys.executable)
 H = 3600 * 10**9
 DYNAMIC = Program(Path("/p"), EM_X86_64, True, "/lib64/ld-linux-x86-64.so.2", False, False, False)
 WITHIN_S = 20.0
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  the library chooses it
 
 
 @pytest.fixture
@@ -122,10 +123,10 @@ def test_times_of_files_are_not_moved(injector: FaketimeInjector, tmp_path: Path
 def test_nothing_is_left_of_a_program_that_was_killed(injector: FaketimeInjector) -> None:
     """Neither itself nor the library's semaphore and shared memory, nor the file."""
     taken = injector.start(Start((PYTHON, "-S", "-c", "import select; select.epoll().poll()"), environment={}))
-    assert [path.name for path in Path("/dev/shm").glob(f"*faketime*{taken.pid}")]
+    assert [path.name for path in SHARED_MEMORY.glob(f"*faketime*{taken.pid}")]
     injector.close()
     assert taken.poll() == -9
-    assert list(Path("/dev/shm").glob(f"*faketime*{taken.pid}")) == []
+    assert list(SHARED_MEMORY.glob(f"*faketime*{taken.pid}")) == []
     assert not injector._directory.exists()
 
 

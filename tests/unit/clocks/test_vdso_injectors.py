@@ -74,11 +74,8 @@ def test_what_executes_another_program_is_noticed(vdso: VdsoInjector) -> None:
     replaces = f"import os, sys; os.execv(sys.executable, {list(SLEEPS)!r})"
     taken = vdso.start(Start((PYTHON, "-S", "-c", replaces)))
     give_up = time.monotonic() + WITHIN_S
-    while (
-        "epoll" not in Path(f"/proc/{taken.pid}/cmdline").read_text().split("execv")[-1]
-        or "execv" in Path(f"/proc/{taken.pid}/cmdline").read_text()
-    ):
-        assert time.monotonic() < give_up
+    while "execv" in Path(f"/proc/{taken.pid}/cmdline").read_text():
+        assert time.monotonic() < give_up, "it never executed the other program"
         time.sleep(0.002)
     with pytest.raises(SubjectFailed, match="is not on these clocks any more"):
         vdso.read(taken)
@@ -118,7 +115,6 @@ def test_a_wait_for_an_end_that_does_not_come_is_an_error(vdso: VdsoInjector) ->
         taken.wait(0.05)
     vdso.close()
     assert taken.poll() == -signal.SIGKILL
-    vdso.__init__()  # type: ignore[misc]  # for the fixture, which closes once more
 
 
 def test_what_was_moved_before_stays_moved(attach: AttachInjector, stranger: subprocess.Popen[bytes]) -> None:
@@ -137,7 +133,6 @@ def test_what_was_moved_before_stays_moved(attach: AttachInjector, stranger: sub
     assert offsets_inside(stranger.pid) == UNMOVED
     later.close()
     assert stranger.poll() is None
-    attach.__init__()  # type: ignore[misc]  # for the fixture, which closes once more
 
 
 def test_each_refuses_what_the_other_is_for(
