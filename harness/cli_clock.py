@@ -110,7 +110,9 @@ def attach_to(
             sys.stdout.write(f"process {pid} ({taken.name}): the kernel's clocks\n")
             return
         injector.move(by)
-        sys.stdout.write(f"process {pid} ({taken.name}): {_measured(injector, taken)}\n")
+        sys.stdout.write(
+            f"process {pid} ({taken.name}): moved by {in_words(injector.moved)} {_seen(injector, taken)}\n"
+        )
     finally:
         injector.close()
 
@@ -220,19 +222,23 @@ def _interrupt(taken: Taken) -> None:
             return
 
 
-def _measured(injector: Injector, taken: Taken) -> str:
-    """By how much the program's clocks are ahead of the kernel's, which are read before and after its own."""
+def _seen(injector: Injector, taken: Taken) -> str:
+    """Whether the program sees what was set: its clocks are read in it, and the kernel's before and after that."""
     from harness.clocks.injector import in_words
     from harness.clocks.own import own_clocks
 
     before = own_clocks()
-    read = injector.read(taken)
+    try:
+        read = injector.read(taken)
+    except SubjectFailed:
+        if taken.poll() is None:
+            raise
+        return "(it has ended since)"
     after = own_clocks()
-    for clock, moved in zip(read.since(injector.moved), zip(before, after, strict=True), strict=True):
-        if not moved[0] <= clock <= moved[1]:
-            raise SubjectFailed(f"process {taken.pid} does not see what was set: {in_words(read.since(before))}")
-    within_ms = (after.monotonic_ns - before.monotonic_ns) / 1e6
-    return f"moved by {in_words(injector.moved)} (measured in it, within {within_ms:.0f} ms)"
+    own = read.since(injector.moved)
+    if not all(low <= clock <= high for low, clock, high in zip(before, own, after, strict=True)):
+        raise SubjectFailed(f"process {taken.pid} does not see what was set; it sees {in_words(read.since(before))}")
+    return f"(measured in it, within {(after.monotonic_ns - before.monotonic_ns) / 1e6:.0f} ms)"
 
 
 def _say(text: str) -> None:

@@ -87,7 +87,7 @@ class Taken:
         elif self.code is None and self.is_ours:
             found, status = os.waitpid(self.pid, os.WNOHANG)
             self.code = os.waitstatus_to_exitcode(status) if found else None
-        elif self.code is None and not Path(f"/proc/{self.pid}").exists():
+        elif self.code is None and _has_ended(self.pid):
             self.code = 0
         return self.code
 
@@ -106,6 +106,13 @@ class Taken:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self.wait(_ENDS_WITHIN_S)
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in {"Z", "X"}
+    except OSError:
+        return True
 
 
 class Injector(Protocol):
