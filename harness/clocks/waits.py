@@ -7,7 +7,8 @@ nobody would know whose. Idea: the kernel shows of every waiting thread what it 
 
     reached       epoll_wait and its kin: a kick ends them with EINTR, and their callers look at the clock again
                   (libuv, tokio, Go, asyncio, libevent: measured, docs/injectors.md)
-    harmless      what waits without a deadline, or for less than a second; a clock that is not moved
+    harmless      what waits without a deadline; what ends by itself within two seconds, or, of threads that wait to be
+                  given work (futex), fifteen: pools end theirs after ten; a clock that is not moved
     not reached   sleeps and absolute deadlines in the kernel: nanosleep, clock_nanosleep, futex, poll, select, timerfd
 
 A kick is a stop signal to the threads that wait in epoll, and a continue signal, which takes it back as a rule before
@@ -37,7 +38,7 @@ from harness.clocks.reading import ClockReading
 from harness.durations import NS_PER_MS, NS_PER_S, seconds
 from harness.errors import BadInput
 
-SHORT_NS = NS_PER_S
+SHORT_NS, SHORT_IDLE_NS = 2 * NS_PER_S, 15 * NS_PER_S
 _SETTLES_WITHIN_S = 0.25
 _LOOK_EVERY_S = 0.001
 _RUNS = -1
@@ -152,7 +153,7 @@ def _why_unreached(deadline: _Deadline, moved: dict[str, int]) -> str | None:
         if deadline.clock not in moved:
             return None
         return f"in {deadline.call} until a time of the {deadline.clock} clock"
-    if "monotonic" not in moved or deadline.left_ns < SHORT_NS:
+    if "monotonic" not in moved or deadline.left_ns < (SHORT_IDLE_NS if deadline.call == "futex" else SHORT_NS):
         return None
     return f"in {deadline.call} for {seconds(deadline.left_ns):.3f} s"
 

@@ -16,10 +16,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
-from harness.clocks.injector import Injector, Start, Taken
+from harness.clocks.injector import CannotInject, Injector, Start, Taken
 
 SOURCES = Path(__file__).parent / "programs"
 BUILT_WITHIN_S = 120
@@ -42,13 +43,44 @@ class Told:
 
 @dataclass(frozen=True)
 class Subject:
-    """A program. `waits`: which kinds of waits it knows. `resolution_ns`: how fine its wall clock is told."""
+    """A program. `waits`: which kinds of waits it knows; `forks`, `executes`: which children it makes when it is told
+    to; `resolution_ns`: how fine its wall clock is told. `open` starts it under an injector, and talks with it."""
 
     name: str
     command: tuple[str, ...]
     waits: tuple[str, ...]
     forks: bool = False
+    executes: bool = True
+    waits_again: bool = True
     resolution_ns: int = 1
+    open: Callable[[Subject, Injector, Start], Running] = lambda subject, injector, start: Lines(
+        subject, injector, start
+    )
+
+
+class Running(Protocol):
+    """A program under an injector, and the talk with it. Every answer is awaited within a bound."""
+
+    taken: Taken
+    ready: Told  # its clocks at its start
+
+    def clocks(self) -> Told:
+        """What it reads now."""
+
+    def child(self, how: str) -> Told:
+        """What a child reads that it makes now, by "fork" or by "exec"."""
+
+    def begin_wait(self, kind: str, lasts_ms: int) -> None:
+        """It waits, so long by its own monotonic clock."""
+
+    def still_waits(self, for_s: float) -> bool:
+        """Whether its wait has not ended after so much real time."""
+
+    def await_end(self, within_s: float) -> None:
+        """Until its wait has ended."""
+
+    def close(self) -> None:
+        """Lets go of the talk; the program belongs to its injector."""
 
 
 def build(name: str, place: Path) -> Subject:
@@ -56,85 +88,93 @@ def build(name: str, place: Path) -> Subject:
     return _BUILDERS[name](place)
 
 
-class Running:
-    """A program under an injector, and the talk with it."""
+class Lines:
+    """A Running that obeys lines: see programs/README.md."""
 
-    def __init__(self, subject: Subject, injector: Injector, *, with_children: bool = False) -> None:
-        self.subject = subject
+    def __init__(self, subject: Subject, injector: Injector, start: Start) -> None:
+        self._subject, self._unread = subject, b""
         theirs, self._input = os.pipe()
         self._output, answers = os.pipe()
-        self._unread = b""
-        children = _children()
         try:
-            start = Start(subject.command, with_children=with_children, input=theirs, output=answers)
-            self.taken: Taken = injector.start(start)
+            self.taken = injector.start(replace(start, input=theirs, output=answers))
         except BaseException:
             self.close()
-            if _children() != children:
-                raise AssertionError("refused or failed, and yet it was started") from None
             raise
         finally:
             os.close(theirs)
             os.close(answers)
-        self.ready = self._told(self.line("it is ready"))
+        self.ready = self._told(self._line("it is ready"))
 
-    def say(self, line: str) -> None:
-        """One line to it."""
+    def clocks(self) -> Told:
+        """See Running."""
+        self._say("clocks")
+        return self._told(self._line("its clocks"))
+
+    def child(self, how: str) -> Told:
+        """See Running."""
+        self._say(how)
+        return self._told(self._line(f"a child by {how}"))
+
+    def begin_wait(self, kind: str, lasts_ms: int) -> None:
+        """See Running."""
+        self._say(f"wait {kind} {lasts_ms}")
+        assert self._line("it waits") == "waiting"
+
+    def still_waits(self, for_s: float) -> bool:
+        """See Running."""
+        return not self._unread and not select.select([self._output], [], [], for_s)[0]
+
+    def await_end(self, within_s: float) -> None:
+        """See Running."""
+        assert self._line("the end of its wait", within_s) == "waited"
+
+    def close(self) -> None:
+        """See Running."""
+        os.close(self._input)
+        os.close(self._output)
+
+    def _say(self, line: str) -> None:
         os.write(self._input, f"{line}\n".encode())
 
-    def line(self, awaited: str, within_s: float = ANSWERS_WITHIN_S) -> str:
+    def _line(self, awaited: str, within_s: float = ANSWERS_WITHIN_S) -> str:
         """The next line of it, whole."""
         give_up = time.monotonic() + within_s
         while b"\n" not in self._unread:
             left_s = give_up - time.monotonic()
-            assert left_s > 0, f"{self.subject.name}: {awaited}: not within {within_s} s; got {self._unread!r}"
+            assert left_s > 0, f"{self._subject.name}: {awaited}: not within {within_s} s; got {self._unread!r}"
             if select.select([self._output], [], [], left_s)[0]:
                 piece = os.read(self._output, 65536)
-                assert piece, f"{self.subject.name} ended while awaited was: {awaited}; got {self._unread!r}"
+                assert piece, f"{self._subject.name} ended while awaited was: {awaited}; got {self._unread!r}"
                 self._unread += piece
         line, _, self._unread = self._unread.partition(b"\n")
         return line.decode()
 
-    def silent_for(self, lasts_s: float) -> bool:
-        """Whether it says nothing for so long."""
-        return not self._unread and not select.select([self._output], [], [], lasts_s)[0]
-
-    def clocks(self) -> Told:
-        """What it reads now."""
-        self.say("clocks")
-        return self._told(self.line("its clocks"))
-
-    def child(self, how: str) -> Told | None:
-        """What a child of it reads; None when it makes none in this way."""
-        self.say(how)
-        line = self.line(f"a child by {how}")
-        return None if line == "cannot" else self._told(line)
-
-    def close(self) -> None:
-        """Our ends of the pipes; the program belongs to its injector."""
-        os.close(self._input)
-        os.close(self._output)
-
     def _told(self, line: str) -> Told:
-        _, wall, monotonic, boottime = line.split()
-        read: Callable[[str], int | None] = lambda word: None if word == "-" else int(word)  # noqa: E731
-        return Told(int(wall), read(monotonic), read(boottime), self.subject.resolution_ns)
-
-
-def _children() -> str:
-    """The processes that this thread has started and that are there yet."""
-    return Path("/proc/thread-self/children").read_text()
+        _, wall, *others = line.split()
+        monotonic_ns, boottime_ns = (None if word == "-" else int(word) for word in others)
+        return Told(int(wall), monotonic_ns, boottime_ns, self._subject.resolution_ns)
 
 
 @contextmanager
 def running(subject: Subject, injector: Injector, *, with_children: bool = False) -> Iterator[Running]:
-    """A program for the length of a block."""
-    program = Running(subject, injector, with_children=with_children)
+    """A program for the length of a block. What is refused was not started."""
+    children = _children()
+    try:
+        program = subject.open(subject, injector, Start(subject.command, with_children=with_children))
+    except CannotInject:
+        if _children() != children:
+            raise AssertionError("refused, and yet it was started") from None
+        raise
     try:
         yield program
     finally:
         program.taken.end()
         program.close()
+
+
+def _children() -> str:
+    """The processes that this thread has started and that are there yet."""
+    return Path("/proc/thread-self/children").read_text()
 
 
 def _c(place: Path, static: bool) -> Subject:
@@ -178,6 +218,12 @@ def _java(place: Path) -> Subject:
     return Subject("Java", (java, *options, "Clocks"), ("sleep",), resolution_ns=10**6)
 
 
+def _server(kind: str, version: str = "") -> Subject:
+    from tests.conformance import servers
+
+    return servers.envoy() if kind == "envoy" else servers.ztunnel(version)
+
+
 def _tool(name: str, how_to_get_it: str) -> str:
     found = shutil.which(name)
     if found is None:
@@ -219,5 +265,8 @@ _BUILDERS: dict[str, Callable[[Path], Subject]] = {
     "Python": _python,
     "Node": _node,
     "Java": _java,
+    "Envoy": lambda place: _server("envoy"),
+    "ztunnel 1.28": lambda place: _server("ztunnel", "1.28.0"),
+    "ztunnel 1.31, with jemalloc": lambda place: _server("ztunnel", "1.31.0-rc.0"),
 }
 PROGRAMS = tuple(_BUILDERS)
