@@ -14,8 +14,9 @@ Limits, as measured with 0.9.10 (docs/injectors.md):
     clocks "all"     the library counts monotonic and boottime from 1970 like the wall clock, so the kernel, which
                      counts from the boot, waits for fifty years where a program hands it an absolute deadline.
                      Whether one does shows only while it waits: a move is refused then.
-    not reached      static programs; Go (it asks the vDSO itself, also when linked to C); programs with jemalloc in
-                     them, which hang in their first allocation; set-user-id programs; other loaders than glibc's
+    not reached      static programs; Go (it asks the vDSO itself, also when linked to C); programs with an
+                     allocator of their own (jemalloc, tcmalloc): it takes its lock and reads the time, the library
+                     looks up its functions then, and that allocates; set-user-id programs; other loaders than glibc's
     reading inside   its clock function opens a file and takes locks, which a stopped thread may hold: refused
 
 A program that is killed leaves the library's semaphore and memory in /dev/shm; `close` removes those of its programs.
@@ -229,8 +230,9 @@ def _out_of_reach(program: Program) -> str | None:
         ),
         (program.is_go, "Go asks the kernel's vDSO for the time itself, not the C library: it would stay on true time"),
         (
-            program.has_jemalloc,
-            "jemalloc is built into it, whose first allocation and the library wait for each other: it would hang",
+            program.allocator is not None,
+            "its allocator is not the C library's: it reads the time while it holds a lock that the library then waits "
+            "for, and would hang",
         ),
         (
             program.gains_rights,

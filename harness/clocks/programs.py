@@ -1,9 +1,9 @@
 """What can be told of a program from its file, before it is started: so that a way of moving clocks can refuse it.
 
 A preloaded library is loaded by glibc's loader and by nothing else; a vDSO lasts until the next exec. Whether a program
-is out of reach of one or the other stands in its file: how it is linked, for which processor, which runtime is in it,
-and, for a script, who is to read it. Nothing is executed, and names of functions are not trusted, since most programs
-are stripped: Go and jemalloc are known by text that they carry in every build.
+is out of reach of one or the other stands in its file: how it is linked, for which processor, which runtime and which
+allocator are in it, and, for a script, who is to read it. Nothing is executed. Go is known by text that it carries in
+every build, an allocator by the `malloc` that it defines for all libraries, which stripping does not take away.
 
 Limit: what a program executes, or loads with dlopen, while it runs, does not stand in its file.
 """
@@ -15,6 +15,7 @@ import os
 import shutil
 import stat
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,23 +23,26 @@ from harness.errors import BadInput
 
 EM_X86_64, EM_AARCH64 = 62, 183
 SHELLS = frozenset({"sh", "ash", "bash", "dash", "ksh", "mksh", "zsh", "fish", "busybox", "xargs", "env"})
-_PT_LOAD, _PT_INTERP, _SHT_SYMTAB = 1, 3, 2
+_PT_LOAD, _PT_INTERP = 1, 3
+_SHT_SYMTAB, _SHT_DYNAMIC, _SHT_DYNSYM, _DT_NEEDED = 2, 6, 11, 1
 _HEAD_BYTES, _ELF_64 = 64, 2
-_GO, _JEMALLOC = b"\xff Go buildinf:", b"<jemalloc>: "
+_GO = b"\xff Go buildinf:"
+_ALLOCATORS = ("jemalloc", "tcmalloc", "mimalloc")
 _SCRIPTS_IN_A_ROW_MAX = 4
 
 
 @dataclass(frozen=True)
 class Program:
     """A program that could be started. `path`: the file that the kernel will run in the end, which for a script is its
-    interpreter. `loader`: what loads its shared libraries; None: it is static."""
+    interpreter. `loader`: what loads its shared libraries; None: it is static. `allocator`: what takes the place of the
+    C library's; None: nothing."""
 
     path: Path
     machine: int
     is_64_bit: bool
     loader: str | None
     is_go: bool
-    has_jemalloc: bool
+    allocator: str | None
     gains_rights: bool
     script: Path | None = None
 
@@ -79,20 +83,8 @@ def look_at(path: Path) -> Program:
 
 def symbols_of(path: Path, names: frozenset[str]) -> dict[str, int]:
     """Address (as linked) of these symbols, of those that are in the full symbol table of a 64-bit file."""
-    data = path.read_bytes()
-    offset, count = struct.unpack_from("<Q", data, 0x28)[0], struct.unpack_from("<H", data, 0x3C)[0]
-    sections = [struct.unpack_from("<IIQQQQIIQQ", data, offset + 64 * index) for index in range(count)]
-    found = {}
-    for section in sections:
-        if section[1] != _SHT_SYMTAB:
-            continue
-        text = sections[section[6]][4]
-        for place in range(section[4], section[4] + section[5], 24):
-            name_at, value = struct.unpack_from("<I", data, place)[0], struct.unpack_from("<Q", data, place + 8)[0]
-            name = data[text + name_at : data.index(b"\0", text + name_at)].decode(errors="replace")
-            if name in names:
-                found[name] = int(value)
-    return found
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
+        return {name: value for name, value in _symbols(image, _SHT_SYMTAB) if name in names}
 
 
 def _interpreter_of(path: Path) -> Path | None:
@@ -116,16 +108,14 @@ def _look_at_elf(path: Path, script: Path | None) -> Program:
             raise BadInput(f"{path}: is neither a script nor an ELF program")
         machine, gains = int(struct.unpack_from("<H", head, 18)[0]), _gains_rights(path)
         if head[4] != _ELF_64:
-            return Program(path, machine, False, None, False, False, gains, script)
+            return Program(path, machine, False, None, False, None, gains, script)
         try:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
                 segments = _segments(image)
                 loader = next((_text(image, place) for kind, place in segments if kind == _PT_INTERP), None)
                 loaded = [place for kind, place in segments if kind == _PT_LOAD]
-                is_go, has_jemalloc = (
-                    any(image.find(text, place.start, place.stop) >= 0 for place in loaded) for text in (_GO, _JEMALLOC)
-                )
-                return Program(path, machine, True, loader, is_go, has_jemalloc, gains, script)
+                is_go = any(image.find(_GO, place.start, place.stop) >= 0 for place in loaded)
+                return Program(path, machine, True, loader, is_go, _allocator(image), gains, script)
         except (struct.error, ValueError, OverflowError) as error:
             raise BadInput(f"{path}: a damaged ELF program ({error})") from error
 
@@ -139,6 +129,48 @@ def _segments(image: mmap.mmap) -> list[tuple[int, slice]]:
         kind, _, offset, _, _, length, _, _ = struct.unpack_from("<IIQQQQQQ", image, table + size * index)
         found.append((kind, slice(offset, offset + length)))
     return found
+
+
+def _allocator(image: mmap.mmap) -> str | None:
+    """What takes the place of the C library's malloc."""
+    if any(name == "malloc" for name, _ in _symbols(image, _SHT_DYNSYM)):
+        return "one that is built into it"
+    needed = (name for name in _needed(image) if any(one in name for one in _ALLOCATORS))
+    return next(needed, None)
+
+
+def _symbols(image: mmap.mmap, kind: int) -> Iterator[tuple[str, int]]:
+    """Name and address of what a symbol table defines."""
+    sections = _sections(image)
+    for section in sections:
+        if section[1] == kind:
+            text = sections[section[6]][4]
+            for place in range(section[4], section[4] + section[5], 24):
+                name_at, _, _, defined_in, value = struct.unpack_from("<IBBHQ", image, place)
+                if defined_in:
+                    yield _word(image, text + name_at), value
+
+
+def _needed(image: mmap.mmap) -> Iterator[str]:
+    """The shared libraries that the loader is told to load."""
+    sections = _sections(image)
+    for section in sections:
+        if section[1] == _SHT_DYNAMIC:
+            for place in range(section[4], section[4] + section[5], 16):
+                tag, value = struct.unpack_from("<QQ", image, place)
+                if tag == _DT_NEEDED:
+                    yield _word(image, sections[section[6]][4] + value)
+
+
+def _sections(image: mmap.mmap) -> list[tuple[int, ...]]:
+    """Name, kind, flags, address, offset, size, link, info, alignment and entry size of each."""
+    table = struct.unpack_from("<Q", image, 40)[0]
+    size, count = struct.unpack_from("<HH", image, 58)
+    return [struct.unpack_from("<IIQQQQIIQQ", image, table + size * index) for index in range(count)]
+
+
+def _word(image: mmap.mmap, place: int) -> str:
+    return bytes(image[place : image.find(b"\0", place)]).decode(errors="replace")
 
 
 def _text(image: mmap.mmap, place: slice) -> str:

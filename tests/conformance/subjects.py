@@ -44,7 +44,7 @@ class Told:
 @dataclass(frozen=True)
 class Subject:
     """A program. `waits`: which kinds of waits it knows; `forks`, `executes`: which children it makes when it is told
-    to; `resolution_ns`: how fine its wall clock is told. `open` starts it under an injector, and talks with it."""
+    to; `resolution_ns`: how fine its wall clock is told. `open` starts it under an injector; None: it obeys lines."""
 
     name: str
     command: tuple[str, ...]
@@ -53,9 +53,7 @@ class Subject:
     executes: bool = True
     waits_again: bool = True
     resolution_ns: int = 1
-    open: Callable[[Subject, Injector, Start], Running] = lambda subject, injector, start: Lines(
-        subject, injector, start
-    )
+    open: Callable[[Subject, Injector, Start], Running] | None = None
 
 
 class Running(Protocol):
@@ -160,7 +158,7 @@ def running(subject: Subject, injector: Injector, *, with_children: bool = False
     """A program for the length of a block. What is refused was not started."""
     children = _children()
     try:
-        program = subject.open(subject, injector, Start(subject.command, with_children=with_children))
+        program = (subject.open or Lines)(subject, injector, Start(subject.command, with_children=with_children))
     except CannotInject:
         if _children() != children:
             raise AssertionError("refused, and yet it was started") from None

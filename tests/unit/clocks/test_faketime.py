@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 )
 PYTHON = os.path.realpath(sys.executable)
 H = 3600 * 10**9
-DYNAMIC = Program(Path("/p"), EM_X86_64, True, "/lib64/ld-linux-x86-64.so.2", False, False, False)
+DYNAMIC = Program(Path("/p"), EM_X86_64, True, "/lib64/ld-linux-x86-64.so.2", False, None, False)
 WITHIN_S = 20.0
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  the library chooses it
 
@@ -53,7 +53,7 @@ def test_its_file_says_the_sum_of_all_moves(injector: FaketimeInjector) -> None:
         (replace(DYNAMIC, loader=None), "static program"),
         (replace(DYNAMIC, loader="/lib/ld-musl-x86_64.so.1"), "made for glibc's loader"),
         (replace(DYNAMIC, is_go=True), "Go asks the kernel's vDSO"),
-        (replace(DYNAMIC, has_jemalloc=True), "it would hang"),
+        (replace(DYNAMIC, allocator="libjemalloc.so.2"), "and would hang"),
         (replace(DYNAMIC, gains_rights=True), "nothing is preloaded into it"),
         (replace(DYNAMIC, machine=EM_AARCH64), "another processor"),
         (replace(DYNAMIC, is_64_bit=False), "another processor"),
@@ -139,7 +139,7 @@ def test_a_program_that_does_not_come_up_is_ended(injector: FaketimeInjector, mo
     assert [one.poll() for one in injector._taken] == [-9]
 
 
-def test_the_refusal_of_jemalloc_is_no_superstition(
+def test_the_refusal_of_allocators_is_no_superstition(
     injector: FaketimeInjector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real ztunnel 1.31 has it, and hangs with the library preloaded; a 1.28 has not, and runs."""
@@ -147,11 +147,11 @@ def test_the_refusal_of_jemalloc_is_no_superstition(
     if None in binaries:
         pytest.skip("needs ztunnel 1.31.0-rc.0 and 1.28.0 in the cache (meshwake fetch)")
     newer, older = (binary.path for binary in binaries if binary is not None)
-    assert [look_at(path).has_jemalloc for path in (newer, older)] == [True, False]
+    assert [look_at(path).allocator is not None for path in (newer, older)] == [True, False]
     reader, writer = os.pipe()
     try:
         assert injector.start(Start((str(older), "version"), output=writer)).wait(WITHIN_S) == 0
-        with pytest.raises(CannotInject, match="it would hang"):
+        with pytest.raises(CannotInject, match="and would hang"):
             injector.start(Start((str(newer), "version"), output=writer))
         monkeypatch.setattr(faketime, "_out_of_reach", lambda program: None)
         monkeypatch.setattr(faketime, "RUNS_WITHIN_S", 1.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -46,12 +47,40 @@ def test_a_dynamic_program_names_its_loader(tmp_path: Path) -> None:
     assert look_at(written(tmp_path, elf())).loader is None
 
 
-def test_runtimes_are_known_by_what_every_build_of_them_carries(tmp_path: Path) -> None:
-    """Go's build information, and the prefix of jemalloc's messages; only in what is loaded, not in debug sections."""
+def test_go_is_known_by_what_every_build_of_it_carries(tmp_path: Path) -> None:
+    """Its build information; only in what is loaded, not in debug sections."""
     assert look_at(written(tmp_path, elf(text=b"..\xff Go buildinf:..."))).is_go
-    assert look_at(written(tmp_path, elf(text=b"...<jemalloc>: "))).has_jemalloc
-    plain = look_at(written(tmp_path, elf(text=b"nothing") + b"\xff Go buildinf:<jemalloc>: "))
-    assert (plain.is_go, plain.has_jemalloc) == (False, False)
+    assert not look_at(written(tmp_path, elf(text=b"nothing") + b"\xff Go buildinf:")).is_go
+
+
+MALLOC = (
+    "#include <stddef.h>\nvoid *malloc(size_t n) { return 0; }\nvoid free(void *p) { }\nint main(void) { return 0; }"
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "allocator"),
+    [
+        (MALLOC, ("-rdynamic", "-s", "-fno-builtin"), "one that is built into it"),
+        ("int main(void) { return 0; }", ("-s",), None),
+        ("int main(void) { return 0; }", ("-s", "{library}"), "libjemalloc.so.9"),
+    ],
+)
+def test_an_allocator_of_its_own_is_known_in_a_stripped_program(
+    source: str, options: tuple[str, ...], allocator: str | None, tmp_path: Path
+) -> None:
+    """Built in, or in a library that it needs."""
+    gcc = shutil.which("gcc")
+    if gcc is None:
+        pytest.skip("needs gcc")
+    library, program = tmp_path / "libjemalloc.so.9", tmp_path / "program"
+    for command in (
+        (gcc, "-shared", "-Wl,-soname,libjemalloc.so.9", "-o", str(library), "-x", "c", "/dev/null"),
+        (gcc, "-Wl,--no-as-needed", *(one.format(library=library) for one in options), "-o", str(program), "-xc", "-"),
+    ):
+        made = subprocess.run(command, input=source, text=True, capture_output=True, check=False)
+        assert made.returncode == 0, made.stderr
+    assert look_at(program).allocator == allocator
 
 
 def test_a_32_bit_program_and_one_for_another_processor(tmp_path: Path) -> None:

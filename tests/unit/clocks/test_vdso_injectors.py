@@ -65,7 +65,7 @@ def test_shells_are_refused_and_so_is_what_shall_have_its_children_along(vdso: V
 
 def test_programs_for_another_processor_are_refused(vdso: VdsoInjector) -> None:
     """By the file alone."""
-    refused = vdso.refusal(Program(Path("/p"), EM_AARCH64, True, None, False, False, False))
+    refused = vdso.refusal(Program(Path("/p"), EM_AARCH64, True, None, False, None, False))
     assert refused is not None and "another processor" in refused.because
 
 
