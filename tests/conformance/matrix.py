@@ -179,7 +179,8 @@ def _moves_only(program: Running, injector: Injector, by: ClockReading) -> None:
 
 def _check_wall(told: Told, before: ClockReading, after: ClockReading, moved_ns: int) -> None:
     shown_ns = told.wall_ns - moved_ns
-    assert before.wall_ns - told.resolution_ns - _ROUNDED_NS <= shown_ns <= after.wall_ns + _ROUNDED_NS, told
+    slack_ns = told.resolution_ns + _ROUNDED_NS
+    assert before.wall_ns - slack_ns <= shown_ns <= after.wall_ns + slack_ns, told
 
 
 INJECTORS = ("vdso", "attach", "faketime")
