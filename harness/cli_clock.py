@@ -12,7 +12,6 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -94,8 +93,6 @@ def attach_to(
     from harness.clocks.injector import in_words
     from harness.clocks.vdso_injectors import AttachInjector, offsets_inside
 
-    if not Path(f"/proc/{pid}").exists():
-        raise BadInput(f"there is no process {pid}; 'pgrep -f NAME' finds one")
     by = _movement(suspend, step, awake)
     if give_back and by is not None:
         raise BadInput("--give-back: goes with no movement")

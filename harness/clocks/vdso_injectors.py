@@ -32,7 +32,7 @@ from harness.clocks.programs import EM_AARCH64, EM_X86_64, Program, find_program
 from harness.clocks.reading import ClockReading
 from harness.clocks.vdso import ClockPage, launch, read_inside, unsupported_here
 from harness.clocks.waits import kick
-from harness.errors import HarnessFault, SubjectFailed
+from harness.errors import BadInput, HarnessFault, SubjectFailed
 
 _MACHINES = {"x86_64": EM_X86_64, "aarch64": EM_AARCH64}
 
@@ -203,7 +203,16 @@ class AttachInjector(_OnAPage):
 
 
 def offsets_inside(pid: int) -> ClockReading:
-    """By how much the clocks of a running process are moved by a page of ours that it has; nothing when it has none."""
+    """By how much the clocks of a running process are moved by a page of ours that it has; nothing when it has none.
+    Raises CannotInject for a process that we may not look into."""
+    try:
+        Path(f"/proc/{pid}/maps").open("rb").close()
+    except PermissionError as error:
+        raise CannotInject(
+            AttachInjector.name, f"process {pid}", "it is another user's", "be that user, or root"
+        ) from error
+    except FileNotFoundError as error:
+        raise BadInput(f"there is no process {pid}; 'pgrep -f NAME' finds one") from error
     inside = page_inside(pid)
     if inside is None or not inside.in_use:
         return UNMOVED

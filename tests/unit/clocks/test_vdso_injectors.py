@@ -135,6 +135,21 @@ def test_what_was_moved_before_stays_moved(attach: AttachInjector, stranger: sub
     assert stranger.poll() is None
 
 
+def test_a_process_of_somebody_else_is_refused(
+    attach: AttachInjector, stranger: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By name; and one that is not there is a mistake of the user's."""
+
+    def forbidden(path: Path, *arguments: object) -> None:
+        raise PermissionError
+
+    with pytest.raises(BadInput, match="there is no process 4194303"):
+        attach.take(4194303)
+    monkeypatch.setattr(Path, "open", forbidden)
+    with pytest.raises(CannotInject, match="it is another user's; be that user, or root"):
+        attach.take(stranger.pid)
+
+
 def test_each_refuses_what_the_other_is_for(
     vdso: VdsoInjector, attach: AttachInjector, stranger: subprocess.Popen[bytes]
 ) -> None:
