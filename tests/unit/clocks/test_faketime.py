@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -108,8 +109,8 @@ def test_settings_of_the_users_own_faketime_do_not_get_in_the_way(injector: Fake
     own = {"FAKETIME": "2001-01-01 00:00:00", "LD_PRELOAD": "libm.so.6", "KEPT": "yes"}
     said = run(injector, "import os, time; print(time.time(), os.environ['LD_PRELOAD'], os.environ['KEPT'])", own)
     shown, *rest = said.split()
-    assert float(shown) == pytest.approx(__import__("time").time() + 3600, abs=WITHIN_S)
-    assert rest == [str(library()), "libm.so.6", "yes"]
+    assert float(shown) == pytest.approx(time.time() + 3600, abs=WITHIN_S)
+    assert rest == [str(injector._preloaded), "libm.so.6", "yes"]
 
 
 def test_times_of_files_are_not_moved(injector: FaketimeInjector, tmp_path: Path) -> None:
@@ -160,6 +161,37 @@ def test_the_refusal_of_allocators_is_no_superstition(
     finally:
         os.close(writer)
         os.close(reader)
+
+
+def test_a_shell_that_becomes_another_program_at_once_has_come_up(injector: FaketimeInjector) -> None:
+    """It is not taken for one that hangs, though the other has no library in it."""
+    taken = injector.start(Start(("sh", "-c", f"exec env -i {PYTHON} -S -c 'import select; select.epoll().poll()'")))
+    assert taken.poll() is None
+
+
+def test_a_library_at_a_place_with_blanks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Works, though the loader reads a blank as the end of a name."""
+    real, place = library(), tmp_path / "my project: one" / "libfaketime.so.1"
+    assert real is not None
+    place.parent.mkdir()
+    place.write_bytes(real.read_bytes())
+    monkeypatch.setattr(faketime, "library", lambda: place)
+    injector = FaketimeInjector()
+    try:
+        injector.move(ClockReading(H, 0, 0))
+        assert int(run(injector, "import time; print(time.time_ns())", {})) > time.time_ns() + H // 2
+    finally:
+        injector.close()
+
+
+def test_a_library_that_does_not_load_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the loader's own words, which it would only print."""
+    place = tmp_path / "libfaketime.so.1"
+    place.write_text("no library")
+    monkeypatch.setattr(faketime, "_library_that_fits", lambda: place)
+    monkeypatch.setattr(faketime, "symbols_of", lambda path, names: {})
+    with pytest.raises(CannotInject, match=r"the library does not load here \(.*cannot be preloaded"):
+        FaketimeInjector()
 
 
 def test_without_the_library_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
