@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # what only Linux has is imported by the command that needs i
 INJECTORS = ("auto", "vdso", "attach", "faketime")
 _LOOK_EVERY_S = 0.01
 _ENDS_WITHIN_S = 3.0
-_LONG_S = 3600.0
+_ASK_EVERY_S = 0.5
 
 SuspendOption = Annotated[
     str | None, typer.Option("--suspend", metavar="DURATION", help="Sleep: wall and boottime jump, monotonic does not.")
@@ -192,13 +192,29 @@ def _run(injector: Injector, command: list[str], by: ClockReading, after_ns: int
         if after_ns is not None and not _ends_within(taken, after_ns / 1e9):
             injector.move(by)
             _say(f"moved by {in_words(by)}")
-        while not _ends_within(taken, _LONG_S):
-            pass
+        _await_end(injector, taken)
     except KeyboardInterrupt:  # it is at the head of a session of its own, so the terminal told us only
         _interrupt(taken)
         raise
     code = taken.poll() or 0
     return code if code >= 0 else 128 - code
+
+
+def _await_end(injector: Injector, taken: Taken) -> None:
+    """Until the program has ended. One that sleeps for hours by our doing is not waited for without a word."""
+    from harness.clocks.injector import CannotInject
+    from harness.clocks.waits import BECAUSE
+
+    told: set[int] = set()
+    while not _ends_within(taken, _ASK_EVERY_S):
+        found = injector.stranded(taken)
+        for wait in found.waits:
+            if found.all_of_it:
+                what = f"process {taken.pid} ({taken.name}), which began to wait {wait.how} on moved clocks"
+                raise CannotInject(injector.name, what, BECAUSE, "it was ended; use --suspend or --step")
+            if wait.tid not in told:
+                told.add(wait.tid)
+                _say(f"thread {wait.tid} began to wait {wait.how} on moved clocks: too long by what was moved")
 
 
 def _ends_within(taken: Taken, within_s: float) -> bool:

@@ -51,13 +51,14 @@ from harness.clocks.injector import (
 )
 from harness.clocks.programs import EM_AARCH64, EM_X86_64, Program, find_program, look_at, symbols_of
 from harness.clocks.reading import ClockReading
-from harness.clocks.waits import kick
+from harness.clocks.waits import Stranded, kick, stranded
 from harness.durations import NS_PER_S
 from harness.errors import SubjectFailed
 
 Clocks = Literal["wall", "all"]
 LIBRARY = Path("vendor", "libfaketime", "src", "libfaketime.so.1")
 RUNS_WITHIN_S = 10.0
+_YEARS_NS = 5 * 365 * 86400 * NS_PER_S
 _TRIED_NS, _LAST_WORDS = 3600 * NS_PER_S, 200
 _LOOK_EVERY_S = 0.001
 _MACHINES = {"x86_64": EM_X86_64, "aarch64": EM_AARCH64}
@@ -152,6 +153,12 @@ class FaketimeInjector:
         if by.monotonic_ns:
             for one in programs:
                 kick(one.pid)
+
+    def stranded(self, taken: Taken) -> Stranded:
+        """See Injector. The library translates some deadlines and some not: only what is years away is none."""
+        if self._clocks == "wall":
+            return stranded(taken.pid, self._moved, max(self._moved.wall_ns - NS_PER_S, _YEARS_NS))
+        return stranded(taken.pid, ClockReading(*[time.time_ns()] * 3), _YEARS_NS)
 
     def read(self, taken: Taken) -> ClockReading:
         """See Injector: never."""

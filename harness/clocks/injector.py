@@ -38,7 +38,7 @@ from harness.clocks.programs import Program
 from harness.clocks.ptrace import die_with_parent
 from harness.clocks.reading import ClockReading
 from harness.clocks.vdso import Launched
-from harness.clocks.waits import BECAUSE, unreached
+from harness.clocks.waits import BECAUSE, Stranded, unreached
 from harness.durations import seconds
 from harness.errors import BadInput, LabUnavailable, SubjectFailed
 
@@ -142,6 +142,10 @@ class Injector(Protocol):
         """Moves all clocks at one moment, for every program taken, and makes threads whose monotonic clock was moved
         look at it. Raises CannotInject when a clock cannot be moved so, or a thread waits in a way that a move does not
         reach (waits.py), BadInput when monotonic would go back; then nothing was moved."""
+
+    def stranded(self, taken: Taken) -> Stranded:
+        """Threads of a program that sleep too long, because they began to wait after a move, for a time that the kernel
+        judges by its own clock (see `move`, which cannot know of it). Whoever waits for a program should ask."""
 
     def read(self, taken: Taken) -> ClockReading:
         """The clocks as the program sees them. Raises CannotInject where that cannot be measured from outside,

@@ -31,7 +31,7 @@ from harness.clocks.injector import (
 from harness.clocks.programs import EM_AARCH64, EM_X86_64, Program, find_program, look_at
 from harness.clocks.reading import ClockReading
 from harness.clocks.vdso import ClockPage, launch, read_inside, unsupported_here
-from harness.clocks.waits import kick
+from harness.clocks.waits import Stranded, kick, stranded
 from harness.errors import BadInput, HarnessFault, SubjectFailed
 
 _MACHINES = {"x86_64": EM_X86_64, "aarch64": EM_AARCH64}
@@ -81,6 +81,10 @@ class _OnAPage:
         if by.monotonic_ns or by.boottime_ns:
             for one in programs:
                 kick(one.pid)
+
+    def stranded(self, taken: Taken) -> Stranded:
+        """See Injector."""
+        return stranded(taken.pid, self.moved)
 
     def close(self) -> None:
         """See Injector."""

@@ -76,6 +76,7 @@ _FUTEX_FLAGS = _FUTEX_PRIVATE | _FUTEX_WALL
 _TIMER_ABSTIME = 1
 _FOREVER_MS = 0x80000000
 _libc = ctypes.CDLL(None)
+_KERNEL_CLOCKS = {"wall": 0, "monotonic": 1, "boottime": 7}
 _CLOCKS = {0: "wall", 1: "monotonic", 7: "boottime", 8: "wall", 9: "boottime", 11: "wall"}
 
 
@@ -91,12 +92,22 @@ class Wait:
 
 
 @dataclass(frozen=True)
+class Stranded:
+    """Threads that sleep too long because of what was moved before; `all_of_it`: the program has no other thread."""
+
+    waits: tuple[Wait, ...]
+    all_of_it: bool
+
+
+@dataclass(frozen=True)
 class _Deadline:
-    """What a thread waits for. `left_ns`: how long, where the deadline is relative; None: absolute, or not known."""
+    """What a thread waits for. `left_ns`: how long, where the deadline is relative; None: absolute, and a time of the
+    kernel's `clock`, which stands at the address `until_at` of the process."""
 
     call: str
     clock: str
     left_ns: int | None
+    until_at: int = 0
 
 
 def unreached(pid: int, by: ClockReading) -> list[Wait]:
@@ -114,6 +125,24 @@ def unreached(pid: int, by: ClockReading) -> list[Wait]:
                     found.append(Wait(int(task.name), why))
         found += [Wait(pid, why) for why in _armed_timers(pid, moved)]
     return found
+
+
+def stranded(pid: int, moved: ClockReading, least_ns: int = SHORT_NS) -> Stranded:
+    """The threads of process `pid` that wait for a time which they worked out from clocks that are ahead by `moved`,
+    and which the kernel judges by its own: until then is longer than half of what was moved, and than `least_ns`."""
+    ahead = dict(zip(("wall", "monotonic", "boottime"), moved, strict=True))
+    found, threads = [], 0
+    with suppress(OSError):
+        for task in sorted(Path(f"/proc/{pid}/task").iterdir()):
+            threads += 1
+            with suppress(OSError, struct.error):
+                deadline = _deadline_of(pid, int(task.name))
+                if deadline is None or deadline.left_ns is not None or ahead[deadline.clock] <= 0:
+                    continue
+                left_ns = _timespec_ns(pid, deadline.until_at) - time.clock_gettime_ns(_KERNEL_CLOCKS[deadline.clock])
+                if left_ns > max(ahead[deadline.clock] // 2, least_ns):
+                    found.append(Wait(int(task.name), f"in {deadline.call} for {seconds(left_ns):.0f} s"))
+    return Stranded(tuple(found), bool(found) and len(found) == threads)
 
 
 def kick(pid: int) -> None:
@@ -198,18 +227,19 @@ def _of_clock_nanosleep(pid: int, arguments: list[int]) -> _Deadline | None:
     if clock is None:
         return None
     if arguments[1] & _TIMER_ABSTIME:
-        return _Deadline("clock_nanosleep", clock, None)
+        return _Deadline("clock_nanosleep", clock, None, arguments[2])
     return _Deadline("clock_nanosleep", "monotonic", _timespec_ns(pid, arguments[2]))
 
 
 def _of_futex(pid: int, call: str, arguments: list[int]) -> _Deadline | None:
     if call == "futex_waitv":
-        return _Deadline(call, _CLOCKS.get(arguments[4], "monotonic"), None) if arguments[3] else None
+        clock = _CLOCKS.get(arguments[4], "monotonic")
+        return _Deadline(call, clock, None, arguments[3]) if arguments[3] else None
     command, timeout_at = arguments[1] & _FUTEX_COMMAND, arguments[3]
     if not timeout_at:
         return None
     if command == _FUTEX_WAIT_BITSET:
-        return _Deadline("futex", "wall" if arguments[1] & _FUTEX_WALL else "monotonic", None)
+        return _Deadline("futex", "wall" if arguments[1] & _FUTEX_WALL else "monotonic", None, timeout_at)
     if command == _FUTEX_WAIT and not _is_go(pid):
         return _Deadline("futex", "monotonic", _timespec_ns(pid, timeout_at))
     return None

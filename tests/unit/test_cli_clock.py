@@ -88,6 +88,28 @@ def test_a_jump_while_it_runs(meshwake: Meshwake) -> None:
     assert done.code == 7
 
 
+@pytest.mark.parametrize("injector", ["vdso", pytest.param("faketime", marks=needs_faketime)])
+def test_a_sleep_that_would_take_hours_by_our_doing_is_no_hang(injector: str, meshwake: Meshwake) -> None:
+    """It began after the move and hands the kernel a time of the moved clock: the program is ended, and it is said."""
+    program = "import time; time.sleep(0.5)"
+    done = meshwake("exec", "--awake", "1h", "--injector", injector, "--", PYTHON, "-S", "-c", program)
+    assert done.code == ExitCode.LAB_UNAVAILABLE
+    assert re.search(r"began to wait in clock_nanosleep for \d+ s on moved clocks: .*it was ended", done.stderr)
+
+
+def test_a_thread_that_sleeps_too_long_is_named_and_the_others_go_on(meshwake: Meshwake) -> None:
+    """A background thread that hangs need not matter."""
+    program = (
+        "import os, select, threading, time; threading.Thread(target=time.sleep, args=(1,), daemon=True).start(); "
+        "due = time.monotonic() + 1.5; poller = select.epoll()\n"
+        "while time.monotonic() < due: poller.poll(due - time.monotonic())\n"
+        "os._exit(3)"
+    )
+    done = meshwake("exec", "--awake", "1h", "--", PYTHON, "-S", "-c", program)
+    assert done.code == 3
+    assert len(re.findall(r"meshwake: thread \d+ began to wait in clock_nanosleep for 36\d\d s", done.stderr)) == 1
+
+
 def test_a_signal_that_ends_it_is_told_as_shells_do(meshwake: Meshwake) -> None:
     """128 + N."""
     program = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
