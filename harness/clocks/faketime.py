@@ -183,7 +183,7 @@ class FaketimeInjector:
         command = [sys.executable, "-I", "-S", "-c", "import time; print(time.time_ns())"]
         try:
             tried = subprocess.run(
-                command, env=self._environment({}), capture_output=True, text=True, check=True, timeout=RUNS_WITHIN_S
+                command, env=self._environment(None), capture_output=True, text=True, check=True, timeout=RUNS_WITHIN_S
             )
             said, shown_ns = tried.stderr.strip()[-_LAST_WORDS:], int(tried.stdout)
         except (subprocess.SubprocessError, ValueError) as error:

@@ -95,7 +95,9 @@ def run(injector: FaketimeInjector, program: str, environment: dict[str, str]) -
     """What a Python program prints under the injector."""
     reader, writer = os.pipe()
     try:
-        taken = injector.start(Start((PYTHON, "-S", "-c", program), environment=environment, output=writer))
+        taken = injector.start(
+            Start((PYTHON, "-S", "-c", program), environment=os.environ | environment, output=writer)
+        )
         assert taken.wait(WITHIN_S) == 0
     finally:
         os.close(writer)
@@ -123,7 +125,7 @@ def test_times_of_files_are_not_moved(injector: FaketimeInjector, tmp_path: Path
 
 def test_nothing_is_left_of_a_program_that_was_killed(injector: FaketimeInjector) -> None:
     """Neither itself nor the library's semaphore and shared memory, nor the file."""
-    taken = injector.start(Start((PYTHON, "-S", "-c", "import select; select.epoll().poll()"), environment={}))
+    taken = injector.start(Start((PYTHON, "-S", "-c", "import select; select.epoll().poll()")))
     assert [path.name for path in SHARED_MEMORY.glob(f"*faketime*{taken.pid}")]
     injector.close()
     assert taken.poll() == -9
@@ -136,7 +138,7 @@ def test_a_program_that_does_not_come_up_is_ended(injector: FaketimeInjector, mo
     monkeypatch.setattr(faketime, "RUNS_WITHIN_S", 0.3)
     monkeypatch.setattr(FaketimeInjector, "_is_up", lambda self, pid: False)
     with pytest.raises(SubjectFailed, match=r"did not come up.*so it was ended.*use --injector vdso"):
-        injector.start(Start((PYTHON, "-S", "-c", "import select; select.epoll().poll()"), environment={}))
+        injector.start(Start((PYTHON, "-S", "-c", "import select; select.epoll().poll()")))
     assert [one.poll() for one in injector._taken] == [-9]
 
 
