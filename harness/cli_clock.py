@@ -211,7 +211,7 @@ def _await_end(injector: Injector, taken: Taken) -> None:
         for wait in found.waits:
             if found.all_of_it:
                 what = f"process {taken.pid} ({taken.name}), which began to wait {wait.how} on moved clocks"
-                raise CannotInject(injector.name, what, BECAUSE, "it was ended; use --suspend or --step")
+                raise CannotInject(injector.name, what, BECAUSE, "it was ended (docs/clock.md)")
             if wait.tid not in told:
                 told.add(wait.tid)
                 _say(f"thread {wait.tid} began to wait {wait.how} on moved clocks: too long by what was moved")
