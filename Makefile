@@ -86,3 +86,7 @@ tools: $(STAMP) ## kind and helm for lab kind, built with Go into meshwake's cac
 	echo "installing kind v$$kind and helm $(HELM_TO_INSTALL) into $$place" && \
 	GOBIN="$$place" go install "sigs.k8s.io/kind@v$$kind" && \
 	GOBIN="$$place" go install "helm.sh/helm/v3/cmd/helm@$(HELM_TO_INSTALL)"
+
+.PHONY: injectors
+injectors: $(STAMP) ## measure which injector moves which program's clocks, and write docs/injectors.md
+	$(BIN)/python -m tests.conformance.matrix

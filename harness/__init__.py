@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "cli_search",
         "cli_versions",
     ),
-    ("cli_alerts",),
+    ("cli_alerts", "cli_clock"),
     ("cli", "plugin"),
     ("__main__",),
 )

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from harness import (
     cli_alerts,
+    cli_clock,
     cli_cluster,
     cli_fetch,
     cli_forecast,
@@ -62,6 +63,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for door in (
+    cli_clock,
     cli_cluster,
     cli_fetch,
     cli_forecast,

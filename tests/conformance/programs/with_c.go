@@ -1,0 +1,4 @@
+// Beside clocks.go: makes of it a program that is linked to the C library.
+package main
+
+import "C"
