@@ -35,8 +35,14 @@ from harness.authority.discovery import DiscoveryService
 from harness.durations import NS_PER_S
 from harness.errors import SubjectFailed
 
-Mode = Literal["up", "ca_outage", "ca_hang", "token_expired"]
-OUTCOMES = {"up": "issued", "ca_outage": "refused", "ca_hang": "hung", "token_expired": "unauthenticated"}
+Mode = Literal["up", "ca_outage", "ca_hang", "ca_slow", "token_expired"]
+OUTCOMES = {
+    "up": "issued",
+    "ca_outage": "refused",
+    "ca_hang": "hung",
+    "ca_slow": "issued",
+    "token_expired": "unauthenticated",
+}
 METHOD = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
 ROOT_FILE = "root.pem"
 # On a machine that does much else, a Python that loads its libraries takes this long now and then.
@@ -85,10 +91,12 @@ class CertificateService:
         self.state = State()
         self._authority, self._now_wall_ns, self._tell = authority, now_wall_ns, tell
         self._roots = {0: authority}
+        self._taken: list[asyncio.Event] = []
         self._serials = {name: (place + 1) * SERIALS_PER_IDENTITY for place, name in enumerate(identities)}
 
     async def create_certificate(self, stream: grpclib.server.Stream[Any, Any]) -> None:
-        """CreateCertificate. A request taken in mode ca_hang is never answered, whatever the mode becomes."""
+        """CreateCertificate. A request taken in mode ca_hang is never answered, whatever the mode becomes; one taken in
+        mode ca_slow is signed and answered when `answer` says so."""
         from harness.authority.proto.citadel_pb2 import IstioCertificateResponse
 
         request = await stream.recv_message()
@@ -98,6 +106,8 @@ class CertificateService:
         if outcome != "issued":
             self._tell({"identity": identity, "outcome": outcome} | dict.fromkeys(_ISSUED_KEYS))
             await self._decline(outcome)
+        if self.mode == "ca_slow":
+            await self._hold(identity)
         serial = self._next_serial(identity)
         now_wall_s = (self._now_wall_ns() + self.state.ahead_wall_ns) // NS_PER_S
         lifetime_s = self.state.lifetime_s or request.validity_duration
@@ -105,6 +115,16 @@ class CertificateService:
         dates = {"not_before_wall_s": signed.not_before_wall_s, "not_after_wall_s": signed.not_after_wall_s}
         self._tell({"identity": identity, "outcome": outcome, "serial": str(serial)} | dates)
         await stream.send_message(IstioCertificateResponse(cert_chain=list(signed.chain)))
+
+    async def _hold(self, identity: str) -> None:
+        self._taken.append(asyncio.Event())
+        self._tell({"identity": identity, "taken": len(self._taken) - 1})
+        await self._taken[-1].wait()
+
+    def answer(self, taken: list[int]) -> None:
+        """Requests that were taken in mode ca_slow are answered now; those of whom nobody waits any more are not."""
+        for number in taken:
+            self._taken[number].set()
 
     def _signer(self) -> CertificateAuthority:
         """Another root is made when it is first needed, and kept."""
@@ -180,6 +200,8 @@ async def _serve(settings: Settings, authority: CertificateAuthority, context: s
             service.mode = order["mode"]
         if "state" in order:
             service.state = State(**order["state"])
+        if "answer" in order:
+            service.answer(order["answer"])
         if "workloads" in order:
             discovery.set_workloads(order["workloads"])
         tell({"heard": order["number"]})
@@ -219,6 +241,10 @@ class AuthorityProcess:
         """From now on these are the workloads that discovery tells of (see discovery.py)."""
         self._order("that it knows the workloads", workloads=workloads)
 
+    def answer(self, taken: list[int]) -> None:
+        """These requests (`taken` of what `requests` told) are answered now; what comes of it `requests` will tell."""
+        self._order("that it answers what it had taken", answer=taken)
+
     def _order(self, expected: str, **order: Any) -> None:
         self._orders += 1
         self._control.settimeout(_START_WITHIN_S)
@@ -230,7 +256,8 @@ class AuthorityProcess:
         return self._control.fileno()
 
     def requests(self) -> list[dict[str, Any]]:
-        """What it has been asked since the last call: identity, outcome, serial and dates (see Settings)."""
+        """What it has been asked since the last call: identity, outcome, serial and dates (see Settings); in mode
+        ca_slow first identity and `taken`, a number for `answer`."""
         while self._poll.poll(0):  # asked at every look whether all is quiet: an exception would cost ten times as much
             self._take(self._receive())
         requests, self._requests = self._requests, []

@@ -47,7 +47,7 @@ FILE_LEFT_ALONE_NS = 2 * NS_PER_S
 WATCHERS_LOOK_WITHIN_S = 1.5
 # Of each identity, an authority with a new root numbers on from here: a serial names one certificate of a run.
 SERIALS_OF_A_ROOT = 100_000
-_MODE_BY_PRECEDENCE: tuple[Mode, ...] = ("ca_hang", "ca_outage", "token_expired")
+_MODE_BY_PRECEDENCE: tuple[Mode, ...] = ("ca_hang", "ca_outage", "token_expired", "ca_slow")
 
 
 class CsrFlood(Exception):
@@ -75,6 +75,7 @@ class World:
         self._started: dict[str, ClockReading] = {}
         self._expiry_logged_wall_ns: dict[str, int] = {}
         self._requests: list[dict[str, Any]] = []
+        self._answers_world_ns: dict[int, int] = {}  # what a slow authority has taken, and when it answers
         self._flood = FloodGuard(sum(len(node.identities) for node in plan.nodes))
         self._states: dict[str, CertificateState | None] = {}
         self._failing: set[tuple[str, str]] = set()
@@ -109,6 +110,7 @@ class World:
                     self._move_to(next_ns)
                     self._let_watchers_look()
                     self._do_agenda()
+                    self._answer_late()
                     self._fire_timers()
                     self._attempt_connections()
                 self._move_to(self.plan.duration_ns)
@@ -245,6 +247,7 @@ class World:
             candidates.append(agenda_ns)
         if (probe_ns := self._probes.next_world_ns()) is not None:
             candidates.append(probe_ns)
+        candidates += self._answers_world_ns.values()
         for ztunnel in self._ztunnels.values():
             due_ns = None if ztunnel.watched.stopped else ztunnel.watched.due_monotonic_ns()
             if due_ns is not None:
@@ -274,6 +277,15 @@ class World:
         names = ", ".join(watched.name for watched in due)
         raise HarnessFault(f"{names}: a timer is due again and again while its clock stands still")
 
+    def _answer_late(self) -> None:
+        """A slow authority answers what it took long enough ago."""
+        due = [taken for taken, world_ns in self._answers_world_ns.items() if world_ns <= self.now_world_ns]
+        for taken in due:
+            del self._answers_world_ns[taken]
+        if due:
+            self._authority.answer(due)
+            self._settle()
+
     def _is_due(self, ztunnel: Ztunnel) -> bool:
         due_ns = None if ztunnel.watched.stopped else ztunnel.watched.due_monotonic_ns()
         return due_ns is not None and due_ns <= self._pages[ztunnel.home.node].get().monotonic_ns
@@ -297,7 +309,7 @@ class World:
         requests = self._authority.requests()
         for request in requests:
             self._requests.append(request)
-            if self._flood.is_flooded_by(self.now_world_ns):
+            if "taken" not in request and self._flood.is_flooded_by(self.now_world_ns):
                 raise CsrFlood
         knocked = [_swallow(knock) for knock in self._knocks]
         return self._traffic.serve() or any(knocked) or bool(requests)
@@ -384,6 +396,7 @@ class World:
         self._authority = self._start_authority(self._stack)
         self._stillness.processes["authority"] = Watched(self._authority.pid, "authority", waits_virtually=False)
         self._authority_state = State()
+        self._answers_world_ns.clear()  # lost with the authority that had taken them
         self._tell_workloads()
         self._set_authority_mode()
         self._root_taken_in_world_ns = self.now_world_ns + FILE_LEFT_ALONE_NS
@@ -513,6 +526,10 @@ class World:
         self._requests.clear()
         for request in requests:
             identity = request["identity"]
+            if "taken" in request:
+                self._record("csr_taken", self._places[identity].node, identity=identity)
+                self._answers_world_ns[request["taken"]] = self._answer_world_ns()
+                continue
             self._record("csr_answered", self._places[identity].node, **request)
             if request["outcome"] == "issued":
                 self._probes.certificate_issued(
@@ -523,6 +540,12 @@ class World:
                     self.now_world_ns,
                 )
         return sorted({request["identity"] for request in requests})
+
+    def _answer_world_ns(self) -> int:
+        """When the slow authority answers what it takes now."""
+        clock = self._clocks[self.plan.authority_node]
+        due_ns = clock.reading(self.now_world_ns).monotonic_ns + self.plan.answers_after_ns(self.now_world_ns)
+        return clock.world_ns_at_monotonic(due_ns, self.now_world_ns)
 
     def _record_state(self, identity: str) -> None:
         """Asks ztunnel what it holds, and records it when that is new."""
