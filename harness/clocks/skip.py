@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import signal
 import socket
 import struct
@@ -48,14 +49,19 @@ from harness.errors import HarnessFault, LabUnavailable, SubjectFailed
 # Real time in which a busy world must fall quiet; a slow machine may need more.
 QUIET_WITHIN_S = float(os.environ.get("MESHWAKE_QUIET_WITHIN_S", "60"))
 LEFT_LYING_AFTER_S = 0.25
-_SYS_EPOLL_WAIT, _SYS_EPOLL_PWAIT, _SYS_EPOLL_PWAIT2 = b"232", b"281", b"441"
-# poll, select, nanosleep, pause, wait4, rt_sigtimedwait, rt_sigsuspend, futex, restart_syscall, clock_nanosleep,
-# epoll_wait, pselect6, ppoll, epoll_pwait: to sleep in these is to wait for something to happen (x86-64).
-_WAITS = {b"7", b"23", b"35", b"34", b"61", b"128", b"130", b"202", b"219", b"230", b"232", b"270", b"271", b"281"}
+_SYS_EPOLL_PWAIT2 = b"441"
+# To sleep in these is to wait for something to happen. epoll_wait and epoll_pwait, whose timeouts are read; then poll,
+# select, nanosleep, pause, wait4, rt_sigtimedwait, rt_sigsuspend, futex, restart_syscall, clock_nanosleep, pselect6,
+# ppoll. (ARM64 has not all of them.)
+_NUMBERS = {
+    "x86_64": ({b"232", b"281"}, b"7 23 35 34 61 128 130 202 219 230 270 271", 234),
+    "aarch64": ({b"22"}, b"101 260 137 133 98 128 115 72 73", 131),
+}
+_EPOLL_WAITS, _others, _SYS_TGKILL = _NUMBERS.get(platform.machine(), _NUMBERS["x86_64"])
+_WAITS = _EPOLL_WAITS | set(_others.split())
 _NOT_IN_A_CALL = b"-1"
 _TIMEOUT_ARGUMENT = 4
 _PAUSE_S = 0.0002
-_SYS_TGKILL = 234
 _SCHEDULED = 2  # of the clocks of a process: nanoseconds on a CPU (linux/posix-timers.h, CPUCLOCK_SCHED)
 _LOOKS_BEFORE_A_PAUSE = 3
 
@@ -230,7 +236,7 @@ def _timeout_ns(call: bytes) -> int | None:
     """How long the wait is that a line of /proc/PID/task/TID/syscall tells of: number, six arguments, sp, pc. None: for
     ever, or no wait of ours."""
     words = call.split()
-    if words[0] not in (_SYS_EPOLL_WAIT, _SYS_EPOLL_PWAIT):
+    if words[0] not in _EPOLL_WAITS:
         return None
     timeout_ms = int(words[_TIMEOUT_ARGUMENT], 16) & 0xFFFFFFFF
     return None if timeout_ms >= 0x80000000 else timeout_ms * NS_PER_MS
