@@ -114,6 +114,7 @@ class ClockPage:
 
     def _open(self, mode: Mode, file: int) -> None:
         self.mode: Mode | Literal["kernel"] = mode
+        self._set_last: ClockReading | None = None
         self.code = _architecture().assemble(mode)
         self.file = file
         os.ftruncate(file, PAGE_BYTES)
@@ -130,13 +131,18 @@ class ClockPage:
         """Fixed mode: the clocks now show this. Offset mode: this is added to the kernel's clocks, all at once."""
         in_force = self._words[IN_FORCE_OFFSET // 8]
         table = in_force if self.mode == "fixed" else TABLE_BYTES - in_force
+        words, first = self._words, table // 8
         for clock_ids, value_ns in zip((WALL_IDS, MONOTONIC_IDS, BOOTTIME_IDS), clocks, strict=True):
             for clock_id in clock_ids:
-                self._words[table // 8 + clock_id] = value_ns
-        self._words[IN_FORCE_OFFSET // 8] = table
+                words[first + clock_id] = value_ns
+        words[IN_FORCE_OFFSET // 8] = table
+        if self.mode == "fixed":  # such a page is ours alone
+            self._set_last = clocks
 
     def get(self) -> ClockReading:
         """What was `set` last."""
+        if self._set_last is not None:
+            return self._set_last
         table = self._words[IN_FORCE_OFFSET // 8] // 8
         return ClockReading(
             *(self._words[table + clock_id] for clock_id in (CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME))

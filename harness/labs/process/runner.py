@@ -23,6 +23,7 @@ from harness.clocks.ptrace import die_with_parent
 from harness.errors import HarnessError
 from harness.history import Event
 from harness.labs.process.namespaces import enter_own_world
+from harness.labs.process.processor import take_processor
 from harness.plan import Plan
 
 _PROGRESS_EVERY_S = 0.2
@@ -55,6 +56,7 @@ def main() -> None:
     output = _Output()
     try:
         request = json.loads(sys.stdin.read())
+        processor = take_processor()  # held until the end
         enter_own_world()
         # Only now: this brings libraries which may start threads, and a namespace is entered by a process with one.
         from harness.labs.process.world import World, describe_binary
@@ -66,6 +68,8 @@ def main() -> None:
         world = World(plan, ztunnel, Path(request["work_dir"]), output.event, output.progress)
         world.run(describe_binary(ztunnel, sha256))
         output.line({"done": {"jumps": world.jumps, "looks": world.looks}})
+        if processor is not None:
+            processor.close()
     except HarnessError as error:
         output.line({"failed": {"exit_code": int(error.exit_code), "message": str(error)}})
         sys.exit(int(error.exit_code))

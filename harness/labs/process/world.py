@@ -131,7 +131,7 @@ class World:
         network = Network()
         stack.callback(network.close)
         self._pages: dict[str | None, ClockPage] = {}
-        for name in (*(node.name for node in self.plan.nodes), None):
+        for name in dict.fromkeys((*(node.name for node in self.plan.nodes), self.plan.authority_node)):
             self._pages[name] = self._new_page()
             stack.callback(self._pages[name].close)
         self._set_pages(before_jumps=True)
@@ -167,7 +167,7 @@ class World:
 
     def _watch(self, stack: ExitStack) -> None:
         self._stillness.processes["authority"] = Watched(self._authority.pid, "authority", waits_virtually=False)
-        self._stillness.sockets["authority"] = SocketsOfNamespace("authority")
+        self._stillness.watch_sockets("authority", SocketsOfNamespace("authority"))
         for home in self._homes.values():
             self._watch_namespace(home.name, home.namespace, home)
         for place in self._places.values():
@@ -249,8 +249,8 @@ class World:
             candidates.append(probe_ns)
         candidates += self._answers_world_ns.values()
         for ztunnel in self._ztunnels.values():
-            due_ns = None if ztunnel.watched.stopped else ztunnel.watched.due_monotonic_ns()
-            if due_ns is not None:
+            watched = ztunnel.watched
+            if not watched.stopped and (due_ns := watched.due_monotonic_ns()) is not None:
                 clock = self._clocks[ztunnel.home.node]
                 candidates.append(clock.world_ns_at_monotonic(due_ns, self.now_world_ns))
         return min(candidates)
@@ -287,8 +287,10 @@ class World:
             self._settle()
 
     def _is_due(self, ztunnel: Ztunnel) -> bool:
-        due_ns = None if ztunnel.watched.stopped else ztunnel.watched.due_monotonic_ns()
-        return due_ns is not None and due_ns <= self._pages[ztunnel.home.node].get().monotonic_ns
+        watched = ztunnel.watched
+        if watched.stopped or (due_ns := watched.due_monotonic_ns()) is None:
+            return False
+        return due_ns <= self._pages[ztunnel.home.node].get().monotonic_ns
 
     def _settle(self) -> None:
         """Lets everything happen that happens by itself at this moment, and records it."""
@@ -457,6 +459,8 @@ class World:
     # Connections
 
     def _attempt_connections(self) -> None:
+        if (next_ns := self._probes.next_world_ns()) is None or next_ns > self.now_world_ns:
+            return
         for source, destination in self._probes.take(self.now_world_ns):
             ztunnel = self._ztunnel_of(source)
             logged = ztunnel.log_size()
