@@ -24,8 +24,9 @@ nanoseconds, and one system call, take the place of five for every thread.
 
 The next deadline is the earliest timeout that a thread has handed to epoll_wait, counted from the virtual time at which
 it went to sleep; the kernel shows its arguments. Waiting threads do not notice that their clock has moved: a process
-whose deadline has come is *kicked*, by SIGSTOP and SIGCONT, which ends epoll_wait with EINTR; tokio and Go then look at
-their clocks again (measured; docs/time-skipping.md says for which programs that is true).
+whose deadline has come is *kicked*: by its runtime's own event (wakers.py), or by SIGSTOP and SIGCONT, which end
+epoll_wait with EINTR; tokio and Go then look at their clocks again (measured; docs/time-skipping.md says for which
+programs that is true).
 
 Threads that sleep in a real-time loop (nanosleep) are asleep for this purpose; their timeouts are the kernel's.
 """

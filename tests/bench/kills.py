@@ -56,7 +56,7 @@ except HarnessError as error:
 
 @dataclass(frozen=True)
 class Ending:
-    """How one run ended: whom we killed (None: it was over before), what the harness then ended with, and what was wrong
+    """How one run ended: whom we killed (None: it was over before), what the harness ended with, and what was wrong
     about it ("": nothing)."""
 
     killed: str | None
