@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import json
 import mmap
-import os
 import select
 import socket
 import ssl
@@ -22,14 +21,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import grpclib.const
 import grpclib.server
 from grpclib import GRPCError, Status
 
+from harness.authority.begin import LOG, Begun, begin
 from harness.authority.ca import CertificateAuthority, identity_of
 from harness.authority.discovery import DiscoveryService
 from harness.durations import NS_PER_S
@@ -53,19 +54,23 @@ SERIALS_PER_IDENTITY = 1_000_000
 
 @dataclass(frozen=True)
 class Settings:
-    """How an authority is started. `control`, `listener` and `page` are inherited file descriptors; `page` is the
-    clock page of the node whose clocks the authority shares (its first entry is the wall clock in ns), or -1 where it
-    shares the kernel's own clocks (in a guest). `serials_from`: how many numbers of each identity an authority before
-    this one may have used."""
+    """What an authority is told when it is spawned. `serials_from`: how many numbers of each identity an authority
+    before this one may have used."""
 
-    control: int
-    listener: int
-    page: int
     address: str
     directory: str
     backdate_s: int
     identities: tuple[str, ...]
     serials_from: int = 0
+
+
+class Files(NamedTuple):
+    """Open files of an authority. `page` is the clock page of the node whose clocks it shares (its first entry is the
+    wall clock in ns), or -1 where it shares the kernel's own clocks (in a guest)."""
+
+    control: socket.socket
+    listener: int
+    page: int
 
 
 @dataclass(frozen=True)
@@ -181,18 +186,20 @@ def tls_context(authority: CertificateAuthority, address: str, directory: Path) 
     return context
 
 
-async def _serve(settings: Settings, authority: CertificateAuthority, context: ssl.SSLContext) -> None:
-    control = socket.socket(fileno=settings.control)
-    reader, writer = await asyncio.open_connection(sock=control)
+async def _serve(settings: Settings, files: Files, authority: CertificateAuthority, context: ssl.SSLContext) -> None:
+    from harness.authority.proto import citadel_pb2  # noqa: F401  # loaded here, and not at the first request
+
+    files.control.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=files.control)
 
     def tell(message: dict[str, Any]) -> None:
         writer.write((json.dumps(message) + "\n").encode())
 
-    service = CertificateService(authority, settings.identities, _wall_clock(settings.page), tell)
+    service = CertificateService(authority, settings.identities, _wall_clock(files.page), tell)
     service.leave_out(settings.serials_from)
     discovery = DiscoveryService()
     server = grpclib.server.Server([service, discovery])
-    await server.start(sock=socket.socket(fileno=settings.listener), ssl=context)
+    await server.start(sock=socket.socket(fileno=files.listener), ssl=context)
     tell({"heard": 0})
     while line := await reader.readline():
         order = json.loads(line)
@@ -221,7 +228,7 @@ class AuthorityProcess:
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, directory: Path) -> None:
         self.pid, self._process, self._control = process.pid, process, control
         self.root_file = directory / ROOT_FILE
-        self._log = directory / "authority.log"
+        self._log = directory / LOG
         self._received = b""
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
@@ -304,35 +311,45 @@ def spawn(
     backdate_s: int,
     identities: tuple[str, ...],
     serials_from: int = 0,
+    begun: Begun | None = None,
 ) -> AuthorityProcess:
-    """Starts an authority that listens on `listener`, reads the wall clock from the clock page `page` (a file
-    descriptor), and writes its root certificate and its log into `directory`. Raises SubjectFailed."""
-    ours, theirs = socket.socketpair()
-    with theirs, (directory / "authority.log").open("wb") as log:
-        settings = Settings(
-            theirs.fileno(), listener.fileno(), page, address, str(directory), backdate_s, identities, serials_from
-        )
-        process = subprocess.Popen(
-            [sys.executable, "-m", "harness.authority.server", str(os.getpid()), json.dumps(asdict(settings))],
-            pass_fds=[file for file in (settings.control, settings.listener, settings.page) if file >= 0],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    return AuthorityProcess(process, ours, directory)
+    """Starts an authority, or tells one that has `begun`: it listens on `listener`, reads the wall clock from the clock
+    page `page` (a file descriptor), and writes its root certificate and its log into `directory`. Raises
+    SubjectFailed."""
+    process, control = begun or begin(directory)
+    settings = Settings(address, str(directory), backdate_s, identities, serials_from)
+    told = json.dumps(asdict(settings)).encode() + b"\n"
+    with suppress(BrokenPipeError):  # it has ended, and its log says why
+        socket.send_fds(control, [told], [file for file in (listener.fileno(), page) if file >= 0])
+    return AuthorityProcess(process, control, directory)
+
+
+def _await_settings(control: socket.socket) -> tuple[Settings, Files] | None:
+    """None: whoever let this process begin needs it no more."""
+    data, files, _, _ = socket.recv_fds(control, 1 << 16, 2)
+    while data and not data.endswith(b"\n"):
+        more = control.recv(1 << 16)
+        data = data + more if more else b""
+    if not data:
+        return None
+    raw = json.loads(data)
+    listener, *page = files
+    return Settings(**raw | {"identities": tuple(raw["identities"])}), Files(control, listener, *(page or [-1]))
 
 
 def main() -> None:
-    """Entry point of the process that `spawn` starts."""
+    """Entry point of the process that `begin` starts."""
     from harness.clocks.ptrace import die_with_parent
 
     die_with_parent(int(sys.argv[1]))
-    raw = json.loads(sys.argv[2])
-    settings = Settings(**raw | {"identities": tuple(raw["identities"])})
+    told = _await_settings(socket.socket(fileno=int(sys.argv[2])))
+    if told is None:
+        return
+    settings, files = told
     authority = CertificateAuthority(settings.backdate_s)
     Path(settings.directory, ROOT_FILE).write_text(authority.root_pem)
     context = tls_context(authority, settings.address, Path(settings.directory))
-    asyncio.run(_serve(settings, authority, context))
+    asyncio.run(_serve(settings, files, authority, context))
 
 
 if __name__ == "__main__":

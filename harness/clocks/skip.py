@@ -71,7 +71,7 @@ _LOOKS_BEFORE_A_PAUSE = 8
 _libc = ctypes.CDLL(None)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Thread:
     """One thread: files kept open, and the wait it was last seen in."""
 
@@ -111,11 +111,12 @@ class Watched:
         self._looked_at_cpu_ns = self._cpu_ns()
         try:
             # Who was awake when looked at last is looked at first: most looks at a busy process end there.
-            for thread in self._threads.values():
-                if thread.awake and not self._thread_asleep(thread, monotonic_now_ns):
-                    return False
+            first = [one for one in self._threads.values() if one.awake]
+            if not all(self._thread_asleep(one, monotonic_now_ns) for one in first):
+                return False
             self._find_threads()
-            if not all(self._thread_asleep(thread, monotonic_now_ns) for thread in self._threads.values()):
+            rest = [one for one in self._threads.values() if one not in first]
+            if not all(self._thread_asleep(one, monotonic_now_ns) for one in rest):
                 return False
         except (FileNotFoundError, ProcessLookupError):
             self._forget()

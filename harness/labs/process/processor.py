@@ -13,11 +13,26 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import NamedTuple
 
 
-def take_processor() -> socket.socket | None:
-    """Binds this process, and what it starts from now on, to a processor that no other run has. It stays taken
-    as long as the answer is open. To be called in the network namespace that runs have in common. None: none free."""
+class Processor(NamedTuple):
+    """One that no other run has, as long as `sign` is open."""
+
+    number: int
+    sign: socket.socket
+
+    def bind(self, pid: int = 0) -> None:
+        """A process (of one thread; 0: this one), and what it starts from now on, runs there only."""
+        os.sched_setaffinity(pid, {self.number})
+
+    def close(self) -> None:
+        """Others may have it; who is bound to it stays so."""
+        self.sign.close()
+
+
+def take_processor() -> Processor | None:
+    """One that is free, or None. To be called in the network namespace that runs have in common."""
     mine = sorted(os.sched_getaffinity(0))
     for turn in range(len(mine)):
         processor = mine[(os.getpid() + turn) % len(mine)]
@@ -27,6 +42,5 @@ def take_processor() -> socket.socket | None:
         except OSError:
             sign.close()
             continue
-        os.sched_setaffinity(0, {processor})
-        return sign
+        return Processor(processor, sign)
     return None

@@ -14,6 +14,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from harness.authority.begin import Begun
 from harness.authority.server import AuthorityProcess, Mode, State, spawn
 from harness.clocks.reading import ClockReading
 from harness.clocks.skip import SocketsOfNamespace, Stillness, Watched
@@ -30,6 +31,7 @@ from harness.labs.process.inpod import InPod
 from harness.labs.process.modes import mode_of
 from harness.labs.process.namespaces import AUTHORITY_ADDRESS, Network, inside, listen
 from harness.labs.process.places import Home, Place
+from harness.labs.process.processor import Processor
 from harness.labs.process.traffic import Traffic
 from harness.labs.process.ztunnel import AUTHORITY_PORT, CertificateState, Ztunnel, workload
 from harness.plan import ASLEEP_FAULTS, Plan, PlannedFault
@@ -55,7 +57,8 @@ class CsrFlood(Exception):
 
 
 class World:
-    """Everything of one run. `tell` takes each event as it happens, `progress` world time now and then."""
+    """Everything of one run. `tell` takes each event as it happens, `progress` world time now and then. An authority
+    that has `begun` is used; a `processor` is where it all runs."""
 
     def __init__(
         self,
@@ -64,9 +67,12 @@ class World:
         directory: Path,
         tell: Callable[[Event], None],
         progress: Callable[[int], None],
+        begun: Begun | None = None,
+        processor: Processor | None = None,
     ) -> None:
         self.plan, self._ztunnel, self._directory = plan, ztunnel, directory
         self._tell, self._progress = tell, progress
+        self._begun, self._processor = begun, processor
         self.now_world_ns = 0
         self.jumps = 0  # how often time went on
         self._clocks = clocks_of(plan, MONOTONIC_START_NS)
@@ -136,6 +142,9 @@ class World:
             stack.callback(self._pages[name].close)
         self._set_pages(before_jumps=True)
         self._authority = self._start_authority(stack)
+        if self._processor is not None:
+            self._processor.bind()
+            self._processor.bind(self._authority.pid)
         self._mode = mode_of(self.plan, network, self._directory)
         stack.callback(self._mode.close)
         self._places = self._mode.places
@@ -161,7 +170,9 @@ class World:
                 self.plan.backdate_s,
                 tuple(sorted(identity for node in self.plan.nodes for identity in node.identities)),
                 (self._roots - 1) * SERIALS_OF_A_ROOT,
+                self._begun,
             )
+        self._begun = None
         stack.callback(authority.close)
         return authority
 

@@ -23,22 +23,21 @@ def test_no_processor_is_given_twice_and_one_let_go_is_given_again() -> None:
     from harness.labs.process.processor import take_processor
 
     everywhere = os.sched_getaffinity(0)
-    taken, bound = [], set[int]()
-    while (sign := take_processor()) is not None:
-        taken.append(sign)
-        assert len(os.sched_getaffinity(0)) == 1
-        assert not os.sched_getaffinity(0) & bound
-        bound |= os.sched_getaffinity(0)
-        os.sched_setaffinity(0, everywhere)
-    assert len(taken) <= len(everywhere)
-    assert os.sched_getaffinity(0) == everywhere
+    taken = []
+    while (processor := take_processor()) is not None:
+        taken.append(processor)
+    numbers = [processor.number for processor in taken]
+    assert len(set(numbers)) == len(numbers)
+    assert set(numbers) <= everywhere
     if not taken:
         pytest.skip("other runs have all processors")
     last = taken.pop()
     last.close()
     again = take_processor()
-    for sign in taken:
-        sign.close()
+    for processor in taken:
+        processor.close()
     if again is not None:  # else another run was quicker
-        assert os.sched_getaffinity(0) <= everywhere
+        assert again.number == last.number
+        again.bind()
+        assert os.sched_getaffinity(0) == {again.number}
         again.close()
