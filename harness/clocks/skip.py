@@ -296,6 +296,7 @@ class TcpSocket:
     sent_bytes: int
     received_bytes: int
     has_info: bool  # a closed socket that the kernel only remembers (its state may read FIN_WAIT2) has none
+    unacknowledged: int = 0  # packets
 
     @property
     def name(self) -> str:
@@ -365,23 +366,23 @@ class SocketsOfNamespace:
             )
 
     def _parse(self, message: bytes) -> TcpSocket:
-        """nlmsghdr (16), inet_diag_msg (72), attributes; tcp_info: bytes_received at 128, notsent_bytes at 144,
-        bytes_sent at 200, bytes_retrans at 208 (linux/tcp.h)."""
+        """nlmsghdr (16), inet_diag_msg (72), attributes; tcp_info: unacked at 24, bytes_received at 128, notsent_bytes
+        at 144, bytes_sent at 200, bytes_retrans at 208 (linux/tcp.h)."""
         source, destination = message[24:40], message[40:56]
         ends = (message[20:22] + source, message[22:24] + destination)
-        unsent, sent, received, has_info = 0, 0, 0, False
+        unsent, sent, received, unacknowledged, has_info = 0, 0, 0, 0, False
         position = 16 + 72
         while position + 4 <= len(message):
             length, kind = struct.unpack_from("<HH", message, position)
             if kind == self._INFO and length >= 4 + 216:
+                unacknowledged = struct.unpack_from("<I", message, position + 4 + 24)[0]
                 received = struct.unpack_from("<Q", message, position + 4 + 128)[0]
                 unsent = struct.unpack_from("<I", message, position + 4 + 144)[0]
                 all_sent, again = struct.unpack_from("<QQ", message, position + 4 + 200)
                 sent, has_info = all_sent - again, True
             position += max((length + 3) & ~3, 4)
-        return TcpSocket(
-            self.name, ends, message[17], struct.unpack_from("<I", message, 72)[0], unsent, sent, received, has_info
-        )
+        unread = struct.unpack_from("<I", message, 72)[0]
+        return TcpSocket(self.name, ends, message[17], unread, unsent, sent, received, has_info, unacknowledged)
 
 
 def _on_its_way(sockets: Iterable[TcpSocket]) -> str | None:
@@ -428,7 +429,8 @@ class Stillness:
         self.looks = 0
         self._looked_at: list[Watched] = []
         self._drain = drain
-        # While no packet has moved since a look that found the sockets empty, nothing can lie in them now.
+        # While no packet has moved since a look that found the sockets empty, and all that was sent acknowledged,
+        # nothing can lie in them now.
         self._packets = Moved()
         self._sockets_empty = False
         self._lying: set[str] = set()
@@ -529,7 +531,9 @@ class Stillness:
         if found := _under_way(everywhere):
             return found
         self._note_unread(unread)
-        self._sockets_empty = not self._lying
+        # What is written while something is unacknowledged may be held back until it is (Nagle), which no packet tells.
+        held_back = any(one.unacknowledged for one in everywhere if one.state != _LISTEN)
+        self._sockets_empty = not self._lying and not held_back
         return None
 
     def _note_unread(self, unread: set[str]) -> None:

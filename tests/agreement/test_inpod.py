@@ -11,6 +11,7 @@ from harness.history import History
 from harness.pipeline import Options, Saved, choose, run_case
 from harness.scenario import parse_scenario
 from tests.agreement.conftest import VERSIONS, binary_of, run_text, verdicts
+from tests.agreement.timelines import random_scenario
 
 TEN_MINUTES_OF_LIFE = """
 title = "Two nodes, three pods, one sleeps"
@@ -182,3 +183,13 @@ def test_eight_slow_answers_hold_back_the_ninth(version: str) -> None:
     assert taken == {f"default/p{number}": 64.0 if number == 8 else 59.0 for number in range(9)}
     assert [at_s / 60 for name, at_s in issued_times(real) if name == "default/p8"][:3] == [0.0, 1.0, 69.0]
     assert verdicts(real) == verdicts(model)
+
+
+@pytest.mark.parametrize("version", VERSIONS[-1:])
+def test_pings_on_two_connections_at_once_are_answered_at_their_time(version: str) -> None:
+    """Both pods of a ztunnel ask at the same moment, often over two connections, and wait two hours for the answer: in
+    most runs both were once given up after forty seconds (docs/time-skipping.md)."""
+    binary_of(version)
+    model, real = run_text(random_scenario(19) + '[ztunnel]\nmode = "in-pod"\n', "pings", version)
+    assert issued_times(real) == issued_times(model)
+    assert len(real.history.of("csr_taken")) == 2

@@ -17,13 +17,14 @@ class Sockets:
 
     def __init__(self, state: int = ESTABLISHED) -> None:
         self.unread, self.state, self.moved = 0, state, 0
+        self.unsent, self.unacknowledged = 0, 0
         self.packets: Any = _Packets(self)
 
     def all(self) -> list[Any]:
         from harness.clocks.skip import TcpSocket
 
         ends = (b"\x3a\x98" + bytes(16), b"\xd7\x00" + bytes(16))
-        return [TcpSocket("pod", ends, self.state, self.unread, 0, 0, 0, has_info=False)]
+        return [TcpSocket("pod", ends, self.state, self.unread, self.unsent, 0, 0, False, self.unacknowledged)]
 
 
 class _Packets:
@@ -100,3 +101,18 @@ def test_the_end_of_a_stream_is_no_byte(state: int, unread: int, quiet: bool, re
     sockets = Sockets(state)
     sockets.unread = unread
     assert stillness(sockets).is_quiet(no_clock) is quiet
+
+
+def test_what_is_held_back_until_an_acknowledgement_is_under_way(real_s: SimpleNamespace) -> None:
+    """It is written, and no packet moves (Nagle): a ping over a connection whose last words are not acknowledged yet.
+    An acknowledgement is nothing to wait for, though."""
+    sockets = Sockets()
+    world = stillness(sockets)
+    sockets.unacknowledged, sockets.moved = 1, 1
+    assert world.is_quiet(no_clock)
+    sockets.unsent = 17
+    assert not world.is_quiet(no_clock)
+    sockets.unsent, sockets.unacknowledged, sockets.moved = 0, 0, 2
+    assert world.is_quiet(no_clock)
+    sockets.unsent = 17  # cannot be: whoever writes then sends, and a packet moves
+    assert world.is_quiet(no_clock)
