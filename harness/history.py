@@ -31,6 +31,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "proxy_stopped": ("process", "cause"),
     "applications_restarted": ("cause",),
     "pod_replaced": ("identity",),  # its ztunnel forgets its certificate, and asks for another
+    # A slow authority has taken a request; what came of it stands in the csr_answered that follows.
+    "csr_taken": ("identity",),
     # The authority's side of a request. `outcome`: "issued", "refused", "hung", "unauthenticated".
     # issued: `serial`, `not_before_wall_s`, `not_after_wall_s`; else None in all three.
     "csr_answered": ("identity", "outcome", "serial", "not_before_wall_s", "not_after_wall_s"),

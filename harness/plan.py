@@ -27,6 +27,7 @@ FaultKind = Literal[
     "freeze",
     "ca_outage",
     "ca_hang",
+    "ca_slow",
     "token_expired",
     "ca_clock",
     "ca_lifetime",
@@ -51,6 +52,7 @@ class PlannedFault(_Frozen):
     at_world_ns: int
     lasts_ns: int = 0
     corrected_after_ns: int = 0
+    answers_after_ns: int = 0
     by_wall_ns: int = 0
     rate_numerator: int = 1
     rate_denominator: int = 1
@@ -171,8 +173,13 @@ class Plan(_Frozen):
         without = {name for name, value in added.items() if value is None or value == ()}
         without |= {"ztunnel_mode", "discovery"} if self.ztunnel_mode == "dedicated" else set()
         excluded: dict[str, Any] = dict.fromkeys(without, True)
+        unused = set()
         if not any(fault.lifetime_s or fault.identity for fault in self.faults):
-            excluded["faults"] = {"__all__": {"lifetime_s", "identity"}}
+            unused |= {"lifetime_s", "identity"}
+        if not any(fault.answers_after_ns for fault in self.faults):
+            unused |= {"answers_after_ns"}
+        if unused:
+            excluded["faults"] = {"__all__": unused}
         return hashlib.sha256(self.model_dump_json(exclude=excluded).encode()).hexdigest()
 
     @property
@@ -196,6 +203,16 @@ class Plan(_Frozen):
             lifetime_s=lifetime.lifetime_s if lifetime else None,
             root=1 if "ca_root" in active else 0,
         )
+
+    def answers_after_ns(self, world_ns: int) -> int:
+        """How long after a request that comes at `world_ns` the authority answers it; of several faults the last to
+        begin says."""
+        slow = [
+            fault.answers_after_ns
+            for fault in self.faults_on(None)
+            if fault.kind == "ca_slow" and fault.at_world_ns <= world_ns < fault.ends_world_ns
+        ]
+        return slow[-1] if slow else 0
 
     def faults_on(self, node: str | None) -> tuple[PlannedFault, ...]:
         """The faults of one node in order of time; of the authority's service for None."""
@@ -343,6 +360,7 @@ def _planned(index: int, at_world_ns: int, node: str | None, fault: Any) -> Plan
         at_world_ns=at_world_ns,
         lasts_ns=getattr(fault, "lasts", 0),
         corrected_after_ns=getattr(fault, "corrected_after", 0),
+        answers_after_ns=getattr(fault, "answers_after", 0),
         by_wall_ns=getattr(fault, "by", 0),
         rate_numerator=rate.numerator,
         rate_denominator=rate.denominator,

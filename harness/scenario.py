@@ -53,6 +53,7 @@ CLOCK_FAULTS = ("suspend", "pause", "step", "drift", "freeze")
 SERVICE_FAULTS = (
     "ca_outage",
     "ca_hang",
+    "ca_slow",
     "token_expired",
     "ca_clock",
     "ca_lifetime",
@@ -271,6 +272,14 @@ class CaHang(_Fault):
     lasts: Length
 
 
+class CaSlow(_Fault):
+    """The authority signs, and answers, a request that it takes meanwhile this long after it came, by its own clock."""
+
+    kind: Literal["ca_slow"]
+    lasts: Length
+    answers_after: Length
+
+
 class TokenExpired(_Fault):
     """The authority answers every request with UNAUTHENTICATED."""
 
@@ -330,6 +339,7 @@ Fault = Annotated[
     | Freeze
     | CaOutage
     | CaHang
+    | CaSlow
     | TokenExpired
     | CaClock
     | CaLifetime
@@ -641,7 +651,7 @@ def _choice(detail: ErrorDetails, location: Place) -> tuple[str, object, list[st
 def _hint(location: Place) -> str:
     if location == ("expect",):
         return "; a scenario without [[expect]] judges nothing: write what should hold, or break, and because of what"
-    if location[-1] in ("duration", "at", "lasts", "corrected_after", "by", "every", "lifetime"):
+    if location[-1] in ("duration", "at", "lasts", "corrected_after", "answers_after", "by", "every", "lifetime"):
         return "; allowed is a duration such as '8h' or '1h30m'"
     return ""
 

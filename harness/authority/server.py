@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import json
 import mmap
-import os
 import select
 import socket
 import ssl
@@ -22,21 +21,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import grpclib.const
 import grpclib.server
 from grpclib import GRPCError, Status
 
+from harness.authority.begin import LOG, Begun, begin
 from harness.authority.ca import CertificateAuthority, identity_of
 from harness.authority.discovery import DiscoveryService
 from harness.durations import NS_PER_S
 from harness.errors import SubjectFailed
 
-Mode = Literal["up", "ca_outage", "ca_hang", "token_expired"]
-OUTCOMES = {"up": "issued", "ca_outage": "refused", "ca_hang": "hung", "token_expired": "unauthenticated"}
+Mode = Literal["up", "ca_outage", "ca_hang", "ca_slow", "token_expired"]
+OUTCOMES = {
+    "up": "issued",
+    "ca_outage": "refused",
+    "ca_hang": "hung",
+    "ca_slow": "issued",
+    "token_expired": "unauthenticated",
+}
 METHOD = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
 ROOT_FILE = "root.pem"
 # On a machine that does much else, a Python that loads its libraries takes this long now and then.
@@ -47,19 +54,23 @@ SERIALS_PER_IDENTITY = 1_000_000
 
 @dataclass(frozen=True)
 class Settings:
-    """How an authority is started. `control`, `listener` and `page` are inherited file descriptors; `page` is the
-    clock page of the node whose clocks the authority shares (its first entry is the wall clock in ns), or -1 where it
-    shares the kernel's own clocks (in a guest). `serials_from`: how many numbers of each identity an authority before
-    this one may have used."""
+    """What an authority is told when it is spawned. `serials_from`: how many numbers of each identity an authority
+    before this one may have used."""
 
-    control: int
-    listener: int
-    page: int
     address: str
     directory: str
     backdate_s: int
     identities: tuple[str, ...]
     serials_from: int = 0
+
+
+class Files(NamedTuple):
+    """Open files of an authority. `page` is the clock page of the node whose clocks it shares (its first entry is the
+    wall clock in ns), or -1 where it shares the kernel's own clocks (in a guest)."""
+
+    control: socket.socket
+    listener: int
+    page: int
 
 
 @dataclass(frozen=True)
@@ -85,10 +96,12 @@ class CertificateService:
         self.state = State()
         self._authority, self._now_wall_ns, self._tell = authority, now_wall_ns, tell
         self._roots = {0: authority}
+        self._taken: list[asyncio.Event] = []
         self._serials = {name: (place + 1) * SERIALS_PER_IDENTITY for place, name in enumerate(identities)}
 
     async def create_certificate(self, stream: grpclib.server.Stream[Any, Any]) -> None:
-        """CreateCertificate. A request taken in mode ca_hang is never answered, whatever the mode becomes."""
+        """CreateCertificate. A request taken in mode ca_hang is never answered, whatever the mode becomes; one taken in
+        mode ca_slow is signed and answered when `answer` says so."""
         from harness.authority.proto.citadel_pb2 import IstioCertificateResponse
 
         request = await stream.recv_message()
@@ -98,6 +111,8 @@ class CertificateService:
         if outcome != "issued":
             self._tell({"identity": identity, "outcome": outcome} | dict.fromkeys(_ISSUED_KEYS))
             await self._decline(outcome)
+        if self.mode == "ca_slow":
+            await self._hold(identity)
         serial = self._next_serial(identity)
         now_wall_s = (self._now_wall_ns() + self.state.ahead_wall_ns) // NS_PER_S
         lifetime_s = self.state.lifetime_s or request.validity_duration
@@ -105,6 +120,16 @@ class CertificateService:
         dates = {"not_before_wall_s": signed.not_before_wall_s, "not_after_wall_s": signed.not_after_wall_s}
         self._tell({"identity": identity, "outcome": outcome, "serial": str(serial)} | dates)
         await stream.send_message(IstioCertificateResponse(cert_chain=list(signed.chain)))
+
+    async def _hold(self, identity: str) -> None:
+        self._taken.append(asyncio.Event())
+        self._tell({"identity": identity, "taken": len(self._taken) - 1})
+        await self._taken[-1].wait()
+
+    def answer(self, taken: list[int]) -> None:
+        """Requests that were taken in mode ca_slow are answered now; those of whom nobody waits any more are not."""
+        for number in taken:
+            self._taken[number].set()
 
     def _signer(self) -> CertificateAuthority:
         """Another root is made when it is first needed, and kept."""
@@ -161,18 +186,20 @@ def tls_context(authority: CertificateAuthority, address: str, directory: Path) 
     return context
 
 
-async def _serve(settings: Settings, authority: CertificateAuthority, context: ssl.SSLContext) -> None:
-    control = socket.socket(fileno=settings.control)
-    reader, writer = await asyncio.open_connection(sock=control)
+async def _serve(settings: Settings, files: Files, authority: CertificateAuthority, context: ssl.SSLContext) -> None:
+    from harness.authority.proto import citadel_pb2  # noqa: F401  # loaded here, and not at the first request
+
+    files.control.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=files.control)
 
     def tell(message: dict[str, Any]) -> None:
         writer.write((json.dumps(message) + "\n").encode())
 
-    service = CertificateService(authority, settings.identities, _wall_clock(settings.page), tell)
+    service = CertificateService(authority, settings.identities, _wall_clock(files.page), tell)
     service.leave_out(settings.serials_from)
     discovery = DiscoveryService()
     server = grpclib.server.Server([service, discovery])
-    await server.start(sock=socket.socket(fileno=settings.listener), ssl=context)
+    await server.start(sock=socket.socket(fileno=files.listener), ssl=context)
     tell({"heard": 0})
     while line := await reader.readline():
         order = json.loads(line)
@@ -180,6 +207,8 @@ async def _serve(settings: Settings, authority: CertificateAuthority, context: s
             service.mode = order["mode"]
         if "state" in order:
             service.state = State(**order["state"])
+        if "answer" in order:
+            service.answer(order["answer"])
         if "workloads" in order:
             discovery.set_workloads(order["workloads"])
         tell({"heard": order["number"]})
@@ -199,7 +228,7 @@ class AuthorityProcess:
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, directory: Path) -> None:
         self.pid, self._process, self._control = process.pid, process, control
         self.root_file = directory / ROOT_FILE
-        self._log = directory / "authority.log"
+        self._log = directory / LOG
         self._received = b""
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
@@ -219,6 +248,10 @@ class AuthorityProcess:
         """From now on these are the workloads that discovery tells of (see discovery.py)."""
         self._order("that it knows the workloads", workloads=workloads)
 
+    def answer(self, taken: list[int]) -> None:
+        """These requests (`taken` of what `requests` told) are answered now; what comes of it `requests` will tell."""
+        self._order("that it answers what it had taken", answer=taken)
+
     def _order(self, expected: str, **order: Any) -> None:
         self._orders += 1
         self._control.settimeout(_START_WITHIN_S)
@@ -230,7 +263,8 @@ class AuthorityProcess:
         return self._control.fileno()
 
     def requests(self) -> list[dict[str, Any]]:
-        """What it has been asked since the last call: identity, outcome, serial and dates (see Settings)."""
+        """What it has been asked since the last call: identity, outcome, serial and dates (see Settings); in mode
+        ca_slow first identity and `taken`, a number for `answer`."""
         while self._poll.poll(0):  # asked at every look whether all is quiet: an exception would cost ten times as much
             self._take(self._receive())
         requests, self._requests = self._requests, []
@@ -277,35 +311,45 @@ def spawn(
     backdate_s: int,
     identities: tuple[str, ...],
     serials_from: int = 0,
+    begun: Begun | None = None,
 ) -> AuthorityProcess:
-    """Starts an authority that listens on `listener`, reads the wall clock from the clock page `page` (a file
-    descriptor), and writes its root certificate and its log into `directory`. Raises SubjectFailed."""
-    ours, theirs = socket.socketpair()
-    with theirs, (directory / "authority.log").open("wb") as log:
-        settings = Settings(
-            theirs.fileno(), listener.fileno(), page, address, str(directory), backdate_s, identities, serials_from
-        )
-        process = subprocess.Popen(
-            [sys.executable, "-m", "harness.authority.server", str(os.getpid()), json.dumps(asdict(settings))],
-            pass_fds=[file for file in (settings.control, settings.listener, settings.page) if file >= 0],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    return AuthorityProcess(process, ours, directory)
+    """Starts an authority, or tells one that has `begun`: it listens on `listener`, reads the wall clock from the clock
+    page `page` (a file descriptor), and writes its root certificate and its log into `directory`. Raises
+    SubjectFailed."""
+    process, control = begun or begin(directory)
+    settings = Settings(address, str(directory), backdate_s, identities, serials_from)
+    told = json.dumps(asdict(settings)).encode() + b"\n"
+    with suppress(BrokenPipeError):  # it has ended, and its log says why
+        socket.send_fds(control, [told], [file for file in (listener.fileno(), page) if file >= 0])
+    return AuthorityProcess(process, control, directory)
+
+
+def _await_settings(control: socket.socket) -> tuple[Settings, Files] | None:
+    """None: whoever let this process begin needs it no more."""
+    data, files, _, _ = socket.recv_fds(control, 1 << 16, 2)
+    while data and not data.endswith(b"\n"):
+        more = control.recv(1 << 16)
+        data = data + more if more else b""
+    if not data:
+        return None
+    raw = json.loads(data)
+    listener, *page = files
+    return Settings(**raw | {"identities": tuple(raw["identities"])}), Files(control, listener, *(page or [-1]))
 
 
 def main() -> None:
-    """Entry point of the process that `spawn` starts."""
+    """Entry point of the process that `begin` starts."""
     from harness.clocks.ptrace import die_with_parent
 
     die_with_parent(int(sys.argv[1]))
-    raw = json.loads(sys.argv[2])
-    settings = Settings(**raw | {"identities": tuple(raw["identities"])})
+    told = _await_settings(socket.socket(fileno=int(sys.argv[2])))
+    if told is None:
+        return
+    settings, files = told
     authority = CertificateAuthority(settings.backdate_s)
     Path(settings.directory, ROOT_FILE).write_text(authority.root_pem)
     context = tls_context(authority, settings.address, Path(settings.directory))
-    asyncio.run(_serve(settings, authority, context))
+    asyncio.run(_serve(settings, files, authority, context))
 
 
 if __name__ == "__main__":

@@ -50,9 +50,9 @@ from harness.clocks.vdso import (
     ClockPage,
     Launched,
     Vdso,
+    attaching_unsupported_here,
     map_page,
     read_inside,
-    unsupported_here,
     vdso_of,
 )
 from harness.errors import HarnessError, HarnessFault, LabUnavailable, SubjectFailed
@@ -117,7 +117,7 @@ def attach(
     Raises LabUnavailable when this system or process does not allow it (then nothing was changed), SubjectFailed when
     its threads could not be stopped in time: try again. `meanwhile` is called again and again while it lasts.
     """
-    reason = unsupported_here()
+    reason = attaching_unsupported_here()
     if reason is not None:
         raise LabUnavailable(reason)
     if page.mode != "offset":

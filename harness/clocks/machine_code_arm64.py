@@ -8,8 +8,7 @@ What is other than on x86-64:
     a call of ours     returns to a BRK instruction
 
 Calling convention (AAPCS64): arguments and result in x0, x1; x0 to x17 may be changed; the system call number is in x8.
-The code is run in an emulator by its test. The rest of what moving clocks takes on ARM64 (registers by ptrace, numbers
-of system calls) is not written: vdso.py refuses by name there.
+The code is run in an emulator by its test; the whole of it, with ptrace and a real vDSO, in a guest (docs/arm64.md).
 """
 
 from __future__ import annotations

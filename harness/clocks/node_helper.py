@@ -53,7 +53,7 @@ from harness.clocks.attach import attach, detach, install_stopped, page_inside, 
 from harness.clocks.exec_watch import ExecWatch
 from harness.clocks.ptrace import Tracee
 from harness.clocks.reading import ClockReading
-from harness.clocks.vdso import ClockPage, Launched, unsupported_here
+from harness.clocks.vdso import ClockPage, Launched, attaching_unsupported_here
 from harness.durations import NS_PER_S
 from harness.errors import BadInput, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
 
@@ -202,12 +202,12 @@ class Node:
     def _hello(self, request: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "kernel": platform.release(),
-            "unsupported": unsupported_here(),
+            "unsupported": attaching_unsupported_here(),
             "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         }
 
     def _take(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        reason = unsupported_here()
+        reason = attaching_unsupported_here()
         if reason is not None:
             raise LabUnavailable(reason)
         rules, launchers = _rules(request.get("rules")), request.get("launchers")

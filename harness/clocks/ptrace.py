@@ -1,4 +1,4 @@
-"""A process held still, its registers and memory in our hands (Linux, x86-64).
+"""A process held still, its registers and memory in our hands (Linux; x86-64, ARM64).
 
 Uses, all rare and short: when a program has been exec'ed and has not run yet (vdso.py puts its code in), to do the same
 to a program that runs (attach.py), and to ask a running program for the time *from inside*, by making it call its own
@@ -19,9 +19,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.clocks.registers import Registers, registers_here
 from harness.errors import SubjectFailed
 
-_TRACEME, _CONT, _SINGLESTEP, _GETREGS, _SETREGS, _DETACH = 0, 7, 9, 12, 13, 17
+_TRACEME, _CONT, _SINGLESTEP, _DETACH = 0, 7, 9, 17
+_GETREGSET, _SETREGSET, _NT_PRSTATUS = 0x4204, 0x4205, 1
 _SETOPTIONS, _GETEVENTMSG, _SEIZE, _INTERRUPT, _LISTEN = 0x4200, 0x4201, 0x4206, 0x4207, 0x4208
 _GETSIGMASK, _SETSIGMASK = 0x420A, 0x420B
 _SIGNAL_SET_BYTES = 8
@@ -39,16 +41,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 _libc.ptrace.restype = ctypes.c_long
 
-_REGISTER_NAMES = (
-    "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss "
-    "fs_base gs_base ds es fs gs"
-)
 
+class _Vector(ctypes.Structure):
+    """struct iovec: where a register set lies, and its size."""
 
-class _Registers(ctypes.Structure):
-    """struct user_regs_struct of x86-64."""
-
-    _fields_ = [(name, ctypes.c_ulonglong) for name in _REGISTER_NAMES.split()]
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
 def _ptrace(request: int, pid: int, address: int = 0, data: Any = None) -> None:
@@ -89,38 +86,33 @@ class Tracee:
     def system_call(self, gadget: int, number: int, *arguments: int) -> int:
         """Makes the process do one system call; `gadget` is an address in it that holds a `syscall` instruction."""
         registers = self._registers()
-        call = _Registers.from_buffer_copy(registers)
-        call.rip, call.rax, call.orig_rax = gadget, number, -1 & 0xFFFFFFFFFFFFFFFF
-        for name, value in zip(("rdi", "rsi", "rdx", "r10", "r8", "r9"), arguments, strict=False):
-            setattr(call, name, value & 0xFFFFFFFFFFFFFFFF)
+        call = type(registers).from_buffer_copy(registers)
+        call.aim_at_system_call(gadget, number, arguments)
         return self._run(_SINGLESTEP, call, registers)
 
     def call(self, function: int, return_to: int, below: int, *arguments: int) -> int:
         """Makes the process call `function`; `return_to` is an address that holds a breakpoint, `below` one under
         which the stack is free: see `scratch`."""
         registers = self._registers()
-        call = _Registers.from_buffer_copy(registers)
-        call.rip, call.orig_rax = function, -1 & 0xFFFFFFFFFFFFFFFF
-        call.rsp = below - 8
-        self.write(call.rsp, return_to.to_bytes(8, "little"))
-        for name, value in zip(("rdi", "rsi", "rdx"), arguments, strict=False):
-            setattr(call, name, value & 0xFFFFFFFFFFFFFFFF)
+        call = type(registers).from_buffer_copy(registers)
+        address, content = call.aim_at_function(function, return_to, below, arguments)
+        self.write(address, content)
         return self._run(_CONT, call, registers)
 
     def scratch(self, size: int, stack_top: int | None = None) -> int:
         """An aligned address with `size` bytes of room: on its stack below everything in use, or under `stack_top`."""
-        top = self._registers().rsp - 256 if stack_top is None else stack_top
+        top = self._registers().stack_pointer - 256 if stack_top is None else stack_top
         return int((top - size) & ~0xF)
 
     @property
     def at(self) -> int:
         """The address of the instruction that it does next."""
-        return int(self._registers().rip)
+        return self._registers().at
 
     def stack(self, size: int) -> bytes:
         """What is on its stack, up to `size` bytes."""
         try:
-            return self.read(self._registers().rsp, size)
+            return self.read(self._registers().stack_pointer, size)
         except OSError:  # a stack pointer that points nowhere
             return b""
 
@@ -135,15 +127,19 @@ class Tracee:
         os.close(self._memory)
         _ptrace(_DETACH, self.pid)
 
-    def _registers(self) -> _Registers:
-        registers = _Registers()
-        _ptrace(_GETREGS, self.pid, 0, ctypes.byref(registers))
+    def _registers(self) -> Registers:
+        registers = registers_here()()
+        self._move_registers(_GETREGSET, registers)
         return registers
 
-    def _run(self, request: int, call: _Registers, restore: _Registers) -> int:
+    def _move_registers(self, request: int, registers: Registers) -> None:
+        vector = _Vector(ctypes.addressof(registers), ctypes.sizeof(registers))
+        _ptrace(request, self.pid, _NT_PRSTATUS, ctypes.byref(vector))
+
+    def _run(self, request: int, call: Registers, restore: Registers) -> int:
         """Runs from the registers of `call` to the next trap, and puts back those of `restore`."""
         with self._signals_waiting():
-            _ptrace(_SETREGS, self.pid, 0, ctypes.byref(call))
+            self._move_registers(_SETREGSET, call)
             for _ in range(_STOPS_ON_THE_WAY_MAX):
                 _ptrace(request, self.pid)
                 # Another stop than that of a trap is reported when somebody else stops the process meanwhile.
@@ -151,8 +147,8 @@ class Tracee:
                     break
             else:
                 raise SubjectFailed(f"process {self.pid} stops again and again during an injected call")
-            result = ctypes.c_longlong(self._registers().rax).value
-            _ptrace(_SETREGS, self.pid, 0, ctypes.byref(restore))
+            result = self._registers().result
+            self._move_registers(_SETREGSET, restore)
         return result
 
     @contextmanager

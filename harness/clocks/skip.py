@@ -24,8 +24,9 @@ nanoseconds, and one system call, take the place of five for every thread.
 
 The next deadline is the earliest timeout that a thread has handed to epoll_wait, counted from the virtual time at which
 it went to sleep; the kernel shows its arguments. Waiting threads do not notice that their clock has moved: a process
-whose deadline has come is *kicked*, by SIGSTOP and SIGCONT, which ends epoll_wait with EINTR; tokio and Go then look at
-their clocks again (measured; docs/time-skipping.md says for which programs that is true).
+whose deadline has come is *kicked*: by its runtime's own event (wakers.py), or by SIGSTOP and SIGCONT, which end
+epoll_wait with EINTR; tokio and Go then look at their clocks again (measured; docs/time-skipping.md says for which
+programs that is true).
 
 Threads that sleep in a real-time loop (nanosleep) are asleep for this purpose; their timeouts are the kernel's.
 """
@@ -34,6 +35,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import signal
 import socket
 import struct
@@ -42,27 +44,34 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from harness.clocks.packets import Moved, watch_packets
+from harness.clocks.wakers import find_waker, wake
 from harness.durations import NS_PER_MS
 from harness.errors import HarnessFault, LabUnavailable, SubjectFailed
 
 # Real time in which a busy world must fall quiet; a slow machine may need more.
 QUIET_WITHIN_S = float(os.environ.get("MESHWAKE_QUIET_WITHIN_S", "60"))
 LEFT_LYING_AFTER_S = 0.25
-_SYS_EPOLL_WAIT, _SYS_EPOLL_PWAIT, _SYS_EPOLL_PWAIT2 = b"232", b"281", b"441"
-# poll, select, nanosleep, pause, wait4, rt_sigtimedwait, rt_sigsuspend, futex, restart_syscall, clock_nanosleep,
-# epoll_wait, pselect6, ppoll, epoll_pwait: to sleep in these is to wait for something to happen (x86-64).
-_WAITS = {b"7", b"23", b"35", b"34", b"61", b"128", b"130", b"202", b"219", b"230", b"232", b"270", b"271", b"281"}
+_SYS_EPOLL_PWAIT2 = b"441"
+# To sleep in these is to wait for something to happen. epoll_wait and epoll_pwait, whose timeouts are read; then poll,
+# select, nanosleep, pause, wait4, rt_sigtimedwait, rt_sigsuspend, futex, restart_syscall, clock_nanosleep, pselect6,
+# ppoll. (ARM64 has not all of them.)
+_NUMBERS = {
+    "x86_64": ({b"232", b"281"}, b"7 23 35 34 61 128 130 202 219 230 270 271", 234),
+    "aarch64": ({b"22"}, b"101 260 137 133 98 128 115 72 73", 131),
+}
+_EPOLL_WAITS, _others, _SYS_TGKILL = _NUMBERS.get(platform.machine(), _NUMBERS["x86_64"])
+_WAITS = _EPOLL_WAITS | set(_others.split())
 _NOT_IN_A_CALL = b"-1"
 _TIMEOUT_ARGUMENT = 4
 _PAUSE_S = 0.0002
-_SYS_TGKILL = 234
 _SCHEDULED = 2  # of the clocks of a process: nanoseconds on a CPU (linux/posix-timers.h, CPUCLOCK_SCHED)
-_LOOKS_BEFORE_A_PAUSE = 3
+_LOOKS_BEFORE_A_PAUSE = 8
 
 _libc = ctypes.CDLL(None)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Thread:
     """One thread: files kept open, and the wait it was last seen in."""
 
@@ -73,6 +82,7 @@ class _Thread:
     timeout_ns: int | None = None
     due_for: bytes = b""  # what schedstat said when `due_monotonic_ns` was worked out: it changes when it has run
     due_monotonic_ns: int | None = None
+    awake: bool = True  # when it was looked at last, or kicked since
 
     def close(self) -> None:
         os.close(self.syscall_file)
@@ -90,6 +100,8 @@ class Watched:
     waits_virtually: bool = True
     stopped: bool = False  # frozen or asleep by a fault: neither busy nor waiting
     _threads: dict[str, _Thread] = field(default_factory=dict)
+    _wakers: dict[bytes, int] = field(default_factory=dict)  # by the epoll that a thread waits in: see wakers.py
+    _due_ns: int | None = None
     _looked_at_cpu_ns: int = -1  # its CPU time just before its threads were last looked at
     _asleep_at_cpu_ns: int = -2  # its CPU time when all of them slept; -2: not known, or something may have woken one
 
@@ -98,15 +110,26 @@ class Watched:
         self._asleep_at_cpu_ns = -2
         self._looked_at_cpu_ns = self._cpu_ns()
         try:
+            # Who was awake when looked at last is looked at first: most looks at a busy process end there.
+            first = [one for one in self._threads.values() if one.awake]
+            if not all(self._thread_asleep(one, monotonic_now_ns) for one in first):
+                return False
             self._find_threads()
-            return all(self._thread_asleep(thread, monotonic_now_ns) for thread in self._threads.values())
+            rest = [one for one in self._threads.values() if one not in first]
+            if not all(self._thread_asleep(one, monotonic_now_ns) for one in rest):
+                return False
         except (FileNotFoundError, ProcessLookupError):
             self._forget()
             return False
+        self._due_ns = min(
+            [one.due_monotonic_ns for one in self._threads.values() if one.due_monotonic_ns is not None], default=None
+        )
+        return True
 
-    def still_asleep(self) -> bool:
-        """Whether no thread has run since the last `asleep`, which said that all slept."""
-        if self._cpu_ns() != self._looked_at_cpu_ns or self._woken():
+    def still_asleep(self, *, packets_moved: bool = True) -> bool:
+        """Whether no thread has run since the last `asleep`, which said that all slept. Where no packet has moved,
+        nobody can have woken a thread but one that has run."""
+        if self._cpu_ns() != self._looked_at_cpu_ns or (packets_moved and self._woken()):
             return False
         self._asleep_at_cpu_ns = self._looked_at_cpu_ns
         return True
@@ -140,20 +163,32 @@ class Watched:
     def due_monotonic_ns(self) -> int | None:
         """The earliest deadline of any thread on its monotonic clock, as of the last `asleep`; None: it waits
         for ever."""
-        dues = [thread.due_monotonic_ns for thread in self._threads.values() if thread.due_monotonic_ns is not None]
-        return min(dues, default=None)
+        return self._due_ns
 
     def kick(self, monotonic_now_ns: int) -> None:
         """Makes every thread whose deadline has come look at its clock again.
 
-        A stop signal sent to a thread ends its epoll_wait with EINTR, and the continue signal that follows takes it
-        back, as a rule before it has happened: a tenth of what it costs to stop all threads and wait until they stand.
+        A runtime of Rust has an event of its own in each epoll, with which its threads wake one that waits there: so do
+        we. Else a stop signal is sent to the thread, which ends its epoll_wait with EINTR, and the continue signal that
+        follows takes it back, as a rule before it has happened: a tenth of what it costs to stop all threads and wait
+        until they stand.
         """
         self._asleep_at_cpu_ns = -2
+        stopped = False
         for tid, thread in self._threads.items():
             if thread.due_monotonic_ns is not None and thread.due_monotonic_ns <= monotonic_now_ns:
-                _libc.syscall(_SYS_TGKILL, self.pid, int(tid), signal.SIGSTOP)
-        os.kill(self.pid, signal.SIGCONT)
+                thread.awake = True
+                if not self._wake(thread):
+                    _libc.syscall(_SYS_TGKILL, self.pid, int(tid), signal.SIGSTOP)
+                    stopped = True
+        if stopped:
+            os.kill(self.pid, signal.SIGCONT)
+
+    def _wake(self, thread: _Thread) -> bool:
+        epoll = thread.call.split(None, 2)[1]
+        if epoll not in self._wakers:
+            self._wakers[epoll] = find_waker(self.pid, int(epoll, 16))
+        return self._wakers[epoll] >= 0 and wake(self._wakers[epoll])
 
     def stop(self) -> None:
         """Stops it as a freezer does; clocks are not touched."""
@@ -195,9 +230,10 @@ class Watched:
 
     def _thread_asleep(self, thread: _Thread, monotonic_now_ns: int) -> bool:
         call = os.pread(thread.syscall_file, 256, 0)
+        thread.awake = False
         if call != thread.call:
             if call.startswith(b"running") or not self._waits(call, thread):
-                thread.call = b""
+                thread.call, thread.awake = b"", True
                 return False
             thread.call, thread.due_for, thread.due_monotonic_ns = call, b"", None
             thread.timeout_ns = _timeout_ns(call) if self.waits_virtually else None
@@ -224,13 +260,18 @@ class Watched:
         for thread in self._threads.values():
             thread.close()
         self._threads.clear()
+        for waker in self._wakers.values():
+            if waker >= 0:
+                os.close(waker)
+        self._wakers.clear()
+        self._due_ns = None
 
 
 def _timeout_ns(call: bytes) -> int | None:
     """How long the wait is that a line of /proc/PID/task/TID/syscall tells of: number, six arguments, sp, pc. None: for
     ever, or no wait of ours."""
     words = call.split()
-    if words[0] not in (_SYS_EPOLL_WAIT, _SYS_EPOLL_PWAIT):
+    if words[0] not in _EPOLL_WAITS:
         return None
     timeout_ms = int(words[_TIMEOUT_ARGUMENT], 16) & 0xFFFFFFFF
     return None if timeout_ms >= 0x80000000 else timeout_ms * NS_PER_MS
@@ -255,6 +296,7 @@ class TcpSocket:
     sent_bytes: int
     received_bytes: int
     has_info: bool  # a closed socket that the kernel only remembers (its state may read FIN_WAIT2) has none
+    unacknowledged: int = 0  # packets
 
     @property
     def name(self) -> str:
@@ -288,11 +330,7 @@ class SocketsOfNamespace:
         self.name = name
         self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, self._SOCK_DIAG)
         self._netlink.settimeout(self._ANSWERS_WITHIN_S)
-        self._counters_file = os.open("/proc/thread-self/net/dev", os.O_RDONLY | os.O_CLOEXEC)
-
-    def packet_counters(self) -> bytes:
-        """Text that differs when a packet has moved in the namespace."""
-        return os.pread(self._counters_file, 4096, 0)
+        self.packets = watch_packets()
 
     def all(self) -> list[TcpSocket]:
         """Every socket that is not closed."""
@@ -315,7 +353,7 @@ class SocketsOfNamespace:
     def close(self) -> None:
         """Lets go of the namespace."""
         self._netlink.close()
-        os.close(self._counters_file)
+        self.packets.close()
 
     def _check_code(self, message: bytes) -> None:
         """An error, or the end of a list, carries a negative errno when the kernel cannot tell: then nothing is known
@@ -328,23 +366,23 @@ class SocketsOfNamespace:
             )
 
     def _parse(self, message: bytes) -> TcpSocket:
-        """nlmsghdr (16), inet_diag_msg (72), attributes; tcp_info: bytes_received at 128, notsent_bytes at 144,
-        bytes_sent at 200, bytes_retrans at 208 (linux/tcp.h)."""
+        """nlmsghdr (16), inet_diag_msg (72), attributes; tcp_info: unacked at 24, bytes_received at 128, notsent_bytes
+        at 144, bytes_sent at 200, bytes_retrans at 208 (linux/tcp.h)."""
         source, destination = message[24:40], message[40:56]
         ends = (message[20:22] + source, message[22:24] + destination)
-        unsent, sent, received, has_info = 0, 0, 0, False
+        unsent, sent, received, unacknowledged, has_info = 0, 0, 0, 0, False
         position = 16 + 72
         while position + 4 <= len(message):
             length, kind = struct.unpack_from("<HH", message, position)
             if kind == self._INFO and length >= 4 + 216:
+                unacknowledged = struct.unpack_from("<I", message, position + 4 + 24)[0]
                 received = struct.unpack_from("<Q", message, position + 4 + 128)[0]
                 unsent = struct.unpack_from("<I", message, position + 4 + 144)[0]
                 all_sent, again = struct.unpack_from("<QQ", message, position + 4 + 200)
                 sent, has_info = all_sent - again, True
             position += max((length + 3) & ~3, 4)
-        return TcpSocket(
-            self.name, ends, message[17], struct.unpack_from("<I", message, 72)[0], unsent, sent, received, has_info
-        )
+        unread = struct.unpack_from("<I", message, 72)[0]
+        return TcpSocket(self.name, ends, message[17], unread, unsent, sent, received, has_info, unacknowledged)
 
 
 def _on_its_way(sockets: Iterable[TcpSocket]) -> str | None:
@@ -391,8 +429,10 @@ class Stillness:
         self.looks = 0
         self._looked_at: list[Watched] = []
         self._drain = drain
-        # While no packet has moved since a look that found the sockets empty, nothing can lie in them now.
-        self._empty_at: list[bytes] = []
+        # While no packet has moved since a look that found the sockets empty, and all that was sent acknowledged,
+        # nothing can lie in them now.
+        self._packets = Moved()
+        self._sockets_empty = False
         self._lying: set[str] = set()
         self._lying_since_s = 0.0  # real time
         self._left: set[str] = set()
@@ -403,18 +443,26 @@ class Stillness:
             process.close()
         for sockets in self.sockets.values():
             sockets.close()
+        self._packets.close()
 
     def watch_namespace(self, name: str, reader: str) -> None:
         """The sockets of the network namespace that this thread is in; `reader` names the process that serves it."""
         self.forget_namespace(name)
-        self.sockets[name], self._reader_of[name] = SocketsOfNamespace(name), reader
-        self._empty_at = []
+        self.watch_sockets(name, SocketsOfNamespace(name))
+        self._reader_of[name] = reader
+
+    def watch_sockets(self, name: str, sockets: SocketsOfNamespace) -> None:
+        """These too; the process of that name serves them."""
+        self.sockets[name] = sockets
+        self._packets.add(sockets.packets)
+        self._sockets_empty = False
 
     def forget_namespace(self, name: str) -> None:
         """Its sockets are no longer looked at."""
         if name in self.sockets:
+            self._packets.remove(self.sockets[name].packets)
             self.sockets.pop(name).close()
-        self._empty_at = []
+        self._sockets_empty = False
 
     def await_quiet(self, monotonic_now_ns: Callable[[Watched], int]) -> None:
         """Returns when the world is quiet. Raises HarnessFault naming what was busy when it never is."""
@@ -451,14 +499,15 @@ class Stillness:
         self._looked_at = [process for process in running if not process.not_woken()]
         if found := self._first_awake(self._looked_at, monotonic_now_ns):
             return found
-        counters = [sockets.packet_counters() for sockets in self.sockets.values()]
-        if counters != self._empty_at:
-            # Packets have moved: they may have woken somebody who has not run yet.
+        if packets_moved := self._packets.since_last_asked() or not self._sockets_empty:
+            # They may have woken somebody who has not run yet.
+            self._sockets_empty = False
             self._looked_at = running
-            if found := self._first_awake(running, monotonic_now_ns) or self._sockets_busy(counters):
+            if found := self._first_awake(running, monotonic_now_ns) or self._sockets_busy():
                 return found
         for process in running:
-            if not (process.still_asleep() if process in self._looked_at else process.not_woken()):
+            looked_at = packets_moved or process in self._looked_at
+            if not (process.still_asleep(packets_moved=packets_moved) if looked_at else process.not_woken()):
                 return f"process {process.name} has run meanwhile"
         return None
 
@@ -469,7 +518,7 @@ class Stillness:
                 return f"process {process.name} runs"
         return None
 
-    def _sockets_busy(self, counters: list[bytes]) -> str | None:
+    def _sockets_busy(self) -> str | None:
         everywhere: list[TcpSocket] = []
         unread: set[str] = set()
         for name, sockets in self.sockets.items():
@@ -482,8 +531,9 @@ class Stillness:
         if found := _under_way(everywhere):
             return found
         self._note_unread(unread)
-        if not self._lying:
-            self._empty_at = counters
+        # What is written while something is unacknowledged may be held back until it is (Nagle), which no packet tells.
+        held_back = any(one.unacknowledged for one in everywhere if one.state != _LISTEN)
+        self._sockets_empty = not self._lying and not held_back
         return None
 
     def _note_unread(self, unread: set[str]) -> None:

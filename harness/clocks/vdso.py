@@ -1,4 +1,4 @@
-"""The clocks of one process, moved by rewriting its vDSO (Linux, x86-64): no root, no kernel module, no preload.
+"""The clocks of one process, moved by rewriting its vDSO (Linux; x86-64, ARM64): no root, no kernel module, no preload.
 
 Problem: ztunnel must see a night of sleep: its wall clock jumps, its monotonic clock does not. Libraries that are
 preloaded hang in programs with a static jemalloc (ztunnel 1.31 and newer), time namespaces do not cover the wall clock,
@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness.clocks.architecture import X86_64, Architecture, architecture_here
 from harness.clocks.machine_code import (
     BOOTTIME_IDS,
     CLOCK_BOOTTIME,
@@ -45,7 +46,6 @@ from harness.clocks.machine_code import (
     TABLE_BYTES,
     WALL_IDS,
     Mode,
-    assemble_x86_64,
 )
 from harness.clocks.ptrace import Tracee, interrupted, request_trace_and_death_with_parent, stopped_at_exec
 from harness.clocks.reading import ClockReading
@@ -59,9 +59,7 @@ _JUMP = b"\xe9"
 _JUMP_REACH = 2**31 - 3 * PAGE_BYTES
 # A stack grows down from just below the vDSO, to 8 MiB by default: nothing of ours may stand in its way.
 _BELOW_THE_STACK = 2**28
-_SYS_MMAP, _SYS_CLOSE = 9, 3
 _MAP_SHARED_FIXED_NOREPLACE = 0x1 | 0x100000
-_SYSCALL = b"\x0f\x05"
 _ELF_64 = 2
 _TRACING_FORBIDDEN = "a child process may not be traced"
 
@@ -70,9 +68,21 @@ def unsupported_here() -> str | None:
     """Why vDSOs cannot be rewritten on this machine, or None."""
     if sys.platform != "linux":
         return f"rewriting a vDSO needs Linux, this is {sys.platform}; use a Linux VM or container"
-    if platform.machine() != "x86_64":
-        return f"rewriting a vDSO is written for x86_64, this is {platform.machine()}"
+    if architecture_here() is None:
+        return f"rewriting a vDSO is written for x86_64 and aarch64, this is {platform.machine()}"
     return None
+
+
+def attaching_unsupported_here() -> str | None:
+    """Why the clocks of a program that runs already cannot be taken over on this machine (attach.py), or None."""
+    if unsupported_here() is None and architecture_here() is not X86_64:
+        return f"running programs can be taken over on x86_64 only, and this is {platform.machine()}"
+    return unsupported_here()
+
+
+def _architecture() -> Architecture:
+    """That of this machine. (Where there is none, nobody got past `unsupported_here`.)"""
+    return architecture_here() or X86_64
 
 
 class ClockPage:
@@ -104,7 +114,8 @@ class ClockPage:
 
     def _open(self, mode: Mode, file: int) -> None:
         self.mode: Mode | Literal["kernel"] = mode
-        self.code = assemble_x86_64(mode)
+        self._set_last: ClockReading | None = None
+        self.code = _architecture().assemble(mode)
         self.file = file
         os.ftruncate(file, PAGE_BYTES)
         self._page = mmap.mmap(file, PAGE_BYTES)
@@ -120,13 +131,18 @@ class ClockPage:
         """Fixed mode: the clocks now show this. Offset mode: this is added to the kernel's clocks, all at once."""
         in_force = self._words[IN_FORCE_OFFSET // 8]
         table = in_force if self.mode == "fixed" else TABLE_BYTES - in_force
+        words, first = self._words, table // 8
         for clock_ids, value_ns in zip((WALL_IDS, MONOTONIC_IDS, BOOTTIME_IDS), clocks, strict=True):
             for clock_id in clock_ids:
-                self._words[table // 8 + clock_id] = value_ns
-        self._words[IN_FORCE_OFFSET // 8] = table
+                words[first + clock_id] = value_ns
+        words[IN_FORCE_OFFSET // 8] = table
+        if self.mode == "fixed":  # such a page is ours alone
+            self._set_last = clocks
 
     def get(self) -> ClockReading:
         """What was `set` last."""
+        if self._set_last is not None:
+            return self._set_last
         table = self._words[IN_FORCE_OFFSET // 8] // 8
         return ClockReading(
             *(self._words[table + clock_id] for clock_id in (CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME))
@@ -238,7 +254,7 @@ def _install(tracee: Tracee, page: ClockPage) -> Launched:
     """Maps the page, which the stopped process has inherited, and sends its vDSO's clock functions there."""
     vdso = vdso_of(tracee.pid)
     base = map_page(tracee, vdso, page.file, vdso.free_pages(1))
-    tracee.system_call(vdso.gadget, _SYS_CLOSE, page.file)
+    tracee.system_call(vdso.gadget, _architecture().sys_close, page.file)
     for address, jump in vdso.jumps(page, base).items():
         tracee.write(address, jump)
     tracee.detach()
@@ -249,7 +265,7 @@ def map_page(tracee: Tracee, vdso: Vdso, file: int, address: int) -> int:
     """Maps the page that is open as `file` in the stopped process, there to be read and executed, at `address`."""
     base = tracee.system_call(
         vdso.gadget,
-        _SYS_MMAP,
+        _architecture().sys_mmap,
         address,
         PAGE_BYTES,
         mmap.PROT_READ | mmap.PROT_EXEC,
@@ -281,8 +297,8 @@ class Vdso:
 
     @property
     def gadget(self) -> int:
-        """Address of a `syscall` instruction (the function asks the kernel about clocks that it does not know)."""
-        return self.begin + self.image.index(_SYSCALL, self.entries["clock_gettime"])
+        """Address of a system call's instruction (the function asks the kernel about clocks that it does not know)."""
+        return self.begin + _architecture().find_system_call(self.image, self.entries["clock_gettime"])
 
     def jumps(self, page: ClockPage, base: int) -> dict[int, bytes]:
         """Address to bytes: what sends the clock functions to `page`, which is mapped at `base`."""
@@ -292,14 +308,15 @@ class Vdso:
             "gettimeofday": code.gettimeofday_offset,
             "time": code.time_offset,
         }
+        jump = _architecture().jump
         return {
-            (entry := self.begin + self.entries[name]): _JUMP + struct.pack("<i", base + offset - (entry + JUMP_BYTES))
+            (entry := self.begin + self.entries[name]): jump(entry, base + offset)
             for name, offset in targets.items()
             if name in self.entries
         }
 
     def jumps_to(self) -> int | None:
-        """Where the clock function has been sent, when a jump stands at its beginning."""
+        """Where the clock function has been sent, when a jump stands at its beginning (x86-64, for attach.py)."""
         entry = self.image[self.entries["clock_gettime"] :][:JUMP_BYTES]
         if entry[:1] != _JUMP:
             return None
@@ -308,12 +325,11 @@ class Vdso:
     def free_pages(self, count: int) -> int:
         """The address of `count` unused pages within a jump's reach."""
         end, size = self.begin + len(self.image), count * PAGE_BYTES
-        above = [end + distance for distance in range(2**20, _JUMP_REACH, 2**20)]
+        ends = _architecture().user_space_ends - 2 * size
+        above = [address for address in range(end + 2**20, end + _JUMP_REACH, 2**20) if address < ends]
         below = [self.begin - distance for distance in range(_BELOW_THE_STACK, _JUMP_REACH, 2**20)]
         for address in (*above, *below):
-            if 2**16 < address < 2**47 - 2 * size and all(
-                address + size <= low or high <= address for low, high in self.taken
-            ):
+            if address > 2**16 and all(address + size <= low or high <= address for low, high in self.taken):
                 return address
         raise LabUnavailable("no free memory within 2 GiB of the vDSO")
 
@@ -344,7 +360,7 @@ def vdso_of(pid: int) -> Vdso:
 
 
 def _entries(image: bytes) -> dict[str, int]:
-    """Name (without __vdso_) to offset of the functions in a vDSO, from its dynamic symbol table (ELF64)."""
+    """Name (without __vdso_; on ARM64 __kernel_) to offset of the functions in a vDSO, from its dynamic symbols."""
     section_offset, section_count = struct.unpack_from("<Q", image, 0x28)[0], struct.unpack_from("<H", image, 0x3C)[0]
     sections = [struct.unpack_from("<IIQQQQIIQQ", image, section_offset + 64 * i) for i in range(section_count)]
     found = {}
@@ -355,7 +371,8 @@ def _entries(image: bytes) -> dict[str, int]:
         for symbol_offset in range(section[4], section[4] + section[5], 24):
             name_offset, _, _, _, value, _ = struct.unpack_from("<IBBHQQ", image, symbol_offset)
             end = image.index(b"\0", names_offset + name_offset)
-            found[image[names_offset + name_offset : end].decode().removeprefix("__vdso_")] = value
+            name = image[names_offset + name_offset : end].decode()
+            found[name.removeprefix("__vdso_").removeprefix("__kernel_")] = value
     if "clock_gettime" not in found:
         raise LabUnavailable(f"this kernel's vDSO has no clock_gettime (it has {', '.join(sorted(found))})")
     return found

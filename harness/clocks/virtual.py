@@ -43,8 +43,9 @@ class _Segment:
 
     def reading(self, world_ns: int) -> ClockReading:
         passed_ns = world_ns - self.begins_world_ns
+        rate = self.wall_rate
         return ClockReading(
-            self.clocks.wall_ns + passed_ns * self.wall_rate.numerator // self.wall_rate.denominator,
+            self.clocks.wall_ns + (passed_ns if rate is _ONE else passed_ns * rate.numerator // rate.denominator),
             self.clocks.monotonic_ns + passed_ns * self.monotonic_runs,
             self.clocks.boottime_ns + passed_ns * self.boottime_runs,
         )
@@ -128,6 +129,11 @@ class NodeClock:
     def world_ns_at_monotonic(self, due_monotonic_ns: int, from_world_ns: int) -> int:
         """When a timer armed for `due_monotonic_ns` fires: the first world time from `from_world_ns` on at which the
         monotonic clock has reached it and processes run."""
+        first = self._segment_at(from_world_ns)
+        if first.monotonic_runs and first.processes_run:  # as nearly always; asked at every jump of a run
+            reached_ns = first.begins_world_ns + due_monotonic_ns - first.clocks.monotonic_ns
+            if reached_ns < self._ends_world_ns(first):
+                return max(reached_ns, from_world_ns)
         for segment in self._segments_from(from_world_ns):
             begins_ns = max(segment.begins_world_ns, from_world_ns)
             short_ns = due_monotonic_ns - segment.reading(begins_ns).monotonic_ns

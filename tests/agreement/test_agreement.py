@@ -70,6 +70,13 @@ ODD = {
     "certificates of twenty minutes": 'kind = "ca_lifetime"\nat = "11h"\nlasts = "13h"\nlifetime = "20m"',
     "certificates of ninety days": 'kind = "ca_lifetime"\nat = "11h"\nlasts = "13h"\nlifetime = "90d"',
     "another root": 'kind = "ca_root"\nat = "10h"\nlasts = "38h"\n[[fault]]\nkind = "restart"\nnode = "a"\nat = "4h"',
+    "slow answers": 'kind = "ca_slow"\nat = "10h"\nlasts = "28h"\nanswers_after = "25m30s"',
+    "slow, and asleep with it": 'kind = "ca_slow"\nat = "10h"\nlasts = "28h"\nanswers_after = "2h"\n'
+    '[[fault]]\nkind = "suspend"\nnode = "a"\nat = "13h"\nlasts = "3h"\nevery = "13h"',
+    "slow answers to one asleep": 'kind = "ca_slow"\nat = "10h"\nlasts = "28h"\nanswers_after = "1h"\n'
+    '[[fault]]\nkind = "suspend"\nnode = "a"\nat = "12h30m"\nlasts = "2h"\nevery = "14h"',
+    "slow answers to one that is started anew": 'kind = "ca_slow"\nat = "10h"\nlasts = "28h"\nanswers_after = "3h"\n'
+    '[[fault]]\nkind = "restart"\nnode = "a"\nat = "13h"',
     "ten years ahead": 'kind = "step"\nnode = "*"\nat = "1h"\nby = "4000d"',
     "corrected at the wake": 'kind = "pause"\nnode = "a"\nat = "5h"\nlasts = "14h"\ncorrected_after = "0s"',
     "one sleeps, the authority with it": 'kind = "suspend"\nnode = "a"\nat = "5h"\nlasts = "14h"\nevery = "20h"',

@@ -9,8 +9,8 @@ SERVICE_KINDS = ("ca_outage", "token_expired", "ca_hang")
 
 
 def random_scenario(seed: int) -> str:
-    """A scenario of one or two nodes and one to five days, with up to six clock faults, one service fault and one
-    restart; the same text for the same seed. Clock faults on a node never overlap; none is refused."""
+    """A scenario of one or two nodes and one to five days, with up to six clock faults, one service fault, slow answers
+    and one restart; the same text for the same seed. Clock faults on a node never overlap; none is refused."""
     random = Random(seed)
     days = random.randint(1, 5)
     nodes = ["a", "b"][: random.randint(1, 2)]
@@ -31,6 +31,7 @@ def random_scenario(seed: int) -> str:
         lines += _clock_faults(random, node, days * 1440)
     if random.random() < 0.3:
         lines.append(_service_fault(random, days * 1440))
+    lines += _slow_answers(Random(f"slow {seed}"), days * 1440)
     for _ in range(random.randint(0, 1)):
         at_m = random.randint(1, days * 1440 - 1)
         lines.append(f'[[fault]]\nkind = "restart"\nnode = "{random.choice(nodes)}"\nat = "{at_m}m"')
@@ -65,3 +66,13 @@ def _service_fault(random: Random, end_m: int) -> str:
     at_m = random.randint(1, end_m - 2)
     lasts_m = random.randint(1, end_m - at_m)
     return f'[[fault]]\nkind = "{random.choice(SERVICE_KINDS)}"\nat = "{at_m}m"\nlasts = "{lasts_m}m"'
+
+
+def _slow_answers(random: Random, end_m: int) -> list[str]:
+    """In one scenario of five."""
+    if random.random() > 0.2:
+        return []
+    at_m = random.randint(1, end_m - 2)
+    lasts_m = random.randint(1, end_m - at_m)
+    after = f"{random.choice([1, 45, 600, 7200])}s"
+    return [f'[[fault]]\nkind = "ca_slow"\nat = "{at_m}m"\nlasts = "{lasts_m}m"\nanswers_after = "{after}"']

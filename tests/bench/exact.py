@@ -166,12 +166,13 @@ def measure_crowd(version: str, ztunnel: Path) -> list[Number]:
     return [
         Number("exact crowd", "two_weeks_s", crowded.seconds, "s", crowded.seconds / 60, "60 s"),
         Number("exact crowd", "peak_mib", mib, "MiB", mib * MIB / 2**30, "1 GiB"),
-        *_cpu("exact crowd", crowded, CROWD_S),
+        _cpu("exact crowd", crowded, CROWD_S),
     ]
 
 
 def measure_polling(version: str, patched: Path) -> list[Number]:
-    """Eight hours of one ztunnel, and of two, that look at the wall clock every ten seconds."""
+    """Eight hours of one ztunnel, and of two, that look at the wall clock every ten seconds. Each look is two or three
+    jumps: tokio comes to it by way of the slots of its timer wheel, and waits for each of them."""
     text = REPEATED.replace('"3d"', '"8h"').replace('"1h"', '"8h"').replace('at = "15h"', 'at = "7h59m59s"')
     one_node = text.replace('[[node]]\nname = "west"\nidentities = ["default/server"]\n', "").replace(
         '"default/other"]\n[', '"default/other", "default/server"]\n['
@@ -180,25 +181,23 @@ def measure_polling(version: str, patched: Path) -> list[Number]:
     for part, written in (("one", one_node), ("two", text)):
         plan = plan_of(written, "process", version).model_copy(update={"ztunnel_mode": "in-pod", "faults": ()})
         polling = min((run(plan, patched) for _ in range(3)), key=lambda each: each.seconds)
-        after_start_s = polling.seconds - polling.watcher.start_up_s
+        per_cpu_s = polling.cost["jumps"] / sum(polling.watcher.cpu_s(role) for role in ROLES)
+        name, total_s, start_up_s = f"exact polling {part}", polling.seconds, polling.watcher.start_up_s
         numbers += [
-            Number(f"exact polling {part}", "eight_hours_s", after_start_s, "s", after_start_s / 2, "2 s"),
-            Number(
-                f"exact polling {part}", "jumps_per_s", polling.jumps_per_s, "/s", polling.jumps_per_s / 2000, "2000/s"
-            ),
-            *_cpu(f"exact polling {part}", polling, 8 * 3600),
+            Number(name, "eight_hours_s", total_s, "s", total_s / 2, "2 s"),
+            Number(name, "of_which_start_up_s", start_up_s, "s", start_up_s / total_s, "eight_hours_s"),
+            Number(name, "jumps", polling.cost["jumps"], "", polling.cost["jumps"] / 2880, "looks at the clock"),
+            Number(name, "jumps_per_s", polling.jumps_per_s, "/s", polling.jumps_per_s / 2000, "2000/s"),
+            _cpu(name, polling, 8 * 3600),
+            Number(name, "jumps_per_cpu_s", per_cpu_s, "/s", per_cpu_s / 2000, "2000/s"),
         ]
     return numbers
 
 
-def _cpu(part: str, of: Run, world_s: int) -> list[Number]:
+def _cpu(part: str, of: Run, world_s: int) -> Number:
     """On a machine that others use too, only time on a CPU can be compared."""
     cpu_s = sum(of.watcher.cpu_s(role) for role in ROLES)
-    per_s = of.cost["jumps"] / cpu_s
-    return [
-        Number(part, "cpu_s", cpu_s, "s", world_s / cpu_s, "world time"),
-        Number(part, "jumps_per_cpu_s", per_s, "/s", per_s / 2000, "2000/s"),
-    ]
+    return Number(part, "cpu_s", cpu_s, "s", world_s / cpu_s, "world time")
 
 
 def main() -> None:

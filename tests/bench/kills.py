@@ -56,9 +56,11 @@ except HarnessError as error:
 
 @dataclass(frozen=True)
 class Ending:
-    """How one run ended: whom we killed (None: it was over before), and what was wrong about it ("": nothing)."""
+    """How one run ended: whom we killed (None: it was over before), what the harness ended with, and what was wrong
+    about it ("": nothing)."""
 
     killed: str | None
+    ended_with: str
     wrong: str
 
 
@@ -101,9 +103,9 @@ def run_once(chance: random.Random, binary: Path, directory: Path) -> Ending:
         except subprocess.TimeoutExpired:
             harness.kill()
             harness.wait()
-            return Ending(killed, "the harness did not end")
+            return Ending(killed, "no end", "the harness did not end")
     said = (directory / "complaint").read_text(errors="replace")
-    return Ending(killed, unexplained(killed, code, said) or left_of(directory))
+    return Ending(killed, ended_with(code, said), unexplained(killed, code, said) or left_of(directory))
 
 
 def await_role(directory: Path, role: str, harness: subprocess.Popen[bytes]) -> None:
@@ -136,6 +138,13 @@ def unexplained(killed: str | None, code: int, said: str) -> str:
     return ""
 
 
+def ended_with(code: int, said: str) -> str:
+    """In a few words."""
+    if code < 0:
+        return signal.Signals(-code).name
+    return "0, run to its end" if code == 0 else f"{code}, " + next((words for words in WORDS if words in said), "?")
+
+
 def left_of(directory: Path) -> str:
     """What is still there of a run that has ended; "" when nothing is."""
     give_up = time.monotonic() + GONE_WITHIN_S
@@ -162,8 +171,17 @@ def main() -> int:
         if len(endings) % 20 == 0:
             sys.stderr.write(f"{len(endings)} runs\n")
     killed = Counter(str(ending.killed) for ending in endings)
+    ends = Counter(f"{ending.killed}: {ending.ended_with}" for ending in endings)
     wrong = [ending.wrong for ending in endings if ending.wrong]
-    sys.stdout.write(json.dumps({"runs": runs, "killed": dict(killed), "wrong": wrong}) + "\n")
+    left = sum("left" in words for words in wrong)
+    summary = {
+        "runs": runs,
+        "killed": killed,
+        "ended_with": dict(ends.most_common()),
+        "left_behind": left,
+        "wrong": wrong,
+    }
+    sys.stdout.write(json.dumps(summary) + "\n")
     return 1 if wrong else 0
 
 

@@ -23,6 +23,7 @@ _NEVER = {
     "not be about clocks; use --clock process, which stops only the programs that are judged",
     "ca_hang": "the connections of an istiod that is stopped are closed by HTTP/2 pings within seconds, so no request "
     "would hang; use --lab process",
+    "ca_slow": "nothing in istiod can be told to take its time; use --lab process",
     "ca_root_change": "what a new root does to gateways and istiod's own clients is another question; use --lab model",
     "ca_clock": "istiod has the clock of its node, and that is not moved apart; use --lab process",
     "ca_lifetime": "istiod gives what it is asked for; use --lab process",

@@ -78,6 +78,11 @@ class MachineLab:
             if fault.kind == "ca_root_change"
         ]
         refused += [
+            f"fault {fault.index + 1}: ca_slow: nobody in a guest tells the authority when to answer; use --lab process"
+            for fault in plan.faults
+            if fault.kind == "ca_slow"
+        ]
+        refused += [
             f"fault {fault.index + 1}: a {fault.kind} of {format_duration(fault.lasts_ns)}: a machine's own clock "
             f"shows whole seconds, so a sleep lasts {format_duration(SHORTEST_SLEEP_NS)} at least"
             for fault in plan.faults

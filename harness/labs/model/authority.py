@@ -1,9 +1,12 @@
 """istiod, as far as certificates go: when it answers, what it signs, and by whose clock.
 
 notBefore is the authority's wall clock less the backdate, notAfter the same clock plus the lifetime that was asked for,
-both cut to whole seconds (istio security/pkg/pki/util/generate_cert.go). An answer takes no time. A request that is
-accepted while the authority hangs is never answered, not even after the fault has ended: ztunnel sets no deadline. Who
-trusts only a root that is no longer its own breaks off the handshake, and the authority hears of no request.
+both cut to whole seconds (istio security/pkg/pki/util/generate_cert.go). An answer takes no time, unless the authority
+is slow: then what it takes is dated, signed and answered some time after, by its monotonic clock, whatever it does to
+others by then. A request that is accepted while the authority hangs is never answered, not even after the fault has
+ended: ztunnel sets no deadline. Who trusts only a root that is no longer its own breaks off the handshake, and the
+authority hears of no request. An authority that starts anew with another root loses what it had taken and not
+answered.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from harness.clocks.virtual import NodeClock
 from harness.durations import NS_PER_S
 from harness.plan import Plan
 
-Outcome = Literal["issued", "refused", "hung", "unauthenticated", "not_trusted"]
+Outcome = Literal["issued", "refused", "hung", "slow", "lost", "unauthenticated", "not_trusted"]
 
 # What each fault of the service does to a request; where several are active, the first of these decides.
 _OUTCOMES: dict[str, Outcome] = {"ca_hang": "hung", "ca_outage": "refused", "token_expired": "unauthenticated"}
@@ -31,10 +34,11 @@ class Certificate(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What came of a request; `certificate` where the outcome is "issued"."""
+    """What came of a request; `certificate` where the outcome is "issued", `answers_world_ns` where it is "slow"."""
 
     outcome: Outcome
     certificate: Certificate | None = None
+    answers_world_ns: int = 0
 
 
 class Authority:
@@ -57,7 +61,16 @@ class Authority:
         if root_of_world_ns is not None and any(root_of_world_ns < at <= world_ns for at in self._roots_since_ns):
             return Answer("not_trusted")
         outcome = self._outcome(world_ns)
-        return Answer(outcome, self._sign(lifetime_s, world_ns) if outcome == "issued" else None)
+        if outcome != "issued":
+            return Answer(outcome)
+        if after_ns := self._plan.answers_after_ns(world_ns):
+            due_monotonic_ns = self._clock.reading(world_ns).monotonic_ns + after_ns
+            return Answer("slow", answers_world_ns=self._clock.world_ns_at_monotonic(due_monotonic_ns, world_ns))
+        return self.late_answer(lifetime_s, world_ns)
+
+    def late_answer(self, lifetime_s: int, world_ns: int) -> Answer:
+        """The answer, at `world_ns`, to a request that came when the authority was slow."""
+        return Answer("issued", self._sign(lifetime_s, world_ns))
 
     def is_ready(self, world_ns: int) -> bool:
         """Whether it is there and says so. One that accepts requests and never answers them says so too, and so does

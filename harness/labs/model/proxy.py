@@ -27,10 +27,23 @@ class Proxy:
     def __init__(self, identity: str, lifetime_s: int, base: ClockReading) -> None:
         self.states = {identity: INITIALIZING}
         self.asks_for_s, self.base = lifetime_s, base
+        self._asks = False
+
+    def is_asking(self, identity: str) -> bool:
+        """Whether a request is under way."""
+        return self._asks
+
+    def wait_in_line(self, identity: str, due_world_ns: int) -> None:
+        """Never asked: it has one certificate, and a place for it."""
+
+    def next_in_line(self) -> str | None:
+        """Nobody waits."""
+        return None
 
     def due_after(self, identity: str, answer: Answer, now: ClockReading) -> Due | None:
         """Takes the answer to a request; returns when it asks next (None: never)."""
-        if answer.outcome == "hung":
+        self._asks = answer.outcome in ("hung", "slow")
+        if self._asks:
             return None
         if answer.certificate is None:
             return Due(now.monotonic_ns + TRIES_AGAIN_AFTER_NS)

@@ -184,7 +184,8 @@ class World:
     def _fetch_anew(self, identity: str, node: str) -> None:
         now = self._clocks[node].reading(self._now_ns)
         self._processes[node].forget(identity, now)
-        self._ask_at(Due(now.monotonic_ns), identity)
+        if not self._processes[node].is_asking(identity):  # else the answer that is awaited serves the new pod too
+            self._ask_at(Due(now.monotonic_ns), identity)
 
     def _ask_at(self, due: Due, identity: str) -> None:
         """A process waits for one thing for each identity: what it waited for before is forgotten."""
@@ -193,15 +194,46 @@ class World:
         self._at(world_ns, Phase.TIMERS, self._ask, identity, self._armed[identity])
 
     def _ask(self, identity: str, armed: int) -> None:
-        node, process = self._nodes[identity], self._processes[self._process_of[identity]]
-        if armed != self._armed[identity] or not process.may_ask:
+        process = self._processes[self._process_of[identity]]
+        if armed != self._armed[identity]:
+            return
+        if not process.may_ask:
+            process.wait_in_line(identity, self._now_ns)
             return
         answer = self._answer(identity, process)
-        if answer.outcome != "not_trusted":  # of such a request nobody hears, in no lab
-            self._record_answer(node, identity, answer)
-        due = process.due_after(identity, answer, self._clocks[node].reading(self._now_ns))
+        if answer.outcome == "slow":
+            self._record("csr_taken", self._nodes[identity], identity=identity)
+            self._at(answer.answers_world_ns, Phase.TIMERS, self._answer_late, identity, armed)
+        elif answer.outcome != "not_trusted":  # of such a request nobody hears, in no lab
+            self._record_answer(self._nodes[identity], identity, answer)
+        self._take_in(identity, process, answer)
+
+    def _answer_late(self, identity: str, armed: int) -> None:
+        """Nothing comes of it when who asked is no more, or has lost the connection."""
+        if armed == self._armed[identity]:
+            asks_for_s = self._processes[self._process_of[identity]].asks_for_s
+            answer = self._authority.late_answer(asks_for_s, self._now_ns)
+            self._record_answer(self._nodes[identity], identity, answer)
+            self._hand_over(identity, answer)
+
+    def _hand_over(self, identity: str, answer: Answer) -> None:
+        """What was waited for has come; a node that is asleep takes it in when it wakes."""
+        runs_world_ns = self._clocks[self._nodes[identity]].world_ns_when_running(self._now_ns)
+        self._at(runs_world_ns, Phase.TIMERS, self._take_in_late, identity, self._armed[identity], answer)
+
+    def _take_in_late(self, identity: str, armed: int, answer: Answer) -> None:
+        process = self._processes[self._process_of[identity]]
+        if armed != self._armed[identity]:
+            return
+        self._take_in(identity, process, answer)
+        while (waiting := process.next_in_line()) is not None:
+            self._ask(waiting, self._armed[waiting])
+
+    def _take_in(self, identity: str, process: Ztunnel | Proxy, answer: Answer) -> None:
+        clocks = self._clocks[self._nodes[identity]].reading(self._now_ns)
+        due = process.due_after(identity, answer, clocks)
         self._tell(identity)
-        if self._guard.is_flooded_by(self._now_ns):
+        if answer.outcome != "slow" and self._guard.is_flooded_by(self._now_ns):
             self._record("run_ended", None, reason="csr_flood")
             self._ended = True
         elif due is not None:
@@ -213,16 +245,18 @@ class World:
         reloads = isinstance(process, Proxy) or self._behaviour.reloads_root
         root_of_ns = self._now_ns if reloads else self._started_ns[self._process_of[identity]]
         answer = self._authority.answer(process.asks_for_s, self._now_ns, root_of_ns)
-        refused = answer.outcome == "issued" and not self._tokens.accepted(self._process_of[identity], self._now_ns)
+        refused = answer.outcome in ("issued", "slow") and not self._tokens.accepted(
+            self._process_of[identity], self._now_ns
+        )
         return Answer("unauthenticated") if refused else answer
 
     def _record_answer(self, node: str, identity: str, answer: Answer) -> None:
-        outcome, certificate = answer
+        certificate = answer.certificate
         self._record(
             "csr_answered",
             node,
             identity=identity,
-            outcome=outcome,
+            outcome=answer.outcome,
             serial=certificate.serial if certificate else None,
             not_before_wall_s=certificate.not_before_wall_s if certificate else None,
             not_after_wall_s=certificate.not_after_wall_s if certificate else None,
@@ -257,6 +291,10 @@ class World:
     def begin(self, fault: PlannedFault) -> None:
         """See agenda.Keeper."""
         self._record_fault("fault_began", fault)
+        if fault.kind == "ca_root_change":
+            for process in self._processes.values():
+                for identity in filter(process.is_asking, process.states):
+                    self._hand_over(identity, Answer("lost"))
 
     def wake(self, fault: PlannedFault) -> None:
         """See agenda.Keeper."""

@@ -17,10 +17,12 @@ in what happens when a renewal fails (`BEHAVIOURS`):
 
 A0 asks for 24 hours whatever it is told. A dropped certificate means state Unavailable, and no connection brings it
 back: only the next try does. At most eight requests are under way, and none has a deadline, so each that is never
-answered holds its place until the process ends. Answers take no time here: nothing ever waits in line for a place that
-will become free, so the priorities that order this line are not modelled. All but E read the authority's root from disk
-once, when the process starts; E reads it again whenever it has changed (the two seconds for which it waits to see that
-the file stays as it is are not modelled).
+answered holds its place until the process ends, and whoever falls due meanwhile waits in line for a place: first what
+is asked for the first time, then renewals and retries, each kind in the order in which it fell due. (An in-pod ztunnel
+that starts asks for its pods' certificates one after another, except for those that a connection needs. Here all are
+asked for at once, which is the same while answers take no time.) All but E read the authority's root from disk once,
+when the process starts; E reads it again whenever it has changed (the two seconds for which it waits to see that the
+file stays as it is are not modelled).
 
 This module is decisions only; what happens when is in world.py.
 """
@@ -48,6 +50,7 @@ BACKOFF_GIVES_UP_AFTER_NS = 900 * NS_PER_S
 
 _ERRORS = {
     "refused": "signing gRPC error (The service is currently unavailable): the authority does not answer",
+    "lost": "signing gRPC error (Unknown error): the connection was closed before the answer came",
     "not_trusted": "signing gRPC error (Unknown error): client error (Connect)",
     "unauthenticated": "signing gRPC error (The request does not have valid authentication credentials): token expired",
 }
@@ -183,12 +186,33 @@ class Ztunnel:
         self.asks_for_s = lifetime_s if behaviour.asks_for_s is None else behaviour.asks_for_s
         self._keeps_valid, self.base, self._timing = behaviour.keeps_valid, base, timing
         self._retry = behaviour.retry(random, base.monotonic_ns)
-        self._never_answered = 0
+        self._under_way: set[str] = set()
+        self._in_line: dict[str, tuple[bool, int]] = {}
 
     @property
     def may_ask(self) -> bool:
-        """Whether one more request may be under way; once not, never again."""
-        return self._never_answered < REQUESTS_UNDER_WAY_MAX
+        """Whether one more request may be under way."""
+        return len(self._under_way) < REQUESTS_UNDER_WAY_MAX
+
+    def is_asking(self, identity: str) -> bool:
+        """Whether a request for `identity` is under way."""
+        return identity in self._under_way
+
+    def asked(self, identity: str) -> None:
+        """A request for `identity` is under way from now until it is answered."""
+        self._under_way.add(identity)
+
+    def wait_in_line(self, identity: str, due_world_ns: int) -> None:
+        """`identity` has been due since `due_world_ns`, and has no place."""
+        self._in_line[identity] = (self.states[identity] != INITIALIZING, due_world_ns)
+
+    def next_in_line(self) -> str | None:
+        """Who may ask now, if anybody waits for that; it has left the line."""
+        if not self._in_line or not self.may_ask:
+            return None
+        first = min(self._in_line, key=self._in_line.__getitem__)
+        del self._in_line[first]
+        return first
 
     def answered(self, identity: str, answer: Answer, now: ClockReading) -> int | None:
         """Takes the answer to a request of `identity`; returns the monotonic time of its next one (None: never)."""
@@ -197,9 +221,10 @@ class Ztunnel:
 
     def due_after(self, identity: str, answer: Answer, now: ClockReading) -> Due | None:
         """As `answered`, for a ztunnel that may be patched to look at other clocks too."""
-        if answer.outcome == "hung":
-            self._never_answered += 1
+        if answer.outcome in ("hung", "slow"):
+            self.asked(identity)
             return None
+        self._under_way.discard(identity)
         if answer.certificate is None:
             return Due(self._failed(identity, _ERRORS[answer.outcome], now))
         self._retry.succeeded(identity, now.monotonic_ns)

@@ -1,6 +1,6 @@
 """Lab `process`: one or more real ztunnels, on clocks that are moved, through a week in seconds.
 
-Needs Linux on x86-64 and a ztunnel binary. No root, no container engine, no network. What it is made of:
+Needs Linux (x86-64 or ARM64) and a ztunnel binary. No root, no container engine, no network. What it is made of:
 
     runner.py      the process in which a run lives, in namespaces of its own
     world.py       the loop: quiet? then time goes to the next thing that anybody waits for

@@ -19,10 +19,12 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from harness.authority.begin import begin
 from harness.clocks.ptrace import die_with_parent
 from harness.errors import HarnessError
 from harness.history import Event
 from harness.labs.process.namespaces import enter_own_world
+from harness.labs.process.processor import take_processor
 from harness.plan import Plan
 
 _PROGRESS_EVERY_S = 0.2
@@ -55,7 +57,9 @@ def main() -> None:
     output = _Output()
     try:
         request = json.loads(sys.stdin.read())
+        processor = take_processor()
         enter_own_world()
+        begun = begin(Path(request["work_dir"]))  # it loads its libraries while we load ours
         # Only now: this brings libraries which may start threads, and a namespace is entered by a process with one.
         from harness.labs.process.world import World, describe_binary
 
@@ -63,7 +67,7 @@ def main() -> None:
         with ztunnel.open("rb") as binary:
             sha256 = hashlib.file_digest(binary, "sha256").hexdigest()
         plan = Plan.model_validate_json(json.dumps(request["plan"]))
-        world = World(plan, ztunnel, Path(request["work_dir"]), output.event, output.progress)
+        world = World(plan, ztunnel, Path(request["work_dir"]), output.event, output.progress, begun, processor)
         world.run(describe_binary(ztunnel, sha256))
         output.line({"done": {"jumps": world.jumps, "looks": world.looks}})
     except HarnessError as error:

@@ -14,6 +14,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from harness.authority.begin import Begun
 from harness.authority.server import AuthorityProcess, Mode, State, spawn
 from harness.clocks.reading import ClockReading
 from harness.clocks.skip import SocketsOfNamespace, Stillness, Watched
@@ -30,6 +31,7 @@ from harness.labs.process.inpod import InPod
 from harness.labs.process.modes import mode_of
 from harness.labs.process.namespaces import AUTHORITY_ADDRESS, Network, inside, listen
 from harness.labs.process.places import Home, Place
+from harness.labs.process.processor import Processor
 from harness.labs.process.traffic import Traffic
 from harness.labs.process.ztunnel import AUTHORITY_PORT, CertificateState, Ztunnel, workload
 from harness.plan import ASLEEP_FAULTS, Plan, PlannedFault
@@ -47,7 +49,7 @@ FILE_LEFT_ALONE_NS = 2 * NS_PER_S
 WATCHERS_LOOK_WITHIN_S = 1.5
 # Of each identity, an authority with a new root numbers on from here: a serial names one certificate of a run.
 SERIALS_OF_A_ROOT = 100_000
-_MODE_BY_PRECEDENCE: tuple[Mode, ...] = ("ca_hang", "ca_outage", "token_expired")
+_MODE_BY_PRECEDENCE: tuple[Mode, ...] = ("ca_hang", "ca_outage", "token_expired", "ca_slow")
 
 
 class CsrFlood(Exception):
@@ -55,7 +57,8 @@ class CsrFlood(Exception):
 
 
 class World:
-    """Everything of one run. `tell` takes each event as it happens, `progress` world time now and then."""
+    """Everything of one run. `tell` takes each event as it happens, `progress` world time now and then. An authority
+    that has `begun` is used; a `processor` is where it all runs."""
 
     def __init__(
         self,
@@ -64,9 +67,12 @@ class World:
         directory: Path,
         tell: Callable[[Event], None],
         progress: Callable[[int], None],
+        begun: Begun | None = None,
+        processor: Processor | None = None,
     ) -> None:
         self.plan, self._ztunnel, self._directory = plan, ztunnel, directory
         self._tell, self._progress = tell, progress
+        self._begun, self._processor = begun, processor
         self.now_world_ns = 0
         self.jumps = 0  # how often time went on
         self._clocks = clocks_of(plan, MONOTONIC_START_NS)
@@ -75,6 +81,7 @@ class World:
         self._started: dict[str, ClockReading] = {}
         self._expiry_logged_wall_ns: dict[str, int] = {}
         self._requests: list[dict[str, Any]] = []
+        self._answers_world_ns: dict[int, int] = {}  # what a slow authority has taken, and when it answers
         self._flood = FloodGuard(sum(len(node.identities) for node in plan.nodes))
         self._states: dict[str, CertificateState | None] = {}
         self._failing: set[tuple[str, str]] = set()
@@ -109,6 +116,7 @@ class World:
                     self._move_to(next_ns)
                     self._let_watchers_look()
                     self._do_agenda()
+                    self._answer_late()
                     self._fire_timers()
                     self._attempt_connections()
                 self._move_to(self.plan.duration_ns)
@@ -129,11 +137,14 @@ class World:
         network = Network()
         stack.callback(network.close)
         self._pages: dict[str | None, ClockPage] = {}
-        for name in (*(node.name for node in self.plan.nodes), None):
+        for name in dict.fromkeys((*(node.name for node in self.plan.nodes), self.plan.authority_node)):
             self._pages[name] = self._new_page()
             stack.callback(self._pages[name].close)
         self._set_pages(before_jumps=True)
         self._authority = self._start_authority(stack)
+        if self._processor is not None:
+            self._processor.bind()
+            self._processor.bind(self._authority.pid)
         self._mode = mode_of(self.plan, network, self._directory)
         stack.callback(self._mode.close)
         self._places = self._mode.places
@@ -159,13 +170,15 @@ class World:
                 self.plan.backdate_s,
                 tuple(sorted(identity for node in self.plan.nodes for identity in node.identities)),
                 (self._roots - 1) * SERIALS_OF_A_ROOT,
+                self._begun,
             )
+        self._begun = None
         stack.callback(authority.close)
         return authority
 
     def _watch(self, stack: ExitStack) -> None:
         self._stillness.processes["authority"] = Watched(self._authority.pid, "authority", waits_virtually=False)
-        self._stillness.sockets["authority"] = SocketsOfNamespace("authority")
+        self._stillness.watch_sockets("authority", SocketsOfNamespace("authority"))
         for home in self._homes.values():
             self._watch_namespace(home.name, home.namespace, home)
         for place in self._places.values():
@@ -245,9 +258,10 @@ class World:
             candidates.append(agenda_ns)
         if (probe_ns := self._probes.next_world_ns()) is not None:
             candidates.append(probe_ns)
+        candidates += self._answers_world_ns.values()
         for ztunnel in self._ztunnels.values():
-            due_ns = None if ztunnel.watched.stopped else ztunnel.watched.due_monotonic_ns()
-            if due_ns is not None:
+            watched = ztunnel.watched
+            if not watched.stopped and (due_ns := watched.due_monotonic_ns()) is not None:
                 clock = self._clocks[ztunnel.home.node]
                 candidates.append(clock.world_ns_at_monotonic(due_ns, self.now_world_ns))
         return min(candidates)
@@ -274,9 +288,20 @@ class World:
         names = ", ".join(watched.name for watched in due)
         raise HarnessFault(f"{names}: a timer is due again and again while its clock stands still")
 
+    def _answer_late(self) -> None:
+        """A slow authority answers what it took long enough ago."""
+        due = [taken for taken, world_ns in self._answers_world_ns.items() if world_ns <= self.now_world_ns]
+        for taken in due:
+            del self._answers_world_ns[taken]
+        if due:
+            self._authority.answer(due)
+            self._settle()
+
     def _is_due(self, ztunnel: Ztunnel) -> bool:
-        due_ns = None if ztunnel.watched.stopped else ztunnel.watched.due_monotonic_ns()
-        return due_ns is not None and due_ns <= self._pages[ztunnel.home.node].get().monotonic_ns
+        watched = ztunnel.watched
+        if watched.stopped or (due_ns := watched.due_monotonic_ns()) is None:
+            return False
+        return due_ns <= self._pages[ztunnel.home.node].get().monotonic_ns
 
     def _settle(self) -> None:
         """Lets everything happen that happens by itself at this moment, and records it."""
@@ -297,7 +322,7 @@ class World:
         requests = self._authority.requests()
         for request in requests:
             self._requests.append(request)
-            if self._flood.is_flooded_by(self.now_world_ns):
+            if "taken" not in request and self._flood.is_flooded_by(self.now_world_ns):
                 raise CsrFlood
         knocked = [_swallow(knock) for knock in self._knocks]
         return self._traffic.serve() or any(knocked) or bool(requests)
@@ -384,6 +409,7 @@ class World:
         self._authority = self._start_authority(self._stack)
         self._stillness.processes["authority"] = Watched(self._authority.pid, "authority", waits_virtually=False)
         self._authority_state = State()
+        self._answers_world_ns.clear()  # lost with the authority that had taken them
         self._tell_workloads()
         self._set_authority_mode()
         self._root_taken_in_world_ns = self.now_world_ns + FILE_LEFT_ALONE_NS
@@ -444,6 +470,8 @@ class World:
     # Connections
 
     def _attempt_connections(self) -> None:
+        if (next_ns := self._probes.next_world_ns()) is None or next_ns > self.now_world_ns:
+            return
         for source, destination in self._probes.take(self.now_world_ns):
             ztunnel = self._ztunnel_of(source)
             logged = ztunnel.log_size()
@@ -513,6 +541,10 @@ class World:
         self._requests.clear()
         for request in requests:
             identity = request["identity"]
+            if "taken" in request:
+                self._record("csr_taken", self._places[identity].node, identity=identity)
+                self._answers_world_ns[request["taken"]] = self._answer_world_ns()
+                continue
             self._record("csr_answered", self._places[identity].node, **request)
             if request["outcome"] == "issued":
                 self._probes.certificate_issued(
@@ -523,6 +555,12 @@ class World:
                     self.now_world_ns,
                 )
         return sorted({request["identity"] for request in requests})
+
+    def _answer_world_ns(self) -> int:
+        """When the slow authority answers what it takes now."""
+        clock = self._clocks[self.plan.authority_node]
+        due_ns = clock.reading(self.now_world_ns).monotonic_ns + self.plan.answers_after_ns(self.now_world_ns)
+        return clock.world_ns_at_monotonic(due_ns, self.now_world_ns)
 
     def _record_state(self, identity: str) -> None:
         """Asks ztunnel what it holds, and records it when that is new."""

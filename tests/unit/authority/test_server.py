@@ -9,7 +9,9 @@ import signal
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,23 @@ def test_a_hung_request_is_never_answered(authority: Running) -> None:
     authority.process.set_mode("up")
     authority.ask()
     assert [request["outcome"] for request in authority.process.requests()] == ["hung", "issued"]
+
+
+def test_a_slow_answer_is_dated_and_given_when_told(authority: Running) -> None:
+    """In mode ca_slow a request is taken and told of; it is answered when that is said, in any mode."""
+    authority.process.set_mode("ca_slow")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(authority.ask)
+        give_up = time.monotonic() + ANSWER_WITHIN_S
+        while not (taken := authority.process.requests()) and time.monotonic() < give_up:
+            time.sleep(0.01)
+        assert taken == [{"identity": "default/client", "taken": 0}]
+        authority.process.set_mode("ca_outage")
+        authority.set_wall_s(STARTS_WALL_S + 40)
+        authority.process.answer([0])
+        answer.result(ANSWER_WITHIN_S)
+    (issued,) = authority.process.requests()
+    assert issued["outcome"] == "issued" and issued["not_before_wall_s"] == STARTS_WALL_S + 40 - 120
 
 
 def test_it_dates_and_signs_as_told(authority: Running) -> None:

@@ -65,6 +65,15 @@ def test_it_dates_and_signs_as_its_faults_say() -> None:
     assert after == Certificate("1", starts_s + 26 - 120, starts_s + 26 + 600)
 
 
+def test_a_slow_answer_comes_that_much_later_by_the_monotonic_clock() -> None:
+    """A sleep of its node puts it off; what is taken at the end of the fault is answered at once."""
+    slow = fault("ca_slow") + 'answers_after = "1m"\n'
+    asleep = '[[fault]]\nkind = "suspend"\nnode = "east"\nat = "30s"\nlasts = "1h"\n'
+    assert answer(slow, 15) == Answer("slow", answers_world_ns=75 * NS_PER_S)
+    assert answer(slow + asleep, 15) == Answer("slow", answers_world_ns=(3_600 + 75) * NS_PER_S)
+    assert answer(slow, 20).outcome == "issued"
+
+
 def test_a_sleeping_authority_cannot_even_hang() -> None:
     """Nobody accepts the connection."""
     asleep = '[[fault]]\nkind = "freeze"\nnode = "east"\nat = "10s"\nlasts = "10s"\n'

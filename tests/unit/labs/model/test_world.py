@@ -210,6 +210,48 @@ def test_eight_hung_requests_stop_the_renewals_of_all_identities_of_the_node() -
     assert [event.world_ns / 1e9 for event in history.of("csr_answered", identity=SERVER)] == [0]
 
 
+SLOW = '[[fault]]\nkind = "ca_slow"\nat = "11h"\nlasts = "{}"\nanswers_after = "{}"\n'
+
+
+def test_each_renewal_is_late_by_the_delay_of_a_slow_answer() -> None:
+    """Dated when answered: half a life from there to the next, which is asked for on time and late again."""
+    history = run(plan(SLOW.format("2d", "20m"), duration="2d"))
+    assert issued_world_s(history, CLIENT) == [0, 43_140 + 1_200, 2 * (43_140 + 1_200), 3 * (43_140 + 1_200)]
+    taken = [event.world_ns / 1e9 for event in history.of("csr_taken", identity=CLIENT)]
+    assert taken == [at - 1_200 for at in issued_world_s(history, CLIENT)[1:]]
+
+
+def test_eight_slow_requests_hold_back_the_ninth() -> None:
+    """It is asked for when the first of the eight is answered, and answered at once if the fault is over by then."""
+    names = ", ".join(f'"default/{number}"' for number in range(7))
+    node = ONE_NODE.replace('"default/client"', f'{names}, "default/client"')
+    for lasts, answered_s in (("1d", 43_140 + 1_200), ("1h", 43_140 + 600)):
+        history = run(plan(SLOW.format(lasts, "10m"), nodes=node, duration="1d"))
+        others = {event.world_ns for event in history.of("csr_taken") if event["identity"] != SERVER}
+        assert others == {43_140 * 10**9}
+        assert issued_world_s(history, CLIENT)[1] == 43_140 + 600
+        assert issued_world_s(history, SERVER)[1] == answered_s
+
+
+def test_a_restart_and_a_new_root_lose_what_is_under_way() -> None:
+    """A ztunnel started anew asks anew; one whose connection was closed tries again within seconds."""
+    restart = '[[fault]]\nkind = "restart"\nat = "12h"\n'
+    history = run(plan(SLOW.format("1h10m", "1h") + restart, duration="1d"))
+    assert issued_world_s(history, CLIENT)[:2] == [0, 13 * HOUR_S]
+    changed = '[[fault]]\nkind = "ca_root_change"\nat = "12h15m"\n'
+    history = run(plan(SLOW.format("1h10m", "1h") + changed, duration="1d"))
+    assert 12.25 * HOUR_S < issued_world_s(history, CLIENT)[1] < 12.25 * HOUR_S + 2
+
+
+def test_an_answer_to_a_node_asleep_is_taken_in_when_it_wakes() -> None:
+    """Issued in the night, and served from the morning on."""
+    night = '[[fault]]\nkind = "suspend"\nnode = "east"\nat = "12h"\nlasts = "4h"\n[authority]\nnode = "apart"\n'
+    history = run(plan(SLOW.format("1d", "1h") + night, nodes=TWO_NODES, duration="1d"))
+    assert issued_world_s(history, CLIENT)[1] == 43_140 + HOUR_S
+    states = [event.world_ns / 1e9 for event in history.of("certificate_state", identity=CLIENT)]
+    assert states[1] == 16 * HOUR_S
+
+
 def test_who_has_asked_and_got_no_answer_is_initializing() -> None:
     """Recorded once; a certificate that comes at once leaves no such state behind."""
     hang = '[[fault]]\nkind = "ca_hang"\nat = "0s"\nlasts = "1h"\n'
