@@ -131,15 +131,24 @@ class GuestClocks:
 
     def suspend(self, lasts_ns: int) -> None:
         """The kernel sleeps, to RAM; returns when it is awake."""
+        self._choose_suspend_to_ram()
+        self._channel.ask("suspend", lasts_ns=lasts_ns)
+        _STATE.write_text("mem")
+        self._channel.tell_awake()
+
+    def suspend_when_told(self) -> None:
+        """The same where it was the host that asked for it, and who wakes it when it likes."""
+        self._choose_suspend_to_ram()
+        _STATE.write_text("mem")
+        self._channel.tell_awake()
+
+    def _choose_suspend_to_ram(self) -> None:
         if "deep" not in self.offered():
             raise RuntimeError(
                 f"this kernel offers no suspend to RAM (mem_sleep: {self.offered() or 'nothing'}); its s2idle "
                 "leaves the monotonic clock running where no idle driver stops it, which is no suspend for a timer"
             )
         _MEM_SLEEP.write_text("deep")
-        self._channel.ask("suspend", lasts_ns=lasts_ns)
-        _STATE.write_text("mem")
-        self._channel.tell_awake()
 
     def suspend_to_idle(self, lasts_ns: int) -> None:
         """The other sleep (s2idle): processes are frozen and the machine idles until a byte comes from the host. What
