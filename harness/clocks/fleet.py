@@ -73,6 +73,7 @@ class Guest(Host):
         self._orders = 0
         self._hearing: list[asyncio.Task[None]] = []
         self._memory = -1
+        self.due_ns: int | None = None  # when QEMU wants to be woken, as of the last `sleeps`; None: by nothing
         # What the kernel counts of its main loop (it changes when it has run), and when it was first seen so.
         self._slept_since: tuple[bytes, int] = (b"", 0)
         self._kicked_at: tuple[bytes, float] = (b"", 0.0)
@@ -133,7 +134,7 @@ class Guest(Host):
     # Is it idle, and until when?
 
     def sleeps(self, now_ns: int) -> bool:
-        """Whether every thread of QEMU sleeps, and its main loop has run since it was last kicked."""
+        """Whether every thread of QEMU sleeps, and its main loop has run since it was last kicked; notes until when."""
         if not self.watched.asleep(0):  # also when it has ended: that is heard from its channel
             return False
         ran = self._main_loop("schedstat")
@@ -143,18 +144,26 @@ class Guest(Host):
             return False
         if ran != self._slept_since[0]:
             self._slept_since = (ran, now_ns)
-        return True
+        return self._note_due()
 
-    def due_ns(self) -> int | None:
-        """When QEMU wants to be woken; None: by nothing but the world outside. As of the last `sleeps`."""
+    def _note_due(self) -> bool:
+        """Notes when QEMU wants to be woken. Says whether it waits at all."""
         words = self._main_loop("syscall").split()
         if words[0] == _SYS_POLL:
             timeout_ms = int(words[3], 16) & _NEVER_MS
-            return None if timeout_ms > _NEVER_MS // 2 else self._slept_since[1] + timeout_ms * NS_PER_MS
-        if words[0] != _SYS_PPOLL or (address := int(words[3], 16)) == 0:
+            timeout_ns = None if timeout_ms > _NEVER_MS // 2 else timeout_ms * NS_PER_MS
+        elif words[0] == _SYS_PPOLL:
+            timeout_ns = self._timespec_ns(int(words[3], 16))
+        else:
+            return False
+        self.due_ns = None if timeout_ns is None else self._slept_since[1] + timeout_ns
+        return True
+
+    def _timespec_ns(self, address: int) -> int | None:
+        if not address:
             return None
         seconds, nanoseconds = struct.unpack("<qq", os.pread(self._memory, 16, address))
-        return int(self._slept_since[1] + seconds * NS_PER_S + nanoseconds)
+        return int(seconds * NS_PER_S + nanoseconds)
 
     def kick(self) -> None:
         """Has QEMU look at its timers."""
@@ -227,11 +236,7 @@ class Fleet:
         """The same of several guests at a time."""
         numbers = {name: self._guests[name].send(*order) for name, order in orders.items()}
         for name, number in numbers.items():
-            guest = self._guests[name]
-            words = f"did not answer to '{orders[name][0]}'"
-            self._run(
-                self._until(lambda guest=guest, number=number: number in guest.answers, ANSWERS_WITHIN_S, guest, words)
-            )  # type: ignore[misc]
+            self._run(self._answer(self._guests[name], number, orders[name][0]))
         return {name: self._guests[name].answers.pop(number).get("result") for name, number in numbers.items()}
 
     def suspend(self, name: str) -> None:
@@ -306,6 +311,9 @@ class Fleet:
             for task in booting:
                 task.cancel()
 
+    async def _answer(self, guest: Guest, number: int, do: str) -> None:
+        await self._until(lambda: number in guest.answers, ANSWERS_WITHIN_S, guest, f"did not answer to '{do}'")
+
     async def _until(
         self,
         wanted: Callable[[], bool],
@@ -359,7 +367,7 @@ class Fleet:
             time.sleep(_PAUSE_S)  # noqa: ASYNC251  # as above
 
     def _leap(self, until_ns: int | None) -> None:
-        dues = {guest: due for guest in self._guests.values() if not guest.away and (due := guest.due_ns()) is not None}
+        dues = {guest: guest.due_ns for guest in self._guests.values() if not guest.away and guest.due_ns is not None}
         goals = [*dues.values(), *([until_ns] if until_ns is not None else [])]
         if not goals:
             time.sleep(_PAUSE_S)

@@ -57,12 +57,12 @@ class CardedNetwork(Network):
 class _ServedTraffic(Traffic):
     def fileno(self) -> int:
         """What becomes readable when an echo server has something to do."""
-        return int(self._selector.fileno())  # type: ignore[attr-defined]
+        return int(self._selector.fileno())
 
 
 class Node:
-    """See hands.Obedient. `request`: the name of this `node` and its `identities` (none: it is there for the authority),
-    `first` (see CardedNetwork), `authority` (what `spawn` is to know, or None), `ztunnel`, `lifetime_s`."""
+    """See hands.Obedient. `request`: the name of this `node` and its `identities` (none where it is there for the
+    authority), `first` (see CardedNetwork), `authority` (what `spawn` is to know, or None), `ztunnel`, `lifetime_s`."""
 
     def __init__(self, request: dict[str, Any], outside: int, stack: ExitStack) -> None:
         self._request, self._stack = request, stack
