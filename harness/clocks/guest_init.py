@@ -48,6 +48,17 @@ _MEM_SLEEP = Path("/sys/power/mem_sleep")
 _SERIAL_WAKES = Path("/sys/class/tty/ttyS1/power/wakeup")
 _RTC = Path("/sys/class/rtc/rtc0")
 
+# What a kernel does by itself while nobody does anything, several times a second: compacting memory, looking whether a
+# page should be huge, counting, watching for hangs, writing to a disk that is not there. Nothing of it is about time,
+# and in an idle hour of an emulated machine it is most of the work.
+_HOUSEKEEPING_OFF = {
+    "/proc/sys/vm/compaction_proactiveness": "0",
+    "/sys/kernel/mm/transparent_hugepage/enabled": "never",
+    "/proc/sys/vm/stat_interval": "86400",
+    "/proc/sys/vm/dirty_writeback_centisecs": "0",
+    "/proc/sys/kernel/watchdog": "0",
+}
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -336,6 +347,9 @@ def prepare() -> None:
         if failed and ctypes.get_errno() != errno.EBUSY:  # the kernel has mounted it already
             raise OSError(ctypes.get_errno(), f"mount {place}")
     _write("/proc/sys/vm/panic_on_oom", "1")
+    for setting, value in _HOUSEKEEPING_OFF.items():
+        if Path(setting).exists():  # not every kernel keeps the same house
+            _write(setting, value)
     _loopback_up()
     for module in sorted(Path("/meshwake/modules").glob("*.ko")):
         _load(module)
