@@ -48,6 +48,9 @@ from harness.errors import HarnessFault, SubjectFailed
 ANSWERS_WITHIN_S = float(os.environ.get("MESHWAKE_GUEST_SPEAKS_WITHIN_S", "300"))
 QUIET_WITHIN_S = 120.0
 _KICK_HEARD_WITHIN_S = 10.0
+# How far the time that a guest counts may be from that of all: something for a busy machine, and for each sleep the
+# second that a battery-backed clock does not show.
+_APART_MAX_NS, _SLEEP_KNOWN_TO_NS = NS_PER_S, 3 * NS_PER_S // 2
 _PAUSE_S = 0.0002
 _REAL_PAUSE_S = 0.001
 _LONGEST_WAIT_S = 0.2
@@ -76,6 +79,8 @@ class Guest(Host):
         self.due_ns: int | None = None  # when QEMU wants to be woken, as of the last `sleeps`; None: by nothing
         # What the kernel counts of its main loop (it changes when it has run), and when it was first seen so.
         self._slept_since: tuple[bytes, int] = (b"", 0)
+        self._ahead_ns: int | None = None  # its boottime, of the time that all share, when it was first read
+        self._stood_ns = self._sleeps = self._stands_since_ns = 0
         self._kicked_at: tuple[bytes, float] = (b"", 0.0)
 
     async def boot(self) -> None:
@@ -130,6 +135,35 @@ class Guest(Host):
                 raise
         except (QMPError, EOFError, OSError) as error:
             raise self._failure(f"could not be driven: QEMU's monitor has gone ({error})") from error
+
+    # Does its time go with that of the others?
+
+    def note_sleep(self) -> None:
+        """It has been suspended: of the length its kernel knows whole seconds."""
+        self._sleeps += 1
+
+    def note_stands(self, now_ns: int) -> None:
+        """It has been stopped: until it goes on, its clocks stand."""
+        self._stands_since_ns = now_ns
+
+    def note_goes_on(self, now_ns: int) -> None:
+        """See `note_stands`."""
+        self._stood_ns += now_ns - self._stands_since_ns
+
+    def check_time(self, clocks: ClockReading, asked_at_ns: int, answered_at_ns: int) -> None:
+        """Raises SubjectFailed when its kernel counts another time than all guests share: then what happens in it
+        happens at a wrong moment, and no verdict may rest on it."""
+        counted_ns = clocks.boottime_ns + self._stood_ns
+        if self._ahead_ns is None:
+            self._ahead_ns = counted_ns - answered_at_ns
+        allowed_ns = _APART_MAX_NS + self._sleeps * _SLEEP_KNOWN_TO_NS
+        apart_ns = counted_ns - self._ahead_ns - answered_at_ns
+        if not asked_at_ns - answered_at_ns - allowed_ns <= apart_ns <= allowed_ns:
+            raise SubjectFailed(
+                f"the clocks of guest {self.name} are {apart_ns / NS_PER_S:+.1f} s off the time that all guests share, "
+                f"expected was at most {allowed_ns / NS_PER_S:.1f} s; run it again when this machine is less busy, or "
+                "let no time be skipped (MESHWAKE_MACHINE_TIME=real)"
+            )
 
     # Is it idle, and until when?
 
@@ -239,6 +273,13 @@ class Fleet:
             self._run(self._answer(self._guests[name], number, orders[name][0]))
         return {name: self._guests[name].answers.pop(number).get("result") for name, number in numbers.items()}
 
+    def clocks(self, name: str) -> ClockReading:
+        """What the clocks of a guest show. Raises SubjectFailed when they do not go with those of the others."""
+        asked_at_ns = self.now_ns
+        shown = ClockReading(*self.order(name, "clocks"))
+        self._guests[name].check_time(shown, asked_at_ns, self.now_ns)
+        return shown
+
     def suspend(self, name: str) -> None:
         """The guest's kernel goes to sleep, to RAM; returns when it sleeps."""
         guest = self._guests[name]
@@ -246,6 +287,7 @@ class Fleet:
         self.order(name, "suspend")
         words = "hangs on its way into suspend; awaited was SUSPEND"
         self._run(self._until(lambda: guest.suspended, SLEEPS_WITHIN_S, guest, words))
+        guest.note_sleep()
         self._leave(guest)
 
     def wake(self, name: str) -> None:
@@ -259,6 +301,7 @@ class Fleet:
         """The guest stands still from outside, and does not know it."""
         guest = self._guests[name]
         self._run(guest.monitor("stop"))
+        guest.note_stands(self.now_ns)
         self._leave(guest)
 
     def go_on(self, name: str) -> None:
@@ -266,6 +309,7 @@ class Fleet:
         guest = self._guests[name]
         self._come_back(guest)
         self._run(guest.monitor("cont"))
+        guest.note_goes_on(self.now_ns)
 
     def is_away(self, name: str) -> bool:
         """Whether it is suspended or stopped."""

@@ -84,7 +84,7 @@ class _Clocks:
 
     def get(self) -> ClockReading:
         if not self._fleet.is_away(self._guest):
-            self._last = ClockReading(*self._fleet.order(self._guest, "clocks"))
+            self._last = self._fleet.clocks(self._guest)
         return self._last
 
     def set(self, clocks: ClockReading) -> None:
@@ -218,7 +218,7 @@ class FleetWorld(World):
 
     def _begin(self) -> None:
         for guest in self._guests:
-            clocks = ClockReading(*self._fleet.order(guest, "clocks"))
+            clocks = self._fleet.clocks(guest)
             wall_ns = self.plan.starts_wall_s * NS_PER_S
             self._fleet.order(guest, "set_clocks", clocks=list(clocks._replace(wall_ns=wall_ns)))
         self._began_ns = self._fleet.now_ns
