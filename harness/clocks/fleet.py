@@ -67,12 +67,12 @@ _T = TypeVar("_T")
 class Guest(Host):
     """One guest of a fleet."""
 
-    def __init__(self, name: str, machine: Machine, directory: Path, page: ClockPage, hub: Hub) -> None:
+    def __init__(self, name: str, machine: Machine, directory: Path, page: ClockPage, hub: Hub | None) -> None:
         super().__init__(machine, directory, lambda message: None, page)
         self.name, self.away = name, False  # away: suspended or stopped, so it neither works nor waits
         self.answers: dict[int, dict[str, Any]] = {}
         self.suspended = self.awake = False
-        self._cable = hub.add(name)
+        self._cable = hub.add(name) if hub else None
         self._orders = 0
         self._hearing: list[asyncio.Task[None]] = []
         self._memory = -1
@@ -85,9 +85,11 @@ class Guest(Host):
 
     async def boot(self) -> None:
         """Starts it; returns at its first word."""
-        assert self._cable is not None
-        with self._cable:
+        try:
             monitor, channel = self._start()
+        finally:
+            if self._cable is not None:
+                self._cable.close()
         assert self._process is not None
         self.watched = Watched(self._process.pid, f"guest {self.name}", waits_virtually=False)
         self._memory = os.open(f"/proc/{self._process.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
@@ -232,7 +234,8 @@ class Guest(Host):
 
 
 class Fleet:
-    """See above. `heard` takes what a guest tells by itself, with the guest's name."""
+    """See above. `heard` takes what a guest tells by itself, with the guest's name. Without `cards` they have no
+    network."""
 
     def __init__(
         self,
@@ -241,6 +244,7 @@ class Fleet:
         heard: Callable[[str, dict[str, Any]], None],
         *,
         skip: bool = True,
+        cards: bool = True,
     ) -> None:
         self._heard, self._skip = heard, skip
         self._page, self._moved_ns = ClockPage("offset"), 0
@@ -251,7 +255,7 @@ class Fleet:
         for name, machine in machines.items():
             place = directory / name
             place.mkdir(parents=True, exist_ok=True)
-            self._guests[name] = Guest(name, machine, place, self._page, self._hub)
+            self._guests[name] = Guest(name, machine, place, self._page, self._hub if cards else None)
 
     @property
     def now_ns(self) -> int:
@@ -427,8 +431,8 @@ class Fleet:
 
     def _leave(self, guest: Guest) -> None:
         guest.away = True
-        self._hub.plug(guest.name, plugged=False)
+        self._hub.plug(guest.name, False)
 
     def _come_back(self, guest: Guest) -> None:
         guest.away = False
-        self._hub.plug(guest.name, plugged=True)
+        self._hub.plug(guest.name, True)

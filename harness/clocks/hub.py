@@ -70,10 +70,10 @@ class Hub:
 
     def plug(self, name: str, plugged: bool) -> None:
         """Whether the machine `name` can be reached. What was on its way to it or from it is lost when it cannot."""
-        port = self.ports[name]
         self.carry()
-        port.plugged = plugged
-        port.unsent.clear()
+        if port := self.ports.get(name):
+            port.plugged = plugged
+            port.unsent.clear()
 
     def carry(self) -> bool:
         """Passes on every whole frame that has come in; says whether anything moved."""
