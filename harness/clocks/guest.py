@@ -78,6 +78,9 @@ class Machine:
     s3: bool = True
     accelerator: Accelerator = "tcg"
     append: str = ""
+    # Its time is one that we move while it runs (fleet.py): then no clock of it may be the processor's own counter.
+    moved_time: bool = False
+    mac: str = ""  # of its network card, when it has one
 
 
 @dataclass
@@ -129,7 +132,7 @@ def run_guest(machine: Machine, directory: Path, take: Callable[[dict[str, Any]]
     when the guest panics, hangs, or ends without last words: with the tail of its console.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    host = _Host(machine, directory, take)
+    host = Host(machine, directory, take)
     try:
         asyncio.run(host.run())
     finally:
@@ -137,8 +140,8 @@ def run_guest(machine: Machine, directory: Path, take: Callable[[dict[str, Any]]
     return host.cost
 
 
-def command_line(machine: Machine, monitor: int, channel: int) -> list[str]:
-    """QEMU with these two sockets, which it inherits."""
+def command_line(machine: Machine, monitor: int, channel: int, cable: int | None = None) -> list[str]:
+    """QEMU with these sockets, which it inherits; `cable`: where its network card's frames go (hub.py)."""
     kvm = machine.accelerator == "kvm"
     accelerator = ["-accel", "kvm"] if kvm else ["-accel", f"tcg,tb-size={_TRANSLATED_MB}"]
     # With KVM the kernel would take its wall clock from the host's kernel, which nobody moves: then it has none of it.
@@ -149,27 +152,45 @@ def command_line(machine: Machine, monitor: int, channel: int) -> list[str]:
         *("-M", "pc", "-cpu", processor, *accelerator, *skipping),
         *("-m", str(machine.memory_mb), "-smp", "1", "-nodefaults", "-no-user-config"),
         *("-display", "none", "-no-reboot"),
-        *("-nic", "none", "-rtc", "base=utc,clock=host"),
+        *_network(machine, cable),
+        *("-rtc", "base=utc,clock=host"),
         *("-global", f"PIIX4_PM.disable_s3={int(not machine.s3)}"),
         *("-chardev", f"file,id=console,path={CONSOLE_FILE}", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=channel,fd={channel}", "-serial", "chardev:channel"),
         *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
         *("-kernel", str(machine.kernel), "-initrd", str(machine.initrd)),
-        *("-append", f"console=ttyS0 quiet no_console_suspend loglevel=4 panic=-1 rootfstype=ramfs {_clocksource(kvm)} "
-          f"{machine.append}".strip()),
+        *("-append", f"console=ttyS0 quiet no_console_suspend loglevel=4 panic=-1 rootfstype=ramfs "
+          f"{_clocksource(machine)} {machine.append}".strip()),
     ]  # fmt: skip
 
 
-def _clocksource(kvm: bool) -> str:
-    return "no-kvmclock" if kvm else "tsc=reliable"
+def _network(machine: Machine, cable: int | None) -> list[str]:
+    if cable is None:
+        return ["-nic", "none"]
+    card = f"virtio-net-pci,netdev=cable,mac={machine.mac},romfile="
+    return ["-netdev", f"socket,id=cable,fd={cable}", "-device", card]
 
 
-class _Host:
-    """The host's side of one guest."""
+def _clocksource(machine: Machine) -> str:
+    if machine.accelerator == "kvm":
+        return "no-kvmclock"
+    # QEMU takes the processor's counter from the real processor's, and every other clock from the one that it reads.
+    return "tsc=unstable clocksource=hpet" if machine.moved_time else "tsc=reliable"
 
-    def __init__(self, machine: Machine, directory: Path, take: Callable[[dict[str, Any]], None]) -> None:
+
+class Host:
+    """The host's side of one guest. `page`: the clocks that QEMU reads, when they are not its own alone."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        directory: Path,
+        take: Callable[[dict[str, Any]], None],
+        page: ClockPage | None = None,
+    ) -> None:
         self._machine, self._directory, self._take = machine, directory, take
-        self._page = ClockPage("offset")
+        self._page = page or ClockPage("offset")
+        self._cable: socket.socket | None = None
         self._moved_ns = 0
         self._process: Launched | None = None
         self._heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -214,16 +235,17 @@ class _Host:
         ours_monitor, monitor = socket.socketpair()
         ours_channel, channel = socket.socketpair()
         with monitor, channel:
+            files = [monitor.fileno(), channel.fileno(), *([self._cable.fileno()] if self._cable else [])]
 
             def prepare() -> None:
-                os.set_inheritable(monitor.fileno(), True)
-                os.set_inheritable(channel.fileno(), True)
+                for file in files:
+                    os.set_inheritable(file, True)
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_BYTES_MAX, _FILE_BYTES_MAX))
                 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
             self._process = launch(
-                command_line(self._machine, monitor.fileno(), channel.fileno()),
+                command_line(self._machine, *files),
                 self._page,
                 environment={"PATH": os.environ.get("PATH", ""), "HOME": str(self._directory)},
                 directory=self._directory,

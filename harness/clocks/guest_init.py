@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import selectors
@@ -27,6 +28,7 @@ import time
 import traceback
 import tty
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +45,22 @@ _RB_POWER_OFF = 0x4321FEDC
 _ADJ_FREQUENCY, _ADJ_TICK, _ADJ_OFFSET_SINGLESHOT = 0x0002, 0x4000, 0x8001
 _TICK_US = 10_000
 _IOFF, _UP, _SIOCSIFFLAGS = 40, 1, 0x8914
+_TIOCSERGETLSR, _TRANSMITTER_EMPTY = 0x5459, 1
 _STATE = Path("/sys/power/state")
 _MEM_SLEEP = Path("/sys/power/mem_sleep")
 _SERIAL_WAKES = Path("/sys/class/tty/ttyS1/power/wakeup")
 _RTC = Path("/sys/class/rtc/rtc0")
+
+# What a kernel does by itself while nobody does anything, several times a second: compacting memory, looking whether a
+# page should be huge, counting, watching for hangs, writing to a disk that is not there. Nothing of it is about time,
+# and in an idle hour of an emulated machine it is most of the work.
+_HOUSEKEEPING_OFF = {
+    "/proc/sys/vm/compaction_proactiveness": "0",
+    "/sys/kernel/mm/transparent_hugepage/enabled": "never",
+    "/proc/sys/vm/stat_interval": "86400",
+    "/proc/sys/vm/dirty_writeback_centisecs": "0",
+    "/proc/sys/kernel/watchdog": "0",
+}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -61,10 +75,16 @@ def kernel_clocks() -> ClockReading:
 
 
 class Channel:
-    """The guest's end of the line to the host."""
+    """The guest's end of the line to the host.
+
+    Whoever waits for the host must not sleep: where idle time is skipped, the emulator then goes from timer to timer as
+    fast as it can, and the wait seems to last for minutes. (A serial port writes byte after byte, and of single bytes a
+    socket holds fewer than three hundred. A host that was slow to read, on a busy machine, once cost 366 s.)
+    """
 
     def __init__(self, file: int) -> None:
         self._file, self._asked = file, 0
+        os.set_blocking(file, False)
 
     @classmethod
     def open(cls) -> Channel:
@@ -82,7 +102,8 @@ class Channel:
         """Says something; returns when it is on its way."""
         data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
         while data:
-            data = data[os.write(self._file, data) :]
+            with suppress(BlockingIOError):
+                data = data[os.write(self._file, data) :]
 
     def ask(self, what: str, **arguments: Any) -> None:
         """Asks the host to do something, and returns when it is about to do it."""
@@ -92,7 +113,11 @@ class Channel:
 
     def drain(self) -> None:
         """Until all that was said has left the machine."""
-        termios.tcdrain(self._file)
+        while self._asks_number(termios.TIOCOUTQ) or not self._asks_number(_TIOCSERGETLSR) & _TRANSMITTER_EMPTY:
+            pass
+
+    def _asks_number(self, request: int) -> int:
+        return int(struct.unpack("i", fcntl.ioctl(self._file, request, bytes(4)))[0])
 
     def tell_awake(self) -> None:
         """Says that the sleep which was asked for last is over. (The host cannot say it: what it sends before the
@@ -104,16 +129,11 @@ class Channel:
         termios.tcflush(self._file, termios.TCIFLUSH)
 
     def await_answer(self) -> None:
-        """Until the host says that it has done what was asked last. Does not sleep: idle time may be skipped in this
-        guest, and then the wait would seem to last for hours."""
-        os.set_blocking(self._file, False)
+        """Until the host says that it has done what was asked last."""
         answer = b""
         while not answer.endswith(b"\n"):
-            try:
+            with suppress(BlockingIOError):
                 answer += os.read(self._file, 4096)
-            except BlockingIOError:
-                continue
-        os.set_blocking(self._file, True)
         if json.loads(answer) != {"answer": self._asked}:
             raise RuntimeError(f"the host answered {answer!r} to question {self._asked}")
 
@@ -131,15 +151,24 @@ class GuestClocks:
 
     def suspend(self, lasts_ns: int) -> None:
         """The kernel sleeps, to RAM; returns when it is awake."""
+        self._choose_suspend_to_ram()
+        self._channel.ask("suspend", lasts_ns=lasts_ns)
+        _STATE.write_text("mem")
+        self._channel.tell_awake()
+
+    def suspend_when_told(self) -> None:
+        """The same where it was the host that asked for it, and who wakes it when it likes."""
+        self._choose_suspend_to_ram()
+        _STATE.write_text("mem")
+        self._channel.tell_awake()
+
+    def _choose_suspend_to_ram(self) -> None:
         if "deep" not in self.offered():
             raise RuntimeError(
                 f"this kernel offers no suspend to RAM (mem_sleep: {self.offered() or 'nothing'}); its s2idle "
                 "leaves the monotonic clock running where no idle driver stops it, which is no suspend for a timer"
             )
         _MEM_SLEEP.write_text("deep")
-        self._channel.ask("suspend", lasts_ns=lasts_ns)
-        _STATE.write_text("mem")
-        self._channel.tell_awake()
 
     def suspend_to_idle(self, lasts_ns: int) -> None:
         """The other sleep (s2idle): processes are frozen and the machine idles until a byte comes from the host. What
@@ -327,14 +356,15 @@ def prepare() -> None:
         if failed and ctypes.get_errno() != errno.EBUSY:  # the kernel has mounted it already
             raise OSError(ctypes.get_errno(), f"mount {place}")
     _write("/proc/sys/vm/panic_on_oom", "1")
+    for setting, value in _HOUSEKEEPING_OFF.items():
+        if Path(setting).exists():  # not every kernel keeps the same house
+            _write(setting, value)
     _loopback_up()
     for module in sorted(Path("/meshwake/modules").glob("*.ko")):
         _load(module)
 
 
 def _loopback_up() -> None:
-    import fcntl
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", _UP))
 

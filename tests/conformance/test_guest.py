@@ -48,6 +48,9 @@ STEPS: dict[str, dict[str, Any]] = {
     "a correction": {"do": "step", "by_wall_ns": 17 * M},
     "a step back": {"do": "step", "by_wall_ns": -13 * H},
 }
+# Each is told in a line of more than a hundred bytes; a socket holds fewer than three hundred.
+CHATTER: list[dict[str, Any]] = [{"do": "step", "by_wall_ns": 0}] * 6
+SLOW_TO_READ_S = 2.0
 
 
 def image(directory: Path, steps: list[dict[str, Any]]) -> Path:
@@ -78,23 +81,31 @@ class Seen:
 
     hello: dict[str, Any]
     moved: dict[str, ClockReading]
+    stop: ClockReading
     failure: str
 
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
-    """One guest: all steps, and then its kernel panics."""
+    """One guest: all steps, a stop by a host that is slow to read, and then its kernel panics."""
     told: list[dict[str, Any]] = []
     directory = tmp_path_factory.mktemp("guest")
+
+    def take(message: dict[str, Any]) -> None:
+        told.append(message)
+        if message.get("measured") == CHATTER[0]:
+            time.sleep(SLOW_TO_READ_S / len(CHATTER))
+
     with pytest.raises(SubjectFailed) as failed:
-        run(directory, [*STEPS.values(), {"do": "panic"}], told.append)
+        run(directory, [*STEPS.values(), *CHATTER, STOP, {"do": "panic"}], take)
     assert told, str(failed.value)
     moved = [
         ClockReading(*message["after"]).since(ClockReading(*message["before"]))
         for message in told
         if "measured" in message
     ]
-    return Seen(told[0], dict(zip(STEPS, moved, strict=True)), str(failed.value))
+    assert len(moved) == len(STEPS) + len(CHATTER) + 1, str(failed.value)
+    return Seen(told[0], dict(zip(STEPS, moved, strict=False)), moved[-1], str(failed.value))
 
 
 def near(moved: ClockReading, expected: ClockReading) -> bool:
@@ -124,6 +135,11 @@ def test_a_suspend_is_seen_by_wall_and_boottime_alike(seen: Seen) -> None:
     moved = seen.moved["a suspend"]
     assert abs(moved.wall_ns - moved.boottime_ns) < S // 1000
     assert moved.monotonic_ns < 2 * S
+
+
+def test_a_host_that_is_slow_to_read_costs_the_guest_what_it_took(seen: Seen) -> None:
+    """Its idle time is skipped, so it must not be idle while it waits: it once was, and lost 366 s."""
+    assert max(seen.stop) < 60 * S
 
 
 def test_the_guest_says_who_it_is(seen: Seen) -> None:

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 from harness.binaries import cache_dir
 from harness.errors import LabUnavailable
 from harness.labs.machine.cpio import write_archive
-from harness.labs.machine.kernel import Kernel
+from harness.labs.machine.kernel import CARD_MODULES, MODULES, Kernel
 
 GUEST_DIRECTORY = "/meshwake"
 SUBJECT = "/meshwake/ztunnel"
@@ -78,11 +78,13 @@ def image_cache() -> Path:
     return cache_dir() / "guest"
 
 
-def base_part(kernel: Kernel, *, with_lab: bool) -> Path:
-    """The first part; `with_lab`: also what the process lab needs, which a guest that only measures clocks does not."""
+def base_part(kernel: Kernel, *, with_lab: bool, with_card: bool = False) -> Path:
+    """The first part; `with_lab`: also what the process lab needs, which a guest that only measures clocks does not;
+    `with_card`: what a network card needs."""
     files = dict(_python(_IMPORTED if with_lab else ()))
     files |= _tree(_HARNESS, f"{GUEST_DIRECTORY}/site/harness", skip=frozenset())
-    for number, (name, content) in enumerate(kernel.read_modules().items()):
+    modules = (*MODULES, *CARD_MODULES) if with_card else MODULES
+    for number, (name, content) in enumerate(kernel.read_modules(modules).items()):
         files[f"{GUEST_DIRECTORY}/modules/{number:02}-{name}"] = Entry(content)
     files["/init"] = Entry(_init().encode(), 0o755)
     files["/etc/resolv.conf"] = Entry(b"nameserver 127.0.0.1\n")  # ztunnel does not start without one
@@ -195,7 +197,11 @@ def _package(name: str) -> Files:
     """A package that somebody installed, whole; nothing for what the standard library has, or for our own."""
     if name in sys.stdlib_module_names or name in ("harness", "__main__"):
         return {}
-    spec = importlib.util.find_spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:
+        # A module that somebody made at run time (__mp_main__ of multiprocessing, a library's own): no file has it.
+        return {}
     if spec is None:
         return {}
     if spec.submodule_search_locations:

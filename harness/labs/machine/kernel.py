@@ -28,6 +28,11 @@ from harness.errors import BadInput, LabUnavailable
 
 # In this order: each needs those before it. A bridge and its legs, and telling about sockets.
 MODULES = ("llc", "stp", "bridge", "veth", "inet_diag", "tcp_diag")
+# A network card of QEMU's, for guests that are not alone.
+CARD_MODULES = (
+    "virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "failover", "net_failover",
+    "virtio_net",
+)  # fmt: skip
 PACKAGE = "linux-image-cloud-amd64"
 _FETCHED_WITHIN_S = 600
 
@@ -44,13 +49,13 @@ class Kernel:
         """As `uname -r` says."""
         return self.modules.name
 
-    def read_modules(self) -> dict[str, bytes]:
+    def read_modules(self, names: tuple[str, ...] = MODULES) -> dict[str, bytes]:
         """The modules a guest loads, ready to be loaded, in order; those built into the kernel are left out. Raises
         LabUnavailable for one that is nowhere."""
         built_in = self.modules / "modules.builtin"
         known = built_in.read_text() if built_in.exists() else ""
         found = {}
-        for name in MODULES:
+        for name in names:
             path = next(self.modules.glob(f"kernel/**/{name}.ko*"), None)
             if path is not None:
                 found[f"{name}.ko"] = _read_module(path)
@@ -170,4 +175,8 @@ def _unpack(package: Path, place: Path) -> None:
 
 def _is_wanted(name: str) -> bool:
     stem = Path(name).name.partition(".ko")
-    return "/boot/vmlinuz-" in name or (bool(stem[1]) and stem[0] in MODULES) or name.endswith("/modules.builtin")
+    return (
+        "/boot/vmlinuz-" in name
+        or (bool(stem[1]) and stem[0] in (*MODULES, *CARD_MODULES))
+        or name.endswith("/modules.builtin")
+    )

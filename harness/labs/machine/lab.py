@@ -2,6 +2,7 @@
 
     kernel.py   a distribution's kernel, found or fetched        image.py, cpio.py   the guest's file system
     lab.py      starts the guest and takes in what it tells      inside.py           what runs in the guest
+    fleet_world.py   several nodes: the world over several guests   hands.py, node.py   what runs in each of them
     world.py    the process lab's world, on the kernel's clocks  clocks/guest.py     QEMU, suspended and paused for real
 
 Time: idle time is skipped by the emulator, so an hour of two ztunnels costs seconds. MESHWAKE_MACHINE_TIME=real makes
@@ -17,18 +18,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from harness.clocks.fleet import Fleet
 from harness.clocks.guest import Accelerator, Machine, kvm_unavailable, run_guest, unavailable_here
 from harness.durations import NS_PER_S, format_duration
 from harness.errors import BadInput, ExitCode, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
 from harness.history import Event, Recorder
 from harness.labs import Toolbox
+from harness.labs.machine.fleet_world import FleetWorld, guests_of, requests_of
 from harness.labs.machine.image import SUBJECT, assemble, base_part, binary_part, guest_python
 from harness.labs.machine.kernel import find_kernel
 from harness.labs.process.lab import LAB as PROCESS_LAB
 from harness.plan import Plan
 from harness.scenario import CLOCK_FAULTS
 
-IDENTITIES_MAX = 8
+IDENTITIES_MAX = 8  # in one guest
+GUESTS_MAX = 4
+# How long several guests may go on: those that share one time must be woken one by one, about 15 times a second.
+FLEET_SKIPPED_NS, FLEET_REAL_NS = 2 * 86400 * NS_PER_S, 3 * 3600 * NS_PER_S
 SHORTEST_SLEEP_NS = 5 * NS_PER_S
 MEMORY_MB = 768
 TIME_VARIABLE = "MESHWAKE_MACHINE_TIME"
@@ -64,13 +70,11 @@ class MachineLab:
         refused = list(PROCESS_LAB.refusals(plan))  # it is the process lab that runs in the guest
         if plan.ztunnel_mode != "dedicated":
             refused.append("ztunnel in in-pod mode: the guest has no node agent; use --lab process")
-        if len(plan.nodes) > 1:
-            refused.append(f"{len(plan.nodes)} nodes: one guest is one machine; use --lab process")
-        count = sum(len(node.identities) for node in plan.nodes)
+        count = max(len(node.identities) for node in plan.nodes)
         if count > IDENTITIES_MAX:
             refused.append(f"{count} identities: at most {IDENTITIES_MAX} ztunnels fit into a guest; use --lab process")
-        if plan.authority_node is None and any(fault.kind in CLOCK_FAULTS for fault in plan.faults):
-            refused.append("an authority apart: it would sleep with the one machine there is; use --lab process")
+        if needs_fleet(plan):
+            refused += _refusals_of_fleet(plan)
         refused += [
             f"fault {fault.index + 1}: {fault.kind}: no ztunnel in a guest was seen to watch its root file; "
             "use --lab process"
@@ -95,6 +99,10 @@ class MachineLab:
         assert toolbox.ztunnel is not None
         directory = toolbox.work_dir.resolve()
         directory.mkdir(parents=True, exist_ok=True)
+        if needs_fleet(plan):
+            self.last_cost = run_fleet(plan, toolbox, directory, recorder)
+            _write_cost(directory, self.last_cost)
+            return
         machine = _machine(plan, toolbox.ztunnel, directory)
         told = _Told(toolbox, recorder, directory)
         try:
@@ -103,7 +111,11 @@ class MachineLab:
             machine.initrd.unlink(missing_ok=True)
         told.raise_failure()
         self.last_cost = asdict(cost) | told.done
-        (directory / "cost.json").write_text(json.dumps(self.last_cost, indent=2) + "\n")
+        _write_cost(directory, self.last_cost)
+
+
+def _write_cost(directory: Path, cost: dict[str, Any]) -> None:
+    (directory / "cost.json").write_text(json.dumps(cost, indent=2) + "\n")
 
 
 class _Told:
@@ -134,26 +146,97 @@ class _Told:
             raise _ERRORS.get(self._failed["exit_code"], HarnessFault)(f"in the guest: {self._failed['message']}")
 
 
-def _machine(plan: Plan, ztunnel: Path, directory: Path) -> Machine:
+def needs_fleet(plan: Plan) -> bool:
+    """Whether one guest is not enough: several nodes, or an authority that goes on while the one node sleeps."""
+    apart = plan.authority_node is None and any(fault.kind in CLOCK_FAULTS for fault in plan.faults)
+    return len(plan.nodes) > 1 or apart
+
+
+def _refusals_of_fleet(plan: Plan) -> list[str]:
+    refused = []
+    if (count := len(guests_of(plan))) > GUESTS_MAX:
+        refused.append(f"{count} machines: at most {GUESTS_MAX} guests run side by side; use --lab process")
+    longest_ns = FLEET_REAL_NS if time_passes_really() else FLEET_SKIPPED_NS
+    if plan.duration_ns > longest_ns:
+        how = "whose time passes as it does" if time_passes_really() else "that share one time"
+        refused.append(
+            f"{format_duration(plan.duration_ns)} of {count} guests {how}: at most {format_duration(longest_ns)}, "
+            "else it takes hours; use --lab process, or short certificates (--real-time takes a scenario's own)"
+        )
+    return refused
+
+
+def run_fleet(plan: Plan, toolbox: Toolbox, directory: Path, recorder: Recorder) -> dict[str, Any]:
+    """Carries out a plan on several guests; returns what it cost."""
+    assert toolbox.ztunnel is not None
+    world: FleetWorld | None = None
+
+    def heard(guest: str, message: dict[str, Any]) -> None:
+        if "log" in message:
+            (directory / guest / Path(message["log"]).name).write_text(message["text"])
+        elif world is not None:
+            world.heard(guest, message)
+
+    machines = _machines(plan, toolbox.ztunnel, directory)
+    fleet = Fleet(machines, directory, heard, skip=not time_passes_really())
+    try:
+        fleet.boot()
+        world = FleetWorld(plan, directory, recorder.append, toolbox.progress, fleet)
+        world.run(_subject(toolbox.ztunnel))
+        for guest in machines:
+            if not fleet.is_away(guest):
+                fleet.order(guest, "logs")
+    finally:
+        fleet.close()
+        for machine in machines.values():
+            machine.initrd.unlink(missing_ok=True)
+    return {"guests": fleet.costs(), "jumps": world.jumps, "looks": world.looks}
+
+
+def _machines(plan: Plan, ztunnel: Path, directory: Path) -> dict[str, Machine]:
     kernel = find_kernel()
     assert kernel is not None
-    initrd = directory / IMAGE_FILE
+    real = time_passes_really()
+    accelerator: Accelerator = "kvm" if real and kvm_unavailable() is None else "tcg"
+    parts = [base_part(kernel, with_lab=True, with_card=True), binary_part(ztunnel)]
+    machines = {}
+    for number, (name, told) in enumerate(requests_of(plan, SUBJECT).items()):
+        initrd = directory / f"{number}-{IMAGE_FILE}"
+        assemble(parts, _program("harness.labs.machine.hands") | told, initrd)
+        mac = f"52:54:00:4d:57:{number + 1:02x}"
+        machines[name] = Machine(
+            kernel.image, initrd, MEMORY_MB, skip_idle=False, accelerator=accelerator, moved_time=not real, mac=mac
+        )
+    return machines
+
+
+def _program(module: str) -> dict[str, Any]:
+    return {
+        "do": "program",
+        "argv": [guest_python(), "-m", module],
+        "environment": {"PYTHONPATH": "/meshwake/site", "PYTHONDONTWRITEBYTECODE": "1"},
+    }
+
+
+def _subject(ztunnel: Path) -> dict[str, Any]:
+    kernel = find_kernel()
+    assert kernel is not None
     content = ztunnel.read_bytes()
-    subject = {
+    return {
         "kind": "ztunnel",
         "file": ztunnel.name,
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
         "kernel": kernel.release,
     }
-    request = {
-        "do": "program",
-        "argv": [guest_python(), "-m", "harness.labs.machine.inside"],
-        "environment": {"PYTHONPATH": "/meshwake/site", "PYTHONDONTWRITEBYTECODE": "1"},
-        "plan": plan.model_dump(mode="json"),
-        "ztunnel": SUBJECT,
-        "subject": subject,
-    }
+
+
+def _machine(plan: Plan, ztunnel: Path, directory: Path) -> Machine:
+    kernel = find_kernel()
+    assert kernel is not None
+    initrd = directory / IMAGE_FILE
+    told = {"plan": plan.model_dump(mode="json"), "ztunnel": SUBJECT, "subject": _subject(ztunnel)}
+    request = _program("harness.labs.machine.inside") | told
     assemble([base_part(kernel, with_lab=True), binary_part(ztunnel)], request, initrd)
     real = time_passes_really()
     accelerator: Accelerator = "kvm" if real and kvm_unavailable() is None else "tcg"

@@ -27,7 +27,12 @@ from harness.clocks.vdso import ClockPage
 from harness.durations import NS_PER_MS, NS_PER_S
 from harness.errors import SubjectFailed
 from harness.history import Event
+from harness.labs.agenda import Agenda
 from harness.labs.limits import FloodGuard
+from harness.labs.machine.telling import DedicatedInGuest
+from harness.labs.probes import ProbeSchedule
+from harness.labs.process.modes import Mode as ZtunnelMode
+from harness.labs.process.namespaces import Network
 from harness.labs.process.world import World
 from harness.plan import ASLEEP_FAULTS, Plan, PlannedFault
 
@@ -36,12 +41,24 @@ FLOOD_WINDOW_NS = 600 * NS_PER_S
 LEAP_MAX_NS = 10 * NS_PER_S
 # How long nobody looks at anything while nothing is due: within it the host hears of us.
 _LOOK_EVERY_NS = 600 * NS_PER_S
-_FOLLOW_DRIFT_EVERY_NS = 5 * NS_PER_S
+FOLLOW_DRIFT_EVERY_NS = 5 * NS_PER_S
 
 
 # The guest has one processor: who looks for quiet all the time keeps those busy whom it waits for. Costs nothing where
 # idle time is skipped.
 _PATIENCE_S = 0.05
+
+
+def next_to_do_ns(plan: Plan, agenda: Agenda, probes: ProbeSchedule, now_world_ns: int) -> int:
+    """World time of what we have to do ourselves next; timers of ztunnels end by themselves."""
+    candidates = [plan.duration_ns]
+    if (agenda_ns := agenda.next_world_ns()) is not None:
+        candidates.append(agenda_ns)
+    if (probe_ns := probes.next_world_ns()) is not None:
+        candidates.append(probe_ns)
+    # The end is the last thing to wait for, not the end of waiting: somebody may ask for a certificate until then.
+    before_end_ns = plan.duration_ns - 1
+    return max(min(*candidates, before_end_ns), 0) if now_world_ns < before_end_ns else plan.duration_ns
 
 
 class _PatientStillness(Stillness):
@@ -86,6 +103,9 @@ class KernelWorld(World):
     def _new_page(self) -> ClockPage:
         return KernelClockPage()
 
+    def _new_mode(self, network: Network) -> ZtunnelMode:
+        return DedicatedInGuest(self.plan, network, self._directory)
+
     def _set_pages(self, before_jumps: bool) -> None:
         """Nobody sets them."""
 
@@ -96,15 +116,7 @@ class KernelWorld(World):
         self.now_world_ns = max(self.now_world_ns, self._world_ns_of(kernel_clocks()))
 
     def _next_world_ns(self) -> int:
-        """What we have to do ourselves; timers of ztunnels end by themselves."""
-        candidates = [self.plan.duration_ns]
-        if (agenda_ns := self._agenda.next_world_ns()) is not None:
-            candidates.append(agenda_ns)
-        if (probe_ns := self._probes.next_world_ns()) is not None:
-            candidates.append(probe_ns)
-        # The end is the last thing to wait for, not the end of waiting: somebody may ask for a certificate until then.
-        before_end_ns = self.plan.duration_ns - 1
-        return max(min(*candidates, before_end_ns), 0) if self.now_world_ns < before_end_ns else self.plan.duration_ns
+        return next_to_do_ns(self.plan, self._agenda, self._probes, self.now_world_ns)
 
     def _move_to(self, world_ns: int) -> None:
         """Time passes, until then or until somebody asks for a certificate: that is recorded at once, and may be a
@@ -123,7 +135,7 @@ class KernelWorld(World):
             self._record_state(identity)
 
     def _await_request(self, at_most_ns: int) -> None:
-        slice_ns = min(at_most_ns, _FOLLOW_DRIFT_EVERY_NS if self._drifting else _LOOK_EVERY_NS)
+        slice_ns = min(at_most_ns, FOLLOW_DRIFT_EVERY_NS if self._drifting else _LOOK_EVERY_NS)
         poll = select.poll()
         poll.register(self._authority.fileno(), select.POLLIN)
         poll.poll(-(-slice_ns // NS_PER_MS))

@@ -99,10 +99,14 @@ class Traffic:
     def attempt(self, source: str, destination: str, quiet: Callable[[], bool]) -> str | None:
         """One new connection from `source` to `destination`: None when the echo came back, else what happened.
         `quiet` says, when asked, whether the world has nothing left to do by itself."""
+        return self.attempt_to(source, self._places[destination].address, quiet)
+
+    def attempt_to(self, source: str, address: str, quiet: Callable[[], bool]) -> str | None:
+        """The same to an address that need not be one of `places`: on another machine."""
         with inside(self._places[source].namespace):
             client = socket.socket()
         with client:
-            return self._ask(client, self._places[destination].address, quiet)
+            return self._ask(client, address, quiet)
 
     def close(self) -> None:
         """Ends the servers."""

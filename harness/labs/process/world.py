@@ -28,6 +28,7 @@ from harness.labs.agenda import Agenda
 from harness.labs.limits import FloodGuard
 from harness.labs.probes import ProbeSchedule
 from harness.labs.process.inpod import InPod
+from harness.labs.process.modes import Mode as ZtunnelMode
 from harness.labs.process.modes import mode_of
 from harness.labs.process.namespaces import AUTHORITY_ADDRESS, Network, inside, listen
 from harness.labs.process.places import Home, Place
@@ -145,7 +146,7 @@ class World:
         if self._processor is not None:
             self._processor.bind()
             self._processor.bind(self._authority.pid)
-        self._mode = mode_of(self.plan, network, self._directory)
+        self._mode = self._new_mode(network)
         stack.callback(self._mode.close)
         self._places = self._mode.places
         self._homes = {home.name: home for home in self._mode.homes}
@@ -159,6 +160,10 @@ class World:
     def _new_page(self) -> ClockPage:
         """The clocks of a node. (Lab `machine` gives the kernel's own.)"""
         return ClockPage("fixed")
+
+    def _new_mode(self, network: Network) -> ZtunnelMode:
+        """How its ztunnels run. (Lab `machine` has one of its own.)"""
+        return mode_of(self.plan, network, self._directory)
 
     def _start_authority(self, stack: ExitStack) -> AuthorityProcess:
         with listen(AUTHORITY_ADDRESS, AUTHORITY_PORT) as listener:

@@ -33,7 +33,7 @@ def told(machine: Machine) -> str:
 
 
 def host(directory: Path) -> Any:
-    made = guest._Host(MACHINE, directory, lambda message: None)
+    made = guest.Host(MACHINE, directory, lambda message: None)
     made._page.close()
     return made
 

@@ -24,8 +24,8 @@ def test_nights_of_a_laptop_are_its_business() -> None:
 @pytest.mark.parametrize(
     ("body", "nodes", "words"),
     [
-        ("", TWO_NODES, "2 nodes: one guest is one machine"),
-        (APART + NIGHTS, None, "an authority apart: it would sleep with the one machine there is"),
+        ("", TWO_NODES, "5d of 2 guests that share one time: at most 2d, else it takes hours"),
+        (APART + NIGHTS, None, "5d of 2 guests that share one time: at most 2d, else it takes hours"),
         (
             '[[fault]]\nkind = "suspend"\nat = "1h"\nlasts = "2s"',
             None,
@@ -38,6 +38,27 @@ def test_what_it_cannot_do_is_refused_by_name(body: str, nodes: str | None, word
     of = plan(body, nodes=nodes) if nodes else plan(body)
     [reason] = LAB.refusals(of)
     assert re.search(words, reason), reason
+
+
+def test_nodes_are_guests_and_so_is_an_authority_apart() -> None:
+    """As long as it does not take hours."""
+    assert LAB.refusals(plan(nodes=TWO_NODES, duration="2d")) == []
+    assert LAB.refusals(plan(APART + NIGHTS, duration="2d")) == []
+
+
+def test_in_real_time_several_guests_have_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no more."""
+    monkeypatch.setenv(TIME_VARIABLE, "real")
+    assert LAB.refusals(plan(nodes=TWO_NODES, duration="3h")) == []
+    [reason] = LAB.refusals(plan(nodes=TWO_NODES, duration="2d"))
+    assert "2d of 2 guests whose time passes as it does: at most 3h" in reason
+
+
+def test_a_crowd_of_machines_is_refused() -> None:
+    """Each takes a processor and a gigabyte."""
+    crowd = "".join(f'[[node]]\nname = "n{n}"\nidentities = ["default/{n}"]\n' for n in ("client", "server", *"abc"))
+    [reason] = LAB.refusals(plan(nodes=crowd, duration="1d"))
+    assert "5 machines: at most 4 guests run side by side" in reason
 
 
 def test_an_authority_apart_is_no_matter_where_no_clock_is_touched() -> None:
