@@ -213,9 +213,8 @@ class Guest(Host):
 
     # The end
 
-    def failure(self, what: str) -> SubjectFailed:
-        """An error that names it, with the end of its console."""
-        return self._failure(f"{self.name} {what}")
+    def _failure(self, what: str) -> SubjectFailed:
+        return super()._failure(f"{self.name} {what}")
 
     async def hang_up(self) -> None:
         """It is killed, and nobody listens to it any more."""
@@ -374,7 +373,7 @@ class Fleet:
         while not wanted():
             if give_up is not None and time.monotonic() > give_up:
                 assert guest is not None
-                raise guest.failure(f"{otherwise} (within {within_s:.0f} s)")
+                raise guest._failure(f"{otherwise} (within {within_s:.0f} s)")
             await self._go_on(until_ns)
 
     async def _go_on(self, until_ns: int | None) -> None:
