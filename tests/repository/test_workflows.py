@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-SCRIPTS = (ROOT / ".github" / "nightly-issue", ROOT / ".github" / "nightly-binaries")
+SCRIPTS = tuple(ROOT / ".github" / name for name in ("nightly-issue", "nightly-binaries", "nightly-machine"))
 
 
 def actionlint() -> str | None:
