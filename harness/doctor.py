@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import binaries, versions
-from harness.labs import LAB_MODULES, WITH_BINARY, load_lab
+from harness.labs import LAB_MODULES, NO_BINARY, WITH_BINARY, load_lab
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _examine_lab(name: str, found: tuple[binaries.CachedBinary, ...]) -> LabHeal
     reasons = _missing(name, found[-1].path if found else None)
     if name in WITH_BINARY and not found:
         place = binaries.place_of(versions.newest().version)
-        others = [reason for reason in reasons if not reason.startswith("no ztunnel binary")]
+        others = [reason for reason in reasons if reason != NO_BINARY]
         fetch = f"meshwake fetch {versions.newest().version}"
         reasons = [f"no ztunnel binary in the cache; put one at {place} ({fetch}), or pass --ztunnel PATH", *others]
     return LabHealth(name, not reasons, tuple(dict.fromkeys(reasons)))

@@ -23,7 +23,7 @@ from harness.clocks.guest import Accelerator, Machine, kvm_unavailable, run_gues
 from harness.durations import NS_PER_S, format_duration
 from harness.errors import BadInput, ExitCode, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
 from harness.history import Event, Recorder
-from harness.labs import Toolbox
+from harness.labs import NO_BINARY, Toolbox
 from harness.labs.machine.fleet_world import FleetWorld, guests_of, requests_of
 from harness.labs.machine.image import SUBJECT, assemble, base_part, binary_part, guest_python
 from harness.labs.machine.kernel import find_kernel
@@ -62,7 +62,7 @@ class MachineLab:
         except BadInput as error:
             reasons.append(str(error))
         if ztunnel is None:
-            reasons.append("no ztunnel binary; pass --ztunnel PATH, or put one into the cache (see meshwake doctor)")
+            reasons.append(NO_BINARY)
         return reasons
 
     def refusals(self, plan: Plan) -> list[str]:

@@ -29,7 +29,7 @@ from harness.errors import ExitCode, HarnessFault, LabUnavailable, SubjectFailed
 from harness.fixes import patch_of
 from harness.fixes.patched import lacks_patch
 from harness.history import Event, Recorder
-from harness.labs import Toolbox
+from harness.labs import NO_BINARY, Toolbox
 from harness.plan import Plan
 
 OLDEST_IN_DEDICATED_MODE = Version("1.24.0a0")
@@ -53,7 +53,7 @@ class ProcessLab:
             return [reason]
         reasons = []
         if ztunnel is None:
-            reasons.append("no ztunnel binary; pass --ztunnel PATH, or put one into the cache (see meshwake doctor)")
+            reasons.append(NO_BINARY)
         if reason := _namespaces_forbidden():
             reasons.append(reason)
         if not os.access("/etc/resolv.conf", os.R_OK):
