@@ -39,7 +39,7 @@ test: $(STAMP) ## format, lint, types and all tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest tests/ -n auto
+	$(BIN)/pytest tests/ -n auto --dist worksteal
 
 check: $(STAMP) ## as test, but only what needs no real ztunnel: for while one is writing
 	$(BIN)/ruff format --check

@@ -94,7 +94,8 @@ def test_a_restarted_ztunnel_renews_on_time_and_one_that_ran_on_does_not(tmp_pat
         assert {process["how"] for process in helper.ask(do="list")["processes"]} == {"attached", "caught"}
         times = world.asked_s("b")[before:]
         intervals = [later - earlier for earlier, later in pairwise(times)]
-        assert intervals == pytest.approx([INTERVAL_S] * 3, abs=1.0)
+        # Each is due at a whole second of its certificate, and comes when this machine gets to it.
+        assert intervals == pytest.approx([INTERVAL_S] * 3, abs=1.5)
         assert len(world.asked_s("a")) == 2
         assert world.asked_s("b")[-1] - world.asked_s("a")[-1] > 2 * INTERVAL_S
     finally:
