@@ -27,6 +27,10 @@ BUILT_WITHIN_S = 120
 ANSWERS_WITHIN_S = 20.0
 
 
+class Ended(AssertionError):
+    """A program ended by itself."""
+
+
 class Missing(Exception):
     """This machine has not what a program is made with."""
 
@@ -142,7 +146,8 @@ class Lines:
             assert left_s > 0, f"{self._subject.name}: {awaited}: not within {within_s} s; got {self._unread!r}"
             if select.select([self._output], [], [], left_s)[0]:
                 piece = os.read(self._output, 65536)
-                assert piece, f"{self._subject.name} ended while awaited was: {awaited}; got {self._unread!r}"
+                if not piece:
+                    raise Ended(f"{self._subject.name} ended while awaited was: {awaited}; got {self._unread!r}")
                 self._unread += piece
         line, _, self._unread = self._unread.partition(b"\n")
         return line.decode()
