@@ -18,7 +18,7 @@ import typer
 
 from harness.cli_versions import Ended
 from harness.clocks.reading import ClockReading
-from harness.durations import parse_duration_ns
+from harness.durations import said_ns
 from harness.errors import BadInput, SubjectFailed
 
 if TYPE_CHECKING:  # what only Linux has is imported by the command that needs it
@@ -131,10 +131,7 @@ def _movement(suspend: str | None, step: str | None, awake: str | None) -> Clock
 
 
 def _duration(text: str | None, option: str) -> int | None:
-    try:
-        return None if text is None else parse_duration_ns(text)
-    except ValueError as error:
-        raise BadInput(f"{option}: {error}") from error
+    return None if text is None else said_ns(text, option)
 
 
 def _choose(name: str, command: list[str], by: ClockReading, *, with_children: bool) -> Injector:

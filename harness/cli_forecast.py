@@ -20,7 +20,7 @@ import typer
 
 from harness.answers.forecast import IdentityForecast, Node, NodeForecast, exit_code_of, forecast_node
 from harness.answers.forecast_files import read_nodes
-from harness.durations import NS_PER_S, format_duration, parse_duration_ns, seconds
+from harness.durations import NS_PER_S, format_duration, said_ns, seconds
 from harness.errors import BadInput, ExitCode
 
 RESTART = "kubectl -n istio-system rollout restart daemonset/ztunnel"
@@ -63,10 +63,7 @@ def forecast(
 
 
 def _sleep_ns(text: str | None) -> int:
-    try:
-        sleep_ns = parse_duration_ns(text) if text else 0
-    except ValueError as error:
-        raise BadInput(f"--sleep: {error}") from error
+    sleep_ns = said_ns(text, "--sleep") if text else 0
     if sleep_ns < 0:
         raise BadInput(f"--sleep {text}: must not be negative")
     return sleep_ns

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
-from harness.durations import NS_PER_S, format_duration, parse_duration_ns
+from harness.durations import NS_PER_S, format_duration, said_ns
 from harness.errors import BadInput
 from harness.journals import systemd
 from harness.journals.formats import read_journal
@@ -86,10 +86,7 @@ def _month(items: list[Item], tallies: list[Tally]) -> Month:
 def _corrected_after_ns(text: str | None, tallies: list[Tally]) -> int:
     """A guest's own journal shows the jump in the moment in which its clock was put right."""
     default = "0s" if all(tally.system == systemd.SYSTEM for tally in tallies) else CORRECTED_AFTER
-    try:
-        after_ns = parse_duration_ns(text or default)
-    except ValueError as error:
-        raise BadInput(f"--corrected-after: {error}") from error
+    after_ns = said_ns(text or default, "--corrected-after")
     if after_ns < 0:
         raise BadInput(f"--corrected-after {text}: must not be negative")
     return after_ns

@@ -26,7 +26,7 @@ from harness.answers import workers
 from harness.answers.imported import remembered
 from harness.answers.populations import IMPORTED, POPULATIONS
 from harness.checks.words import lasting
-from harness.durations import NS_PER_S, parse_duration_ns
+from harness.durations import NS_PER_S, said_length_ns
 from harness.errors import BadInput, ExitCode, HarnessError, LabUnavailable
 from harness.fixes import adapted
 from harness.labs import load_lab
@@ -101,13 +101,7 @@ def falsify(
 
 
 def _seconds(option: str, text: str) -> float:
-    try:
-        length_ns = parse_duration_ns(text)
-    except ValueError as error:
-        raise BadInput(f"{option}: {error}") from error
-    if length_ns <= 0:
-        raise BadInput(f"{option}: read {text!r}, needed is longer than nothing")
-    return length_ns / NS_PER_S
+    return said_length_ns(text, option) / NS_PER_S
 
 
 def _subject(lab: str, istio: str | None, ztunnel: Path | None) -> tuple[versions.Release, Path | None]:

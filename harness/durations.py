@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from harness.errors import BadInput
+
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 
@@ -36,6 +38,22 @@ def parse_duration_ns(text: str) -> int:
     if position == 0 or position != len(rest):
         raise ValueError(f"{text!r} is not a duration; allowed is {ALLOWED}")
     return sign * total_ns
+
+
+def said_ns(text: str, where: str) -> int:
+    """What somebody wrote at `where` (an option, a key), in nanoseconds. Raises BadInput that names the place."""
+    try:
+        return parse_duration_ns(text)
+    except ValueError as error:
+        raise BadInput(f"{where}: {error}") from error
+
+
+def said_length_ns(text: str, where: str) -> int:
+    """The same of a length that must be longer than nothing. Raises BadInput."""
+    length_ns = said_ns(text, where)
+    if length_ns <= 0:
+        raise BadInput(f"{where}: read {text!r}, needed is longer than nothing")
+    return length_ns
 
 
 def _fraction_ns(digits: str | None, unit: str, text: str) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 
-from harness.durations import NS_PER_S, parse_duration_ns
+from harness.durations import NS_PER_S, said_ns
 from harness.errors import BadInput
 from harness.fixes.cron import CronJob, Job, cron_times_ns, read_cron_job, rollout
 from harness.fixes.deploy import manifest_of
@@ -82,10 +82,7 @@ def log_watchers(plan: Plan, clocks: Clocks) -> list[Watcher]:
     watcher = _LogWatcher(plan, clocks, read_cron_job(manifest, SCANS_LOGS), LOG_WATCHDOG)
     since = re.search(r"--since=(\w+)", manifest)
     assert since is not None
-    try:
-        watcher.since_ns = parse_duration_ns(since[1])
-    except ValueError as error:
-        raise BadInput(f"fix.manifest: --since: {error}") from error
+    watcher.since_ns = said_ns(since[1], "fix.manifest: --since")
     return [watcher]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from harness.durations import NS_PER_S, parse_duration_ns
+from harness.durations import NS_PER_S, said_ns
 from harness.errors import BadInput
 from harness.fixes.deploy import manifest_of
 from harness.plan import Plan
@@ -61,10 +61,7 @@ def _env_s(manifest: str, variable: str) -> int:
         raise BadInput(
             f"fix.manifest: sets {variable} {len(found)} times; needed is once, for example {variable}: 720h"
         )
-    try:
-        lifetime_ns = parse_duration_ns(str(found[0]))
-    except ValueError as error:
-        raise BadInput(f"fix.manifest: {variable}: {error}") from error
+    lifetime_ns = said_ns(str(found[0]), f"fix.manifest: {variable}")
     if lifetime_ns < NS_PER_S:
         raise BadInput(f"fix.manifest: {variable}: read {found[0]!r}, needed is at least a second")
     return lifetime_ns // NS_PER_S

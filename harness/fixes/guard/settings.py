@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
-from harness.durations import NS_PER_S, parse_duration_ns
+from harness.durations import NS_PER_S, said_length_ns
 from harness.errors import BadInput
 
 # A Lease each; a cluster of Kubernetes has 5,000 nodes at most.
@@ -43,7 +43,7 @@ def parse_settings(words: Iterable[str]) -> Settings:
         name, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not equals or name not in known:
             continue
-        read[known[name]] = _count(name, value) if known[name] == name else _length_ns(name, value)
+        read[known[name]] = _count(name, value) if known[name] == name else said_length_ns(value, f"--{name}")
     return Settings(**read)
 
 
@@ -51,13 +51,3 @@ def _count(name: str, value: str) -> int:
     if not value.isdecimal() or not 1 <= int(value) <= TURNS_MAX:
         raise BadInput(f"--{name}: read {value!r}, needed is a number from 1 to {TURNS_MAX}")
     return int(value)
-
-
-def _length_ns(name: str, value: str) -> int:
-    try:
-        length_ns = parse_duration_ns(value)
-    except ValueError as error:
-        raise BadInput(f"--{name}: {error}") from error
-    if length_ns <= 0:
-        raise BadInput(f"--{name}: read {value!r}, needed is longer than nothing")
-    return length_ns
