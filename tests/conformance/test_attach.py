@@ -146,13 +146,18 @@ def page() -> Iterator[ClockPage]:
 
 
 @pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    """A program that does nothing."""
-    process = subprocess.Popen([sys.executable, "-S", "-c", "import select; select.epoll().poll()"])
-    await_true("waiting", lambda: _has_an_epoll(process.pid))
-    yield process
-    process.kill()
-    process.wait()
+def sleeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that does nothing, and has said so: whoever looked for its epoll among its files instead met one that
+    the starting interpreter had just closed."""
+    program = "import select; waits = select.epoll(); print('waits', flush=True); waits.poll()"
+    with (tmp_path / "sleeper").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-S", "-c", program], stdout=log)
+    try:
+        await_text(tmp_path / "sleeper", 1)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def await_true(what: str, there: Callable[[], bool]) -> None:
@@ -160,10 +165,6 @@ def await_true(what: str, there: Callable[[], bool]) -> None:
     while not there():
         assert time.monotonic() < give_up, f"{what}: not within {WITHIN_S} s"
         time.sleep(0.005)
-
-
-def _has_an_epoll(pid: int) -> bool:
-    return any("eventpoll" in str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def test_threads_that_read_clocks_notice_nothing_but_the_move(spinner: Spinner, page: ClockPage) -> None:
