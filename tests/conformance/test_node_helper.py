@@ -220,7 +220,7 @@ def test_a_sleep_holds_programs_and_sets_monotonic_back(bench: Bench) -> None:
     assert "asleep" in refused["error"]["message"]
     await_true("awake", lambda: not bench.helper.ask(do="list")["asleep"])
     after = bench.clocks(subject)
-    assert subject.state == "S"
+    await_true("held no longer, and back in its wait", lambda: subject.state == "S")
     assert drift_ns(before, after) == pytest.approx(SECOND_NS, abs=SECOND_NS // 5)
     assert after.since(before).monotonic_ns >= 0
 

@@ -1,0 +1,73 @@
+"""The scenarios that we ship, on real ztunnels, by a user who has no right on this machine.
+
+python -m tests.bench.corpus VERSION
+
+Root runs them as somebody without rights (tests/ordinary_user.py), anybody else as what they are. What the lab never
+does, and what asks for a ztunnel that was patched, is declined: that is an answer too, and counted apart.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from harness import binaries
+from harness.errors import ExitCode
+from tests.bench.numbers import REPOSITORY, Number, hand_over, seconds_of
+from tests.ordinary_user import refusal, run_as_ordinary_user
+
+WITHIN_S = 1800
+
+
+def measure(version: str, ztunnel: Path) -> list[Number]:
+    """How many scenarios came out as expected, of those that the lab does; how many it declines; real time."""
+    ends: Counter[int] = Counter()
+
+    def run() -> None:
+        ends.update(exit_codes(version, ztunnel))
+
+    real_s = seconds_of(run)
+    declined, passed = float(ends[ExitCode.LAB_UNAVAILABLE]), float(ends[ExitCode.AS_EXPECTED])
+    done = ends.total() - declined
+    part = f"corpus {version}"
+    return [
+        Number(part, "as_expected_without_rights", passed, "", passed / done, "scenarios that the lab does"),
+        Number(part, "declined", declined, "", declined / ends.total(), "scenarios"),
+        Number(part, "seconds_a_scenario", real_s / done, "s"),
+    ]
+
+
+def exit_codes(version: str, ztunnel: Path) -> list[int]:
+    """Of every scenario below scenarios/, in lab process."""
+    with tempfile.TemporaryDirectory(prefix="meshwake-bench-") as directory:
+        home = Path(directory) / "home"
+        kept = home / "cache" / "ztunnel" / version / binaries.architecture() / "ztunnel"
+        kept.parent.mkdir(parents=True)
+        kept.write_bytes(ztunnel.read_bytes())
+        kept.chmod(0o755)
+        command = [sys.executable, "-m", "harness", "run", str(REPOSITORY / "scenarios")]
+        command += ["--lab", "process", "--istio", version, "--json"]
+        own = {"MESHWAKE_CACHE": str(home / "cache"), "MESHWAKE_RUNS": str(home / "runs")}
+        ended = run_as_ordinary_user(command, home, WITHIN_S, **own)
+    try:
+        return [each["exit_code"] for each in json.loads(ended.stdout)]
+    except ValueError:
+        raise SystemExit(f"meshwake run ended with {ended.returncode}: {ended.stderr.strip()[-300:]}") from None
+
+
+def main() -> None:
+    """One release."""
+    (version,) = sys.argv[1:]
+    found = binaries.find(version)
+    if found is None:
+        raise SystemExit(f"no ztunnel {version} in the cache")
+    if why_not := refusal():
+        raise SystemExit(why_not)
+    hand_over(measure(version, found.path))
+
+
+if __name__ == "__main__":
+    main()
