@@ -41,9 +41,8 @@ def parts() -> Iterator[tuple[str, ...]]:
     patched = os.environ.get("MESHWAKE_POLLING_ZTUNNEL")
     if cached and patched:
         yield ("exact", "polling", cached[0], patched)
-    for version in cached[:2]:
-        yield ("corpus", version)
     if cached:
+        yield ("corpus", cached[0])
         yield ("machine", cached[0])
 
 

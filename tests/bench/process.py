@@ -86,6 +86,8 @@ class Watcher:
         if pid == os.getpid():
             return "harness"
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if words == [b""]:  # it has ended and nobody has asked how: what was seen of it before stays
+            raise ProcessLookupError(pid)
         if bytes(self.ztunnel) in words:
             return "ztunnel"
         return "runner" if b"harness.labs.process.runner" in words else "authority"
