@@ -183,15 +183,17 @@ def _run(injector: Injector, command: list[str], by: ClockReading, after_ns: int
 
     if after_ns is None:
         injector.move(by)
-    taken = injector.start(Start(tuple(command), with_children=with_children))
-    _say(f"injector {injector.name}: process {taken.pid} ({taken.name})")
-    try:
+    taken = None
+    try:  # from its first moment on: an interrupt just after the start ended the program without a word
+        taken = injector.start(Start(tuple(command), with_children=with_children))
+        _say(f"injector {injector.name}: process {taken.pid} ({taken.name})")
         if after_ns is not None and not _ends_within(taken, after_ns / 1e9):
             injector.move(by)
             _say(f"moved by {in_words(by)}")
         _await_end(injector, taken)
     except KeyboardInterrupt:  # it is at the head of a session of its own, so the terminal told us only
-        _interrupt(taken)
+        if taken is not None:
+            _interrupt(taken)
         raise
     code = taken.poll() or 0
     return code if code >= 0 else 128 - code

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import cli_clock
 from harness.cli import run_command
 from harness.clocks.faketime import library
 from harness.clocks.vdso import unsupported_here
@@ -32,6 +33,8 @@ while time.monotonic() < due:
     poller.poll(max(due - time.monotonic(), 0))
 print("over", flush=True)
 """
+# Behind a shell without job control interrupts are ignored, and a program that the tests start inherits that.
+HEARS_AN_INTERRUPT = "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
 needs_faketime = pytest.mark.skipif(library() is None, reason="needs python-libfaketime")
 
 
@@ -118,7 +121,7 @@ def test_a_signal_that_ends_it_is_told_as_shells_do(meshwake: Meshwake) -> None:
 
 def test_an_interrupt_reaches_the_program() -> None:
     """It may end in order; we end with 130, and nothing is left."""
-    program = "import time\ntry: time.sleep(600)\nexcept KeyboardInterrupt: print('in order', flush=True)"
+    program = f"{HEARS_AN_INTERRUPT}try: time.sleep(600)\nexcept KeyboardInterrupt: print('in order', flush=True)"
     command = [sys.executable, "-m", "harness", "clock", "exec", "--step", "1h", "--", PYTHON, "-S", "-c", program]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -135,6 +138,26 @@ def test_an_interrupt_reaches_the_program() -> None:
         running.wait()
     assert (out, running.returncode) == ("in order\n", 130)
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_an_interrupt_at_the_first_word_reaches_it_too(
+    meshwake: Meshwake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Just after it was started, the program was killed instead now and then."""
+    waits = "try: open('ready', 'w'); time.sleep(600)\nexcept KeyboardInterrupt: print('in order', flush=True)"
+    program = f"{HEARS_AN_INTERRUPT}{waits}"
+    monkeypatch.chdir(tmp_path)
+
+    def interrupted(_: str) -> None:
+        give_up = time.monotonic() + WITHIN_S
+        while not (tmp_path / "ready").exists():
+            assert time.monotonic() < give_up, "the program did not start"
+            time.sleep(0.005)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_clock, "_say", interrupted)
+    done = meshwake("exec", "--step", "1h", "--", PYTHON, "-S", "-c", program)
+    assert (done.stdout, done.code) == ("in order\n", 130)
 
 
 @needs_faketime
