@@ -50,9 +50,20 @@ def run_as_ordinary_user(
         os.chown(place, NOBODY, NOBODY, follow_symlinks=False)
     without_rights = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *command]
     with tempfile.TemporaryDirectory(prefix="meshwake-shown-") as kept:
-        script = f"set -e\n{_show([home, *_needed()], Path(kept))}\ncd {shlex.quote(str(home))}\n"
+        script = f"set -e\n{_show([home.resolve(), *_needed()], Path(kept))}\ncd {shlex.quote(str(home))}\n"
         script += f"exec {shlex.join(without_rights)}"
         return _run(["unshare", "--mount", "sh", "-c", script], Path("/"), within_s, told)
+
+
+def run_scenarios(
+    scenarios: Path, ztunnel: Path, version: str, home: Path, within_s: float
+) -> subprocess.CompletedProcess[str]:
+    """`meshwake run SCENARIOS --json` in lab process by such a user, on a copy of `ztunnel` in its home."""
+    home.mkdir(parents=True, exist_ok=True)
+    own = shutil.copy(ztunnel, home / "ztunnel")
+    command = [sys.executable, "-m", "harness", "run", str(scenarios), "--lab", "process", "--json"]
+    command += ["--istio", version, "--ztunnel", str(own)]
+    return run_as_ordinary_user(command, home, within_s, MESHWAKE_RUNS=str(home / "runs"))
 
 
 def _run(
@@ -71,7 +82,7 @@ def _needed() -> list[Path]:
 
 def _show(places: Sequence[Path], kept: Path) -> str:
     """Shell commands: first everything is kept aside, then what hides it is covered, then it is put back."""
-    hidden = {place.resolve(): by for place in places if (by := _hidden_by(place.resolve()))}
+    hidden = {place: by for place in places if (by := _hidden_by(place))}
     aside = {place: kept / str(number) for number, place in enumerate(hidden)}
     words = [["mkdir", place] for place in aside.values()]
     words += [["mount", "--rbind", place, put] for place, put in aside.items()]

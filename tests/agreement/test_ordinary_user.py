@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from tests.agreement.conftest import VERSIONS, binary_of
 from tests.conformance.injectors import needs_vdso
-from tests.ordinary_user import NOBODY, REPOSITORY, refusal, run_as_ordinary_user
+from tests.ordinary_user import NOBODY, REPOSITORY, refusal, run_as_ordinary_user, run_scenarios
 
 pytestmark = [needs_vdso, pytest.mark.skipif(refusal() is not None, reason=str(refusal()))]
 WITHIN_S = 300
@@ -38,23 +37,25 @@ def test_it_is_somebody_without_rights(tmp_path: Path) -> None:
     assert hidden.exists()
 
 
-def test_it_makes_namespaces(tmp_path: Path) -> None:
-    """Network, bridge and moved clocks; where the system forbids it to such a user, its reason is what is said."""
-    made = run_as_ordinary_user([sys.executable, "-m", "harness.labs.process.namespaces"], tmp_path / "home", WITHIN_S)
+def skip_if_forbidden(home: Path) -> None:
+    """The system may forbid namespaces to such a user; then its reason is what is said."""
+    made = run_as_ordinary_user([sys.executable, "-m", "harness.labs.process.namespaces"], home, WITHIN_S)
     assert made.returncode == 0, made.stderr
     if made.stdout:
         pytest.skip(made.stdout.strip())
 
 
+def test_it_makes_namespaces(tmp_path: Path) -> None:
+    """Network, bridge and moved clocks."""
+    skip_if_forbidden(tmp_path / "home")
+
+
 @pytest.mark.parametrize("version", VERSIONS[-1:])
 def test_a_real_ztunnel_breaks_for_it_too(version: str, tmp_path: Path) -> None:
     """The scenario of the issue, from start to verdict."""
-    home = tmp_path / "home"
-    home.mkdir()
-    shutil.copy(binary_of(version), home / "ztunnel")
-    command = [sys.executable, "-m", "harness", "run", str(REPOSITORY / "scenarios/regressions/ztunnel_1481.toml")]
-    command += ["--lab", "process", "--ztunnel", str(home / "ztunnel"), "--istio", version, "--json"]
-    ended = run_as_ordinary_user(command, home, WITHIN_S, MESHWAKE_RUNS=str(home / "runs"))
+    skip_if_forbidden(tmp_path / "home")
+    issue = REPOSITORY / "scenarios/regressions/ztunnel_1481.toml"
+    ended = run_scenarios(issue, binary_of(version), version, tmp_path / "home", WITHIN_S)
     assert ended.returncode == 0, ended.stderr
     answer = json.loads(ended.stdout)
     assert answer["outcome"] == "as expected" and answer["outages"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from harness import binaries
 from harness.errors import ExitCode
 from tests.bench.numbers import REPOSITORY, Number, hand_over, seconds_of
-from tests.ordinary_user import refusal, run_as_ordinary_user
+from tests.ordinary_user import refusal, run_scenarios
 
 WITHIN_S = 1800
 
@@ -43,15 +43,7 @@ def measure(version: str, ztunnel: Path) -> list[Number]:
 def exit_codes(version: str, ztunnel: Path) -> list[int]:
     """Of every scenario below scenarios/, in lab process."""
     with tempfile.TemporaryDirectory(prefix="meshwake-bench-") as directory:
-        home = Path(directory) / "home"
-        kept = home / "cache" / "ztunnel" / version / binaries.architecture() / "ztunnel"
-        kept.parent.mkdir(parents=True)
-        kept.write_bytes(ztunnel.read_bytes())
-        kept.chmod(0o755)
-        command = [sys.executable, "-m", "harness", "run", str(REPOSITORY / "scenarios")]
-        command += ["--lab", "process", "--istio", version, "--json"]
-        own = {"MESHWAKE_CACHE": str(home / "cache"), "MESHWAKE_RUNS": str(home / "runs")}
-        ended = run_as_ordinary_user(command, home, WITHIN_S, **own)
+        ended = run_scenarios(REPOSITORY / "scenarios", ztunnel, version, Path(directory) / "home", WITHIN_S)
     try:
         return [each["exit_code"] for each in json.loads(ended.stdout)]
     except ValueError:
