@@ -18,15 +18,17 @@ import yaml
 
 from harness.errors import BadInput, HarnessError, LabUnavailable
 from harness.labs.kind.engine import KIND_CLUSTER_LABEL, LOOK_LABEL, Engine
+from harness.labs.kind.failures import collect
 from harness.labs.kind.health import BROKEN, HealthFinding, examine
 from harness.labs.kind.helper_image import helper_step
 from harness.labs.kind.kube import ClientKube, Kube
 from harness.labs.kind.kubernetes import Kubernetes
+from harness.labs.kind.making import Kit, Making, node_names
 from harness.labs.kind.state import ClusterState, check_name, known_names
 from harness.labs.kind.steps import Progress, Step, StepFailed, take
 from harness.labs.kind.through_kr8s import ThroughKr8s
 from harness.labs.kind.tools import Tools
-from harness.labs.kind.up import Kit, Making, collect, node_names, steps_of
+from harness.labs.kind.up import steps_of
 from harness.stack.choice import Choice
 from harness.stack.pins import Pins, read_pins
 

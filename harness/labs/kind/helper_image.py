@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import LabUnavailable
+from harness.labs.kind.images import full_reference, images_in, load_one
+from harness.labs.kind.making import Making, node_names
 from harness.labs.kind.steps import Step, Watch
 from harness.labs.kind.tools import ToolFailed
-from harness.labs.kind.up import Making, full_reference, images_in, load_one, node_names
 from harness.stack.pieces import read_objects
 
 REPOSITORY = Path(__file__).parents[3]

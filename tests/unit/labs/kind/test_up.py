@@ -12,10 +12,11 @@ import pytest
 from harness.errors import BadInput, LabUnavailable
 from harness.labs.kind.cluster import bring_up, find_cluster, our_clusters, plan_down, plan_up, take_down
 from harness.labs.kind.helper_image import helper_image
+from harness.labs.kind.images import wanted_images
 from harness.labs.kind.state import ClusterState, clusters_dir
 from harness.labs.kind.steps import Progress, StepFailed
 from harness.labs.kind.tools import ToolFailed
-from harness.labs.kind.up import steps_of, wanted_images
+from harness.labs.kind.up import steps_of
 from harness.stack.choice import Choice, choose_stack
 from harness.stack.render import kind_config
 from tests.unit.labs.kind.world import (
@@ -317,7 +318,7 @@ def test_a_port_in_use_by_a_program_or_a_container(monkeypatch: pytest.MonkeyPat
             config = kind_config(choice, pins_)
             return {**config, "networking": {**config["networking"], "apiServerPort": port}}
 
-        monkeypatch.setattr("harness.labs.kind.up.kind_config", publishing)
+        monkeypatch.setattr("harness.labs.kind.preflight.kind_config", publishing)
         _refused(World(), f"port {port} is in use on this machine")
         _refused(
             World(machines={"web": machine("web", ports=(port,))}), f"port {port} is published by container web; end it"

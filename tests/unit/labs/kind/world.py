@@ -21,10 +21,11 @@ from harness.labs.kind.engine import (
     EngineFacts,
     Network,
 )
+from harness.labs.kind.images import full_reference
 from harness.labs.kind.kube import KubeRefused
+from harness.labs.kind.making import Kit
 from harness.labs.kind.steps import Patience
 from harness.labs.kind.tools import Said, ToolFailed
-from harness.labs.kind.up import Kit, full_reference
 
 GIB = 1024**3
 FACTS = EngineFacts("29.0.1", "1.48", "A test", "x86_64", 2, "overlay2", "/nowhere", 8, 16 * GIB)

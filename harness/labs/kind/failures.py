@@ -1,0 +1,57 @@
+"""What is collected when a step fails."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+from harness.errors import HarnessError, LabUnavailable
+from harness.labs.kind.engine import (
+    Container,
+)
+from harness.labs.kind.making import Making
+from harness.labs.kind.preflight import PREFLIGHT
+from harness.labs.kind.steps import Step
+
+EXPORT_LOGS_WITHIN_S = 180
+
+
+def collect(making: Making, step: Step[Making], error: HarnessError) -> Path | None:
+    """Whatever can explain a failure, in a directory of its own; None before there was anything to collect from."""
+    if step.name == PREFLIGHT:
+        return None  # nothing was done yet, and machines of that name may be somebody else's
+    machines: tuple[Container, ...] = ()
+    with suppress(LabUnavailable):
+        machines = making.containers()
+    if not machines:
+        return making.state.directory if (making.state.directory / "words").is_dir() else None
+    place = _fresh_directory(making.state.directory / "failures", step.name)
+    (place / "error.txt").write_text(f"{error}\n", encoding="utf-8")
+    for work in (_collect_objects, _collect_logs):
+        try:
+            work(making, place)
+        except HarnessError as second:
+            (place / f"not-collected{work.__name__}.txt").write_text(f"{second}\n", encoding="utf-8")
+    return place
+
+
+def _fresh_directory(parent: Path, name: str) -> Path:
+    number = 1
+    while (place := parent / f"{name}-{number}").exists():
+        number += 1
+    place.mkdir(parents=True)
+    return place
+
+
+def _collect_objects(making: Making, place: Path) -> None:
+    if not making.state.kubeconfig.is_file():
+        return
+    for kind in ("Node", "Pod", "Event", "Deployment", "DaemonSet", "Service"):
+        found = making.kube().all(kind)
+        (place / f"{kind.lower()}s.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def _collect_logs(making: Making, place: Path) -> None:
+    target = str(place / "kind")
+    making.tools.run("kind", "export", "logs", target, "--name", making.name, within_s=EXPORT_LOGS_WITHIN_S)

@@ -1,0 +1,177 @@
+"""The machines of a cluster, made by kind, and the addresses it hands out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from ipaddress import IPv4Address
+from typing import Any
+
+import yaml
+from pytest_kubernetes.options import ClusterOptions
+from pytest_kubernetes.providers import select_provider_manager
+
+from harness.errors import LabUnavailable
+from harness.labs.kind.engine import (
+    KIND_NETWORK,
+    Container,
+)
+from harness.labs.kind.kube import KubeRefused
+from harness.labs.kind.making import Making, node_names, read_facts
+from harness.labs.kind.state import ClusterState, clusters_dir, known_names, lock_file
+from harness.labs.kind.steps import Step, Watch
+from harness.stack.choice import Choice
+from harness.stack.pieces import (
+    Facts,
+)
+from harness.stack.pins import Pins
+from harness.stack.pool import pool_of
+from harness.stack.render import kind_config
+
+READY_WITHIN_S = 180
+
+
+def cluster_step(choice: Choice, pins: Pins) -> Step[Making]:
+    """The step in which kind makes the machines."""
+    return Step(
+        "cluster",
+        f"{len(node_names(choice, pins))} machines made by kind",
+        900,
+        _cluster_done,
+        _make_cluster,
+        (
+            f"kind create cluster --config kind.yaml --kubeconfig <state>/{choice.name}/kubeconfig --retain",
+            *(f"machine {name}" for name in node_names(choice, pins)),
+        ),
+        ("the API server is ready", "every machine has registered as a node"),
+    )
+
+
+def _cluster_done(making: Making) -> str | None:
+    wanted = node_names(making.choice, making.pins)
+    machines = {machine.name: machine.state for machine in making.containers()}
+    if not making.state.kubeconfig.is_file() or any(machines.get(name) != "running" for name in wanted):
+        return None
+    return None if _unregistered(making) is not None else f"{len(wanted)} machines run"
+
+
+def _unregistered(making: Making) -> str | None:
+    """None when the API is ready and all nodes have registered; else what was seen."""
+    try:
+        if not making.kube().ready():
+            return "the API server is not ready"
+        there = {node["metadata"]["name"] for node in making.kube().all("Node")}
+    except KubeRefused as error:
+        return str(error)
+    missing = [name for name in node_names(making.choice, making.pins) if name not in there]
+    return f"not registered: {', '.join(missing)}" if missing else None
+
+
+def _make_cluster(making: Making, watch: Watch) -> None:
+    wanted = node_names(making.choice, making.pins)
+    machines = making.containers()
+    # kind writes the kubeconfig last, so a cluster that has one was made to its end.
+    whole = {machine.name for machine in machines} >= set(wanted) and making.state.kubeconfig.is_file()
+    if whole:
+        for machine in machines:
+            if machine.state != "running":
+                watch.say(f"starting {machine.name}, which is {machine.state}")
+                making.engine.start(machine.id)
+        making.forget_kube()
+    else:
+        _create_anew(making, machines, watch)
+    watch.wait_for("API server and nodes", partial(_unregistered, making), READY_WITHIN_S)
+
+
+def _create_anew(making: Making, machines: tuple[Container, ...], watch: Watch) -> None:
+    for machine in machines:
+        watch.say(f"removing {machine.name} of a cluster that was half made")
+        making.engine.remove(machine.id)
+    making.forget_kube()
+    making.state.kubeconfig.unlink(missing_ok=True)
+    config = kind_config(making.choice, making.pins)
+    path = making.state.put("kind.yaml", yaml.safe_dump(_with_local_node_images(making, config), sort_keys=False))
+    watch.say("kind creates the machines, which takes a minute or two")
+    manager = KindManager(making, watch)
+    manager.create(ClusterOptions(kubeconfig_path=making.state.kubeconfig, provider_config=path), options=["--retain"])
+
+
+def _with_local_node_images(making: Making, config: dict[str, Any]) -> dict[str, Any]:
+    """An image loaded from an archive is known by its tag only, and kind would pull what it finds by no digest."""
+    nodes = []
+    for node in config["nodes"]:
+        tagged, at, _ = str(node["image"]).partition("@")
+        by_tag_only = bool(at) and making.engine.missing_images([node["image"]]) != ()
+        nodes.append({**node, "image": tagged} if by_tag_only else node)
+    return {**config, "nodes": nodes}
+
+
+class KindManager(select_provider_manager("kind")):  # type: ignore[misc]
+    """pytest-kubernetes' manager for kind, without its shell (0.9.0 joins arguments into one string for `sh -c`), with
+    our kind and our bound, and with a look at readiness that waits nowhere: we wait ourselves."""
+
+    def __init__(self, making: Making, watch: Watch) -> None:
+        self._making, self._watch, self._ran = making, watch, False
+        super().__init__(making.name, str(making.state.directory / "kind.yaml"), making.state.kubeconfig)
+
+    def _ensure_executable(self) -> None:
+        """Our kind was found and its version looked at before (tools.py)."""
+
+    def _exec(self, arguments: list[str], additional_env: object = None, timeout: float | None = None) -> None:
+        self._making.tools.run(
+            "kind", *arguments, within_s=self._watch.left_s, log=self._making.words("-".join(["kind", *arguments[:2]]))
+        )
+        self._ran = True
+
+    def ready(self, timeout: int = 0) -> bool:
+        """False until kind has run, so that it does; from then on it is for us to wait."""
+        return self._ran
+
+
+# Facts
+
+
+def facts_step() -> Step[Making]:
+    """The step that chooses addresses and a seed."""
+    return Step(
+        "facts",
+        "addresses for load balancers, a seed for the cluster's own secrets",
+        60,
+        _facts_done,
+        _find_facts,
+        (f"IPv4 addresses near the end of the network {KIND_NETWORK!r}, none that another cluster of ours hands out",),
+    )
+
+
+def _facts_done(making: Making) -> str | None:
+    facts = read_facts(making.state)
+    return None if facts is None else f"addresses {facts.pool}"
+
+
+def _find_facts(making: Making, watch: Watch) -> None:
+    network = making.engine.network(KIND_NETWORK)
+    if network is None:
+        raise LabUnavailable(f"the engine has no network '{KIND_NETWORK}', which kind makes; was it removed meanwhile?")
+    # Two clusters that are brought up at once must not choose the same addresses.
+    with _facts_locked(watch):
+        others = [read_facts(ClusterState.of(name)) for name in known_names() if name != making.name]
+        taken = [address for facts in others if facts is not None for address in _addresses_of(facts.pool)]
+        facts = Facts(pool=pool_of(network.ipam, [*network.addresses, *taken]), seed=making.kit.seed())
+        making.state.put("facts.json", json.dumps(asdict(facts)) + "\n")
+    watch.say(f"addresses {facts.pool}")
+
+
+@contextmanager
+def _facts_locked(watch: Watch) -> Iterator[None]:
+    with lock_file(clusters_dir() / "facts.lock") as attempt:
+        watch.wait_for("another cluster to choose its addresses", lambda: None if attempt() else "it is choosing")
+        yield
+
+
+def _addresses_of(pool: str) -> Iterator[str]:
+    first, _, last = pool.partition("-")
+    for number in range(int(IPv4Address(first)), int(IPv4Address(last)) + 1):
+        yield str(IPv4Address(number))
