@@ -16,14 +16,10 @@ from typing import Any
 import yaml
 
 from harness.errors import HarnessFault
+from harness.kubernetes.api import identity_of
+from harness.kubernetes.labels import OUR_LABELS, is_ours
 
 CLUSTERS_DIR = Path(__file__).resolve().parent.parent.parent / "clusters"
-
-MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
-MANAGED_BY = "meshwake"
-MANAGED_BY_LABELS: Mapping[str, str] = {MANAGED_BY_LABEL: MANAGED_BY}
-RUN_LABEL = "meshwake.dev/run"
-RUN_LABELS: Mapping[str, str] = {RUN_LABEL: "true"}
 
 ISTIO_NAMESPACE = "istio-system"
 CILIUM_NAMESPACE = "kube-system"
@@ -73,15 +69,15 @@ class Chart:
 
 @dataclass(frozen=True)
 class Objects:
-    """Objects that are applied on the server's side, in this order; all carry `MANAGED_BY_LABELS`."""
+    """Objects that are applied on the server's side, in this order; all carry `OUR_LABELS`."""
 
     name: str
     objects: tuple[dict[str, Any], ...] = field(hash=False)
 
     def __post_init__(self) -> None:
         for thing in self.objects:
-            if thing["metadata"].get("labels", {}).get(MANAGED_BY_LABEL) != MANAGED_BY:
-                raise HarnessFault(f"{self.name}: {identity_of(thing)} lacks the label {MANAGED_BY_LABEL}={MANAGED_BY}")
+            if not is_ours(thing["metadata"].get("labels")):
+                raise HarnessFault(f"{self.name}: {identity_of(thing)} lacks our label ({dict(OUR_LABELS)})")
 
 
 @dataclass(frozen=True)
@@ -116,14 +112,7 @@ class Facts:
     seed: str = ""
 
 
-def identity_of(thing: Mapping[str, Any]) -> str:
-    """An object's name for messages: Deployment istio-system/istiod."""
-    metadata = thing.get("metadata", {})
-    place = "/".join(part for part in (metadata.get("namespace"), metadata.get("name")) if part)
-    return f"{thing.get('kind')} {place}"
-
-
-def labelled(thing: Mapping[str, Any], labels: Mapping[str, str] = MANAGED_BY_LABELS) -> dict[str, Any]:
+def labelled(thing: Mapping[str, Any], labels: Mapping[str, str] = OUR_LABELS) -> dict[str, Any]:
     """A copy of `thing` that carries `labels`, as do the pods it makes. Selectors stay as they are."""
     copy = deepcopy(dict(thing))
     copy.setdefault("metadata", {}).setdefault("labels", {}).update(labels)
@@ -133,7 +122,7 @@ def labelled(thing: Mapping[str, Any], labels: Mapping[str, str] = MANAGED_BY_LA
 
 
 def labelled_objects(name: str, things: Iterable[Mapping[str, Any]]) -> Objects:
-    """`things` with `MANAGED_BY_LABELS` on each."""
+    """`things` with `OUR_LABELS` on each."""
     return Objects(name, tuple(labelled(thing) for thing in things))
 
 

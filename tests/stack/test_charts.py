@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.kubernetes.api import identity_of
 from harness.stack.choice import choose_stack
 from harness.stack.observability import prometheus_yml
-from harness.stack.pieces import Chart, identity_of, image_references
+from harness.stack.pieces import Chart, image_references
 from harness.stack.pins import minor_of, read_pins
 from harness.stack.render import chart_images, stages
 from tests.stack.charts import (

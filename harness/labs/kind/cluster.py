@@ -17,16 +17,15 @@ from urllib.parse import urlsplit
 import yaml
 
 from harness.errors import BadInput, HarnessError, LabUnavailable
+from harness.kubernetes.api import Kubernetes
+from harness.kubernetes.through_kr8s import ThroughKr8s, connect
 from harness.labs.kind.engine import KIND_CLUSTER_LABEL, LOOK_LABEL, Engine
 from harness.labs.kind.failures import collect
 from harness.labs.kind.health import BROKEN, HealthFinding, examine
 from harness.labs.kind.helper_image import helper_step
-from harness.labs.kind.kube import ClientKube, Kube
-from harness.labs.kind.kubernetes import Kubernetes
 from harness.labs.kind.making import Kit, Making, node_names
 from harness.labs.kind.state import ClusterState, check_name, known_names
 from harness.labs.kind.steps import Progress, Step, StepFailed, take
-from harness.labs.kind.through_kr8s import ThroughKr8s
 from harness.labs.kind.tools import Tools
 from harness.labs.kind.up import steps_of
 from harness.stack.choice import Choice
@@ -59,7 +58,7 @@ class Cluster:
     @contextmanager
     def opened(self) -> Iterator[Kubernetes]:
         """A connection to it as a run uses it; closed at the end."""
-        opened = ThroughKr8s(self.kubeconfig, self.context)
+        opened = connect(self.kubeconfig, self.context)
         try:
             yield opened
         finally:
@@ -257,7 +256,7 @@ def existing_cluster(
     context: str | None,
     *,
     known_as: str | None = None,
-    connect: Callable[[Path, str | None], Kube] = ClientKube,
+    connect: Callable[[Path, str | None], Kubernetes] = ThroughKr8s,
 ) -> Cluster:
     """The cluster that a context of `kubeconfig` names (None: the current one), looked at and left as it is.
 
@@ -282,7 +281,9 @@ def existing_cluster(
     return Cluster(name, kubeconfig, name, ours=False, choice=None, nodes=_workers_first(nodes))
 
 
-def _nodes_again(connect: Callable[[Path, str | None], Kube], kubeconfig: Path, context: str) -> list[dict[str, Any]]:
+def _nodes_again(
+    connect: Callable[[Path, str | None], Kubernetes], kubeconfig: Path, context: str
+) -> list[dict[str, Any]]:
     kube = connect(kubeconfig, context)
     try:
         return kube.all("Node")

@@ -20,7 +20,7 @@ from typing import Any
 from harness.clocks.mover import Moment, Moved, Mover
 from harness.durations import seconds
 from harness.errors import HarnessFault
-from harness.labs.kind.kubernetes import Kubernetes, Unreachable
+from harness.kubernetes.api import Kubernetes, Unreachable
 from harness.labs.kind.session import Session
 from harness.plan import PlannedFault
 

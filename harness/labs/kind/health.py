@@ -21,8 +21,8 @@ from ipaddress import ip_address
 from typing import Literal
 
 from harness.errors import HarnessError, LabUnavailable
+from harness.kubernetes.api import Executed, Kubernetes, Pod
 from harness.labs.kind.engine import Engine
-from harness.labs.kind.kubernetes import Executed, Kubernetes, Pod, Unreachable
 from harness.labs.kind.observe import ZTUNNEL_LABELS
 from harness.stack.choice import PARTS, Choice
 from harness.stack.pieces import CILIUM_NAMESPACE, DEMO_NAMESPACE, ISTIO_NAMESPACE, METALLB_NAMESPACE
@@ -78,7 +78,7 @@ def examine(
 def _ask(name: str, question: Callable[[_Asked], _Answer], asked: _Asked) -> HealthFinding:
     try:
         verdict, evidence = question(asked)
-    except (Unreachable, HarnessError) as error:
+    except HarnessError as error:
         verdict, evidence = UNKNOWN, f"could not be asked: {error}"
     return HealthFinding(name, verdict, evidence)
 

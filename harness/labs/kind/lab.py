@@ -23,9 +23,9 @@ import yaml
 from harness.clocks.mover import Mover
 from harness.errors import LabUnavailable, SubjectFailed
 from harness.history import Recorder
+from harness.kubernetes.api import Kubernetes, Unreachable
 from harness.labs import Toolbox
 from harness.labs.kind.faults import Faults
-from harness.labs.kind.kubernetes import Kubernetes, Unreachable
 from harness.labs.kind.observe import ZTUNNEL_NAMESPACE
 from harness.labs.kind.refusals import refusals
 from harness.labs.kind.reset import await_ztunnels, put_in, restart_ztunnels, take_away

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.durations import NS_PER_S
 from harness.errors import SubjectFailed
-from harness.labs.kind.kubernetes import Kubernetes, Pod
+from harness.kubernetes.api import Kubernetes, Pod
 
 ZTUNNEL_NAMESPACE = "istio-system"
 ZTUNNEL_LABELS: Mapping[str, str] = {"app": "ztunnel"}

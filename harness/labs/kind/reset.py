@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 
 from harness.durations import NS_PER_S, parse_duration_ns
 from harness.errors import LabUnavailable, SubjectFailed
+from harness.kubernetes.api import Kubernetes, Unreachable
+from harness.kubernetes.labels import OUR_LABELS, RUN_LABELS, is_ours
 from harness.labs.kind.clocks import RealTime
-from harness.labs.kind.kubernetes import OUR_LABELS, Kubernetes, Unreachable
 from harness.labs.kind.observe import ZTUNNEL_CONTAINER, ZTUNNEL_LABELS, ZTUNNEL_NAMESPACE
 
-RUN_LABELS: Mapping[str, str] = {"meshwake.dev/run": "true"}
 RESTARTED = "meshwake.dev/restarted"
 GONE_WITHIN_S, READY_WITHIN_S, ROLLED_OUT_WITHIN_S = 180.0, 240.0, 300.0
 LOOK_EVERY_S = 1.0
@@ -111,7 +111,7 @@ def _check_name_is_free(kubernetes: Kubernetes, thing: Mapping[str, Any]) -> Non
     namespace, name = thing["metadata"].get("namespace"), thing["metadata"]["name"]
     group = thing["apiVersion"].rpartition("/")[0]
     found = kubernetes.read(f"{thing['kind']}.{group}" if group else thing["kind"], namespace, name)
-    if found is not None and not OUR_LABELS.items() <= (found["metadata"].get("labels") or {}).items():
+    if found is not None and not is_ours(found["metadata"].get("labels")):
         raise LabUnavailable(
             f"{thing['kind']} {f'{namespace}/' if namespace else ''}{name} exists and does not carry our label "
             f"({', '.join(f'{key}={value}' for key, value in OUR_LABELS.items())}), so it is left alone; use another "

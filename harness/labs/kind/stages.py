@@ -11,26 +11,25 @@ from typing import Any
 
 import yaml
 
-from harness.errors import LabUnavailable
-from harness.labs.kind.kube import KubeRefused, unmet
+from harness.errors import HarnessFault, LabUnavailable
+from harness.kubernetes.api import Kubernetes, Refused, Unreachable, identity_of
+from harness.kubernetes.labels import OUR_LABELS
 from harness.labs.kind.making import Making
 from harness.labs.kind.steps import Step, Watch
 from harness.labs.kind.tools import ToolFailed
 from harness.stack.pieces import (
-    MANAGED_BY_LABELS,
     Chart,
     Condition,
     Objects,
     Piece,
     RemoteManifest,
     Stage,
-    identity_of,
     labelled,
 )
 
 MARKS_NAMESPACE, MARKS_NAME = "kube-system", "meshwake-up"
 FETCH_WITHIN_S = 120
-_PASSING = {404, 409, 429}
+_PASSING = {404, 409, 429}  # no such kind yet, somebody else was faster, too many requests
 _PENDING = {"pending-install": "uninstall", "uninstalling": "uninstall"}
 
 
@@ -76,7 +75,7 @@ def _stage_done(name: str, making: Making) -> str | None:
 
 
 def _marks(making: Making) -> dict[str, str]:
-    found = making.kube().get("ConfigMap", MARKS_NAMESPACE, MARKS_NAME) or {}
+    found = making.kube().read("ConfigMap", MARKS_NAMESPACE, MARKS_NAME) or {}
     return dict(found.get("data") or {})
 
 
@@ -93,7 +92,7 @@ def _mark(making: Making, watch: Watch, name: str, digest: str) -> None:
     marks = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": MARKS_NAME, "namespace": MARKS_NAMESPACE, "labels": dict(MANAGED_BY_LABELS)},
+        "metadata": {"name": MARKS_NAME, "namespace": MARKS_NAMESPACE, "labels": dict(OUR_LABELS)},
         "data": {**_marks(making), name: digest},
     }
     _apply(making, watch, marks)
@@ -121,10 +120,12 @@ def _apply(making: Making, watch: Watch, thing: Mapping[str, Any]) -> None:
 
     def refused() -> str | None:
         try:
-            making.kube().apply(thing)
-        except KubeRefused as error:
-            if error.status is not None and error.status < 500 and error.status not in _PASSING:
+            making.kube().apply([thing])
+        except Refused as error:
+            if error.status not in _PASSING:
                 raise
+            return str(error)
+        except Unreachable as error:
             return str(error)
         return None
 
@@ -197,3 +198,79 @@ def _helm_environment(making: Making) -> dict[str, str]:
     """The user's own repositories, plugins and credentials stay out of it."""
     home = making.state.directory / "helm"
     return {f"HELM_{kind}_HOME": str(home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
+
+
+_GROUPS = {
+    "CustomResourceDefinition": "apiextensions.k8s.io",
+    "Certificate": "cert-manager.io",
+    "ClusterIssuer": "cert-manager.io",
+    "Issuer": "cert-manager.io",
+    "DaemonSet": "apps",
+    "Deployment": "apps",
+    "StatefulSet": "apps",
+    "Gateway": "gateway.networking.k8s.io",
+    "IPAddressPool": "metallb.io",
+    "L2Advertisement": "metallb.io",
+    "Job": "batch",
+}
+
+
+def unmet(kube: Kubernetes, condition: Condition) -> str | None:
+    """None when `condition` holds now; else what was seen instead. A server that does not answer was seen too."""
+    group = _GROUPS.get(condition.kind)
+    kind = f"{condition.kind}.{group}" if group else condition.kind
+    try:
+        if condition.name == "*":
+            found: list[dict[str, Any] | None] = [*kube.all(kind, condition.namespace)] or [None]
+        else:
+            found = [kube.read(kind, condition.namespace, condition.name)]
+    except (Unreachable, Refused) as error:
+        return str(error)
+    seen = [said for thing in found if (said := _unmet_by(thing, condition.what)) is not None]
+    return "; ".join(seen) if seen else None
+
+
+def _unmet_by(thing: Mapping[str, Any] | None, what: str) -> str | None:
+    if thing is None:
+        return "there is none"
+    who, status = identity_of(thing), thing.get("status") or {}
+    if what == "exists":
+        return None
+    if what == "rolled out":
+        said = _not_rolled_out(thing, status)
+    elif what == "address":
+        ingress = (status.get("loadBalancer") or {}).get("ingress")
+        said = None if status.get("addresses") or ingress else "no address yet"
+    elif what.startswith("condition="):
+        said = _not_in_condition(thing, status, what.removeprefix("condition="))
+    else:
+        raise HarnessFault(f"{who}: nobody knows how to wait for {what!r}")
+    return None if said is None else f"{who}: {said}"
+
+
+def _not_in_condition(thing: Mapping[str, Any], status: Mapping[str, Any], name: str) -> str | None:
+    generation = thing["metadata"].get("generation", 0)
+    for condition in status.get("conditions") or []:
+        if condition["type"] == name:
+            if condition.get("observedGeneration", generation) < generation:
+                return f"{name} was said of an older generation"
+            if condition["status"] == "True":
+                return None
+            why = f"{condition.get('reason', '')} {condition.get('message', '')}".strip()
+            return f"{name} is {condition['status']}: {why}"
+    return f"{name} not said yet"
+
+
+def _not_rolled_out(thing: Mapping[str, Any], status: Mapping[str, Any]) -> str | None:
+    if status.get("observedGeneration", 0) < thing["metadata"].get("generation", 0):
+        return "not seen by its controller yet"
+    if thing["kind"] == "DaemonSet":
+        wanted = status.get("desiredNumberScheduled", 0)
+        have = min(status.get("updatedNumberScheduled", 0), status.get("numberAvailable", 0))
+        return None if 0 < wanted <= have else f"{have} of {wanted} pods available"
+    wanted = (thing.get("spec") or {}).get("replicas", 1)
+    have = min(status.get("updatedReplicas", 0), status.get("availableReplicas", 0))
+    leftover = status.get("replicas", 0) - wanted
+    if have >= wanted and leftover <= 0:
+        return None
+    return f"{have} of {wanted} pods available" + (f", {leftover} old ones left" if leftover > 0 else "")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from harness.labs.kind.kubernetes import Kubernetes, Pod, Unreachable
+from harness.kubernetes.api import Kubernetes, Pod, Unreachable
 from harness.labs.kind.observe import (
     ADMIN_PORT,
     ANSWER_WITHIN_S,

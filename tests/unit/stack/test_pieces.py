@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessFault
+from harness.kubernetes.labels import OUR_LABELS
 from harness.stack.pieces import (
-    MANAGED_BY_LABEL,
-    MANAGED_BY_LABELS,
     Condition,
     Objects,
     identity_of,
@@ -37,15 +36,15 @@ def test_what_makes_pods_labels_them_too() -> None:
     """The selector, which cannot be changed later, stays; the original stays as it was."""
     before = _deployment()
     thing = labelled(before)
-    assert thing["metadata"]["labels"] == dict(MANAGED_BY_LABELS)
-    assert thing["spec"]["template"]["metadata"]["labels"] == {"app": "a", **MANAGED_BY_LABELS}
+    assert thing["metadata"]["labels"] == dict(OUR_LABELS)
+    assert thing["spec"]["template"]["metadata"]["labels"] == {"app": "a", **OUR_LABELS}
     assert thing["spec"]["selector"] == {"matchLabels": {"app": "a"}}
     assert before == _deployment()
 
 
 def test_objects_without_the_label_cannot_be_made() -> None:
     """Only what carries it is ever taken away: without it something would be left behind."""
-    with pytest.raises(HarnessFault, match=f"Deployment b/a lacks the label {MANAGED_BY_LABEL}=meshwake"):
+    with pytest.raises(HarnessFault, match="Deployment b/a lacks our label"):
         Objects("some", (_deployment(),))
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from harness.kubernetes.api import Executed, Pod, Unreachable
 from harness.labs.kind.health import examine, total
-from harness.labs.kind.kubernetes import Executed, Pod, Unreachable
 from harness.stack.choice import choose_stack
 from harness.stack.pieces import ISTIO_NAMESPACE
+from tests.unit.kubernetes.fake import FakeKubernetes
 from tests.unit.labs.kind.world import SimulatedEngine, World
 from tests.unit.stack.choices import pins
 
@@ -20,7 +21,7 @@ NODES = ("worker", "control-plane")
 SETTINGS = {"bpf-lb-sock-hostns-only": "true", "cni-exclusive": "false"}
 
 
-class Stack:
+class Stack(FakeKubernetes):
     """As the questions see it; each answer may be changed."""
 
     def __init__(self) -> None:

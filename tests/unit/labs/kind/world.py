@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from harness.errors import LabUnavailable
+from harness.kubernetes.api import Unreachable
 from harness.labs.kind.engine import (
     KIND_CLUSTER_LABEL,
     KIND_NETWORK,
@@ -22,10 +23,10 @@ from harness.labs.kind.engine import (
     Network,
 )
 from harness.labs.kind.images import full_reference
-from harness.labs.kind.kube import KubeRefused
 from harness.labs.kind.making import Kit
 from harness.labs.kind.steps import Patience
 from harness.labs.kind.tools import Said, ToolFailed
+from tests.unit.kubernetes.fake import FakeKubernetes
 
 GIB = 1024**3
 FACTS = EngineFacts("29.0.1", "1.48", "A test", "x86_64", 2, "overlay2", "/nowhere", 8, 16 * GIB)
@@ -244,45 +245,40 @@ class SimulatedTools:
 
 
 @dataclass
-class SimulatedKube:
-    """A Kube: what has been applied is there; workloads are well once anything was put in, unless named in `unmet`."""
+class SimulatedKube(FakeKubernetes):
+    """What has been applied is there; workloads are well once anything was put in, unless named in `unmet`."""
 
     world: World
     kubeconfig: Path
 
+    @property
+    def objects(self) -> dict[tuple[str, str | None, str], Any]:  # type: ignore[override]
+        return self.world.objects
+
+    def reach(self, what: str) -> None:
+        if not self.world.machines or any(each.state != "running" for each in self.world.machines.values()):
+            raise Unreachable("GET /: connection refused")
+
     def ready(self) -> bool:
         return bool(self.world.machines)
 
-    def get(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
-        self._reach()
-        found = self.world.objects.get((kind, namespace, name))
+    def read(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
+        found = super().read(kind, namespace, name)
         if kind == "ConfigMap":
-            return dict(found) if found is not None else None
+            return found
         if name in self.world.unmet or not (self.world.objects or self.world.releases):
             return None
         return _well({"kind": kind, "metadata": {"name": name, "namespace": namespace, "generation": 1}})
 
-    def all(self, kind: str, namespace: str | None = None, labels: str = "") -> list[dict[str, Any]]:
-        self._reach()
+    def all(self, kind: str, namespace: str | None = None, labels: Any = None) -> list[dict[str, Any]]:
+        self.reach(f"list {kind}")
         if kind == "Node":
             return [_well({"kind": kind, "metadata": {"name": name}}) for name in self.world.machines]
         return []
 
-    def apply(self, thing: Mapping[str, Any]) -> None:
-        self._reach()
-        metadata = thing["metadata"]
-        key = (str(thing["kind"]), metadata.get("namespace"), str(metadata["name"]))
-        self.world.act(f"apply {key[0]} {key[2]}", lambda: self.world.objects.update({key: thing}))
-
-    def fetch(self, path: str) -> str:
-        return "ok"
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def _reach(self) -> None:
-        if not self.world.machines or any(each.state != "running" for each in self.world.machines.values()):
-            raise KubeRefused("GET /: connection refused", None)
+    def apply(self, objects: Iterable[Mapping[str, Any]]) -> None:
+        for thing in objects:
+            self.world.act(f"apply {thing['kind']} {thing['metadata']['name']}", partial(super().apply, [thing]))
 
 
 def _write(kubeconfig: Path) -> None:

@@ -1,6 +1,10 @@
-"""What a run asks of a cluster, and nothing more: one small promise, kept by kr8s (through_kr8s.py) and, in tests, by a
-simulated cluster. Every call has a bound, and says `Unreachable` when the way to the answer failed, which is no
-statement about whatever was asked.
+"""What is asked of a cluster, by whoever brings it up and by a run alike: one small promise, kept by kr8s
+(through_kr8s.py) and, in tests, by simulated clusters.
+
+Every call has a bound, and may be made from several threads. It raises `Unreachable` when the way to the answer failed,
+which is no statement about whatever was asked, and `Refused` when the API server answered with an error.
+
+A kind is named with its group, as kubectl takes it: "Pod", "DaemonSet.apps", "Gateway.gateway.networking.k8s.io".
 """
 
 from __future__ import annotations
@@ -9,12 +13,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-# Everything we make carries it; only what carries it is ever deleted.
-OUR_LABELS: Mapping[str, str] = {"app.kubernetes.io/managed-by": "meshwake"}
+from harness.errors import LabUnavailable
 
 
-class Unreachable(Exception):
+class Unreachable(LabUnavailable):
     """The API server, a kubelet or a port inside a pod gave no answer; the text says which and how."""
+
+
+class LocalFailure(Unreachable):
+    """Nobody was asked, for a reason on this machine: no more files, ports or memory. Says nothing of the cluster."""
+
+
+class Refused(LabUnavailable):
+    """The API server answered with an error of the caller's side; `status` is its HTTP status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -50,7 +65,21 @@ class Executed:
 
 
 class Kubernetes(Protocol):
-    """One cluster. All calls may be made from several threads, and raise Unreachable."""
+    """One cluster. Everything may raise Unreachable and Refused."""
+
+    def ready(self) -> bool:
+        """Whether the API server says that it is ready; False too when it cannot be reached."""
+
+    def read(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
+        """One object, or None when there is none, or no such kind (yet)."""
+
+    def all(
+        self, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> list[dict[str, Any]]:
+        """All objects of `kind` with these labels, in one namespace or in all."""
+
+    def ours(self, kind: str, labels: Mapping[str, str]) -> list[tuple[str | None, str]]:
+        """(namespace, name) of every object of this kind with OUR_LABELS and `labels`."""
 
     def pods(self, namespace: str, labels: Mapping[str, str]) -> list[Pod]:
         """The pods with these labels that are not on their way out, in the order of their names."""
@@ -67,24 +96,30 @@ class Kubernetes(Protocol):
     def log_lines(self, pod: Pod, container: str, since_s: int) -> list[str]:
         """What the container wrote in the last seconds, by its node's clock."""
 
-    def read(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
-        """One object, or None. `kind` may name its group: "DaemonSet.apps"."""
-
     def apply(self, objects: Iterable[Mapping[str, Any]]) -> None:
-        """Applies on the server's side, as field manager "meshwake"; all carry OUR_LABELS. Raises SubjectFailed
-        when the server refuses one."""
+        """Applies on the server's side, as FIELD_MANAGER; all carry OUR_LABELS. What others set stays."""
 
     def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
-        """A strategic merge of `patch` into one object, ours or not; refusals as in `apply`."""
+        """A strategic merge of `patch` into one object, ours or not."""
 
     def delete_ours(self, kind: str, namespace: str | None, name: str) -> bool:
         """Deletes one object if it carries OUR_LABELS; whether it did. Does not wait for its end."""
-
-    def ours(self, kind: str, labels: Mapping[str, str]) -> list[tuple[str | None, str]]:
-        """(namespace, name) of every object of this kind with OUR_LABELS and `labels`."""
 
     def end_pod(self, pod: Pod) -> None:
         """Deletes a pod that its controller will make anew. Only for clusters that are ours."""
 
     def close(self) -> None:
         """Ends connections and threads."""
+
+
+def identity_of(thing: Mapping[str, Any]) -> str:
+    """An object's name for messages: Deployment istio-system/istiod."""
+    metadata = thing.get("metadata", {})
+    place = "/".join(part for part in (metadata.get("namespace"), metadata.get("name")) if part)
+    return f"{thing.get('kind')} {place}"
+
+
+def kind_of(thing: Mapping[str, Any]) -> str:
+    """Its kind as `Kubernetes` takes it: DaemonSet.apps."""
+    group = str(thing["apiVersion"]).rpartition("/")[0]
+    return f"{thing['kind']}.{group}" if group else str(thing["kind"])
