@@ -33,28 +33,6 @@ _WITH_POD_TEMPLATE = ("DaemonSet", "Deployment", "Job", "ReplicaSet", "StatefulS
 
 
 @dataclass(frozen=True)
-class Condition:
-    """Something that must be true of one object, in words that can be shown while waiting, within a bound.
-
-    `what` is one of: "exists"; "rolled out" (Deployment, DaemonSet, StatefulSet: every replica updated and available);
-    "condition=NAME" (`status.conditions` has NAME with status True, of the present generation); "address" (a Gateway's
-    `status.addresses`, or a Service's `status.loadBalancer.ingress`, is not empty). `name` "*" stands for every object
-    of that kind in the namespace, and at least one. `namespace` None: the kind has no namespaces.
-    """
-
-    kind: str
-    namespace: str | None
-    name: str
-    what: str
-    within_s: int
-
-    def __str__(self) -> str:
-        """As a person says it: Deployment istio-system/istiod: rolled out."""
-        place = self.name if self.namespace is None else f"{self.namespace}/{self.name}"
-        return f"{self.kind} {place}: {self.what}"
-
-
-@dataclass(frozen=True)
 class Chart:
     """One helm release. `chart` is what helm takes: a name within `repo`, or, with `repo` None, an oci:// address or
     a path. The namespace is made if it is missing."""
@@ -94,13 +72,14 @@ Piece = Chart | Objects | RemoteManifest
 
 @dataclass(frozen=True)
 class Stage:
-    """One step: `pieces` are put in, then `conditions` are waited for, the whole within `within_s` seconds."""
+    """One step: `pieces` are put in, and until they are ready the next waits; the whole within `within_s` seconds.
+    `others`: what somebody else puts in and must be ready as well, as (kind, namespace, name); name None: every one."""
 
     name: str
     title: str
     pieces: tuple[Piece, ...]
-    conditions: tuple[Condition, ...]
     within_s: int
+    others: tuple[tuple[str, str | None, str | None], ...] = ()
 
 
 @dataclass(frozen=True)

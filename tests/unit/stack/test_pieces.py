@@ -5,11 +5,10 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessFault
+from harness.kubernetes.api import identity_of
 from harness.kubernetes.labels import OUR_LABELS
 from harness.stack.pieces import (
-    Condition,
     Objects,
-    identity_of,
     image_references,
     labelled,
     labelled_objects,
@@ -60,10 +59,9 @@ def test_files_are_read_anew_each_time() -> None:
     assert read_objects("metallb", "pool.yaml")[0]["spec"]["addresses"] == []
 
 
-def test_conditions_and_objects_have_names_for_people() -> None:
+def test_objects_have_names_for_people() -> None:
     """Namespace and name as kubectl takes them; what has no namespace has none."""
-    assert str(Condition("Deployment", "b", "a", "rolled out", 1)) == "Deployment b/a: rolled out"
-    assert str(Condition("Node", None, "*", "condition=Ready", 1)) == "Node *: condition=Ready"
+    assert identity_of({"kind": "Deployment", "metadata": {"name": "a", "namespace": "b"}}) == "Deployment b/a"
     assert identity_of(labelled_objects("x", [{"kind": "Namespace", "metadata": {"name": "n"}}]).objects[0]) == (
         "Namespace n"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -162,12 +163,37 @@ def test_a_wait_ends_at_its_bound_and_says_what_it_saw() -> None:
     """Cilium does not come up."""
     world = World()
     world.unmet.add("cilium")
-    with pytest.raises(StepFailed, match=r"step cilium .*DaemonSet kube-system/cilium: rolled out: not within"):
+    said = r"step cilium .*to be ready: not within .*Deployment kube-system/cilium: not seen by its controller"
+    with pytest.raises(StepFailed, match=said):
         up(world)
     failed = ClusterState.of(CHOICE.name).directory / "failures" / "cilium-1"
     assert "not within" in (failed / "error.txt").read_text() and (failed / "nodes.json").exists()
     world.unmet.clear()
     up(world)
+
+
+def test_what_somebody_changed_is_put_back_by_the_next_up() -> None:
+    """A run that was killed left its settings in ztunnel: that stage is taken again, and no other."""
+    world = World()
+    up(world)
+    whole = deepcopy(world.objects["DaemonSet", "istio-system", "ztunnel"])
+    (container,) = world.objects["DaemonSet", "istio-system", "ztunnel"]["spec"]["template"]["spec"]["containers"]
+    container["env"] = [*container["env"], {"name": "POOL_MAX_STREAMS_PER_CONNECTION", "value": "1"}]
+    told = up(world)
+    assert "ztunnel: done" in steps_taken(told) and "istiod: kept" in steps_taken(told)
+    assert [line.detail for line in told if "POOL_MAX_STREAMS_PER_CONNECTION is 1, was not set" in line.detail]
+    back = world.objects["DaemonSet", "istio-system", "ztunnel"]["spec"]["template"]
+    assert back["spec"] == whole["spec"]["template"]["spec"]
+    assert "ztunnel: kept" in steps_taken(up(world))
+
+
+def test_a_workload_that_somebody_deleted_is_put_in_again() -> None:
+    """The mark says that the stage was in, and the cluster that it is not."""
+    world = World()
+    up(world)
+    del world.objects["Deployment", "istio-system", "istiod"]
+    assert "istiod: done" in steps_taken(up(world))
+    assert ("Deployment", "istio-system", "istiod") in world.objects
 
 
 def test_an_unhealthy_stack_is_not_up() -> None:

@@ -3,8 +3,11 @@ fail, before and after every single act. Time is virtual."""
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -52,7 +55,8 @@ class World:
     machines: dict[str, Container] = field(default_factory=dict)
     in_nodes: dict[str, set[str]] = field(default_factory=dict)
     releases: dict[str, str] = field(default_factory=dict)
-    objects: dict[tuple[str, str | None, str], Mapping[str, Any]] = field(default_factory=dict)
+    made_by_helm: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    objects: dict[tuple[str, str | None, str], Any] = field(default_factory=dict)
     ipam: tuple[Mapping[str, Any], ...] = ({"Subnet": "fc00::/64"}, {"Subnet": "172.18.0.0/16"})
     acts: list[str] = field(default_factory=list)
     before: Callable[[int, str], None] = lambda number, name: None
@@ -223,10 +227,6 @@ class SimulatedTools:
 
     def _helm(self, words: list[str], arguments: Sequence[str]) -> str:
         release = words[1]
-        if words[0] == "status":
-            if release not in self.world.releases:
-                raise ToolFailed("helm status: ended with 1", 1, "Error: release: not found")
-            return json.dumps({"info": {"status": self.world.releases[release]}})
         if words[0] in {"rollback", "uninstall"}:
             self.world.act(f"{words[0]} {release}", lambda: self._undo(words[0], release))
             return ""
@@ -234,7 +234,15 @@ class SimulatedTools:
             raise ToolFailed("another operation is in progress", 1, "another operation (install/upgrade/rollback)")
         new = release not in self.world.releases
         self.world.releases[release] = "pending-install" if new else "pending-upgrade"
-        self.world.act(f"helm {release}", lambda: self.world.releases.update({release: "deployed"}))
+        kind = "DaemonSet" if release == "ztunnel" else "Deployment"
+        made = workload(arguments[arguments.index("--namespace") + 1], release, kind)
+
+        def do() -> None:
+            self.world.releases[release] = "deployed"
+            self.world.made_by_helm[release] = [made]
+            self.world.objects.setdefault((kind, made["metadata"]["namespace"], release), deepcopy(made))
+
+        self.world.act(f"helm {release}", do)
         return ""
 
     def _undo(self, word: str, release: str) -> None:
@@ -264,21 +272,55 @@ class SimulatedKube(FakeKubernetes):
 
     def read(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
         found = super().read(kind, namespace, name)
-        if kind == "ConfigMap":
-            return found
-        if name in self.world.unmet or not (self.world.objects or self.world.releases):
-            return None
-        return _well({"kind": kind, "metadata": {"name": name, "namespace": namespace, "generation": 1}})
+        if found is None and name == "coredns":  # kind puts it in
+            found = workload("kube-system", name)
+        return None if found is None else self._now(found)
 
     def all(self, kind: str, namespace: str | None = None, labels: Any = None) -> list[dict[str, Any]]:
         self.reach(f"list {kind}")
         if kind == "Node":
             return [_well({"kind": kind, "metadata": {"name": name}}) for name in self.world.machines]
-        return []
+        if kind == "Secret" and (status := self.world.releases.get(str((labels or {}).get("name")))):
+            return [release_secret(labels["name"], status, self.world.made_by_helm.get(labels["name"], ()))]
+        return [self._now(thing) for thing in super().all(kind, namespace, labels)]
 
     def apply(self, objects: Iterable[Mapping[str, Any]]) -> None:
         for thing in objects:
             self.world.act(f"apply {thing['kind']} {thing['metadata']['name']}", partial(super().apply, [thing]))
+
+    def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
+        """What the lab patches: a pod template's containers (replaced) and annotations (None: taken out)."""
+        self.reach(f"patch {kind} {name}")
+        thing = deepcopy(self.objects[kind.partition(".")[0], namespace, name])
+        change = patch["spec"]["template"]
+        template = thing["spec"]["template"]
+        template["spec"]["containers"] = change["spec"]["containers"][1:]
+        annotations = {**template.get("metadata", {}).get("annotations", {}), **change["metadata"]["annotations"]}
+        template["metadata"] = {"annotations": {key: value for key, value in annotations.items() if value is not None}}
+        key = (kind.partition(".")[0], namespace, name)
+        self.world.act(f"patch {kind} {name}", lambda: self.objects.update({key: thing}))
+
+    def _now(self, thing: dict[str, Any]) -> dict[str, Any]:
+        """As it is now: well, unless it shall not be."""
+        if thing["metadata"]["name"] in self.world.unmet:
+            return {**thing, "metadata": {**thing["metadata"], "generation": 1}}
+        return _well(thing)
+
+
+def release_secret(name: str, status: str, objects: Iterable[Mapping[str, Any]], version: int = 1) -> dict[str, Any]:
+    """A release as helm remembers it."""
+    content = {"info": {"status": status}, "manifest": yaml.safe_dump_all([dict(thing) for thing in objects])}
+    inner = base64.b64encode(gzip.compress(json.dumps(content).encode()))
+    labels = {"owner": "helm", "name": name, "version": str(version)}
+    return {"metadata": {"labels": labels}, "data": {"release": base64.b64encode(inner).decode()}}
+
+
+def workload(namespace: str, name: str, kind: str = "Deployment") -> dict[str, Any]:
+    """One that a chart makes."""
+    env = [{"name": "SECRET_TTL", "value": "600s"}]
+    pod = {"spec": {"containers": [{"name": "main", "image": "an/image:1", "env": env}]}}
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "apps/v1", "kind": kind, "metadata": metadata, "spec": {"template": pod}}
 
 
 def _write(kubeconfig: Path) -> None:
