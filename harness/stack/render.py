@@ -11,6 +11,8 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
+from packaging.version import Version
+
 from harness.stack.certificates import certificate_images, certificate_stages
 from harness.stack.choice import Choice
 from harness.stack.config import with_images
@@ -30,7 +32,7 @@ from harness.stack.pieces import (
     read_objects,
     read_values,
 )
-from harness.stack.pins import Pins, gateway_api_manifest
+from harness.stack.pins import Pins, gateway_api_manifest, minor_of
 from harness.stack.workloads import workload_images
 
 # Everything starts within these bounds on a machine that has to fetch every image over an ordinary line.
@@ -40,6 +42,8 @@ _ANY_FACTS = Facts(pool="192.0.2.1-192.0.2.4")
 # Istio's images as its charts name them; profile ambient takes the distroless variant of each, from 1.22 on.
 ISTIO_IMAGES = ("pilot", "install-cni", "ztunnel", "proxyv2")
 ISTIO_VARIANT = "distroless"
+# From this minor on istio-cni can keep a file of its own, which a Cilium agent that starts anew leaves alone.
+CNI_FILE_OF_ITS_OWN = Version("1.27")
 
 
 def kind_config(choice: Choice, pins: Pins) -> dict[str, Any]:
@@ -210,6 +214,9 @@ def istio_values(chart: str, choice: Choice, pins: Pins) -> dict[str, Any]:
     life = f"{choice.lifetime_s}s"
     if chart in {"istiod", "cni"}:
         values["global"].update(place)
+    if chart == "cni" and Version(minor_of(choice.istio)) >= CNI_FILE_OF_ITS_OWN:
+        values["istioOwnedCNIConfig"] = True
+        values["cniConfFileName"] = "05-cilium.conflist" if "cilium" in choice.parts else "10-kindnet.conflist"
     if chart == "istiod":
         values["meshConfig"]["defaultConfig"]["proxyMetadata"]["SECRET_TTL"] = life
     if chart == "ztunnel":

@@ -147,7 +147,6 @@ def test_what_the_original_report_got_wrong_is_not_repeated() -> None:
     """No cni values under istiod, no file of our own name for the CNI (clusters/istio/cni.yaml says why)."""
     choice = _choose()
     assert "cni" not in istio_values("istiod", choice, PINS)
-    assert "cniConfFileName" not in istio_values("cni", choice, PINS)
 
 
 def test_cilium_leaves_room_for_istio() -> None:
@@ -296,3 +295,19 @@ def test_every_file_of_values_is_used() -> None:
         "cni.yaml",
         "ztunnel.yaml",
     }
+
+
+@pytest.mark.parametrize(
+    ("istio", "off", "said"),
+    [
+        ("1.26", [], (None, None)),
+        ("1.27", [], (True, "05-cilium.conflist")),
+        ("1.31", ["cilium"], (True, "10-kindnet.conflist")),
+    ],
+)
+def test_istio_cni_keeps_a_file_of_its_own_where_it_can(
+    istio: str, off: list[str], said: tuple[object, object]
+) -> None:
+    """A copy of the file that the node's own network writes, which must be named for it."""
+    values = istio_values("cni", _choose(istio=istio, without_parts=off), PINS)
+    assert (values.get("istioOwnedCNIConfig"), values.get("cniConfFileName")) == said

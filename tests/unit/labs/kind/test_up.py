@@ -231,6 +231,37 @@ def test_machines_that_stand_still_are_started() -> None:
     assert {each.state for each in world.machines.values()} == {"running"}
 
 
+def test_statuses_of_before_a_restart_are_not_believed() -> None:
+    """The machines were started a moment ago, and the kubelets have not told of it: every stage would hold at once."""
+    world = World()
+    up(world)
+    world.booted_s, world.renewed_s = world.now_s - 1, world.now_s - 300
+    with pytest.raises(StepFailed, match="step statuses .*kubelet has told nothing since its machine was started"):
+        up(world)
+    world.renewed_s = None
+    up(world)
+
+
+def test_ambient_pods_without_redirection_are_made_anew() -> None:
+    """Those that somebody makes anew, after a while in which a ztunnel that starts would listen again."""
+    world = World()
+    up(world)
+    uids = {name: f"{at:08x}-1111-4222-8333-444455556666" for at, name in enumerate(("seen", "unseen"))}
+    for name, uid in uids.items():
+        metadata = {"name": name, "namespace": "meshwake-demo", "uid": uid, "ownerReferences": [{}]}
+        metadata["annotations"] = {"ambient.istio.io/redirection": "enabled"}
+        thing = {"kind": "Pod", "metadata": metadata, "spec": {}, "status": {"phase": "Running"}}
+        world.objects["Pod", "meshwake-demo", name] = thing
+    node = next(iter(world.machines))
+    world.pods_in[node] = {uid: name == "seen" for name, uid in uids.items()}
+    began_s = world.now_s
+    told = up(world)
+    assert "redirection: done" in steps_taken(told)
+    assert [key[2] for key in world.objects if key[0] == "Pod"] == ["seen"]
+    assert 10 <= world.now_s - began_s < 60
+    assert "redirection: kept" in steps_taken(up(world))
+
+
 def test_without_a_network_the_missing_images_are_listed_and_nothing_is_left() -> None:
     """No machine, and nothing remembered."""
     world = World(registry=False)

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import yaml
 
 from harness.errors import LabUnavailable
 from harness.kubernetes.api import Unreachable
+from harness.kubernetes.rollouts import WORKLOADS
 from harness.labs.kind.engine import (
     KIND_CLUSTER_LABEL,
     KIND_NETWORK,
@@ -63,7 +65,23 @@ class World:
     after: Callable[[int, str], None] = lambda number, name: None
     unmet: set[str] = field(default_factory=set)
     unhealthy: list[str] = field(default_factory=list)
+    # node -> uid of each pod there -> whether ztunnel listens in it
+    pods_in: dict[str, dict[str, bool]] = field(default_factory=dict)
+    booted_s: float = 900.0
+    renewed_s: float | None = None
     now_s: float = 1000.0
+
+    def looked(self, node: str, script: str) -> str:
+        """What a shell on a node shows: the start of its machine, or the pods in it and whether somebody listens."""
+        if "uptime" in script:
+            since_s = self.now_s - self.booted_s
+            return f"1 (systemd) S{' 0' * 18} 0 0\n{since_s} 1.0\n{int(self.now_s)}\n"
+        there = list(enumerate(self.pods_in.get(node, {}).items(), start=10))
+        pods = [f"/proc/{at}/cgroup:pod{uid}" for at, (uid, _) in there]
+        counts = [
+            f"/proc/{at}/net/tcp:{int(on)}" for at, on in enumerate(self.pods_in.get(node, {}).values(), start=10)
+        ]
+        return "\n".join([*pods, "/proc/1/net/tcp:0", *counts])
 
     def act(self, name: str, do: Callable[[], None] = lambda: None) -> None:
         """Something that changes the world; the harness may be killed on both sides of it."""
@@ -136,6 +154,8 @@ class SimulatedEngine:
         raise LabUnavailable("nothing is asked of containers here")
 
     def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
+        if command[0] == "sh":
+            return 0, self.world.looked(container, command[-1])
         assert list(command[:1]) == ["ctr"]
         return 0, "\n".join(sorted(self.world.in_nodes.get(container, set())))
 
@@ -272,12 +292,18 @@ class SimulatedKube(FakeKubernetes):
 
     def read(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
         found = super().read(kind, namespace, name)
+        if kind.startswith("Lease"):
+            renewed_s = self.world.now_s if self.world.renewed_s is None else self.world.renewed_s
+            return {"spec": {"renewTime": datetime.fromtimestamp(renewed_s, UTC).isoformat()}}
         if found is None and name == "coredns":  # kind puts it in
             found = workload("kube-system", name)
         return None if found is None else self._now(found)
 
     def all(self, kind: str, namespace: str | None = None, labels: Any = None) -> list[dict[str, Any]]:
         self.reach(f"list {kind}")
+        if kind == "Pod":
+            made = [ready_pod(thing) for (each, _, _), thing in self.objects.items() if each in WORKLOADS]
+            return made + [dict(thing) for (each, _, _), thing in self.objects.items() if each == kind]
         if kind == "Node":
             return [_well({"kind": kind, "metadata": {"name": name}}) for name in self.world.machines]
         if kind == "Secret" and (status := self.world.releases.get(str((labels or {}).get("name")))):
@@ -313,6 +339,14 @@ def release_secret(name: str, status: str, objects: Iterable[Mapping[str, Any]],
     inner = base64.b64encode(gzip.compress(json.dumps(content).encode()))
     labels = {"owner": "helm", "name": name, "version": str(version)}
     return {"metadata": {"labels": labels}, "data": {"release": base64.b64encode(inner).decode()}}
+
+
+def ready_pod(thing: Mapping[str, Any]) -> dict[str, Any]:
+    """One pod of a workload that is well."""
+    name, labels = f"{thing['metadata']['name']}-0", thing["spec"].get("selector", {}).get("matchLabels", {})
+    metadata = {"name": name, "namespace": thing["metadata"]["namespace"], "uid": name, "labels": labels}
+    conditions = [{"type": "Ready", "status": "True"}]
+    return {"kind": "Pod", "metadata": metadata, "spec": {}, "status": {"phase": "Running", "conditions": conditions}}
 
 
 def workload(namespace: str, name: str, kind: str = "Deployment") -> dict[str, Any]:
