@@ -248,7 +248,7 @@ def test_ambient_pods_without_redirection_are_made_anew() -> None:
     up(world)
     uids = {name: f"{at:08x}-1111-4222-8333-444455556666" for at, name in enumerate(("seen", "unseen"))}
     for name, uid in uids.items():
-        metadata = {"name": name, "namespace": "meshwake-demo", "uid": uid, "ownerReferences": [{}]}
+        metadata: dict[str, Any] = {"name": name, "namespace": "meshwake-demo", "uid": uid, "ownerReferences": [{}]}
         metadata["annotations"] = {"ambient.istio.io/redirection": "enabled"}
         thing = {"kind": "Pod", "metadata": metadata, "spec": {}, "status": {"phase": "Running"}}
         world.objects["Pod", "meshwake-demo", name] = thing
