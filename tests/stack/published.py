@@ -34,23 +34,23 @@ def misfits(section: str, thing: Any) -> list[str]:
 
 
 def _misfits(types: Mapping[str, Mapping[str, str]], shape: str, thing: Any, place: str) -> Iterator[str]:
-    if shape in _PLAIN:
-        if not _PLAIN[shape](thing):
-            yield f"{place}: expected {shape}, found {thing!r}"
+    expected = _PLAIN.get(shape) or (list if shape.startswith("[") else Mapping)
+    if not (isinstance(thing, expected) if isinstance(expected, type) else expected(thing)):
+        words = shape if shape in _PLAIN else "a list" if expected is list else "a table"
+        yield f"{place}: expected {words}, found {thing!r}"
     elif shape.startswith("["):
-        if not isinstance(thing, list):
-            yield f"{place}: expected a list, found {thing!r}"
-            return
         for number, entry in enumerate(thing):
             yield from _misfits(types, shape[1:-1], entry, f"{place}[{number}]")
-    elif not isinstance(thing, Mapping):
-        yield f"{place}: expected a table, found {thing!r}"
-    elif shape.startswith("{"):
-        for key, value in thing.items():
-            yield from _misfits(types, shape[1:-1], value, f"{place}.{key}")
-    else:
-        for key, value in thing.items():
-            if key not in types[shape]:
-                yield f"{place}.{key}: unknown field"
-            else:
-                yield from _misfits(types, types[shape][key], value, f"{place}.{key}")
+    elif shape not in _PLAIN:
+        yield from _misfits_of_table(types, shape, thing, place)
+
+
+def _misfits_of_table(
+    types: Mapping[str, Mapping[str, str]], shape: str, thing: Mapping[str, Any], place: str
+) -> Iterator[str]:
+    for key, value in thing.items():
+        inner = shape[1:-1] if shape.startswith("{") else types[shape].get(key)
+        if inner is None:
+            yield f"{place}.{key}: unknown field"
+        else:
+            yield from _misfits(types, inner, value, f"{place}.{key}")

@@ -1,6 +1,7 @@
 """What kind hands to kubelet: labels, taints and flags of every node, by kubelet's own rule and by a real kubelet.
 
-kind takes any label. kubelet ends at once with those that it does not allow itself, and kubeadm then waits four minutes.
+kind takes any label. kubelet ends at once with those that it does not allow itself, and kubeadm then waits four
+minutes.
 """
 
 from __future__ import annotations
