@@ -100,13 +100,14 @@ def _create_anew(making: Making, machines: tuple[Container, ...], watch: Watch) 
 
 
 def _with_local_node_images(making: Making, config: dict[str, Any]) -> dict[str, Any]:
-    """An image loaded from an archive is known by its tag only, and kind would pull what it finds by no digest."""
-    nodes = []
-    for node in config["nodes"]:
-        tagged, at, _ = str(node["image"]).partition("@")
-        by_tag_only = bool(at) and making.engine.missing_images([node["image"]]) != ()
-        nodes.append({**node, "image": tagged} if by_tag_only else node)
-    return {**config, "nodes": nodes}
+    """kind pulls an image that the engine does not find by the name in its configuration: one that was loaded from an
+    archive is found by its tag only."""
+
+    def name_of(reference: str) -> str:
+        found = making.engine.image(reference)
+        return reference if found is None or "@" in found.name else found.name
+
+    return {**config, "nodes": [{**node, "image": name_of(str(node["image"]))} for node in config["nodes"]]}
 
 
 class KindManager(select_provider_manager("kind")):  # type: ignore[misc]
