@@ -1,4 +1,4 @@
-"""What can be known before anything is changed; all that is wrong is said at once."""
+"""What can be known before anything is changed; all that is wrong is said at once. `meshwake doctor` asks the same."""
 
 from __future__ import annotations
 
@@ -9,23 +9,20 @@ from typing import Any
 from packaging.version import Version
 
 from harness.errors import LabUnavailable
-from harness.labs.kind.engine import (
-    Container,
-    EngineFacts,
-    room_inside,
-)
-from harness.labs.kind.making import Making, node_names
+from harness.labs.kind.engine import KIND_CLUSTER_LABEL, Container, Engine, EngineFacts
+from harness.labs.kind.images import bytes_needed, free_bytes
+from harness.labs.kind.limits import limit_problems, measure_limits
+from harness.labs.kind.making import Making
 from harness.labs.kind.state import Record, choice_to_json
 from harness.labs.kind.steps import Step, Watch
 from harness.stack.choice import Choice
+from harness.stack.pins import Pins
 from harness.stack.render import kind_config, node_image
 
 PREFLIGHT = "preflight"
 GIB = 1024**3
 # Cilium, istiod and three nodes' kubelets do not fit into less.
 MEMORY_AT_LEAST = 4 * GIB
-# The node image with everything in it, once in the engine and once in each node; an estimate, on the safe side.
-DISK_OF_ENGINE, DISK_OF_NODE = 4 * GIB, 3 * GIB
 CGROUP_V2_FROM = Version("1.35")
 
 
@@ -38,7 +35,7 @@ def preflight_step(choice: Choice) -> Step[Making]:
         lambda making: None,
         _preflight,
         (
-            f"the engine answers; its cgroups, memory and disk suffice for {choice.workers + 1} nodes",
+            f"the engine answers; its cgroups, memory, disk and limits suffice for {choice.workers + 1} nodes",
             f"no other cluster is called {choice.name}; the ports it publishes are free",
         ),
     )
@@ -52,7 +49,7 @@ def _preflight(making: Making, watch: Watch) -> None:
         *_engine_problems(making.choice, facts),
         *_name_problems(making, machines),
         # A cluster that is half there has taken its room and its ports already.
-        *([] if machines else [*_disk_problems(making), *_port_problems(making)]),
+        *([] if machines else [*room_problems(making.engine, making.choice, making.pins), *_port_problems(making)]),
     ]
     if problems:
         raise LabUnavailable("\n".join(problems))
@@ -92,17 +89,24 @@ def _name_problems(making: Making, machines: tuple[Container, ...]) -> Iterator[
         )
 
 
-def _disk_problems(making: Making) -> Iterator[str]:
-    needed = DISK_OF_ENGINE + DISK_OF_NODE * len(node_names(making.choice, making.pins))
-    machine = node_image(making.choice, making.pins)
-    free = making.engine.free_disk_bytes()
-    if free is None and not making.engine.missing_images([machine]):
-        free = room_inside(making.engine, machine)
+def engine_problems(engine: Engine, choice: Choice, pins: Pins) -> list[str]:
+    """Why a cluster `choice` cannot be made on this engine; where one of kind's stands already, only what goes for all
+    of them: what room it has taken is not to be had twice."""
+    stands = engine.containers({KIND_CLUSTER_LABEL: None})
+    return [*_engine_problems(choice, engine.facts()), *([] if stands else room_problems(engine, choice, pins))]
+
+
+def room_problems(engine: Engine, choice: Choice, pins: Pins) -> Iterator[str]:
+    """What of the engine's machine does not suffice for a cluster that is not there yet."""
+    machine = engine.image(node_image(choice, pins))
+    needed, free = bytes_needed(engine, choice, pins), free_bytes(engine, machine)
     if free is not None and free < needed:
         yield (
             f"the engine has {free / GIB:.1f} GiB of disk free, and {needed / GIB:.0f} GiB are needed; "
             "make room (docker system df shows what takes it), or choose fewer --nodes"
         )
+    limits = measure_limits(engine, None if machine is None else machine.name)
+    yield from limit_problems(limits, choice.workers + 1)
 
 
 def _port_problems(making: Making) -> Iterator[str]:
