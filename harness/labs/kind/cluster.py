@@ -25,7 +25,7 @@ from harness.labs.kind.kube import ClientKube, Kube
 from harness.labs.kind.kubernetes import Kubernetes
 from harness.labs.kind.making import Kit, Making, node_names
 from harness.labs.kind.state import ClusterState, check_name, known_names
-from harness.labs.kind.steps import Progress, Step, StepFailed, take
+from harness.labs.kind.steps import Collected, Progress, Step, StepFailed, take
 from harness.labs.kind.through_kr8s import ThroughKr8s
 from harness.labs.kind.tools import Tools
 from harness.labs.kind.up import steps_of
@@ -147,7 +147,7 @@ def take_down(name: str, engine: Engine, tell: Callable[[Progress], None]) -> No
     state = ClusterState.of(name)
     with state.lock():
         steps = _down_steps(name)
-        take(steps, _Ending(state, engine, tell), tell, lambda step, error: None, Kit().patience)
+        take(steps, _Ending(state, engine, tell), tell, lambda step, error: Collected(None), Kit().patience)
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,9 @@ from harness.stack.choice import Choice
 from harness.stack.pins import Pins
 from harness.stack.render import images, node_image
 
-
 MIB, GIB = 1024**2, 1024**3
-# What an image takes unpacked, as long as the engine has it not and cannot say. Seen (docs/kind.md): the nine of profile
-# core 1.3 GB, the 22 of full 3.9 GB, which is 145 and 177 MB each; the machines' own 1.1 GB.
+# What an image takes unpacked, as long as the engine has it not and cannot say. Seen: the nine of profile core 1.3 GB,
+# the 22 of full 3.9 GB, which is 145 and 177 MB each; the machines' own 1.1 GB.
 IMAGE_BYTES, MACHINE_BYTES = 200 * MIB, 1200 * MIB
 # etcd, logs, and what containers write.
 NODE_WRITES_BYTES = 512 * MIB

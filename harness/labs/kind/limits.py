@@ -26,8 +26,8 @@ OPEN_FILES_AT_LEAST = 8192
 # What cures inotify, as kind's own known issues write it; twice as many instances, for a second cluster.
 INOTIFY_CURE = "sudo sysctl fs.inotify.max_user_instances=1024 fs.inotify.max_user_watches=524288"
 
-# Profiles that an AppArmor of the machine attaches by path go for programs inside nodes too (kind's known issues): that
-# of Debian's bind9 lets named read nothing of what we mount. Swap is no matter: kind sets kubelet's failSwapOn to false.
+# Profiles that AppArmor attaches by path go for programs inside nodes too (kind's known issues): that of Debian's bind9
+# lets named read nothing of what we mount. Swap is no matter: kind sets kubelet's failSwapOn to false.
 CONFINED_PROGRAMS = ("named",)
 
 # One line "name value" each; what is not there says nothing. `find` sees all processes of the machine, since the
@@ -117,8 +117,8 @@ def limit_problems(limits: Limits, nodes: int) -> Iterator[str]:
         )
     for profile in limits.confined:
         yield (
-            f"AppArmor of the engine's machine confines {profile}, inside nodes too, where it may read nothing of ours; "
-            f"on that machine: sudo aa-disable {profile}"
+            f"AppArmor of the engine's machine confines {profile}, inside nodes too, where it may read nothing of "
+            f"ours; on that machine: sudo aa-disable {profile}"
         )
 
 

@@ -62,6 +62,7 @@ class World:
     before: Callable[[int, str], None] = lambda number, name: None
     after: Callable[[int, str], None] = lambda number, name: None
     unmet: set[str] = field(default_factory=set)
+    pods: list[Mapping[str, Any]] = field(default_factory=list)
     unhealthy: list[str] = field(default_factory=list)
     now_s: float = 1000.0
 
@@ -298,7 +299,7 @@ class SimulatedKube:
         self._reach()
         if kind == "Node":
             return [_well({"kind": kind, "metadata": {"name": name}}) for name in self.world.machines]
-        return []
+        return [dict(pod) for pod in self.world.pods] if kind == "Pod" else []
 
     def apply(self, thing: Mapping[str, Any]) -> None:
         self._reach()
