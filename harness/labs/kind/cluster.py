@@ -76,17 +76,19 @@ def bring_up(
     folder: Path | None = None,
     kit: Kit | None = None,
     with_helper: bool = False,
+    before: tuple[Step[Making], ...] = (),
 ) -> Cluster:
     """The cluster `choice`, brought up, or kept where it is up already. `folder` has charts/, images/ and manifests/
-    for a machine without a network; `with_helper`: what `--clock process` needs is put in too. Raises StepFailed that
-    names the step and where everything was collected that may explain it; another call goes on from there."""
+    for a machine without a network; `with_helper`: what `--clock process` needs is put in too; `before`: steps that are
+    taken before anything is made. Raises StepFailed that names the step, quotes the true reason where one is found, and
+    says where everything was collected that may explain it; another call goes on from there."""
     state = ClusterState.of(choice.name)
     unknown_before = not state.directory.exists()
     with state.lock():
         making = Making(choice, pins, engine, tools, state, kit or Kit(health=_broken), folder)
         try:
             take(
-                (*steps_of(choice, pins), *([helper_step()] if with_helper else [])),
+                (*steps_of(choice, pins, before), *([helper_step()] if with_helper else [])),
                 making,
                 tell,
                 lambda step, error: collect(making, step, error),

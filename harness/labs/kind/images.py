@@ -51,9 +51,16 @@ def _images_done(making: Making) -> str | None:
 
 
 def _fetch_images(making: Making, watch: Watch) -> None:
-    wanted = wanted_images(making.choice, making.pins)
+    fetch_images(making, watch, wanted_images(making.choice, making.pins))
+
+
+def fetch_images(making: Making, watch: Watch, wanted: tuple[str, ...]) -> None:
+    """Loads the archives of the folder until `wanted` are in the engine, and pulls what is still missing. Raises
+    LabUnavailable that lists what cannot be had."""
     if making.folder is not None:
         for archive in sorted((making.folder / "images").glob("*.tar*")):
+            if not making.engine.missing_images(wanted):
+                break
             watch.say(f"loading {archive.name}")
             making.engine.load_archive(archive)
         for reference in _by_tag_only(making, wanted):

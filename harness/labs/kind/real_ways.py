@@ -14,9 +14,12 @@ from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.cluster import Cluster, bring_up, existing_cluster
 from harness.labs.kind.engine import open_engine
 from harness.labs.kind.kubernetes import Kubernetes
+from harness.labs.kind.making import Making
 from harness.labs.kind.movers import make_mover, mover_refusals, moves_clocks
+from harness.labs.kind.own_clock import own_clock_step
 from harness.labs.kind.preflight import engine_problems
 from harness.labs.kind.session import Watcher
+from harness.labs.kind.steps import Step
 from harness.labs.kind.through_kr8s import ThroughKr8s
 from harness.labs.kind.tools import find_tools, look_for_tools
 from harness.labs.kind.traffic import Client, Route
@@ -80,6 +83,7 @@ class RealWays:
                 tools,
                 lambda progress: tell(str(progress)),
                 with_helper=asked.clock == "process" and moves_clocks(plan),
+                before=_asked_first(plan),
             )
         finally:
             engine.close()
@@ -116,6 +120,12 @@ class RealWays:
         }
         more = tuple(_more_routes(plan.pairs[0][0], place.parts))
         return LookedAt((*pairs, *more), clients, tuple(_watchers(plan, place, kubernetes, node_names)))
+
+
+def _asked_first(plan: Plan) -> tuple[Step[Making], ...]:
+    """This machine's own clock is not set: known before a cluster is made for it."""
+    asked = _cluster_of(plan)
+    return (own_clock_step(),) if asked.clock == "engine" and moves_clocks(plan) and not asked.allow_own_clock else ()
 
 
 def choice_of(plan: Plan) -> Choice:
