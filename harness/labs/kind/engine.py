@@ -45,7 +45,6 @@ class EngineFacts:
     operating_system: str
     architecture: str
     cgroup_version: int
-    storage_driver: str
     data_root: str
     cpus: int
     memory_bytes: int
@@ -67,7 +66,6 @@ class Container:
     state: str
     image: str
     labels: Mapping[str, str]
-    published_ports: tuple[int, ...]
     image_id: str = ""
 
 
@@ -110,9 +108,6 @@ class Engine(Protocol):
 
     def pull(self, reference: str) -> None:
         """Fetches an image from its registry."""
-
-    def tag(self, reference: str, name: str) -> None:
-        """Gives the image `reference` the further name `name`."""
 
     def load_archive(self, path: Path) -> tuple[str, ...]:
         """Loads the images of an archive (docker save); their references."""
@@ -224,16 +219,6 @@ class DockerEngine:
         if not self._has(reference):
             raise LabUnavailable(f"{reference}: was pulled, but the engine does not have it now; pull it by hand")
 
-    def tag(self, reference: str, name: str) -> None:
-        """As `Engine.tag` promises."""
-        repository, _, tag = name.rpartition(":")
-        with self._answering():
-            self._client.api.tag(self._name(reference), repository, tag)
-
-    def _name(self, reference: str) -> str:
-        found = self._find(reference)
-        return without_tag(reference) if found is None else found.name
-
     def load_archive(self, path: Path) -> tuple[str, ...]:
         """As `Engine.load_archive` promises."""
         with self._answering(), self._patient(PULL_WITHIN_S), path.open("rb") as archive:
@@ -244,8 +229,9 @@ class DockerEngine:
         """As `Engine.ask` promises."""
         with self._answering():
             rights = {"privileged": True, "pid_mode": "host"} if of_machine else {}
+            here = self._find(image)
             made = self._client.api.create_container(
-                self._name(image),
+                without_tag(image) if here is None else here.name,
                 entrypoint=list(command[:1]),
                 command=list(command[1:]),
                 labels={LOOK_LABEL: "true"},
@@ -329,7 +315,6 @@ def facts_of(info: Mapping[str, Any], version: Mapping[str, Any]) -> EngineFacts
         operating_system=str(info["OperatingSystem"]),
         architecture=str(info["Architecture"]),
         cgroup_version=int(info.get("CgroupVersion") or 1),
-        storage_driver=str(info["Driver"]),
         data_root=str(info["DockerRootDir"]),
         cpus=int(info["NCPU"]),
         memory_bytes=int(info["MemTotal"]),
@@ -347,9 +332,6 @@ def containers_of(listed: Iterable[Mapping[str, Any]]) -> tuple[Container, ...]:
             state=str(entry["State"]),
             image=str(entry["Image"]),
             labels=dict(entry.get("Labels") or {}),
-            published_ports=tuple(
-                sorted({int(p["PublicPort"]) for p in entry.get("Ports") or () if p.get("PublicPort")})
-            ),
             image_id=str(entry.get("ImageID", "")),
         )
         for entry in listed

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from packaging.version import Version
 
@@ -17,7 +15,7 @@ from harness.labs.kind.state import Record, choice_to_json
 from harness.labs.kind.steps import Step, Watch
 from harness.stack.choice import Choice
 from harness.stack.pins import Pins
-from harness.stack.render import kind_config, node_image
+from harness.stack.render import node_image
 
 PREFLIGHT = "preflight"
 GIB = 1024**3
@@ -36,7 +34,7 @@ def preflight_step(choice: Choice) -> Step[Making]:
         _preflight,
         (
             f"the engine answers; its cgroups, memory, disk and limits suffice for {choice.workers + 1} nodes",
-            f"no other cluster is called {choice.name}; the ports it publishes are free",
+            f"no other cluster is called {choice.name}",
         ),
     )
 
@@ -48,8 +46,8 @@ def _preflight(making: Making, watch: Watch) -> None:
     problems = [
         *_engine_problems(making.choice, facts),
         *_name_problems(making, machines),
-        # A cluster that is half there has taken its room and its ports already.
-        *([] if machines else [*room_problems(making.engine, making.choice, making.pins), *_port_problems(making)]),
+        # A cluster that is half there has taken its room already.
+        *([] if machines else room_problems(making.engine, making.choice, making.pins)),
     ]
     if problems:
         raise LabUnavailable("\n".join(problems))
@@ -107,35 +105,6 @@ def room_problems(engine: Engine, choice: Choice, pins: Pins) -> Iterator[str]:
         )
     limits = measure_limits(engine, None if machine is None else machine.name)
     yield from limit_problems(limits, choice.workers + 1)
-
-
-def _port_problems(making: Making) -> Iterator[str]:
-    for host, port in _published(kind_config(making.choice, making.pins)):
-        holder = next((one for one in making.engine.containers({}) if port in one.published_ports), None)
-        if holder is not None:
-            yield f"port {port} is published by container {holder.name}; end it, or bring up without that port"
-        elif not _can_bind(host, port):
-            yield f"port {port} is in use on this machine; end what uses it (ss -ltnp), or bring up without that port"
-
-
-def _published(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    networking = config.get("networking") or {}
-    if networking.get("apiServerPort", 0) > 0:
-        yield str(networking.get("apiServerAddress", "127.0.0.1")), int(networking["apiServerPort"])
-    for node in config["nodes"]:
-        for mapping in node.get("extraPortMappings") or ():
-            if mapping.get("hostPort", 0) > 0:
-                yield str(mapping.get("listenAddress", "127.0.0.1")), int(mapping["hostPort"])
-
-
-def _can_bind(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
 
 
 def _names(machines: Iterable[Container]) -> str:

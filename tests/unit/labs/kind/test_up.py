@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from harness.labs.kind.steps import Progress, StepFailed
 from harness.labs.kind.tools import ToolFailed
 from harness.labs.kind.up import steps_of
 from harness.stack.choice import Choice, choose_stack
-from harness.stack.render import images, kind_config, node_image
+from harness.stack.render import images, node_image
 from tests.unit.labs.kind.world import (
     GIB,
     Killed,
@@ -344,24 +343,6 @@ def test_an_older_cluster_of_the_same_name_that_is_another_one() -> None:
         up(world, choice_of(istio="1.31"))
     assert world.state() == state
     up(world)
-
-
-def test_a_port_in_use_by_a_program_or_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a kind configuration publishes one."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-
-        def publishing(choice: Choice, pins_: Any) -> dict[str, Any]:
-            config = kind_config(choice, pins_)
-            return {**config, "networking": {**config["networking"], "apiServerPort": port}}
-
-        monkeypatch.setattr("harness.labs.kind.preflight.kind_config", publishing)
-        _refused(World(), f"port {port} is in use on this machine")
-        _refused(
-            World(machines={"web": machine("web", ports=(port,))}), f"port {port} is published by container web; end it"
-        )
 
 
 def test_two_at_once(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from harness.labs.kind.steps import Patience
 from harness.labs.kind.tools import Said, ToolFailed
 
 MIB, GIB = 1024**2, 1024**3
-FACTS = EngineFacts("29.0.1", "1.48", "A test", "x86_64", 2, "overlay2", "/nowhere", 8, 16 * GIB)
+FACTS = EngineFacts("29.0.1", "1.48", "A test", "x86_64", 2, "/nowhere", 8, 16 * GIB)
 GATEWAY_API = b"""
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -132,9 +132,6 @@ class SimulatedEngine:
             raise LabUnavailable("docker: the engine refused: no such host")
         self.world.act(f"pull {reference}", lambda: self.world.images.add(reference))
 
-    def tag(self, reference: str, name: str) -> None:
-        self.world.images.add(name)
-
     def load_archive(self, path: Path) -> tuple[str, ...]:
         reference = path.read_text().strip().partition("@")[0]
         self.world.act(f"load {reference}", lambda: self.world.images.add(reference))
@@ -175,16 +172,10 @@ class SimulatedEngine:
             self.world.objects.clear()
 
 
-def machine(
-    name: str,
-    state: str = "running",
-    cluster: str = "",
-    ports: tuple[int, ...] = (),
-    image: str = "kindest/node",
-) -> Container:
+def machine(name: str, state: str = "running", cluster: str = "", image: str = "kindest/node") -> Container:
     role = "control-plane" if "control-plane" in name else "worker"
     labels = {KIND_CLUSTER_LABEL: cluster, KIND_ROLE_LABEL: role} if cluster else {}
-    return Container(name, name, state, image, labels, ports, id_of(image))
+    return Container(name, name, state, image, labels, id_of(image))
 
 
 def id_of(image: str) -> str:
