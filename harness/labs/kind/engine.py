@@ -228,7 +228,7 @@ class DockerEngine:
     def ask(self, image: str, command: Sequence[str], *, of_machine: bool = False) -> str:
         """As `Engine.ask` promises."""
         with self._answering():
-            rights = {"privileged": True, "pid_mode": "host"} if of_machine else {}
+            host = self._client.api.create_host_config(privileged=of_machine, pid_mode="host" if of_machine else None)
             here = self._find(image)
             made = self._client.api.create_container(
                 without_tag(image) if here is None else here.name,
@@ -236,7 +236,7 @@ class DockerEngine:
                 command=list(command[1:]),
                 labels={LOOK_LABEL: "true"},
                 network_disabled=True,
-                host_config=self._client.api.create_host_config(**rights),  # type: ignore[no-untyped-call]
+                host_config=host,
             )
             try:
                 self._client.api.start(made["Id"])

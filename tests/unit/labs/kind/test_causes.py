@@ -43,7 +43,7 @@ def test_every_kind_of_failure_is_recorded() -> None:
 
 def test_a_healthy_cluster_has_no_causes(tmp_path: Path) -> None:
     """A pod that was started anew once and is well now is none, nor is a warning that is over."""
-    pods = [
+    pods: list[dict[str, Any]] = [
         {
             "metadata": {"namespace": "a", "name": "b"},
             "status": {
@@ -57,8 +57,12 @@ def test_a_healthy_cluster_has_no_causes(tmp_path: Path) -> None:
         {"metadata": {"namespace": "a", "name": "job"}, "status": {"phase": "Succeeded"}},
     ]
     about = {"kind": "Pod", "namespace": "a", "name": "b"}
-    events = [{"type": "Warning", "reason": "Unhealthy", "message": "no", "involvedObject": about}]
-    nodes = [{"metadata": {"name": "n"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}]
+    events: list[dict[str, Any]] = [
+        {"type": "Warning", "reason": "Unhealthy", "message": "no", "involvedObject": about}
+    ]
+    nodes: list[dict[str, Any]] = [
+        {"metadata": {"name": "n"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+    ]
     assert (
         all_causes(Evidence({"Pod": pods, "Event": events, "Node": nodes}, {"n/kubelet.log": "I1130 all is well"}))
         == []
