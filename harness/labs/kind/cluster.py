@@ -25,7 +25,7 @@ from harness.labs.kind.health import BROKEN, HealthFinding, examine
 from harness.labs.kind.helper_image import helper_step
 from harness.labs.kind.making import Kit, Making, node_names
 from harness.labs.kind.state import ClusterState, check_name, known_names
-from harness.labs.kind.steps import Progress, Step, StepFailed, take
+from harness.labs.kind.steps import Collected, Progress, Step, StepFailed, take
 from harness.labs.kind.tools import Tools
 from harness.labs.kind.up import steps_of
 from harness.stack.choice import Choice
@@ -75,17 +75,19 @@ def bring_up(
     folder: Path | None = None,
     kit: Kit | None = None,
     with_helper: bool = False,
+    before: tuple[Step[Making], ...] = (),
 ) -> Cluster:
     """The cluster `choice`, brought up, or kept where it is up already. `folder` has charts/, images/ and manifests/
-    for a machine without a network; `with_helper`: what `--clock process` needs is put in too. Raises StepFailed that
-    names the step and where everything was collected that may explain it; another call goes on from there."""
+    for a machine without a network; `with_helper`: what `--clock process` needs is put in too; `before`: steps that are
+    taken before anything is made. Raises StepFailed that names the step, quotes the true reason where one is found, and
+    says where everything was collected that may explain it; another call goes on from there."""
     state = ClusterState.of(choice.name)
     unknown_before = not state.directory.exists()
     with state.lock():
         making = Making(choice, pins, engine, tools, state, kit or Kit(health=_broken), folder)
         try:
             take(
-                (*steps_of(choice, pins), *([helper_step()] if with_helper else [])),
+                (*steps_of(choice, pins, before), *([helper_step()] if with_helper else [])),
                 making,
                 tell,
                 lambda step, error: collect(making, step, error),
@@ -146,7 +148,7 @@ def take_down(name: str, engine: Engine, tell: Callable[[Progress], None]) -> No
     state = ClusterState.of(name)
     with state.lock():
         steps = _down_steps(name)
-        take(steps, _Ending(state, engine, tell), tell, lambda step, error: None, Kit().patience)
+        take(steps, _Ending(state, engine, tell), tell, lambda step, error: Collected(None), Kit().patience)
 
 
 @dataclass(frozen=True)

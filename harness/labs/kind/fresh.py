@@ -77,7 +77,7 @@ def stale(kubernetes: Kubernetes, engine: Engine, nodes: Sequence[str]) -> Itera
             yield f"node {node}: {why}"
     pods = kubernetes.all("Pod")
     for pod in pods:
-        where = machines.get(pod["spec"].get("nodeName", ""))
+        where = machines.get((pod.get("spec") or {}).get("nodeName", ""))
         if where is not None and _started_before(pod, where):
             yield f"{identity_of(pod)}: is said to run since before its machine was started"
     ready = [pod for pod in pods if _is_ready(pod)]

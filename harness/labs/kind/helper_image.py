@@ -47,7 +47,7 @@ def helper_step() -> Step[Making]:
 
 def _done(making: Making) -> str | None:
     wanted = full_reference(helper_image())
-    there = [wanted in images_in(making, node) for node in node_names(making.choice, making.pins)]
+    there = [wanted in images_in(making.engine, node) for node in node_names(making.choice, making.pins)]
     return f"{helper_image()} is in every node" if all(there) else None
 
 
