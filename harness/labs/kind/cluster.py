@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,13 +76,15 @@ def bring_up(
     folder: Path | None = None,
     kit: Kit | None = None,
     with_helper: bool = False,
+    locked: bool = False,
 ) -> Cluster:
     """The cluster `choice`, brought up, or kept where it is up already. `folder` has charts/, images/ and manifests/
-    for a machine without a network; `with_helper`: what `--clock process` needs is put in too. Raises StepFailed that
+    for a machine without a network; `with_helper`: what `--clock process` needs is put in too;
+    `locked`: the caller holds the lock of its state. Raises StepFailed that
     names the step and where everything was collected that may explain it; another call goes on from there."""
     state = ClusterState.of(choice.name)
     unknown_before = not state.directory.exists()
-    with state.lock():
+    with nullcontext() if locked else state.lock("up"):
         making = Making(choice, pins, engine, tools, state, kit or Kit(health=_broken), folder)
         try:
             take(
@@ -145,7 +147,7 @@ def take_down(name: str, engine: Engine, tell: Callable[[Progress], None]) -> No
     """Removes the machines of the cluster `name` and what is remembered of it; nothing to do when neither is there. A
     cluster that is half made, or whose memory is lost, goes as well. BadInput for a name that cannot be ours."""
     state = ClusterState.of(name)
-    with state.lock():
+    with state.lock("down"):
         steps = _down_steps(name)
         take(steps, _Ending(state, engine, tell), tell, lambda step, error: None, Kit().patience)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.cluster import Cluster, bring_up, existing_cluster
 from harness.labs.kind.engine import open_engine
 from harness.labs.kind.kubernetes import Kubernetes
-from harness.labs.kind.movers import make_mover, mover_refusals, moves_clocks
+from harness.labs.kind.movers import inside_of, make_mover, mover_refusals, moves_clocks
 from harness.labs.kind.session import Watcher
+from harness.labs.kind.state import ClusterState
 from harness.labs.kind.through_kr8s import ThroughKr8s
 from harness.labs.kind.tools import find_tools, look_for_tools
 from harness.labs.kind.traffic import Client, Route
@@ -64,26 +66,35 @@ class RealWays:
             return [str(error)]
         return mover_refusals(plan)
 
-    def place(self, plan: Plan, tell: Callable[[str], None]) -> Place:
+    @contextmanager
+    def place(self, plan: Plan, tell: Callable[[str], None]) -> Iterator[Place]:
         """See Ways."""
         asked = _cluster_of(plan)
         if asked.kubeconfig is not None:
-            return _place(existing_cluster(Path(asked.kubeconfig), asked.context, known_as=asked.known_as))
+            yield _place(existing_cluster(Path(asked.kubeconfig), asked.context, known_as=asked.known_as))
+            return
+        choice = choice_of(plan)
+        with ClusterState.of(choice.name).lock(f"run of {plan.scenario}"):
+            yield _place(self._brought_up(choice, plan, tell))
+
+    def _brought_up(self, choice: Choice, plan: Plan, tell: Callable[[str], None]) -> Cluster:
+        """The cluster of `choice`, whose state is locked."""
         pins, engine = read_pins(), open_engine()
         tools = find_tools({"kind": pins.tools.kind, "helm": pins.tools.helm})
         try:
             cluster = bring_up(
-                choice_of(plan),
+                choice,
                 pins,
                 engine,
                 tools,
                 lambda progress: tell(str(progress)),
-                with_helper=asked.clock == "process" and moves_clocks(plan),
+                with_helper=_cluster_of(plan).clock == "process" and moves_clocks(plan),
+                locked=True,
             )
         finally:
             engine.close()
         tell(f"cluster {cluster.name} is up and stays up for the next run; put it away with: meshwake down")
-        return _place(cluster)
+        return cluster
 
     def connect(self, place: Place) -> Kubernetes:
         """See Ways."""
@@ -161,7 +172,7 @@ def _more_routes(source: str, parts: frozenset[str]) -> list[Route]:
 
 def _watchers(plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]) -> list[Watcher]:
     nodes = {node_names[node.name]: (node.name, node.identities) for node in plan.nodes}
-    watchers: list[Watcher] = [ZtunnelLogs(kubernetes, nodes), Tokens(kubernetes)]
+    watchers: list[Watcher] = [ZtunnelLogs(kubernetes, nodes), Tokens(kubernetes, inside_of(place, kubernetes))]
     if place.parts & {"gateway", "waypoint"}:
         watchers.append(ProxyCertificates(kubernetes, (DEMO_NAMESPACE,)))
     if "hubble" in place.parts:

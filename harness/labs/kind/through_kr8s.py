@@ -214,6 +214,23 @@ class ThroughKr8s:
         except (kr8s.ServerError, ValueError) as error:
             raise SubjectFailed(f"{what}: the API server refused: {error}") from error
 
+    def replace(self, thing: Mapping[str, Any]) -> bool:
+        """See Kubernetes."""
+        metadata, (group, _, _) = thing["metadata"], thing["apiVersion"].rpartition("/")
+        kind = f"{thing['kind']}.{group}" if group else thing["kind"]
+        name, method = (metadata["name"], "PUT") if "resourceVersion" in metadata else ("", "POST")
+        body = {"content": json.dumps(thing), "headers": {"Content-Type": "application/json"}}
+        what = f"{method} {kind} {metadata['name']}"
+        try:
+            self._call(self._on(kind, metadata.get("namespace"), name, method, **body), CALL_WITHIN_S, what)
+        except kr8s.ServerError as error:
+            status = error.response.status_code if error.response is not None else None
+            # 404: what was to be replaced has gone meanwhile.
+            if status == 409 or (status == 404 and method == "PUT"):
+                return False
+            raise SubjectFailed(f"{what}: the API server refused: {error}") from error
+        return True
+
     def delete_ours(self, kind: str, namespace: str | None, name: str) -> bool:
         """See Kubernetes."""
         found = self.read(kind, namespace, name)

@@ -12,6 +12,7 @@ import pytest
 from harness.errors import BadInput, LabUnavailable
 from harness.labs.kind.cluster import bring_up, find_cluster, our_clusters, plan_down, plan_up, take_down
 from harness.labs.kind.helper_image import helper_image
+from harness.labs.kind.hold import InUse
 from harness.labs.kind.images import wanted_images
 from harness.labs.kind.state import ClusterState, clusters_dir
 from harness.labs.kind.steps import Progress, StepFailed
@@ -328,8 +329,8 @@ def test_a_port_in_use_by_a_program_or_a_container(monkeypatch: pytest.MonkeyPat
 def test_two_at_once(tmp_path: Path) -> None:
     """The second is told who is at work."""
     with (
-        ClusterState.of(CHOICE.name).lock(),
-        pytest.raises(LabUnavailable, match=r"process \d+ is bringing it up or putting it away"),
+        ClusterState.of(CHOICE.name).lock("run of nightly_sleep"),
+        pytest.raises(InUse, match=r"meshwake-t is in use: run of nightly_sleep \(process \d+ on .*, since 20"),
     ):
         up(World())
 
