@@ -11,9 +11,10 @@ from typing import Any
 
 from harness.clocks.mover import Mover
 from harness.errors import BadInput, HarnessError
+from harness.labs.kind.choosing import choice_of, choose_cluster
 from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.cluster import Cluster, bring_up, existing_cluster
-from harness.labs.kind.engine import open_engine
+from harness.labs.kind.engine import Engine, open_engine
 from harness.labs.kind.kubernetes import Kubernetes
 from harness.labs.kind.movers import inside_of, make_mover, mover_refusals, moves_clocks
 from harness.labs.kind.session import Watcher
@@ -24,7 +25,7 @@ from harness.labs.kind.traffic import Client, Route
 from harness.labs.kind.watchers import Alerts, Flows, ProxyCertificates, Tokens, ZtunnelLogs
 from harness.labs.kind.ways import LookedAt, Place
 from harness.plan import Plan, PlannedCluster
-from harness.stack.choice import Choice, choose_stack
+from harness.stack.choice import Choice
 from harness.stack.pieces import DEMO_NAMESPACE, OBSERVABILITY_NAMESPACE
 from harness.stack.pins import read_pins
 from harness.stack.render import node_image
@@ -37,7 +38,6 @@ from harness.stack.workloads import (
     workload_objects,
 )
 
-WORKERS = 2
 AT_ONCE = 16
 # The doctor waits for it.
 ASKED_WITHIN_S = 5.0
@@ -73,28 +73,15 @@ class RealWays:
         if asked.kubeconfig is not None:
             yield _place(existing_cluster(Path(asked.kubeconfig), asked.context, known_as=asked.known_as))
             return
-        choice = choice_of(plan)
-        with ClusterState.of(choice.name).lock(f"run of {plan.scenario}"):
-            yield _place(self._brought_up(choice, plan, tell))
-
-    def _brought_up(self, choice: Choice, plan: Plan, tell: Callable[[str], None]) -> Cluster:
-        """The cluster of `choice`, whose state is locked."""
-        pins, engine = read_pins(), open_engine()
-        tools = find_tools({"kind": pins.tools.kind, "helm": pins.tools.helm})
+        engine = open_engine()
         try:
-            cluster = bring_up(
-                choice,
-                pins,
-                engine,
-                tools,
-                lambda progress: tell(str(progress)),
-                with_helper=_cluster_of(plan).clock == "process" and moves_clocks(plan),
-                locked=True,
-            )
+            choice, remarks = choose_cluster(plan, engine)
+            for remark in remarks:
+                tell(remark)
+            with ClusterState.of(choice.name).lock(f"run of {plan.scenario}"):
+                yield _place(_brought_up(choice, plan, engine, tell))
         finally:
             engine.close()
-        tell(f"cluster {cluster.name} is up and stays up for the next run; put it away with: meshwake down")
-        return cluster
 
     def connect(self, place: Place) -> Kubernetes:
         """See Ways."""
@@ -128,19 +115,21 @@ class RealWays:
         return LookedAt((*pairs, *more), clients, tuple(_watchers(plan, place, kubernetes, node_names)))
 
 
-def choice_of(plan: Plan) -> Choice:
-    """The cluster that `plan` runs on: the same for all plans of a version and a profile, whatever their certificates
-    (reset.py sets those). More than two nodes need a cluster of their own. Raises BadInput."""
-    workers = max(WORKERS, len(plan.nodes))
-    profile = _cluster_of(plan).profile
-    name = f"{profile}-{plan.version.replace('.', '-')}"
-    return choose_stack(
-        read_pins(),
-        profile=profile,
-        istio=plan.version,
-        workers=workers,
-        name=name if workers == WORKERS else f"{name}-{workers}w",
+def _brought_up(choice: Choice, plan: Plan, engine: Engine, tell: Callable[[str], None]) -> Cluster:
+    """The cluster of `choice`, whose state is locked."""
+    pins, asked = read_pins(), _cluster_of(plan)
+    cluster = bring_up(
+        choice,
+        pins,
+        engine,
+        find_tools({"kind": pins.tools.kind, "helm": pins.tools.helm}),
+        lambda progress: tell(str(progress)),
+        folder=Path(asked.folder) if asked.folder is not None else None,
+        with_helper=asked.clock == "process" and moves_clocks(plan),
+        locked=True,
     )
+    tell(f"cluster {cluster.name} is up and stays up for the next run; put it away with: meshwake down")
+    return cluster
 
 
 def _cluster_of(plan: Plan) -> PlannedCluster:

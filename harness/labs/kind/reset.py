@@ -177,8 +177,8 @@ def check_ambient(kubernetes: Kubernetes) -> dict[str, Any]:
 def _environment(daemon_set: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The entries of ztunnel's environment, by name."""
     containers = daemon_set["spec"]["template"]["spec"]["containers"]
-    ztunnel = next((each for each in containers if each["name"] == ZTUNNEL_CONTAINER), {})
-    return {entry["name"]: entry for entry in ztunnel.get("env") or []}
+    found = [each.get("env") or [] for each in containers if each["name"] == ZTUNNEL_CONTAINER]
+    return {entry["name"]: entry for entries in found for entry in entries}
 
 
 def _template(annotations: Mapping[str, Any], environment: list[dict[str, Any]]) -> dict[str, Any]:

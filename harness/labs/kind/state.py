@@ -3,6 +3,7 @@
     <state>/clusters/NAME/state.json    what was chosen, when it was begun, when it was up
                           kubeconfig    the cluster's own; never the user's
                           lock          held by the command that works on it: up, down, a run
+                          folder        where images, charts and manifests were taken from, if from files
                           facts.json    addresses for load balancers, and the seed of the cluster's own secrets
                           kind.yaml, values/, words/, failures/
 
@@ -120,6 +121,16 @@ class ClusterState:
         fresh.write_text(content, encoding="utf-8")
         fresh.replace(path)
         return path
+
+    def remembered_folder(self, said: Path | None) -> Path | None:
+        """The folder that the cluster is made from: the one `said`, else the one of last time if it is still there."""
+        if said is not None:
+            self.put("folder", str(said.resolve()))
+            return said
+        with suppress(OSError):
+            kept = Path((self.directory / "folder").read_text(encoding="utf-8"))
+            return kept if kept.is_dir() else None
+        return None
 
     def forget(self) -> None:
         """Removes the directory. Whoever waits for its lock finds that out (`lock`)."""

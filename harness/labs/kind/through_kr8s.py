@@ -29,6 +29,9 @@ FIELD_MANAGER = "meshwake"
 _Answer = TypeVar("_Answer")
 _LOST = (OSError, TimeoutError, httpx.HTTPError, httpx_ws.HTTPXWSException, kr8s.APITimeoutError)
 
+# What kr8s raises for a file that is empty, or no kubeconfig.
+_NO_KUBECONFIG = (ValueError, KeyError, TypeError, AttributeError)
+
 
 def _first_of(group: BaseException) -> BaseException:
     return _first_of(group.exceptions[0]) if isinstance(group, BaseExceptionGroup) else group
@@ -47,7 +50,7 @@ class ThroughKr8s:
         self._api: Any = None
         try:
             self._api = self._call(self._connect(kubeconfig, context), CALL_WITHIN_S, "connect")
-        except (Unreachable, kr8s.ServerError, kr8s.ConnectionClosedError, ValueError, KeyError) as error:
+        except (Unreachable, kr8s.ServerError, kr8s.ConnectionClosedError, *_NO_KUBECONFIG) as error:
             self.close()
             raise LabUnavailable(
                 f"{kubeconfig}: the cluster of context {context or '(current)'} does not answer ({error}); "

@@ -76,6 +76,8 @@ class SimulatedCluster:
     logs: list[str] = field(default_factory=list)
     istiods: int = 1
     istiod_nodes: tuple[str, ...] = ()
+    moves_to: tuple[str, ...] = ()  # where istiod comes back after it was away
+    authority_clock: Clock | None = None
     istio: str = ""
     lifetime_s: int = 86_400
     closed: bool = False
@@ -140,8 +142,14 @@ class SimulatedCluster:
         if not self.istiods:
             return Answer("refused")
         self._signed += 1
-        now_s = self.reading(self.plan.authority_node or node).wall_ns // NS_PER_S
+        now_s = self._authority_clock().at(self.now_ns).wall_ns // NS_PER_S
         return Answer("issued", Certificate(str(self._signed), now_s - 120, now_s + self.lifetime_s))
+
+    def _authority_clock(self) -> Clock:
+        """That of the node on which istiod runs, unless it is apart."""
+        names = {kubernetes: node for node, kubernetes in self.node_names.items()}
+        here = self.clocks.get(names.get(self.istiod_nodes[0], ""))
+        return self.authority_clock or here or next(iter(self.clocks.values()))
 
     def start_ztunnels(self, only: str | None = None) -> None:
         for node in self.plan.nodes:
@@ -239,6 +247,7 @@ class SimulatedCluster:
         before, self.objects[key] = self.objects[key], strategic_merge(self.objects[key], patch)
         if name == ISTIOD:
             self.istiods = self.objects[key]["spec"]["replicas"]
+            self.istiod_nodes = self.moves_to if self.istiods and self.moves_to else self.istiod_nodes
         elif before["spec"] != self.objects[key]["spec"]:
             (container,) = self.objects[key]["spec"]["template"]["spec"]["containers"]
             environment = {each["name"]: each.get("value", "") for each in container["env"]}
