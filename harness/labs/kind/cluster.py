@@ -17,13 +17,15 @@ from urllib.parse import urlsplit
 import yaml
 
 from harness.errors import BadInput, HarnessError, LabUnavailable
+from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.engine import KIND_CLUSTER_LABEL, LOOK_LABEL, Engine
 from harness.labs.kind.failures import collect
 from harness.labs.kind.health import BROKEN, HealthFinding, examine
 from harness.labs.kind.helper_image import helper_step
 from harness.labs.kind.kube import ClientKube, Kube
-from harness.labs.kind.kubernetes import Kubernetes
+from harness.labs.kind.kubernetes import Kubernetes, Unreachable
 from harness.labs.kind.making import Kit, Making, node_names
+from harness.labs.kind.reset import restore_after_kill
 from harness.labs.kind.state import ClusterState, check_name, known_names
 from harness.labs.kind.steps import Progress, Step, StepFailed, take
 from harness.labs.kind.through_kr8s import ThroughKr8s
@@ -85,7 +87,8 @@ def bring_up(
     state = ClusterState.of(choice.name)
     unknown_before = not state.directory.exists()
     with nullcontext() if locked else state.lock("up"):
-        making = Making(choice, pins, engine, tools, state, kit or Kit(health=_broken), folder)
+        kit = kit or Kit(health=_broken, undo=_undo)
+        making = Making(choice, pins, engine, tools, state, kit, state.remembered_folder(folder))
         try:
             take(
                 (*steps_of(choice, pins), *([helper_step()] if with_helper else [])),
@@ -114,6 +117,16 @@ def _broken(making: Making) -> list[str]:
     """Kit.health of a real cluster: UNKNOWN stops nobody, it is shown by `status`."""
     cluster = _ours(making.state, making.choice, node_names(making.choice, making.pins))
     return [str(finding) for finding in check_health(cluster, making.engine) if finding.verdict == BROKEN]
+
+
+def _undo(making: Making) -> list[str]:
+    """Kit.undo of a real cluster."""
+    cluster = _ours(making.state, making.choice, ())
+    with cluster.opened() as kubernetes:
+        try:
+            return restore_after_kill(kubernetes, SystemTime(), making.name, "up")
+        except Unreachable as error:
+            raise LabUnavailable(f"cluster {making.name}: {error}") from error
 
 
 def _ours(state: ClusterState, choice: Choice | None, nodes: tuple[str, ...]) -> Cluster:
