@@ -55,8 +55,9 @@ class NodeChannel(Protocol):
 
 
 def rules_for(plan: Plan, node: str) -> tuple[Rule, ...]:
-    """ztunnel first, then gateways and waypoints, and istiod where the plan lets it live on this node."""
-    return (ZTUNNEL, *PROXIES, *((ISTIOD,) if plan.authority_node == node else ()))
+    """ztunnel first, then gateways and waypoints, and istiod: it has the clock of whatever node it runs on, and may
+    move to another. Only where the plan has the authority apart it is left alone."""
+    return (ZTUNNEL, *PROXIES, *((ISTIOD,) if plan.authority_node is not None else ()))
 
 
 @dataclass(frozen=True)

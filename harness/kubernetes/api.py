@@ -99,6 +99,10 @@ class Kubernetes(Protocol):
     def apply(self, objects: Iterable[Mapping[str, Any]]) -> None:
         """Applies on the server's side, as FIELD_MANAGER; all carry OUR_LABELS. What others set stays."""
 
+    def replace(self, thing: Mapping[str, Any]) -> bool:
+        """Makes `thing`, which carries OUR_LABELS, or puts it in the place of the version that its
+        metadata.resourceVersion names; False when somebody else was faster."""
+
     def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
         """A strategic merge of `patch` into one object, ours or not."""
 

@@ -43,6 +43,8 @@ _LOST = (
 )
 # What this machine, and nobody else, has run out of.
 _LOCAL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRINUSE, errno.EADDRNOTAVAIL}
+# What kr8s raises for a file that is empty, or no kubeconfig.
+_NO_KUBECONFIG = (ValueError, KeyError, TypeError, AttributeError)
 _NOT_FOUND, _CONFLICT, _SERVER_ERROR = 404, 409, 500
 
 
@@ -109,7 +111,7 @@ class ThroughKr8s:
             raise _unreachable(what, _first_of(lost), group) from group
         except kr8s.ServerError as error:
             raise _refused(what, error) from error
-        except (ValueError, KeyError) as error:  # a kubeconfig that kr8s cannot use, or an answer that is no API's
+        except (ValueError, KeyError) as error:  # an answer that is no API's
             raise Unreachable(f"{what}: {error}") from error
 
     def _about_pod(self, work: Coroutine[Any, Any, _Answer], within_s: float, what: str) -> _Answer:
@@ -124,7 +126,10 @@ class ThroughKr8s:
             if self._api is None:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # kr8s warns of Kubernetes versions newer than itself
-                    self._api = await connect_kr8s(kubeconfig=str(self._kubeconfig), context=self._context)
+                    try:
+                        self._api = await connect_kr8s(kubeconfig=str(self._kubeconfig), context=self._context)
+                    except _NO_KUBECONFIG as error:
+                        raise Unreachable(f"{self._kubeconfig}: no kubeconfig that can be used ({error!r})") from error
                 self._api.timeout = CALL_WITHIN_S
         return self._api
 
@@ -256,6 +261,20 @@ class ThroughKr8s:
             version = str(thing["apiVersion"]).rpartition("/")[2]
             work = self._on("PATCH", *where, version, params=query, **_body(thing, "apply-patch+yaml"))
             self._call(work, CALL_WITHIN_S, f"apply {identity_of(thing)}")
+
+    def replace(self, thing: Mapping[str, Any]) -> bool:
+        """See Kubernetes."""
+        metadata = thing["metadata"]
+        name, method = (metadata["name"], "PUT") if "resourceVersion" in metadata else ("", "POST")
+        work = self._on(method, kind_of(thing), metadata.get("namespace"), name, **_body(thing, "json"))
+        try:
+            self._call(work, CALL_WITHIN_S, f"{method} {identity_of(thing)}")
+        except Refused as error:
+            # 404: what was to be replaced has gone meanwhile.
+            if error.status == _CONFLICT or (error.status == _NOT_FOUND and method == "PUT"):
+                return False
+            raise
+        return True
 
     def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
         """See Kubernetes."""

@@ -89,6 +89,11 @@ class NodeClocks:
     def __init__(self, source: ClockSource, nodes: tuple[str, ...], world: WorldTime) -> None:
         self._source, self._world = source, world
         self._looks = {node: self._read(node) for node in nodes}
+        self._first = next(iter(self._looks.values()))
+
+    def unmoved(self, world_ns: int) -> ClockReading:
+        """The clocks of a machine on which no fault lies: those that all had at the beginning, run on."""
+        return self._first.at(world_ns)
 
     def at(self, node: str, world_ns: int) -> ClockReading:
         """The clocks at a world time since the last fault of this node ended."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ import yaml
 from harness.errors import BadInput, HarnessError, LabUnavailable
 from harness.kubernetes.api import Kubernetes
 from harness.kubernetes.through_kr8s import ThroughKr8s, connect
+from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.engine import KIND_CLUSTER_LABEL, LOOK_LABEL, Engine
 from harness.labs.kind.failures import collect
 from harness.labs.kind.health import BROKEN, HealthFinding, examine
 from harness.labs.kind.helper_image import helper_step
 from harness.labs.kind.making import Kit, Making, node_names
+from harness.labs.kind.reset import restore_after_kill
 from harness.labs.kind.state import ClusterState, check_name, known_names
 from harness.labs.kind.steps import Collected, Progress, Step, StepFailed, take
 from harness.labs.kind.tools import Tools
@@ -76,15 +78,18 @@ def bring_up(
     kit: Kit | None = None,
     with_helper: bool = False,
     before: tuple[Step[Making], ...] = (),
+    locked: bool = False,
 ) -> Cluster:
     """The cluster `choice`, brought up, or kept where it is up already. `folder` has charts/, images/ and manifests/
     for a machine without a network; `with_helper`: what `--clock process` needs is put in too; `before`: steps that are
-    taken before anything is made. Raises StepFailed that names the step, quotes the true reason where one is found, and
-    says where everything was collected that may explain it; another call goes on from there."""
+    taken before anything is made; `locked`: the caller holds the lock of its state. Raises StepFailed that names the
+    step, quotes the true reason where one is found, and says where everything was collected that may explain it;
+    another call goes on from there."""
     state = ClusterState.of(choice.name)
     unknown_before = not state.directory.exists()
-    with state.lock():
-        making = Making(choice, pins, engine, tools, state, kit or Kit(health=_broken), folder)
+    with nullcontext() if locked else state.lock("up"):
+        kit = kit or Kit(health=_broken, undo=_undo)
+        making = Making(choice, pins, engine, tools, state, kit, state.remembered_folder(folder))
         try:
             take(
                 (*steps_of(choice, pins, before), *([helper_step()] if with_helper else [])),
@@ -113,6 +118,13 @@ def _broken(making: Making) -> list[str]:
     """Kit.health of a real cluster: UNKNOWN stops nobody, it is shown by `status`."""
     cluster = _ours(making.state, making.choice, node_names(making.choice, making.pins))
     return [str(finding) for finding in check_health(cluster, making.engine) if finding.verdict == BROKEN]
+
+
+def _undo(making: Making) -> list[str]:
+    """Kit.undo of a real cluster."""
+    cluster = _ours(making.state, making.choice, ())
+    with cluster.opened() as kubernetes:
+        return restore_after_kill(kubernetes, SystemTime(), making.name, "up")
 
 
 def _ours(state: ClusterState, choice: Choice | None, nodes: tuple[str, ...]) -> Cluster:
@@ -146,7 +158,7 @@ def take_down(name: str, engine: Engine, tell: Callable[[Progress], None]) -> No
     """Removes the machines of the cluster `name` and what is remembered of it; nothing to do when neither is there. A
     cluster that is half made, or whose memory is lost, goes as well. BadInput for a name that cannot be ours."""
     state = ClusterState.of(name)
-    with state.lock():
+    with state.lock("down"):
         steps = _down_steps(name)
         take(steps, _Ending(state, engine, tell), tell, lambda step, error: Collected(None), Kit().patience)
 

@@ -55,12 +55,9 @@ def make_mover(
     """The mover for `plan` on a cluster; not prepared yet."""
     cluster = _cluster_of(plan)
     put_in, take_out = _helper_of(place, kubernetes, node_names, real)
+    inside = inside_of(place, kubernetes)
     if not moves_clocks(plan):
-        return (
-            Reader(Way(INTO_NODE), node_names)
-            if place.ours
-            else Reader(PodInside(kubernetes), node_names, put_in, take_out)
-        )
+        return Reader(inside, node_names) if place.ours else Reader(inside, node_names, put_in, take_out)
     if cluster.clock == "engine":
         ways = engine_ways(str(place.about["node_image"]))
         return EngineMover(plan, ways, node_names, intents_dir(), allow_own_clock=cluster.allow_own_clock)
@@ -68,8 +65,13 @@ def make_mover(
         return HelpedMover(plan, PodChannel(kubernetes, node_names), before=put_in, after=take_out)
     command = cluster.suspend_command or ""
     if place.ours:
-        return CommandMover(plan, Way(INTO_NODE), node_names, command)
-    return _CommandElsewhere(plan, PodInside(kubernetes), node_names, command, put_in, take_out)
+        return CommandMover(plan, inside, node_names, command)
+    return _CommandElsewhere(plan, inside, node_names, command, put_in, take_out)
+
+
+def inside_of(place: Place, kubernetes: Kubernetes) -> Inside:
+    """The way into the nodes of a cluster."""
+    return Way(INTO_NODE) if place.ours else PodInside(kubernetes)
 
 
 def engine_ways(image: str) -> EngineWays:

@@ -72,10 +72,23 @@ class FakeKubernetes:
             assert is_ours(thing["metadata"].get("labels"))
             self.objects[thing["kind"], thing["metadata"].get("namespace"), thing["metadata"]["name"]] = dict(thing)
 
+    def replace(self, thing: Mapping[str, Any]) -> bool:
+        self.reach(f"replace {thing['kind']}")
+        metadata = thing["metadata"]
+        key = (thing["kind"], metadata.get("namespace"), metadata["name"])
+        there = self.objects.get(key)
+        version = None if there is None else there["metadata"].get("resourceVersion")
+        if metadata.get("resourceVersion") != version:
+            return False
+        newer = str(int(version or 0) + 1)
+        self.objects[key] = {**thing, "metadata": {**metadata, "resourceVersion": newer}}
+        return True
+
     def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
         raise Unreachable(f"patch {kind} {name}: nothing is patched here")
 
     def delete_ours(self, kind: str, namespace: str | None, name: str) -> bool:
+        self.reach(f"delete {kind} {name}")
         key = (_plain(kind), namespace, name)
         found = self.objects.get(key)
         if found is None or not is_ours(found["metadata"].get("labels")):

@@ -157,9 +157,12 @@ def test_a_refusal_has_its_status_and_a_servers_own_trouble_is_none(tmp_path: Pa
 
 
 def test_a_kubeconfig_that_leads_nowhere_is_said_and_no_traceback(tmp_path: Path) -> None:
-    """No such context, no such file: kr8s' own words, as an error of ours."""
+    """No such context, no such file, an empty one, none at all: kr8s' own words, as an error of ours."""
+    (tmp_path / "empty").touch()
+    (tmp_path / "list").write_text("[1, 2]")
     with api(VERSION, tmp_path) as kubeconfig:
-        for path, context in ((kubeconfig, "no-such-context"), (tmp_path / "nothing", None)):
+        files = [(kubeconfig, "no-such-context"), *((tmp_path / name, None) for name in ("nothing", "empty", "list"))]
+        for path, context in files:
             kubernetes = ThroughKr8s(path, context)
             try:
                 with pytest.raises(Unreachable):

@@ -9,6 +9,7 @@ import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from random import Random
@@ -75,8 +76,13 @@ class SimulatedCluster(FakeKubernetes):
     calls: list[str] = field(default_factory=list)
     logs: list[str] = field(default_factory=list)
     istiods: int = 1
+    istiod_nodes: tuple[str, ...] = ()
+    moves_to: tuple[str, ...] = ()  # where istiod comes back after it was away
+    authority_clock: Clock | None = None
+    istio: str = ""
     lifetime_s: int = 86_400
     closed: bool = False
+    _version: int = 0
     _signed: int = 0
     _started: int = 0
     _running: dict[str, Running] = field(default_factory=dict)
@@ -84,7 +90,16 @@ class SimulatedCluster(FakeKubernetes):
     def __post_init__(self) -> None:
         shared = Clock()
         self.clocks = self.clocks or {node.name: shared for node in self.plan.nodes}
-        self.objects["DaemonSet", "istio-system", "ztunnel"] = {"metadata": {"labels": {}}}
+        # As chart and user left it: a run must leave it so.
+        self.objects["DaemonSet", "istio-system", "ztunnel"] = {
+            "metadata": {"labels": {}, "annotations": {}},
+            "spec": {"template": {"metadata": {"annotations": {}}, "spec": {"containers": [ztunnel_container(self)]}}},
+        }
+        self.objects["Deployment", "istio-system", ISTIOD] = {
+            "metadata": {"labels": {}, "annotations": {}},
+            "spec": {"replicas": self.istiods},
+        }
+        self.istiod_nodes = self.istiod_nodes or tuple(self.node_names.values())[:1]
         self.start_ztunnels()
 
     # Time
@@ -128,8 +143,14 @@ class SimulatedCluster(FakeKubernetes):
         if not self.istiods:
             return Answer("refused")
         self._signed += 1
-        now_s = self.reading(self.plan.authority_node or node).wall_ns // NS_PER_S
+        now_s = self._authority_clock().at(self.now_ns).wall_ns // NS_PER_S
         return Answer("issued", Certificate(str(self._signed), now_s - 120, now_s + self.lifetime_s))
+
+    def _authority_clock(self) -> Clock:
+        """That of the node on which istiod runs, unless it is apart."""
+        names = {kubernetes: node for node, kubernetes in self.node_names.items()}
+        here = self.clocks.get(names.get(self.istiod_nodes[0], ""))
+        return self.authority_clock or here or next(iter(self.clocks.values()))
 
     def start_ztunnels(self, only: str | None = None) -> None:
         for node in self.plan.nodes:
@@ -158,7 +179,8 @@ class SimulatedCluster(FakeKubernetes):
         if labels == {"app": "ztunnel"}:
             return [running.pod for running in self._running.values()]
         if labels == {"app": ISTIOD}:
-            return [Pod(namespace, f"istiod-{each}", "uid", "cp", ready=True) for each in range(self.istiods)]
+            node = self.istiod_nodes[0]
+            return [Pod(namespace, f"istiod-{each}", "uid", node, ready=True) for each in range(self.istiods)]
         return [
             Pod(namespace, f"{name}-0", f"uid-{name}", self._node_of(namespace, name), ready=True, labels=labels)
             for kind, at, name in self.objects
@@ -171,10 +193,13 @@ class SimulatedCluster(FakeKubernetes):
 
     def get(self, pod: Pod, port: int, path: str, within_s: float) -> bytes:
         self.reach(f"get {path}")
+        if path == "/version":
+            return f"{self.istio}-0123-Clean".encode()
         running = next((each for each in self._running.values() if each.pod == pod), None)
         if running is None or path != "/config_dump":
             raise Unreachable(f"GET {pod}:{port}{path}: connection refused")
-        return json.dumps({"certificates": [_entry(*item) for item in running.ztunnel.states.items()]}).encode()
+        certificates = [_entry(*item) for item in running.ztunnel.states.items()]
+        return json.dumps({"certificates": certificates, "version": {"istioVersion": self.istio}}).encode()
 
     def execute(self, pod: Pod, container: str, command: Sequence[str], within_s: float) -> Executed:
         self.reach(f"exec {command[0]}")
@@ -201,26 +226,27 @@ class SimulatedCluster(FakeKubernetes):
 
     def read(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
         kind = kind.split(".", maxsplit=1)[0]
-        if (kind, name) == ("DaemonSet", "ztunnel"):
-            self.reach(f"read {kind} {name}")
-            count = len(self._running)
-            counts = dict.fromkeys(("desiredNumberScheduled", "updatedNumberScheduled", "numberAvailable"), count)
-            metadata = {"generation": 1, **self.objects[kind, namespace, name]["metadata"]}
-            containers = [{"name": "istio-proxy", "env": [{"name": "SECRET_TTL", "value": f"{self.lifetime_s}s"}]}]
-            spec = {"template": {"spec": {"containers": containers}}}
-            return {"metadata": metadata, "spec": spec, "status": {"observedGeneration": 1, **counts}}
-        if (kind, name) == ("Deployment", ISTIOD):
-            return {"metadata": {}, "spec": {"replicas": self.istiods}}
-        return super().read(kind, namespace, name)
+        if (kind, name) != ("DaemonSet", "ztunnel"):
+            return deepcopy(super().read(kind, namespace, name))
+        self.reach(f"read {kind} {name}")
+        found = self.objects.get((kind, namespace, name))
+        if found is None:
+            return None
+        count = len(self._running)
+        counts = dict.fromkeys(("desiredNumberScheduled", "updatedNumberScheduled", "numberAvailable"), count)
+        return {**found, "status": counts}
 
     def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
         self.reach(f"patch {kind} {name}")
+        key = (kind.split(".", maxsplit=1)[0], namespace, name)
+        before, self.objects[key] = self.objects[key], strategic_merge(self.objects[key], patch)
         if name == ISTIOD:
-            self.istiods = patch["spec"]["replicas"]
-        else:
-            container = patch["spec"]["template"].get("spec", {}).get("containers", [{"env": []}])[0]
-            environment = {each["name"]: each["value"] for each in container["env"]}
-            self.lifetime_s = int(environment.get("SECRET_TTL", f"{self.lifetime_s}s").rstrip("s"))
+            self.istiods = self.objects[key]["spec"]["replicas"]
+            self.istiod_nodes = self.moves_to if self.istiods and self.moves_to else self.istiod_nodes
+        elif before["spec"] != self.objects[key]["spec"]:
+            (container,) = self.objects[key]["spec"]["template"]["spec"]["containers"]
+            environment = {each["name"]: each.get("value", "") for each in container["env"]}
+            self.lifetime_s = int(environment["SECRET_TTL"].rstrip("s"))
             self.start_ztunnels()
 
     def end_pod(self, pod: Pod) -> None:
@@ -230,6 +256,36 @@ class SimulatedCluster(FakeKubernetes):
 
     def close(self) -> None:
         self.closed = True
+
+
+def ztunnel_container(cluster: SimulatedCluster) -> dict[str, Any]:
+    environment = {"RUST_LOG": "info", "SECRET_TTL": f"{cluster.lifetime_s}s"}
+    return {"name": "istio-proxy", "env": [{"name": name, "value": value} for name, value in environment.items()]}
+
+
+def strategic_merge(into: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """As the API server merges: null removes a field, lists of named things are merged by name."""
+    result = deepcopy(dict(into))
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, Mapping):
+            result[key] = strategic_merge(result.get(key, {}), value)
+        elif isinstance(value, list) and value and "name" in value[0]:
+            result[key] = _merge_named(result.get(key, []), value)
+        else:
+            result[key] = value
+    return result
+
+
+def _merge_named(into: list[dict[str, Any]], patch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    by_name = {each["name"]: each for each in into}
+    for each in patch:
+        if each.get("$patch") == "delete":
+            by_name.pop(each["name"], None)
+        else:
+            by_name[each["name"]] = strategic_merge(by_name.get(each["name"], {}), each)
+    return list(by_name.values())
 
 
 def _entry(identity: str, state: Any) -> dict[str, Any]:
@@ -253,6 +309,7 @@ class SimulatedMover:
     name: str = "engine"
     takes_s: float = 1.0
     released: bool = False
+    released_after: int = 0  # calls to the cluster
     prepared: bool = False
     _done: Moved | None = None
 
@@ -266,7 +323,7 @@ class SimulatedMover:
         return self.cluster.reading(node)
 
     def release(self) -> None:
-        self.released = True
+        self.released, self.released_after = True, len(self.cluster.calls)
 
     def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
         assert fault.node is not None

@@ -13,6 +13,7 @@ import pytest
 from harness.errors import BadInput, LabUnavailable
 from harness.labs.kind.cluster import bring_up, find_cluster, our_clusters, plan_down, plan_up, take_down
 from harness.labs.kind.helper_image import helper_image
+from harness.labs.kind.hold import InUse
 from harness.labs.kind.images import full_reference, read_image_ids, real_image_ids, wanted_images
 from harness.labs.kind.state import ClusterState, clusters_dir
 from harness.labs.kind.steps import Progress, StepFailed
@@ -33,11 +34,6 @@ from tests.unit.labs.kind.world import (
 from tests.unit.stack.choices import pins
 
 PINS = pins()
-
-
-@pytest.fixture(autouse=True)
-def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MESHWAKE_STATE", str(tmp_path / "state"))
 
 
 def choice_of(**about: Any) -> Choice:
@@ -63,7 +59,7 @@ def test_up_takes_every_step_and_the_second_time_none() -> None:
     names = [step.name for step in steps_of(CHOICE, PINS)]
     assert [word.split(":")[0] for word in steps_taken(up(world))] == names
     acts, state = len(world.acts), world.state()
-    again = [word for word in steps_taken(up(world)) if not word.startswith(("preflight", "health"))]
+    again = [word for word in steps_taken(up(world)) if not word.startswith(("preflight", "leftovers", "health"))]
     assert again and all(word.endswith(": kept") for word in again)
     assert world.state() == state
     assert len(world.acts) == acts
@@ -405,8 +401,8 @@ def test_an_older_cluster_of_the_same_name_that_is_another_one() -> None:
 def test_two_at_once(tmp_path: Path) -> None:
     """The second is told who is at work."""
     with (
-        ClusterState.of(CHOICE.name).lock(),
-        pytest.raises(LabUnavailable, match=r"process \d+ is bringing it up or putting it away"),
+        ClusterState.of(CHOICE.name).lock("run of nightly_sleep"),
+        pytest.raises(InUse, match=r"meshwake-t is in use: run of nightly_sleep \(process \d+ on .*, since 20"),
     ):
         up(World())
 
