@@ -26,6 +26,7 @@ from harness.history import Recorder
 from harness.labs import Toolbox
 from harness.labs.kind.faults import Faults
 from harness.labs.kind.kubernetes import Kubernetes, Unreachable
+from harness.labs.kind.moved import restore_clocks
 from harness.labs.kind.observe import ZTUNNEL_NAMESPACE
 from harness.labs.kind.refusals import refusals
 from harness.labs.kind.reset import await_ztunnels, put_in, restart_ztunnels, take_away
@@ -122,6 +123,8 @@ class _Run:
         has no certificate that a backward step could send into endless renewal."""
         real, stamp = self._ways.real, f"{self._plan.sha256[:12]}-{self._ways.real.monotonic_ns()}"
         take_away(self._kubernetes, real)
+        for line in restore_clocks(self._kubernetes, real):
+            _tell(f"cluster {self._place.name}: left by a run that was killed: {line}")
         try:
             objects = [*self._ways.objects(self._plan, self._node_names), *_objects_of_fix(self._plan)]
             put_in(self._kubernetes, real, objects, self._ways.awaited(self._plan))

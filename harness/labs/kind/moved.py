@@ -18,11 +18,10 @@ from harness.clocks.process_mover import EVERY_RULE
 from harness.clocks.reading import ClockReading
 from harness.durations import seconds
 from harness.errors import HarnessError, SubjectFailed
-from harness.labs.kind.clocks import RealTime
+from harness.labs.kind.clocks import RealTime, wait_for
 from harness.labs.kind.kubernetes import Kubernetes, Pod, Unreachable
 from harness.labs.kind.node_channel import DAEMON_SET, HELPER_WITHIN_S, LABELS, MARK, NAMESPACE, PodChannel
 from harness.labs.kind.observe import ZTUNNEL_NAMESPACE
-from harness.labs.kind.reset import wait_for
 from harness.stack.pieces import DEMO_NAMESPACE
 
 _POD_UID = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")

@@ -13,10 +13,9 @@ from typing import Any
 
 from harness.clocks.process_mover import ANSWERED_WITHIN_S, ProcessMover
 from harness.errors import LabUnavailable, SubjectFailed
-from harness.labs.kind.clocks import RealTime
+from harness.labs.kind.clocks import RealTime, wait_for
 from harness.labs.kind.helper_image import DOCKERFILE, helper_image
 from harness.labs.kind.kubernetes import Kubernetes, Unreachable
-from harness.labs.kind.reset import wait_for
 from harness.plan import Plan
 from harness.stack.pieces import read_objects
 

@@ -11,19 +11,18 @@ plan wants it, and the restart is what `kubectl rollout restart` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from harness.durations import NS_PER_S, parse_duration_ns
 from harness.errors import LabUnavailable, SubjectFailed
-from harness.labs.kind.clocks import RealTime
+from harness.labs.kind.clocks import RealTime, wait_for
 from harness.labs.kind.kubernetes import OUR_LABELS, Kubernetes, Unreachable
 from harness.labs.kind.observe import ZTUNNEL_CONTAINER, ZTUNNEL_LABELS, ZTUNNEL_NAMESPACE
 
 RUN_LABELS: Mapping[str, str] = {"meshwake.dev/run": "true"}
 RESTARTED = "meshwake.dev/restarted"
 GONE_WITHIN_S, READY_WITHIN_S, ROLLED_OUT_WITHIN_S = 180.0, 240.0, 300.0
-LOOK_EVERY_S = 1.0
 # Children go with their owners, and what lives in a namespace goes with it. The order is that of deletion.
 KINDS_OF_A_RUN = (
     "Namespace",
@@ -38,7 +37,6 @@ KINDS_OF_A_RUN = (
     "ServiceAccount",
     "ConfigMap",
 )
-_Found = TypeVar("_Found")
 
 
 def ztunnel_environment(lifetime_s: int) -> dict[str, str]:
@@ -50,21 +48,6 @@ def ztunnel_environment(lifetime_s: int) -> dict[str, str]:
         # Up to 1.27 a renewal that fails is told at this level only.
         "RUST_LOG": "info,ztunnel::identity=debug",
     }
-
-
-def wait_for(what: str, real: RealTime, within_s: float, look: Callable[[], tuple[_Found | None, str]]) -> _Found:
-    """Looks until there is something; `look` also says what it saw. Raises SubjectFailed with the last of that."""
-    give_up_ns = real.monotonic_ns() + int(within_s * NS_PER_S)
-    while True:
-        try:
-            found, seen = look()
-        except Unreachable as error:
-            found, seen = None, str(error)
-        if found is not None:
-            return found
-        if real.monotonic_ns() >= give_up_ns:
-            raise SubjectFailed(f"waited {within_s:.0f} s for {what}; last seen: {seen}")
-        real.sleep(LOOK_EVERY_S)
 
 
 def take_away(kubernetes: Kubernetes, real: RealTime) -> None:
