@@ -108,6 +108,10 @@ class Killed:
         """Whether it is stopped."""
         return Path(f"/proc/{self.subject.pid}/stat").read_text().rpartition(")")[2].split()[0] in "tT"
 
+    def knows(self, pid: int) -> bool:
+        """Whether this process is under the helper's page."""
+        return pid in [each["pid"] for each in self.helper.ask(do="list")["processes"]]
+
     def close(self) -> None:
         """Ends all of it."""
         self.subject.send_signal(signal.SIGCONT)
@@ -215,8 +219,7 @@ def test_what_began_on_moved_clocks_is_named_when_they_are_put_back(killed: Kill
     killed.helper.ask(do="set", wall_ns=HOUR_NS, monotonic_ns=0, boottime_ns=0)
     with subprocess.Popen([str(killed.program), "-S", "-c", NEVER_BACK], env=python_environment()) as later:
         try:
-            pids = lambda: [each["pid"] for each in killed.helper.ask(do="list")["processes"]]  # noqa: E731
-            await_true("caught", lambda: later.pid in pids())
+            await_true("caught", lambda: killed.knows(later.pid))
             told = killed.helper.ask(do="release")
             assert [each["pid"] for each in told["begun_moved"]] == [later.pid]
         finally:

@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness.clocks.mover import Mover
 from harness.errors import LabUnavailable, SubjectFailed
 from harness.history import Recorder
 from harness.labs import Toolbox
 from harness.labs.kind.faults import Faults
+from harness.labs.kind.fix import awaited_of_fix, objects_of_fix
+from harness.labs.kind.helper_image import with_own_images
 from harness.labs.kind.kubernetes import Kubernetes, Unreachable
 from harness.labs.kind.moved import restore_clocks
 from harness.labs.kind.observe import ZTUNNEL_NAMESPACE
@@ -126,8 +126,9 @@ class _Run:
         for line in restore_clocks(self._kubernetes, real):
             _tell(f"cluster {self._place.name}: left by a run that was killed: {line}")
         try:
-            objects = [*self._ways.objects(self._plan, self._node_names), *_objects_of_fix(self._plan)]
-            put_in(self._kubernetes, real, objects, self._ways.awaited(self._plan))
+            objects = [*self._ways.objects(self._plan, self._node_names), *with_own_images(objects_of_fix(self._plan))]
+            awaited = [*self._ways.awaited(self._plan), *awaited_of_fix(self._plan)]
+            put_in(self._kubernetes, real, objects, awaited)
             restart_ztunnels(self._kubernetes, real, self._plan.lifetime_s, stamp, self._place.ours)
             yield
         finally:
@@ -163,13 +164,6 @@ class _Run:
         images = [container.get("image") for container in containers]
         about = {"kind": "cluster", "cluster": self._place.name, "ours": self._place.ours, "ztunnel_images": images}
         return {**about, **self._place.about, "nodes": dict(self._node_names)}
-
-
-def _objects_of_fix(plan: Plan) -> list[dict[str, Any]]:
-    """The manifest that the user would apply, as it stands."""
-    if plan.fix is None or plan.fix.manifest is None:
-        return []
-    return [thing for thing in yaml.safe_load_all(plan.fix.manifest) if isinstance(thing, dict)]
 
 
 LAB = KindLab()

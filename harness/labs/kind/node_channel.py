@@ -14,7 +14,7 @@ from typing import Any
 from harness.clocks.process_mover import ANSWERED_WITHIN_S, ProcessMover
 from harness.errors import LabUnavailable, SubjectFailed
 from harness.labs.kind.clocks import RealTime, wait_for
-from harness.labs.kind.helper_image import DOCKERFILE, helper_image
+from harness.labs.kind.helper_image import HELPER, with_own_images
 from harness.labs.kind.kubernetes import Kubernetes, Unreachable
 from harness.plan import Plan
 from harness.stack.pieces import read_objects
@@ -57,8 +57,7 @@ def install_helper(
 ) -> None:
     """Puts the helper in, and waits for it on `nodes` (Kubernetes'). `mark` stays on it until nothing is moved any
     more. Raises LabUnavailable with what to do."""
-    image = helper_image()
-    objects = read_objects("helper", "daemonset.yaml")
+    objects = with_own_images(read_objects("helper", "daemonset.yaml"))
     for thing in objects:
         if mark is not None and thing["kind"] == "DaemonSet":
             thing["metadata"]["annotations"] = {MARK: json.dumps(mark)}
@@ -73,7 +72,7 @@ def install_helper(
     except SubjectFailed as error:
         raise LabUnavailable(
             f"{error}; its image is in no registry: build it and bring it onto the nodes of {cluster}, from the root "
-            f"of this repository: docker build --file {DOCKERFILE} --tag {image} ."
+            f"of this repository: {HELPER.build}"
         ) from error
 
 

@@ -13,6 +13,8 @@ from harness.errors import BadInput, HarnessError
 from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.cluster import Cluster, bring_up, existing_cluster
 from harness.labs.kind.engine import open_engine
+from harness.labs.kind.fix import objects_of_fix
+from harness.labs.kind.helper_image import HELPER, OwnImage, own_images_in
 from harness.labs.kind.kubernetes import Kubernetes
 from harness.labs.kind.movers import make_mover, mover_refusals, moves_clocks
 from harness.labs.kind.session import Watcher
@@ -78,7 +80,7 @@ class RealWays:
                 engine,
                 tools,
                 lambda progress: tell(str(progress)),
-                with_helper=asked.clock == "process" and moves_clocks(plan),
+                own_images=own_images_of(plan),
             )
         finally:
             engine.close()
@@ -130,6 +132,12 @@ def choice_of(plan: Plan) -> Choice:
         workers=workers,
         name=name if workers == WORKERS else f"{name}-{workers}w",
     )
+
+
+def own_images_of(plan: Plan) -> tuple[OwnImage, ...]:
+    """The images of ours that a run of `plan` needs: for what moves clocks, and for what it deploys."""
+    helped = _cluster_of(plan).clock == "process" and moves_clocks(plan)
+    return (*((HELPER,) if helped else ()), *own_images_in(objects_of_fix(plan)))
 
 
 def _cluster_of(plan: Plan) -> PlannedCluster:

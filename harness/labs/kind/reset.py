@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness.durations import NS_PER_S, parse_duration_ns
-from harness.errors import LabUnavailable, SubjectFailed
+from harness.errors import LabUnavailable
 from harness.labs.kind.clocks import RealTime, wait_for
-from harness.labs.kind.kubernetes import OUR_LABELS, Kubernetes, Unreachable
+from harness.labs.kind.kubernetes import OUR_LABELS, Kubernetes
 from harness.labs.kind.observe import ZTUNNEL_CONTAINER, ZTUNNEL_LABELS, ZTUNNEL_NAMESPACE
 
 RUN_LABELS: Mapping[str, str] = {"meshwake.dev/run": "true"}
