@@ -363,3 +363,26 @@ def test_a_monotonic_clock_never_goes_back_for_a_program_that_was_found_late(ben
     assert bench.how(later) is None
     (refused,) = bench.helper.ask(do="list")["refused"]
     assert refused["pid"] == later.process.pid and "would go back" in refused["why"]
+
+
+GUARDS_WAIT = (
+    "import sys, time; sys.path[:0] = sys.argv[1:]\n"
+    "from harness.fixes.guard.__main__ import Ended\n"
+    "ended = Ended()\n"
+    "while not ended.wait(0.5): print('looked', time.monotonic_ns(), flush=True)\n"
+)
+
+
+def test_the_guards_pause_between_looks_is_right_on_a_moved_clock(bench: Bench) -> None:
+    """An absolute bound would lie behind the kernel's clock, and the guard would look without a pause."""
+    command = [str(bench.program), "-c", GUARDS_WAIT, *(path for path in sys.path if path)]
+    guard = Subject(command, bench.directory / "guard")
+    bench.subjects.append(guard)
+    await_text(guard.log, 1)
+    bench.helper.take_or_skip(bench.program)
+    at_wake = {"wall_ns": 0, "monotonic_ns": -2 * SECOND_NS, "boottime_ns": 0}
+    bench.helper.ask(do="sleep", lasts_ns=2 * SECOND_NS, at_wake=at_wake)
+    await_true("awake", lambda: not bench.helper.ask(do="list")["asleep"])
+    before = len(guard.log.read_text().splitlines())
+    time.sleep(3)
+    assert 1 <= len(guard.log.read_text().splitlines()) - before <= 7
