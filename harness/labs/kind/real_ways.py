@@ -15,6 +15,8 @@ from harness.labs.kind.choosing import choice_of, choose_cluster
 from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.cluster import Cluster, bring_up, existing_cluster
 from harness.labs.kind.engine import Engine, open_engine
+from harness.labs.kind.fix import objects_of_fix
+from harness.labs.kind.helper_image import HELPER, OwnImage, own_images_in
 from harness.labs.kind.kubernetes import Kubernetes
 from harness.labs.kind.movers import inside_of, make_mover, mover_refusals, moves_clocks
 from harness.labs.kind.session import Watcher
@@ -125,11 +127,17 @@ def _brought_up(choice: Choice, plan: Plan, engine: Engine, tell: Callable[[str]
         find_tools({"kind": pins.tools.kind, "helm": pins.tools.helm}),
         lambda progress: tell(str(progress)),
         folder=Path(asked.folder) if asked.folder is not None else None,
-        with_helper=asked.clock == "process" and moves_clocks(plan),
+        own_images=own_images_of(plan),
         locked=True,
     )
     tell(f"cluster {cluster.name} is up and stays up for the next run; put it away with: meshwake down")
     return cluster
+
+
+def own_images_of(plan: Plan) -> tuple[OwnImage, ...]:
+    """The images of ours that a run of `plan` needs: for what moves clocks, and for what it deploys."""
+    helped = _cluster_of(plan).clock == "process" and moves_clocks(plan)
+    return (*((HELPER,) if helped else ()), *own_images_in(objects_of_fix(plan)))
 
 
 def _cluster_of(plan: Plan) -> PlannedCluster:

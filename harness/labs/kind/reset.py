@@ -17,14 +17,16 @@ that changes it. So there is no moment at which a run can be killed and nobody k
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from harness.durations import NS_PER_S, parse_duration_ns
-from harness.errors import HarnessError, LabUnavailable, SubjectFailed
-from harness.labs.kind.clocks import RealTime
+from harness.errors import HarnessError, LabUnavailable
+from harness.labs.kind.clocks import RealTime, wait_for
 from harness.labs.kind.hold import hold, is_marked
 from harness.labs.kind.kubernetes import OUR_LABELS, Kubernetes, Unreachable
+from harness.labs.kind.moved import is_moved, restore_clocks
+from harness.labs.kind.node_channel import GOES_LABELS
 from harness.labs.kind.observe import ZTUNNEL_CONTAINER, ZTUNNEL_LABELS, ZTUNNEL_NAMESPACE
 
 RUN_LABELS: Mapping[str, str] = {"meshwake.dev/run": "true"}
@@ -35,7 +37,6 @@ CHANGED = "meshwake.dev/changed"
 ZTUNNEL = ("DaemonSet.apps", ZTUNNEL_NAMESPACE, "ztunnel")
 ISTIOD = ("Deployment.apps", ZTUNNEL_NAMESPACE, "istiod")
 GONE_WITHIN_S, READY_WITHIN_S, ROLLED_OUT_WITHIN_S = 180.0, 240.0, 300.0
-LOOK_EVERY_S = 1.0
 # Children go with their owners, and what lives in a namespace goes with it. The order is that of deletion.
 KINDS_OF_A_RUN = (
     "Namespace",
@@ -50,7 +51,6 @@ KINDS_OF_A_RUN = (
     "ServiceAccount",
     "ConfigMap",
 )
-_Found = TypeVar("_Found")
 
 
 def ztunnel_environment(lifetime_s: int) -> dict[str, str]:
@@ -62,21 +62,6 @@ def ztunnel_environment(lifetime_s: int) -> dict[str, str]:
         # Up to 1.27 a renewal that fails is told at this level only.
         "RUST_LOG": "info,ztunnel::identity=debug",
     }
-
-
-def wait_for(what: str, real: RealTime, within_s: float, look: Callable[[], tuple[_Found | None, str]]) -> _Found:
-    """Looks until there is something; `look` also says what it saw. Raises SubjectFailed with the last of that."""
-    give_up_ns = real.monotonic_ns() + int(within_s * NS_PER_S)
-    while True:
-        try:
-            found, seen = look()
-        except Unreachable as error:
-            found, seen = None, str(error)
-        if found is not None:
-            return found
-        if real.monotonic_ns() >= give_up_ns:
-            raise SubjectFailed(f"waited {within_s:.0f} s for {what}; last seen: {seen}")
-        real.sleep(LOOK_EVERY_S)
 
 
 def take_away(kubernetes: Kubernetes, real: RealTime) -> list[str]:
@@ -197,11 +182,13 @@ def restore_cluster(kubernetes: Kubernetes, real: RealTime) -> list[str]:
     To be called by whoever holds the cluster (hold.py). What fails keeps nothing else from being undone."""
     done: list[str] = []
     failed: list[Exception] = []
-    for undo in (_remove_objects, _restore_istiod, _restore_ztunnels):
+    for undo in (_remove_objects, restore_clocks, _restore_istiod, _restore_ztunnels, _remove_helper):
         try:
             done += undo(kubernetes, real)
         except (Unreachable, HarnessError) as error:
             failed.append(error)
+            if undo is restore_clocks:
+                break  # what is started anew now would begin on moved clocks
     if failed:
         raise failed[0]
     return done
@@ -219,7 +206,15 @@ def restore_after_kill(kubernetes: Kubernetes, real: RealTime, cluster: str, doi
 def _is_left(kubernetes: Kubernetes) -> bool:
     """Whether anything of a run is in the cluster."""
     changed = any(_changed_in(kubernetes.read(*thing)) is not None for thing in (ZTUNNEL, ISTIOD))
-    return changed or any(_of_runs(kubernetes, kind) for kind in KINDS_OF_A_RUN)
+    helper = is_moved(kubernetes) or kubernetes.ours("Namespace", GOES_LABELS)
+    return changed or bool(helper) or any(_of_runs(kubernetes, kind) for kind in KINDS_OF_A_RUN)
+
+
+def _remove_helper(kubernetes: Kubernetes, real: RealTime) -> list[str]:
+    """From a cluster that is not ours; nothing is moved any more."""
+    found = [name for _, name in kubernetes.ours("Namespace", GOES_LABELS)]
+    gone = [name for name in found if kubernetes.delete_ours("Namespace", None, name)]
+    return [f"removed Namespace {name}" for name in gone]
 
 
 def _remove_objects(kubernetes: Kubernetes, real: RealTime) -> list[str]:

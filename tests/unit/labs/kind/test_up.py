@@ -11,7 +11,7 @@ import pytest
 
 from harness.errors import BadInput, LabUnavailable
 from harness.labs.kind.cluster import bring_up, find_cluster, our_clusters, plan_down, plan_up, take_down
-from harness.labs.kind.helper_image import helper_image
+from harness.labs.kind.helper_image import GUARD, HELPER, OwnImage
 from harness.labs.kind.hold import InUse
 from harness.labs.kind.images import wanted_images
 from harness.labs.kind.state import ClusterState, clusters_dir
@@ -224,14 +224,15 @@ def test_images_come_from_a_folder(tmp_path: Path) -> None:
         up(world, folder=tmp_path)
 
 
-def _up_with_helper(world: World) -> list[str]:
+def _up_with(world: World, *images: OwnImage) -> list[str]:
     told: list[Progress] = []
     engine, tools = SimulatedEngine(world), SimulatedTools(world)
-    bring_up(CHOICE, PINS, engine, tools, told.append, kit=world.kit(), with_helper=True)
+    bring_up(CHOICE, PINS, engine, tools, told.append, kit=world.kit(), own_images=images)
     return steps_taken(told)
 
 
-def test_the_helper_is_built_once_and_put_into_every_node() -> None:
+@pytest.mark.parametrize("image", [HELPER, GUARD])
+def test_an_image_of_ours_is_built_once_and_put_into_every_node(image: OwnImage) -> None:
     """No registry has it; a second run keeps it, and one killed in between goes on."""
     world = World()
 
@@ -241,15 +242,16 @@ def test_the_helper_is_built_once_and_put_into_every_node() -> None:
 
     world.after = kill
     with pytest.raises(Killed):
-        _up_with_helper(world)
+        _up_with(world, image)
     world.after = lambda number, name: None
-    assert _up_with_helper(world)[-1] == "helper: done"
-    assert all(helper_image() in images for images in world.in_nodes.values())
-    assert [act for act in world.acts if act.startswith("build")] == [f"build {helper_image()}"]
-    assert _up_with_helper(world)[-1] == "helper: kept"
+    assert _up_with(world, image)[-1] == f"{image.name}: done"
+    assert all(image.reference in images for images in world.in_nodes.values())
+    assert [act for act in world.acts if act.startswith("build")] == [f"build {image.reference}"]
+    assert _up_with(world, image)[-1] == f"{image.name}: kept"
 
 
-def test_a_helper_that_cannot_be_built_says_what_it_needs() -> None:
+@pytest.mark.parametrize("image", [HELPER, GUARD])
+def test_an_image_of_ours_that_cannot_be_built_says_what_it_needs(image: OwnImage) -> None:
     """A base image, which another may stand for."""
     world = World()
 
@@ -258,8 +260,10 @@ def test_a_helper_that_cannot_be_built_says_what_it_needs() -> None:
             raise ToolFailed("docker build: ended with 1: no such host", 1, "no such host")
 
     world.before = fail
-    with pytest.raises(StepFailed, match=r"step helper .*could not be built: .*no such host; .*--build-arg BASE="):
-        _up_with_helper(world)
+    with pytest.raises(
+        StepFailed, match=rf"step {image.name} .*could not be built: .*no such host; .*--build-arg BASE="
+    ):
+        _up_with(world, image)
 
 
 # Bad input: refused before anything is touched
