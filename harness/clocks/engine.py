@@ -76,6 +76,17 @@ def engine_refusals(plan: Plan) -> list[str]:
     return [*dict.fromkeys(suspends), *refused_because_shared(plan, "engine")]
 
 
+def refuse_own_kernel(own: Own, measured: Measured) -> None:
+    """Raises LabUnavailable when `measured`, read on the engine's machine just now, is of the kernel of `own`."""
+    sign = shared_kernel(own, measured)
+    if sign is not None:
+        raise LabUnavailable(
+            f"--clock engine: the container engine runs on this machine's own kernel ({sign}), so the clock of "
+            "this machine and of every program on it would be set; use --clock process, or an engine in a VM, or "
+            "say --allow-own-clock"
+        )
+
+
 class EngineMover:
     """A Mover (clocks/mover.py). `node_names`: plan node -> the engine's container. `directory` holds intents."""
 
@@ -171,14 +182,10 @@ class EngineMover:
             hold(self._host, one)
 
     def _check_kernel(self, measured: Measured) -> None:
-        sign = shared_kernel(self._own, measured)
-        self._shares_our_kernel = sign is not None
-        if sign is not None and not self._allow_own_clock:
-            raise LabUnavailable(
-                f"--clock engine: the container engine runs on this machine's own kernel ({sign}), so the clock of "
-                "this machine and of every program on it would be set; use --clock process, or an engine in a VM, or "
-                "say --allow-own-clock"
-            )
+        if self._allow_own_clock:
+            self._shares_our_kernel = shared_kernel(self._own, measured) is not None
+        else:
+            refuse_own_kernel(self._own, measured)
 
     def _check_nodes(self, first: Measured) -> None:
         for node, name in self._names.items():

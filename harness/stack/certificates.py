@@ -89,7 +89,7 @@ def _cert_manager_stage(choice: Choice, pins: Pins) -> Stage:
     pin = pins.charts["cert-manager"]
     values = read_values(FOLDER, "cert-manager.yaml")
     # Without the Gateway API's definitions the controller would not start.
-    values["config"]["gatewayAPIConfig"]["enabled"] = "gateway" in choice.parts
+    values["config"]["gatewayAPI"]["enabled"] = "gateway" in choice.parts
     deployments = ("cert-manager", "cert-manager-cainjector", "cert-manager-webhook")
     return Stage(
         name="cert-manager",

@@ -83,7 +83,6 @@ class Tools(_Strict):
 
     kind: _VersionText
     helm: _VersionText
-    kubectl: _VersionText
 
 
 class Pins(_Strict):

@@ -34,16 +34,16 @@ from harness.labs.kind.engine import (
     LOOK_LABEL,
     DockerEngine,
     Engine,
-    boot_id,
     open_engine,
     room_inside,
 )
+from harness.labs.kind.limits import measure_limits
 from harness.labs.kind.movers import engine_ways
 from tests.unit.labs.kind.runs import plan
 from tests.unit.labs.kind.world import SimulatedEngine, World, machine
 
 CLUSTER = f"meshwake-test-{uuid.uuid4().hex[:8]}"
-PROGRAMS = ("sh", "date", "cat", "readlink", "df", "sleep")
+PROGRAMS = ("sh", "date", "cat", "readlink", "df", "sleep", "find", "wc")
 
 
 def real_or_skip() -> DockerEngine:
@@ -161,7 +161,7 @@ def test_a_question_is_answered_and_leaves_no_container(image: str) -> None:
         before = {each.id for each in real.containers({})}
         assert real.missing_images([image]) == ()
         own = OwnMachine().boot_id()
-        assert boot_id(real, image) == own
+        assert real.ask(image, ["cat", "/proc/sys/kernel/random/boot_id"]).strip() == own
         room = room_inside(real, image)
         assert room is not None and room > 2**20
         assert {each.id for each in real.containers({})} == before
@@ -169,6 +169,34 @@ def test_a_question_is_answered_and_leaves_no_container(image: str) -> None:
         left.api.create_container(image, ["sh"], labels={LOOK_LABEL: "true"})
         left.close()
         assert remove_looks(real) == 1
+    finally:
+        real.close()
+
+
+def test_an_image_is_found_by_its_tag_where_it_has_no_digest(image: str) -> None:
+    """As one that was loaded from an archive; and it runs by that name, whatever digest was asked for."""
+    real = real_or_skip()
+    try:
+        pinned = f"{image}@sha256:{'0' * 64}"
+        found = real.image(pinned)
+        assert found is not None and found == real.image(image)
+        assert found.name == image and found.id.startswith("sha256:") and found.size_bytes > 2**20
+        assert real.missing_images([pinned, f"{image}-other"]) == (f"{image}-other",)
+        assert real.ask(pinned, ["sh", "-c", "echo here"]).strip() == "here"
+    finally:
+        real.close()
+
+
+def test_the_limits_are_those_of_the_engines_machine(image: str, node: str) -> None:
+    """This one, where it is the same kernel."""
+    real = real_or_skip()
+    try:
+        limits = measure_limits(real, image)
+        assert limits.instances == int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
+        assert limits.open_files is not None and limits.tasks is not None
+        (there,) = real.containers({KIND_CLUSTER_LABEL: CLUSTER})
+        found = real.image(image)
+        assert found is not None and there.image_id == found.id
     finally:
         real.close()
 

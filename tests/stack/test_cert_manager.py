@@ -41,7 +41,7 @@ def test_what_it_makes_does_what_we_want() -> None:
     assert f"--dns01-recursive-nameservers={server}" in controller["args"]
     assert "--dns01-recursive-nameservers-only=true" in controller["args"]
     configuration = yaml.safe_load(by_name["ConfigMap", "cert-manager"]["data"]["config.yaml"])
-    assert configuration["gatewayAPIConfig"] == {"enabled": True}
+    assert configuration["gatewayAPI"] == {"enabled": True}
 
 
 def test_issuer_and_certificate_are_as_cert_manager_defines_them() -> None:

@@ -27,7 +27,7 @@ from harness.labs.kind.kubernetes import Kubernetes, Unreachable
 from harness.labs.kind.making import Kit, Making, node_names
 from harness.labs.kind.reset import restore_after_kill
 from harness.labs.kind.state import ClusterState, check_name, known_names
-from harness.labs.kind.steps import Progress, Step, StepFailed, take
+from harness.labs.kind.steps import Collected, Progress, Step, StepFailed, take
 from harness.labs.kind.through_kr8s import ThroughKr8s
 from harness.labs.kind.tools import Tools
 from harness.labs.kind.up import steps_of
@@ -78,12 +78,14 @@ def bring_up(
     folder: Path | None = None,
     kit: Kit | None = None,
     own_images: Iterable[OwnImage] = (),
+    before: tuple[Step[Making], ...] = (),
     locked: bool = False,
 ) -> Cluster:
     """The cluster `choice`, brought up, or kept where it is up already. `folder` has charts/, images/ and manifests/
-    for a machine without a network; `own_images` are built and put in too (helper_image.py); `locked`: the caller
-    holds the lock of its state. Raises StepFailed that
-    names the step and where everything was collected that may explain it; another call goes on from there."""
+    for a machine without a network; `own_images` are built and put in too (helper_image.py); `before`: steps that are
+    taken before anything is made; `locked`: the caller holds the lock of its state. Raises StepFailed that names the
+    step, quotes the true reason where one is found, and says where everything was collected that may explain it;
+    another call goes on from there."""
     state = ClusterState.of(choice.name)
     unknown_before = not state.directory.exists()
     with nullcontext() if locked else state.lock("up"):
@@ -91,7 +93,7 @@ def bring_up(
         making = Making(choice, pins, engine, tools, state, kit, state.remembered_folder(folder))
         try:
             take(
-                (*steps_of(choice, pins), *map(own_image_step, own_images)),
+                (*steps_of(choice, pins, before), *map(own_image_step, own_images)),
                 making,
                 tell,
                 lambda step, error: collect(making, step, error),
@@ -162,7 +164,7 @@ def take_down(name: str, engine: Engine, tell: Callable[[Progress], None]) -> No
     state = ClusterState.of(name)
     with state.lock("down"):
         steps = _down_steps(name)
-        take(steps, _Ending(state, engine, tell), tell, lambda step, error: None, Kit().patience)
+        take(steps, _Ending(state, engine, tell), tell, lambda step, error: Collected(None), Kit().patience)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ listens but refuses us (permission), or it answers with nonsense. All of them ar
 
 from __future__ import annotations
 
+import platform
 import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,20 +45,16 @@ class EngineFacts:
     operating_system: str
     architecture: str
     cgroup_version: int
-    storage_driver: str
     data_root: str
     cpus: int
     memory_bytes: int
+    kernel: str = ""
+    host_name: str = ""
 
     @property
     def platform(self) -> str:
         """The platform of its images, as OCI says it: linux/amd64."""
         return f"linux/{_OCI_ARCHITECTURES.get(self.architecture, self.architecture)}"
-
-    @property
-    def has_containerd_image_store(self) -> bool:
-        """Whether images lie in containerd's store, where a saved image holds all its platforms (kind#3795)."""
-        return self.storage_driver in {"overlayfs", "stargz"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,17 @@ class Container:
     state: str
     image: str
     labels: Mapping[str, str]
-    published_ports: tuple[int, ...]
+    image_id: str = ""
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image that the engine has. `name` is what it finds it by: name@digest where it was pulled, name:tag where it
+    was loaded from an archive, which carries no digest; `size_bytes`: unpacked."""
+
+    name: str
+    id: str
+    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -93,20 +100,21 @@ class Engine(Protocol):
     def network(self, name: str) -> Network | None:
         """The network called `name`."""
 
+    def image(self, reference: str) -> Image | None:
+        """The image `reference`, by its digest or else by its tag; None when it is not here."""
+
     def missing_images(self, references: Iterable[str]) -> tuple[str, ...]:
         """Those of `references` that are not here, in their order."""
 
     def pull(self, reference: str) -> None:
         """Fetches an image from its registry."""
 
-    def tag(self, reference: str, name: str) -> None:
-        """Gives the image `reference` the further name `name`."""
-
     def load_archive(self, path: Path) -> tuple[str, ...]:
         """Loads the images of an archive (docker save); their references."""
 
-    def ask(self, image: str, command: Sequence[str]) -> str:
-        """What `command` prints in a container of `image`, which must be here; the container is gone afterwards."""
+    def ask(self, image: str, command: Sequence[str], *, of_machine: bool = False) -> str:
+        """What `command` prints in a container of `image`, which must be here; the container is gone afterwards.
+        `of_machine`: privileged, and it sees the processes of the engine's machine."""
 
     def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
         """Exit code and output (both streams) of `command` in a running container."""
@@ -119,11 +127,6 @@ class Engine(Protocol):
 
     def free_disk_bytes(self) -> int | None:
         """Room where the engine keeps images; None when this machine cannot see that place (`room_inside` can)."""
-
-
-def boot_id(engine: Engine, image: str) -> str:
-    """Which boot of which kernel the engine's containers run on; equal to this machine's own when it is that."""
-    return engine.ask(image, ["cat", "/proc/sys/kernel/random/boot_id"]).strip()
 
 
 def room_inside(engine: Engine, image: str) -> int | None:
@@ -194,12 +197,20 @@ class DockerEngine:
         with self._answering():
             return tuple(reference for reference in references if not self._has(reference))
 
+    def image(self, reference: str) -> Image | None:
+        """As `Engine.image` promises."""
+        with self._answering():
+            return self._find(reference)
+
+    def _find(self, reference: str) -> Image | None:
+        for name in dict.fromkeys((without_tag(reference), reference.partition("@")[0])):
+            with suppress(ImageNotFound):
+                found = self._client.api.inspect_image(name)  # type: ignore[no-untyped-call]
+                return Image(name, str(found["Id"]), int(found["Size"]))
+        return None
+
     def _has(self, reference: str) -> bool:
-        try:
-            self._client.api.inspect_image(without_tag(reference))  # type: ignore[no-untyped-call]
-        except ImageNotFound:
-            return False
-        return True
+        return self._find(reference) is not None
 
     def pull(self, reference: str) -> None:
         """As `Engine.pull` promises."""
@@ -208,27 +219,24 @@ class DockerEngine:
         if not self._has(reference):
             raise LabUnavailable(f"{reference}: was pulled, but the engine does not have it now; pull it by hand")
 
-    def tag(self, reference: str, name: str) -> None:
-        """As `Engine.tag` promises."""
-        repository, _, tag = name.rpartition(":")
-        with self._answering():
-            self._client.api.tag(without_tag(reference), repository, tag)
-
     def load_archive(self, path: Path) -> tuple[str, ...]:
         """As `Engine.load_archive` promises."""
         with self._answering(), self._patient(PULL_WITHIN_S), path.open("rb") as archive:
             images = self._client.images.load(archive)
         return tuple(tag for image in images for tag in (image.tags or [str(image.id)]))
 
-    def ask(self, image: str, command: Sequence[str]) -> str:
+    def ask(self, image: str, command: Sequence[str], *, of_machine: bool = False) -> str:
         """As `Engine.ask` promises."""
         with self._answering():
+            host = self._client.api.create_host_config(privileged=of_machine, pid_mode="host" if of_machine else None)
+            here = self._find(image)
             made = self._client.api.create_container(
-                without_tag(image),
+                without_tag(image) if here is None else here.name,
                 entrypoint=list(command[:1]),
                 command=list(command[1:]),
                 labels={LOOK_LABEL: "true"},
                 network_disabled=True,
+                host_config=host,
             )
             try:
                 self._client.api.start(made["Id"])
@@ -259,8 +267,7 @@ class DockerEngine:
         """As `Engine.free_disk_bytes` promises."""
         facts = self.facts()
         root = Path(facts.data_root)
-        # Docker Desktop's data lies in its own machine, whatever lies at that path here.
-        if "Desktop" in facts.operating_system or not self.address.startswith("the local socket"):
+        if not is_on_this_machine(facts):
             return None
         try:
             return shutil.disk_usage(root).free if root.is_dir() else None
@@ -283,6 +290,14 @@ class DockerEngine:
             self._client.api.timeout = usual
 
 
+def is_on_this_machine(facts: EngineFacts) -> bool:
+    """Whether an engine runs here, and not in a virtual machine or elsewhere: Docker Desktop, Lima and others listen on
+    a local socket too, but their machine has another name or kernel. A sign, and no proof
+    (clocks/own.py has proofs)."""
+    here = platform.uname()
+    return (facts.host_name, facts.kernel) == (here.node, here.release)
+
+
 def without_tag(reference: str) -> str:
     """`reference` without its tag when it has a digest too: the engine knows name:tag or name@digest, not both."""
     name, at, digest = reference.partition("@")
@@ -300,10 +315,11 @@ def facts_of(info: Mapping[str, Any], version: Mapping[str, Any]) -> EngineFacts
         operating_system=str(info["OperatingSystem"]),
         architecture=str(info["Architecture"]),
         cgroup_version=int(info.get("CgroupVersion") or 1),
-        storage_driver=str(info["Driver"]),
         data_root=str(info["DockerRootDir"]),
         cpus=int(info["NCPU"]),
         memory_bytes=int(info["MemTotal"]),
+        kernel=str(info.get("KernelVersion", "")),
+        host_name=str(info.get("Name", "")),
     )
 
 
@@ -316,9 +332,7 @@ def containers_of(listed: Iterable[Mapping[str, Any]]) -> tuple[Container, ...]:
             state=str(entry["State"]),
             image=str(entry["Image"]),
             labels=dict(entry.get("Labels") or {}),
-            published_ports=tuple(
-                sorted({int(p["PublicPort"]) for p in entry.get("Ports") or () if p.get("PublicPort")})
-            ),
+            image_id=str(entry.get("ImageID", "")),
         )
         for entry in listed
     ]

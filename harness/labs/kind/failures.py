@@ -1,4 +1,4 @@
-"""What is collected when a step fails."""
+"""What is collected when a step fails, and the reason that is found in it (causes.py)."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness.errors import HarnessError, LabUnavailable
-from harness.labs.kind.engine import (
-    Container,
-)
+from harness.labs.kind.causes import first_cause, read_evidence
+from harness.labs.kind.engine import Container
 from harness.labs.kind.making import Making
 from harness.labs.kind.preflight import PREFLIGHT
-from harness.labs.kind.steps import Step
+from harness.labs.kind.steps import Collected, Step
 
 EXPORT_LOGS_WITHIN_S = 180
 
 
-def collect(making: Making, step: Step[Making], error: HarnessError) -> Path | None:
-    """Whatever can explain a failure, in a directory of its own; None before there was anything to collect from."""
+def collect(making: Making, step: Step[Making], error: HarnessError) -> Collected:
+    """Whatever can explain a failure, in a directory of its own; nothing before there was anything to collect from."""
     if step.name == PREFLIGHT:
-        return None  # nothing was done yet, and machines of that name may be somebody else's
+        return Collected(None)  # nothing was done yet, and machines of that name may be somebody else's
     machines: tuple[Container, ...] = ()
     with suppress(LabUnavailable):
         machines = making.containers()
     if not machines:
-        return making.state.directory if (making.state.directory / "words").is_dir() else None
+        return Collected(making.state.directory if (making.state.directory / "words").is_dir() else None)
     place = _fresh_directory(making.state.directory / "failures", step.name)
     (place / "error.txt").write_text(f"{error}\n", encoding="utf-8")
     for work in (_collect_objects, _collect_logs):
@@ -33,7 +32,8 @@ def collect(making: Making, step: Step[Making], error: HarnessError) -> Path | N
             work(making, place)
         except HarnessError as second:
             (place / f"not-collected{work.__name__}.txt").write_text(f"{second}\n", encoding="utf-8")
-    return place
+    cause = first_cause(read_evidence(place), str(error))
+    return Collected(place, None if cause is None else str(cause))
 
 
 def _fresh_directory(parent: Path, name: str) -> Path:

@@ -118,7 +118,7 @@ def own_image_step(image: OwnImage) -> Step[Making]:
 
 def _done(making: Making, image: OwnImage) -> str | None:
     wanted = full_reference(image.reference)
-    there = [wanted in images_in(making, node) for node in node_names(making.choice, making.pins)]
+    there = [wanted in images_in(making.engine, node) for node in node_names(making.choice, making.pins)]
     return f"{image.reference} is in every node" if all(there) else None
 
 

@@ -20,6 +20,7 @@ from harness.labs.kind.engine import (
     Container,
 )
 from harness.labs.kind.kube import KubeRefused
+from harness.labs.kind.limits import limit_problems, measure_limits
 from harness.labs.kind.making import Making, node_names, read_facts
 from harness.labs.kind.state import ClusterState, clusters_dir, known_names, lock_file
 from harness.labs.kind.steps import Step, Watch
@@ -29,7 +30,7 @@ from harness.stack.pieces import (
 )
 from harness.stack.pins import Pins
 from harness.stack.pool import pool_of
-from harness.stack.render import kind_config
+from harness.stack.render import kind_config, node_image
 
 READY_WITHIN_S = 180
 
@@ -90,6 +91,7 @@ def _create_anew(making: Making, machines: tuple[Container, ...], watch: Watch) 
     for machine in machines:
         watch.say(f"removing {machine.name} of a cluster that was half made")
         making.engine.remove(machine.id)
+    _check_limits(making)
     making.forget_kube()
     making.state.kubeconfig.unlink(missing_ok=True)
     config = kind_config(making.choice, making.pins)
@@ -99,14 +101,24 @@ def _create_anew(making: Making, machines: tuple[Container, ...], watch: Watch) 
     manager.create(ClusterOptions(kubeconfig_path=making.state.kubeconfig, provider_config=path), options=["--retain"])
 
 
+def _check_limits(making: Making) -> None:
+    """Preflight may have had no image to ask with; now there is one."""
+    machine = making.engine.image(node_image(making.choice, making.pins))
+    limits = measure_limits(making.engine, None if machine is None else machine.name)
+    problems = list(limit_problems(limits, len(node_names(making.choice, making.pins))))
+    if problems:
+        raise LabUnavailable("\n".join(problems))
+
+
 def _with_local_node_images(making: Making, config: dict[str, Any]) -> dict[str, Any]:
-    """An image loaded from an archive is known by its tag only, and kind would pull what it finds by no digest."""
-    nodes = []
-    for node in config["nodes"]:
-        tagged, at, _ = str(node["image"]).partition("@")
-        by_tag_only = bool(at) and making.engine.missing_images([node["image"]]) != ()
-        nodes.append({**node, "image": tagged} if by_tag_only else node)
-    return {**config, "nodes": nodes}
+    """kind pulls an image that the engine does not find by the name in its configuration: one that was loaded from an
+    archive is found by its tag only."""
+
+    def name_of(reference: str) -> str:
+        found = making.engine.image(reference)
+        return reference if found is None or "@" in found.name else found.name
+
+    return {**config, "nodes": [{**node, "image": name_of(str(node["image"]))} for node in config["nodes"]]}
 
 
 class KindManager(select_provider_manager("kind")):  # type: ignore[misc]

@@ -1,31 +1,26 @@
-"""What can be known before anything is changed; all that is wrong is said at once."""
+"""What can be known before anything is changed; all that is wrong is said at once. `meshwake doctor` asks the same."""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from packaging.version import Version
 
 from harness.errors import LabUnavailable
-from harness.labs.kind.engine import (
-    Container,
-    EngineFacts,
-    room_inside,
-)
-from harness.labs.kind.making import Making, node_names
+from harness.labs.kind.engine import KIND_CLUSTER_LABEL, Container, Engine, EngineFacts
+from harness.labs.kind.images import bytes_needed, free_bytes
+from harness.labs.kind.limits import limit_problems, measure_limits
+from harness.labs.kind.making import Making
 from harness.labs.kind.state import Record, choice_to_json
 from harness.labs.kind.steps import Step, Watch
 from harness.stack.choice import Choice
-from harness.stack.render import kind_config, node_image
+from harness.stack.pins import Pins
+from harness.stack.render import node_image
 
 PREFLIGHT = "preflight"
 GIB = 1024**3
 # Cilium, istiod and three nodes' kubelets do not fit into less.
 MEMORY_AT_LEAST = 4 * GIB
-# The node image with everything in it, once in the engine and once in each node; an estimate, on the safe side.
-DISK_OF_ENGINE, DISK_OF_NODE = 4 * GIB, 3 * GIB
 CGROUP_V2_FROM = Version("1.35")
 
 
@@ -38,8 +33,8 @@ def preflight_step(choice: Choice) -> Step[Making]:
         lambda making: None,
         _preflight,
         (
-            f"the engine answers; its cgroups, memory and disk suffice for {choice.workers + 1} nodes",
-            f"no other cluster is called {choice.name}; the ports it publishes are free",
+            f"the engine answers; its cgroups, memory, disk and limits suffice for {choice.workers + 1} nodes",
+            f"no other cluster is called {choice.name}",
         ),
     )
 
@@ -51,8 +46,8 @@ def _preflight(making: Making, watch: Watch) -> None:
     problems = [
         *_engine_problems(making.choice, facts),
         *_name_problems(making, machines),
-        # A cluster that is half there has taken its room and its ports already.
-        *([] if machines else [*_disk_problems(making), *_port_problems(making)]),
+        # A cluster that is half there has taken its room already.
+        *([] if machines else room_problems(making.engine, making.choice, making.pins)),
     ]
     if problems:
         raise LabUnavailable("\n".join(problems))
@@ -92,46 +87,24 @@ def _name_problems(making: Making, machines: tuple[Container, ...]) -> Iterator[
         )
 
 
-def _disk_problems(making: Making) -> Iterator[str]:
-    needed = DISK_OF_ENGINE + DISK_OF_NODE * len(node_names(making.choice, making.pins))
-    machine = node_image(making.choice, making.pins)
-    free = making.engine.free_disk_bytes()
-    if free is None and not making.engine.missing_images([machine]):
-        free = room_inside(making.engine, machine)
+def engine_problems(engine: Engine, choice: Choice, pins: Pins) -> list[str]:
+    """Why a cluster `choice` cannot be made on this engine; where one of kind's stands already, only what goes for all
+    of them: what room it has taken is not to be had twice."""
+    stands = engine.containers({KIND_CLUSTER_LABEL: None})
+    return [*_engine_problems(choice, engine.facts()), *([] if stands else room_problems(engine, choice, pins))]
+
+
+def room_problems(engine: Engine, choice: Choice, pins: Pins) -> Iterator[str]:
+    """What of the engine's machine does not suffice for a cluster that is not there yet."""
+    machine = engine.image(node_image(choice, pins))
+    needed, free = bytes_needed(engine, choice, pins), free_bytes(engine, machine)
     if free is not None and free < needed:
         yield (
             f"the engine has {free / GIB:.1f} GiB of disk free, and {needed / GIB:.0f} GiB are needed; "
             "make room (docker system df shows what takes it), or choose fewer --nodes"
         )
-
-
-def _port_problems(making: Making) -> Iterator[str]:
-    for host, port in _published(kind_config(making.choice, making.pins)):
-        holder = next((one for one in making.engine.containers({}) if port in one.published_ports), None)
-        if holder is not None:
-            yield f"port {port} is published by container {holder.name}; end it, or bring up without that port"
-        elif not _can_bind(host, port):
-            yield f"port {port} is in use on this machine; end what uses it (ss -ltnp), or bring up without that port"
-
-
-def _published(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    networking = config.get("networking") or {}
-    if networking.get("apiServerPort", 0) > 0:
-        yield str(networking.get("apiServerAddress", "127.0.0.1")), int(networking["apiServerPort"])
-    for node in config["nodes"]:
-        for mapping in node.get("extraPortMappings") or ():
-            if mapping.get("hostPort", 0) > 0:
-                yield str(mapping.get("listenAddress", "127.0.0.1")), int(mapping["hostPort"])
-
-
-def _can_bind(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+    limits = measure_limits(engine, None if machine is None else machine.name)
+    yield from limit_problems(limits, choice.workers + 1)
 
 
 def _names(machines: Iterable[Container]) -> str:

@@ -105,11 +105,19 @@ class StepFailed(LabUnavailable):
     """A step could not be taken; `evidence` is where everything was collected that may explain it."""
 
 
+@dataclass(frozen=True)
+class Collected:
+    """What was collected of a failure: where it lies, and the true reason in it when there is one."""
+
+    place: Path | None
+    cause: str | None = None
+
+
 def take(
     steps: Sequence[Step[World]],
     world: World,
     tell: Callable[[Progress], None],
-    collect: Callable[[Step[World], HarnessError], Path | None],
+    collect: Callable[[Step[World], HarnessError], Collected],
     patience: Patience,
 ) -> None:
     """Takes `steps` in order, leaving out what is done. Raises StepFailed, naming the step, at the first that fails."""
@@ -132,7 +140,7 @@ def _take_one(
     step: Step[World],
     world: World,
     teller: _Teller[World],
-    collect: Callable[[Step[World], HarnessError], Path | None],
+    collect: Callable[[Step[World], HarnessError], Collected],
     patience: Patience,
 ) -> None:
     watch = Watch(patience, step.title, step.within_s, lambda detail: teller("going on", detail, watch.elapsed_s))
@@ -145,8 +153,10 @@ def _take_one(
         step.do(world, watch)
     except HarnessError as error:
         teller("failed", str(error).splitlines()[0], watch.elapsed_s)
-        failed = StepFailed(f"step {step.name} ({step.title}): {error}")
+        collected = collect(step, error) if error.evidence is None else Collected(error.evidence)
+        cause = f"\ncause: {collected.cause}" if collected.cause else ""
+        failed = StepFailed(f"step {step.name} ({step.title}): {error}{cause}")
         failed.exit_code = error.exit_code
-        failed.evidence = error.evidence or collect(step, error)
+        failed.evidence = collected.place
         raise failed from error
     teller("done", "", watch.elapsed_s)

@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -103,7 +103,6 @@ class InstalledTools:
     """The programs of this machine, by name."""
 
     found: Mapping[str, Tool]
-    environment: Mapping[str, str] = field(default_factory=dict)
 
     def run(
         self,
@@ -114,7 +113,7 @@ class InstalledTools:
         environment: Mapping[str, str] | None = None,
     ) -> Said:
         """As `Tools.run` promises."""
-        return run_program(self.found[name].path, arguments, within_s, log, {**self.environment, **(environment or {})})
+        return run_program(self.found[name].path, arguments, within_s, log, environment)
 
 
 def search_path() -> str:

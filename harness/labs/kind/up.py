@@ -33,10 +33,11 @@ from harness.stack.render import stages
 PLANNED_FACTS = Facts(pool="172.18.255.200-172.18.255.249")
 
 
-def steps_of(choice: Choice, pins: Pins) -> tuple[Step[Making], ...]:
-    """All steps of `up`, in order."""
+def steps_of(choice: Choice, pins: Pins, before: tuple[Step[Making], ...] = ()) -> tuple[Step[Making], ...]:
+    """All steps of `up`, in order. `before`: further ones that are taken before anything is made."""
     return (
         preflight_step(choice),
+        *before,
         images_step(choice, pins),
         cluster_step(choice, pins),
         nodes_images_step(choice, pins),

@@ -48,7 +48,7 @@ def test_without_a_gateway_there_is_an_issuer_but_nothing_to_issue() -> None:
     """And cert-manager leaves the Gateway API alone, whose definitions are not there."""
     stages = certificate_stages(full_choice("gateway", "waypoint"), pins())
     (chart,) = [piece for piece in stages[0].pieces if isinstance(piece, Chart)]
-    assert chart.values["config"]["gatewayAPIConfig"]["enabled"] is False
+    assert chart.values["config"]["gatewayAPI"]["enabled"] is False
     assert [str(condition) for condition in stages[-1].conditions] == ["ClusterIssuer meshwake-acme: condition=Ready"]
 
 

@@ -111,8 +111,6 @@ def test_everything_carries_our_label() -> None:
     """In every object of every step; charts label their own."""
     for thing in _objects(_stages(**ALL)):
         assert thing["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "meshwake"
-    for node in kind_config(_choose(), PINS)["nodes"]:
-        assert node["labels"] == {"app.kubernetes.io/managed-by": "meshwake"}
 
 
 def test_the_kind_configuration_follows_the_choice() -> None:

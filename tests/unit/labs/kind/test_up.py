@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,20 @@ from harness.errors import BadInput, LabUnavailable
 from harness.labs.kind.cluster import bring_up, find_cluster, our_clusters, plan_down, plan_up, take_down
 from harness.labs.kind.helper_image import GUARD, HELPER, OwnImage
 from harness.labs.kind.hold import InUse
-from harness.labs.kind.images import wanted_images
+from harness.labs.kind.images import full_reference, prunable, read_image_ids, real_image_ids, wanted_images
 from harness.labs.kind.state import ClusterState, clusters_dir
 from harness.labs.kind.steps import Progress, StepFailed
 from harness.labs.kind.tools import ToolFailed
 from harness.labs.kind.up import steps_of
 from harness.stack.choice import Choice, choose_stack
-from harness.stack.render import kind_config
+from harness.stack.render import images, node_image
 from tests.unit.labs.kind.world import (
     GIB,
     Killed,
     SimulatedEngine,
     SimulatedTools,
     World,
+    id_of,
     machine,
     steps_taken,
 )
@@ -214,14 +215,72 @@ def test_without_a_network_the_missing_images_are_listed_and_nothing_is_left() -
     assert not ClusterState.of(CHOICE.name).directory.exists()
 
 
+def _folder(place: Path, references: Iterable[str]) -> Path:
+    """As a person makes it with docker save."""
+    (place / "images").mkdir()
+    for number, reference in enumerate(references):
+        (place / "images" / f"{number}.tar").write_text(reference)
+    return place
+
+
 def test_images_come_from_a_folder(tmp_path: Path) -> None:
-    """For a machine without a network; a chart that is not in it is named."""
-    world = World(registry=False)
-    (tmp_path / "images").mkdir()
-    for number, reference in enumerate(wanted_images(CHOICE, PINS)):
-        (tmp_path / "images" / f"{number}.tar").write_text(reference)
+    """For a machine without a network: an archive has no digest, so the machines' image is there by its tag; and a
+    chart that is not in the folder is named."""
+    world, folder = World(registry=False), _folder(tmp_path, wanted_images(CHOICE, PINS))
     with pytest.raises(StepFailed, match=r"step cilium .*chart cilium .* is there; put it there"):
-        up(world, folder=tmp_path)
+        up(world, folder=folder)
+    tagged = node_image(CHOICE, PINS).partition("@")[0]
+    assert {each.image for each in world.machines.values()} == {tagged}
+    assert not [act for act in world.acts if act.startswith("pull")]
+
+
+def test_an_image_that_neither_folder_nor_engine_has_is_named(tmp_path: Path) -> None:
+    """By tag or by digest: another tag of the same image is none of them."""
+    one, *rest = wanted_images(CHOICE, PINS)
+    folder = _folder(tmp_path, [f"{one.partition('@')[0]}-rebuilt", *rest])
+    with pytest.raises(StepFailed, match=f"1 of .* images are not in the engine(.|\n)*  missing: {one}"):
+        up(World(registry=False), folder=folder)
+
+
+def test_what_was_really_loaded_is_remembered(tmp_path: Path) -> None:
+    """Ids of the machines' own image and of each image in the nodes; both when nodes differ."""
+    world = World()
+    up(world)
+    ids = read_image_ids(ClusterState.of(CHOICE.name))
+    assert set(ids) == set(wanted_images(CHOICE, PINS))
+    assert ids[node_image(CHOICE, PINS)] == id_of(node_image(CHOICE, PINS))
+    assert all(ids[image] == id_of(full_reference(image)) for image in images(CHOICE, PINS))
+    machines = SimulatedEngine(world).containers({})
+    other = [replace(each, image_id="sha256:0") for each in machines[:1]]
+    assert "," in real_image_ids(SimulatedEngine(world), [*machines, *other], ())[machines[0].image]
+    assert read_image_ids(ClusterState.of("meshwake-unknown")) == {}
+
+
+def test_layers_that_lie_in_a_node_twice_are_pruned() -> None:
+    world = World()
+    up(world)
+    assert world.pruned == set(world.machines)
+
+
+# Of a real worker (containerd 2.3): agnhost has been unpacked, CoreDNS not yet, and an index names one of them.
+CONTENT = """\
+DIGEST\tSIZE\tAGE\tLABELS
+sha256:{a}\t423B\tAbout a minute\tcontainerd.io/gc.ref.content.config=sha256:{b},containerd.io/gc.ref.content.l.0=sha256:{c}
+sha256:{b}\t362B\t6 minutes\t-
+sha256:{c}\t22.8MiB\t6 minutes\tcontainerd.io/uncompressed=sha256:{c}
+sha256:{d}\t428B\t2 minutes\tcontainerd.io/gc.ref.content.config=sha256:{e},containerd.io/gc.ref.content.l.0=sha256:{f}
+sha256:{e}\t428B\t2 minutes\tcontainerd.io/gc.ref.snapshot.overlayfs=sha256:{f}
+sha256:{0}\t368B\t2 minutes\tcontainerd.io/gc.ref.content.m.0=sha256:{d}
+"""
+
+
+def test_layers_of_an_image_that_no_pod_has_needed_yet_stay() -> None:
+    """Without them it could never be unpacked. One that has been pruned already has nothing left."""
+    blobs = {name: name * 64 for name in "abcdef"}
+    listed = CONTENT.format("0" * 64, **blobs)
+    assert prunable(listed) == {f"sha256:{'d' * 64}": ["containerd.io/gc.ref.content.l.0"]}
+    pruned = listed.replace(f",containerd.io/gc.ref.content.l.0=sha256:{'f' * 64}", "")
+    assert prunable(pruned) == {} == prunable("")
 
 
 def _up_with(world: World, *images: OwnImage) -> list[str]:
@@ -305,24 +364,6 @@ def test_an_older_cluster_of_the_same_name_that_is_another_one() -> None:
         up(world, choice_of(istio="1.31"))
     assert world.state() == state
     up(world)
-
-
-def test_a_port_in_use_by_a_program_or_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a kind configuration publishes one."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-
-        def publishing(choice: Choice, pins_: Any) -> dict[str, Any]:
-            config = kind_config(choice, pins_)
-            return {**config, "networking": {**config["networking"], "apiServerPort": port}}
-
-        monkeypatch.setattr("harness.labs.kind.preflight.kind_config", publishing)
-        _refused(World(), f"port {port} is in use on this machine")
-        _refused(
-            World(machines={"web": machine("web", ports=(port,))}), f"port {port} is published by container web; end it"
-        )
 
 
 def test_two_at_once(tmp_path: Path) -> None:

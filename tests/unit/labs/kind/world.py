@@ -3,9 +3,10 @@ fail, before and after every single act. Time is virtual."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from harness.labs.kind.engine import (
     KIND_ROLE_LABEL,
     Container,
     EngineFacts,
+    Image,
     Network,
 )
 from harness.labs.kind.images import full_reference
@@ -27,13 +29,17 @@ from harness.labs.kind.making import Kit
 from harness.labs.kind.steps import Patience
 from harness.labs.kind.tools import Said, ToolFailed
 
-GIB = 1024**3
-FACTS = EngineFacts("29.0.1", "1.48", "A test", "x86_64", 2, "overlay2", "/nowhere", 8, 16 * GIB)
+MIB, GIB = 1024**2, 1024**3
+FACTS = EngineFacts("29.0.1", "1.48", "A test", "x86_64", 2, "/nowhere", 8, 16 * GIB)
 GATEWAY_API = b"""
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
 metadata: {name: gateways.gateway.networking.k8s.io}
 """
+
+
+_BLOB = "sha256:{:064d}"
+_CONFIG, _LAYER = "containerd.io/gc.ref.content.config", "containerd.io/gc.ref.content.l.0"
 
 
 class Killed(BaseException):
@@ -49,7 +55,10 @@ class World:
     disk: int | None = 200 * GIB
     images: set[str] = field(default_factory=set)
     machines: dict[str, Container] = field(default_factory=dict)
+    image_bytes: int = 100 * MIB
     in_nodes: dict[str, set[str]] = field(default_factory=dict)
+    pruned: set[str] = field(default_factory=set)
+    answers: Callable[[bool], str] = lambda of_machine: ""
     releases: dict[str, str] = field(default_factory=dict)
     objects: dict[tuple[str, str | None, str], Mapping[str, Any]] = field(default_factory=dict)
     ipam: tuple[Mapping[str, Any], ...] = ({"Subnet": "fc00::/64"}, {"Subnet": "172.18.0.0/16"})
@@ -57,6 +66,7 @@ class World:
     before: Callable[[int, str], None] = lambda number, name: None
     after: Callable[[int, str], None] = lambda number, name: None
     unmet: set[str] = field(default_factory=set)
+    pods: list[Mapping[str, Any]] = field(default_factory=list)
     unhealthy: list[str] = field(default_factory=list)
     now_s: float = 1000.0
 
@@ -111,28 +121,42 @@ class SimulatedEngine:
     def network(self, name: str) -> Network | None:
         return Network(name, self.world.ipam, ("172.18.0.2",)) if self.world.machines and name == KIND_NETWORK else None
 
+    def image(self, reference: str) -> Image | None:
+        """What was pulled is known by its digest, what came from an archive by its tag alone."""
+        for name in (reference, reference.partition("@")[0]):
+            if name in self.world.images:
+                return Image(name, id_of(name), self.world.image_bytes)
+        return None
+
     def missing_images(self, references: Iterable[str]) -> tuple[str, ...]:
-        return tuple(reference for reference in references if reference not in self.world.images)
+        return tuple(reference for reference in references if self.image(reference) is None)
 
     def pull(self, reference: str) -> None:
         if not self.world.registry:
             raise LabUnavailable("docker: the engine refused: no such host")
         self.world.act(f"pull {reference}", lambda: self.world.images.add(reference))
 
-    def tag(self, reference: str, name: str) -> None:
-        self.world.images.add(name)
-
     def load_archive(self, path: Path) -> tuple[str, ...]:
-        reference = path.read_text().strip()
+        reference = path.read_text().strip().partition("@")[0]
         self.world.act(f"load {reference}", lambda: self.world.images.add(reference))
         return (reference,)
 
-    def ask(self, image: str, command: Sequence[str]) -> str:
-        raise LabUnavailable("nothing is asked of containers here")
+    def ask(self, image: str, command: Sequence[str], *, of_machine: bool = False) -> str:
+        assert self.image(image) is not None, f"{image} is not here"
+        return self.world.answers(of_machine)
 
     def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
-        assert list(command[:1]) == ["ctr"]
-        return 0, "\n".join(sorted(self.world.in_nodes.get(container, set())))
+        if list(command) == ["ctr", "--namespace=k8s.io", "content", "ls"]:
+            return 0, f"{_BLOB.format(1)} 5B now {_CONFIG}={_BLOB.format(2)},{_LAYER}={_BLOB.format(3)}\n" + (
+                f"{_BLOB.format(2)} 5B now containerd.io/gc.ref.snapshot.overlayfs={_BLOB.format(4)}\n"
+            )
+        if command[0] == "sh":
+            assert f"content label {_BLOB.format(1)} {_LAYER}=" in command[-1] and "--sync" in command[-1]
+            self.world.pruned.add(container)
+            return 0, ""
+        assert list(command) == ["crictl", "images", "--output", "json"]
+        there = sorted(self.world.in_nodes.get(container, set()))
+        return 0, json.dumps({"images": [{"id": id_of(name), "repoTags": [name]} for name in there]})
 
     def start(self, container: str) -> None:
         self.world.act(f"start {container}", lambda: self._become(container, "running"))
@@ -147,7 +171,7 @@ class SimulatedEngine:
         """Nothing is open."""
 
     def _become(self, name: str, state: str) -> None:
-        self.world.machines[name] = machine(name, state, self.world.machines[name].labels[KIND_CLUSTER_LABEL])
+        self.world.machines[name] = replace(self.world.machines[name], state=state)
 
     def _remove(self, name: str) -> None:
         self.world.machines.pop(name, None)
@@ -157,10 +181,15 @@ class SimulatedEngine:
             self.world.objects.clear()
 
 
-def machine(name: str, state: str = "running", cluster: str = "", ports: tuple[int, ...] = ()) -> Container:
+def machine(name: str, state: str = "running", cluster: str = "", image: str = "kindest/node") -> Container:
     role = "control-plane" if "control-plane" in name else "worker"
     labels = {KIND_CLUSTER_LABEL: cluster, KIND_ROLE_LABEL: role} if cluster else {}
-    return Container(name, name, state, "kindest/node", labels, ports)
+    return Container(name, name, state, image, labels, id_of(image))
+
+
+def id_of(image: str) -> str:
+    """The id of an image in this world."""
+    return f"sha256:{hashlib.sha256(image.encode()).hexdigest()}"
 
 
 @dataclass
@@ -208,11 +237,15 @@ class SimulatedTools:
             role = node["role"]
             seen[role] = seen.get(role, 0) + 1
             full = f"{name}-{role}{seen[role] if seen[role] > 1 else ''}"
-            self.world.act(f"make {full}", partial(self._make, full, name))
+            image = str(node["image"])
+            # kind pulls what the engine does not find by this very name.
+            if image not in self.world.images and not self.world.registry:
+                raise ToolFailed(f"kind create: ended with 1: failed to pull image {image!r}", 1, "failed to pull")
+            self.world.act(f"make {full}", partial(self._make, full, name, image))
         self.world.act("write kubeconfig", lambda: _write(kubeconfig))
 
-    def _make(self, full: str, cluster: str) -> None:
-        self.world.machines[full] = machine(full, "running", cluster)
+    def _make(self, full: str, cluster: str, image: str) -> None:
+        self.world.machines[full] = machine(full, "running", cluster, image=image)
         self.world.in_nodes[full] = set()
 
     def _load(self, cluster: str) -> None:
@@ -266,7 +299,7 @@ class SimulatedKube:
         self._reach()
         if kind == "Node":
             return [_well({"kind": kind, "metadata": {"name": name}}) for name in self.world.machines]
-        return []
+        return [dict(pod) for pod in self.world.pods] if kind == "Pod" else []
 
     def apply(self, thing: Mapping[str, Any]) -> None:
         self._reach()

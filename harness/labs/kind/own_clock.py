@@ -1,0 +1,39 @@
+"""Whether `--clock engine` would set this machine's own clock: asked of the engine before anything is made on it."""
+
+from __future__ import annotations
+
+from harness.clocks.engine import refuse_own_kernel
+from harness.clocks.inside import NoAnswer, Way, measure
+from harness.clocks.own import Own, OwnMachine
+from harness.errors import LabUnavailable
+from harness.labs.kind.images import fetch_images
+from harness.labs.kind.making import Making
+from harness.labs.kind.movers import engine_ways
+from harness.labs.kind.steps import Step, Watch
+from harness.stack.render import node_image
+
+WITHIN_S = 1800
+
+
+def own_clock_step(own: Own | None = None) -> Step[Making]:
+    """The step. It needs one image in the engine, the machines' own, which the cluster needs anyway."""
+
+    def look(making: Making, watch: Watch) -> None:
+        machine = node_image(making.choice, making.pins)
+        fetch_images(making, watch, (machine,))
+        found = making.engine.image(machine)
+        ways = engine_ways(machine if found is None else found.name)
+        try:
+            measured = measure(Way(ways.nodes[-1], ways.environment), making.name)
+        except NoAnswer as error:
+            raise LabUnavailable(f"--clock engine: {error}") from error
+        refuse_own_kernel(own or OwnMachine(), measured)
+
+    return Step(
+        "own-clock",
+        "whose clock --clock engine would set",
+        WITHIN_S,
+        lambda making: None,
+        look,
+        ("boot id and monotonic clock of the engine's machine are not those of this one",),
+    )

@@ -1,0 +1,92 @@
+"""--clock engine on this machine's own kernel is refused before anything is made for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.clocks.engine import EngineWays
+from harness.clocks.inside import Way
+from harness.errors import LabUnavailable
+from harness.labs.kind import own_clock
+from harness.labs.kind.cluster import bring_up
+from harness.labs.kind.own_clock import own_clock_step
+from harness.labs.kind.real_ways import _asked_first
+from harness.labs.kind.state import ClusterState
+from harness.labs.kind.steps import Progress
+from harness.stack.choice import choose_stack
+from harness.stack.render import node_image
+from tests.unit.clocks.machines import BOOT_ID, Box, Machine, answer
+from tests.unit.clocks.test_engine import Ours
+from tests.unit.labs.kind.test_movers import PAUSE, on
+from tests.unit.labs.kind.world import SimulatedEngine, SimulatedTools, World, steps_taken
+from tests.unit.stack.choices import pins
+
+PINS = pins()
+CHOICE = choose_stack(PINS, name="t", workers=1)
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The images that the engine's machine was entered by; it is another machine."""
+    monkeypatch.setenv("MESHWAKE_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(Way, "run", answer)
+    images: list[str] = []
+    box = Box(tmp_path / "box", Machine())
+
+    def ways(image: str) -> EngineWays:
+        images.append(image)
+        return EngineWays(nodes=(("never",), box.way), host=None)
+
+    monkeypatch.setattr(own_clock, "engine_ways", ways)
+    return images
+
+
+def up(world: World, own: Any, folder: Path | None = None) -> list[str]:
+    told: list[Progress] = []
+    engine, tools = SimulatedEngine(world), SimulatedTools(world)
+    before = (own_clock_step(own),)
+    bring_up(CHOICE, PINS, engine, tools, told.append, kit=world.kit(), folder=folder, before=before)
+    return steps_taken(told)
+
+
+def test_our_own_kernel_is_refused_and_nothing_is_made(asked: list[str]) -> None:
+    """One image is fetched, the machines' own, for somebody must be asked; no machine, nothing remembered."""
+    world = World()
+    with pytest.raises(LabUnavailable, match=r"step own-clock .*own kernel .*--clock process"):
+        up(world, Ours(boot=BOOT_ID))
+    assert world.acts == [f"pull {node_image(CHOICE, PINS)}"]
+    assert not world.machines and not ClusterState.of(CHOICE.name).directory.exists()
+
+
+def test_another_machine_is_let_be(asked: list[str]) -> None:
+    """It is asked right after preflight, by the name that the engine has the image by."""
+    assert up(World(), Ours(boot="another"))[:3] == ["preflight: done", "own-clock: done", "images: done"]
+    assert asked == [node_image(CHOICE, PINS)]
+
+
+def test_an_image_of_a_folder_does_as_well(asked: list[str], tmp_path: Path) -> None:
+    """And the archives after it are not loaded for the question."""
+    (tmp_path / "images").mkdir()
+    for number, reference in enumerate([node_image(CHOICE, PINS), "docker.io/other/one:1"]):
+        (tmp_path / "images" / f"{number}.tar").write_text(reference)
+    world = World(registry=False)
+    with pytest.raises(LabUnavailable, match="step own-clock"):
+        up(world, Ours(boot=BOOT_ID), tmp_path)
+    assert asked == [node_image(CHOICE, PINS).partition("@")[0]]
+    assert len(world.acts) == 1
+
+
+@pytest.mark.parametrize(
+    ("about", "steps"),
+    [
+        ({"clock": "engine"}, ["own-clock"]),
+        ({"clock": "engine", "allow_own_clock": True}, []),
+        ({"clock": "process"}, []),
+    ],
+)
+def test_only_a_run_that_would_set_a_clock_asks(about: dict[str, Any], steps: list[str]) -> None:
+    assert [step.name for step in _asked_first(on(PAUSE, **about))] == steps
+    assert _asked_first(on("", **about)) == ()
