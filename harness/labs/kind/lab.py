@@ -151,9 +151,10 @@ class _Run:
                 mover.release()
 
     def _subject(self) -> Mapping[str, Any]:
-        """What was tested, for run_started."""
+        """What was tested, for run_started; apart from it, what the cluster was asked to be made of."""
         about = {"kind": "cluster", "cluster": self._place.name, "ours": self._place.ours}
-        return {**about, **self._place.about, **self._running.to_json(), "nodes": dict(self._node_names)}
+        asked = {"asked": dict(self._place.about)} if self._place.about else {}
+        return {**about, **self._running.to_json(), **asked, "nodes": dict(self._node_names)}
 
 
 LAB = KindLab()

@@ -145,6 +145,7 @@ def restart_ztunnels(kubernetes: Kubernetes, real: RealTime, lifetime_s: int, st
     template = _template(
         {RESTARTED: stamp},
         [{"name": name, "value": text, "valueFrom": None} for name, text in wanted.items()],
+        [*environment, *(name for name in wanted if name not in environment)],
     )
     note = {"annotations": {CHANGED: json.dumps(changed)}}
     kubernetes.patch(*ZTUNNEL, {"metadata": note, "spec": {"template": template}})
@@ -166,11 +167,15 @@ def _environment(daemon_set: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {entry["name"]: entry for entries in found for entry in entries}
 
 
-def _template(annotations: Mapping[str, Any], environment: list[dict[str, Any]]) -> dict[str, Any]:
-    """The patch of a pod template."""
+def _template(
+    annotations: Mapping[str, Any], environment: list[dict[str, Any]], order: Iterable[str]
+) -> dict[str, Any]:
+    """The patch of a pod template. `order`: that of ztunnel's environment, which a merge would change otherwise."""
     template: dict[str, Any] = {"metadata": {"annotations": dict(annotations)}}
     if environment:
-        template["spec"] = {"containers": [{"name": ZTUNNEL_CONTAINER, "env": environment}]}
+        container = {"name": ZTUNNEL_CONTAINER, "env": environment}
+        container["$setElementOrder/env"] = [{"name": name} for name in order]
+        template["spec"] = {"containers": [container]}
     return template
 
 
@@ -246,9 +251,10 @@ def _restored_template(changed: Mapping[str, Any], environment: Mapping[str, Map
     for name, note in changed["environment"].items():
         if environment.get(name, {}).get("value") != note["set"]:
             continue
-        gone = {"name": name, "$patch": "delete"}
-        entries.append(gone if note["was"] is None else {"value": None, "valueFrom": None, **note["was"]})
-    return _template(changed["annotations"], entries)
+        delete = {"name": name, "$patch": "delete"}
+        entries.append(delete if note["was"] is None else {"value": None, "valueFrom": None, **note["was"]})
+    gone = {entry["name"] for entry in entries if "$patch" in entry}
+    return _template(changed["annotations"], entries, [name for name in environment if name not in gone])
 
 
 def _changed_in(thing: Mapping[str, Any] | None) -> dict[str, Any] | None:
