@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import typer
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import harness.cli
 from harness.errors import BadInput
@@ -59,7 +59,7 @@ def by_typer(arguments: Sequence[str]) -> LabWords:
     def command(*, words: LabWords) -> None:
         got.append(words)
 
-    result = CliRunner().invoke(typer.main.get_command(app), list(arguments))
+    result = CliRunner().invoke(app, list(arguments))
     assert result.exit_code == 0, result.output
     return got[0]
 

@@ -7,7 +7,7 @@ exists already is somebody else's: nothing here changes it (what a run puts in c
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.engine import KIND_CLUSTER_LABEL, LOOK_LABEL, Engine
 from harness.labs.kind.failures import collect
 from harness.labs.kind.health import BROKEN, HealthFinding, examine
-from harness.labs.kind.helper_image import helper_step
+from harness.labs.kind.helper_image import OwnImage, own_image_step
 from harness.labs.kind.making import Kit, Making, node_names
 from harness.labs.kind.reset import restore_after_kill
 from harness.labs.kind.state import ClusterState, check_name, known_names
@@ -76,12 +76,12 @@ def bring_up(
     *,
     folder: Path | None = None,
     kit: Kit | None = None,
-    with_helper: bool = False,
+    own_images: Iterable[OwnImage] = (),
     before: tuple[Step[Making], ...] = (),
     locked: bool = False,
 ) -> Cluster:
     """The cluster `choice`, brought up, or kept where it is up already. `folder` has charts/, images/ and manifests/
-    for a machine without a network; `with_helper`: what `--clock process` needs is put in too; `before`: steps that are
+    for a machine without a network; `own_images` are built and put in too (helper_image.py); `before`: steps that are
     taken before anything is made; `locked`: the caller holds the lock of its state. Raises StepFailed that names the
     step, quotes the true reason where one is found, and says where everything was collected that may explain it;
     another call goes on from there."""
@@ -92,7 +92,7 @@ def bring_up(
         making = Making(choice, pins, engine, tools, state, kit, state.remembered_folder(folder))
         try:
             take(
-                (*steps_of(choice, pins, before), *([helper_step()] if with_helper else [])),
+                (*steps_of(choice, pins, before), *map(own_image_step, own_images)),
                 making,
                 tell,
                 lambda step, error: collect(making, step, error),

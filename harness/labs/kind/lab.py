@@ -18,14 +18,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness.clocks.mover import Mover
 from harness.errors import LabUnavailable, SubjectFailed
 from harness.history import Recorder
 from harness.kubernetes.api import Kubernetes, Unreachable
 from harness.labs import Toolbox
 from harness.labs.kind.faults import Faults
+from harness.labs.kind.fix import awaited_of_fix, objects_of_fix
+from harness.labs.kind.helper_image import with_own_images
 from harness.labs.kind.hold import Hold, hold
 from harness.labs.kind.observe import check_versions, node_names, running_versions
 from harness.labs.kind.refusals import refusals
@@ -126,8 +126,9 @@ class _Run:
             _tell(f"cluster {self._place.name}: left by a run that was killed: {line}")
         try:
             self._say()
-            objects = [*self._ways.objects(self._plan, self._node_names), *_objects_of_fix(self._plan)]
-            put_in(self._kubernetes, real, objects, self._ways.awaited(self._plan))
+            objects = [*self._ways.objects(self._plan, self._node_names), *with_own_images(objects_of_fix(self._plan))]
+            awaited = [*self._ways.awaited(self._plan), *awaited_of_fix(self._plan)]
+            put_in(self._kubernetes, real, objects, awaited)
             restart_ztunnels(self._kubernetes, real, self._plan.lifetime_s, stamp, self._place.ours)
             yield
         finally:
@@ -150,16 +151,10 @@ class _Run:
                 mover.release()
 
     def _subject(self) -> Mapping[str, Any]:
-        """What was tested, for run_started."""
+        """What was tested, for run_started; apart from it, what the cluster was asked to be made of."""
         about = {"kind": "cluster", "cluster": self._place.name, "ours": self._place.ours}
-        return {**about, **self._place.about, **self._running.to_json(), "nodes": dict(self._node_names)}
-
-
-def _objects_of_fix(plan: Plan) -> list[dict[str, Any]]:
-    """The manifest that the user would apply, as it stands."""
-    if plan.fix is None or plan.fix.manifest is None:
-        return []
-    return [thing for thing in yaml.safe_load_all(plan.fix.manifest) if isinstance(thing, dict)]
+        asked = {"asked": dict(self._place.about)} if self._place.about else {}
+        return {**about, **self._running.to_json(), **asked, "nodes": dict(self._node_names)}
 
 
 LAB = KindLab()

@@ -17,6 +17,8 @@ from harness.labs.kind.choosing import choice_of, choose_cluster
 from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.cluster import Cluster, bring_up, existing_cluster
 from harness.labs.kind.engine import Engine, open_engine
+from harness.labs.kind.fix import objects_of_fix
+from harness.labs.kind.helper_image import HELPER, OwnImage, own_images_in
 from harness.labs.kind.making import Making
 from harness.labs.kind.movers import inside_of, make_mover, mover_refusals, moves_clocks
 from harness.labs.kind.own_clock import own_clock_step
@@ -119,12 +121,6 @@ class RealWays:
         return LookedAt((*pairs, *more), clients, tuple(_watchers(plan, place, kubernetes, node_names)))
 
 
-def _asked_first(plan: Plan) -> tuple[Step[Making], ...]:
-    """This machine's own clock is not set: known before a cluster is made for it."""
-    asked = _cluster_of(plan)
-    return (own_clock_step(),) if asked.clock == "engine" and moves_clocks(plan) and not asked.allow_own_clock else ()
-
-
 def _brought_up(choice: Choice, plan: Plan, engine: Engine, tell: Callable[[str], None]) -> Cluster:
     """The cluster of `choice`, whose state is locked."""
     pins, asked = read_pins(), _cluster_of(plan)
@@ -135,12 +131,24 @@ def _brought_up(choice: Choice, plan: Plan, engine: Engine, tell: Callable[[str]
         find_tools({"kind": pins.tools.kind, "helm": pins.tools.helm}),
         lambda progress: tell(str(progress)),
         folder=Path(asked.folder) if asked.folder is not None else None,
-        with_helper=asked.clock == "process" and moves_clocks(plan),
+        own_images=own_images_of(plan),
         before=_asked_first(plan),
         locked=True,
     )
     tell(f"cluster {cluster.name} is up and stays up for the next run; put it away with: meshwake down")
     return cluster
+
+
+def _asked_first(plan: Plan) -> tuple[Step[Making], ...]:
+    """This machine's own clock is not set: known before a cluster is made for it."""
+    asked = _cluster_of(plan)
+    return (own_clock_step(),) if asked.clock == "engine" and moves_clocks(plan) and not asked.allow_own_clock else ()
+
+
+def own_images_of(plan: Plan) -> tuple[OwnImage, ...]:
+    """The images of ours that a run of `plan` needs: for what moves clocks, and for what it deploys."""
+    helped = _cluster_of(plan).clock == "process" and moves_clocks(plan)
+    return (*((HELPER,) if helped else ()), *own_images_in(objects_of_fix(plan)))
 
 
 def _cluster_of(plan: Plan) -> PlannedCluster:

@@ -17,15 +17,17 @@ that changes it. So there is no moment at which a run can be killed and nobody k
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from harness.durations import NS_PER_S, parse_duration_ns
-from harness.errors import HarnessError, LabUnavailable, SubjectFailed
+from harness.errors import HarnessError, LabUnavailable
 from harness.kubernetes.api import Kubernetes, Unreachable
 from harness.kubernetes.labels import OUR_LABELS, RUN_LABELS, is_ours
-from harness.labs.kind.clocks import RealTime
+from harness.labs.kind.clocks import RealTime, wait_for
 from harness.labs.kind.hold import hold, is_marked
+from harness.labs.kind.moved import is_moved, restore_clocks
+from harness.labs.kind.node_channel import GOES_LABELS
 from harness.labs.kind.observe import ZTUNNEL_CONTAINER, ZTUNNEL_LABELS, ZTUNNEL_NAMESPACE
 
 RESTARTED = "meshwake.dev/restarted"
@@ -35,7 +37,6 @@ CHANGED = "meshwake.dev/changed"
 ZTUNNEL = ("DaemonSet.apps", ZTUNNEL_NAMESPACE, "ztunnel")
 ISTIOD = ("Deployment.apps", ZTUNNEL_NAMESPACE, "istiod")
 GONE_WITHIN_S, READY_WITHIN_S, ROLLED_OUT_WITHIN_S = 180.0, 240.0, 300.0
-LOOK_EVERY_S = 1.0
 # Children go with their owners, and what lives in a namespace goes with it. The order is that of deletion.
 KINDS_OF_A_RUN = (
     "Namespace",
@@ -50,7 +51,6 @@ KINDS_OF_A_RUN = (
     "ServiceAccount",
     "ConfigMap",
 )
-_Found = TypeVar("_Found")
 
 
 def ztunnel_environment(lifetime_s: int) -> dict[str, str]:
@@ -62,21 +62,6 @@ def ztunnel_environment(lifetime_s: int) -> dict[str, str]:
         # Up to 1.27 a renewal that fails is told at this level only.
         "RUST_LOG": "info,ztunnel::identity=debug",
     }
-
-
-def wait_for(what: str, real: RealTime, within_s: float, look: Callable[[], tuple[_Found | None, str]]) -> _Found:
-    """Looks until there is something; `look` also says what it saw. Raises SubjectFailed with the last of that."""
-    give_up_ns = real.monotonic_ns() + int(within_s * NS_PER_S)
-    while True:
-        try:
-            found, seen = look()
-        except Unreachable as error:
-            found, seen = None, str(error)
-        if found is not None:
-            return found
-        if real.monotonic_ns() >= give_up_ns:
-            raise SubjectFailed(f"waited {within_s:.0f} s for {what}; last seen: {seen}")
-        real.sleep(LOOK_EVERY_S)
 
 
 def take_away(kubernetes: Kubernetes, real: RealTime) -> list[str]:
@@ -160,6 +145,7 @@ def restart_ztunnels(kubernetes: Kubernetes, real: RealTime, lifetime_s: int, st
     template = _template(
         {RESTARTED: stamp},
         [{"name": name, "value": text, "valueFrom": None} for name, text in wanted.items()],
+        [*environment, *(name for name in wanted if name not in environment)],
     )
     note = {"annotations": {CHANGED: json.dumps(changed)}}
     kubernetes.patch(*ZTUNNEL, {"metadata": note, "spec": {"template": template}})
@@ -181,11 +167,15 @@ def _environment(daemon_set: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {entry["name"]: entry for entries in found for entry in entries}
 
 
-def _template(annotations: Mapping[str, Any], environment: list[dict[str, Any]]) -> dict[str, Any]:
-    """The patch of a pod template."""
+def _template(
+    annotations: Mapping[str, Any], environment: list[dict[str, Any]], order: Iterable[str]
+) -> dict[str, Any]:
+    """The patch of a pod template. `order`: that of ztunnel's environment, which a merge would change otherwise."""
     template: dict[str, Any] = {"metadata": {"annotations": dict(annotations)}}
     if environment:
-        template["spec"] = {"containers": [{"name": ZTUNNEL_CONTAINER, "env": environment}]}
+        container = {"name": ZTUNNEL_CONTAINER, "env": environment}
+        container["$setElementOrder/env"] = [{"name": name} for name in order]
+        template["spec"] = {"containers": [container]}
     return template
 
 
@@ -197,11 +187,13 @@ def restore_cluster(kubernetes: Kubernetes, real: RealTime) -> list[str]:
     To be called by whoever holds the cluster (hold.py). What fails keeps nothing else from being undone."""
     done: list[str] = []
     failed: list[Exception] = []
-    for undo in (_remove_objects, _restore_istiod, _restore_ztunnels):
+    for undo in (_remove_objects, restore_clocks, _restore_istiod, _restore_ztunnels, _remove_helper):
         try:
             done += undo(kubernetes, real)
         except (Unreachable, HarnessError) as error:
             failed.append(error)
+            if undo is restore_clocks:
+                break  # what is started anew now would begin on moved clocks
     if failed:
         raise failed[0]
     return done
@@ -219,7 +211,15 @@ def restore_after_kill(kubernetes: Kubernetes, real: RealTime, cluster: str, doi
 def _is_left(kubernetes: Kubernetes) -> bool:
     """Whether anything of a run is in the cluster."""
     changed = any(_changed_in(kubernetes.read(*thing)) is not None for thing in (ZTUNNEL, ISTIOD))
-    return changed or any(_of_runs(kubernetes, kind) for kind in KINDS_OF_A_RUN)
+    helper = is_moved(kubernetes) or kubernetes.ours("Namespace", GOES_LABELS)
+    return changed or bool(helper) or any(_of_runs(kubernetes, kind) for kind in KINDS_OF_A_RUN)
+
+
+def _remove_helper(kubernetes: Kubernetes, real: RealTime) -> list[str]:
+    """From a cluster that is not ours; nothing is moved any more."""
+    found = [name for _, name in kubernetes.ours("Namespace", GOES_LABELS)]
+    gone = [name for name in found if kubernetes.delete_ours("Namespace", None, name)]
+    return [f"removed Namespace {name}" for name in gone]
 
 
 def _remove_objects(kubernetes: Kubernetes, real: RealTime) -> list[str]:
@@ -251,9 +251,10 @@ def _restored_template(changed: Mapping[str, Any], environment: Mapping[str, Map
     for name, note in changed["environment"].items():
         if environment.get(name, {}).get("value") != note["set"]:
             continue
-        gone = {"name": name, "$patch": "delete"}
-        entries.append(gone if note["was"] is None else {"value": None, "valueFrom": None, **note["was"]})
-    return _template(changed["annotations"], entries)
+        delete = {"name": name, "$patch": "delete"}
+        entries.append(delete if note["was"] is None else {"value": None, "valueFrom": None, **note["was"]})
+    gone = {entry["name"] for entry in entries if "$patch" in entry}
+    return _template(changed["annotations"], entries, [name for name in environment if name not in gone])
 
 
 def _changed_in(thing: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -267,25 +267,28 @@ def strategic_merge(into: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[s
     """As the API server merges: null removes a field, lists of named things are merged by name."""
     result = deepcopy(dict(into))
     for key, value in patch.items():
+        if key.startswith("$setElementOrder/"):
+            continue
         if value is None:
             result.pop(key, None)
         elif isinstance(value, Mapping):
             result[key] = strategic_merge(result.get(key, {}), value)
         elif isinstance(value, list) and value and "name" in value[0]:
-            result[key] = _merge_named(result.get(key, []), value)
+            order = [each["name"] for each in patch.get(f"$setElementOrder/{key}", ())]
+            result[key] = _merge_named(result.get(key, []), value, order)
         else:
             result[key] = value
     return result
 
 
-def _merge_named(into: list[dict[str, Any]], patch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _merge_named(into: list[dict[str, Any]], patch: list[dict[str, Any]], order: list[str]) -> list[dict[str, Any]]:
+    """What is patched comes last, unless an order is given."""
     by_name = {each["name"]: each for each in into}
     for each in patch:
-        if each.get("$patch") == "delete":
-            by_name.pop(each["name"], None)
-        else:
-            by_name[each["name"]] = strategic_merge(by_name.get(each["name"], {}), each)
-    return list(by_name.values())
+        before = by_name.pop(each["name"], {})
+        if each.get("$patch") != "delete":
+            by_name[each["name"]] = strategic_merge(before, each)
+    return [by_name[name] for name in order] if order else list(by_name.values())
 
 
 def _entry(identity: str, state: Any) -> dict[str, Any]:

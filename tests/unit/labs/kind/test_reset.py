@@ -11,6 +11,7 @@ import pytest
 from harness.errors import HarnessError, SubjectFailed
 from harness.kubernetes.labels import OUR_LABELS, RUN_LABELS
 from harness.labs.kind.hold import HOLDER, LEASE_NAME, LEASE_NAMESPACE, Holder, hold, is_marked
+from harness.labs.kind.node_channel import GOES_LABELS
 from harness.labs.kind.reset import (
     CHANGED,
     RESTARTED_BY_KUBECTL,
@@ -204,3 +205,30 @@ def test_while_a_run_is_at_work_nothing_is_undone() -> None:
         with pytest.raises(HarnessError, match="in use: run of nightly_sleep"):
             restore_after_kill(cluster, cluster, "c", "status")
         assert CHANGED in cluster.objects[DAEMON_SET]["metadata"]["annotations"]
+
+
+def test_programs_are_not_started_anew_on_clocks_that_are_still_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clocks come first; where they stay moved, ztunnel and istiod stay as they are, for the next command."""
+
+    def stuck(kubernetes: object, real: object) -> list[str]:
+        raise SubjectFailed("node w1: process 7: gone")
+
+    cluster = cluster_of(plan())
+    restart_ztunnels(cluster, cluster, 600, "stamp", ours=True)
+    istiod_away(cluster)
+    monkeypatch.setattr("harness.labs.kind.reset.restore_clocks", stuck)
+    with pytest.raises(SubjectFailed, match="process 7"):
+        restore_cluster(cluster, cluster)
+    assert CHANGED in cluster.objects[DAEMON_SET]["metadata"]["annotations"] and cluster.istiods == 0
+    monkeypatch.undo()
+    assert len(restore_cluster(cluster, cluster)) == 2 and cluster.istiods == 1
+
+
+def test_the_helper_goes_from_a_cluster_that_is_not_ours() -> None:
+    """Also when the run was killed that put it in; in a cluster of ours it stays for the next."""
+    cluster = cluster_of(plan())
+    ours, theirs = {"labels": dict(OUR_LABELS)}, {"labels": {**OUR_LABELS, **GOES_LABELS}}
+    cluster.objects["Namespace", None, "meshwake-helper"] = {"metadata": ours}
+    assert restore_after_kill(cluster, cluster, "c", "status") == []
+    cluster.objects["Namespace", None, "meshwake-helper"] = {"metadata": theirs}
+    assert restore_after_kill(cluster, cluster, "c", "status") == ["removed Namespace meshwake-helper"]

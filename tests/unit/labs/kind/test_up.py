@@ -12,9 +12,9 @@ import pytest
 
 from harness.errors import BadInput, LabUnavailable
 from harness.labs.kind.cluster import bring_up, find_cluster, our_clusters, plan_down, plan_up, take_down
-from harness.labs.kind.helper_image import helper_image
+from harness.labs.kind.helper_image import GUARD, HELPER, OwnImage
 from harness.labs.kind.hold import InUse
-from harness.labs.kind.images import full_reference, read_image_ids, real_image_ids, wanted_images
+from harness.labs.kind.images import full_reference, prunable, read_image_ids, real_image_ids, wanted_images
 from harness.labs.kind.state import ClusterState, clusters_dir
 from harness.labs.kind.steps import Progress, StepFailed
 from harness.labs.kind.tools import ToolFailed
@@ -319,14 +319,36 @@ def test_layers_that_lie_in_a_node_twice_are_pruned() -> None:
     assert world.pruned == set(world.machines)
 
 
-def _up_with_helper(world: World) -> list[str]:
+# Of a real worker (containerd 2.3): agnhost has been unpacked, CoreDNS not yet, and an index names one of them.
+CONTENT = """\
+DIGEST\tSIZE\tAGE\tLABELS
+sha256:{a}\t423B\tAbout a minute\tcontainerd.io/gc.ref.content.config=sha256:{b},containerd.io/gc.ref.content.l.0=sha256:{c}
+sha256:{b}\t362B\t6 minutes\t-
+sha256:{c}\t22.8MiB\t6 minutes\tcontainerd.io/uncompressed=sha256:{c}
+sha256:{d}\t428B\t2 minutes\tcontainerd.io/gc.ref.content.config=sha256:{e},containerd.io/gc.ref.content.l.0=sha256:{f}
+sha256:{e}\t428B\t2 minutes\tcontainerd.io/gc.ref.snapshot.overlayfs=sha256:{f}
+sha256:{0}\t368B\t2 minutes\tcontainerd.io/gc.ref.content.m.0=sha256:{d}
+"""
+
+
+def test_layers_of_an_image_that_no_pod_has_needed_yet_stay() -> None:
+    """Without them it could never be unpacked. One that has been pruned already has nothing left."""
+    blobs = {name: name * 64 for name in "abcdef"}
+    listed = CONTENT.format("0" * 64, **blobs)
+    assert prunable(listed) == {f"sha256:{'d' * 64}": ["containerd.io/gc.ref.content.l.0"]}
+    pruned = listed.replace(f",containerd.io/gc.ref.content.l.0=sha256:{'f' * 64}", "")
+    assert prunable(pruned) == {} == prunable("")
+
+
+def _up_with(world: World, *images: OwnImage) -> list[str]:
     told: list[Progress] = []
     engine, tools = SimulatedEngine(world), SimulatedTools(world)
-    bring_up(CHOICE, PINS, engine, tools, told.append, kit=world.kit(), with_helper=True)
+    bring_up(CHOICE, PINS, engine, tools, told.append, kit=world.kit(), own_images=images)
     return steps_taken(told)
 
 
-def test_the_helper_is_built_once_and_put_into_every_node() -> None:
+@pytest.mark.parametrize("image", [HELPER, GUARD])
+def test_an_image_of_ours_is_built_once_and_put_into_every_node(image: OwnImage) -> None:
     """No registry has it; a second run keeps it, and one killed in between goes on."""
     world = World()
 
@@ -336,15 +358,16 @@ def test_the_helper_is_built_once_and_put_into_every_node() -> None:
 
     world.after = kill
     with pytest.raises(Killed):
-        _up_with_helper(world)
+        _up_with(world, image)
     world.after = lambda number, name: None
-    assert _up_with_helper(world)[-1] == "helper: done"
-    assert all(helper_image() in images for images in world.in_nodes.values())
-    assert [act for act in world.acts if act.startswith("build")] == [f"build {helper_image()}"]
-    assert _up_with_helper(world)[-1] == "helper: kept"
+    assert _up_with(world, image)[-1] == f"{image.name}: done"
+    assert all(image.reference in images for images in world.in_nodes.values())
+    assert [act for act in world.acts if act.startswith("build")] == [f"build {image.reference}"]
+    assert _up_with(world, image)[-1] == f"{image.name}: kept"
 
 
-def test_a_helper_that_cannot_be_built_says_what_it_needs() -> None:
+@pytest.mark.parametrize("image", [HELPER, GUARD])
+def test_an_image_of_ours_that_cannot_be_built_says_what_it_needs(image: OwnImage) -> None:
     """A base image, which another may stand for."""
     world = World()
 
@@ -353,8 +376,10 @@ def test_a_helper_that_cannot_be_built_says_what_it_needs() -> None:
             raise ToolFailed("docker build: ended with 1: no such host", 1, "no such host")
 
     world.before = fail
-    with pytest.raises(StepFailed, match=r"step helper .*could not be built: .*no such host; .*--build-arg BASE="):
-        _up_with_helper(world)
+    with pytest.raises(
+        StepFailed, match=rf"step {image.name} .*could not be built: .*no such host; .*--build-arg BASE="
+    ):
+        _up_with(world, image)
 
 
 # Bad input: refused before anything is touched

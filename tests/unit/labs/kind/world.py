@@ -44,6 +44,10 @@ metadata: {name: gateways.gateway.networking.k8s.io}
 """
 
 
+_BLOB = "sha256:{:064d}"
+_CONFIG, _LAYER = "containerd.io/gc.ref.content.config", "containerd.io/gc.ref.content.l.0"
+
+
 class Killed(BaseException):
     """kill -9: nothing of the harness runs after it."""
 
@@ -165,9 +169,14 @@ class SimulatedEngine:
         return self.world.answers(of_machine)
 
     def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
-        if command[0] == "sh":
+        if command[0] == "sh" and "--sync" not in command[-1]:
             return 0, self.world.looked(container, command[-1])
-        if list(command) == ["ctr", "--namespace=k8s.io", "content", "prune", "references"]:
+        if list(command) == ["ctr", "--namespace=k8s.io", "content", "ls"]:
+            return 0, f"{_BLOB.format(1)} 5B now {_CONFIG}={_BLOB.format(2)},{_LAYER}={_BLOB.format(3)}\n" + (
+                f"{_BLOB.format(2)} 5B now containerd.io/gc.ref.snapshot.overlayfs={_BLOB.format(4)}\n"
+            )
+        if command[0] == "sh":
+            assert f"content label {_BLOB.format(1)} {_LAYER}=" in command[-1]
             self.world.pruned.add(container)
             return 0, ""
         assert list(command) == ["crictl", "images", "--output", "json"]
