@@ -107,6 +107,7 @@ class _Run:
                 subject=self._subject(),
                 progress=toolbox.progress,
                 check_held=self._held.check,
+                tell_under_way=self._held.tell,
             )
             session = Session(setting, mover, recorder)
             session.run(Faults(session, mover, self._kubernetes))
