@@ -160,7 +160,7 @@ def test_a_kind_is_found_in_whichever_version_of_its_group_has_it(tmp_path: Path
     """MetalLB's pools are in v1beta1 only, and the server prefers v1beta2."""
     versions = [{"version": "v1beta2"}, {"version": "v1beta1"}]
     pool = {"metadata": {"name": "ours"}}
-    answers = VERSION | {
+    answers: dict[str, tuple[int, dict[str, Any]]] = VERSION | {
         "/apis/metallb.io": (200, {"preferredVersion": versions[0], "versions": versions}),
         "/apis/metallb.io/v1beta2": (200, {"resources": [{"kind": "BGPPeer", "name": "bgppeers", "namespaced": True}]}),
         "/apis/metallb.io/v1beta1": (
