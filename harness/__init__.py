@@ -6,7 +6,8 @@ tests/repository/test_import_rule.py reads `LAYERS` and enforces it.
     doors       cli, plugin, __main__       what a person or pytest types; cli_TOPIC: commands of one topic
     story       mesh                        a timeline told in Python, and questions asked of it
     questions   answers                     what is asked of many runs
-    course      pipeline, doctor            the steps of a run, in order; what can run here
+    course      pipeline, doctor, options   the steps of a run, in order; what can run here; what is
+                                            said of a cluster
     makers      labs, report                do and record; show
     parts       authority, fixes, checks,   speak istiod's protocols; what people deploy; judge;
                 stack, fetching, journals   what a cluster is made of; binaries from their image; what
@@ -25,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("clocks",),
     ("authority", "fixes", "checks", "stack", "fetching", "journals"),
     ("labs", "report"),
-    ("pipeline", "doctor"),
+    ("pipeline", "doctor", "options"),
     ("answers",),
     ("mesh",),
     (

@@ -34,6 +34,7 @@ from harness import (
 from harness.doctor import Health, examine
 from harness.errors import ExitCode, HarnessError
 from harness.fixes import adapted
+from harness.options import LabWords, planned_cluster, with_words
 from harness.pipeline import (
     AUTO,
     Chooser,
@@ -42,7 +43,6 @@ from harness.pipeline import (
     Progress,
     Suite,
     check_run,
-    cluster_of,
     most_serious,
     run_suite,
     summary_of,
@@ -85,26 +85,6 @@ ZtunnelOption = Annotated[Path | None, typer.Option("--ztunnel", metavar="PATH",
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Chooses what is left to chance, such as retry delays.")]
 KeepOption = Annotated[bool, typer.Option("--keep-run", help="Keep the run even when it came out as expected.")]
 RealTimeOption = Annotated[bool, typer.Option("--real-time", help="Use the numbers of the [real_time] table.")]
-ClockOption = Annotated[
-    str | None, typer.Option("--clock", help="How lab kind moves clocks: engine (default), command or process.")
-]
-OwnClockOption = Annotated[
-    bool, typer.Option("--allow-own-clock", help="Let --clock engine set the clock of this very machine.")
-]
-CommandOption = Annotated[
-    str | None, typer.Option("--suspend-command", metavar="COMMAND", help="What --clock command runs to suspend.")
-]
-KubeconfigOption = Annotated[
-    Path | None, typer.Option("--kubeconfig", metavar="PATH", help="A cluster that exists, for lab kind.")
-]
-ContextOption = Annotated[str | None, typer.Option("--context", help="The context of --kubeconfig.")]
-KnownOption = Annotated[
-    str | None,
-    typer.Option("--i-know", metavar="CONTEXT", help="This context may be broken, whatever it looks like."),
-]
-ProfileOption = Annotated[
-    str | None, typer.Option("--profile", help="What a cluster of ours is made of: core (default) or full.")
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 ReportOption = Annotated[
     Path | None, typer.Option("--report", metavar="DIR", help="Write pages for a browser to this folder.")
@@ -118,6 +98,7 @@ _Ended = cli_versions.Ended
 
 
 @app.command()
+@with_words(LabWords)
 def run(
     files: FilesArgument,
     lab: LabOption = AUTO,
@@ -126,28 +107,14 @@ def run(
     seed: SeedOption = 0,
     keep_run: KeepOption = False,
     real_time: RealTimeOption = False,
-    clock: ClockOption = None,
-    allow_own_clock: OwnClockOption = False,
-    suspend_command: CommandOption = None,
-    kubeconfig: KubeconfigOption = None,
-    context: ContextOption = None,
-    known_as: KnownOption = None,
-    profile: ProfileOption = None,
     report: ReportOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
+    *,
+    words: LabWords,
 ) -> None:
     """Run scenarios and judge what happened."""
-    cluster = cluster_of(
-        lab,
-        clock=clock,
-        allow_own_clock=allow_own_clock,
-        suspend_command=suspend_command,
-        kubeconfig=kubeconfig,
-        context=context,
-        known_as=known_as,
-        profile=profile,
-    )
+    cluster = planned_cluster(lab, words)
     options = Options(lab, tuple(istio or ()), ztunnel, seed, keep_run, real_time, cluster)
     line = ProgressLine(shown=not as_json)
     # Of many runs only those are shown in full that somebody must look at; the table has the rest.

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.durations import NS_PER_S, format_duration, parse_duration_ns
-from harness.errors import BadInput, LabUnavailable
+from harness.errors import BadInput, HarnessError, LabUnavailable
+from harness.options import ClusterWords, cluster_said, said_in, with_words
+from harness.plan import PlannedCluster
 
 if TYPE_CHECKING:
     from harness.labs.kind.cluster import Cluster
@@ -26,12 +28,12 @@ if TYPE_CHECKING:
     from harness.stack.choice import Choice
     from harness.stack.pins import Pins
 
-NameOption = Annotated[
-    str | None, typer.Option("--name", metavar="NAME", help="The cluster; meshwake- goes before it.")
-]
+IstioOption = Annotated[str | None, typer.Option("--istio", metavar="VERSION", help="1.30, or in full 1.30.7.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and touch nothing.")]
-PartsOption = list[str] | None
+
+
+WORKERS = 2
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -41,43 +43,34 @@ def add_commands(app: typer.Typer) -> None:
     app.command("status")(status)
 
 
+@with_words(ClusterWords)
 def up(
-    profile: Annotated[str, typer.Option("--profile", help="core, or full: everything.")] = "core",
-    istio: Annotated[str | None, typer.Option("--istio", metavar="VERSION", help="1.30, or in full 1.30.7.")] = None,
-    kubernetes: Annotated[str | None, typer.Option("--kubernetes", metavar="VERSION", help="Of the nodes.")] = None,
-    workers: Annotated[int, typer.Option("--nodes", help="Workers, beside the one control plane.")] = 2,
-    name: NameOption = None,
-    with_parts: Annotated[PartsOption, typer.Option("--with", metavar="PART", help="Beside the profile's.")] = None,
-    without_parts: Annotated[PartsOption, typer.Option("--without", metavar="PART", help="Left out.")] = None,
+    istio: IstioOption = None,
     lifetime: Annotated[str, typer.Option("--lifetime", help="Of workload certificates, such as 10m.")] = "10m",
-    mirror: Annotated[str | None, typer.Option("--mirror", metavar="HOST", help="One registry for everything.")] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option("--folder", metavar="DIR", help="Has images/, charts/, manifests/: no network needed."),
-    ] = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
+    *,
+    words: ClusterWords,
 ) -> None:
     """Bring a cluster up on kind, or go on where an earlier up ended."""
     from harness.labs.kind.cluster import plan_up, plan_up_json
     from harness.stack.choice import choose_stack
     from harness.stack.pins import read_pins
 
-    pins = read_pins()
+    pins, said = read_pins(), _said(words)
     choice = choose_stack(
         pins,
-        profile=profile,
+        profile=said.profile or "core",
         istio=istio,
-        kubernetes=kubernetes,
-        workers=workers,
-        name=name,
-        with_parts=with_parts or (),
-        without_parts=without_parts or (),
+        kubernetes=said.kubernetes,
+        workers=WORKERS if said.workers is None else said.workers,
+        name=said.name,
+        with_parts=said.with_parts,
+        without_parts=said.without_parts,
         lifetime_s=_whole_seconds(lifetime),
-        mirror=mirror,
+        mirror=said.mirror,
     )
-    if folder is not None and not folder.is_dir():
-        raise BadInput(f"--folder {folder}: is no directory; expected one that has images/, charts/ and manifests/")
+    folder = Path(said.folder) if said.folder is not None else None
     if dry_run:
         _print_plan(plan_up(choice, pins), plan_up_json(choice, pins), as_json)
         return
@@ -111,31 +104,37 @@ def _bring_up(choice: Choice, pins: Pins, folder: Path | None) -> Cluster:
         engine.close()
 
 
+@with_words(ClusterWords)
 def down(
-    name: NameOption = None,
+    istio: IstioOption = None,
     every: Annotated[bool, typer.Option("--all", help="All clusters of ours; never another.")] = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
+    *,
+    words: ClusterWords,
 ) -> None:
     """Put a cluster away: its machines, and what is remembered of it."""
     from harness.labs.kind.cluster import our_clusters, plan_down, plan_down_json, remove_looks, take_down
     from harness.labs.kind.engine import open_engine
 
-    if name is not None and every:
-        raise BadInput("--name and --all: say one of the two")
-    full = _full(name) if name is not None else None
+    said = _said(words)
+    flags = [*said_in(words), *(["--istio"] if istio is not None else [])]
+    if every and flags:
+        raise BadInput(f"{', '.join(flags)} and --all: say one of the two")
+    full = _full(said.name) if said.name is not None else None
     if dry_run and full is not None:
         _print_plan(plan_down(full), plan_down_json(full), as_json)
         return
     _restore_clocks()
     engine = open_engine()
     try:
-        names = our_clusters(engine) if every else (full or _the_only_one(engine),)
+        names = our_clusters(engine) if every else (full or _the_one(engine, said, istio),)
         if dry_run:
             lines = [line for each in names for line in (*plan_down(each), "")]
             _print_plan(lines, [step for each in names for step in plan_down_json(each)], as_json)
             return
         for each in names:
+            _refuse_if_in_use(each)
             take_down(each, engine, say_progress)
         if every:
             remove_looks(engine)
@@ -147,24 +146,48 @@ def down(
         _print(f"put away: {', '.join(names) or 'nothing was there'}")
 
 
-def _the_only_one(engine: Engine) -> str:
-    from harness.labs.kind.cluster import our_clusters
-
-    names = our_clusters(engine)
-    if len(names) != 1:
-        there = ", ".join(names) or "none"
-        raise BadInput(f"down: which cluster? there: {there}; say --name NAME, or --all")
-    return names[0]
+def _said(words: ClusterWords) -> PlannedCluster:
+    return PlannedCluster(**cluster_said(words))
 
 
-def status(name: NameOption = None, as_json: JsonOption = False) -> None:
+def _the_one(engine: Engine, said: PlannedCluster, istio: str | None) -> str:
+    from harness.labs.kind.choosing import fitting, remembered, the_one
+
+    there = remembered(engine)
+    return the_one(fitting(there, said, istio), there, "down", "--name NAME, or --all").name
+
+
+def _refuse_if_in_use(name: str) -> None:
+    """A run from another machine, or by way of --kubeconfig, holds no lock here. A cluster that does not answer is in
+    nobody's use."""
+    from harness.labs.kind.clocks import SystemTime
+    from harness.labs.kind.cluster import find_cluster
+    from harness.labs.kind.hold import InUse, hold
+    from harness.labs.kind.kubernetes import Unreachable
+
+    cluster = find_cluster(name)
+    if cluster is None:
+        return
+    try:
+        with cluster.opened() as kubernetes, hold(kubernetes, SystemTime(), name, "down"):
+            pass
+    except InUse:
+        raise
+    except (Unreachable, HarnessError):
+        return
+
+
+@with_words(ClusterWords)
+def status(istio: IstioOption = None, as_json: JsonOption = False, *, words: ClusterWords) -> None:
     """Say which clusters of ours there are, what they were made of, and whether they are well."""
-    from harness.labs.kind.cluster import our_clusters
+    from harness.labs.kind.choosing import fitting, remembered
 
+    said = _said(words)
     _restore_clocks()
     engine, problem = _engine_or_why_not()
     try:
-        names = (_full(name),) if name else our_clusters(engine)
+        fit = [one.name for one in fitting(remembered(engine), said, istio)]
+        names = (_full(said.name),) if said.name else fit
         clusters = [_status_of(each, engine) for each in names]
     finally:
         if engine is not None:
@@ -209,9 +232,11 @@ def _status_of(name: str, engine: Engine | None) -> dict[str, Any]:
     record, cluster = ClusterState.of(name).read(), find_cluster(name)
     machines = engine.containers({KIND_CLUSTER_LABEL: name}) if engine is not None else ()
     runs = bool(machines) and all(machine.state == "running" for machine in machines)
+    in_use = _put_in_order(cluster) if cluster is not None and runs else None
     health = check_health(cluster, engine) if cluster is not None and runs else []
     return {
         "name": name,
+        "in_use": in_use,
         "state": _state_word(cluster is not None, bool(machines), runs, engine is not None),
         "machines": {machine.name: machine.state for machine in machines},
         "age_s": int(time.time()) - record.begun_wall_s if record is not None else None,
@@ -221,6 +246,27 @@ def _status_of(name: str, engine: Engine | None) -> dict[str, Any]:
             {"check": finding.check, "verdict": finding.verdict, "evidence": finding.evidence} for finding in health
         ],
     }
+
+
+def _put_in_order(cluster: Cluster) -> str | None:
+    """Undoes what a run left that was killed; who is at work on the cluster, if somebody is."""
+    from harness.labs.kind.clocks import SystemTime
+    from harness.labs.kind.hold import InUse
+    from harness.labs.kind.kubernetes import Unreachable
+    from harness.labs.kind.reset import restore_after_kill
+    from harness.labs.kind.state import ClusterState
+
+    if (holder := ClusterState.of(cluster.name).holder()) is not None:
+        return str(holder)
+    try:
+        with cluster.opened() as kubernetes:
+            for line in restore_after_kill(kubernetes, SystemTime(), cluster.name, "status"):
+                sys.stderr.write(f"{cluster.name}: left by a run that was killed: {line}\n")
+    except InUse as error:
+        return str(error.holder)
+    except (Unreachable, HarnessError) as error:
+        sys.stderr.write(f"{cluster.name}: what a killed run may have left could not be undone: {error}\n")
+    return None
 
 
 def _state_word(known: bool, machines: bool, runs: bool, asked: bool) -> str:
@@ -239,6 +285,8 @@ def _print_status(each: dict[str, Any]) -> None:
     if each["choice"] is not None:
         choice = each["choice"]
         _print(f"  Istio {choice['istio']} on Kubernetes {choice['kubernetes']}, {', '.join(choice['parts'])}")
+    if each["in_use"] is not None:
+        _print(f"  in use: {each['in_use']}")
     for machine, state in each["machines"].items():
         _print(f"  {machine}: {state}")
     for finding in each["health"]:

@@ -37,7 +37,8 @@ from harness.checks import CHECKS
 from harness.durations import NS_PER_S, parse_duration_ns
 from harness.errors import BadInput, ExitCode, HarnessError, LabUnavailable
 from harness.labs import IN_REAL_TIME, load_lab
-from harness.pipeline import AUTO, REPOSITORY, Chooser, Options, cluster_of
+from harness.options import LabWords, planned_cluster, with_words
+from harness.pipeline import AUTO, REPOSITORY, Chooser, Options
 from harness.report.nightly import page, summary
 from harness.report.terminal import show
 from harness.scenario import Scenario, read_scenario
@@ -78,6 +79,7 @@ def add_commands(app: typer.Typer) -> None:
     app.add_typer(table, name="versions")
 
 
+@with_words(LabWords)
 def bisect(
     scenario: Annotated[str | None, typer.Argument(metavar="SCENARIO", help="A scenario file, or its name.")] = None,
     check: Annotated[str | None, typer.Option("--check", metavar="NAME", help="The check that decides.")] = None,
@@ -91,22 +93,16 @@ def bisect(
     seed: Annotated[int, typer.Option("--seed", min=0, help="The first seed; repeats take the next ones.")] = 0,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="LOG", help="Go on with this log.")] = None,
     replay: Annotated[Path | None, typer.Option("--replay", metavar="LOG", help="Answer from this log alone.")] = None,
-    clock: Annotated[str | None, typer.Option("--clock", help="Lab kind: how clocks are moved.")] = None,
-    suspend_command: Annotated[str | None, typer.Option("--suspend-command", help="Lab kind, --clock command.")] = None,
-    kubeconfig: Annotated[Path | None, typer.Option("--kubeconfig", help="Lab kind: a cluster that exists.")] = None,
-    context: Annotated[str | None, typer.Option("--context", help="The context of --kubeconfig.")] = None,
     as_json: JsonOption = False,
+    *,
+    words: LabWords,
 ) -> None:
     """Find the first version where a check of a scenario answers otherwise."""
     if resume is not None or replay is not None:
         log, asker = _from_log(resume, replay, [scenario, check, good, bad])
     else:
         path, found = _read(scenario)
-        options = Options(
-            cluster=cluster_of(
-                lab, clock=clock, suspend_command=suspend_command, kubeconfig=kubeconfig, context=context
-            )
-        )
+        options = Options(cluster=planned_cluster(lab, words))
         question = _question(found, check, good, bad, lab, repeat, seed, options)
         asker = ScenarioAsker(found, question.check, question.lab, options)
         log = begin_log(question, path)

@@ -56,6 +56,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "route_attempted": ("source", "destination", "via", "ok", "error"),
     # Something that is looked at now and then could not be reached, told once until it can be again.
     "observation_failed": ("what", "error"),
+    "istiod_seen": ("kubernetes_node",),  # where istiod runs, when that is new; `node` is the plan's, if it is one
     "proxy_certificate": ("proxy", "subject", "serial", "not_after_wall_s"),  # of an Envoy: a gateway, a waypoint
     "token_seen": ("pod", "expires_wall_s"),  # the token with which a ztunnel asks istiod, when kubelet changed it
     "log_line": ("process", "match", "line"),  # of ztunnel's log; `match` says what it tells of certificates

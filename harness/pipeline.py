@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 from harness import binaries, versions
 from harness.checks import judge
@@ -26,7 +26,7 @@ from harness.fixes import FIXES, adapted, patch_of
 from harness.fixes.patched import lacks_patch
 from harness.history import History, Recorder
 from harness.labs import IN_REAL_TIME, LAB_MODULES, WITH_BINARY, Toolbox, load_lab
-from harness.plan import Case, ClockWay, Plan, PlannedCluster, resolve
+from harness.plan import Case, Plan, PlannedCluster, resolve
 from harness.report.result import Summary, result, summarise
 from harness.scenario import Expect, LabName, Scenario, read_scenario
 from harness.store import RunDirectory, SavedRun, open_run, read_run
@@ -56,55 +56,6 @@ class Options:
     keep_run: bool = False
     real_time: bool = False
     cluster: PlannedCluster = field(default_factory=PlannedCluster)  # for lab kind
-
-
-def cluster_of(
-    lab: str,
-    *,
-    clock: str | None = None,
-    allow_own_clock: bool = False,
-    suspend_command: str | None = None,
-    kubeconfig: Path | None = None,
-    context: str | None = None,
-    known_as: str | None = None,
-    profile: str | None = None,
-) -> PlannedCluster:
-    """What the doors' options say of the cluster of lab `kind`. Raises BadInput where they do not fit together."""
-    said = {
-        "--clock": clock,
-        "--allow-own-clock": allow_own_clock,
-        "--suspend-command": suspend_command,
-        "--kubeconfig": kubeconfig,
-        "--context": context,
-        "--i-know": known_as,
-        "--profile": profile,
-    }
-    useless = [name for name, value in said.items() if value]
-    if useless and lab != "kind":
-        raise BadInput(f"{', '.join(useless)}: is about a cluster; leave it out, or say --lab kind")
-    # The clock of an engine's machine can be set only where the engine is known, which is where we made the cluster.
-    way = clock or ("command" if suspend_command else "process" if kubeconfig is not None else "engine")
-    if way not in get_args(ClockWay):
-        near = difflib.get_close_matches(way, get_args(ClockWay), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise BadInput(f"--clock {way}: is no way to move clocks; allowed: {', '.join(get_args(ClockWay))}{hint}")
-    if (way == "command") != (suspend_command is not None):
-        raise BadInput("--clock command and --suspend-command COMMAND go together; give both, or neither")
-    if allow_own_clock and way != "engine":
-        raise BadInput(f"--allow-own-clock: --clock {way} never sets this machine's clock; leave it out")
-    if kubeconfig is None and (context or known_as):
-        raise BadInput(f"--context {context or known_as}: of which file? give --kubeconfig PATH too")
-    if kubeconfig is not None and profile is not None:
-        raise BadInput("--profile: says what a cluster of ours is made of; leave it out with --kubeconfig")
-    return PlannedCluster(
-        clock=cast(ClockWay, way),
-        allow_own_clock=allow_own_clock,
-        suspend_command=suspend_command,
-        profile=profile or "core",
-        kubeconfig=None if kubeconfig is None else str(kubeconfig.resolve()),
-        context=context,
-        known_as=known_as,
-    )
 
 
 Progress = Callable[[int], None]
@@ -476,7 +427,7 @@ def _find_subjects(options: Options) -> tuple[_Subject, ...]:
     if options.istio:
         return tuple(_wanted_version(version) for version in dict.fromkeys(options.istio))
     if options.lab == "kind":
-        return (_Subject(_newest_with_pins(), None, ""),)
+        return (_Subject(_of_the_cluster(options.cluster), None, ""),)
     known = {release.version for release in versions.releases()}
     for binary in reversed(binaries.cached()):
         if binary.version in known:
@@ -484,12 +435,13 @@ def _find_subjects(options: Options) -> tuple[_Subject, ...]:
     return (_Subject(versions.newest().version, None, ""),)
 
 
-def _newest_with_pins() -> str:
-    """The release that a cluster is made of when nobody says otherwise."""
+def _of_the_cluster(cluster: PlannedCluster) -> str:
+    """The release of the cluster that a run would use, or of the one that would be made."""
+    from harness.labs.kind.choosing import version_there
     from harness.stack.choice import choose_stack
     from harness.stack.pins import read_pins
 
-    return choose_stack(read_pins()).istio
+    return version_there(cluster) or choose_stack(read_pins()).istio
 
 
 def _wanted_version(version: str) -> _Subject:

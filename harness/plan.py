@@ -118,16 +118,23 @@ ClockWay = Literal["engine", "command", "process"]
 
 class PlannedCluster(_Frozen):
     """Where and how lab `kind` runs: which of the ways in which a cluster's clocks are moved, and on which cluster.
-    `kubeconfig` None: one of ours, on kind, with the parts of `profile`. `known_as`: the context that may be used
-    although it looks like a cluster that people depend on."""
+    `kubeconfig` None: one of ours, on kind, of this name or made of this; None and () where nothing was said.
+    `known_as`: the context that may be used although it looks like a cluster that people depend on."""
 
     clock: ClockWay = "engine"
     allow_own_clock: bool = False
     suspend_command: str | None = None
-    profile: str = "core"
+    profile: str | None = None
     kubeconfig: str | None = None
     context: str | None = None
     known_as: str | None = None
+    name: str | None = None
+    kubernetes: str | None = None
+    workers: int | None = None
+    with_parts: tuple[str, ...] = ()
+    without_parts: tuple[str, ...] = ()
+    mirror: str | None = None
+    folder: str | None = None
 
 
 class PlannedExpectation(_Frozen):
@@ -173,6 +180,9 @@ class Plan(_Frozen):
         without = {name for name, value in added.items() if value is None or value == ()}
         without |= {"ztunnel_mode", "discovery"} if self.ztunnel_mode == "dedicated" else set()
         excluded: dict[str, Any] = dict.fromkeys(without, True)
+        if self.cluster is not None:
+            later = ("name", "kubernetes", "workers", "with_parts", "without_parts", "mirror", "folder")
+            excluded["cluster"] = {name for name in later if not getattr(self.cluster, name)}
         unused = set()
         if not any(fault.lifetime_s or fault.identity for fault in self.faults):
             unused |= {"lifetime_s", "identity"}

@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import shlex
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ import pytest
 from harness.cli_report import told_ending
 from harness.errors import HarnessError, LabUnavailable
 from harness.mesh import Mesh, World
-from harness.pipeline import AUTO, Chooser, Ending, Options, Saved, cluster_of, run_case, summary_of
-from harness.plan import Case, PlannedCluster
+from harness.options import add_to_pytest, as_typed, from_pytest, planned_cluster
+from harness.pipeline import AUTO, Chooser, Ending, Options, Saved, run_case, summary_of
+from harness.plan import Case
 from harness.report.html.folder import Entry, ReportFolder, begin
 from harness.report.result import Summary
 from harness.report.terminal import plain, summary_table
@@ -40,7 +40,7 @@ _FAILED = pytest.StashKey[bool]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of `meshwake run`, in the same words."""
     group = parser.getgroup("meshwake", "time jumps under a service mesh")
-    group.addoption("--lab", default=AUTO, help="auto (default), model, process or kind")
+    group.addoption("--lab", default=AUTO, help="auto (default), model, process, machine or kind")
     group.addoption(
         "--istio", action="append", default=[], metavar="VERSION", help="release under test; may be repeated"
     )
@@ -49,15 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--keep-run", action="store_true", help="keep runs that came out as expected too")
     group.addoption("--report", default=None, metavar="DIR", help="write pages for a browser to this folder")
     group.addoption("--real-time", action="store_true", help="use the numbers of the [real_time] tables")
-    group.addoption("--clock", default=None, help="how lab kind moves clocks: engine (default), command or process")
-    group.addoption("--allow-own-clock", action="store_true", help="let --clock engine set this machine's own clock")
-    group.addoption("--suspend-command", default=None, metavar="COMMAND", help="what --clock command runs to suspend")
-    group.addoption("--kubeconfig", default=None, metavar="PATH", help="a cluster that exists, for lab kind")
-    group.addoption("--context", default=None, help="the context of --kubeconfig")
-    group.addoption(
-        "--i-know", default=None, metavar="CONTEXT", help="this context may be broken, whatever it looks like"
-    )
-    group.addoption("--profile", default=None, help="what a cluster of ours is made of: core (default) or full")
+    add_to_pytest(group)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -73,8 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _options(config: pytest.Config) -> Options:
-    ztunnel, kubeconfig = config.getoption("--ztunnel"), config.getoption("--kubeconfig")
-    lab = config.getoption("--lab")
+    ztunnel, lab = config.getoption("--ztunnel"), config.getoption("--lab")
     return Options(
         lab=lab,
         istio=tuple(config.getoption("--istio")),
@@ -82,16 +73,7 @@ def _options(config: pytest.Config) -> Options:
         seed=config.getoption("--seed"),
         keep_run=config.getoption("--keep-run"),
         real_time=config.getoption("--real-time"),
-        cluster=cluster_of(
-            lab,
-            clock=config.getoption("--clock"),
-            allow_own_clock=config.getoption("--allow-own-clock"),
-            suspend_command=config.getoption("--suspend-command"),
-            kubeconfig=Path(kubeconfig) if kubeconfig else None,
-            context=config.getoption("--context"),
-            known_as=config.getoption("--i-know"),
-            profile=config.getoption("--profile"),
-        ),
+        cluster=planned_cluster(lab, from_pytest(config.getoption)),
     )
 
 
@@ -207,19 +189,8 @@ def repeat_command(case: Case) -> str:
     if case.ztunnel is not None:
         words.append(f"--ztunnel {case.ztunnel}")
     if case.cluster is not None:
-        return " ".join(words + _cluster_words(case.cluster))
+        return " ".join(words + as_typed(case.cluster))
     return " ".join(words + ["--real-time"] * case.real_time)
-
-
-def _cluster_words(cluster: PlannedCluster) -> list[str]:
-    words = [f"--clock {cluster.clock}", *["--allow-own-clock"] * cluster.allow_own_clock]
-    if cluster.suspend_command is not None:
-        words.append(f"--suspend-command {shlex.quote(cluster.suspend_command)}")
-    if cluster.kubeconfig is None:
-        return [*words, f"--profile {cluster.profile}"]
-    context = [f"--context {shlex.quote(cluster.context)}"] if cluster.context else []
-    context += [f"--i-know {shlex.quote(cluster.known_as)}"] if cluster.known_as else []
-    return [*words, f"--kubeconfig {shlex.quote(cluster.kubeconfig)}", *context]
 
 
 # --- The summary -----------------------------------------------------------------------------------------------------

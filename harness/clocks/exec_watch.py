@@ -143,6 +143,10 @@ class ExecWatch:
         """Whether something is held or followed just now, so that `serve` should be called soon again."""
         return bool(self._held or self._traced)
 
+    def follows(self, pid: int) -> bool:
+        """Whether this process is on its way to be caught, or let go."""
+        return pid in self._traced
+
     def mark_program(self, path: Path) -> bool:
         """From now on execs of this very file are caught; False when it is not there, or cannot be held here."""
         return self.holds and self._mark(path) is not None

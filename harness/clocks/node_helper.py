@@ -2,19 +2,26 @@
 
     python -m harness.clocks.node_helper serve --socket S --state F
         in a privileged container that sees all processes of the node
-    python -m harness.clocks.node_helper send --socket S '{"version": 1, "do": "list"}'
+    python -m harness.clocks.node_helper send --socket S '{"version": 2, "do": "list"}'
         one request (- : from standard input), by `kubectl exec` into that container
 
-One request is one line of JSON and gets one line back: {"version": 1, "ok": true, "result": {...}} or
-{"version": 1, "ok": false, "error": {"kind": "LabUnavailable", "message": "..."}}.
+One request is one line of JSON and gets one line back: {"version": 2, "ok": true, "result": {...}} or
+{"version": 2, "ok": false, "error": {"kind": "LabUnavailable", "message": "..."}}.
 
     hello                                   what this system allows
-    take     rules, launchers, lease_s      from now on every program that fits a rule is under this node's clock page
+    take     rules, launchers, lease_s      from now on every program that fits a rule is under this node's clock page,
+                                            and the node belongs to the `owner` of the request
+    renew    -                              the owner is still there
     set      wall_ns, monotonic_ns, boottime_ns     what is added to the kernel's clocks, absolute, all at once
     read     pid, executable (or all)       the clocks of each program, measured inside it, and the kernel's around them
     sleep    lasts_ns, at_wake (or null)    stops the programs; then sets `at_wake` and lets them run on
-    list     -                              programs, offsets, watch, refusals
-    release  -                              the kernel's clocks for all, rules forgotten
+    list     -                              programs, offsets, watch, refusals, owner, what was given up
+    release  rules                          the kernel's clocks for all, rules forgotten; programs that fit `rules`
+                                            are let go of too whoever took them: a helper whose state is lost
+
+Every request may name its `owner`. take, renew, set, sleep and release of a node that has an owner must name that one;
+hello, list and read are answered to everybody. Only what the owner asks keeps the lease: a kubelet that asks whether we
+are ready says nothing about the owner.
 
 Rules: {"executable": "/usr/local/bin/ztunnel", "cgroup": "part of the cgroup's path, or null"}; an executable without a
 slash is compared with the last part. Launchers are paths on the node; null means those that are usual. The node's files
@@ -28,7 +35,9 @@ When the helper ends:
                end by a child of its own. Started again, it finds page, rules and lease again (state file, /proc).
     SIGTERM    everything is released.
     stuck      an alarm ends it after 30 s, because an exec may be waiting for its answer.
-    forgotten  without a request for `lease_s` it releases everything.
+    forgotten  without a word of the owner for `lease_s` it releases everything, and tells in `list` (`given_up`) of
+               whom, how far clocks were moved, and which programs began on moved clocks, until somebody takes the node.
+               Only time counts in which it was awake to hear: neither that of a machine that slept nor its own.
 """
 
 from __future__ import annotations
@@ -57,7 +66,7 @@ from harness.clocks.vdso import ClockPage, Launched, attaching_unsupported_here
 from harness.durations import NS_PER_S
 from harness.errors import BadInput, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 USUAL_LAUNCHERS = (
     "/usr/local/sbin/runc",
     "/usr/local/bin/runc",
@@ -76,6 +85,9 @@ _ANSWER_WITHIN_S = 120.0
 _STUCK_AFTER_S = 30.0
 _SCAN_EVERY_S = 1.0
 _TICK_S, _BUSY_TICK_S = 0.2, 0.001
+# Of the time between two looks at the lease, so much counts: what is longer, we did not get to hear anybody in.
+_SILENT_AT_MOST_S = 1.0
+_OWNER_AT_MOST = 300
 _ATTACHED_WITHIN_S = 2.0
 _ALL_STOPPED_WITHIN_S = 2.0
 NODE_ROOT = Path("/proc/1/root")
@@ -139,7 +151,10 @@ class Node:
         self.rules: tuple[Rule, ...] = ()
         self.launchers: tuple[str, ...] = ()
         self.lease_s = 0.0
-        self._lease_until_boottime_ns: int | None = None
+        self.owner: str | None = None
+        self.given_up: dict[str, Any] | None = None
+        self._silent_s, self._listened_monotonic_s = 0.0, time.monotonic()
+        self._begun_moved: dict[int, int] = {}  # programs that began on moved clocks, and when they were started
         self.known: dict[int, Known] = {}
         self.refused: dict[tuple[int, int], str] = {}
         self._watch: ExecWatch | None = None
@@ -167,6 +182,7 @@ class Node:
         requests: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
             "hello": self._hello,
             "take": self._take,
+            "renew": self._renew,
             "set": self._set,
             "read": self._read,
             "sleep": self._sleep,
@@ -176,9 +192,15 @@ class Node:
         do = requests.get(str(request.get("do")))
         if do is None:
             raise BadInput(f"request {request.get('do')!r}; known are {', '.join(requests)}")
-        self._renew_lease()
+        owner = request.get("owner")
+        self._check_owner(do, owner)
         self._look_at_sleep()
-        return do(request)
+        try:
+            return do(request)
+        finally:
+            # At its end: what the owner asks for may last longer than its lease, and nobody is heard meanwhile.
+            if owner is not None and owner == self.owner:
+                self._silent_s, self._listened_monotonic_s = 0.0, time.monotonic()
 
     def serve(self) -> None:
         """What is to be done between requests; bounded, and short when nothing has happened."""
@@ -188,13 +210,11 @@ class Node:
             self._scan_due = time.monotonic() + _SCAN_EVERY_S
             if self.rules:
                 self._scan("late")
-            until_ns = self._lease_until_boottime_ns
-            if until_ns is not None and _kernel_clocks().boottime_ns > until_ns:
-                self._release({})
+                self._look_at_lease()
 
     def close(self) -> None:
         """Releases everything."""
-        self._release({})
+        self._give_up("the helper was ended")
         self.page.close()
 
     # requests
@@ -212,14 +232,18 @@ class Node:
             raise LabUnavailable(reason)
         rules, launchers = _rules(request.get("rules")), request.get("launchers")
         paths = USUAL_LAUNCHERS if launchers is None else tuple(_strings(launchers, "launchers"))
-        self.lease_s = _number(request.get("lease_s", 3600), "lease_s", 1, LEASE_MAX_S)
-        self.rules, self.launchers = rules, paths
-        self._renew_lease()
+        owner = _owner(request.get("owner"))
+        self.lease_s = _number(request.get("lease_s", 20), "lease_s", 1, LEASE_MAX_S)
+        self.rules, self.launchers, self.owner, self.given_up = rules, paths, owner, None
+        self._silent_s, self._listened_monotonic_s = 0.0, time.monotonic()
         self.refused.clear()
         self._save()
         self._begin_watch()
         self._scan("attached")
         return self._list(request)
+
+    def _renew(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {"lease_s": self.lease_s}
 
     def _set(self, request: Mapping[str, Any]) -> dict[str, Any]:
         offsets = _offsets(request)
@@ -278,7 +302,7 @@ class Node:
                 "no program fits the rules on this node, so there is nothing that could sleep; see list"
             )
         sleepers = {pid: known.started_ticks for pid, known in self.known.items()}
-        until_ns = _kernel_clocks().boottime_ns + lasts_ns
+        until_ns = _kernel_clocks().boottime_ns + lasts_ns + int(_ALL_STOPPED_WITHIN_S * NS_PER_S)
         guardian = _begin_sleep(sleepers, lasts_ns, self.page, at_wake)
         self._asleep = {
             "guardian": [guardian, _started_ticks(guardian)],
@@ -314,29 +338,91 @@ class Node:
             },
             "unwatched_because": self._unwatched_because,
             "lease_s": self.lease_s,
+            "owner": self.owner,
+            "silent_s": round(self._silent_s, 1),
+            "given_up": self.given_up,
         }
 
     def _release(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        others = () if request.get("rules") is None else _rules(request["rules"])
         self._wake_now()
         self._end_watch()
+        offsets, begun_moved = self.page.get(), self._began_moved()
         released, failed = [], {}
         for pid in _processes():
-            if not self._is_ours(pid):
+            if not self._is_to_be_let_go(pid, others):
                 continue
             try:
                 detach(pid, _ATTACHED_WITHIN_S, self._alive)
             except SubjectFailed as error:
-                if self._is_ours(pid):
+                if self._is_to_be_let_go(pid, others):
                     failed[str(pid)] = str(error)
                     continue
             released.append(pid)
         self.known = {pid: known for pid, known in self.known.items() if str(pid) in failed}
+        told = {"released": released, "failed": failed, "offsets": offsets._asdict(), "begun_moved": begun_moved}
         if not failed:
-            self.rules, self._lease_until_boottime_ns = (), None
+            self.rules, self.owner, self.given_up, self._begun_moved = (), None, None, {}
             self.page.set(ClockReading(0, 0, 0))
         self.refused.clear()
         self._save()
-        return {"released": released, "failed": failed}
+        return told
+
+    def _is_to_be_let_go(self, pid: int, others: Sequence[Rule]) -> bool:
+        """One of ours; or one that fits a rule of `others` and is on the page of a helper that nobody remembers."""
+        if self._is_ours(pid):
+            return True
+        if not any(rule.fits(pid) for rule in others):
+            return False
+        with suppress(HarnessError):
+            inside = page_inside(pid)
+            return inside is not None and inside.in_use
+        return False
+
+    def _began_moved(self) -> list[dict[str, Any]]:
+        """The programs that took their time base while clocks were moved: it is wrong when they are put back."""
+        return [
+            {"pid": pid, "executable": _executable(pid), "cgroup": _text(pid, "cgroup").strip()}
+            for pid, ticks in sorted(self._begun_moved.items())
+            if _started_ticks(pid) == ticks
+        ]
+
+    # whose it is
+
+    def _check_owner(self, do: Callable[[Mapping[str, Any]], Any], owner: Any) -> None:
+        if do in {self._hello, self._read, self._list} or owner == self.owner is not None:
+            return
+        if self.owner is None:
+            if do in {self._take, self._release}:
+                return
+            raise SubjectFailed(self._nobodys())
+        raise LabUnavailable(
+            f"the clocks of this node are moved by {self.owner}, last heard {self._silent_s:.0f} s ago; wait for its "
+            f"end, or end it: {self.lease_s:.0f} s later they are put back"
+        )
+
+    def _look_at_lease(self) -> None:
+        now_monotonic_s = time.monotonic()
+        self._silent_s += min(now_monotonic_s - self._listened_monotonic_s, _SILENT_AT_MOST_S)
+        self._listened_monotonic_s = now_monotonic_s
+        if self._silent_s > self.lease_s:
+            self._give_up(f"it was not heard for {self.lease_s:.0f} s")
+
+    def _give_up(self, why: str) -> None:
+        """Releases, and keeps in mind for whoever asks next; what fails is tried again by the next look."""
+        owner = self.owner
+        told = self._release({})
+        if owner is not None and not told["failed"]:
+            self.given_up = {"owner": owner, "why": why, **told}
+            self._save()
+
+    def _nobodys(self) -> str:
+        if self.given_up is None:
+            return "no clocks of this node are taken; take comes first"
+        return (
+            f"the clocks of this node were moved by {self.given_up['owner']} and have been put back, because "
+            f"{self.given_up['why']}; was it stopped, or was the API server too slow to carry a word in that time?"
+        )
 
     # finding programs
 
@@ -351,8 +437,13 @@ class Node:
                 self._attach(pid, ticks, how)
 
     def _attach(self, pid: int, ticks: int, how: str) -> None:
+        if self._watch is not None and self._watch.follows(pid):
+            return  # it has just been executed, and is caught in a moment
         try:
             ours_already = self._is_ours(pid)
+            if not ours_already and self.page.get().monotonic_ns < 0:
+                self.refused[pid, ticks] = "it was not caught at its start, and now its monotonic clock would go back"
+                return
             launched = attach(pid, self.page, _ATTACHED_WITHIN_S, self._meanwhile)
         except SubjectFailed:
             return  # it ends, or is in the middle of something: the next scan tries again
@@ -421,6 +512,9 @@ class Node:
         launched = install_stopped(tracee, self.page)
         pid = tracee.pid
         self.known[pid] = Known(launched, _started_ticks(pid) or 0, _executable(pid) or "", "caught")
+        if self.page.get() != ClockReading(0, 0, 0):
+            self._begun_moved[pid] = self.known[pid].started_ticks
+            self._save()
         if self._asleep is not None:
             os.kill(pid, signal.SIGSTOP)
             self._asleep["sleepers"].append([pid, self.known[pid].started_ticks])
@@ -478,18 +572,16 @@ class Node:
 
     # state that outlives us
 
-    def _renew_lease(self) -> None:
-        if self.rules:
-            self._lease_until_boottime_ns = _kernel_clocks().boottime_ns + int(self.lease_s * NS_PER_S)
-            self._save()
-
     def _save(self) -> None:
         state = {
+            "format": PROTOCOL_VERSION,
             "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
             "rules": [list(rule) for rule in self.rules],
             "launchers": list(self.launchers),
             "lease_s": self.lease_s,
-            "lease_until_boottime_ns": self._lease_until_boottime_ns,
+            "owner": self.owner,
+            "given_up": self.given_up,
+            "begun_moved": list(self._begun_moved.items()),
             "offsets": list(self.page.get()),
             "asleep": self._asleep,
         }
@@ -504,14 +596,17 @@ class Node:
         except FileNotFoundError:
             return
         except ValueError as error:
-            raise HarnessFault(
-                f"{self._state_file} cannot be read ({error}); remove it and take the rules again"
-            ) from error
+            state = {"format": f"unreadable: {error}"}
+        if state.get("format") != PROTOCOL_VERSION:
+            # Not to be there for that would be worse: what it moved is found by the rules of a take or a release.
+            sys.stderr.write(f"{self._state_file}: not that of this version ({state.get('format')}); forgotten\n")
+            return
         if state["boot_id"] != Path("/proc/sys/kernel/random/boot_id").read_text().strip():
             return
         self.rules = tuple(Rule(*rule) for rule in state["rules"])
         self.launchers = tuple(state["launchers"])
-        self.lease_s, self._lease_until_boottime_ns = state["lease_s"], state["lease_until_boottime_ns"]
+        self.lease_s, self.owner, self.given_up = state["lease_s"], state["owner"], state["given_up"]
+        self._begun_moved = dict(state["begun_moved"])
         if not self._find_page():
             self.page.set(ClockReading(*state["offsets"]))
         self._asleep = state["asleep"]
@@ -546,8 +641,8 @@ def _parent(pid: int) -> int | None:
 
 
 def _begin_sleep(sleepers: Mapping[int, int], lasts_ns: int, page: ClockPage, at_wake: ClockReading | None) -> int:
-    """Stops the processes; a child of ours wakes them, whatever becomes of us. Returns its number."""
-    began_ns = time.monotonic_ns()
+    """Stops the processes; a child of ours wakes them, whatever becomes of us. Returns its number. The time is counted
+    from when all have stopped: what ran on until then must not see its clock go back at the wake."""
     guardian = os.fork()
     if guardian:
         return guardian
@@ -558,6 +653,7 @@ def _begin_sleep(sleepers: Mapping[int, int], lasts_ns: int, page: ClockPage, at
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
         _stop(sleepers)
+        began_ns = time.monotonic_ns()
         while (left_ns := began_ns + lasts_ns - time.monotonic_ns()) > 0:
             time.sleep(left_ns / NS_PER_S)
         _wake(sleepers, page, at_wake)
@@ -616,6 +712,12 @@ def _rule(entry: Any) -> Rule:
 def _strings(value: Any, name: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
         raise BadInput(f"{name} {value!r}: a list of paths is expected")
+    return value
+
+
+def _owner(value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= _OWNER_AT_MOST:
+        raise BadInput(f"owner {value!r}: a text of 1 to {_OWNER_AT_MOST} characters is expected")
     return value
 
 

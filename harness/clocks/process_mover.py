@@ -13,13 +13,21 @@ the fault, in real time, and when they run on, their clocks are set back by it.
 
 The helper on each node (node_helper.py) does it; a `NodeChannel` carries requests there. Nodes whose faults differ in
 nothing but the node are put to sleep together, with the first of them.
+
+Every helper hears every `RENEWED_EVERY_S` that we are still there. After `LEASE_S` without a word it puts its clocks
+back: that is how long they stay moved when we are killed.
 """
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -33,8 +41,12 @@ from harness.plan import Plan, PlannedFault
 ZTUNNEL = Rule("/usr/local/bin/ztunnel")
 PROXIES = (Rule("/usr/local/bin/pilot-agent"), Rule("/usr/local/bin/envoy"))
 ISTIOD = Rule("/usr/local/bin/pilot-discovery")
-# How long the helper waits for a word from us before it releases everything, beyond the length of the plan.
-LEASE_SPARE_S = 900
+# The wake guard's image has an interpreter of its own (clusters/fixes/wake-guard/Dockerfile).
+GUARD = Rule("/usr/local/bin/wake-guard")
+EVERY_RULE = (ZTUNNEL, *PROXIES, ISTIOD, GUARD)
+# An exec by way of a busy API server takes seconds: several may fail before the lease is over.
+LEASE_S, RENEWED_EVERY_S, RENEWED_WITHIN_S = 20.0, 3.0, 8.0
+ANSWERED_WITHIN_S = 135.0
 _WOKEN_WITHIN_S = 10.0
 _LOOK_EVERY_S = 0.2
 _T = TypeVar("_T")
@@ -48,15 +60,21 @@ _ERRORS: dict[str, type[HarnessError]] = {
 class NodeChannel(Protocol):
     """The way to the helper of a node."""
 
-    def send(self, node: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    def send(self, node: str, request: Mapping[str, Any], within_s: float = ANSWERED_WITHIN_S) -> dict[str, Any]:
         """Carries one request of node_helper.py to the helper of `node` (a node of the plan) and returns its whole
-        answer, {"version": 1, "ok": ...}. May be called from several threads at once. Raises LabUnavailable when
-        nobody answers within a bound of its own, which must be longer than the 120 s of the helper's `send`."""
+        answer, {"version": 2, "ok": ...}. May be called from several threads at once. Raises LabUnavailable when
+        nobody answers in time; the usual bound is longer than the 120 s of the helper's own `send`."""
+
+
+def new_owner(what: str) -> str:
+    """A name for whoever moves clocks, that nobody had before: `what` it does, and where it can be found."""
+    return f"{what}, process {os.getpid()} on {socket.gethostname()}, {uuid.uuid4().hex[:8]}"
 
 
 def rules_for(plan: Plan, node: str) -> tuple[Rule, ...]:
-    """ztunnel first, then gateways and waypoints, and istiod where the plan lets it live on this node."""
-    return (ZTUNNEL, *PROXIES, *((ISTIOD,) if plan.authority_node == node else ()))
+    """ztunnel first, then gateways and waypoints, a guard, and istiod: it has the clock of whatever node it runs on,
+    and may move to another. Only where the plan has the authority apart it is left alone."""
+    return (ZTUNNEL, *PROXIES, GUARD, *((ISTIOD,) if plan.authority_node is not None else ()))
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,40 @@ class _Look:
 
     moment: Moment
     offsets: ClockReading
+
+
+class _Renewals:
+    """Tells the helpers of `nodes` again and again that `owner` is there, each by a thread of its own: a node that is
+    slow keeps no other waiting. `lost` says of which nodes the helper has answered that it is too late."""
+
+    def __init__(self, channel: NodeChannel, owner: str) -> None:
+        self._channel, self._owner = channel, owner
+        self._ended = threading.Event()
+        self._threads: dict[str, threading.Thread] = {}
+        self.lost: dict[str, str] = {}
+
+    def begin(self, node: str) -> None:
+        """From now on for `node` too."""
+        if node not in self._threads:
+            thread = threading.Thread(target=self._renew, args=(node,), name=f"renew {node}", daemon=True)
+            self._threads[node] = thread
+            thread.start()
+
+    def end(self) -> None:
+        """No more of it; one that is under way ends within its bound."""
+        self._ended.set()
+        for thread in self._threads.values():
+            thread.join(RENEWED_WITHIN_S + 2.0)
+        self._ended, self._threads, self.lost = threading.Event(), {}, {}
+
+    def _renew(self, node: str) -> None:
+        ended, request = self._ended, {"version": PROTOCOL_VERSION, "do": "renew", "owner": self._owner}
+        while not ended.wait(RENEWED_EVERY_S):
+            with suppress(LabUnavailable):  # out of reach for a moment, or for good: the next that is asked says so
+                answer = self._channel.send(node, request, RENEWED_WITHIN_S)
+                if not answer["ok"] and not ended.is_set():
+                    self.lost[node] = str(answer["error"]["message"])
+                    return
 
 
 class ProcessMover:
@@ -80,8 +132,13 @@ class ProcessMover:
         *,
         rules: Callable[[Plan, str], Sequence[Rule]] = rules_for,
         launchers: Sequence[str] | None = None,
+        owner: str | None = None,
     ) -> None:
         self._plan, self._channel, self._launchers = plan, channel, launchers
+        self.owner = owner or new_owner(f"a run of {plan.scenario}")
+        self._renewals = _Renewals(channel, self.owner)
+        # Programs that took their time base on moved clocks, as the helpers named them when they put them back.
+        self.begun_moved: list[dict[str, Any]] = []
         self._rules = {node.name: tuple(rules(plan, node.name)) for node in plan.nodes}
         self._offsets = {node.name: ClockReading(0, 0, 0) for node in plan.nodes}
         self._taken: set[str] = set()
@@ -142,8 +199,9 @@ class ProcessMover:
             do="take",
             rules=[rule._asdict() for rule in rules],
             launchers=None if self._launchers is None else list(self._launchers),
-            lease_s=int(seconds(self._plan.duration_ns)) + LEASE_SPARE_S,
+            lease_s=LEASE_S,
         )
+        self._renewals.begin(node)
         for refused in told["refused"]:
             raise LabUnavailable(f"node {node}: process {refused['pid']}: {refused['why']}")
         if not any(_is_meant(process["executable"], rules[0]) for process in told["processes"]):
@@ -235,6 +293,7 @@ class ProcessMover:
         return _Look(Moment((asked_ns + answered_ns) // 2, inside, (answered_ns - asked_ns) // 2), offsets)
 
     def _release_all(self) -> list[str]:
+        self._renewals.end()
         failed = []
         for node in sorted(self._taken):
             try:
@@ -243,13 +302,16 @@ class ProcessMover:
                 failed.append(str(error))
                 continue
             failed += [f"node {node}: process {pid}: {why}" for pid, why in told["failed"].items()]
+            self.begun_moved += told["begun_moved"]
             if not told["failed"]:
                 self._taken.discard(node)
                 self._offsets[node] = ClockReading(0, 0, 0)
         return failed
 
     def _ask(self, node: str, **request: Any) -> dict[str, Any]:
-        answer = self._channel.send(node, {"version": PROTOCOL_VERSION, **request})
+        if node in self._renewals.lost:
+            raise LabUnavailable(f"node {node}: {self._renewals.lost[node]}")
+        answer = self._channel.send(node, {"version": PROTOCOL_VERSION, "owner": self.owner, **request})
         if answer.get("version") != PROTOCOL_VERSION:
             raise LabUnavailable(
                 f"node {node}: the helper speaks another protocol: {answer}; use its image of this version"

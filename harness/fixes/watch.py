@@ -7,10 +7,12 @@ is to be restarted. Labs carry looks out as they carry out faults, by the agenda
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from harness.clocks.reading import ClockReading
-from harness.fixes.restart import PlannedRestart
+
+if TYPE_CHECKING:  # the guard's image has nothing of plans
+    from harness.fixes.restart import PlannedRestart
 
 
 class Held(NamedTuple):

@@ -208,7 +208,7 @@ def _pool(facts: Facts) -> Stage:
     pool["spec"]["addresses"] = [facts.pool]
     return Stage(
         name="metallb-pool",
-        title=f"addresses for load balancers: {facts.pool}",
+        title="addresses for load balancers",
         # Refused until MetalLB's webhook answers, which is some seconds after its pod is ready.
         pieces=(labelled_objects("metallb-pool", [pool, advertisement]),),
         conditions=(

@@ -19,6 +19,8 @@ from harness.clocks.node_helper import PROTOCOL_VERSION, send
 from harness.errors import LabUnavailable
 from tests.conformance.injectors import WITHIN_S
 
+OWNER = "a test"
+
 
 def await_true(what: str, there: Callable[[], bool]) -> None:
     """Until it is so, within a bound."""
@@ -32,7 +34,7 @@ class HelperProcess:
     """`node_helper serve` with a socket and a state file in `directory`; takes only what the test tells it."""
 
     def __init__(self, directory: Path) -> None:
-        self.socket, self._state = directory / "clocks.sock", directory / "clocks.json"
+        self.socket, self.state = directory / "clocks.sock", directory / "clocks.json"
         self._log = directory / "helper.log"
         self.process = self._start()
 
@@ -54,7 +56,7 @@ class HelperProcess:
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The whole answer."""
-        return send(self.socket, json.dumps({"version": PROTOCOL_VERSION, **request}))
+        return send(self.socket, json.dumps({"version": PROTOCOL_VERSION, "owner": OWNER, **request}))
 
     def take_or_skip(
         self, *executables: Path, launchers: tuple[Path, ...] = (), lease_s: float = 300
@@ -81,7 +83,7 @@ class HelperProcess:
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "harness.clocks.node_helper", "serve"),
-                    *("--socket", str(self.socket), "--state", str(self._state), "--node-root", "/"),
+                    *("--socket", str(self.socket), "--state", str(self.state), "--node-root", "/"),
                 ],
                 stdout=log,
                 stderr=log,

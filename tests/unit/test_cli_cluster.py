@@ -126,7 +126,9 @@ def test_down_asks_which_one(monkeypatch: pytest.MonkeyPatch, capsys: Says) -> N
     world = World(machines={name: machine(name, cluster=cluster) for name, cluster in names.items()})
     with_engine(monkeypatch, world)
     assert run_command(["down"]) == ExitCode.BAD_INPUT
-    assert "which cluster? there: meshwake-a, meshwake-b" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "which cluster? say --name NAME, or --all; there are:\n  meshwake-a: " in said
+    assert "  meshwake-b: " in said and "kind-worker" not in said
     assert run_command(["down", "--all", "--dry-run"]) == 0
     assert len(world.machines) == 3
     assert run_command(["down", "--all"]) == 0

@@ -8,30 +8,29 @@
     --turns NUMBER         so many nodes may restart at a time (1)
     --once                 one look, then the end
 
-It looks every `period` of the monotonic clock until it is ended (SIGTERM). A look that fails because the API server
+It needs nothing but Python itself, unless it is given a kubeconfig (PyYAML). It looks every `period` of the monotonic
+clock until it is ended (SIGTERM). A look that fails because the API server
 gives no answer is said on stderr, and the next one is tried: after a wake that is usual.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
-import threading
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, start_http_server
-
 from harness.clocks.own import own_clocks
 from harness.durations import NS_PER_S
-from harness.errors import BadInput, ExitCode, HarnessError
+from harness.errors import BadInput, ExitCode, HarnessError, LabUnavailable
 from harness.fixes.guard.cluster import ClusterNode, Unreachable
 from harness.fixes.guard.guard import Guard
-from harness.fixes.guard.kubernetes import ThroughKr8s
-from harness.fixes.guard.metrics import PrometheusMetrics
+from harness.fixes.guard.kubernetes import ThroughHttp
+from harness.fixes.guard.metrics import PrometheusMetrics, serve
 from harness.fixes.guard.settings import Settings, parse_settings
 
 CONNECTS_WITHIN_S = 2.0
@@ -60,30 +59,45 @@ def read_arguments(words: Sequence[str]) -> tuple[Namespace, Settings]:
     return arguments, parse_settings(said)
 
 
-def run(words: Sequence[str], ended: threading.Event) -> None:
+class Ended:
+    """Whether the guard is to end. Waits by a bound that is relative: `threading.Event` hands the kernel a moment of
+    the monotonic clock, which is wrong where a test of ours shows this process another clock than the kernel's."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def set(self) -> None:
+        """It is; also from a signal's handler."""
+        os.write(self._writer, b"x")
+
+    def wait(self, within_s: float) -> bool:
+        """Whether it is, at the latest after so long."""
+        return bool(select.select([self._reader], [], [], within_s)[0])
+
+
+def run(words: Sequence[str], ended: Ended) -> None:
     """Guards until `ended` is set. Raises HarnessError when it cannot begin."""
     arguments, settings = read_arguments(words)
-    api = ThroughKr8s(arguments.kubeconfig, arguments.namespace, lambda: own_clocks().wall_ns)
-    registry = CollectorRegistry()
+    api = ThroughHttp(arguments.kubeconfig, arguments.namespace, lambda: own_clocks().wall_ns)
+    metrics = PrometheusMetrics(arguments.node)
     if arguments.metrics_port:
-        start_http_server(arguments.metrics_port, registry=registry)
+        try:
+            serve(metrics, arguments.metrics_port)
+        except OSError as error:
+            raise LabUnavailable(f"--metrics-port {arguments.metrics_port}: {error.strerror}; 0 is none") from error
     node = ClusterNode(arguments.node, api, own_clocks, _connects, _say, turn=settings.turn_of(arguments.node))
-    guard = Guard(node, settings, PrometheusMetrics(arguments.node, registry))
+    guard = Guard(node, settings, metrics)
     _say(f"guarding node {arguments.node}: {settings}")
-    try:
-        if not arguments.once:
-            ended.wait(settings.first_look_after_ns(arguments.node) / NS_PER_S)
-        while not ended.is_set():
-            try:
-                guard.look()
-            except Unreachable as error:
-                _say(f"this look failed, the next may not: {error}")
-            if arguments.once:
-                return
-            # On the monotonic clock, as everything here: a jump of the wall clock neither ends nor extends it.
-            ended.wait(settings.period_ns / NS_PER_S)
-    finally:
-        api.close()
+    wait_ns = 0 if arguments.once else settings.first_look_after_ns(arguments.node)
+    # On the monotonic clock, as everything here: a jump of the wall clock neither ends nor extends it.
+    while not ended.wait(wait_ns / NS_PER_S):
+        try:
+            guard.look()
+        except Unreachable as error:
+            _say(f"this look failed, the next may not: {error}")
+        if arguments.once:
+            return
+        wait_ns = settings.period_ns
 
 
 def _connects(address: str, port: int) -> bool:
@@ -101,7 +115,7 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Ends with the exit codes of harness/errors.py."""
-    ended = threading.Event()
+    ended = Ended()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: ended.set())
     try:

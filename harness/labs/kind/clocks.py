@@ -12,15 +12,19 @@ clocks       are read inside a node now and then, and at both ends of every faul
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from harness.clocks.reading import ClockReading, drift_ns
 from harness.durations import NS_PER_S, seconds
 from harness.errors import SubjectFailed
+from harness.labs.kind.kubernetes import Unreachable
 
 # NTP slews by half a millisecond a second; a step is more. Reading a clock inside a container takes this long at most.
 DISTURBED_NS = 2 * NS_PER_S
+LOOK_EVERY_S = 1.0
+_Found = TypeVar("_Found")
 
 
 class RealTime(Protocol):
@@ -43,6 +47,21 @@ class SystemTime:
     def sleep(self, lasts_s: float) -> None:
         """See RealTime."""
         time.sleep(lasts_s)
+
+
+def wait_for(what: str, real: RealTime, within_s: float, look: Callable[[], tuple[_Found | None, str]]) -> _Found:
+    """Looks until there is something; `look` also says what it saw. Raises SubjectFailed with the last of that."""
+    give_up_ns = real.monotonic_ns() + int(within_s * NS_PER_S)
+    while True:
+        try:
+            found, seen = look()
+        except Unreachable as error:
+            found, seen = None, str(error)
+        if found is not None:
+            return found
+        if real.monotonic_ns() >= give_up_ns:
+            raise SubjectFailed(f"waited {within_s:.0f} s for {what}; last seen: {seen}")
+        real.sleep(LOOK_EVERY_S)
 
 
 class WorldTime:
@@ -89,6 +108,11 @@ class NodeClocks:
     def __init__(self, source: ClockSource, nodes: tuple[str, ...], world: WorldTime) -> None:
         self._source, self._world = source, world
         self._looks = {node: self._read(node) for node in nodes}
+        self._first = next(iter(self._looks.values()))
+
+    def unmoved(self, world_ns: int) -> ClockReading:
+        """The clocks of a machine on which no fault lies: those that all had at the beginning, run on."""
+        return self._first.at(world_ns)
 
     def at(self, node: str, world_ns: int) -> ClockReading:
         """The clocks at a world time since the last fault of this node ended."""

@@ -7,8 +7,8 @@ exists already is somebody else's: nothing here changes it (what a run puts in c
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ from urllib.parse import urlsplit
 import yaml
 
 from harness.errors import BadInput, HarnessError, LabUnavailable
+from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.engine import KIND_CLUSTER_LABEL, LOOK_LABEL, Engine
 from harness.labs.kind.failures import collect
 from harness.labs.kind.health import BROKEN, HealthFinding, examine
-from harness.labs.kind.helper_image import helper_step
+from harness.labs.kind.helper_image import OwnImage, own_image_step
 from harness.labs.kind.kube import ClientKube, Kube
-from harness.labs.kind.kubernetes import Kubernetes
+from harness.labs.kind.kubernetes import Kubernetes, Unreachable
 from harness.labs.kind.making import Kit, Making, node_names
+from harness.labs.kind.reset import restore_after_kill
 from harness.labs.kind.state import ClusterState, check_name, known_names
 from harness.labs.kind.steps import Collected, Progress, Step, StepFailed, take
 from harness.labs.kind.through_kr8s import ThroughKr8s
@@ -75,20 +77,23 @@ def bring_up(
     *,
     folder: Path | None = None,
     kit: Kit | None = None,
-    with_helper: bool = False,
+    own_images: Iterable[OwnImage] = (),
     before: tuple[Step[Making], ...] = (),
+    locked: bool = False,
 ) -> Cluster:
     """The cluster `choice`, brought up, or kept where it is up already. `folder` has charts/, images/ and manifests/
-    for a machine without a network; `with_helper`: what `--clock process` needs is put in too; `before`: steps that are
-    taken before anything is made. Raises StepFailed that names the step, quotes the true reason where one is found, and
-    says where everything was collected that may explain it; another call goes on from there."""
+    for a machine without a network; `own_images` are built and put in too (helper_image.py); `before`: steps that are
+    taken before anything is made; `locked`: the caller holds the lock of its state. Raises StepFailed that names the
+    step, quotes the true reason where one is found, and says where everything was collected that may explain it;
+    another call goes on from there."""
     state = ClusterState.of(choice.name)
     unknown_before = not state.directory.exists()
-    with state.lock():
-        making = Making(choice, pins, engine, tools, state, kit or Kit(health=_broken), folder)
+    with nullcontext() if locked else state.lock("up"):
+        kit = kit or Kit(health=_broken, undo=_undo)
+        making = Making(choice, pins, engine, tools, state, kit, state.remembered_folder(folder))
         try:
             take(
-                (*steps_of(choice, pins, before), *([helper_step()] if with_helper else [])),
+                (*steps_of(choice, pins, before), *map(own_image_step, own_images)),
                 making,
                 tell,
                 lambda step, error: collect(making, step, error),
@@ -114,6 +119,16 @@ def _broken(making: Making) -> list[str]:
     """Kit.health of a real cluster: UNKNOWN stops nobody, it is shown by `status`."""
     cluster = _ours(making.state, making.choice, node_names(making.choice, making.pins))
     return [str(finding) for finding in check_health(cluster, making.engine) if finding.verdict == BROKEN]
+
+
+def _undo(making: Making) -> list[str]:
+    """Kit.undo of a real cluster."""
+    cluster = _ours(making.state, making.choice, ())
+    with cluster.opened() as kubernetes:
+        try:
+            return restore_after_kill(kubernetes, SystemTime(), making.name, "up")
+        except Unreachable as error:
+            raise LabUnavailable(f"cluster {making.name}: {error}") from error
 
 
 def _ours(state: ClusterState, choice: Choice | None, nodes: tuple[str, ...]) -> Cluster:
@@ -147,7 +162,7 @@ def take_down(name: str, engine: Engine, tell: Callable[[Progress], None]) -> No
     """Removes the machines of the cluster `name` and what is remembered of it; nothing to do when neither is there. A
     cluster that is half made, or whose memory is lost, goes as well. BadInput for a name that cannot be ours."""
     state = ClusterState.of(name)
-    with state.lock():
+    with state.lock("down"):
         steps = _down_steps(name)
         take(steps, _Ending(state, engine, tell), tell, lambda step, error: Collected(None), Kit().patience)
 

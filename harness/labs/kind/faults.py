@@ -21,13 +21,12 @@ from harness.clocks.mover import Moment, Moved, Mover
 from harness.durations import seconds
 from harness.errors import HarnessFault
 from harness.labs.kind.kubernetes import Kubernetes, Unreachable
-from harness.labs.kind.session import Session
+from harness.labs.kind.observe import ISTIOD_LABELS, ZTUNNEL_NAMESPACE
+from harness.labs.kind.reset import istiod_away, istiod_back
+from harness.labs.kind.session import CLOCKS_SHARED, Session
 from harness.plan import PlannedFault
 
-ISTIOD_LABELS = {"app": "istiod"}
-ISTIO_NAMESPACE = "istio-system"
 RESTARTED_WITHIN_S, SCALED_WITHIN_S, CORRECTED_WITHIN_S = 180.0, 240.0, 60.0
-CLOCKS_SHARED = ("engine", "command")
 _BY_MOVER = ("suspend", "pause", "step", "freeze")
 
 
@@ -39,7 +38,6 @@ class Faults:
         self._session, self._mover, self._kubernetes = session, mover, kubernetes
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
-        self._istiod_replicas: int | None = None
         self._jumped, self._woken = False, set[int]()
         # Sorted, those of one moment that differ in nothing but their node stand side by side.
         alike = sorted(session.plan.faults, key=_but_its_node)
@@ -53,12 +51,6 @@ class Faults:
     def do_next(self) -> None:
         """See FaultsOfRun."""
         heapq.heappop(self._agenda)[2]()
-
-    def undo(self) -> None:
-        """Brings istiod back, if a run ends while it is away."""
-        if self._istiod_replicas is not None:
-            self._scale_istiod(self._istiod_replicas)
-            self._istiod_replicas = None
 
     def _at(self, world_ns: int, do: Callable[[], None]) -> None:
         self._count += 1
@@ -136,9 +128,12 @@ class Faults:
         self._session.ledger.add(world_ns, "fault_ended", fault.node, moved.after.clocks, **told)
 
     def _record(self, kind: str, fault: PlannedFault, **data: Any) -> None:
-        """With the clocks of the fault's node, read at this moment inside it."""
-        node = fault.node or self._session.plan.authority_node or self._session.plan.nodes[0].name
-        world_ns, clocks = self._session.clocks.measure(node)
+        """With the clocks of the fault's node, read at this moment inside it, or with the authority's."""
+        if fault.node is not None:
+            world_ns, clocks = self._session.clocks.measure(fault.node)
+        else:
+            world_ns = self._session.world.now_ns
+            clocks = self._session.authority_clocks(world_ns)
         self._session.ledger.add(world_ns, kind, fault.node, clocks, fault=fault.index, fault_kind=fault.kind, **data)
 
     # Processes
@@ -162,27 +157,20 @@ class Faults:
         return self._session.process_of(node).process != process
 
     def _istiod_goes(self, fault: PlannedFault) -> None:
-        found = self._kubernetes.read("Deployment.apps", ISTIO_NAMESPACE, "istiod") or {}
-        self._istiod_replicas = max(int(found.get("spec", {}).get("replicas") or 1), 1)
-        self._scale_istiod(0)
+        istiod_away(self._kubernetes)
         self._await_istiod(0)
         self._record("fault_began", fault)
         lasts_until_ns = self._session.world.now_ns + fault.lasts_ns
         self._at(lasts_until_ns, lambda: self._istiod_comes(fault))
 
     def _istiod_comes(self, fault: PlannedFault) -> None:
-        wanted, self._istiod_replicas = self._istiod_replicas or 1, None
-        self._scale_istiod(wanted)
-        self._await_istiod(wanted)
+        self._await_istiod(istiod_back(self._kubernetes) or 1)
         self._record("fault_ended", fault, wall_before_ns=None)
-
-    def _scale_istiod(self, replicas: int) -> None:
-        self._kubernetes.patch("Deployment.apps", ISTIO_NAMESPACE, "istiod", {"spec": {"replicas": replicas}})
 
     def _await_istiod(self, replicas: int) -> None:
         def there() -> bool:
             try:
-                pods = self._kubernetes.pods(ISTIO_NAMESPACE, ISTIOD_LABELS)
+                pods = self._kubernetes.pods(ZTUNNEL_NAMESPACE, ISTIOD_LABELS)
             except Unreachable:
                 return False
             return len(pods) == replicas and all(pod.ready for pod in pods)

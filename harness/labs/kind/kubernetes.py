@@ -77,6 +77,10 @@ class Kubernetes(Protocol):
     def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
         """A strategic merge of `patch` into one object, ours or not; refusals as in `apply`."""
 
+    def replace(self, thing: Mapping[str, Any]) -> bool:
+        """Makes `thing`, which carries OUR_LABELS, or puts it in the place of the version that its
+        metadata.resourceVersion names; False when somebody else was faster. Refusals as in `apply`."""
+
     def delete_ours(self, kind: str, namespace: str | None, name: str) -> bool:
         """Deletes one object if it carries OUR_LABELS; whether it did. Does not wait for its end."""
 

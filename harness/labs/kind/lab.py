@@ -2,7 +2,7 @@
 
     refusals.py                      what it cannot do
     up.py, steps.py, cluster.py ...  the cluster: brought up once, used by all scenarios of a version
-    reset.py                         a known state before each run, and nothing of ours after it
+    hold.py, reset.py                nobody else works on it; a known state before a run, and as it was after it
     session.py, faults.py            the run: faults by a mover (clocks/mover.py), connections, looks
     observe.py, traffic.py, watchers.py   what is looked at
     ways.py, real_ways.py            where all of it comes from on this machine
@@ -18,17 +18,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness.clocks.mover import Mover
 from harness.errors import LabUnavailable, SubjectFailed
 from harness.history import Recorder
 from harness.labs import Toolbox
 from harness.labs.kind.faults import Faults
+from harness.labs.kind.fix import awaited_of_fix, objects_of_fix
+from harness.labs.kind.helper_image import with_own_images
+from harness.labs.kind.hold import Hold, hold
 from harness.labs.kind.kubernetes import Kubernetes, Unreachable
-from harness.labs.kind.observe import ZTUNNEL_NAMESPACE
+from harness.labs.kind.observe import check_versions, node_names, running_versions
 from harness.labs.kind.refusals import refusals
-from harness.labs.kind.reset import await_ztunnels, put_in, restart_ztunnels, take_away
+from harness.labs.kind.reset import check_ambient, put_in, restart_ztunnels, restore_cluster, take_away
 from harness.labs.kind.session import Session, Setting
 from harness.labs.kind.ways import Place, Ways
 from harness.plan import Plan
@@ -59,15 +60,17 @@ class KindLab:
         return [*refusals(plan), *self._ways.refusals(plan)]
 
     def run(self, plan: Plan, toolbox: Toolbox, recorder: Recorder) -> None:
-        """See harness.labs.Lab.run. The cluster itself stays, for the next run."""
-        place = self._ways.place(plan, _tell)
-        kubernetes = self._ways.connect(place)
-        try:
-            _Run(self._ways, plan, place, kubernetes).run(toolbox, recorder)
-        except Unreachable as error:
-            raise SubjectFailed(f"cluster {place.name}: {error}") from error
-        finally:
-            kubernetes.close()
+        """See harness.labs.Lab.run. The cluster itself stays, for the next run; nobody else works on it meanwhile."""
+        with self._ways.place(plan, _tell) as place:
+            kubernetes = self._ways.connect(place)
+            try:
+                check_ambient(kubernetes)
+                with hold(kubernetes, self._ways.real, place.name, f"run of {plan.scenario}") as held:
+                    _Run(self._ways, plan, place, kubernetes, held).run(toolbox, recorder)
+            except Unreachable as error:
+                raise SubjectFailed(f"cluster {place.name}: {error}") from error
+            finally:
+                kubernetes.close()
 
 
 def _tell(line: str) -> None:
@@ -77,18 +80,20 @@ def _tell(line: str) -> None:
 class _Run:
     """One run on one cluster."""
 
-    def __init__(self, ways: Ways, plan: Plan, place: Place, kubernetes: Kubernetes) -> None:
+    def __init__(self, ways: Ways, plan: Plan, place: Place, kubernetes: Kubernetes, held: Hold) -> None:
         self._ways, self._plan, self._place, self._kubernetes = ways, plan, place, kubernetes
+        self._held = held
         if len(place.nodes) < len(plan.nodes):
             raise LabUnavailable(
                 f"cluster {place.name} has {len(place.nodes)} nodes for workloads, the scenario needs "
                 f"{len(plan.nodes)}; bring it up with --nodes {len(plan.nodes)}"
             )
-        self._node_names = {node.name: name for node, name in zip(plan.nodes, place.nodes, strict=False)}
+        self._running = running_versions(kubernetes, place.nodes)
+        self._node_names = node_names(plan, place.nodes, self._running.istiod_nodes)
 
     def run(self, toolbox: Toolbox, recorder: Recorder) -> None:
-        self._say()
-        with self._workloads(), self._mover() as mover, self._ways.executor() as executor:
+        check_versions(self._plan, self._place.name, self._running)
+        with self._changed(), self._mover() as mover, self._ways.executor() as executor:
             looked_at = self._ways.looked_at(self._plan, self._place, self._kubernetes, self._node_names)
             setting = Setting(
                 plan=self._plan,
@@ -101,13 +106,10 @@ class _Run:
                 watchers=looked_at.watchers,
                 subject=self._subject(),
                 progress=toolbox.progress,
+                check_held=self._held.check,
             )
             session = Session(setting, mover, recorder)
-            faults = Faults(session, mover, self._kubernetes)
-            try:
-                session.run(faults)
-            finally:
-                faults.undo()
+            session.run(Faults(session, mover, self._kubernetes))
 
     def _say(self) -> None:
         """What is going to happen, before anything is changed."""
@@ -117,56 +119,42 @@ class _Run:
             _tell(f"{where}: only what carries our label is deleted afterwards; ztunnel's configuration is not changed")
 
     @contextmanager
-    def _workloads(self) -> Iterator[None]:
-        """What the run puts into the cluster. They go before clocks are put back: an identity that has left the mesh
-        has no certificate that a backward step could send into endless renewal."""
+    def _changed(self) -> Iterator[None]:
+        """The cluster as the plan wants it: its workloads, every ztunnel new. Afterwards it is as it was before."""
         real, stamp = self._ways.real, f"{self._plan.sha256[:12]}-{self._ways.real.monotonic_ns()}"
-        take_away(self._kubernetes, real)
+        for line in restore_cluster(self._kubernetes, real):
+            _tell(f"cluster {self._place.name}: left by a run that was killed: {line}")
         try:
-            objects = [*self._ways.objects(self._plan, self._node_names), *_objects_of_fix(self._plan)]
-            put_in(self._kubernetes, real, objects, self._ways.awaited(self._plan))
+            self._say()
+            objects = [*self._ways.objects(self._plan, self._node_names), *with_own_images(objects_of_fix(self._plan))]
+            awaited = [*self._ways.awaited(self._plan), *awaited_of_fix(self._plan)]
+            put_in(self._kubernetes, real, objects, awaited)
             restart_ztunnels(self._kubernetes, real, self._plan.lifetime_s, stamp, self._place.ours)
             yield
         finally:
-            take_away(self._kubernetes, real)
+            if not self._held.lost:  # whoever has it now restores it
+                restore_cluster(self._kubernetes, real)
 
     @contextmanager
     def _mover(self) -> Iterator[Mover]:
-        """The mover, guarded and ready; its clocks are put back afterwards, and ztunnels begin anew on those."""
+        """The mover, guarded and ready; its clocks are put back afterwards. Workloads go before that: an identity that
+        has left the mesh has no certificate that a backward step could send into endless renewal."""
         mover = self._ways.mover(self._plan, self._place, self._kubernetes, self._node_names)
         mover.prepare()
         try:
             yield mover
         finally:
-            if any(fault.kind in CLOCK_FAULTS for fault in self._plan.faults):
-                self._put_clocks_back(mover)
-            else:
+            try:
+                if any(fault.kind in CLOCK_FAULTS for fault in self._plan.faults):
+                    take_away(self._kubernetes, self._ways.real)
+            finally:
                 mover.release()
 
-    def _put_clocks_back(self, mover: Mover) -> None:
-        try:
-            take_away(self._kubernetes, self._ways.real)
-        finally:
-            mover.release()
-        if self._place.ours:
-            for pod in self._kubernetes.pods(ZTUNNEL_NAMESPACE, {"app": "ztunnel"}):
-                self._kubernetes.end_pod(pod)
-            await_ztunnels(self._kubernetes, self._ways.real)
-
     def _subject(self) -> Mapping[str, Any]:
-        """What was tested, for run_started."""
-        found = self._kubernetes.read("DaemonSet.apps", ZTUNNEL_NAMESPACE, "ztunnel") or {}
-        containers = found.get("spec", {}).get("template", {}).get("spec", {}).get("containers", [])
-        images = [container.get("image") for container in containers]
-        about = {"kind": "cluster", "cluster": self._place.name, "ours": self._place.ours, "ztunnel_images": images}
-        return {**about, **self._place.about, "nodes": dict(self._node_names)}
-
-
-def _objects_of_fix(plan: Plan) -> list[dict[str, Any]]:
-    """The manifest that the user would apply, as it stands."""
-    if plan.fix is None or plan.fix.manifest is None:
-        return []
-    return [thing for thing in yaml.safe_load_all(plan.fix.manifest) if isinstance(thing, dict)]
+        """What was tested, for run_started; apart from it, what the cluster was asked to be made of."""
+        about = {"kind": "cluster", "cluster": self._place.name, "ours": self._place.ours}
+        asked = {"asked": dict(self._place.about)} if self._place.about else {}
+        return {**about, **self._running.to_json(), **asked, "nodes": dict(self._node_names)}
 
 
 LAB = KindLab()

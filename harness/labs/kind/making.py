@@ -56,6 +56,11 @@ def health_left_out(making: Making) -> list[str]:
     return []
 
 
+def nothing_to_undo(making: Making) -> list[str]:
+    """Stands where no run has ever been."""
+    return []
+
+
 @dataclass(frozen=True)
 class Kit:
     """What bringing up uses of the world beside engine and tools; tests bring their own."""
@@ -67,6 +72,8 @@ class Kit:
     seed: Callable[[], str] = lambda: secrets.token_hex(16)
     # Says what is broken, one sentence each, once everything is up.
     health: Callable[[Making], list[str]] = health_left_out
+    # Undoes what a run left that was killed, and says what it was, one sentence each.
+    undo: Callable[[Making], list[str]] = nothing_to_undo
 
 
 @dataclass

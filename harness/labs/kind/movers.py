@@ -22,6 +22,7 @@ from harness.errors import HarnessFault, LabUnavailable, SubjectFailed
 from harness.labs.kind.clocks import RealTime
 from harness.labs.kind.engine import LOOK_LABEL
 from harness.labs.kind.kubernetes import Kubernetes, Unreachable
+from harness.labs.kind.moved import end_begun_moved, unmark
 from harness.labs.kind.node_channel import CONTAINER, LABELS, NAMESPACE, HelpedMover, PodChannel, install_helper
 from harness.labs.kind.state import intents_dir
 from harness.labs.kind.ways import Place
@@ -55,21 +56,34 @@ def make_mover(
     """The mover for `plan` on a cluster; not prepared yet."""
     cluster = _cluster_of(plan)
     put_in, take_out = _helper_of(place, kubernetes, node_names, real)
+    inside = inside_of(place, kubernetes)
     if not moves_clocks(plan):
-        return (
-            Reader(Way(INTO_NODE), node_names)
-            if place.ours
-            else Reader(PodInside(kubernetes), node_names, put_in, take_out)
-        )
+        return Reader(inside, node_names) if place.ours else Reader(inside, node_names, put_in, take_out)
     if cluster.clock == "engine":
         ways = engine_ways(str(place.about["node_image"]))
         return EngineMover(plan, ways, node_names, intents_dir(), allow_own_clock=cluster.allow_own_clock)
     if cluster.clock == "process":
-        return HelpedMover(plan, PodChannel(kubernetes, node_names), before=put_in, after=take_out)
+
+        def when_released(begun_moved: list[dict[str, Any]]) -> None:
+            end_begun_moved(kubernetes, begun_moved, place.ours)
+            unmark(kubernetes)
+
+        return HelpedMover(
+            plan,
+            PodChannel(kubernetes, node_names),
+            before=lambda owner: put_in({"owner": owner, "ours": place.ours}),
+            when_released=when_released,
+            after=take_out,
+        )
     command = cluster.suspend_command or ""
     if place.ours:
-        return CommandMover(plan, Way(INTO_NODE), node_names, command)
-    return _CommandElsewhere(plan, PodInside(kubernetes), node_names, command, put_in, take_out)
+        return CommandMover(plan, inside, node_names, command)
+    return _CommandElsewhere(plan, inside, node_names, command, put_in, take_out)
+
+
+def inside_of(place: Place, kubernetes: Kubernetes) -> Inside:
+    """The way into the nodes of a cluster."""
+    return Way(INTO_NODE) if place.ours else PodInside(kubernetes)
 
 
 def engine_ways(image: str) -> EngineWays:
@@ -165,8 +179,8 @@ class _CommandElsewhere(CommandMover):
 def _helper_of(place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str], real: RealTime) -> tuple[Any, Any]:
     """How the helper is put in, and how it is taken away: never from a cluster of ours, where it stays for the next."""
 
-    def put_in() -> None:
-        install_helper(kubernetes, real, set(node_names.values()), place.name)
+    def put_in(mark: Mapping[str, Any] | None = None) -> None:
+        install_helper(kubernetes, real, set(node_names.values()), place.name, mark, stays=place.ours)
 
     def take_out() -> None:
         # Its namespace carries our label, and what is in it goes with it.
@@ -186,5 +200,5 @@ def _cluster_of(plan: Plan) -> PlannedCluster:
 
 
 class _NoChannel:
-    def send(self, node: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    def send(self, node: str, request: Mapping[str, Any], within_s: float = 0.0) -> dict[str, Any]:
         raise LabUnavailable("a mover that is only asked for refusals has no way to a node")

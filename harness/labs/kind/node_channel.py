@@ -11,19 +11,21 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness.clocks.process_mover import ProcessMover
+from harness.clocks.process_mover import ANSWERED_WITHIN_S, ProcessMover
 from harness.errors import LabUnavailable, SubjectFailed
-from harness.labs.kind.clocks import RealTime
-from harness.labs.kind.helper_image import DOCKERFILE, helper_image
+from harness.labs.kind.clocks import RealTime, wait_for
+from harness.labs.kind.helper_image import HELPER, with_own_images
 from harness.labs.kind.kubernetes import Kubernetes, Unreachable
-from harness.labs.kind.reset import wait_for
 from harness.plan import Plan
 from harness.stack.pieces import read_objects
 
 NAMESPACE, LABELS, CONTAINER = "meshwake-helper", {"app.kubernetes.io/name": "node-helper"}, "helper"
+DAEMON_SET = "node-helper"
+# On the DaemonSet while clocks may be moved: by whom, and whether the cluster is ours (moved.py).
+MARK = "meshwake.dev/moved-by"
+# On the helper's namespace where it goes with the run: from a cluster that is not ours.
+GOES_LABELS: Mapping[str, str] = {"meshwake.dev/goes": "true"}
 SOCKET = "/run/meshwake/clocks.sock"
-# Longer than the 120 s within which the helper's own `send` gives up.
-ANSWERS_WITHIN_S = 135.0
 HELPER_WITHIN_S = 90.0
 
 
@@ -33,7 +35,7 @@ class PodChannel:
     def __init__(self, kubernetes: Kubernetes, node_names: Mapping[str, str]) -> None:
         self._kubernetes, self._node_names = kubernetes, node_names
 
-    def send(self, node: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    def send(self, node: str, request: Mapping[str, Any], within_s: float = ANSWERED_WITHIN_S) -> dict[str, Any]:
         """See NodeChannel."""
         try:
             pods = self._kubernetes.pods(NAMESPACE, LABELS)
@@ -41,7 +43,7 @@ class PodChannel:
             if pod is None:
                 raise LabUnavailable(f"node {node}: no helper runs on {self._node_names[node]}; see {NAMESPACE}")
             command = ["python3", "-m", "harness.clocks.node_helper", "send", "--socket", SOCKET, json.dumps(request)]
-            ended = self._kubernetes.execute(pod, CONTAINER, command, ANSWERS_WITHIN_S)
+            ended = self._kubernetes.execute(pod, CONTAINER, command, within_s)
         except Unreachable as error:
             raise LabUnavailable(f"node {node}: its helper cannot be reached: {error}") from error
         try:
@@ -52,10 +54,24 @@ class PodChannel:
         return answer
 
 
-def install_helper(kubernetes: Kubernetes, real: RealTime, nodes: set[str], cluster: str) -> None:
-    """Puts the helper in, and waits for it on `nodes` (Kubernetes'). Raises LabUnavailable with what to do."""
-    image = helper_image()
-    kubernetes.apply(read_objects("helper", "daemonset.yaml"))
+def install_helper(
+    kubernetes: Kubernetes,
+    real: RealTime,
+    nodes: set[str],
+    cluster: str,
+    mark: Mapping[str, Any] | None = None,
+    *,
+    stays: bool = True,
+) -> None:
+    """Puts the helper in, and waits for it on `nodes` (Kubernetes'). `mark` stays on it until nothing is moved any
+    more; one that does not stay in the cluster carries GOES_LABELS. Raises LabUnavailable with what to do."""
+    objects = with_own_images(read_objects("helper", "daemonset.yaml"))
+    for thing in objects:
+        if not stays and thing["kind"] == "Namespace":
+            thing["metadata"]["labels"].update(GOES_LABELS)
+        if mark is not None and thing["kind"] == "DaemonSet":
+            thing["metadata"]["annotations"] = {MARK: json.dumps(mark)}
+    kubernetes.apply(objects)
 
     def look() -> tuple[bool | None, str]:
         ready = {pod.node for pod in kubernetes.pods(NAMESPACE, LABELS) if pod.ready}
@@ -66,25 +82,34 @@ def install_helper(kubernetes: Kubernetes, real: RealTime, nodes: set[str], clus
     except SubjectFailed as error:
         raise LabUnavailable(
             f"{error}; its image is in no registry: build it and bring it onto the nodes of {cluster}, from the root "
-            f"of this repository: docker build --file {DOCKERFILE} --tag {image} ."
+            f"of this repository: {HELPER.build}"
         ) from error
 
 
 class HelpedMover(ProcessMover):
-    """A ProcessMover that does `before` it prepares (the helpers are put in) and `after` it has let go."""
+    """A ProcessMover that does `before` it prepares (the helpers are put in, marked with its owner), `when_released`
+    (what began on moved clocks is named) and `after` all, however it ended."""
 
-    def __init__(self, plan: Plan, channel: PodChannel, before: Callable[[], None], after: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        channel: PodChannel,
+        before: Callable[[str], None],
+        when_released: Callable[[list[dict[str, Any]]], None],
+        after: Callable[[], None],
+    ) -> None:
         super().__init__(plan, channel)
-        self._before, self._after = before, after
+        self._before, self._when_released, self._after = before, when_released, after
 
     def prepare(self) -> None:
         """See Mover."""
-        self._before()
+        self._before(self.owner)
         super().prepare()
 
     def release(self) -> None:
         """See Mover."""
         try:
             super().release()
+            self._when_released(self.begun_moved)
         finally:
             self._after()

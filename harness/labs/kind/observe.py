@@ -15,17 +15,29 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from harness import versions
 from harness.durations import NS_PER_S
-from harness.errors import SubjectFailed
-from harness.labs.kind.kubernetes import Kubernetes, Pod
+from harness.errors import LabUnavailable, SubjectFailed
+from harness.labs.kind.kubernetes import Kubernetes, Pod, Unreachable
+from harness.plan import Plan
 
 ZTUNNEL_NAMESPACE = "istio-system"
 ZTUNNEL_LABELS: Mapping[str, str] = {"app": "ztunnel"}
 ZTUNNEL_CONTAINER = "istio-proxy"
 ADMIN_PORT = 15000
+ISTIOD_LABELS: Mapping[str, str] = {"app": "istiod"}
+ISTIOD_MONITORING_PORT = 15014
 ANSWER_WITHIN_S = 8.0
 
 _SPIFFE = re.compile(r"spiffe://[^/\s\"]+/ns/([^/\s\"]+)/sa/([^/\s\",;)]+)")
+_RELEASE = re.compile(r"\d+\.\d+\.\d+(-(alpha|beta|rc)\.\d+)?(?![\d.])")
+# Whose images are named in a history: component -> (namespace, labels of its pods).
+_COMPONENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "ztunnel": (ZTUNNEL_NAMESPACE, ZTUNNEL_LABELS),
+    "istiod": (ZTUNNEL_NAMESPACE, ISTIOD_LABELS),
+    "istio-cni": (ZTUNNEL_NAMESPACE, {"k8s-app": "istio-cni-node"}),
+    "cilium": ("kube-system", {"k8s-app": "cilium"}),
+}
 # istio/ztunnel src/identity/manager.rs, at every release that says anything: 1.22.1 and newer.
 _RENEWAL_FAILED = ("certificate fetch failed", "certificate renewal failed")
 
@@ -144,3 +156,118 @@ class Ztunnels:
                 ago_ns = authority_wall_ns - (held.not_before_wall_s + self._backdate_s) * NS_PER_S
                 issued.append(Issued(min(max(looked_world_ns - ago_ns, earliest_ns), looked_world_ns), identity, held))
         return issued, states
+
+
+# What runs
+
+
+@dataclass(frozen=True)
+class Running:
+    """What a cluster is made of by its own word, not by anybody's choice. `ztunnels`: the releases that each ztunnel
+    may be, by what it says of itself (none: it does not know). `unknown`: what could not be asked, and why."""
+
+    kubelets: Mapping[str, str]
+    images: Mapping[str, tuple[str, ...]]
+    ztunnels: Mapping[str, tuple[str, ...]]
+    istiod: str | None
+    istiod_nodes: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For run_started."""
+        return {
+            "kubernetes": dict(self.kubelets),
+            "image_ids": {name: list(ids) for name, ids in self.images.items()},
+            "ztunnel": {pod: list(releases) for pod, releases in self.ztunnels.items()},
+            "istiod": self.istiod,
+            "istiod_nodes": list(self.istiod_nodes),
+            **({"unknown": list(self.unknown)} if self.unknown else {}),
+        }
+
+
+def running_versions(kubernetes: Kubernetes, nodes: Sequence[str]) -> Running:
+    """Asks kubelets, pods, ztunnels and istiod. Raises Unreachable only when the API server does not answer."""
+    pods = {name: kubernetes.pods(*where) for name, where in _COMPONENTS.items()}
+    unknown: list[str] = []
+    ztunnels = {str(pod): _ztunnel_releases(kubernetes, pod, unknown) for pod in pods["ztunnel"]}
+    return Running(
+        kubelets={node: _kubelet_version(kubernetes, node) for node in nodes},
+        images={name: _image_ids(kubernetes, found) for name, found in pods.items() if found},
+        ztunnels=ztunnels,
+        istiod=_istiod_version(kubernetes, pods["istiod"], unknown),
+        istiod_nodes=tuple(dict.fromkeys(pod.node for pod in pods["istiod"])),
+        unknown=tuple(unknown),
+    )
+
+
+def check_versions(plan: Plan, cluster: str, running: Running) -> None:
+    """Raises LabUnavailable when a ztunnel is a known release, and another than the one that would be judged."""
+    for pod, releases in running.ztunnels.items():
+        known = [release for release in releases if versions.has_row(release)]
+        if known and plan.version not in known:
+            raise LabUnavailable(
+                f"cluster {cluster} runs ztunnel {known[0]} ({pod}), and the run would be judged as {plan.version}; "
+                f"say --istio {known[0]}, or use a cluster of {plan.version}"
+            )
+
+
+def node_names(plan: Plan, nodes: Sequence[str], istiod_nodes: Sequence[str]) -> dict[str, str]:
+    """Which Kubernetes node each node of the plan is: istiod's own is the one on which the plan lets the authority
+    live; where the plan has it apart, istiod's is taken last."""
+    home = next((node for node in istiod_nodes if node in nodes), None)
+    left = [node for node in nodes if node != home]
+    at_home = plan.authority_node if home is not None else None
+    if home is not None and at_home is None:
+        left.append(home)
+    names = {at_home: home} if home is not None and at_home is not None else {}
+    return {node.name: names.get(node.name) or left.pop(0) for node in plan.nodes}
+
+
+def istiod_nodes(kubernetes: Kubernetes) -> tuple[str, ...]:
+    """The Kubernetes nodes on which an istiod is ready. Raises Unreachable."""
+    pods = kubernetes.pods(ZTUNNEL_NAMESPACE, ISTIOD_LABELS)
+    return tuple(dict.fromkeys(pod.node for pod in pods if pod.ready))
+
+
+def _kubelet_version(kubernetes: Kubernetes, node: str) -> str:
+    found = kubernetes.read("Node", None, node) or {}
+    return str(found.get("status", {}).get("nodeInfo", {}).get("kubeletVersion", "unknown"))
+
+
+def _image_ids(kubernetes: Kubernetes, pods: Iterable[Pod]) -> tuple[str, ...]:
+    ids = []
+    for pod in pods:
+        found = kubernetes.read("Pod", pod.namespace, pod.name) or {}
+        ids += [str(each.get("imageID")) for each in found.get("status", {}).get("containerStatuses", [])]
+    return tuple(dict.fromkeys(ids))
+
+
+def _ztunnel_releases(kubernetes: Kubernetes, pod: Pod, unknown: list[str]) -> tuple[str, ...]:
+    try:
+        build = json.loads(kubernetes.get(pod, ADMIN_PORT, "/config_dump", ANSWER_WITHIN_S)).get("version") or {}
+        return releases_of(build)
+    except (Unreachable, ValueError, AttributeError) as error:
+        unknown.append(f"version of {pod}: {error}")
+        return ()
+
+
+def releases_of(build: Mapping[str, Any]) -> tuple[str, ...]:
+    """The releases that a ztunnel's BuildInfo names: by its own words, else by the commit that it was built from."""
+    for key in ("istioVersion", "version"):
+        if match := _RELEASE.match(str(build.get(key, ""))):
+            return (match[0],)
+    commit = str(build.get("gitRevision", ""))
+    return tuple(release.version for release in versions.releases() if commit and release.commit == commit)
+
+
+def _istiod_version(kubernetes: Kubernetes, pods: Sequence[Pod], unknown: list[str]) -> str | None:
+    ready = [pod for pod in pods if pod.ready]
+    if not ready:
+        unknown.append("version of istiod: none is ready")
+        return None
+    try:
+        said = kubernetes.get(ready[0], ISTIOD_MONITORING_PORT, "/version", ANSWER_WITHIN_S)
+    except Unreachable as error:
+        unknown.append(f"version of {ready[0]}: {error}")
+        return None
+    return said.decode(errors="replace").strip()

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from harness.clocks.mover import Mover
 from harness.errors import BadInput, HarnessError
+from harness.labs.kind.choosing import choice_of, choose_cluster
 from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.cluster import Cluster, bring_up, existing_cluster
-from harness.labs.kind.engine import open_engine
+from harness.labs.kind.engine import Engine, open_engine
+from harness.labs.kind.fix import objects_of_fix
+from harness.labs.kind.helper_image import HELPER, OwnImage, own_images_in
 from harness.labs.kind.kubernetes import Kubernetes
 from harness.labs.kind.making import Making
-from harness.labs.kind.movers import make_mover, mover_refusals, moves_clocks
+from harness.labs.kind.movers import inside_of, make_mover, mover_refusals, moves_clocks
 from harness.labs.kind.own_clock import own_clock_step
 from harness.labs.kind.preflight import engine_problems
 from harness.labs.kind.session import Watcher
+from harness.labs.kind.state import ClusterState
 from harness.labs.kind.steps import Step
 from harness.labs.kind.through_kr8s import ThroughKr8s
 from harness.labs.kind.tools import find_tools, look_for_tools
@@ -39,7 +44,6 @@ from harness.stack.workloads import (
     workload_objects,
 )
 
-WORKERS = 2
 AT_ONCE = 16
 # The doctor waits for it; a container that is asked takes a second, on a busy machine ten.
 ASKED_WITHIN_S = 15.0
@@ -68,27 +72,22 @@ class RealWays:
             return [str(error)]
         return mover_refusals(plan)
 
-    def place(self, plan: Plan, tell: Callable[[str], None]) -> Place:
+    @contextmanager
+    def place(self, plan: Plan, tell: Callable[[str], None]) -> Iterator[Place]:
         """See Ways."""
         asked = _cluster_of(plan)
         if asked.kubeconfig is not None:
-            return _place(existing_cluster(Path(asked.kubeconfig), asked.context, known_as=asked.known_as))
-        pins, engine = read_pins(), open_engine()
-        tools = find_tools({"kind": pins.tools.kind, "helm": pins.tools.helm})
+            yield _place(existing_cluster(Path(asked.kubeconfig), asked.context, known_as=asked.known_as))
+            return
+        engine = open_engine()
         try:
-            cluster = bring_up(
-                choice_of(plan),
-                pins,
-                engine,
-                tools,
-                lambda progress: tell(str(progress)),
-                with_helper=asked.clock == "process" and moves_clocks(plan),
-                before=_asked_first(plan),
-            )
+            choice, remarks = choose_cluster(plan, engine)
+            for remark in remarks:
+                tell(remark)
+            with ClusterState.of(choice.name).lock(f"run of {plan.scenario}"):
+                yield _place(_brought_up(choice, plan, engine, tell))
         finally:
             engine.close()
-        tell(f"cluster {cluster.name} is up and stays up for the next run; put it away with: meshwake down")
-        return _place(cluster)
 
     def connect(self, place: Place) -> Kubernetes:
         """See Ways."""
@@ -122,25 +121,34 @@ class RealWays:
         return LookedAt((*pairs, *more), clients, tuple(_watchers(plan, place, kubernetes, node_names)))
 
 
+def _brought_up(choice: Choice, plan: Plan, engine: Engine, tell: Callable[[str], None]) -> Cluster:
+    """The cluster of `choice`, whose state is locked."""
+    pins, asked = read_pins(), _cluster_of(plan)
+    cluster = bring_up(
+        choice,
+        pins,
+        engine,
+        find_tools({"kind": pins.tools.kind, "helm": pins.tools.helm}),
+        lambda progress: tell(str(progress)),
+        folder=Path(asked.folder) if asked.folder is not None else None,
+        own_images=own_images_of(plan),
+        before=_asked_first(plan),
+        locked=True,
+    )
+    tell(f"cluster {cluster.name} is up and stays up for the next run; put it away with: meshwake down")
+    return cluster
+
+
 def _asked_first(plan: Plan) -> tuple[Step[Making], ...]:
     """This machine's own clock is not set: known before a cluster is made for it."""
     asked = _cluster_of(plan)
     return (own_clock_step(),) if asked.clock == "engine" and moves_clocks(plan) and not asked.allow_own_clock else ()
 
 
-def choice_of(plan: Plan) -> Choice:
-    """The cluster that `plan` runs on: the same for all plans of a version and a profile, whatever their certificates
-    (reset.py sets those). More than two nodes need a cluster of their own. Raises BadInput."""
-    workers = max(WORKERS, len(plan.nodes))
-    profile = _cluster_of(plan).profile
-    name = f"{profile}-{plan.version.replace('.', '-')}"
-    return choose_stack(
-        read_pins(),
-        profile=profile,
-        istio=plan.version,
-        workers=workers,
-        name=name if workers == WORKERS else f"{name}-{workers}w",
-    )
+def own_images_of(plan: Plan) -> tuple[OwnImage, ...]:
+    """The images of ours that a run of `plan` needs: for what moves clocks, and for what it deploys."""
+    helped = _cluster_of(plan).clock == "process" and moves_clocks(plan)
+    return (*((HELPER,) if helped else ()), *own_images_in(objects_of_fix(plan)))
 
 
 def _cluster_of(plan: Plan) -> PlannedCluster:
@@ -172,7 +180,7 @@ def _more_routes(source: str, parts: frozenset[str]) -> list[Route]:
 
 def _watchers(plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]) -> list[Watcher]:
     nodes = {node_names[node.name]: (node.name, node.identities) for node in plan.nodes}
-    watchers: list[Watcher] = [ZtunnelLogs(kubernetes, nodes), Tokens(kubernetes)]
+    watchers: list[Watcher] = [ZtunnelLogs(kubernetes, nodes), Tokens(kubernetes, inside_of(place, kubernetes))]
     if place.parts & {"gateway", "waypoint"}:
         watchers.append(ProxyCertificates(kubernetes, (DEMO_NAMESPACE,)))
     if "hubble" in place.parts:

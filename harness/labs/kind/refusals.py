@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from harness.durations import NS_PER_S, format_duration
+from harness.fixes.wake_guard import NAME as GUARD
 from harness.fixes.weekly_restart import NAME as WEEKLY_RESTART
 from harness.fixes.weekly_restart import read_cron_job
+from harness.labs.kind.fix import APPLIED, CRON_JOBS
 from harness.plan import Plan, PlannedFault
 from harness.scenario import CLOCK_FAULTS
 
@@ -36,9 +38,7 @@ _NOT_ELSEWHERE = {
     "ca_outage": "scales istiod to nothing, which is not done to a cluster that is not ours",
 }
 
-# Fixes that are CronJobs: applied as they are. The others are no objects of a cluster, or need an image of ours.
 _RESTARTS_BY_THE_CALENDAR = (WEEKLY_RESTART, "daily-restart")
-_APPLIED = (*_RESTARTS_BY_THE_CALENDAR, "log-watchdog", "near-expiry", "restart-applications")
 
 
 def refusals(plan: Plan) -> list[str]:
@@ -99,13 +99,36 @@ def _about_fix(plan: Plan) -> Iterator[str]:
         yield "[[gateway]] and authority.token: a cluster has its own gateways, and kubelet its tokens; use --lab model"
     if plan.fix is None or plan.fix.name == "none":
         return
-    if plan.fix.name not in _APPLIED:
+    if plan.fix.name not in APPLIED:
         yield (
             f"fix {plan.fix.name}: is no object to apply to a cluster (but a chart's value, a setting of the machine, "
-            "another ztunnel, or an image that must be built first); use --lab model or --lab process"
+            "or another ztunnel); use --lab model or --lab process"
         )
-    elif plan.fix.name in _RESTARTS_BY_THE_CALENDAR and plan.fix.manifest is not None:
+        return
+    if plan.cluster is not None and plan.cluster.clock == "process":
+        yield from _about_clocks_of_fix(plan, plan.fix.name)
+    if plan.fix.name in _RESTARTS_BY_THE_CALENDAR and plan.fix.manifest is not None:
         yield from _about_schedule(plan, plan.fix.name, plan.fix.manifest)
+
+
+def _about_clocks_of_fix(plan: Plan, name: str) -> Iterator[str]:
+    """Who acts for a fix must live by the clocks of its node, and --clock process moves those of programs, one by one.
+    A controller that kubelet restarts because it stood still would begin anew, as none does after a sleep."""
+    moved = [fault for fault in plan.faults if fault.kind in CLOCK_FAULTS]
+    if name in CRON_JOBS and any(fault.node == plan.authority_node for fault in moved):
+        yield (
+            f"fix {name}: its CronJob is run by kube-controller-manager on the control plane (authority.node "
+            f"{plan.authority_node}), whose clock --clock process does not move with its node, and its jobs read the "
+            "node's own; use --clock engine or --lab process, or let the authority live on a node that stays awake"
+        )
+    if name == GUARD:
+        for fault in moved:
+            if fault.kind in ("pause", "step"):
+                yield (
+                    f"[fault {fault.index}] {fault.kind} beside fix {name}: the guard learns from kubelet and /proc "
+                    "when a ztunnel started, and --clock process moves neither, so a new ztunnel would look old to it; "
+                    "use --clock engine, or a suspend"
+                )
 
 
 def _about_schedule(plan: Plan, name: str, manifest: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
+from harness.clocks.reading import ClockReading
 from harness.clocks.virtual import NodeClock, clocks_of
 from harness.durations import NS_PER_S, seconds
 from harness.errors import HarnessFault, SubjectFailed
@@ -23,7 +24,7 @@ from harness.history import HISTORY_FORMAT, Recorder
 from harness.labs.kind.clocks import NodeClocks, RealTime, WorldTime
 from harness.labs.kind.kubernetes import Kubernetes, Pod, Unreachable
 from harness.labs.kind.ledger import HELD_BACK_NS, Ledger
-from harness.labs.kind.observe import Seen, Ztunnels
+from harness.labs.kind.observe import Seen, Ztunnels, istiod_nodes
 from harness.labs.kind.traffic import EXEC_WITHIN_S, Attempt, Client, Route, attempt
 from harness.labs.probes import ProbeSchedule
 from harness.plan import Plan
@@ -31,7 +32,10 @@ from harness.plan import Plan
 LOOK_EVERY_NS = 2 * NS_PER_S
 CLOCKS_EVERY_NS = 15 * NS_PER_S
 LOST_WITHIN_NS = 120 * NS_PER_S
+ISTIOD_EVERY_NS = 5 * NS_PER_S
 TICK_S = 0.25
+# Movers that move the clocks of all machines of a cluster together.
+CLOCKS_SHARED = ("engine", "command")
 PENDING_WITHIN_S = EXEC_WITHIN_S + 10.0
 
 
@@ -74,6 +78,7 @@ class Setting:
     subject: Mapping[str, Any]
     watchers: tuple[Watcher, ...] = ()
     progress: Callable[[int], None] = lambda world_ns: None
+    check_held: Callable[[], None] = lambda: None  # raises when somebody else has taken the cluster over
 
 
 class FaultsOfRun(Protocol):
@@ -98,6 +103,8 @@ class Session:
         self.world = WorldTime(setting.real)
         self.clocks = NodeClocks(clocks_source, tuple(self._identities), self.world)
         self._running: dict[str, Pod] = pods
+        self._shares_clocks = getattr(clocks_source, "name", "") in CLOCKS_SHARED
+        self._istiod_on: str | None = None  # the Kubernetes node on which istiod was seen last
         self.asleep: frozenset[str] = frozenset()  # nodes whose programs stand still: nobody there can be asked
         self.cause = ""  # why a ztunnel that is found new was started: a fault under way; else the fix, or nobody knows
         self._pending: list[tuple[Future[Any], Callable[[Any], None]]] = []
@@ -134,10 +141,12 @@ class Session:
         self.ledger.add(0, "run_started", None, None, format=HISTORY_FORMAT, **data)
         for node in self._identities:
             self._tell_started(node, 0, "start")
+        self._take_istiod(_or_error(lambda: istiod_nodes(self.setting.kubernetes))())
         self._look()
         self._collect(wait_s=PENDING_WITHIN_S)
 
     def _step(self, faults: FaultsOfRun) -> None:
+        self.setting.check_held()
         fault_ns = faults.next_world_ns()
         if fault_ns is not None and fault_ns <= self.world.now_ns:
             self.settle()
@@ -160,6 +169,7 @@ class Session:
         is told meanwhile, so that what is learned at the end still finds its place."""
         give_up_ns = self.setting.real.monotonic_ns() + int(within_s * NS_PER_S)
         while not done():
+            self.setting.check_held()
             if self.setting.real.monotonic_ns() > give_up_ns:
                 raise SubjectFailed(f"waited {within_s:.0f} s for {what}; it did not come")
             self._attempt()
@@ -239,6 +249,8 @@ class Session:
                     self._look_at(node, pod)
         if only_ztunnels:
             return
+        if self._is_due("istiod", ISTIOD_EVERY_NS):
+            self._start(_or_error(lambda: istiod_nodes(self.setting.kubernetes)), self._take_istiod)
         if self._is_due("clocks", CLOCKS_EVERY_NS) and not self.asleep:
             for node in self._identities:
                 self.clocks.check_undisturbed(node)
@@ -290,8 +302,7 @@ class Session:
 
     def _take_seen(self, seen: Seen) -> None:
         world_ns, node = self.world.now_ns, seen.node
-        authority = self.plan.authority_node or node
-        issued, states = self.ztunnels.changes(seen, world_ns, self.clocks.at(authority, world_ns).wall_ns)
+        issued, states = self.ztunnels.changes(seen, world_ns, self.authority_clocks(world_ns).wall_ns)
         for new in issued:
             held = new.held
             assert held.serial is not None
@@ -307,6 +318,28 @@ class Session:
             data = {"state": held.state, "serial": held.serial, "not_after_wall_s": held.not_after_wall_s}
             clocks = self.clocks.at(node, when_ns)
             self.ledger.add(when_ns, "certificate_state", node, clocks, identity=identity, **data)
+
+    def _take_istiod(self, nodes: tuple[str, ...] | Unreachable) -> None:
+        """While it is away, nothing is known of where it will come back."""
+        if isinstance(nodes, Unreachable) or not nodes or self._istiod_on in nodes:
+            return
+        self._istiod_on = nodes[0]
+        data = {"kubernetes_node": self._istiod_on}
+        self.ledger.add(self.world.now_ns, "istiod_seen", self._istiod_node, None, **data)
+
+    @property
+    def _istiod_node(self) -> str | None:
+        """The node of the plan on which istiod runs."""
+        names = self.setting.node_names
+        return next((node for node in self._identities if names[node] == self._istiod_on), None)
+
+    def authority_clocks(self, world_ns: int) -> ClockReading:
+        """The authority's clocks: those of the node on which istiod runs now. Apart, or on a node that is none of the
+        plan's, they are moved by nobody, unless all machines share theirs."""
+        node = self._istiod_node if self.plan.authority_node is not None else None
+        if node is None and self._shares_clocks:
+            node = next(iter(self._identities))
+        return self.clocks.unmoved(world_ns) if node is None else self.clocks.at(node, world_ns)
 
     def answered(self, node: str, identity: str, world_ns: int, outcome: str, held: Mapping[str, Any]) -> None:
         """Tells of one request to the authority that is known to have been answered."""

@@ -2,7 +2,8 @@
 
     <state>/clusters/NAME/state.json    what was chosen, when it was begun, when it was up
                           kubeconfig    the cluster's own; never the user's
-                          lock          held by whoever brings it up or puts it away
+                          lock          held by the command that works on it: up, down, a run
+                          folder        where images, charts and manifests were taken from, if from files
                           facts.json    addresses for load balancers, and the seed of the cluster's own secrets
                           kind.yaml, values/, words/, failures/
 
@@ -16,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -24,7 +26,8 @@ from typing import Any
 
 from platformdirs import user_state_dir
 
-from harness.errors import BadInput, HarnessFault, LabUnavailable
+from harness.errors import BadInput, HarnessFault
+from harness.labs.kind.hold import Holder, InUse
 from harness.stack.choice import Choice
 
 NAME_PREFIX = "meshwake-"
@@ -32,6 +35,7 @@ NAME_PREFIX = "meshwake-"
 NAME_AT_MOST = 40
 _NAME = re.compile(r"meshwake-[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _FORMAT = 1
+_LOOK_EVERY_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -118,33 +122,60 @@ class ClusterState:
         fresh.replace(path)
         return path
 
+    def remembered_folder(self, said: Path | None) -> Path | None:
+        """The folder that the cluster is made from: the one `said`, else the one of last time if it is still there."""
+        if said is not None:
+            self.put("folder", str(said.resolve()))
+            return said
+        with suppress(OSError):
+            kept = Path((self.directory / "folder").read_text(encoding="utf-8"))
+            return kept if kept.is_dir() else None
+        return None
+
     def forget(self) -> None:
         """Removes the directory. Whoever waits for its lock finds that out (`lock`)."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """One at a time: LabUnavailable at once when somebody else brings this cluster up or puts it away. The lock is
-        the kernel's, so it ends with its holder, however that ends."""
+    def lock(self, doing: str) -> Iterator[None]:
+        """One command at a time: InUse at once, with its holder, when another works on this cluster. The lock is the
+        kernel's, so it ends with its holder, however that ends. `doing`: what others are told meanwhile."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self.directory / "lock"
         while True:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            handle = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 if not _lock_at_once(handle):
-                    holder = os.read(handle, 20).decode(errors="replace").strip()
-                    raise LabUnavailable(
-                        f"cluster {self.name}: process {holder or 'unknown'} is bringing it up or putting it away; "
-                        "wait for it, or end that process"
-                    )
-                if _is_still(handle, path):
+                    holder = _holder_in(handle)
+                    if holder is None or holder.lives_here is not False:
+                        raise InUse(f"cluster {self.name}", holder)
+                    time.sleep(_LOOK_EVERY_S)  # somebody looks who holds it (`holder`), for a moment
+                elif _is_still(handle, self._lock_path):
                     os.truncate(handle, 0)
-                    os.pwrite(handle, str(os.getpid()).encode(), 0)
+                    os.pwrite(handle, Holder.here(doing).to_text().encode(), 0)
                     yield
                     return
             finally:
                 os.close(handle)
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def holder(self) -> Holder | None:
+        """Which command of this machine works on the cluster now; None: nobody does, or nobody can tell who."""
+        try:
+            handle = os.open(self._lock_path, os.O_RDWR)
+        except OSError:
+            return None
+        try:
+            return None if _lock_at_once(handle) else _holder_in(handle)
+        finally:
+            os.close(handle)
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.directory / "lock"
+
+
+def _holder_in(handle: int) -> Holder | None:
+    return Holder.read(os.pread(handle, 4096, 0).decode(errors="replace"))
 
 
 @contextmanager

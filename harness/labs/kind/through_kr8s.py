@@ -29,6 +29,9 @@ FIELD_MANAGER = "meshwake"
 _Answer = TypeVar("_Answer")
 _LOST = (OSError, TimeoutError, httpx.HTTPError, httpx_ws.HTTPXWSException, kr8s.APITimeoutError)
 
+# What kr8s raises for a file that is empty, or no kubeconfig.
+_NO_KUBECONFIG = (ValueError, KeyError, TypeError, AttributeError)
+
 
 def _first_of(group: BaseException) -> BaseException:
     return _first_of(group.exceptions[0]) if isinstance(group, BaseExceptionGroup) else group
@@ -47,7 +50,7 @@ class ThroughKr8s:
         self._api: Any = None
         try:
             self._api = self._call(self._connect(kubeconfig, context), CALL_WITHIN_S, "connect")
-        except (Unreachable, kr8s.ServerError, kr8s.ConnectionClosedError, ValueError, KeyError) as error:
+        except (Unreachable, kr8s.ServerError, kr8s.ConnectionClosedError, *_NO_KUBECONFIG) as error:
             self.close()
             raise LabUnavailable(
                 f"{kubeconfig}: the cluster of context {context or '(current)'} does not answer ({error}); "
@@ -213,6 +216,23 @@ class ThroughKr8s:
             self._call(work, CALL_WITHIN_S, what)
         except (kr8s.ServerError, ValueError) as error:
             raise SubjectFailed(f"{what}: the API server refused: {error}") from error
+
+    def replace(self, thing: Mapping[str, Any]) -> bool:
+        """See Kubernetes."""
+        metadata, (group, _, _) = thing["metadata"], thing["apiVersion"].rpartition("/")
+        kind = f"{thing['kind']}.{group}" if group else thing["kind"]
+        name, method = (metadata["name"], "PUT") if "resourceVersion" in metadata else ("", "POST")
+        body = {"content": json.dumps(thing), "headers": {"Content-Type": "application/json"}}
+        what = f"{method} {kind} {metadata['name']}"
+        try:
+            self._call(self._on(kind, metadata.get("namespace"), name, method, **body), CALL_WITHIN_S, what)
+        except kr8s.ServerError as error:
+            status = error.response.status_code if error.response is not None else None
+            # 404: what was to be replaced has gone meanwhile.
+            if status == 409 or (status == 404 and method == "PUT"):
+                return False
+            raise SubjectFailed(f"{what}: the API server refused: {error}") from error
+        return True
 
     def delete_ours(self, kind: str, namespace: str | None, name: str) -> bool:
         """See Kubernetes."""

@@ -5,6 +5,7 @@
     cluster        kind makes the machines; what is half made is made anew
     nodes-images   the images are in every node, so that nothing is pulled three times
     facts          addresses for load balancers, which no other cluster of ours on that network hands out; a seed
+    leftovers      what a run left that was killed; whoever works on the cluster meanwhile is not disturbed
     STAGE...       harness/stack says what goes in and what must be true before the next
     health         the stack's own promises, asked of the stack (health.py)
 
@@ -41,12 +42,29 @@ def steps_of(choice: Choice, pins: Pins, before: tuple[Step[Making], ...] = ()) 
         cluster_step(choice, pins),
         nodes_images_step(choice, pins),
         facts_step(),
+        _leftovers_step(),
         *(stage_step(stage) for stage in stages(choice, pins, PLANNED_FACTS)),
         _health_step(),
     )
 
 
-# Health
+# Leftovers and health
+
+
+def _leftovers_step() -> Step[Making]:
+    return Step(
+        "leftovers",
+        "what a run left that was killed is undone",
+        900,
+        lambda making: None,
+        _undo,
+        ("workloads of runs are removed; settings of ztunnel and istiod that a run changed are put back",),
+    )
+
+
+def _undo(making: Making, watch: Watch) -> None:
+    for line in making.kit.undo(making):
+        watch.say(line)
 
 
 def _health_step() -> Step[Making]:

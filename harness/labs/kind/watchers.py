@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from harness.clocks.inside import Inside, NoAnswer
 from harness.labs.kind.kubernetes import Kubernetes, Pod, Unreachable
 from harness.labs.kind.observe import (
     ADMIN_PORT,
@@ -28,7 +29,8 @@ from harness.labs.kind.session import Told
 
 # Every Envoy that istiod makes for a Gateway, a waypoint being one.
 GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
-TOKEN_FILE = "/var/run/secrets/tokens/istio-token"  # noqa: S105  a path, no secret
+# By way of process 1, whose root is the node's own, also where the way in is a container that sees its processes.
+TOKEN_FILE = "/proc/1/root/var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~projected/istio-token/istio-token"  # noqa: S105  a path, no secret
 
 # What facts about istio/ztunnel 1.22 to 1.31 say a certificate at fault leaves in its log (src/tls, src/proxy).
 LOG_LINES: Mapping[str, str] = {
@@ -92,9 +94,11 @@ def _envoy_certificate(leaf: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Tokens:
-    """When the token runs out that kubelet puts into each ztunnel, and with which ztunnel asks istiod."""
+    """When the token runs out that kubelet puts into each ztunnel, and with which ztunnel asks istiod. It is read on
+    the node, from kubelet's own directory: ztunnel's image is distroless and has no program that could read it."""
 
     kubernetes: Kubernetes
+    inside: Inside
     name: str = "tokens of ztunnel"
     every_s: float = 30.0
 
@@ -102,12 +106,20 @@ class Tokens:
         """One event for each token, when kubelet has changed it. The token itself is read and forgotten."""
         told = []
         for pod in self.kubernetes.pods(ZTUNNEL_NAMESPACE, ZTUNNEL_LABELS):
-            ended = self.kubernetes.execute(pod, ZTUNNEL_CONTAINER, ["cat", TOKEN_FILE], ANSWER_WITHIN_S)
-            if ended.code:
-                raise Unreachable(f"cat in {pod} ended with {ended.code} (a distroless image has no cat)")
-            if (expires_wall_s := read_token_expiry(ended.stdout)) is not None:
-                told.append(Told("token_seen", str(pod), {"pod": str(pod), "expires_wall_s": expires_wall_s}))
+            if (expires_wall_s := read_token_expiry(self._token(pod))) is None:
+                raise Unreachable(f"{TOKEN_FILE.format(uid=pod.uid)} on {pod.node} holds no token that ends")
+            told.append(Told("token_seen", str(pod), {"pod": str(pod), "expires_wall_s": expires_wall_s}))
         return told
+
+    def _token(self, pod: Pod) -> str:
+        file = TOKEN_FILE.format(uid=pod.uid)
+        try:
+            answer = self.inside.run(pod.node, ["cat", file], ANSWER_WITHIN_S)
+        except NoAnswer as error:
+            raise Unreachable(f"token of {pod}: {error}") from error
+        if answer.code:
+            raise Unreachable(f"token of {pod}: cat on {pod.node} ended with {answer.code}: {answer.error}")
+        return answer.output
 
 
 def read_token_expiry(token: str) -> int | None:

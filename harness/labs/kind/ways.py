@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,8 +56,9 @@ class Ways(Protocol):
     def refusals(self, plan: Plan) -> list[str]:
         """What of the plan neither the stack nor the chosen mover can do."""
 
-    def place(self, plan: Plan, tell: Callable[[str], None]) -> Place:
-        """The cluster: one of ours brought up, or reused when it was made of the same choice; or one that exists."""
+    def place(self, plan: Plan, tell: Callable[[str], None]) -> AbstractContextManager[Place]:
+        """The cluster: one of ours, found or brought up, or one that exists. No other command of this machine brings
+        it up or puts it away while the block lasts."""
 
     def connect(self, place: Place) -> Kubernetes:
         """A way to speak to it, to be closed by whoever asked."""

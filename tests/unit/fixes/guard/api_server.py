@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
 
@@ -22,6 +25,8 @@ class Cluster:
         self.evicted: list[str] = []
         self.leases: dict[str, dict[str, Any]] = {}
         self.refuse: dict[str, int] = {}
+        self.admin: dict[str, list[bytes]] = {}  # by pod: the messages of a forwarded port, channel and data
+        self.heard: list[bytes] = []  # what was sent into such ports
         self._versions = 0
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -68,6 +73,24 @@ def _selected(pod: dict[str, Any], query: dict[str, list[str]], path: str) -> bo
     return inside and (not node or pod["spec"]["nodeName"] == node)
 
 
+def _frame(kind: int, content: bytes) -> bytes:
+    """As a server sends it: not masked."""
+    length = len(content)
+    size = bytes([length]) if length < 126 else bytes([126]) + struct.pack(">H", length)
+    return bytes([0x80 | kind]) + size + content
+
+
+def _unmasked(stream: BinaryIO) -> bytes:
+    """One frame of a client, which must be masked."""
+    _, second = stream.read(2)
+    assert second & 0x80, "a client's frames are masked (RFC 6455, 5.1)"
+    length = second & 0x7F
+    if length == 126:
+        (length,) = struct.unpack(">H", stream.read(2))
+    mask = stream.read(4)
+    return bytes(byte ^ mask[at % 4] for at, byte in enumerate(stream.read(length)))
+
+
 @contextmanager
 def serving(cluster: Cluster, directory: Path) -> Iterator[Path]:
     """A kubeconfig that leads to `cluster`."""
@@ -76,6 +99,9 @@ def serving(cluster: Cluster, directory: Path) -> Iterator[Path]:
         protocol_version = "HTTP/1.1"
 
         def _do(self) -> None:
+            if self.headers.get("Upgrade") == "websocket" and self.path.split("/")[-2] in cluster.admin:
+                self._forward(self.path.split("/")[-2])
+                return
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else {}
             status, answer = cluster.answer(self.command, self.path, body)
@@ -85,6 +111,24 @@ def serving(cluster: Cluster, directory: Path) -> Iterator[Path]:
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+
+        def _forward(self, pod: str) -> None:
+            """As kubelet does by way of the API server: first what port each channel is for, then data."""
+            cluster.asked.append((self.command, self.path.split("?")[0]))
+            key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+            self.send_response(101)
+            self.send_header("Upgrade", "websocket")
+            self.send_header("Connection", "Upgrade")
+            self.send_header("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())  # noqa: S324
+            self.send_header("Sec-WebSocket-Protocol", self.headers["Sec-WebSocket-Protocol"])
+            self.end_headers()
+            port = struct.pack("<H", int(self.path.rpartition("=")[2]))
+            self.wfile.write(_frame(2, b"\x00" + port) + _frame(2, b"\x01" + port) + _frame(9, b"are you there"))
+            cluster.heard += [_unmasked(self.rfile), _unmasked(self.rfile)]  # type: ignore[arg-type]
+            for message in cluster.admin[pod]:
+                self.wfile.write(_frame(2, message))
+            self.wfile.write(_frame(8, b""))
+            self.close_connection = True
 
         do_GET = do_POST = do_PUT = _do  # noqa: N815
 

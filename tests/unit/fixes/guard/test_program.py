@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from harness.clocks.own import own_clocks
@@ -80,24 +79,24 @@ NAMES = {
 }
 
 
-def scraped(registry: CollectorRegistry) -> dict[str, dict[frozenset[tuple[str, str]], float]]:
+def scraped(metrics: PrometheusMetrics) -> dict[str, dict[frozenset[tuple[str, str]], float]]:
     found: dict[str, dict[frozenset[tuple[str, str]], float]] = {}
-    for family in text_string_to_metric_families(generate_latest(registry).decode()):
+    for family in text_string_to_metric_families(metrics.text()):
         for sample in family.samples:
             found.setdefault(sample.name, {})[frozenset(sample.labels.items())] = sample.value
-    return {name: of for name, of in found.items() if not name.endswith("_created")}
+    return found
 
 
 def test_metrics_have_the_names_that_alerts_are_written_against() -> None:
-    registry, node = CollectorRegistry(), HandNode()
+    metrics, node = PrometheusMetrics("laptop"), HandNode()
     node.ztunnel("istio-system/ztunnel-x")
-    guard = Guard(node, Settings(), PrometheusMetrics("laptop", registry))
+    guard = Guard(node, Settings(), metrics)
     guard.look()
     node.asleep(40 * HOUR)
     for _ in range(4):
         guard.look()
         node.awake(30)
-    found = scraped(registry)
+    found = scraped(metrics)
     assert {name: set(dict(next(iter(of)))) for name, of in found.items()} == NAMES
     restarts = found["meshwake_guard_restarts_total"]
     assert restarts[frozenset({("node", "laptop"), ("target", "ztunnel")})] == 1
@@ -107,17 +106,17 @@ def test_metrics_have_the_names_that_alerts_are_written_against() -> None:
 
 
 def test_drift_and_expiry_are_told_and_a_process_that_is_gone_is_forgotten() -> None:
-    registry, node = CollectorRegistry(), HandNode()
+    metrics, node = PrometheusMetrics("laptop"), HandNode()
     node.ztunnel()
-    guard = Guard(node, Settings(), PrometheusMetrics("laptop", registry))
+    guard = Guard(node, Settings(), metrics)
     node.asleep(3 * HOUR)
     guard.look()
-    assert list(scraped(registry)["meshwake_guard_renewal_late_seconds"].values()) == [3 * HOUR]
-    not_after = scraped(registry)["meshwake_guard_certificate_not_after_timestamp_seconds"]
+    assert list(scraped(metrics)["meshwake_guard_renewal_late_seconds"].values()) == [3 * HOUR]
+    not_after = scraped(metrics)["meshwake_guard_certificate_not_after_timestamp_seconds"]
     assert list(not_after.values()) == [WALL_S + 24 * HOUR]
     node.processes.clear()
     guard.look()
-    assert "meshwake_guard_renewal_late_seconds" not in scraped(registry)
+    assert "meshwake_guard_renewal_late_seconds" not in scraped(metrics)
 
 
 # When a process started

@@ -9,6 +9,7 @@ import base64
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from random import Random
@@ -74,8 +75,13 @@ class SimulatedCluster:
     calls: list[str] = field(default_factory=list)
     logs: list[str] = field(default_factory=list)
     istiods: int = 1
+    istiod_nodes: tuple[str, ...] = ()
+    moves_to: tuple[str, ...] = ()  # where istiod comes back after it was away
+    authority_clock: Clock | None = None
+    istio: str = ""
     lifetime_s: int = 86_400
     closed: bool = False
+    _version: int = 0
     _signed: int = 0
     _started: int = 0
     _running: dict[str, Running] = field(default_factory=dict)
@@ -83,7 +89,16 @@ class SimulatedCluster:
     def __post_init__(self) -> None:
         shared = Clock()
         self.clocks = self.clocks or {node.name: shared for node in self.plan.nodes}
-        self.objects["DaemonSet", "istio-system", "ztunnel"] = {"metadata": {"labels": {}}}
+        # As chart and user left it: a run must leave it so.
+        self.objects["DaemonSet", "istio-system", "ztunnel"] = {
+            "metadata": {"labels": {}, "annotations": {}},
+            "spec": {"template": {"metadata": {"annotations": {}}, "spec": {"containers": [ztunnel_container(self)]}}},
+        }
+        self.objects["Deployment", "istio-system", ISTIOD] = {
+            "metadata": {"labels": {}, "annotations": {}},
+            "spec": {"replicas": self.istiods},
+        }
+        self.istiod_nodes = self.istiod_nodes or tuple(self.node_names.values())[:1]
         self.start_ztunnels()
 
     # Time
@@ -127,8 +142,14 @@ class SimulatedCluster:
         if not self.istiods:
             return Answer("refused")
         self._signed += 1
-        now_s = self.reading(self.plan.authority_node or node).wall_ns // NS_PER_S
+        now_s = self._authority_clock().at(self.now_ns).wall_ns // NS_PER_S
         return Answer("issued", Certificate(str(self._signed), now_s - 120, now_s + self.lifetime_s))
+
+    def _authority_clock(self) -> Clock:
+        """That of the node on which istiod runs, unless it is apart."""
+        names = {kubernetes: node for node, kubernetes in self.node_names.items()}
+        here = self.clocks.get(names.get(self.istiod_nodes[0], ""))
+        return self.authority_clock or here or next(iter(self.clocks.values()))
 
     def start_ztunnels(self, only: str | None = None) -> None:
         for node in self.plan.nodes:
@@ -157,7 +178,8 @@ class SimulatedCluster:
         if labels == {"app": "ztunnel"}:
             return [running.pod for running in self._running.values()]
         if labels == {"app": ISTIOD}:
-            return [Pod(namespace, f"istiod-{each}", "uid", "cp", ready=True) for each in range(self.istiods)]
+            node = self.istiod_nodes[0]
+            return [Pod(namespace, f"istiod-{each}", "uid", node, ready=True) for each in range(self.istiods)]
         return [
             Pod(namespace, f"{name}-0", f"uid-{name}", self._node_of(namespace, name), ready=True, labels=labels)
             for kind, at, name in self.objects
@@ -170,10 +192,13 @@ class SimulatedCluster:
 
     def get(self, pod: Pod, port: int, path: str, within_s: float) -> bytes:
         self._check(f"get {path}")
+        if path == "/version":
+            return f"{self.istio}-0123-Clean".encode()
         running = next((each for each in self._running.values() if each.pod == pod), None)
         if running is None or path != "/config_dump":
             raise Unreachable(f"GET {pod}:{port}{path}: connection refused")
-        return json.dumps({"certificates": [_entry(*item) for item in running.ztunnel.states.items()]}).encode()
+        certificates = [_entry(*item) for item in running.ztunnel.states.items()]
+        return json.dumps({"certificates": certificates, "version": {"istioVersion": self.istio}}).encode()
 
     def get_from_service(self, namespace: str, service: str, port: int, path: str, within_s: float) -> bytes:
         raise Unreachable(f"{service} is not there")
@@ -204,16 +229,12 @@ class SimulatedCluster:
     def read(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
         self._check(f"read {kind} {name}")
         kind = kind.split(".", maxsplit=1)[0]
-        if (kind, name) == ("DaemonSet", "ztunnel"):
+        found = self.objects.get((kind, namespace, name))
+        if (kind, name) == ("DaemonSet", "ztunnel") and found is not None:
             count = len(self._running)
             counts = dict.fromkeys(("desiredNumberScheduled", "updatedNumberScheduled", "numberAvailable"), count)
-            metadata = {"generation": 1, **self.objects[kind, namespace, name]["metadata"]}
-            containers = [{"name": "istio-proxy", "env": [{"name": "SECRET_TTL", "value": f"{self.lifetime_s}s"}]}]
-            spec = {"template": {"spec": {"containers": containers}}}
-            return {"metadata": metadata, "spec": spec, "status": {"observedGeneration": 1, **counts}}
-        if (kind, name) == ("Deployment", ISTIOD):
-            return {"metadata": {}, "spec": {"replicas": self.istiods}}
-        return self.objects.get((kind, namespace, name))
+            return {**found, "status": counts}
+        return deepcopy(found)
 
     def apply(self, objects: Iterable[Mapping[str, Any]]) -> None:
         for thing in objects:
@@ -222,15 +243,30 @@ class SimulatedCluster:
 
     def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
         self._check(f"patch {kind} {name}")
+        key = (kind.split(".", maxsplit=1)[0], namespace, name)
+        before, self.objects[key] = self.objects[key], strategic_merge(self.objects[key], patch)
         if name == ISTIOD:
-            self.istiods = patch["spec"]["replicas"]
-        else:
-            container = patch["spec"]["template"].get("spec", {}).get("containers", [{"env": []}])[0]
-            environment = {each["name"]: each["value"] for each in container["env"]}
-            self.lifetime_s = int(environment.get("SECRET_TTL", f"{self.lifetime_s}s").rstrip("s"))
+            self.istiods = self.objects[key]["spec"]["replicas"]
+            self.istiod_nodes = self.moves_to if self.istiods and self.moves_to else self.istiod_nodes
+        elif before["spec"] != self.objects[key]["spec"]:
+            (container,) = self.objects[key]["spec"]["template"]["spec"]["containers"]
+            environment = {each["name"]: each.get("value", "") for each in container["env"]}
+            self.lifetime_s = int(environment["SECRET_TTL"].rstrip("s"))
             self.start_ztunnels()
 
+    def replace(self, thing: Mapping[str, Any]) -> bool:
+        self._check(f"replace {thing['kind']}")
+        metadata = thing["metadata"]
+        key = (thing["kind"], metadata.get("namespace"), metadata["name"])
+        there = self.objects.get(key)
+        if metadata.get("resourceVersion") != (None if there is None else there["metadata"]["resourceVersion"]):
+            return False
+        self._version += 1
+        self.objects[key] = {**thing, "metadata": {**metadata, "resourceVersion": str(self._version)}}
+        return True
+
     def delete_ours(self, kind: str, namespace: str | None, name: str) -> bool:
+        self._check(f"delete {kind} {name}")
         key = (kind.split(".", maxsplit=1)[0], namespace, name)
         found = self.objects.get(key)
         if found is None or not OUR_LABELS.items() <= found["metadata"].get("labels", {}).items():
@@ -258,6 +294,42 @@ class SimulatedCluster:
         self.closed = True
 
 
+def ztunnel_container(cluster: SimulatedCluster) -> dict[str, Any]:
+    environment = {"RUST_LOG": "info", "SECRET_TTL": f"{cluster.lifetime_s}s"}
+    return {"name": "istio-proxy", "env": [{"name": name, "value": value} for name, value in environment.items()]}
+
+
+def strategic_merge(into: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """As the API server merges: null removes a field, lists of named things are merged by name."""
+    result = deepcopy(dict(into))
+    for key, value in patch.items():
+        if key.startswith("$setElementOrder/"):
+            continue
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, Mapping):
+            result[key] = strategic_merge(result.get(key, {}), value)
+        elif isinstance(value, list) and value and "name" in value[0]:
+            order = [each["name"] for each in patch.get(f"$setElementOrder/{key}", ())]
+            result[key] = _merge_named(result.get(key, []), value, order)
+        else:
+            result[key] = value
+    return result
+
+
+def _merge_named(into: list[dict[str, Any]], patch: list[dict[str, Any]], order: list[str]) -> list[dict[str, Any]]:
+    """What is patched comes last, unless an order is given; then the patch itself must be in that order."""
+    kept = [each["name"] for each in patch if "$patch" not in each]
+    if order and kept != [name for name in order if name in kept]:
+        raise Unreachable(f"500: The order in patch list {kept} doesn't match $setElementOrder list {order}")
+    by_name = {each["name"]: each for each in into}
+    for each in patch:
+        before = by_name.pop(each["name"], {})
+        if each.get("$patch") != "delete":
+            by_name[each["name"]] = strategic_merge(before, each)
+    return [by_name[name] for name in order] if order else list(by_name.values())
+
+
 def _entry(identity: str, state: Any) -> dict[str, Any]:
     spiffe = f"spiffe://cluster.local/ns/{identity.replace('/', '/sa/')}"
     held = state.certificate
@@ -279,6 +351,7 @@ class SimulatedMover:
     name: str = "engine"
     takes_s: float = 1.0
     released: bool = False
+    released_after: int = 0  # calls to the cluster
     prepared: bool = False
     _done: Moved | None = None
 
@@ -292,7 +365,7 @@ class SimulatedMover:
         return self.cluster.reading(node)
 
     def release(self) -> None:
-        self.released = True
+        self.released, self.released_after = True, len(self.cluster.calls)
 
     def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
         assert fault.node is not None

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from harness.clocks.mover import Meanwhile, Moved, sleep_meanwhile
 from harness.errors import LabUnavailable, SubjectFailed
 from harness.history import History, Recorder
 from harness.labs import Toolbox
-from harness.labs.kind.kubernetes import OUR_LABELS, Kubernetes
+from harness.labs.kind.helper_image import GUARD
+from harness.labs.kind.kubernetes import OUR_LABELS, Kubernetes, Pod
 from harness.labs.kind.lab import KindLab
 from harness.labs.kind.reset import RUN_LABELS
 from harness.labs.kind.ways import LookedAt, Place
@@ -41,8 +43,9 @@ class SimulatedWays:
     def refusals(self, plan: Plan) -> list[str]:
         return self.refused
 
-    def place(self, plan: Plan, tell: Callable[[str], None]) -> Place:
-        return Place("meshwake-test", Path("kubeconfig"), None, self.ours, self.nodes, about={"istio": plan.version})
+    @contextmanager
+    def place(self, plan: Plan, tell: Callable[[str], None]) -> Iterator[Place]:
+        yield Place("meshwake-test", Path("kubeconfig"), None, self.ours, self.nodes, about={"istio": plan.version})
 
     def connect(self, place: Place) -> Kubernetes:
         return self.real
@@ -89,7 +92,8 @@ def run(ways: SimulatedWays) -> History:
 
 
 def deployments(cluster: SimulatedCluster) -> list[str]:
-    return sorted(name for kind, _, name in cluster.objects if kind == "Deployment")
+    ours = [(kind, name) for kind, namespace, name in cluster.objects if namespace != "istio-system"]
+    return sorted(name for kind, name in ours if kind == "Deployment")
 
 
 def test_a_whole_run_breaks_where_the_model_breaks() -> None:
@@ -124,8 +128,9 @@ def test_what_a_run_put_in_is_gone_after_it() -> None:
     assert mover is not None and mover.prepared and mover.released
     assert deployments(cluster) == []
     calls = cluster.calls
-    assert calls.index("apply Deployment") < calls.index("patch DaemonSet.apps ztunnel")
-    assert any(call.startswith("end istio-system/ztunnel") for call in calls)
+    restarts = [at for at, call in enumerate(calls) if call == "patch DaemonSet.apps ztunnel"]
+    assert calls.index("apply Deployment") < restarts[0]
+    assert mover.released_after <= restarts[1], "ztunnels begin anew on clocks that are right again"
     assert cluster.closed
 
 
@@ -268,12 +273,51 @@ def test_an_authority_apart_cannot_stay_awake_on_a_machine_that_sleeps() -> None
 
 @pytest.mark.parametrize(
     ("fix", "refused"),
-    [("log-watchdog", False), ("none", False), ("secret-ttl-720h", True), ("sleep-hook", True), ("boottime", True)],
+    [
+        ("log-watchdog", False),
+        ("wake-guard", False),
+        ("none", False),
+        ("secret-ttl-720h", True),
+        ("sleep-hook", True),
+        ("boottime", True),
+    ],
 )
 def test_only_what_can_be_applied_to_a_cluster_is(fix: str, refused: bool) -> None:
     """A chart's value, a hook of a machine or another ztunnel is no object: it would be left out without a word."""
     said = refusals(plan(PAUSE).model_copy(update={"fix": PlannedFix(name=fix)}))
     assert (f"fix {fix}: is no object to apply" in said) is refused
+
+
+SUSPEND = '[[fault]]\nkind = "suspend"\nat = "6m"\nlasts = "7m"\n'
+
+
+@pytest.mark.parametrize(
+    ("fix", "faults", "clock", "words"),
+    [
+        ("wake-guard", SUSPEND, "process", None),
+        ("wake-guard", PAUSE, "process", r"\[fault 0\] pause beside fix wake-guard: .*kubelet and /proc"),
+        ("wake-guard", PAUSE, "engine", None),
+        ("log-watchdog", SUSPEND, "process", "fix log-watchdog: .*kube-controller-manager.*authority.node vm"),
+        ("log-watchdog", PAUSE, "engine", None),
+        ("log-watchdog", '[[fault]]\nkind = "restart"\nat = "6m"\n', "process", None),
+    ],
+)
+def test_a_fix_whose_actor_would_live_by_other_clocks_is_refused(
+    fix: str, faults: str, clock: Any, words: str | None
+) -> None:
+    """It would be judged by what it cannot have seen."""
+    import re
+
+    changed = {"fix": PlannedFix(name=fix), "cluster": PlannedCluster(clock=clock)}
+    said = refusals(plan(faults).model_copy(update=changed))
+    assert said == "" if words is None else re.search(words, said)
+
+
+def test_a_fix_whose_actor_stays_awake_has_the_right_clock_as_it_is() -> None:
+    """The control plane is another node than the one that sleeps."""
+    of = plan(SUSPEND).model_copy(update={"authority_node": None})
+    changed = {"fix": PlannedFix(name="log-watchdog"), "cluster": PlannedCluster(clock="process")}
+    assert refusals(of.model_copy(update=changed)) == ""
 
 
 def test_a_fix_that_would_not_act_within_the_run_is_refused() -> None:
@@ -297,6 +341,35 @@ def test_a_fix_is_applied_as_it_stands_and_goes_with_the_run() -> None:
     run(ways)
     assert {"apply CronJob", "apply Role", "apply RoleBinding", "apply ServiceAccount"} <= set(ways.real.calls)
     assert not [key for key in ways.real.objects if key[0] in {"CronJob", "Role", "RoleBinding"}]
+
+
+def test_the_guard_is_applied_with_the_image_that_was_built_awaited_and_taken_away() -> None:
+    """From the manifest as a user has it; an image of their own would keep its name."""
+    manifest = GUARD.manifest.read_text(encoding="utf-8")
+    of = plan(duration="3m").model_copy(update={"fix": PlannedFix(name="wake-guard", manifest=manifest)})
+    ways = ways_of(of)
+    seen: list[Any] = []
+    apply, pods = ways.real.apply, ways.real.pods
+
+    def keep(objects: Any) -> None:
+        seen.extend(objects)
+        apply(seen)
+
+    def ready(namespace: str, labels: Any) -> list[Pod]:
+        if namespace == "meshwake-guard":
+            ways.real.calls.append("guard awaited")
+            return [Pod(namespace, "wake-guard-x", "u", "worker0", ready=True)]
+        return pods(namespace, labels)
+
+    ways.real.apply, ways.real.pods = keep, ready  # type: ignore[method-assign]
+    run(ways)
+    (daemon_set,) = [
+        thing for thing in seen if thing["metadata"]["name"] == "wake-guard" and thing["kind"] == "DaemonSet"
+    ]
+    assert daemon_set["spec"]["template"]["spec"]["containers"][0]["image"] == GUARD.reference != GUARD.named
+    calls = ways.real.calls
+    assert calls.index("apply DaemonSet") < calls.index("guard awaited") < calls.index("patch DaemonSet.apps ztunnel")
+    assert not [key for key in ways.real.objects if "guard" in f"{key[1]} {key[2]}"]
 
 
 def test_what_is_missing_and_what_the_mover_refuses_are_passed_on() -> None:

@@ -11,6 +11,7 @@ from harness.history import History, Recorder
 from harness.labs import Toolbox
 from harness.labs.kind.faults import Faults
 from harness.labs.kind.kubernetes import Unreachable
+from harness.labs.kind.reset import restore_cluster
 from harness.labs.kind.session import LOST_WITHIN_NS, Session, Told
 from harness.labs.model.lab import LAB as MODEL
 from harness.plan import Plan
@@ -126,7 +127,7 @@ def test_a_run_that_ends_while_istiod_is_away_brings_it_back() -> None:
     cluster.sleep(180)
     faults.do_next()
     assert cluster.istiods == 0
-    faults.undo()
+    assert restore_cluster(cluster, cluster) == ["istiod scaled back to 1"]
     assert cluster.istiods == 1
 
 

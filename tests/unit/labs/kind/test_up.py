@@ -11,7 +11,8 @@ import pytest
 
 from harness.errors import BadInput, LabUnavailable
 from harness.labs.kind.cluster import bring_up, find_cluster, our_clusters, plan_down, plan_up, take_down
-from harness.labs.kind.helper_image import helper_image
+from harness.labs.kind.helper_image import GUARD, HELPER, OwnImage
+from harness.labs.kind.hold import InUse
 from harness.labs.kind.images import full_reference, prunable, read_image_ids, real_image_ids, wanted_images
 from harness.labs.kind.state import ClusterState, clusters_dir
 from harness.labs.kind.steps import Progress, StepFailed
@@ -32,11 +33,6 @@ from tests.unit.labs.kind.world import (
 from tests.unit.stack.choices import pins
 
 PINS = pins()
-
-
-@pytest.fixture(autouse=True)
-def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MESHWAKE_STATE", str(tmp_path / "state"))
 
 
 def choice_of(**about: Any) -> Choice:
@@ -62,7 +58,7 @@ def test_up_takes_every_step_and_the_second_time_none() -> None:
     names = [step.name for step in steps_of(CHOICE, PINS)]
     assert [word.split(":")[0] for word in steps_taken(up(world))] == names
     acts, state = len(world.acts), world.state()
-    again = [word for word in steps_taken(up(world)) if not word.startswith(("preflight", "health"))]
+    again = [word for word in steps_taken(up(world)) if not word.startswith(("preflight", "leftovers", "health"))]
     assert again and all(word.endswith(": kept") for word in again)
     assert world.state() == state
     assert len(world.acts) == acts
@@ -287,14 +283,15 @@ def test_layers_of_an_image_that_no_pod_has_needed_yet_stay() -> None:
     assert prunable(pruned) == {} == prunable("")
 
 
-def _up_with_helper(world: World) -> list[str]:
+def _up_with(world: World, *images: OwnImage) -> list[str]:
     told: list[Progress] = []
     engine, tools = SimulatedEngine(world), SimulatedTools(world)
-    bring_up(CHOICE, PINS, engine, tools, told.append, kit=world.kit(), with_helper=True)
+    bring_up(CHOICE, PINS, engine, tools, told.append, kit=world.kit(), own_images=images)
     return steps_taken(told)
 
 
-def test_the_helper_is_built_once_and_put_into_every_node() -> None:
+@pytest.mark.parametrize("image", [HELPER, GUARD])
+def test_an_image_of_ours_is_built_once_and_put_into_every_node(image: OwnImage) -> None:
     """No registry has it; a second run keeps it, and one killed in between goes on."""
     world = World()
 
@@ -304,15 +301,16 @@ def test_the_helper_is_built_once_and_put_into_every_node() -> None:
 
     world.after = kill
     with pytest.raises(Killed):
-        _up_with_helper(world)
+        _up_with(world, image)
     world.after = lambda number, name: None
-    assert _up_with_helper(world)[-1] == "helper: done"
-    assert all(helper_image() in images for images in world.in_nodes.values())
-    assert [act for act in world.acts if act.startswith("build")] == [f"build {helper_image()}"]
-    assert _up_with_helper(world)[-1] == "helper: kept"
+    assert _up_with(world, image)[-1] == f"{image.name}: done"
+    assert all(image.reference in images for images in world.in_nodes.values())
+    assert [act for act in world.acts if act.startswith("build")] == [f"build {image.reference}"]
+    assert _up_with(world, image)[-1] == f"{image.name}: kept"
 
 
-def test_a_helper_that_cannot_be_built_says_what_it_needs() -> None:
+@pytest.mark.parametrize("image", [HELPER, GUARD])
+def test_an_image_of_ours_that_cannot_be_built_says_what_it_needs(image: OwnImage) -> None:
     """A base image, which another may stand for."""
     world = World()
 
@@ -321,8 +319,10 @@ def test_a_helper_that_cannot_be_built_says_what_it_needs() -> None:
             raise ToolFailed("docker build: ended with 1: no such host", 1, "no such host")
 
     world.before = fail
-    with pytest.raises(StepFailed, match=r"step helper .*could not be built: .*no such host; .*--build-arg BASE="):
-        _up_with_helper(world)
+    with pytest.raises(
+        StepFailed, match=rf"step {image.name} .*could not be built: .*no such host; .*--build-arg BASE="
+    ):
+        _up_with(world, image)
 
 
 # Bad input: refused before anything is touched
@@ -369,8 +369,8 @@ def test_an_older_cluster_of_the_same_name_that_is_another_one() -> None:
 def test_two_at_once(tmp_path: Path) -> None:
     """The second is told who is at work."""
     with (
-        ClusterState.of(CHOICE.name).lock(),
-        pytest.raises(LabUnavailable, match=r"process \d+ is bringing it up or putting it away"),
+        ClusterState.of(CHOICE.name).lock("run of nightly_sleep"),
+        pytest.raises(InUse, match=r"meshwake-t is in use: run of nightly_sleep \(process \d+ on .*, since 20"),
     ):
         up(World())
 

@@ -1,0 +1,133 @@
+"""Clocks that a run by `--clock process` has moved, found again and put back by whoever comes next.
+
+Who moves them is written down before they are moved: on the helper's DaemonSet (`MARK`: any machine that reaches the
+cluster sees it) and, by the helper, on each node (/run/meshwake). A helper that hears nothing of its owner puts back by
+itself (clocks/node_helper.py); what is done here is to wait for no lease, to say what had been moved, and to start anew
+what began on moved clocks. Which was first makes no difference.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from harness.clocks.node_helper import PROTOCOL_VERSION
+from harness.clocks.process_mover import EVERY_RULE
+from harness.clocks.reading import ClockReading
+from harness.durations import seconds
+from harness.errors import HarnessError, SubjectFailed
+from harness.labs.kind.clocks import RealTime, wait_for
+from harness.labs.kind.kubernetes import Kubernetes, Pod, Unreachable
+from harness.labs.kind.node_channel import DAEMON_SET, HELPER_WITHIN_S, LABELS, MARK, NAMESPACE, PodChannel
+from harness.labs.kind.observe import ZTUNNEL_NAMESPACE
+from harness.stack.pieces import DEMO_NAMESPACE
+
+_POD_UID = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
+
+
+def restore_clocks(kubernetes: Kubernetes, real: RealTime) -> list[str]:
+    """Puts back what a run that was killed has moved; one sentence a node. To be called by whoever holds the cluster,
+    before ztunnels are started anew: one that starts on moved clocks keeps a wrong time base. Raises SubjectFailed when
+    a node cannot be put back."""
+    mark = _mark(kubernetes)
+    if mark is None:
+        return []
+    nodes = _nodes_with_helper(kubernetes, real)
+    channel = PodChannel(kubernetes, {node: node for node in nodes})
+    said, failed, begun_moved = [], [], []
+    for node in nodes:
+        try:
+            told = _give_back(channel, node)
+        except HarnessError as error:
+            failed.append(str(error))
+            continue
+        failed += [f"node {node}: process {pid}: {why}" for pid, why in told["failed"].items()]
+        begun_moved += told["begun_moved"]
+        said += _sentences(node, told)
+    if failed:
+        raise SubjectFailed(
+            f"clocks that {mark['owner']} had moved could not be put back: {'; '.join(failed)}; end the pods of those "
+            "programs (kubectl delete pod), new ones have the clocks of their node"
+        )
+    said += end_begun_moved(kubernetes, begun_moved, ours=bool(mark["ours"]))
+    unmark(kubernetes)
+    return said
+
+
+def is_moved(kubernetes: Kubernetes) -> bool:
+    """Whether clocks may be moved."""
+    return _mark(kubernetes) is not None
+
+
+def unmark(kubernetes: Kubernetes) -> None:
+    """Nothing is moved any more."""
+    kubernetes.patch("DaemonSet.apps", NAMESPACE, DAEMON_SET, {"metadata": {"annotations": {MARK: None}}})
+
+
+def end_begun_moved(kubernetes: Kubernetes, begun_moved: Iterable[Mapping[str, Any]], ours: bool) -> list[str]:
+    """Programs that took their time base while clocks were moved are started anew with their pods; in a cluster that is
+    not ours they are only named. ztunnels are left out: every run starts them anew at its end."""
+    uids = {uid.replace("_", "-") for each in begun_moved for uid in _POD_UID.findall(each["cgroup"])}
+    pods = [
+        pod
+        for namespace in (ZTUNNEL_NAMESPACE, DEMO_NAMESPACE)
+        for pod in (kubernetes.pods(namespace, {}) if uids else ())
+        if pod.uid in uids and pod.labels.get("app") != "ztunnel"
+    ]
+    if ours:
+        for pod in pods:
+            kubernetes.end_pod(pod)
+        return [f"{pod} had begun on moved clocks and is started anew" for pod in pods]
+    return [f"{pod} began on moved clocks and runs on; start it anew: kubectl delete pod" for pod in pods]
+
+
+def _mark(kubernetes: Kubernetes) -> dict[str, Any] | None:
+    found = kubernetes.read("DaemonSet.apps", NAMESPACE, DAEMON_SET) or {"metadata": {}}
+    text = (found["metadata"].get("annotations") or {}).get(MARK)
+    return None if text is None else dict(json.loads(text))
+
+
+def _nodes_with_helper(kubernetes: Kubernetes, real: RealTime) -> list[str]:
+    """Kubernetes' names, when each of its helpers is there: it may have been killed too, and finds everything again."""
+
+    def look() -> tuple[list[Pod] | None, str]:
+        pods = kubernetes.pods(NAMESPACE, LABELS)
+        late = [str(pod) for pod in pods if not pod.ready]
+        return (pods if pods and not late else None), ", ".join(late) or "no pod"
+
+    try:
+        pods = wait_for("the helpers that have moved clocks", real, HELPER_WITHIN_S, look)
+    except Unreachable as error:
+        raise SubjectFailed(f"the helpers that have moved clocks cannot be reached: {error}") from error
+    return sorted(pod.node for pod in pods)
+
+
+def _give_back(channel: PodChannel, node: str) -> dict[str, Any]:
+    """What the helper of `node` says of what it released, now or before when it had given up waiting."""
+    told = _asked(channel, node, do="list")
+    rules = [rule._asdict() for rule in EVERY_RULE]
+    released = _asked(channel, node, do="release", owner=told["owner"], rules=rules)
+    if told["given_up"] is not None:
+        earlier = told["given_up"]
+        return {**earlier, "failed": released["failed"]}
+    return {**released, "why": "this command has found it"}
+
+
+def _asked(channel: PodChannel, node: str, **request: Any) -> dict[str, Any]:
+    answer = channel.send(node, {"version": PROTOCOL_VERSION, **request})
+    if not answer["ok"]:
+        raise SubjectFailed(f"node {node}: {answer['error']['message']}")
+    return dict(answer["result"])
+
+
+def _sentences(node: str, told: Mapping[str, Any]) -> list[str]:
+    moved = ClockReading(**told["offsets"])
+    shown = [
+        f"{name} {seconds(value):+.3f} s" for name, value in zip(("wall", "monotonic", "boottime"), moved, strict=True)
+    ]
+    if not told["released"]:
+        return []
+    count = f"the clocks of {len(told['released'])} programs"
+    return [f"node {node}: {count} were put back ({', '.join(shown)} moved), because {told['why']}"]
