@@ -7,6 +7,7 @@ tests/repository/test_import_rule.py reads `LAYERS` and enforces it.
     story       mesh                        a timeline told in Python, and questions asked of it
     questions   answers                     what is asked of many runs
     course      pipeline, doctor            the steps of a run, in order; what can run here
+    verdicts    execution                   from a plan to its findings, for everybody who asks
     makers      labs, report                do and record; show
     parts       authority, fixes, checks,   speak istiod's protocols; what people deploy; judge;
                 stack, fetching, journals   what a cluster is made of; binaries from their image; what
@@ -25,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("clocks",),
     ("authority", "fixes", "checks", "stack", "fetching", "journals"),
     ("labs", "report"),
+    ("execution",),
     ("pipeline", "doctor"),
     ("answers",),
     ("mesh",),

@@ -22,6 +22,7 @@ from typing import Any, cast, get_args
 from harness import binaries, versions
 from harness.checks import judge
 from harness.errors import BadInput, ExitCode, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
+from harness.execution import execute
 from harness.fixes import FIXES, adapted, patch_of
 from harness.fixes.patched import lacks_patch
 from harness.history import History, Recorder
@@ -237,17 +238,11 @@ class Planned(Chosen):
 
 
 @dataclass(frozen=True)
-class Recorded(Planned):
-    """... with what happened, and what it cost in real time."""
+class Judged(Planned):
+    """... with what happened, what it cost in real time, and what every check says of it."""
 
     history: History
     real_s: float
-
-
-@dataclass(frozen=True)
-class Judged(Recorded):
-    """... with what every check says of it."""
-
     findings: tuple[Finding, ...]
 
 
@@ -279,21 +274,13 @@ def plan_case(chosen: Chosen) -> Planned:
     return Planned(**vars(chosen), plan=plan, directory=open_run(plan))
 
 
-def run_on_lab(planned: Planned) -> Recorded:
+def execute_plan(planned: Planned) -> Judged:
     """Only here something happens; every event is on disk before the next."""
     toolbox = Toolbox(planned.case.ztunnel, planned.directory.logs, planned.progress)
-    recorder = Recorder(planned.directory.history)
     began_s = time.perf_counter()
-    try:
-        load_lab(planned.plan.lab).run(planned.plan, toolbox, recorder)
-    finally:
-        recorder.close()
-    return Recorded(**vars(planned), history=recorder.history, real_s=time.perf_counter() - began_s)
-
-
-def judge_history(recorded: Recorded) -> Judged:
-    """Judges the plan and the history, and nothing else."""
-    return Judged(**vars(recorded), findings=judge(recorded.plan, recorded.history))
+    executed = execute(planned.plan, toolbox, Recorder(planned.directory.history))
+    real_s = time.perf_counter() - began_s
+    return Judged(**vars(planned), history=executed.history, real_s=real_s, findings=executed.findings)
 
 
 def compare_findings(judged: Judged) -> Compared:
@@ -313,7 +300,7 @@ def save(compared: Compared) -> Saved:
     return Saved(**vars(compared), result=report, kept=kept)
 
 
-CASE_STEPS: tuple[Callable[[Any], Any], ...] = (plan_case, run_on_lab, judge_history, compare_findings, save)
+CASE_STEPS: tuple[Callable[[Any], Any], ...] = (plan_case, execute_plan, compare_findings, save)
 
 
 def run_case(case: Case, options: Options, progress: Progress = _no_progress) -> Saved:

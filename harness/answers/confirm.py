@@ -11,8 +11,9 @@ from pathlib import Path
 
 from harness import binaries, versions
 from harness.answers.confirmed import DIRECTORY, Confirmation, save
-from harness.answers.matrix import plan_for, row_of, run, world_sha256
+from harness.answers.matrix import plan_for, row_of, world_sha256
 from harness.errors import BadInput, LabUnavailable
+from harness.execution import execute
 from harness.fixes import FIXES
 from harness.labs import Toolbox, load_lab
 from harness.scenario import Scenario
@@ -44,7 +45,7 @@ def confirm(
             tell(name, fault)
             with tempfile.TemporaryDirectory(prefix="meshwake-confirm-") as work:
                 began_s = time.perf_counter()
-                row = row_of(plan, run(plan, Toolbox(path, Path(work))), name, fault)
+                row = row_of(execute(plan, Toolbox(path, Path(work))), name, fault)
             confirmation = Confirmation(
                 fix=name,
                 fault=fault,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import binaries, pipeline, versions
+from harness import binaries, execution, pipeline, versions
 from harness.errors import BadInput, ExitCode, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
 from harness.history import Recorder
 from harness.labs import Toolbox, load_lab
@@ -56,7 +56,8 @@ def labs(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeLab], None]:
 
     def use(fake: FakeLab) -> None:
         monkeypatch.setattr(sys, "platform", "linux")
-        monkeypatch.setattr(pipeline, "load_lab", lambda name: fake if name == "process" else load_lab(name))
+        for module in (pipeline, execution):
+            monkeypatch.setattr(module, "load_lab", lambda name: fake if name == "process" else load_lab(name))
 
     return use
 
