@@ -584,6 +584,8 @@ class World:
             serial=state.serial,
             not_after_wall_s=state.not_after_wall_s,
         )
+        if state.serial is None:
+            self._probes.certificate_lost(identity, self.now_world_ns)
 
 
 def _swallow(knock: socket.socket) -> bool:
