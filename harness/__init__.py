@@ -22,7 +22,19 @@ imports nothing.
 
 # Lowest first. A name is a module or package directly in `harness`.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("guardian", "errors", "durations", "scenario", "plan", "history", "verdict", "versions", "binaries", "store"),
+    (
+        "config_dump",
+        "guardian",
+        "errors",
+        "durations",
+        "scenario",
+        "plan",
+        "history",
+        "verdict",
+        "versions",
+        "binaries",
+        "store",
+    ),
     ("clocks",),
     ("authority", "fixes", "checks", "stack", "fetching", "journals"),
     ("labs", "report"),

@@ -57,6 +57,7 @@ class Options:
     keep_run: bool = False
     real_time: bool = False
     cluster: PlannedCluster = field(default_factory=PlannedCluster)  # for lab kind
+    as_class: str | None = None  # for lab model
 
 
 def cluster_of(
@@ -381,6 +382,8 @@ class Chooser:
 
     def __post_init__(self) -> None:
         _check_lab_word(self.options.lab)
+        if self.options.as_class is not None:
+            versions.check_class(self.options.as_class)
         self._subjects = _find_subjects(self.options)
 
     def cases(self, scenario: Scenario) -> tuple[Case, ...]:
@@ -405,16 +408,16 @@ class Chooser:
         asked = f"{lab}: asked for with {'--ztunnel' if self.options.lab == AUTO else '--lab'}"
         if lab in WITH_BINARY and subject.ztunnel is not None:
             asked += f"; ztunnel {subject.version} {subject.found}"
-        case = _on(base, lab, subject, asked)
+        case = _on(base, lab, subject, asked, self.options.as_class)
         return replace(case, refusal=self._refusal(case))
 
     def _automatic(self, base: Case, subject: _Subject) -> Case:
-        process = _on(base, "process", subject, f"process: ztunnel {subject.version} {subject.found}")
+        process = _on(base, "process", subject, f"process: ztunnel {subject.version} {subject.found}", None)
         why_not = self._refusal(process)
         if why_not is None:
             return process
         on_model = subject if self.options.istio else replace(subject, version=versions.newest().version)
-        model = _on(base, "model", on_model, f"model: {why_not}")
+        model = _on(base, "model", on_model, f"model: {why_not}", self.options.as_class)
         return replace(model, refusal=self._refusal(model))
 
     def _refusal(self, case: Case) -> str | None:
@@ -524,13 +527,16 @@ def _no_binary(version: str, asked: bool) -> str:
     return f"no ztunnel binary{f' for {version}' if asked else ''} (put one at {place} or pass --ztunnel PATH)"
 
 
-def _on(case: Case, lab: str, subject: _Subject, because: str) -> Case:
-    """`case` on `lab`, with the class and the expectations of its version."""
+def _on(case: Case, lab: str, subject: _Subject, because: str, as_class: str | None) -> Case:
+    """`case` on `lab`, with the expectations of its version, and its class or that which a person named."""
+    release = versions.find(subject.version)
+    if lab == "model" and (assumed := f"taken as class {as_class}" if as_class else release.assumption):
+        because += f"; {assumed}"
     return replace(
         case,
         lab=lab,
         version=subject.version,
-        behaviour_class=versions.find(subject.version).behaviour_class,
+        behaviour_class=as_class or release.model_class,
         expectations=_expectations(case.scenario, subject.version),
         ztunnel=subject.ztunnel if lab in WITH_BINARY else None,
         chosen_because=because,

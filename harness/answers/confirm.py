@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -55,7 +54,7 @@ def confirm(
                 restarts=row.restarts,
                 certificates=row.certificates,
                 version=release.version,
-                binary_sha256=_sha256(path),
+                binary_sha256=binaries.sha256_of(path),
                 date=datetime.now(UTC).date().isoformat(),
                 world_sha256=world_sha256(plan),
                 real_s=round(time.perf_counter() - began_s, 1),
@@ -80,8 +79,3 @@ def subject(ztunnel: Path | None, istio: str | None) -> tuple[Path, Release]:
             "no ztunnel binary in the cache (see meshwake doctor); pass --ztunnel PATH --istio VERSION"
         )
     return cached[known[-1].version], known[-1]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as binary:
-        return hashlib.file_digest(binary, "sha256").hexdigest()

@@ -67,7 +67,7 @@ class Row:
 
 def plan_for(fix: Fix, scenario: Scenario, release: Release, lab: str = "model", seed: int = 0) -> Plan:
     """The plan of `scenario` with `fix` deployed as this repository has it. Raises BadInput."""
-    plan = resolve(Case(scenario, lab, release.version, release.behaviour_class, seed))
+    plan = resolve(Case(scenario, lab, release.version, release.model_class, seed))
     return adapted(plan.model_copy(update={"fix": PlannedFix(name=fix.name, manifest=fix.read_manifest())}))
 
 
@@ -82,7 +82,7 @@ def matrix(
     known = {
         world: each
         for world, each in confirmations().items()
-        if find(each.version).behaviour_class == release.behaviour_class
+        if find(each.version).behaviour_class == release.model_class
     }
     rows = []
     for name in fixes:

@@ -179,7 +179,7 @@ def _base_plan(population: str, version: str, lifetime_s: int, days: int) -> Pla
         title=f"a machine of the population {population}",
         lab="model",
         version=release.version,
-        behaviour_class=release.behaviour_class,
+        behaviour_class=release.model_class,
         seed=0,
         starts_wall_s=STARTS_WALL_S,
         duration_ns=days * DAY_S * NS_PER_S,

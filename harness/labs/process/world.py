@@ -593,8 +593,3 @@ def _swallow(knock: socket.socket) -> bool:
     with suppress(BlockingIOError, OSError):
         return bool(knock.recv(65536))
     return False
-
-
-def describe_binary(ztunnel: Path, sha256: str) -> dict[str, Any]:
-    """What was tested, for run_started."""
-    return {"kind": "ztunnel", "file": ztunnel.name, "sha256": sha256, "bytes": ztunnel.stat().st_size}
