@@ -46,7 +46,9 @@ class ProbeSchedule:
     def _ask_after(self, world_ns: int, pair: int) -> None:
         """At `world_ns`, when a fault has ended, and when it excuses a failure no longer."""
         self._ask(_Asked(world_ns, pair))
-        self._ask(_Asked(world_ns + RECOVERS_WITHIN_NS + 1, pair))
+        # A whole second after it: certificates count in seconds, and a world that stops at odd nanoseconds
+        # has programs round their waits to milliseconds anew.
+        self._ask(_Asked(world_ns + RECOVERS_WITHIN_NS + NS_PER_S, pair))
 
     def ztunnel_started(self, identities: tuple[str, ...], world_ns: int) -> None:
         """A ztunnel that serves `identities` started at `world_ns`."""
