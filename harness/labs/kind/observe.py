@@ -8,14 +8,12 @@ A request that was refused leaves a line in ztunnel's log (`refusals_in`).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
 from harness import versions
+from harness.config_dump import parse_config_dump
 from harness.durations import NS_PER_S
 from harness.errors import LabUnavailable, SubjectFailed
 from harness.labs.kind.kubernetes import Kubernetes, Pod, Unreachable
@@ -55,34 +53,13 @@ class Held:
 def read_config_dump(text: bytes) -> dict[str, Held]:
     """identity (namespace/serviceaccount) -> what is held for it. Raises SubjectFailed when it is no config_dump."""
     try:
-        entries = json.loads(text)["certificates"]
-        return {_identity(entry["identity"]): _held(entry) for entry in entries}
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise SubjectFailed(
-            f"ztunnel's /config_dump is not understood ({type(error).__name__}: {error}); it begins {text[:200]!r}"
-        ) from error
-
-
-def _identity(spiffe: str) -> str:
-    match = _SPIFFE.fullmatch(spiffe)
-    if match is None:
-        raise ValueError(f"{spiffe!r} is no SPIFFE identity")
-    return f"{match[1]}/{match[2]}"
-
-
-def _held(entry: Mapping[str, Any]) -> Held:
-    state = entry["state"]
-    words = state if isinstance(state, str) else f"Unavailable: {next(iter(state.values()))}"
-    # Up to 1.21 the leaf has a key of its own.
-    chain = [entry["cert"]] if "cert" in entry else entry.get("certChain") or []
-    if not chain:
-        return Held(words)
-    leaf = chain[0]
-    return Held(words, str(leaf["serialNumber"]), _wall_s(leaf["validFrom"]), _wall_s(leaf["expirationTime"]))
-
-
-def _wall_s(text: str) -> int:
-    return int(datetime.fromisoformat(text).timestamp())
+        entries = parse_config_dump(text)
+    except ValueError as error:
+        raise SubjectFailed(f"ztunnel's /config_dump is not understood: {error}") from error
+    return {
+        entry.identity: Held(entry.state, entry.serial, entry.not_before_wall_s, entry.not_after_wall_s)
+        for entry in entries
+    }
 
 
 def refusals_in(lines: Iterable[str], identities: Sequence[str]) -> list[tuple[str, str]]:
