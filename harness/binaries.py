@@ -119,10 +119,7 @@ def identify(path: Path) -> Identity:
 def releases_of(build_info: str) -> tuple[str, ...]:
     """The releases that a binary with this build information is, oldest first: several may be made of one commit."""
     fields = _fields(build_info)
-    revision, status = fields.get("GitRevision", ""), fields.get("BuildStatus", "")
-    if not revision or status != "Clean":
-        return ()
-    return tuple(row.version for row in versions.releases() if row.commit == revision)
+    return versions.built_from(fields.get("GitRevision", ""), fields.get("BuildStatus", ""))
 
 
 def _fields(build_info: str) -> dict[str, str]:

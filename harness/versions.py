@@ -175,6 +175,14 @@ def find(version: str, option: str = "--istio") -> Release:
     raise BadInput(f"{option} {version}: has no row in clusters/versions.toml; nearest: {', '.join(near)}")
 
 
+def built_from(revision: str, status: str) -> tuple[str, ...]:
+    """The releases whose ztunnel is the commit `revision`, oldest first (several may be made of one); none for a
+    build whose `status` is not "Clean". Both as ztunnel's own build information has them."""
+    if not revision or status != "Clean":
+        return ()
+    return tuple(row.version for row in releases() if row.commit == revision)
+
+
 def has_row(version: str) -> bool:
     """Whether the table knows `version`."""
     return any(Version(row.version) == parse_version(version) for row in releases())

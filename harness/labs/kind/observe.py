@@ -8,9 +8,11 @@ A request that was refused leaves a line in ztunnel's log (`refusals_in`).
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from harness import versions
 from harness.config_dump import parse_config_dump
@@ -229,12 +231,12 @@ def _ztunnel_releases(kubernetes: Kubernetes, pod: Pod, unknown: list[str]) -> t
 
 
 def releases_of(build: Mapping[str, Any]) -> tuple[str, ...]:
-    """The releases that a ztunnel's BuildInfo names: by its own words, else by the commit that it was built from."""
-    for key in ("istioVersion", "version"):
-        if match := _RELEASE.match(str(build.get(key, ""))):
-            return (match[0],)
-    commit = str(build.get("gitRevision", ""))
-    return tuple(release.version for release in versions.releases() if commit and release.commit == commit)
+    """The releases that a ztunnel's BuildInfo names: by the commit that it was built from, else by the tag of its
+    build. `istioVersion` is the chart's word, an environment variable of the pod, and says nothing of the binary."""
+    if found := versions.built_from(str(build.get("gitRevision", "")), str(build.get("buildStatus", ""))):
+        return found
+    match = _RELEASE.match(str(build.get("version", "")))
+    return (match[0],) if match else ()
 
 
 def _istiod_version(kubernetes: Kubernetes, pods: Sequence[Pod], unknown: list[str]) -> str | None:

@@ -168,8 +168,8 @@ def _environment(daemon_set: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _template(annotations: Mapping[str, Any], environment: list[dict[str, Any]], order: list[str]) -> dict[str, Any]:
-    """The patch of a pod template. `order`: that of ztunnel's environment, which a merge would change otherwise; the API
-    server refuses entries of a patch that stand in another."""
+    """The patch of a pod template. `order`: that of ztunnel's environment, which a merge would change otherwise; the
+    API server refuses entries of a patch that stand in another."""
     template: dict[str, Any] = {"metadata": {"annotations": dict(annotations)}}
     if environment:
         kept = sorted(
