@@ -13,6 +13,7 @@ from harness.errors import BadInput, HarnessError
 from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.cluster import Cluster, bring_up, existing_cluster
 from harness.labs.kind.engine import open_engine
+from harness.labs.kind.images import machine_image
 from harness.labs.kind.kubernetes import Kubernetes
 from harness.labs.kind.making import Making
 from harness.labs.kind.movers import make_mover, mover_refusals, moves_clocks
@@ -29,7 +30,6 @@ from harness.plan import Plan, PlannedCluster
 from harness.stack.choice import Choice, choose_stack
 from harness.stack.pieces import DEMO_NAMESPACE, OBSERVABILITY_NAMESPACE
 from harness.stack.pins import read_pins
-from harness.stack.render import node_image
 from harness.stack.workloads import (
     CLIENT_CONTAINER,
     SERVER_PORT,
@@ -153,7 +153,7 @@ def _place(cluster: Cluster) -> Place:
     if choice is not None:
         about = {"istio": choice.istio, "kubernetes": choice.kubernetes, "profile": choice.profile}
         about["digest"] = choice.digest
-        about["node_image"] = node_image(choice, read_pins())
+        about["node_image"] = machine_image(choice, read_pins())
     parts = choice.parts if choice is not None else frozenset[str]()
     return Place(cluster.name, cluster.kubeconfig, cluster.context, cluster.ours, cluster.nodes, parts, about)
 
