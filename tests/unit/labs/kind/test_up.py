@@ -13,7 +13,14 @@ from harness.errors import BadInput, LabUnavailable
 from harness.labs.kind.cluster import bring_up, find_cluster, our_clusters, plan_down, plan_up, take_down
 from harness.labs.kind.helper_image import GUARD, HELPER, OwnImage
 from harness.labs.kind.hold import InUse
-from harness.labs.kind.images import full_reference, prunable, read_image_ids, real_image_ids, wanted_images
+from harness.labs.kind.images import (
+    full_reference,
+    machine_image,
+    prunable,
+    read_image_ids,
+    real_image_ids,
+    wanted_images,
+)
 from harness.labs.kind.state import ClusterState, clusters_dir
 from harness.labs.kind.steps import Progress, StepFailed
 from harness.labs.kind.tools import ToolFailed
@@ -231,6 +238,7 @@ def test_images_come_from_a_folder(tmp_path: Path) -> None:
         up(world, folder=folder)
     tagged = node_image(CHOICE, PINS).partition("@")[0]
     assert {each.image for each in world.machines.values()} == {tagged}
+    assert machine_image(CHOICE, PINS) == tagged
     assert not [act for act in world.acts if act.startswith("pull")]
 
 
@@ -248,7 +256,7 @@ def test_what_was_really_loaded_is_remembered(tmp_path: Path) -> None:
     up(world)
     ids = read_image_ids(ClusterState.of(CHOICE.name))
     assert set(ids) == set(wanted_images(CHOICE, PINS))
-    assert ids[node_image(CHOICE, PINS)] == id_of(node_image(CHOICE, PINS))
+    assert ids[machine_image(CHOICE, PINS)] == id_of(node_image(CHOICE, PINS))
     assert all(ids[image] == id_of(full_reference(image)) for image in images(CHOICE, PINS))
     machines = SimulatedEngine(world).containers({})
     other = [replace(each, image_id="sha256:0") for each in machines[:1]]
