@@ -318,7 +318,10 @@ def strategic_merge(into: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[s
 
 
 def _merge_named(into: list[dict[str, Any]], patch: list[dict[str, Any]], order: list[str]) -> list[dict[str, Any]]:
-    """What is patched comes last, unless an order is given."""
+    """What is patched comes last, unless an order is given; then the patch itself must be in that order."""
+    kept = [each["name"] for each in patch if "$patch" not in each]
+    if order and kept != [name for name in order if name in kept]:
+        raise Unreachable(f"500: The order in patch list {kept} doesn't match $setElementOrder list {order}")
     by_name = {each["name"]: each for each in into}
     for each in patch:
         before = by_name.pop(each["name"], {})
