@@ -126,7 +126,8 @@ def from_pytest(getoption: Callable[[str], Any]) -> LabWords:
 def _words(words: type[Words], said: Mapping[str, Any]) -> Words:
     """Of what may be repeated typer and pytest give lists, and typer None when it was not said at all."""
     lists = {name for name, _, _, default in options_of(words) if default == ()}
-    return words(**{name: tuple(value or ()) if name in lists else value for name, value in said.items()})
+    given: dict[str, Any] = {name: tuple(value or ()) if name in lists else value for name, value in said.items()}
+    return words(**given)
 
 
 def said_in(words: ClusterWords, of: type[ClusterWords] | None = None) -> list[str]:

@@ -285,6 +285,9 @@ class World:
             serial=held.serial if held else None,
             not_after_wall_s=held.not_after_wall_s if held else None,
         )
+        if held is None:
+            self._probes.certificate_lost(identity, self._now_ns)
+            self._await_probe()
 
     # Faults: clocks and service know theirs by themselves; here they are told, and ztunnels started anew.
 

@@ -584,6 +584,8 @@ class World:
             serial=state.serial,
             not_after_wall_s=state.not_after_wall_s,
         )
+        if state.serial is None:
+            self._probes.certificate_lost(identity, self.now_world_ns)
 
 
 def _swallow(knock: socket.socket) -> bool:
@@ -591,8 +593,3 @@ def _swallow(knock: socket.socket) -> bool:
     with suppress(BlockingIOError, OSError):
         return bool(knock.recv(65536))
     return False
-
-
-def describe_binary(ztunnel: Path, sha256: str) -> dict[str, Any]:
-    """What was tested, for run_started."""
-    return {"kind": "ztunnel", "file": ztunnel.name, "sha256": sha256, "bytes": ztunnel.stat().st_size}

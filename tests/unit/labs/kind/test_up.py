@@ -265,10 +265,10 @@ def test_layers_that_lie_in_a_node_twice_are_pruned() -> None:
 # Of a real worker (containerd 2.3): agnhost has been unpacked, CoreDNS not yet, and an index names one of them.
 CONTENT = """\
 DIGEST\tSIZE\tAGE\tLABELS
-sha256:{a}\t423B\tAbout a minute\tcontainerd.io/gc.ref.content.config=sha256:{b},containerd.io/gc.ref.content.l.0=sha256:{c}
+sha256:{a}\t423B\tAbout a minute\t{config}=sha256:{b},containerd.io/gc.ref.content.l.0=sha256:{c}
 sha256:{b}\t362B\t6 minutes\t-
 sha256:{c}\t22.8MiB\t6 minutes\tcontainerd.io/uncompressed=sha256:{c}
-sha256:{d}\t428B\t2 minutes\tcontainerd.io/gc.ref.content.config=sha256:{e},containerd.io/gc.ref.content.l.0=sha256:{f}
+sha256:{d}\t428B\t2 minutes\t{config}=sha256:{e},containerd.io/gc.ref.content.l.0=sha256:{f}
 sha256:{e}\t428B\t2 minutes\tcontainerd.io/gc.ref.snapshot.overlayfs=sha256:{f}
 sha256:{0}\t368B\t2 minutes\tcontainerd.io/gc.ref.content.m.0=sha256:{d}
 """
@@ -277,7 +277,7 @@ sha256:{0}\t368B\t2 minutes\tcontainerd.io/gc.ref.content.m.0=sha256:{d}
 def test_layers_of_an_image_that_no_pod_has_needed_yet_stay() -> None:
     """Without them it could never be unpacked. One that has been pruned already has nothing left."""
     blobs = {name: name * 64 for name in "abcdef"}
-    listed = CONTENT.format("0" * 64, **blobs)
+    listed = CONTENT.format("0" * 64, config="containerd.io/gc.ref.content.config", **blobs)
     assert prunable(listed) == {f"sha256:{'d' * 64}": ["containerd.io/gc.ref.content.l.0"]}
     pruned = listed.replace(f",containerd.io/gc.ref.content.l.0=sha256:{'f' * 64}", "")
     assert prunable(pruned) == {} == prunable("")

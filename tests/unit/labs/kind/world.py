@@ -147,9 +147,8 @@ class SimulatedEngine:
 
     def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
         if list(command) == ["ctr", "--namespace=k8s.io", "content", "ls"]:
-            return 0, f"{_BLOB.format(1)} 5B now {_CONFIG}={_BLOB.format(2)},{_LAYER}={_BLOB.format(3)}\n" + (
-                f"{_BLOB.format(2)} 5B now containerd.io/gc.ref.snapshot.overlayfs={_BLOB.format(4)}\n"
-            )
+            manifest = f"{_BLOB.format(1)} 5B now {_CONFIG}={_BLOB.format(2)},{_LAYER}={_BLOB.format(3)}"
+            return 0, f"{manifest}\n{_BLOB.format(2)} 5B now containerd.io/gc.ref.snapshot.x={_BLOB.format(4)}\n"
         if command[0] == "sh":
             assert f"content label {_BLOB.format(1)} {_LAYER}=" in command[-1] and "--sync" in command[-1]
             self.world.pruned.add(container)
