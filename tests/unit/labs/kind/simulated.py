@@ -198,7 +198,7 @@ class SimulatedCluster:
         if running is None or path != "/config_dump":
             raise Unreachable(f"GET {pod}:{port}{path}: connection refused")
         certificates = [_entry(*item) for item in running.ztunnel.states.items()]
-        return json.dumps({"certificates": certificates, "version": {"istioVersion": self.istio}}).encode()
+        return json.dumps({"certificates": certificates, "version": {"version": self.istio}}).encode()
 
     def get_from_service(self, namespace: str, service: str, port: int, path: str, within_s: float) -> bytes:
         raise Unreachable(f"{service} is not there")
