@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -166,12 +167,37 @@ def test_a_wait_ends_at_its_bound_and_says_what_it_saw() -> None:
     """Cilium does not come up."""
     world = World()
     world.unmet.add("cilium")
-    with pytest.raises(StepFailed, match=r"step cilium .*DaemonSet kube-system/cilium: rolled out: not within"):
+    said = r"step cilium .*to be ready: not within .*Deployment kube-system/cilium: not seen by its controller"
+    with pytest.raises(StepFailed, match=said):
         up(world)
     failed = ClusterState.of(CHOICE.name).directory / "failures" / "cilium-1"
     assert "not within" in (failed / "error.txt").read_text() and (failed / "nodes.json").exists()
     world.unmet.clear()
     up(world)
+
+
+def test_what_somebody_changed_is_put_back_by_the_next_up() -> None:
+    """A run that was killed left its settings in ztunnel: that stage is taken again, and no other."""
+    world = World()
+    up(world)
+    whole = deepcopy(world.objects["DaemonSet", "istio-system", "ztunnel"])
+    (container,) = world.objects["DaemonSet", "istio-system", "ztunnel"]["spec"]["template"]["spec"]["containers"]
+    container["env"] = [*container["env"], {"name": "POOL_MAX_STREAMS_PER_CONNECTION", "value": "1"}]
+    told = up(world)
+    assert "ztunnel: done" in steps_taken(told) and "istiod: kept" in steps_taken(told)
+    assert [line.detail for line in told if "POOL_MAX_STREAMS_PER_CONNECTION is 1, was not set" in line.detail]
+    back = world.objects["DaemonSet", "istio-system", "ztunnel"]["spec"]["template"]
+    assert back["spec"] == whole["spec"]["template"]["spec"]
+    assert "ztunnel: kept" in steps_taken(up(world))
+
+
+def test_a_workload_that_somebody_deleted_is_put_in_again() -> None:
+    """The mark says that the stage was in, and the cluster that it is not."""
+    world = World()
+    up(world)
+    del world.objects["Deployment", "istio-system", "istiod"]
+    assert "istiod: done" in steps_taken(up(world))
+    assert ("Deployment", "istio-system", "istiod") in world.objects
 
 
 def test_an_unhealthy_stack_is_not_up() -> None:
@@ -207,6 +233,37 @@ def test_machines_that_stand_still_are_started() -> None:
         world.machines[name] = replace(each, state="exited")
     up(world)
     assert {each.state for each in world.machines.values()} == {"running"}
+
+
+def test_statuses_of_before_a_restart_are_not_believed() -> None:
+    """The machines were started a moment ago, and the kubelets have not told of it: every stage would hold at once."""
+    world = World()
+    up(world)
+    world.booted_s, world.renewed_s = world.now_s - 1, world.now_s - 300
+    with pytest.raises(StepFailed, match="step statuses .*kubelet has told nothing since its machine was started"):
+        up(world)
+    world.renewed_s = None
+    up(world)
+
+
+def test_ambient_pods_without_redirection_are_made_anew() -> None:
+    """Those that somebody makes anew, after a while in which a ztunnel that starts would listen again."""
+    world = World()
+    up(world)
+    uids = {name: f"{at:08x}-1111-4222-8333-444455556666" for at, name in enumerate(("seen", "unseen"))}
+    for name, uid in uids.items():
+        metadata: dict[str, Any] = {"name": name, "namespace": "meshwake-demo", "uid": uid, "ownerReferences": [{}]}
+        metadata["annotations"] = {"ambient.istio.io/redirection": "enabled"}
+        thing = {"kind": "Pod", "metadata": metadata, "spec": {}, "status": {"phase": "Running"}}
+        world.objects["Pod", "meshwake-demo", name] = thing
+    node = next(iter(world.machines))
+    world.pods_in[node] = {uid: name == "seen" for name, uid in uids.items()}
+    began_s = world.now_s
+    told = up(world)
+    assert "redirection: done" in steps_taken(told)
+    assert [key[2] for key in world.objects if key[0] == "Pod"] == ["seen"]
+    assert 10 <= world.now_s - began_s < 60
+    assert "redirection: kept" in steps_taken(up(world))
 
 
 def test_without_a_network_the_missing_images_are_listed_and_nothing_is_left() -> None:
