@@ -14,6 +14,7 @@ tests/repository/test_import_rule.py reads `LAYERS` and enforces it.
                 stack, fetching, journals   what a cluster is made of; binaries from their image; what
                                             machines remember of their sleep
     clocks      clocks                      reading clocks and moving them
+                kubernetes                  the one adapter to a cluster's API
     values      scenario, plan, history ... what all the others hand to one another
 
 Within the values a module may import those that stand left of it. `labs` never imports `checks`; `checks` never imports
@@ -36,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "binaries",
         "store",
     ),
-    ("clocks",),
+    ("clocks", "kubernetes"),
     ("authority", "fixes", "checks", "stack", "fetching", "journals"),
     ("labs", "report"),
     ("execution",),

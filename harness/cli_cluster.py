@@ -160,10 +160,10 @@ def _the_one(engine: Engine, said: PlannedCluster, istio: str | None) -> str:
 def _refuse_if_in_use(name: str) -> None:
     """A run from another machine, or by way of --kubeconfig, holds no lock here. A cluster that does not answer is in
     nobody's use."""
+    from harness.kubernetes.api import Unreachable
     from harness.labs.kind.clocks import SystemTime
     from harness.labs.kind.cluster import find_cluster
     from harness.labs.kind.hold import InUse, hold
-    from harness.labs.kind.kubernetes import Unreachable
 
     cluster = find_cluster(name)
     if cluster is None:
@@ -250,9 +250,9 @@ def _status_of(name: str, engine: Engine | None) -> dict[str, Any]:
 
 def _put_in_order(cluster: Cluster) -> str | None:
     """Undoes what a run left that was killed; who is at work on the cluster, if somebody is."""
+    from harness.kubernetes.api import Unreachable
     from harness.labs.kind.clocks import SystemTime
     from harness.labs.kind.hold import InUse
-    from harness.labs.kind.kubernetes import Unreachable
     from harness.labs.kind.reset import restore_after_kill
     from harness.labs.kind.state import ClusterState
 

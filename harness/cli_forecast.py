@@ -71,13 +71,13 @@ def _sleep_ns(text: str | None) -> int:
 
 def _live(kubeconfig: Path | None, context: str | None) -> list[Node]:
     from harness.answers.forecast_cluster import look
-    from harness.labs.kind.through_kr8s import ThroughKr8s
+    from harness.kubernetes.through_kr8s import connect
 
     default = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0] or "~/.kube/config"
     path = kubeconfig or Path(default).expanduser()
     if not path.is_file():
         raise BadInput(f"{path}: is no kubeconfig; give one with --kubeconfig, or what was saved with --from DIR")
-    kubernetes = ThroughKr8s(path, context)
+    kubernetes = connect(path, context)
     try:
         return list(look(kubernetes, time.time_ns()))
     finally:

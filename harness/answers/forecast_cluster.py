@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-import kr8s
-
 from harness.answers.forecast import Node
 from harness.answers.forecast_files import Clocks, clocks_in, drift_in_metrics, held_in, node_of, started_in
 from harness.errors import LabUnavailable
-from harness.labs.kind.kubernetes import Kubernetes, Pod, Unreachable
+from harness.kubernetes.api import Kubernetes, Pod, Refused, Unreachable
 from harness.labs.kind.observe import ADMIN_PORT, ZTUNNEL_CONTAINER, ZTUNNEL_LABELS, ZTUNNEL_NAMESPACE
 
 _Answer = TypeVar("_Answer")
@@ -39,7 +37,7 @@ def look(kubernetes: Kubernetes, wall_ns: int) -> Iterator[Node]:
 
 def _node(kubernetes: Kubernetes, pod: Pod, guard: Pod | None, wall_ns: int) -> Node:
     dump = _ask(f"config_dump of {pod}", lambda: kubernetes.get(pod, ADMIN_PORT, "/config_dump", ANSWER_WITHIN_S))
-    thing = _ask(f"read {pod}", lambda: kubernetes.read("pod", pod.namespace, pod.name))
+    thing = _ask(f"read {pod}", lambda: kubernetes.read("Pod", pod.namespace, pod.name))
     try:
         started = started_in(thing) if thing is not None else None
     except (ValueError, AttributeError, KeyError):
@@ -54,7 +52,7 @@ def _clocks(kubernetes: Kubernetes, pod: Pod) -> Clocks | None:
     try:
         said = kubernetes.execute(pod, ZTUNNEL_CONTAINER, ["sh", "-c", LOOK], ANSWER_WITHIN_S)
         return clocks_in(said.stdout) if said.code == 0 else None
-    except (Unreachable, ValueError, kr8s.ServerError):
+    except (Unreachable, Refused, ValueError):
         return None
 
 
@@ -64,7 +62,7 @@ def _measured_ns(kubernetes: Kubernetes, guard: Pod | None, pod: Pod) -> int | N
     try:
         page = kubernetes.get(guard, GUARD_PORT, "/metrics", ANSWER_WITHIN_S).decode(errors="replace")
         return drift_in_metrics(page, pod.name)
-    except (Unreachable, ValueError, kr8s.ServerError):
+    except (Unreachable, Refused, ValueError):
         return None
 
 
@@ -72,12 +70,12 @@ def _guards(kubernetes: Kubernetes) -> list[Pod]:
     """Wake guards, where there are any that we may see."""
     try:
         return kubernetes.pods(GUARD_NAMESPACE, GUARD_LABELS)
-    except (Unreachable, kr8s.ServerError):
+    except (Unreachable, Refused):
         return []
 
 
 def _ask(what: str, call: Callable[[], _Answer]) -> _Answer:
     try:
         return call()
-    except (Unreachable, kr8s.ServerError) as error:
+    except (Unreachable, Refused) as error:
         raise LabUnavailable(f"{what}: {error}; try: kubectl -n {ZTUNNEL_NAMESPACE} get pods -l app=ztunnel") from error

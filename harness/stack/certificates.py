@@ -20,15 +20,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.stack.choice import Choice
-from harness.stack.config import config_map, in_pods, with_digest, with_images
+from harness.stack.config import config_map, with_digest, with_images
 from harness.stack.keys import AcmeKeys, acme_keys
 from harness.stack.pieces import (
     ACME_NAMESPACE,
     CERT_MANAGER_NAMESPACE,
     CLUSTERS_DIR,
-    DEMO_NAMESPACE,
     Chart,
-    Condition,
     Stage,
     labelled_objects,
     read_objects,
@@ -90,15 +88,10 @@ def _cert_manager_stage(choice: Choice, pins: Pins) -> Stage:
     values = read_values(FOLDER, "cert-manager.yaml")
     # Without the Gateway API's definitions the controller would not start.
     values["config"]["gatewayAPI"]["enabled"] = "gateway" in choice.parts
-    deployments = ("cert-manager", "cert-manager-cainjector", "cert-manager-webhook")
     return Stage(
         name="cert-manager",
         title="cert-manager",
         pieces=(Chart("cert-manager", CERT_MANAGER_NAMESPACE, "cert-manager", pin.repo, pin.version, values),),
-        conditions=tuple(
-            Condition("Deployment", CERT_MANAGER_NAMESPACE, name, "rolled out", _ROLLED_OUT_WITHIN_S)
-            for name in deployments
-        ),
         within_s=2 * _ROLLED_OUT_WITHIN_S,
     )
 
@@ -123,10 +116,6 @@ def _acme_stage(pins: Pins, keys: AcmeKeys) -> Stage:
         name="acme",
         title="ACME authority (pebble) and its name server",
         pieces=(labelled_objects("acme", [namespace, *configuration, *programs]),),
-        conditions=tuple(
-            Condition("Deployment", ACME_NAMESPACE, thing["metadata"]["name"], "rolled out", _ROLLED_OUT_WITHIN_S)
-            for thing in in_pods(programs)
-        ),
         within_s=2 * _ROLLED_OUT_WITHIN_S,
     )
 
@@ -134,16 +123,11 @@ def _acme_stage(pins: Pins, keys: AcmeKeys) -> Stage:
 def _issuer_stage(choice: Choice, keys: AcmeKeys) -> Stage:
     issuer, certificate = read_objects(FOLDER, "issuer.yaml")
     issuer["spec"]["acme"]["caBundle"] = base64.b64encode(keys.authority.encode()).decode()
-    objects = [issuer]
-    conditions = [Condition("ClusterIssuer", None, ISSUER, "condition=Ready", _ROLLED_OUT_WITHIN_S)]
-    if "gateway" in choice.parts:
-        objects.append(certificate)
-        conditions.append(Condition("Certificate", DEMO_NAMESPACE, GATEWAY_SECRET, "condition=Ready", _ISSUED_WITHIN_S))
+    objects = [issuer, *([certificate] if "gateway" in choice.parts else [])]
     return Stage(
         name="certificate",
         title="the Gateway's certificate, by DNS-01",
         pieces=(labelled_objects("certificate", objects),),
-        conditions=tuple(conditions),
         within_s=_ROLLED_OUT_WITHIN_S + _ISSUED_WITHIN_S,
     )
 

@@ -17,11 +17,10 @@ from typing import Any
 import yaml
 
 from harness.stack.choice import Choice
-from harness.stack.config import config_map, in_pods, with_digest, with_images
+from harness.stack.config import config_map, with_digest, with_images
 from harness.stack.pieces import (
     CLUSTERS_DIR,
     OBSERVABILITY_NAMESPACE,
-    Condition,
     Stage,
     labelled_objects,
     read_objects,
@@ -67,16 +66,6 @@ def observability_stages(choice: Choice, pins: Pins) -> tuple[Stage, ...]:
             name="observability",
             title="Prometheus, Alertmanager, Grafana, exporter",
             pieces=(labelled_objects("observability", [namespace, *configuration, *programs]),),
-            conditions=tuple(
-                Condition(
-                    thing["kind"],
-                    OBSERVABILITY_NAMESPACE,
-                    thing["metadata"]["name"],
-                    "rolled out",
-                    _ROLLED_OUT_WITHIN_S,
-                )
-                for thing in in_pods(programs)
-            ),
             within_s=2 * _ROLLED_OUT_WITHIN_S,
         ),
     )

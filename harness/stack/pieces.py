@@ -16,14 +16,10 @@ from typing import Any
 import yaml
 
 from harness.errors import HarnessFault
+from harness.kubernetes.api import identity_of
+from harness.kubernetes.labels import OUR_LABELS, is_ours
 
 CLUSTERS_DIR = Path(__file__).resolve().parent.parent.parent / "clusters"
-
-MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
-MANAGED_BY = "meshwake"
-MANAGED_BY_LABELS: Mapping[str, str] = {MANAGED_BY_LABEL: MANAGED_BY}
-RUN_LABEL = "meshwake.dev/run"
-RUN_LABELS: Mapping[str, str] = {RUN_LABEL: "true"}
 
 ISTIO_NAMESPACE = "istio-system"
 CILIUM_NAMESPACE = "kube-system"
@@ -34,28 +30,6 @@ OBSERVABILITY_NAMESPACE = "meshwake-observability"
 DEMO_NAMESPACE = "meshwake-demo"
 
 _WITH_POD_TEMPLATE = ("DaemonSet", "Deployment", "Job", "ReplicaSet", "StatefulSet")
-
-
-@dataclass(frozen=True)
-class Condition:
-    """Something that must be true of one object, in words that can be shown while waiting, within a bound.
-
-    `what` is one of: "exists"; "rolled out" (Deployment, DaemonSet, StatefulSet: every replica updated and available);
-    "condition=NAME" (`status.conditions` has NAME with status True, of the present generation); "address" (a Gateway's
-    `status.addresses`, or a Service's `status.loadBalancer.ingress`, is not empty). `name` "*" stands for every object
-    of that kind in the namespace, and at least one. `namespace` None: the kind has no namespaces.
-    """
-
-    kind: str
-    namespace: str | None
-    name: str
-    what: str
-    within_s: int
-
-    def __str__(self) -> str:
-        """As a person says it: Deployment istio-system/istiod: rolled out."""
-        place = self.name if self.namespace is None else f"{self.namespace}/{self.name}"
-        return f"{self.kind} {place}: {self.what}"
 
 
 @dataclass(frozen=True)
@@ -73,15 +47,15 @@ class Chart:
 
 @dataclass(frozen=True)
 class Objects:
-    """Objects that are applied on the server's side, in this order; all carry `MANAGED_BY_LABELS`."""
+    """Objects that are applied on the server's side, in this order; all carry `OUR_LABELS`."""
 
     name: str
     objects: tuple[dict[str, Any], ...] = field(hash=False)
 
     def __post_init__(self) -> None:
         for thing in self.objects:
-            if thing["metadata"].get("labels", {}).get(MANAGED_BY_LABEL) != MANAGED_BY:
-                raise HarnessFault(f"{self.name}: {identity_of(thing)} lacks the label {MANAGED_BY_LABEL}={MANAGED_BY}")
+            if not is_ours(thing["metadata"].get("labels")):
+                raise HarnessFault(f"{self.name}: {identity_of(thing)} lacks our label ({dict(OUR_LABELS)})")
 
 
 @dataclass(frozen=True)
@@ -98,13 +72,14 @@ Piece = Chart | Objects | RemoteManifest
 
 @dataclass(frozen=True)
 class Stage:
-    """One step: `pieces` are put in, then `conditions` are waited for, the whole within `within_s` seconds."""
+    """One step: `pieces` are put in, and until they are ready the next waits; the whole within `within_s` seconds.
+    `others`: what somebody else puts in and must be ready as well, as (kind, namespace, name); name None: every one."""
 
     name: str
     title: str
     pieces: tuple[Piece, ...]
-    conditions: tuple[Condition, ...]
     within_s: int
+    others: tuple[tuple[str, str | None, str | None], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,14 +91,7 @@ class Facts:
     seed: str = ""
 
 
-def identity_of(thing: Mapping[str, Any]) -> str:
-    """An object's name for messages: Deployment istio-system/istiod."""
-    metadata = thing.get("metadata", {})
-    place = "/".join(part for part in (metadata.get("namespace"), metadata.get("name")) if part)
-    return f"{thing.get('kind')} {place}"
-
-
-def labelled(thing: Mapping[str, Any], labels: Mapping[str, str] = MANAGED_BY_LABELS) -> dict[str, Any]:
+def labelled(thing: Mapping[str, Any], labels: Mapping[str, str] = OUR_LABELS) -> dict[str, Any]:
     """A copy of `thing` that carries `labels`, as do the pods it makes. Selectors stay as they are."""
     copy = deepcopy(dict(thing))
     copy.setdefault("metadata", {}).setdefault("labels", {}).update(labels)
@@ -133,7 +101,7 @@ def labelled(thing: Mapping[str, Any], labels: Mapping[str, str] = MANAGED_BY_LA
 
 
 def labelled_objects(name: str, things: Iterable[Mapping[str, Any]]) -> Objects:
-    """`things` with `MANAGED_BY_LABELS` on each."""
+    """`things` with `OUR_LABELS` on each."""
     return Objects(name, tuple(labelled(thing) for thing in things))
 
 

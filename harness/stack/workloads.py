@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import BadInput
+from harness.kubernetes.labels import OUR_LABELS, RUN_LABELS
 from harness.plan import Plan
 from harness.stack.pieces import (
     ACME_NAMESPACE,
@@ -22,10 +23,8 @@ from harness.stack.pieces import (
     CILIUM_NAMESPACE,
     DEMO_NAMESPACE,
     ISTIO_NAMESPACE,
-    MANAGED_BY_LABELS,
     METALLB_NAMESPACE,
     OBSERVABILITY_NAMESPACE,
-    RUN_LABELS,
     labelled,
     read_objects,
 )
@@ -58,7 +57,7 @@ NOT_FOR_RUNS = frozenset(
 def workload_objects(plan: Plan, node_names: Mapping[str, str], pins: Pins | None = None) -> tuple[dict[str, Any], ...]:
     """All objects for `plan`, namespaces first; `node_names`: node of the plan -> value of the node's hostname label.
 
-    All carry `MANAGED_BY_LABELS` and `RUN_LABELS`. Raises BadInput for an identity that cannot be placed.
+    All carry `OUR_LABELS` and `RUN_LABELS`. Raises BadInput for an identity that cannot be placed.
     """
     image = (pins or read_pins()).images[IMAGE]
     placed = [(identity, node.name) for node in plan.nodes for identity in node.identities]
@@ -70,7 +69,7 @@ def workload_objects(plan: Plan, node_names: Mapping[str, str], pins: Pins | Non
                 f"node {node!r} of the plan has no machine; known: {', '.join(sorted(node_names)) or 'none'}"
             )
         things += _objects_of(identity, node_names[node], image)
-    return tuple(labelled(thing, {**MANAGED_BY_LABELS, **RUN_LABELS}) for thing in things)
+    return tuple(labelled(thing, {**OUR_LABELS, **RUN_LABELS}) for thing in things)
 
 
 def identity_labels(identity: str) -> dict[str, str]:

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from harness.binaries import cache_dir
+from harness.kubernetes.labels import MANAGED_BY_LABEL, OUR_LABELS
 from harness.stack.choice import Choice, choose_stack
-from harness.stack.pieces import MANAGED_BY, MANAGED_BY_LABEL, Chart, Objects, Piece, RemoteManifest, labelled
+from harness.stack.pieces import Chart, Objects, Piece, RemoteManifest, labelled
 from harness.stack.pins import read_pins
 from harness.stack.render import stages
 from tests.ground.api import FIELD_MANAGER, RealApi, Refused, documents, start_api
@@ -54,7 +55,7 @@ def test_the_server_takes_every_object(
                 ours |= {identity(thing) for thing in piece.objects}
     record_property("left out, for the cache has it not", ", ".join(left_out))
     assert ours
-    assert ours <= empty_api.everything(f"{MANAGED_BY_LABEL}={MANAGED_BY}")
+    assert ours <= empty_api.everything(f"{MANAGED_BY_LABEL}={OUR_LABELS[MANAGED_BY_LABEL]}")
 
 
 def name_of(piece: Piece) -> str:

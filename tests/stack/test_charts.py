@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.kubernetes.api import identity_of
 from harness.stack.choice import choose_stack
 from harness.stack.observability import prometheus_yml
-from harness.stack.pieces import Chart, identity_of, image_references
+from harness.stack.pieces import Chart, image_references
 from harness.stack.pins import minor_of, read_pins
-from harness.stack.render import chart_images, stages
+from harness.stack.render import chart_images
 from tests.stack.charts import (
-    FACTS,
     ISTIO_CHARTS,
     altered,
     chart_or_skip,
@@ -274,13 +274,3 @@ def _comparable_image(image: str) -> str:
     digest (clusters/stack.toml says why)."""
     image = image.partition("@")[0]
     return image.rpartition(":")[0] if "/jetstack/" in image else image
-
-
-def test_what_is_waited_for_is_what_a_chart_makes() -> None:
-    """A condition on an object that nobody makes would never come true."""
-    choice = choose_stack(PINS, profile="full", istio=DEFAULT)
-    for stage in stages(choice, PINS, FACTS):
-        charts = [piece for piece in stage.pieces if isinstance(piece, Chart)]
-        if charts:
-            made = {key for chart in charts for key in things_by_name(rendered(chart, choice.kubernetes))}
-            assert {(condition.kind, condition.name) for condition in stage.conditions} <= made, stage.name

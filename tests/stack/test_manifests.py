@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from harness.binaries import cache_dir
+from harness.kubernetes.api import identity_of
 from harness.plan import Plan
 from harness.stack.choice import choose_stack
-from harness.stack.pieces import Facts, Objects, identity_of, read_objects
+from harness.stack.pieces import Facts, Objects, read_objects
 from harness.stack.pins import read_pins
 from harness.stack.render import stages
 from harness.stack.workloads import workload_objects

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput, LabUnavailable
+from harness.kubernetes.api import Unreachable
+from harness.kubernetes.through_kr8s import connect
 from harness.labs.kind.cluster import existing_cluster, our_clusters
 from harness.labs.kind.engine import KIND_CLUSTER_LABEL, Engine, open_engine
-from harness.labs.kind.kubernetes import Unreachable
 from harness.labs.kind.observe import running_versions
 from harness.labs.kind.state import ClusterState
-from harness.labs.kind.through_kr8s import ThroughKr8s
 from harness.plan import Plan, PlannedCluster
 from harness.stack.choice import NAME_PREFIX, Choice, choose_stack
 from harness.stack.pins import minor_of, read_pins
@@ -180,7 +180,7 @@ def _version_elsewhere(asked: PlannedCluster) -> str | None:
     assert asked.kubeconfig is not None
     try:
         cluster = existing_cluster(Path(asked.kubeconfig), asked.context, known_as=asked.known_as)
-        kubernetes = ThroughKr8s(cluster.kubeconfig, cluster.context)
+        kubernetes = connect(cluster.kubeconfig, cluster.context)
     except LabUnavailable:
         return None
     try:

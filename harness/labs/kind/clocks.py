@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 from harness.clocks.reading import ClockReading, drift_ns
 from harness.durations import NS_PER_S, seconds
 from harness.errors import SubjectFailed
-from harness.labs.kind.kubernetes import Unreachable
+from harness.kubernetes.api import Unreachable
 
 # NTP slews by half a millisecond a second; a step is more. Reading a clock inside a container takes this long at most.
 DISTURBED_NS = 2 * NS_PER_S

@@ -17,18 +17,17 @@ from urllib.parse import urlsplit
 import yaml
 
 from harness.errors import BadInput, HarnessError, LabUnavailable
+from harness.kubernetes.api import Kubernetes
+from harness.kubernetes.through_kr8s import ThroughKr8s, connect
 from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.engine import KIND_CLUSTER_LABEL, LOOK_LABEL, Engine
 from harness.labs.kind.failures import collect
 from harness.labs.kind.health import BROKEN, HealthFinding, examine
 from harness.labs.kind.helper_image import OwnImage, own_image_step
-from harness.labs.kind.kube import ClientKube, Kube
-from harness.labs.kind.kubernetes import Kubernetes, Unreachable
 from harness.labs.kind.making import Kit, Making, node_names
 from harness.labs.kind.reset import restore_after_kill
 from harness.labs.kind.state import ClusterState, check_name, known_names
 from harness.labs.kind.steps import Collected, Progress, Step, StepFailed, take
-from harness.labs.kind.through_kr8s import ThroughKr8s
 from harness.labs.kind.tools import Tools
 from harness.labs.kind.up import steps_of
 from harness.stack.choice import Choice
@@ -61,7 +60,7 @@ class Cluster:
     @contextmanager
     def opened(self) -> Iterator[Kubernetes]:
         """A connection to it as a run uses it; closed at the end."""
-        opened = ThroughKr8s(self.kubeconfig, self.context)
+        opened = connect(self.kubeconfig, self.context)
         try:
             yield opened
         finally:
@@ -125,10 +124,7 @@ def _undo(making: Making) -> list[str]:
     """Kit.undo of a real cluster."""
     cluster = _ours(making.state, making.choice, ())
     with cluster.opened() as kubernetes:
-        try:
-            return restore_after_kill(kubernetes, SystemTime(), making.name, "up")
-        except Unreachable as error:
-            raise LabUnavailable(f"cluster {making.name}: {error}") from error
+        return restore_after_kill(kubernetes, SystemTime(), making.name, "up")
 
 
 def _ours(state: ClusterState, choice: Choice | None, nodes: tuple[str, ...]) -> Cluster:
@@ -274,7 +270,7 @@ def existing_cluster(
     context: str | None,
     *,
     known_as: str | None = None,
-    connect: Callable[[Path, str | None], Kube] = ClientKube,
+    connect: Callable[[Path, str | None], Kubernetes] = ThroughKr8s,
 ) -> Cluster:
     """The cluster that a context of `kubeconfig` names (None: the current one), looked at and left as it is.
 
@@ -299,7 +295,9 @@ def existing_cluster(
     return Cluster(name, kubeconfig, name, ours=False, choice=None, nodes=_workers_first(nodes))
 
 
-def _nodes_again(connect: Callable[[Path, str | None], Kube], kubeconfig: Path, context: str) -> list[dict[str, Any]]:
+def _nodes_again(
+    connect: Callable[[Path, str | None], Kubernetes], kubeconfig: Path, context: str
+) -> list[dict[str, Any]]:
     kube = connect(kubeconfig, context)
     try:
         return kube.all("Node")

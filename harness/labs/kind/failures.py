@@ -47,9 +47,9 @@ def _fresh_directory(parent: Path, name: str) -> Path:
 def _collect_objects(making: Making, place: Path) -> None:
     if not making.state.kubeconfig.is_file():
         return
-    for kind in ("Node", "Pod", "Event", "Deployment", "DaemonSet", "Service"):
+    for kind in ("Node", "Pod", "Event", "Deployment.apps", "DaemonSet.apps", "Service"):
         found = making.kube().all(kind)
-        (place / f"{kind.lower()}s.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+        (place / f"{kind.partition('.')[0].lower()}s.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 def _collect_logs(making: Making, place: Path) -> None:

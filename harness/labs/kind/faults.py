@@ -21,7 +21,7 @@ from typing import Any
 from harness.clocks.mover import Moment, Moved, Mover, sleep_meanwhile
 from harness.durations import seconds
 from harness.errors import HarnessFault
-from harness.labs.kind.kubernetes import Kubernetes, Unreachable
+from harness.kubernetes.api import Kubernetes, Unreachable
 from harness.labs.kind.observe import ISTIOD_LABELS, ZTUNNEL_NAMESPACE
 from harness.labs.kind.reset import istiod_away, istiod_back
 from harness.labs.kind.session import CLOCKS_SHARED, Session

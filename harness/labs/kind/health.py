@@ -1,6 +1,7 @@
-"""Is the stack what it says it is? Six questions that a cluster answers wrongly while every pod is ready.
+"""Is the stack what it says it is? Seven questions that a cluster answers wrongly while every pod is ready.
 
-    chained_cni          istio-cni stands in Cilium's file on every node; without it new pods pass ztunnel by
+    chained_cni          istio-cni follows Cilium in the file that the nodes load; without it pods pass ztunnel by
+    ambient_redirected   ztunnel listens in every ambient pod, whatever its annotation says
     cilium_settings      socket load balancing kept out of pods, Cilium leaves other CNI files alone
     hbone_used           a request from pod to pod raises ztunnel's count of mutual TLS connections
     address_in_pool      the Gateway has an address, and it is one of MetalLB's
@@ -21,9 +22,10 @@ from ipaddress import ip_address
 from typing import Literal
 
 from harness.errors import HarnessError, LabUnavailable
+from harness.kubernetes.api import Executed, Kubernetes, Pod, identity_of
 from harness.labs.kind.engine import Engine
-from harness.labs.kind.kubernetes import Executed, Kubernetes, Pod, Unreachable
 from harness.labs.kind.observe import ZTUNNEL_LABELS
+from harness.labs.kind.redirection import HBONE_PORT, ambient_pods, not_redirected
 from harness.stack.choice import PARTS, Choice
 from harness.stack.pieces import CILIUM_NAMESPACE, DEMO_NAMESPACE, ISTIO_NAMESPACE, METALLB_NAMESPACE
 
@@ -32,7 +34,13 @@ BROKEN: Literal["BROKEN"] = "BROKEN"
 UNKNOWN: Literal["UNKNOWN"] = "UNKNOWN"
 Verdict = Literal["HOLDS", "BROKEN", "UNKNOWN"]
 
-CNI_FILE = "/etc/cni/net.d/05-cilium.conflist"
+# A runtime loads the first by name, and says so nowhere.
+_CNI_FILE = (
+    "sh",
+    "-c",
+    "cd /etc/cni/net.d && first=$(ls | LC_ALL=C sort | grep -E '[.](conf|conflist|json)$' | head -n 1)"
+    ' && test -n "$first" && echo "$first" && cat "$first"',
+)
 DEMO_HOST = "demo.meshwake.test"
 METRICS_PORT = 15020
 ANSWERS_WITHIN_S = 10.0
@@ -78,7 +86,7 @@ def examine(
 def _ask(name: str, question: Callable[[_Asked], _Answer], asked: _Asked) -> HealthFinding:
     try:
         verdict, evidence = question(asked)
-    except (Unreachable, HarnessError) as error:
+    except HarnessError as error:
         verdict, evidence = UNKNOWN, f"could not be asked: {error}"
     return HealthFinding(name, verdict, evidence)
 
@@ -88,22 +96,33 @@ def _ask(name: str, question: Callable[[_Asked], _Answer], asked: _Asked) -> Hea
 
 def _chained_cni(asked: _Asked) -> _Answer:
     if asked.engine is None:
-        return UNKNOWN, f"{CNI_FILE} lies on the nodes, which only a cluster of ours lets one look into"
+        return UNKNOWN, "the CNI configuration lies on the nodes, which only a cluster of ours lets one look into"
     wrong = [said for node in asked.nodes if (said := _not_chained(asked.engine, node)) is not None]
-    return (BROKEN, "; ".join(wrong)) if wrong else (HOLDS, f"{CNI_FILE} of every node chains istio-cni to cilium-cni")
+    return (BROKEN, "; ".join(wrong)) if wrong else (HOLDS, "what every node loads chains istio-cni to cilium-cni")
 
 
 def _not_chained(engine: Engine, node: str) -> str | None:
-    code, said = engine.execute(node, ["cat", CNI_FILE])
+    code, said = engine.execute(node, _CNI_FILE)
     if code != 0:
-        return f"{node}: {said.strip()}"
+        return f"{node}: no CNI configuration: {said.strip()}"
+    name, _, content = said.partition("\n")
     try:
-        types = [str(plugin["type"]) for plugin in json.loads(said)["plugins"]]
+        types = [str(plugin["type"]) for plugin in json.loads(content)["plugins"]]
     except (ValueError, KeyError, TypeError):
-        return f"{node}: {CNI_FILE} is no list of plugins: {said[:80]!r}"
+        return f"{node}: {name} is no list of plugins: {content[:80]!r}"
     if "cilium-cni" in types and "istio-cni" in types[types.index("cilium-cni") :]:
         return None
-    return f"{node}: {CNI_FILE} has {', '.join(types)}, and istio-cni is expected after cilium-cni"
+    return f"{node}: {name} has {', '.join(types)}, and istio-cni is expected after cilium-cni"
+
+
+def _ambient_redirected(asked: _Asked) -> _Answer:
+    if asked.engine is None:
+        return UNKNOWN, "a pod's network namespace lies on its node, which only a cluster of ours lets one look into"
+    pods = ambient_pods(asked.kubernetes)
+    lacking = not_redirected(pods, asked.engine, asked.nodes)
+    if lacking:
+        return BROKEN, f"nothing listens on {HBONE_PORT} in {', '.join(map(identity_of, lacking))}"
+    return HOLDS, f"ztunnel listens in all of {len(pods)} ambient pods"
 
 
 def _cilium_settings(asked: _Asked) -> _Answer:
@@ -245,6 +264,7 @@ def _from_node(engine: Engine, node: str, url: str, address: str) -> tuple[str, 
 
 _QUESTIONS: tuple[tuple[str, Callable[[_Asked], _Answer], frozenset[str]], ...] = (
     ("chained_cni", _chained_cni, frozenset({"cilium", "istio"})),
+    ("ambient_redirected", _ambient_redirected, frozenset({"istio"})),
     ("cilium_settings", _cilium_settings, frozenset({"cilium"})),
     ("hbone_used", _hbone_used, frozenset({"istio"})),
     ("address_in_pool", _address_in_pool, frozenset({"gateway", "metallb"})),

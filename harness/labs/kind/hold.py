@@ -22,8 +22,9 @@ from typing import Any
 
 from harness.durations import NS_PER_S
 from harness.errors import HarnessError, LabUnavailable, SubjectFailed
+from harness.kubernetes.api import Kubernetes, Unreachable
+from harness.kubernetes.labels import OUR_LABELS
 from harness.labs.kind.clocks import RealTime
-from harness.labs.kind.kubernetes import OUR_LABELS, Kubernetes, Unreachable
 
 LEASE_KIND, LEASE_NAMESPACE, LEASE_NAME = "Lease.coordination.k8s.io", "istio-system", "meshwake"
 HOLDER = "meshwake.dev/holder"

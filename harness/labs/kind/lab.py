@@ -21,12 +21,12 @@ from typing import Any
 from harness.clocks.mover import Mover
 from harness.errors import LabUnavailable, SubjectFailed
 from harness.history import Recorder
+from harness.kubernetes.api import Kubernetes, Unreachable
 from harness.labs import Toolbox
 from harness.labs.kind.faults import Faults
 from harness.labs.kind.fix import awaited_of_fix, objects_of_fix
 from harness.labs.kind.helper_image import with_own_images
 from harness.labs.kind.hold import Hold, hold
-from harness.labs.kind.kubernetes import Kubernetes, Unreachable
 from harness.labs.kind.observe import check_versions, node_names, running_versions
 from harness.labs.kind.refusals import refusals
 from harness.labs.kind.reset import check_ambient, put_in, restart_ztunnels, restore_cluster, take_away

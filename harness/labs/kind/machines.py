@@ -15,11 +15,11 @@ from pytest_kubernetes.options import ClusterOptions
 from pytest_kubernetes.providers import select_provider_manager
 
 from harness.errors import LabUnavailable
+from harness.kubernetes.api import Refused, Unreachable
 from harness.labs.kind.engine import (
     KIND_NETWORK,
     Container,
 )
-from harness.labs.kind.kube import KubeRefused
 from harness.labs.kind.limits import limit_problems, measure_limits
 from harness.labs.kind.making import Making, node_names, read_facts
 from harness.labs.kind.state import ClusterState, clusters_dir, known_names, lock_file
@@ -65,7 +65,7 @@ def _unregistered(making: Making) -> str | None:
         if not making.kube().ready():
             return "the API server is not ready"
         there = {node["metadata"]["name"] for node in making.kube().all("Node")}
-    except KubeRefused as error:
+    except (Unreachable, Refused) as error:
         return str(error)
     missing = [name for name in node_names(making.choice, making.pins) if name not in there]
     return f"not registered: {', '.join(missing)}" if missing else None

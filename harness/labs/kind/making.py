@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.errors import HarnessFault, LabUnavailable
+from harness.kubernetes.api import Kubernetes
+from harness.kubernetes.through_kr8s import ThroughKr8s
 from harness.labs.kind.engine import (
     KIND_CLUSTER_LABEL,
     Container,
     Engine,
 )
-from harness.labs.kind.kube import ClientKube, Kube
 from harness.labs.kind.state import ClusterState
 from harness.labs.kind.steps import Patience
 from harness.labs.kind.tools import Tools
@@ -65,7 +66,7 @@ def nothing_to_undo(making: Making) -> list[str]:
 class Kit:
     """What bringing up uses of the world beside engine and tools; tests bring their own."""
 
-    connect: Callable[[Path], Kube] = ClientKube
+    connect: Callable[[Path], Kubernetes] = ThroughKr8s
     patience: Patience = field(default_factory=Patience)
     wall_s: Callable[[], float] = time.time
     fetch: Fetch = fetch_https
@@ -87,14 +88,14 @@ class Making:
     state: ClusterState
     kit: Kit
     folder: Path | None = None
-    _kube: Kube | None = None
+    _kube: Kubernetes | None = None
 
     @property
     def name(self) -> str:
         """The cluster's name."""
         return self.choice.name
 
-    def kube(self) -> Kube:
+    def kube(self) -> Kubernetes:
         """The cluster's API; connected when first asked for."""
         if self._kube is None:
             self._kube = self.kit.connect(self.state.kubeconfig)

@@ -18,8 +18,8 @@ from harness.clocks.process_mover import EVERY_RULE
 from harness.clocks.reading import ClockReading
 from harness.durations import seconds
 from harness.errors import HarnessError, SubjectFailed
+from harness.kubernetes.api import Kubernetes, Pod, Unreachable
 from harness.labs.kind.clocks import RealTime, wait_for
-from harness.labs.kind.kubernetes import Kubernetes, Pod, Unreachable
 from harness.labs.kind.node_channel import DAEMON_SET, HELPER_WITHIN_S, LABELS, MARK, NAMESPACE, PodChannel
 from harness.labs.kind.observe import ZTUNNEL_NAMESPACE
 from harness.stack.pieces import DEMO_NAMESPACE

@@ -19,9 +19,9 @@ from harness.clocks.mover import Meanwhile, Moved, Mover, sleep_meanwhile
 from harness.clocks.process_mover import ProcessMover
 from harness.clocks.reading import ClockReading
 from harness.errors import HarnessFault, LabUnavailable, SubjectFailed
+from harness.kubernetes.api import Kubernetes, Unreachable
 from harness.labs.kind.clocks import RealTime
 from harness.labs.kind.engine import LOOK_LABEL
-from harness.labs.kind.kubernetes import Kubernetes, Unreachable
 from harness.labs.kind.moved import end_begun_moved, unmark
 from harness.labs.kind.node_channel import CONTAINER, LABELS, NAMESPACE, HelpedMover, PodChannel, install_helper
 from harness.labs.kind.state import intents_dir

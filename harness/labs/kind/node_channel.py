@@ -13,9 +13,9 @@ from typing import Any
 
 from harness.clocks.process_mover import ANSWERED_WITHIN_S, ProcessMover
 from harness.errors import LabUnavailable, SubjectFailed
+from harness.kubernetes.api import Kubernetes, Unreachable
 from harness.labs.kind.clocks import RealTime, wait_for
 from harness.labs.kind.helper_image import HELPER, with_own_images
-from harness.labs.kind.kubernetes import Kubernetes, Unreachable
 from harness.plan import Plan
 from harness.stack.pieces import read_objects
 

@@ -18,7 +18,7 @@ from harness import versions
 from harness.config_dump import parse_config_dump
 from harness.durations import NS_PER_S
 from harness.errors import LabUnavailable, SubjectFailed
-from harness.labs.kind.kubernetes import Kubernetes, Pod, Unreachable
+from harness.kubernetes.api import Kubernetes, Pod, Unreachable
 from harness.plan import Plan
 
 ZTUNNEL_NAMESPACE = "istio-system"

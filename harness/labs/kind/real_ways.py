@@ -11,13 +11,15 @@ from typing import Any
 
 from harness.clocks.mover import Mover
 from harness.errors import BadInput, HarnessError
+from harness.kubernetes.api import Kubernetes
+from harness.kubernetes.through_kr8s import connect
 from harness.labs.kind.choosing import choice_of, choose_cluster
 from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.cluster import Cluster, bring_up, existing_cluster
 from harness.labs.kind.engine import Engine, open_engine
 from harness.labs.kind.fix import objects_of_fix
 from harness.labs.kind.helper_image import HELPER, OwnImage, own_images_in
-from harness.labs.kind.kubernetes import Kubernetes
+from harness.labs.kind.images import machine_image
 from harness.labs.kind.making import Making
 from harness.labs.kind.movers import inside_of, make_mover, mover_refusals, moves_clocks
 from harness.labs.kind.own_clock import own_clock_step
@@ -25,7 +27,6 @@ from harness.labs.kind.preflight import engine_problems
 from harness.labs.kind.session import Watcher
 from harness.labs.kind.state import ClusterState
 from harness.labs.kind.steps import Step
-from harness.labs.kind.through_kr8s import ThroughKr8s
 from harness.labs.kind.tools import find_tools, look_for_tools
 from harness.labs.kind.traffic import Client, Route
 from harness.labs.kind.watchers import Alerts, Flows, ProxyCertificates, Tokens, ZtunnelLogs
@@ -34,7 +35,6 @@ from harness.plan import Plan, PlannedCluster
 from harness.stack.choice import Choice, choose_stack
 from harness.stack.pieces import DEMO_NAMESPACE, OBSERVABILITY_NAMESPACE
 from harness.stack.pins import read_pins
-from harness.stack.render import node_image
 from harness.stack.workloads import (
     CLIENT_CONTAINER,
     SERVER_PORT,
@@ -91,7 +91,7 @@ class RealWays:
 
     def connect(self, place: Place) -> Kubernetes:
         """See Ways."""
-        return ThroughKr8s(place.kubeconfig, place.context)
+        return connect(place.kubeconfig, place.context)
 
     def mover(self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]) -> Mover:
         """See Ways."""
@@ -161,7 +161,7 @@ def _place(cluster: Cluster) -> Place:
     if choice is not None:
         about = {"istio": choice.istio, "kubernetes": choice.kubernetes, "profile": choice.profile}
         about["digest"] = choice.digest
-        about["node_image"] = node_image(choice, read_pins())
+        about["node_image"] = machine_image(choice, read_pins())
     parts = choice.parts if choice is not None else frozenset[str]()
     return Place(cluster.name, cluster.kubeconfig, cluster.context, cluster.ours, cluster.nodes, parts, about)
 

@@ -22,14 +22,14 @@ from typing import Any
 
 from harness.durations import NS_PER_S, parse_duration_ns
 from harness.errors import HarnessError, LabUnavailable
+from harness.kubernetes.api import Kubernetes, Unreachable
+from harness.kubernetes.labels import OUR_LABELS, RUN_LABELS, is_ours
 from harness.labs.kind.clocks import RealTime, wait_for
 from harness.labs.kind.hold import hold, is_marked
-from harness.labs.kind.kubernetes import OUR_LABELS, Kubernetes, Unreachable
 from harness.labs.kind.moved import is_moved, restore_clocks
 from harness.labs.kind.node_channel import GOES_LABELS
 from harness.labs.kind.observe import ZTUNNEL_CONTAINER, ZTUNNEL_LABELS, ZTUNNEL_NAMESPACE
 
-RUN_LABELS: Mapping[str, str] = {"meshwake.dev/run": "true"}
 RESTARTED = "meshwake.dev/restarted"
 RESTARTED_BY_KUBECTL = "kubectl.kubernetes.io/restartedAt"
 # What a run has changed in an object, as JSON: see _restored_template and istiod_away.
@@ -111,7 +111,7 @@ def _check_name_is_free(kubernetes: Kubernetes, thing: Mapping[str, Any]) -> Non
     namespace, name = thing["metadata"].get("namespace"), thing["metadata"]["name"]
     group = thing["apiVersion"].rpartition("/")[0]
     found = kubernetes.read(f"{thing['kind']}.{group}" if group else thing["kind"], namespace, name)
-    if found is not None and not OUR_LABELS.items() <= (found["metadata"].get("labels") or {}).items():
+    if found is not None and not is_ours(found["metadata"].get("labels")):
         raise LabUnavailable(
             f"{thing['kind']} {f'{namespace}/' if namespace else ''}{name} exists and does not carry our label "
             f"({', '.join(f'{key}={value}' for key, value in OUR_LABELS.items())}), so it is left alone; use another "

@@ -21,8 +21,8 @@ from harness.clocks.virtual import NodeClock, clocks_of
 from harness.durations import NS_PER_S, seconds
 from harness.errors import HarnessFault, SubjectFailed
 from harness.history import HISTORY_FORMAT, Recorder
+from harness.kubernetes.api import Kubernetes, LocalFailure, Pod, Unreachable
 from harness.labs.kind.clocks import NodeClocks, RealTime, WorldTime
-from harness.labs.kind.kubernetes import Kubernetes, Pod, Unreachable
 from harness.labs.kind.ledger import HELD_BACK_NS, Ledger
 from harness.labs.kind.observe import Seen, Ztunnels, istiod_nodes
 from harness.labs.kind.traffic import EXEC_WITHIN_S, Attempt, Client, Route, attempt
@@ -37,6 +37,7 @@ TICK_S = 0.25
 # Movers that move the clocks of all machines of a cluster together.
 CLOCKS_SHARED = ("engine", "command")
 PENDING_WITHIN_S = EXEC_WITHIN_S + 10.0
+_LOCALLY = "this machine's way to"
 
 
 class Watcher(Protocol):
@@ -202,17 +203,22 @@ class Session:
         self._due_ns[name] = self.setting.real.monotonic_ns() + every_ns
         return True
 
-    def _reached(self, what: str, error: str | None) -> None:
-        """Keeps account of what cannot be reached. Raises SubjectFailed when that lasts."""
+    def _reached(self, what: str, error: Unreachable | None) -> None:
+        """Keeps account of what cannot be reached. Raises SubjectFailed when that lasts, and HarnessFault when it is
+        this machine that cannot look: then nobody was asked, so nobody is out of reach."""
         now_ns = self.setting.real.monotonic_ns()
         if error is None:
             self._lost_since_ns.pop(what, None)
+            self._lost_since_ns.pop(f"{_LOCALLY} {what}", None)
             return
+        local = isinstance(error, LocalFailure)
+        what = f"{_LOCALLY} {what}" if local else what
         if what not in self._lost_since_ns:
-            self.ledger.add(self.world.now_ns, "observation_failed", None, None, what=what, error=error)
+            self.ledger.add(self.world.now_ns, "observation_failed", None, None, what=what, error=str(error))
         lost_ns = now_ns - self._lost_since_ns.setdefault(what, now_ns)
         if lost_ns > LOST_WITHIN_NS:
-            raise SubjectFailed(f"{what} has not been reached for {seconds(lost_ns):.0f} s: {error}")
+            failed = HarnessFault if local else SubjectFailed
+            raise failed(f"{what} has not been reached for {seconds(lost_ns):.0f} s: {error}")
 
     # Connections
 
@@ -271,14 +277,14 @@ class Session:
             if self._running.get(node) != pod:
                 return
             # A ztunnel that cannot be asked may be on its way out: then the list of pods says so.
-            self._reached(f"ztunnel of node {node}", str(seen) if isinstance(seen, Unreachable) else None)
+            self._reached(f"ztunnel of node {node}", seen if isinstance(seen, Unreachable) else None)
             if isinstance(seen, Seen):
                 self._take_seen(seen)
 
         self._start(_or_error(lambda: self.ztunnels.look(node, pod, identities)), finish)
 
     def _take_pods(self, pods: dict[str, Pod] | Unreachable) -> None:
-        self._reached("the API server", str(pods) if isinstance(pods, Unreachable) else None)
+        self._reached("the API server", pods if isinstance(pods, Unreachable) else None)
         if isinstance(pods, Unreachable):
             return
         for node, pod in pods.items():

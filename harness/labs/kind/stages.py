@@ -1,4 +1,10 @@
-"""The stages of the stack: charts and objects put in, and what must be true before the next."""
+"""The stages of the stack: what is put in, and that it is ready before the next.
+
+Ready is what the cluster itself says of each object that a stage puts in (harness/kubernetes/rollouts.py): the
+workloads of a chart, our own objects, what a Gateway's controller makes of it. That is looked at rather than left to
+`helm --wait`: a helm that is killed while it waits leaves its release pending, which costs an uninstall, and it says
+nothing of what it waits for.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +17,24 @@ from typing import Any
 
 import yaml
 
-from harness.errors import LabUnavailable
-from harness.labs.kind.kube import KubeRefused, unmet
+from harness.errors import HarnessError, LabUnavailable
+from harness.kubernetes.api import Refused, Unreachable, identity_of, kind_of
+from harness.kubernetes.labels import OUR_LABELS
+from harness.kubernetes.rollouts import awaited_of, unmet
+from harness.labs.kind.drift import Drift, drift, put_back, read_release, workloads
 from harness.labs.kind.making import Making
 from harness.labs.kind.steps import Step, Watch
-from harness.labs.kind.tools import ToolFailed
-from harness.stack.pieces import (
-    MANAGED_BY_LABELS,
-    Chart,
-    Condition,
-    Objects,
-    Piece,
-    RemoteManifest,
-    Stage,
-    identity_of,
-    labelled,
-)
+from harness.stack.pieces import Chart, Objects, Piece, RemoteManifest, Stage, labelled
 
 MARKS_NAMESPACE, MARKS_NAME = "kube-system", "meshwake-up"
 FETCH_WITHIN_S = 120
-_PASSING = {404, 409, 429}
+_PASSING = {404, 409, 429}  # no such kind yet, somebody else was faster, too many requests
 _PENDING = {"pending-install": "uninstall", "uninstalling": "uninstall"}
+_GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 
 
 def stage_step(planned: Stage) -> Step[Making]:
-    """The step that puts in one stage and waits for its conditions."""
+    """The step that puts in one stage and waits until it is ready."""
     return Step(
         planned.name,
         planned.title,
@@ -43,8 +42,22 @@ def stage_step(planned: Stage) -> Step[Making]:
         partial(_stage_done, planned.name),
         partial(_take_stage, planned.name),
         tuple(line for piece in planned.pieces for line in piece_lines(piece)),
-        tuple(f"{condition} (within {condition.within_s} s)" for condition in planned.conditions),
+        tuple(awaited_lines(planned)),
     )
+
+
+def awaited_lines(stage: Stage) -> Iterator[str]:
+    """What a plan says of what a stage waits for."""
+    for piece in stage.pieces:
+        if isinstance(piece, Chart):
+            yield f"every workload of release {piece.release}: rolled out"
+        elif isinstance(piece, Objects):
+            for thing in piece.objects:
+                if (awaited := awaited_of(str(thing["kind"]))) is not None:
+                    yield f"{identity_of(thing)}: {awaited}"
+    for kind, namespace, name in stage.others:
+        plain = kind.partition(".")[0]
+        yield f"{plain} {'/'.join(filter(None, (namespace, name or '*')))}: {awaited_of(plain)}"
 
 
 def piece_lines(piece: Piece) -> Iterator[str]:
@@ -70,13 +83,11 @@ def _stage_done(name: str, making: Making) -> str | None:
     stage = making.stage(name)
     if _marks(making).get(name) != stage_digest(stage):
         return None
-    if any(unmet(making.kube(), condition) is not None for condition in stage.conditions):
-        return None
-    return "is in, and every condition holds"
+    return "is in, and ready" if _not_ready(making, stage) is None and not stage_drift(making, stage) else None
 
 
 def _marks(making: Making) -> dict[str, str]:
-    found = making.kube().get("ConfigMap", MARKS_NAMESPACE, MARKS_NAME) or {}
+    found = making.kube().read("ConfigMap", MARKS_NAMESPACE, MARKS_NAME) or {}
     return dict(found.get("data") or {})
 
 
@@ -84,23 +95,84 @@ def _take_stage(name: str, making: Making, watch: Watch) -> None:
     stage = making.stage(name)
     for piece in stage.pieces:
         _put_in(making, watch, piece)
-    for condition in stage.conditions:
-        _await(making, watch, condition)
+    watch.wait_for(f"{stage.title} to be as it was made", partial(_as_it_was_made, making, watch, stage))
+    watch.wait_for(f"{stage.title} to be ready", partial(_not_ready, making, stage))
     _mark(making, watch, name, stage_digest(stage))
+
+
+# Whether it is ready
+
+
+def stage_drift(making: Making, stage: Stage) -> list[Drift]:
+    """What of a stage is no longer as it was put in."""
+    return drift(making.kube(), _objects(making, stage))
+
+
+def _as_it_was_made(making: Making, watch: Watch, stage: Stage) -> str | None:
+    """None once what others changed has been put back: helm and `apply` leave alone what they did not set."""
+    try:
+        for changed in stage_drift(making, stage):
+            watch.say(f"putting back {changed}")
+            put_back(making.kube(), changed)
+    except Unreachable as error:
+        return str(error)
+    return None
+
+
+def _not_ready(making: Making, stage: Stage) -> str | None:
+    """None when everything of the stage is ready; else what was seen. A server that does not answer was seen, too."""
+    try:
+        seen = [said for thing in _there(making, stage) if (said := unmet(thing)) is not None]
+    except HarnessError as error:
+        return str(error)
+    return "; ".join(seen) if seen else None
+
+
+def _there(making: Making, stage: Stage) -> Iterator[dict[str, Any]]:
+    """Everything that the stage waits for, as it is now."""
+    kube = making.kube()
+    for wanted in _objects(making, stage):
+        kind, metadata = str(wanted["kind"]), wanted["metadata"]
+        if awaited_of(kind) is None:
+            continue
+        yield kube.read(kind_of(wanted), metadata.get("namespace"), metadata["name"]) or _missing(wanted)
+        if kind == "Gateway":
+            yield from kube.all("Deployment.apps", metadata["namespace"], {_GATEWAY_NAME: metadata["name"]})
+    for kind, namespace, name in stage.others:
+        found = kube.all(kind, namespace) if name is None else [kube.read(kind, namespace, name)]
+        place = {"name": name or "*", "namespace": namespace}
+        missing = _missing({"kind": kind.partition(".")[0], "metadata": place})
+        yield from (thing or missing for thing in found or [None])
+
+
+def _missing(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """As if it were there, and had said nothing yet."""
+    return {"kind": wanted["kind"], "metadata": {**wanted["metadata"], "generation": 1}}
+
+
+def _objects(making: Making, stage: Stage) -> Iterator[Mapping[str, Any]]:
+    """What the stage has made: of charts, by helm's own record of them."""
+    for piece in stage.pieces:
+        if isinstance(piece, Objects):
+            yield from piece.objects
+        elif isinstance(piece, Chart):
+            release = read_release(making.kube(), piece.namespace, piece.release)
+            if release is None:
+                raise LabUnavailable(f"helm knows of no release {piece.release} in {piece.namespace}")
+            yield from workloads(release.objects)
+
+
+# Putting in
 
 
 def _mark(making: Making, watch: Watch, name: str, digest: str) -> None:
     marks = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": MARKS_NAME, "namespace": MARKS_NAMESPACE, "labels": dict(MANAGED_BY_LABELS)},
+        "metadata": {"name": MARKS_NAME, "namespace": MARKS_NAMESPACE, "labels": dict(OUR_LABELS)},
         "data": {**_marks(making), name: digest},
     }
     _apply(making, watch, marks)
-
-
-def _await(making: Making, watch: Watch, condition: Condition) -> None:
-    watch.wait_for(str(condition), lambda: unmet(making.kube(), condition), condition.within_s)
 
 
 def _put_in(making: Making, watch: Watch, piece: Piece) -> None:
@@ -121,10 +193,12 @@ def _apply(making: Making, watch: Watch, thing: Mapping[str, Any]) -> None:
 
     def refused() -> str | None:
         try:
-            making.kube().apply(thing)
-        except KubeRefused as error:
-            if error.status is not None and error.status < 500 and error.status not in _PASSING:
+            making.kube().apply([thing])
+        except Refused as error:
+            if error.status not in _PASSING:
                 raise
+            return str(error)
+        except Unreachable as error:
             return str(error)
         return None
 
@@ -176,17 +250,14 @@ def _chart_source(making: Making, chart: Chart) -> list[str]:
 def _heal_release(making: Making, watch: Watch, chart: Chart) -> None:
     """A helm that was killed leaves its release pending, and every later helm refuses it. Nobody else works on this
     cluster (it is locked), so what is pending is nobody's."""
-    place = ["--namespace", chart.namespace, *_helm_place(making)]
-    run = partial(making.tools.run, "helm", within_s=watch.left_s, environment=_helm_environment(making))
-    try:
-        status = json.loads(run("status", chart.release, "--output", "json", *place).stdout)["info"]["status"]
-    except ToolFailed as error:
-        if "not found" in error.said:
-            return
-        raise
-    if status.startswith("pending-") or status in _PENDING:
-        watch.say(f"release {chart.release} was left {status}; that is undone first")
-        run(_PENDING.get(status, "rollback"), chart.release, *place)
+    release = read_release(making.kube(), chart.namespace, chart.release)
+    if release is not None and (release.status.startswith("pending-") or release.status in _PENDING):
+        watch.say(f"release {chart.release} was left {release.status}; that is undone first")
+        word = _PENDING.get(release.status, "rollback")
+        place = ("--namespace", chart.namespace, *_helm_place(making))
+        making.tools.run(
+            "helm", word, chart.release, *place, within_s=watch.left_s, environment=_helm_environment(making)
+        )
 
 
 def _helm_place(making: Making) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.labs.kind.kubernetes import Kubernetes, Pod, Unreachable
+from harness.kubernetes.api import Kubernetes, Pod, Unreachable
 
 CONNECT_WITHIN_S = 5.0
 # The way through the API server and the kubelet, on a machine that has just woken.

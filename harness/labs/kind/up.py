@@ -4,21 +4,25 @@
     images         every image is in the engine: from a folder of archives, or pulled
     cluster        kind makes the machines; what is half made is made anew
     nodes-images   the images are in every node, so that nothing is pulled three times
+    statuses       what the cluster says is of now, not of before its machines were stopped or slept (fresh.py)
     facts          addresses for load balancers, which no other cluster of ours on that network hands out; a seed
     leftovers      what a run left that was killed; whoever works on the cluster meanwhile is not disturbed
     STAGE...       harness/stack says what goes in and what must be true before the next
+    redirection    ambient pods that ztunnel does not see are made anew (redirection.py)
     health         the stack's own promises, asked of the stack (health.py)
 
 What has been put in is written into the cluster itself, in a ConfigMap: a stage is done when that says so for exactly
-these pieces and every condition of the stage holds now.
+these pieces, everything of it is ready, and nothing of it was changed since (drift.py).
 """
 
 from __future__ import annotations
 
+from harness.labs.kind.fresh import fresh_step
 from harness.labs.kind.images import images_step, nodes_images_step
 from harness.labs.kind.machines import cluster_step, facts_step
 from harness.labs.kind.making import Making
 from harness.labs.kind.preflight import preflight_step
+from harness.labs.kind.redirection import redirection_step
 from harness.labs.kind.stages import stage_step
 from harness.labs.kind.state import Record
 from harness.labs.kind.steps import Step, Watch
@@ -40,10 +44,12 @@ def steps_of(choice: Choice, pins: Pins, before: tuple[Step[Making], ...] = ()) 
         *before,
         images_step(choice, pins),
         cluster_step(choice, pins),
+        fresh_step(),
         nodes_images_step(choice, pins),
         facts_step(),
         _leftovers_step(),
         *(stage_step(stage) for stage in stages(choice, pins, PLANNED_FACTS)),
+        *([redirection_step()] if "istio" in choice.parts else []),
         _health_step(),
     )
 

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from harness.clocks.inside import Inside, NoAnswer
-from harness.labs.kind.kubernetes import Kubernetes, Pod, Unreachable
+from harness.kubernetes.api import Kubernetes, Pod, Unreachable
 from harness.labs.kind.observe import (
     ADMIN_PORT,
     ANSWER_WITHIN_S,

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.clocks.mover import Mover
+from harness.kubernetes.api import Kubernetes
 from harness.labs.kind.clocks import RealTime
-from harness.labs.kind.kubernetes import Kubernetes
 from harness.labs.kind.session import Watcher
 from harness.labs.kind.traffic import Client, Route
 from harness.plan import Plan

@@ -338,7 +338,8 @@ class World:
         next_ns = self._agenda.next_world_ns()
         if next_ns is None or next_ns > self.now_world_ns:
             return  # clocks jump only where a fault begins, wakes or ends
-        self._agenda.keep_due(self, self.now_world_ns)
+        while self._agenda.keep_due(self, self.now_world_ns):
+            pass  # what was overdue has been done: whoever is resumed is waited for
         self._set_pages(before_jumps=False)
 
     def restart_by_fault(self, fault: PlannedFault, node: str) -> None:

@@ -21,7 +21,7 @@ from harness.cli import run_command
 from harness.clocks.reading import ClockReading
 from harness.durations import NS_PER_S
 from harness.errors import BadInput, ExitCode, LabUnavailable
-from harness.labs.kind.kubernetes import Executed, Pod, Unreachable
+from harness.kubernetes.api import Executed, Pod, Unreachable
 
 H = 3_600 * NS_PER_S
 NOW = 1_800_000_000 * NS_PER_S

@@ -4,23 +4,15 @@ little. There is no kubelet behind it, so port forwards and execs are refused.
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-import yaml
 
 from harness.answers import forecast_cluster
 from harness.cli import run_command
 from harness.errors import ExitCode
-from harness.labs.kind.kubernetes import Unreachable
-from harness.labs.kind.through_kr8s import ThroughKr8s
+from tests.unit.kubernetes.api_server import VERSION, api
 
 POD: dict[str, Any] = {
     "metadata": {"name": "ztunnel-x", "namespace": "istio-system", "uid": "u", "labels": {"app": "ztunnel"}},
@@ -29,57 +21,6 @@ POD: dict[str, Any] = {
 }
 
 
-class _SilentServer(ThreadingHTTPServer):
-    """Its own trouble with a client that hung up is not what the program says: it was taken for that."""
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Silent."""
-
-
-@contextmanager
-def api(answers: dict[str, tuple[int, dict[str, Any]]], folder: Path) -> Iterator[Path]:
-    """A kubeconfig that leads to a server with these answers; every other path is forbidden."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = self.path.partition("?")[0].rstrip("/")
-            refusal = {"kind": "Status", "status": "Failure", "message": f"may not GET {path}", "code": 403}
-            status, thing = answers.get(path, (403, refusal))
-            body = json.dumps(thing).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's name
-            """Silent."""
-
-    server = _SilentServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield _kubeconfig(folder / "config", f"http://127.0.0.1:{server.server_address[1]}")
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def _kubeconfig(path: Path, server: str) -> Path:
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": server}}],
-        "users": [{"name": "me", "user": {"token": "t"}}],
-        "contexts": [{"name": "ctx", "context": {"cluster": "c", "user": "me"}}],
-        "current-context": "ctx",
-    }
-    path.write_text(yaml.safe_dump(config))
-    return path
-
-
-VERSION = {"/version": (200, {"major": "1", "minor": "34", "gitVersion": "v1.34.4"})}
 ZTUNNELS = "/api/v1/namespaces/istio-system/pods"
 
 
@@ -107,20 +48,3 @@ def test_what_a_cluster_does_not_show_is_named(
     told = capsys.readouterr()
     assert said in told.err
     assert "Traceback" not in told.err and told.out == ""
-
-
-def test_a_forward_that_broke_in_all_its_tasks_is_a_pod_out_of_reach(tmp_path: Path) -> None:
-    """What its tasks raise comes as a group; a fault that is no broken connection stays one."""
-
-    async def breaks(error: Exception) -> None:
-        raise ExceptionGroup("a forward", [ExceptionGroup("its tasks", [error])])
-
-    with api(VERSION, tmp_path) as kubeconfig:
-        kubernetes = ThroughKr8s(kubeconfig)
-        try:
-            with pytest.raises(Unreachable, match="look: ReadError"):
-                kubernetes._call(breaks(httpx.ReadError("gone")), 5, "look")
-            with pytest.raises(ExceptionGroup, match="a forward"):
-                kubernetes._call(breaks(KeyError("ours")), 5, "look")
-        finally:
-            kubernetes.close()

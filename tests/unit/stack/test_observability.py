@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.labs.kind.stages import awaited_lines
 from harness.stack.choice import Choice, choose_stack
 from harness.stack.config import DIGEST_ANNOTATION
 from harness.stack.observability import EXPORTER, configuration_maps, observability_stages
@@ -40,7 +41,7 @@ def test_nothing_without_the_part() -> None:
 
 
 def test_all_that_runs_is_waited_for() -> None:
-    assert [str(condition) for condition in stage(chosen()).conditions] == [
+    assert list(awaited_lines(stage(chosen()))) == [
         "Deployment meshwake-observability/prometheus: rolled out",
         "Deployment meshwake-observability/alertmanager: rolled out",
         "Deployment meshwake-observability/grafana: rolled out",

@@ -5,12 +5,10 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessFault
+from harness.kubernetes.api import identity_of
+from harness.kubernetes.labels import OUR_LABELS
 from harness.stack.pieces import (
-    MANAGED_BY_LABEL,
-    MANAGED_BY_LABELS,
-    Condition,
     Objects,
-    identity_of,
     image_references,
     labelled,
     labelled_objects,
@@ -37,15 +35,15 @@ def test_what_makes_pods_labels_them_too() -> None:
     """The selector, which cannot be changed later, stays; the original stays as it was."""
     before = _deployment()
     thing = labelled(before)
-    assert thing["metadata"]["labels"] == dict(MANAGED_BY_LABELS)
-    assert thing["spec"]["template"]["metadata"]["labels"] == {"app": "a", **MANAGED_BY_LABELS}
+    assert thing["metadata"]["labels"] == dict(OUR_LABELS)
+    assert thing["spec"]["template"]["metadata"]["labels"] == {"app": "a", **OUR_LABELS}
     assert thing["spec"]["selector"] == {"matchLabels": {"app": "a"}}
     assert before == _deployment()
 
 
 def test_objects_without_the_label_cannot_be_made() -> None:
     """Only what carries it is ever taken away: without it something would be left behind."""
-    with pytest.raises(HarnessFault, match=f"Deployment b/a lacks the label {MANAGED_BY_LABEL}=meshwake"):
+    with pytest.raises(HarnessFault, match="Deployment b/a lacks our label"):
         Objects("some", (_deployment(),))
 
 
@@ -61,10 +59,9 @@ def test_files_are_read_anew_each_time() -> None:
     assert read_objects("metallb", "pool.yaml")[0]["spec"]["addresses"] == []
 
 
-def test_conditions_and_objects_have_names_for_people() -> None:
+def test_objects_have_names_for_people() -> None:
     """Namespace and name as kubectl takes them; what has no namespace has none."""
-    assert str(Condition("Deployment", "b", "a", "rolled out", 1)) == "Deployment b/a: rolled out"
-    assert str(Condition("Node", None, "*", "condition=Ready", 1)) == "Node *: condition=Ready"
+    assert identity_of({"kind": "Deployment", "metadata": {"name": "a", "namespace": "b"}}) == "Deployment b/a"
     assert identity_of(labelled_objects("x", [{"kind": "Namespace", "metadata": {"name": "n"}}]).objects[0]) == (
         "Namespace n"
     )

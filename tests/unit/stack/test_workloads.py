@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from harness.errors import BadInput
+from harness.kubernetes.labels import OUR_LABELS, RUN_LABELS
 from harness.plan import Plan, PlannedNode
-from harness.stack.pieces import MANAGED_BY_LABELS, RUN_LABELS, image_references
+from harness.stack.pieces import image_references
 from harness.stack.pins import read_pins
 from harness.stack.workloads import (
     CONTAINER,
@@ -71,7 +72,7 @@ def test_each_identity_is_one_pod_on_its_machine() -> None:
 
 def test_everything_carries_both_labels_pods_too() -> None:
     """A run is taken away by them."""
-    wanted = {**MANAGED_BY_LABELS, **RUN_LABELS}
+    wanted = {**OUR_LABELS, **RUN_LABELS}
     for thing in OBJECTS:
         assert wanted.items() <= thing["metadata"]["labels"].items()
     for thing in _of(OBJECTS, "Deployment"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -18,11 +18,12 @@ from typing import Any
 from harness.clocks.mover import Meanwhile, Moment, Moved, sleep_meanwhile
 from harness.clocks.reading import ClockReading
 from harness.durations import NS_PER_S
-from harness.labs.kind.kubernetes import OUR_LABELS, Executed, Pod, Unreachable
+from harness.kubernetes.api import Executed, Pod, Unreachable
 from harness.labs.model.authority import Answer, Certificate
 from harness.labs.model.traffic import connection_error
 from harness.labs.model.ztunnel import BEHAVIOURS, Ztunnel
 from harness.plan import Plan, PlannedFault
+from tests.unit.kubernetes.fake import FakeKubernetes
 
 STARTS_WALL_NS = 1_800_000_123 * NS_PER_S + 456_789
 BOOTED_NS = 5_000 * NS_PER_S
@@ -63,7 +64,7 @@ class Running:
 
 
 @dataclass
-class SimulatedCluster:
+class SimulatedCluster(FakeKubernetes):
     """See kubernetes.Kubernetes; `real` is its time too. Every plan node lies on a Kubernetes node of its own."""
 
     plan: Plan
@@ -168,13 +169,13 @@ class SimulatedCluster:
 
     # Kubernetes
 
-    def _check(self, what: str) -> None:
+    def reach(self, what: str) -> None:
         self.calls.append(what)
         if self.unreachable(what):
             raise Unreachable(f"{what}: no answer within 15 s")
 
     def pods(self, namespace: str, labels: Mapping[str, str]) -> list[Pod]:
-        self._check(f"pods {namespace}")
+        self.reach(f"pods {namespace}")
         if labels == {"app": "ztunnel"}:
             return [running.pod for running in self._running.values()]
         if labels == {"app": ISTIOD}:
@@ -191,7 +192,7 @@ class SimulatedCluster:
         return self.node_names[node] if node else ""
 
     def get(self, pod: Pod, port: int, path: str, within_s: float) -> bytes:
-        self._check(f"get {path}")
+        self.reach(f"get {path}")
         if path == "/version":
             return f"{self.istio}-0123-Clean".encode()
         running = next((each for each in self._running.values() if each.pod == pod), None)
@@ -200,11 +201,8 @@ class SimulatedCluster:
         certificates = [_entry(*item) for item in running.ztunnel.states.items()]
         return json.dumps({"certificates": certificates, "version": {"version": self.istio}}).encode()
 
-    def get_from_service(self, namespace: str, service: str, port: int, path: str, within_s: float) -> bytes:
-        raise Unreachable(f"{service} is not there")
-
     def execute(self, pod: Pod, container: str, command: Sequence[str], within_s: float) -> Executed:
-        self._check(f"exec {command[0]}")
+        self.reach(f"exec {command[0]}")
         if command[0] != "curl":
             claims = base64.urlsafe_b64encode(json.dumps({"exp": 1_800_003_600}).encode()).decode().rstrip("=")
             return Executed(0, f"head.{claims}.signature\n", "")
@@ -223,26 +221,23 @@ class SimulatedCluster:
         )
 
     def log_lines(self, pod: Pod, container: str, since_s: int) -> list[str]:
-        self._check("logs")
+        self.reach("logs")
         return self.logs
 
     def read(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
-        self._check(f"read {kind} {name}")
         kind = kind.split(".", maxsplit=1)[0]
+        if (kind, name) != ("DaemonSet", "ztunnel"):
+            return deepcopy(super().read(kind, namespace, name))
+        self.reach(f"read {kind} {name}")
         found = self.objects.get((kind, namespace, name))
-        if (kind, name) == ("DaemonSet", "ztunnel") and found is not None:
-            count = len(self._running)
-            counts = dict.fromkeys(("desiredNumberScheduled", "updatedNumberScheduled", "numberAvailable"), count)
-            return {**found, "status": counts}
-        return deepcopy(found)
-
-    def apply(self, objects: Iterable[Mapping[str, Any]]) -> None:
-        for thing in objects:
-            self._check(f"apply {thing['kind']}")
-            self.objects[thing["kind"], thing["metadata"].get("namespace"), thing["metadata"]["name"]] = dict(thing)
+        if found is None:
+            return None
+        count = len(self._running)
+        counts = dict.fromkeys(("desiredNumberScheduled", "updatedNumberScheduled", "numberAvailable"), count)
+        return {**found, "status": counts}
 
     def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
-        self._check(f"patch {kind} {name}")
+        self.reach(f"patch {kind} {name}")
         key = (kind.split(".", maxsplit=1)[0], namespace, name)
         before, self.objects[key] = self.objects[key], strategic_merge(self.objects[key], patch)
         if name == ISTIOD:
@@ -254,39 +249,8 @@ class SimulatedCluster:
             self.lifetime_s = int(environment["SECRET_TTL"].rstrip("s"))
             self.start_ztunnels()
 
-    def replace(self, thing: Mapping[str, Any]) -> bool:
-        self._check(f"replace {thing['kind']}")
-        metadata = thing["metadata"]
-        key = (thing["kind"], metadata.get("namespace"), metadata["name"])
-        there = self.objects.get(key)
-        if metadata.get("resourceVersion") != (None if there is None else there["metadata"]["resourceVersion"]):
-            return False
-        self._version += 1
-        self.objects[key] = {**thing, "metadata": {**metadata, "resourceVersion": str(self._version)}}
-        return True
-
-    def delete_ours(self, kind: str, namespace: str | None, name: str) -> bool:
-        self._check(f"delete {kind} {name}")
-        key = (kind.split(".", maxsplit=1)[0], namespace, name)
-        found = self.objects.get(key)
-        if found is None or not OUR_LABELS.items() <= found["metadata"].get("labels", {}).items():
-            return False
-        del self.objects[key]
-        for other in [each for each in self.objects if kind == "Namespace" and each[1] == name]:
-            del self.objects[other]
-        return True
-
-    def ours(self, kind: str, labels: Mapping[str, str]) -> list[tuple[str | None, str]]:
-        self._check(f"list {kind}")
-        wanted = {**OUR_LABELS, **labels}.items()
-        return [
-            (namespace, name)
-            for (each, namespace, name), thing in self.objects.items()
-            if each == kind.split(".", maxsplit=1)[0] and wanted <= thing["metadata"].get("labels", {}).items()
-        ]
-
     def end_pod(self, pod: Pod) -> None:
-        self._check(f"end {pod}")
+        self.reach(f"end {pod}")
         node = next(node for node, running in self._running.items() if running.pod == pod)
         self.start_ztunnels(node)
 

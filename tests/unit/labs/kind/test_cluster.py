@@ -10,17 +10,18 @@ import pytest
 import yaml
 
 from harness.errors import BadInput
+from harness.kubernetes.api import Unreachable
 from harness.labs.kind.cluster import existing_cluster
-from harness.labs.kind.kube import KubeRefused
+from tests.unit.kubernetes.fake import FakeKubernetes
 
 
-class Looked:
-    """A Kube that only answers what nodes there are; anything else is a fault."""
+class Looked(FakeKubernetes):
+    """A Kubernetes that only answers what nodes there are; anything else is a fault."""
 
     def __init__(self, nodes: list[dict[str, Any]]) -> None:
         self.nodes, self.asked = nodes, 0
 
-    def all(self, kind: str, namespace: str | None = None, labels: str = "") -> list[dict[str, Any]]:
+    def all(self, kind: str, namespace: str | None = None, labels: Any = None) -> list[dict[str, Any]]:
         assert kind == "Node"
         self.asked += 1
         return self.nodes
@@ -129,8 +130,8 @@ def test_one_that_does_not_answer(tmp_path: Path) -> None:
     """As the API says it."""
 
     class Gone(Looked):
-        def all(self, kind: str, namespace: str | None = None, labels: str = "") -> list[dict[str, Any]]:
-            raise KubeRefused("GET /api/v1: connection refused", None)
+        def all(self, kind: str, namespace: str | None = None, labels: Any = None) -> list[dict[str, Any]]:
+            raise Unreachable("GET /api/v1: connection refused")
 
-    with pytest.raises(KubeRefused, match="connection refused"):
+    with pytest.raises(Unreachable, match="connection refused"):
         existing_cluster(kubeconfig(tmp_path), None, connect=connect_to(Gone([])))

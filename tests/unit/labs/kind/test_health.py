@@ -1,4 +1,4 @@
-"""The six questions: a stack that is well, and each way in which one with every pod ready is not."""
+"""The seven questions: a stack that is well, and each way in which one with every pod ready is not."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from typing import Any
 
 import pytest
 
+from harness.kubernetes.api import Executed, Pod, Unreachable
 from harness.labs.kind.health import examine, total
-from harness.labs.kind.kubernetes import Executed, Pod, Unreachable
 from harness.stack.choice import choose_stack
 from harness.stack.pieces import ISTIO_NAMESPACE
+from tests.unit.kubernetes.fake import FakeKubernetes
 from tests.unit.labs.kind.world import SimulatedEngine, World
 from tests.unit.stack.choices import pins
 
 CHOICE = choose_stack(pins(), name="t", with_parts=["cert-manager"])
 NODES = ("worker", "control-plane")
+UID = "00000000-1111-4222-8333-444455556666"
 SETTINGS = {"bpf-lb-sock-hostns-only": "true", "cni-exclusive": "false"}
 
 
-class Stack:
+class Stack(FakeKubernetes):
     """As the questions see it; each answer may be changed."""
 
     def __init__(self) -> None:
@@ -31,6 +33,10 @@ class Stack:
         self.mutual_tls, self.by_waypoint = 5, 7
         self.rises, self.through_waypoint, self.waypoints, self.clients = True, True, 1, True
         self.away = False
+        labels = {"istio.io/dataplane-mode": "ambient"}
+        metadata = {"name": "client-1", "namespace": "meshwake-demo", "uid": UID, "labels": labels}
+        pod = {"kind": "Pod", "metadata": metadata, "spec": {}, "status": {"phase": "Running"}}
+        self.objects = {("Pod", "meshwake-demo", "client-1"): pod}
 
     def pods(self, namespace: str, labels: Mapping[str, str]) -> list[Pod]:
         if self.away:
@@ -69,11 +75,15 @@ class Node(SimulatedEngine):
     def __init__(self, plugins: Sequence[str] = ("cilium-cni", "istio-cni"), code: str = "200") -> None:
         super().__init__(World())
         self.text = json.dumps({"plugins": [{"type": each} for each in plugins]})
-        self.code, self.asked = code, list[str]()
+        self.code, self.listens, self.asked = code, True, list[str]()
 
     def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
         self.asked.append(" ".join(command))
-        return (0, self.text) if command[0] == "cat" else (0, self.code)
+        if "cni/net.d" in command[-1]:
+            return 0, f"02-istio-cni.conflist\n{self.text}"
+        if "/proc/" in command[-1]:
+            return 0, f"/proc/10/cgroup:pod{UID}\n/proc/10/net/tcp:{int(self.listens)}\n/proc/1/net/tcp:0"
+        return 0, self.code
 
 
 def verdicts(stack: Stack, node: Node | None = None) -> dict[str, tuple[str, str]]:
@@ -83,10 +93,10 @@ def verdicts(stack: Stack, node: Node | None = None) -> dict[str, tuple[str, str
 
 
 def test_a_stack_that_is_well() -> None:
-    """All six hold, and say what that rests on; the Gateway is asked over HTTPS as well."""
+    """All seven hold, and say what that rests on; the Gateway is asked over HTTPS as well."""
     node = Node()
     found = verdicts(Stack(), node)
-    assert {verdict for verdict, _ in found.values()} == {"HOLDS"} and len(found) == 6
+    assert {verdict for verdict, _ in found.values()} == {"HOLDS"} and len(found) == 7
     assert "5 before a request, 6 after" in found["hbone_used"][1]
     assert any("https://" in command and "172.18.255.204" in command for command in node.asked)
 
@@ -125,7 +135,15 @@ def test_each_way_to_be_ill(check: str, change: Callable[[Stack], None], verdict
 def test_a_file_that_does_not_chain(plugins: tuple[str, ...]) -> None:
     """istio-cni missing, or before Cilium: new pods pass ztunnel by."""
     verdict, said = verdicts(Stack(), Node(plugins))["chained_cni"]
-    assert verdict == "BROKEN" and "worker: /etc/cni/net.d/05-cilium.conflist has" in said
+    assert verdict == "BROKEN" and "worker: 02-istio-cni.conflist has" in said
+
+
+def test_an_ambient_pod_in_which_nothing_listens() -> None:
+    """Every pod is ready, its annotation says enabled, and its traffic goes past ztunnel."""
+    node = Node()
+    node.listens = False
+    verdict, said = verdicts(Stack(), node)["ambient_redirected"]
+    assert verdict == "BROKEN" and "nothing listens on 15008 in Pod meshwake-demo/client-1" in said
 
 
 def test_a_gateway_that_answers_with_an_error() -> None:
@@ -146,7 +164,7 @@ def test_questions_go_with_the_parts() -> None:
     kubernetes: Any = Stack()
     choice = choose_stack(pins(), name="t", without_parts=["gateway", "waypoint"])
     asked = {each.check for each in examine(kubernetes, NODES, choice, Node())}
-    assert asked == {"chained_cni", "cilium_settings", "hbone_used"}
+    assert asked == {"ambient_redirected", "chained_cni", "cilium_settings", "hbone_used"}
 
 
 def test_a_sum_over_labels() -> None:

@@ -12,11 +12,11 @@ import pytest
 from harness.clocks.mover import Meanwhile, Moved, sleep_meanwhile
 from harness.errors import LabUnavailable, SubjectFailed
 from harness.history import History, Recorder
+from harness.kubernetes.api import Kubernetes, Pod
+from harness.kubernetes.labels import OUR_LABELS, RUN_LABELS
 from harness.labs import Toolbox
 from harness.labs.kind.helper_image import GUARD
-from harness.labs.kind.kubernetes import OUR_LABELS, Kubernetes, Pod
 from harness.labs.kind.lab import KindLab
-from harness.labs.kind.reset import RUN_LABELS
 from harness.labs.kind.ways import LookedAt, Place
 from harness.plan import Plan, PlannedCluster, PlannedFault, PlannedFix
 from harness.verdict import Verdict

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from harness.errors import SubjectFailed
-from harness.labs.kind.kubernetes import OUR_LABELS, Executed, Pod, Unreachable
+from harness.kubernetes.api import Executed, Pod, Unreachable
+from harness.kubernetes.labels import OUR_LABELS
 from harness.labs.kind.moved import restore_clocks
 from harness.labs.kind.node_channel import DAEMON_SET, LABELS, MARK, NAMESPACE, install_helper
 from tests.unit.labs.kind.runs import node_names, plan

@@ -12,7 +12,7 @@ from harness.clocks.engine import EngineMover
 from harness.clocks.inside import NoAnswer, Way
 from harness.clocks.process_mover import ProcessMover
 from harness.errors import HarnessFault, SubjectFailed
-from harness.labs.kind.kubernetes import Executed, Pod, Unreachable
+from harness.kubernetes.api import Executed, Pod, Unreachable
 from harness.labs.kind.movers import PodInside, Reader, engine_ways, make_mover, mover_refusals
 from harness.labs.kind.node_channel import LABELS, NAMESPACE
 from harness.labs.kind.ways import Place

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessError, SubjectFailed
+from harness.kubernetes.labels import OUR_LABELS, RUN_LABELS
 from harness.labs.kind.hold import HOLDER, LEASE_NAME, LEASE_NAMESPACE, Holder, hold, is_marked
-from harness.labs.kind.kubernetes import OUR_LABELS
 from harness.labs.kind.node_channel import GOES_LABELS
 from harness.labs.kind.reset import (
     CHANGED,
     RESTARTED_BY_KUBECTL,
-    RUN_LABELS,
     istiod_away,
     restart_ztunnels,
     restore_after_kill,
@@ -95,12 +94,12 @@ class Mortal(SimulatedCluster):
     changes: list[str] = field(default_factory=list)
     killed_at: int = 10**9
 
-    def _check(self, what: str) -> None:
+    def reach(self, what: str) -> None:
         if what.split(maxsplit=1)[0] in {"apply", "patch", "replace", "end", "delete"}:
             if len(self.changes) >= self.killed_at:
                 raise Killed
             self.changes.append(what)
-        super()._check(what)
+        super().reach(what)
 
 
 OF = plan(PAUSE + OUTAGE, duration="30m")

@@ -6,11 +6,11 @@ import pytest
 
 from harness.clocks.reading import ClockReading
 from harness.durations import NS_PER_S
-from harness.errors import SubjectFailed
+from harness.errors import HarnessFault, SubjectFailed
 from harness.history import History, Recorder
+from harness.kubernetes.api import LocalFailure, Unreachable
 from harness.labs import Toolbox
 from harness.labs.kind.faults import Faults
-from harness.labs.kind.kubernetes import Unreachable
 from harness.labs.kind.reset import restore_cluster
 from harness.labs.kind.session import LOST_WITHIN_NS, Session, Told
 from harness.labs.model.lab import LAB as MODEL
@@ -27,7 +27,7 @@ from tests.unit.labs.kind.runs import (
     setting_of,
     verdicts,
 )
-from tests.unit.labs.kind.simulated import SimulatedMover
+from tests.unit.labs.kind.simulated import SimulatedCluster, SimulatedMover
 
 
 def on_the_model(of: Plan) -> History:
@@ -163,6 +163,35 @@ def test_an_api_server_that_stays_away_ends_the_run() -> None:
         session.run(Faults(session, SimulatedMover(cluster), cluster))
     assert cluster.now_ns < 120 * NS_PER_S + LOST_WITHIN_NS + 20 * NS_PER_S
     assert recorder.history.of("csr_answered")
+
+
+def _out_of_files(cluster: SimulatedCluster, from_s: int, to_s: int) -> None:
+    def ask(what: str) -> bool:
+        if what == "get /config_dump" and from_s < cluster.now_ns / NS_PER_S < to_s:
+            raise LocalFailure("too many open files")
+        return False
+
+    cluster.unreachable = ask
+
+
+def test_a_look_that_failed_here_is_not_a_ztunnel_out_of_reach() -> None:
+    """Told once, as trouble of this machine; the run goes on when it is over."""
+    of = plan(duration="10m")
+    cluster = cluster_of(of)
+    _out_of_files(cluster, 120, 210)
+    history = run(of, cluster)
+    assert [event["what"] for event in history.of("observation_failed")] == ["this machine's way to ztunnel of node vm"]
+    assert history.of("run_ended", reason="duration")
+
+
+def test_a_machine_that_cannot_look_for_long_ends_the_run_as_a_fault_of_ours() -> None:
+    """A run that saw nothing must not be judged, and ztunnel is not to blame."""
+    of = plan(duration="20m")
+    cluster = cluster_of(of)
+    _out_of_files(cluster, 120, 9999)
+    session = Session(setting_of(of, cluster), SimulatedMover(cluster), Recorder())
+    with pytest.raises(HarnessFault, match="this machine's way to ztunnel of node vm has not .*open files"):
+        session.run(Faults(session, SimulatedMover(cluster), cluster))
 
 
 def test_a_clock_that_somebody_else_moves_ends_the_run() -> None:

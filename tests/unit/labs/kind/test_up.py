@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ from harness.errors import BadInput, LabUnavailable
 from harness.labs.kind.cluster import bring_up, find_cluster, our_clusters, plan_down, plan_up, take_down
 from harness.labs.kind.helper_image import GUARD, HELPER, OwnImage
 from harness.labs.kind.hold import InUse
-from harness.labs.kind.images import full_reference, prunable, read_image_ids, real_image_ids, wanted_images
+from harness.labs.kind.images import (
+    full_reference,
+    machine_image,
+    prunable,
+    read_image_ids,
+    real_image_ids,
+    wanted_images,
+)
 from harness.labs.kind.state import ClusterState, clusters_dir
 from harness.labs.kind.steps import Progress, StepFailed
 from harness.labs.kind.tools import ToolFailed
@@ -159,12 +167,37 @@ def test_a_wait_ends_at_its_bound_and_says_what_it_saw() -> None:
     """Cilium does not come up."""
     world = World()
     world.unmet.add("cilium")
-    with pytest.raises(StepFailed, match=r"step cilium .*DaemonSet kube-system/cilium: rolled out: not within"):
+    said = r"step cilium .*to be ready: not within .*Deployment kube-system/cilium: not seen by its controller"
+    with pytest.raises(StepFailed, match=said):
         up(world)
     failed = ClusterState.of(CHOICE.name).directory / "failures" / "cilium-1"
     assert "not within" in (failed / "error.txt").read_text() and (failed / "nodes.json").exists()
     world.unmet.clear()
     up(world)
+
+
+def test_what_somebody_changed_is_put_back_by_the_next_up() -> None:
+    """A run that was killed left its settings in ztunnel: that stage is taken again, and no other."""
+    world = World()
+    up(world)
+    whole = deepcopy(world.objects["DaemonSet", "istio-system", "ztunnel"])
+    (container,) = world.objects["DaemonSet", "istio-system", "ztunnel"]["spec"]["template"]["spec"]["containers"]
+    container["env"] = [*container["env"], {"name": "POOL_MAX_STREAMS_PER_CONNECTION", "value": "1"}]
+    told = up(world)
+    assert "ztunnel: done" in steps_taken(told) and "istiod: kept" in steps_taken(told)
+    assert [line.detail for line in told if "POOL_MAX_STREAMS_PER_CONNECTION is 1, was not set" in line.detail]
+    back = world.objects["DaemonSet", "istio-system", "ztunnel"]["spec"]["template"]
+    assert back["spec"] == whole["spec"]["template"]["spec"]
+    assert "ztunnel: kept" in steps_taken(up(world))
+
+
+def test_a_workload_that_somebody_deleted_is_put_in_again() -> None:
+    """The mark says that the stage was in, and the cluster that it is not."""
+    world = World()
+    up(world)
+    del world.objects["Deployment", "istio-system", "istiod"]
+    assert "istiod: done" in steps_taken(up(world))
+    assert ("Deployment", "istio-system", "istiod") in world.objects
 
 
 def test_an_unhealthy_stack_is_not_up() -> None:
@@ -202,6 +235,37 @@ def test_machines_that_stand_still_are_started() -> None:
     assert {each.state for each in world.machines.values()} == {"running"}
 
 
+def test_statuses_of_before_a_restart_are_not_believed() -> None:
+    """The machines were started a moment ago, and the kubelets have not told of it: every stage would hold at once."""
+    world = World()
+    up(world)
+    world.booted_s, world.renewed_s = world.now_s - 1, world.now_s - 300
+    with pytest.raises(StepFailed, match="step statuses .*kubelet has told nothing since its machine was started"):
+        up(world)
+    world.renewed_s = None
+    up(world)
+
+
+def test_ambient_pods_without_redirection_are_made_anew() -> None:
+    """Those that somebody makes anew, after a while in which a ztunnel that starts would listen again."""
+    world = World()
+    up(world)
+    uids = {name: f"{at:08x}-1111-4222-8333-444455556666" for at, name in enumerate(("seen", "unseen"))}
+    for name, uid in uids.items():
+        metadata: dict[str, Any] = {"name": name, "namespace": "meshwake-demo", "uid": uid, "ownerReferences": [{}]}
+        metadata["annotations"] = {"ambient.istio.io/redirection": "enabled"}
+        thing = {"kind": "Pod", "metadata": metadata, "spec": {}, "status": {"phase": "Running"}}
+        world.objects["Pod", "meshwake-demo", name] = thing
+    node = next(iter(world.machines))
+    world.pods_in[node] = {uid: name == "seen" for name, uid in uids.items()}
+    began_s = world.now_s
+    told = up(world)
+    assert "redirection: done" in steps_taken(told)
+    assert [key[2] for key in world.objects if key[0] == "Pod"] == ["seen"]
+    assert 10 <= world.now_s - began_s < 60
+    assert "redirection: kept" in steps_taken(up(world))
+
+
 def test_without_a_network_the_missing_images_are_listed_and_nothing_is_left() -> None:
     """No machine, and nothing remembered."""
     world = World(registry=False)
@@ -231,6 +295,7 @@ def test_images_come_from_a_folder(tmp_path: Path) -> None:
         up(world, folder=folder)
     tagged = node_image(CHOICE, PINS).partition("@")[0]
     assert {each.image for each in world.machines.values()} == {tagged}
+    assert machine_image(CHOICE, PINS) == tagged
     assert not [act for act in world.acts if act.startswith("pull")]
 
 
@@ -248,7 +313,7 @@ def test_what_was_really_loaded_is_remembered(tmp_path: Path) -> None:
     up(world)
     ids = read_image_ids(ClusterState.of(CHOICE.name))
     assert set(ids) == set(wanted_images(CHOICE, PINS))
-    assert ids[node_image(CHOICE, PINS)] == id_of(node_image(CHOICE, PINS))
+    assert ids[machine_image(CHOICE, PINS)] == id_of(node_image(CHOICE, PINS))
     assert all(ids[image] == id_of(full_reference(image)) for image in images(CHOICE, PINS))
     machines = SimulatedEngine(world).containers({})
     other = [replace(each, image_id="sha256:0") for each in machines[:1]]

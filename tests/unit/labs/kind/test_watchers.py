@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from harness.clocks.inside import Answer, Inside, NoAnswer
-from harness.labs.kind.kubernetes import Unreachable
+from harness.kubernetes.api import Unreachable
 from harness.labs.kind.watchers import Tokens
 from tests.unit.labs.kind.runs import TWO_NODES, cluster_of, plan
 

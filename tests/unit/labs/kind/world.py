@@ -3,10 +3,14 @@ fail, before and after every single act. Time is virtual."""
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,8 @@ from typing import Any
 import yaml
 
 from harness.errors import LabUnavailable
+from harness.kubernetes.api import Unreachable
+from harness.kubernetes.rollouts import WORKLOADS
 from harness.labs.kind.engine import (
     KIND_CLUSTER_LABEL,
     KIND_NETWORK,
@@ -24,10 +30,10 @@ from harness.labs.kind.engine import (
     Network,
 )
 from harness.labs.kind.images import full_reference
-from harness.labs.kind.kube import KubeRefused
 from harness.labs.kind.making import Kit
 from harness.labs.kind.steps import Patience
 from harness.labs.kind.tools import Said, ToolFailed
+from tests.unit.kubernetes.fake import FakeKubernetes
 
 MIB, GIB = 1024**2, 1024**3
 FACTS = EngineFacts("29.0.1", "1.48", "A test", "x86_64", 2, "/nowhere", 8, 16 * GIB)
@@ -60,7 +66,8 @@ class World:
     pruned: set[str] = field(default_factory=set)
     answers: Callable[[bool], str] = lambda of_machine: ""
     releases: dict[str, str] = field(default_factory=dict)
-    objects: dict[tuple[str, str | None, str], Mapping[str, Any]] = field(default_factory=dict)
+    made_by_helm: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    objects: dict[tuple[str, str | None, str], Any] = field(default_factory=dict)
     ipam: tuple[Mapping[str, Any], ...] = ({"Subnet": "fc00::/64"}, {"Subnet": "172.18.0.0/16"})
     acts: list[str] = field(default_factory=list)
     before: Callable[[int, str], None] = lambda number, name: None
@@ -68,7 +75,23 @@ class World:
     unmet: set[str] = field(default_factory=set)
     pods: list[Mapping[str, Any]] = field(default_factory=list)
     unhealthy: list[str] = field(default_factory=list)
+    # node -> uid of each pod there -> whether ztunnel listens in it
+    pods_in: dict[str, dict[str, bool]] = field(default_factory=dict)
+    booted_s: float = 900.0
+    renewed_s: float | None = None
     now_s: float = 1000.0
+
+    def looked(self, node: str, script: str) -> str:
+        """What a shell on a node shows: the start of its machine, or the pods in it and whether somebody listens."""
+        if "uptime" in script:
+            since_s = self.now_s - self.booted_s
+            return f"1 (systemd) S{' 0' * 18} 0 0\n{since_s} 1.0\n{int(self.now_s)}\n"
+        there = list(enumerate(self.pods_in.get(node, {}).items(), start=10))
+        pods = [f"/proc/{at}/cgroup:pod{uid}" for at, (uid, _) in there]
+        counts = [
+            f"/proc/{at}/net/tcp:{int(on)}" for at, on in enumerate(self.pods_in.get(node, {}).values(), start=10)
+        ]
+        return "\n".join([*pods, "/proc/1/net/tcp:0", *counts])
 
     def act(self, name: str, do: Callable[[], None] = lambda: None) -> None:
         """Something that changes the world; the harness may be killed on both sides of it."""
@@ -146,11 +169,13 @@ class SimulatedEngine:
         return self.world.answers(of_machine)
 
     def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
+        if command[0] == "sh" and "--sync" not in command[-1]:
+            return 0, self.world.looked(container, command[-1])
         if list(command) == ["ctr", "--namespace=k8s.io", "content", "ls"]:
             manifest = f"{_BLOB.format(1)} 5B now {_CONFIG}={_BLOB.format(2)},{_LAYER}={_BLOB.format(3)}"
             return 0, f"{manifest}\n{_BLOB.format(2)} 5B now containerd.io/gc.ref.snapshot.x={_BLOB.format(4)}\n"
         if command[0] == "sh":
-            assert f"content label {_BLOB.format(1)} {_LAYER}=" in command[-1] and "--sync" in command[-1]
+            assert f"content label {_BLOB.format(1)} {_LAYER}=" in command[-1]
             self.world.pruned.add(container)
             return 0, ""
         assert list(command) == ["crictl", "images", "--output", "json"]
@@ -254,10 +279,6 @@ class SimulatedTools:
 
     def _helm(self, words: list[str], arguments: Sequence[str]) -> str:
         release = words[1]
-        if words[0] == "status":
-            if release not in self.world.releases:
-                raise ToolFailed("helm status: ended with 1", 1, "Error: release: not found")
-            return json.dumps({"info": {"status": self.world.releases[release]}})
         if words[0] in {"rollback", "uninstall"}:
             self.world.act(f"{words[0]} {release}", lambda: self._undo(words[0], release))
             return ""
@@ -265,7 +286,15 @@ class SimulatedTools:
             raise ToolFailed("another operation is in progress", 1, "another operation (install/upgrade/rollback)")
         new = release not in self.world.releases
         self.world.releases[release] = "pending-install" if new else "pending-upgrade"
-        self.world.act(f"helm {release}", lambda: self.world.releases.update({release: "deployed"}))
+        kind = "DaemonSet" if release == "ztunnel" else "Deployment"
+        made = workload(arguments[arguments.index("--namespace") + 1], release, kind)
+
+        def do() -> None:
+            self.world.releases[release] = "deployed"
+            self.world.made_by_helm[release] = [made]
+            self.world.objects.setdefault((kind, made["metadata"]["namespace"], release), deepcopy(made))
+
+        self.world.act(f"helm {release}", do)
         return ""
 
     def _undo(self, word: str, release: str) -> None:
@@ -276,45 +305,89 @@ class SimulatedTools:
 
 
 @dataclass
-class SimulatedKube:
-    """A Kube: what has been applied is there; workloads are well once anything was put in, unless named in `unmet`."""
+class SimulatedKube(FakeKubernetes):
+    """What has been applied is there; workloads are well once anything was put in, unless named in `unmet`."""
 
     world: World
     kubeconfig: Path
 
+    @property
+    def objects(self) -> dict[tuple[str, str | None, str], Any]:  # type: ignore[override]
+        return self.world.objects
+
+    def reach(self, what: str) -> None:
+        if not self.world.machines or any(each.state != "running" for each in self.world.machines.values()):
+            raise Unreachable("GET /: connection refused")
+
     def ready(self) -> bool:
         return bool(self.world.machines)
 
-    def get(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
-        self._reach()
-        found = self.world.objects.get((kind, namespace, name))
-        if kind == "ConfigMap":
-            return dict(found) if found is not None else None
-        if name in self.world.unmet or not (self.world.objects or self.world.releases):
-            return None
-        return _well({"kind": kind, "metadata": {"name": name, "namespace": namespace, "generation": 1}})
+    def read(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
+        found = super().read(kind, namespace, name)
+        if kind.startswith("Lease"):
+            renewed_s = self.world.now_s if self.world.renewed_s is None else self.world.renewed_s
+            return {"spec": {"renewTime": datetime.fromtimestamp(renewed_s, UTC).isoformat()}}
+        if found is None and name == "coredns":  # kind puts it in
+            found = workload("kube-system", name)
+        return None if found is None else self._now(found)
 
-    def all(self, kind: str, namespace: str | None = None, labels: str = "") -> list[dict[str, Any]]:
-        self._reach()
+    def all(self, kind: str, namespace: str | None = None, labels: Any = None) -> list[dict[str, Any]]:
+        self.reach(f"list {kind}")
+        if kind == "Pod":
+            made = [ready_pod(thing) for (each, _, _), thing in self.objects.items() if each in WORKLOADS]
+            made += [dict(pod) for pod in self.world.pods]
+            return made + [dict(thing) for (each, _, _), thing in self.objects.items() if each == kind]
         if kind == "Node":
             return [_well({"kind": kind, "metadata": {"name": name}}) for name in self.world.machines]
-        return [dict(pod) for pod in self.world.pods] if kind == "Pod" else []
+        if kind == "Secret" and (status := self.world.releases.get(str((labels or {}).get("name")))):
+            return [release_secret(labels["name"], status, self.world.made_by_helm.get(labels["name"], ()))]
+        return [self._now(thing) for thing in super().all(kind, namespace, labels)]
 
-    def apply(self, thing: Mapping[str, Any]) -> None:
-        self._reach()
-        metadata = thing["metadata"]
-        key = (str(thing["kind"]), metadata.get("namespace"), str(metadata["name"]))
-        self.world.act(f"apply {key[0]} {key[2]}", lambda: self.world.objects.update({key: thing}))
+    def apply(self, objects: Iterable[Mapping[str, Any]]) -> None:
+        for thing in objects:
+            self.world.act(f"apply {thing['kind']} {thing['metadata']['name']}", partial(super().apply, [thing]))
 
-    def fetch(self, path: str) -> str:
-        return "ok"
+    def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
+        """What the lab patches: a pod template's containers (replaced) and annotations (None: taken out)."""
+        self.reach(f"patch {kind} {name}")
+        thing = deepcopy(self.objects[kind.partition(".")[0], namespace, name])
+        change = patch["spec"]["template"]
+        template = thing["spec"]["template"]
+        template["spec"]["containers"] = change["spec"]["containers"][1:]
+        annotations = {**template.get("metadata", {}).get("annotations", {}), **change["metadata"]["annotations"]}
+        template["metadata"] = {"annotations": {key: value for key, value in annotations.items() if value is not None}}
+        key = (kind.partition(".")[0], namespace, name)
+        self.world.act(f"patch {kind} {name}", lambda: self.objects.update({key: thing}))
 
-    def close(self) -> None:
-        """Nothing is open."""
+    def _now(self, thing: dict[str, Any]) -> dict[str, Any]:
+        """As it is now: well, unless it shall not be."""
+        if thing["metadata"]["name"] in self.world.unmet:
+            return {**thing, "metadata": {**thing["metadata"], "generation": 1}}
+        return _well(thing)
 
-    def _reach(self) -> None:
-        if not self.world.machines or any(each.state != "running" for each in self.world.machines.values()):
-            raise KubeRefused("GET /: connection refused", None)
+
+def release_secret(name: str, status: str, objects: Iterable[Mapping[str, Any]], version: int = 1) -> dict[str, Any]:
+    """A release as helm remembers it."""
+    content = {"info": {"status": status}, "manifest": yaml.safe_dump_all([dict(thing) for thing in objects])}
+    inner = base64.b64encode(gzip.compress(json.dumps(content).encode()))
+    labels = {"owner": "helm", "name": name, "version": str(version)}
+    return {"metadata": {"labels": labels}, "data": {"release": base64.b64encode(inner).decode()}}
+
+
+def ready_pod(thing: Mapping[str, Any]) -> dict[str, Any]:
+    """One pod of a workload that is well."""
+    name, labels = f"{thing['metadata']['name']}-0", thing["spec"].get("selector", {}).get("matchLabels", {})
+    metadata = {"name": name, "namespace": thing["metadata"]["namespace"], "uid": name, "labels": labels}
+    conditions = [{"type": "Ready", "status": "True"}]
+    return {"kind": "Pod", "metadata": metadata, "spec": {}, "status": {"phase": "Running", "conditions": conditions}}
+
+
+def workload(namespace: str, name: str, kind: str = "Deployment") -> dict[str, Any]:
+    """One that a chart makes."""
+    env = [{"name": "SECRET_TTL", "value": "600s"}]
+    pod = {"spec": {"containers": [{"name": "main", "image": "an/image:1", "env": env}]}}
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "apps/v1", "kind": kind, "metadata": metadata, "spec": {"template": pod}}
 
 
 def _write(kubeconfig: Path) -> None:

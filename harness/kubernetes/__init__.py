@@ -1,0 +1,7 @@
+"""The one adapter to a cluster's API.
+
+labels.py         by what our objects are known
+api.py            what is asked of a cluster: `Kubernetes`, and its errors
+through_kr8s.py   `Kubernetes` kept by kr8s
+ported.py         HTTP to a port inside a pod, without a port of our own
+"""

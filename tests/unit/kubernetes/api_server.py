@@ -1,0 +1,119 @@
+"""An API server on loopback, as far as a test needs one: answers to GET, and pods whose ports can be reached by
+`portforward` as a kubelet does it (the protocol of k8s.io/kubelet's portforward over websockets).
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import wsproto
+import yaml
+from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Request
+
+VERSION = {"/version": (200, {"major": "1", "minor": "34", "gitVersion": "v1.34.4"})}
+Answers = Mapping[str, tuple[int, dict[str, Any]]]
+# (name of the pod, port) and what was sent to it -> the bytes that come back, or a text for the error channel.
+Inside = Callable[[str, int, bytes], bytes | str]
+
+
+class _SilentServer(ThreadingHTTPServer):
+    """Its own trouble with a client that hung up is not what the program says: it was taken for that."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Silent."""
+
+
+@contextmanager
+def api(answers: Answers, folder: Path, inside: Inside | None = None) -> Iterator[Path]:
+    """A kubeconfig that leads to a server with these answers; every other path is forbidden."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0].rstrip("/")
+            if inside is not None and path.endswith("/portforward"):
+                _forward(self, inside)
+                return
+            refusal = {"kind": "Status", "status": "Failure", "message": f"may not GET {path}", "code": 403}
+            status, thing = answers.get(path, (403, refusal))
+            body = json.dumps(thing).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's name
+            """Silent."""
+
+    server = _SilentServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield _kubeconfig(folder / "config", f"http://127.0.0.1:{server.server_address[1]}")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _forward(handler: BaseHTTPRequestHandler, inside: Inside) -> None:
+    url = urlsplit(handler.path)
+    name, port = url.path.split("/")[-2], int(parse_qs(url.query)["ports"][0])
+    peer = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
+    head = "".join(f"{key}: {value}\r\n" for key, value in handler.headers.items())
+    peer.receive_data(f"GET {handler.path} HTTP/1.1\r\n{head}\r\n".encode())
+    connection, sent, done = handler.connection, b"", False
+    while not done:
+        for event in peer.events():
+            if isinstance(event, Request):
+                named = struct.pack("<H", port)
+                connection.sendall(peer.send(AcceptConnection()))
+                for channel in (b"\0", b"\1"):
+                    connection.sendall(peer.send(BytesMessage(channel + named)))
+            elif isinstance(event, BytesMessage):
+                sent += bytes(event.data)[1:]
+                if sent.endswith(b"\r\n\r\n"):
+                    _answer(connection, peer, inside(name, port, sent))
+                    done = True
+            elif isinstance(event, Ping):
+                connection.sendall(peer.send(event.response()))
+            elif isinstance(event, CloseConnection):
+                done = True
+        if not done:
+            peer.receive_data(connection.recv(65536) or None)
+    handler.close_connection = True
+
+
+def _answer(connection: socket.socket, peer: wsproto.WSConnection, answer: bytes | str) -> None:
+    """In small frames, as a kubelet copies them; then the end."""
+    if isinstance(answer, str):
+        connection.sendall(peer.send(BytesMessage(b"\1" + answer.encode())))
+    else:
+        for at in range(0, len(answer), 1000):
+            connection.sendall(peer.send(BytesMessage(b"\0" + answer[at : at + 1000])))
+    connection.sendall(peer.send(CloseConnection(code=1000)))
+
+
+def _kubeconfig(path: Path, server: str) -> Path:
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": server}}],
+        "users": [{"name": "me", "user": {"token": "t"}}],
+        "contexts": [{"name": "ctx", "context": {"cluster": "c", "user": "me"}}],
+        "current-context": "ctx",
+    }
+    path.write_text(yaml.safe_dump(config))
+    return path
