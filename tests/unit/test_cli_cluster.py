@@ -176,7 +176,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> tuple[World, SimulatedCluster]
     state.write(Record("meshwake-t", choose_stack(read_pins(), name="t"), 1_700_000_000, 1_700_000_100))
     state.put("kubeconfig", "")
     cluster = cluster_of(plan())
-    monkeypatch.setattr(clusters, "ThroughKr8s", lambda kubeconfig, context: cluster)
+    monkeypatch.setattr(clusters, "connect", lambda kubeconfig, context: cluster)
     monkeypatch.setattr(clusters, "check_health", lambda cluster, engine: [])
     monkeypatch.setattr("harness.labs.kind.clocks.SystemTime", lambda: cluster)
     world = World(machines={"n": machine("n", cluster="meshwake-t")})
