@@ -8,6 +8,7 @@ tests/repository/test_import_rule.py reads `LAYERS` and enforces it.
     questions   answers                     what is asked of many runs
     course      pipeline, doctor, options   the steps of a run, in order; what can run here; what is
                                             said of a cluster
+    verdicts    execution                   from a plan to its findings, for everybody who asks
     makers      labs, report                do and record; show
     parts       authority, fixes, checks,   speak istiod's protocols; what people deploy; judge;
                 stack, fetching, journals   what a cluster is made of; binaries from their image; what
@@ -23,10 +24,23 @@ imports nothing.
 
 # Lowest first. A name is a module or package directly in `harness`.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("guardian", "errors", "durations", "scenario", "plan", "history", "verdict", "versions", "binaries", "store"),
+    (
+        "config_dump",
+        "guardian",
+        "errors",
+        "durations",
+        "scenario",
+        "plan",
+        "history",
+        "verdict",
+        "versions",
+        "binaries",
+        "store",
+    ),
     ("clocks", "kubernetes"),
     ("authority", "fixes", "checks", "stack", "fetching", "journals"),
     ("labs", "report"),
+    ("execution",),
     ("pipeline", "doctor", "options"),
     ("answers",),
     ("mesh",),

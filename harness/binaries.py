@@ -2,8 +2,10 @@
 
     <cache>/ztunnel/<version>/<x86_64|aarch64>/ztunnel        <cache>: $MESHWAKE_CACHE, or the user's cache directory
 
-The user puts binaries there, or names one with --ztunnel. A release names its own version; a binary somebody built
-says "unknown", and then only its owner can tell which release it comes from.
+The user puts binaries there, or names one with --ztunnel. What `ztunnel version` calls IstioVersion is read from the
+environment when it is asked (src/version.rs at 1.18.0 to 1.31.0-rc.0), so it says nothing of the binary. What is built
+in is the commit (GitRevision) and whether anything was changed (BuildStatus): a clean build of the commit that
+clusters/versions.toml has for a release is that release. Of any other binary only its owner can tell.
 """
 
 from __future__ import annotations
@@ -16,16 +18,20 @@ import struct
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packaging.version import InvalidVersion, Version
 from platformdirs import user_cache_dir
 
+from harness import versions
 from harness.errors import BadInput, LabUnavailable
 
 IDENTIFY_WITHIN_S = 10
 _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
-_ISTIO_VERSION = re.compile(r'IstioVersion:"([^"]*)"')
+_FIELD = re.compile(r'(\w+):"([^"]*)"')
+# Read by ztunnel when it is asked for its version: 1.18 to 1.26, and since.
+_VERSION_VARIABLES = ("ISTIO_VERSION", "ISTIO_META_ISTIO_VERSION")
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,8 @@ class CachedBinary:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a binary is: the version it gives itself (None: it does not know), and the digest that names it for sure."""
+    """What a binary is: the release that it was built from, as far as its build tells (None: it does not), and the
+    digest that names it for sure."""
 
     path: Path
     own_version: str | None
@@ -78,6 +85,16 @@ def find(version: str) -> CachedBinary | None:
     return next((binary for binary in cached() if Version(binary.version) == wanted), None)
 
 
+def sha256_of(path: Path) -> str:
+    """The digest that names the program at `path` wherever a result is remembered: paths, versions and
+    commits stay while what was built there changes. Raises BadInput when it cannot be read."""
+    try:
+        with path.open("rb") as binary:
+            return hashlib.file_digest(binary, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); give the path of a ztunnel binary") from error
+
+
 def _is_version(text: str) -> bool:
     try:
         Version(text)
@@ -91,12 +108,32 @@ def identify(path: Path) -> Identity:
     content = _read(path)
     _check_made_for_this_machine(path, content)
     build_info = _ask_version(path)
-    match = _ISTIO_VERSION.search(build_info)
-    if match is None:
+    if "IstioVersion" not in _fields(build_info):
         said = build_info.strip()[:200] or "nothing"
         raise BadInput(f"--ztunnel {path}: is no ztunnel: 'ztunnel version' said {said!r}, not an IstioVersion")
-    own_version = match.group(1) if _is_version(match.group(1)) else None
+    own_versions = releases_of(build_info)
+    own_version = own_versions[-1] if own_versions else None
     return Identity(path.resolve(), own_version, build_info.strip(), hashlib.sha256(content).hexdigest())
+
+
+def releases_of(build_info: str) -> tuple[str, ...]:
+    """The releases that a binary with this build information is, oldest first: several may be made of one commit."""
+    fields = _fields(build_info)
+    return versions.built_from(fields.get("GitRevision", ""), fields.get("BuildStatus", ""))
+
+
+def _fields(build_info: str) -> dict[str, str]:
+    return dict(_FIELD.findall(build_info))
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """The ztunnel at `path` as run_started names it. `build`: what it says of its build; "" when it cannot be asked."""
+    try:
+        build_info = _ask_version(path).strip()
+    except LabUnavailable:
+        build_info = ""
+    about = {"kind": "ztunnel", "file": path.name, "sha256": sha256_of(path), "bytes": path.stat().st_size}
+    return about | {"build": build_info}
 
 
 def _read(path: Path) -> bytes:
@@ -130,6 +167,7 @@ def _ask_version(path: Path) -> str:
             text=True,
             errors="replace",
             timeout=IDENTIFY_WITHIN_S,
+            env={name: value for name, value in os.environ.items() if name not in _VERSION_VARIABLES},
             stdin=subprocess.DEVNULL,
             check=False,
         )

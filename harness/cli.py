@@ -85,6 +85,10 @@ ZtunnelOption = Annotated[Path | None, typer.Option("--ztunnel", metavar="PATH",
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Chooses what is left to chance, such as retry delays.")]
 KeepOption = Annotated[bool, typer.Option("--keep-run", help="Keep the run even when it came out as expected.")]
 RealTimeOption = Annotated[bool, typer.Option("--real-time", help="Use the numbers of the [real_time] table.")]
+ClassOption = Annotated[
+    str | None,
+    typer.Option("--as-class", metavar="CLASS", help="Lab model: the behaviour class to run, whatever the release's."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 ReportOption = Annotated[
     Path | None, typer.Option("--report", metavar="DIR", help="Write pages for a browser to this folder.")
@@ -107,6 +111,7 @@ def run(
     seed: SeedOption = 0,
     keep_run: KeepOption = False,
     real_time: RealTimeOption = False,
+    as_class: ClassOption = None,
     report: ReportOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -115,7 +120,7 @@ def run(
 ) -> None:
     """Run scenarios and judge what happened."""
     cluster = planned_cluster(lab, words)
-    options = Options(lab, tuple(istio or ()), ztunnel, seed, keep_run, real_time, cluster)
+    options = Options(lab, tuple(istio or ()), ztunnel, seed, keep_run, real_time, cluster, as_class)
     line = ProgressLine(shown=not as_json)
     # Of many runs only those are shown in full that somebody must look at; the table has the rest.
     alone = len(files) == 1 and files[0].is_file() and len(options.istio) <= 1

@@ -142,6 +142,8 @@ def _node_lines(node: NodeForecast) -> Iterator[str]:
     if node.sleep_ns:
         wakes_wall_ns = node.now_wall_ns + node.sleep_ns
         yield f"  if it sleeps now for {format_duration(node.sleep_ns)}, until {_when(wakes_wall_ns)}:"
+    if not node.identities:
+        yield "  holds no certificate: no workload of the mesh runs here"
     for each in node.identities:
         yield f"  {each.identity}: {_identity_words(each)}"
     yield from (f"  {line}" for line in _advice(node))
@@ -181,9 +183,18 @@ def _advice(node: NodeForecast) -> Iterator[str]:
         yield f"restart ztunnel {when}: {RESTART}"
         yield "then gateways and waypoints if they fail too; the wake guard does both by itself"
     elif node.prospect == "unknown":
-        yield "save the node's journal as well (docs/forecast.md), or restart ztunnel after the wake"
+        yield from _advice_without_answer(node)
     elif node.room_ns is not None:
         yield f"nothing to do; from {_length(node.room_ns)} more of sleep on, every certificate would run out unrenewed"
+
+
+def _advice_without_answer(node: NodeForecast) -> Iterator[str]:
+    """What is missing: how late renewals are, or a certificate to renew."""
+    waiting = [each for each in node.identities if each.renews_wall_ns is None]
+    if waiting:
+        yield f"{len(waiting)} of {len(node.identities)} identities have no certificate yet; ask again when they do"
+    if len(waiting) < len(node.identities) or node.drift is None:
+        yield "save the node's journal as well (docs/forecast.md), or restart ztunnel after the wake"
 
 
 def _when(wall_ns: int) -> str:

@@ -79,7 +79,8 @@ def falsify(
     / "found",
     as_json: JsonOption = False,
 ) -> None:
-    """Search for the smallest timeline that breaks a fix, and write it down as a scenario. Exit 1: one was found."""
+    """Search for the smallest timeline that breaks a fix, and write it down as a scenario. Exit 1: one was found;
+    2: of every timeline the check says UNKNOWN."""
     budget_s = _seconds("--budget", budget)
     if lab not in LABS:
         raise BadInput(f"--lab {lab}: no search runs there; allowed: {', '.join(LABS)}")
@@ -98,6 +99,8 @@ def falsify(
         _show_found(found, path, confirmed, why_not)
     if found.timeline is not None:
         raise typer.Exit(ExitCode.SURPRISE)
+    if found.unknown == found.tried:
+        raise typer.Exit(ExitCode.UNKNOWN)
 
 
 def _seconds(option: str, text: str) -> float:
@@ -159,6 +162,7 @@ def _found_json(found: search.Found, path: Path | None, confirmed: str | None, w
         "scenario_file": str(path) if path else None,
         "events": events,
         "tried": found.tried,
+        "unknown": found.unknown,
         "told": search.told(found.timeline) if found.timeline else None,
         "minimal": found.minimal,
         "because": found.because,
@@ -172,7 +176,9 @@ def _found_json(found: search.Found, path: Path | None, confirmed: str | None, w
 
 
 def _show_found(found: search.Found, path: Path | None, confirmed: str | None, why_not: str) -> None:
-    question, spent = found.question, f"{found.tried} timelines in {lasting(round(found.real_s * NS_PER_S))}"
+    question = found.question
+    unknown = f", {found.unknown} of them UNKNOWN" if found.unknown else ""
+    spent = f"{found.tried} timelines in {lasting(round(found.real_s * NS_PER_S))}{unknown}"
     typer.echo(f"{question.fix}, {question.check}, ztunnel {question.release.version} on {question.lab}: ", nl=False)
     if found.timeline is None:
         typer.echo(f"nothing found ({spent})")
@@ -281,7 +287,7 @@ def _groups_table(groups: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("population")
     table.add_column("fix", no_wrap=True)
-    for heading in ("recover", "outage a week, p50", "p90", "p99", "longest", "restarts"):
+    for heading in ("recover", "unknown", "outage a week, p50", "p90", "p99", "longest", "restarts"):
         table.add_column(heading, justify="right")
     before = ""
     for group in groups:
@@ -290,7 +296,7 @@ def _groups_table(groups: list[dict[str, Any]]) -> Table:
         table.add_row(
             title if title != before else "",
             group["fix"],
-            f"{100 * group['recover'] / group['machines']:.0f} %",
+            *(f"{100 * group[share] / group['machines']:.0f} %" for share in ("recover", "unknown")),
             *(_length(outage[key]) for key in ("p50", "p90", "p99")),
             _length(group["worst_s"]),
             f"{group['restarts_per_week']:g}",

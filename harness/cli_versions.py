@@ -172,6 +172,9 @@ def _lab(lab: str, scenario: Scenario, question: Question) -> str:
 
 def _refuse_ends(question: Question, scenario: Scenario, options: Options) -> None:
     """Raises LabUnavailable when an end that a person named cannot run at all."""
+    for version in (question.good, question.bad):
+        if question.lab == "model" and (assumed := versions.find(version).assumption) is not None:
+            raise LabUnavailable(f"{assumed}; a bisect needs an end whose class is known, or its binary")
     cases = Chooser(replace(options, lab=question.lab, istio=(question.good, question.bad))).cases(scenario)
     for case in cases:
         if case.refusal is not None:
@@ -217,7 +220,7 @@ def _carry_out(log: BisectLog, asker: ScenarioAsker | None, jobs: int | None, as
     question = log.question
     search = Bisect(
         question,
-        log.asking(asker),
+        log.asking(asker, None if asker is None else asker.subject),
         jobs or _jobs(question.lab),
         tell,
         (lambda version: None) if asker is None else asker.impossible,
@@ -390,6 +393,8 @@ def _probed(ztunnel: Path | None, binary: Path | None, command: str | None, with
 def _name_class(path: Path | None, istio: str | None, lab: str, as_json: bool) -> None:
     release = versions.find(istio) if istio else None
     version = (release or versions.newest()).version
+    if release is not None and release.assumption is not None and path is None:
+        say(release.assumption)
     if release is None and path is None:
         raise BadInput("--ztunnel PATH or --istio VERSION is missing: whose class is asked for?")
     where = _probe_lab(path, version, lab)

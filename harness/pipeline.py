@@ -22,6 +22,7 @@ from typing import Any, get_args
 from harness import binaries, versions
 from harness.checks import judge
 from harness.errors import BadInput, ExitCode, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
+from harness.execution import execute
 from harness.fixes import FIXES, adapted, patch_of
 from harness.fixes.patched import lacks_patch
 from harness.history import History, Recorder
@@ -56,6 +57,7 @@ class Options:
     keep_run: bool = False
     real_time: bool = False
     cluster: PlannedCluster = field(default_factory=PlannedCluster)  # for lab kind
+    as_class: str | None = None  # for lab model
 
 
 Progress = Callable[[int], None]
@@ -188,17 +190,11 @@ class Planned(Chosen):
 
 
 @dataclass(frozen=True)
-class Recorded(Planned):
-    """... with what happened, and what it cost in real time."""
+class Judged(Planned):
+    """... with what happened, what it cost in real time, and what every check says of it."""
 
     history: History
     real_s: float
-
-
-@dataclass(frozen=True)
-class Judged(Recorded):
-    """... with what every check says of it."""
-
     findings: tuple[Finding, ...]
 
 
@@ -230,21 +226,13 @@ def plan_case(chosen: Chosen) -> Planned:
     return Planned(**vars(chosen), plan=plan, directory=open_run(plan))
 
 
-def run_on_lab(planned: Planned) -> Recorded:
+def execute_plan(planned: Planned) -> Judged:
     """Only here something happens; every event is on disk before the next."""
     toolbox = Toolbox(planned.case.ztunnel, planned.directory.logs, planned.progress)
-    recorder = Recorder(planned.directory.history)
     began_s = time.perf_counter()
-    try:
-        load_lab(planned.plan.lab).run(planned.plan, toolbox, recorder)
-    finally:
-        recorder.close()
-    return Recorded(**vars(planned), history=recorder.history, real_s=time.perf_counter() - began_s)
-
-
-def judge_history(recorded: Recorded) -> Judged:
-    """Judges the plan and the history, and nothing else."""
-    return Judged(**vars(recorded), findings=judge(recorded.plan, recorded.history))
+    executed = execute(planned.plan, toolbox, Recorder(planned.directory.history))
+    real_s = time.perf_counter() - began_s
+    return Judged(**vars(planned), history=executed.history, real_s=real_s, findings=executed.findings)
 
 
 def compare_findings(judged: Judged) -> Compared:
@@ -264,7 +252,7 @@ def save(compared: Compared) -> Saved:
     return Saved(**vars(compared), result=report, kept=kept)
 
 
-CASE_STEPS: tuple[Callable[[Any], Any], ...] = (plan_case, run_on_lab, judge_history, compare_findings, save)
+CASE_STEPS: tuple[Callable[[Any], Any], ...] = (plan_case, execute_plan, compare_findings, save)
 
 
 def run_case(case: Case, options: Options, progress: Progress = _no_progress) -> Saved:
@@ -345,6 +333,8 @@ class Chooser:
 
     def __post_init__(self) -> None:
         _check_lab_word(self.options.lab)
+        if self.options.as_class is not None:
+            versions.check_class(self.options.as_class)
         self._subjects = _find_subjects(self.options)
 
     def cases(self, scenario: Scenario) -> tuple[Case, ...]:
@@ -369,16 +359,16 @@ class Chooser:
         asked = f"{lab}: asked for with {'--ztunnel' if self.options.lab == AUTO else '--lab'}"
         if lab in WITH_BINARY and subject.ztunnel is not None:
             asked += f"; ztunnel {subject.version} {subject.found}"
-        case = _on(base, lab, subject, asked)
+        case = _on(base, lab, subject, asked, self.options.as_class)
         return replace(case, refusal=self._refusal(case))
 
     def _automatic(self, base: Case, subject: _Subject) -> Case:
-        process = _on(base, "process", subject, f"process: ztunnel {subject.version} {subject.found}")
+        process = _on(base, "process", subject, f"process: ztunnel {subject.version} {subject.found}", None)
         why_not = self._refusal(process)
         if why_not is None:
             return process
         on_model = subject if self.options.istio else replace(subject, version=versions.newest().version)
-        model = _on(base, "model", on_model, f"model: {why_not}")
+        model = _on(base, "model", on_model, f"model: {why_not}", self.options.as_class)
         return replace(model, refusal=self._refusal(model))
 
     def _refusal(self, case: Case) -> str | None:
@@ -489,13 +479,16 @@ def _no_binary(version: str, asked: bool) -> str:
     return f"no ztunnel binary{f' for {version}' if asked else ''} (put one at {place} or pass --ztunnel PATH)"
 
 
-def _on(case: Case, lab: str, subject: _Subject, because: str) -> Case:
-    """`case` on `lab`, with the class and the expectations of its version."""
+def _on(case: Case, lab: str, subject: _Subject, because: str, as_class: str | None) -> Case:
+    """`case` on `lab`, with the expectations of its version, and its class or that which a person named."""
+    release = versions.find(subject.version)
+    if lab == "model" and (assumed := f"taken as class {as_class}" if as_class else release.assumption):
+        because += f"; {assumed}"
     return replace(
         case,
         lab=lab,
         version=subject.version,
-        behaviour_class=versions.find(subject.version).behaviour_class,
+        behaviour_class=as_class or release.model_class,
         expectations=_expectations(case.scenario, subject.version),
         ztunnel=subject.ztunnel if lab in WITH_BINARY else None,
         chosen_because=because,

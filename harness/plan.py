@@ -37,6 +37,9 @@ FaultKind = Literal[
     "pod_restart",
 ]
 ASLEEP_FAULTS = ("suspend", "pause")
+# Waking time after a fault within which new connections must work again (check recovers_within). A plan
+# needs it too: an attempt is made when it is over, so that the verdict does not hang on traffic.every.
+RECOVERS_WITHIN_NS = 300 * NS_PER_S
 
 
 class _Frozen(BaseModel):

@@ -49,6 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--keep-run", action="store_true", help="keep runs that came out as expected too")
     group.addoption("--report", default=None, metavar="DIR", help="write pages for a browser to this folder")
     group.addoption("--real-time", action="store_true", help="use the numbers of the [real_time] tables")
+    group.addoption("--as-class", default=None, metavar="CLASS", help="lab model: the behaviour class to run")
     add_to_pytest(group)
 
 
@@ -73,6 +74,7 @@ def _options(config: pytest.Config) -> Options:
         seed=config.getoption("--seed"),
         keep_run=config.getoption("--keep-run"),
         real_time=config.getoption("--real-time"),
+        as_class=config.getoption("--as-class"),
         cluster=planned_cluster(lab, from_pytest(config.getoption)),
     )
 

@@ -1,8 +1,9 @@
 """Istio releases and the class of certificate renewal that each one's ztunnel belongs to.
 
 The rows stand in clusters/versions.toml, so that a release is added without touching code. A version that is not
-there has no class: it is refused rather than guessed at. A row may say that its class is not known yet
-(`UNCLASSIFIED`): no model runs it, a binary of it does.
+there is refused, unless it is newer than all of them. The class of a newer one, and of a row that says `UNCLASSIFIED`,
+is not known: the model takes the newest class that is known before it, says so (`assumption`), and lets a person name
+another (`--as-class`).
 """
 
 from __future__ import annotations
@@ -46,6 +47,22 @@ class Release:
     def minor(self) -> str:
         """As in 1.28."""
         return minor_of(self.version)
+
+    @property
+    def model_class(self) -> str:
+        """The class that the model runs: its own, or while that is not known the one before it (`assumption`)."""
+        return self.behaviour_class if self.classified else _classified_before(self).behaviour_class
+
+    @property
+    def assumption(self) -> str | None:
+        """What is assumed of a release whose class is not known, as a sentence; None of any other."""
+        if self.classified:
+            return None
+        before = _classified_before(self)
+        return (
+            f"the behaviour class of {self.version} is not known: taken as {before.behaviour_class}, that of "
+            f"{before.version} (choose another with --as-class)"
+        )
 
     @property
     def classified(self) -> bool:
@@ -125,20 +142,45 @@ def _release(row: dict[str, Any], minors: dict[str, Any], image: str, path: str)
     )
 
 
+def _classified_before(release: Release) -> Release:
+    older = [row for row in releases() if row.classified and Version(row.version) < Version(release.version)]
+    return older[-1] if older else next(row for row in releases() if row.classified)
+
+
 def newest() -> Release:
     """The release that is tested when nobody says otherwise: of those whose class is known."""
     return next(row for row in reversed(releases()) if row.classified)
 
 
+def check_class(behaviour_class: str, option: str = "--as-class") -> str:
+    """`behaviour_class`, if it is one that is modelled. Raises BadInput."""
+    if behaviour_class not in BEHAVIOUR_CLASSES:
+        expected = ", ".join(BEHAVIOUR_CLASSES)
+        raise BadInput(f"{option}: invalid value {behaviour_class!r}: expected one of {expected}")
+    return behaviour_class
+
+
 def find(version: str, option: str = "--istio") -> Release:
-    """The row of `version`. Raises BadInput with the nearest versions that have one."""
+    """The row of `version`, or one without a class for a version that is newer than all rows. Raises BadInput with
+    the nearest versions that have one."""
     wanted = parse_version(version, option)
     for release in releases():
         if Version(release.version) == wanted:
             return release
+    last = Version(releases()[-1].version)
+    if wanted > last and wanted.major == last.major:
+        return Release(str(version).strip().removeprefix("v"), UNCLASSIFIED, notes="newer than clusters/versions.toml")
     known = [release.version for release in releases()]
     near = difflib.get_close_matches(version, known, n=3, cutoff=0.5) or [known[0], known[-1]]
     raise BadInput(f"{option} {version}: has no row in clusters/versions.toml; nearest: {', '.join(near)}")
+
+
+def built_from(revision: str, status: str) -> tuple[str, ...]:
+    """The releases whose ztunnel is the commit `revision`, oldest first (several may be made of one); none for a
+    build whose `status` is not "Clean". Both as ztunnel's own build information has them."""
+    if not revision or status != "Clean":
+        return ()
+    return tuple(row.version for row in releases() if row.commit == revision)
 
 
 def has_row(version: str) -> bool:

@@ -20,7 +20,8 @@ while True:
         with server.accept()[0] as connection:
             if server is servers[0]:
                 connection.recv(4096)
-                connection.sendall(b'HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\nconnection: close\\r\\n\\r\\n{}')
+                head = b'HTTP/1.1 200 OK\\r\\ncontent-length: 20\\r\\nconnection: close\\r\\n\\r\\n'
+                connection.sendall(head + b'{"certificates": []}')
     if time.monotonic() >= due:
         due += {every_s}
         {at_tick}

@@ -17,7 +17,7 @@ from pathlib import Path
 from packaging.specifiers import Specifier, SpecifierSet
 from packaging.version import Version
 
-from harness import versions
+from harness import binaries, versions
 from harness.errors import BadInput, HarnessFault
 from harness.history import History
 from harness.pipeline import Rejudged, check_run
@@ -54,6 +54,7 @@ def acceptance(run: Path, scenario_file: Path, today: str, because: str | None =
     surprises = [row for row in judged.outcome.comparisons if row.kind is OutcomeKind.SURPRISE]
     if not surprises or judged.outcome.kind is OutcomeKind.UNKNOWN:
         raise BadInput(f"{run}: is {judged.outcome.kind} ({judged.outcome.why}): there is no surprise to accept")
+    _check_release(run, judged)
     try:
         old = scenario_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -65,6 +66,24 @@ def acceptance(run: Path, scenario_file: Path, today: str, because: str | None =
         sentences.append(f"{row.finding.check}: {row.expected} until {version}, {row.finding.verdict} from there on")
     _check_result(text, scenario_file, judged, surprises)
     return Change(scenario_file, old, text, tuple(sentences))
+
+
+def _check_release(run: Path, judged: Rejudged) -> None:
+    """Raises BadInput unless the binary is the release whose truth would be written: of one that somebody built only
+    its owner knows what it was built from, and with which changes."""
+    version = versions.find(judged.saved.plan.version).version
+    for event in judged.saved.history.of("run_started"):
+        subject = event["subject"]
+        if not isinstance(subject, dict) or "sha256" not in subject:
+            continue
+        built_from = binaries.releases_of(str(subject.get("build", "")))
+        if version not in built_from:
+            found = f"is a build of {', '.join(built_from)}" if built_from else "does not know its own release"
+            raise BadInput(
+                f"{run}: its ztunnel (sha256 {str(subject['sha256'])[:12]}) {found}, and {version} is what would be "
+                "written; run the scenario on the released binary, a clean build of the commit that "
+                "clusters/versions.toml has for it"
+            )
 
 
 def _accept(text: str, path: Path, judged: Rejudged, row: Comparison, today: str, because: str | None) -> str:

@@ -154,7 +154,8 @@ def candidates(boundary: Boundary) -> list[str]:
 def check_question(question: Question) -> None:
     """Raises BadInput when there is nothing to search between."""
     for option, version in (("--good", question.good), ("--bad", question.bad)):
-        versions.find(version, option)
+        if not versions.has_row(versions.find(version, option).version):
+            raise BadInput(f"{option} {version}: has no row in clusters/versions.toml, so nothing lies between")
     if Version(question.good) == Version(question.bad):
         raise BadInput(f"--good and --bad are both {question.good}; give two versions with something between them")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -38,12 +39,14 @@ class BisectLog:
     broken_off: bool = False
     _lock: Lock = field(default_factory=Lock)
 
-    def asking(self, ask: Ask | None) -> Ask:
-        """Answers from the log, else from `ask`, and then it is in the log; with None from the log alone."""
+    def asking(self, ask: Ask | None, subject: Callable[[str], str] | None = None) -> Ask:
+        """Answers from the log, else from `ask`, and then it is in the log; with None from the log alone.
+        `subject`: the SHA-256 of the binary that would answer for a version now; an answer of another one is asked
+        anew."""
 
         def answer(version: str, seed: int) -> Trial:
             known = self.trials.get((version, seed))
-            if known is not None:
+            if known is not None and (ask is None or subject is None or known.subject == subject(version)):
                 return known
             if ask is None:
                 return Trial(version, seed, Verdict.UNKNOWN, f"not in the log {self.path}", possible=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -11,8 +10,9 @@ from pathlib import Path
 
 from harness import binaries, versions
 from harness.answers.confirmed import DIRECTORY, Confirmation, save
-from harness.answers.matrix import plan_for, row_of, run, world_sha256
+from harness.answers.matrix import plan_for, row_of, world_sha256
 from harness.errors import BadInput, LabUnavailable
+from harness.execution import execute
 from harness.fixes import FIXES
 from harness.labs import Toolbox, load_lab
 from harness.scenario import Scenario
@@ -44,7 +44,7 @@ def confirm(
             tell(name, fault)
             with tempfile.TemporaryDirectory(prefix="meshwake-confirm-") as work:
                 began_s = time.perf_counter()
-                row = row_of(plan, run(plan, Toolbox(path, Path(work))), name, fault)
+                row = row_of(execute(plan, Toolbox(path, Path(work))), name, fault)
             confirmation = Confirmation(
                 fix=name,
                 fault=fault,
@@ -54,7 +54,7 @@ def confirm(
                 restarts=row.restarts,
                 certificates=row.certificates,
                 version=release.version,
-                binary_sha256=_sha256(path),
+                binary_sha256=binaries.sha256_of(path),
                 date=datetime.now(UTC).date().isoformat(),
                 world_sha256=world_sha256(plan),
                 real_s=round(time.perf_counter() - began_s, 1),
@@ -79,8 +79,3 @@ def subject(ztunnel: Path | None, istio: str | None) -> tuple[Path, Release]:
             "no ztunnel binary in the cache (see meshwake doctor); pass --ztunnel PATH --istio VERSION"
         )
     return cached[known[-1].version], known[-1]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as binary:
-        return hashlib.file_digest(binary, "sha256").hexdigest()

@@ -26,11 +26,12 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from harness.answers.matrix import plan_for, run
-from harness.checks import CHECKS, judge
+from harness.answers.matrix import plan_for
+from harness.checks import CHECKS
 from harness.checks.words import lasting
 from harness.durations import NS_PER_S, format_duration
 from harness.errors import BadInput
+from harness.execution import execute
 from harness.fixes import FIXES
 from harness.labs import Toolbox
 from harness.plan import Plan
@@ -191,11 +192,7 @@ class Question:
     def finding(self, timeline: Timeline) -> Finding:
         """What the check says of it."""
         plan = self.plan(timeline)
-        return CHECKS[self.check](plan, run(plan, Toolbox(self.ztunnel, self.work_dir)))
-
-    def breaks(self, timeline: Timeline) -> bool:
-        """Whether the property is BROKEN."""
-        return self.finding(timeline).verdict is Verdict.BROKEN
+        return execute(plan, Toolbox(self.ztunnel, self.work_dir)).finding(self.check)
 
 
 def asked(
@@ -220,7 +217,8 @@ def _check_word(option: str, word: str, allowed: tuple[str, ...]) -> None:
 @dataclass(frozen=True)
 class Found:
     """What a search ended with. `timeline` None: nothing was found in the budget. `minimal`: nothing can be left out
-    and nothing made a quarter shorter; False only when the budget of shrinking ran out first."""
+    and nothing made a quarter shorter; False only when the budget of shrinking ran out first. `unknown`: of how many
+    timelines the check said UNKNOWN, which neither breaks the property nor shows that it holds."""
 
     question: Question
     timeline: Timeline | None
@@ -228,24 +226,29 @@ class Found:
     real_s: float
     minimal: bool = False
     because: str = ""
+    unknown: int = 0
 
 
 class _Counted:
-    """Answers `breaks`, counts the questions, and asks none twice."""
+    """Whether a timeline breaks the property; counts the timelines, and runs none twice."""
 
     def __init__(self, question: Question, tell: Callable[[int], None]) -> None:
         self._question, self._tell = question, tell
-        self._known: dict[Timeline, bool] = {}
+        self._known: dict[Timeline, Verdict] = {}
 
     def __call__(self, timeline: Timeline) -> bool:
         if timeline not in self._known:
-            self._known[timeline] = self._question.breaks(timeline)
+            self._known[timeline] = self._question.finding(timeline).verdict
             self._tell(self.tried)
-        return self._known[timeline]
+        return self._known[timeline] is Verdict.BROKEN
 
     @property
     def tried(self) -> int:
         return len(self._known)
+
+    @property
+    def unknown(self) -> int:
+        return sum(verdict is Verdict.UNKNOWN for verdict in self._known.values())
 
 
 def falsify(
@@ -269,11 +272,11 @@ def falsify(
         if len(finds[-1]) <= FEW_MOVES:
             break
     if not finds:
-        return Found(question, None, breaks.tried, clock() - began_s)
+        return Found(question, None, breaks.tried, clock() - began_s, unknown=breaks.unknown)
     least = min(finds, key=_size)
     minimal = not any(breaks(smaller) for smaller in neighbours(least))
     because = question.finding(least).because
-    return Found(question, least, breaks.tried, clock() - began_s, minimal, because)
+    return Found(question, least, breaks.tried, clock() - began_s, minimal, because, breaks.unknown)
 
 
 def _before(clock: Callable[[], float], until_s: float) -> bool:
@@ -420,8 +423,8 @@ def _expected(found: Found) -> Iterator[tuple[str, str]]:
     for release in (row for row in releases() if row.classified):
         if release.behaviour_class not in by_class:
             plan = replace(found.question, release=release, lab="model").plan(found.timeline)
-            verdicts = {finding.check: finding.verdict for finding in judge(plan, run(plan))}
-            by_class[release.behaviour_class] = verdicts[found.question.check].value.lower()
+            verdict = execute(plan).verdict(found.question.check)
+            by_class[release.behaviour_class] = verdict.value.lower()
         words.append((by_class[release.behaviour_class], release.version))
     stretches = [(verdict, list(group)) for verdict, group in groupby(words, key=lambda word: word[0])]
     for position, (verdict, group) in enumerate(stretches):

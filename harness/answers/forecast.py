@@ -6,7 +6,8 @@ Everything follows from one number, J: by how much wall and monotonic clock have
 
     measured    meshwake_guard_drift_seconds, where the wake guard runs
     journal     the node's journal: each entry has wall and monotonic time, so J is how much more their difference is
-                now than it was when the container started; exact, whatever moved the clocks
+                now than it was when the container started; exact, whatever moved the clocks, where entries lie
+                close around that start, and else between two bounds
     elapsed     how long ztunnel has run by CLOCK_MONOTONIC (ac_etime of taskstats; needs CAP_NET_ADMIN)
     start       the container's start by the wall clock (Kubernetes) against its start in /proc/PID/stat, which counts
                 BOOTTIME: tells of pauses of the whole VM and of steps. A suspend moves wall and boottime alike and is
@@ -53,7 +54,8 @@ class Shown:
     knows_monotonic: bool = True
     started: Started | None = None
     measured_drift_ns: int | None = None
-    apart_since_start_ns: int | None = None
+    # Between which two bounds: a journal with entries close around ztunnel's start has them equal.
+    apart_since_start_ns: tuple[int, int] | None = None
     elapsed_monotonic_ns: int | None = None
 
 
@@ -83,7 +85,7 @@ def drift_of(shown: Shown) -> Drift | None:
     if shown.measured_drift_ns is not None:
         return Drift(shown.measured_drift_ns, shown.measured_drift_ns, "measured")
     if shown.apart_since_start_ns is not None:
-        return Drift(shown.apart_since_start_ns, shown.apart_since_start_ns, "journal")
+        return Drift(*shown.apart_since_start_ns, "journal")
     return None if shown.started is None else _drift_since(shown, shown.started)
 
 
@@ -151,8 +153,8 @@ class NodeForecast:
 
     @property
     def prospect(self) -> Prospect:
-        """The worst of its identities; unknown when there is none."""
-        if self.drift is None or not self.identities:
+        """The worst of its identities; none where nothing is held that could run out."""
+        if self.drift is None:
             return "unknown"
         found = {each.prospect for each in self.identities}
         return "outage" if "outage" in found else "unknown" if "unknown" in found else "none"

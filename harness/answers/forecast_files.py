@@ -15,26 +15,30 @@ architecture that Istio has images for.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from harness.answers.forecast import Held, Node, Shown, Started
 from harness.clocks.reading import ClockReading
+from harness.config_dump import parse_config_dump
 from harness.durations import NS_PER_S
 from harness.errors import BadInput, SubjectFailed
 from harness.journals.formats import opened
 from harness.journals.items import lines_of
-from harness.labs.kind.observe import ZTUNNEL_CONTAINER, read_config_dump
+from harness.labs.kind.observe import ZTUNNEL_CONTAINER
 
 TICK_NS = 10_000_000
 DRIFT_METRIC = "meshwake_guard_drift_seconds"
 _NS_PER_US = 1_000
+# The last second of the year 9999: no clock and no certificate of X.509 shows a later one.
+LATEST_WALL_S = 253_402_300_799
 # In /proc/PID/stat after the name in brackets, counted from the state as the first: starttime is the 22nd of all.
 _STARTTIME = 19
 _Value = TypeVar("_Value")
@@ -72,12 +76,12 @@ def read_node(place: Path) -> Node:
     held = _read(place / "config_dump.json", held_in)
     pod = _read(place / "pod.json", _object) if (place / "pod.json").is_file() else None
     clocks = _read(place / "clocks.txt", clocks_in) if (place / "clocks.txt").is_file() else None
-    name = str((pod or {}).get("spec", {}).get("nodeName") or place.name)
-    process = str((pod or {}).get("metadata", {}).get("name") or "ztunnel")
+    name = str(value_at(pod, "spec", "nodeName") or place.name)
+    process = str(value_at(pod, "metadata", "name") or "ztunnel")
     started = _in_file(place / "pod.json", lambda: started_in(pod)) if pod is not None else None
     journal = None
     if (place / "journal.json").is_file() and started is not None:
-        journal = apart_in_journal(place / "journal.json", started)
+        journal = drift_in_journal(place / "journal.json", started)
     measured = None
     if (place / "metrics.txt").is_file():
         measured = _read(place / "metrics.txt", lambda text: drift_in_metrics(text, process))
@@ -94,21 +98,21 @@ def node_of(
     held: tuple[Held, ...],
     clocks: Clocks | None,
     started: tuple[int, int] | None,
-    journal: tuple[int, int] | None = None,
+    journal: JournalDrift | None = None,
     measured_ns: int | None = None,
 ) -> Node:
-    """One node, from what was found of it. `started`: between which two moments of its wall clock; `journal`: how far
-    its clocks parted since then, and its last moment."""
+    """One node, from what was found of it. `started`: between which two moments of its wall clock; `journal`: what
+    its journal tells since then."""
     boottime_ns = (clocks.boottime_ns if clocks else None) or 0
     monotonic_ns = clocks.monotonic_ns if clocks else None
-    wall_ns = clocks.wall_ns if clocks is not None else journal[1] if journal is not None else 0
+    wall_ns = clocks.wall_ns if clocks is not None else journal.last_wall_ns if journal is not None else 0
     begun = clocks.started_boottime_ns if clocks is not None and clocks.boottime_ns is not None else None
     shown = Shown(
         now=ClockReading(wall_ns, monotonic_ns or 0, boottime_ns),
         knows_monotonic=monotonic_ns is not None,
         started=Started(*started, begun) if started is not None else None,
         measured_drift_ns=measured_ns,
-        apart_since_start_ns=journal[0] if journal is not None else None,
+        apart_since_start_ns=(journal.least_ns, journal.most_ns) if journal is not None else None,
         elapsed_monotonic_ns=clocks.elapsed_monotonic_ns if clocks is not None else None,
     )
     return Node(name, process, shown, held)
@@ -118,10 +122,18 @@ def node_of(
 
 
 def held_in(text: str) -> tuple[Held, ...]:
-    """The certificates of a config_dump. Raises SubjectFailed."""
+    """The certificates of a config_dump, by identity. Raises ValueError."""
+    entries = sorted(parse_config_dump(text), key=lambda entry: (entry.identity, entry.spiffe))
+    domains = Counter(entry.identity for entry in entries)
     return tuple(
-        Held(identity, held.state, _ns(held.not_before_wall_s), _ns(held.not_after_wall_s))
-        for identity, held in sorted(read_config_dump(text.encode()).items())
+        Held(
+            # One service account in two trust domains is two certificates: then the domain tells them apart.
+            entry.identity if domains[entry.identity] == 1 else entry.spiffe,
+            entry.state,
+            _ns(entry.not_before_wall_s),
+            _ns(entry.not_after_wall_s),
+        )
+        for entry in entries
     )
 
 
@@ -131,13 +143,26 @@ def _ns(seconds: int | None) -> int | None:
 
 def started_in(pod: dict[str, Any]) -> tuple[int, int]:
     """Between which two moments ztunnel's container started: Kubernetes cuts to whole seconds. Raises ValueError."""
-    statuses = pod.get("status", {}).get("containerStatuses") or []
-    own = [each for each in statuses if each.get("name") == ZTUNNEL_CONTAINER] or statuses
-    running = own[0].get("state", {}).get("running") if own else None
-    if not running or "startedAt" not in running:
+    statuses = value_at(pod, "status", "containerStatuses")
+    listed = [each for each in statuses if isinstance(each, dict)] if isinstance(statuses, list) else []
+    own = [each for each in listed if each.get("name") == ZTUNNEL_CONTAINER] or listed
+    started = value_at(own[0], "state", "running", "startedAt") if own else None
+    if started is None:
         raise ValueError("no running container in status.containerStatuses; is it the pod of a running ztunnel?")
-    begins_ns = int(datetime.fromisoformat(running["startedAt"]).timestamp()) * NS_PER_S
+    moment = datetime.fromisoformat(started)
+    if moment.tzinfo is None:
+        raise ValueError(f"startedAt: expected a time with its zone, such as 2026-11-30T08:00:00Z, found {started!r}")
+    begins_ns = int(moment.timestamp()) * NS_PER_S
     return begins_ns, begins_ns + NS_PER_S
+
+
+def value_at(thing: object, *keys: str) -> Any:
+    """What lies below `keys` in an object of Kubernetes; None where a level is missing, null or of another kind."""
+    for key in keys:
+        if not isinstance(thing, dict):
+            return None
+        thing = thing.get(key)
+    return thing
 
 
 def clocks_in(text: str) -> Clocks:
@@ -158,9 +183,13 @@ def clocks_in(text: str) -> Clocks:
 
 def _seconds_ns(text: str, line: str) -> int:
     try:
-        return int(Decimal(text.strip()) * NS_PER_S)
-    except (InvalidOperation, ValueError, OverflowError) as error:
+        length_s = Decimal(text.strip())
+    except InvalidOperation as error:
         raise ValueError(f"line {line!r}: read {text!r}, expected seconds such as 1795640592.123") from error
+    # Compared before it is multiplied: 1e400 and Infinity are numbers to Decimal.
+    if length_s.is_nan() or not 0 <= length_s <= LATEST_WALL_S:
+        raise ValueError(f"line {line!r}: read {text!r}, expected seconds from 0 to {LATEST_WALL_S}")
+    return int(length_s * NS_PER_S)
 
 
 def starttime_ns(stat: str) -> int:
@@ -171,35 +200,77 @@ def starttime_ns(stat: str) -> int:
         raise ValueError(f"line 'stat': read {stat[:40]!r}, expected the text of /proc/PID/stat") from error
 
 
-def apart_in_journal(path: Path, started: tuple[int, int]) -> tuple[int, int]:
-    """How much farther wall and monotonic clock are apart at the end of the journal than when the container started,
-    and the wall clock at its end. Raises BadInput when the journal does not reach back so far, or the node has
-    rebooted."""
-    before: tuple[int, str] | None = None
-    last: tuple[int, int, str] | None = None
+class JournalDrift(NamedTuple):
+    """By how much wall and monotonic clock have parted since a container started, as far as the journal tells, and
+    the wall clock at its end."""
+
+    least_ns: int
+    most_ns: int
+    last_wall_ns: int
+
+
+class _Entry(NamedTuple):
+    """One entry of a journal. `apart_ns`: wall minus monotonic."""
+
+    wall_ns: int
+    apart_ns: int
+    boot: str
+
+
+def drift_in_journal(path: Path, started: tuple[int, int]) -> JournalDrift:
+    """What the journal at `path` tells since the container started, between two moments of the wall clock. Raises
+    BadInput when it does not reach back to that start, or the node has booted since."""
+    last: _Entry | None = None
+    bounds: list[tuple[int, int]] = []
+    reached_back = False
+    for entry in _entries(path):
+        reached_back = reached_back or entry.wall_ns <= started[1]
+        if last is not None and entry.boot != last.boot:
+            bounds, last = [], None
+        # A clock that was set back shows the moment of the start once more: each time may have been it.
+        if last is not None and last.wall_ns <= started[1] < entry.wall_ns:
+            bounds.append(_apart_at_start(last, entry, started))
+        last = entry
+    if last is None:
+        raise BadInput(f"{path}: holds no entry of a journal; print it with journalctl -o json")
+    if last.wall_ns <= started[1]:
+        bounds.append((last.apart_ns, last.apart_ns))
+    if not bounds and reached_back:
+        raise BadInput(f"{path}: the node has booted since the container of pod.json started; save pod.json anew")
+    if not bounds:
+        raise BadInput(f"{path}: does not reach back to the container's start; print it with an earlier --since")
+    least_ns, most_ns = min(bound[0] for bound in bounds), max(bound[1] for bound in bounds)
+    return JournalDrift(last.apart_ns - most_ns, last.apart_ns - least_ns, last.wall_ns)
+
+
+def _apart_at_start(before: _Entry, after: _Entry, started: tuple[int, int]) -> tuple[int, int]:
+    """Between which two values wall minus monotonic was when the container started. It can grow by no more than the
+    wall clock does, since the monotonic clock never goes back; and of a gap over which it did not change nobody has to
+    assume that it went away and came back."""
+    least_ns = max(min(before.apart_ns, after.apart_ns), after.apart_ns - abs(after.wall_ns - started[0]))
+    most_ns = min(max(before.apart_ns, after.apart_ns), before.apart_ns + abs(started[1] - before.wall_ns))
+    return min(least_ns, most_ns), max(least_ns, most_ns)
+
+
+def _entries(path: Path) -> Iterator[_Entry]:
     with opened(path) as stream:
         for line in lines_of(stream):
             entry = _journal_entry(line)
-            if entry is None:
-                continue
-            last = entry
-            if entry[0] <= started[1]:
-                before = (entry[1], entry[2])
-    if before is None or last is None:
-        raise BadInput(f"{path}: does not reach back to the container's start; print it with an earlier --since")
-    if before[1] != last[2]:
-        raise BadInput(f"{path}: the node has booted since the container of pod.json started; save pod.json anew")
-    return last[1] - before[0], last[0]
+            if entry is not None:
+                yield entry
 
 
-def _journal_entry(line: str) -> tuple[int, int, str] | None:
-    """Wall, wall minus monotonic, boot; None for what is no entry."""
+def _journal_entry(line: str) -> _Entry | None:
+    """None for what is no entry."""
     try:
         fields = json.loads(line)
         wall_us, monotonic_us = int(fields["__REALTIME_TIMESTAMP"]), int(fields["__MONOTONIC_TIMESTAMP"])
-        return wall_us * _NS_PER_US, (wall_us - monotonic_us) * _NS_PER_US, str(fields["_BOOT_ID"])
+        boot = str(fields["_BOOT_ID"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+    if not 0 <= wall_us <= LATEST_WALL_S * 1_000_000:
+        return None
+    return _Entry(wall_us * _NS_PER_US, (wall_us - monotonic_us) * _NS_PER_US, boot)
 
 
 def drift_in_metrics(text: str, process: str) -> int | None:
@@ -207,6 +278,8 @@ def drift_in_metrics(text: str, process: str) -> int | None:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name == DRIFT_METRIC and sample.labels.get("process", "").rpartition("/")[2] == process:
+                if not abs(sample.value) <= LATEST_WALL_S:  # NaN compares as false
+                    raise ValueError(f"{DRIFT_METRIC} of {process} is {sample.value}, expected a length in seconds")
                 return int(Decimal(sample.value) * NS_PER_S)
     return None
 
@@ -236,5 +309,5 @@ def _in_file(path: Path, take: Callable[[], _Value]) -> _Value:
         return take()
     except SubjectFailed as error:
         raise BadInput(f"{path}: {error}") from error
-    except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError, ArithmeticError, RecursionError) as error:
         raise BadInput(f"{path}: {error}") from error

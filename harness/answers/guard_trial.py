@@ -17,22 +17,21 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from harness.answers.matrix import plan_for, run
-from harness.checks import judge
+from harness.answers.matrix import plan_for
 from harness.checks.derive import Failing, failures
+from harness.checks.recovers_within import NAME as RECOVERS_WITHIN
 from harness.checks.spans import Spans
 from harness.durations import NS_PER_S, format_duration
+from harness.execution import execute
 from harness.fixes import FIXES
 from harness.fixes.wake_guard import NAME as GUARD
-from harness.history import History
 from harness.labs import Toolbox
-from harness.plan import Plan, PlannedFault
+from harness.plan import RECOVERS_WITHIN_NS, Plan, PlannedFault
 from harness.scenario import Scenario, scenario_of
-from harness.verdict import Finding, Verdict
+from harness.verdict import Verdict
 from harness.versions import Release
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
-BOUND_NS = 300 * NS_PER_S
 # How long an outage may be in coming, once a certificate's half life is lost: two lives.
 COMES_WITHIN_NS = 3 * DAY_S * NS_PER_S
 _RESTARTS_MAX = 1_000
@@ -122,8 +121,8 @@ def try_guard(
     """The guard through `scenario` on `lab`; what would have been is worked out on the model."""
     plan = plan_for(FIXES[GUARD], scenario, release, lab, seed)
     tell(f"{days} days on lab {lab}")
-    history = run(plan, toolbox)
-    finding = _finding(plan, history)
+    executed = execute(plan, toolbox)
+    history, finding = executed.history, executed.finding(RECOVERS_WITHIN)
     bare = plan_for(FIXES["none"], scenario, release, "model", seed)
     restarts_ns = sorted({event.world_ns for event in history.of("ztunnel_started", cause=GUARD)})
     tell(f"{len(restarts_ns)} restarts; was each needed?")
@@ -162,7 +161,7 @@ def _needed(bare: Plan, before_ns: list[int], at_ns: int) -> bool:
     """Whether an outage comes when the restart at `at_ns` and all later ones do not."""
     ends_ns = at_ns + COMES_WITHIN_NS
     without = _with_restarts(bare, before_ns, ends_ns)
-    return any(failing.to_world_ns > at_ns for failing in failures(without, run(without)))
+    return any(failing.to_world_ns > at_ns for failing in failures(without, execute(without).history))
 
 
 def fewest_restarts(bare: Plan) -> list[int]:
@@ -170,7 +169,7 @@ def fewest_restarts(bare: Plan) -> list[int]:
     restarts: list[int] = []
     while len(restarts) < _RESTARTS_MAX:
         plan = _with_restarts(bare, restarts, bare.duration_ns)
-        finding = _finding(plan, run(plan))
+        finding = execute(plan).finding(RECOVERS_WITHIN)
         if finding.verdict is not Verdict.BROKEN:
             return restarts
         first_ns = round(finding.evidence[0].world_s * NS_PER_S)
@@ -182,13 +181,15 @@ def _last_moment(plan: Plan, outage_ns: int) -> int:
     """The latest time at which a restart still keeps the outage that was found at `outage_ns` within the bound."""
     ends = sorted(fault.ends_world_ns for fault in plan.faults)
     position = bisect_right(ends, outage_ns) - 1
-    forgiven_until_ns = ends[position] + BOUND_NS if position >= 0 else 0
+    forgiven_until_ns = ends[position] + RECOVERS_WITHIN_NS if position >= 0 else 0
     return outage_ns - NS_PER_S if forgiven_until_ns > outage_ns else _before(plan, outage_ns, forgiven_until_ns)
 
 
 def _before(plan: Plan, outage_ns: int, forgiven_until_ns: int) -> int:
     """Where the outage began while it was forgiven: at the end of that; else just before it began."""
-    around = (each for each in failures(plan, run(plan)) if each.from_world_ns <= outage_ns < each.to_world_ns)
+    around = (
+        each for each in failures(plan, execute(plan).history) if each.from_world_ns <= outage_ns < each.to_world_ns
+    )
     began_ns = min((each.from_world_ns for each in around), default=outage_ns)
     return max(began_ns, forgiven_until_ns) - NS_PER_S
 
@@ -201,10 +202,6 @@ def _with_restarts(bare: Plan, restarts_ns: list[int], ends_ns: int) -> Plan:
     kept = [fault for fault in faults if fault.at_world_ns < ends_ns]
     numbered = tuple(fault.model_copy(update={"index": index}) for index, fault in enumerate(kept))
     return bare.model_copy(update={"faults": numbered, "duration_ns": ends_ns})
-
-
-def _finding(plan: Plan, history: History) -> Finding:
-    return next(finding for finding in judge(plan, history) if finding.check == "recovers_within")
 
 
 def trial_words(trial: Trial) -> str:

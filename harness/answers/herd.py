@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 
-from harness.answers.matrix import run
 from harness.durations import NS_PER_S
 from harness.errors import BadInput
+from harness.execution import execute
 from harness.fixes import FIXES, adapted, wake_guard
 from harness.history import History
 from harness.plan import Plan, PlannedFault, PlannedFix, PlannedNode
@@ -61,7 +61,7 @@ def herd(nodes: int, fix: str, seed: int, turns: int = 1) -> Herd:
     if fix not in FIXES:
         raise BadInput(f"--fix {fix}: is not known; allowed: {', '.join(FIXES)}")
     plan = adapted(plan_of(nodes, fix, seed, turns))
-    history = run(plan)
+    history = execute(plan).history
     asked_ns = [event.world_ns - WAKES_NS for event in history.of("csr_answered") if event.world_ns >= WAKES_NS]
     return Herd(
         nodes=nodes,

@@ -12,19 +12,15 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from harness.answers.confirmed import Confirmation, confirmations
-from harness.checks import judge
 from harness.checks.derive import failures
 from harness.durations import NS_PER_S
+from harness.execution import Execution, execute
 from harness.fixes import FIXES, Fix, adapted
-from harness.history import History, Recorder
-from harness.labs import Toolbox, load_lab
 from harness.plan import Case, Plan, PlannedFix, resolve
 from harness.scenario import Scenario
-from harness.verdict import Finding
 from harness.versions import Release, find
 
 WEEK_NS = 7 * 86_400 * NS_PER_S
@@ -71,7 +67,7 @@ class Row:
 
 def plan_for(fix: Fix, scenario: Scenario, release: Release, lab: str = "model", seed: int = 0) -> Plan:
     """The plan of `scenario` with `fix` deployed as this repository has it. Raises BadInput."""
-    plan = resolve(Case(scenario, lab, release.version, release.behaviour_class, seed))
+    plan = resolve(Case(scenario, lab, release.version, release.model_class, seed))
     return adapted(plan.model_copy(update={"fix": PlannedFix(name=fix.name, manifest=fix.read_manifest())}))
 
 
@@ -86,28 +82,22 @@ def matrix(
     known = {
         world: each
         for world, each in confirmations().items()
-        if find(each.version).behaviour_class == release.behaviour_class
+        if find(each.version).behaviour_class == release.model_class
     }
     rows = []
     for name in fixes:
         for fault, scenario in scenarios.items():
             tell(name, fault)
             plan = plan_for(FIXES[name], scenario, release, seed=seed)
-            row = row_of(plan, run(plan), name, fault)
+            row = row_of(execute(plan), name, fault)
             rows.append(_with_confirmation(row, known.get(world_sha256(plan))))
     return rows
 
 
-def run(plan: Plan, toolbox: Toolbox | None = None) -> History:
-    """What happens, on the lab of `plan`."""
-    recorder = Recorder()
-    load_lab(plan.lab).run(plan, toolbox or Toolbox(None, Path()), recorder)
-    return recorder.history
-
-
-def row_of(plan: Plan, history: History, fix: str, fault: str) -> Row:
+def row_of(executed: Execution, fix: str, fault: str) -> Row:
     """What the matrix says of one run."""
-    finding = _finding(plan, history)
+    plan, history = executed.plan, executed.history
+    finding = executed.finding(VERDICT_OF)
     failing = failures(plan, history)
     weeks = plan.duration_ns / WEEK_NS
     # A lab may have a ztunnel for each identity: those of a node that start anew together are one restart.
@@ -125,10 +115,6 @@ def row_of(plan: Plan, history: History, fix: str, fault: str) -> Row:
         certificates=len(history.of("csr_answered", outcome="issued")),
         flooded=bool(history.of("run_ended", reason="csr_flood")),
     )
-
-
-def _finding(plan: Plan, history: History) -> Finding:
-    return next(finding for finding in judge(plan, history) if finding.check == VERDICT_OF)
 
 
 def _with_confirmation(row: Row, confirmation: Confirmation | None) -> Row:

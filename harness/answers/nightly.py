@@ -11,7 +11,6 @@ ztunnel of a released one, a gateway of lab process) is left out there and named
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -226,13 +225,8 @@ def _run_one(case: Case, options: Options, keeper: Keeper) -> Row:
 
 def _row_of(case: Case) -> Row:
     plan = resolve(case).sha256[:16] if case.refusal is None else ""
-    subject = _digest(case.ztunnel) if case.ztunnel is not None else ""
+    subject = binaries.sha256_of(case.ztunnel)[:16] if case.ztunnel is not None else ""
     return Row(case.scenario.name, case.lab, case.version, "", 0, "", plan, subject)
-
-
-@cache
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _filled(row: Row, ending: Ending) -> Row:

@@ -8,7 +8,8 @@
     128 and more: the question itself is wrong, or this machine cannot ask it; git bisect stops, as every commit would
                   get the same answer
 
-Answers are kept by commit, question and command; a work tree with changes is asked anew each time.
+Answers are kept by what was built, named by its SHA-256: a commit builds something else with another compiler, another
+submodule or another profile. So each commit is built, and asked only when its binary has not been asked before.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from harness.errors import BadInput
 from harness.verdict import Verdict
 
 ABORT_GIT_BISECT = 128
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 LAST_WORDS = 400
 
 
@@ -81,12 +82,17 @@ def probe_commit(
 ) -> CommitAnswer:
     """Builds and asks, or remembers. Raises BadInput or LabUnavailable where no commit could be asked."""
     commit = clean_commit(question.repository)
-    kept = _kept_answer(question, commit, say)
+    path = question.repository / question.binary
+    failed = _built(question, path)
+    if failed is not None:
+        return CommitAnswer(GitVerdict.CANNOT_SAY, failed, commit)
+    place = _place_of(question, binaries.sha256_of(path))
+    kept = _kept_answer(place, commit, say)
     if kept is not None:
         return kept
-    answer = _build_and_ask(question, ask, commit)
-    if commit and answer.verdict is not GitVerdict.CANNOT_SAY:
-        _keep(question, answer)
+    answer = _judge(_ask_repeatedly(question, ask, path), commit)
+    if answer.verdict is not GitVerdict.CANNOT_SAY:
+        _keep(place, answer)
     return answer
 
 
@@ -107,18 +113,13 @@ def _git(repository: Path, *words: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
-def _build_and_ask(question: CommitQuestion, ask: AskBinary, commit: str) -> CommitAnswer:
-    path = question.repository / question.binary
+def _built(question: CommitQuestion, path: Path) -> str | None:
+    """Builds what is asked about; why there is nothing to ask, or None."""
     if question.command is not None:
         failed = build(question.command, question.repository, path, question.build_within_s)
-    else:
-        failed = None
-    if failed is not None:
-        return CommitAnswer(GitVerdict.CANNOT_SAY, failed, commit)
-    if not path.is_file():
-        because = f"there is no {question.binary} after the build"
-        return CommitAnswer(GitVerdict.CANNOT_SAY, because, commit)
-    return _judge(_ask_repeatedly(question, ask, path), commit)
+        if failed is not None:
+            return failed
+    return None if path.is_file() else f"there is no {question.binary} after the build"
 
 
 def build(command: str, directory: Path, binary: Path, within_s: float) -> str | None:
@@ -170,33 +171,26 @@ def _judge(trials: list[Trial], commit: str) -> CommitAnswer:
     return CommitAnswer(GitVerdict.CANNOT_SAY, f"UNKNOWN: {first.because}", commit, first.run)
 
 
-# Answers by commit
+# Answers by what was built
 
 
-def _place_of(question: CommitQuestion, commit: str) -> Path:
+def _place_of(question: CommitQuestion, binary_sha256: str) -> Path:
     asked = [
         sha256_of(question.scenario_file),
         question.check,
-        question.command,
-        str(question.binary),
         question.version,
         question.repeat,
     ]
-    key = hashlib.sha256(json.dumps([CACHE_FORMAT, commit, *asked]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([CACHE_FORMAT, binary_sha256, *asked]).encode()).hexdigest()
     return binaries.cache_dir() / "probe" / f"{key}.json"
 
 
-def _kept_answer(question: CommitQuestion, commit: str, say: Callable[[str], None]) -> CommitAnswer | None:
-    if not commit:
-        return None
-    path = _place_of(question, commit)
+def _kept_answer(path: Path, commit: str, say: Callable[[str], None]) -> CommitAnswer | None:
     if not path.is_file():
         return None
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         answer = CommitAnswer(GitVerdict(raw["verdict"]), str(raw["because"]), commit, raw["run"], from_cache=True)
-        if raw["commit"] != commit:
-            raise ValueError("it is about another commit")
     except (OSError, ValueError, KeyError, TypeError) as error:
         say(f"{path}: a kept answer that cannot be read ({error}); it is asked anew")
         path.unlink(missing_ok=True)
@@ -204,8 +198,7 @@ def _kept_answer(question: CommitQuestion, commit: str, say: Callable[[str], Non
     return answer
 
 
-def _keep(question: CommitQuestion, answer: CommitAnswer) -> None:
-    path = _place_of(question, answer.commit)
+def _keep(path: Path, answer: CommitAnswer) -> None:
     fresh = path.with_suffix(".new")
     with suppress(OSError):  # a cache that cannot be written costs time, not the answer
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,18 +27,18 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from harness.answers.matrix import run
 from harness.answers.populations import IMPORTED, NODE, POPULATIONS, Remembered, faults_of
 from harness.checks.derive import certificates, failures
-from harness.checks.recovers_within import check as recovers_within
+from harness.checks.recovers_within import NAME as RECOVERS_WITHIN
 from harness.durations import NS_PER_S, seconds
 from harness.errors import BadInput, LabUnavailable
+from harness.execution import execute
 from harness.fixes import FIXES, adapted
 from harness.plan import Plan, PlannedFix, PlannedNode
 from harness.verdict import Verdict
 from harness.versions import find
 
-SPEC_FORMAT = 2
+SPEC_FORMAT = 3
 SPEC_FILE, SUMMARY_FILE, PARTS = "sweep.json", "summary.json", "parts"
 CLIENT, SERVER = "default/client", "default/server"
 EVERY_NS = 6 * 3_600 * NS_PER_S
@@ -82,7 +82,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Row:
-    """One machine with one fix. `outage_s` counts waking time, `worst_s` is the longest outage in one piece;
+    """One machine with one fix. `recovers`: that was shown; `unknown`: neither that nor its opposite was (an
+    assumption failed, or the run ended too early). `outage_s` counts waking time, `worst_s` is the longest outage;
     `first_failure_s` -1: never. `requests` is every one that reached the authority."""
 
     population: str
@@ -91,6 +92,7 @@ class Row:
     machine: int
     fix: str
     recovers: bool
+    unknown: bool
     outage_s: float
     outages: int
     worst_s: float
@@ -177,7 +179,7 @@ def _base_plan(population: str, version: str, lifetime_s: int, days: int) -> Pla
         title=f"a machine of the population {population}",
         lab="model",
         version=release.version,
-        behaviour_class=release.behaviour_class,
+        behaviour_class=release.model_class,
         seed=0,
         starts_wall_s=STARTS_WALL_S,
         duration_ns=days * DAY_S * NS_PER_S,
@@ -192,7 +194,8 @@ def _base_plan(population: str, version: str, lifetime_s: int, days: int) -> Pla
 
 
 def _row(plan: Plan, part: Part, machine: int, fix: str) -> Row:
-    history = run(plan)
+    executed = execute(plan)
+    history, verdict = executed.history, executed.verdict(RECOVERS_WITHIN)
     failing = failures(plan, history)
     restarted = history.of("ztunnel_started", "proxy_started", cause=fix)
     asleep_ns = sum(fault.asleep_until_world_ns - fault.at_world_ns for fault in plan.faults)
@@ -202,7 +205,8 @@ def _row(plan: Plan, part: Part, machine: int, fix: str) -> Row:
         lifetime_s=part.lifetime_s,
         machine=machine,
         fix=fix,
-        recovers=recovers_within(plan, history).verdict is not Verdict.BROKEN,
+        recovers=verdict is Verdict.HOLDS,
+        unknown=verdict is Verdict.UNKNOWN,
         outage_s=seconds(sum(each.awake_ns for each in failing)),
         outages=len(failing),
         worst_s=seconds(max((each.awake_ns for each in failing), default=0)),
@@ -350,6 +354,7 @@ def _distribution(spec: Spec, rows: list[Row]) -> dict[str, Any]:
     return {
         "machines": len(rows),
         "recover": sum(row.recovers for row in rows),
+        "unknown": sum(row.unknown for row in rows),
         "with_outage": sum(row.outages > 0 for row in rows),
         "outage_s_per_week": {
             name: round(_quantile(outage_s, at), 1) for name, at in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))

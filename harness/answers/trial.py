@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from harness import binaries
 from harness.errors import BadInput, HarnessError, LabUnavailable
 from harness.pipeline import REPOSITORY, Options, Saved, choose, run_case, scenario_files
+from harness.plan import Case
 from harness.report.result import result
 from harness.scenario import Scenario
 from harness.verdict import Verdict
@@ -22,7 +24,8 @@ from harness.verdict import Verdict
 @dataclass(frozen=True)
 class Trial:
     """What one run said. `places`: where in the history its reason lies; `run`: its directory, if that was kept;
-    `failed`: the run ended in an error, so to try again may help."""
+    `failed`: the run ended in an error, so to try again may help; `subject`: the SHA-256 of the binary that was asked,
+    "" where none was."""
 
     version: str
     seed: int
@@ -33,6 +36,7 @@ class Trial:
     real_s: float = 0.0
     failed: bool = False
     possible: bool = True  # False: this version cannot run on this lab and machine, now or later
+    subject: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As a line of a log keeps it."""
@@ -61,6 +65,10 @@ class ScenarioAsker:
         """One run of `version`. Raises BadInput."""
         return ask_once(self.scenario, self.check, self._options(version, seed), version, self.keep)
 
+    def subject(self, version: str) -> str:
+        """The SHA-256 of the binary that answers for `version` now; "" where none does."""
+        return _subject_of(choose(self.scenario, self._options(version, 0))[0])
+
     def impossible(self, version: str) -> str | None:
         """Why `version` cannot run here, found out without a run; None when it can."""
         return choose(self.scenario, self._options(version, 0))[0].refusal
@@ -83,11 +91,15 @@ def ask_once(scenario: Scenario, check: str, options: Options, version: str, kee
     except HarnessError as error:
         run = None if error.evidence is None else str(error.evidence)
         return Trial(version, options.seed, Verdict.UNKNOWN, f"the run failed: {error}", run=run, failed=True)
-    trial = _told(saved, check, version)
+    trial = replace(_told(saved, check, version), subject=_subject_of(case))
     if keep:
         return trial
     saved.directory.remove()
     return replace(trial, run=None)
+
+
+def _subject_of(case: Case) -> str:
+    return "" if case.ztunnel is None else binaries.sha256_of(case.ztunnel)
 
 
 def _told(saved: Saved, check: str, version: str) -> Trial:

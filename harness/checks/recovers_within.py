@@ -13,13 +13,12 @@ from harness.checks.derive import attempts, fault_spans, lives
 from harness.checks.finding import broken, holds, place, unknown
 from harness.checks.spans import Span
 from harness.checks.words import count, lasting, moment, moment_exactly
-from harness.durations import NS_PER_S
 from harness.history import Event, History
-from harness.plan import Plan
+from harness.plan import RECOVERS_WITHIN_NS, Plan
 from harness.verdict import Evidence, Finding
 
 NAME = "recovers_within"
-BOUND_NS = 300 * NS_PER_S
+BOUND_NS = RECOVERS_WITHIN_NS
 
 
 class _Excuses:

@@ -11,8 +11,9 @@ process at the end of the exec, and there the clock page is put in. Two kinds of
     programs    the executable itself. A mark belongs to a file of one mounted file system, and a new container has a
                 new one, so this catches what is started again in a container that is known.
     launchers   the container runtime's binary on the node (runc, crun). What it executes and forks is followed
-                (TRACEFORK, TRACECLONE, TRACEEXEC) up to the first program that is not the runtime itself: the program
-                of a new container, whatever its image.
+                (TRACEFORK, TRACECLONE, TRACEEXEC) up to the first program that is neither the runtime itself nor still
+                outside of the container (a runtime that is wrapped in another program, a hook): the program of a new
+                container, whatever its image.
 
 Nothing hangs when we die: the kernel answers questions of a closed fanotify file with yes, and lets go what a dead
 tracer traced. Everything that is followed is let go after `FOLLOWED_WITHIN_S`.
@@ -128,6 +129,7 @@ class ExecWatch:
         self.counts = WatchCounts()
         self.file = _fanotify()
         self._launchers: set[_FileId] = set()
+        self._outside: set[str] = set()  # mount namespaces in which launchers were executed: no container's
         self._marked: set[_FileId] = set()
         self._held: list[_Held] = []
         self._traced: dict[int, _Traced] = {}
@@ -218,6 +220,8 @@ class ExecWatch:
                 self.counts.missed += 1
             else:
                 within_s = FOLLOWED_WITHIN_S if held.is_launcher else _EXEC_WITHIN_S
+                if held.is_launcher:
+                    self._outside.add(_mounts(held.tid))
                 self._traced[held.tid] = _Traced(held.is_launcher, time.monotonic() + within_s)
         if self.holds:
             self._allow(held)
@@ -257,6 +261,9 @@ class ExecWatch:
             resume(stop)
             return
         if not self._wanted(stop.tid):
+            if traced.is_followed and _mounts(stop.tid) in self._outside:
+                resume(stop)
+                return
             self.counts.passed += 1
             self._leave(stop)
             return
@@ -297,6 +304,14 @@ class ExecWatch:
                     interrupt(tid)
                 except OSError:
                     del self._traced[tid]
+
+
+def _mounts(pid: int) -> str:
+    """Which mount namespace a process is in; another for each one of which that cannot be said."""
+    try:
+        return str(Path(f"/proc/{pid}/ns/mnt").readlink())
+    except OSError:
+        return f"that of process {pid}"
 
 
 def _fanotify() -> int:

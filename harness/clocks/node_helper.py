@@ -283,7 +283,12 @@ class Node:
             )
         if wanted is not None and not readings and not failed:
             raise SubjectFailed(f"process {wanted} is not under this node's clocks; see list")
-        return {"readings": readings, "failed": failed, "offsets": self.page.get()._asdict()}
+        refused = {
+            str(pid): why
+            for (pid, _), why in self.refused.items()
+            if wanted in {None, pid} and (executable is None or Rule(executable).fits(pid))
+        }
+        return {"readings": readings, "failed": failed | refused, "offsets": self.page.get()._asdict()}
 
     def _sleep(self, request: Mapping[str, Any]) -> dict[str, Any]:
         lasts_ns = int(_number(request.get("lasts_ns"), "lasts_ns", 0, SLEEP_MAX_S * NS_PER_S))

@@ -20,6 +20,7 @@ about any world time up to its end; the state after the last change is taken to 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -173,6 +174,15 @@ class NodeClock:
         since nothing sets it back so far."""
         begins = (max(segment.begins_world_ns, from_world_ns) for segment in self._segments_from(from_world_ns))
         return next((begins_ns for begins_ns in begins if self.reading(begins_ns).wall_ns < wall_ns), None)
+
+    def wall_reached_world_ns(self, wall_ns: int, from_world_ns: int) -> Iterator[int]:
+        """Every world time from `from_world_ns` on at which the wall clock comes to show `wall_ns` or
+        later, in order: a clock that is set back behind it reaches it once more."""
+        earliest_ns: int | None = from_world_ns
+        while earliest_ns is not None:
+            reached_ns = self.world_ns_at_wall(wall_ns, earliest_ns)
+            yield reached_ns
+            earliest_ns = self.world_ns_below_wall(wall_ns, reached_ns)
 
     def next_change_world_ns(self, after_world_ns: int) -> int | None:
         """When after `after_world_ns` a clock next jumps, stands, runs on or changes its rate; None: never."""

@@ -152,7 +152,7 @@ def _identified(version: str, fresh: Path) -> str:
     except HarnessError as error:
         raise type(error)(str(error).replace("--ztunnel ", "")) from error
     if identity.own_version is None:
-        return "it does not know its own version (a binary that somebody built)"
+        return "it was built from a commit that clusters/versions.toml has for no release, or was changed"
     if Version(identity.own_version) != Version(version):
         return f"it calls itself {identity.own_version}"
     return ""

@@ -87,16 +87,23 @@ class Agenda:
         """World time of the next appointment, or None when there is none before the end."""
         return self._coming[0][0] if self._coming else None
 
-    def keep_due(self, world: Keeper, now_world_ns: int) -> None:
-        """Has `world` do all that is due, in order."""
+    def keep_due(self, world: Keeper, now_world_ns: int) -> bool:
+        """Has `world` do all that is due, in order. True: a freeze has ended, and what is left at this time comes only
+        when the processes that run on have done what was overdue: they do it at once, before anybody can restart
+        them."""
+        thawed = False
         while self._coming and self._coming[0][0] <= now_world_ns:
+            if thawed and self._coming[0][1] >= Turn.RESTART_BY_FAULT:
+                return True
             appointment = heapq.heappop(self._coming)[-1]
             if appointment.watcher is None:
                 keep(appointment, world)
+                thawed = thawed or _thaws(appointment)
                 continue
             for restart in appointment.watcher.look(world):
                 self._add(_of_restart(restart))
             self._let_look(appointment.watcher, appointment.world_ns)
+        return False
 
     def _let_look(self, watcher: Watcher, after_world_ns: int) -> None:
         next_world_ns = watcher.next_look_world_ns(after_world_ns)
@@ -107,6 +114,10 @@ class Agenda:
         if appointment.world_ns < self._ends_world_ns:
             self._made += 1
             heapq.heappush(self._coming, (appointment.world_ns, appointment.turn, self._made, appointment))
+
+
+def _thaws(appointment: Appointment) -> bool:
+    return appointment.turn is Turn.END and appointment.fault is not None and appointment.fault.kind == "freeze"
 
 
 def keep(appointment: Appointment, world: Keeper) -> None:

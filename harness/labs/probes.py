@@ -1,8 +1,9 @@
 """When connections are attempted: on the scenario's schedule, and where the answer could change.
 
 A schedule of ten minutes alone would know an outage to ten minutes. So each pair is also tried when a certificate of
-either end was issued, when the peer's clock passes its notAfter (or notBefore, when the issuer's clock is ahead), when
-a ztunnel started and when a fault ended. Same plan, same attempts, in every lab.
+either end was issued or lost, whenever the peer's clock passes its notBefore or notAfter (again, after a step back),
+when a ztunnel started or a fault ended, and when the time ends within which connections must work again. Same plan,
+same attempts, in every lab.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from harness.clocks.virtual import NodeClock
 from harness.durations import NS_PER_S
-from harness.plan import Plan
+from harness.plan import RECOVERS_WITHIN_NS, Plan, PlannedFault
 
 
 @dataclass(frozen=True, order=True)
@@ -33,16 +34,27 @@ class ProbeSchedule:
         self._next_regular = 0
         self._serials: dict[str, str] = {}
         for fault in plan.faults:
-            for world_ns in {fault.asleep_until_world_ns, fault.ends_world_ns}:
-                for position, pair in enumerate(plan.pairs):
-                    if fault.node is None or fault.node in (plan.node_of(pair[0]), plan.node_of(pair[1])):
-                        self._ask(_Asked(world_ns, position))
+            for position, pair in enumerate(plan.pairs):
+                if self._touches(fault, pair):
+                    self._ask(_Asked(fault.asleep_until_world_ns, position))
+                    self._ask_after(fault.ends_world_ns, position)
+
+    def _touches(self, fault: PlannedFault, pair: tuple[str, str]) -> bool:
+        nodes = {self._plan.node_of(identity) for identity in pair}
+        return fault.node in {*nodes, self._plan.authority_node, None}
+
+    def _ask_after(self, world_ns: int, pair: int) -> None:
+        """At `world_ns`, when a fault has ended, and when it excuses a failure no longer."""
+        self._ask(_Asked(world_ns, pair))
+        # A whole second after it: certificates count in seconds, and a world that stops at odd nanoseconds
+        # has programs round their waits to milliseconds anew.
+        self._ask(_Asked(world_ns + RECOVERS_WITHIN_NS + NS_PER_S, pair))
 
     def ztunnel_started(self, identities: tuple[str, ...], world_ns: int) -> None:
         """A ztunnel that serves `identities` started at `world_ns`."""
         for position, pair in enumerate(self._plan.pairs):
             if set(identities) & set(pair):
-                self._ask(_Asked(world_ns, position))
+                self._ask_after(world_ns, position)
 
     def certificate_issued(
         self, identity: str, serial: str, not_before_wall_s: int, not_after_wall_s: int, world_ns: int
@@ -54,10 +66,19 @@ class ProbeSchedule:
                 continue
             peer = pair[1] if identity == pair[0] else pair[0]
             clock = self._clocks[self._plan.node_of(peer)]
-            valid_from_ns = clock.world_ns_at_wall(not_before_wall_s * NS_PER_S, world_ns)
-            expired_ns = clock.world_ns_at_wall((not_after_wall_s + 1) * NS_PER_S, world_ns)
-            for changes_ns in sorted({valid_from_ns, expired_ns}):
+            # A clock that is set back may make a certificate invalid that was valid when it was
+            # issued, or valid one that had expired: each boundary can be passed more than once.
+            # The steps back themselves are ends of faults, which are asked about from the start.
+            valid_ns = clock.wall_reached_world_ns(not_before_wall_s * NS_PER_S, world_ns)
+            expired_ns = clock.wall_reached_world_ns((not_after_wall_s + 1) * NS_PER_S, world_ns)
+            for changes_ns in sorted({*valid_ns, *expired_ns}):
                 self._ask(_Asked(changes_ns, position, identity, serial))
+
+    def certificate_lost(self, identity: str, world_ns: int) -> None:
+        """The ztunnel of `identity` holds no usable certificate for it from `world_ns` on."""
+        for position, pair in enumerate(self._plan.pairs):
+            if identity in pair:
+                self._ask(_Asked(world_ns, position))
 
     def next_world_ns(self) -> int | None:
         """World time of the next attempt, or None when there is none before the end."""

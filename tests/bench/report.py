@@ -7,12 +7,13 @@ from pathlib import Path
 from statistics import median
 
 from harness.checks import judge
+from harness.execution import execute
 from harness.history import History
 from harness.plan import Plan
 from harness.report.html.content import ToldRun, data, page
 from harness.report.html.folder import write_report
 from harness.verdict import compare
-from tests.bench.model import nightly_sleep, run
+from tests.bench.model import nightly_sleep
 from tests.bench.numbers import MIB, Number, hand_over, seconds_of
 
 ROUNDS = 5
@@ -20,7 +21,7 @@ ROUNDS = 5
 
 def measure(plan: Plan, rounds: int) -> list[Number]:
     """Pages of one run, made anew each round: a history remembers what was derived from it."""
-    history = run(plan)
+    history = execute(plan).history
     outcome = compare(plan, judge(plan, history))
     told = [ToldRun(plan, History(history), outcome) for _ in range(rounds)]
     page_s = median(seconds_of(lambda one=one: (page(one, "x"), data(one, "x"))) for one in told)  # type: ignore[misc]

@@ -12,10 +12,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from harness.answers.matrix import run
 from harness.checks import judge
 from harness.checks.derive import outages, renewals
 from harness.durations import NS_PER_S
+from harness.execution import execute
 from harness.plan import Plan, PlannedFault, PlannedNode
 from harness.report.html.content import ToldRun
 from harness.report.html.folder import write_report
@@ -207,7 +207,7 @@ def a_year_of_fifty() -> ToldRun:
             for index, (at_ns, name) in enumerate(nights)
         ),
     )
-    history = run(plan)
+    history = execute(plan).history
     return ToldRun(plan, history, compare(plan, judge(plan, history)))
 
 

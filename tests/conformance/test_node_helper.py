@@ -154,6 +154,23 @@ def test_what_a_launcher_starts_is_caught_whatever_the_way(bench: Bench) -> None
         os.kill(process["pid"], signal.SIGKILL)
 
 
+def test_a_runtime_that_is_wrapped_in_another_program_is_followed(bench: Bench) -> None:
+    """The marked file executes the real runtime under another name, which executes the container's program."""
+    wrapper = own_copy(Path("/bin/sh").resolve(), "runtime", bench.directory)
+    real = own_copy(Path("/bin/sh").resolve(), "runtime.real", bench.directory)
+    bench.helper.take_or_skip(Path("/nothing/that/is/there/subject"), launchers=(wrapper,))
+    rules = [{"executable": "subject"}]
+    bench.helper.ask(do="take", rules=rules, launchers=[str(wrapper)], lease_s=300)
+    bench.move_wall(8 * HOUR_NS)
+    nested = f'exec {real} -c \'("$0" -S -c "$1"; true)\' "$0" "$3"'
+    subject = bench.start(str(wrapper), "-c", nested)
+    assert is_near(subject.base, ClockReading(8 * HOUR_NS, 0, 8 * HOUR_NS))
+    processes = bench.helper.ask(do="list")["processes"]
+    assert [process["how"] for process in processes] == ["caught"]
+    for process in processes:
+        os.kill(process["pid"], signal.SIGKILL)
+
+
 def test_a_program_that_is_not_meant_is_let_through(bench: Bench) -> None:
     """The same file under a rule that asks for another control group."""
     bench.helper.take_or_skip(bench.program)

@@ -9,9 +9,10 @@ import pytest
 
 from harness import binaries
 from harness.errors import BadInput, LabUnavailable
+from harness.versions import find
 
-SELF_MADE = 'version.BuildInfo{RustVersion:"1.95.0", BuildProfile:"debug", GitTag:"unknown", IstioVersion:"unknown"}\n'
-RELEASED = 'version.BuildInfo{RustVersion:"1.90.0", BuildProfile:"release", GitTag:"1.28.0", IstioVersion:"1.28.0"}\n'
+COMMIT = find("1.28.0").commit
+BUILD = 'version.BuildInfo{{Version:"x", GitRevision:"{}", RustVersion:"1.90", BuildStatus:"{}", IstioVersion:"{}"}}\n'
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux starts Linux programs")
 
@@ -62,11 +63,20 @@ def test_binaries_of_other_machines_are_not_listed(empty_cache: Path) -> None:
 
 
 @linux
-@pytest.mark.parametrize(("says", "own_version"), [(SELF_MADE, None), (RELEASED, "1.28.0")])
+@pytest.mark.parametrize(
+    ("says", "own_version"),
+    [
+        (BUILD.format(COMMIT, "Clean", "unknown"), "1.28.0"),
+        (BUILD.format(COMMIT, "Clean", "1.18.0"), "1.28.0"),
+        (BUILD.format(COMMIT, "Modified", "1.28.0"), None),
+        (BUILD.format(f"{COMMIT}-dirty", "Modified", "1.28.0"), None),
+        (BUILD.format("unknown", "Clean", "1.28.0"), None),
+    ],
+)
 def test_a_binary_names_itself_if_it_can(
     says: str, own_version: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A release knows its version; what somebody built says "unknown"."""
+    """By the commit that it was built from, unchanged. IstioVersion is what the environment says at the moment."""
     path = program(tmp_path, "echo")
     monkeypatch.setattr(binaries, "_ask_version", lambda _: says)
     identity = binaries.identify(path)

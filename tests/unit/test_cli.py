@@ -133,7 +133,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("harness.pipeline.judge", interrupt)
+    monkeypatch.setattr("harness.execution.judge", interrupt)
     assert run_command(["run", str(write(tmp_path)), "--lab", "model"]) == 130
     assert not runs_dir().exists()
 
@@ -144,7 +144,7 @@ def test_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
     def fall_over(*_: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("harness.pipeline.judge", fall_over)
+    monkeypatch.setattr("harness.execution.judge", fall_over)
     assert run_command(["run", str(write(tmp_path)), "--lab", "model"]) == ExitCode.HARNESS_FAULT
     err = capsys.readouterr().err
     assert "this is a fault of meshwake: ZeroDivisionError: by zero" in err

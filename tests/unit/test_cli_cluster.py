@@ -14,10 +14,14 @@ import pytest
 from harness.cli import run_command
 from harness.errors import ExitCode
 from harness.labs.kind import cluster as clusters
+from harness.labs.kind.hold import hold
 from harness.labs.kind.observe import Running
+from harness.labs.kind.reset import restart_ztunnels
 from harness.labs.kind.state import ClusterState, Record, clusters_dir
 from harness.stack.choice import choose_stack
 from harness.stack.pins import read_pins
+from tests.unit.labs.kind.runs import cluster_of, plan
+from tests.unit.labs.kind.simulated import SimulatedCluster
 from tests.unit.labs.kind.world import SimulatedEngine, World, machine
 
 Says = pytest.CaptureFixture[str]
@@ -200,6 +204,75 @@ def test_status_while_up_is_at_work(monkeypatch: pytest.MonkeyPatch, capsys: Say
         other.stdin.close()
     said = capsys.readouterr().out
     assert said.startswith("meshwake-t: being made") and f"in use: up (process {other.pid} on " in said
+
+
+def simulated(monkeypatch: pytest.MonkeyPatch) -> tuple[World, SimulatedCluster]:
+    """A cluster that is up, whose API is simulated."""
+    state = ClusterState.of("meshwake-t")
+    state.write(Record("meshwake-t", choose_stack(read_pins(), name="t"), 1_700_000_000, 1_700_000_100))
+    state.put("kubeconfig", "")
+    cluster = cluster_of(plan())
+    monkeypatch.setattr(clusters, "connect", lambda kubeconfig, context: cluster)
+    monkeypatch.setattr(clusters, "check_health", lambda cluster, engine: [])
+    monkeypatch.setattr("harness.labs.kind.clocks.SystemTime", lambda: cluster)
+    world = World(machines={"n": machine("n", cluster="meshwake-t")})
+    with_engine(monkeypatch, world)
+    return world, cluster
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_what_is_in_use_is_said_and_not_put_away(
+    elsewhere: bool, monkeypatch: pytest.MonkeyPatch, capsys: Says
+) -> None:
+    """By a run of this machine, which holds the lock, or of another, whose Lease alone is seen."""
+    world, cluster = simulated(monkeypatch)
+    state, doing = ClusterState.of("meshwake-t"), "run of nightly_sleep"
+    restart_ztunnels(cluster, cluster, 600, "stamp", ours=True)
+    calls = len(cluster.calls)
+    with hold(cluster, cluster, "t", doing) if elsewhere else state.lock(doing):
+        assert run_command(["status", "--json"]) == 0
+        (shown,) = json.loads(capsys.readouterr().out)["clusters"]
+        assert shown["in_use"].startswith(f"{doing} (process ")
+        assert run_command(["status"]) == 0
+        assert f"  in use: {doing} (process " in capsys.readouterr().out
+        assert run_command(["down", "--name", "t"]) == ExitCode.LAB_UNAVAILABLE
+        assert f"cluster meshwake-t is in use: {doing}" in capsys.readouterr().err
+        assert world.machines
+    assert not [call for call in cluster.calls[calls:] if call.startswith("patch")]
+    assert run_command(["down", "--name", "t"]) == 0
+    assert not world.machines
+
+
+def test_status_undoes_what_a_killed_run_left(monkeypatch: pytest.MonkeyPatch, capsys: Says) -> None:
+    """And says so, once."""
+    _, cluster = simulated(monkeypatch)
+    restart_ztunnels(cluster, cluster, 600, "stamp", ours=True)
+    assert run_command(["status"]) == 0
+    assert "meshwake-t: left by a run that was killed: ztunnel restarted with its own" in capsys.readouterr().err
+    assert run_command(["status"]) == 0
+    assert "killed" not in capsys.readouterr().err
+
+
+def test_down_puts_away_what_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster whose API is away is in nobody's use."""
+    world, cluster = simulated(monkeypatch)
+    cluster.unreachable = lambda what: True
+    assert run_command(["down", "--name", "t"]) == 0
+    assert not world.machines
+
+
+def test_words_of_up_choose_for_status_and_down(monkeypatch: pytest.MonkeyPatch, capsys: Says) -> None:
+    """The one that is made so; with a word that fits none nothing is put away."""
+    world, _ = simulated(monkeypatch)
+    assert run_command(["status", "--json", "--profile", "full"]) == 0
+    assert json.loads(capsys.readouterr().out)["clusters"] == []
+    assert run_command(["down", "--with", "hubble"]) == ExitCode.BAD_INPUT
+    assert "no cluster fits that; say --name NAME, or --all; there are:\n  meshwake-t: " in capsys.readouterr().err
+    assert run_command(["down", "--all", "--nodes", "2"]) == ExitCode.BAD_INPUT
+    assert "--nodes and --all: say one of the two" in capsys.readouterr().err
+    assert world.machines
+    assert run_command(["down", "--profile", "core", "--nodes", "2", "--without", "hubble"]) == 0
+    assert not world.machines
 
 
 def test_status_without_anything(capsys: Says) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import binaries, pipeline, versions
+from harness import binaries, execution, pipeline, versions
 from harness.errors import BadInput, ExitCode, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
 from harness.history import Recorder
 from harness.labs import Toolbox, load_lab
@@ -56,7 +56,8 @@ def labs(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeLab], None]:
 
     def use(fake: FakeLab) -> None:
         monkeypatch.setattr(sys, "platform", "linux")
-        monkeypatch.setattr(pipeline, "load_lab", lambda name: fake if name == "process" else load_lab(name))
+        for module in (pipeline, execution):
+            monkeypatch.setattr(module, "load_lab", lambda name: fake if name == "process" else load_lab(name))
 
     return use
 
@@ -172,8 +173,9 @@ def test_a_binary_that_says_otherwise(monkeypatch: pytest.MonkeyPatch, labs: Cal
     with pytest.raises(BadInput, match=r"says it is 1\.28\.0, --istio says 1\.27\.9"):
         given(monkeypatch, "1.28.0", istio=("1.27.9",))
     with pytest.raises(BadInput, match="has no row in clusters/versions.toml; say which release it is nearest to"):
-        given(monkeypatch, "1.99.0")
-    assert given(monkeypatch, "1.99.0", istio=("1.31.0-rc.0",)).version == "1.31.0-rc.0"
+        given(monkeypatch, "1.30.99")
+    assert given(monkeypatch, "1.30.99", istio=("1.31.0-rc.0",)).version == "1.31.0-rc.0"
+    assert given(monkeypatch, "1.99.0").version == "1.99.0", "newer than the table: it runs under its own name"
 
 
 def test_a_binary_and_the_model_do_not_go_together(monkeypatch: pytest.MonkeyPatch) -> None:

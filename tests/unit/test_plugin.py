@@ -161,7 +161,7 @@ def test_a_fault_of_ours_shows_where_its_evidence_lies(
     def fall_over(*_: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("harness.pipeline.judge", fall_over)
+    monkeypatch.setattr("harness.execution.judge", fall_over)
     scenario(project)
     result = project.runpytest(*ON_MODEL)
     result.assert_outcomes(failed=1)

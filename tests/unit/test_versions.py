@@ -3,7 +3,17 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import BadInput
-from harness.versions import covers, find, newest, newest_of_each_minor, parse_releases, parse_version, releases
+from harness.versions import (
+    BEHAVIOUR_CLASSES,
+    check_class,
+    covers,
+    find,
+    newest,
+    newest_of_each_minor,
+    parse_releases,
+    parse_version,
+    releases,
+)
 
 
 def test_rows_are_in_order_and_unique() -> None:
@@ -55,6 +65,34 @@ def test_what_is_no_version_is_refused() -> None:
     """The message says how a version is written."""
     with pytest.raises(BadInput, match=r"1\.28\.0 or 1\.31\.0-rc\.0"):
         find("latest")
+
+
+def test_a_version_newer_than_the_table_is_taken_as_the_newest_class() -> None:
+    """With a sentence that says so; a row without a class likewise, by what is known before it."""
+    last = newest()
+    for text in ("1.99.0", "v1.99.0", " 1.99.0"):
+        future = find(text)
+        assert (future.version, future.model_class, future.classified) == ("1.99.0", last.behaviour_class, False)
+        assert future.assumption == (
+            f"the behaviour class of 1.99.0 is not known: taken as {last.behaviour_class}, that of {last.version} "
+            "(choose another with --as-class)"
+        )
+    assert find("1.28.0").assumption is None
+    for row in releases():
+        assert row.model_class in BEHAVIOUR_CLASSES
+        assert row.classified == (row.assumption is None)
+
+
+def test_another_major_is_no_newer_release() -> None:
+    """A typing error, most likely."""
+    with pytest.raises(BadInput, match="has no row"):
+        find("13.1.0")
+
+
+def test_a_class_that_is_named_must_be_one() -> None:
+    assert check_class("A0") == "A0"
+    with pytest.raises(BadInput, match="--as-class: invalid value 'F': expected one of A0, A1, B, C, D, E"):
+        check_class("F")
 
 
 def test_newest_is_the_last_whose_class_is_known() -> None:

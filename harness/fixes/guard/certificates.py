@@ -6,6 +6,7 @@ import json
 from datetime import datetime
 from typing import Any
 
+from harness.config_dump import parse_config_dump
 from harness.durations import NS_PER_S
 from harness.errors import HarnessFault
 from harness.fixes.watch import Held
@@ -14,14 +15,14 @@ from harness.fixes.watch import Held
 def of_ztunnel(config_dump: bytes) -> tuple[Held, ...]:
     """Every identity that has a certificate, in ztunnel's order. Raises HarnessFault when it is something else."""
     try:
-        entries = json.loads(config_dump)["certificates"]
-        return tuple(
-            Held(entry["identity"], _wall_ns(chain[0]["validFrom"]), _wall_ns(chain[0]["expirationTime"]))
-            for entry in entries
-            if (chain := entry.get("certChain"))
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HarnessFault(f"/config_dump of ztunnel is not what was expected: {error!r}") from error
+        entries = parse_config_dump(config_dump)
+    except ValueError as error:
+        raise HarnessFault(f"/config_dump of ztunnel is not what was expected: {error}") from error
+    return tuple(
+        Held(entry.spiffe, entry.not_before_wall_s * NS_PER_S, entry.not_after_wall_s * NS_PER_S)
+        for entry in entries
+        if entry.not_before_wall_s is not None and entry.not_after_wall_s is not None
+    )
 
 
 def of_envoy(certs: bytes) -> tuple[Held, ...]:

@@ -50,16 +50,17 @@ class Rank(IntEnum):
     NOT_SCHEDULED = auto()
     NOT_CREATED = auto()
     NOT_READY = auto()
+    UNHEALTHY = auto()
+    SILENT = auto()
 
 
 _EVENTS = {
-    "Failed": Rank.IMAGE,
     "FailedAttachVolume": Rank.NOT_MADE,
     "FailedCreate": Rank.NOT_CREATED,
     "FailedCreatePodSandBox": Rank.NOT_MADE,
     "FailedMount": Rank.NOT_MADE,
     "SystemOOM": Rank.NODE,
-    "Unhealthy": Rank.NOT_READY,
+    "Unhealthy": Rank.UNHEALTHY,
 }
 
 
@@ -207,15 +208,17 @@ def _of_container(container: Mapping[str, Any], log: str) -> tuple[Rank, str] | 
         said = f"{reason}: {waiting.get('message', '')}"
         return Rank.IMAGE if reason in _NO_IMAGE else Rank.NOT_MADE, said
     if ended.get("exitCode"):
-        words = last_words(log) or str(ended.get("message", "")).strip() or "it said nothing"
+        words = last_words(log) or str(ended.get("message", "")).strip()
         times = f", {container['restartCount']} times started anew" if container.get("restartCount") else ""
-        return (
-            Rank.ENDS,
-            f"{ended.get('reason', 'Error')}, exit code {ended['exitCode']}{times}; its last words: {words}",
-        )
+        return Rank.ENDS, f"{ended.get('reason', 'Error')}, exit code {ended['exitCode']}{times}{_quoted(words)}"
     if "running" in state and not container.get("ready"):
-        return Rank.NOT_READY, f"runs and is not ready; its last words: {last_words(log) or 'none'}"
+        words = last_words(log)
+        return Rank.NOT_READY if _TROUBLE.search(words) else Rank.SILENT, f"runs and is not ready{_quoted(words)}"
     return None
+
+
+def _quoted(words: str) -> str:
+    return f"; its last words: {words}" if words else ""
 
 
 def _log_of(logs: Mapping[str, str], namespace: str, pod: str, container: str) -> str:

@@ -65,7 +65,7 @@ def the_one(fit: Sequence[There], there: Sequence[There], asked_by: str, say: st
     if len(fit) == 1:
         return fit[0]
     which = [described(one) for one in fit or there] or ["  none"]
-    found = "no cluster fits that" if there and not fit else "which cluster?"
+    found = "no cluster fits that;" if there and not fit else "which cluster?"
     raise BadInput("\n".join([f"{asked_by}: {found} say {say}; there are:", *which]))
 
 

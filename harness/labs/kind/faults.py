@@ -15,9 +15,10 @@ import heapq
 from collections.abc import Callable
 from functools import partial
 from itertools import groupby
+from threading import Event
 from typing import Any
 
-from harness.clocks.mover import Moment, Moved, Mover
+from harness.clocks.mover import Moment, Moved, Mover, sleep_meanwhile
 from harness.durations import format_duration, seconds
 from harness.errors import HarnessFault
 from harness.kubernetes.api import Kubernetes, Unreachable
@@ -98,12 +99,25 @@ class Faults:
         return self._mover.move(fault, partial(self._meanwhile, group, fault))
 
     def _move_beside(self, group: list[PlannedFault], fault: PlannedFault) -> Moved:
-        """Some nodes sleep, in real time, and the others live on: so does the run."""
-        self._session.asleep = frozenset(str(each.node) for each in group)
-        moving = self._session.setting.executor.submit(self._mover.move, fault)
+        """Some nodes sleep, in real time, and the others live on: so does the run. A pause tells when they wake."""
+        session, woken = self._session, Event()
+
+        def meanwhile(woke: Moment, skipped_world_ns: int, until_monotonic_ns: int) -> None:
+            woken.set()
+            sleep_meanwhile(woke, skipped_world_ns, until_monotonic_ns)
+
+        def done() -> bool:
+            if woken.is_set() and session.asleep:
+                nodes, session.asleep = session.asleep, frozenset()
+                for node in nodes:
+                    session.clocks.measure(node)
+            return moving.done()
+
+        session.asleep, session.moving = frozenset(str(each.node) for each in group), True
+        moving = session.setting.executor.submit(self._mover.move, fault, meanwhile)
         within_s = seconds(fault.lasts_ns + fault.corrected_after_ns) + CORRECTED_WITHIN_S
-        self._session.wait_until(f"the end of fault {fault.index} ({fault.kind})", within_s, moving.done)
-        self._session.asleep = frozenset()
+        session.wait_until(f"the end of fault {fault.index} ({fault.kind})", within_s, done)
+        session.asleep, session.moving = frozenset(), False
         return moving.result()
 
     def _jump_once(self, skipped_world_ns: int) -> None:

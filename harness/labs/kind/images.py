@@ -202,6 +202,13 @@ def read_image_ids(state: ClusterState) -> dict[str, str]:
         return {}
 
 
+def machine_image(choice: Choice, pins: Pins) -> str:
+    """The machines' own image by the name that the engine has it by, which is without digest after --folder."""
+    pinned = node_image(choice, pins)
+    tagged = pinned.partition("@")[0]
+    return tagged if tagged in read_image_ids(ClusterState.of(choice.name)) else pinned
+
+
 def _remember_image_ids(making: Making) -> None:
     wanted = images(making.choice, making.pins)
     found = real_image_ids(making.engine, making.containers(), wanted)

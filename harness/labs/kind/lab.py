@@ -94,6 +94,9 @@ class _Run:
     def run(self, toolbox: Toolbox, recorder: Recorder) -> None:
         check_versions(self._plan, self._place.name, self._running)
         with self._changed(), self._mover() as mover, self._ways.executor() as executor:
+            # Asked again: a restart may bring another image than the one that ran.
+            self._running = running_versions(self._kubernetes, self._place.nodes)
+            check_versions(self._plan, self._place.name, self._running)
             looked_at = self._ways.looked_at(self._plan, self._place, self._kubernetes, self._node_names)
             setting = Setting(
                 plan=self._plan,
@@ -107,7 +110,8 @@ class _Run:
                 subject=self._subject(),
                 progress=toolbox.progress,
                 check_held=self._held.check,
-                tell_under_way=self._held.tell,
+                # Beside the run: a fault must not wait for an API server that is slow.
+                tell_under_way=lambda under_way: executor.submit(self._held.tell, under_way),
             )
             session = Session(setting, mover, recorder)
             session.run(Faults(session, mover, self._kubernetes))

@@ -15,14 +15,14 @@ from harness.labs.kind.engine import Engine, is_on_this_machine
 
 ANSWER_WITHIN_S = 20
 
-# Measured with `SCRIPT` on a cluster of profile full (docs/kind.md): a node has about 60 inotify instances (kubelet and
-# containerd with cAdvisor 20, systemd and journald 10, every agent that watches files, a few each) and 800 to 1200
-# threads; the largest process, kube-apiserver, had 400 files open. The same numbers on the safe side:
-INSTANCES_OF_NODE = 80
-WATCHES_OF_NODE = 8192
-TASKS_OF_NODE = 2000
-# kubelet asks for a million and goes on with less; with 1024, the limit of a login shell, it and containerd run out.
-OPEN_FILES_AT_LEAST = 8192
+# Counted in nodes of kind 0.33 with Istio, MetalLB and the workloads of a run (2026-11-30): 30 inotify instances on a
+# control plane and 17 on a worker, 300 to 430 watches, 180 to 330 tasks, at most 194 files open in one process
+# (containerd). Cilium's agent and the programs of profile full come on top, so twice that and more:
+INSTANCES_OF_NODE = 45
+WATCHES_OF_NODE = 2048
+TASKS_OF_NODE = 1000
+# kubelet asks for a million and goes on with less; with 1024, the limit of a login shell, a busy node runs out.
+OPEN_FILES_AT_LEAST = 4096
 # What cures inotify, as kind's own known issues write it; twice as many instances, for a second cluster.
 INOTIFY_CURE = "sudo sysctl fs.inotify.max_user_instances=1024 fs.inotify.max_user_watches=524288"
 

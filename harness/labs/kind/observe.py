@@ -12,10 +12,10 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from harness import versions
+from harness.config_dump import parse_config_dump
 from harness.durations import NS_PER_S
 from harness.errors import LabUnavailable, SubjectFailed
 from harness.kubernetes.api import Kubernetes, Pod, Unreachable
@@ -55,34 +55,13 @@ class Held:
 def read_config_dump(text: bytes) -> dict[str, Held]:
     """identity (namespace/serviceaccount) -> what is held for it. Raises SubjectFailed when it is no config_dump."""
     try:
-        entries = json.loads(text)["certificates"]
-        return {_identity(entry["identity"]): _held(entry) for entry in entries}
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise SubjectFailed(
-            f"ztunnel's /config_dump is not understood ({type(error).__name__}: {error}); it begins {text[:200]!r}"
-        ) from error
-
-
-def _identity(spiffe: str) -> str:
-    match = _SPIFFE.fullmatch(spiffe)
-    if match is None:
-        raise ValueError(f"{spiffe!r} is no SPIFFE identity")
-    return f"{match[1]}/{match[2]}"
-
-
-def _held(entry: Mapping[str, Any]) -> Held:
-    state = entry["state"]
-    words = state if isinstance(state, str) else f"Unavailable: {next(iter(state.values()))}"
-    # Up to 1.21 the leaf has a key of its own.
-    chain = [entry["cert"]] if "cert" in entry else entry.get("certChain") or []
-    if not chain:
-        return Held(words)
-    leaf = chain[0]
-    return Held(words, str(leaf["serialNumber"]), _wall_s(leaf["validFrom"]), _wall_s(leaf["expirationTime"]))
-
-
-def _wall_s(text: str) -> int:
-    return int(datetime.fromisoformat(text).timestamp())
+        entries = parse_config_dump(text)
+    except ValueError as error:
+        raise SubjectFailed(f"ztunnel's /config_dump is not understood: {error}") from error
+    return {
+        entry.identity: Held(entry.state, entry.serial, entry.not_before_wall_s, entry.not_after_wall_s)
+        for entry in entries
+    }
 
 
 def refusals_in(lines: Iterable[str], identities: Sequence[str]) -> list[tuple[str, str]]:
@@ -252,12 +231,12 @@ def _ztunnel_releases(kubernetes: Kubernetes, pod: Pod, unknown: list[str]) -> t
 
 
 def releases_of(build: Mapping[str, Any]) -> tuple[str, ...]:
-    """The releases that a ztunnel's BuildInfo names: by its own words, else by the commit that it was built from."""
-    for key in ("istioVersion", "version"):
-        if match := _RELEASE.match(str(build.get(key, ""))):
-            return (match[0],)
-    commit = str(build.get("gitRevision", ""))
-    return tuple(release.version for release in versions.releases() if commit and release.commit == commit)
+    """The releases that a ztunnel's BuildInfo names: by the commit that it was built from, else by the tag of its
+    build. `istioVersion` is the chart's word, an environment variable of the pod, and says nothing of the binary."""
+    if found := versions.built_from(str(build.get("gitRevision", "")), str(build.get("buildStatus", ""))):
+        return found
+    match = _RELEASE.match(str(build.get("version", "")))
+    return (match[0],) if match else ()
 
 
 def _istiod_version(kubernetes: Kubernetes, pods: Sequence[Pod], unknown: list[str]) -> str | None:

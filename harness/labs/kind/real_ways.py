@@ -19,6 +19,7 @@ from harness.labs.kind.cluster import Cluster, bring_up, existing_cluster
 from harness.labs.kind.engine import Engine, open_engine
 from harness.labs.kind.fix import objects_of_fix
 from harness.labs.kind.helper_image import HELPER, OwnImage, own_images_in
+from harness.labs.kind.images import machine_image
 from harness.labs.kind.making import Making
 from harness.labs.kind.movers import inside_of, make_mover, mover_refusals, moves_clocks
 from harness.labs.kind.own_clock import own_clock_step
@@ -34,7 +35,6 @@ from harness.plan import Plan, PlannedCluster
 from harness.stack.choice import Choice, choose_stack
 from harness.stack.pieces import DEMO_NAMESPACE, OBSERVABILITY_NAMESPACE
 from harness.stack.pins import read_pins
-from harness.stack.render import node_image
 from harness.stack.workloads import (
     CLIENT_CONTAINER,
     SERVER_PORT,
@@ -161,7 +161,7 @@ def _place(cluster: Cluster) -> Place:
     if choice is not None:
         about = {"istio": choice.istio, "kubernetes": choice.kubernetes, "profile": choice.profile}
         about["digest"] = choice.digest
-        about["node_image"] = node_image(choice, read_pins())
+        about["node_image"] = machine_image(choice, read_pins())
     parts = choice.parts if choice is not None else frozenset[str]()
     return Place(cluster.name, cluster.kubeconfig, cluster.context, cluster.ours, cluster.nodes, parts, about)
 

@@ -167,13 +167,15 @@ def _environment(daemon_set: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {entry["name"]: entry for entries in found for entry in entries}
 
 
-def _template(
-    annotations: Mapping[str, Any], environment: list[dict[str, Any]], order: Iterable[str]
-) -> dict[str, Any]:
-    """The patch of a pod template. `order`: that of ztunnel's environment, which a merge would change otherwise."""
+def _template(annotations: Mapping[str, Any], environment: list[dict[str, Any]], order: list[str]) -> dict[str, Any]:
+    """The patch of a pod template. `order`: that of ztunnel's environment, which a merge would change otherwise; the
+    API server refuses entries of a patch that stand in another."""
     template: dict[str, Any] = {"metadata": {"annotations": dict(annotations)}}
     if environment:
-        container = {"name": ZTUNNEL_CONTAINER, "env": environment}
+        kept = sorted(
+            (each for each in environment if "$patch" not in each), key=lambda each: order.index(each["name"])
+        )
+        container = {"name": ZTUNNEL_CONTAINER, "env": [*kept, *(each for each in environment if "$patch" in each)]}
         container["$setElementOrder/env"] = [{"name": name} for name in order]
         template["spec"] = {"containers": [container]}
     return template

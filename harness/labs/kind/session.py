@@ -108,6 +108,7 @@ class Session:
         self._shares_clocks = getattr(clocks_source, "name", "") in CLOCKS_SHARED
         self._istiod_on: str | None = None  # the Kubernetes node on which istiod was seen last
         self.asleep: frozenset[str] = frozenset()  # nodes whose programs stand still: nobody there can be asked
+        self.moving = False  # clocks are being moved: what they show is no disturbance
         self.cause = ""  # why a ztunnel that is found new was started: a fault under way; else the fix, or nobody knows
         self._pending: list[tuple[Future[Any], Callable[[Any], None]]] = []
         self._due_ns: dict[str, int] = {}
@@ -234,16 +235,21 @@ class Session:
     def _attempt_route(self, route: Route) -> None:
         world_ns = self.world.now_ns
         client = self.setting.clients[route.source]
+        ends = (route.source, route.destination)
+        asleep = [node for node in self.asleep if any(end in self._identities[node] for end in ends)]
 
         def finish(result: Attempt) -> None:
             node = self.plan.node_of(route.source)
-            ends = {"source": route.source, "destination": route.destination}
+            about = {"source": route.source, "destination": route.destination}
             kind = "connection_attempted" if route.via is None else "route_attempted"
             told = {"ok": result.error is None} | ({"via": route.via} if route.via else {})
             if not result.made:
                 kind, told = "connection_not_attempted", {}
-            self.ledger.add(world_ns, kind, node, self.clocks.at(node, world_ns), **ends, **told, error=result.error)
+            self.ledger.add(world_ns, kind, node, self.clocks.at(node, world_ns), **about, **told, error=result.error)
 
+        if asleep:  # a sleep begins when it can, so it may last beyond the moment at which the plan has it end
+            finish(Attempt(made=False, error=f"node {', '.join(asleep)} is asleep"))
+            return
         self._start(lambda: attempt(self.setting.kubernetes, client, route), finish)
 
     # Looks
@@ -258,7 +264,7 @@ class Session:
             return
         if self._is_due("istiod", ISTIOD_EVERY_NS):
             self._start(_or_error(lambda: istiod_nodes(self.setting.kubernetes)), self._take_istiod)
-        if self._is_due("clocks", CLOCKS_EVERY_NS) and not self.asleep:
+        if not self.moving and self._is_due("clocks", CLOCKS_EVERY_NS):
             for node in self._identities:
                 self.clocks.check_undisturbed(node)
         for watcher in self.setting.watchers:

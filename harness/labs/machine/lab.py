@@ -11,13 +11,13 @@ time pass as it does, with KVM where that works.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from harness import binaries
 from harness.clocks.fleet import Fleet
 from harness.clocks.guest import Accelerator, Machine, kvm_unavailable, run_guest, unavailable_here
 from harness.durations import NS_PER_S, format_duration
@@ -221,14 +221,7 @@ def _program(module: str) -> dict[str, Any]:
 def _subject(ztunnel: Path) -> dict[str, Any]:
     kernel = find_kernel()
     assert kernel is not None
-    content = ztunnel.read_bytes()
-    return {
-        "kind": "ztunnel",
-        "file": ztunnel.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "bytes": len(content),
-        "kernel": kernel.release,
-    }
+    return binaries.describe(ztunnel) | {"kernel": kernel.release}
 
 
 def _machine(plan: Plan, ztunnel: Path, directory: Path) -> Machine:

@@ -9,7 +9,6 @@ from harness.labs import Toolbox
 from harness.labs.model.world import World
 from harness.labs.model.ztunnel import BEHAVIOURS
 from harness.plan import Plan
-from harness.versions import UNCLASSIFIED
 
 
 class ModelLab:
@@ -23,9 +22,6 @@ class ModelLab:
         """Only a behaviour class that nobody has described."""
         if plan.behaviour_class in BEHAVIOURS:
             return []
-        if plan.behaviour_class == UNCLASSIFIED:
-            why = "its behaviour class is not known yet; put a binary into the cache and run meshwake probe"
-            return [f"version {plan.version}: {why}, or choose a release that has a class"]
         known = ", ".join(BEHAVIOURS)
         return [f"version {plan.version}: behaviour class {plan.behaviour_class!r} is not modelled; there are {known}"]
 

@@ -35,11 +35,13 @@ from harness.plan import Plan, PlannedFault, PlannedGateway
 
 class Phase(IntEnum):
     """The order of what happens at one world time: first what the plan does (in the order of labs/agenda.py), then
-    timers fire, then connections are attempted."""
+    timers fire, then comes what had to wait for processes that were frozen until now, then connections are
+    attempted."""
 
     AGENDA = 0
     TIMERS = 1
-    CONNECTIONS = 2
+    AFTER_TIMERS = 2
+    CONNECTIONS = 3
 
 
 class _Moment(simpy.Event):
@@ -116,8 +118,10 @@ class World:
             self._at(world_ns, Phase.AGENDA, self._do_agenda)
 
     def _do_agenda(self) -> None:
-        self._agenda.keep_due(self, self._now_ns)
-        self._await_agenda()
+        if self._agenda.keep_due(self, self._now_ns):
+            self._at(self._now_ns, Phase.AFTER_TIMERS, self._do_agenda)
+        else:
+            self._await_agenda()
 
     # ztunnels, gateways and waypoints
 
@@ -285,6 +289,9 @@ class World:
             serial=held.serial if held else None,
             not_after_wall_s=held.not_after_wall_s if held else None,
         )
+        if held is None:
+            self._probes.certificate_lost(identity, self._now_ns)
+            self._await_probe()
 
     # Faults: clocks and service know theirs by themselves; here they are told, and ztunnels started anew.
 

@@ -10,7 +10,6 @@ then cleans up: when whoever started it dies, even by kill -9, it is killed, and
 
 from __future__ import annotations
 
-import hashlib
 import json
 import signal
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.authority.begin import begin
+from harness.binaries import describe
 from harness.clocks.ptrace import die_with_parent
 from harness.errors import HarnessError
 from harness.history import Event
@@ -61,14 +61,12 @@ def main() -> None:
         enter_own_world()
         begun = begin(Path(request["work_dir"]))  # it loads its libraries while we load ours
         # Only now: this brings libraries which may start threads, and a namespace is entered by a process with one.
-        from harness.labs.process.world import World, describe_binary
+        from harness.labs.process.world import World
 
         ztunnel = Path(request["ztunnel"])
-        with ztunnel.open("rb") as binary:
-            sha256 = hashlib.file_digest(binary, "sha256").hexdigest()
         plan = Plan.model_validate_json(json.dumps(request["plan"]))
         world = World(plan, ztunnel, Path(request["work_dir"]), output.event, output.progress, begun, processor)
-        world.run(describe_binary(ztunnel, sha256))
+        world.run(describe(ztunnel))
         output.line({"done": {"jumps": world.jumps, "looks": world.looks}})
     except HarnessError as error:
         output.line({"failed": {"exit_code": int(error.exit_code), "message": str(error)}})

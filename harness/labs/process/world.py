@@ -338,7 +338,8 @@ class World:
         next_ns = self._agenda.next_world_ns()
         if next_ns is None or next_ns > self.now_world_ns:
             return  # clocks jump only where a fault begins, wakes or ends
-        self._agenda.keep_due(self, self.now_world_ns)
+        while self._agenda.keep_due(self, self.now_world_ns):
+            pass  # what was overdue has been done: whoever is resumed is waited for
         self._set_pages(before_jumps=False)
 
     def restart_by_fault(self, fault: PlannedFault, node: str) -> None:
@@ -584,6 +585,8 @@ class World:
             serial=state.serial,
             not_after_wall_s=state.not_after_wall_s,
         )
+        if state.serial is None:
+            self._probes.certificate_lost(identity, self.now_world_ns)
 
 
 def _swallow(knock: socket.socket) -> bool:
@@ -591,8 +594,3 @@ def _swallow(knock: socket.socket) -> bool:
     with suppress(BlockingIOError, OSError):
         return bool(knock.recv(65536))
     return False
-
-
-def describe_binary(ztunnel: Path, sha256: str) -> dict[str, Any]:
-    """What was tested, for run_started."""
-    return {"kind": "ztunnel", "file": ztunnel.name, "sha256": sha256, "bytes": ztunnel.stat().st_size}

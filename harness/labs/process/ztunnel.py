@@ -15,14 +15,13 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from harness.authority.ca import TRUST_DOMAIN, spiffe_id
 from harness.clocks.reading import ClockReading
 from harness.clocks.skip import Watched
 from harness.clocks.vdso import ClockPage, Launched, launch, read_inside
+from harness.config_dump import ServedCertificate, parse_config_dump
 from harness.durations import NS_PER_S
 from harness.errors import SubjectFailed
 from harness.labs.process.namespaces import AUTHORITY_ADDRESS, inside, join
@@ -85,24 +84,17 @@ class Ztunnel:
     def validities(self) -> list[tuple[str, int, int]]:
         """Identity, and from when to when the certificate that it serves is valid, by its /config_dump."""
         names = {spiffe_id(identity): identity for identity in self.home.identities}
-        held = ((names.get(entry["identity"]), entry.get("certChain")) for entry in self._certificates())
         return [
-            (identity, _wall_ns(chain[0]["validFrom"]), _wall_ns(chain[0]["expirationTime"]))
-            for identity, chain in held
-            if identity and chain
+            (names[entry.spiffe], entry.not_before_wall_s * NS_PER_S, entry.not_after_wall_s * NS_PER_S)
+            for entry in self._certificates()
+            if entry.spiffe in names and entry.not_before_wall_s is not None and entry.not_after_wall_s is not None
         ]
 
     def certificate_state(self, identity: str) -> CertificateState | None:
         """What /config_dump says now of one that it serves; None before it knows of it."""
         wanted = spiffe_id(identity)
-        entry = next((entry for entry in self._certificates() if entry["identity"] == wanted), None)
-        if entry is None:
-            return None
-        chain = entry.get("certChain") or []
-        if not chain:
-            return CertificateState(_state(entry), None, None)
-        not_after = datetime.fromisoformat(chain[0]["expirationTime"])
-        return CertificateState(_state(entry), chain[0]["serialNumber"], int(not_after.timestamp()))
+        entry = next((entry for entry in self._certificates() if entry.spiffe == wanted), None)
+        return None if entry is None else CertificateState(entry.state, entry.serial, entry.not_after_wall_s)
 
     def errors_since(self, position: int) -> list[str]:
         """The errors that its log has gained since `log_size` said `position`: those of its own pods' connections
@@ -126,16 +118,13 @@ class Ztunnel:
         with suppress(ChildProcessError):
             os.waitpid(self._process.pid, 0)
 
-    def _certificates(self) -> list[dict[str, Any]]:
-        return list(self._config_dump().get("certificates", []))
-
-    def _config_dump(self) -> dict[str, Any]:
+    def _certificates(self) -> tuple[ServedCertificate, ...]:
         for attempt in (1, 2):
             try:
                 if self._admin is None:
                     self._admin = self._connect_admin()
                 self._admin.request("GET", "/config_dump")
-                return dict(json.loads(self._admin.getresponse().read()))
+                return parse_config_dump(self._admin.getresponse().read())
             except (OSError, http.client.HTTPException, ValueError) as error:
                 if self._admin:
                     self._admin.close()
@@ -151,15 +140,6 @@ class Ztunnel:
         with inside(self.home.namespace):
             connection.sock = socket.create_connection(("127.0.0.1", ADMIN_PORT), ANSWER_WITHIN_S)
         return connection
-
-
-def _wall_ns(moment: str) -> int:
-    return int(datetime.fromisoformat(moment).timestamp()) * NS_PER_S
-
-
-def _state(entry: dict[str, Any]) -> str:
-    state = entry["state"]
-    return state if isinstance(state, str) else f"Unavailable: {next(iter(state.values()))}"
 
 
 def _error_in(line: bytes) -> Iterator[tuple[str, str]]:

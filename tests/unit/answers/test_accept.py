@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from harness.cli import run_command
 from harness.errors import BadInput, ExitCode
 from harness.pipeline import Options, Saved, choose, run_case
 from harness.scenario import Expect, parse_scenario, read_scenario
+from harness.versions import find
 from tests.unit.worlds import SURPRISING, small, write
 
 
@@ -44,6 +46,36 @@ def test_then_it_comes_out_as_expected_and_older_releases_too(tmp_path: Path) ->
     assert run_command(["accept", str(surprising_run(path).directory.path), "--scenario", str(path)]) == 0
     assert run_command(["run", str(path), "--lab", "model", "--istio", "1.28.0"]) == ExitCode.AS_EXPECTED
     assert run_command(["run", str(path), "--lab", "model", "--istio", "1.27.9"]) == ExitCode.SURPRISE
+
+
+BUILD = 'version.BuildInfo{{GitRevision:"{}", BuildStatus:"{}", IstioVersion:"unknown"}}'
+
+
+@pytest.mark.parametrize(
+    ("built_from", "status", "said"),
+    [
+        ("1.28.0", "Clean", None),
+        ("1.27.9", "Clean", "is a build of .*1.27.9"),
+        ("1.28.0", "Modified", "does not know its own release"),
+        (None, "Clean", "does not know its own release"),
+    ],
+)
+def test_the_truth_of_a_release_is_written_from_its_own_binary_only(
+    built_from: str | None, status: str, said: str | None, tmp_path: Path
+) -> None:
+    """Somebody's build of 1.28.0 may have any change in it."""
+    path = write(tmp_path, SURPRISING)
+    history = surprising_run(path).directory.history
+    first, *rest = history.read_text().splitlines(keepends=True)
+    started = json.loads(first)
+    commit = find(built_from).commit if built_from else "0" * 40
+    started["subject"] = {"kind": "ztunnel", "sha256": "a" * 64, "build": BUILD.format(commit, status)}
+    history.write_text("".join([json.dumps(started) + "\n", *rest]))
+    if said is None:
+        assert acceptance(history.parent, path, "2026-11-25").sentences
+    else:
+        with pytest.raises(BadInput, match=said):
+            acceptance(history.parent, path, "2026-11-25")
 
 
 def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

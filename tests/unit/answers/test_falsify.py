@@ -29,7 +29,7 @@ from harness.cli import run_command
 from harness.errors import ExitCode
 from harness.pipeline import Options, choose, run_case
 from harness.scenario import read_scenario, scenario_of
-from harness.verdict import OutcomeKind, Verdict
+from harness.verdict import Finding, OutcomeKind, Verdict
 from harness.versions import newest
 
 CHECK = "recovers_within"
@@ -77,6 +77,10 @@ def test_two_sleeps_are_tried_as_one() -> None:
     assert (Move("suspend", 1, lasts=722),) in list(neighbours(two))
 
 
+def breaks(question: search.Question, timeline: Timeline) -> bool:
+    return question.finding(timeline).verdict is Verdict.BROKEN
+
+
 @pytest.fixture(scope="module")
 def found() -> search.Found:
     """The search against a ztunnel as released."""
@@ -88,8 +92,8 @@ def test_what_was_found_is_the_least(found: search.Found) -> None:
     assert found.timeline is not None and found.minimal
     assert len(found.timeline) == 1
     question = found.question
-    assert question.breaks(found.timeline)
-    assert not any(question.breaks(smaller) for smaller in neighbours(found.timeline))
+    assert breaks(question, found.timeline)
+    assert not any(breaks(question, smaller) for smaller in neighbours(found.timeline))
 
 
 def test_the_same_seed_finds_the_same(found: search.Found) -> None:
@@ -167,4 +171,16 @@ def test_words_for_a_person() -> None:
 def test_what_was_found_in_our_guard_is_mended() -> None:
     """A sleep and a step back that cancel out in J: a certificate that is not valid yet is noticed all the same."""
     question = asked("wake-guard", CHECK, newest())
-    assert not question.breaks((Move("suspend", 1, lasts=12), Move("step", 719, by=12, backward=True)))
+    assert not breaks(question, (Move("suspend", 1, lasts=12), Move("step", 719, by=12, backward=True)))
+
+
+def test_a_timeline_in_which_nothing_can_be_judged_is_neither_broken_nor_a_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An assumption that fails makes UNKNOWN of everything, and that is counted by itself."""
+    failing = {"clock_fault_happened": lambda plan, history: Finding("x", Verdict.BROKEN, "not measured")}
+    monkeypatch.setattr("harness.checks.ASSUMPTIONS", failing)
+    ticks = iter(range(10_000))
+    found = search.falsify(search.asked("none", "recovers_within", newest()), 30, clock=lambda: float(next(ticks)))
+    assert found.timeline is None
+    assert found.unknown == found.tried > 0

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.answers.forecast import Held, Node, Shown, Started, drift_of, exit_code_of, forecast_node
 from harness.answers.forecast_cluster import LOOK, look
-from harness.answers.forecast_files import apart_in_journal, clocks_in, drift_in_metrics, started_in, starttime_ns
+from harness.answers.forecast_files import clocks_in, drift_in_journal, drift_in_metrics, started_in, starttime_ns
 from harness.cli import run_command
 from harness.clocks.reading import ClockReading
 from harness.durations import NS_PER_S
@@ -69,7 +72,7 @@ def test_without_a_monotonic_clock_there_is_no_upper_bound() -> None:
 
 def test_the_better_way_is_taken() -> None:
     """Measured before journal, before elapsed, before the start times; nothing where nothing is known."""
-    every: dict[str, Any] = {"measured_drift_ns": 1, "apart_since_start_ns": 2, "elapsed_monotonic_ns": 3 * H}
+    every: dict[str, Any] = {"measured_drift_ns": 1, "apart_since_start_ns": (2, 2), "elapsed_monotonic_ns": 3 * H}
     for way in ("measured", "journal", "elapsed", "start"):
         drift = drift_of(shown(9_000, 100, **every))
         assert drift is not None and drift.known_from == way
@@ -238,15 +241,20 @@ def test_a_guard_tells_it_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert drift_in_metrics(page, "another") is None
 
 
+TOO_YOUNG = '{"__REALTIME_TIMESTAMP":"4000000000000000","__MONOTONIC_TIMESTAMP":"5","_BOOT_ID":"a"}\n'
 BREAK: dict[str, tuple[str, str, str]] = {
     "no json": ("config_dump.json", "x", "config_dump.json"),
-    "not a dump": ("config_dump.json", "[]", "config_dump.json"),
+    "not a dump": ("config_dump.json", "[1]", "config_dump.json"),
     "pods in a list": ("pod.json", '{"items": [{}, {}]}', "save one: kubectl get pod NAME -o json"),
     "no container": ("pod.json", "{}", "no running container"),
     "no wall": ("clocks.txt", "uptime 1 2", "echo wall"),
     "no number": ("clocks.txt", "wall soon", "expected seconds"),
     "no stat": ("clocks.txt", "wall 1\nstat x", "/proc/PID/stat"),
-    "journal too young": ("journal.json", "{}", "earlier --since"),
+    "journal too young": ("journal.json", TOO_YOUNG, "earlier --since"),
+    "no journal": ("journal.json", "{}", "journalctl -o json"),
+    "endless drift": ("metrics.txt", 'meshwake_guard_drift_seconds{process="x/ztunnel-x"} +Inf', "expected a length"),
+    "endless wall": ("clocks.txt", "wall 1e400", "expected seconds"),
+    "spec is null": ("pod.json", '{"spec": null, "status": null}', "no running container"),
     "no metrics": ("metrics.txt", "{", "metrics.txt"),
 }
 
@@ -278,7 +286,77 @@ def test_a_boot_since_the_start_is_found(tmp_path: Path) -> None:
     path = tmp_path / "journal.json"
     path.write_text(entry.format(NOW // 1000, 5, "one") + entry.format(NOW // 1000 + 10_000_000, 1, "two"))
     with pytest.raises(BadInput, match="has booted since"):
-        apart_in_journal(path, (NOW, NOW + NS_PER_S))
+        drift_in_journal(path, (NOW, NOW + NS_PER_S))
+
+
+@pytest.mark.parametrize(
+    ("gaps_s", "least_s", "most_s"),
+    [
+        # (seconds of wall, of which asleep) before the start, from it to the next entry, and after that.
+        (((60, 0), (60, 0), (60, 0)), 0, 0),
+        (((60, 0), (60, 0), (9_000, 8_000)), 8_000, 8_000),
+        (((32_760, 0), (240, 0), (60, 0)), 0, 0),
+        # Asleep before the start: of nine hours at most the four minutes until the next entry lie after it.
+        (((32_760, 32_400), (240, 0), (60, 0)), 0, 241),
+        # Asleep after it: nothing but the minute before can lie before.
+        (((60, 0), (32_760, 32_400), (60, 0)), 32_400 - 61, 32_400),
+    ],
+)
+def test_a_journal_tells_as_much_as_it_can(
+    gaps_s: tuple[tuple[int, int], ...], least_s: int, most_s: int, tmp_path: Path
+) -> None:
+    """Entries far from ztunnel's start bound how much of a sleep lies after it; close ones are exact."""
+    wall_s, monotonic_s = NOW // NS_PER_S - gaps_s[0][0], 1_000
+    moments = [(wall_s, monotonic_s)]
+    for wall, asleep in ((gaps_s[0][0] + gaps_s[1][0], gaps_s[0][1] + gaps_s[1][1]), gaps_s[2]):
+        moments.append((moments[-1][0] + wall, moments[-1][1] + wall - asleep))
+    path = tmp_path / "journal.json"
+    path.write_text("".join(entry_of(*moment) for moment in moments))
+    found = drift_in_journal(path, (NOW, NOW + NS_PER_S))
+    assert found.least_ns == pytest.approx(least_s * NS_PER_S, abs=2 * NS_PER_S)
+    assert found.most_ns == pytest.approx(most_s * NS_PER_S, abs=2 * NS_PER_S)
+
+
+def entry_of(wall_s: int, monotonic_s: int, boot: str = "one") -> str:
+    return (
+        f'{{"__REALTIME_TIMESTAMP":"{wall_s}000000","__MONOTONIC_TIMESTAMP":"{monotonic_s}000000",'
+        f'"_BOOT_ID":"{boot}"}}\n'
+    )
+
+
+@given(
+    slept_s=st.lists(st.integers(0, 30_000), min_size=2, max_size=8),
+    awake_s=st.lists(st.integers(1, 9_000), min_size=8, max_size=8),
+    start_at=st.integers(0, 100),
+)
+def test_the_true_drift_lies_between_the_bounds(slept_s: list[int], awake_s: list[int], start_at: int) -> None:
+    """Whatever slept between two entries, and wherever in a gap ztunnel started: before the sleep or after it."""
+    wall_s, monotonic_s, apart_at_start = 1_000_000_000, 50, None
+    begins_in, entries = start_at % (len(slept_s) - 1), [entry_of(1_000_000_000, 50)]
+    started_s = 0
+    for number, (asleep, awake) in enumerate(zip(slept_s, awake_s, strict=False)):
+        if number == begins_in:  # after the sleep of this gap, some of its waking time before the next entry
+            started_s, apart_at_start = wall_s + asleep + awake // 2, wall_s + asleep - monotonic_s
+        wall_s, monotonic_s = wall_s + asleep + awake, monotonic_s + awake
+        entries.append(entry_of(wall_s, monotonic_s))
+    assert apart_at_start is not None
+    truth_ns = (wall_s - monotonic_s - apart_at_start) * NS_PER_S
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "journal.json")
+        path.write_text("".join(entries))
+        found = drift_in_journal(path, (started_s * NS_PER_S, (started_s + 1) * NS_PER_S))
+    assert found.least_ns <= truth_ns <= found.most_ns
+
+
+def test_a_pod_that_waits_for_its_certificate_needs_no_journal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who has saved the journal must not be advised to save it."""
+    waiting = {"certificates": [{"identity": "spiffe://x/ns/default/sa/client", "state": "Initializing"}]}
+    (save(tmp_path) / "laptop" / "config_dump.json").write_text(json.dumps(waiting))
+    code, out, _ = forecast(["--from", str(tmp_path)], capsys)
+    assert code == ExitCode.UNKNOWN
+    assert "default/client" in out and "no certificate yet" in out
 
 
 # --- A cluster -------------------------------------------------------------------------------------------------------

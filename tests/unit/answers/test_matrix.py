@@ -9,10 +9,11 @@ import pytest
 
 from harness.answers.confirmed import DIRECTORY, Confirmation, confirmations, read_confirmation, save
 from harness.answers.faults import FAULTS, scenario_for
-from harness.answers.matrix import Row, plan_for, run, world_sha256
+from harness.answers.matrix import Row, plan_for, world_sha256
 from harness.checks.derive import failures
 from harness.cli import run_command
 from harness.errors import BadInput
+from harness.execution import execute
 from harness.fixes import FIXES
 from harness.report.matrix_table import END, long_table, put_between, short_table
 from harness.versions import newest
@@ -72,7 +73,7 @@ def test_nothing_is_restarted_where_nothing_sleeps(whole_matrix: Matrix) -> None
 def test_the_weekly_restart_is_broken_from_the_third_day_of_each_week() -> None:
     """World time begins on a Monday; Sunday is day 6, and the job comes on that day, when the machine is awake."""
     plan = plan_for(FIXES["weekly-restart"], scenario_for(FAULTS["suspend"]), newest())
-    history = run(plan)
+    history = execute(plan).history
     days = sorted({each.from_world_ns // (86_400 * 10**9) for each in failures(plan, history)})
     restarts = [event.world_ns // (86_400 * 10**9) for event in history.of("ztunnel_started", cause="weekly-restart")]
     assert days[0] == 2

@@ -152,8 +152,8 @@ def test_what_does_not_build_cannot_say(repository: Path, empty_cache: Path) -> 
     assert "ended with 101: error[E0308]: mismatched types" in answer.because
 
 
-def test_answers_are_kept_by_commit(repository: Path, empty_cache: Path) -> None:
-    """Asked twice, run once; with changes in the work tree always; a kept answer that is damaged is asked anew."""
+def test_answers_are_kept_by_what_was_built(repository: Path, empty_cache: Path) -> None:
+    """Asked twice, run once, whatever command or commit built it; a kept answer that is damaged is asked anew."""
     repository_of(repository, [MENDED])
     runs, told = [], list[str]()
 
@@ -163,16 +163,32 @@ def test_answers_are_kept_by_commit(repository: Path, empty_cache: Path) -> None
 
     assert not probe_commit(question(repository), ask).from_cache
     assert probe_commit(question(repository), ask).from_cache
-    assert not probe_commit(question(repository, "sh  build.sh"), ask).from_cache, "another command, another question"
-    assert runs == [0, 1] * 2
+    assert probe_commit(question(repository, "sh  build.sh"), ask).from_cache, "the same binary"
+    assert runs == [0, 1]
     for path in (empty_cache / "probe").iterdir():
         path.write_text('{"verdict": 0, "bec')
     assert not probe_commit(question(repository), ask, told.append).from_cache
     assert "cannot be read" in told[0]
     (repository / "build.sh").write_text(MENDED)
     assert clean_commit(repository) == ""
-    assert not probe_commit(question(repository), ask).from_cache
     assert probe_commit(question(repository), ask).commit == ""
+
+
+def test_another_binary_at_the_same_path_and_commit_is_asked_anew(repository: Path, empty_cache: Path) -> None:
+    """Yesterday's verdict was given to today's build: the commit was the same, what was built was not."""
+    repository_of(repository, [MENDED])
+    asked = []
+
+    def ask(path: Path, seed: int) -> Trial:
+        asked.append(path.read_text())
+        return Trial("", seed, Verdict.HOLDS if path.read_text() == "one" else Verdict.BROKEN, "")
+
+    verdicts = []
+    for content in ("one", "another", "one"):
+        (repository / "built").write_text(content)
+        verdicts.append(probe_commit(question(repository, command=None, repeat=1), ask).verdict)
+    assert verdicts == [GitVerdict.GOOD, GitVerdict.BAD, GitVerdict.GOOD]
+    assert asked == ["one", "another"]
 
 
 def test_what_is_no_ztunnel_cannot_say(repository: Path, empty_cache: Path) -> None:

@@ -19,6 +19,7 @@ from harness.answers import workers
 from harness.answers.sweep import Part, Row, Spec, answer, open_shelf, parts, spec_of, sweep
 from harness.cli import run_command
 from harness.errors import BadInput, ExitCode
+from harness.verdict import Finding, Verdict
 from harness.versions import newest
 from tests.unit import worlds
 
@@ -26,6 +27,26 @@ JOURNALS = Path(__file__).parents[2] / "data" / "journals"
 WITHOUT_FAULT = ('[[fault]]\nkind  = "suspend"\nat    = "15h"\nlasts = "8h"\n', "")
 
 pytest.importorskip("pyarrow", reason="a sweep needs pyarrow: pip install 'meshwake[sweep]'")
+
+
+def test_what_could_not_be_judged_is_no_recovery() -> None:
+    """Of sixty runners that wake and are stopped at once some runs end too early to show anything: that
+    was counted as recovered, with nothing deployed."""
+    spec = spec_of(["ci-runner"], ["none"], [86_400], [newest().version], machines=60, days=7, seed=0)
+    rows = [row for part in parts(spec) for row in answer(part)]
+    assert len(rows) == 60
+    assert not any(row.recovers for row in rows)
+    assert not any(row.recovers and row.unknown for row in rows)
+
+
+def test_unknown_is_a_share_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an assumption fails nothing recovers, and nothing is broken either."""
+    failing = {"clock_fault_happened": lambda plan, history: Finding("x", Verdict.BROKEN, "not measured")}
+    monkeypatch.setattr("harness.checks.ASSUMPTIONS", failing)
+    spec = small(machines=2, fixes=("wall-polling",), populations=("wsl",))
+    rows = [row for part in parts(spec) for row in answer(part)]
+    assert [(row.recovers, row.unknown) for row in rows] == [(False, True)] * 2
+    assert sweeps.summed_up(spec, rows)["groups"][0]["unknown"] == 2
 
 
 def small(**changes: Any) -> Spec:

@@ -11,6 +11,8 @@ import tarfile
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.versions import find, has_row
+
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 WANTED = "usr/local/bin/ztunnel"
@@ -22,7 +24,8 @@ def digest_of(content: bytes) -> str:
 
 def program(version: str) -> bytes:
     """A Linux program for x86-64 that says the version of its build, as ztunnel does, and ends."""
-    text = f'version.BuildInfo{{RustVersion:"1.95", IstioVersion:"{version}"}}\n'.encode()
+    commit = find(version).commit if has_row(version) else "0" * 40
+    text = f'version.BuildInfo{{GitRevision:"{commit}", BuildStatus:"Clean", IstioVersion:"unknown"}}\n'.encode()
     code = bytes.fromhex("bf01000000")  # mov edi, 1
     code += bytes.fromhex("488d35") + struct.pack("<i", 5 + 5 + 2 + 2 + 5 + 2)  # lea rsi, [text]
     code += b"\xba" + struct.pack("<I", len(text))  # mov edx, length

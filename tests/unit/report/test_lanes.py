@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from harness.answers.faults import FAULTS, scenario_for
-from harness.answers.matrix import plan_for, run
+from harness.answers.matrix import plan_for
 from harness.checks import judge
 from harness.checks.derive import certificates, failures, outages, renewals
 from harness.checks.spans import Spans
 from harness.durations import NS_PER_S
+from harness.execution import execute
 from harness.fixes import FIXES
 from harness.history import History
 from harness.plan import Plan
@@ -133,7 +134,7 @@ def test_steps_restarts_and_alerts_are_marks() -> None:
 def test_gateways_have_a_lane_and_their_restarts_a_mark() -> None:
     """A weekend with the guard: ztunnel and the gateway are restarted, and both were expired on Monday."""
     monday = plan_for(FIXES["wake-guard"], scenario_for(FAULTS["weekend"]), newest())
-    history = run(monday)
+    history = execute(monday).history
     story = stories(monday, history)[0]
     gateway = next(lane for lane in story.lanes if lane.label == "ingress/gateway (gateway)")
     assert length(gateway, lanes.EXPIRED_ASLEEP) > 0

@@ -199,7 +199,7 @@ class SimulatedCluster(FakeKubernetes):
         if running is None or path != "/config_dump":
             raise Unreachable(f"GET {pod}:{port}{path}: connection refused")
         certificates = [_entry(*item) for item in running.ztunnel.states.items()]
-        return json.dumps({"certificates": certificates, "version": {"istioVersion": self.istio}}).encode()
+        return json.dumps({"certificates": certificates, "version": {"version": self.istio}}).encode()
 
     def execute(self, pod: Pod, container: str, command: Sequence[str], within_s: float) -> Executed:
         self.reach(f"exec {command[0]}")
@@ -282,7 +282,10 @@ def strategic_merge(into: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[s
 
 
 def _merge_named(into: list[dict[str, Any]], patch: list[dict[str, Any]], order: list[str]) -> list[dict[str, Any]]:
-    """What is patched comes last, unless an order is given."""
+    """What is patched comes last, unless an order is given; then the patch itself must be in that order."""
+    kept = [each["name"] for each in patch if "$patch" not in each]
+    if order and kept != [name for name in order if name in kept]:
+        raise Unreachable(f"500: The order in patch list {kept} doesn't match $setElementOrder list {order}")
     by_name = {each["name"]: each for each in into}
     for each in patch:
         before = by_name.pop(each["name"], {})

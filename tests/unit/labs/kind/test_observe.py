@@ -22,22 +22,22 @@ COMMIT = versions.find("1.28.0").commit
 @pytest.mark.parametrize(
     ("build", "releases"),
     [
-        ({"istioVersion": "1.30.2", "version": COMMIT}, ("1.30.2",)),
-        ({"istioVersion": "1.31.0-rc.0-distroless"}, ("1.31.0-rc.0",)),
+        ({"istioVersion": "1.30.2", "version": COMMIT}, ()),
+        ({"istioVersion": "1.28.0", "version": "1.31.0-rc.0-distroless"}, ("1.31.0-rc.0",)),
         ({"istioVersion": "unknown", "version": "1.29.1-dirty"}, ("1.29.1",)),
         ({"istioVersion": "unknown", "version": "unknown", "gitRevision": "unknown"}, ()),
-        ({"istioVersion": "1.30.2.7"}, ()),
+        ({"version": "1.30.2.7"}, ()),
         ({}, ()),
     ],
 )
 def test_a_release_by_its_own_words(build: dict[str, Any], releases: tuple[str, ...]) -> None:
-    """As ztunnel's BuildInfo tells it; one that does not know says nothing, and nothing is guessed."""
+    """By the tag of its build; istioVersion is an environment variable of the pod, and nothing is guessed from it."""
     assert releases_of(build) == releases
 
 
 def test_a_release_by_the_commit_that_it_was_built_from() -> None:
     """Every release of which it may be one."""
-    releases = releases_of({"istioVersion": "unknown", "gitRevision": COMMIT})
+    releases = releases_of({"istioVersion": "1.18.0", "gitRevision": COMMIT, "buildStatus": "Clean"})
     assert "1.28.0" in releases
     assert {versions.find(each).commit for each in releases} == {COMMIT}
 

@@ -14,7 +14,14 @@ from harness.errors import BadInput, LabUnavailable
 from harness.labs.kind.cluster import bring_up, find_cluster, our_clusters, plan_down, plan_up, take_down
 from harness.labs.kind.helper_image import GUARD, HELPER, OwnImage
 from harness.labs.kind.hold import InUse
-from harness.labs.kind.images import full_reference, prunable, read_image_ids, real_image_ids, wanted_images
+from harness.labs.kind.images import (
+    full_reference,
+    machine_image,
+    prunable,
+    read_image_ids,
+    real_image_ids,
+    wanted_images,
+)
 from harness.labs.kind.state import ClusterState, clusters_dir
 from harness.labs.kind.steps import Progress, StepFailed
 from harness.labs.kind.tools import ToolFailed
@@ -288,6 +295,7 @@ def test_images_come_from_a_folder(tmp_path: Path) -> None:
         up(world, folder=folder)
     tagged = node_image(CHOICE, PINS).partition("@")[0]
     assert {each.image for each in world.machines.values()} == {tagged}
+    assert machine_image(CHOICE, PINS) == tagged
     assert not [act for act in world.acts if act.startswith("pull")]
 
 
@@ -305,7 +313,7 @@ def test_what_was_really_loaded_is_remembered(tmp_path: Path) -> None:
     up(world)
     ids = read_image_ids(ClusterState.of(CHOICE.name))
     assert set(ids) == set(wanted_images(CHOICE, PINS))
-    assert ids[node_image(CHOICE, PINS)] == id_of(node_image(CHOICE, PINS))
+    assert ids[machine_image(CHOICE, PINS)] == id_of(node_image(CHOICE, PINS))
     assert all(ids[image] == id_of(full_reference(image)) for image in images(CHOICE, PINS))
     machines = SimulatedEngine(world).containers({})
     other = [replace(each, image_id="sha256:0") for each in machines[:1]]
@@ -322,10 +330,10 @@ def test_layers_that_lie_in_a_node_twice_are_pruned() -> None:
 # Of a real worker (containerd 2.3): agnhost has been unpacked, CoreDNS not yet, and an index names one of them.
 CONTENT = """\
 DIGEST\tSIZE\tAGE\tLABELS
-sha256:{a}\t423B\tAbout a minute\tcontainerd.io/gc.ref.content.config=sha256:{b},containerd.io/gc.ref.content.l.0=sha256:{c}
+sha256:{a}\t423B\tAbout a minute\t{config}=sha256:{b},containerd.io/gc.ref.content.l.0=sha256:{c}
 sha256:{b}\t362B\t6 minutes\t-
 sha256:{c}\t22.8MiB\t6 minutes\tcontainerd.io/uncompressed=sha256:{c}
-sha256:{d}\t428B\t2 minutes\tcontainerd.io/gc.ref.content.config=sha256:{e},containerd.io/gc.ref.content.l.0=sha256:{f}
+sha256:{d}\t428B\t2 minutes\t{config}=sha256:{e},containerd.io/gc.ref.content.l.0=sha256:{f}
 sha256:{e}\t428B\t2 minutes\tcontainerd.io/gc.ref.snapshot.overlayfs=sha256:{f}
 sha256:{0}\t368B\t2 minutes\tcontainerd.io/gc.ref.content.m.0=sha256:{d}
 """
@@ -334,7 +342,7 @@ sha256:{0}\t368B\t2 minutes\tcontainerd.io/gc.ref.content.m.0=sha256:{d}
 def test_layers_of_an_image_that_no_pod_has_needed_yet_stay() -> None:
     """Without them it could never be unpacked. One that has been pruned already has nothing left."""
     blobs = {name: name * 64 for name in "abcdef"}
-    listed = CONTENT.format("0" * 64, **blobs)
+    listed = CONTENT.format("0" * 64, config="containerd.io/gc.ref.content.config", **blobs)
     assert prunable(listed) == {f"sha256:{'d' * 64}": ["containerd.io/gc.ref.content.l.0"]}
     pruned = listed.replace(f",containerd.io/gc.ref.content.l.0=sha256:{'f' * 64}", "")
     assert prunable(pruned) == {} == prunable("")

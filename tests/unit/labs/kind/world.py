@@ -172,9 +172,8 @@ class SimulatedEngine:
         if command[0] == "sh" and "--sync" not in command[-1]:
             return 0, self.world.looked(container, command[-1])
         if list(command) == ["ctr", "--namespace=k8s.io", "content", "ls"]:
-            first = f"{_BLOB.format(1)} 5B now {_CONFIG}={_BLOB.format(2)},{_LAYER}={_BLOB.format(3)}"
-            second = f"{_BLOB.format(2)} 5B now containerd.io/gc.ref.snapshot.overlayfs={_BLOB.format(4)}"
-            return 0, f"{first}\n{second}\n"
+            manifest = f"{_BLOB.format(1)} 5B now {_CONFIG}={_BLOB.format(2)},{_LAYER}={_BLOB.format(3)}"
+            return 0, f"{manifest}\n{_BLOB.format(2)} 5B now containerd.io/gc.ref.snapshot.x={_BLOB.format(4)}\n"
         if command[0] == "sh":
             assert f"content label {_BLOB.format(1)} {_LAYER}=" in command[-1]
             self.world.pruned.add(container)

@@ -129,6 +129,17 @@ def test_at_one_moment_faults_come_first_then_timers_then_connections() -> None:
     assert kinds == ["fault_ended", *["csr_answered", "certificate_state"] * 2, "connection_attempted"]
 
 
+def test_a_restart_that_fell_into_a_freeze_comes_after_what_was_overdue() -> None:
+    """A frozen process runs on the moment it is thawed, and asks; only then can anybody restart it. Seen on a real
+    1.31.0-rc.0 (timeline drawn from seed 71011)."""
+    restart = '[[fault]]\nkind = "restart"\nat = "12h"\n'
+    history = run(plan(freeze("11h50m", "20m") + restart, duration="1d"))
+    kinds = [event.kind for event in at_world_s(history, 12 * HOUR_S + 600)]
+    overdue = kinds.index("csr_answered")
+    assert kinds.index("fault_ended") < overdue < kinds.index("ztunnel_stopped") < kinds.index("ztunnel_started")
+    assert kinds.count("csr_answered") == 4, "two overdue renewals, two first requests"
+
+
 def test_a_pause_is_told_in_three_events_with_the_clocks_of_its_node() -> None:
     """Began; woke, with the wall clock behind; ended, with the wall clock before and after the correction."""
     of = plan(PAUSE, duration="1h")
