@@ -63,24 +63,18 @@ def json_entries(stream: TextIO, tally: Tally) -> Iterator[Entry]:
     """Entries of any of the JSON forms."""
     pending = ""
     for line in lines_of(stream):
-        text = line.strip(_SEPARATORS)
-        if text.startswith("data:"):
-            text = text[5:].strip(_SEPARATORS)
+        text = _bare(line)
         if pending and line.startswith("{"):
             # A new object at the beginning of a line: the one before it has lost its end.
             tally.broken(pending, "is no entry in JSON")
             pending = ""
-        if not pending:
-            if not text or text.startswith(":"):
-                continue
-            if not text.startswith("{"):
-                tally.broken(line, "is no entry in JSON")
-                continue
-            if (fields := _object(text)) is not None:
-                yield from _entry(fields, text, tally)
-                continue
-            line = text if line.endswith("\n") else line.lstrip(_SEPARATORS)
-        pending += line
+        if not pending and not _begins(text, tally):
+            continue
+        fields = None if pending else _object(text)
+        if fields is not None:
+            yield from _entry(fields, text, tally)
+            continue
+        pending += line if pending else line[line.index("{") :]
         if text.endswith("}") or not line.endswith("\n"):
             found, pending = _objects(pending, tally)
             for fields, shown in found:
@@ -88,8 +82,20 @@ def json_entries(stream: TextIO, tally: Tally) -> Iterator[Entry]:
         if len(pending) > 4 * LINE_CHARACTERS_MAX:
             tally.broken(pending, "has no end")
             pending = ""
-    if pending.strip(_SEPARATORS):
+    if _bare(pending):
         tally.broken(pending, "breaks off")
+
+
+def _begins(text: str, tally: Tally) -> bool:
+    """Whether an object begins with this line; other text is counted, but for comments of json-sse."""
+    if text and not text.startswith(("{", ":")):
+        tally.broken(text, "is no entry in JSON")
+    return text.startswith("{")
+
+
+def _bare(line: str) -> str:
+    """A line without what stands around objects: commas, brackets, record separators, "data:"."""
+    return line.strip(_SEPARATORS).removeprefix("data:").strip(_SEPARATORS)
 
 
 def _object(text: str) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from harness.journals.items import Tally
 from harness.journals.laying import Laid
 from harness.journals.windows_csv import Writing
 
+AS_IT_IS = Writing()
 _SAMPLE_BYTES = 1 << 16
 _BUFFER_BYTES = 1 << 18
 _JOURNALCTL = 'journalctl -o json --since "1 month ago" > journal.json'
@@ -50,13 +51,15 @@ _FOR_PEOPLE = re.compile(
         (
             rf"^\S{{1,12}} +\d{{1,2}}\.? {_CLOCK}(?:\.\d+)? \S+ \S",  # short, short-precise, in any language
             rf"^\S{{1,12}} \d{{4}}-\d\d-\d\d {_CLOCK}(?:\.\d+)? \S+ ",  # short-full, with-unit, verbose
-            rf"^\d{{4}}-\d\d-\d\d[T ]{_CLOCK}(?:[.,]\d+)? ?(?:Z|[+-]\d\d:?\d\d) \S+ \S+?(?:\[\d+\])?: ",  # short-iso
+            # short-iso, syslog
+            rf"^\d{{4}}-\d\d-\d\d[T ]{_CLOCK}(?:[.,]\d+)? ?(?:Z|[+-]\d\d:?\d\d) \S+ \S+?(?:\[\d+\])?: ",
             r"^\d{9,11}\.\d{6} \S+ \S",  # short-unix
             r"^(?:<\d+>|\w+ *: ?\w+ *: ?)?\[[ <>\d.+-]*\d\.\d{3,9}[ <>\d.+-]*\] ?\S",  # short-monotonic, -delta, dmesg
             rf"^\[\w{{3}} \w{{3}} +\d+ {_CLOCK} \d{{4}}\] ",  # dmesg -T
             r"^-- (?:Journal begins|Logs begin|No entries|Reboot|Boot [0-9a-f]{32})",
             r"^Hint: You are currently not seeing messages",
-            r"^(?:PM: |ACPI: |Linux version |Freezing |systemd\[1\]|Started |Stopped |Starting |Reached target )",  # cat
+            # cat
+            r"^(?:PM: |ACPI: |Linux version |Freezing |systemd\[1\]|Started |Stopped |Starting |Reached target )",
             r"^(?:Lid (?:closed|opened)|Suspending|Performing sleep operation|System returned from sleep)",
         )
     ),
@@ -118,17 +121,19 @@ def _encoding(start: bytes) -> str:
     return "utf-8-sig"
 
 
-def read_journal(path: Path, tally: Tally, writing: Writing = Writing()) -> Laid | systemd.Log | None:  # noqa: B008
+def read_journal(path: Path, tally: Tally, writing: Writing = AS_IT_IS) -> Laid | systemd.Log | None:
     """What the journal at `path` tells; `tally` is filled on the way. A systemd journal comes as its boots, since
     several files may be pieces of one. None: no entry has a time. Raises BadInput for what is no journal that is
     known."""
     with opened(path) as stream:
         sample = stream.read(_SAMPLE_BYTES)
-    if _JSON_JOURNAL.search(sample):
-        tally.system = systemd.SYSTEM
-        with opened(path) as stream:
-            return systemd.read(entries.json_entries(stream, tally), tally)
-    if _EXPORT_JOURNAL.search(sample):
+    log = _systemd_log(path, sample, tally)
+    return _host_log(path, sample, tally, writing) if log is None else log
+
+
+def _systemd_log(path: Path, sample: str, tally: Tally) -> systemd.Log | None:
+    """The boots of a systemd journal; None for what is none. Raises BadInput."""
+    if _EXPORT_JOURNAL.search(sample) and not _JSON_JOURNAL.search(sample):
         tally.system = systemd.SYSTEM
         with _opened_bytes(path) as (raw, start):
             if _encoding(start).startswith("utf-16"):
@@ -136,10 +141,19 @@ def read_journal(path: Path, tally: Tally, writing: Writing = Writing()) -> Laid
                     f"{path}: was changed to UTF-16 on its way, which -o export does not survive; use: {_JOURNALCTL}"
                 )
             return systemd.read(entries.export_entries(raw, tally), tally)
-    if entries.CURSOR_HEADING.search(sample):
-        tally.system = systemd.SYSTEM
-        with opened(path) as stream:
-            return systemd.read(entries.verbose_entries(stream, tally), tally)
+    if _JSON_JOURNAL.search(sample):
+        reader = entries.json_entries
+    elif entries.CURSOR_HEADING.search(sample):
+        reader = entries.verbose_entries
+    else:
+        return None
+    tally.system = systemd.SYSTEM
+    with opened(path) as stream:
+        return systemd.read(reader(stream, tally), tally)
+
+
+def _host_log(path: Path, sample: str, tally: Tally, writing: Writing) -> Laid | None:
+    """What the log of another system tells. Raises BadInput for what is no journal that is known."""
     with opened(path) as stream:
         if _XML.search(sample):
             tally.system = windows_xml.SYSTEM

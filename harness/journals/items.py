@@ -19,7 +19,7 @@ EXAMPLE_CHARACTERS = 120
 LINE_CHARACTERS_MAX = 1 << 20
 # A wall clock that differs by less is taken for the same.
 NOTICED_NS = 30 * NS_PER_S
-# What a journal can be dated: damaged entries hold the year 1, 1601 or 586524. A clock that begins at 1970 is no damage.
+# What a journal can be dated: damaged entries hold the year 1, 1601 or 586524. A clock that begins at 1970 is right.
 _EARLIEST_NS = 0
 _LATEST_NS = int(datetime(2200, 1, 1, tzinfo=UTC).timestamp()) * NS_PER_S
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from harness.durations import NS_PER_S
-from harness.journals.items import NOTICED_NS, Item, Mark, Span, Step, Tally, at_ns, moved
+from harness.journals.items import NOTICED_NS, Item, Mark, Span, Step, Tally, moved
 
 # Entries that are written by several hands may stand a little out of order.
 OUT_OF_ORDER_NS = 120 * NS_PER_S

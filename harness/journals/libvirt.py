@@ -5,11 +5,11 @@
     QMP, as a monitor prints it           {"timestamp": {"seconds": 1795640592, "microseconds": 5}, "event": "STOP"}
     /var/log/libvirt/qemu/NAME.log        2026-11-24 08:00:01.234+0000: starting up libvirt version: 9.0.0, ...
 
-What counts is whether the guest went on with its memory. Suspended/STOP to Resumed/RESUME is a pause: all clocks of the
-guest stand. So is the time from saved to restored, and from stopped to started from a snapshot; a guest that migrates
-goes on elsewhere a moment later, and comes back as it was. A QEMU that was started with -incoming or -loadvm goes on
-with a memory that it had. PMSuspended/SUSPEND to WAKEUP is a suspend, the guest's own, and so is a guest that hibernated
-and was started again. All other Stopped, SHUTDOWN and "shutting down" switch it off.
+What counts is whether the guest went on with its memory. Suspended/STOP to Resumed/RESUME is a pause: all clocks of
+the guest stand. So is the time from saved to restored, and from stopped to started from a snapshot; a guest that
+migrates goes on elsewhere a moment later, and comes back as it was. A QEMU that was started with -incoming or -loadvm
+goes on with a memory that it had. PMSuspended/SUSPEND to WAKEUP is a suspend, the guest's own, and so is a guest that
+hibernated and was started again. All other Stopped, SHUTDOWN and "shutting down" switch it off.
 
 The host's own sleep is not in these logs: import the host's journal for that.
 """
@@ -21,10 +21,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal, NamedTuple, TextIO
 
 from harness.durations import NS_PER_S
-from harness.journals.items import Mark, SleepKind, Tally, checked_ns, lines_of
+from harness.journals.items import Mark, SleepKind, Tally, checked_ns, lines_of, moved
 from harness.journals.laying import Laid, Rows
 
 SYSTEM = "libvirt, QEMU"
@@ -124,8 +125,8 @@ class _Guest:
     def event(self, event: _Event, line: str) -> None:
         """The next event of it."""
         told = self._as_things_are(event)
-        item = None if told is None else Mark(0, told.says, told.kind, event.code)
-        self._rows.add(event.wall_ns, line, None if item is None else lambda at_ns: item._replace(wall_ns=at_ns))
+        mark = None if told is None else Mark(0, told.says, told.kind, event.code)
+        self._rows.add(event.wall_ns, line, None if mark is None else partial(moved, mark))
 
     def _as_things_are(self, event: _Event) -> _Told | None:
         """What an event means, which what came before it may change."""

@@ -23,24 +23,31 @@ DateOrder = Literal["day-first", "month-first"]
 SUMMER_NS = 2 * 3_600 * NS_PER_S
 
 _ISO = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?\s*(Z|UTC|[+-]\d\d:?\d\d)?$", re.IGNORECASE)
-_DATE = re.compile(r"(\d{1,4})\s*([./-])\s*(\d{1,2}|[^\W\d]{3,})\s*\2\s*(\d{1,4})\b\.?(?:\s*[гр]\.)?")
+_DATE = re.compile(
+    r"(\d{1,4})\s*([./-])\s*(\d{1,2}|[^\W\d]{3,})\s*\2\s*(\d{1,4})\b\.?(?:\s*[гр]\.)?"  # noqa: RUF001
+)
 _TIME = re.compile(
     r"(?P<hour>\d{1,2})\s*(?:[:.]|h)\s*(?P<minute>\d{2})(?:\s*(?:[:.]|min)\s*(?P<second>\d{2})(?:[.,](?P<part>\d{1,9}))?\s*s?)?"
     r"(?:\s*min)?"
 )
 # The halves of the day, without points, spaces and case, in the languages whose clocks have twelve hours (and some that
 # may be set to that).
-_AM = set(
-    "am a vm fm ap ام ص قظ πμ पूर्वाह्न 오전 上午 午前 sa 凌晨 早上 dop dopoledne de md paradites eparadites vorm dom".split()
-)
-_AM |= {"ก่อนเที่ยง", "претпл", "пп", "दुपूर्व", "öö", "zjutraj", "priešpiet", "priekšpusdienā", "nt"}
-_PM = set(
-    "pm p nm em ip م بظ μμ अपराह्न 오후 下午 午後 ch 晚上 中午 odp odpoledne du pd pasdites epasdites nachm pop".split()
-)
-_PM |= {"หลังเที่ยง", "попл", "ös", "popoldne", "popiet", "pēcpusdienā", "سپہر"}
+_AM = {
+    *("am", "a", "vm", "fm", "ap", "sa", "de", "md", "dop", "dopoledne", "vorm", "dom", "öö", "nt"),
+    *("paradites", "eparadites", "zjutraj", "priešpiet", "priekšpusdienā"),
+    *("πμ", "претпл", "пп", "ام", "ص", "قظ", "पूर्वाह्न", "ก่อนเที่ยง"),
+    *("오전", "上午", "午前", "凌晨", "早上"),
+}
+_PM = {
+    *("pm", "p", "nm", "em", "ip", "ch", "du", "pd", "odp", "odpoledne", "nachm", "pop", "ös"),
+    *("pasdites", "epasdites", "popoldne", "popiet", "pēcpusdienā"),
+    *("μμ", "попл", "م", "بظ", "अपराह्न", "หลังเที่ยง"),
+    *("오후", "下午", "午後", "晚上", "中午"),
+}
 # Words that stand beside a time and mean nothing.
-_NO_HALF = {"", "h", "ч", "г", "uhr", "kl", "klo", "s", "min", "годз", "godz"}
-_MONTHS = {name: number for number, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
+_NO_HALF = {"", "h", "ч", "г", "uhr", "kl", "klo", "s", "min", "godz"}  # noqa: RUF001
+_MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, start=1)}
 # What is written between numbers and means nothing: directions, and spaces of all kinds.
 _UNSEEN = dict.fromkeys(map(ord, "\u200e\u200f\u202a\u202b\u202c\u061c\ufeff"))
 # Thailand counts years from the death of the Buddha.
@@ -163,8 +170,10 @@ def moment_ns(local: Local, reading: Reading, fold: int = 0) -> int:
     month, day = local.first, local.second
     if not local.sure and reading.order == "day-first":
         month, day = day, month
-    moment = datetime(local.year, month, day, fold=fold) + timedelta(seconds=local.seconds)
-    return checked_ns(_stamp_s(moment.replace(fold=fold), reading.zone) * NS_PER_S + local.part_ns)
+    # By the clock on the wall: hours are added before anything is known of the zone.
+    midnight = datetime(local.year, month, day, tzinfo=UTC)
+    moment = (midnight + timedelta(seconds=local.seconds)).replace(tzinfo=reading.zone, fold=fold)
+    return checked_ns(_stamp_s(moment, reading.zone) * NS_PER_S + local.part_ns)
 
 
 def _stamp_s(moment: datetime, zone: tzinfo) -> int:
@@ -179,8 +188,6 @@ def order_of(rows: Sequence[Local], known: Sequence[tuple[Local, int]] = ()) -> 
     """Whether days or months come first; None when nothing tells. `rows` in the order of the file; `known`: local times
     of which the true moment stands beside them."""
     open_rows = [row for row in rows if not row.sure]
-    if not open_rows:
-        return "month-first"
     if any(row.first > 12 for row in open_rows):
         return "day-first"
     if any(row.second > 12 for row in open_rows):
@@ -188,7 +195,7 @@ def order_of(rows: Sequence[Local], known: Sequence[tuple[Local, int]] = ()) -> 
     if any(row.dotted for row in open_rows):
         return "day-first"
     if all(row.first == row.second for row in open_rows):
-        return "month-first"
+        return "month-first"  # as good as the other; so it is where no row is open
     orders: tuple[DateOrder, DateOrder] = ("day-first", "month-first")
     for fits in (
         [order for order in orders if known and all(_near(local, true_ns, order) for local, true_ns in known)],

@@ -10,8 +10,9 @@ files) are one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from harness.durations import NS_PER_S
@@ -83,7 +84,7 @@ def month_of(journals: Sequence[Laid]) -> Month:
         [span for journal in journals if not journal.measured for span in _spans(journal, dropped)],
         [span for journal in journals if journal.measured for span in _spans(journal, dropped)],
     )
-    whole = _merged(spans)
+    whole = _merged([*spans, *_between(journals)])
     told = [item for journal in journals for item in journal.items if isinstance(item, Step)]
     steps = _once([*jumps, *(step for step in told if not _is_sleep(step, whole))])
     begins_ns = min([*(journal.first_ns for journal in journals), *(span.from_wall_ns for span in whole)])
@@ -96,7 +97,7 @@ def month_of(journals: Sequence[Laid]) -> Month:
     return Month(starts_wall_s, -(-last_ns // NS_PER_S) * NS_PER_S, happened, dropped)
 
 
-# --- The sleeps of one journal -------------------------------------------------------------------------------------------
+# --- The sleeps of one journal ---------------------------------------------------------------------------------------
 
 
 def _spans(journal: Laid, dropped: list[str]) -> list[Span]:
@@ -156,7 +157,15 @@ def _overlaps(span: Span, others: Sequence[Span]) -> bool:
     return any(span.from_wall_ns < other.to_wall_ns and other.from_wall_ns < span.to_wall_ns for other in others)
 
 
-# --- All journals together ----------------------------------------------------------------------------------------------
+# --- All journals together -------------------------------------------------------------------------------------------
+
+
+def _between(journals: Sequence[Laid]) -> Iterator[Span]:
+    """The boots between journals of boots that follow one another: pieces of one that were saved one by one."""
+    measured = sorted((journal for journal in journals if journal.measured), key=lambda journal: journal.first_ns)
+    for one, two in pairwise(measured):
+        if one.last_ns <= two.first_ns:
+            yield Span(one.last_ns, two.first_ns, "off")
 
 
 def _as_guest_and_host(host: Sequence[Span], guest: Sequence[Span]) -> tuple[list[Span], list[Step]]:

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TextIO
 
 from harness.durations import NS_PER_S
-from harness.journals.items import Mark, Tally, checked_ns, lines_of
+from harness.journals.items import Mark, Tally, checked_ns, lines_of, moved
 from harness.journals.laying import Laid, Rows
 
 SYSTEM = "macOS power log"
@@ -44,7 +44,7 @@ def read(stream: TextIO, tally: Tally) -> Laid | None:
             tally.broken(line, str(error))
             continue
         mark = _mark(line[_TIME_ENDS:])
-        rows.add(wall_ns, line, None if mark is None else lambda at_ns, mark=mark: mark._replace(wall_ns=at_ns))
+        rows.add(wall_ns, line, None if mark is None else partial(moved, mark))
     return rows.laid()
 
 

@@ -133,11 +133,10 @@ def _join(log: Log, piece: Log) -> None:
     log.path += f", {piece.path}"
     for name, boot in piece.boots.items():
         whole = log.boots.setdefault(name, Boot(name))
-        if boot.reversed:
-            boot = _turned(boot)
-        whole.wall_us += boot.wall_us
-        whole.monotonic_us += boot.monotonic_us
-        whole.flags += boot.flags
+        turned = _turned(boot) if boot.reversed else boot
+        whole.wall_us += turned.wall_us
+        whole.monotonic_us += turned.monotonic_us
+        whole.flags += turned.flags
         whole.machines |= boot.machines
         whole.hosts |= boot.hosts
         if boot.sequence is not None and whole.sequence in (None, boot.sequence):
@@ -175,7 +174,7 @@ def laid(log: Log, machine: str | None = None) -> Laid | None:
     return None if found is None else Laid(found.items, found.first_ns, found.last_ns, found.ahead_ns, measured=True)
 
 
-# --- Which machine, and in which order ----------------------------------------------------------------------------------
+# --- Which machine, and in which order -------------------------------------------------------------------------------
 
 
 def _of_one_machine(log: Log, name: str | None) -> list[Boot]:
@@ -193,8 +192,8 @@ def _of_one_machine(log: Log, name: str | None) -> list[Boot]:
         groups.append([*(each for group in same for each in group), boot])
     if len(groups) > 1:
         raise BadInput(
-            f"{log.path}: holds the journals of {len(groups)} machines; expected one: choose with --machine NAME, one of "
-            f"{_names(boots)}"
+            f"{log.path}: holds the journals of {len(groups)} machines; expected one: choose with --machine NAME, one "
+            f"of {_names(boots)}"
         )
     return boots
 
@@ -236,13 +235,13 @@ def _refuse_at_one_time(log: Log, boots: Sequence[Boot], stretches: Sequence[Str
             hosts = sorted(one.hosts | two.hosts)
             how = f"--machine NAME, one of {', '.join(hosts)}" if len(hosts) > 1 else f"--machine {one.name[:8]}"
             raise BadInput(
-                f"{log.path}: boots {one.name[:8]} and {two.name[:8]} ran at one time, for {format_duration(both_ns)}, so "
-                "they are of several machines; "
-                f"expected one: choose with {how}, or print it anew with journalctl -o json _HOSTNAME=NAME"
+                f"{log.path}: boots {one.name[:8]} and {two.name[:8]} ran at one time, for {format_duration(both_ns)}, "
+                f"so they are of several machines; expected one: choose with {how}, or print it anew with "
+                "journalctl -o json _HOSTNAME=NAME"
             )
 
 
-# --- One boot -----------------------------------------------------------------------------------------------------------
+# --- One boot --------------------------------------------------------------------------------------------------------
 
 
 class _Follow:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
+from itertools import pairwise
 from typing import TextIO
 
 from harness.errors import BadInput
@@ -139,7 +140,7 @@ def read(stream: TextIO, tally: Tally, writing: Writing, sample: str) -> Laid | 
     return laid(events, tally, writing.machine, SUMMER_NS if local else OUT_OF_ORDER_NS)
 
 
-# --- Rows and columns ---------------------------------------------------------------------------------------------------
+# --- Rows and columns ------------------------------------------------------------------------------------------------
 
 
 def _layout(sample: str) -> tuple[str, _Columns | None] | None:
@@ -250,7 +251,7 @@ def _row(cells: list[str], columns: _Columns, place: int) -> _Row | None:
     return None if number is None else _Row(cells, columns, number & 0xFFFF, cells[columns.time], place)
 
 
-# --- What they tell -----------------------------------------------------------------------------------------------------
+# --- What they tell --------------------------------------------------------------------------------------------------
 
 
 def _nameless(rows: Sequence[_Row]) -> bool:
@@ -284,8 +285,8 @@ def _order(rows: Sequence[_Row], tally: Tally, writing: Writing) -> tuple[DateOr
     order = writing.date_order or order_of(local, known)
     if order is None:
         raise BadInput(
-            f"{tally.path}: whether {shown!r} begins with the day or the month cannot be told from its rows; say it with "
-            f"--date-order day-first or --date-order month-first, or {EXPORT_XML}"
+            f"{tally.path}: whether {shown!r} begins with the day or the month cannot be told from its rows; say it "
+            f"with --date-order day-first or --date-order month-first, or {EXPORT_XML}"
         )
     return order, not zoned
 
@@ -322,8 +323,8 @@ def _rises(rows: Sequence[_Row], reading: Reading) -> bool:
     for row in rows:
         with suppress(ValueError):
             moments.append(_row_ns(row.when, reading, None))
-    rises = sum(two > one for one, two in zip(moments, moments[1:], strict=False))
-    falls = sum(two < one for one, two in zip(moments, moments[1:], strict=False))
+    rises = sum(two > one for one, two in pairwise(moments))
+    falls = sum(two < one for one, two in pairwise(moments))
     return rises >= falls
 
 

@@ -5,8 +5,8 @@ The expectations are what one hopes for: that nothing broke. A month in which so
 
 The month is moved ahead by whole weeks, so that weekdays and hours stay: labs that run real programs need wall clocks
 ahead of the real one, since a deadline that a program hands to the kernel as an absolute wall time would else have
-passed long ago, and the program spins (seen on ztunnel 1.31.0-rc.0). Each fault has beside it what the wall clock of the
-machine showed.
+passed long ago, and the program spins (seen on ztunnel 1.31.0-rc.0). Each fault has beside it what the wall clock of
+the machine showed.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from harness.journals.windows_csv import Writing
 from tests.bench import journals as bench
 
 DATA = Path(__file__).parents[2] / "data" / "journals"
+AS_IT_IS = Writing()
 BERLIN = Writing(zone=ZoneInfo("Europe/Berlin"), said_zone=True)
 
 
@@ -36,14 +37,11 @@ def imported(*names: str, writing: Writing = BERLIN, folder: Path = DATA) -> tup
 
 def happened(month: Month) -> list[tuple[str, str, float]]:
     """What, when by the wall clock as it was then, for how many seconds."""
-    return [
-        (
-            each.kind,
-            f"{datetime.fromtimestamp(month.starts_wall_s + (each.at_world_ns + ahead_ns) // NS_PER_S, UTC):%Y-%m-%d %H:%M}",
-            (each.lasts_ns or each.by_ns) / NS_PER_S,
-        )
-        for each, ahead_ns in zip(month.happened, month.set_ahead_ns, strict=True)
-    ]
+    found = []
+    for each, ahead_ns in zip(month.happened, month.set_ahead_ns, strict=True):
+        shown = datetime.fromtimestamp(month.starts_wall_s + (each.at_world_ns + ahead_ns) // NS_PER_S, UTC)
+        found.append((each.kind, f"{shown:%Y-%m-%d %H:%M}", (each.lasts_ns or each.by_ns) / NS_PER_S))
+    return found
 
 
 # file -> what happened, and how many entries told of sleep, of something else, and were not understood
@@ -149,7 +147,7 @@ def test_another_machine_of_a_host_can_be_chosen() -> None:
     assert "--machine other" in tally.notes[0]
 
 
-def read_text(tmp_path: Path, text: str | bytes, writing: Writing = Writing()) -> tuple[Month, Tally]:
+def read_text(tmp_path: Path, text: str | bytes, writing: Writing = AS_IT_IS) -> tuple[Month, Tally]:
     (tmp_path / "file").write_bytes(text if isinstance(text, bytes) else text.encode())
     return imported("file", writing=writing, folder=tmp_path)
 
