@@ -24,6 +24,8 @@ _DAY_NS = 86_400 * NS_PER_S
 # A clock that shows a time so far from its neighbours', for an entry or two, is no clock but damage.
 ABSURD_NS = 180 * _DAY_NS
 ABSURD_ENTRIES = 2
+# The same before all others, or after them, where it would fit.
+FAR_AWAY_NS = 2 * 365 * _DAY_NS
 # Within one stretch nobody is silent for so long: what follows may be dated by another clock.
 SILENT_NS = 30 * _DAY_NS
 
@@ -180,10 +182,21 @@ class Rows:
         return [
             position
             for position, stretch in enumerate(self._stretches)
-            if position not in believed
-            and stretch.entries <= ABSURD_ENTRIES
-            and abs(begins[position] - stretch.begins_wall_ns) >= ABSURD_NS
+            if stretch.entries <= ABSURD_ENTRIES
+            and (
+                abs(begins[position] - stretch.begins_wall_ns) >= ABSURD_NS
+                if position not in believed
+                else self._is_far_away(position, begins)
+            )
         ]
+
+    def _is_far_away(self, position: int, begins: Sequence[int]) -> bool:
+        """Whether the first or the last entry is years from all others: nobody logs once in years."""
+        others = sum(stretch.entries for stretch in self._stretches) - self._stretches[position].entries
+        if others <= ABSURD_ENTRIES or position not in (0, len(begins) - 1):
+            return False
+        one = min(position, len(begins) - 2)
+        return begins[one + 1] - begins[one] - self._stretches[one].lasts_ns >= FAR_AWAY_NS
 
     def _leave_out(self, position: int) -> None:
         """Counts it as not understood. That the machine was started is believed whatever the clock said."""

@@ -44,6 +44,7 @@ _UNSET_BEFORE_NS = int(datetime(2015, 1, 1, tzinfo=UTC).timestamp()) * NS_PER_S
 _PAUSED_MAX_NS = 90 * 86_400 * NS_PER_S
 _NS_PER_US = 1_000
 _TELLS, _UNSET = 1, 2
+_NUMBER_MAX = (1 << 62) - 1
 # What a machine is called before it has a name.
 _NO_NAMES = {"localhost", "localhost.localdomain", "(none)"}
 
@@ -59,7 +60,7 @@ class Boot:
     machines: set[str] = field(default_factory=set)
     hosts: set[str] = field(default_factory=set)
     sequence: str | None = None
-    numbers: tuple[int, int] = (0, 0)
+    numbers: array[int] = field(default_factory=lambda: array("q"))
     blocks: list[tuple[int, int]] = field(default_factory=list)
 
     def add(self, entry: Entry, place: int) -> None:
@@ -72,8 +73,8 @@ class Boot:
         if entry.host and entry.host not in _NO_NAMES:
             self.hosts.add(entry.host)
         if entry.order is not None and self.sequence in (None, entry.order[0]):
-            low, high = self.numbers if self.sequence is not None else (entry.order[1], entry.order[1])
-            self.sequence, self.numbers = entry.order[0], (min(low, entry.order[1]), max(high, entry.order[1]))
+            self.sequence = entry.order[0]
+            self.numbers.append(entry.order[1] & _NUMBER_MAX)
         if self.blocks and self.blocks[-1][1] == place - 1:
             self.blocks[-1] = (self.blocks[-1][0], place)
         else:
@@ -84,6 +85,11 @@ class Boot:
         return name in self.hosts or any(
             len(name) >= 4 and each.startswith(name) for each in (*self.machines, self.name)
         )
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether journald's own number of each entry is known."""
+        return len(self.numbers) == len(self.wall_us)
 
     @property
     def reversed(self) -> bool:
@@ -129,8 +135,14 @@ def _machines(log: Log) -> set[str]:
 
 
 def _join(log: Log, piece: Log) -> None:
-    after = 1 + max((block[1] for boot in log.boots.values() for block in boot.blocks), default=0)
+    """Puts `piece` before or after what is known of its journal: as the clock of a boot says that both have, or else
+    the wall clock at their ends."""
     log.path += f", {piece.path}"
+    shared = log.boots.keys() & piece.boots.keys()
+    before = all(min(piece.boots[name].monotonic_us) < min(log.boots[name].monotonic_us) for name in shared)
+    if not shared:
+        before = _ends(piece) < _ends(log)
+    _move(log if before else piece, 1 + _last_place(piece if before else log))
     for name, boot in piece.boots.items():
         whole = log.boots.setdefault(name, Boot(name))
         turned = _turned(boot) if boot.reversed else boot
@@ -139,11 +151,24 @@ def _join(log: Log, piece: Log) -> None:
         whole.flags += turned.flags
         whole.machines |= boot.machines
         whole.hosts |= boot.hosts
-        if boot.sequence is not None and whole.sequence in (None, boot.sequence):
-            low, high = whole.numbers if whole.sequence is not None else boot.numbers
+        if whole.sequence in (None, boot.sequence):
             whole.sequence = boot.sequence
-            whole.numbers = min(low, boot.numbers[0]), max(high, boot.numbers[1])
-        whole.blocks += [(first + after, last + after) for first, last in boot.blocks]
+            whole.numbers += turned.numbers
+        whole.blocks = sorted(whole.blocks + boot.blocks)
+
+
+def _ends(log: Log) -> int:
+    """What the wall clock showed at the end of the entries that came last."""
+    return max(log.boots.values(), key=lambda boot: boot.blocks[-1][1]).wall_us[-1]
+
+
+def _last_place(log: Log) -> int:
+    return max(boot.blocks[-1][1] for boot in log.boots.values())
+
+
+def _move(log: Log, by: int) -> None:
+    for boot in log.boots.values():
+        boot.blocks = [(first + by, last + by) for first, last in boot.blocks]
 
 
 def _turned(boot: Boot) -> Boot:
@@ -155,7 +180,7 @@ def _turned(boot: Boot) -> Boot:
         boot.machines,
         boot.hosts,
         boot.sequence,
-        boot.numbers,
+        boot.numbers[::-1],
         boot.blocks,
     )
 
@@ -213,11 +238,10 @@ def _names(boots: Iterable[Boot]) -> str:
 def _in_order(boots: list[Boot], backwards: bool) -> list[Boot]:
     """By journald's numbers where each boot has its own, else as they stand in the file. There, what was dated by a
     clock that was years behind may stand before all else, so the last entry of a boot says."""
-    sequences = {boot.sequence for boot in boots}
-    by_number = sorted(boots, key=lambda boot: boot.numbers)
-    apart = all(one.numbers[1] < two.numbers[0] for one, two in pairwise(by_number))
-    if len(sequences) == 1 and None not in sequences and apart:
-        return by_number
+    if len({boot.sequence for boot in boots}) == 1 and all(boot.is_numbered for boot in boots):
+        by_number = sorted(boots, key=lambda boot: min(boot.numbers))
+        if all(max(one.numbers) < min(two.numbers) for one, two in pairwise(by_number)):
+            return by_number
     if backwards:
         return sorted(boots, key=lambda boot: boot.blocks[0][0], reverse=True)
     return sorted(boots, key=lambda boot: boot.blocks[-1][1])
@@ -323,33 +347,40 @@ def _stretch(boot: Boot, before_wall_ns: int | None, tally: Tally) -> Stretch:
 
 def _entries(boot: Boot, tally: Tally) -> Iterator[tuple[int, int, int]]:
     """Wall, monotonic time and flags, in the order of the monotonic clock, without what is damaged."""
-    if boot.reversed:
-        boot = _turned(boot)
     wall_us, monotonic_us = boot.wall_us, boot.monotonic_us
-    damaged = set(_damaged(boot))
+    places = _as_written(boot)
+    damaged = set(_damaged(boot, places))
     for place in damaged:
         used = bool(boot.flags[place] & _TELLS)
         tally.used, tally.other = tally.used - used, tally.other - (not used)
         shown = f"__REALTIME_TIMESTAMP {wall_us[place]}, __MONOTONIC_TIMESTAMP {monotonic_us[place]}"
         tally.broken(shown, "has times that fit no entry around it", boot.blocks[0][0] + 1 + place)
-    places = [place for place in range(len(wall_us)) if place not in damaged]
+    places = [place for place in places if place not in damaged]
     if any(monotonic_us[two] < monotonic_us[one] for one, two in pairwise(places)):
-        places.sort(key=monotonic_us.__getitem__)
+        # What is not numbered and was written at one moment: clocks are set ahead by far more than back.
+        second = boot.numbers if boot.is_numbered else wall_us
+        places.sort(key=lambda place: (monotonic_us[place], second[place]))
     for place in places:
         yield wall_us[place] * _NS_PER_US, monotonic_us[place] * _NS_PER_US, boot.flags[place]
 
 
-def _damaged(boot: Boot) -> Iterator[int]:
+def _as_written(boot: Boot) -> list[int]:
+    """The places of the entries, oldest first: by journald's numbers, or as they stand in the file."""
+    places = list(range(len(boot.wall_us)))
+    if boot.is_numbered and len(set(boot.numbers)) == len(places):
+        return sorted(places, key=boot.numbers.__getitem__)
+    return places[::-1] if boot.reversed else places
+
+
+def _damaged(boot: Boot, places: Sequence[int]) -> Iterator[int]:
     """Single entries whose clocks are apart as in neither the entry before nor the one after, which agree: by half a
     year, or where the monotonic time is out of its order too."""
     wall_us, monotonic_us = boot.wall_us, boot.monotonic_us
-    for place in range(1, len(wall_us) - 1):
-        before = wall_us[place - 1] - monotonic_us[place - 1]
-        own = wall_us[place] - monotonic_us[place]
-        if abs(own - before) < NOTICED_NS // _NS_PER_US:
+    for before, place, after in zip(places, places[1:], places[2:], strict=False):
+        apart = [wall_us[each] - monotonic_us[each] for each in (before, place, after)]
+        if abs(apart[1] - apart[0]) < NOTICED_NS // _NS_PER_US:
             continue
-        after = wall_us[place + 1] - monotonic_us[place + 1]
-        in_order = monotonic_us[place - 1] <= monotonic_us[place] <= monotonic_us[place + 1]
+        in_order = monotonic_us[before] <= monotonic_us[place] <= monotonic_us[after]
         least_us = (ABSURD_NS if in_order else NOTICED_NS) // _NS_PER_US
-        if min(abs(own - before), abs(own - after)) >= least_us > abs(after - before):
+        if min(abs(apart[1] - apart[0]), abs(apart[1] - apart[2])) >= least_us > abs(apart[2] - apart[0]):
             yield place

@@ -109,6 +109,18 @@ EXPECTED: dict[str, tuple[list[tuple[str, str, float]], tuple[int, int, int]]] =
     ),
     "qemu_qmp.json": ([("pause", "2026-11-26 20:00", 32400.530865)], (3, 3, 1)),
     "libvirt_domain.log": ([("off", "2026-11-20 20:00", 41399.5)], (3, 5, 0)),
+    "pmset_wake_requests.log": ([("pause", "2026-11-20 22:10", 27000)], (3, 3, 1)),
+    "libvirt_saved_domain.log": (
+        [("pause", "2026-11-20 18:00", 43200), ("off", "2026-11-21 18:00", 43200)],
+        (6, 11, 0),
+    ),
+    "systemd_pi_without_rtc.json": (
+        [("off", "2026-11-23 10:00", 7203), ("step", "2025-09-20 00:05", 37_108_800)],
+        (0, 6, 0),
+    ),
+    "windows_tabs_korean.txt": ([("pause", "2026-11-21 21:00", 30600)], (2, 0, 0)),
+    "windows_type_semicolons.csv": ([("pause", "2026-11-21 21:00", 30600)], (2, 0, 0)),
+    "windows_clock_set.xml": ([("step", "2026-11-21 13:00", -18000), ("pause", "2026-11-21 21:00", 28800)], (4, 0, 0)),
 }
 
 
