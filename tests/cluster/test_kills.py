@@ -20,9 +20,10 @@ import pytest
 
 from harness.clocks.node_helper import PROTOCOL_VERSION
 from harness.clocks.process_mover import EVERY_RULE
+from harness.kubernetes.labels import RUN_LABELS
 from harness.labs.kind.cluster import Cluster, find_cluster
 from harness.labs.kind.node_channel import DAEMON_SET, LABELS, MARK, NAMESPACE, PodChannel
-from harness.labs.kind.reset import KINDS_OF_A_RUN, RUN_LABELS
+from harness.labs.kind.reset import KINDS_OF_A_RUN
 
 NAME = os.environ.get("MESHWAKE_TEST_CLUSTER")
 pytestmark = pytest.mark.skipif(not NAME, reason="needs MESHWAKE_TEST_CLUSTER: the name of a cluster by meshwake up")
