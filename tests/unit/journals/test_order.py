@@ -199,6 +199,25 @@ def test_a_guest_whose_clock_stayed_behind(tmp_path: Path) -> None:
     assert month.largest_drift_ns == 27 * HOUR_S * NS_PER_S
 
 
+def test_a_host_and_its_guest_tell_of_one_night(tmp_path: Path) -> None:
+    """Both systemd journals: the host says that it slept, the guest shows a jump, ten minutes after its last entry."""
+    slept = {"_TRANSPORT": "kernel"}
+    host = [
+        entry(STARTS_S, 1000, "c"),
+        entry(STARTS_S + 14 * HOUR_S, 1000 + 14 * HOUR_S, "c", "PM: suspend entry (deep)", **slept),
+        entry(STARTS_S + 24 * HOUR_S, 1000 + 14 * HOUR_S, "c", "PM: suspend exit", **slept),
+        entry(STARTS_S + 30 * HOUR_S, 1000 + 20 * HOUR_S, "c"),
+    ]
+    guest = [
+        entry(STARTS_S + 60, 9000, "d"),
+        entry(STARTS_S + 14 * HOUR_S - 540, 9000 + 14 * HOUR_S - 600, "d"),
+        entry(STARTS_S + 24 * HOUR_S + 60, 9000 + 14 * HOUR_S, "d"),
+        entry(STARTS_S + 30 * HOUR_S, 9000 + 20 * HOUR_S - 60, "d"),
+    ]
+    assert told(read(tmp_path, host, guest)) == [("suspend", 14.0, 10.0, 0.0)]
+    assert told(read(tmp_path, guest, host)) == [("suspend", 14.0, 10.0, 0.0)]
+
+
 def test_one_damaged_entry_is_counted_and_costs_nothing_else(tmp_path: Path) -> None:
     """The largest number of 64 bits, a wall clock of another century, a monotonic time out of its order."""
     lines = two_boots(0)
