@@ -41,12 +41,7 @@ def with_makestep(plan: Plan) -> Plan:
     """The wall clock of a paused node is right after chrony's next look, if not before."""
     corrected_ns = _steps_within_ns(manifest_of(plan))
     return plan.model_copy(
-        update={
-            "faults": tuple(
-                fault.model_copy(update=_corrected(fault, corrected_ns))
-                for fault in plan.faults
-            )
-        }
+        update={"faults": tuple(fault.model_copy(update=_corrected(fault, corrected_ns)) for fault in plan.faults)}
     )
 
 
