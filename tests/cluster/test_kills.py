@@ -31,11 +31,10 @@ MESHWAKE = (sys.executable, "-c", "import sys; from harness.cli import main; sys
 MOMENTS, APART_S = range(20), 14.0
 ENDS_WITHIN_S = 900.0
 LEFT = "left by a run that was killed"
-# Everything that can be moved, and a restart on moved clocks; short, for it is never to reach its end.
-FAULTS = """
-title    = "Faults of every kind, one after the other"
+WORLD = """
+title    = "A run that is killed"
 labs     = ["kind"]
-duration = "5m"
+duration = "{duration}"
 [certificate]
 lifetime = "4m"
 [[node]]
@@ -47,42 +46,32 @@ identities = ["default/server"]
 [traffic]
 pairs = [["default/client", "default/server"]]
 every = "10s"
-[[fault]]
-kind  = "suspend"
-node  = "*"
-at    = "5s"
-lasts = "30s"
-[[fault]]
-kind            = "pause"
-node            = "here"
-at              = "45s"
-lasts           = "15s"
-corrected_after = "10s"
-[[fault]]
-kind = "step"
-node = "there"
-at   = "80s"
-by   = "1m"
-[[fault]]
-kind = "restart"
-node = "here"
-at   = "100s"
-[[fault]]
-kind  = "suspend"
-node  = "there"
-at    = "140s"
-lasts = "90s"
-[[expect]]
-check   = "ca_not_flooded"
-verdict = "holds"
-because = "nobody waits for its end"
-"""
-QUIET = f"""{FAULTS.partition("[[fault]]")[0].replace("5m", "1m")}
+{faults}
+[real_time]
+lifetime = "4m"
+duration = "{duration}"
+every    = "10s"
+{faults_in_real_time}
 [[expect]]
 check   = "traffic_flows"
 verdict = "holds"
-because = "nothing happens, and nothing of the run before is left"
+because = "of the run without faults: nothing of the one before is left; of the other nobody waits for the end"
 """
+# Everything that can be moved, and a restart on moved clocks.
+FAULTS = (
+    'kind = "suspend"\nnode = "*"\nat = "5s"\nlasts = "30s"\n',
+    'kind = "pause"\nnode = "here"\nat = "45s"\nlasts = "15s"\ncorrected_after = "10s"\n',
+    'kind = "step"\nnode = "there"\nat = "80s"\nby = "1m"\n',
+    'kind = "restart"\nnode = "here"\nat = "100s"\n',
+    'kind = "suspend"\nnode = "there"\nat = "140s"\nlasts = "90s"\n',
+)
+
+
+def scenario(duration: str, faults: tuple[str, ...] = ()) -> str:
+    """A scenario in the numbers of a real cluster."""
+    once = "".join(f"[[fault]]\n{fault}" for fault in faults)
+    again = "".join(f"[[real_time.fault]]\n{fault}" for fault in faults)
+    return WORLD.format(duration=duration, faults=once, faults_in_real_time=again)
 
 
 class Trial:
@@ -93,10 +82,10 @@ class Trial:
         self.command("status")  # whatever an earlier test left
         self.made = self.settings()
 
-    def start(self, scenario: str, log: Path) -> subprocess.Popen[bytes]:
+    def start(self, text: str, log: Path) -> subprocess.Popen[bytes]:
         """A run, by --clock process."""
         file = self._directory / "scenario.toml"
-        file.write_text(scenario)
+        file.write_text(text)
         with log.open("wb") as words:
             command = [*MESHWAKE, "run", str(file), "--lab", "kind", "--name", self.cluster.name, "--clock", "process"]
             return subprocess.Popen(command, stdout=words, stderr=words, start_new_session=True)
@@ -157,14 +146,14 @@ def trial(tmp_path: Path) -> Trial:
 def test_the_next_command_puts_back_what_a_killed_run_left(trial: Trial, moment: int, tmp_path: Path) -> None:
     """Mostly `status`; every fifth time another run, which must come out as on a cluster that was just made."""
     log = tmp_path / "killed.log"
-    run = trial.start(FAULTS, log)
+    run = trial.start(scenario("5m", FAULTS), log)
     time.sleep(1 + moment * APART_S)
     assert run.poll() is None, log.read_text()
     run.kill()
     run.wait()
     if moment % 5 == 4:
         following = tmp_path / "following.log"
-        assert trial.start(QUIET, following).wait(ENDS_WITHIN_S) == 0, following.read_text()
+        assert trial.start(scenario("1m"), following).wait(ENDS_WITHIN_S) == 0, following.read_text()
     else:
         said = trial.command("status")
         assert "could not be undone" not in said
