@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ check   = "traffic_flows"
 verdict = "holds"
 because = "nobody connects while both ends sleep"
 """
+# On the node's machine, which is ours.
+ROOT = "/run/root-of-pebble.pem"
 ANSWERS = "200"
 # The minute of sleep, and as long again to wake.
 SILENT_AT_MOST_S = 120.0
@@ -74,7 +77,7 @@ def test_it_answers_before_and_after_a_sleep(trial: Trial, tmp_path: Path) -> No
         assert run.returncode == ExitCode.AS_EXPECTED, log.read_text()
     good = [at for at, said in answers if said == ANSWERS]
     assert answers[-1][1] == ANSWERS, answers[-1]
-    silent = max(after - before for before, after in zip(good, good[1:], strict=False))
+    silent = max(after - before for before, after in pairwise(good))
     assert silent <= SILENT_AT_MOST_S, [each for each in answers if each[1] != ANSWERS][:5]
 
 
@@ -85,10 +88,8 @@ def test_https_by_the_certificate_of_our_acme_server(trial: Trial, tmp_path: Pat
     with trial.cluster.opened() as kubernetes:
         service: dict[str, Any] = kubernetes.read("Service", ACME_NAMESPACE, "pebble") or {}
     root = f"https://{service['spec']['clusterIP']}:15000/roots/0"
-    code, said = trial.execute(
-        node, "sh", "-c", f"curl -sSk --max-time 10 {root} -o /tmp/root.pem && cat /tmp/root.pem"
-    )
+    code, said = trial.execute(node, "sh", "-c", f"curl -sSk --max-time 10 {root} -o {ROOT} && cat {ROOT}")
     assert code == 0 and "BEGIN CERTIFICATE" in said, said
-    assert asked(trial, "https", address, "--cacert", "/tmp/root.pem") == ANSWERS
+    assert asked(trial, "https", address, "--cacert", ROOT) == ANSWERS
     assert "SSL certificate problem" in asked(trial, "https", address)
     assert json.loads(trial.meshwake("status", "--json").stdout)["clusters"][0]["drift"] == []

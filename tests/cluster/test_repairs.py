@@ -9,21 +9,20 @@ from typing import Any
 
 import pytest
 
-from harness.kubernetes.api import Kubernetes
 from harness.labs.kind.engine import KIND_CLUSTER_LABEL
-from tests.cluster.trial import Trial, wait_until
+from tests.cluster.trial import Trial
 
 CHANGED = "changed since up: "
 
 
-def _environment(**values: str) -> dict[str, Any]:
-    entries = [{"name": name, "value": value} for name, value in values.items()]
-    return {"spec": {"template": {"spec": {"containers": [{"name": "istio-proxy", "env": entries}]}}}}
+def _environment(name: str, value: str) -> dict[str, Any]:
+    container = {"name": "istio-proxy", "env": [{"name": name, "value": value}]}
+    return {"spec": {"template": {"spec": {"containers": [container]}}}}
 
 
 CHANGES: Mapping[str, tuple[tuple[str, str], Mapping[str, Any], str]] = {
-    "lifetime": (("DaemonSet", "ztunnel"), _environment(SECRET_TTL="7m"), "SECRET_TTL is 7m, was "),
-    "added": (("DaemonSet", "ztunnel"), _environment(ADDED="by hand"), "ADDED is by hand, was not set"),
+    "lifetime": (("DaemonSet", "ztunnel"), _environment("SECRET_TTL", "7m"), "SECRET_TTL is 7m, was "),
+    "added": (("DaemonSet", "ztunnel"), _environment("ADDED", "by hand"), "ADDED is by hand, was not set"),
     "away": (("Deployment", "istiod"), {"spec": {"replicas": 0}}, "replicas is 0, was 1"),
 }
 
