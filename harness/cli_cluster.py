@@ -232,15 +232,20 @@ def _status_of(name: str, engine: Engine | None) -> dict[str, Any]:
     record, cluster = ClusterState.of(name).read(), find_cluster(name)
     machines = engine.containers({KIND_CLUSTER_LABEL: name}) if engine is not None else ()
     runs = bool(machines) and all(machine.state == "running" for machine in machines)
-    in_use = _put_in_order(cluster) if cluster is not None and runs else None
-    health = check_health(cluster, engine) if cluster is not None and runs else []
+    asked = cluster if runs else None
+    in_use = _at_work(name, asked)
+    if asked is not None and in_use is None:
+        _put_in_order(asked)
+    health = check_health(asked, engine) if asked is not None else []
     return {
         "name": name,
         "in_use": in_use,
-        "state": _state_word(cluster is not None, bool(machines), runs, engine is not None),
+        "state": _state_word(cluster is not None, bool(machines), runs, engine is not None, in_use),
         "machines": {machine.name: machine.state for machine in machines},
         "age_s": int(time.time()) - record.begun_wall_s if record is not None else None,
         "choice": choice_to_json(record.choice) if record is not None and record.choice is not None else None,
+        "runs": _versions(asked) if asked is not None else None,
+        "drift": _drift(asked) if asked is not None and in_use is None else [],
         "kubeconfig": str(cluster.kubeconfig) if cluster is not None else None,
         "health": [
             {"check": finding.check, "verdict": finding.verdict, "evidence": finding.evidence} for finding in health
@@ -248,34 +253,68 @@ def _status_of(name: str, engine: Engine | None) -> dict[str, Any]:
     }
 
 
-def _put_in_order(cluster: Cluster) -> str | None:
-    """Undoes what a run left that was killed; who is at work on the cluster, if somebody is."""
-    from harness.kubernetes.api import Unreachable
-    from harness.labs.kind.clocks import SystemTime
-    from harness.labs.kind.hold import InUse
-    from harness.labs.kind.reset import restore_after_kill
+def _at_work(name: str, cluster: Cluster | None) -> str | None:
+    """Which command works on the cluster, and which fault is under way: by the cluster's own Lease, which says more and
+    knows of other machines; else by the lock of its state, which is there before the cluster is."""
+    from harness.labs.kind.hold import at_work
     from harness.labs.kind.state import ClusterState
 
-    if (holder := ClusterState.of(cluster.name).holder()) is not None:
-        return str(holder)
+    if cluster is not None:
+        try:
+            with cluster.opened() as kubernetes:
+                if (said := at_work(kubernetes)) is not None:
+                    return said
+        except HarnessError as error:
+            sys.stderr.write(f"{name}: whether a run is at work cannot be asked: {error}\n")
+    holder = ClusterState.of(name).holder()
+    return None if holder is None else str(holder)
+
+
+def _put_in_order(cluster: Cluster) -> None:
+    """Undoes what a run left that was killed."""
+    from harness.labs.kind.clocks import SystemTime
+    from harness.labs.kind.reset import restore_after_kill
+
     try:
         with cluster.opened() as kubernetes:
             for line in restore_after_kill(kubernetes, SystemTime(), cluster.name, "status"):
                 sys.stderr.write(f"{cluster.name}: left by a run that was killed: {line}\n")
-    except InUse as error:
-        return str(error.holder)
-    except (Unreachable, HarnessError) as error:
+    except HarnessError as error:
         sys.stderr.write(f"{cluster.name}: what a killed run may have left could not be undone: {error}\n")
-    return None
 
 
-def _state_word(known: bool, machines: bool, runs: bool, asked: bool) -> str:
+def _versions(cluster: Cluster) -> dict[str, Any] | None:
+    from harness.labs.kind.cluster import find_versions
+
+    try:
+        return find_versions(cluster).to_json()
+    except HarnessError:
+        return None  # health says that it does not answer
+
+
+def _drift(cluster: Cluster) -> list[str]:
+    from harness.labs.kind.cluster import find_drift
+
+    try:
+        return find_drift(cluster)
+    except HarnessError:
+        return []
+
+
+def _version_words(runs: dict[str, Any]) -> str:
+    kubelets = ", ".join(sorted(set(runs["kubernetes"].values())))
+    ztunnels = sorted({release for releases in runs["ztunnel"].values() for release in releases})
+    istiod, ztunnel = runs["istiod"] or "that does not answer", ", ".join(ztunnels) or "of no known release"
+    return f"Kubernetes {kubelets}, istiod {istiod}, ztunnel {ztunnel}"
+
+
+def _state_word(known: bool, machines: bool, runs: bool, asked: bool, in_use: str | None) -> str:
     if not asked:
         return "unknown: the engine does not answer"
     if not machines:
         return "gone: only its memory is left"
     if not known:
-        return "half made, or its memory is lost"
+        return "being made" if in_use is not None else "half made, or its memory is lost"
     return "up" if runs else "stopped"
 
 
@@ -284,11 +323,17 @@ def _print_status(each: dict[str, Any]) -> None:
     _print(f"{each['name']}: {each['state']}{age}")
     if each["choice"] is not None:
         choice = each["choice"]
-        _print(f"  Istio {choice['istio']} on Kubernetes {choice['kubernetes']}, {', '.join(choice['parts'])}")
+        _print(
+            f"  asked for: Istio {choice['istio']} on Kubernetes {choice['kubernetes']}, {', '.join(choice['parts'])}"
+        )
+    if each["runs"] is not None:
+        _print(f"  runs: {_version_words(each['runs'])}")
     if each["in_use"] is not None:
         _print(f"  in use: {each['in_use']}")
     for machine, state in each["machines"].items():
         _print(f"  {machine}: {state}")
+    for changed in each["drift"]:
+        _print(f"  changed since up: {changed} (meshwake up puts it back)")
     for finding in each["health"]:
         _print(f"  {finding['check']}: {finding['verdict']}: {finding['evidence']}")
 

@@ -7,9 +7,10 @@ are raised as HarnessError; harness/cli.py says them and ends with their exit co
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
@@ -18,13 +19,17 @@ from harness.durations import NS_PER_S, format_duration, said_ns
 from harness.errors import BadInput
 from harness.journals import systemd
 from harness.journals.formats import read_journal
-from harness.journals.items import Item, Tally
+from harness.journals.items import Tally
+from harness.journals.laying import Laid
+from harness.journals.local_times import DateOrder
 from harness.journals.month import Month, month_of
+from harness.journals.windows_csv import Writing as Written
 from harness.journals.writing import Writing, scenario_text
 from harness.scenario import parse_scenario
 
 # Measured on a laptop's VM in istio/ztunnel#1481: the wall clock was put right some 25 s after the wake.
 CORRECTED_AFTER = "25s"
+LEFT_OUT_SHOWN = 5
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -38,23 +43,30 @@ def import_sleep(
         Path | None, typer.Option("--output", "-o", metavar="SCENARIO", help="Write the scenario here.")
     ] = None,
     zone: Annotated[
-        str, typer.Option("--zone", help="Where local times of CSV were written, e.g. Europe/Berlin.")
-    ] = "UTC",
-    machine: Annotated[str | None, typer.Option("--machine", metavar="NAME", help="Which VM of a host's log.")] = None,
+        str | None, typer.Option("--zone", help="Where local times of CSV were written, e.g. Europe/Berlin.")
+    ] = None,
+    date_order: Annotated[
+        str | None,
+        typer.Option("--date-order", metavar="ORDER", help="Of a CSV's local times: day-first or month-first."),
+    ] = None,
+    machine: Annotated[
+        str | None, typer.Option("--machine", metavar="NAME", help="Which VM of a host's log, or machine of a journal.")
+    ] = None,
     every_sleep_as: Annotated[
         str | None, typer.Option("--as", metavar="KIND", help="Take every sleep for suspend, or for pause.")
     ] = None,
     corrected_after: Annotated[
-        str | None, typer.Option("--corrected-after", help="How long after a pause the wall clock is put right.")
+        str | None,
+        typer.Option("--corrected-after", help="How long after a pause the wall clock is put right, or never."),
     ] = None,
     node: Annotated[str, typer.Option("--node", help="The name of the machine in the scenario.")] = "laptop",
 ) -> None:
     """Make a scenario of what a machine's journals tell of its sleep."""
-    if every_sleep_as not in (None, "suspend", "pause"):
-        raise BadInput(f"--as {every_sleep_as}: allowed are suspend and pause")
+    _check_choice("--as", every_sleep_as, "suspend", "pause")
+    _check_choice("--date-order", date_order, *get_args(DateOrder))
     tallies = [Tally(str(path)) for path in files]
-    items = [item for path, tally in zip(files, tallies, strict=True) for item in _items(path, tally, zone, machine)]
-    month = _month(items, tallies)
+    written = Written(_zone(zone), cast(DateOrder | None, date_order), machine, said_zone=zone is not None)
+    month = _month(_laid(files, tallies, written), tallies)
     after_ns = _corrected_after_ns(corrected_after, tallies)
     sources = [f"{Path(tally.path).name} ({tally.system}, {tally.entries} entries)" for tally in tallies]
     text = scenario_text(month, Writing(sources, node, after_ns, every_sleep_as))
@@ -64,27 +76,44 @@ def import_sleep(
     _hand_out(text, output)
 
 
-def _items(path: Path, tally: Tally, zone: str, machine: str | None) -> list[Item]:
+def _check_choice(option: str, read: str | None, *allowed: str) -> None:
+    if read is not None and read not in allowed:
+        raise BadInput(f"{option}: invalid value {read!r}: expected one of {', '.join(allowed)}")
+
+
+def _zone(name: str | None) -> tzinfo:
     try:
-        return list(read_journal(path, tally, ZoneInfo(zone), machine))
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise BadInput(f"--zone {zone}: is no time zone that is known, such as Europe/Berlin ({error})") from error
+        return UTC if name is None else ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise BadInput(
+            f"--zone: invalid value {name!r}: expected a time zone that is known, such as Europe/Berlin"
+        ) from error
 
 
-def _month(items: list[Item], tallies: list[Tally]) -> Month:
-    firsts = [tally.first_wall_ns for tally in tallies if tally.first_wall_ns is not None]
-    lasts = [tally.last_wall_ns for tally in tallies if tally.last_wall_ns is not None]
-    if not firsts or not lasts:
+def _laid(files: Sequence[Path], tallies: Sequence[Tally], written: Written) -> list[Laid]:
+    """What each journal tells; files that are pieces of one journal are one."""
+    read = [read_journal(path, tally, written) for path, tally in zip(files, tallies, strict=True)]
+    logs = systemd.joined([each for each in read if isinstance(each, systemd.Log)])
+    laid = [systemd.laid(log, written.machine) for log in logs]
+    return [each for each in [*laid, *(each for each in read if isinstance(each, Laid))] if each is not None]
+
+
+def _month(laid: Sequence[Laid], tallies: list[Tally]) -> Month:
+    if not laid:
         raise BadInput("\n".join(["no entry with a time was found", *_told(tallies)]))
-    month = month_of(items, min(firsts), max(lasts))
+    month = month_of(laid)
     if not month.happened:
-        days = (max(lasts) - min(firsts)) / (86_400 * NS_PER_S)
-        raise BadInput("\n".join([f"no sleep, boot or jump in {days:.1f} days: nothing to import", *_told(tallies)]))
+        last_ns = max(each.last_ns for each in laid)
+        days = (last_ns - min(each.first_ns for each in laid)) / (86_400 * NS_PER_S)
+        lines = [*_told(tallies), *(f"left out: {text}" for text in month.dropped[:LEFT_OUT_SHOWN])]
+        raise BadInput("\n".join([f"no sleep, boot or jump in {days:.1f} days: nothing to import", *lines]))
     return month
 
 
-def _corrected_after_ns(text: str | None, tallies: list[Tally]) -> int:
+def _corrected_after_ns(text: str | None, tallies: list[Tally]) -> int | None:
     """A guest's own journal shows the jump in the moment in which its clock was put right."""
+    if text == "never":
+        return None
     default = "0s" if all(tally.system == systemd.SYSTEM for tally in tallies) else CORRECTED_AFTER
     after_ns = said_ns(text or default, "--corrected-after")
     if after_ns < 0:
@@ -95,9 +124,9 @@ def _corrected_after_ns(text: str | None, tallies: list[Tally]) -> int:
 def _summary(month: Month, tallies: list[Tally]) -> list[str]:
     starts = datetime.fromtimestamp(month.starts_wall_s, UTC)
     lines = _told(tallies)
-    lines += [f"left out: {text}" for text in month.dropped[:5]]
-    if len(month.dropped) > 5:
-        lines.append(f"left out: {len(month.dropped) - 5} more of the kind")
+    lines += [f"left out: {text}" for text in month.dropped[:LEFT_OUT_SHOWN]]
+    if len(month.dropped) > LEFT_OUT_SHOWN:
+        lines.append(f"left out: {len(month.dropped) - LEFT_OUT_SHOWN} more of the kind")
     parts = {"suspend": "asleep", "pause": "paused", "off": "switched off"}
     counted = [f"{word} {_times(month, kind)} ({_short(month.total_ns(kind))})" for kind, word in parts.items()]
     told = [text for text, kind in zip(counted, parts, strict=True) if month.count(kind)]

@@ -61,6 +61,7 @@ class PlannedFault(_Frozen):
     rate_denominator: int = 1
     lifetime_s: int = 0
     identity: str | None = None
+    corrected: bool = True
 
     @property
     def asleep_until_world_ns(self) -> int:
@@ -73,10 +74,17 @@ class PlannedFault(_Frozen):
         return self.at_world_ns + self.lasts_ns + self.corrected_after_ns
 
     @property
+    def corrected_by_ns(self) -> int:
+        """By how much the wall clock is put right after a pause; nothing where it stays behind."""
+        return self.lasts_ns if self.kind == "pause" and self.corrected else 0
+
+    @property
     def expected_drift_ns(self) -> int:
         """By how much this fault makes wall and monotonic clock of its node part."""
-        if self.kind in ASLEEP_FAULTS:
+        if self.kind == "suspend":
             return self.lasts_ns
+        if self.kind == "pause":
+            return self.corrected_by_ns
         if self.kind == "step":
             return self.by_wall_ns
         if self.kind == "drift":
@@ -191,6 +199,8 @@ class Plan(_Frozen):
             unused |= {"lifetime_s", "identity"}
         if not any(fault.answers_after_ns for fault in self.faults):
             unused |= {"answers_after_ns"}
+        if all(fault.corrected for fault in self.faults):
+            unused |= {"corrected"}
         if unused:
             excluded["faults"] = {"__all__": unused}
         return hashlib.sha256(self.model_dump_json(exclude=excluded).encode()).hexdigest()
@@ -372,7 +382,8 @@ def _planned(index: int, at_world_ns: int, node: str | None, fault: Any) -> Plan
         node=node,
         at_world_ns=at_world_ns,
         lasts_ns=getattr(fault, "lasts", 0),
-        corrected_after_ns=getattr(fault, "corrected_after", 0),
+        corrected_after_ns=getattr(fault, "corrected_after", 0) or 0,
+        corrected=getattr(fault, "corrected_after", 0) is not None,
         answers_after_ns=getattr(fault, "answers_after", 0),
         by_wall_ns=getattr(fault, "by", 0),
         rate_numerator=rate.numerator,

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from itertools import pairwise, product
+from itertools import accumulate, pairwise, product
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -65,6 +65,7 @@ SERVICE_FAULTS = (
 Place = tuple[str | int, ...]  # the keys and positions that lead to a value of the document
 EVERY_NODE = "*"
 APART = "apart"
+NEVER = "never"
 # A typing error such as every = "1ms" must be refused, not expanded until the memory is gone.
 FAULTS_MAX = 20_000
 _WALL_S_MIN = int(datetime(1971, 1, 1, tzinfo=UTC).timestamp())
@@ -144,6 +145,14 @@ def _version(value: str) -> str:
     return value
 
 
+def _corrected_after(value: Any) -> int | None:
+    if value == NEVER:
+        return None
+    if not isinstance(value, str):
+        raise PydanticCustomError("duration", "a duration needs a unit, for example '25s', or is 'never'")
+    return _not_negative(_duration(value))
+
+
 Duration = Annotated[int, BeforeValidator(_duration)]
 Length = Annotated[Duration, AfterValidator(_positive)]
 WorldTime = Annotated[Duration, AfterValidator(_not_negative)]
@@ -213,7 +222,7 @@ class _Fault(_Strict):
     def lasts_world_ns(self) -> int:
         """How long the fault lies on the timeline, in world time; 0 for a moment."""
         lasts_ns: int = getattr(self, "lasts", 0)
-        corrected_after_ns: int = getattr(self, "corrected_after", 0)
+        corrected_after_ns: int = getattr(self, "corrected_after", 0) or 0
         return lasts_ns + corrected_after_ns
 
 
@@ -229,11 +238,11 @@ class Suspend(_NodeFault):
 
 
 class Pause(_NodeFault):
-    """The whole VM stops, all clocks with it; the wall clock is corrected some time after."""
+    """The whole VM stops, all clocks with it; the wall clock is corrected some time after, or stays behind (None)."""
 
     kind: Literal["pause"]
     lasts: Length
-    corrected_after: WorldTime
+    corrected_after: Annotated[int | None, BeforeValidator(_corrected_after)]
 
 
 class Step(_NodeFault):
@@ -518,11 +527,14 @@ def _check_pod_restart(scenario: Scenario, fault: PodRestart, where: Place) -> N
 
 def _check_wall_clocks(scenario: Scenario, faults: list[Any], duration_ns: int, place: Place) -> None:
     """No wall clock may leave the years that programs, and X.509 in nanoseconds, can be trusted with."""
-    steps_ns = [fault.by * len(fault_times_ns(fault, duration_ns)) for fault in faults if isinstance(fault, Step)]
+    steps = sorted(
+        (at, fault.by) for fault in faults if isinstance(fault, Step) for at in fault_times_ns(fault, duration_ns)
+    )
+    ahead_ns = [0, *accumulate(by for _, by in steps)]
     fastest = max([Decimal(1), *(fault.rate for fault in faults if isinstance(fault, Drift))])
     starts_s = int(scenario.starts.timestamp())
-    earliest_s = starts_s + sum(by_ns for by_ns in steps_ns if by_ns < 0) // NS_PER_S
-    latest_s = starts_s + (sum(by_ns for by_ns in steps_ns if by_ns > 0) + int(duration_ns * fastest)) // NS_PER_S
+    earliest_s = starts_s + min(ahead_ns) // NS_PER_S
+    latest_s = starts_s + (max(ahead_ns) + int(duration_ns * fastest)) // NS_PER_S
     if earliest_s < _WALL_S_MIN or latest_s > _WALL_S_MAX:
         _refuse(
             ("starts",) if starts_s < _WALL_S_MIN or starts_s > _WALL_S_MAX else place,

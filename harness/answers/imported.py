@@ -26,7 +26,14 @@ def remembered(paths: Iterable[Path]) -> tuple[Remembered, ...]:
 
 def _machine(path: Path, plan: Plan) -> Remembered:
     faults = tuple(
-        Fault(fault.kind, fault.at_world_ns, fault.lasts_ns, fault.corrected_after_ns, fault.by_wall_ns)
+        Fault(
+            fault.kind,
+            fault.at_world_ns,
+            fault.lasts_ns,
+            fault.corrected_after_ns,
+            fault.by_wall_ns,
+            fault.corrected,
+        )
         for fault in plan.faults_on(plan.nodes[0].name)
     )
     if not faults:

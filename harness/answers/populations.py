@@ -28,6 +28,7 @@ class Fault(NamedTuple):
     lasts_ns: int = 0
     corrected_after_ns: int = 0
     by_wall_ns: int = 0
+    corrected: bool = True
 
 
 Generator = Callable[[Random, int], Iterator[Fault]]
@@ -165,6 +166,7 @@ def placed(faults: list[Fault], end_world_ns: int) -> tuple[PlannedFault, ...]:
                 lasts_ns=fault.lasts_ns,
                 corrected_after_ns=fault.corrected_after_ns,
                 by_wall_ns=fault.by_wall_ns,
+                corrected=fault.corrected,
             )
         )
         free_ns = found[-1].ends_world_ns + APART_NS

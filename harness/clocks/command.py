@@ -43,6 +43,12 @@ def command_refusals(plan: Plan, command: str) -> list[str]:
         for fault in plan.faults
         if fault.kind == "step"
     ]
+    steps += [
+        f"[fault {fault.index}] pause whose wall clock stays behind: --clock command cannot keep the machine from "
+        "setting its clock; use --clock engine or process"
+        for fault in plan.faults
+        if fault.kind == "pause" and not fault.corrected
+    ]
     return [*_about(command), *steps, *refused_because_shared(plan, "command")]
 
 

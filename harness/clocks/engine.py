@@ -231,7 +231,8 @@ class EngineMover:
         first = next(iter(woke.values())).moment
         meanwhile(first, lasts_ns, first.real_monotonic_ns + group[0].corrected_after_ns)
         behind = self._measure_all(group)
-        self._step_base(lasts_ns)
+        if group[0].corrected:
+            self._step_base(lasts_ns)
         after = self._measure_all(group)
         return [
             Moved(

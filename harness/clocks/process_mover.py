@@ -242,14 +242,14 @@ class ProcessMover:
                 _checked(Moved(fault, look.moment, after.moment, 0), drift)
                 for fault, look, after in zip(group, before, woke, strict=True)
             ]
-        first = woke[0].moment
+        first, corrected_by_ns = woke[0].moment, group[0].corrected_by_ns
         meanwhile(first, 0, first.real_monotonic_ns + group[0].corrected_after_ns)
-        self._on_each(nodes, lambda node: self._correct(node, lasts_ns))
+        self._on_each(nodes, lambda node: self._correct(node, corrected_by_ns))
         after_all = self._on_each(nodes, self._look)
         return [
             _checked(
-                Moved(fault, look.moment, after.moment, 0, wake.moment, after.moment.clocks.wall_ns - lasts_ns),
-                lasts_ns,
+                Moved(fault, look.moment, after.moment, 0, wake.moment, after.moment.clocks.wall_ns - corrected_by_ns),
+                corrected_by_ns,
             )
             for fault, look, wake, after in zip(group, before, woke, after_all, strict=True)
         ]

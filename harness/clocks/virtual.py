@@ -78,14 +78,15 @@ class NodeClock:
         self.advance_to(self.now_world_ns + lasts_ns)
         self._change(wall_rate=rate, monotonic_runs=True, processes_run=True)
 
-    def pause(self, lasts_ns: int, corrected_after_ns: int) -> None:
-        """The VM stands for `lasts_ns`, then runs for `corrected_after_ns`, then its wall clock is put right."""
+    def pause(self, lasts_ns: int, corrected_after_ns: int, corrected_by_ns: int | None = None) -> None:
+        """The VM stands for `lasts_ns`, then runs for `corrected_after_ns`, then its wall clock is put right, or set by
+        `corrected_by_ns`."""
         rate = self._last.wall_rate
         self._change(wall_rate=Fraction(0), monotonic_runs=False, boottime_runs=False, processes_run=False)
         self.advance_to(self.now_world_ns + lasts_ns)
         self._change(wall_rate=rate, monotonic_runs=True, boottime_runs=True, processes_run=True)
         self.advance_to(self.now_world_ns + corrected_after_ns)
-        self.step(lasts_ns)
+        self.step(lasts_ns if corrected_by_ns is None else corrected_by_ns)
 
     def step(self, by_wall_ns: int) -> None:
         """The wall clock is set by `by_wall_ns`, forward or back, at this moment."""
@@ -246,7 +247,7 @@ def build_clock(start: ClockReading, faults: tuple[PlannedFault, ...]) -> NodeCl
         elif fault.kind == "suspend":
             clock.suspend(fault.lasts_ns)
         elif fault.kind == "pause":
-            clock.pause(fault.lasts_ns, fault.corrected_after_ns)
+            clock.pause(fault.lasts_ns, fault.corrected_after_ns, fault.corrected_by_ns)
         elif fault.kind == "step":
             clock.step(fault.by_wall_ns)
         elif fault.kind == "freeze":

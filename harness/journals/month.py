@@ -1,32 +1,41 @@
 """From what journals told to what happened to the machine, in order: sleeps, pauses, times switched off, steps.
 
-World time begins a minute before the first that happened. A wall clock that was set back made the journal's times
-repeat; world time goes on.
+World time begins a minute before the first that was told, and passes as it really did: where the wall clock was off, or
+set, is a matter of steps.
 
 What cannot be: a journal that tells of falling asleep and never of waking, or twice of the same. The earlier of two is
-dropped and counted. Sleeps that a journal tells twice (two messages, two files) are one.
+dropped and counted, unless something else tells of that sleep. Sleeps that a journal tells twice (two messages, two
+files) are one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from harness.durations import NS_PER_S
-from harness.journals.items import Item, Mark, SleepKind, Span, Step, in_order
+from harness.journals.items import NOTICED_NS, Item, Mark, SleepKind, Span, Step, in_order
+from harness.journals.laying import Laid
 
 LEAD_NS = 60 * NS_PER_S
+# What tells of one thing tells it within so long: a boot has several messages, an interrupted sleep ends near others.
+_SAME_NS = 300 * NS_PER_S
+# Less is no sleep: what it takes to save a VM's memory or to move it.
+_SHORTEST_NS = NS_PER_S
 
 
 class Happened(NamedTuple):
     """One thing that happened to the machine, in world time. `off`: it was switched off; a boot of no length is a
-    restart that nobody saw coming."""
+    restart that nobody saw coming. `by_ns`: by how much the wall clock was set; after an `off` it may have begun off by
+    that. `corrected`: False for a pause whose wall clock only a later step puts right."""
 
     kind: Literal["suspend", "pause", "off", "step"]
     at_world_ns: int
     lasts_ns: int = 0
     by_ns: int = 0
+    corrected: bool = True
 
 
 @dataclass
@@ -52,54 +61,149 @@ class Month:
         with the machine is late by at worst."""
         largest_ns = parted_ns = 0
         for each in self.happened:
-            parted_ns = 0 if each.kind == "off" else parted_ns + each.lasts_ns + each.by_ns
+            slept_ns = each.lasts_ns if each.corrected else 0
+            parted_ns = 0 if each.kind == "off" else parted_ns + slept_ns + each.by_ns
             largest_ns = max(largest_ns, parted_ns, key=abs)
         return largest_ns
 
+    @property
+    def set_ahead_ns(self) -> tuple[int, ...]:
+        """By how much the wall clock was ahead of where world time alone would have brought it, at the beginning of
+        each that happened."""
+        ahead, found = 0, []
+        for each in self.happened:
+            found.append(ahead)
+            ahead += each.by_ns - (0 if each.corrected else each.lasts_ns)
+        return tuple(found)
 
-def month_of(items: Iterable[Item], first_wall_ns: int, last_wall_ns: int) -> Month:
-    """What happened, from what was told; the journal reaches from `first_wall_ns` to `last_wall_ns`."""
+
+def month_of(journals: Sequence[Laid]) -> Month:
+    """What happened, from what was told. Raises ValueError when there are no journals."""
     dropped: list[str] = []
-    told = in_order(items)
+    spans, jumps = _as_guest_and_host(
+        [span for journal in journals if not journal.measured for span in _spans(journal, dropped)],
+        [span for journal in journals if journal.measured for span in _spans(journal, dropped)],
+    )
+    whole = _merged([*spans, *_between(journals)])
+    told = [item for journal in journals for item in journal.items if isinstance(item, Step)]
+    steps = _once([*jumps, *(step for step in told if not _is_sleep(step, whole))])
+    begins_ns = min([*(journal.first_ns for journal in journals), *(span.from_wall_ns for span in whole)])
+    ends_ns = max([*(journal.last_ns for journal in journals), *(span.to_wall_ns for span in whole)])
+    starts_ns = (begins_ns - LEAD_NS) // NS_PER_S * NS_PER_S
+    ahead_ns = max((journal.ahead_ns for journal in journals), key=abs)
+    happened = tuple(_placed(whole, steps, starts_ns))
+    last_ns = max([ends_ns - starts_ns, *(each.at_world_ns + each.lasts_ns + LEAD_NS for each in happened)])
+    starts_wall_s = starts_ns // NS_PER_S + round(ahead_ns / NS_PER_S)
+    return Month(starts_wall_s, -(-last_ns // NS_PER_S) * NS_PER_S, happened, dropped)
+
+
+# --- The sleeps of one journal ---------------------------------------------------------------------------------------
+
+
+def _spans(journal: Laid, dropped: list[str]) -> list[Span]:
+    """Those that it tells with both ends, and its marks paired where it does not."""
+    told = in_order(journal.items)
     spans = [item for item in told if isinstance(item, Span)]
-    paired = _paired([item for item in told if isinstance(item, Mark)], dropped)
-    whole = _merged([*spans, *(span for span in paired if not _overlaps(span, spans))])
-    steps = [item for item in told if isinstance(item, Step)]
-    begins_ns = min([first_wall_ns, *(span.from_wall_ns for span in whole), *(step.at_wall_ns for step in steps)])
-    starts_s = (begins_ns - LEAD_NS) // NS_PER_S
-    happened = tuple(_placed(whole, steps, starts_s * NS_PER_S))
-    ends_ns = max([last_wall_ns, *(span.to_wall_ns for span in whole)]) - sum(step.by_ns for step in steps)
-    last_ns = max([ends_ns - starts_s * NS_PER_S, *(each.at_world_ns + each.lasts_ns + LEAD_NS for each in happened)])
-    return Month(starts_s, -(-last_ns // NS_PER_S) * NS_PER_S, happened, dropped)
+    lost: list[tuple[int, str]] = []
+    paired = _paired([item for item in told if isinstance(item, Mark)], lost)
+    whole = [*spans, *(span for span in paired if not _overlaps(span, spans))]
+    dropped += [why for at_ns, why in lost if not _told_otherwise(at_ns, whole)]
+    return whole
 
 
-def _paired(marks: Sequence[Mark], dropped: list[str]) -> list[Span]:
-    """Each falling asleep with its waking."""
+def _paired(marks: Sequence[Mark], lost: list[tuple[int, str]]) -> list[Span]:
+    """Each falling asleep with its waking. Nested ones, as a hibernation within modern standby, are one sleep each."""
     spans: list[Span] = []
-    asleep: Mark | None = None
-    last_ns = marks[0].wall_ns if marks else 0
+    asleep: dict[str, Mark] = {}
+    first_ns = marks[0].wall_ns if marks else 0
     for mark in marks:
         if mark.says in ("asleep", "off"):
-            if asleep is not None and asleep.code == mark.code:
-                dropped.append(f"{asleep.code} without a wake before the next")
-                asleep = mark
-            elif asleep is None:
-                asleep = mark
-        elif asleep is not None:
-            # Switched on out of a sleep: the battery was empty, or it was off after all.
-            kind: SleepKind = "off" if mark.says == "on" else asleep.kind
-            spans.append(Span(asleep.wall_ns, mark.wall_ns, kind))
-            asleep = None
-        elif mark.says == "on" and mark.wall_ns > last_ns:
+            before = asleep.get(mark.family)
+            if before is not None and before.code == mark.code:
+                lost.append((before.wall_ns, f"{before.code} without a wake before the next"))
+            if before is None or before.code == mark.code:
+                asleep[mark.family] = mark
+        elif asleep:
+            ended = [asleep.pop(mark.family)] if mark.family in asleep else [asleep.pop(name) for name in list(asleep)]
+            if mark.says in ("on", "restored"):
+                ended += [asleep.pop(name) for name in list(asleep)]
+            spans += [Span(begun.wall_ns, mark.wall_ns, _kind(begun, mark)) for begun in ended]
+        elif mark.says == "on" and mark.wall_ns > first_ns and not _just_started(mark.wall_ns, spans):
             spans.append(Span(mark.wall_ns, mark.wall_ns, "off"))
-        last_ns = mark.wall_ns
-    if asleep is not None:
-        dropped.append(f"{asleep.code} at the end, without a wake")
-    return spans
+    lost += [(begun.wall_ns, f"{begun.code} at the end, without a wake") for begun in asleep.values()]
+    for span in spans:
+        if span.kind != "off" and span.to_wall_ns - span.from_wall_ns < 0:
+            lost.append((span.from_wall_ns, "a sleep that ends before it begins"))
+    return [span for span in spans if span.kind == "off" or span.to_wall_ns - span.from_wall_ns >= _SHORTEST_NS]
+
+
+def _kind(begun: Mark, ended: Mark) -> SleepKind:
+    """Switched on out of a sleep: the battery was empty, or it was off after all. Restored: it was not off."""
+    if ended.says == "restored":
+        return ended.kind
+    return "off" if ended.says == "on" else begun.kind
+
+
+def _just_started(at_ns: int, spans: Sequence[Span]) -> bool:
+    """Whether that start is told already, by another message."""
+    return bool(spans) and spans[-1].kind == "off" and at_ns - spans[-1].to_wall_ns <= _SAME_NS
+
+
+def _told_otherwise(at_ns: int, spans: Sequence[Span]) -> bool:
+    return any(span.from_wall_ns - _SAME_NS <= at_ns <= span.to_wall_ns for span in spans)
 
 
 def _overlaps(span: Span, others: Sequence[Span]) -> bool:
     return any(span.from_wall_ns < other.to_wall_ns and other.from_wall_ns < span.to_wall_ns for other in others)
+
+
+# --- All journals together -------------------------------------------------------------------------------------------
+
+
+def _between(journals: Sequence[Laid]) -> Iterator[Span]:
+    """The boots between journals of boots that follow one another: pieces of one that were saved one by one."""
+    measured = sorted((journal for journal in journals if journal.measured), key=lambda journal: journal.first_ns)
+    for one, two in pairwise(measured):
+        if one.last_ns <= two.first_ns:
+            yield Span(one.last_ns, two.first_ns, "off")
+
+
+def _as_guest_and_host(host: Sequence[Span], guest: Sequence[Span]) -> tuple[list[Span], list[Step]]:
+    """The sleeps of a host, and the jumps that a guest's clocks made when its wall clock was put right: a jump that is
+    as long as one sleep, or as several together, is these. Where entries of the guest lie between these sleeps, its
+    wall clock stayed behind until that jump, which is a step then."""
+    spans, steps = list(host), []
+    for jump in guest:
+        slept = _slept_through(jump, host) if jump.kind == "pause" else []
+        if not slept:
+            spans.append(jump)
+        elif len(slept) == 1:
+            # The guest measured it; its host knows when it began.
+            spans.remove(slept[0])
+            spans.append(slept[0]._replace(to_wall_ns=slept[0].from_wall_ns + _length_ns(jump)))
+        elif slept[0].from_wall_ns < jump.from_wall_ns - _SAME_NS:
+            spans = [span._replace(corrected=False) if span in slept else span for span in spans]
+            steps.append(Step(jump.to_wall_ns, sum(map(_length_ns, slept))))
+    return spans, steps
+
+
+def _slept_through(jump: Span, host: Sequence[Span]) -> list[Span]:
+    """The last sleeps of the host until a jump of its guest that are as long together."""
+    slept: list[Span] = []
+    total_ns = 0
+    before = (span for span in sorted(host, reverse=True) if span.to_wall_ns <= jump.to_wall_ns + _SAME_NS)
+    for span in before:
+        if span.kind == "off" or total_ns > _length_ns(jump) + _SAME_NS:
+            break
+        slept.insert(0, span)
+        total_ns += _length_ns(span)
+        if abs(total_ns - _length_ns(jump)) <= min(_SAME_NS, NOTICED_NS + _length_ns(jump) // 20):
+            return slept
+    return []
+
+
+def _length_ns(span: Span) -> int:
+    return span.to_wall_ns - span.from_wall_ns
 
 
 def _merged(spans: Iterable[Span]) -> list[Span]:
@@ -109,32 +213,51 @@ def _merged(spans: Iterable[Span]) -> list[Span]:
         if merged and span.from_wall_ns < merged[-1].to_wall_ns:
             last = merged[-1]
             kind: SleepKind = "off" if "off" in (last.kind, span.kind) else last.kind
-            merged[-1] = Span(last.from_wall_ns, max(last.to_wall_ns, span.to_wall_ns), kind)
+            ends_ns = max(last.to_wall_ns, span.to_wall_ns)
+            corrected = last.corrected and span.corrected
+            merged[-1] = Span(last.from_wall_ns, ends_ns, kind, last.by_ns or span.by_ns, corrected)
         elif not merged or span != merged[-1]:
             merged.append(span)
     return merged
 
 
-def _placed(spans: Sequence[Span], steps: Sequence[Step], starts_ns: int) -> list[Happened]:
-    """In world time: every step of the wall clock moves what comes after it."""
-    placed: list[Happened] = []
-    set_ns = 0
-    for item in in_order([*spans, *steps]):
-        if isinstance(item, Step):
-            placed.append(Happened("step", item.at_wall_ns - set_ns - starts_ns, by_ns=item.by_ns))
-            set_ns += item.by_ns
-        elif isinstance(item, Span):
-            at_ns = item.from_wall_ns - set_ns - starts_ns
-            placed.append(Happened(item.kind, at_ns, item.to_wall_ns - item.from_wall_ns))
-    return _one_after_another(placed)
+def _is_sleep(step: Step, spans: Sequence[Span]) -> bool:
+    """Whether the clock of a guest was set ahead by what its host slept, as the host's journal tells."""
+    return step.by_ns > 0 and any(
+        span.kind != "off"
+        and abs(_length_ns(span) - step.by_ns) <= _SAME_NS
+        and abs(step.at_wall_ns - span.to_wall_ns) <= _SAME_NS
+        for span in spans
+    )
 
 
-def _one_after_another(placed: Sequence[Happened]) -> list[Happened]:
-    """No two overlap and none begins with another: the later waits a second."""
-    found: list[Happened] = []
-    free_ns = 0
-    for each in sorted(placed, key=lambda one: one.at_world_ns):
-        moved = each._replace(at_world_ns=max(each.at_world_ns, free_ns))
-        found.append(moved)
-        free_ns = moved.at_world_ns + moved.lasts_ns + NS_PER_S
+def _once(steps: Sequence[Step]) -> list[Step]:
+    """Without those that another journal tells too."""
+    found: list[Step] = []
+    for step in sorted(steps):
+        same = any(
+            step.at_wall_ns - other.at_wall_ns <= _SAME_NS and abs(step.by_ns - other.by_ns) < NOTICED_NS
+            for other in found[-3:]
+        )
+        if not same:
+            found.append(step)
     return found
+
+
+def _placed(spans: Sequence[Span], steps: Sequence[Step], starts_ns: int) -> list[Happened]:
+    """In world time. No two overlap and none begins with another: the later waits a second."""
+    found: list[Happened] = []
+    free_ns = NS_PER_S
+    for item in in_order([*steps, *spans]):
+        happened = _happened(item, starts_ns)
+        placed = happened._replace(at_world_ns=max(happened.at_world_ns, free_ns))
+        found.append(placed)
+        free_ns = placed.at_world_ns + placed.lasts_ns + NS_PER_S
+    return found
+
+
+def _happened(item: Item, starts_ns: int) -> Happened:
+    if isinstance(item, Step):
+        return Happened("step", item.at_wall_ns - starts_ns, by_ns=item.by_ns)
+    assert isinstance(item, Span)
+    return Happened(item.kind, item.from_wall_ns - starts_ns, _length_ns(item), item.by_ns, item.corrected)

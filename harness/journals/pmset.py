@@ -6,62 +6,67 @@
 
 A mesh on a Mac runs in a VM, which stands while the Mac sleeps: every sleep is a pause. In a dark wake processes run,
 VMs too; a Mac with Power Nap therefore sleeps many times a night. `Start` (powerd started) is a boot. "Entering
-DarkWake state" is not sleep. All other domains (Assertions, Notification ...) are other entries.
+DarkWake state" is not sleep, and "Wake Requests" lists what the Mac means to wake for later: no wake. All other domains
+(Assertions, Notification ...) are other entries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from datetime import datetime
+from functools import lru_cache, partial
 from typing import TextIO
 
 from harness.durations import NS_PER_S
-from harness.journals.items import Item, Mark, Tally, lines_of
+from harness.journals.items import Mark, Tally, checked_ns, lines_of, moved
+from harness.journals.laying import Laid, Rows
 
 SYSTEM = "macOS power log"
+LINES = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4} +[A-Z]", re.MULTILINE)
 _TIME_ENDS = 25
-_AWAKE = ("Wake", "DarkWake")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d (\d\d):(\d\d):(\d\d) [+-]\d{4}$")
+# The domain and the first words: where tabs were lost on the way, only the words say where the domain ends.
+_ASLEEP = re.compile(r"\s*Sleep\s+.*\bEntering Sleep\b")
+_AWAKE = re.compile(r"\s*(Wake|DarkWake)\s+(?:Dark|Full)?Wake\b(?! Requests)")
+_STARTED = re.compile(r"\s*Start\s")
 
 
-def read(stream: TextIO, tally: Tally) -> Iterator[Item]:
+def read(stream: TextIO, tally: Tally) -> Laid | None:
     """What the log tells."""
-    last_line: str | None = None
+    rows = Rows(tally)
     for line in lines_of(stream):
         if not (line[:4].isdigit() and line[4:5] == "-"):
             tally.other += 1  # a heading, a sum, or the rest of an entry
             continue
-        last_line = line
-        words = line[_TIME_ENDS:].split(None, 1)
-        # The first wake of a log tells how far it reaches, as any other entry does.
-        if tally.first_wall_ns is not None and (not words or words[0] not in ("Sleep", "Wake", "DarkWake", "Start")):
-            tally.other += 1
+        try:
+            wall_ns = _wall_ns(line[:_TIME_ENDS])
+        except ValueError as error:
+            tally.broken(line, str(error))
             continue
-        yield from _item(line, words, tally)
-    if last_line is not None:
-        _saw(last_line, tally)
+        mark = _mark(line[_TIME_ENDS:])
+        rows.add(wall_ns, line, None if mark is None else partial(moved, mark))
+    return rows.laid()
 
 
-def _item(line: str, words: list[str], tally: Tally) -> Iterator[Item]:
-    wall_ns = _saw(line, tally)
-    if wall_ns is None:
-        tally.broken(line, "has no time such as '2026-11-23 22:29:58 -0700'")
-    elif words and words[0] == "Sleep" and "Entering Sleep" in words[-1]:
-        tally.used += 1
-        yield Mark(wall_ns, "asleep", "pause", "Sleep")
-    elif words and words[0] in _AWAKE and "Wake" in words[-1]:
-        tally.used += 1
-        yield Mark(wall_ns, "awake", "pause", words[0])
-    elif words and words[0] == "Start":
-        tally.used += 1
-        yield Mark(wall_ns, "on", "off", "Start")
-    else:
-        tally.other += 1
+def _mark(text: str) -> Mark | None:
+    if _ASLEEP.match(text):
+        return Mark(0, "asleep", "pause", "Sleep")
+    if awake := _AWAKE.match(text):
+        return Mark(0, "awake", "pause", awake[1])
+    return Mark(0, "on", "off", "Start") if _STARTED.match(text) else None
 
 
-def _saw(line: str, tally: Tally) -> int | None:
-    try:
-        wall_ns = int(datetime.strptime(line[:_TIME_ENDS], "%Y-%m-%d %H:%M:%S %z").timestamp()) * NS_PER_S
-    except ValueError:
-        return None
-    tally.saw(wall_ns)
-    return wall_ns
+def _wall_ns(text: str) -> int:
+    match = _TIME.match(text)
+    if match is None:
+        raise ValueError("has no time such as '2026-11-23 22:29:58 -0700'")
+    hours, minutes, seconds = (int(group) for group in match.groups())
+    if hours > 23 or minutes > 59 or seconds > 60:
+        raise ValueError("has an impossible time")
+    return checked_ns((_midnight_s(text[:10], text[20:]) + hours * 3_600 + minutes * 60 + seconds) * NS_PER_S)
+
+
+@lru_cache(maxsize=16)
+def _midnight_s(day: str, offset: str) -> int:
+    """A month of a log has thirty days, and a hundred thousand lines."""
+    return int(datetime.strptime(f"{day} {offset}", "%Y-%m-%d %z").timestamp())

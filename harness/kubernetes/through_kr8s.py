@@ -79,7 +79,7 @@ class ThroughKr8s:
         # By the path of a group's version: kind -> (its name in paths, whether it lives in namespaces).
         # Pods need no look-up: who may see nothing but pods can be served, too.
         self._kinds: dict[str, dict[str, tuple[str, bool]]] = {"/api/v1": {"Pod": ("pods", True)}}
-        self._versions: dict[str, str] = {}
+        self._versions: dict[str, list[str]] = {}
 
     def close(self) -> None:
         """See Kubernetes."""
@@ -145,23 +145,29 @@ class ThroughKr8s:
     async def _path(self, kind: str, namespace: str | None, name: str = "", version: str = "") -> str:
         """Where an object, or all of a kind, lies; by what the server says of itself."""
         kind, _, group = kind.partition(".")
-        base = f"/apis/{group}/{version or await self._version_of(group)}" if group else "/api/v1"
-        if kind not in self._kinds.get(base, {}):
-            resources = (await self._request("GET", base)).json()["resources"]
-            self._kinds[base] = {
-                each["kind"]: (each["name"], each["namespaced"]) for each in resources if "/" not in each["name"]
-            }
-        if kind not in self._kinds[base]:
-            raise _NoSuchKind(f"{base} knows no {kind} (yet)")
-        plural, namespaced = self._kinds[base][kind]
-        within = f"/namespaces/{namespace or 'default'}" if namespaced and (namespace or name) else ""
-        return f"{base}{within}/{plural}" + (f"/{name}" if name else "")
+        for base in await self._bases(group, version):
+            if kind not in self._kinds.get(base, {}):
+                resources = (await self._request("GET", base)).json()["resources"]
+                self._kinds[base] = {
+                    each["kind"]: (each["name"], each["namespaced"]) for each in resources if "/" not in each["name"]
+                }
+            if kind in self._kinds[base]:
+                plural, namespaced = self._kinds[base][kind]
+                within = f"/namespaces/{namespace or 'default'}" if namespaced and (namespace or name) else ""
+                return f"{base}{within}/{plural}" + (f"/{name}" if name else "")
+        raise _NoSuchKind(f"{group or 'v1'} knows no {kind} (yet)")
 
-    async def _version_of(self, group: str) -> str:
+    async def _bases(self, group: str, version: str) -> list[str]:
+        """The paths of a group's versions, the server's own choice first: not every kind is in each of them."""
+        if not group:
+            return ["/api/v1"]
+        if version:
+            return [f"/apis/{group}/{version}"]
         if group not in self._versions:
             answer = (await self._request("GET", f"/apis/{group}")).json()
-            self._versions[group] = str(answer["preferredVersion"]["version"])
-        return self._versions[group]
+            others = [str(each["version"]) for each in answer.get("versions") or ()]
+            self._versions[group] = list(dict.fromkeys([str(answer["preferredVersion"]["version"]), *others]))
+        return [f"/apis/{group}/{each}" for each in self._versions[group]]
 
     async def _on(
         self, method: str, kind: str, namespace: str | None, name: str, version: str = "", **about: Any

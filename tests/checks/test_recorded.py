@@ -15,6 +15,9 @@ from harness.verdict import OutcomeKind, Verdict, compare
 
 RECORDED = Path(__file__).resolve().parents[1] / "data" / "histories"
 NAMES = sorted(path.name for path in RECORDED.iterdir() if path.is_dir())
+# Of binaries in a world of ours, where every moment is exact; and of clusters, which live in real time.
+OF_BINARIES = [name for name in NAMES if "-kind-" not in name]
+OF_CLUSTERS = [name for name in NAMES if "-kind-" in name]
 CURED = RECORDED.with_name("cured_histories")
 WITHIN_S = 2.0
 
@@ -41,11 +44,11 @@ def test_there_are_enough() -> None:
 def test_todays_checks_say_what_was_expected_then(name: str) -> None:
     """The expectations that were saved with the plan still hold of the history."""
     plan, history = recorded(name)
-    assert history.events[0]["subject"]["kind"] == "ztunnel"
+    assert history.events[0]["subject"]["kind"] == ("cluster" if name in OF_CLUSTERS else "ztunnel")
     assert compare(plan, judge(plan, history)).kind is OutcomeKind.AS_EXPECTED
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_BINARIES)
 def test_the_model_renews_when_the_binary_did(name: str) -> None:
     """The same plan on the model: the first renewal of each certificate at the same world time, wherever ztunnel leaves
     nothing to chance (a retry after a refusal is random, and in a flood it does not matter how many there are)."""
@@ -111,6 +114,29 @@ def test_the_storm_of_requests() -> None:
     assert history.events[-1]["reason"] == "csr_flood"
     assert 200 <= len(history.of("csr_answered")) <= 210
     assert history.end_world_ns < plan.duration_ns
+
+
+@pytest.mark.parametrize("name", OF_CLUSTERS)
+def test_a_cluster_tells_what_really_ran(name: str) -> None:
+    """The versions of kubelets, istiod and every ztunnel, and the images by their ids; no path of whoever ran it."""
+    subject = recorded(name)[1].events[0]["subject"]
+    assert set(subject["kubernetes"].values()) == {"v1.34.11"}
+    assert all(versions == ["1.31.0-rc.0"] for versions in subject["ztunnel"].values())
+    assert subject["istiod"].startswith("1.31.0-rc.0")
+    assert all("@sha256:" in each for ids in subject["image_ids"].values() for each in ids)
+    assert "/" not in str(recorded(name)[0].cluster.folder or "")  # type: ignore[union-attr]
+
+
+def test_a_cluster_that_slept_renews_late_by_its_sleep() -> None:
+    """Certificates of 6 min and a sleep of 7 min, in real pods: the renewal after the wake comes 7 min late, to the few
+    seconds that a look at a cluster takes, and connections fail for the time that the certificate had run out."""
+    plan, history = recorded("short_sleep-kind-1.31.0-rc.0")
+    late_s = [row.late_s for row in renewals(plan, history) if row.late_s is not None]
+    assert late_s
+    assert max(late_s) == pytest.approx(7 * 60, abs=15)
+    found = verdicts("short_sleep-kind-1.31.0-rc.0")
+    assert found["recovers_within"] is found["no_expired_certificate_served"] is Verdict.BROKEN
+    assert found["clock_fault_happened"] is found["ca_not_flooded"] is Verdict.HOLDS
 
 
 def test_a_cured_ztunnel_is_a_surprise() -> None:

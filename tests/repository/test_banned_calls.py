@@ -12,6 +12,8 @@ import harness
 
 ROOT = Path(harness.__file__).parent
 WHERE = ("labs/model", "checks", "clocks/virtual.py", "clocks/reading.py", "fixes", "labs/probes.py", "plan.py")
+# Speaks to a real API server, by WebSocket, whose frames must be masked by chance; no lab runs it.
+NOT = ("fixes/guard/kubernetes.py",)
 # name -> what to use instead
 BANNED = {
     "time": "the world time of the event, or a NodeClock",
@@ -33,7 +35,8 @@ BANNED = {
 
 def files() -> list[Path]:
     found = [ROOT / where for where in WHERE]
-    return sorted(path for where in found for path in ([where] if where.is_file() else where.rglob("*.py")))
+    every = {path for where in found for path in ([where] if where.is_file() else where.rglob("*.py"))}
+    return sorted(every - {ROOT / name for name in NOT})
 
 
 def banned_in(source: str) -> Iterator[str]:

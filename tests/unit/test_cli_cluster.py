@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from harness.cli import run_command
 from harness.errors import ExitCode
 from harness.labs.kind import cluster as clusters
 from harness.labs.kind.hold import hold
+from harness.labs.kind.observe import Running
 from harness.labs.kind.reset import restart_ztunnels
 from harness.labs.kind.state import ClusterState, Record, clusters_dir
 from harness.stack.choice import choose_stack
@@ -170,13 +173,46 @@ def test_status_says_how_it_is(
     assert capsys.readouterr().out.startswith(f"meshwake-t: {shown['state']}, begun ")
 
 
+def test_status_says_what_runs_and_what_was_changed_since(monkeypatch: pytest.MonkeyPatch, capsys: Says) -> None:
+    """By the cluster's own word, not by what was asked for."""
+    state = ClusterState.of("meshwake-t")
+    state.write(Record("meshwake-t", choose_stack(read_pins(), name="t"), 1_700_000_000, 1_700_000_100))
+    state.put("kubeconfig", "")
+    runs = Running({"n": "v1.34.11"}, {}, {"istio-system/ztunnel-x": ("1.31.0-rc.0",)}, None, ())
+    monkeypatch.setattr(clusters, "check_health", lambda cluster, engine: [])
+    monkeypatch.setattr(clusters, "find_versions", lambda cluster: runs)
+    monkeypatch.setattr(clusters, "find_drift", lambda cluster: ["DaemonSet a/z: SECRET_TTL is 240s, was 600s"])
+    with_engine(monkeypatch, World(machines={"n": machine("n", cluster="meshwake-t")}))
+    assert run_command(["status"]) == 0
+    said = capsys.readouterr().out
+    assert "runs: Kubernetes v1.34.11, istiod that does not answer, ztunnel 1.31.0-rc.0" in said
+    assert "changed since up: DaemonSet a/z: SECRET_TTL is 240s, was 600s (meshwake up puts it back)" in said
+
+
+def test_status_while_up_is_at_work(monkeypatch: pytest.MonkeyPatch, capsys: Says) -> None:
+    """Not "half made, or its memory is lost": whose work it is, since when."""
+    with_engine(monkeypatch, World(machines={"n": machine("n", cluster="meshwake-t")}))
+    script = (
+        "import sys; from harness.labs.kind.state import ClusterState\n"
+        "with ClusterState.of('meshwake-t').lock('up'):\n    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        assert run_command(["status"]) == 0
+        assert other.stdin is not None
+        other.stdin.close()
+    said = capsys.readouterr().out
+    assert said.startswith("meshwake-t: being made") and f"in use: up (process {other.pid} on " in said
+
+
 def simulated(monkeypatch: pytest.MonkeyPatch) -> tuple[World, SimulatedCluster]:
     """A cluster that is up, whose API is simulated."""
     state = ClusterState.of("meshwake-t")
     state.write(Record("meshwake-t", choose_stack(read_pins(), name="t"), 1_700_000_000, 1_700_000_100))
     state.put("kubeconfig", "")
     cluster = cluster_of(plan())
-    monkeypatch.setattr(clusters, "ThroughKr8s", lambda kubeconfig, context: cluster)
+    monkeypatch.setattr(clusters, "connect", lambda kubeconfig, context: cluster)
     monkeypatch.setattr(clusters, "check_health", lambda cluster, engine: [])
     monkeypatch.setattr("harness.labs.kind.clocks.SystemTime", lambda: cluster)
     world = World(machines={"n": machine("n", cluster="meshwake-t")})

@@ -53,9 +53,10 @@ def test_what_was_not_understood_is_shown(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--as", "nap"], "allowed are suspend and pause"),
-        (["--zone", "Mars/Olympus"], "is no time zone"),
+        (["--as", "nap"], "--as: invalid value 'nap': expected one of suspend, pause"),
+        (["--zone", "Mars/Olympus"], "--zone: invalid value"),
         (["--corrected-after", "soon"], "--corrected-after"),
+        (["--date-order", "year-first"], "expected one of day-first, month-first"),
         (["--corrected-after", "-3s"], "must not be negative"),
         (["--output", "/nowhere/x.toml"], "cannot be written"),
     ],

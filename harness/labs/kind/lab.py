@@ -110,6 +110,8 @@ class _Run:
                 subject=self._subject(),
                 progress=toolbox.progress,
                 check_held=self._held.check,
+                # Beside the run: a fault must not wait for an API server that is slow.
+                tell_under_way=lambda under_way: executor.submit(self._held.tell, under_way),
             )
             session = Session(setting, mover, recorder)
             session.run(Faults(session, mover, self._kubernetes))

@@ -14,6 +14,7 @@ from typing import Any
 from harness.clocks.process_mover import ANSWERED_WITHIN_S, ProcessMover
 from harness.errors import LabUnavailable, SubjectFailed
 from harness.kubernetes.api import Kubernetes, Unreachable
+from harness.kubernetes.rollouts import unmet
 from harness.labs.kind.clocks import RealTime, wait_for
 from harness.labs.kind.helper_image import HELPER, with_own_images
 from harness.plan import Plan
@@ -26,7 +27,7 @@ MARK = "meshwake.dev/moved-by"
 # On the helper's namespace where it goes with the run: from a cluster that is not ours.
 GOES_LABELS: Mapping[str, str] = {"meshwake.dev/goes": "true"}
 SOCKET = "/run/meshwake/clocks.sock"
-HELPER_WITHIN_S = 90.0
+HELPER_WITHIN_S = 180.0
 
 
 class PodChannel:
@@ -74,8 +75,11 @@ def install_helper(
     kubernetes.apply(objects)
 
     def look() -> tuple[bool | None, str]:
+        # Ready ones of an older image do not count: each gives back what it has when the new one takes its place.
+        seen = unmet(kubernetes.read("DaemonSet.apps", NAMESPACE, DAEMON_SET))
         ready = {pod.node for pod in kubernetes.pods(NAMESPACE, LABELS) if pod.ready}
-        return (True if nodes <= ready else None), f"ready on {', '.join(sorted(ready)) or 'none'}"
+        done = seen is None and nodes <= ready
+        return (True if done else None), f"ready on {', '.join(sorted(ready)) or 'none'}; {seen or 'rolled out'}"
 
     try:
         wait_for("the helpers that move clocks", real, HELPER_WITHIN_S, look)

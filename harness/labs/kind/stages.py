@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from harness.errors import HarnessError, LabUnavailable
-from harness.kubernetes.api import Refused, Unreachable, identity_of, kind_of
+from harness.kubernetes.api import Kubernetes, Refused, Unreachable, identity_of, kind_of
 from harness.kubernetes.labels import OUR_LABELS
 from harness.kubernetes.rollouts import awaited_of, unmet
 from harness.labs.kind.drift import Drift, drift, put_back, read_release, workloads
@@ -83,7 +83,7 @@ def _stage_done(name: str, making: Making) -> str | None:
     stage = making.stage(name)
     if _marks(making).get(name) != stage_digest(stage):
         return None
-    return "is in, and ready" if _not_ready(making, stage) is None and not stage_drift(making, stage) else None
+    return "is in, and ready" if _not_ready(making, stage) is None and not stage_drift(making.kube(), stage) else None
 
 
 def _marks(making: Making) -> dict[str, str]:
@@ -103,15 +103,15 @@ def _take_stage(name: str, making: Making, watch: Watch) -> None:
 # Whether it is ready
 
 
-def stage_drift(making: Making, stage: Stage) -> list[Drift]:
+def stage_drift(kube: Kubernetes, stage: Stage) -> list[Drift]:
     """What of a stage is no longer as it was put in."""
-    return drift(making.kube(), _objects(making, stage))
+    return drift(kube, _objects(kube, stage))
 
 
 def _as_it_was_made(making: Making, watch: Watch, stage: Stage) -> str | None:
     """None once what others changed has been put back: helm and `apply` leave alone what they did not set."""
     try:
-        for changed in stage_drift(making, stage):
+        for changed in stage_drift(making.kube(), stage):
             watch.say(f"putting back {changed}")
             put_back(making.kube(), changed)
     except Unreachable as error:
@@ -122,16 +122,15 @@ def _as_it_was_made(making: Making, watch: Watch, stage: Stage) -> str | None:
 def _not_ready(making: Making, stage: Stage) -> str | None:
     """None when everything of the stage is ready; else what was seen. A server that does not answer was seen, too."""
     try:
-        seen = [said for thing in _there(making, stage) if (said := unmet(thing)) is not None]
+        seen = [said for thing in _there(making.kube(), stage) if (said := unmet(thing)) is not None]
     except HarnessError as error:
         return str(error)
     return "; ".join(seen) if seen else None
 
 
-def _there(making: Making, stage: Stage) -> Iterator[dict[str, Any]]:
+def _there(kube: Kubernetes, stage: Stage) -> Iterator[dict[str, Any]]:
     """Everything that the stage waits for, as it is now."""
-    kube = making.kube()
-    for wanted in _objects(making, stage):
+    for wanted in _objects(kube, stage):
         kind, metadata = str(wanted["kind"]), wanted["metadata"]
         if awaited_of(kind) is None:
             continue
@@ -150,13 +149,13 @@ def _missing(wanted: Mapping[str, Any]) -> dict[str, Any]:
     return {"kind": wanted["kind"], "metadata": {**wanted["metadata"], "generation": 1}}
 
 
-def _objects(making: Making, stage: Stage) -> Iterator[Mapping[str, Any]]:
+def _objects(kube: Kubernetes, stage: Stage) -> Iterator[Mapping[str, Any]]:
     """What the stage has made: of charts, by helm's own record of them."""
     for piece in stage.pieces:
         if isinstance(piece, Objects):
             yield from piece.objects
         elif isinstance(piece, Chart):
-            release = read_release(making.kube(), piece.namespace, piece.release)
+            release = read_release(kube, piece.namespace, piece.release)
             if release is None:
                 raise LabUnavailable(f"helm knows of no release {piece.release} in {piece.namespace}")
             yield from workloads(release.objects)

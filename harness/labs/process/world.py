@@ -402,7 +402,7 @@ class World:
         elif fault.kind in ("step", "pause"):
             clocks = self._measure(fault.node)
             wall_before_ns = clocks.wall_ns
-            by_ns = fault.by_wall_ns if fault.kind == "step" else fault.lasts_ns
+            by_ns = fault.by_wall_ns if fault.kind == "step" else fault.corrected_by_ns
             self._pages[fault.node].set(clocks._replace(wall_ns=wall_before_ns + by_ns))
         self._record_fault("fault_ended", fault, wall_before_ns=wall_before_ns)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,7 @@ class Helpers:
         self.hello_told: dict[str, Any] = {"unsupported": None}
         self.release_told: dict[str, Any] = {"released": [1], "failed": {}, "begun_moved": []}
         self.version = PROTOCOL_VERSION
+        self.given_up = ""
         self._lock = threading.Lock()
 
     def send(self, node: str, request: Mapping[str, Any], within_s: float = 0.0) -> dict[str, Any]:
@@ -38,7 +40,11 @@ class Helpers:
             assert request["version"] == PROTOCOL_VERSION
             self.asked.append((node, dict(request)))
             self.kernel = ClockReading(*(clock + MS for clock in self.kernel))
-            result = getattr(self, "_" + request["do"])(node, request)
+            try:
+                result = getattr(self, "_" + request["do"])(node, request)
+            except SubjectFailed as error:
+                told = {"kind": "SubjectFailed", "message": str(error)}
+                return {"version": self.version, "ok": False, "error": told}
             return {"version": self.version, "ok": True, "result": result}
 
     def words(self, node: str | None = None) -> list[str]:
@@ -67,6 +73,11 @@ class Helpers:
         self.kernel = ClockReading(*(clock + request["lasts_ns"] for clock in self.kernel))
         if request["at_wake"] is not None:
             self.offsets[node] = ClockReading(**request["at_wake"])
+        return {}
+
+    def _renew(self, node: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        if self.given_up:
+            raise SubjectFailed(self.given_up)
         return {}
 
     def _list(self, node: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,6 +226,32 @@ def test_what_is_missing_is_refused_before_anything_moves(changed: dict[str, Any
         mover.prepare()
     assert helpers.words().count("release") == helpers.words().count("take")
     assert not {"set", "sleep"} & set(helpers.words())
+
+
+def test_a_helper_that_has_given_up_ends_the_run_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it moved is put back already: no fault after that would be one. Released is released all the same."""
+    monkeypatch.setattr("harness.clocks.process_mover.RENEWED_EVERY_S", 0.01)
+    helpers = Helpers()
+    mover = ready(helpers)
+    helpers.given_up = "it was not heard for 20 s"
+    give_up = time.monotonic() + 20
+    while helpers.words("a").count("renew") == 0 and time.monotonic() < give_up:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    with pytest.raises(LabUnavailable, match="node a: it was not heard for 20 s"):
+        mover.read("a")
+    mover.release()
+    assert helpers.words("a")[-1] == "release"
+
+
+def test_every_request_names_its_owner_and_no_two_runs_have_one_name() -> None:
+    """So that a helper knows whom to listen to."""
+    helpers, others = Helpers(), Helpers()
+    ready(helpers).release()
+    ready(others).release()
+    owners = [{request["owner"] for _, request in each.asked} for each in (helpers, others)]
+    assert len(owners[0]) == len(owners[1]) == 1 and owners[0] != owners[1]
+    assert "a run of s, process" in owners[0].pop()
 
 
 def test_drift_is_refused_by_name() -> None:

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.durations import NS_PER_S
-from harness.journals import libvirt, pmset, systemd, windows
-from harness.journals.items import Item, Tally
+from harness.journals import entries, libvirt, pmset, systemd, windows_xml
+from harness.journals.items import Tally
+from harness.journals.laying import Laid
 from harness.journals.month import month_of
 from harness.journals.writing import WEEK_S, Writing, scenario_text
 from harness.scenario import DEFAULT_STARTS, parse_scenario
@@ -86,18 +87,19 @@ def as_virsh(turns: list[tuple[int, int]]) -> str:
     return "\n".join(lines)
 
 
-def items_of(read: Callable[[StringIO, Tally], object], text: str) -> tuple[list[Item], Tally]:
-    tally = Tally("x")
-    found = read(StringIO(text), tally)
-    return list(found), tally  # type: ignore[call-overload]
+def systemd_laid(stream: StringIO, tally: Tally) -> Laid | None:
+    return systemd.laid(systemd.read(entries.json_entries(stream, tally), tally))
+
+
+READERS: list[Callable[[StringIO, Tally], Laid | None]] = [systemd_laid, pmset.read, windows_xml.read, libvirt.read]
 
 
 @pytest.mark.parametrize(
     ("write", "read", "kind"),
     [
-        (as_systemd, systemd.read, "suspend"),
+        (as_systemd, systemd_laid, "suspend"),
         (as_pmset, pmset.read, "pause"),
-        (as_windows, windows.read_xml, "pause"),
+        (as_windows, windows_xml.read, "pause"),
         (as_virsh, libvirt.read, "pause"),
     ],
     ids=["systemd", "pmset", "windows", "virsh"],
@@ -106,14 +108,15 @@ def items_of(read: Callable[[StringIO, Tally], object], text: str) -> tuple[list
 @given(turns=TURNS)
 def test_sleeps_written_are_sleeps_read(
     write: Callable[[list[tuple[int, int]]], str],
-    read: Callable[[StringIO, Tally], object],
+    read: Callable[[StringIO, Tally], Laid | None],
     kind: str,
     turns: list[tuple[int, int]],
 ) -> None:
     """Every sleep, to the second, none beside, and the scenario of it is one that `run` takes."""
-    items, tally = items_of(read, write(turns))
-    assert tally.not_understood == 0
-    month = month_of(items, tally.first_wall_ns or 0, tally.last_wall_ns or 0)
+    tally = Tally("x")
+    laid = read(StringIO(write(turns)), tally)
+    assert laid is not None and tally.not_understood == 0
+    month = month_of([laid])
     starts_s = int(STARTS.timestamp())
     found = [
         (each.kind, month.starts_wall_s + each.at_world_ns / NS_PER_S - starts_s, each.lasts_ns / NS_PER_S)
@@ -128,10 +131,11 @@ def test_sleeps_written_are_sleeps_read(
 
 
 @settings(max_examples=100, deadline=None)
-@given(text=st.text(max_size=400), read=st.sampled_from([systemd.read, pmset.read, windows.read_xml, libvirt.read]))
-def test_no_text_is_too_broken(text: str, read: Callable[[StringIO, Tally], object]) -> None:
+@given(text=st.text(max_size=400), read=st.sampled_from(READERS))
+def test_no_text_is_too_broken(text: str, read: Callable[[StringIO, Tally], Laid | None]) -> None:
     """Whatever stands in a file, reading it ends, and nothing raises but what a person is told."""
-    _, tally = items_of(read, text)
+    tally = Tally("x")
+    read(StringIO(text), tally)
     assert tally.used == 0
 
 
@@ -140,17 +144,17 @@ def test_no_text_is_too_broken(text: str, read: Callable[[StringIO, Tally], obje
 def test_a_journal_that_was_cut_tells_no_other_sleeps(turns: list[tuple[int, int]], cut: int, system: int) -> None:
     """What is read of a journal whose end is lost is part of what is read of the whole."""
     write, read = [
-        (as_systemd, systemd.read),
+        (as_systemd, systemd_laid),
         (as_pmset, pmset.read),
         (as_virsh, libvirt.read),
-        (as_windows, windows.read_xml),
+        (as_windows, windows_xml.read),
     ][system]
     text = write(turns)
-    items, tally = items_of(read, text[: len(text) - min(cut, len(text) // 2)])
-    if tally.first_wall_ns is None or tally.last_wall_ns is None:
+    laid = read(StringIO(text[: len(text) - min(cut, len(text) // 2)]), Tally("x"))
+    if laid is None:
         return
     begins_s, starts_s = {begins for begins, _ in nights(turns)}, int(STARTS.timestamp())
-    month = month_of(items, tally.first_wall_ns, tally.last_wall_ns)
+    month = month_of([laid])
     for each in month.happened:
         if each.kind != "off":
             assert month.starts_wall_s + each.at_world_ns / NS_PER_S - starts_s in begins_s

@@ -19,7 +19,9 @@ import wsproto
 import yaml
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Request
 
-VERSION = {"/version": (200, {"major": "1", "minor": "34", "gitVersion": "v1.34.4"})}
+VERSION: dict[str, tuple[int, dict[str, Any]]] = {
+    "/version": (200, {"major": "1", "minor": "34", "gitVersion": "v1.34.4"})
+}
 Answers = Mapping[str, tuple[int, dict[str, Any]]]
 # (name of the pod, port) and what was sent to it -> the bytes that come back, or a text for the error channel.
 Inside = Callable[[str, int, bytes], bytes | str]

@@ -156,6 +156,24 @@ def test_a_refusal_has_its_status_and_a_servers_own_trouble_is_none(tmp_path: Pa
         assert kubernetes.all("DaemonSet.apps") == []
 
 
+def test_a_kind_is_found_in_whichever_version_of_its_group_has_it(tmp_path: Path) -> None:
+    """MetalLB's pools are in v1beta1 only, and the server prefers v1beta2."""
+    versions = [{"version": "v1beta2"}, {"version": "v1beta1"}]
+    pool = {"metadata": {"name": "ours"}}
+    answers: dict[str, tuple[int, dict[str, Any]]] = VERSION | {
+        "/apis/metallb.io": (200, {"preferredVersion": versions[0], "versions": versions}),
+        "/apis/metallb.io/v1beta2": (200, {"resources": [{"kind": "BGPPeer", "name": "bgppeers", "namespaced": True}]}),
+        "/apis/metallb.io/v1beta1": (
+            200,
+            {"resources": [{"kind": "IPAddressPool", "name": "ipaddresspools", "namespaced": True}]},
+        ),
+        "/apis/metallb.io/v1beta1/namespaces/m/ipaddresspools/ours": (200, pool),
+    }
+    with cluster(tmp_path, answers) as kubernetes:
+        assert kubernetes.read("IPAddressPool.metallb.io", "m", "ours") == pool
+        assert kubernetes.read("Nothing.metallb.io", "m", "ours") is None
+
+
 def test_a_kubeconfig_that_leads_nowhere_is_said_and_no_traceback(tmp_path: Path) -> None:
     """No such context, no such file, an empty one, none at all: kr8s' own words, as an error of ours."""
     (tmp_path / "empty").touch()

@@ -41,7 +41,8 @@ class Sleeping(Future[Any]):
         super().__init__()
         self._cluster, self._fault, self._meanwhile = cluster, fault, meanwhile
         self._wakes_ns = cluster.now_ns + fault.lasts_ns + LATE_NS
-        self._before, self._woke = self._moment(), None
+        self._before = self._moment()
+        self._woke: Moment | None = None
 
     def _moment(self) -> Moment:
         assert self._fault.node is not None

@@ -19,6 +19,7 @@ from harness.labs.kind.hold import (
     LEASE_S,
     Holder,
     InUse,
+    at_work,
     hold,
     holder_in,
     is_marked,
@@ -160,3 +161,17 @@ def test_a_cluster_of_ours_says_who_works_on_it(tmp_path: Path) -> None:
         holder = state.holder()
         assert holder is not None and holder.doing == "run of nightly_sleep" and holder.pid == os.getpid()
     assert state.holder() is None
+
+
+def test_who_is_at_work_is_told_with_what_is_under_way() -> None:
+    """At once, not with the next renewal; a holder that was killed is nobody."""
+    kubernetes = cluster()
+    assert at_work(kubernetes) is None
+    with hold(kubernetes, kubernetes, "c", "run of nightly") as held:
+        assert str(at_work(kubernetes)).startswith(f"run of nightly (process {os.getpid()} on ")
+        held.tell("pause of vm for 17m")
+        assert str(at_work(kubernetes)).endswith("; under way: pause of vm for 17m")
+        held.tell("")
+        assert "under way" not in str(at_work(kubernetes))
+    kubernetes.objects[KEY] = held_by(kubernetes, gone())
+    assert at_work(kubernetes) is None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.errors import SubjectFailed
+from harness.errors import LabUnavailable, SubjectFailed
 from harness.kubernetes.api import Executed, Pod, Unreachable
 from harness.kubernetes.labels import OUR_LABELS
 from harness.labs.kind.moved import restore_clocks
@@ -30,6 +30,7 @@ class Marked(SimulatedCluster):
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.ended: list[str] = []
         self.out_of_reach = ""
+        self.updated_after_ns = 0
         mark = {MARK: json.dumps({"owner": "a run of s", "ours": ours})}
         self.objects["DaemonSet", NAMESPACE, DAEMON_SET] = {"metadata": {"labels": {}, "annotations": mark}}
 
@@ -43,6 +44,14 @@ class Marked(SimulatedCluster):
         if not labels:
             return [Pod(namespace, "istiod-1", ISTIOD_UID, "w1", ready=True)] if namespace == "istio-system" else []
         return super().pods(namespace, labels)
+
+    def read(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
+        found = super().read(kind, namespace, name)
+        if found is not None and name == DAEMON_SET:
+            updated = len(self.helpers) if self.now_ns >= self.updated_after_ns else 0
+            counts = {"desiredNumberScheduled": len(self.helpers), "numberAvailable": len(self.helpers)}
+            found["kind"], found["status"] = "DaemonSet", {**counts, "updatedNumberScheduled": updated}
+        return found
 
     def execute(self, pod: Pod, container: str, command: Sequence[str], within_s: float) -> Executed:
         if pod.node == self.out_of_reach:
@@ -115,8 +124,19 @@ def test_helpers_that_never_come_are_said_so() -> None:
     """Within a bound: the DaemonSet is there, its pods are not."""
     cluster = Marked()
     cluster.helpers = {}
-    with pytest.raises(SubjectFailed, match="waited 90 s for the helpers that have moved clocks; last seen: no pod"):
+    with pytest.raises(SubjectFailed, match="waited 180 s for the helpers that have moved clocks; last seen: no pod"):
         restore_clocks(cluster, cluster)
+
+
+def test_helpers_of_an_older_image_are_not_taken_for_those_that_were_put_in() -> None:
+    """They are ready, and a moment later they end and give back what they have: a run had begun with those."""
+    cluster = Marked()
+    cluster.updated_after_ns = 30 * 10**9
+    install_helper(cluster, cluster, {"w1", "w2"}, "c")
+    assert cluster.now_ns >= 30 * 10**9
+    cluster.updated_after_ns = 10**15
+    with pytest.raises(LabUnavailable, match="0 of 2 pods available; its image is in no registry"):
+        install_helper(cluster, cluster, {"w1", "w2"}, "c")
 
 
 def test_the_mark_is_there_before_anything_can_be_moved() -> None:
