@@ -13,7 +13,7 @@ import pytest
 from harness.errors import ExitCode
 from harness.labs.kind.health import DEMO_HOST
 from harness.stack.pieces import ACME_NAMESPACE, DEMO_NAMESPACE
-from tests.cluster.trial import Trial
+from tests.cluster.trial import Trial, write_scenario
 
 SLEEP = """
 title    = "Everything sleeps for a minute"
@@ -67,8 +67,7 @@ def asked(trial: Trial, scheme: str, address: str, *more: str) -> str:
 
 @pytest.mark.needs("gateway", "metallb")
 def test_it_answers_before_and_after_a_sleep(trial: Trial, tmp_path: Path) -> None:
-    scenario, log = tmp_path / "sleep_of_a_minute.toml", tmp_path / "run.log"
-    scenario.write_text(SLEEP)
+    scenario, log = write_scenario(tmp_path / "sleep_of_a_minute.toml", SLEEP), tmp_path / "run.log"
     address, answers = address_of(trial), list[tuple[float, str]]()
     with trial.running(scenario, log) as run:
         while run.poll() is None:

@@ -7,41 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.trial import Trial, wait_until
+from tests.cluster.trial import QUIET, Trial, wait_until, write_scenario
 
-QUIET = """
-title    = "Nothing happens for a minute"
-labs     = ["kind"]
-duration = "1m"
-[certificate]
-lifetime = "6m"
-[[node]]
-name       = "here"
-identities = ["default/client"]
-[[node]]
-name       = "there"
-identities = ["default/server"]
-[traffic]
-pairs = [["default/client", "default/server"]]
-every = "10s"
-[[fault]]
-kind = "step"
-node = "there"
-at   = "20s"
-by   = "1s"
-[[expect]]
-check   = "traffic_flows"
-verdict = "holds"
-because = "a second is nothing"
-"""
 LAB_UNAVAILABLE = 4
 
 
 @pytest.fixture
 def quiet(tmp_path: Path) -> Path:
-    path = tmp_path / "quiet_minute.toml"
-    path.write_text(QUIET)
-    return path
+    return write_scenario(tmp_path / "quiet_minute.toml", QUIET)
 
 
 def test_while_a_run_is_at_work_nobody_else_is(trial: Trial, quiet: Path, tmp_path: Path) -> None:

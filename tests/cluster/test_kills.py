@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.trial import ENDS_WITHIN_S, Trial
+from tests.cluster.trial import ENDS_WITHIN_S, QUIET, Trial, write_scenario
 
 MOMENTS, APART_S = range(20), 14.0
 LEFT = "left by a run that was killed"
@@ -64,19 +64,6 @@ check   = "ca_not_flooded"
 verdict = "holds"
 because = "nobody waits for its end"
 """
-QUIET = f"""{FAULTS.partition("[[fault]]")[0].replace("5m", "1m")}
-[[expect]]
-check   = "traffic_flows"
-verdict = "holds"
-because = "nothing happens, and nothing of the run before is left"
-"""
-
-
-def scenario(directory: Path, name: str, text: str) -> Path:
-    """A scenario file."""
-    path = directory / f"{name}.toml"
-    path.write_text(text)
-    return path
 
 
 @pytest.mark.slow
@@ -86,14 +73,14 @@ def test_the_next_command_puts_back_what_a_killed_run_left(trial: Trial, moment:
     log = tmp_path / "killed.log"
     trial.command("status")  # whatever an earlier test left
     made = trial.settings()
-    with trial.running(scenario(tmp_path, "faults", FAULTS), log) as run:
+    with trial.running(write_scenario(tmp_path / "faults.toml", FAULTS), log) as run:
         time.sleep(1 + moment * APART_S)
         assert run.poll() is None, log.read_text()
         run.kill()
         run.wait()
     if moment % 5 == 4:
         following = tmp_path / "following.log"
-        with trial.running(scenario(tmp_path, "quiet", QUIET), following) as run:
+        with trial.running(write_scenario(tmp_path / "quiet.toml", QUIET), following) as run:
             assert run.wait(ENDS_WITHIN_S) == 0, following.read_text()
     else:
         said = trial.command("status")

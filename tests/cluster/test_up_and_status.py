@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 from tests.cluster.trial import Trial
 
@@ -32,12 +33,18 @@ def test_the_versions_told_are_those_that_run(trial: Trial) -> None:
     for node in trial.cluster.nodes:
         _, said = trial.execute(node, "kubelet", "--version")
         assert told["runs"]["kubernetes"][node] == said.split()[-1]
-    _, said = trial.execute(trial.cluster.nodes[0], "crictl", "ps", "-o", "json", "--name", "^istio-proxy$")
-    running = json.loads(said)["containers"]
-    here = [each for each in running if each["labels"]["io.kubernetes.pod.name"].startswith("ztunnel-")]
-    assert [each["imageRef"].rpartition("@")[2] for each in here] == [
-        image.rpartition("@")[2] for image in told["runs"]["image_ids"]["ztunnel"]
-    ]
+    # By containerd's word, which names an image by its configuration; Kubernetes by the digest of its manifest.
+    node = trial.cluster.nodes[0]
+    running = _of_containerd(trial, node, "ps", "--name", "^istio-proxy$")["containers"]
+    here = {each["imageRef"] for each in running if each["labels"]["io.kubernetes.pod.name"].startswith("ztunnel-")}
+    names = [each["repoDigests"] for each in _of_containerd(trial, node, "images")["images"] if each["id"] in here]
+    assert len(here) == len(names) == 1
+    assert told["runs"]["image_ids"]["ztunnel"][0] in {*names[0], *here}
+
+
+def _of_containerd(trial: Trial, node: str, *command: str) -> dict[str, Any]:
+    _, said = trial.execute(node, "crictl", *command, "-o", "json")
+    return dict(json.loads(said[said.index("{") :]))  # after what it has to say of cgroups
 
 
 def test_a_second_up_has_nothing_to_do(trial: Trial) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -33,6 +34,32 @@ ENDS_WITHIN_S = 900.0
 # Beside the time of the scenario itself: workloads, two restarts of every ztunnel, the helper's image the first time.
 AROUND_A_RUN_S = 1200.0
 LOOK_EVERY_S = 2.0
+# Which must come out as on a cluster that was just made.
+QUIET = """
+title    = "Nothing happens for a minute"
+labs     = ["kind"]
+duration = "1m"
+[certificate]
+lifetime = "6m"
+[[node]]
+name       = "here"
+identities = ["default/client"]
+[[node]]
+name       = "there"
+identities = ["default/server"]
+[traffic]
+pairs = [["default/client", "default/server"]]
+every = "10s"
+[[fault]]
+kind = "step"
+node = "there"
+at   = "20s"
+by   = "1s"
+[[expect]]
+check   = "traffic_flows"
+verdict = "holds"
+because = "a second is nothing"
+"""
 # What a run can change, or put in. The helper's namespace stays in a cluster of ours: what it does is asked instead.
 _KINDS = (
     *("Namespace", "Node", "ServiceAccount", "ConfigMap", "Secret", "Service"),
@@ -198,6 +225,16 @@ class Ran:
     def saved(self) -> SavedRun:
         """Plan, history and result."""
         return read_run(self.directory)
+
+
+def write_scenario(path: Path, text: str) -> Path:
+    """A scenario of `text`, whose numbers are those of real time; lab kind wants that said."""
+    said, faults = tomllib.loads(text), text[text.index("[[fault]]") : text.index("[[expect]]")]
+    numbers = (said["certificate"]["lifetime"], said["duration"], said["traffic"]["every"])
+    table = '[real_time]\nlifetime = "{}"\nduration = "{}"\nevery = "{}"\n'.format(*numbers)
+    in_real_time = f"{table}{faults.replace('[[fault]]', '[[real_time.fault]]')}"
+    path.write_text(text.replace(faults, f"{faults}{in_real_time}"))
+    return path
 
 
 def wait_until(what: str, within_s: float, look: Callable[[], Seen | None]) -> Seen:
