@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.set-up
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help setup scenarios test check clocks bench lock proto clean nightly tools
+.PHONY: help setup scenarios test check clocks bench lock proto clean nightly tools cluster
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -71,6 +71,13 @@ NIGHT ?= nightly/$(shell date -u +%F)
 # make itself ends with 2 whatever failed; how the night ended stands in $(NIGHT)/exit_code.
 nightly: $(STAMP) ## all scenarios on all versions (LABS=model,process NIGHT=directory); a broken off night goes on
 	MESHWAKE_RUNS=$(NIGHT)/runs $(BIN)/meshwake nightly --labs $(LABS) --out $(NIGHT) --resume $(NIGHTLY)
+
+CLUSTER ?= trial
+
+# UP='--profile full --nodes 1'   TRY='-m "not slow"'
+cluster: $(STAMP) ## bring up a cluster on kind and try everything on it (CLUSTER=name UP=words TRY=words); it stays up
+	$(BIN)/meshwake up --name $(CLUSTER) $(UP)
+	MESHWAKE_TEST_CLUSTER=$(CLUSTER) MESHWAKE_TEST_RUNS=$(NIGHT)/runs $(BIN)/pytest tests/cluster $(TRY)
 
 # The newest helm of the major that clusters/stack.toml asks for and tests were run with; kind as pinned there.
 HELM_TO_INSTALL := v3.22.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,15 +11,25 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
+
+from harness.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-SCRIPTS = tuple(ROOT / ".github" / name for name in ("nightly-issue", "nightly-binaries", "nightly-machine"))
+SCRIPTS = tuple(
+    ROOT / ".github" / name for name in ("nightly-issue", "nightly-binaries", "nightly-machine", "nightly-engine")
+)
 
 
 def actionlint() -> str | None:
     """On PATH, or where `go install` puts it."""
     return shutil.which("actionlint") or shutil.which("actionlint", path=str(Path.home() / "go" / "bin"))
+
+
+def runs_of(job: dict[str, Any]) -> list[str]:
+    """What its steps run."""
+    return [step["run"] for step in job["steps"] if "run" in step]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
@@ -45,12 +56,29 @@ def test_the_nightly_workflow_only_calls_make() -> None:
     """What it runs anybody can run at home, on the labs that `meshwake nightly` knows."""
     text = (ROOT / ".github" / "workflows" / "nightly.yml").read_text(encoding="utf-8")
     workflow = yaml.safe_load(text)
-    (job,) = workflow["jobs"].values()
-    runs = [step["run"] for step in job["steps"] if "run" in step]
+    job = workflow["jobs"]["night"]
+    runs = runs_of(job)
     assert sum("make nightly" in run for run in runs) == 1
     assert sum("meshwake" in run for run in runs) == 0
     assert job["strategy"]["matrix"]["lab"] == ["model", "process", "machine", "kind"]
     assert 'exit "$(cat night/exit_code)"' in text
+
+
+def test_the_nightly_cluster_is_what_make_brings_up_and_tries() -> None:
+    """By the words of `meshwake up` and of pytest, read as they read them; its histories are uploaded."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "nightly.yml").read_text(encoding="utf-8"))
+    job = workflow["jobs"]["cluster"]
+    (line,) = [run for run in runs_of(job) if run.startswith("make cluster")]
+    said = subprocess.run(
+        [*shlex.split(line), "--dry-run", "-o", ".venv/.set-up"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    up, tried = (line for line in said.stdout.splitlines() if "/bin/" in line)
+    ended = CliRunner().invoke(app, [*shlex.split(up)[1:], "--dry-run"])
+    assert ended.exit_code == 0 and ended.output.startswith("up meshwake-night"), ended.output
+    settings = [word for word in shlex.split(tried) if word.startswith("MESHWAKE_")]
+    assert settings == ["MESHWAKE_TEST_CLUSTER=night", "MESHWAKE_TEST_RUNS=night/runs"]
+    (upload,) = [step["with"]["path"] for step in job["steps"] if "upload-artifact" in step.get("uses", "")]
+    assert upload == "night"
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

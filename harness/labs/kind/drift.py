@@ -2,8 +2,9 @@
 
 What `up` made is read where it stands: charts in helm's own record of the release, a Secret in the cluster; objects of
 ours in the stage. Of each workload that is compared which decides how it runs: images, commands, arguments and
-environment of its containers, the annotations of its pods, and that it was not scaled to nothing. A workload that is
-missing differs, too. `kubectl rollout restart` leaves an annotation of its own, which changes nothing but pods.
+environment of its containers, the annotations of its pods, the nodes that they may run on, and that it was not scaled
+to nothing. A workload that is missing differs, too. `kubectl rollout restart` leaves an annotation of its own, which
+changes nothing but pods.
 """
 
 from __future__ import annotations
@@ -76,19 +77,27 @@ def put_back(kubernetes: Kubernetes, one: Drift) -> None:
     if found is None:
         return
     template, now = one.wanted["spec"]["template"], found["spec"]["template"]
-    wanted = _annotations(template)
-    annotations = {**dict.fromkeys(_annotations(now).keys() - wanted.keys()), **wanted}
+    annotations = _replacing(_annotations(now), _annotations(template))
+    node_selector = _replacing(_node_selector(now), _node_selector(template))
     spec: dict[str, Any] = {
         "template": {
             "metadata": {"annotations": annotations},
-            # Lists are merged by name, and what somebody added would stay.
-            "spec": {"containers": [{"$patch": "replace"}, *template["spec"]["containers"]]},
+            "spec": {
+                "nodeSelector": node_selector,
+                # Lists are merged by name, and what somebody added would stay.
+                "containers": [{"$patch": "replace"}, *template["spec"]["containers"]],
+            },
         }
     }
     if _is_scaled_to_nothing(one.wanted, found):
         spec["replicas"] = one.wanted["spec"].get("replicas", 1)
     metadata = one.wanted["metadata"]
     kubernetes.patch(kind_of(one.wanted), metadata["namespace"], metadata["name"], {"spec": spec})
+
+
+def _replacing(now: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str | None]:
+    """What a merge must say so that `now` becomes `wanted`."""
+    return {**dict.fromkeys(now.keys() - wanted.keys()), **wanted}
 
 
 def _read(kubernetes: Kubernetes, thing: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -103,6 +112,7 @@ def _differences(wanted: Mapping[str, Any], found: Mapping[str, Any] | None) -> 
         yield f"replicas is 0, was {wanted['spec'].get('replicas', 1)}"
     template, now = wanted["spec"]["template"], found["spec"]["template"]
     yield from _of_values("annotation ", _annotations(template), _annotations(now))
+    yield from _of_values("node selector ", _node_selector(template), _node_selector(now))
     there = {each["name"]: each for each in now["spec"]["containers"]}
     for container in template["spec"]["containers"]:
         if container["name"] not in there:
@@ -125,6 +135,11 @@ def _of_values(what: str, wanted: Mapping[str, str], found: Mapping[str, str]) -
 def _annotations(template: Mapping[str, Any]) -> dict[str, str]:
     found = (template.get("metadata") or {}).get("annotations") or {}
     return {name: str(value) for name, value in found.items() if name != _RESTARTED}
+
+
+def _node_selector(template: Mapping[str, Any]) -> dict[str, str]:
+    """One that no node fits is how a DaemonSet is scaled to nothing."""
+    return dict(template["spec"].get("nodeSelector") or {})
 
 
 def _environment(container: Mapping[str, Any]) -> dict[str, str]:

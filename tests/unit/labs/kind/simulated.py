@@ -273,6 +273,8 @@ def strategic_merge(into: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[s
             result.pop(key, None)
         elif isinstance(value, Mapping):
             result[key] = strategic_merge(result.get(key, {}), value)
+        elif isinstance(value, list) and value and value[0] == {"$patch": "replace"}:
+            result[key] = value[1:]
         elif isinstance(value, list) and value and "name" in value[0]:
             order = [each["name"] for each in patch.get(f"$setElementOrder/{key}", ())]
             result[key] = _merge_named(result.get(key, []), value, order)

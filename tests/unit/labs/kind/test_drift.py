@@ -42,6 +42,10 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
         lambda t: t["spec"]["template"].update(metadata={"annotations": {"meshwake.dev/restarted": "7"}}),
         "annotation meshwake.dev/restarted is 7, was not set",
     ),
+    (
+        lambda t: t["spec"]["template"]["spec"].update(nodeSelector={"nobody": "here"}),
+        "node selector nobody is here, was not set",
+    ),
 ]
 
 
@@ -49,7 +53,7 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
 def test_what_a_run_or_a_person_changed_is_said_and_put_back(
     change: Callable[[dict[str, Any]], Any], said: str
 ) -> None:
-    """Environment, image, arguments, annotations: whichever it was."""
+    """Environment, image, arguments, annotations, nodes: whichever it was."""
     kubernetes = cluster(change)
     (found,) = drift(kubernetes, [MADE])
     assert str(found) == f"DaemonSet istio-system/ztunnel: {said}"

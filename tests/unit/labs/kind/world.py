@@ -34,6 +34,7 @@ from harness.labs.kind.making import Kit
 from harness.labs.kind.steps import Patience
 from harness.labs.kind.tools import Said, ToolFailed
 from tests.unit.kubernetes.fake import FakeKubernetes
+from tests.unit.labs.kind.simulated import strategic_merge
 
 MIB, GIB = 1024**2, 1024**3
 FACTS = EngineFacts("29.0.1", "1.48", "A test", "x86_64", 2, "/nowhere", 8, 16 * GIB)
@@ -348,14 +349,9 @@ class SimulatedKube(FakeKubernetes):
             self.world.act(f"apply {thing['kind']} {thing['metadata']['name']}", partial(super().apply, [thing]))
 
     def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
-        """What the lab patches: a pod template's containers (replaced) and annotations (None: taken out)."""
+        """As the server merges."""
         self.reach(f"patch {kind} {name}")
-        thing = deepcopy(self.objects[kind.partition(".")[0], namespace, name])
-        change = patch["spec"]["template"]
-        template = thing["spec"]["template"]
-        template["spec"]["containers"] = change["spec"]["containers"][1:]
-        annotations = {**template.get("metadata", {}).get("annotations", {}), **change["metadata"]["annotations"]}
-        template["metadata"] = {"annotations": {key: value for key, value in annotations.items() if value is not None}}
+        thing = strategic_merge(self.objects[kind.partition(".")[0], namespace, name], patch)
         key = (kind.partition(".")[0], namespace, name)
         self.world.act(f"patch {kind} {name}", lambda: self.objects.update({key: thing}))
 

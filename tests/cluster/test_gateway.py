@@ -1,0 +1,94 @@
+"""The Gateway at the address that MetalLB gave it, asked from a node's machine; across a fault too."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import ExitCode
+from harness.labs.kind.health import DEMO_HOST
+from harness.stack.pieces import ACME_NAMESPACE, DEMO_NAMESPACE
+from tests.cluster.trial import Trial, write_scenario
+
+SLEEP = """
+title    = "Everything sleeps for a minute"
+labs     = ["kind"]
+duration = "4m"
+[certificate]
+lifetime = "6m"
+[[node]]
+name       = "here"
+identities = ["default/client"]
+[[node]]
+name       = "there"
+identities = ["default/server"]
+[traffic]
+pairs = [["default/client", "default/server"]]
+every = "10s"
+[[fault]]
+kind  = "suspend"
+node  = "*"
+at    = "1m"
+lasts = "1m"
+[[expect]]
+check   = "no_expired_certificate_served"
+verdict = "holds"
+because = "a minute late is early enough"
+[[expect]]
+check   = "traffic_flows"
+verdict = "holds"
+because = "nobody connects while both ends sleep"
+"""
+# On the node's machine, which is ours.
+ROOT = "/run/root-of-pebble.pem"
+ANSWERS = "200"
+# The minute of sleep, and as long again to wake.
+SILENT_AT_MOST_S = 120.0
+
+
+def address_of(trial: Trial) -> str:
+    with trial.cluster.opened() as kubernetes:
+        gateway = kubernetes.read("Gateway.gateway.networking.k8s.io", DEMO_NAMESPACE, "gateway") or {}
+    return str(gateway["status"]["addresses"][0]["value"])
+
+
+def asked(trial: Trial, scheme: str, address: str, *more: str) -> str:
+    """What curl on the last node's machine says: the status, or why there is none."""
+    port = {"http": 80, "https": 443}[scheme]
+    where = ["--resolve", f"{DEMO_HOST}:{port}:{address}", f"{scheme}://{DEMO_HOST}/"]
+    options = ["-sS", "--max-time", "5", "-o", "/dev/null", "-w", "%{http_code}"]
+    return trial.execute(trial.cluster.nodes[-1], "curl", *options, *more, *where)[1].strip()
+
+
+@pytest.mark.needs("gateway", "metallb")
+def test_it_answers_before_and_after_a_sleep(trial: Trial, tmp_path: Path) -> None:
+    scenario, log = write_scenario(tmp_path / "sleep_of_a_minute.toml", SLEEP), tmp_path / "run.log"
+    address, answers = address_of(trial), list[tuple[float, str]]()
+    with trial.running(scenario, log) as run:
+        while run.poll() is None:
+            answers.append((time.monotonic(), asked(trial, "http", address)))
+            time.sleep(1)
+        assert run.returncode == ExitCode.AS_EXPECTED, log.read_text()
+    good = [at for at, said in answers if said == ANSWERS]
+    assert answers[-1][1] == ANSWERS, answers[-1]
+    silent = max(after - before for before, after in pairwise(good))
+    assert silent <= SILENT_AT_MOST_S, [each for each in answers if each[1] != ANSWERS][:5]
+
+
+@pytest.mark.needs("gateway", "metallb", "cert-manager")
+def test_https_by_the_certificate_of_our_acme_server(trial: Trial, tmp_path: Path) -> None:
+    """Verified against the root that this pebble made when it was started, and by nothing else."""
+    node, address = trial.cluster.nodes[-1], address_of(trial)
+    with trial.cluster.opened() as kubernetes:
+        service: dict[str, Any] = kubernetes.read("Service", ACME_NAMESPACE, "pebble") or {}
+    root = f"https://{service['spec']['clusterIP']}:15000/roots/0"
+    code, said = trial.execute(node, "sh", "-c", f"curl -sSk --max-time 10 {root} -o {ROOT} && cat {ROOT}")
+    assert code == 0 and "BEGIN CERTIFICATE" in said, said
+    assert asked(trial, "https", address, "--cacert", ROOT) == ANSWERS
+    assert "SSL certificate problem" in asked(trial, "https", address)
+    assert json.loads(trial.meshwake("status", "--json").stdout)["clusters"][0]["drift"] == []

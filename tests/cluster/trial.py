@@ -1,0 +1,296 @@
+"""A cluster of ours while it is tried on: the commands that a person types, and what is in it before and after."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.clocks.node_helper import PROTOCOL_VERSION
+from harness.clocks.process_mover import EVERY_RULE
+from harness.errors import HarnessError
+from harness.kubernetes.api import Kubernetes, identity_of
+from harness.kubernetes.labels import RUN_LABELS
+from harness.kubernetes.rollouts import WORKLOADS, unmet
+from harness.labs.kind.cluster import Cluster
+from harness.labs.kind.engine import DockerEngine
+from harness.labs.kind.node_channel import DAEMON_SET, LABELS, MARK, NAMESPACE, PodChannel
+from harness.labs.kind.reset import KINDS_OF_A_RUN
+from harness.stack.choice import PROFILES
+from harness.store import SavedRun, read_run
+
+Seen = TypeVar("Seen")
+MESHWAKE = (sys.executable, "-c", "import sys; from harness.cli import main; sys.exit(main())")
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCENARIOS = REPOSITORY / "scenarios" / "kind"
+ENDS_WITHIN_S = 900.0
+# Beside the time of the scenario itself: workloads, two restarts of every ztunnel, the helper's image the first time.
+AROUND_A_RUN_S = 1200.0
+LOOK_EVERY_S = 2.0
+# Which must come out as on a cluster that was just made.
+QUIET = """
+title    = "Nothing happens for a minute"
+labs     = ["kind"]
+duration = "1m"
+[certificate]
+lifetime = "6m"
+[[node]]
+name       = "here"
+identities = ["default/client"]
+[[node]]
+name       = "there"
+identities = ["default/server"]
+[traffic]
+pairs = [["default/client", "default/server"]]
+every = "10s"
+[[fault]]
+kind = "step"
+node = "there"
+at   = "20s"
+by   = "1s"
+[[expect]]
+check   = "traffic_flows"
+verdict = "holds"
+because = "a second is nothing"
+"""
+# What a run can change, or put in. The helper's namespace stays in a cluster of ours: what it does is asked instead.
+_KINDS = (
+    *("Namespace", "Node", "ServiceAccount", "ConfigMap", "Secret", "Service"),
+    *(f"{kind}.apps" for kind in WORKLOADS),
+    *("CronJob.batch", "PodDisruptionBudget.policy", "NetworkPolicy.networking.k8s.io"),
+    *(f"{kind}.rbac.authorization.k8s.io" for kind in ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")),
+    *(
+        f"{kind}.admissionregistration.k8s.io"
+        for kind in ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
+    ),
+    *("PriorityClass.scheduling.k8s.io", "CustomResourceDefinition.apiextensions.k8s.io"),
+    *("Gateway.gateway.networking.k8s.io", "HTTPRoute.gateway.networking.k8s.io", "IPAddressPool.metallb.io"),
+)
+# Counted or renewed by controllers, whatever a run does.
+_VOLATILE = (
+    "deprecated.daemonset.template.generation",
+    "deployment.kubernetes.io/revision",
+    "control-plane.alpha.kubernetes.io/leader",
+)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def said(self) -> str:
+        """All of it."""
+        return self.stdout + self.stderr
+
+
+class Trial:
+    """The cluster, and the commands that are used on it. `runs` is where histories are kept."""
+
+    def __init__(self, cluster: Cluster, engine: DockerEngine, directory: Path, runs: Path) -> None:
+        self.cluster, self.engine, self.directory = cluster, engine, directory
+        self.environment = {**os.environ, "MESHWAKE_RUNS": str(runs)}
+        self._runs, self._ran = runs, dict[Path, Ran]()
+
+    @property
+    def name(self) -> str:
+        """As it is given to --name."""
+        return self.cluster.name
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """What it was made of."""
+        assert self.cluster.choice is not None
+        return self.cluster.choice.parts
+
+    # Commands
+
+    def meshwake(self, *words: str, within_s: float = ENDS_WITHIN_S) -> Ended:
+        """A command on this cluster, awaited."""
+        command = [*MESHWAKE, *words, "--name", self.name]
+        ended = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=within_s, env=self.environment
+        )
+        return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+    def command(self, *words: str, within_s: float = ENDS_WITHIN_S) -> str:
+        """What a command says that succeeds."""
+        ended = self.meshwake(*words, within_s=within_s)
+        assert ended.code == 0, ended.said
+        return ended.said
+
+    def up(self) -> str:
+        """`meshwake up` with the words that the cluster was made by."""
+        choice = self.cluster.choice
+        assert choice is not None
+        profile = set(PROFILES[choice.profile])
+        words = ["--profile", choice.profile, "--istio", choice.istio, "--kubernetes", choice.kubernetes]
+        words += ["--nodes", str(choice.workers), "--lifetime", f"{choice.lifetime_s}s"]
+        words += [word for part in sorted(choice.parts - profile) for word in ("--with", part)]
+        words += [word for part in sorted(profile - choice.parts) for word in ("--without", part)]
+        words += ["--mirror", choice.mirror] if choice.mirror is not None else []
+        return self.command("up", *words, within_s=2 * ENDS_WITHIN_S)
+
+    @contextmanager
+    def running(self, scenario: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+        """A run by --clock process, so that nothing but programs in the cluster is moved; ended if it still is at work
+        at the end of the block."""
+        command = [*MESHWAKE, "run", str(scenario), "--lab", "kind", "--name", self.name, "--clock", "process"]
+        with log.open("wb") as words:
+            run = subprocess.Popen(
+                [*command, "--keep-run"], stdout=words, stderr=words, env=self.environment, start_new_session=True
+            )
+        try:
+            yield run
+        finally:
+            if run.poll() is None:
+                run.terminate()
+                run.wait(ENDS_WITHIN_S)
+
+    def ran(self, scenario: Path) -> Ran:
+        """A whole run of `scenario`, with the cluster before and after it; each is run once in a session."""
+        if scenario not in self._ran:
+            self._ran[scenario] = self._run(scenario)
+        return self._ran[scenario]
+
+    def _run(self, scenario: Path) -> Ran:
+        log = self.directory / f"{scenario.stem}.log"
+        before = self.objects()
+        with self.running(scenario, log) as run:
+            code = wait_until(f"the end of the run of {scenario.name}", 3600 + AROUND_A_RUN_S, run.poll)
+        kept = self._runs / scenario.stem / "latest"
+        return Ran(code, log.read_text(), kept, before, self.objects())
+
+    # What is in the cluster
+
+    def objects(self) -> dict[str, Any]:
+        """Everything that a run could change, without what controllers write by themselves."""
+        with self.cluster.opened() as kubernetes:
+            return dict(_objects(kubernetes))
+
+    def settings(self) -> Any:
+        """What a run changes in objects that are not its own."""
+        with self.cluster.opened() as kubernetes:
+            ztunnel = kubernetes.read("DaemonSet.apps", "istio-system", "ztunnel") or {}
+            istiod = kubernetes.read("Deployment.apps", "istio-system", "istiod") or {}
+        annotations = {key: text for key, text in ztunnel["metadata"]["annotations"].items() if "meshwake" in key}
+        return ztunnel["spec"]["template"]["spec"], annotations, istiod["spec"]["replicas"]
+
+    def has_nothing_of_a_run(self) -> None:
+        """Nothing left, nothing moved, nobody stopped, nobody at work."""
+        with self.cluster.opened() as kubernetes:
+            left = [(kind, *thing) for kind in KINDS_OF_A_RUN for thing in kubernetes.ours(kind, RUN_LABELS)]
+            assert left == []
+            assert kubernetes.read("Lease.coordination.k8s.io", "istio-system", "meshwake") is None
+            helper = kubernetes.read("DaemonSet.apps", NAMESPACE, DAEMON_SET)
+            if helper is None:
+                return  # the run was killed before it was put in
+            assert MARK not in (helper["metadata"].get("annotations") or {})
+            nodes = {pod.node: pod.node for pod in kubernetes.pods(NAMESPACE, LABELS)}
+            channel = PodChannel(kubernetes, nodes)
+            for node in nodes:
+                _is_not_moved(channel, node)
+
+    def is_ready(self) -> None:
+        """Every workload is rolled out, before a bound."""
+        with self.cluster.opened() as kubernetes:
+            wait_until("every workload to be rolled out", 300, lambda: _all_ready(kubernetes))
+
+    def execute(self, node: str, *command: str) -> tuple[int, str]:
+        """Exit code and words of a command in a node's machine."""
+        return self.engine.execute(node, command)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A run that ended: its exit code and words, where it was kept, and the cluster's objects around it."""
+
+    code: int
+    log: str
+    directory: Path
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+
+    def saved(self) -> SavedRun:
+        """Plan, history and result."""
+        return read_run(self.directory)
+
+
+def write_scenario(path: Path, text: str) -> Path:
+    """A scenario of `text`, whose numbers are those of real time; lab kind wants that said."""
+    said, faults = tomllib.loads(text), text[text.index("[[fault]]") : text.index("[[expect]]")]
+    numbers = (said["certificate"]["lifetime"], said["duration"], said["traffic"]["every"])
+    table = '[real_time]\nlifetime = "{}"\nduration = "{}"\nevery = "{}"\n'.format(*numbers)
+    in_real_time = f"{table}{faults.replace('[[fault]]', '[[real_time.fault]]')}"
+    path.write_text(text.replace(faults, f"{faults}{in_real_time}"))
+    return path
+
+
+def wait_until(what: str, within_s: float, look: Callable[[], Seen | None]) -> Seen:
+    """The first answer of `look` that is not None; an AssertionError past the bound."""
+    give_up = time.monotonic() + within_s
+    while (seen := look()) is None:
+        assert time.monotonic() < give_up, f"waited {within_s:.0f} s for {what}"
+        time.sleep(LOOK_EVERY_S)
+    return seen
+
+
+def _all_ready(kubernetes: Kubernetes) -> bool | None:
+    with suppress(HarnessError):
+        things = [thing for kind in WORKLOADS for thing in kubernetes.all(f"{kind}.apps")]
+        return None if any(unmet(thing) is not None for thing in things) else True
+    return None
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What was made, removed and changed between two looks, one line each."""
+    made = [f"made: {name}" for name in sorted(after.keys() - before.keys())]
+    gone = [f"removed: {name}" for name in sorted(before.keys() - after.keys())]
+    both = sorted(before.keys() & after.keys())
+    return [*made, *gone, *(line for name in both for line in _changed(name, before[name], after[name]))]
+
+
+def _changed(place: str, before: Any, after: Any) -> Iterator[str]:
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in sorted(before.keys() | after.keys()):
+            yield from _changed(f"{place}.{key}", before.get(key), after.get(key))
+    elif before != after:
+        yield f"{place} is {after!r}, was {before!r}"
+
+
+def _objects(kubernetes: Kubernetes) -> Iterator[tuple[str, Any]]:
+    for kind in _KINDS:
+        for thing in kubernetes.all(kind):
+            metadata = thing["metadata"]
+            if NAMESPACE in {metadata.get("namespace"), metadata["name"]}:
+                continue
+            content = {key: part for key, part in thing.items() if key not in {"metadata", "status"}}
+            yield (
+                identity_of({"kind": kind.partition(".")[0], "metadata": metadata}),
+                {
+                    **content,
+                    "labels": metadata.get("labels") or {},
+                    "annotations": {
+                        key: text for key, text in (metadata.get("annotations") or {}).items() if key not in _VOLATILE
+                    },
+                },
+            )
+
+
+def _is_not_moved(channel: PodChannel, node: str) -> None:
+    told = channel.send(node, {"version": PROTOCOL_VERSION, "do": "list"})["result"]
+    assert (told["owner"], told["processes"], told["asleep"], told["watch"]) == (None, [], False, None)
+    rules = [rule._asdict() for rule in EVERY_RULE]
+    released = channel.send(node, {"version": PROTOCOL_VERSION, "do": "release", "rules": rules})["result"]
+    assert released["released"] == [] and released["failed"] == {}
