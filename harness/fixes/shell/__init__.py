@@ -1,0 +1,5 @@
+"""What a shell script runs, found out without running it.
+
+`syntax` reads a script, `shell` follows it with given arguments and variables and lists the commands that it comes to, each
+with the conditions that could not be decided. What it cannot read, it refuses.
+"""
