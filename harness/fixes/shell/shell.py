@@ -199,7 +199,9 @@ class Shell:
 
     def copy(self) -> Shell:
         """A subshell."""
-        return replace(self, variables=dict(self.variables), arguments=list(self.arguments), functions=dict(self.functions))
+        return replace(
+            self, variables=dict(self.variables), arguments=list(self.arguments), functions=dict(self.functions)
+        )
 
     def and_or(self, node: syntax.AndOr) -> Status:
         status: Status = True
@@ -251,7 +253,9 @@ class Shell:
     def if_(self, node: syntax.If) -> Status:
         return self._branches(list(node.branches), node.otherwise)
 
-    def _branches(self, branches: list[tuple[syntax.Sequence, syntax.Sequence]], otherwise: syntax.Sequence | None) -> Status:
+    def _branches(
+        self, branches: list[tuple[syntax.Sequence, syntax.Sequence]], otherwise: syntax.Sequence | None
+    ) -> Status:
         if not branches:
             return self.follow(otherwise) if otherwise is not None else True
         (condition, body), *rest = branches
@@ -292,7 +296,9 @@ class Shell:
             self.conditions = conditions
 
     def for_(self, node: syntax.For) -> Status:
-        items = self.arguments[1:] if node.words is None else [each for word in node.words for each in self.fields(word)]
+        items = (
+            self.arguments[1:] if node.words is None else [each for word in node.words for each in self.fields(word)]
+        )
         for item in items:
             self.variables[node.name] = item
             if self._loop_body(node.body):
@@ -310,7 +316,9 @@ class Shell:
         if True in matches:
             return self.follow(body)
         if None in matches:
-            doubt = Doubt(f"case {node.subject.text} in {'|'.join(each.text for each in patterns)})", self._runs(subject))
+            doubt = Doubt(
+                f"case {node.subject.text} in {'|'.join(each.text for each in patterns)})", self._runs(subject)
+            )
             return self.perhaps(doubt, lambda: self.follow(body), lambda: self._items(subject, node, at + 1))
         return self._items(subject, node, at + 1)
 
@@ -608,7 +616,11 @@ class Shell:
         if value is None:
             return self.unknown(f"$(({text}))", self._runs(*self._named(text)))
         known = value.as_int()
-        return str(known) if known is not None else self.unknown(f"$(({text.strip()}))", self._runs(*self._named(text)), value)
+        return (
+            str(known)
+            if known is not None
+            else self.unknown(f"$(({text.strip()}))", self._runs(*self._named(text)), value)
+        )
 
     def calculated(self, text: str) -> Linear | None:
         """The sum that an expression is, or None."""
@@ -637,7 +649,9 @@ class Shell:
         for word in node.words:
             previous = words[-1] if words else ""
             is_shape = previous in ("==", "=", "!=")
-            words.append(word.plain if word.plain in _OPERATORS else self.pattern(word) if is_shape else self.text(word))
+            words.append(
+                word.plain if word.plain in _OPERATORS else self.pattern(word) if is_shape else self.text(word)
+            )
         return self.tested([str(word) for word in words], node.text, doubled=True)
 
     def double_parenthesis(self, node: syntax.DoubleParenthesis) -> Status:
@@ -719,7 +733,9 @@ class Shell:
         return equal == (operator != "!=")
 
 
-_UNKNOWN_VARIABLES = frozenset({"HOSTNAME", "RANDOM", "SECONDS", "PPID", "UID", "EUID", "LINENO", "PWD", "HOME", "PATH"})
+_UNKNOWN_VARIABLES = frozenset(
+    {"HOSTNAME", "RANDOM", "SECONDS", "PPID", "UID", "EUID", "LINENO", "PWD", "HOME", "PATH"}
+)
 _NUMBERS: dict[str, Callable[[int], bool]] = {
     "-eq": lambda difference: difference == 0,
     "-ne": lambda difference: difference != 0,
@@ -762,7 +778,7 @@ def _as_python(expression: str) -> str:
 
 # The options of programs that start another which take an argument of their own.
 _STARTERS: dict[str, frozenset[str]] = {
-    "sudo": frozenset("-u -g -h -p -C -D -R -T --user --group".split()),
+    "sudo": frozenset(["-u", "-g", "-h", "-p", "-C", "-D", "-R", "-T", "--user", "--group"]),
     "doas": frozenset({"-u", "-C"}),
     "env": frozenset({"-u", "-C", "-S", "--unset", "--chdir"}),
     "nohup": frozenset(),
@@ -898,7 +914,7 @@ def _read(shell: Shell, words: list[str]) -> Status:
 
 def _eval(shell: Shell, words: list[str]) -> Status:
     text = " ".join(words[1:])
-    return shell.follow(syntax.parse(text)) if is_known(text) else shell._program(words)  # noqa: SLF001
+    return shell.follow(syntax.parse(text)) if is_known(text) else shell._program(words)
 
 
 def _alias(shell: Shell, words: list[str]) -> Status:
@@ -911,7 +927,9 @@ def _alias(shell: Shell, words: list[str]) -> Status:
 
 def _xargs(shell: Shell, words: list[str]) -> Status:
     """Runs its words with what it reads behind them, or in the place of what -I names."""
-    options = frozenset("-n -L -P -d -E -s -a --max-args --max-procs --delimiter --max-lines".split())
+    options = frozenset(
+        ["-n", "-L", "-P", "-d", "-E", "-s", "-a", "--max-args", "--max-procs", "--delimiter", "--max-lines"]
+    )
     rest, place = list(words[1:]), None
     while rest and rest[0].startswith("-"):
         option = rest.pop(0)
@@ -937,12 +955,14 @@ def _su(shell: Shell, words: list[str]) -> Status:
     if "--" in words:
         return shell.execute(words[words.index("--") + 1 :])
     rest = _after_options(words[1:], frozenset({"-u", "--user", "-g", "-s"}))
-    return shell.execute(rest) if words[0].endswith("runuser") and rest else shell._program(words)  # noqa: SLF001
+    return shell.execute(rest) if words[0].endswith("runuser") and rest else shell._program(words)
 
 
 def _systemd_run(shell: Shell, words: list[str]) -> Status:
     """A transient unit lives on by itself, also when its starter is ended; a timer of it waits."""
-    takes = frozenset("-u --unit -p --property -E --setenv --description --slice --uid --gid -M -H".split())
+    takes = frozenset(
+        ["-u", "--unit", "-p", "--property", "-E", "--setenv", "--description", "--slice", "--uid", "--gid", "-M", "-H"]
+    )
     rest, wait_s = list(words[1:]), 0.0
     while rest and rest[0].startswith("-"):
         option, equals, value = rest.pop(0).partition("=")
@@ -950,7 +970,7 @@ def _systemd_run(shell: Shell, words: list[str]) -> Status:
             value = value if equals else rest.pop(0) if rest else ""
             match = re.fullmatch(r"(\d+)\s*(s|sec|m|min|h)?", value)
             if option != "--on-active" or match is None:
-                return shell._program(words)  # noqa: SLF001
+                return shell._program(words)
             wait_s = int(match[1]) * _UNIT_S[(match[2] or "s")[0]]
         elif option in takes and not equals and rest:
             rest.pop(0)
@@ -984,7 +1004,29 @@ _BUILTINS: dict[str, Callable[[Shell, list[str]], Status]] = {
 # --- What programs answer --------------------------------------------------------------------------------------------
 
 _DECIDES = frozenset(
-    "grep egrep fgrep zgrep rg diff cmp pgrep pidof ping nc ncat awk gawk jq yq on_ac_power expr find ip nmcli".split()
+    [
+        "grep",
+        "egrep",
+        "fgrep",
+        "zgrep",
+        "rg",
+        "diff",
+        "cmp",
+        "pgrep",
+        "pidof",
+        "ping",
+        "nc",
+        "ncat",
+        "awk",
+        "gawk",
+        "jq",
+        "yq",
+        "on_ac_power",
+        "expr",
+        "find",
+        "ip",
+        "nmcli",
+    ]
 )
 
 

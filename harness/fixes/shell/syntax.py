@@ -15,8 +15,29 @@ _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=")
 _SPECIAL = "@*#?$!-"
 _ENDS_WORD = " \t\n;&|<>()"
 _REDIRECT = re.compile(r"(\d*)(&>>|&>|<<<|<<-|<<|<>|<&|>&|>>|>\||<|>)")
-_RESERVED = frozenset("if then else elif fi for while until do done case esac { } ! [[ function in".split())
-_ENDS_LIST = frozenset("then else elif fi do done esac }".split())
+_RESERVED = frozenset(
+    [
+        "if",
+        "then",
+        "else",
+        "elif",
+        "fi",
+        "for",
+        "while",
+        "until",
+        "do",
+        "done",
+        "case",
+        "esac",
+        "{",
+        "}",
+        "!",
+        "[[",
+        "function",
+        "in",
+    ]
+)
+_ENDS_LIST = frozenset(["then", "else", "elif", "fi", "do", "done", "esac", "}"])
 
 
 class NotRead(Exception):
