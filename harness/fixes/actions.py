@@ -158,27 +158,168 @@ def _without_prefix(program: str, words: list[str]) -> list[str]:
 # --- kubectl ---------------------------------------------------------------------------------------------------------
 
 _TAKES_VALUE = frozenset(
-    "-n --namespace --context --cluster --kubeconfig --user --server -s --token --as --as-group --as-uid "
-    "--request-timeout --certificate-authority --client-certificate --client-key --tls-server-name --cache-dir "
-    "--profile --profile-output --v -v --vmodule --password --username --kuberc -l --selector --field-selector -f "
-    "--filename -k --kustomize -o --output --template --field-manager --grace-period --timeout -p --patch --type "
-    "--patch-file --subresource -c --container --since --since-time --tail --limit-bytes --max-log-requests "
-    "--pod-running-timeout --for --revision --replicas --raw --sort-by -e --env --from --resource-version --chunk-size "
-    "-L --label-columns --current-replicas --containers --image --keys --prefix-name".split()
+    [
+        "-n",
+        "--namespace",
+        "--context",
+        "--cluster",
+        "--kubeconfig",
+        "--user",
+        "--server",
+        "-s",
+        "--token",
+        "--as",
+        "--as-group",
+        "--as-uid",
+        "--request-timeout",
+        "--certificate-authority",
+        "--client-certificate",
+        "--client-key",
+        "--tls-server-name",
+        "--cache-dir",
+        "--profile",
+        "--profile-output",
+        "--v",
+        "-v",
+        "--vmodule",
+        "--password",
+        "--username",
+        "--kuberc",
+        "-l",
+        "--selector",
+        "--field-selector",
+        "-f",
+        "--filename",
+        "-k",
+        "--kustomize",
+        "-o",
+        "--output",
+        "--template",
+        "--field-manager",
+        "--grace-period",
+        "--timeout",
+        "-p",
+        "--patch",
+        "--type",
+        "--patch-file",
+        "--subresource",
+        "-c",
+        "--container",
+        "--since",
+        "--since-time",
+        "--tail",
+        "--limit-bytes",
+        "--max-log-requests",
+        "--pod-running-timeout",
+        "--for",
+        "--revision",
+        "--replicas",
+        "--raw",
+        "--sort-by",
+        "-e",
+        "--env",
+        "--from",
+        "--resource-version",
+        "--chunk-size",
+        "-L",
+        "--label-columns",
+        "--current-replicas",
+        "--containers",
+        "--image",
+        "--keys",
+        "--prefix-name",
+    ]
 )
 _SWITCHES = frozenset(
-    "-A --all-namespaces --all --force --now --wait --ignore-not-found -R --recursive --insecure-skip-tls-verify -q "
-    "--quiet -w --watch --no-headers --show-labels -h --help --overwrite --local --follow --prefix --timestamps "
-    "--previous --all-containers --all-pods --ignore-errors --match-server-version --warnings-as-errors "
-    "--disable-compression --show-managed-fields --allow-missing-template-keys -i -t -it -ti --stdin --tty "
-    "--output-watch-events --interactive --list --record --server-print --ignore-daemonsets --delete-emptydir-data "
-    "--dry-run --cascade --watch-only --show-kind --logtostderr --alsologtostderr --stderr --warnings "
-    "--insecure-skip-tls-verify-backend".split()
+    [
+        "-A",
+        "--all-namespaces",
+        "--all",
+        "--force",
+        "--now",
+        "--wait",
+        "--ignore-not-found",
+        "-R",
+        "--recursive",
+        "--insecure-skip-tls-verify",
+        "-q",
+        "--quiet",
+        "-w",
+        "--watch",
+        "--no-headers",
+        "--show-labels",
+        "-h",
+        "--help",
+        "--overwrite",
+        "--local",
+        "--follow",
+        "--prefix",
+        "--timestamps",
+        "--previous",
+        "--all-containers",
+        "--all-pods",
+        "--ignore-errors",
+        "--match-server-version",
+        "--warnings-as-errors",
+        "--disable-compression",
+        "--show-managed-fields",
+        "--allow-missing-template-keys",
+        "-i",
+        "-t",
+        "-it",
+        "-ti",
+        "--stdin",
+        "--tty",
+        "--output-watch-events",
+        "--interactive",
+        "--list",
+        "--record",
+        "--server-print",
+        "--ignore-daemonsets",
+        "--delete-emptydir-data",
+        "--dry-run",
+        "--cascade",
+        "--watch-only",
+        "--show-kind",
+        "--logtostderr",
+        "--alsologtostderr",
+        "--stderr",
+        "--warnings",
+        "--insecure-skip-tls-verify-backend",
+    ]
 )
 _ANOTHER_CLUSTER = ("--context", "--cluster", "--server", "-s", "--user")
 _LOOKS = frozenset(
-    "get describe logs log top version wait auth config api-resources api-versions cluster-info explain events diff "
-    "completion options plugin whoami project status annotate label cordon uncordon certificate kustomize taint".split()
+    [
+        "get",
+        "describe",
+        "logs",
+        "log",
+        "top",
+        "version",
+        "wait",
+        "auth",
+        "config",
+        "api-resources",
+        "api-versions",
+        "cluster-info",
+        "explain",
+        "events",
+        "diff",
+        "completion",
+        "options",
+        "plugin",
+        "whoami",
+        "project",
+        "status",
+        "annotate",
+        "label",
+        "cordon",
+        "uncordon",
+        "certificate",
+        "kustomize",
+        "taint",
+    ]
 )
 _KINDS = {
     "daemonset": ("daemonset", "daemonsets", "ds"),
@@ -371,9 +512,9 @@ class _Kubectl:
         first = unknown.runs[0] if unknown.runs else None
         if first is not None and first.program in ("kubectl", "oc"):
             looked = _Kubectl(first.words, self._memory, self._place)
-            if looked.verb == "get" and looked._kind(looked.operands[1]) == "daemonset":  # noqa: SLF001
-                if _lines_left(unknown.runs[1:], [f"daemonset.apps/{DAEMON_SET}"]) and looked._here() and self._here():  # noqa: SLF001
-                    if looked._selects_ztunnel() is False:  # noqa: SLF001
+            if looked.verb == "get" and looked._kind(looked.operands[1]) == "daemonset":
+                if _lines_left(unknown.runs[1:], [f"daemonset.apps/{DAEMON_SET}"]) and looked._here() and self._here():
+                    if looked._selects_ztunnel() is False:
                         raise _DoesNothing("its selector leaves ztunnel out")
                     return [Action("ztunnel", "", "rollout")]
                 raise _DoesNothing("what it restarts is not ztunnel")
@@ -412,7 +553,9 @@ class _Kubectl:
         if name is not None and not is_known(name):
             raise _NotUnderstood(f"what {self._memory.shown(name)} is is not known")
         if self._here():
-            idle.append(f"the {kind} {name or 'of any name'!r} in {self.namespace} is neither ztunnel nor an application")
+            idle.append(
+                f"the {kind} {name or 'of any name'!r} in {self.namespace} is neither ztunnel nor an application"
+            )
             return []
         names = None if name is None else (name,)
         return [Action("applications", "", "at once", namespace=self.namespace, names=names)]
@@ -539,7 +682,14 @@ def _merged(found: list[Action]) -> list[Action]:
     """Several deployments of a namespace in one action."""
     whole: list[Action] = []
     for each in found:
-        at = next((i for i, one in enumerate(whole) if (one.what, one.namespace, one.how) == (each.what, each.namespace, each.how)), None)
+        at = next(
+            (
+                i
+                for i, one in enumerate(whole)
+                if (one.what, one.namespace, one.how) == (each.what, each.namespace, each.how)
+            ),
+            None,
+        )
         if at is None:
             whole.append(each)
         elif whole[at].names is not None:
@@ -576,13 +726,13 @@ def printed_pods(unknown: Unknown, memory: Memory, place: Place) -> list[Action]
         raise _NotUnderstood(f"what {unknown.text} is is not known")
     looked = _Kubectl(_without_prefix(first.program, list(first.words)), memory, place)
     operands = looked.operands[1:]
-    if looked.verb != "get" or not operands or looked._kind(operands[0]) != "pod" or len(operands) > 1:  # noqa: SLF001
+    if looked.verb != "get" or not operands or looked._kind(operands[0]) != "pod" or len(operands) > 1:
         raise _NotUnderstood(f"what {unknown.text} prints is not understood")
-    if not looked._here():  # noqa: SLF001
-        raise looked._elsewhere()  # noqa: SLF001
-    if looked._selects_ztunnel() is False:  # noqa: SLF001
+    if not looked._here():
+        raise looked._elsewhere()
+    if looked._selects_ztunnel() is False:
         raise _DoesNothing("its selector leaves ztunnel out")
-    how, node = looked._node()  # noqa: SLF001
+    how, node = looked._node()
     output = looked.option("-o", "--output") or ""
     line = f"pod/{POD}" if output == "name" else f"istio-system {POD} 1/1 Running 0 26h 10.0.0.7 node"
     if not _lines_left(filters, [line]):
@@ -616,7 +766,7 @@ def _lines_left(filters: Iterable[Ran], lines: list[str]) -> list[str]:
     return lines
 
 
-_SHAPE_LINES = frozenset("cut tr sed sort uniq head tail tee cat xargs column jq".split())
+_SHAPE_LINES = frozenset(["cut", "tr", "sed", "sort", "uniq", "head", "tail", "tee", "cat", "xargs", "column", "jq"])
 
 
 def _awk_lets_through(words: tuple[str, ...], line: str) -> bool:
@@ -635,11 +785,106 @@ def _awk_lets_through(words: tuple[str, ...], line: str) -> bool:
 # --- Other programs --------------------------------------------------------------------------------------------------
 
 _IDLE = frozenset(
-    "echo printf date sleep logger cat grep egrep fgrep sed awk gawk jq yq tee cut tr sort uniq head tail wc sync touch "
-    "mkdir rm cp mv chmod chown ls stat df free uptime hostname uname id whoami env which type command expr seq test ping nc "
-    "ntpdate chronyc timedatectl hwclock ntpd journalctl dmesg modprobe rmmod ip ifconfig nmcli iw rfkill ethtool mount "
-    "umount swapon swapoff notify-send mail sendmail pgrep pidof ps readlink realpath dirname basename find xxd base64 "
-    "openssl true false iptables nft sysctl beep aplay loginctl udevadm tput clear install apk apt-get yum dnf pip".split()
+    [
+        "echo",
+        "printf",
+        "date",
+        "sleep",
+        "logger",
+        "cat",
+        "grep",
+        "egrep",
+        "fgrep",
+        "sed",
+        "awk",
+        "gawk",
+        "jq",
+        "yq",
+        "tee",
+        "cut",
+        "tr",
+        "sort",
+        "uniq",
+        "head",
+        "tail",
+        "wc",
+        "sync",
+        "touch",
+        "mkdir",
+        "rm",
+        "cp",
+        "mv",
+        "chmod",
+        "chown",
+        "ls",
+        "stat",
+        "df",
+        "free",
+        "uptime",
+        "hostname",
+        "uname",
+        "id",
+        "whoami",
+        "env",
+        "which",
+        "type",
+        "command",
+        "expr",
+        "seq",
+        "test",
+        "ping",
+        "nc",
+        "ntpdate",
+        "chronyc",
+        "timedatectl",
+        "hwclock",
+        "ntpd",
+        "journalctl",
+        "dmesg",
+        "modprobe",
+        "rmmod",
+        "ip",
+        "ifconfig",
+        "nmcli",
+        "iw",
+        "rfkill",
+        "ethtool",
+        "mount",
+        "umount",
+        "swapon",
+        "swapoff",
+        "notify-send",
+        "mail",
+        "sendmail",
+        "pgrep",
+        "pidof",
+        "ps",
+        "readlink",
+        "realpath",
+        "dirname",
+        "basename",
+        "find",
+        "xxd",
+        "base64",
+        "openssl",
+        "true",
+        "false",
+        "iptables",
+        "nft",
+        "sysctl",
+        "beep",
+        "aplay",
+        "loginctl",
+        "udevadm",
+        "tput",
+        "clear",
+        "install",
+        "apk",
+        "apt-get",
+        "yum",
+        "dnf",
+        "pip",
+    ]
 )
 
 
@@ -684,8 +929,30 @@ def _crictl(ran: Ran, memory: Memory, place: Place) -> list[Action]:
 
 
 _CRICTL_VALUES = frozenset(
-    "-r --runtime-endpoint -i --image-endpoint -t --timeout --config -c --name --label --state -s --pod -p --id "
-    "--namespace -o --output --last -n --image --filter".split()
+    [
+        "-r",
+        "--runtime-endpoint",
+        "-i",
+        "--image-endpoint",
+        "-t",
+        "--timeout",
+        "--config",
+        "-c",
+        "--name",
+        "--label",
+        "--state",
+        "-s",
+        "--pod",
+        "-p",
+        "--id",
+        "--namespace",
+        "-o",
+        "--output",
+        "--last",
+        "-n",
+        "--image",
+        "--filter",
+    ]
 )
 
 
@@ -706,7 +973,9 @@ def _of_container_ids(names: list[str], verb: str, memory: Memory) -> list[Actio
         raise _DoesNothing("a container has another id after each restart")
     for unknown in unknowns:
         if not _ids_of_ztunnel(unknown, memory):
-            raise _DoesNothing(f"{unknown.text} names no container of ztunnel: the pod is ztunnel-..., its container istio-proxy")
+            raise _DoesNothing(
+                f"{unknown.text} names no container of ztunnel: the pod is ztunnel-..., its container istio-proxy"
+            )
     return [Action("ztunnel", "", "own node")]
 
 
@@ -769,7 +1038,9 @@ def _found(pattern: str, text: str) -> bool:
 
 def _containers(ran: Ran, memory: Memory, place: Place) -> list[Action]:
     """docker, nerdctl and podman: containers by what `ps` prints."""
-    operands = _operands(ran.words[1:], frozenset({"-t", "--time", "-s", "--signal", "--namespace", "-n", "-H", "-f", "--filter"}))
+    operands = _operands(
+        ran.words[1:], frozenset({"-t", "--time", "-s", "--signal", "--namespace", "-n", "-H", "-f", "--filter"})
+    )
     verb, names = (operands[0] if operands else ""), operands[1:]
     if verb in ("ps", "logs", "inspect", "images", "info", "stats", "version"):
         raise _DoesNothing(f"{ran.program} {verb} restarts nothing")
@@ -785,14 +1056,25 @@ def _kill(ran: Ran, memory: Memory, place: Place) -> list[Action]:
     words = list(ran.words[1:])
     signals = [word for word in words if re.fullmatch(r"-(s|-signal.*|\d+|[A-Z][A-Z0-9]*)", word)]
     operands = [word for word in words if not word.startswith("-")]
-    if signals and signals[0].removeprefix("-").removeprefix("SIG") not in ("TERM", "KILL", "INT", "QUIT", "9", "15", "2", "3"):
+    if signals and signals[0].removeprefix("-").removeprefix("SIG") not in (
+        "TERM",
+        "KILL",
+        "INT",
+        "QUIT",
+        "9",
+        "15",
+        "2",
+        "3",
+    ):
         raise _NotUnderstood(f"whether ztunnel ends on {signals[0]} is not known")
     if ran.program == "kill":
         programs = [each for name in operands for unknown in memory.unknowns_in(name) for each in unknown.runs]
         if not programs or programs[0].program not in ("pidof", "pgrep"):
             raise _NotUnderstood("which process it ends is not known")
         operands = [word for word in programs[0].words[1:] if not word.startswith("-")]
-    if not any(_found(pattern, "/usr/local/bin/ztunnel proxy ztunnel" if "-f" in words else "ztunnel") for pattern in operands):
+    if not any(
+        _found(pattern, "/usr/local/bin/ztunnel proxy ztunnel" if "-f" in words else "ztunnel") for pattern in operands
+    ):
         raise _DoesNothing("it ends another process")
     if not place.sees_processes:
         raise _DoesNothing("a pod sees its own processes only, without hostPID")
@@ -850,8 +1132,8 @@ def _logs_of_ztunnel(read: _Kubectl, memory: Memory, place: Place) -> PodLogs | 
         return f"ztunnel's container is {CONTAINER}, and not {container!r}"
     if read.is_on("-p", "--previous"):
         return "--previous reads the log of the container before"
-    if not read._here():  # noqa: SLF001
-        raise read._elsewhere()  # noqa: SLF001
+    if not read._here():
+        raise read._elsewhere()
     selector = read.option("-l", "--selector")
     if selector is not None:
         if not selects_ztunnel(selector, memory):
