@@ -50,28 +50,35 @@ def tasks_of(plan: Plan) -> tuple[Task, ...]:
 
 
 def restarts(plan: Plan, clocks: Clocks, cause: str) -> list[PlannedRestart]:
-    """All that CronJobs restart whatever they find, one of them ztunnel. Raises BadInput when none does."""
-    return _restarts(plan, clocks, acting(tasks_of(plan), "ztunnel", RESTARTS_ZTUNNEL), "ztunnel", cause)
+    """All ztunnels that CronJobs restart whatever they find. Raises BadInput when none does. What they restart besides
+    makes no difference: a new ztunnel fetches every certificate anew."""
+    tasks = acting(tasks_of(plan), "ztunnel", RESTARTS_ZTUNNEL)
+    return _restarts(
+        plan, clocks, [(task, without_conditions(task, task.reading.of("ztunnel"))) for task in tasks], cause
+    )
 
 
 def application_restarts(plan: Plan, clocks: Clocks, cause: str) -> list[PlannedRestart]:
     """All that CronJobs restart whatever they find, applications among it. Raises BadInput when none are."""
-    tasks = acting(tasks_of(plan), "applications", RESTARTS_APPLICATIONS)
-    return _restarts(plan, clocks, tasks, "applications", cause)
+    tasks = tasks_of(plan)
+    acting(tasks, "applications", RESTARTS_APPLICATIONS)
+    doing = [(task, without_conditions(task, task.reading.actions)) for task in tasks if task.reading.actions]
+    here = [(task, [each for each in actions if _is_here(plan, each)]) for task, actions in doing]
+    if not any(each.what == "applications" for _, actions in here for each in actions):
+        first = next(each for _, actions in doing for each in actions if each.what == "applications")
+        what = f"{first.namespace}/{', '.join(first.names or ('*',))}"
+        raise BadInput(f"fix.manifest: {first.command!r} restarts {what}, and no identity of the scenario is called so")
+    return _restarts(plan, clocks, here, cause)
 
 
-def _restarts(plan: Plan, clocks: Clocks, tasks: list[Task], what: str, cause: str) -> list[PlannedRestart]:
-    """What tasks do that restart `what`, and what they restart besides."""
+def _restarts(plan: Plan, clocks: Clocks, doing: list[tuple[Task, list[Action]]], cause: str) -> list[PlannedRestart]:
     found: set[PlannedRestart] = set()
-    for number, task in enumerate(tasks):
-        sure = without_conditions(task, task.reading.of(what))
-        besides = [each for each in task.reading.actions if each.what != what and not each.conditions]
-        actions = [*sure, *besides]
-        _refuse_what_cannot_be(plan, actions)
-        name = cause if len(tasks) == 1 else f"{cause} {number}"
+    for number, (task, actions) in enumerate(doing):
+        for action in actions:
+            check_possible(plan, action)
+        name = cause if len(doing) == 1 else f"{cause} {number}"
         for world_ns in cron_times_ns(plan, clocks, task.cron_job, name):
-            for action in actions:
-                found |= set(carried_out(plan, clocks, world_ns, action, cause))
+            found.update(each for action in actions for each in carried_out(plan, clocks, world_ns, action, cause))
     return list(found)
 
 
@@ -82,25 +89,20 @@ def read_cron_job(manifest: str, ztunnel_namespace: str = ZTUNNEL_NAMESPACE) -> 
     return task.cron_job
 
 
-def _refuse_what_cannot_be(plan: Plan, actions: list[Action]) -> None:
-    for action in actions:
-        carried_out(plan, {}, None, action, "")
+def check_possible(plan: Plan, action: Action, own_node: str | None = None) -> None:
+    """Raises BadInput for what cannot be carried out on `plan`: on a node that is not in it, on the own node of a job that
+    runs nobody knows where, on some of the applications of a node."""
+    _nodes(plan, action, own_node)
 
 
 def carried_out(
-    plan: Plan, clocks: Clocks, world_ns: int | None, action: Action, cause: str, own_node: str | None = None
+    plan: Plan, clocks: Clocks, world_ns: int, action: Action, cause: str, own_node: str | None = None
 ) -> list[PlannedRestart]:
-    """What an action at `world_ns` restarts; with None for it, nothing, but what cannot be is refused all the same.
-
-    Raises BadInput: for a node that is not in the plan, for the own node of a job that runs nobody knows where, and for
-    some of the applications of a node.
-    """
-    nodes = _nodes(plan, action, own_node)
-    if world_ns is None:
-        return []
+    """What an action at `world_ns` restarts, on each node when that is awake. Raises BadInput as check_possible."""
     at_ns = world_ns + int(action.after_s * NS_PER_S)
     if action.what == "ztunnel" and action.how == "rollout":
         return rollout(plan, clocks, at_ns, cause)
+    nodes = _nodes(plan, action, own_node)
     ready_ns = clocks[plan.authority_node].world_ns_when_running(at_ns)
     return [PlannedRestart(clocks[name].world_ns_when_running(ready_ns), name, cause, action.what) for name in nodes]
 
@@ -111,36 +113,45 @@ def _nodes(plan: Plan, action: Action, own_node: str | None) -> list[str]:
         return _nodes_of_applications(plan, action)
     if action.node is not None:
         if action.node not in names:
-            raise BadInput(f"fix.manifest: {action.command!r}: no node {action.node!r} is in the scenario ({', '.join(names)})")
+            raise BadInput(
+                f"fix.manifest: {action.command!r}: the scenario has no node {action.node!r} ({', '.join(names)})"
+            )
         return [action.node]
-    if action.how in ("own node", "one of them"):
-        if action.how == "own node" and own_node is not None:
-            return [own_node]
-        if len(names) > 1:
-            raise BadInput(f"fix.manifest: {action.command!r} restarts one ztunnel, and which of {len(names)} is not known")
+    if action.how == "own node" and own_node is not None:
+        return [own_node]
+    if action.how in ("own node", "one of them") and len(names) > 1:
+        raise BadInput(f"fix.manifest: {action.command!r} restarts one ztunnel, and which of {len(names)} is not known")
     return names
 
 
-def _nodes_of_applications(plan: Plan, action: Action) -> list[str]:
-    """The nodes on which pods of that namespace live; a lab restarts all pods of a node, or none."""
-    found = []
+def _identities(plan: Plan, action: Action) -> dict[str, tuple[list[str], list[str]]]:
+    """For each node that has some of the applications: those, and all that live there."""
+    found = {}
     for node in plan.nodes:
         own = [each for each in node.identities if action.namespace in ("", each.split("/")[0])]
         if action.names is not None:
             named = {f"{action.namespace}/{name}" for name in action.names}
             own = [each for each in own if each in named]
-        if own and len(own) < len(node.identities):
-            others = ", ".join(each for each in node.identities if each not in own)
+        if own:
+            found[node.name] = (own, list(node.identities))
+    return found
+
+
+def _is_here(plan: Plan, action: Action) -> bool:
+    return action.what == "ztunnel" or bool(_identities(plan, action))
+
+
+def _nodes_of_applications(plan: Plan, action: Action) -> list[str]:
+    """The nodes on which those pods live; a lab restarts all pods of a node, or none."""
+    found = _identities(plan, action)
+    for name, (own, all_of_them) in found.items():
+        if len(own) < len(all_of_them):
+            others = ", ".join(each for each in all_of_them if each not in own)
             raise BadInput(
-                f"fix.manifest: {action.command!r} restarts {', '.join(own)} on node {node.name}, and not {others}; a lab "
+                f"fix.manifest: {action.command!r} restarts {', '.join(own)} on node {name}, and not {others}; a lab "
                 "restarts all applications of a node, or none"
             )
-        if own:
-            found.append(node.name)
-    if not found:
-        what = f"{action.namespace}/{', '.join(action.names or ('*',))}"
-        raise BadInput(f"fix.manifest: {action.command!r} restarts {what}, and no identity of the scenario is called so")
-    return found
+    return list(found)
 
 
 def cron_times_ns(plan: Plan, clocks: Clocks, cron_job: CronJob, name: str) -> Iterator[int]:

@@ -6,7 +6,7 @@ Only what is valid is read. An API server refuses the rest, and a fix that is re
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from functools import lru_cache
@@ -19,7 +19,7 @@ from pydantic.alias_generators import to_camel
 from harness.errors import BadInput
 from harness.fixes.actions import Action, Place, Reading, read_actions
 from harness.fixes.schedule import Calendar, Every, Times, calendar_times_ns, parse_schedule
-from harness.fixes.shell.shell import Memory, Unknown, is_known, run_words
+from harness.fixes.shell.shell import Memory, Unknown, run_words
 from harness.fixes.shell.syntax import NotRead
 from harness.yaml_text import kinds_of, read_objects
 
@@ -238,7 +238,9 @@ def _task(valid: _CronJob, ztunnel_namespace: str) -> Task:
     where = f"fix.manifest: CronJob {name}"
     spec, job = valid.spec, valid.spec.job_template.spec
     idle = bool(spec.suspend or job.suspend or job.parallelism == 0 or job.completions == 0)
-    cron_job = CronJob(_schedule(spec.schedule, where), _zone(spec.time_zone, where), spec.starting_deadline_seconds, idle)
+    cron_job = CronJob(
+        _schedule(spec.schedule, where), _zone(spec.time_zone, where), spec.starting_deadline_seconds, idle
+    )
     pod = job.template.spec
     place = Place(valid.metadata.namespace, True, ztunnel_namespace, bool(pod.host_pid))
     memory, reading = Memory(), Reading()

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from harness.durations import NS_PER_S, parse_go_duration_ns
 from harness.errors import BadInput
 from harness.fixes.actions import Action, Place, PodLogs, pod_logs
-from harness.fixes.cron import RESTARTS_ZTUNNEL, carried_out, cron_times_ns, tasks_of
+from harness.fixes.cron import RESTARTS_ZTUNNEL, carried_out, check_possible, cron_times_ns, tasks_of
 from harness.fixes.jobs import Task, acting, shown
 from harness.fixes.patterns import PatternNotRead, grep_lets_through
 from harness.fixes.restart import Clocks, PlannedRestart
@@ -59,7 +59,7 @@ class _CronWatcher:
 
     def __init__(self, plan: Plan, clocks: Clocks, task: Task, action: Action, name: str) -> None:
         self._plan, self._clocks, self._name, self._action = plan, clocks, name, action
-        carried_out(plan, {}, None, action, name)
+        check_possible(plan, action)
         self._times_ns = list(cron_times_ns(plan, clocks, task.cron_job, name))
 
     def next_look_world_ns(self, after_world_ns: int) -> int | None:
@@ -105,7 +105,9 @@ def log_watchers(plan: Plan, clocks: Clocks) -> list[Watcher]:
     """The watchdogs of `plan`, one for each CronJob that restarts ztunnel."""
     watchers: list[Watcher] = []
     for task in acting(tasks_of(plan), "ztunnel", RESTARTS_ZTUNNEL):
-        action = _that_looks(task, LOG_WATCHDOG, "kubectl logs --since=... of ztunnel, and grep for an expired certificate")
+        action = _that_looks(
+            task, LOG_WATCHDOG, "kubectl logs --since=... of ztunnel, and grep for an expired certificate"
+        )
         scans = [_understood(task, action, each, log_scan, "reads ztunnel's log") for each in action.conditions]
         watcher = _LogWatcher(plan, clocks, task, action, LOG_WATCHDOG)
         known = [each.since_ns for each in scans if each.since_ns is not None]
@@ -122,7 +124,9 @@ def expiry_watchers(plan: Plan, clocks: Clocks) -> list[Watcher]:
             task, NEAR_EXPIRY, "the expirationTime of ztunnel's config_dump, compared with now and THRESHOLD_SECONDS"
         )
         limits = [
-            _understood(task, action, each, expiry_threshold_ns, "compares when certificates expire with a number of seconds")
+            _understood(
+                task, action, each, expiry_threshold_ns, "compares when certificates expire with a number of seconds"
+            )
             for each in action.conditions
         ]
         watcher = _ExpiryWatcher(plan, clocks, task, action, NEAR_EXPIRY)
@@ -143,7 +147,7 @@ def _that_looks(task: Task, name: str, looks_at: str) -> Action:
     return looking[0]
 
 
-def _understood(task: Task, action: Action, condition: Doubt, read, does: str):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _understood(task: Task, action: Action, condition: Doubt, read, does: str):  # type: ignore[no-untyped-def]
     try:
         return read(condition, task.memory, task.place)
     except _NotUnderstood as why:
@@ -176,9 +180,7 @@ def log_scan(condition: Doubt, memory: Memory, place: Place) -> Scan:
 
 def _finds_something(condition: Doubt) -> None:
     """The condition is that a line was found, in one of the ways to write it."""
-    if not condition.test:
-        found = condition.is_true
-    elif condition.test[0] == "-n":
+    if not condition.test or condition.test[0] == "-n":
         found = condition.is_true
     else:
         _, operator, number = condition.test

@@ -32,8 +32,11 @@ _MACROS = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
-_MONTHS = {name: at for at, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
-_DAYS = {name: at for at, name in enumerate("sun mon tue wed thu fri sat".split())}
+_MONTHS = {
+    name: at
+    for at, name in enumerate(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"], 1)
+}
+_DAYS = {name: at for at, name in enumerate(["sun", "mon", "tue", "wed", "thu", "fri", "sat"])}
 
 
 class _Field(NamedTuple):
@@ -180,7 +183,9 @@ class Times:
     def _every(self, anchor_wall_ns: int, until_wall_ns: int) -> int:
         """The last of the chain that begins at the anchor, not after `until`."""
         assert isinstance(self._schedule, Every)
-        return anchor_wall_ns + max(until_wall_ns - anchor_wall_ns, 0) // self._schedule.delay_ns * self._schedule.delay_ns
+        return (
+            anchor_wall_ns + max(until_wall_ns - anchor_wall_ns, 0) // self._schedule.delay_ns * self._schedule.delay_ns
+        )
 
     def _know(self, wall_ns: int) -> None:
         if wall_ns < self._from_wall_ns:
