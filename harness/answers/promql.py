@@ -73,6 +73,9 @@ def asked_by(expression: str) -> Asked:
         elif token.kind == "name" and _is_series(token.text, following):
             at, matchers = _matchers(tokens, at + 1)
             selectors.append(Selector(token.text, matchers))
+        elif token.text == "[":
+            # A range: its second part would look like a name, [2d:5m].
+            at = _behind(tokens, at, "]")
         elif token.text == "{":
             at, matchers = _matchers(tokens, at)
             selectors.append(_named(matchers))
@@ -85,6 +88,12 @@ def _tokens(expression: str) -> Iterator[_Token]:
     for match in _TOKEN.finditer(expression):
         if match.lastgroup is not None:
             yield _Token(match.lastgroup, match[0])
+
+
+def _behind(tokens: list[_Token], at: int, closing: str) -> int:
+    while at < len(tokens) and tokens[at].text != closing:
+        at += 1
+    return at + 1
 
 
 def _is_series(name: str, following: str) -> bool:

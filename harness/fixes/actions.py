@@ -130,7 +130,7 @@ def _command(ran: Ran, memory: Memory, place: Place) -> list[Action]:
     if words and not is_known(words[0]):
         raise _NotUnderstood("which program it is is not known")
     program = ran.program.removesuffix(".exe")
-    if " " in program:
+    if " " in words[0]:
         raise _DoesNothing("no program has such a name; its arguments belong into words of their own")
     words = _without_prefix(program, words)
     program = words[0].rsplit("/", 1)[-1].removesuffix(".exe") if words else program

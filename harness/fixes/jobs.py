@@ -230,7 +230,7 @@ def _first_error(error: ValidationError) -> str:
         return f"{place}: is missing"
     if first["type"] == "extra_forbidden":
         return f"{place}: is no key that Kubernetes knows here"
-    return f"{place}: read {str(first['input'])[:60]!r}; {first['msg'][0].lower()}{first['msg'][1:]}"
+    return f"{place}: read {repr(first['input'])[:60]}; {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def _task(valid: _CronJob, ztunnel_namespace: str) -> Task:
