@@ -48,7 +48,9 @@ def parse_go_duration_ns(text: str) -> int:
         raise ValueError(f"{text!r} is not a duration of Go; allowed are h, m, s, ms, us, ns: '12h', '1h30m', '0.5s'")
     parts = re.findall(r"(\d*)\.?(\d*)(ns|us|µs|μs|ms|s|m|h)", match[2])
     units = {**_UNIT_NS, "µs": 1_000, "μs": 1_000}
-    total = sum(int(f"0{whole}{part}") * units[unit] // 10 ** len(part) for whole, part, unit in parts)
+    total = 0
+    for whole, part, unit in parts:
+        total += int(f"0{whole}{part}") * units[unit] // int(10 ** len(part))
     return -total if match[1] == "-" else total
 
 

@@ -216,7 +216,7 @@ def _take_rule(
     where: str,
     open_keys: bool,
     every_s: float | None,
-    rules: RuleSet,  # noqa: FBT001
+    rules: RuleSet,
 ) -> None:
     if not isinstance(rule, dict):
         raise _wrong(where, f"{group}: a rule is {str(rule)[:60]!r}, needed is alert or record, and expr")
@@ -259,7 +259,7 @@ def _labels(labels: Any, about: str, where: str) -> dict[str, str]:
 def _duration_s(value: Any, about: str, where: str) -> float:
     """A duration of Prometheus: `5m`, `1h30m`, `0`."""
     text = str(value)
-    match = _DURATION.fullmatch(text) if len(text) < 60 else None  # noqa: PLR2004
+    match = _DURATION.fullmatch(text) if len(text) < 60 else None
     if text == "0":
         return 0
     if match is None or not text or isinstance(value, (bool, dict, list)):

@@ -19,7 +19,8 @@ from pydantic.alias_generators import to_camel
 from harness.errors import BadInput
 from harness.fixes.actions import Action, Place, Reading, read_actions
 from harness.fixes.schedule import Calendar, Every, Times, calendar_times_ns, parse_schedule
-from harness.fixes.shell.shell import Memory, Unknown, run_words
+from harness.fixes.shell.memory import Doubt, Memory, Unknown
+from harness.fixes.shell.shell import check_characters, run_words
 from harness.fixes.shell.syntax import NotRead
 from harness.yaml_text import kinds_of, read_objects
 
@@ -149,6 +150,10 @@ class Task:
 def read_tasks(manifest: str, ztunnel_namespace: str = ZTUNNEL_NAMESPACE) -> tuple[Task, ...]:
     """The CronJobs in `manifest` (YAML, lists, other objects beside them). Raises BadInput when there is none, or when an
     API server would refuse one."""
+    try:
+        check_characters(manifest)
+    except NotRead as error:
+        raise BadInput(f"fix.manifest: {error}") from error
     objects = read_objects(manifest, "fix.manifest")
     found = [each for each in objects if isinstance(each, dict) and each.get("kind") == "CronJob"]
     if not found:
@@ -185,7 +190,7 @@ def without_conditions(task: Task, actions: Sequence[Action]) -> list[Action]:
     return always
 
 
-def shown(condition: Any, memory: Memory) -> str:
+def shown(condition: Doubt, memory: Memory) -> str:
     """A condition, as a person reads it."""
     text = " ".join(memory.shown(condition.text).split())
     return f"`{text}`" if condition.is_true else f"not `{text}`"

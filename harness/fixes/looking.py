@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from fractions import Fraction
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from harness.durations import NS_PER_S, parse_go_duration_ns
 from harness.errors import BadInput
@@ -23,7 +23,8 @@ from harness.fixes.jobs import Task, acting, shown
 from harness.fixes.patterns import PatternNotRead, grep_lets_through
 from harness.fixes.restart import Clocks, PlannedRestart
 from harness.fixes.shell.linear import NOW
-from harness.fixes.shell.shell import Doubt, Memory, Ran, date_offset_s, is_known
+from harness.fixes.shell.memory import Doubt, Memory, Ran, is_known
+from harness.fixes.shell.programs import date_offset_s
 from harness.fixes.watch import View, Watcher
 from harness.plan import Plan
 
@@ -42,6 +43,7 @@ _OTHERWISE = (
     "info ztunnel::identity::manager certificate renewal failed; retaining existing valid certificate until later",
 )
 _TAIL_THAT_SHOWS_ALL = 1_000
+Found = TypeVar("Found")
 
 
 class _NotUnderstood(Exception):

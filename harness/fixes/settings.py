@@ -15,7 +15,7 @@ clock is the right one: there chrony finds nothing to do.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -117,7 +117,7 @@ def _istiods_default_ns(manifest: str) -> int:
     return _one(found, "DEFAULT_WORKLOAD_CERT_TTL", parse_go_duration_ns)
 
 
-def _one(found: list[_Setting], variable: str, read: Any) -> int:
+def _one(found: list[_Setting], variable: str, read: Callable[[str], int]) -> int:
     """The value that all places agree on. Raises BadInput."""
     if not found:
         raise BadInput(f"fix.manifest: sets {variable} nowhere; needed is once, for example {variable}: 720h")

@@ -20,7 +20,8 @@ from harness.fixes.cron import carried_out, namespace_of
 from harness.fixes.deploy import manifest_of
 from harness.fixes.jobs import shown
 from harness.fixes.restart import Clocks, PlannedRestart
-from harness.fixes.shell.shell import Memory, run
+from harness.fixes.shell.memory import Memory
+from harness.fixes.shell.shell import run
 from harness.fixes.shell.syntax import NotRead
 from harness.fixes.units import is_unit, read_unit, run_unit
 from harness.plan import Plan, PlannedFault

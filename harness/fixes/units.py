@@ -17,7 +17,8 @@ import shlex
 from dataclasses import dataclass
 
 from harness.errors import BadInput
-from harness.fixes.shell.shell import Memory, Unknown, run_words
+from harness.fixes.shell.memory import Memory, Unknown
+from harness.fixes.shell.shell import check_characters, run_words
 
 _OF_SUSPEND = {"suspend.target", "sleep.target", "systemd-suspend.service"}
 _AFTER_SUSPEND = {"suspend.target", "systemd-suspend.service"}
@@ -75,6 +76,8 @@ def read_unit(text: str) -> UnitFile:
 
 def run_unit(unit: UnitFile, moment: str) -> Memory:
     """What the unit does at `moment` ("pre" or "post") of a suspend. Raises BadInput when nobody can say, and NotRead."""
+    for values in unit.settings.values():
+        check_characters(" ".join(values))
     memory = Memory()
     key = _key_at(unit, moment)
     if key is None:

@@ -124,7 +124,7 @@ def test_a_rule_that_can_be_judged_and_warns_outweighs_one_that_cannot(tmp_path:
     "expression",
     [
         "vector(1)",
-        "time() > 0",
+        "vector(time()) > 0",
         "hour() == 3",
         "meshwake_guard_last_look_timestamp_seconds > 0",
         "absent(meshwake_guard_drift_seconds{node=\"elsewhere\"})",
@@ -135,14 +135,17 @@ def test_a_rule_that_fires_whatever_happens_is_no_pass(expression: str, tmp_path
     finding, said = judge(group(alert(expression)), tmp_path)
     assert finding.verdict == "BROKEN" and said.fired == () and len(said.noisy) == 1
     assert "before anything happened" in finding.because
-    assert judge(group(alert(expression)), tmp_path, '\n[[fault]]\nkind="suspend"\nat="14h"\nlasts="1h"\n')[0].verdict == "BROKEN"
+    assert (
+        judge(group(alert(expression)), tmp_path, '\n[[fault]]\nkind="suspend"\nat="14h"\nlasts="1h"\n')[0].verdict
+        == "BROKEN"
+    )
 
 
 @NEEDS
 def test_recorded_series_are_there_for_alerts_and_for_one_another(tmp_path: Path) -> None:
     """Also when the one that is needed stands below; and what a record lacks is what its alerts lack."""
     text = group(
-        alert("mesh:failed:twice >= 6 and mesh:failed:twice{team=\"a\"}"),
+        alert('mesh:failed:twice >= 6 and mesh:failed:twice{team="a"}'),
         "{record: mesh:failed:twice, expr: '2 * mesh:failed:increase10m', labels: {team: a}}",
         "{record: mesh:failed:increase10m, expr: 'sum(increase(istio_tcp_connections_failed_total[10m]))'}",
     )
@@ -219,6 +222,6 @@ def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
 @NEEDS
 def test_an_expression_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
     """Also where the rule could not be judged anyway."""
-    for expression in ("sum by (", "{job=~\"x\"} |= \"error\""):
+    for expression in ("sum by (", '{job=~"x"} |= "error"'):
         with pytest.raises(BadInput, match="Fails: Prometheus refuses its expression"):
             judge(group(alert(expression)), tmp_path)

@@ -13,115 +13,28 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Any
 
 from harness.fixes.shell import syntax
+from harness.fixes.shell.builtins import BUILTINS
 from harness.fixes.shell.linear import Linear, evaluate
+from harness.fixes.shell.memory import UNKNOWN, Doubt, Ends, Memory, Ran, Status, Unknown, is_known
+from harness.fixes.shell.programs import date_of, printed, slept_s, started_by, status_of
 from harness.fixes.shell.syntax import NotRead
 
 STEPS_MOST = 20_000
-_FIRST = 0xF0000
-_UNKNOWN = re.compile("[\U000f0000-\U000ffffd]")
+
+
 _SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
-_UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_CLUSTER_SERVICES = ("k3s", "kubelet", "k0s", "rke2", "microk8s", "containerd", "docker", "crio")
+
+
 _CLUSTER_PATH = re.compile(r"k3s|k0s|rke2|kube|microk8s|crictl|/bin/|/sbin/|ztunnel|istio")
-
-
-class Unknown(NamedTuple):
-    """What a script computes and nobody can know before: `text` is how it is written, `runs` the commands that print it,
-    `value` what is known of it as a number."""
-
-    text: str
-    runs: tuple[Ran, ...] = ()
-    value: Linear | None = None
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """A condition that cannot be decided: how it is written, the commands that decide it, and the words of a comparison."""
-
-    text: str
-    runs: tuple[Ran, ...] = ()
-    test: tuple[str, ...] = ()
-    is_true: bool = True
-
-    def negated(self) -> Doubt:
-        """The opposite."""
-        return replace(self, is_true=not self.is_true)
-
-
-Status = bool | Doubt
-
-
-@dataclass(frozen=True)
-class Ran:
-    """A command that the script comes to: its words, when (`after_s` seconds slept before), and on which conditions.
-    `piped` are the commands whose output it reads."""
-
-    words: tuple[str, ...]
-    conditions: tuple[Doubt, ...] = ()
-    after_s: float = 0
-    background: bool = False
-    piped: tuple[Ran, ...] = ()
-
-    @property
-    def program(self) -> str:
-        """Its name, without the folder."""
-        return self.words[0].rsplit("/", 1)[-1] if self.words else ""
-
-
-class _Ends(Exception):
-    """The script, function or loop goes no further; `what` says which, `status` with what."""
-
-    def __init__(self, what: str, status: Status = True, levels: int = 1) -> None:
-        self.what, self.status, self.levels = what, status, levels
-
-
-@dataclass
-class Memory:
-    """What shells that start one another share: the unknowns, the commands and the steps taken."""
-
-    unknowns: list[Unknown] = field(default_factory=list)
-    ran: list[Ran] = field(default_factory=list)
-    steps: int = 0
-
-    def char_of(self, unknown: Unknown) -> str:
-        """The character that stands for `unknown` in words."""
-        if len(self.unknowns) >= 60_000:
-            raise NotRead("has too many unknowns")
-        self.unknowns.append(unknown)
-        return chr(_FIRST + len(self.unknowns) - 1)
-
-    def unknowns_in(self, word: str) -> list[Unknown]:
-        """What in `word` is unknown."""
-        return [self.unknowns[ord(each) - _FIRST] for each in _UNKNOWN.findall(word)]
-
-    def linear(self, text: str) -> Linear | None:
-        """A text as a number: digits, or one unknown."""
-        if re.fullmatch(r"\s*[-+]?\d{1,18}\s*", text):
-            return Linear.of_int(int(text))
-        unknowns = self.unknowns_in(text)
-        if len(unknowns) != 1 or len(text.strip()) != 1:
-            return None
-        return unknowns[0].value or Linear.of_name(text.strip())
-
-    def shown(self, words: str | Iterable[str]) -> str:
-        """Words as a person writes them: unknowns by their text."""
-        text = words if isinstance(words, str) else " ".join(words)
-        return _UNKNOWN.sub(lambda found: self.unknowns[ord(found[0]) - _FIRST].text, text)
-
-
-def is_known(word: str) -> bool:
-    """Whether nothing in `word` is unknown."""
-    return _UNKNOWN.search(word) is None
 
 
 def run(script: str, arguments: Iterable[str] = (), variables: dict[str, str] | None = None) -> Memory:
     """Follows a script; a variable that is not given is unset. Raises NotRead."""
     memory = Memory()
-    _check_characters(script)
+    check_characters(script)
     Shell(memory, dict(variables or {}), ["sh", *arguments]).script(script)
     return memory
 
@@ -136,8 +49,9 @@ def run_words(
         shell.execute(list(words))
 
 
-def _check_characters(script: str) -> None:
-    if _UNKNOWN.search(script) or "\x00" in script:
+def check_characters(script: str) -> None:
+    """Raises NotRead for what would be taken for an unknown."""
+    if UNKNOWN.search(script) or "\x00" in script:
         raise NotRead("holds characters that no script has")
 
 
@@ -160,7 +74,6 @@ class Shell:
 
     def script(self, text: str) -> Status:
         """Follows a whole script, to its end or exit."""
-        _check_characters(text)
         with self.ending() as result:
             result.append(self.follow(syntax.parse(text)))
         return result[-1]
@@ -171,7 +84,7 @@ class Shell:
         result: list[Status] = [True]
         try:
             yield result
-        except _Ends as end:
+        except Ends as end:
             result.append(end.status)
         except RecursionError as error:
             raise NotRead("calls itself without end") from error
@@ -220,7 +133,7 @@ class Shell:
         """Follows `way` on the condition of `doubt`, and `other` on its opposite. Where one of them ends, the rest is on
         the condition of the other."""
         before, conditions, after_s = dict(self.variables), self.conditions, self.after_s
-        ends: list[_Ends | None] = []
+        ends: list[Ends | None] = []
         outcomes: list[Status] = []
         variables: list[dict[str, str]] = []
         for condition, follow in ((doubt, way), (doubt.negated(), other)):
@@ -228,7 +141,7 @@ class Shell:
             try:
                 outcomes.append(follow() if follow is not None else True)
                 ends.append(None)
-            except _Ends as end:
+            except Ends as end:
                 ends.append(end)
                 outcomes.append(end.status)
             variables.append(self.variables)
@@ -276,7 +189,7 @@ class Shell:
             return True
         reads = bool(self.piped)
         if self._loop_body(node.body) is False and not reads:
-            raise _Ends("exit")
+            raise Ends("exit")
         return True
 
     def _loop_body(self, body: syntax.Sequence) -> bool:
@@ -284,11 +197,11 @@ class Shell:
         conditions = self.conditions
         try:
             self.follow(body)
-        except _Ends as end:
+        except Ends as end:
             if end.what not in ("break", "continue"):
                 raise
             if end.levels > 1:
-                raise _Ends(end.what, levels=end.levels - 1) from end
+                raise Ends(end.what, levels=end.levels - 1) from end
             return end.what == "break"
         else:
             return self.conditions != conditions
@@ -432,31 +345,32 @@ class Shell:
         name = words[0].rsplit("/", 1)[-1]
         if name in self.functions:
             return self._call(name, words)
-        if name in _BUILTINS:
-            return _BUILTINS[name](self, words)
+        if name in BUILTINS:
+            return BUILTINS[name](self, words)
         if name in _SHELLS:
             return self._other_shell(words)
-        inner = _within(words)
+        inner = started_by(words)
         if inner is not None:
             if name == "exec":
                 if not inner:
                     return True
-                raise _Ends("exit", self.execute(inner))
+                raise Ends("exit", self.execute(inner))
             return self.execute(inner)
-        return self._program(words)
+        return self.program(words)
 
-    def _program(self, words: list[str]) -> Status:
+    def program(self, words: list[str]) -> Status:
+        """A program that starts no other."""
         ran = Ran(tuple(words), self.conditions, self.after_s, self.background, self.piped)
         self.memory.ran.append(ran)
         if ran.program == "sleep":
-            self.after_s += _slept_s(words[1:])
+            self.after_s += slept_s(words[1:])
         return status_of(ran, self.memory)
 
     def _call(self, name: str, words: list[str]) -> Status:
         arguments, self.arguments = self.arguments, [self.arguments[0], *words[1:]]
         try:
             return self.follow(self.functions[name])
-        except _Ends as end:
+        except Ends as end:
             if end.what != "return":
                 raise
             return end.status
@@ -477,9 +391,7 @@ class Shell:
                 is_command = True
         rest = words[position:]
         if not is_command or not rest:
-            return self._program(words)
-        if not is_known(rest[0]):
-            return self._program(words)
+            return self.program(words)
         inner = self.copy()
         inner.arguments = rest[1:] or ["sh"]
         status = inner.script(rest[0])
@@ -575,7 +487,7 @@ class Shell:
             return self.text(segment.word) if is_set and segment.word else ""
         if operator in (":?", "?"):
             if not is_set:
-                raise _Ends("exit", False)
+                raise Ends("exit", False)
             return value or ""
         return self._edited(value or "", segment)
 
@@ -602,10 +514,10 @@ class Shell:
             inner.follow(segment.body)
         runs = tuple(self.memory.ran[begins:])
         del self.memory.ran[begins:]
-        printed = _printed(runs)
-        if printed is not None:
-            return printed
-        return self.unknown(f"$({segment.text})", runs, _date_of(runs, self.memory))
+        output = printed(runs)
+        if output is not None:
+            return output
+        return self.unknown(f"$({segment.text})", runs, date_of(runs, self.memory))
 
     def _arithmetic(self, text: str) -> str:
         return self.number(text)
@@ -645,7 +557,7 @@ class Shell:
     # --- Conditions ---
 
     def double_bracket(self, node: syntax.DoubleBracket) -> Status:
-        words = []
+        words: list[str] = []
         for word in node.words:
             previous = words[-1] if words else ""
             is_shape = previous in ("==", "=", "!=")
@@ -700,7 +612,7 @@ class Shell:
     def _asked(self, operator: str, word: str, text: str) -> Status:
         """An operator with one operand."""
         if operator in ("-n", "-z"):
-            if _UNKNOWN.sub("", word):
+            if UNKNOWN.sub("", word):
                 return operator == "-n"
             if not word:
                 return operator == "-z"
@@ -736,6 +648,8 @@ class Shell:
 _UNKNOWN_VARIABLES = frozenset(
     {"HOSTNAME", "RANDOM", "SECONDS", "PPID", "UID", "EUID", "LINENO", "PWD", "HOME", "PATH"}
 )
+
+
 _NUMBERS: dict[str, Callable[[int], bool]] = {
     "-eq": lambda difference: difference == 0,
     "-ne": lambda difference: difference != 0,
@@ -744,7 +658,11 @@ _NUMBERS: dict[str, Callable[[int], bool]] = {
     "-gt": lambda difference: difference > 0,
     "-ge": lambda difference: difference >= 0,
 }
+
+
 _BINARY = frozenset(["=", "==", "!=", "=~", "<", ">", "-nt", "-ot", "-ef", *_NUMBERS])
+
+
 _OPERATORS = frozenset(["&&", "||", "!", "(", ")", *_BINARY])
 
 
@@ -774,330 +692,7 @@ def _as_python(expression: str) -> str:
     return expression
 
 
-# --- What starts another program -------------------------------------------------------------------------------------
-
-# The options of programs that start another which take an argument of their own.
-_STARTERS: dict[str, frozenset[str]] = {
-    "sudo": frozenset(["-u", "-g", "-h", "-p", "-C", "-D", "-R", "-T", "--user", "--group"]),
-    "doas": frozenset({"-u", "-C"}),
-    "env": frozenset({"-u", "-C", "-S", "--unset", "--chdir"}),
-    "nohup": frozenset(),
-    "setsid": frozenset(),
-    "nice": frozenset({"-n", "--adjustment"}),
-    "ionice": frozenset({"-c", "-n", "-p"}),
-    "chrt": frozenset(),
-    "stdbuf": frozenset({"-i", "-o", "-e"}),
-    "timeout": frozenset({"-k", "-s", "--kill-after", "--signal"}),
-    "flock": frozenset({"-w", "-E", "--timeout"}),
-    "chronic": frozenset(),
-    "command": frozenset(),
-    "builtin": frozenset(),
-    "time": frozenset({"-f", "-o"}),
-    "exec": frozenset({"-a"}),
-    "unbuffer": frozenset(),
-    "tini": frozenset({"-p", "-e"}),
-    "dumb-init": frozenset({"-r", "--rewrite"}),
-    "catatonit": frozenset(),
-    "systemd-cat": frozenset({"-t", "-p", "--identifier", "--priority"}),
-    "systemd-inhibit": frozenset(),
-    "busybox": frozenset(),
-}
-_POSITIONAL = {"timeout": 1, "flock": 1, "chrt": 1}
-_CONTAINER_RUNTIMES = ("docker", "podman", "nerdctl")
-
-
-def _within(words: list[str]) -> list[str] | None:
-    """The command that a command starts, or None when it starts none."""
-    name = words[0].rsplit("/", 1)[-1]
-    if name == "command" and words[1:2] and words[1] in ("-v", "-V"):
-        return None
-    if name in _CONTAINER_RUNTIMES and words[1:2] == ["exec"]:
-        rest = _after_options(words[2:], frozenset({"-e", "--env", "-u", "--user", "-w", "--workdir"}))
-        return rest[1:] if len(rest) > 1 else None
-    if name not in _STARTERS:
-        return None
-    rest = _after_options(words[1:], _STARTERS[name])
-    rest = rest[_POSITIONAL.get(name, 0) :]
-    if name in ("env", "sudo", "doas"):
-        while rest and re.match(r"[A-Za-z_]\w*=", rest[0]):
-            rest = rest[1:]
-    if name == "flock" and rest[:1] == ["-c"]:
-        return ["sh", *rest]
-    return rest
-
-
-def _after_options(words: list[str], with_argument: frozenset[str]) -> list[str]:
-    position = 0
-    while position < len(words) and words[position].startswith("-") and words[position] != "-":
-        option = words[position]
-        position += 1
-        if option == "--":
-            break
-        if option in with_argument:
-            position += 1
-    return words[position:]
-
-
-def _slept_s(words: list[str]) -> float:
-    """How long `sleep WORDS` takes; nothing where that is unknown."""
-    found = [_DURATION.fullmatch(word) for word in words]
-    return sum(min(float(each[1]), 1e9) * _UNIT_S[each[2]] for each in found if each)
-
-
-# --- Builtins --------------------------------------------------------------------------------------------------------
-
-
-def _nothing(shell: Shell, words: list[str]) -> Status:
-    return True
-
-
-def _fails(shell: Shell, words: list[str]) -> Status:
-    return False
-
-
-def _prints(shell: Shell, words: list[str]) -> Status:
-    shell.memory.ran.append(Ran(tuple(words), shell.conditions, shell.after_s, shell.background, shell.piped))
-    return True
-
-
-def _exit(shell: Shell, words: list[str]) -> Status:
-    what = "return" if words[0] == "return" else "exit"
-    raise _Ends(what, words[1:2] in ([], ["0"]))
-
-
-def _leave(shell: Shell, words: list[str]) -> Status:
-    levels = int(words[1]) if len(words) > 1 and words[1].isdigit() else 1
-    raise _Ends(words[0], levels=max(1, min(levels, 50)))
-
-
-def _test(shell: Shell, words: list[str]) -> Status:
-    asked = words[1:]
-    if words[0].endswith("["):
-        if asked[-1:] != ["]"]:
-            return False
-        asked = asked[:-1]
-    return shell.tested(asked, shell.memory.shown(words))
-
-
-def _declare(shell: Shell, words: list[str]) -> Status:
-    for word in words[1:]:
-        if match := re.match(r"([A-Za-z_]\w*)=", word):
-            shell.variables[match[1]] = word[match.end() :]
-    return True
-
-
-def _unset(shell: Shell, words: list[str]) -> Status:
-    for word in words[1:]:
-        shell.variables.pop(word, None)
-        shell.functions.pop(word, None)
-    return True
-
-
-def _shift(shell: Shell, words: list[str]) -> Status:
-    many = int(words[1]) if len(words) > 1 and words[1].isdigit() else 1
-    del shell.arguments[1 : 1 + many]
-    return True
-
-
-def _set(shell: Shell, words: list[str]) -> Status:
-    if "--" in words:
-        shell.arguments = [shell.arguments[0], *words[words.index("--") + 1 :]]
-    return True
-
-
-def _read(shell: Shell, words: list[str]) -> Status:
-    names = [word for word in words[1:] if not word.startswith("-")] or ["REPLY"]
-    for name in names:
-        shell.variables[name] = shell.unknown(f"${name}", shell.piped)
-    return True
-
-
-def _eval(shell: Shell, words: list[str]) -> Status:
-    text = " ".join(words[1:])
-    return shell.follow(syntax.parse(text)) if is_known(text) else shell._program(words)
-
-
-def _alias(shell: Shell, words: list[str]) -> Status:
-    for word in words[1:]:
-        name, equals, text = word.partition("=")
-        if equals and is_known(text):
-            shell.functions[name] = syntax.parse(f'{text} "$@"')
-    return True
-
-
-def _xargs(shell: Shell, words: list[str]) -> Status:
-    """Runs its words with what it reads behind them, or in the place of what -I names."""
-    options = frozenset(
-        ["-n", "-L", "-P", "-d", "-E", "-s", "-a", "--max-args", "--max-procs", "--delimiter", "--max-lines"]
-    )
-    rest, place = list(words[1:]), None
-    while rest and rest[0].startswith("-"):
-        option = rest.pop(0)
-        if option in ("-I", "--replace") and rest:
-            place = rest.pop(0)
-        elif option.startswith("-I") and len(option) > 2:
-            place = option[2:]
-        elif option in options and rest:
-            rest.pop(0)
-    read = shell.unknown("what xargs reads", shell.piped)
-    command = rest or ["echo"]
-    if place:
-        return shell.execute([word.replace(place, read) for word in command])
-    return shell.execute([*command, read])
-
-
-def _su(shell: Shell, words: list[str]) -> Status:
-    """`su USER -c SCRIPT`."""
-    if "-c" in words[:-1]:
-        script = words[words.index("-c") + 1]
-        if is_known(script):
-            return shell.script_in_subshell(script)
-    if "--" in words:
-        return shell.execute(words[words.index("--") + 1 :])
-    rest = _after_options(words[1:], frozenset({"-u", "--user", "-g", "-s"}))
-    return shell.execute(rest) if words[0].endswith("runuser") and rest else shell._program(words)
-
-
-def _systemd_run(shell: Shell, words: list[str]) -> Status:
-    """A transient unit lives on by itself, also when its starter is ended; a timer of it waits."""
-    takes = frozenset(
-        ["-u", "--unit", "-p", "--property", "-E", "--setenv", "--description", "--slice", "--uid", "--gid", "-M", "-H"]
-    )
-    rest, wait_s = list(words[1:]), 0.0
-    while rest and rest[0].startswith("-"):
-        option, equals, value = rest.pop(0).partition("=")
-        if option in ("--on-active", "--on-boot", "--on-calendar", "--on-startup", "--on-unit-active"):
-            value = value if equals else rest.pop(0) if rest else ""
-            match = re.fullmatch(r"(\d+)\s*(s|sec|m|min|h)?", value)
-            if option != "--on-active" or match is None:
-                return shell._program(words)
-            wait_s = int(match[1]) * _UNIT_S[(match[2] or "s")[0]]
-        elif option in takes and not equals and rest:
-            rest.pop(0)
-    inner = shell.copy()
-    inner.background, inner.after_s = False, shell.after_s + wait_s
-    with inner.ending():
-        inner.execute(rest)
-    return True
-
-
-_BUILTINS: dict[str, Callable[[Shell, list[str]], Status]] = {
-    **dict.fromkeys([":", "true", "trap", "umask", "ulimit", "cd", "hash", "shopt", "disown"], _nothing),
-    **dict.fromkeys(["echo", "printf", "wait"], _prints),
-    **dict.fromkeys(["exit", "return"], _exit),
-    **dict.fromkeys(["break", "continue"], _leave),
-    **dict.fromkeys(["[", "test"], _test),
-    **dict.fromkeys(["export", "readonly", "local", "declare", "typeset"], _declare),
-    **dict.fromkeys(["su", "runuser"], _su),
-    "false": _fails,
-    "unset": _unset,
-    "shift": _shift,
-    "set": _set,
-    "read": _read,
-    "eval": _eval,
-    "alias": _alias,
-    "xargs": _xargs,
-    "systemd-run": _systemd_run,
-}
-
-
-# --- What programs answer --------------------------------------------------------------------------------------------
-
-_DECIDES = frozenset(
-    [
-        "grep",
-        "egrep",
-        "fgrep",
-        "zgrep",
-        "rg",
-        "diff",
-        "cmp",
-        "pgrep",
-        "pidof",
-        "ping",
-        "nc",
-        "ncat",
-        "awk",
-        "gawk",
-        "jq",
-        "yq",
-        "on_ac_power",
-        "expr",
-        "find",
-        "ip",
-        "nmcli",
-    ]
-)
-
-
-def status_of(ran: Ran, memory: Memory) -> Status:
-    """Whether a program succeeds: True, or a doubt where that is what it is asked for."""
-    text = memory.shown(ran.words)
-    if ran.program in ("curl", "wget") and not re.search(r"readyz|livez|healthz|6443|15021|15020", text):
-        return Doubt(text, (ran,))
-    if ran.program == "systemctl" and ran.words[1:2] in (["is-active"], ["is-enabled"], ["is-failed"]):
-        return any(name in text for name in _CLUSTER_SERVICES) and ran.words[1] != "is-failed" or Doubt(text, (ran,))
-    if ran.program in _DECIDES or ran.words[0].startswith("./") or not is_known(ran.words[0]):
-        return Doubt(text, (*ran.piped, ran))
-    return True
-
-
-def _printed(runs: tuple[Ran, ...]) -> str | None:
-    """What commands print, where that is known: only echo and printf of known words."""
-    if not runs or any(each.program not in ("echo", "printf") or each.conditions for each in runs):
-        return "" if not runs else None
-    if len(runs) != 1 or runs[0].program != "echo":
-        return None
-    return " ".join(word for word in runs[0].words[1:] if word not in ("-n", "-e"))
-
-
-_UNITS_S = {"sec": 1, "second": 1, "min": 60, "minute": 60, "hour": 3_600, "day": 86_400, "week": 604_800}
-
-
-def date_offset_s(words: tuple[str, ...], memory: Memory) -> int | None:
-    """By how many seconds what `date` prints lies after now (before, when negative), or None when it cannot be said."""
-    asked = _date_argument(words)
-    if asked is None or asked in ("now", "today"):
-        return 0
-    if asked.startswith("@") and len(asked) == 2:
-        value = next((each.value for each in memory.unknowns_in(asked)), None)
-        shift = value - Linear.of_now(0) if value is not None else None
-        return shift.as_int() if shift is not None else None
-    signs = {"ago": -1, "": 1}
-    match = re.fullmatch(r"(?:now\s*)?([-+]?)\s*(\d{1,9})\s*([a-z]+?)s?(?:\s+(ago))?", asked.strip().lower())
-    if match is None or match[3] not in _UNITS_S:
-        return None
-    sign = -1 if match[1] == "-" else 1
-    return sign * signs[match[4] or ""] * int(match[2]) * _UNITS_S[match[3]]
-
-
-def _date_argument(words: tuple[str, ...]) -> str | None:
-    for position, word in enumerate(words[1:], 1):
-        if word in ("-d", "--date") and position + 1 < len(words):
-            return words[position + 1]
-        if word.startswith("--date="):
-            return word.removeprefix("--date=")
-        if re.match(r"-u?d.", word):
-            return word[word.index("d") + 1 :]
-    return None
-
-
-def _date_of(runs: tuple[Ran, ...], memory: Memory) -> Linear | None:
-    """The time that `date +%s` prints, as a sum of now and seconds."""
-    if len(runs) != 1 or runs[0].program != "date" or "+%s" not in runs[0].words:
-        return None
-    asked = _date_argument(runs[0].words)
-    if asked is not None and not is_known(asked) and not asked.startswith("@"):
-        # date -d "$expiry" +%s: the same moment, as a number.
-        (first, *_) = memory.unknowns_in(asked)
-        if len(asked) == 1:
-            return first.value or Linear.of_name(asked)
-        return None
-    offset_s = date_offset_s(runs[0].words, memory)
-    return None if offset_s is None else Linear.of_now(offset_s)
-
-
-_FOLLOW: dict[type, Callable[[Shell, object], Status]] = {
+_FOLLOW: dict[type, Callable[[Shell, Any], Status]] = {
     syntax.Simple: Shell.simple,
     syntax.Pipeline: Shell.pipeline,
     syntax.AndOr: Shell.and_or,
@@ -1111,4 +706,4 @@ _FOLLOW: dict[type, Callable[[Shell, object], Status]] = {
     syntax.DoubleBracket: Shell.double_bracket,
     syntax.DoubleParenthesis: Shell.double_parenthesis,
     syntax.Redirected: Shell.redirected,
-}  # type: ignore[dict-item]
+}

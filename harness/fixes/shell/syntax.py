@@ -6,6 +6,7 @@ Not read: arrays, process substitution, coprocesses, select. They raise NotRead,
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -373,7 +374,7 @@ class _Parser:
             return DoubleParenthesis(text)
         if self.at("("):
             return self._group("(", ")")
-        readers = {
+        readers: dict[str, Callable[[], Node]] = {
             "if": self._if,
             "while": self._while,
             "until": self._while,
@@ -508,7 +509,7 @@ class _Parser:
     def _double_bracket(self) -> DoubleBracket:
         begins = self.position
         self.position += 2
-        words = []
+        words: list[Word] = []
         while True:
             self.newlines()
             if match := re.compile(r"\]\](?=[\s;&|)]|$)").match(self.text, self.position):
@@ -565,7 +566,7 @@ class _Parser:
         return self.word() if self.peek() and self.peek() not in _ENDS_WORD else Word((), "")
 
     def _redirects(self) -> tuple[Redirect, ...]:
-        found = []
+        found: list[Redirect] = []
         while True:
             self.blanks()
             redirect = self._redirect()

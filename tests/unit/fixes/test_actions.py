@@ -240,7 +240,9 @@ def test_deleting_the_daemon_set_is_harm() -> None:
 
 
 def test_a_restart_is_waited_for_by_rollout_status_and_comes_after_what_is_slept() -> None:
-    (action,) = sure("sleep 1m; kubectl -n istio-system rollout restart ds/ztunnel; kubectl -n istio-system rollout status ds/ztunnel")
+    (action,) = sure(
+        "sleep 1m; kubectl -n istio-system rollout restart ds/ztunnel; kubectl -n istio-system rollout status ds/ztunnel"
+    )
     assert action.waited and action.after_s == 60
     (action,) = sure("kubectl -n istio-system rollout restart ds/ztunnel")
     assert not action.waited and action.after_s == 0
@@ -253,7 +255,12 @@ def test_which_nodes_it_concerns() -> None:
     own = "kubectl -n istio-system delete pod -l app=ztunnel --field-selector spec.nodeName="
     assert sure(f"{own}$(hostname)")[0].how == "own node"
     assert sure(f"{own}east")[0].node == "east"
-    assert sure("kubectl -n istio-system get pod -l app=ztunnel -o name | head -1 | xargs kubectl delete -n istio-system")[0].how == "one of them"
+    assert (
+        sure("kubectl -n istio-system get pod -l app=ztunnel -o name | head -1 | xargs kubectl delete -n istio-system")[
+            0
+        ].how
+        == "one of them"
+    )
     assert sure("pkill ztunnel")[0].how == "own node"
 
 
@@ -262,7 +269,9 @@ def test_a_pod_has_a_namespace_of_its_own_and_neither_host_name_nor_processes() 
     own = "kubectl delete pod -l app=ztunnel --field-selector spec.nodeName=$(hostname)"
     assert "hostname is the pod's name" in reading(own, POD).idle[0]
     assert "hostPID" in reading("pkill ztunnel", POD).idle[0]
-    assert "-n istio-system" in reading("kubectl rollout restart ds/ztunnel", Place(None, True, "istio-system")).unclear[0]
+    assert (
+        "-n istio-system" in reading("kubectl rollout restart ds/ztunnel", Place(None, True, "istio-system")).unclear[0]
+    )
 
 
 def test_ztunnel_may_live_elsewhere() -> None:
@@ -288,7 +297,10 @@ def test_what_is_no_script_is_refused(script: str) -> None:
         run(script)
 
 
-@pytest.mark.parametrize("script", ["f() { f; }; f", "while true; do for i in $(seq 9); do :; done; done", "eval 'eval \"$0\"'", "f() { f & f; }; f"])
+@pytest.mark.parametrize(
+    "script",
+    ["f() { f; }; f", "while true; do for i in $(seq 9); do :; done; done", "eval 'eval \"$0\"'", "f() { f & f; }; f"],
+)
 def test_what_never_ends_is_not_followed_for_ever(script: str) -> None:
     try:
         run(script)

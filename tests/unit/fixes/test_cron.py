@@ -240,7 +240,9 @@ def test_a_moment_of_the_schedule_is_found_from_both_sides() -> None:
 # What CronJobs are made of
 
 
-def job(command: str, schedule: str = "0 12 * * *", *, name: str = "restart", namespace: str | None = "istio-system") -> str:
+def job(
+    command: str, schedule: str = "0 12 * * *", *, name: str = "restart", namespace: str | None = "istio-system"
+) -> str:
     """A CronJob that runs `command` (YAML), with nothing that is not needed."""
     where = f", namespace: {namespace}" if namespace else ""
     return (
@@ -262,7 +264,9 @@ def test_a_job_needs_no_more_than_kubernetes_does() -> None:
 
 
 def test_lists_and_several_jobs_are_read_and_those_that_touch_ztunnel_are_taken() -> None:
-    items = "".join(f"  - {line}\n" if number == 0 else f"    {line}\n" for number, line in enumerate(job(RESTART).splitlines()))
+    items = "".join(
+        f"  - {line}\n" if number == 0 else f"    {line}\n" for number, line in enumerate(job(RESTART).splitlines())
+    )
     assert many(f"apiVersion: v1\nkind: List\nitems:\n{items}") == 8
     assert many(f"apiVersion: batch/v1\nkind: CronJobList\nitems:\n{items}") == 8
     other = job('command: ["kubectl", "rollout", "restart", "deploy/istiod"]', "0 4 * * *", name="other")
@@ -345,7 +349,9 @@ def test_what_an_api_server_refuses_is_refused(old: str, new: str, says: str) ->
 
 def test_a_job_that_is_made_suspended_or_without_pods_restarts_nothing() -> None:
     for line in ("suspend: true", "parallelism: 0", "completions: 0"):
-        assert many(job(RESTART).replace("    spec:\n      template", f"    spec:\n      {line}\n      template", 1)) == 0
+        assert (
+            many(job(RESTART).replace("    spec:\n      template", f"    spec:\n      {line}\n      template", 1)) == 0
+        )
 
 
 def test_every_so_often_is_counted_from_the_last_time() -> None:
@@ -356,7 +362,9 @@ def test_every_so_often_is_counted_from_the_last_time() -> None:
 
 
 def test_a_job_that_sleeps_first_restarts_later() -> None:
-    (first, *_) = restarts_world_s(with_fix(manifest=job('command: ["sh", "-c", "sleep 90; kubectl rollout restart ds/ztunnel"]')))
+    (first, *_) = restarts_world_s(
+        with_fix(manifest=job('command: ["sh", "-c", "sleep 90; kubectl rollout restart ds/ztunnel"]'))
+    )
     (other, *_) = restarts_world_s(with_fix(manifest=job(RESTART)))
     assert first == other + 90
 

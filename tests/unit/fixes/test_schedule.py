@@ -46,7 +46,10 @@ def first_times(text: str, after: str, count: int, zone: ZoneInfo | None = None)
 )  # fmt: skip
 def test_when_it_comes(text: str, times: list[str]) -> None:
     """From Tuesday, 5 January 2027, on."""
-    assert first_times(text, "2027-01-05T00:00:00" if not text.startswith("*/25") else "2027-01-04T23:00:00", len(times)) == times
+    assert (
+        first_times(text, "2027-01-05T00:00:00" if not text.startswith("*/25") else "2027-01-04T23:00:00", len(times))
+        == times
+    )
 
 
 def test_hours_that_are_left_out_have_no_times_and_those_that_come_twice_have_them_twice() -> None:

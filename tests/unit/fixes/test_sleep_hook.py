@@ -28,7 +28,9 @@ def script(*lines: str) -> str:
     return "#!/bin/sh\n" + "\n".join(lines) + "\n"
 
 
-def unit(unit_lines: str = "After=suspend.target", service: str = f"ExecStart={RESTART}", wanted: str = "suspend.target") -> str:
+def unit(
+    unit_lines: str = "After=suspend.target", service: str = f"ExecStart={RESTART}", wanted: str = "suspend.target"
+) -> str:
     return f"[Unit]\nDescription=x\n{unit_lines}\n[Service]\nType=oneshot\n{service}\n[Install]\nWantedBy={wanted}\n"
 
 
@@ -85,10 +87,15 @@ def test_after_a_hibernation_only_is_never_after_a_suspend(hook: str) -> None:
 
 def test_a_rollout_restarts_all_nodes_and_pods_of_the_node_only_its_own() -> None:
     body = NIGHTS + 'node = "west"\n'
-    own = script('[ "$1" = post ] && kubectl delete pod -n istio-system -l app=ztunnel --field-selector spec.nodeName=$(hostname)')
+    own = script(
+        '[ "$1" = post ] && kubectl delete pod -n istio-system -l app=ztunnel --field-selector spec.nodeName=$(hostname)'
+    )
     assert {each.node for each in nights(own, TWO_NODES, body).of("ztunnel_started", cause="sleep-hook")} == {"west"}
     everywhere = script(f'[ "$1" = post ] && {RESTART}')
-    assert {each.node for each in nights(everywhere, TWO_NODES, body).of("ztunnel_started", cause="sleep-hook")} == {"east", "west"}
+    assert {each.node for each in nights(everywhere, TWO_NODES, body).of("ztunnel_started", cause="sleep-hook")} == {
+        "east",
+        "west",
+    }
 
 
 @pytest.mark.parametrize(
