@@ -237,7 +237,7 @@ def run_command(arguments: Sequence[str]) -> int:
     except SystemExit as ended:
         usage_error = ended.code == CLICK_USAGE_ERROR
         return cli_versions.usage_error_code(arguments) if usage_error else int(ended.code or 0)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  the last door: a fault of ours is reported, never shown as a bare traceback
         _print_error(f"this is a fault of meshwake: {type(error).__name__}: {error}")
         _print_error(traceback.format_exc() if verbose else "-v shows where it came from")
         return ExitCode.HARNESS_FAULT

@@ -69,5 +69,5 @@ def _examine_lab(name: str, found: tuple[binaries.CachedBinary, ...]) -> LabHeal
 def _missing(name: str, ztunnel: Path | None) -> list[str]:
     try:
         return load_lab(name).missing(ztunnel)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  a doctor that falls over helps nobody
         return [f"could not be asked: {type(error).__name__}: {error}"]

@@ -41,8 +41,8 @@ def parse_duration_ns(text: str) -> int:
 
 
 def parse_go_duration_ns(text: str) -> int:
-    """`text` as Go's time.ParseDuration reads it, in whole nanoseconds: hours are its longest unit, and a number without
-    a unit is none but 0. Raises ValueError."""
+    """`text` as Go's time.ParseDuration reads it, in whole nanoseconds: hours are its longest unit, and a
+    number without a unit is none but 0. Raises ValueError."""
     match = re.fullmatch(r"([-+]?)((?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+|0)", text)
     if match is None or len(text) > 60:
         raise ValueError(f"{text!r} is not a duration of Go; allowed are h, m, s, ms, us, ns: '12h', '1h30m', '0.5s'")

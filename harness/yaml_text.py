@@ -1,4 +1,5 @@
-"""YAML as Kubernetes and Prometheus read it: several documents, lists of objects, and what a person may have saved instead.
+"""YAML as Kubernetes and Prometheus read it: several documents, lists of objects, and what a person may have
+saved instead.
 
 A date stays text, a key that stands twice is an error, and what is too deep or too large is refused, never a crash.
 """

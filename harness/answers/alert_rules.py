@@ -1,8 +1,8 @@
 """Rules of Prometheus, wherever people keep them.
 
 Read are rule files; PrometheusRule, VMRule, the Rules, ClusterRules and GlobalRules of Google Managed Prometheus and
-OpenShift's AlertingRule; ConfigMaps and Secrets with rule files in them; Lists and several documents of these; and values
-of charts. A file that Prometheus itself would not load is refused, and so is one without any rule.
+OpenShift's AlertingRule; ConfigMaps and Secrets with rule files in them; Lists and several documents of these; and
+values of charts. A file that Prometheus itself would not load is refused, and so is one without any rule.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _DURATION = re.compile(r"(?:(\d+)y)?(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?
 @dataclass(frozen=True)
 class Rule:
     """One alerting rule: its name, and the expression that makes it fire when it was true for `for_s`. `every_s`: how
-    often it is looked at, None for the default. `watches`: it tells of those who watch, not of the mesh (label `concerns:
-    watchers`), so that it warns nobody of an outage."""
+    often it is looked at, None for the default. `watches`: it tells of those who watch, not of the mesh (label
+    `concerns: watchers`), so that it warns nobody of an outage."""
 
     name: str
     expression: str
@@ -95,7 +95,8 @@ def _read(path: Path) -> RuleSet:
             _take(own, document, str(path), rules)
     if not groups:
         raise BadInput(
-            f"{what}: found {kinds_of(objects)}; read are rule files (groups:), {', '.join(_KINDS)}, ConfigMaps of these and "
+            f"{what}: found {kinds_of(objects)}; read are rule files (groups:), {', '.join(_KINDS)}, "
+            "ConfigMaps of these and "
             f"values of charts; try: promtool check rules {path}"
         )
     if not rules.alerts and not rules.records:
@@ -205,7 +206,8 @@ def _refuse_grafana(group: dict[str, Any], own: Any, where: str) -> None:
     first = own[0] if isinstance(own, list) and own and isinstance(own[0], dict) else {}
     if "orgId" in group or ({"data", "condition"} & first.keys() and not {"alert", "record"} & first.keys()):
         raise BadInput(
-            f"{where}: holds rules of Grafana, which Prometheus cannot evaluate; give the rules of a Prometheus (alert: and "
+            f"{where}: holds rules of Grafana, which Prometheus cannot evaluate; give the rules of a "
+            "Prometheus (alert: and "
             "expr:)"
         )
 

@@ -12,9 +12,10 @@ that may only look, and of ztunnel's own counter of failed connections (releases
 Nobody is scraped while its node sleeps: there the data has a gap. Prometheus itself stands on a machine that never
 sleeps; its time is world time.
 
-Recording rules are evaluated first, in the order in which they need one another. A rule that needs anything else cannot be
-judged, and is named with what it needs (`Told.unclear`). A rule that was true before anything had happened, or that asks for
-no series at all, warns of nothing (`Told.noisy`).
+Recording rules are evaluated first, in the order in which they need one another. A rule that needs anything
+else cannot be
+judged, and is named with what it needs (`Told.unclear`). A rule that was true before anything had happened, or
+that asks for no series at all, warns of nothing (`Told.noisy`).
 
 The limits: a rule is looked at once in `STEP_S`, or as often as its group says; and a series that ends is seen for five
 minutes more.
@@ -313,7 +314,7 @@ def _await_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> N
     give_up = time.monotonic() + READY_WITHIN_S
     while process.poll() is None and time.monotonic() < give_up:
         try:
-            with urllib.request.urlopen(f"{address}/-/ready", timeout=5):
+            with urllib.request.urlopen(f"{address}/-/ready", timeout=5):  # noqa: S310  loopback, by http
                 return
         except OSError:
             time.sleep(0.05)
@@ -370,7 +371,7 @@ def _query(address: str, about: str, expression: str, times: tuple[int, int, int
     asked = urllib.parse.urlencode({"query": expression, "start": start_s, "end": end_s, "step": step_s})
     url = f"{address}/api/v1/query_range"
     try:
-        with urllib.request.urlopen(url, asked.encode(), ANSWER_WITHIN_S) as answer:
+        with urllib.request.urlopen(url, asked.encode(), ANSWER_WITHIN_S) as answer:  # noqa: S310  as above
             return list(json.loads(answer.read())["data"]["result"])
     except urllib.error.HTTPError as error:
         why = error.read().decode(errors="replace")[:300]

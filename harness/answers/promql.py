@@ -1,7 +1,7 @@
 """Which series an expression of Prometheus asks for, and which labels it goes by.
 
-Only as much of the language is read as that needs: names, matchers and lists of labels. Whether an expression is valid is
-Prometheus' own answer.
+Only as much of the language is read as that needs: names, matchers and lists of labels. Whether an expression
+is valid is Prometheus' own answer.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def judge(plan: Plan, history: History) -> tuple[Finding, ...]:
 def _find(name: str, plan: Plan, history: History, checks: dict[str, Check]) -> Finding:
     try:
         return checks[name](plan, history)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         # Whatever a history or a check has wrong: a judge that could not judge has not acquitted.
         return Finding(name, Verdict.UNKNOWN, f"could not be judged: {type(error).__name__}: {error}")
 

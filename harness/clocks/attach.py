@@ -387,7 +387,7 @@ def _operate(work: Callable[[], Any], within_s: float, writer: int) -> None:
         told: dict[str, Any] = {"result": work()}
     except (LabUnavailable, SubjectFailed) as error:
         told = {"error": type(error).__name__, "message": str(error)}
-    except BaseException as error:  # a child that must not return, whatever happened
+    except BaseException as error:  # noqa: BLE001  # a child that must not return, whatever happened
         told = {"error": "HarnessFault", "message": f"{type(error).__name__}: {error}"}
     try:
         os.write(writer, json.dumps(told).encode())

@@ -317,7 +317,7 @@ def _can_seize_while_held() -> bool:
     if pid == 0:
         try:
             signal.alarm(int(2 * _PROBE_WITHIN_S))
-            os.execv(program, [program, "-I", "-S", "-c", ""])
+            os.execv(program, [program, "-I", "-S", "-c", ""])  # noqa: S606
         finally:
             os._exit(127)
     try:

@@ -238,7 +238,7 @@ class FaketimeInjector:
     def _end(self, taken: Taken) -> None:
         taken.end()
         for name in (f"sem.faketime_sem_{taken.pid}", f"faketime_shm_{taken.pid}"):
-            Path("/dev/shm", name).unlink(missing_ok=True)  # the library's, not ours to place
+            Path("/dev/shm", name).unlink(missing_ok=True)  # noqa: S108  # the library's, not ours to place
 
 
 def _is_still(pid: int, program: Program) -> bool:

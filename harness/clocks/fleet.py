@@ -320,7 +320,7 @@ class Fleet:
 
     def pass_until(self, until_ns: int, unless: Callable[[], bool]) -> None:
         """Time passes until `now_ns` shows `until_ns`, or until `unless` says so."""
-        passed = lambda: self.now_ns >= until_ns or unless()
+        passed = lambda: self.now_ns >= until_ns or unless()  # noqa: E731
         self._run(self._until(passed, None, None, "", until_ns))
 
     def await_quiet(self) -> None:
@@ -385,7 +385,7 @@ class Fleet:
         elif await self._all_quiet():
             self._leap(until_ns)
         else:
-            time.sleep(_PAUSE_S)  # the loop's own sleep is a millisecond at least
+            time.sleep(_PAUSE_S)  # noqa: ASYNC251  # the loop's own sleep is a millisecond at least
 
     async def _take_in(self) -> bool:
         moved = self._hub.carry()
@@ -411,7 +411,7 @@ class Fleet:
         while await self._take_in() or not await self._all_quiet():
             if time.monotonic() > give_up:
                 raise HarnessFault(f"the guests were not quiet within {QUIET_WITHIN_S:.0f} s")
-            time.sleep(_PAUSE_S)  # as above
+            time.sleep(_PAUSE_S)  # noqa: ASYNC251  # as above
 
     def _leap(self, until_ns: int | None) -> None:
         dues = {guest: guest.due_ns for guest in self._guests.values() if not guest.away and guest.due_ns is not None}

@@ -36,7 +36,7 @@ from harness.clocks.reading import ClockReading
 
 PROTOCOL = 1
 CHANNEL = "/dev/ttyS1"
-_TEMPORARY = "/tmp"  # of the guest, where nobody else lives
+_TEMPORARY = "/tmp"  # noqa: S108  # of the guest, where nobody else lives
 CHANNEL_VARIABLE = "MESHWAKE_CHANNEL"
 REQUEST = Path("/meshwake/request.json")
 _NS_PER_S = 1_000_000_000
@@ -380,7 +380,7 @@ def main() -> None:
     try:
         prepare()
         channel = Channel.open()
-    except BaseException:  # only the console can tell of it
+    except BaseException:  # noqa: BLE001  # only the console can tell of it
         traceback.print_exc()
         _power_off()
     try:
@@ -388,7 +388,7 @@ def main() -> None:
             hello=PROTOCOL, kernel=os.uname().release, sleeps=GuestClocks.offered(), booted_ns=kernel_clocks()[1]
         )
         _serve(json.loads(REQUEST.read_text()), channel)
-    except BaseException:  # whatever it was, the host must hear of it
+    except BaseException:  # noqa: BLE001  # whatever it was, the host must hear of it
         channel.tell(failed={"exit_code": 5, "message": traceback.format_exc()})
     channel.drain()
     _power_off()

@@ -180,7 +180,7 @@ def popen_dying_with_us(path: Path, start: Start, environment: dict[str, str] | 
         env=start.environment if environment is None else environment,
         cwd=start.directory,
         start_new_session=True,
-        preexec_fn=lambda: die_with_parent(us),  # one call to the kernel, no locks
+        preexec_fn=lambda: die_with_parent(us),  # noqa: PLW1509  # one call to the kernel, no locks
     )
 
 

@@ -750,7 +750,7 @@ def _answer(node: Node, line: bytes) -> dict[str, Any]:
         told: HarnessError = BadInput(f"a request is a JSON object on one line: {error}")
     except HarnessError as error:
         told = error
-    except Exception as error:  # the helper must live, and whoever asked must know
+    except Exception as error:  # noqa: BLE001  # the helper must live, and whoever asked must know
         told = HarnessFault(f"{type(error).__name__}: {error}")
     return {
         "version": PROTOCOL_VERSION,

@@ -214,7 +214,7 @@ class Watched:
         if self._thread_count() == len(self._threads):
             return
         directory = f"/proc/{self.pid}/task"
-        present = set(os.listdir(directory))  # as above
+        present = set(os.listdir(directory))  # noqa: PTH208  # as above
         if not present:
             raise ProcessLookupError
         for tid in self._threads.keys() - present:
@@ -226,7 +226,7 @@ class Watched:
             self._threads[tid] = _Thread(syscall_file, schedstat_file, stat_file)
 
     def _thread_count(self) -> int:
-        return os.stat(f"/proc/{self.pid}/task").st_nlink - 2  # at every look: a Path costs more than the call
+        return os.stat(f"/proc/{self.pid}/task").st_nlink - 2  # noqa: PTH116  # at every look: a Path costs more than the call
 
     def _thread_asleep(self, thread: _Thread, monotonic_now_ns: int) -> bool:
         call = os.pread(thread.syscall_file, 256, 0)

@@ -233,14 +233,14 @@ def _become(
         before_exec()
         os.chdir(directory)
         if page.mode == "kernel":
-            os.execve(command[0], list(command), dict(environment))
+            os.execve(command[0], list(command), dict(environment))  # noqa: S606
         os.set_inheritable(page.file, True)
         try:
             request_trace_and_death_with_parent(parent_pid)
         except OSError as error:
             raise OSError(_TRACING_FORBIDDEN) from error
-        os.execve(command[0], list(command), dict(environment))
-    except BaseException as error:  # a child that must not return, whatever happened
+        os.execve(command[0], list(command), dict(environment))  # noqa: S606
+    except BaseException as error:  # noqa: BLE001  # a child that must not return, whatever happened
         os.write(2, f"{type(error).__name__}: {error}\n".encode())
     finally:
         os._exit(127)

@@ -18,8 +18,8 @@ __all__ = ["Action", "Place", "PodLogs", "Reading", "pod_logs", "read_actions"]
 
 @dataclass
 class Reading:
-    """What was found in all commands of a script. `idle` and `unclear` say of commands why they restart nothing, or that
-    they are not understood; `harmful` ends ztunnel for good."""
+    """What was found in all commands of a script. `idle` and `unclear` say of commands why they restart
+    nothing, or that they are not understood; `harmful` ends ztunnel for good."""
 
     actions: list[Action] = field(default_factory=list)
     idle: list[str] = field(default_factory=list)

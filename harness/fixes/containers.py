@@ -1,4 +1,5 @@
-"""Other programs than kubectl: those that end containers or processes of a node, and those that do nothing to ztunnel."""
+"""Other programs than kubectl: those that end containers or processes of a node, and those that do nothing to
+ztunnel."""
 
 from __future__ import annotations
 

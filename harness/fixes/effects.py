@@ -1,7 +1,7 @@
 """What a command can do to ztunnel and to applications, and what is known of where it runs.
 
-What is known here about ztunnel is what its chart says: a DaemonSet `ztunnel` whose pods have the labels of `LABELS` and one
-container, `istio-proxy`.
+What is known here about ztunnel is what its chart says: a DaemonSet `ztunnel` whose pods have the labels of
+`LABELS` and one container, `istio-proxy`.
 """
 
 from __future__ import annotations

@@ -148,8 +148,8 @@ class Task:
 
 @lru_cache(maxsize=16)  # a sweep asks the same of every run
 def read_tasks(manifest: str, ztunnel_namespace: str = ZTUNNEL_NAMESPACE) -> tuple[Task, ...]:
-    """The CronJobs in `manifest` (YAML, lists, other objects beside them). Raises BadInput when there is none, or when an
-    API server would refuse one."""
+    """The CronJobs in `manifest` (YAML, lists, other objects beside them). Raises BadInput when there is none,
+    or when an API server would refuse one."""
     try:
         check_characters(manifest)
     except NotRead as error:
@@ -267,7 +267,8 @@ def _schedule(text: str, where: str) -> str:
             raise ValueError("it never comes")
     except ValueError as error:
         raise BadInput(
-            f"{where}: spec.schedule: read {text!r} ({error}); allowed are five fields: minute, hour, day of the month, "
+            f"{where}: spec.schedule: read {text!r} ({error}); allowed are five fields: minute, hour, "
+            "day of the month, "
             "month, day of the week from 0 (Sunday) to 6, for example '0 3 * * 0'"
         ) from error
     return text

@@ -1,9 +1,10 @@
 """CronJobs that look before they restart: the log-scanning watchdog, and the check for certificates about to expire.
 
 Both come when the CronJob controller comes (cron.py), both end in a restart of ztunnels, and neither knows why a
-certificate ran out. The watchdog needs traffic that fails: it reads what ztunnel logged since `--since`, and its pattern
-must find what ztunnel writes then. The near-expiry check needs a certificate that is about to expire while the machine is
-awake.
+certificate ran out. The watchdog needs traffic that fails: it reads what ztunnel logged since `--since`, and
+its pattern
+must find what ztunnel writes then. The near-expiry check needs a certificate that is about to expire while the
+machine is awake.
 
 What a job looks for is the condition on which its script comes to the restart (shell/); any other condition is refused.
 """
@@ -29,17 +30,17 @@ from harness.fixes.watch import View, Watcher
 from harness.plan import Plan
 
 LOG_WATCHDOG, NEAR_EXPIRY = "log-watchdog", "near-expiry"
-# What ztunnel writes of a certificate that was refused as expired (tests/data/ztunnel_logs), of one that is fine, and of
-# an authority that is away. A pattern has to find the first kind only.
+# What ztunnel writes of a certificate that was refused as expired (tests/data/ztunnel_logs), of one that is
+# fine, and of an authority that is away. A pattern has to find the first kind only.
 _EXPIRED = (
-    'error access connection complete error="io error: invalid peer certificate: certificate expired: verification time '
-    '1799276400 (UNIX), but certificate is not valid after 1799179140 (97260 seconds ago)"',
+    'error access connection complete error="io error: invalid peer certificate: certificate expired: verification '
+    'time 1799276400 (UNIX), but certificate is not valid after 1799179140 (97260 seconds ago)"',
     'warn access connection failed error="tls handshake error: Custom { kind: InvalidData, error: '
     'AlertReceived(CertificateExpired) }"',
 )
 _OTHERWISE = (
     'info access connection complete src.workload="client" dst.workload="server" direction="outbound" duration="3ms"',
-    'error access connection complete error="identity error: signing gRPC error (The service is currently unavailable)"',
+    'error access connection complete error="identity error: signing gRPC error (The service is unavailable)"',
     "info ztunnel::identity::manager certificate renewal failed; retaining existing valid certificate until later",
 )
 _TAIL_THAT_SHOWS_ALL = 1_000
@@ -149,7 +150,10 @@ def _that_looks(task: Task, name: str, looks_at: str) -> Action:
     return looking[0]
 
 
-def _understood(task: Task, action: Action, condition: Doubt, read, does: str):  # type: ignore[no-untyped-def]
+def _understood(
+    task: Task, action: Action, condition: Doubt, read: Callable[[Doubt, Memory, Place], Found], does: str
+) -> Found:
+    """What `read` makes of a condition. Raises BadInput where it makes nothing of it."""
     try:
         return read(condition, task.memory, task.place)
     except _NotUnderstood as why:

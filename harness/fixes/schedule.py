@@ -2,7 +2,8 @@
 
 Where it differs from other crons, and why that matters:
 
-    a day matches     when day of the month and day of the week both match, if one of them is `*`; else when either does.
+    a day matches     when day of the month and day of the week both match, if one of them is `*`; else when
+    either does.
                       `*/2` is not `*` there: "0 3 */2 * 1-5" comes on every odd day, and on every working day too
     Sunday            is 0, never 7
     @every 12h        is a delay, counted from the last time

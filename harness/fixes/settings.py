@@ -3,8 +3,8 @@
     istiod-default-ttl   istiod's DEFAULT_WORKLOAD_CERT_TTL counts only where a request names no lifetime. ztunnel
                          always names one, SECRET_TTL or 24 h (istio/ztunnel src/config.rs), so nothing changes.
     secret-ttl-720h      ztunnel's own SECRET_TTL: certificates live longer, and so does the patience for drift. istiod
-                         refuses every request for more than its MAX_WORKLOAD_CERT_TTL (90 days unless set): who asks for
-                         more has no certificate at all.
+                         refuses every request for more than its MAX_WORKLOAD_CERT_TTL (90 days unless set):
+                         who asks for more has no certificate at all.
     chrony-makestep      steps the wall clock whenever it is off, not only after start. It puts a paused VM's clock
                          right soon after the wake. The step is the jump: ztunnel's monotonic clock does not get it.
 
@@ -95,7 +95,8 @@ def _secret_ttl_ns(manifest: str) -> int:
     own = [each for each in found if not _OF_OTHERS & set(each.place)]
     if found and not own:
         raise BadInput(
-            f"fix.manifest: SECRET_TTL stands in {'.'.join(found[0].place)}, which is not ztunnel's environment; values of "
+            f"fix.manifest: SECRET_TTL stands in {'.'.join(found[0].place)}, which is not ztunnel's "
+            "environment; values of "
             "the chart ztunnel have it in env, for example env: {SECRET_TTL: 720h}"
         )
     lifetime_ns = _one(own, "SECRET_TTL", _rust_duration_ns)
@@ -182,8 +183,8 @@ def _found(value: Any, variable: str, place: tuple[str, ...]) -> Iterator[_Setti
 
 
 class Chrony(NamedTuple):
-    """What of its configuration decides whether it steps a clock. `limit` None: at any time; else only in so many updates
-    after its start. `gives_up_above_ns`: from that offset on it changes nothing and ends."""
+    """What of its configuration decides whether it steps a clock. `limit` None: at any time; else only in so
+    many updates after its start. `gives_up_above_ns`: from that offset on it changes nothing and ends."""
 
     threshold_ns: int
     limit: int | None
@@ -206,8 +207,8 @@ _SOURCES = ("server", "pool", "peer")
 
 @lru_cache(maxsize=16)  # a sweep asks the same of every run
 def read_chrony(conf: str) -> Chrony:
-    """Reads a chrony.conf as chronyd does: of several directives the last counts. Raises BadInput where chronyd would not
-    start, and when nothing in it says how a clock is stepped."""
+    """Reads a chrony.conf as chronyd does: of several directives the last counts. Raises BadInput where
+    chronyd would not start, and when nothing in it says how a clock is stepped."""
     found: dict[str, list[float]] = {}
     polls = []
     for number, line in enumerate(conf.splitlines(), 1):
@@ -223,7 +224,8 @@ def read_chrony(conf: str) -> Chrony:
             polls.append(_after(words, "poll", DEFAULT_REFCLOCK_POLL))
     if "makestep" not in found:
         raise BadInput(
-            "fix.manifest: chrony: no makestep in it; only 'makestep SECONDS -1' steps a clock long after start, without it "
+            "fix.manifest: chrony: no makestep in it; only 'makestep SECONDS -1' steps a clock long "
+            "after start, without it "
             "chrony slews for hours"
         )
     threshold_s, limit = found["makestep"]
@@ -247,7 +249,8 @@ def _numbers(words: list[str], number: int) -> list[float]:
             name.lower(), f"{name} OFFSET START IGNORE"
         )
         raise BadInput(
-            f"fix.manifest: chrony: line {number}: read {' '.join(words)!r}, with which chronyd does not start; needed is "
+            f"fix.manifest: chrony: line {number}: read {' '.join(words)!r}, with which chronyd does "
+            "not start; needed is "
             f"{needed}, and a comment on a line of its own"
         )
     return numbers

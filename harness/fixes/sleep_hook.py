@@ -4,8 +4,8 @@ systemd runs what lies in /usr/lib/systemd/system-sleep with the arguments `pre`
 hybrid-sleep): on the machine that goes to sleep by itself, and nowhere else. A VM whose host slept, which was paused or
 migrated, was never told, and neither does it run when a clock is stepped or drifts.
 
-What it does is found out by following it with the arguments of a suspend. So a restart on `pre` is one before the sleep,
-and one after a hibernation only is none at all.
+What it does is found out by following it with the arguments of a suspend. So a restart on `pre` is one before
+the sleep, and one after a hibernation only is none at all.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def _around(plan: Plan, clocks: Clocks, fault: PlannedFault, node: str, hook: Ho
 
 @lru_cache(maxsize=16)  # a sweep asks the same of every run
 def read_hook(text: str, ztunnel_namespace: str) -> Hook:
-    """What a script or unit restarts around a suspend. Raises BadInput when it is neither, or restarts ztunnel never."""
+    """What a script or unit restarts around a suspend. Raises BadInput when it is neither, or restarts ztunnel
+    never."""
     if "\r" in text.split("\n", 1)[0]:
         raise BadInput(
             "fix.manifest: its lines end as on Windows (CR LF), and no kernel starts '/bin/sh\\r'; dos2unix does"
@@ -97,7 +98,8 @@ def _at(text: str, arguments: tuple[str, ...], place: Place) -> tuple[Memory, Re
 def _check_interpreter(text: str) -> None:
     if not text.startswith("#!"):
         raise BadInput(
-            "fix.manifest: the sleep hook does not begin with '#!' and is no unit either; systemd-sleep runs programs only, "
+            "fix.manifest: the sleep hook does not begin with '#!' and is no unit either; "
+            "systemd-sleep runs programs only, "
             "for example a script that begins with #!/bin/sh"
         )
     words = text[2:].split("\n", 1)[0].split()
@@ -105,7 +107,8 @@ def _check_interpreter(text: str) -> None:
     program = names[1] if names[:1] == ["env"] and len(names) > 1 else names[0] if names else ""
     if program not in _SHELLS:
         raise BadInput(
-            f"fix.manifest: the sleep hook is a program for {program!r}; understood are scripts for {', '.join(_SHELLS)}"
+            f"fix.manifest: the sleep hook is a program for {program!r}; understood are scripts for "
+            f"{', '.join(_SHELLS)}"
         )
 
 
@@ -118,23 +121,28 @@ def _sure(found: tuple[Memory, Reading], moment: str) -> list[Action]:
         first = actions[0]
         if first.background:
             raise BadInput(
-                f"fix.manifest: the sleep hook leaves {first.command!r} in the background on {moment!r}, and systemd ends "
+                f"fix.manifest: the sleep hook leaves {first.command!r} in the background on {moment!r}, "
+                "and systemd ends "
                 "what a hook leaves behind; leave the '&' out, or use systemd-run"
             )
         raise BadInput(
             f"fix.manifest: the sleep hook runs {first.command!r} on {moment!r} only when "
-            f"{shown(first.conditions[0], memory)}, and whether it is so cannot be known here; a restart without a condition "
+            f"{shown(first.conditions[0], memory)}, and whether it is so cannot be known here; a "
+            "restart without a condition "
             "is understood"
         )
     return sure
 
 
 def _explain(text: str, place: Place, before: Reading, after: Reading) -> None:
-    """Raises BadInput that says why no suspend restarts ztunnel; returns when a hibernation does, which is no suspend."""
+    """Raises BadInput that says why no suspend restarts ztunnel; returns when a hibernation does, which is no
+    suspend."""
     if before.of("ztunnel"):
         raise BadInput(
-            f"fix.manifest: the sleep hook runs {before.of('ztunnel')[0].command!r} on 'pre' and does not wait for it, so "
-            "whether the machine sleeps first is not known; restart on 'post', or wait: kubectl rollout status ds/ztunnel"
+            f"fix.manifest: the sleep hook runs {before.of('ztunnel')[0].command!r} on 'pre' and does "
+            "not wait for it, so "
+            "whether the machine sleeps first is not known; restart on 'post', or wait: kubectl "
+            "rollout status ds/ztunnel"
         )
     if is_unit(text):
         if not (before.idle or before.unclear or after.idle or after.unclear):
@@ -145,7 +153,8 @@ def _explain(text: str, place: Place, before: Reading, after: Reading) -> None:
         for word in ("resume", "thaw", "up", "wake"):
             if any(_at(text, arguments, place)[1].of("ztunnel") for arguments in ((word, "suspend"), ("eth0", word))):
                 raise BadInput(
-                    f"fix.manifest: the sleep hook restarts ztunnel on {word!r}, which another program may call it with "
+                    f"fix.manifest: the sleep hook restarts ztunnel on {word!r}, which another program may call "
+                    "it with "
                     "(pm-utils, NetworkManager); systemd-sleep calls it with 'pre' before and 'post' after the sleep"
                 )
     reasons = [*after.unclear, *after.idle, *before.unclear, *before.idle]

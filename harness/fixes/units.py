@@ -4,7 +4,8 @@ systemd starts `suspend.target` after systemd-suspend.service, which ends when t
 before it. So a unit runs
 
     after the sleep    with After=suspend.target (or systemd-suspend.service), wanted by a target of the sleep
-    before it          with Before=sleep.target; and its ExecStop after the sleep, when it remains and is stopped with the
+    before it          with Before=sleep.target; and its ExecStop after the sleep, when it remains and is
+    stopped with the
                        target (RemainAfterExit= with StopWhenUnneeded= or PartOf=)
 
 With neither it starts together with the sleep, and nobody can say which is first.
@@ -75,7 +76,8 @@ def read_unit(text: str) -> UnitFile:
 
 
 def run_unit(unit: UnitFile, moment: str) -> Memory:
-    """What the unit does at `moment` ("pre" or "post") of a suspend. Raises BadInput when nobody can say, and NotRead."""
+    """What the unit does at `moment` ("pre" or "post") of a suspend. Raises BadInput when nobody can say, and
+    NotRead."""
     for values in unit.settings.values():
         check_characters(" ".join(values))
     memory = Memory()
@@ -95,7 +97,8 @@ def _key_at(unit: UnitFile, moment: str) -> str | None:
     wanted = unit.words("Install", "WantedBy") | unit.words("Install", "RequiredBy")
     if not wanted & (_OF_SUSPEND | _OTHER_SLEEPS):
         raise BadInput(
-            f"fix.manifest: the unit is wanted by {', '.join(sorted(wanted)) or 'nothing'}, which no sleep starts; needed is "
+            f"fix.manifest: the unit is wanted by {', '.join(sorted(wanted)) or 'nothing'}, which no "
+            "sleep starts; needed is "
             "WantedBy=suspend.target with After=suspend.target"
         )
     if not wanted & _OF_SUSPEND:

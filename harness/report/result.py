@@ -41,7 +41,7 @@ def result(plan: Plan, history: History, outcome: Outcome, real_s: float) -> dic
 def _or_null(derive: Callable[[], _Derived]) -> _Derived | None:
     try:
         return derive()
-    except Exception:
+    except Exception:  # noqa: BLE001
         # judge() met the same error and has named it in every finding; here it must not hide them.
         return None
 

@@ -146,7 +146,7 @@ def _indented(text: str, columns: int) -> RenderableType:
 def _tables(plan: Plan, history: History) -> list[RenderableType]:
     try:
         return [*_renewal_table(plan, history), *_fault_table(plan, history)]
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         # A damaged history: the findings have said so, and are worth showing all the same.
         return [Text(f"renewals and clock faults cannot be shown: {error}")]
 

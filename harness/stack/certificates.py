@@ -38,7 +38,7 @@ from harness.stack.pins import Pins
 
 FOLDER = "certificates"
 GATEWAY_HOST = "demo.meshwake.test"
-GATEWAY_SECRET = "demo-tls"
+GATEWAY_SECRET = "demo-tls"  # noqa: S105 - a Secret's name
 ISSUER = "meshwake-acme"
 TSIG_KEY_NAME = "cert-manager"
 PEBBLE_NAMES = (

@@ -227,7 +227,7 @@ def server(address: str, port: int, proc: Path = Path("/proc")) -> ThreadingHTTP
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
             """A line for each scrape would say nothing."""
 
     return ThreadingHTTPServer((address, port), _Handler)

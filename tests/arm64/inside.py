@@ -46,7 +46,7 @@ def running(mode: Mode, *command: str, page: ClockPage | None = None) -> Iterato
     page = page or ClockPage(mode)
     if mode == "fixed":
         page.set(STARTS)
-    log = Path(f"/tmp/log-{time.monotonic_ns()}")  # of the guest
+    log = Path(f"/tmp/log-{time.monotonic_ns()}")  # noqa: S108  # of the guest
     launched = launch(command, page, environment={}, directory=Path("/"), log=log)
     try:
         yield launched, log
@@ -126,7 +126,7 @@ def it_dies_with_who_started_it() -> str:
     if child == 0:
         page = ClockPage("fixed")
         page.set(STARTS)
-        log = Path("/tmp/log-child")  # of the guest
+        log = Path("/tmp/log-child")  # noqa: S108  # of the guest
         one = launch([PYTHON, "-S", "-c", WAITS], page, environment={}, directory=Path("/"), log=log)
         os.write(writes, str(one.pid).encode())
         time.sleep(1000)
@@ -156,7 +156,7 @@ CLAIMS: tuple[Callable[[], str], ...] = (
 
 def main() -> None:
     """Each claim, and whether it held."""
-    for place, kind in (("/proc", "proc"), ("/sys", "sysfs"), ("/dev", "devtmpfs"), ("/tmp", "tmpfs")):
+    for place, kind in (("/proc", "proc"), ("/sys", "sysfs"), ("/dev", "devtmpfs"), ("/tmp", "tmpfs")):  # noqa: S108
         Path(place).mkdir(exist_ok=True)
         _libc.mount(kind.encode(), place.encode(), kind.encode(), 0, None)
     console = os.open("/dev/console", os.O_RDWR)
@@ -167,7 +167,7 @@ def main() -> None:
     for claim in CLAIMS:
         try:
             answer = {"claim": claim.__name__, "held": True, "seen": claim()}
-        except BaseException:  # whatever it was, the host must hear of it
+        except BaseException:  # noqa: BLE001  # whatever it was, the host must hear of it
             answer = {"claim": claim.__name__, "held": False, "seen": traceback.format_exc()}
         sys.stdout.write(f"CLAIM {json.dumps(answer)}\n")
         sys.stdout.flush()

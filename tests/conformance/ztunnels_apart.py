@@ -68,7 +68,7 @@ class World:
                 cwd=self.directory,
                 stdout=log,
                 stderr=log,
-                preexec_fn=lambda: join(place.namespace),  # one thread, and nothing else enters it
+                preexec_fn=lambda: join(place.namespace),  # noqa: PLW1509  # one thread, and nothing else enters it
             )
         say(f"started {name} {self.running[name].pid}")
         give_up = time.monotonic() + LISTENS_WITHIN_S

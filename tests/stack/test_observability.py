@@ -279,7 +279,7 @@ def exporter_of(page: str) -> Iterator[int]:
             self.end_headers()
             self.wfile.write(page.encode())
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
             """Nobody reads it."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as serving:
@@ -347,5 +347,5 @@ def kept_alerts(port: int, name: str) -> set[tuple[str, str]]:
 
 
 def answer(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=10) as said:
+    with urllib.request.urlopen(url, timeout=10) as said:  # noqa: S310 - a loopback address
         return json.load(said)

@@ -87,8 +87,8 @@ def read_rules(text: str, folder: Path) -> None:
     path = folder / "rules.yml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     rules = read_rule_files([path])
-    for each in [*rules.alerts, *rules.records]:
-        missing_for(each.expression, WORLD, {})
+    for expression in (*(each.expression for each in rules.alerts), *(each.expression for each in rules.records)):
+        missing_for(expression, WORLD, {})
 
 
 CRON = ("weekly-restart", "daily-restart", "log-watchdog", "near-expiry", "restart-applications")

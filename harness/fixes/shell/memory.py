@@ -15,8 +15,8 @@ UNKNOWN = re.compile("[\U000f0000-\U000ffffd]")
 
 
 class Unknown(NamedTuple):
-    """What a script computes and nobody can know before: `text` is how it is written, `runs` the commands that print it,
-    `value` what is known of it as a number."""
+    """What a script computes and nobody can know before: `text` is how it is written, `runs` the commands that
+    print it, `value` what is known of it as a number."""
 
     text: str
     runs: tuple[Ran, ...] = ()
@@ -25,7 +25,8 @@ class Unknown(NamedTuple):
 
 @dataclass(frozen=True)
 class Doubt:
-    """A condition that cannot be decided: how it is written, the commands that decide it, and the words of a comparison."""
+    """A condition that cannot be decided: how it is written, the commands that decide it, and the words of a
+    comparison."""
 
     text: str
     runs: tuple[Ran, ...] = ()

@@ -1,9 +1,11 @@
 """A script followed with given arguments and variables: the commands that it comes to, in order.
 
-Nothing is run. What a command would print is an unknown (one private character in a word, see Unknown); what depends on an
-unknown is a `Doubt`: then both ways are followed, and the commands of each carry it as a condition. A command that only does
-something (kubectl, echo, sleep) is taken to succeed, and so is a question whose answer is yes wherever the fix is of use: is
-kubectl there, does the API server answer, does k3s run?
+Nothing is run. What a command would print is an unknown (one private character in a word, see Unknown); what
+depends on an
+unknown is a `Doubt`: then both ways are followed, and the commands of each carry it as a condition. A command
+that only does
+something (kubectl, echo, sleep) is taken to succeed, and so is a question whose answer is yes wherever the fix
+is of use: is kubectl there, does the API server answer, does k3s run?
 """
 
 from __future__ import annotations
@@ -130,8 +132,8 @@ class Shell:
         return status
 
     def perhaps(self, doubt: Doubt, way: Callable[[], Status], other: Callable[[], Status] | None = None) -> Status:
-        """Follows `way` on the condition of `doubt`, and `other` on its opposite. Where one of them ends, the rest is on
-        the condition of the other."""
+        """Follows `way` on the condition of `doubt`, and `other` on its opposite. Where one of them ends, the
+        rest is on the condition of the other."""
         before, conditions, after_s = dict(self.variables), self.conditions, self.after_s
         ends: list[Ends | None] = []
         outcomes: list[Status] = []

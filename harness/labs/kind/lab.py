@@ -71,7 +71,7 @@ class KindLab:
 
 
 def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(line, file=sys.stderr, flush=True)  # noqa: T201  a cluster takes minutes to come up; a person waits
 
 
 class _Run:

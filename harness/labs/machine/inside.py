@@ -51,7 +51,7 @@ def main() -> None:
     except HarnessError as error:
         output.logs()
         channel.tell(failed={"exit_code": int(error.exit_code), "message": str(error)})
-    except BaseException:  # whatever it was, the host must hear of it
+    except BaseException:  # noqa: BLE001  # whatever it was, the host must hear of it
         output.logs()
         channel.tell(failed={"exit_code": 5, "message": traceback.format_exc()})
 

@@ -73,7 +73,7 @@ def main() -> None:
     except HarnessError as error:
         output.line({"failed": {"exit_code": int(error.exit_code), "message": str(error)}})
         sys.exit(int(error.exit_code))
-    except BaseException:  # whatever it was, the starter must hear of it
+    except BaseException:  # noqa: BLE001  # whatever it was, the starter must hear of it
         output.line({"failed": {"exit_code": 5, "message": traceback.format_exc()}})
         sys.exit(5)
 

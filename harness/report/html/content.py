@@ -120,7 +120,7 @@ def data(run: ToldRun, name: str) -> str:
 def _or_none(derive: Callable[[], _Derived]) -> _Derived | None:
     try:
         return derive()
-    except Exception:
+    except Exception:  # noqa: BLE001
         # A damaged history: the findings have named the error, and a page must show them all the same.
         return None
 

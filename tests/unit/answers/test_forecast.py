@@ -329,7 +329,7 @@ def test_a_live_cluster(tmp_path: Path) -> None:
 
 def test_a_distroless_ztunnel_has_no_shell(tmp_path: Path) -> None:
     """Then J is unknown, unless a wake guard tells it."""
-    away = lambda what: what == "execute"
+    away = lambda what: what == "execute"  # noqa: E731
     (only,) = look(Cluster(save(tmp_path), away), NOW)  # type: ignore[arg-type]
     assert forecast_node(only).prospect == "unknown"
     (only,) = look(Cluster(tmp_path, away, guard=True), NOW)  # type: ignore[arg-type]

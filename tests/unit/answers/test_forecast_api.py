@@ -52,7 +52,7 @@ def api(answers: dict[str, tuple[int, dict[str, Any]]], folder: Path) -> Iterato
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's name
             """Silent."""
 
     server = _SilentServer(("127.0.0.1", 0), Handler)

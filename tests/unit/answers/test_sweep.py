@@ -41,7 +41,7 @@ def small(**changes: Any) -> Spec:
     return replace(spec_of(**asked | changes), machines_a_part=2)
 
 
-def swept(spec: Spec, path: Path, answers: sweeps.Answers = workers.local(1)) -> dict[str, Any]:
+def swept(spec: Spec, path: Path, answers: sweeps.Answers = workers.local(1)) -> dict[str, Any]:  # noqa: B008
     return sweep(spec, open_shelf(path, spec), answers, lambda done, of: None)
 
 

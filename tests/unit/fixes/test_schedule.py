@@ -20,7 +20,7 @@ def first_times(text: str, after: str, count: int, zone: ZoneInfo | None = None)
     schedule = parse_schedule(text)
     assert isinstance(schedule, Calendar)
     begin_ns = int(datetime.fromisoformat(after).replace(tzinfo=UTC).timestamp()) * NS
-    times = islice(calendar_times_ns(schedule, zone or UTC, begin_ns), count)  # type: ignore[arg-type]
+    times = islice(calendar_times_ns(schedule, zone or UTC, begin_ns), count)
     return [datetime.fromtimestamp(each // NS, tz=UTC).strftime("%m-%d %H:%M") for each in times]
 
 

@@ -16,7 +16,7 @@ FAILED = Summary("failed", "process", "1.31.0", "error", why="it hung")
 
 
 def parsed(text: str) -> ET.Element:
-    return ET.fromstring(text)
+    return ET.fromstring(text)  # noqa: S314  we wrote it ourselves
 
 
 def test_each_ending_has_its_element() -> None:
