@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple, TypeVar
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501, Q000  scripts, rules and manifests in tables stay in one piece
 """Sleep hooks and units: when a suspend really restarts ztunnel, and when it does not."""
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ AFTER = [
     unit(),
     unit(service=f"ExecStart=/bin/sh -c 'sleep 0; {RESTART}'"),
     unit("After=systemd-suspend.service", wanted="sleep.target"),
-    unit(service=f"Environment=NS=istio-system DS=ztunnel\nExecStart=-/usr/local/bin/kubectl -n ${{NS}} rollout restart ds/${{DS}}"),
+    unit(service="Environment=NS=istio-system DS=ztunnel\nExecStart=-/usr/local/bin/kubectl -n ${NS} rollout restart ds/${DS}"),
     unit(service=f"ExecStart=/bin/true\nExecStart=\nExecStart={RESTART}"),
     unit(
         "Before=sleep.target\nStopWhenUnneeded=yes",
@@ -61,7 +62,7 @@ def test_a_restart_after_each_sleep(hook: str) -> None:
 
 
 def test_what_a_hook_sleeps_comes_on_top() -> None:
-    assert restarts_s(script(f'[ "$1" = post ] || exit 0', "sleep 30", RESTART))[0] == 23 * HOUR_S + 35
+    assert restarts_s(script('[ "$1" = post ] || exit 0', "sleep 30", RESTART))[0] == 23 * HOUR_S + 35
     assert restarts_s(script(f'[ "$1" = post ] && systemd-run --on-active=60 {RESTART}'))[0] == 23 * HOUR_S + 65
 
 
