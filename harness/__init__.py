@@ -25,19 +25,10 @@ imports nothing.
 # Lowest first. A name is a module or package directly in `harness`.
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
-        "config_dump",
-        "guardian",
-        "errors",
-        "durations",
-        "scenario",
-        "plan",
-        "history",
-        "verdict",
-        "versions",
-        "binaries",
-        "store",
+        *("guardian", "errors", "durations", "yaml_text"),
+        *("scenario", "plan", "history", "verdict", "versions", "binaries", "store"),
     ),
-    ("clocks", "kubernetes"),
+    ("clocks",),
     ("authority", "fixes", "checks", "stack", "fetching", "journals"),
     ("labs", "report"),
     ("execution",),

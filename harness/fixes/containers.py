@@ -136,9 +136,9 @@ def _options_select(rest: list[str], own_name: str, lists_pods: bool, memory: Me
                 raise NotUnderstood(f"whether ztunnel's container has the label {key!r} is not known")
             if wanted != own[key]:
                 return False
-        if name in ("--pod", "-p") and not is_known(value):  # noqa: SIM102
-            if not all(_ids_of_ztunnel(each, memory) for each in memory.unknowns_in(value)):
-                return False
+        pods = memory.unknowns_in(value) if name in ("--pod", "-p") else []
+        if not all(_ids_of_ztunnel(each, memory) for each in pods):
+            return False
     return True
 
 

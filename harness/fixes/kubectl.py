@@ -171,7 +171,8 @@ class Kubectl:
         names: list[str | None] = [*operands[1:]] or [None]
         return [(kind, name) for kind in kinds for name in names]
 
-    def kind(self, written: str) -> str:  # noqa: D102
+    def kind(self, written: str) -> str:
+        """The kind that a type names, in any spelling."""
         if not is_known(written):
             raise NotUnderstood(f"the type {self._memory.shown(written)} is not known")
         name = written.lower()
@@ -223,7 +224,8 @@ class Kubectl:
         """Whether it is about ztunnel's namespace."""
         return self.is_on("-A", "--all-namespaces") or self.namespace == self._place.ztunnel_namespace
 
-    def elsewhere(self) -> DoesNothing:  # noqa: D102
+    def elsewhere(self) -> DoesNothing:
+        """Says that it is about another namespace than that of ztunnel."""
         return DoesNothing(
             f"it is about namespace {self.namespace!r}, and ztunnel lives in {self._place.ztunnel_namespace!r} (in a "
             "scenario [fix] ztunnel_namespace says where)"
@@ -309,9 +311,9 @@ class Kubectl:
             return self._delete_printed(operands)
         named = self._named(operands)
         kinds = {kind for kind, _ in named}
-        if "daemonset" in kinds and self.here():  # noqa: SIM102
-            if any(kind == "daemonset" and name in (None, DAEMON_SET) for kind, name in named):
-                raise Harms("it deletes ztunnel's DaemonSet, and nothing makes it anew")
+        takes_it_away = any(kind == "daemonset" and name in (None, DAEMON_SET) for kind, name in named)
+        if takes_it_away and self.here():
+            raise Harms("it deletes ztunnel's DaemonSet, and nothing makes it anew")
         if kinds != {"pod"}:
             raise DoesNothing(f"deleting {', '.join(sorted(kinds))} is no restart of ztunnel")
         names = [name for _, name in named if name is not None]

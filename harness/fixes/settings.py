@@ -140,7 +140,8 @@ def _one(found: list[_Setting], variable: str, read: Callable[[str], int]) -> in
     if len(values) > 1:
         said = " and ".join(f"{each.value} in {'.'.join(each.place)}" for each in values.values())
         raise BadInput(f"fix.manifest: {variable} has several values: {said}; which one counts is not known")
-    return next(iter(values))
+    (only,) = values
+    return only
 
 
 def _rust_duration_ns(text: str) -> int:

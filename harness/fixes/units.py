@@ -152,7 +152,7 @@ def _commands(line: str, variables: dict[str, str], memory: Memory) -> list[list
             word,
         )
         host = memory.char_of(Unknown("$(hostname)"))
-        commands[-1].append(re.sub(r"%[%Hl]", lambda found, host=host: "%" if found[0] == "%%" else host, expanded))
+        commands[-1].append(re.sub(r"%[Hl]", host, expanded.replace("%%", "%")))
     return [each for each in commands if each]
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501, Q003  scripts, rules and manifests in tables stay in one piece
 """Alerting rules as people keep them, against a run whose outage is known: who is told, who is not, who cannot be judged.
 
 Three nights of nine hours: nothing connects from day 2 08:58 on.

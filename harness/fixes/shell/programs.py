@@ -67,7 +67,8 @@ def started_by(words: list[str]) -> list[str] | None:
     return rest
 
 
-def after_options(words: list[str], with_argument: frozenset[str]) -> list[str]:  # noqa: D103
+def after_options(words: list[str], with_argument: frozenset[str]) -> list[str]:
+    """What stands behind the options; those in `with_argument` take the next word."""
     position = 0
     while position < len(words) and words[position].startswith("-") and words[position] != "-":
         option = words[position]

@@ -98,7 +98,8 @@ class Shell:
             raise NotRead(f"takes more than {STEPS_MOST} steps")
         return _FOLLOW[type(node)](self, node)
 
-    def sequence(self, node: syntax.Sequence) -> Status:  # noqa: D102
+    def sequence(self, node: syntax.Sequence) -> Status:
+        """Commands one after another; the status of the last."""
         status: Status = True
         for each, background in node.items:
             if background:
@@ -118,7 +119,8 @@ class Shell:
             self, variables=dict(self.variables), arguments=list(self.arguments), functions=dict(self.functions)
         )
 
-    def and_or(self, node: syntax.AndOr) -> Status:  # noqa: D102
+    def and_or(self, node: syntax.AndOr) -> Status:
+        """`&&` and `||`."""
         status: Status = True
         for operator, each in node.parts:
             if operator == "":
@@ -165,7 +167,8 @@ class Shell:
             for name in one.keys() | other.keys()
         }
 
-    def if_(self, node: syntax.If) -> Status:  # noqa: D102
+    def if_(self, node: syntax.If) -> Status:
+        """An if, by what its conditions say."""
         return self._branches(list(node.branches), node.otherwise)
 
     def _branches(
@@ -210,7 +213,8 @@ class Shell:
         finally:
             self.conditions = conditions
 
-    def for_(self, node: syntax.For) -> Status:  # noqa: D102
+    def for_(self, node: syntax.For) -> Status:
+        """A for, over the words that are known and once for each unknown."""
         items = (
             self.arguments[1:] if node.words is None else [each for word in node.words for each in self.fields(word)]
         )
@@ -220,7 +224,8 @@ class Shell:
                 break
         return True
 
-    def case(self, node: syntax.Case) -> Status:  # noqa: D102
+    def case(self, node: syntax.Case) -> Status:
+        """A case, by the first pattern that matches."""
         return self._items(self.text(node.subject), node, 0)
 
     def _items(self, subject: str, node: syntax.Case, at: int) -> Status:
@@ -253,11 +258,13 @@ class Shell:
             found += re.sub(r"([*?\[])", r"[\1]", text) if segment.quoted else text.replace("[!", "[!")
         return found
 
-    def function(self, node: syntax.Function) -> Status:  # noqa: D102
+    def function(self, node: syntax.Function) -> Status:
+        """A function is kept, and followed when it is called."""
         self.functions[node.name] = node.body
         return True
 
-    def group(self, node: syntax.Group) -> Status:  # noqa: D102
+    def group(self, node: syntax.Group) -> Status:
+        """A group, in a shell of its own when in parentheses."""
         if not node.subshell:
             return self.follow(node.body)
         inner = self.copy()
@@ -266,10 +273,12 @@ class Shell:
         self.after_s = max(self.after_s, inner.after_s)
         return result[-1]
 
-    def redirected(self, node: syntax.Redirected) -> Status:  # noqa: D102
+    def redirected(self, node: syntax.Redirected) -> Status:
+        """Where output goes makes no difference."""
         return self.follow(node.body)
 
-    def pipeline(self, node: syntax.Pipeline) -> Status:  # noqa: D102
+    def pipeline(self, node: syntax.Pipeline) -> Status:
+        """A pipeline: each part reads what those before print; the status is that of the last."""
         status: Status = True
         begins, before = len(self.memory.ran), self.piped
         if len(node.parts) == 1:
@@ -290,7 +299,8 @@ class Shell:
 
     # --- Simple commands ---
 
-    def simple(self, node: syntax.Simple) -> Status:  # noqa: D102
+    def simple(self, node: syntax.Simple) -> Status:
+        """A simple command: its words expanded, its variables set."""
         words = [field for word in node.words for field in self.fields(word)]
         values = {}
         for name, appends, word in node.assignments:
@@ -341,7 +351,7 @@ class Shell:
         finally:
             self.depth -= 1
 
-    def _execute(self, words: list[str]) -> Status:  # noqa: PLR0911
+    def _execute(self, words: list[str]) -> Status:  # noqa: PLR0911  one for each kind of command
         if not words:
             return True
         name = words[0].rsplit("/", 1)[-1]
@@ -413,7 +423,7 @@ class Shell:
         """`word` expanded, and not split."""
         return "".join(self.segment(each) for each in word.segments)
 
-    def fields(self, word: syntax.Word) -> list[str]:  # noqa: C901
+    def fields(self, word: syntax.Word) -> list[str]:  # noqa: C901  splitting goes piece by piece
         """`word` expanded and split into fields, as arguments are."""
         found: list[str] = []
         current: str | None = None
@@ -471,7 +481,7 @@ class Shell:
             return self.unknown(f"${name}")
         return None
 
-    def _variable(self, segment: syntax.Variable) -> str:  # noqa: PLR0911
+    def _variable(self, segment: syntax.Variable) -> str:  # noqa: PLR0911  one for each operator
         value, operator = self.value_of(segment.name), segment.operator
         written = segment.word.text if segment.word else ""
         if not operator:
@@ -558,7 +568,8 @@ class Shell:
 
     # --- Conditions ---
 
-    def double_bracket(self, node: syntax.DoubleBracket) -> Status:  # noqa: D102
+    def double_bracket(self, node: syntax.DoubleBracket) -> Status:
+        """`[[ ... ]]`."""
         words: list[str] = []
         for word in node.words:
             previous = words[-1] if words else ""
@@ -568,7 +579,8 @@ class Shell:
             )
         return self.tested([str(word) for word in words], node.text, doubled=True)
 
-    def double_parenthesis(self, node: syntax.DoubleParenthesis) -> Status:  # noqa: D102
+    def double_parenthesis(self, node: syntax.DoubleParenthesis) -> Status:
+        """`(( ... ))`."""
         match = re.fullmatch(r"(.+?)(<=|>=|==|!=|<|>)(.+)", node.text, re.DOTALL)
         names = {"<": "-lt", "<=": "-le", ">": "-gt", ">=": "-ge", "==": "-eq", "!=": "-ne"}
         if match is None:
@@ -626,7 +638,9 @@ class Shell:
             return True
         return Doubt(text, self._runs(word), (operator, word))
 
-    def _compared(self, left: str, operator: str, right: str, text: str, *, doubled: bool) -> Status:  # noqa: PLR0911
+    def _compared(  # noqa: PLR0911  one for each kind of operator
+        self, left: str, operator: str, right: str, text: str, *, doubled: bool
+    ) -> Status:
         if operator in _NUMBERS:
             one, other = self.linear(left), self.linear(right)
             known = (one - other).as_int() if one is not None and other is not None else None

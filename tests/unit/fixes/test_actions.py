@@ -1,6 +1,9 @@
+# ruff: noqa: E501, Q000, Q003  scripts, rules and manifests in tables stay in one piece
 """What scripts do to ztunnel: found out by following them, never by looking for words."""
 
 from __future__ import annotations
+
+from contextlib import suppress
 
 import pytest
 
@@ -302,7 +305,5 @@ def test_what_is_no_script_is_refused(script: str) -> None:
     ["f() { f; }; f", "while true; do for i in $(seq 9); do :; done; done", "eval 'eval \"$0\"'", "f() { f & f; }; f"],
 )
 def test_what_never_ends_is_not_followed_for_ever(script: str) -> None:
-    try:
+    with suppress(NotRead):
         run(script)
-    except NotRead as error:
-        assert str(error)  # noqa: PT017

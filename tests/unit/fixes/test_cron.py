@@ -1,3 +1,4 @@
+# ruff: noqa: E501  scripts, rules and manifests in tables stay in one piece
 from __future__ import annotations
 
 from pathlib import Path

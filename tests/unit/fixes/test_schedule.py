@@ -1,3 +1,4 @@
+# ruff: noqa: E501  scripts, rules and manifests in tables stay in one piece
 """Schedules as robfig/cron v3 reads them: what is refused, and when the rest comes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501, Q003  scripts, rules and manifests in tables stay in one piece
 """Fixes that change a setting: what becomes of the plan."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501, Q000  scripts, rules and manifests in tables stay in one piece
 """Sleep hooks and units: when a suspend really restarts ztunnel, and when it does not."""
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ AFTER = [
     unit(),
     unit(service=f"ExecStart=/bin/sh -c 'sleep 0; {RESTART}'"),
     unit("After=systemd-suspend.service", wanted="sleep.target"),
-    unit(service="Environment=NS=istio-system DS=ztunnel\nExecStart=-/usr/local/bin/kubectl -n ${NS} rollout restart ds/${DS}"),  # noqa: E501
+    unit(service="Environment=NS=istio-system DS=ztunnel\nExecStart=-/usr/local/bin/kubectl -n ${NS} rollout restart ds/${DS}"),
     unit(service=f"ExecStart=/bin/true\nExecStart=\nExecStart={RESTART}"),
     unit(
         "Before=sleep.target\nStopWhenUnneeded=yes",
