@@ -25,10 +25,20 @@ imports nothing.
 # Lowest first. A name is a module or package directly in `harness`.
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
-        *("guardian", "errors", "durations", "yaml_text"),
-        *("scenario", "plan", "history", "verdict", "versions", "binaries", "store"),
+        "config_dump",
+        "guardian",
+        "errors",
+        "durations",
+        "yaml_text",
+        "scenario",
+        "plan",
+        "history",
+        "verdict",
+        "versions",
+        "binaries",
+        "store",
     ),
-    ("clocks",),
+    ("clocks", "kubernetes"),
     ("authority", "fixes", "checks", "stack", "fetching", "journals"),
     ("labs", "report"),
     ("execution",),

@@ -1,8 +1,8 @@
-# ruff: noqa: E501, Q003  scripts, rules and manifests in tables stay in one piece
+# ruff: noqa: E501  scripts, rules and manifests in tables stay in one piece
 """Alerting rules as people keep them, against a run whose outage is known: who is told, who is not, who cannot be judged.
 
 Three nights of nine hours: nothing connects from day 2 08:58 on.
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ PLAIN = group(alert(COUNTS))
 OBJECT = "apiVersion: x/v1\nkind: KIND\nmetadata: {name: a}\nspec:\n" + indented(PLAIN, 2)
 KINDS = {
     "a rule file": PLAIN,
-    **{kind: OBJECT.replace("KIND", kind) for kind in ("PrometheusRule", "VMRule", "Rules", "ClusterRules", "AlertingRule")},  # noqa: E501
+    **{kind: OBJECT.replace("KIND", kind) for kind in ("PrometheusRule", "VMRule", "Rules", "ClusterRules", "AlertingRule")},
     "a ConfigMap": "apiVersion: v1\nkind: ConfigMap\ndata:\n  note: hello\n  mesh.yml: |\n" + indented(PLAIN, 4),
     "a Secret": f"apiVersion: v1\nkind: Secret\ndata:\n  a.yml: {base64.b64encode(PLAIN.encode()).decode()}\n",
     "a List": "kind: List\nitems:\n  - kind: PrometheusRule\n    spec:\n" + indented(PLAIN, 6),
@@ -96,7 +96,7 @@ def test_a_rule_that_warns_holds(tmp_path: Path) -> None:
         ('absent(istio_requests_total{reporter="source"}) == 1', "istio_requests_total"),
         ('absent(up{job="ztunnel"} == 1)', "up{"),
         ("ztunnel_connected < 1", "ztunnel_connected"),
-        ("min_over_time(node_timex_sync_status[5m]) == 0 and node_timex_maxerror_seconds >= 16", "node_timex_maxerror_seconds"),  # noqa: E501
+        ("min_over_time(node_timex_sync_status[5m]) == 0 and node_timex_maxerror_seconds >= 16", "node_timex_maxerror_seconds"),
         ('increase(istio_tcp_connections_failed_total{destination_workload="web"}[10m]) > 1', "{destination_workload}"),
         ('meshwake_guard_drift_seconds{cluster="home"} > 1', "{cluster}"),
         ('ALERTS{alertname="Other"} == 1', "ALERTS"),
@@ -199,7 +199,7 @@ REFUSED = {
     "a text": ("hello", "is no file of Prometheus rules"),
     "nothing": ("", "nothing at all"),
     "a key twice": ("groups: []\ngroups: []", "stands twice"),
-    "much of little": ("a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{c}: &{c} [{','.join(['*' + p] * 9)}]\n" for p, c in zip("abcdefg", "bcdefgh", strict=True)), "too large"),  # noqa: E501
+    "much of little": ("a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{c}: &{c} [{','.join(['*' + p] * 9)}]\n" for p, c in zip("abcdefg", "bcdefgh", strict=True)), "too large"),
     "a deep one": ("[" * 5_000, "no YAML"),
 }  # fmt: skip
 

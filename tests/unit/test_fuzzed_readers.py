@@ -1,4 +1,4 @@
-# ruff: noqa: E501, Q003  scripts, rules and manifests in tables stay in one piece
+# ruff: noqa: E501  scripts, rules and manifests in tables stay in one piece
 """Whatever somebody gives as a fix, a hook, a setting or a file of rules, it is read or refused; it never breaks down.
 
 Real samples, spoilt at random. MESHWAKE_FUZZ=10000 tries so many of each, MESHWAKE_FUZZ_SEED begins elsewhere.
@@ -28,13 +28,13 @@ SEED = int(os.environ.get("MESHWAKE_FUZZ_SEED", "1"))
 WORLD: Plan = plan(NIGHTS, duration="2d", every="12h")
 RULES = sorted((ROOT / "clusters" / "observability").rglob("*.yml"))
 ODD = [
-    *("", " ", "\n", "\t", "\x00", "\r", "\ufeff", "\U000f0000", "ß", "'", '"', "`", "$", "$(", "${", "}", ")", "((", "))", "\\", "#"),  # noqa: E501
-    *("|", "||", "&", "&&", ";", ";;", "<<", "<<EOF\n", "<", ">", "[", "]", "[[", "]]", "{", "{{", "!", "*", "&a", "*a", "!!binary x"),  # noqa: E501
-    *("if ", "then ", "fi", "for x in ", "do ", "done", "case ", "esac", "in ", "while true; do ", "function ", "() {", "exit", "return"),  # noqa: E501
-    *("null", "true", "~", "-1", "0", "1e999", "99999999999999999999", ".nan", "0x", "1:2:3", "2024-99-99", "[]", "{}", "- ", "? ", ": "),  # noqa: E501
-    *("kubectl ", "-n ", "--all", "-l app=ztunnel", "ds/ztunnel", "rollout restart ", "xargs ", "sh -c ", "eval ", "timeout 5 ", "grep -E '(' "),  # noqa: E501
-    *("@every 1ns", "@every 9999999h", "*/0", "1-99", "L", "TZ=x", "CRON_TZ=", "Local", "kind: List\nitems: ", "---\n", "&x [*x]", "<<: *a"),  # noqa: E501
-    *("rate(", "[5m:", '{__name__=~"x"}', "by (", "@ end()", "offset -1h", "for: 1y", "record: x", "groups: ", "expr: [1]", "labels: 3"),  # noqa: E501
+    *("", " ", "\n", "\t", "\x00", "\r", "\ufeff", "\U000f0000", "ß", "'", '"', "`", "$", "$(", "${", "}", ")", "((", "))", "\\", "#"),
+    *("|", "||", "&", "&&", ";", ";;", "<<", "<<EOF\n", "<", ">", "[", "]", "[[", "]]", "{", "{{", "!", "*", "&a", "*a", "!!binary x"),
+    *("if ", "then ", "fi", "for x in ", "do ", "done", "case ", "esac", "in ", "while true; do ", "function ", "() {", "exit", "return"),
+    *("null", "true", "~", "-1", "0", "1e999", "99999999999999999999", ".nan", "0x", "1:2:3", "2024-99-99", "[]", "{}", "- ", "? ", ": "),
+    *("kubectl ", "-n ", "--all", "-l app=ztunnel", "ds/ztunnel", "rollout restart ", "xargs ", "sh -c ", "eval ", "timeout 5 ", "grep -E '(' "),
+    *("@every 1ns", "@every 9999999h", "*/0", "1-99", "L", "TZ=x", "CRON_TZ=", "Local", "kind: List\nitems: ", "---\n", "&x [*x]", "<<: *a"),
+    *("rate(", "[5m:", '{__name__=~"x"}', "by (", "@ end()", "offset -1h", "for: 1y", "record: x", "groups: ", "expr: [1]", "labels: 3"),
 ]  # fmt: skip
 
 
@@ -93,19 +93,19 @@ def read_rules(text: str, folder: Path) -> None:
 
 
 CRON = ("weekly-restart", "daily-restart", "log-watchdog", "near-expiry", "restart-applications")
-UNIT = "[Unit]\nAfter=suspend.target\n[Service]\nType=oneshot\nEnvironment=A=b\nExecStart=/bin/sh -c 'kubectl -n istio-system rollout restart ds/ztunnel'\n[Install]\nWantedBy=suspend.target\n"  # fmt: skip  # noqa: E501
+UNIT = "[Unit]\nAfter=suspend.target\n[Service]\nType=oneshot\nEnvironment=A=b\nExecStart=/bin/sh -c 'kubectl -n istio-system rollout restart ds/ztunnel'\n[Install]\nWantedBy=suspend.target\n"  # fmt: skip
 HOOKS = [
     *manifests("sleep-hook"),
     UNIT,
-    '#!/bin/bash\nset -e\nrestart() { kubectl -n istio-system rollout restart "ds/${1:-ztunnel}"; }\ncase "$1/$2" in\n  post/*) for i in 1 2; do restart && break; sleep 5; done ;;\nesac\n',  # noqa: E501
-    '#!/bin/sh\nif [ "$1" = post ] && [ "$(date +%u)" -lt 6 ]; then crictl stop $(crictl ps -q --name istio-proxy | head -1); fi\n',  # noqa: E501
-    "#!/bin/sh\nkubectl get pods -n istio-system | grep ztunnel | awk '{print $1}' | while read p x; do kubectl delete pod \"$p\" -n istio-system; done\n",  # noqa: E501
+    '#!/bin/bash\nset -e\nrestart() { kubectl -n istio-system rollout restart "ds/${1:-ztunnel}"; }\ncase "$1/$2" in\n  post/*) for i in 1 2; do restart && break; sleep 5; done ;;\nesac\n',
+    '#!/bin/sh\nif [ "$1" = post ] && [ "$(date +%u)" -lt 6 ]; then crictl stop $(crictl ps -q --name istio-proxy | head -1); fi\n',
+    "#!/bin/sh\nkubectl get pods -n istio-system | grep ztunnel | awk '{print $1}' | while read p x; do kubectl delete pod \"$p\" -n istio-system; done\n",
 ]  # fmt: skip
 READERS = {
     **{name: (tried(name), manifests(*CRON)) for name in CRON},
     "sleep-hook": (tried("sleep-hook"), HOOKS),
     "secret-ttl-720h": (tried("secret-ttl-720h"), manifests("secret-ttl-720h", "istiod-default-ttl", "wake-guard")),
-    "chrony-makestep": (tried("chrony-makestep"), [*manifests("chrony-makestep"), "server a minpoll 4\nrefclock PHC /dev/x poll 3\nmaxchange 1 2 3\nmakestep 1 3\n"]),  # noqa: E501
+    "chrony-makestep": (tried("chrony-makestep"), [*manifests("chrony-makestep"), "server a minpoll 4\nrefclock PHC /dev/x poll 3\nmaxchange 1 2 3\nmakestep 1 3\n"]),
     "rules": (read_rules, [path.read_text(encoding="utf-8") for path in RULES]),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-# ruff: noqa: E501, Q000, Q003  scripts, rules and manifests in tables stay in one piece
+# ruff: noqa: E501  scripts, rules and manifests in tables stay in one piece
 """What scripts do to ztunnel: found out by following them, never by looking for words."""
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ RESTARTS = [
     "kubectl delete pod -n istio-system -l app=ztunnel --field-selector spec.nodeName=$(hostname) --wait=false",
     "kubectl delete pod -n istio-system -l app==ztunnel --field-selector=spec.nodeName=$HOSTNAME,status.phase=Running",
     "kubectl get pods -n istio-system -l app=ztunnel -o name | xargs kubectl delete -n istio-system",
-    "kubectl get po -n istio-system --no-headers | grep ztunnel | awk '{print $1}' | xargs -r kubectl delete pod -n istio-system",  # noqa: E501
+    "kubectl get po -n istio-system --no-headers | grep ztunnel | awk '{print $1}' | xargs -r kubectl delete pod -n istio-system",
     "kubectl get pods -n istio-system -o name | grep '^pod/ztunnel-' | xargs -I{} kubectl -n istio-system delete {}",
     "kubectl get pods -A | awk '/ztunnel/{print $2}' | xargs kubectl delete pod -n istio-system",
     "for p in $(kubectl get pods -n istio-system -l app=ztunnel -o name); do kubectl delete -n istio-system $p; done",
-    "kubectl get pods -n istio-system | grep ztunnel | while read p rest; do kubectl delete pod -n istio-system $p; done",  # noqa: E501
-    "kubectl -n istio-system delete pod $(kubectl -n istio-system get pod -l app=ztunnel -o jsonpath='{.items[*].metadata.name}')",  # noqa: E501
+    "kubectl get pods -n istio-system | grep ztunnel | while read p rest; do kubectl delete pod -n istio-system $p; done",
+    "kubectl -n istio-system delete pod $(kubectl -n istio-system get pod -l app=ztunnel -o jsonpath='{.items[*].metadata.name}')",
     "kubectl rollout restart -n istio-system $(kubectl get ds -n istio-system -l app=ztunnel -o name)",
-    """kubectl -n istio-system patch ds ztunnel -p '{"spec":{"template":{"metadata":{"annotations":{"at":"'$(date +%s)'"}}}}}'""",  # noqa: E501
-    """kubectl -n istio-system patch ds/ztunnel --type=merge -p "spec: {template: {metadata: {annotations: {at: '$(date)'}}}}" """,  # noqa: E501
-    """kubectl -n istio-system patch ds ztunnel --type json -p "[{\\"op\\":\\"add\\",\\"path\\":\\"/spec/template/metadata/annotations/at\\",\\"value\\":\\"$(date)\\"}]" """,  # noqa: E501
+    """kubectl -n istio-system patch ds ztunnel -p '{"spec":{"template":{"metadata":{"annotations":{"at":"'$(date +%s)'"}}}}}'""",
+    """kubectl -n istio-system patch ds/ztunnel --type=merge -p "spec: {template: {metadata: {annotations: {at: '$(date)'}}}}" """,
+    """kubectl -n istio-system patch ds ztunnel --type json -p "[{\\"op\\":\\"add\\",\\"path\\":\\"/spec/template/metadata/annotations/at\\",\\"value\\":\\"$(date)\\"}]" """,
     "kubectl -n istio-system set env ds/ztunnel RESTARTED_AT=$(date +%s)",
     "crictl stop $(crictl ps -q --name istio-proxy)",
     "crictl pods --name ztunnel -q | xargs crictl stopp",
@@ -78,7 +78,7 @@ RESTARTS = [
     'kc() { kubectl -n istio-system "$@"; }; kc rollout restart ds/ztunnel',
     "function again { kubectl -n istio-system rollout restart ds/${1:-ztunnel}; }\nagain",
     "kubectl version && kubectl -n istio-system rollout restart ds/ztunnel || echo failed",
-    "set -euo pipefail; kubectl -n istio-system rollout restart ds/ztunnel; kubectl -n istio-system rollout status ds/ztunnel",  # noqa: E501
+    "set -euo pipefail; kubectl -n istio-system rollout restart ds/ztunnel; kubectl -n istio-system rollout status ds/ztunnel",
     "sh -c 'kubectl -n istio-system rollout restart ds/ztunnel'",
     "bash -ec 'kubectl -n $1 rollout restart ds/$0' ztunnel istio-system",
     "timeout 60 nice -n 5 kubectl -n istio-system rollout restart ds/ztunnel",
@@ -91,7 +91,7 @@ RESTARTS = [
     "systemd-run --on-active=10 --unit=again kubectl -n istio-system rollout restart ds/ztunnel",
     "bash <<EOF\nkubectl -n istio-system rollout restart ds/ztunnel\nEOF\n",
     "until kubectl get nodes >/dev/null 2>&1; do sleep 2; done\nkubectl -n istio-system rollout restart ds/ztunnel",
-    "while ! curl -sk https://127.0.0.1:6443/readyz; do sleep 1; done; kubectl -n istio-system rollout restart ds/ztunnel",  # noqa: E501
+    "while ! curl -sk https://127.0.0.1:6443/readyz; do sleep 1; done; kubectl -n istio-system rollout restart ds/ztunnel",
     "for i in 1 2 3; do kubectl -n istio-system rollout restart ds/ztunnel && break; sleep 5; done",
     "for i in $(seq 1 30); do kubectl -n istio-system rollout restart ds/ztunnel && exit 0; sleep 5; done",
     "while true; do kubectl -n istio-system rollout restart ds/ztunnel && break; sleep 3; done",
@@ -102,7 +102,7 @@ RESTARTS = [
     'test "$1" = "post" -a "$2" != hibernate || exit 0; kubectl -n istio-system rollout restart ds/ztunnel',
     "if [[ $1 == post* && -n $2 ]]; then kubectl -n istio-system rollout restart ds/ztunnel; fi",
     'if [ "${1:-}" != pre ]; then\n  kubectl -n istio-system rollout restart ds/ztunnel\nfi',
-    'case "$1/$2" in\n  pre/*) ;;\n  post/suspend|post/hybrid-sleep) kubectl -n istio-system rollout restart ds/ztunnel ;;\nesac',  # noqa: E501
+    'case "$1/$2" in\n  pre/*) ;;\n  post/suspend|post/hybrid-sleep) kubectl -n istio-system rollout restart ds/ztunnel ;;\nesac',
     "case $1 in (post) kubectl -n istio-system rollout restart ds/ztunnel;; esac",
     "# waits for the network\nsleep 5 # seconds\nkubectl \\\n  -n istio-system \\\n  rollout restart ds/ztunnel",
     "{ kubectl -n istio-system rollout restart ds/ztunnel; } 2>&1 | logger -t hook",
@@ -217,7 +217,7 @@ CONDITIONAL = [
     "if grep -q yes /etc/answer; then kubectl -n istio-system rollout restart ds/ztunnel; fi",
     "grep -q no /etc/answer && exit 0\nkubectl -n istio-system rollout restart ds/ztunnel",
     "case $(cat /etc/answer) in yes) kubectl -n istio-system rollout restart ds/ztunnel;; esac",
-    "now=$(date +%s); was=$(cat /run/slept); [ $((now - was)) -gt 3600 ] && kubectl -n istio-system rollout restart ds/ztunnel",  # noqa: E501
+    "now=$(date +%s); was=$(cat /run/slept); [ $((now - was)) -gt 3600 ] && kubectl -n istio-system rollout restart ds/ztunnel",
     "on_ac_power && kubectl -n istio-system rollout restart ds/ztunnel",
 ]  # fmt: skip
 
@@ -244,7 +244,7 @@ def test_deleting_the_daemon_set_is_harm() -> None:
 
 def test_a_restart_is_waited_for_by_rollout_status_and_comes_after_what_is_slept() -> None:
     (action,) = sure(
-        "sleep 1m; kubectl -n istio-system rollout restart ds/ztunnel; kubectl -n istio-system rollout status ds/ztunnel"  # noqa: E501
+        "sleep 1m; kubectl -n istio-system rollout restart ds/ztunnel; kubectl -n istio-system rollout status ds/ztunnel"
     )
     assert action.waited and action.after_s == 60
     (action,) = sure("kubectl -n istio-system rollout restart ds/ztunnel")
@@ -293,7 +293,7 @@ def test_applications_are_those_of_other_namespaces() -> None:
 
 @pytest.mark.parametrize(
     "script",
-    ["if true; then", "echo 'a", "for x in", "a=(1 2)", "diff <(a) <(b)", "case x in", "f() {", "$(", "((", "`", "a |", "((((((" * 50, "{ " * 200],  # noqa: E501
+    ["if true; then", "echo 'a", "for x in", "a=(1 2)", "diff <(a) <(b)", "case x in", "f() {", "$(", "((", "`", "a |", "((((((" * 50, "{ " * 200],
 )  # fmt: skip
 def test_what_is_no_script_is_refused(script: str) -> None:
     with pytest.raises(NotRead):

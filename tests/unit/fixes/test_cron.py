@@ -207,10 +207,10 @@ def test_a_schedule_that_kubernetes_refuses_is_refused(schedule: str) -> None:
         ("a: [1", "is no YAML"),
         (MANIFEST + "\n---\nkind: CronJob\n", "apiVersion: read None"),
         ("apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: x}", "CronJob x: spec: is missing"),
-        (edited("          containers:", "          sidecars:"), "spec.jobTemplate.spec.template.spec.containers: is missing"),  # noqa: E501
+        (edited("          containers:", "          sidecars:"), "spec.jobTemplate.spec.template.spec.containers: is missing"),
         (edited('schedule: "0 3 * * 0"', "schedule: 3"), "spec.schedule: read 3"),
         (edited('  schedule: "0 3 * * 0"', ""), "spec.schedule: is missing"),
-        (edited('"daemonset/ztunnel"', '"deployment/istiod"'), "is neither ztunnel nor an application; needed is one that restarts ztunnel"),  # noqa: E501
+        (edited('"daemonset/ztunnel"', '"deployment/istiod"'), "is neither ztunnel nor an application; needed is one that restarts ztunnel"),
         (more("timeZone: Mars/Olympus"), "'Mars/Olympus' is no known zone"),
         (more("startingDeadlineSeconds: soon"), "startingDeadlineSeconds: read 'soon'"),
     ],
@@ -248,7 +248,7 @@ def job(
     where = f", namespace: {namespace}" if namespace else ""
     return (
         f"apiVersion: batch/v1\nkind: CronJob\nmetadata: {{name: {name}{where}}}\nspec:\n  schedule: '{schedule}'\n"
-        "  jobTemplate:\n    spec:\n      template:\n        spec:\n          restartPolicy: Never\n          containers:\n"  # noqa: E501
+        "  jobTemplate:\n    spec:\n      template:\n        spec:\n          restartPolicy: Never\n          containers:\n"
         f"            - {{name: a, image: bitnami/kubectl, {command}}}\n"
     )
 
@@ -282,7 +282,7 @@ def test_lists_and_several_jobs_are_read_and_those_that_touch_ztunnel_are_taken(
         ('command: ["sh", "-c", "kubectl", "rollout", "restart", "ds/ztunnel"]', "prints its help"),
         ('command: ["sh", "-c", "kubectl rollout restart ds/ztunnel &"]', "in the background"),
         ('command: ["sh", "-c", "[ $(date +%u) = 7 ] && kubectl rollout restart ds/ztunnel"]', "runs only when"),
-        ('command: ["sh", "-c", "kubectl rollout restart ds/$DS"], envFrom: [{configMapRef: {name: a}}]', "is not known"),  # noqa: E501
+        ('command: ["sh", "-c", "kubectl rollout restart ds/$DS"], envFrom: [{configMapRef: {name: a}}]', "is not known"),
         ('args: ["sh", "-c", "kubectl rollout restart ds/ztunnel"]', "kubectl sh is not understood"),
         ('command: ["sh", "-c", "kubectl delete ds ztunnel"]', "nothing makes it anew"),
         ('command: ["sh", "-c", "if true; kubectl"]', "the script of container a: line 1"),

@@ -1,4 +1,4 @@
-# ruff: noqa: E501, Q003  scripts, rules and manifests in tables stay in one piece
+# ruff: noqa: E501  scripts, rules and manifests in tables stay in one piece
 """Fixes that change a setting: what becomes of the plan."""
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def test_which_makestep_counts(conf: str, seconds: float) -> None:
     assert corrected_s(conf) == seconds
 
 
-@pytest.mark.parametrize("conf", ["", "pool a\n", "makestep\n", "makestep 1\n", "makestep 1 -1 # always\n", "makestep one -1\n", "makestep nan -1\n"])  # fmt: skip  # noqa: E501
+@pytest.mark.parametrize("conf", ["", "pool a\n", "makestep\n", "makestep 1\n", "makestep 1 -1 # always\n", "makestep one -1\n", "makestep nan -1\n"])  # fmt: skip
 def test_a_configuration_with_which_chrony_steps_nothing_or_does_not_start_is_refused(conf: str) -> None:
     with pytest.raises(BadInput, match="makestep"):
         adapted(with_fix("chrony-makestep", conf, body=PAUSE))
@@ -88,7 +88,7 @@ def test_a_configuration_with_which_chrony_steps_nothing_or_does_not_start_is_re
         ("env: {SECRET_TTL: 48h}\nmeshConfig: {defaultConfig: {proxyMetadata: {SECRET_TTL: 2d}}}", 2),
         ("env: {SECRET_TTL: 48h}\npilot: {env: {SECRET_TTL: 9h}}", 2),
         ("env: {SECRET_TTL: 8760h}\n---\npilot: {env: {MAX_WORKLOAD_CERT_TTL: 87600h0m0s}}", 365),
-        ("kind: DaemonSet\nmetadata: {name: ztunnel}\nspec: {template: {spec: {containers: [{name: a, env: [{name: SECRET_TTL, value: 48h}]}]}}}", 2),  # noqa: E501
+        ("kind: DaemonSet\nmetadata: {name: ztunnel}\nspec: {template: {spec: {containers: [{name: a, env: [{name: SECRET_TTL, value: 48h}]}]}}}", 2),
         ("kind: IstioOperator\nspec: {values: {ztunnel: {env: {SECRET_TTL: 48h}}}}", 2),
         ('kind: Application\nspec: {helm: {values: "env:\\n  SECRET_TTL: 48h\\n"}}', 2),
         ("kind: List\nitems: [{kind: ZTunnel, spec: {values: {ztunnel: {env: {SECRET_TTL: 48h}}}}}]", 2),
@@ -104,9 +104,9 @@ def test_where_ztunnels_lifetime_is_set(text: str, days: int) -> None:
     [
         ("env: {SECRET_TTL: 2161h}", "2160h unless set"),
         ("env: {SECRET_TTL: 3w}\n---\npilot: {env: {MAX_WORKLOAD_CERT_TTL: 240h}}", "MAX_WORKLOAD_CERT_TTL, 240h"),
-        ("env: {SECRET_TTL: 48h}\nztunnel: {env: {SECRET_TTL: 49h}}", "48h in env.SECRET_TTL and 49h in ztunnel.env.SECRET_TTL"),  # noqa: E501
+        ("env: {SECRET_TTL: 48h}\nztunnel: {env: {SECRET_TTL: 49h}}", "48h in env.SECRET_TTL and 49h in ztunnel.env.SECRET_TTL"),
         ("pilot: {env: {SECRET_TTL: 48h}}", "not ztunnel's environment"),
-        ("kind: DaemonSet\nmetadata: {name: other}\nspec: {env: [{name: SECRET_TTL, value: 48h}]}", "not ztunnel's environment"),  # noqa: E501
+        ("kind: DaemonSet\nmetadata: {name: other}\nspec: {env: [{name: SECRET_TTL, value: 48h}]}", "not ztunnel's environment"),
         ("env: [{name: SECRET_TTL, valueFrom: {configMapKeyRef: {}}}]", "needed is a duration"),
         ("env: {SECRET_TTL: true}", "needed is a duration"),
         ("# env: {SECRET_TTL: 48h}", "nowhere"),

@@ -1,4 +1,4 @@
-# ruff: noqa: E501, Q000  scripts, rules and manifests in tables stay in one piece
+# ruff: noqa: E501  scripts, rules and manifests in tables stay in one piece
 """Sleep hooks and units: when a suspend really restarts ztunnel, and when it does not."""
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def test_after_a_hibernation_only_is_never_after_a_suspend(hook: str) -> None:
 def test_a_rollout_restarts_all_nodes_and_pods_of_the_node_only_its_own() -> None:
     body = NIGHTS + 'node = "west"\n'
     own = script(
-        '[ "$1" = post ] && kubectl delete pod -n istio-system -l app=ztunnel --field-selector spec.nodeName=$(hostname)'  # noqa: E501
+        '[ "$1" = post ] && kubectl delete pod -n istio-system -l app=ztunnel --field-selector spec.nodeName=$(hostname)'
     )
     assert {each.node for each in nights(own, TWO_NODES, body).of("ztunnel_started", cause="sleep-hook")} == {"west"}
     everywhere = script(f'[ "$1" = post ] && {RESTART}')
