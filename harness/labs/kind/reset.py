@@ -156,6 +156,12 @@ def check_ambient(kubernetes: Kubernetes) -> dict[str, Any]:
     """ztunnel's DaemonSet. Raises LabUnavailable when there is none."""
     found = kubernetes.read(*ZTUNNEL)
     if found is None:
+        elsewhere = sorted({pod.namespace for pod in kubernetes.pods(None, ZTUNNEL_LABELS)})
+        if elsewhere:
+            raise LabUnavailable(
+                f"ztunnel runs in namespace {', '.join(elsewhere)}; runs need it in {ZTUNNEL_NAMESPACE} (meshwake "
+                "forecast does not)"
+            )
         raise LabUnavailable("the cluster has no DaemonSet istio-system/ztunnel; install Istio in ambient mode first")
     return found
 
