@@ -28,8 +28,7 @@ USUAL_NAMESPACE = "istio-system"
 LONGEST_SLEEP_NS = 100 * 365 * 24 * 3_600 * NS_PER_S
 # The times that can be written as dates: years 1 to 9999.
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  every time here is UTC
-_EARLIEST_NS = (datetime.min - _EPOCH) // timedelta(seconds=1) * NS_PER_S
-_LATEST_NS = ((datetime.max - _EPOCH) // timedelta(seconds=1) + 1) * NS_PER_S - 1
+_EARLIEST_NS, _LATEST_NS = -62_135_596_800 * NS_PER_S, 253_402_300_800 * NS_PER_S - 1
 
 
 def add_commands(app: typer.Typer) -> None:

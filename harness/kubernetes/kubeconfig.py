@@ -81,7 +81,7 @@ class Access:
             cluster[_AUTHORITY] = system  # with a client certificate kr8s trusts nobody else
         if "tokenFile" in user:
             user = _ReadsToken(user, token="")
-        if "exec" in user:
+        if self.login_program is not None:
             user["exec"] = self._exec()
         return {
             "clusters": [{"name": "cluster", "cluster": cluster}],
@@ -107,15 +107,15 @@ class Access:
 
     def _exec(self) -> dict[str, Any]:
         """With what kubectl puts into the environment of such a program."""
-        plugin: dict[str, Any] = dict(self.user["exec"])
+        plugin = {key: self.user["exec"][key] for key in ("apiVersion", "command", "args", "env")}
         spec: dict[str, Any] = {"interactive": False}
-        if plugin.get("provideClusterInfo"):
+        if self.user["exec"].get("provideClusterInfo"):
             authority = _data_of(self.cluster, _AUTHORITY)
             spec["cluster"] = {"server": self.server} | (
                 {"certificate-authority-data": base64.b64encode(authority).decode()} if authority else {}
             )
         info = {"kind": "ExecCredential", "apiVersion": plugin["apiVersion"], "spec": spec}
-        plugin["env"] = [*(plugin.get("env") or ()), {"name": "KUBERNETES_EXEC_INFO", "value": json.dumps(info)}]
+        plugin["env"] = [*plugin["env"], {"name": "KUBERNETES_EXEC_INFO", "value": json.dumps(info)}]
         return plugin
 
 
@@ -177,7 +177,7 @@ def _content(file: Path) -> dict[str, Any]:
     (content,) = documents
     if not isinstance(content, dict):
         raise BadInput(f"{file}: is no kubeconfig: found {_shown(content)}, expected clusters, users and contexts")
-    if content.get("kind") not in {None, "", "Config"}:
+    if content.get("kind") not in (None, "", "Config"):
         raise BadInput(f"{file}: is no kubeconfig: its kind is {_shown(content['kind'])}, expected 'Config'")
     return content
 
@@ -316,6 +316,8 @@ def _check_address(address: str, schemes: tuple[str, ...], place: str) -> None:
         split = urlsplit(address)
         host, port = split.hostname, split.port
         url = httpx.URL(address)
+        if any(character.isspace() for character in address):
+            raise ValueError("it has a space")
     except (ValueError, httpx.InvalidURL) as error:
         raise BadInput(f"{place}: {_masked(address)} is no address ({error}); expected https://ADDRESS:PORT") from error
     if split.scheme.lower() not in schemes:
@@ -374,7 +376,7 @@ def _data_of(value: Mapping[str, Any], key: str) -> bytes | None:
 
 def _written(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """`value` with files in the place of what it holds: what kr8s writes itself it leaves behind, keys too."""
-    written = dict(value)
+    written = {key: value[key] for key in (*_TEXTS, *_FLAGS) if key in value}
     for key in (_AUTHORITY, _CERTIFICATE, _KEY):
         if f"{key}-data" in written:
             path = folder / key
@@ -399,7 +401,7 @@ def _check_tls(cluster: dict[str, Any], user: dict[str, Any], cluster_place: str
             raise BadInput(f"{user_place}: has {has} and lacks {lacks}")
         if _CERTIFICATE in of_user:
             try:
-                # The password: a key that is encrypted is refused here, where OpenSSL would ask for one on the terminal.
+                # With a password, a wrong one: else OpenSSL asks for that of an encrypted key on the terminal.
                 context.load_cert_chain(of_user[_CERTIFICATE], of_user[_KEY], password=lambda: "-")
             except (OSError, ValueError) as error:
                 raise BadInput(
@@ -469,8 +471,9 @@ def _is_variable(thing: Any) -> bool:
     if not isinstance(thing, dict):
         return False
     name, value = thing.get("name"), thing.get("value")
-    texts = isinstance(name, str) and isinstance(value, str)
-    return texts and bool(name) and "=" not in name and "\0" not in name + value
+    if not isinstance(name, str) or not isinstance(value, str):
+        return False
+    return bool(name) and "=" not in name and "\0" not in name + value
 
 
 def _check_token(token: str, place: str) -> None:

@@ -48,7 +48,7 @@ _LOST = (
 )
 # What this machine, and nobody else, has run out of.
 _LOCAL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRINUSE, errno.EADDRNOTAVAIL}
-# What kr8s raises where a login program fails (RuntimeError) or prints no credentials, and for an answer that is no API's.
+# What kr8s raises where a login program fails (RuntimeError) or prints no credentials, and where an answer is no API's.
 _NO_LOGIN = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, ImportError)
 _NOT_FOUND, _CONFLICT, _SERVER_ERROR = 404, 409, 500
 
@@ -64,11 +64,14 @@ def connect(kubeconfig: Path | Access, context: str | None = None) -> ThroughKr8
         raise
     except (Unreachable, Refused) as error:
         cluster.close()
+        file, of = kubeconfig, context
         if isinstance(kubeconfig, Access):
-            kubeconfig, context = kubeconfig.file, kubeconfig.context
+            file, of = kubeconfig.file, kubeconfig.context
+            if kubeconfig.login_program is not None:
+                error = Unreachable(f"{error}; one logs in to it by {kubeconfig.login_program!r}")
         raise Unreachable(
-            f"{kubeconfig}: the cluster of context {context or '(current)'} does not answer ({error}); "
-            f"try: kubectl --kubeconfig {kubeconfig} {f'--context {context} ' if context else ''}get nodes"
+            f"{file}: the cluster of context {of or '(current)'} does not answer ({error}); "
+            f"try: kubectl --kubeconfig {file} {f'--context {of} ' if of else ''}get nodes"
         ) from error
     return cluster
 
@@ -142,7 +145,8 @@ class ThroughKr8s:
                     warnings.simplefilter("ignore")  # kr8s warns of Kubernetes versions newer than itself
                     api = await _logged_in(access, partial(connect_kr8s, kubeconfig=config))
                 # kr8s logs in again by itself when credentials have run out.
-                api.auth.reauthenticate = partial(_logged_in, access, api.auth.reauthenticate)
+                auth: Any = api.auth
+                auth.reauthenticate = partial(_logged_in, access, auth.reauthenticate)
                 api.timeout = CALL_WITHIN_S
                 self._api = api
         return self._api
@@ -346,8 +350,8 @@ async def _logged_in(access: Access, log_in: Callable[[], Awaitable[_Answer]]) -
         if access.login_program is None:
             raise Unreachable(f"{access}: no connection ({type(error).__name__}: {said})") from error
         raise LoginFailed(
-            f"{access}: user {access.user_name!r} logs in by {access.login_program!r}, which handed out no credentials: "
-            f"{type(error).__name__}: {said}"
+            f"{access}: user {access.user_name!r} logs in by {access.login_program!r}, which handed out "
+            f"no credentials: {type(error).__name__}: {said}"
         ) from error
 
 

@@ -1,5 +1,5 @@
-"""Where the ztunnels of a cluster are. Istio's charts put them into istio-system, OpenShift Service Mesh into ztunnel, and
-a split installation into any namespace: they are known by their label, in all namespaces.
+"""Where the ztunnels of a cluster are. Istio's charts put them into istio-system, OpenShift Service Mesh into ztunnel,
+and a split installation into any namespace: they are known by their label, in all namespaces.
 """
 
 from __future__ import annotations

@@ -24,11 +24,12 @@ from harness.durations import NS_PER_S, parse_duration_ns
 from harness.errors import HarnessError, LabUnavailable
 from harness.kubernetes.api import Kubernetes, Unreachable
 from harness.kubernetes.labels import OUR_LABELS, RUN_LABELS, is_ours
+from harness.kubernetes.ztunnels import ZTUNNEL_LABELS
 from harness.labs.kind.clocks import RealTime, wait_for
 from harness.labs.kind.hold import hold, is_marked
 from harness.labs.kind.moved import is_moved, restore_clocks
 from harness.labs.kind.node_channel import GOES_LABELS
-from harness.labs.kind.observe import ZTUNNEL_CONTAINER, ZTUNNEL_LABELS, ZTUNNEL_NAMESPACE
+from harness.labs.kind.observe import ZTUNNEL_CONTAINER, ZTUNNEL_NAMESPACE
 
 RESTARTED = "meshwake.dev/restarted"
 RESTARTED_BY_KUBECTL = "kubectl.kubernetes.io/restartedAt"
