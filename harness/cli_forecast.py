@@ -76,7 +76,7 @@ def forecast(
 
 
 def _sleep_ns(text: str | None) -> int:
-    sleep_ns = said_ns(text, "--sleep") if text else 0
+    sleep_ns = said_ns(text, "--sleep") if text is not None else 0
     if sleep_ns < 0:
         raise BadInput(f"--sleep {text}: must not be negative")
     if sleep_ns > LONGEST_SLEEP_NS:
