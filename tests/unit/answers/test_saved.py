@@ -21,7 +21,7 @@ from harness.kubernetes.api import Pod, Refused
 from harness.kubernetes.ztunnels import find_ztunnels
 from tests.unit.answers.test_forecast import NOW, PODS, Cluster, forecast, save
 from tests.unit.kubernetes.api_server import VERSION, api
-from tests.unit.mutations import TOKENS, chance, many, mutated
+from tests.unit.mutations import TOKENS, chance, many, mutated, reshaped
 
 DATA = Path(__file__).parents[2] / "data"
 Says = pytest.CaptureFixture[str]
@@ -282,6 +282,22 @@ def test_a_mutated_file_is_judged_or_named(name: str, tmp_path: Path, capsys: Sa
         judged(tmp_path, name, capsys, *random.choice([(), ("--json",), ("--sleep", "9h")]))
 
 
+@pytest.mark.parametrize("name", ["config_dump.json", "pod.json", "journal.json"])
+def test_a_file_of_another_shape_is_judged_or_named(name: str, tmp_path: Path, capsys: Says) -> None:
+    """Well formed, with other values than it should have."""
+    random = chance(f"shape of {name}")
+    shutil.copytree(DATA / "saved" / "laptop", tmp_path / "laptop")
+    for _ in range(many(40)):
+        sample = random.choice(FILES[name]).decode()
+        if name == "journal.json":
+            entries = reshaped([json.loads(line) for line in sample.splitlines()], random)
+            text = "\n".join(map(json.dumps, entries)) if isinstance(entries, list) else json.dumps(entries)
+        else:
+            text = json.dumps(reshaped(json.loads(sample), random))
+        (tmp_path / "laptop" / name).write_text(text)
+        judged(tmp_path, name, capsys, *random.choice([(), ("--json",), ("--sleep", "9h")]))
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6) | st.dates().map(str),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
@@ -333,7 +349,12 @@ ENTRIES = st.lists(
 
 @settings(max_examples=many(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    dump=DUMPS, pod=PODS_OF_ALL | VALUES, lines=LINES, entries=ENTRIES, drift=NUMBERS, sleep_s=st.integers(0, 3_153_600_000)
+    dump=DUMPS,
+    pod=PODS_OF_ALL | VALUES,
+    lines=LINES,
+    entries=ENTRIES,
+    drift=NUMBERS,
+    sleep_s=st.integers(0, 3_153_600_000),
 )
 @example(
     dump={"certificates": []},

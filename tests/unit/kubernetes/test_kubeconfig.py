@@ -5,6 +5,7 @@ the file and what it lacks. Against a server on loopback where it counts what is
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import os
 import shutil
@@ -32,7 +33,7 @@ from harness.errors import BadInput, ExitCode
 from harness.kubernetes.api import LoginFailed, Refused, Unreachable
 from harness.kubernetes.kubeconfig import Access, read_access
 from harness.kubernetes.through_kr8s import connect
-from tests.unit.mutations import chance, many, mutated
+from tests.unit.mutations import chance, many, mutated, reshaped
 
 EXEC = "client.authentication.k8s.io/v1"
 
@@ -591,6 +592,20 @@ def test_a_damaged_kubeconfig_is_read_or_named(sample: Path, tmp_path: Path) -> 
     for _ in range(many(30)):
         damaged.write_bytes(mutated(sample.read_bytes(), random, others, TOKENS))
         reads(damaged, random.choice([None, None, "kind-mesh"]))
+
+
+@pytest.mark.parametrize("sample", sorted(SAMPLES.iterdir()), ids=lambda sample: sample.name)
+def test_a_kubeconfig_of_another_shape_is_read_or_named(sample: Path, tmp_path: Path) -> None:
+    """Well formed, with other values than it should have; certificates and keys among them."""
+    random, (pem, key) = chance(f"shape of {sample.name}"), certificate()
+    whole = yaml.safe_load(sample.read_text().replace("\t", ""))
+    for each in whole["users"] or ():
+        each["user"]["client-certificate-data"] = base64.b64encode(pem).decode()
+        each["user"]["client-key-data"] = base64.b64encode(key).decode()
+    path = tmp_path / "reshaped"
+    for _ in range(many(60)):
+        path.write_text(json.dumps(reshaped(copy.deepcopy(whole), random)))
+        reads(path, random.choice([None, None, "kind-mesh"]))
 
 
 VALUES = st.recursive(
