@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "guardian",
         "errors",
         "durations",
+        "yaml_text",
         "scenario",
         "plan",
         "history",

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from harness.answers.alerting import fired, prometheus_with, read_rules, with_alerts
-from harness.checks import CHECKS
+from harness.answers.alert_rules import RuleSet, read_rule_files
+from harness.answers.alerting import Fired, Told, judged, told
 from harness.checks.derive import failures
 from harness.checks.words import count, lasting, moment
 from harness.cli_forecast import Foretold
 from harness.durations import seconds
 from harness.errors import ExitCode
+from harness.history import History
 from harness.pipeline import REPOSITORY
+from harness.plan import Plan
 from harness.store import read_run
-from harness.verdict import Verdict
+from harness.verdict import Finding, Verdict
 
 OURS = REPOSITORY / "clusters" / "observability" / "alerts" / "mesh.yml"
 SHOWN = 10
@@ -42,25 +45,44 @@ def alerts(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")] = False,
 ) -> None:
     """Say which alerts would have fired in a saved run, and whether before its outages."""
-    rules = [rule for file in files or [OURS] for rule in read_rules(file)]
+    rules = read_rule_files(files or [OURS])
     saved = read_run(run_directory)
     plan, history = saved.plan, saved.history
-    with prometheus_with(plan, history) as address:
-        told = fired(address, plan, history, rules)
-    finding = CHECKS["alert_before_outage"](plan, with_alerts(history, rules, told))
+    said = told(plan, history, rules)
+    finding = judged(plan, history, rules, said)
     if as_json:
-        rows = [{"alert": each.rule, "world_s": seconds(each.world_ns)} for each in told]
-        _print_json({"verdict": finding.verdict, "because": finding.because, "alerts": rows})
+        _print_json(_as_json(finding, said))
     else:
-        long = count(len(failures(plan, history)), "outage")
-        lines = [f"{moment(each.world_ns)}  {each.rule}" for each in told[:SHOWN]]
-        if len(told) > SHOWN:
-            lines.append(f"and {len(told) - SHOWN} more from {moment(told[SHOWN].world_ns)} on")
-        sys.stdout.write(
-            "\n".join([f"{count(len(rules), 'rule')}, {long} in {lasting(plan.duration_ns)}", *lines]) + "\n"
-        )
+        sys.stdout.write("\n".join(_lines(plan, history, rules, said)) + "\n")
         sys.stdout.write(f"{finding.verdict}  {finding.check}: {finding.because}\n")
     raise Foretold(_CODES[finding.verdict])
+
+
+def _as_json(finding: Finding, said: Told) -> dict[str, Any]:
+    return {
+        "verdict": finding.verdict,
+        "because": finding.because,
+        "alerts": _rows(said.fired),
+        "before_anything_happened": _rows(said.noisy),
+        "not_judged": [{"alert": name, "needs": list(needs)} for name, needs in said.unclear],
+    }
+
+
+def _rows(alerts: Sequence[Fired]) -> list[dict[str, Any]]:
+    return [{"alert": each.rule, "world_s": seconds(each.world_ns)} for each in alerts]
+
+
+def _lines(plan: Plan, history: History, rules: RuleSet, said: Told) -> list[str]:
+    long = count(len(failures(plan, history)), "outage")
+    lines = [f"{count(len(rules.alerts), 'rule')}, {long} in {lasting(plan.duration_ns)}"]
+    lines += [f"{moment(each.world_ns)}  {each.rule}" for each in said.fired[:SHOWN]]
+    if len(said.fired) > SHOWN:
+        lines.append(f"and {len(said.fired) - SHOWN} more from {moment(said.fired[SHOWN].world_ns)} on")
+    lines += [
+        f"{moment(each.world_ns)}  {each.rule}: before anything happened, so it warns of nothing" for each in said.noisy
+    ]
+    lines += [f"not judged: {name} needs {', '.join(needs)}" for name, needs in said.unclear]
+    return lines
 
 
 def _print_json(content: dict[str, Any]) -> None:

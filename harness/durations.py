@@ -40,6 +40,20 @@ def parse_duration_ns(text: str) -> int:
     return sign * total_ns
 
 
+def parse_go_duration_ns(text: str) -> int:
+    """`text` as Go's time.ParseDuration reads it, in whole nanoseconds: hours are its longest unit, and a
+    number without a unit is none but 0. Raises ValueError."""
+    match = re.fullmatch(r"([-+]?)((?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+|0)", text)
+    if match is None or len(text) > 60:
+        raise ValueError(f"{text!r} is not a duration of Go; allowed are h, m, s, ms, us, ns: '12h', '1h30m', '0.5s'")
+    parts = re.findall(r"(\d*)\.?(\d*)(ns|us|µs|μs|ms|s|m|h)", match[2])
+    units = {**_UNIT_NS, "µs": 1_000, "μs": 1_000}
+    total = 0
+    for whole, part, unit in parts:
+        total += int(f"0{whole}{part}") * units[unit] // int(10 ** len(part))
+    return -total if match[1] == "-" else total
+
+
 def said_ns(text: str, where: str) -> int:
     """What somebody wrote at `where` (an option, a key), in nanoseconds. Raises BadInput that names the place."""
     try:

@@ -519,6 +519,13 @@ def _expectations(scenario: Scenario, version: str) -> tuple[Expect, ...]:
     return rows
 
 
+def _text_of(manifest: Path) -> str:
+    try:
+        return manifest.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{manifest}: cannot be read as text (UTF-8): {error}") from error
+
+
 def _read_manifest(scenario: Scenario) -> str | None:
     if scenario.fix is None:
         return None
@@ -527,6 +534,6 @@ def _read_manifest(scenario: Scenario) -> str | None:
     places = [base / scenario.fix.manifest for base in (Path(scenario.path).parent, REPOSITORY)]
     for place in places:
         if place.is_file():
-            return place.read_text(encoding="utf-8")
+            return _text_of(place)
     looked = " or ".join(str(place.parent) for place in places)
     raise BadInput(f"{scenario.path}: fix.manifest: read {scenario.fix.manifest!r}, which is no file in {looked}")

@@ -122,6 +122,7 @@ class PlannedFix(_Frozen):
 
     name: str
     manifest: str | None = None
+    ztunnel_namespace: str | None = None
 
 
 ClockWay = Literal["engine", "command", "process"]
@@ -201,6 +202,8 @@ class Plan(_Frozen):
             unused |= {"answers_after_ns"}
         if all(fault.corrected for fault in self.faults):
             unused |= {"corrected"}
+        if self.fix is not None and self.fix.ztunnel_namespace is None:
+            excluded["fix"] = {"ztunnel_namespace"}
         if unused:
             excluded["faults"] = {"__all__": unused}
         return hashlib.sha256(self.model_dump_json(exclude=excluded).encode()).hexdigest()
@@ -295,7 +298,7 @@ def resolve(case: Case) -> Plan:
         pairs=tuple((pair[0], pair[1]) for pair in scenario.traffic.pairs),
         attempt_every_ns=numbers.every_ns,
         faults=_place_faults(numbers.faults, nodes, numbers.duration_ns),
-        fix=PlannedFix(name=scenario.fix.name, manifest=case.manifest) if scenario.fix else None,
+        fix=_planned_fix(scenario, case),
         cluster=case.cluster,
         expectations=tuple(
             PlannedExpectation(check=row.check, verdict=_verdict(row), because=row.because) for row in case.expectations
@@ -347,6 +350,13 @@ def _numbers(case: Case) -> _Numbers:
         short.every or scenario.traffic.every,
         list(scenario.fault if short.fault is None else short.fault),
     )
+
+
+def _planned_fix(scenario: Scenario, case: Case) -> PlannedFix | None:
+    fix = scenario.fix
+    if fix is None:
+        return None
+    return PlannedFix(name=fix.name, manifest=case.manifest, ztunnel_namespace=fix.ztunnel_namespace)
 
 
 def _authority_node(scenario: Scenario) -> str | None:

@@ -361,10 +361,12 @@ Fault = Annotated[
 
 
 class Fix(_Strict):
-    """What somebody deploys against the fault, read from the manifest they would apply."""
+    """What somebody deploys against the fault, read from the manifest they would apply. `ztunnel_namespace`: where
+    ztunnel lives in their cluster; istio-system unless they say another."""
 
     name: FixName
     manifest: str | None = None
+    ztunnel_namespace: str | None = None
 
 
 class Expect(_Strict):

@@ -9,30 +9,20 @@ from __future__ import annotations
 
 from harness.errors import BadInput
 from harness.fixes import cron, looking, settings, sleep_hook, wake_guard, weekly_restart
-from harness.fixes.deploy import Deployment, Fix, Patch, manifest_of
+from harness.fixes.deploy import Deployment, Fix, Patch
 from harness.fixes.restart import Clocks, PlannedRestart
 from harness.plan import Plan
 
 __all__ = ["FIXES", "Clocks", "Deployment", "Fix", "PlannedRestart", "adapted", "deploy", "fix_of", "patch_of"]
 
-RESTARTS_APPLICATIONS = cron.Job(
-    "runs 'kubectl rollout restart' on deployments and not on ztunnel", (r"rollout\s+restart\s+deployment\b",)
-)
-
 
 def _daily(plan: Plan, clocks: Clocks) -> list[PlannedRestart]:
-    return cron.rollouts(plan, clocks, cron.read_cron_job(manifest_of(plan)), "daily-restart")
+    return cron.restarts(plan, clocks, "daily-restart")
 
 
 def _applications(plan: Plan, clocks: Clocks) -> list[PlannedRestart]:
     """Pods of all nodes at once: a Deployment's rollout replaces them without regard to nodes."""
-    name = "restart-applications"
-    cron_job = cron.read_cron_job(manifest_of(plan), RESTARTS_APPLICATIONS)
-    return [
-        PlannedRestart(clocks[node.name].world_ns_when_running(world_ns), node.name, name, "applications")
-        for world_ns in cron.cron_times_ns(plan, clocks, cron_job, name)
-        for node in plan.nodes
-    ]
+    return cron.application_restarts(plan, clocks, "restart-applications")
 
 
 _ALL = (

@@ -1,4 +1,4 @@
-"""A CronJob, read from the manifest that a user would apply, and when the cluster really runs it.
+"""A CronJob, read from the manifest that a user would apply (jobs.py), and when the cluster really runs it.
 
 The CronJob controller lives on the control plane (here: the authority's node) and waits on the same kind of clock as
 ztunnel. What it does, from its source (kubernetes pkg/controller/cronjob/cronjob_controllerv2.go, `syncCronJob`,
@@ -13,117 +13,145 @@ controller's informer delivers every object anew at a fixed interval of monotoni
 hours when the controller starts (cmd/kube-controller-manager/app `ResyncPeriod`, --min-resync-period 12h), and a
 CronJob delivered anew is looked at at once (`updateCronJob`). Here the draw is made from the plan's seed.
 
-The job itself takes no time. A rollout restarts one node after another, `ROLLOUT_STEP_NS` apart, and waits for a node
-that sleeps. Not modelled: a relist after a broken watch, a restart of the controller, daylight saving as robfig/cron
-sees it (cronsim follows Debian's cron).
+The job itself takes no time but what it sleeps. A rollout restarts one node after another, `ROLLOUT_STEP_NS` apart, and
+waits for a node that sleeps. Not modelled: a relist after a broken watch, a restart of the controller.
 """
 
 from __future__ import annotations
 
 import random
-import re
-from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
-from functools import lru_cache
-from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
-
-import yaml
-from cronsim import CronSim, CronSimError
 
 from harness.clocks.virtual import NodeClock
 from harness.durations import NS_PER_S
 from harness.errors import BadInput
+from harness.fixes.actions import Action
+from harness.fixes.deploy import manifest_of
+from harness.fixes.jobs import ZTUNNEL_NAMESPACE, CronJob, Task, acting, read_tasks, without_conditions
 from harness.fixes.restart import Clocks, PlannedRestart
+from harness.fixes.schedule import Times
 from harness.plan import Plan
 
 ROLLOUT_STEP_NS = 30 * NS_PER_S
 WAKES_AFTER_SCHEDULE_NS = 100_000_000
 RESYNC_MIN_NS = 12 * 3_600 * NS_PER_S
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MACROS = {
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-    "@monthly": "0 0 1 * *",
-    "@weekly": "0 0 * * 0",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@hourly": "0 * * * *",
-}
-# What cronsim takes and Kubernetes refuses: last days, n-th weekdays, Sunday as 7.
-_NOT_KUBERNETES = re.compile(r"^\S+ \S+ \S*L\S* |[#L]\S*$|(^|[ ,-])7(-\S*)?(,\S*)?$")
+RESTARTS_ZTUNNEL = "one that restarts ztunnel, for example: kubectl rollout restart daemonset/ztunnel -n istio-system"
+RESTARTS_APPLICATIONS = "one that restarts applications, for example: kubectl rollout restart deployment -n default"
 
 
-class Job(NamedTuple):
-    """What the container of a CronJob must run to be the fix that it is taken for."""
-
-    words: str
-    patterns: tuple[str, ...]
+def namespace_of(plan: Plan) -> str:
+    """Where ztunnel lives in the cluster of `plan`."""
+    return (plan.fix.ztunnel_namespace if plan.fix else None) or ZTUNNEL_NAMESPACE
 
 
-RESTARTS_ZTUNNEL = Job("runs 'kubectl rollout restart' on ztunnel", (r"rollout\s+restart\b.*ztunnel",))
+def tasks_of(plan: Plan) -> tuple[Task, ...]:
+    """The CronJobs that were applied. Raises BadInput."""
+    return read_tasks(manifest_of(plan), namespace_of(plan))
 
 
-@dataclass(frozen=True)
-class CronJob:
-    """What of a CronJob decides when it runs."""
-
-    schedule: str
-    zone: tzinfo = UTC
-    starting_deadline_s: int | None = None
-    suspended: bool = False
-
-    def next_wall_ns(self, after_wall_ns: int) -> int:
-        """The first scheduled time after `after_wall_ns`."""
-        return _to_wall_ns(next(CronSim(self.schedule, _to_datetime(after_wall_ns, self.zone))))
-
-    def latest_wall_ns(self, after_wall_ns: int, until_wall_ns: int) -> int | None:
-        """The last scheduled time after `after_wall_ns` and not after `until_wall_ns`, or None."""
-        # CronSim never yields the time it starts from.
-        begin = _to_datetime(until_wall_ns, self.zone) + timedelta(seconds=1)
-        latest_ns = _to_wall_ns(next(CronSim(self.schedule, begin, reverse=True)))
-        return latest_ns if after_wall_ns < latest_ns else None
+def restarts(plan: Plan, clocks: Clocks, cause: str) -> list[PlannedRestart]:
+    """All ztunnels that CronJobs restart whatever they find. Raises BadInput when none does. What they restart besides
+    makes no difference: a new ztunnel fetches every certificate anew."""
+    tasks = acting(tasks_of(plan), "ztunnel", RESTARTS_ZTUNNEL)
+    return _restarts(
+        plan, clocks, [(task, without_conditions(task, task.reading.of("ztunnel"))) for task in tasks], cause
+    )
 
 
-class _Schedule:
-    """The scheduled times of a CronJob, found once and looked up often: a job every ten minutes is due 4,000 times a
-    month, and each time is asked for several times."""
-
-    def __init__(self, cron_job: CronJob, from_wall_ns: int) -> None:
-        self._cron_job = cron_job
-        self._coming = CronSim(cron_job.schedule, _to_datetime(from_wall_ns, cron_job.zone))
-        self._known = [_to_wall_ns(next(self._coming))]
-
-    def next_wall_ns(self, after_wall_ns: int) -> int:
-        """See CronJob.next_wall_ns."""
-        if after_wall_ns < self._known[0]:
-            return self._cron_job.next_wall_ns(after_wall_ns)
-        self._know(after_wall_ns)
-        return self._known[bisect_right(self._known, after_wall_ns)]
-
-    def latest_wall_ns(self, after_wall_ns: int, until_wall_ns: int) -> int | None:
-        """See CronJob.latest_wall_ns."""
-        if until_wall_ns < self._known[0]:
-            return self._cron_job.latest_wall_ns(after_wall_ns, until_wall_ns)
-        self._know(until_wall_ns)
-        latest_ns = self._known[bisect_right(self._known, until_wall_ns) - 1]
-        return latest_ns if after_wall_ns < latest_ns else None
-
-    def _know(self, wall_ns: int) -> None:
-        while self._known[-1] <= wall_ns:
-            self._known.append(_to_wall_ns(next(self._coming)))
+def application_restarts(plan: Plan, clocks: Clocks, cause: str) -> list[PlannedRestart]:
+    """All that CronJobs restart whatever they find, applications among it. Raises BadInput when none are."""
+    tasks = tasks_of(plan)
+    acting(tasks, "applications", RESTARTS_APPLICATIONS)
+    doing = [(task, without_conditions(task, task.reading.actions)) for task in tasks if task.reading.actions]
+    here = [(task, [each for each in actions if _is_here(plan, each)]) for task, actions in doing]
+    if not any(each.what == "applications" for _, actions in here for each in actions):
+        first = next(each for _, actions in doing for each in actions if each.what == "applications")
+        what = f"{first.namespace}/{', '.join(first.names or ('*',))}"
+        raise BadInput(f"fix.manifest: {first.command!r} restarts {what}, and no identity of the scenario is called so")
+    return _restarts(plan, clocks, here, cause)
 
 
-def rollouts(plan: Plan, clocks: Clocks, cron_job: CronJob, cause: str) -> list[PlannedRestart]:
-    """All restarts of ztunnel that a CronJob makes whose job is a rollout restart, whatever it finds."""
-    return [
-        restart
-        for world_ns in cron_times_ns(plan, clocks, cron_job, cause)
-        for restart in rollout(plan, clocks, world_ns, cause)
-    ]
+def _restarts(plan: Plan, clocks: Clocks, doing: list[tuple[Task, list[Action]]], cause: str) -> list[PlannedRestart]:
+    found: set[PlannedRestart] = set()
+    for number, (task, actions) in enumerate(doing):
+        for action in actions:
+            check_possible(plan, action)
+        name = cause if len(doing) == 1 else f"{cause} {number}"
+        for world_ns in cron_times_ns(plan, clocks, task.cron_job, name):
+            found.update(each for action in actions for each in carried_out(plan, clocks, world_ns, action, cause))
+    return list(found)
+
+
+def read_cron_job(manifest: str, ztunnel_namespace: str = ZTUNNEL_NAMESPACE) -> CronJob:
+    """When the first CronJob of `manifest` comes that restarts ztunnel. Raises BadInput when none does."""
+    task = acting(read_tasks(manifest, ztunnel_namespace), "ztunnel", RESTARTS_ZTUNNEL)[0]
+    without_conditions(task, task.reading.of("ztunnel"))
+    return task.cron_job
+
+
+def check_possible(plan: Plan, action: Action, own_node: str | None = None) -> None:
+    """Raises BadInput for what cannot be carried out on `plan`: on a node that is not in it, on the own node
+    of a job that runs nobody knows where, on some of the applications of a node."""
+    _nodes(plan, action, own_node)
+
+
+def carried_out(
+    plan: Plan, clocks: Clocks, world_ns: int, action: Action, cause: str, own_node: str | None = None
+) -> list[PlannedRestart]:
+    """What an action at `world_ns` restarts, on each node when that is awake. Raises BadInput as check_possible."""
+    at_ns = world_ns + int(action.after_s * NS_PER_S)
+    if action.what == "ztunnel" and action.how == "rollout":
+        return rollout(plan, clocks, at_ns, cause)
+    nodes = _nodes(plan, action, own_node)
+    ready_ns = clocks[plan.authority_node].world_ns_when_running(at_ns)
+    return [PlannedRestart(clocks[name].world_ns_when_running(ready_ns), name, cause, action.what) for name in nodes]
+
+
+def _nodes(plan: Plan, action: Action, own_node: str | None) -> list[str]:
+    names = [node.name for node in plan.nodes]
+    if action.what == "applications":
+        return _nodes_of_applications(plan, action)
+    if action.node is not None:
+        if action.node not in names:
+            raise BadInput(
+                f"fix.manifest: {action.command!r}: the scenario has no node {action.node!r} ({', '.join(names)})"
+            )
+        return [action.node]
+    if action.how == "own node" and own_node is not None:
+        return [own_node]
+    if action.how in ("own node", "one of them") and len(names) > 1:
+        raise BadInput(f"fix.manifest: {action.command!r} restarts one ztunnel, and which of {len(names)} is not known")
+    return names
+
+
+def _identities(plan: Plan, action: Action) -> dict[str, tuple[list[str], list[str]]]:
+    """For each node that has some of the applications: those, and all that live there."""
+    found = {}
+    for node in plan.nodes:
+        own = [each for each in node.identities if action.namespace in ("", each.split("/")[0])]
+        if action.names is not None:
+            named = {f"{action.namespace}/{name}" for name in action.names}
+            own = [each for each in own if each in named]
+        if own:
+            found[node.name] = (own, list(node.identities))
+    return found
+
+
+def _is_here(plan: Plan, action: Action) -> bool:
+    return action.what == "ztunnel" or bool(_identities(plan, action))
+
+
+def _nodes_of_applications(plan: Plan, action: Action) -> list[str]:
+    """The nodes on which those pods live; a lab restarts all pods of a node, or none."""
+    found = _identities(plan, action)
+    for name, (own, all_of_them) in found.items():
+        if len(own) < len(all_of_them):
+            others = ", ".join(each for each in all_of_them if each not in own)
+            raise BadInput(
+                f"fix.manifest: {action.command!r} restarts {', '.join(own)} on node {name}, and not {others}; a lab "
+                "restarts all applications of a node, or none"
+            )
+    return list(found)
 
 
 def cron_times_ns(plan: Plan, clocks: Clocks, cron_job: CronJob, name: str) -> Iterator[int]:
@@ -149,94 +177,15 @@ def job_times_ns(cron_job: CronJob, controller: NodeClock, resync_ns: int, durat
         return
     started = controller.reading_before(0)
     served_wall_ns, world_ns = started.wall_ns, 0
-    schedule = _Schedule(cron_job, started.wall_ns)
+    times = Times(cron_job.parsed, cron_job.zone, started.wall_ns)
     while world_ns < duration_ns:
         now = controller.reading(world_ns)
-        scheduled_ns = schedule.latest_wall_ns(served_wall_ns, now.wall_ns)
-        if scheduled_ns is not None and _in_time(cron_job, scheduled_ns, now.wall_ns):
+        scheduled_ns = times.latest_wall_ns(served_wall_ns, now.wall_ns, cron_job.starting_deadline_s)
+        if scheduled_ns is not None:
             served_wall_ns = scheduled_ns
             yield world_ns
-        wakes_wall_ns = schedule.next_wall_ns(max(served_wall_ns, now.wall_ns)) + WAKES_AFTER_SCHEDULE_NS
+        wakes_wall_ns = times.next_wall_ns(served_wall_ns, now.wall_ns) + WAKES_AFTER_SCHEDULE_NS
         due_monotonic_ns = now.monotonic_ns + wakes_wall_ns - now.wall_ns
         since_resync_ns = (now.monotonic_ns - started.monotonic_ns) % resync_ns
         resync_monotonic_ns = now.monotonic_ns - since_resync_ns + resync_ns
         world_ns = controller.world_ns_at_monotonic(min(due_monotonic_ns, resync_monotonic_ns), world_ns)
-
-
-def _in_time(cron_job: CronJob, scheduled_wall_ns: int, now_wall_ns: int) -> bool:
-    deadline_s = cron_job.starting_deadline_s
-    return deadline_s is None or now_wall_ns - scheduled_wall_ns <= deadline_s * NS_PER_S
-
-
-@lru_cache(maxsize=16)  # a sweep asks the same of every run
-def read_cron_job(manifest: str, does: Job = RESTARTS_ZTUNNEL) -> CronJob:
-    """The one CronJob in `manifest` (YAML, other objects beside it), whose job must be `does`. Raises BadInput."""
-    try:
-        documents = [document for document in yaml.safe_load_all(manifest) if document is not None]
-    except yaml.YAMLError as error:
-        raise BadInput(f"fix.manifest: is no YAML: {' '.join(str(error).split())}") from error
-    found = [each for each in documents if isinstance(each, dict) and each.get("kind") == "CronJob"]
-    if len(found) != 1:
-        kinds = ", ".join(str(each.get("kind")) if isinstance(each, dict) else repr(each) for each in documents)
-        raise BadInput(f"fix.manifest: holds {len(found)} CronJobs ({kinds or 'nothing at all'}); needed is one")
-    spec = found[0].get("spec")
-    if not isinstance(spec, dict):
-        raise BadInput("fix.manifest: the CronJob has no spec; needed is one with schedule and jobTemplate")
-    _check_what_it_does(spec, does)
-    deadline_s = spec.get("startingDeadlineSeconds")
-    if deadline_s is not None and (not isinstance(deadline_s, int) or deadline_s < 0):
-        raise BadInput(
-            f"fix.manifest: spec.startingDeadlineSeconds: read {deadline_s!r}, allowed: whole seconds from 0"
-        )
-    return CronJob(
-        _schedule(spec.get("schedule")), _zone(spec.get("timeZone")), deadline_s, spec.get("suspend") is True
-    )
-
-
-def _check_what_it_does(spec: dict[str, Any], does: Job) -> None:
-    """A CronJob that does something else would be taken for a fix."""
-    try:
-        containers = spec["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-        words = [str(word) for one in containers for key in ("command", "args") for word in one.get(key) or []]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadInput("fix.manifest: the CronJob's jobTemplate has no containers") from error
-    command = " ".join(words)
-    if not all(re.search(pattern, command, re.DOTALL) for pattern in does.patterns):
-        raise BadInput(f"fix.manifest: the CronJob runs {command!r}; only a job that {does.words} is understood")
-
-
-def _schedule(value: object) -> str:
-    if not isinstance(value, str):
-        raise BadInput(f"fix.manifest: spec.schedule: read {value!r}, needed is text such as '0 3 * * 0'")
-    expression = " ".join(_MACROS.get(value.strip(), value).replace("?", "*").upper().split())
-    try:
-        if len(expression.split()) != 5 or _NOT_KUBERNETES.search(expression):
-            raise CronSimError("not as Kubernetes writes it")
-        next(CronSim(expression, _EPOCH))
-    except (CronSimError, StopIteration) as error:
-        why = str(error) or "it never comes"
-        raise BadInput(
-            f"fix.manifest: spec.schedule: read {value!r} ({why}); allowed are five fields: minute, hour, day of the "
-            "month, month, day of the week from 0 (Sunday) to 6, for example '0 3 * * 0'"
-        ) from error
-    return expression
-
-
-def _zone(value: object) -> tzinfo:
-    """UTC unless given: kube-controller-manager runs in UTC in every cluster that kind or kubeadm makes."""
-    if value is None:
-        return UTC
-    try:
-        return ZoneInfo(str(value))
-    except (ValueError, OSError, LookupError) as error:
-        raise BadInput(
-            f"fix.manifest: spec.timeZone: {value!r} is no known zone; allowed is for example 'Europe/Berlin'"
-        ) from error
-
-
-def _to_datetime(wall_ns: int, zone: tzinfo) -> datetime:
-    return (_EPOCH + timedelta(seconds=wall_ns // NS_PER_S)).astimezone(zone)
-
-
-def _to_wall_ns(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(seconds=1) * NS_PER_S

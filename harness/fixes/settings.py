@@ -2,7 +2,9 @@
 
     istiod-default-ttl   istiod's DEFAULT_WORKLOAD_CERT_TTL counts only where a request names no lifetime. ztunnel
                          always names one, SECRET_TTL or 24 h (istio/ztunnel src/config.rs), so nothing changes.
-    secret-ttl-720h      ztunnel's own SECRET_TTL: certificates live longer, and so does the patience for drift.
+    secret-ttl-720h      ztunnel's own SECRET_TTL: certificates live longer, and so does the patience for drift. istiod
+                         refuses every request for more than its MAX_WORKLOAD_CERT_TTL (90 days unless set):
+                         who asks for more has no certificate at all.
     chrony-makestep      steps the wall clock whenever it is off, not only after start. It puts a paused VM's clock
                          right soon after the wake. The step is the jump: ztunnel's monotonic clock does not get it.
 
@@ -13,86 +15,252 @@ clock is the right one: there chrony finds nothing to do.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-import yaml
-
-from harness.durations import NS_PER_S, said_ns
+from harness.durations import NS_PER_S, parse_duration_ns, parse_go_duration_ns
 from harness.errors import BadInput
 from harness.fixes.deploy import manifest_of
 from harness.plan import Plan, PlannedFault
+from harness.yaml_text import read_documents, read_objects
 
-DEFAULT_MINPOLL = 6  # chrony's: 2^6 s between two looks at a server
+# istio security/pkg/cmd/constants.go: the most that istiod gives unless it is told another.
+MAX_LIFETIME_NS = 90 * 86_400 * NS_PER_S
+# chrony's: 2^6 s between two looks at a server, 2^4 s between two at a reference clock.
+DEFAULT_MINPOLL, DEFAULT_REFCLOCK_POLL = 6, 4
 
 
 def with_istiod_default(plan: Plan) -> Plan:
     """What ztunnel gets when istiod has another default: what it asked for, as long as it asks."""
-    default_s = _env_s(manifest_of(plan), "DEFAULT_WORKLOAD_CERT_TTL")
-    return plan if plan.lifetime_s > 0 else plan.model_copy(update={"lifetime_s": default_s})
+    default_ns = _istiods_default_ns(manifest_of(plan))
+    return plan if plan.lifetime_s > 0 else plan.model_copy(update={"lifetime_s": default_ns // NS_PER_S})
 
 
 def with_secret_ttl(plan: Plan) -> Plan:
     """ztunnel asks for what SECRET_TTL says. Gateways have another of their own, which stays as it is."""
-    return plan.model_copy(update={"lifetime_s": _env_s(manifest_of(plan), "SECRET_TTL")})
+    return plan.model_copy(update={"lifetime_s": _secret_ttl_ns(manifest_of(plan)) // NS_PER_S})
 
 
 def with_makestep(plan: Plan) -> Plan:
-    """The wall clock of a paused node is right after chrony's next look, if not before."""
-    corrected_ns = _steps_within_ns(manifest_of(plan))
-    return plan.model_copy(
-        update={
-            "faults": tuple(
-                fault.model_copy(update=_corrected(fault, corrected_ns))
-                for fault in plan.faults
-            )
-        }
-    )
+    """The wall clock of a paused node is right after chrony's next look, if chrony steps it and nothing does before."""
+    chrony = read_chrony(manifest_of(plan))
+    return plan.model_copy(update={"faults": tuple(_corrected(fault, chrony) for fault in plan.faults)})
 
 
-def _corrected(fault: PlannedFault, within_ns: int) -> dict[str, Any]:
-    """A pause as it is with chrony: put right within that, also where nothing else would put it right."""
-    if fault.kind == "pause" and not fault.corrected:
-        return {"corrected": True, "corrected_after_ns": within_ns}
-    return {"corrected_after_ns": min(fault.corrected_after_ns, within_ns)}
+def _corrected(fault: PlannedFault, chrony: Chrony) -> PlannedFault:
+    if fault.kind != "pause" or not chrony.steps(fault.lasts_ns, fault.at_world_ns):
+        return fault
+    # A clock that nothing else puts right is put right by chrony, however late.
+    within_ns = min(fault.corrected_after_ns, chrony.looks_within_ns) if fault.corrected else chrony.looks_within_ns
+    return fault.model_copy(update={"corrected": True, "corrected_after_ns": within_ns})
+
+
+# --- Lifetimes -------------------------------------------------------------------------------------------------------
+
+
+class _Setting(NamedTuple):
+    """A value, and where it stands."""
+
+    place: tuple[str, ...]
+    value: Any
+
+
+# Where the environment of others than ztunnel is written.
+_OF_OTHERS = frozenset(
+    [
+        "pilot",
+        "istiod",
+        "cni",
+        "istio-cni",
+        "gateway",
+        "gateways",
+        "ingressGateways",
+        "egressGateways",
+        "istio-ingressgateway",
+        "istio-egressgateway",
+        "sidecarInjectorWebhook",
+        "proxy",
+        "base",
+        "kiali",
+        "prometheus",
+        "grafana",
+    ]
+)
 
 
 @lru_cache(maxsize=16)  # a sweep asks the same of every run
-def _env_s(manifest: str, variable: str) -> int:
-    """The value of an environment variable, wherever in the values of a chart it stands."""
+def _secret_ttl_ns(manifest: str) -> int:
+    """What ztunnel asks for. Raises BadInput when istiod would refuse it."""
+    objects = read_objects(manifest, "fix.manifest")
+    found = [each for document in objects for each in _settings_of(document, "SECRET_TTL")]
+    own = [each for each in found if not _OF_OTHERS & set(each.place)]
+    if found and not own:
+        raise BadInput(
+            f"fix.manifest: SECRET_TTL stands in {'.'.join(found[0].place)}, which is not ztunnel's "
+            "environment; values of "
+            "the chart ztunnel have it in env, for example env: {SECRET_TTL: 720h}"
+        )
+    lifetime_ns = _one(own, "SECRET_TTL", _rust_duration_ns)
+    limits = [each for document in objects for each in _settings_of(document, "MAX_WORKLOAD_CERT_TTL")]
+    limit_ns = _one(limits, "MAX_WORKLOAD_CERT_TTL", parse_go_duration_ns) if limits else MAX_LIFETIME_NS
+    if lifetime_ns > limit_ns:
+        raise BadInput(
+            f"fix.manifest: SECRET_TTL: {own[0].value} is more than istiod gives (MAX_WORKLOAD_CERT_TTL, "
+            f"{'2160h unless set' if not limits else limits[0].value}): it refuses every request, and ztunnel has no "
+            "certificate at all. Ask for less, or set MAX_WORKLOAD_CERT_TTL for istiod too, in the same file"
+        )
+    return lifetime_ns
+
+
+@lru_cache(maxsize=16)
+def _istiods_default_ns(manifest: str) -> int:
+    documents = read_objects(manifest, "fix.manifest")
+    found = [each for document in documents for each in _settings_of(document, "DEFAULT_WORKLOAD_CERT_TTL")]
+    return _one(found, "DEFAULT_WORKLOAD_CERT_TTL", parse_go_duration_ns)
+
+
+def _one(found: list[_Setting], variable: str, read: Callable[[str], int]) -> int:
+    """The value that all places agree on. Raises BadInput."""
+    if not found:
+        raise BadInput(f"fix.manifest: sets {variable} nowhere; needed is once, for example {variable}: 720h")
+    values: dict[int, _Setting] = {}
+    for each in found:
+        if isinstance(each.value, (dict, list, bool, float)) or each.value is None:
+            raise BadInput(
+                f"fix.manifest: {variable}: read {str(each.value)[:60]!r}, needed is a duration such as 720h"
+            )
+        try:
+            length_ns = read(str(each.value).strip())
+        except ValueError as error:
+            raise BadInput(f"fix.manifest: {variable}: {error}") from error
+        if not NS_PER_S <= length_ns < 1 << 62:
+            raise BadInput(f"fix.manifest: {variable}: read {each.value!r}, needed is at least a second")
+        values[length_ns] = each
+    if len(values) > 1:
+        said = " and ".join(f"{each.value} in {'.'.join(each.place)}" for each in values.values())
+        raise BadInput(f"fix.manifest: {variable} has several values: {said}; which one counts is not known")
+    (only,) = values
+    return only
+
+
+def _rust_duration_ns(text: str) -> int:
+    """As ztunnel reads it: parts may be joined by blanks or `+`, and seconds need no unit."""
+    parts = [part for part in re.split(r"[\s+]+", text) if part]
+    if not parts:
+        raise ValueError("read nothing, needed is a duration such as 720h")
+    return sum(
+        int(part) * NS_PER_S if re.fullmatch(r"[0-9]{1,12}", part) else parse_duration_ns(part) for part in parts
+    )
+
+
+def _settings_of(document: Any, variable: str) -> Iterator[_Setting]:
+    """Where a document sets a variable: in values of a chart, in a container's environment, in values within text."""
+    kind = document.get("kind") if isinstance(document, dict) else None
+    metadata = document.get("metadata") if kind else None
+    name = str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
+    for place, value in _found(document, variable, ()):
+        own = ("istiod",) if kind == "Deployment" or (kind == "DaemonSet" and "ztunnel" not in name) else ()
+        yield _Setting((*own, *place), value)
+
+
+def _found(value: Any, variable: str, place: tuple[str, ...]) -> Iterator[_Setting]:
+    if isinstance(value, dict):
+        if value.get("name") == variable and ("value" in value or "valueFrom" in value):
+            yield _Setting((*place, variable), value.get("value", value.get("valueFrom")))
+            return
+        for key, each in value.items():
+            if key == variable:
+                yield _Setting((*place, variable), each)
+            else:
+                yield from _found(each, variable, (*place, str(key)))
+    elif isinstance(value, list):
+        for each in value:
+            yield from _found(each, variable, place)
+    elif isinstance(value, str) and variable in value and "\n" in value and len(place) < 20:
+        for document in read_documents(value, f"fix.manifest: {'.'.join(place)}"):
+            yield from _found(document, variable, place)
+
+
+# --- chrony ----------------------------------------------------------------------------------------------------------
+
+
+class Chrony(NamedTuple):
+    """What of its configuration decides whether it steps a clock. `limit` None: at any time; else only in so
+    many updates after its start. `gives_up_above_ns`: from that offset on it changes nothing and ends."""
+
+    threshold_ns: int
+    limit: int | None
+    looks_within_ns: int
+    gives_up_above_ns: int | None
+
+    def steps(self, offset_ns: int, at_world_ns: int) -> bool:
+        """Whether it steps a clock that is off by so much, at that time after its start."""
+        if abs(offset_ns) <= self.threshold_ns:
+            return False
+        if self.gives_up_above_ns is not None and abs(offset_ns) > self.gives_up_above_ns:
+            return False
+        # So many updates it can have had since it started.
+        return self.limit is None or self.limit > at_world_ns // self.looks_within_ns
+
+
+_ARGUMENTS = {"makestep": 2, "maxchange": 3}
+_SOURCES = ("server", "pool", "peer")
+
+
+@lru_cache(maxsize=16)  # a sweep asks the same of every run
+def read_chrony(conf: str) -> Chrony:
+    """Reads a chrony.conf as chronyd does: of several directives the last counts. Raises BadInput where
+    chronyd would not start, and when nothing in it says how a clock is stepped."""
+    found: dict[str, list[float]] = {}
+    polls = []
+    for number, line in enumerate(conf.splitlines(), 1):
+        words = line.split()
+        if not words or words[0][0] in "!;#%":
+            continue
+        name = words[0].lower()
+        if name in _ARGUMENTS:
+            found[name] = _numbers(words, number)
+        elif name in _SOURCES:
+            polls.append(_after(words, "minpoll", DEFAULT_MINPOLL))
+        elif name == "refclock":
+            polls.append(_after(words, "poll", DEFAULT_REFCLOCK_POLL))
+    if "makestep" not in found:
+        raise BadInput(
+            "fix.manifest: chrony: no makestep in it; only 'makestep SECONDS -1' steps a clock long "
+            "after start, without it "
+            "chrony slews for hours"
+        )
+    threshold_s, limit = found["makestep"]
+    most = found.get("maxchange")
+    return Chrony(
+        threshold_ns=int(threshold_s * NS_PER_S),
+        limit=None if limit < 0 else int(limit),
+        looks_within_ns=int(NS_PER_S * 2.0 ** min(polls, default=DEFAULT_MINPOLL)),
+        gives_up_above_ns=int(most[0] * NS_PER_S) if most and most[2] >= 0 else None,
+    )
+
+
+def _numbers(words: list[str], number: int) -> list[float]:
+    name, arguments = words[0], words[1:]
     try:
-        found = [value for document in yaml.safe_load_all(manifest) for value in _values_of(document, variable)]
-    except yaml.YAMLError as error:
-        raise BadInput(f"fix.manifest: is no YAML: {' '.join(str(error).split())}") from error
-    if len(found) != 1:
-        raise BadInput(
-            f"fix.manifest: sets {variable} {len(found)} times; needed is once, for example {variable}: 720h"
+        numbers = [float(each) for each in arguments]
+    except ValueError:
+        numbers = []
+    if len(numbers) != _ARGUMENTS[name.lower()] or any(not abs(each) < 1e12 for each in numbers):
+        needed = {"makestep": "makestep SECONDS LIMIT, for example makestep 1 -1"}.get(
+            name.lower(), f"{name} OFFSET START IGNORE"
         )
-    lifetime_ns = said_ns(str(found[0]), f"fix.manifest: {variable}")
-    if lifetime_ns < NS_PER_S:
-        raise BadInput(f"fix.manifest: {variable}: read {found[0]!r}, needed is at least a second")
-    return lifetime_ns // NS_PER_S
-
-
-def _values_of(document: Any, variable: str) -> list[Any]:
-    if isinstance(document, dict):
-        if document.get("name") == variable and "value" in document:
-            return [document["value"]]
-        own = [document[variable]] if variable in document else []
-        return own + [value for each in document.values() for value in _values_of(each, variable)]
-    if isinstance(document, list):
-        return [value for each in document for value in _values_of(each, variable)]
-    return []
-
-
-def _steps_within_ns(conf: str) -> int:
-    """How long chrony takes to step a wrong clock, by its configuration."""
-    makestep = re.search(r"^\s*makestep\s+(\S+)\s+(-?\d+)", conf, re.MULTILINE)
-    if makestep is None or int(makestep[2]) >= 0:
-        read = makestep[0].strip() if makestep else "no makestep"
         raise BadInput(
-            f"fix.manifest: chrony: read {read!r}; only 'makestep SECONDS -1' steps a clock long after start, any "
-            "other limit slews it for hours"
+            f"fix.manifest: chrony: line {number}: read {' '.join(words)!r}, with which chronyd does "
+            "not start; needed is "
+            f"{needed}, and a comment on a line of its own"
         )
-    minpoll = re.search(r"\bminpoll\s+(-?\d+)", conf)
-    return int(NS_PER_S * 2.0 ** (int(minpoll[1]) if minpoll else DEFAULT_MINPOLL))
+    return numbers
+
+
+def _after(words: list[str], option: str, default: int) -> int:
+    at = words.index(option) + 1 if option in words else len(words)
+    if at >= len(words):
+        return default
+    return max(-7, min(int(words[at]), 24)) if re.fullmatch(r"-?[0-9]{1,2}", words[at]) else default

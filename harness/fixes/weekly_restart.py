@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.fixes.cron import read_cron_job, rollouts
-from harness.fixes.deploy import manifest_of
+from harness.fixes import cron
+from harness.fixes.cron import read_cron_job
 from harness.fixes.restart import Clocks, PlannedRestart
 from harness.plan import Plan
 
@@ -13,5 +13,5 @@ NAME = "weekly-restart"
 
 
 def restarts(plan: Plan, clocks: Clocks) -> list[PlannedRestart]:
-    """All restarts that the CronJob of `plan` makes. Raises BadInput when its manifest holds none."""
-    return rollouts(plan, clocks, read_cron_job(manifest_of(plan)), NAME)
+    """All restarts that the CronJobs of `plan` make. Raises BadInput when none restarts ztunnel."""
+    return cron.restarts(plan, clocks, NAME)

@@ -80,13 +80,15 @@ class Month:
 def month_of(journals: Sequence[Laid]) -> Month:
     """What happened, from what was told. Raises ValueError when there are no journals."""
     dropped: list[str] = []
+    told = [_spans(journal, dropped) for journal in journals]
+    is_host = _which_are_hosts(journals, told)
     spans, jumps = _as_guest_and_host(
-        [span for journal in journals if not journal.measured for span in _spans(journal, dropped)],
-        [span for journal in journals if journal.measured for span in _spans(journal, dropped)],
+        [span for its, host in zip(told, is_host, strict=True) if host for span in its],
+        [span for its, host in zip(told, is_host, strict=True) if not host for span in its],
     )
     whole = _merged([*spans, *_between(journals)])
-    told = [item for journal in journals for item in journal.items if isinstance(item, Step)]
-    steps = _once([*jumps, *(step for step in told if not _is_sleep(step, whole))])
+    steps = [item for journal in journals for item in journal.items if isinstance(item, Step)]
+    steps = _once([*jumps, *(step for step in steps if not _is_sleep(step, whole))])
     begins_ns = min([*(journal.first_ns for journal in journals), *(span.from_wall_ns for span in whole)])
     ends_ns = max([*(journal.last_ns for journal in journals), *(span.to_wall_ns for span in whole)])
     starts_ns = (begins_ns - LEAD_NS) // NS_PER_S * NS_PER_S
@@ -168,6 +170,17 @@ def _between(journals: Sequence[Laid]) -> Iterator[Span]:
             yield Span(one.last_ns, two.first_ns, "off")
 
 
+def _which_are_hosts(journals: Sequence[Laid], told: Sequence[Sequence[Span]]) -> list[bool]:
+    """Which journals are of hosts: those of other systems, and of several systemd journals those that call their sleeps
+    so, where another one only jumped."""
+    says = [
+        journal.measured and any(span.kind == "suspend" for span in its)
+        for journal, its in zip(journals, told, strict=True)
+    ]
+    jumped = any(journal.measured and not said for journal, said in zip(journals, says, strict=True))
+    return [not journal.measured or (said and jumped) for journal, said in zip(journals, says, strict=True)]
+
+
 def _as_guest_and_host(host: Sequence[Span], guest: Sequence[Span]) -> tuple[list[Span], list[Step]]:
     """The sleeps of a host, and the jumps that a guest's clocks made when its wall clock was put right: a jump that is
     as long as one sleep, or as several together, is these. Where entries of the guest lie between these sleeps, its
@@ -191,7 +204,8 @@ def _slept_through(jump: Span, host: Sequence[Span]) -> list[Span]:
     """The last sleeps of the host until a jump of its guest that are as long together."""
     slept: list[Span] = []
     total_ns = 0
-    before = (span for span in sorted(host, reverse=True) if span.to_wall_ns <= jump.to_wall_ns + _SAME_NS)
+    # When in the time between two entries a guest stood, it does not know: its jump may be told too early.
+    before = (span for span in sorted(host, reverse=True) if span.from_wall_ns < jump.to_wall_ns)
     for span in before:
         if span.kind == "off" or total_ns > _length_ns(jump) + _SAME_NS:
             break

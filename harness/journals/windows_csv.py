@@ -325,7 +325,7 @@ def _rises(rows: Sequence[_Row], reading: Reading) -> bool:
             moments.append(_row_ns(row.when, reading, None))
     rises = sum(two > one for one, two in pairwise(moments))
     falls = sum(two < one for one, two in pairwise(moments))
-    return rises >= falls
+    return moments[-1] >= moments[0] if moments and rises == falls else rises >= falls
 
 
 def _row_ns(text: str, reading: Reading, before_ns: int | None) -> int:

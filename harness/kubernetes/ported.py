@@ -20,6 +20,11 @@ class PortFailed(Exception):
     """The other side said no: nobody listens there, or HTTP was not what it spoke."""
 
 
+class ClosedUnanswered(PortFailed):
+    """The forward was closed before a byte of an answer came. Some kubelets do that now and then when many are open at
+    once (Kubernetes 1.34 with containerd 2.3, one of a few hundred); another is as good as new."""
+
+
 class Websocket(Protocol):
     """What is used of httpx_ws.AsyncWebSocketSession."""
 
@@ -36,14 +41,18 @@ async def get(websocket: Websocket, path: str) -> bytes:
     request = h11.Request(method="GET", target=path, headers=[("Host", "localhost"), ("Connection", "close")])
     words = (http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b"")
     await websocket.send_bytes(bytes([_DATA]) + words)
-    body, status, named = b"", 0, set[int]()
+    body, status, named, answered = b"", 0, set[int](), False
     while True:
         try:
             event: Any = http.next_event()
         except h11.RemoteProtocolError as error:
+            if not answered:
+                raise ClosedUnanswered("was closed without an answer") from error
             raise PortFailed(f"is no HTTP that can be understood, or it ended early: {error}") from error
         if event is h11.NEED_DATA:
-            http.receive_data(await _next_data(websocket, named))
+            data = await _next_data(websocket, named)
+            answered = answered or bool(data)
+            http.receive_data(data)
         elif isinstance(event, h11.Response):
             status = event.status_code
         elif isinstance(event, h11.Data):

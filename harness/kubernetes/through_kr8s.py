@@ -30,6 +30,8 @@ from harness.kubernetes.api import Executed, LocalFailure, Pod, Refused, Unreach
 from harness.kubernetes.labels import FIELD_MANAGER, OUR_LABELS, is_ours
 
 CALL_WITHIN_S = 15.0
+# So many forwards are opened for one answer, if they are closed without any.
+FORWARDS = 3
 _Answer = TypeVar("_Answer")
 _LOST = (
     OSError,  # TimeoutError and ssl.SSLError are some
@@ -246,8 +248,11 @@ class ThroughKr8s:
     async def _get(self, pod: Pod, port: int, path: str) -> bytes:
         api = await self._connected()
         url, place = f"pods/{pod.name}/portforward", {"namespace": pod.namespace, "params": {"ports": str(port)}}
-        async with api.open_websocket(version="v1", url=url, **place) as websocket:
-            return await ported.get(websocket, path)
+        for _ in range(FORWARDS):
+            async with api.open_websocket(version="v1", url=url, **place) as websocket:
+                with suppress(ported.ClosedUnanswered):
+                    return await ported.get(websocket, path)
+        raise ported.ClosedUnanswered(f"{FORWARDS} forwards were closed without an answer")
 
     def get_from_service(self, namespace: str, service: str, port: int, path: str, within_s: float) -> bytes:
         """See Kubernetes."""

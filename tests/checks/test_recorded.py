@@ -8,6 +8,7 @@ import pytest
 
 from harness.checks import judge
 from harness.checks.derive import clock_faults, outages, renewals
+from harness.durations import NS_PER_S
 from harness.history import History, Recorder
 from harness.labs import Toolbox, load_lab
 from harness.plan import Plan
@@ -137,6 +138,24 @@ def test_a_cluster_that_slept_renews_late_by_its_sleep() -> None:
     found = verdicts("short_sleep-kind-1.31.0-rc.0")
     assert found["recovers_within"] is found["no_expired_certificate_served"] is Verdict.BROKEN
     assert found["clock_fault_happened"] is found["ca_not_flooded"] is Verdict.HOLDS
+
+
+def test_the_guard_makes_a_cluster_recover_that_without_it_does_not() -> None:
+    """The same sleep in real pods: after the wake the guard has evicted both ztunnels, one node after the other, and
+    every certificate from then on is renewed in time; without it none is."""
+    name = "short_sleep_with_guard-kind-1.31.0-rc.0"
+    _, history = recorded(name)
+    restarts = [event for event in history.of("ztunnel_started") if event["cause"] == "wake-guard"]
+    assert [event.node for event in restarts] == ["here", "there"]
+    woke_ns = max(event.world_ns for event in history.of("fault_ended"))
+    assert all(0 < event.world_ns - woke_ns < 5 * 60 * NS_PER_S for event in restarts)
+    plan, _ = recorded(name)
+    last_restart_ns = restarts[-1].world_ns
+    rows = [row for row in renewals(plan, history) if row.certificate.issued_world_ns > last_restart_ns]
+    late_s = [row.late_s for row in rows if row.late_s is not None]
+    assert late_s and max(late_s) < 15
+    assert verdicts(name)["recovers_within"] is Verdict.HOLDS
+    assert verdicts("short_sleep-kind-1.31.0-rc.0")["recovers_within"] is Verdict.BROKEN
 
 
 def test_a_cured_ztunnel_is_a_surprise() -> None:

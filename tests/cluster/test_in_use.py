@@ -20,7 +20,7 @@ def quiet(tmp_path: Path) -> Path:
 def test_while_a_run_is_at_work_nobody_else_is(trial: Trial, quiet: Path, tmp_path: Path) -> None:
     log = tmp_path / "first.log"
     with trial.running(quiet, log) as run:
-        wait_until("the run to hold the cluster", 300, lambda: _holds(trial) or _still(run.poll(), log))
+        wait_until("the run to hold the cluster", 300, lambda: _holds(trial, run.poll(), log))
         for words in (("run", str(quiet), "--lab", "kind", "--clock", "process"), ("down",)):
             refused = trial.meshwake(*words)
             assert refused.code == LAB_UNAVAILABLE, refused.said
@@ -32,9 +32,6 @@ def test_while_a_run_is_at_work_nobody_else_is(trial: Trial, quiet: Path, tmp_pa
     assert "in use" not in trial.command("status")
 
 
-def _holds(trial: Trial) -> bool | None:
-    return True if "in use: run of quiet_minute" in trial.command("status") else None
-
-
-def _still(code: int | None, log: Path) -> None:
+def _holds(trial: Trial, code: int | None, log: Path) -> bool | None:
     assert code is None, log.read_text()
+    return True if "in use: run of quiet_minute" in trial.command("status") else None

@@ -15,13 +15,14 @@ KEYS_FILE = Path(__file__).with_name("keys.txt")
 
 
 def lines() -> list[str]:
-    """chart, key; sorted. The same for each minor of Istio, or this is not one list."""
-    of_minor = {
-        tuple(sorted(f"{chart.chart} {key}" for chart in our_charts(minor).values() for key in keys_of(chart.values)))
+    """chart, key; sorted. Of all minors of Istio together: some keys are known from one minor on only."""
+    of_minors = {
+        f"{chart.chart} {key}"
         for minor in read_pins().istio.minor
+        for chart in our_charts(minor).values()
+        for key in keys_of(chart.values)
     }
-    (all_of_them,) = of_minor
-    return list(all_of_them)
+    return sorted(of_minors)
 
 
 if __name__ == "__main__":

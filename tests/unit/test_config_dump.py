@@ -66,7 +66,13 @@ def test_the_leaf_of_every_form(entry: dict[str, Any]) -> None:
 )
 def test_states(state: Any, read: str) -> None:
     """A word, or a word with its error."""
-    for empty in ({}, {"certChain": []}, {"ca_cert": [], "cert_chain": []}, {"certChain": None}):
+    without: tuple[dict[str, Any], ...] = (
+        {},
+        {"certChain": []},
+        {"ca_cert": [], "cert_chain": []},
+        {"certChain": None},
+    )
+    for empty in without:
         (held,) = parse_config_dump(json.dumps({"certificates": [{"identity": CLIENT, "state": state} | empty]}))
         assert held == ServedCertificate(CLIENT, read)
 

@@ -18,6 +18,14 @@ def case_of(text: str = SMALL) -> Case:
     return Case(scenario, "model", "1.31.0-rc.0", "E", expectations=tuple(scenario.expect))
 
 
+def test_a_pause_that_nothing_corrects_drifts_by_nothing() -> None:
+    """And its plan is another than that of one that is put right at once."""
+    text = small(('kind  = "suspend"', 'kind  = "pause"\ncorrected_after = "never"'))
+    never, at_once = resolve(case_of(text)), resolve(case_of(text.replace("never", "0s")))
+    assert [plan.faults[0].expected_drift_ns for plan in (never, at_once)] == [0, 8 * HOUR_NS]
+    assert never.sha256 != at_once.sha256
+
+
 def test_same_scenario_same_plan() -> None:
     """The digest of a plan names it: same case, same digest; another seed, another digest."""
     assert resolve(case_of()).sha256 == resolve(case_of()).sha256

@@ -101,6 +101,10 @@ def serve(metrics: PrometheusMetrics, port: int) -> ThreadingHTTPServer:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  as above
             """Scrapes are nothing to write down."""
 
-    server = ThreadingHTTPServer(("", port), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Who asked did not wait for the answer."""
+
+    server = Server(("", port), Handler)
     Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server

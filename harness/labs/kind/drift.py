@@ -83,7 +83,7 @@ def put_back(kubernetes: Kubernetes, one: Drift) -> None:
         "template": {
             "metadata": {"annotations": annotations},
             "spec": {
-                "nodeSelector": node_selector,
+                **({"nodeSelector": node_selector} if node_selector else {}),
                 # Lists are merged by name, and what somebody added would stay.
                 "containers": [{"$patch": "replace"}, *template["spec"]["containers"]],
             },

@@ -79,7 +79,7 @@ class Setting:
     subject: Mapping[str, Any]
     watchers: tuple[Watcher, ...] = ()
     progress: Callable[[int], None] = lambda world_ns: None
-    tell_under_way: Callable[[str], None] = lambda under_way: None  # whoever asks for the cluster's status is told
+    tell_under_way: Callable[[str], object] = lambda under_way: None  # whoever asks for the cluster's status is told
     check_held: Callable[[], None] = lambda: None  # raises when somebody else has taken the cluster over
 
 

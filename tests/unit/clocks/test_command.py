@@ -166,6 +166,8 @@ def test_it_sets_no_clock_and_suspends_no_node_alone() -> None:
     step = '[[fault]]\nkind = "step"\nnode = "*"\nat = "5m"\nby = "-2m"\n'
     (said,) = command_refusals(plan(step), "true")
     assert said.startswith("[fault 0] step:")
+    (said,) = command_refusals(plan(PAUSE.replace('"25s"', '"never"')), "true")
+    assert "stays behind" in said and "--clock engine or process" in said
     (said,) = command_refusals(plan(SUSPEND.replace('"*"', '"east"'), nodes=TWO_NODES), "true")
     assert "suspend of node east alone" in said
     assert command_refusals(plan(SUSPEND), "true") == []

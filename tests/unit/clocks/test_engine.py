@@ -116,6 +116,17 @@ def test_nodes_of_one_machine_are_moved_once(box: Box) -> None:
     mover.release()
 
 
+def test_a_pause_that_nothing_corrects_steps_nothing(box: Box) -> None:
+    """World time jumps, and no clock does."""
+    of = plan(PAUSE.replace('"25s"', '"never"'))
+    mover = mover_of(box, of)
+    mover.prepare()
+    base_ns = box.now.base_ns
+    moved = mover.move(of.faults[0], at_once)
+    assert moved.skipped_world_ns == J_NS and box.now.base_ns == base_ns and box.now.sets == 0
+    mover.release()
+
+
 def test_refusals_name_what_it_cannot_do(box: Box) -> None:
     """A suspend would move boottime, and one node alone has no clock of its own."""
     suspend = '[[fault]]\nkind = "suspend"\nnode = "*"\nat = "5m"\nlasts = "17m"\n'

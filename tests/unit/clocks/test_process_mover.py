@@ -153,6 +153,14 @@ def test_a_pause_leaves_all_clocks_behind_until_the_wall_is_corrected() -> None:
     assert drift_ns(moved.before.clocks, moved.after.clocks) == 50 * MS
 
 
+def test_a_pause_that_nothing_corrects_leaves_all_clocks_behind() -> None:
+    """They have not parted, and nobody waits for a correction."""
+    helpers, paused = Helpers(), fault(0, "pause", lasts_ns=50 * MS, corrected=False)
+    moved = ready(helpers, paused).move(paused, lambda *about: None)
+    assert helpers.offsets["a"] == ClockReading(*([-50 * MS] * 3))
+    assert abs(drift_ns(moved.before.clocks, moved.after.clocks)) < MS
+
+
 @pytest.mark.parametrize("by_wall_ns", [3600 * 10**9, -3600 * 10**9])
 def test_a_step_moves_the_wall_and_stops_nobody(by_wall_ns: int) -> None:
     """Either way, and on top of what was moved before."""

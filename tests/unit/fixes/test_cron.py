@@ -1,3 +1,4 @@
+# ruff: noqa: E501  scripts, rules and manifests in tables stay in one piece
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,7 +10,9 @@ from harness.clocks.virtual import clocks_of
 from harness.durations import NS_PER_S
 from harness.errors import BadInput
 from harness.fixes import PlannedRestart, deploy
-from harness.fixes.cron import RESYNC_MIN_NS, CronJob, job_times_ns, read_cron_job
+from harness.fixes.cron import RESYNC_MIN_NS, job_times_ns, read_cron_job
+from harness.fixes.jobs import CronJob
+from harness.fixes.schedule import Times
 from harness.plan import Plan
 from tests.unit.labs.plans import NIGHTS, TWO_NODES, issued_world_s, plan, run
 
@@ -174,17 +177,6 @@ def test_the_fix_does_not_help_a_machine_that_sleeps_every_night() -> None:
     assert min(failed_ns) < first.world_ns < max(failed_ns)
 
 
-def test_every_schedule_that_kubernetes_takes_is_read() -> None:
-    """Names, steps, lists and the macros of robfig/cron."""
-    for schedule, nearest in [
-        ("@weekly", "0 0 * * 0"),
-        ("@hourly", "0 * * * *"),
-        ("0 3 ? * sun", "0 3 * * SUN"),
-        ("*/7 1-5,7 * jan-jul 1-5", "*/7 1-5,7 * JAN-JUL 1-5"),
-    ]:
-        assert read_cron_job(edited('"0 3 * * 0"', f'"{schedule}"')).schedule == nearest
-
-
 @pytest.mark.parametrize(
     "schedule",
     [
@@ -209,16 +201,16 @@ def test_a_schedule_that_kubernetes_refuses_is_refused(schedule: str) -> None:
 @pytest.mark.parametrize(
     ("manifest", "message"),
     [
-        ("", "holds 0 CronJobs .nothing at all."),
-        ("kind: Deployment", "holds 0 CronJobs .Deployment."),
-        ("just words", "holds 0 CronJobs"),
+        ("", "holds no CronJob .nothing at all."),
+        ("kind: Deployment", "holds no CronJob .Deployment."),
+        ("just words", "holds no CronJob"),
         ("a: [1", "is no YAML"),
-        (MANIFEST + "\n---\nkind: CronJob\n", "holds 2 CronJobs"),
-        ("kind: CronJob", "has no spec"),
-        ("kind: CronJob\nspec: {schedule: 0 3 * * 0}", "has no containers"),
+        (MANIFEST + "\n---\nkind: CronJob\n", "apiVersion: read None"),
+        ("apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: x}", "CronJob x: spec: is missing"),
+        (edited("          containers:", "          sidecars:"), "spec.jobTemplate.spec.template.spec.containers: is missing"),
         (edited('schedule: "0 3 * * 0"', "schedule: 3"), "spec.schedule: read 3"),
-        (edited('  schedule: "0 3 * * 0"', ""), "spec.schedule: read None"),
-        (edited('"daemonset/ztunnel"', '"deployment/istiod"'), "only a job that runs 'kubectl rollout restart'"),
+        (edited('  schedule: "0 3 * * 0"', ""), "spec.schedule: is missing"),
+        (edited('"daemonset/ztunnel"', '"deployment/istiod"'), "is neither ztunnel nor an application; needed is one that restarts ztunnel"),
         (more("timeZone: Mars/Olympus"), "'Mars/Olympus' is no known zone"),
         (more("startingDeadlineSeconds: soon"), "startingDeadlineSeconds: read 'soon'"),
     ],
@@ -240,5 +232,150 @@ def test_a_moment_of_the_schedule_is_found_from_both_sides() -> None:
     sunday_ns = (plan().starts_wall_s + SUNDAY_3H_S) * NS_PER_S
     assert WEEKLY.next_wall_ns(sunday_ns - 1) == sunday_ns
     assert WEEKLY.next_wall_ns(sunday_ns) == sunday_ns + 7 * 24 * HOUR_S * NS_PER_S
-    assert WEEKLY.latest_wall_ns(0, sunday_ns) == sunday_ns
-    assert WEEKLY.latest_wall_ns(sunday_ns, sunday_ns + 1) is None
+    times = Times(WEEKLY.parsed, WEEKLY.zone, 0)
+    assert times.latest_wall_ns(0, sunday_ns, None) == sunday_ns
+    assert times.latest_wall_ns(sunday_ns, sunday_ns + 1, None) is None
+    assert times.latest_wall_ns(0, sunday_ns + 6 * NS_PER_S, 5) is None
+
+
+# What CronJobs are made of
+
+
+def job(
+    command: str, schedule: str = "0 12 * * *", *, name: str = "restart", namespace: str | None = "istio-system"
+) -> str:
+    """A CronJob that runs `command` (YAML), with nothing that is not needed."""
+    where = f", namespace: {namespace}" if namespace else ""
+    return (
+        f"apiVersion: batch/v1\nkind: CronJob\nmetadata: {{name: {name}{where}}}\nspec:\n  schedule: '{schedule}'\n"
+        "  jobTemplate:\n    spec:\n      template:\n        spec:\n          restartPolicy: Never\n          containers:\n"
+        f"            - {{name: a, image: bitnami/kubectl, {command}}}\n"
+    )
+
+
+RESTART = 'command: ["kubectl", "rollout", "restart", "ds/ztunnel"]'
+
+
+def many(manifest: str, body: str = "", days: int = 8) -> int:
+    return len(restarts(with_fix(body, manifest, duration=f"{days}d")))
+
+
+def test_a_job_needs_no_more_than_kubernetes_does() -> None:
+    assert many(job(RESTART)) == 8
+
+
+def test_lists_and_several_jobs_are_read_and_those_that_touch_ztunnel_are_taken() -> None:
+    items = "".join(
+        f"  - {line}\n" if number == 0 else f"    {line}\n" for number, line in enumerate(job(RESTART).splitlines())
+    )
+    assert many(f"apiVersion: v1\nkind: List\nitems:\n{items}") == 8
+    assert many(f"apiVersion: batch/v1\nkind: CronJobList\nitems:\n{items}") == 8
+    other = job('command: ["kubectl", "rollout", "restart", "deploy/istiod"]', "0 4 * * *", name="other")
+    assert many(job(RESTART) + "---\n" + other) == 8
+    assert many(job(RESTART) + "---\n" + job(RESTART, "0 18 * * *", name="evening")) == 16
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ('command: ["kubectl rollout restart ds/ztunnel"]', "no program has such a name"),
+        ('command: ["sh", "-c", "kubectl", "rollout", "restart", "ds/ztunnel"]', "prints its help"),
+        ('command: ["sh", "-c", "kubectl rollout restart ds/ztunnel &"]', "in the background"),
+        ('command: ["sh", "-c", "[ $(date +%u) = 7 ] && kubectl rollout restart ds/ztunnel"]', "runs only when"),
+        ('command: ["sh", "-c", "kubectl rollout restart ds/$DS"], envFrom: [{configMapRef: {name: a}}]', "is not known"),
+        ('args: ["sh", "-c", "kubectl rollout restart ds/ztunnel"]', "kubectl sh is not understood"),
+        ('command: ["sh", "-c", "kubectl delete ds ztunnel"]', "nothing makes it anew"),
+        ('command: ["sh", "-c", "if true; kubectl"]', "the script of container a: line 1"),
+        ("command: kubectl rollout restart ds/ztunnel", "should be a valid list"),
+        ("imagePullPolicy: Always", "kubectl prints its help"),
+    ],
+)  # fmt: skip
+def test_a_job_that_restarts_nothing_is_refused_with_the_reason(command: str, says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        read_cron_job(job(command))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        'args: ["rollout", "restart", "ds/ztunnel"]',
+        'command: ["sh", "-c", "kubectl rollout restart ds/$DS"], env: [{name: DS, value: ztunnel}]',
+        'command: ["kubectl", "rollout", "restart", "ds/$(DS)"], env: [{name: DS, value: ztunnel}]',
+        'command: ["kubectl"], args: ["rollout", "restart", "ds/ztunnel", "-n", "$(NS)"], '
+        "env: [{name: NS, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}]",
+        'command: ["sh", "-c", "kubectl delete pod -l app=ztunnel --field-selector spec.nodeName=$NODE"], '
+        "env: [{name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]",
+        'command: ["sh", "-c", "kubectl rollout restart ds/ztunnel -n ${NS:-istio-system} & wait"]',
+    ],
+)  # fmt: skip
+def test_what_a_container_runs_is_put_together_as_kubelet_does(command: str) -> None:
+    assert many(job(command)) == 8
+
+
+def test_without_any_namespace_nobody_knows_which_is_meant() -> None:
+    with pytest.raises(BadInput, match="write -n istio-system"):
+        read_cron_job(job(RESTART, namespace=None))
+    with pytest.raises(BadInput, match="lives in 'istio-system'"):
+        read_cron_job(job(RESTART, namespace="default"))
+    assert read_cron_job(job(RESTART, namespace="ztunnel"), "ztunnel").schedule == "0 12 * * *"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("batch/v1", "batch/v1beta1", "since Kubernetes 1.25 batch/v1"),
+        ("schedule:", "timezone: UTC\n  schedule:", "spec.timezone: is no key that Kubernetes knows"),
+        ("schedule:", "suspend: 'true'\n  schedule:", "spec.suspend: read 'true'"),
+        ("schedule:", "concurrencyPolicy: forbid\n  schedule:", "concurrencyPolicy: read 'forbid'"),
+        ("schedule:", "startingDeadlineSeconds: -1\n  schedule:", "startingDeadlineSeconds: read -1"),
+        ("schedule:", "timeZone: Local\n  schedule:", "'Local' is no known zone"),
+        ("schedule:", "timeZone: ''\n  schedule:", "'' is no known zone"),
+        ("schedule:", "timeZone: europe/berlin\n  schedule:", "is no known zone"),
+        ("restartPolicy: Never", "restartPolicy: Always", "restartPolicy: read 'Always'"),
+        ("          restartPolicy: Never\n", "", "restartPolicy: is missing"),
+        ("image: bitnami/kubectl, ", "", "image: is missing"),
+        ("name: restart,", "", "metadata.name: is missing"),
+        ("name: restart,", f"name: {'a' * 53},", "52 characters"),
+        ("0 12 * * *", "CRON_TZ=Europe/Berlin 0 12 * * *", "spec.timeZone is for that"),
+        ("apiVersion: batch/v1", "{{ if true }}\napiVersion: batch/v1", "helm template"),
+        ("kind: CronJob", "kind: CronJob\nkind: CronJob", "stands twice"),
+    ],
+)  # fmt: skip
+def test_what_an_api_server_refuses_is_refused(old: str, new: str, says: str) -> None:
+    manifest = job(RESTART)
+    assert old in manifest
+    with pytest.raises(BadInput, match=says):
+        read_cron_job(manifest.replace(old, new, 1))
+
+
+def test_a_job_that_is_made_suspended_or_without_pods_restarts_nothing() -> None:
+    for line in ("suspend: true", "parallelism: 0", "completions: 0"):
+        assert (
+            many(job(RESTART).replace("    spec:\n      template", f"    spec:\n      {line}\n      template", 1)) == 0
+        )
+
+
+def test_every_so_often_is_counted_from_the_last_time() -> None:
+    """Twice a day; and never with a deadline that is shorter, since the count begins anew at each look."""
+    assert many(job(RESTART, "@every 12h"), days=2) == 3
+    short = job(RESTART, "@every 12h").replace("  jobTemplate", "  startingDeadlineSeconds: 60\n  jobTemplate", 1)
+    assert many(short, days=2) == 0
+
+
+def test_a_job_that_sleeps_first_restarts_later() -> None:
+    (first, *_) = restarts_world_s(
+        with_fix(manifest=job('command: ["sh", "-c", "sleep 90; kubectl rollout restart ds/ztunnel"]'))
+    )
+    (other, *_) = restarts_world_s(with_fix(manifest=job(RESTART)))
+    assert first == other + 90
+
+
+def test_which_of_several_nodes_a_job_runs_on_is_not_known() -> None:
+    own = 'command: ["sh", "-c", "kubectl get pods -l app=ztunnel -o name | head -n1 | xargs kubectl delete"]'
+    assert many(job(own)) == 8
+    with pytest.raises(BadInput, match="restarts one ztunnel"):
+        restarts(with_fix(manifest=job(own), nodes=TWO_NODES))
+    named = 'command: ["sh", "-c", "kubectl delete pod -l app=ztunnel --field-selector spec.nodeName=west"]'
+    assert {each.node for each in restarts(with_fix(manifest=job(named), nodes=TWO_NODES))} == {"west"}
+    with pytest.raises(BadInput, match="has no node 'west'"):
+        restarts(with_fix(manifest=job(named)))

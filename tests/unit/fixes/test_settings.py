@@ -1,3 +1,4 @@
+# ruff: noqa: E501  scripts, rules and manifests in tables stay in one piece
 """Fixes that change a setting: what becomes of the plan."""
 
 from __future__ import annotations
@@ -40,7 +41,79 @@ def test_makestep_puts_the_clock_right_soon_and_moves_it_as_far() -> None:
     assert after.faults[0].expected_drift_ns == before.faults[0].expected_drift_ns
 
 
-def test_a_makestep_for_the_start_only_is_refused() -> None:
-    """The usual one of distributions slews from the fourth look on."""
-    with pytest.raises(BadInput, match="makestep 1.0 3"):
-        adapted(with_fix("chrony-makestep", "makestep 1.0 3\n"))
+def corrected_s(conf: str) -> float:
+    (fault,) = adapted(with_fix("chrony-makestep", conf, body=PAUSE)).faults
+    return fault.corrected_after_ns / NS_PER_S
+
+
+@pytest.mark.parametrize(
+    ("conf", "seconds"),
+    [
+        ("makestep 1 -1\n", 64),
+        ("pool a iburst\nmakestep 1.0 -1\n", 64),
+        ("server a minpoll 4\nserver b\nmakestep 1.0 -1\n", 16),
+        ("refclock PHC /dev/ptp0 poll 3\nmakestep 1.0 -1\n", 8),
+        ("refclock PHC /dev/ptp0\nmakestep 1.0 -1\n", 16),
+        ("makestep 1 3\nMakeStep 1 -1\n", 64),
+        ("#makestep 1 3\n! makestep 1 3\nmakestep 1 -1\n; makestep 1 3\n% makestep 1 3\n", 64),
+        ("makestep 1 -1\nmaxchange 100000 1 1\n", 64),
+        # Chrony leaves the clock alone: what puts it right after 17 minutes still does.
+        ("makestep 1 -1\nmakestep 1 3\n", 17 * 60),
+        ("makestep 1 3\n", 17 * 60),
+        ("makestep 1 0\n", 17 * 60),
+        ("makestep 172800 -1\n", 17 * 60),
+        ("makestep 1 -1\nmaxchange 1000 1 1\n", 17 * 60),
+        # So many updates it has not had in fifteen hours.
+        ("makestep 1 100000\n", 64),
+    ],
+)  # fmt: skip
+def test_which_makestep_counts(conf: str, seconds: float) -> None:
+    """The last, if the clock is off by more than its threshold and its limit is not used up."""
+    assert corrected_s(conf) == seconds
+
+
+@pytest.mark.parametrize("conf", ["", "pool a\n", "makestep\n", "makestep 1\n", "makestep 1 -1 # always\n", "makestep one -1\n", "makestep nan -1\n"])  # fmt: skip
+def test_a_configuration_with_which_chrony_steps_nothing_or_does_not_start_is_refused(conf: str) -> None:
+    with pytest.raises(BadInput, match="makestep"):
+        adapted(with_fix("chrony-makestep", conf, body=PAUSE))
+
+
+@pytest.mark.parametrize(
+    ("text", "days"),
+    [
+        ("env: {SECRET_TTL: 2160h}", 90),
+        ("env: {SECRET_TTL: 86400}", 1),
+        ("env: {SECRET_TTL: 48h0m0s}", 2),
+        ("ztunnel: {env: {SECRET_TTL: 2d}}", 2),
+        ("env: {SECRET_TTL: 48h}\nmeshConfig: {defaultConfig: {proxyMetadata: {SECRET_TTL: 2d}}}", 2),
+        ("env: {SECRET_TTL: 48h}\npilot: {env: {SECRET_TTL: 9h}}", 2),
+        ("env: {SECRET_TTL: 8760h}\n---\npilot: {env: {MAX_WORKLOAD_CERT_TTL: 87600h0m0s}}", 365),
+        ("kind: DaemonSet\nmetadata: {name: ztunnel}\nspec: {template: {spec: {containers: [{name: a, env: [{name: SECRET_TTL, value: 48h}]}]}}}", 2),
+        ("kind: IstioOperator\nspec: {values: {ztunnel: {env: {SECRET_TTL: 48h}}}}", 2),
+        ('kind: Application\nspec: {helm: {values: "env:\\n  SECRET_TTL: 48h\\n"}}', 2),
+        ("kind: List\nitems: [{kind: ZTunnel, spec: {values: {ztunnel: {env: {SECRET_TTL: 48h}}}}}]", 2),
+    ],
+)  # fmt: skip
+def test_where_ztunnels_lifetime_is_set(text: str, days: int) -> None:
+    """The same value in two right places is no conflict, and another's environment is not ztunnel's."""
+    assert adapted(with_fix("secret-ttl-720h", text)).lifetime_s == days * DAY_S
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("env: {SECRET_TTL: 2161h}", "2160h unless set"),
+        ("env: {SECRET_TTL: 3w}\n---\npilot: {env: {MAX_WORKLOAD_CERT_TTL: 240h}}", "MAX_WORKLOAD_CERT_TTL, 240h"),
+        ("env: {SECRET_TTL: 48h}\nztunnel: {env: {SECRET_TTL: 49h}}", "48h in env.SECRET_TTL and 49h in ztunnel.env.SECRET_TTL"),
+        ("pilot: {env: {SECRET_TTL: 48h}}", "not ztunnel's environment"),
+        ("kind: DaemonSet\nmetadata: {name: other}\nspec: {env: [{name: SECRET_TTL, value: 48h}]}", "not ztunnel's environment"),
+        ("env: [{name: SECRET_TTL, valueFrom: {configMapKeyRef: {}}}]", "needed is a duration"),
+        ("env: {SECRET_TTL: true}", "needed is a duration"),
+        ("# env: {SECRET_TTL: 48h}", "nowhere"),
+        ("env: {SECRET_TTL: {{ .Values.ttl }}}\n  x", "helm template"),
+        ("env: {SECRET_TTL: 99999999999d}", "at least a second"),
+    ],
+)  # fmt: skip
+def test_a_lifetime_that_no_ztunnel_gets_is_refused(text: str, says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        adapted(with_fix("secret-ttl-720h", text))

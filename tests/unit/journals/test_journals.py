@@ -37,7 +37,7 @@ def imported(*names: str, writing: Writing = BERLIN, folder: Path = DATA) -> tup
 
 def happened(month: Month) -> list[tuple[str, str, float]]:
     """What, when by the wall clock as it was then, for how many seconds."""
-    found = []
+    found: list[tuple[str, str, float]] = []
     for each, ahead_ns in zip(month.happened, month.set_ahead_ns, strict=True):
         shown = datetime.fromtimestamp(month.starts_wall_s + (each.at_world_ns + ahead_ns) // NS_PER_S, UTC)
         found.append((each.kind, f"{shown:%Y-%m-%d %H:%M}", (each.lasts_ns or each.by_ns) / NS_PER_S))
@@ -186,7 +186,7 @@ def test_what_is_no_journal_is_refused_with_the_way_to_make_one(tmp_path: Path, 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     """Named, with the system's reason."""
     with pytest.raises(BadInput, match="No such file"):
-        list(read_journal(tmp_path / "none", Tally("none")))
+        read_journal(tmp_path / "none", Tally("none"))
 
 
 def test_a_journal_printed_newest_first_tells_the_same(tmp_path: Path) -> None:

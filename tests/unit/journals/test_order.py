@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import random
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from harness.durations import NS_PER_S
 from harness.errors import BadInput
 from harness.journals import systemd
 from harness.journals.entries import Entry
-from harness.journals.items import Mark, Tally
+from harness.journals.formats import read_journal
+from harness.journals.items import Mark, Tally, moved
 from harness.journals.laying import Laid, Rows, Stretch, lay
 from harness.journals.month import Month, month_of
 from harness.journals.windows_csv import Writing
@@ -185,10 +187,8 @@ def test_a_guest_whose_clock_stayed_behind(tmp_path: Path) -> None:
     for begins, ends in nights:
         for hour, says in ((begins, "asleep"), (ends, "awake")):
             mark = Mark(0, says, "pause", says)  # type: ignore[arg-type]
-            host.add((STARTS_S + hour * HOUR_S) * NS_PER_S, "", lambda at_ns, mark=mark: mark._replace(wall_ns=at_ns))
+            host.add((STARTS_S + hour * HOUR_S) * NS_PER_S, "", partial(moved, mark))
     (tmp_path / "0.json").write_text("\n".join(lines))
-    from harness.journals.formats import read_journal
-
     guest = read_journal(tmp_path / "0.json", Tally("0.json"))
     assert isinstance(guest, systemd.Log)
     laid = [each for each in (host.laid(), systemd.laid(guest)) if each is not None]
@@ -197,6 +197,25 @@ def test_a_guest_whose_clock_stayed_behind(tmp_path: Path) -> None:
     assert [each.corrected for each in month.happened] == [False, False, False, True]
     assert told(month)[-1][3] == 27.0
     assert month.largest_drift_ns == 27 * HOUR_S * NS_PER_S
+
+
+def test_a_host_and_its_guest_tell_of_one_night(tmp_path: Path) -> None:
+    """Both systemd journals: the host says that it slept, the guest shows a jump, ten minutes after its last entry."""
+    slept = {"_TRANSPORT": "kernel"}
+    host = [
+        entry(STARTS_S, 1000, "c"),
+        entry(STARTS_S + 14 * HOUR_S, 1000 + 14 * HOUR_S, "c", "PM: suspend entry (deep)", **slept),
+        entry(STARTS_S + 24 * HOUR_S, 1000 + 14 * HOUR_S, "c", "PM: suspend exit", **slept),
+        entry(STARTS_S + 30 * HOUR_S, 1000 + 20 * HOUR_S, "c"),
+    ]
+    guest = [
+        entry(STARTS_S + 60, 9000, "d"),
+        entry(STARTS_S + 14 * HOUR_S - 540, 9000 + 14 * HOUR_S - 600, "d"),
+        entry(STARTS_S + 24 * HOUR_S + 60, 9000 + 14 * HOUR_S, "d"),
+        entry(STARTS_S + 30 * HOUR_S, 9000 + 20 * HOUR_S - 60, "d"),
+    ]
+    assert told(read(tmp_path, host, guest)) == [("suspend", 14.0, 10.0, 0.0)]
+    assert told(read(tmp_path, guest, host)) == [("suspend", 14.0, 10.0, 0.0)]
 
 
 def test_one_damaged_entry_is_counted_and_costs_nothing_else(tmp_path: Path) -> None:
@@ -232,7 +251,7 @@ def rows(*walls_s: int) -> tuple[Laid, Tally]:
 def test_rows_that_go_back_tell_of_a_step() -> None:
     """Everything stays in the order of the rows."""
     laid, tally = rows(STARTS_S, STARTS_S + HOUR_S, STARTS_S - HOUR_S, *range(STARTS_S, STARTS_S + 9 * HOUR_S, HOUR_S))
-    assert [(item.by_ns // NS_PER_S) for item in laid.items if not isinstance(item, Mark)] == [-2 * HOUR_S]  # type: ignore[union-attr]
+    assert [(item.by_ns // NS_PER_S) for item in laid.items if not isinstance(item, Mark)] == [-2 * HOUR_S]
     assert tally.not_understood == 0
 
 

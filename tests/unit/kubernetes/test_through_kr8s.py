@@ -60,7 +60,7 @@ def test_many_looks_at_once_open_no_port_here(tmp_path: Path, monkeypatch: pytes
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nnope!", "HTTP 404: nope!"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf", "ended early"),
         (b"SSH-2.0-dropbear\r\n\r\n", "no HTTP"),
-        (b"", "ended early"),
+        (b"", "3 forwards were closed without an answer"),
     ],
 )
 def test_a_port_that_does_not_answer_well_is_out_of_reach(tmp_path: Path, answer: bytes | str, said: str) -> None:
@@ -71,6 +71,23 @@ def test_a_port_that_does_not_answer_well_is_out_of_reach(tmp_path: Path, answer
     ):
         kubernetes.get(pod("z"), 15000, "/config_dump", 5)
     assert not isinstance(lost.value, LocalFailure)
+
+
+def test_a_forward_that_was_closed_without_an_answer_is_opened_again(tmp_path: Path) -> None:
+    """Twice; what has begun to answer is not asked again, for it was answered."""
+    asked: list[str] = []
+
+    def closes_first(name: str, port: int, sent: bytes) -> bytes:
+        asked.append(name)
+        if name == "half":
+            return b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf"
+        return b"" if asked.count(name) < 3 else says_who_was_asked(name, port, sent)
+
+    with cluster(tmp_path, inside=closes_first) as kubernetes:
+        assert kubernetes.get(pod("z"), 1, "/", 10) == b"z:1/" * 300
+        with pytest.raises(Unreachable, match="ended early"):
+            kubernetes.get(pod("half"), 1, "/", 10)
+    assert asked == ["z"] * 3 + ["half"]
 
 
 def test_chunks_and_an_end_by_hanging_up_are_read(tmp_path: Path) -> None:

@@ -21,14 +21,14 @@ FILES = [path for path, scenario in ALL.items() if "kind" in scenario.labs and s
 
 
 class WhoeverIsAwakeWaits(SimulatedMover):
-    """As ProcessMover does it: the programs of a node stand still in real time, and wake with monotonic behind; nodes
-    that fall asleep together sleep once."""
+    """As ProcessMover does it: the programs of a node stand still in real time, and wake with monotonic behind (in a
+    freeze with no clock behind); nodes that fall asleep together sleep once."""
 
     def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
         group = [other for other in self.cluster.plan.faults if alike(other, fault)]
         if fault == group[0]:
             befores = {each.index: self._moment(str(each.node)) for each in group}
-            for each in group:
+            for each in group if fault.kind == "suspend" else ():
                 self.cluster.clocks[str(each.node)].monotonic_ns -= fault.lasts_ns
             self.cluster.sleep(fault.lasts_ns / NS_PER_S)
             self.moved = {
@@ -49,7 +49,7 @@ def case_of(path: Path, version: str) -> Case:
 def test_every_scenario_comes_out_as_expected_on_a_simulated_cluster(path: Path, version: str) -> None:
     """What pytest scenarios/ --lab kind would run, from its first look to its verdict."""
     of = resolve(case_of(path, version))
-    alone = any(fault.kind == "suspend" and len(of.nodes) > 1 for fault in of.faults)
+    alone = any(fault.kind in ("suspend", "freeze") and len(of.nodes) > 1 for fault in of.faults)
     cluster = cluster_of(of, clocks={node.name: Clock() for node in of.nodes} if alone else {})
     mover = WhoeverIsAwakeWaits(cluster, name="process") if alone else SimulatedMover(cluster)
     history = run(of, cluster, mover, log=True)

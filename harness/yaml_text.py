@@ -1,0 +1,96 @@
+"""YAML as Kubernetes and Prometheus read it: several documents, lists of objects, and what a person may have
+saved instead.
+
+A date stays text, a key that stands twice is an error, and what is too deep or too large is refused, never a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import yaml
+
+from harness.errors import BadInput
+
+NODES_MOST = 500_000
+
+
+class _Loader(yaml.SafeLoader):
+    """Without dates, and with keys that stand once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} stands twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read_documents(text: str, where: str) -> list[Any]:
+    """All documents in `text`, without empty ones. Raises BadInput that names `where`."""
+    try:
+        documents = [each for each in yaml.load_all(text, _Loader) if each is not None]
+        _check_size(documents)
+    except yaml.YAMLError as error:
+        if "{{" in text:
+            raise BadInput(
+                f"{where}: is a template of helm, no YAML yet; render it first: helm template CHART > FILE"
+            ) from error
+        raise BadInput(f"{where}: is no YAML: {' '.join(str(error).split())}") from error
+    except (ValueError, OverflowError, RecursionError, TypeError, AttributeError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise BadInput(f"{where}: is no YAML that can be read: {why}") from error
+    return documents
+
+
+def _check_size(documents: list[Any]) -> None:
+    """Aliases can make much of little."""
+    left, waiting = NODES_MOST, [(each, 0) for each in documents]
+    while waiting:
+        value, depth = waiting.pop()
+        left -= 1
+        if left < 0 or depth > 100:
+            raise ValueError("it is too large, or nested too deeply")
+        if isinstance(value, dict):
+            waiting += [(each, depth + 1) for each in value.values()]
+        elif isinstance(value, list):
+            waiting += [(each, depth + 1) for each in value]
+
+
+def read_objects(text: str, where: str) -> list[Any]:
+    """All documents in `text`; a List (as `kubectl get -o yaml` prints it) as what it holds. Raises BadInput."""
+    return [each for document in read_documents(text, where) for each in _items(document)]
+
+
+def _items(document: Any) -> Iterator[Any]:
+    if isinstance(document, dict) and str(document.get("kind", "")).endswith("List") and "items" in document:
+        items = document["items"]
+        if not isinstance(items, list):
+            return
+        kind = str(document["kind"]).removesuffix("List")
+        for each in items:
+            # A list of one kind need not say it of each.
+            own = {"apiVersion": document.get("apiVersion"), "kind": kind} if kind else {}
+            yield from _items({**own, **each} if isinstance(each, dict) else each)
+    else:
+        yield document
+
+
+def kinds_of(objects: list[Any]) -> str:
+    """What there is, in words."""
+    named = [
+        str(each.get("kind", "an object without kind")) if isinstance(each, dict) else repr(each)[:60]
+        for each in objects
+    ]
+    return ", ".join(named) or "nothing at all"

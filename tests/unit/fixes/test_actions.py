@@ -1,0 +1,309 @@
+# ruff: noqa: E501  scripts, rules and manifests in tables stay in one piece
+"""What scripts do to ztunnel: found out by following them, never by looking for words."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+
+from harness.fixes.actions import Action, Place, Reading, read_actions
+from harness.fixes.shell.shell import run
+from harness.fixes.shell.syntax import NotRead
+
+MACHINE = Place("default", False, "istio-system")
+POD = Place("istio-system", True, "istio-system", sees_processes=False)
+
+
+def reading(script: str, place: Place = MACHINE, arguments: tuple[str, ...] = ("post", "suspend")) -> Reading:
+    return read_actions(run(script, arguments), place)
+
+
+def sure(script: str, place: Place = MACHINE) -> list[Action]:
+    """The ztunnels that are restarted whatever is found."""
+    return [each for each in reading(script, place).of("ztunnel") if not each.conditions and not each.background]
+
+
+RESTARTS = [
+    "kubectl rollout restart daemonset/ztunnel -n istio-system",
+    "kubectl rollout restart ds ztunnel -n istio-system",
+    "kubectl -n istio-system rollout restart daemonsets ztunnel istio-cni-node",
+    "kubectl rollout restart daemonset.apps/ztunnel --namespace=istio-system",
+    "kubectl rollout -nistio-system restart ds/ztunnel",
+    "kubectl rollout restart ds -n istio-system",
+    "kubectl rollout restart ds,deploy -n istio-system",
+    "kubectl rollout restart ds -l app=ztunnel -n istio-system",
+    "kubectl rollout restart ds -l 'app in (ztunnel, other)' -n istio-system",
+    "kubectl rollout restart ds -l app.kubernetes.io/name=ztunnel -n istio-system",
+    "kubectl --kubeconfig /etc/rancher/k3s/k3s.yaml -n istio-system rollout restart ds/ztunnel",
+    "kubectl --request-timeout=30s -v=4 -n istio-system rollout restart ds/ztunnel >/dev/null 2>&1",
+    "KUBECONFIG=/etc/kubernetes/admin.conf kubectl rollout restart ds/ztunnel -n istio-system",
+    "/usr/local/bin/k3s kubectl rollout restart ds/ztunnel -n istio-system",
+    "microk8s kubectl rollout restart ds/ztunnel -n istio-system",
+    "microk8s.kubectl rollout restart ds/ztunnel -n istio-system",
+    "minikube kubectl -- rollout restart ds/ztunnel -n istio-system",
+    "sudo k0s kubectl -n istio-system rollout restart ds/ztunnel",
+    "oc rollout restart daemonset/ztunnel -n istio-system",
+    "kubectl delete pod -l app=ztunnel -n istio-system",
+    "kubectl delete pods -n istio-system -l app=ztunnel --force --grace-period=0",
+    "kubectl delete po -lapp=ztunnel -A",
+    "kubectl delete pods --all -n istio-system",
+    "kubectl delete pod -n istio-system -l app=ztunnel --field-selector spec.nodeName=$(hostname) --wait=false",
+    "kubectl delete pod -n istio-system -l app==ztunnel --field-selector=spec.nodeName=$HOSTNAME,status.phase=Running",
+    "kubectl get pods -n istio-system -l app=ztunnel -o name | xargs kubectl delete -n istio-system",
+    "kubectl get po -n istio-system --no-headers | grep ztunnel | awk '{print $1}' | xargs -r kubectl delete pod -n istio-system",
+    "kubectl get pods -n istio-system -o name | grep '^pod/ztunnel-' | xargs -I{} kubectl -n istio-system delete {}",
+    "kubectl get pods -A | awk '/ztunnel/{print $2}' | xargs kubectl delete pod -n istio-system",
+    "for p in $(kubectl get pods -n istio-system -l app=ztunnel -o name); do kubectl delete -n istio-system $p; done",
+    "kubectl get pods -n istio-system | grep ztunnel | while read p rest; do kubectl delete pod -n istio-system $p; done",
+    "kubectl -n istio-system delete pod $(kubectl -n istio-system get pod -l app=ztunnel -o jsonpath='{.items[*].metadata.name}')",
+    "kubectl rollout restart -n istio-system $(kubectl get ds -n istio-system -l app=ztunnel -o name)",
+    """kubectl -n istio-system patch ds ztunnel -p '{"spec":{"template":{"metadata":{"annotations":{"at":"'$(date +%s)'"}}}}}'""",
+    """kubectl -n istio-system patch ds/ztunnel --type=merge -p "spec: {template: {metadata: {annotations: {at: '$(date)'}}}}" """,
+    """kubectl -n istio-system patch ds ztunnel --type json -p "[{\\"op\\":\\"add\\",\\"path\\":\\"/spec/template/metadata/annotations/at\\",\\"value\\":\\"$(date)\\"}]" """,
+    "kubectl -n istio-system set env ds/ztunnel RESTARTED_AT=$(date +%s)",
+    "crictl stop $(crictl ps -q --name istio-proxy)",
+    "crictl pods --name ztunnel -q | xargs crictl stopp",
+    "crictl rmp -f $(crictl pods -q --label app=ztunnel)",
+    "k3s crictl ps | grep ztunnel | awk '{print $1}' | xargs k3s crictl stop",
+    "crictl stop $(crictl ps -q --pod $(crictl pods -q --name ztunnel))",
+    "docker restart $(docker ps -q --filter name=ztunnel)",
+    "pkill ztunnel",
+    "pkill -TERM -x ztunnel",
+    "killall -9 ztunnel",
+    "kill $(pidof ztunnel)",
+    "DS=ztunnel NS=istio-system; kubectl rollout restart ds/$DS -n ${NS}",
+    'DS=ztunnel; NS="istio-system"\nkubectl rollout restart "ds/${DS}" -n "$NS"',
+    'K="kubectl -n istio-system"; $K rollout restart ds/ztunnel',
+    'kc() { kubectl -n istio-system "$@"; }; kc rollout restart ds/ztunnel',
+    "function again { kubectl -n istio-system rollout restart ds/${1:-ztunnel}; }\nagain",
+    "kubectl version && kubectl -n istio-system rollout restart ds/ztunnel || echo failed",
+    "set -euo pipefail; kubectl -n istio-system rollout restart ds/ztunnel; kubectl -n istio-system rollout status ds/ztunnel",
+    "sh -c 'kubectl -n istio-system rollout restart ds/ztunnel'",
+    "bash -ec 'kubectl -n $1 rollout restart ds/$0' ztunnel istio-system",
+    "timeout 60 nice -n 5 kubectl -n istio-system rollout restart ds/ztunnel",
+    "nohup env FOO=1 kubectl -n istio-system rollout restart ds/ztunnel",
+    "sudo -u admin -E kubectl -n istio-system rollout restart ds/ztunnel",
+    "su - admin -c 'kubectl -n istio-system rollout restart ds/ztunnel'",
+    'eval "kubectl -n istio-system rollout restart ds/ztunnel"',
+    "exec kubectl -n istio-system rollout restart ds/ztunnel",
+    "docker exec -e A=1 kind-control-plane kubectl -n istio-system rollout restart ds/ztunnel",
+    "systemd-run --on-active=10 --unit=again kubectl -n istio-system rollout restart ds/ztunnel",
+    "bash <<EOF\nkubectl -n istio-system rollout restart ds/ztunnel\nEOF\n",
+    "until kubectl get nodes >/dev/null 2>&1; do sleep 2; done\nkubectl -n istio-system rollout restart ds/ztunnel",
+    "while ! curl -sk https://127.0.0.1:6443/readyz; do sleep 1; done; kubectl -n istio-system rollout restart ds/ztunnel",
+    "for i in 1 2 3; do kubectl -n istio-system rollout restart ds/ztunnel && break; sleep 5; done",
+    "for i in $(seq 1 30); do kubectl -n istio-system rollout restart ds/ztunnel && exit 0; sleep 5; done",
+    "while true; do kubectl -n istio-system rollout restart ds/ztunnel && break; sleep 3; done",
+    "command -v kubectl >/dev/null || exit 0; kubectl -n istio-system rollout restart ds/ztunnel",
+    "[ -x /usr/local/bin/kubectl ] && kubectl -n istio-system rollout restart ds/ztunnel",
+    "systemctl is-active --quiet k3s || exit 0\nkubectl -n istio-system rollout restart ds/ztunnel",
+    '[ "$1" = post ] && kubectl -n istio-system rollout restart ds/ztunnel',
+    'test "$1" = "post" -a "$2" != hibernate || exit 0; kubectl -n istio-system rollout restart ds/ztunnel',
+    "if [[ $1 == post* && -n $2 ]]; then kubectl -n istio-system rollout restart ds/ztunnel; fi",
+    'if [ "${1:-}" != pre ]; then\n  kubectl -n istio-system rollout restart ds/ztunnel\nfi',
+    'case "$1/$2" in\n  pre/*) ;;\n  post/suspend|post/hybrid-sleep) kubectl -n istio-system rollout restart ds/ztunnel ;;\nesac',
+    "case $1 in (post) kubectl -n istio-system rollout restart ds/ztunnel;; esac",
+    "# waits for the network\nsleep 5 # seconds\nkubectl \\\n  -n istio-system \\\n  rollout restart ds/ztunnel",
+    "{ kubectl -n istio-system rollout restart ds/ztunnel; } 2>&1 | logger -t hook",
+    "(cd /tmp && kubectl -n istio-system rollout restart ds/ztunnel)",
+    "kubectl -n istio-system rollout restart ds/ztunnel &\nwait",
+    "alias k='kubectl -n istio-system'\nk rollout restart ds/ztunnel",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("script", RESTARTS)
+def test_what_restarts_ztunnel(script: str) -> None:
+    assert sure(script), reading(script)
+
+
+NOTHING = [
+    "# kubectl rollout restart ds/ztunnel -n istio-system",
+    "echo kubectl rollout restart ds/ztunnel -n istio-system",
+    "echo 'kubectl rollout restart ds/ztunnel -n istio-system' | tee /tmp/log",
+    ": kubectl rollout restart ds/ztunnel -n istio-system",
+    "false && kubectl rollout restart ds/ztunnel -n istio-system",
+    "exit 0\nkubectl rollout restart ds/ztunnel -n istio-system",
+    "if false; then kubectl rollout restart ds/ztunnel -n istio-system; fi",
+    "restart() { kubectl rollout restart ds/ztunnel -n istio-system; }",
+    "cat <<EOF\nkubectl rollout restart ds/ztunnel -n istio-system\nEOF\n",
+    '[ "$1" = pre ] && kubectl rollout restart ds/ztunnel -n istio-system',
+    '[ "$2" = hibernate ] || exit 0; kubectl rollout restart ds/ztunnel -n istio-system',
+    "kubectl rollout restart ds/ztunnel",
+    "kubectl rollout restart ds/ztunnel -n kube-system",
+    "kubectl rollout restart ds/istio-cni-node -n istio-system # ztunnel",
+    "kubectl rollout restart deploy/ztunnel -n istio-system",
+    "kubectl rollout restart deployment/istiod -n istio-system && kubectl rollout status ds/ztunnel -n istio-system",
+    "kubectl rollout status ds/ztunnel -n istio-system",
+    "kubectl rollout restart ds ztunnel -A",
+    "kubectl rollout restart ds/ztunnel ztunnel -n istio-system",
+    "kubectl rollout restart ds -l app=istio-cni -n istio-system",
+    "kubectl rollout restart ds -l app!=ztunnel -n istio-system",
+    "kubectl rollout restart ds/ztunnel -n istio-system --dry-run=server",
+    "kubectl delete pod -l app=ztunnel -n istio-system --dry-run=client",
+    "kubectl delete pod -l app=ztunnel -n istio-system --dry-run",
+    "kubectl delete pod ztunnel -n istio-system",
+    "kubectl delete pod ztunnel-abcde -n istio-system",
+    "kubectl delete pod -l app=ztunnel -n default",
+    "kubectl delete pod -n istio-system",
+    "kubectl delete pod -n istio-system -l app=ztunnel --field-selector=status.phase=Failed",
+    "kubectl get pods -n istio-system | grep -v ztunnel | awk '{print $1}' | xargs kubectl delete pod -n istio-system",
+    "kubectl get pods -n istio-system | grep istiod | awk '{print $1}' | xargs kubectl delete pod -n istio-system",
+    "kubectl get pods -n kube-system -l app=ztunnel -o name | xargs kubectl delete -n istio-system",
+    "kubectl annotate ds/ztunnel -n istio-system restartedAt=$(date +%s) --overwrite",
+    "kubectl label pods -l app=ztunnel -n istio-system a=$(date +%s)",
+    """kubectl -n istio-system patch ds ztunnel -p '{"metadata":{"annotations":{"at":"'$(date +%s)'"}}}'""",
+    "kubectl logs ds/ztunnel -n istio-system",
+    "kubectl describe ds ztunnel -n istio-system; kubectl top pod -n istio-system",
+    "kubectl rollout restart ds/ztunnel -n istio-system --help",
+    "systemctl restart k3s",
+    "service k3s restart",
+    "systemctl restart kubelet containerd",
+    "crictl stop $(crictl ps -q --name ztunnel)",
+    "crictl rm $(crictl ps -q --name istio-proxy)",
+    "crictl stop 3f2504e04f89",
+    "pkill -f istiod",
+    "curl -s localhost:15000/config_dump | grep ztunnel",
+    "sh -c kubectl -n istio-system rollout restart ds/ztunnel",
+    "'kubectl rollout restart ds/ztunnel -n istio-system'",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("script", NOTHING)
+def test_what_restarts_nothing_though_it_says_ztunnel(script: str) -> None:
+    """The controls; each is answered with a reason, where a command is there at all."""
+    found = reading(script)
+    assert found.of("ztunnel") == [] and found.unclear == []
+
+
+UNCLEAR = [
+    "/usr/local/bin/restart-ztunnel.sh",
+    "ssh node kubectl rollout restart ds/ztunnel -n istio-system",
+    "kubectl --context home rollout restart ds/ztunnel -n istio-system",
+    "kubectl -s https://10.0.0.1:6443 rollout restart ds/ztunnel -n istio-system",
+    "kubectl replace --force -f ztunnel.yaml",
+    "kubectl delete -f ztunnel.yaml",
+    "kubectl rollout restart -f ztunnel.yaml -n istio-system",
+    "kubectl exec -n istio-system ds/ztunnel -- kill 1",
+    "kubectl exec -n tools deploy/kubectl -- kubectl rollout restart ds/ztunnel -n istio-system",
+    "kubectl rollout restart ds/ztunnel -n istio-system --frobnicate",
+    "kubectl rollout restart ds/$(cat /etc/which) -n istio-system",
+    "kubectl rollout restart ds/ztunnel -n $(cat /etc/where)",
+    "kubectl rollout undo ds/ztunnel -n istio-system",
+    "kubectl delete pod -l k8s-app=ztunnel -n istio-system",
+    "kubectl delete pod -n istio-system -l app=ztunnel --field-selector spec.nodeName=$(cat /etc/node)",
+    """kubectl -n istio-system patch ds ztunnel -p '{"spec":{"template":{"metadata":{"annotations":{"at":"1"}}}}}'""",
+    "kubectl -n istio-system set env ds/ztunnel A=b",
+    "kubectl -n istio-system patch ds ztunnel --patch-file /etc/patch.yaml",
+    "helm upgrade ztunnel istio/ztunnel -n istio-system",
+    "istioctl install -y",
+    "curl -X DELETE https://kubernetes.default/api/v1/namespaces/istio-system/pods?labelSelector=app=ztunnel",
+    "systemctl restart docker",
+    "reboot",
+    "python3 restart.py",
+    "pkill -HUP ztunnel",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("script", UNCLEAR)
+def test_what_is_not_understood_is_said_so(script: str) -> None:
+    found = reading(script)
+    assert found.of("ztunnel") == [] and found.unclear, found
+
+
+CONDITIONAL = [
+    "[ -e /etc/restart-it ] && kubectl -n istio-system rollout restart ds/ztunnel",
+    '[ "$(date +%u)" = 7 ] && kubectl -n istio-system rollout restart ds/ztunnel',
+    "if grep -q yes /etc/answer; then kubectl -n istio-system rollout restart ds/ztunnel; fi",
+    "grep -q no /etc/answer && exit 0\nkubectl -n istio-system rollout restart ds/ztunnel",
+    "case $(cat /etc/answer) in yes) kubectl -n istio-system rollout restart ds/ztunnel;; esac",
+    "now=$(date +%s); was=$(cat /run/slept); [ $((now - was)) -gt 3600 ] && kubectl -n istio-system rollout restart ds/ztunnel",
+    "on_ac_power && kubectl -n istio-system rollout restart ds/ztunnel",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("script", CONDITIONAL)
+def test_what_hangs_on_something_has_that_as_its_condition(script: str) -> None:
+    (action,) = reading(script).of("ztunnel")
+    assert action.conditions and action.conditions[0].text
+
+
+def test_both_ways_of_a_condition_are_followed_and_meet_again() -> None:
+    """What comes behind is on no condition; where one way ends, the rest is on the other."""
+    script = "if grep -q a b; then A=1; else A=2; fi; kubectl -n istio-system rollout restart ds/ztunnel"
+    assert sure(script)
+    script = "if grep -q a b; then exit; fi; kubectl -n istio-system rollout restart ds/ztunnel"
+    (action,) = reading(script).of("ztunnel")
+    assert [each.is_true for each in action.conditions] == [False]
+
+
+def test_deleting_the_daemon_set_is_harm() -> None:
+    assert reading("kubectl delete ds ztunnel -n istio-system").harmful
+    assert reading("kubectl delete ds ztunnel -n default").harmful == []
+
+
+def test_a_restart_is_waited_for_by_rollout_status_and_comes_after_what_is_slept() -> None:
+    (action,) = sure(
+        "sleep 1m; kubectl -n istio-system rollout restart ds/ztunnel; kubectl -n istio-system rollout status ds/ztunnel"
+    )
+    assert action.waited and action.after_s == 60
+    (action,) = sure("kubectl -n istio-system rollout restart ds/ztunnel")
+    assert not action.waited and action.after_s == 0
+
+
+def test_which_nodes_it_concerns() -> None:
+    """All one by one, all at once, the own one, or one by name."""
+    assert sure("kubectl -n istio-system rollout restart ds/ztunnel")[0].how == "rollout"
+    assert sure("kubectl -n istio-system delete pod -l app=ztunnel")[0].how == "at once"
+    own = "kubectl -n istio-system delete pod -l app=ztunnel --field-selector spec.nodeName="
+    assert sure(f"{own}$(hostname)")[0].how == "own node"
+    assert sure(f"{own}east")[0].node == "east"
+    assert (
+        sure("kubectl -n istio-system get pod -l app=ztunnel -o name | head -1 | xargs kubectl delete -n istio-system")[
+            0
+        ].how
+        == "one of them"
+    )
+    assert sure("pkill ztunnel")[0].how == "own node"
+
+
+def test_a_pod_has_a_namespace_of_its_own_and_neither_host_name_nor_processes() -> None:
+    assert sure("kubectl rollout restart ds/ztunnel", POD)
+    own = "kubectl delete pod -l app=ztunnel --field-selector spec.nodeName=$(hostname)"
+    assert "hostname is the pod's name" in reading(own, POD).idle[0]
+    assert "hostPID" in reading("pkill ztunnel", POD).idle[0]
+    assert (
+        "-n istio-system" in reading("kubectl rollout restart ds/ztunnel", Place(None, True, "istio-system")).unclear[0]
+    )
+
+
+def test_ztunnel_may_live_elsewhere() -> None:
+    place = Place("default", False, "ztunnel")
+    assert sure("kubectl -n ztunnel rollout restart ds/ztunnel", place)
+    assert "ztunnel_namespace" in reading("kubectl -n istio-system rollout restart ds/ztunnel", place).idle[0]
+
+
+def test_applications_are_those_of_other_namespaces() -> None:
+    found = reading("kubectl -n shop rollout restart deploy/a deploy/b sts/c").of("applications")
+    assert [(each.namespace, each.names) for each in found] == [("shop", ("a", "b", "c"))]
+    found = reading("kubectl delete pods --all -n shop").of("applications")
+    assert [(each.namespace, each.names) for each in found] == [("shop", None)]
+    assert reading("kubectl -n istio-system rollout restart deploy/istiod").actions == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["if true; then", "echo 'a", "for x in", "a=(1 2)", "diff <(a) <(b)", "case x in", "f() {", "$(", "((", "`", "a |", "((((((" * 50, "{ " * 200],
+)  # fmt: skip
+def test_what_is_no_script_is_refused(script: str) -> None:
+    with pytest.raises(NotRead):
+        run(script)
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["f() { f; }; f", "while true; do for i in $(seq 9); do :; done; done", "eval 'eval \"$0\"'", "f() { f & f; }; f"],
+)
+def test_what_never_ends_is_not_followed_for_ever(script: str) -> None:
+    with suppress(NotRead):
+        run(script)
