@@ -355,7 +355,9 @@ def _probe_commit(
     _refuse_probe(found, version)
 
     def ask(built: Path, seed: int) -> Trial:
-        return ask_once(found, named, Options("process", (version,), built, seed, keep_run=True), version)
+        # A commit may be that of a release, and then it is judged as that one, whatever the others are nearest to.
+        release = binaries.identify(built).own_version or version
+        return ask_once(found, named, Options("process", (release,), built, seed, keep_run=True), release)
 
     return probe_commit(question, ask, say)
 

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from harness.answers.forecast import Held, Node, Shown, Started
+from harness.answers.forecast import ALIKE_NS, Held, Node, Shown, Started
 from harness.clocks.reading import ClockReading
 from harness.config_dump import parse_config_dump
 from harness.durations import NS_PER_S
@@ -268,6 +268,9 @@ def _apart_at_start(before: _Entry, after: _Entry, started: tuple[int, int]) -> 
     """Between which two values wall minus monotonic was when the container started. It can grow by no more than the
     wall clock does, since the monotonic clock never goes back; and of a gap over which it did not change nobody has to
     assume that it went away and came back."""
+    # Nothing is assumed of the moments between an entry and a start that lies beside it.
+    if started[1] - before.wall_ns <= ALIKE_NS:
+        return before.apart_ns, before.apart_ns
     least_ns = max(min(before.apart_ns, after.apart_ns), after.apart_ns - abs(after.wall_ns - started[0]))
     most_ns = min(max(before.apart_ns, after.apart_ns), before.apart_ns + abs(started[1] - before.wall_ns))
     return min(least_ns, most_ns), max(least_ns, most_ns)

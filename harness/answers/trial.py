@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness import binaries
+from harness import binaries, versions
 from harness.errors import BadInput, HarnessError, LabUnavailable
 from harness.pipeline import REPOSITORY, Options, Saved, choose, run_case, scenario_files
 from harness.plan import Case
@@ -70,7 +70,10 @@ class ScenarioAsker:
         return _subject_of(choose(self.scenario, self._options(version, 0))[0])
 
     def impossible(self, version: str) -> str | None:
-        """Why `version` cannot run here, found out without a run; None when it can."""
+        """Why `version` cannot run here, found out without a run; None when it can. On the model a release whose class
+        is not known answers nothing of its own: it would only repeat the one before it."""
+        if self.lab == "model" and (assumed := versions.find(version).assumption) is not None:
+            return assumed
         return choose(self.scenario, self._options(version, 0))[0].refusal
 
     def _options(self, version: str, seed: int) -> Options:

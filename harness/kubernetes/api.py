@@ -38,7 +38,8 @@ class Refused(LabUnavailable):
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod as the API server knows it. `node` is the Kubernetes node; `restarts` counts its first container's."""
+    """A pod as the API server knows it. `node` is the Kubernetes node; `restarts` counts its first container's, which
+    runs if `started`, whether or not it is ready."""
 
     namespace: str
     name: str
@@ -48,6 +49,7 @@ class Pod:
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     restarts: int = 0
     address: str = ""
+    started: bool = False
 
     @property
     def process(self) -> str:

@@ -427,4 +427,5 @@ def pod_of(item: Mapping[str, Any]) -> Pod:
         labels=metadata.get("labels", {}),
         restarts=containers[0].get("restartCount", 0),
         address=status.get("podIP", ""),
+        started="running" in containers[0].get("state", {}),
     )

@@ -15,7 +15,12 @@ WITHIN_S = 2.0
 # Retries after a refusal are random inside ztunnel (+-20 %), so times after one are not the model's times, and whether
 # a renewal met an outage later on may be left to chance (in one of ten runs of retry_waits_grow none does). Of what
 # their author expects nothing is.
-RANDOM_RETRIES = ("ca_away_at_renewal", "retry_waits_grow", "retry_of_each_identity")
+RANDOM_RETRIES = (
+    "ca_away_at_renewal",
+    "retry_waits_grow",
+    "retry_of_each_identity",
+    "restart_without_authority",
+)
 CORPUS = sorted(
     str(path.relative_to(SCENARIOS).with_suffix(""))
     for path in SCENARIOS.rglob("*.toml")

@@ -105,6 +105,14 @@ def test_a_clock_is_read_a_moment_later(planned: str, measured: str) -> None:
     assert finding.verdict is HOLDS
 
 
+@pytest.mark.parametrize(("seen", "verdict"), [("243s", HOLDS), ("257s", BROKEN), ("236s", BROKEN)])
+def test_a_freeze_is_seen_to_end_a_moment_later(seen: str, verdict: Verdict) -> None:
+    """As a cluster's is, by exec into its nodes; one that was much longer, or shorter at all, was another."""
+    history = a_day([fault("freeze", "1h", lasts=seen)]).history()
+    planned = plan([fault("freeze", "1h", lasts="4m")], duration="1d")
+    assert ASSUMPTIONS["clock_fault_happened"](planned, history).verdict is verdict
+
+
 def test_a_drift_with_other_faults_in_it() -> None:
     """While a machine sleeps its wall clock does not drift, and what it slept comes on top."""
     some = [

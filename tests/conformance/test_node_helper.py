@@ -62,7 +62,7 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.helper = HelperProcess(directory)
-        self.program = own_copy(Path(sys.executable).resolve(), "subject", directory)
+        self.program = own_copy(Path(sys.executable).resolve(), f"subject-{os.getpid()}", directory)
         self.subjects: list[Subject] = []
 
     def start(self, *before: str) -> Subject:
@@ -138,37 +138,41 @@ def test_a_restart_under_a_moved_clock_starts_with_no_drift(bench: Bench) -> Non
     assert bench.helper.ask(do="list")["watch"]["missed"] == 0
 
 
+def how_and_end(bench: Bench) -> list[str]:
+    """How each program was reached. They are no children of ours, so they are ended before anything is claimed: one
+    that was left would be found, by its name, by every later test."""
+    processes = bench.helper.ask(do="list")["processes"]
+    for process in processes:
+        os.kill(process["pid"], signal.SIGKILL)
+    return [process["how"] for process in processes]
+
+
 def test_what_a_launcher_starts_is_caught_whatever_the_way(bench: Bench) -> None:
     """As a container runtime does: forks, executes itself, forks again, executes a file that nobody has marked."""
     runtime = own_copy(Path("/bin/sh").resolve(), "runtime", bench.directory)
-    bench.helper.take_or_skip(Path("/nothing/that/is/there/subject"), launchers=(runtime,))
-    rules = [{"executable": "subject"}]
+    bench.helper.take_or_skip(Path("/nothing/that/is/there", bench.program.name), launchers=(runtime,))
+    rules = [{"executable": bench.program.name}]
     told = bench.helper.ask(do="take", rules=rules, launchers=[str(runtime)], lease_s=300)
     assert told["watch"]["launchers"] == [str(runtime)]
     bench.move_wall(8 * HOUR_NS)
     nested = f'(({runtime} -c \'("$0" -S -c "$1"; true)\' "$0" "$3"; true)); true'
     subject = bench.start(str(runtime), "-c", nested)
     assert is_near(subject.base, ClockReading(8 * HOUR_NS, 0, 8 * HOUR_NS))
-    assert [process["how"] for process in bench.helper.ask(do="list")["processes"]] == ["caught"]
-    for process in bench.helper.ask(do="list")["processes"]:
-        os.kill(process["pid"], signal.SIGKILL)
+    assert how_and_end(bench) == ["caught"]
 
 
 def test_a_runtime_that_is_wrapped_in_another_program_is_followed(bench: Bench) -> None:
     """The marked file executes the real runtime under another name, which executes the container's program."""
     wrapper = own_copy(Path("/bin/sh").resolve(), "runtime", bench.directory)
     real = own_copy(Path("/bin/sh").resolve(), "runtime.real", bench.directory)
-    bench.helper.take_or_skip(Path("/nothing/that/is/there/subject"), launchers=(wrapper,))
-    rules = [{"executable": "subject"}]
+    bench.helper.take_or_skip(Path("/nothing/that/is/there", bench.program.name), launchers=(wrapper,))
+    rules = [{"executable": bench.program.name}]
     bench.helper.ask(do="take", rules=rules, launchers=[str(wrapper)], lease_s=300)
     bench.move_wall(8 * HOUR_NS)
     nested = f'exec {real} -c \'("$0" -S -c "$1"; true)\' "$0" "$3"'
     subject = bench.start(str(wrapper), "-c", nested)
     assert is_near(subject.base, ClockReading(8 * HOUR_NS, 0, 8 * HOUR_NS))
-    processes = bench.helper.ask(do="list")["processes"]
-    assert [process["how"] for process in processes] == ["caught"]
-    for process in processes:
-        os.kill(process["pid"], signal.SIGKILL)
+    assert how_and_end(bench) == ["caught"]
 
 
 def test_a_program_that_is_not_meant_is_let_through(bench: Bench) -> None:

@@ -102,9 +102,10 @@ class Ztunnels:
         self._looked_world_ns: dict[str, int] = {}
 
     def pods(self) -> dict[str, Pod]:
-        """plan node -> its ztunnel's pod, of those that are ready. Raises Unreachable."""
-        pods = self._kubernetes.pods(ZTUNNEL_NAMESPACE, ZTUNNEL_LABELS)
-        return {self._nodes[pod.node]: pod for pod in pods if pod.ready and pod.node in self._nodes}
+        """plan node -> its ztunnel's pod: the ready one, else one that runs. While istiod is away a new ztunnel is not
+        ready, and lives and can be asked all the same. Raises Unreachable."""
+        pods = sorted(self._kubernetes.pods(ZTUNNEL_NAMESPACE, ZTUNNEL_LABELS), key=lambda pod: pod.ready)
+        return {self._nodes[pod.node]: pod for pod in pods if pod.node in self._nodes and (pod.ready or pod.started)}
 
     def look(self, node: str, pod: Pod, identities: Sequence[str]) -> Seen:
         """Asks one ztunnel. Raises Unreachable."""

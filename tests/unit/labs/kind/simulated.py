@@ -164,7 +164,9 @@ class SimulatedCluster(FakeKubernetes):
         behaviour = BEHAVIOURS[self.plan.behaviour_class]
         ztunnel = Ztunnel(identities, behaviour, self.lifetime_s, base, Random(self._started))
         name = f"ztunnel-{self._started}"
-        pod = Pod("istio-system", name, f"uid-{name}", self.node_names[node], ready=True, labels={"app": "ztunnel"})
+        # Not ready before it has heard from istiod.
+        ready, labels = self.istiods > 0, {"app": "ztunnel"}
+        pod = Pod("istio-system", name, f"uid-{name}", self.node_names[node], ready, labels, started=True)
         self._running[node] = Running(pod, ztunnel, dict.fromkeys(identities, base.monotonic_ns))
 
     # Kubernetes
@@ -177,6 +179,8 @@ class SimulatedCluster(FakeKubernetes):
     def pods(self, namespace: str | None, labels: Mapping[str, str]) -> list[Pod]:
         self.reach(f"pods {namespace}")
         if labels == {"app": "ztunnel"}:
+            for running in self._running.values():
+                running.pod = replace(running.pod, ready=running.pod.ready or self.istiods > 0)
             return [running.pod for running in self._running.values()]
         assert namespace is not None
         if labels == {"app": ISTIOD}:
@@ -196,7 +200,7 @@ class SimulatedCluster(FakeKubernetes):
         self.reach(f"get {path}")
         if path == "/version":
             return f"{self.istio}-0123-Clean".encode()
-        running = next((each for each in self._running.values() if each.pod == pod), None)
+        running = next((each for each in self._running.values() if each.pod.name == pod.name), None)
         if running is None or path != "/config_dump":
             raise Unreachable(f"GET {pod}:{port}{path}: connection refused")
         certificates = [_entry(*item) for item in running.ztunnel.states.items()]

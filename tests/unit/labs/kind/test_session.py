@@ -118,6 +118,18 @@ def test_istiod_away_is_istiod_scaled_to_nothing() -> None:
     assert verdicts(of, history)["valid_certificate_kept"] is Verdict.HOLDS
 
 
+def test_a_ztunnel_that_is_restarted_while_istiod_is_away_is_seen_before_it_is_ready() -> None:
+    """It is not ready before istiod is back, which the same run brings back: the restart does not wait for that."""
+    of = plan(
+        '[[fault]]\nkind = "ca_outage"\nat = "3m"\nlasts = "4m"\n[[fault]]\nkind = "restart"\nat = "4m"', duration="20m"
+    )
+    history = run(of)
+    assert [event["cause"] for event in history.of("ztunnel_started")] == ["start", "restart"]
+    ended_s = [event.world_ns / NS_PER_S for event in history.of("fault_ended")]
+    assert ended_s == [pytest.approx(240, abs=10), pytest.approx(420, abs=10)]
+    assert history.of("connection_attempted", ok=False)
+
+
 def test_a_run_that_ends_while_istiod_is_away_brings_it_back() -> None:
     """Whoever ends a run in the middle leaves no cluster without its authority."""
     of = plan('[[fault]]\nkind = "ca_outage"\nat = "3m"\nlasts = "4m"')
