@@ -13,6 +13,7 @@ from pathlib import Path
 from harness.errors import BadInput
 
 BYTES_MOST = 64 << 20
+MARK = "\ufeff"
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -31,6 +32,10 @@ def encoding_of(start: bytes) -> str:
     return "utf-8-sig"
 
 
+def _is_marked(content: bytes) -> bool:
+    return content.startswith((codecs.BOM_UTF8, *(mark for mark, _ in _MARKS)))
+
+
 def is_there(path: Path) -> bool:
     """What may not be looked at is there, and said to be so when it is read."""
     try:
@@ -42,8 +47,9 @@ def is_there(path: Path) -> bool:
     return True
 
 
-def read_text(path: Path) -> str:
-    """All of `path`. Raises BadInput when it cannot be read, is no file, or no text."""
+def read_text(path: Path, *, keep_mark: bool = False) -> str:
+    """All of `path`, with its line ends as they are. `keep_mark`: a byte order mark too, for what makes a difference of
+    it. Raises BadInput when it cannot be read, is no file, or no text."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
@@ -56,7 +62,8 @@ def read_text(path: Path) -> str:
         raise BadInput(f"{path}: has more than {BYTES_MOST >> 20} MiB")
     encoding = encoding_of(content[:4])
     try:
-        return content.decode(encoding)
+        text = content.decode(encoding)
+        return f"{MARK}{text}" if keep_mark and _is_marked(content) else text.removeprefix(MARK)
     except UnicodeDecodeError as error:
         name = "UTF-8" if encoding.startswith("utf-8") else encoding.upper()
         raise BadInput(f"{path}: is not {name} text (byte {error.start})") from error

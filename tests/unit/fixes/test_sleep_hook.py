@@ -116,6 +116,8 @@ def test_a_rollout_restarts_all_nodes_and_pods_of_the_node_only_its_own() -> Non
         (script("if true; then"), "line"),
         ("#!/usr/bin/env python3\nimport os\n", "a program for 'python3'"),
         (f"#!/bin/sh\r\n{RESTART}\r\n", "CR LF"),
+        (f"#!/bin/sh\n{RESTART}\r\n", "CR LF"),
+        (f"\ufeff#!/bin/sh\n{RESTART}\n", "byte order mark"),
         (RESTART, "does not begin with '#!'"),
         ("", "does not begin with '#!'"),
         (unit(""), "together with the sleep"),
