@@ -257,7 +257,21 @@ def _task(valid: _CronJob, ztunnel_namespace: str) -> Task:
             raise BadInput(f"{where}: the script of container {container.name}: {error}") from error
         own = Memory(memory.unknowns, memory.ran[begins:])
         reading.add(read_actions(own, place))
+    _end_at_deadline(reading, job.active_deadline_seconds)
     return Task(name, cron_job, reading, memory, place)
+
+
+def _end_at_deadline(reading: Reading, deadline_s: int | None) -> None:
+    """A job that lasts longer is ended, whatever it is doing."""
+    if deadline_s is None:
+        return
+    for each in reading.actions:
+        if each.after_s >= deadline_s:
+            reading.idle.append(
+                f"{each.command!r}: comes after {each.after_s:g} s of sleep, and activeDeadlineSeconds: {deadline_s} "
+                "ends the job before"
+            )
+    reading.actions = [each for each in reading.actions if each.after_s < deadline_s]
 
 
 def _schedule(text: str, where: str) -> str:

@@ -223,7 +223,6 @@ def test_a_manifest_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> N
         pipeline._read_manifest(scenario_of(SMALL.replace("[[expect]]", fix, 1), str(tmp_path / "small.toml")))
 
 
-
 # --- Running
 
 

@@ -370,6 +370,19 @@ def test_a_job_that_sleeps_first_restarts_later() -> None:
     assert first == other + 90
 
 
+def test_a_job_is_ended_at_its_deadline() -> None:
+    """What it would do behind a longer sleep never happens."""
+    slow = job('command: ["sh", "-c", "sleep 90; kubectl rollout restart ds/ztunnel"]')
+    for deadline_s, restarted in ((90, False), (91, True)):
+        line = f"    spec:\n      activeDeadlineSeconds: {deadline_s}\n      template"
+        manifest = slow.replace("    spec:\n      template", line, 1)
+        if restarted:
+            assert many(manifest) == 8
+        else:
+            with pytest.raises(BadInput, match="activeDeadlineSeconds: 90 ends the job before"):
+                restarts(with_fix(manifest=manifest))
+
+
 def test_which_of_several_nodes_a_job_runs_on_is_not_known() -> None:
     own = 'command: ["sh", "-c", "kubectl get pods -l app=ztunnel -o name | head -n1 | xargs kubectl delete"]'
     assert many(job(own)) == 8
