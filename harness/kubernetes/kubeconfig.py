@@ -166,10 +166,7 @@ def _content(file: Path) -> dict[str, Any]:
     if not is_there(file):
         hint = f"a list of files goes into KUBECONFIG, or {GIVE_ONE}" if os.pathsep in str(file) else GIVE_ONE
         raise BadInput(f"--kubeconfig {file}: is no kubeconfig: there is no such file; {hint}")
-    text = read_text(file)
-    documents = _json(text, file) if text.lstrip().startswith("{") else None
-    if documents is None:
-        documents = read_documents(text, f"{file}: is no kubeconfig")
+    documents = read_documents(read_text(file), f"{file}: is no kubeconfig")
     if not documents:
         return {}
     if len(documents) > 1:
@@ -180,23 +177,6 @@ def _content(file: Path) -> dict[str, Any]:
     if content.get("kind") not in (None, "", "Config"):
         raise BadInput(f"{file}: is no kubeconfig: its kind is {_shown(content['kind'])}, expected 'Config'")
     return content
-
-
-def _json(text: str, file: Path) -> list[Any] | None:
-    """JSON may be indented with tabs, YAML may not; None for what is no JSON."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise BadInput(f"{file}: is no kubeconfig: the key {twice!r} stands twice")
-        return made
-
-    try:
-        return [json.loads(text, object_pairs_hook=unique)]
-    except (ValueError, RecursionError):
-        return None
 
 
 def _merged(contents: Iterable[tuple[Path, dict[str, Any]]], section: str) -> dict[str, _Entry]:

@@ -53,12 +53,13 @@ def run(script: str, arguments: Iterable[str] = (), variables: dict[str, str] | 
 
 def run_words(
     words: Iterable[str], variables: dict[str, str], memory: Memory, *, unset_is_unknown: bool = False
-) -> None:
-    """Follows a program with its arguments, as a container or a service starts it; `memory` takes what it does. Raises
-    NotRead."""
+) -> Status:
+    """Follows a program with its arguments, as a container or a service starts it; `memory` takes what it does. Its
+    status. Raises NotRead."""
     shell = Shell(memory, dict(variables), ["sh"], unset_is_unknown=unset_is_unknown)
-    with shell.ending():
-        shell.execute(list(words))
+    with shell.ending() as result:
+        result.append(shell.execute(list(words)))
+    return result[-1]
 
 
 def check_characters(script: str) -> None:
