@@ -21,8 +21,8 @@ from harness.errors import BadInput
 from harness.fixes.actions import Action, Place, Reading, read_actions
 from harness.fixes.schedule import Calendar, Every, Times, calendar_times_ns, parse_schedule
 from harness.fixes.shell import names
-from harness.fixes.shell.memory import Doubt, Memory, Status, Unknown
-from harness.fixes.shell.shell import check_characters, run_words
+from harness.fixes.shell.memory import Doubt, Memory, Unknown
+from harness.fixes.shell.shell import Ended, check_characters, run_words
 from harness.fixes.shell.syntax import NotRead
 from harness.yaml_text import kinds_of, read_objects
 
@@ -68,7 +68,7 @@ class _Variable(_Object):
 
 class _Container(_Open):
     known = names(
-        "workingDir ports resources resizePolicy restartPolicy restartPolicyRules volumeMounts volumeDevices "
+        "workingDir ports resources resizePolicy restartPolicyRules volumeMounts volumeDevices "
         "livenessProbe readinessProbe startupProbe lifecycle terminationMessagePath terminationMessagePolicy "
         "imagePullPolicy securityContext stdin stdinOnce tty"
     )
@@ -78,6 +78,12 @@ class _Container(_Open):
     args: list[str] | None = None
     env: list[_Variable] | None = None
     env_from: list[Any] | None = None
+    restart_policy: str | None = None
+
+    @property
+    def restarts(self) -> bool:
+        """An init container that the others do not wait for."""
+        return self.restart_policy == "Always"
 
 
 class _PodSpec(_Open):
@@ -297,15 +303,19 @@ def _task(valid: _CronJob, ztunnel_namespace: str) -> Task:
     pod = job.template.spec
     place = Place(valid.metadata.namespace, True, ztunnel_namespace, bool(pod.host_pid))
     memory, reading = Memory(), Reading()
-    for container in [*(pod.init_containers or []), *pod.containers]:
+    first, after_s = pod.init_containers or [], 0.0
+    for container in [*first, *pod.containers]:
         begins = len(memory.ran)
         try:
-            status = _follow(container, valid.metadata.namespace, memory)
+            ended = _follow(container, valid.metadata.namespace, memory, after_s)
         except NotRead as error:
             raise BadInput(f"{where}: the script of container {container.name}: {error}") from error
         own = Memory(memory.unknowns, memory.ran[begins:])
         reading.add(read_actions(own, place))
-        if status is False and container in (pod.init_containers or []):
+        if container not in first or container.restarts:
+            continue
+        after_s = ended.after_s
+        if ended.status is False:
             reading.idle.append(f"init container {container.name} fails, and no other container is started")
             break
     deadlines = [each for each in (job.active_deadline_seconds, pod.active_deadline_seconds) if each is not None]
@@ -352,14 +362,18 @@ def _zone(name: str | None, where: str) -> tzinfo:
 # --- Containers ------------------------------------------------------------------------------------------------------
 
 
-def _follow(container: _Container, namespace: str | None, memory: Memory) -> Status:
-    """Follows what a container runs; its status."""
+def _follow(container: _Container, namespace: str | None, memory: Memory, after_s: float) -> Ended:
+    """Follows what a container runs, which is started so long after the job."""
     variables: dict[str, str] = {}
     for each in container.env or []:
         variables[each.name] = _value(each, variables, namespace, memory)
     words = _entry(container)
     return run_words(
-        [_expanded(word, variables) for word in words], variables, memory, unset_is_unknown=bool(container.env_from)
+        [_expanded(word, variables) for word in words],
+        variables,
+        memory,
+        unset_is_unknown=bool(container.env_from),
+        after_s=after_s,
     )
 
 

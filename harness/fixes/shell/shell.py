@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.fixes.shell import syntax
 from harness.fixes.shell.builtins import BUILTINS
@@ -51,15 +51,27 @@ def run(script: str, arguments: Iterable[str] = (), variables: dict[str, str] | 
     return memory
 
 
+class Ended(NamedTuple):
+    """With which status something ended, and how long it had slept by then."""
+
+    status: Status
+    after_s: float
+
+
 def run_words(
-    words: Iterable[str], variables: dict[str, str], memory: Memory, *, unset_is_unknown: bool = False
-) -> Status:
-    """Follows a program with its arguments, as a container or a service starts it; `memory` takes what it does. Its
-    status. Raises NotRead."""
-    shell = Shell(memory, dict(variables), ["sh"], unset_is_unknown=unset_is_unknown)
+    words: Iterable[str],
+    variables: dict[str, str],
+    memory: Memory,
+    *,
+    unset_is_unknown: bool = False,
+    after_s: float = 0,
+) -> Ended:
+    """Follows a program with its arguments, as a container or a service starts it; `memory` takes what it does.
+    `after_s`: how long those before it slept. Raises NotRead."""
+    shell = Shell(memory, dict(variables), ["sh"], unset_is_unknown=unset_is_unknown, after_s=after_s)
     with shell.ending() as result:
         result.append(shell.execute(list(words)))
-    return result[-1]
+    return Ended(result[-1], shell.after_s)
 
 
 def check_characters(script: str) -> None:
