@@ -382,12 +382,14 @@ class Shell:
         if not words:
             self.variables |= values
             return True
-        kept = self.variables
+        kept, piped = self.variables, self.piped
         self.variables = kept | values
         script = self._stdin_script(node, words)
+        self.piped = self._read_by(node) or piped
         try:
             status = self.execute(words) if script is None else self.script_in_subshell(script)
         finally:
+            self.piped = piped
             self._keep(kept, values)
         if isinstance(status, Doubt) and not status.text:
             status = replace(status, text=node.text)
@@ -415,6 +417,11 @@ class Shell:
             if each.operator.startswith("<<"):
                 return "\n".join(each.lines)
         return printed(self.piped) if self.piped else None
+
+    def _read_by(self, node: syntax.Simple) -> tuple[Ran, ...]:
+        """What a here-string gives to a command, as an echo would."""
+        given = [each.target for each in node.redirects if each.operator == "<<<"]
+        return (Ran(("echo", self.text(given[-1]))),) if given else ()
 
     def script_in_subshell(self, text: str) -> Status:
         """Follows a script that another shell reads."""
