@@ -75,7 +75,8 @@ _MAC_FOR_PEOPLE = re.compile(
     re.MULTILINE,
 )
 _WINDOWS_FOR_PEOPLE = re.compile(
-    r"^\s*Event\[\d+\]|^\s*Log Name\s*:|^<Objs |^\s*TimeCreated\s*:|^-{3,} +-{2,}|\"TimeCreated\"\s*:|ProviderName: ",
+    r"^\s*Event\[\d+\]|^\s*Log Name\s*:|^<Objs |^\s*TimeCreated\s*:|^-{3,} +-{2,}|\"TimeCreated\"\s*:|ProviderName: "
+    r"|^\s*Index\s+Time\s+EntryType|^\[\d+\] Microsoft-Windows-|^Wake History|<title>\s*(?:SleepStudy|System Sleep)",
     re.MULTILINE,
 )
 _VIRSH_WITHOUT_TIME = re.compile(r"^event '[\w-]+' for domain", re.MULTILINE)

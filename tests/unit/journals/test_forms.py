@@ -160,6 +160,10 @@ def test_entries_without_one_of_the_clocks_are_answered_with_one_line(
         ("event 'lifecycle' for domain 'k3s': Suspended Paused\n", "LC_ALL=C virsh event .*--timestamp"),
         ("2026-11-20 20:15:00.500+0000: Ereignis 'lifecycle' für Domain 'k3s': Angehalten\n", "LC_ALL=C virsh"),
         ("2026-11-23 22:29:58.123456-0700 0x74 Default 0x0 88 0 powerd: sleep\n", "pmset -g log"),
+        ("   Index Time          EntryType   Source      InstanceID Message\n", "/f:xml"),
+        ("[08123] Microsoft-Windows-Kernel-Power\n   Type:     INFORMATION\n", "/f:xml"),
+        ("Wake History Count - 1\nWake History [0]\n", "/f:xml"),
+        ("<!DOCTYPE html>\n<html><head><title>SleepStudy report</title>", "/f:xml"),
         (b"\x28\xb5\x2f\xfd\x00", "unzstd"),
         (b"\xfd7zXZ\x00\x00", "unxz"),
         (b"PK\x03\x04", "unzip"),
@@ -219,7 +223,9 @@ def test_local_times_are_read(tmp_path: Path, place: str) -> None:
     assert slept(month) == [43_200.0 if "noon" in place else 38_323.0]
 
 
-@pytest.mark.parametrize("time", ["24/11/1448 21:03:12", "03/09/1405 21:03:12", "24/11/2026 9:03:12 xyz", "yesterday"])
+@pytest.mark.parametrize(
+    "time", ["24/11/1448 21:03:12", "24/11/48 09:03:12 م", "03/09/1405 21:03:12", "24/11/2026 9:03:12 xyz", "yesterday"]
+)
 def test_times_that_are_not_understood_lead_to_xml(tmp_path: Path, time: str) -> None:
     """Another calendar, a word that nobody knows: refused, never guessed."""
     with pytest.raises(BadInput, match="wevtutil qe System /f:xml"):
@@ -280,6 +286,7 @@ LAYOUTS = {
         "Informationen,{0},{2},{1},(64)",
     ),
     "no heading": ("", "Information,{0},{2},{1},(64)"),
+    "a table of Markdown": ("| TimeCreated | Id | ProviderName |\r\n| --- | --- | --- |", "| {0} | {1} | {2} |"),
     "a point in a number": ("TimeCreated;Level;Id;ProviderName", "{0};4;{1};{2}"),
 }
 
@@ -290,7 +297,8 @@ def test_columns_in_any_order_between_any_separators(tmp_path: Path, layout: str
     """Known by their names, or by what stands in them."""
     heading, line = LAYOUTS[layout]
     text = csv([(TIMES[0], 42), (TIMES[1], 107)], heading, line).lstrip("\r\n")
-    assert slept(read_text(tmp_path, text.encode(encoding))[0]) == [38_323.0]
+    month, tally = read_text(tmp_path, text.encode(encoding))
+    assert slept(month) == [38_323.0] and tally.not_understood == 0
 
 
 def test_events_of_nobody_are_refused_unless_their_message_says_whose_they_are(tmp_path: Path) -> None:
