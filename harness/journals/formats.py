@@ -132,6 +132,13 @@ def read_journal(path: Path, tally: Tally, writing: Writing = AS_IT_IS) -> Laid 
     return _host_log(path, sample, tally, writing) if log is None else log
 
 
+def read_systemd(path: Path, tally: Tally) -> systemd.Log | None:
+    """The boots of a systemd journal in any form that has both clocks; None for what is none."""
+    with opened(path) as stream:
+        sample = stream.read(_SAMPLE_BYTES)
+    return _systemd_log(path, sample, tally)
+
+
 def _systemd_log(path: Path, sample: str, tally: Tally) -> systemd.Log | None:
     """The boots of a systemd journal; None for what is none. Raises BadInput."""
     if _EXPORT_JOURNAL.search(sample) and not _JSON_JOURNAL.search(sample):
