@@ -206,11 +206,17 @@ def _section(content: dict[str, Any], section: str, file: Path) -> dict[str, _En
     return found
 
 
+# What `kubectl config view` writes in the place of secrets.
+_LEFT_OUT = ("DATA+OMITTED", "REDACTED")
+
+
 def _fields(value: dict[str, Any], place: str) -> dict[str, Any]:
     """Without what is empty, which says as much as what is not there. Raises BadInput for another type."""
     for key, found in value.items():
         if found is None:
             continue
+        if found in _LEFT_OUT:
+            raise BadInput(f"{place}: {key}: was left out ({found}); save it with: kubectl config view --raw")
         if key in _TEXTS and not isinstance(found, str):
             raise BadInput(f"{place}: {key}: expected text, found {type(found).__name__}; put it in quotes")
         if key in _FLAGS and not isinstance(found, bool):

@@ -171,6 +171,11 @@ LACKS: dict[str, tuple[dict[str, Any], str]] = {
     "no host": (config(server="https://"), "lacks a host"),
     "spaces": (config(server="https://a b"), "is no address"),
     "no CA": (config(cluster={"certificate-authority": "/none"}), "certificate-authority: /none cannot be read"),
+    "left out": (
+        config(user={"client-key-data": "DATA+OMITTED"}),
+        "client-key-data: was left out (DATA+OMITTED)",
+    ),
+    "token left out": (config(user={"token": "REDACTED"}), "kubectl config view --raw"),
     "no base64": (config(cluster={"certificate-authority-data": "!!!"}), "authority-data: is no base64"),
     "no certificate": (config(cluster={"certificate-authority-data": "eHh4"}), "holds no certificate in PEM"),
     "CA is a folder": (config(cluster={"certificate-authority": "/"}), "certificate-authority: / cannot be read"),
