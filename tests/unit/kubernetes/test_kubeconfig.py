@@ -540,10 +540,10 @@ def socks(port: int) -> Iterator[str]:
             self.request.recv(300)
             with socket.create_connection(("127.0.0.1", port)) as behind:
                 self.request.sendall(b"\5\0\0\1\0\0\0\0\0\0")
-                threading.Thread(target=copy, args=(behind, self.request), daemon=True).start()
-                copy(self.request, behind)
+                threading.Thread(target=passes_on, args=(behind, self.request), daemon=True).start()
+                passes_on(self.request, behind)
 
-    def copy(source: socket.socket, destination: socket.socket) -> None:
+    def passes_on(source: socket.socket, destination: socket.socket) -> None:
         with suppress(OSError):
             while part := source.recv(65536):
                 destination.sendall(part)
