@@ -266,21 +266,25 @@ def _is_another_container(container: dict[str, Any]) -> bool:
 
 class Chrony(NamedTuple):
     """What of its configuration decides whether it steps a clock. `limit` None: at any time; else only in so
-    many updates after its start. `gives_up_above_ns`: from that offset on it changes nothing and ends."""
+    many updates after its start. `leaves_alone_above_ns`: an offset of more it never corrects, once it had
+    `checks_after` updates, whether it gives up then or ignores it (maxchange)."""
 
     threshold_ns: int
     limit: int | None
     looks_within_ns: int
-    gives_up_above_ns: int | None
+    leaves_alone_above_ns: int | None
+    checks_after: int = 0
 
     def steps(self, offset_ns: int, at_world_ns: int) -> bool:
         """Whether it steps a clock that is off by so much, at that time after its start."""
+        # So many updates it can have had since it started.
+        updates = at_world_ns // self.looks_within_ns
         if abs(offset_ns) <= self.threshold_ns:
             return False
-        if self.gives_up_above_ns is not None and abs(offset_ns) > self.gives_up_above_ns:
+        most_ns = self.leaves_alone_above_ns
+        if most_ns is not None and abs(offset_ns) > most_ns and updates >= self.checks_after:
             return False
-        # So many updates it can have had since it started.
-        return self.limit is None or self.limit > at_world_ns // self.looks_within_ns
+        return self.limit is None or self.limit > updates
 
 
 _ARGUMENTS = {"makestep": 2, "maxchange": 3}
@@ -334,7 +338,8 @@ def read_chrony(conf: str) -> Chrony:
         threshold_ns=int(threshold_s * NS_PER_S),
         limit=None if limit < 0 else int(limit),
         looks_within_ns=int(NS_PER_S * 2.0 ** min(polls, default=DEFAULT_MINPOLL)),
-        gives_up_above_ns=int(most[0] * NS_PER_S) if most and most[2] >= 0 else None,
+        leaves_alone_above_ns=int(most[0] * NS_PER_S) if most and most[1] >= 0 else None,
+        checks_after=int(most[1]) if most else 0,
     )
 
 

@@ -63,6 +63,9 @@ def corrected_s(conf: str) -> float:
         ("makestep 1 0\n", 17 * 60),
         ("makestep 172800 -1\n", 17 * 60),
         ("makestep 1 -1\nmaxchange 1000 1 1\n", 17 * 60),
+        ("makestep 1 -1\nmaxchange 1000 1 -1\n", 17 * 60),
+        ("makestep 1 -1\nmaxchange 1000 -1 0\n", 64),
+        ("makestep 1 -1\nmaxchange 1000 100000 0\n", 64),
         # So many updates it has not had in fifteen hours.
         ("makestep 1 100000\n", 64),
     ],
