@@ -120,7 +120,7 @@ class Engine(Protocol):
         """Exit code and output (both streams) of `command` in a running container."""
 
     def start(self, container: str) -> None:
-        """Starts a stopped container."""
+        """Makes a container run that was stopped or paused."""
 
     def remove(self, container: str) -> None:
         """Ends and removes a container with its volumes; nothing to do when there is none."""
@@ -256,7 +256,10 @@ class DockerEngine:
     def start(self, container: str) -> None:
         """As `Engine.start` promises."""
         with self._answering():
-            self._client.api.start(container)
+            if self._client.api.inspect_container(container)["State"]["Paused"]:
+                self._client.api.unpause(container)
+            else:
+                self._client.api.start(container)
 
     def remove(self, container: str) -> None:
         """As `Engine.remove` promises."""
