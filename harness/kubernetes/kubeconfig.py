@@ -313,8 +313,9 @@ def _check_proxy(cluster: dict[str, Any], place: str) -> None:
 
 def _resolved(entry: _Entry, keys: tuple[str, ...], place: str) -> dict[str, Any]:
     """With absolute paths; a relative one begins at the file that has it. What a file holds and the path of one: the
-    former counts."""
-    value = dict(entry.value)
+    former counts. A key where it does not belong counts for nothing, as for kubectl."""
+    elsewhere = {_AUTHORITY, _CERTIFICATE, _KEY} - set(keys)
+    value = {key: found for key, found in entry.value.items() if key.removesuffix("-data") not in elsewhere}
     for key in keys:
         if f"{key}-data" in value:
             value.pop(key, None)

@@ -210,6 +210,14 @@ def test_what_a_context_lacks_is_named(name: str, tmp_path: Path) -> None:
     assert said in str(raised.value) and str(path) in str(raised.value) and "secret" not in str(raised.value)
 
 
+def test_what_stands_where_it_does_not_belong_counts_for_nothing(tmp_path: Path) -> None:
+    """As for kubectl: a user's key in a cluster, whatever it holds."""
+    astray = {"client-key-data": "!!!", "client-certificate": "/none"}
+    path = save(tmp_path / "config", config(cluster=astray, user={"token": "t", "certificate-authority-data": "!!!"}))
+    access = read_access(path)
+    assert not astray.keys() & access.cluster.keys() and set(access.user) == {"token"}
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A directory, a pipe, one that is not there, a list where one path is expected."""
     with pytest.raises(BadInput, match="is a directory"):
