@@ -13,12 +13,14 @@ from harness.fixes.watch import Seen
 TARGETS = ("ztunnel", "proxy")
 REASONS = ("settling", "cooldown", "authority-away", "another-node")
 DRIFT, LATE = "meshwake_guard_drift_seconds", "meshwake_guard_renewal_late_seconds"
+NOT_BEFORE = "meshwake_guard_certificate_not_before_timestamp_seconds"
 NOT_AFTER = "meshwake_guard_certificate_not_after_timestamp_seconds"
 RESTARTS, HELD_BACK = "meshwake_guard_restarts_total", "meshwake_guard_restarts_held_back_total"
 LAST_LOOK = "meshwake_guard_last_look_timestamp_seconds"
 _HELP = {
     DRIFT: "By how much wall and monotonic clock parted since the process started",
     LATE: "By how much the certificate renewals of the process will come late",
+    NOT_BEFORE: "When a certificate that the process serves begins to be valid, in Unix time",
     NOT_AFTER: "When a certificate that the process serves expires, in Unix time",
     RESTARTS: "Restarts done",
     HELD_BACK: "Restarts that were due and had to wait",
@@ -49,7 +51,7 @@ class PrometheusMetrics:
         """See guard.Metrics."""
         self._set(LAST_LOOK, now.wall_ns / NS_PER_S)
         with self._lock:
-            for name in (DRIFT, LATE, NOT_AFTER):
+            for name in (DRIFT, LATE, NOT_BEFORE, NOT_AFTER):
                 self._values[name].clear()
 
     def seen(self, process: Seen, drift_ns: int) -> None:
@@ -58,7 +60,9 @@ class PrometheusMetrics:
         self._set(DRIFT, drift_ns / NS_PER_S, process=process.name)
         self._set(LATE, drift_ns / NS_PER_S, process=process.name)
         for held in process.certificates:
-            self._set(NOT_AFTER, held.not_after_wall_ns / NS_PER_S, process=process.name, identity=held.identity)
+            whose = {"process": process.name, "identity": held.identity}
+            self._set(NOT_BEFORE, held.not_before_wall_ns / NS_PER_S, **whose)
+            self._set(NOT_AFTER, held.not_after_wall_ns / NS_PER_S, **whose)
 
     def restarted(self, target: str) -> None:
         """See guard.Metrics."""
