@@ -68,14 +68,20 @@ def test_the_metrics_are_those_of_the_guard() -> None:
     allowed = {
         "meshwake_guard_drift_seconds",
         "meshwake_guard_renewal_late_seconds",
+        "meshwake_guard_certificate_not_before_timestamp_seconds",
         "meshwake_guard_certificate_not_after_timestamp_seconds",
         "meshwake_guard_restarts_held_back_total",
         "meshwake_guard_last_look_timestamp_seconds",
         "istio_agent_cert_expiry_seconds",
         "istio_tcp_connections_failed_total",
         "istio_build",
+        "certmanager_certificate_renewal_timestamp_seconds",
+        "certmanager_certificate_expiration_timestamp_seconds",
+        "citadel_server_csr_count",
+        "citadel_server_authentication_failure_count",
     }
-    used = {name for rule in read_rules(RULES) for name in re.findall(r"\b(?:meshwake|istio)_\w+", rule.expression)}
+    named = re.compile(r"\b(?:meshwake|istio|certmanager|citadel)_\w+")
+    used = {name for rule in read_rules(RULES) for name in named.findall(rule.expression)}
     assert used == allowed
 
 
