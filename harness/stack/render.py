@@ -16,7 +16,7 @@ from packaging.version import Version
 from harness.stack.certificates import certificate_images, certificate_stages
 from harness.stack.choice import Choice
 from harness.stack.config import with_images
-from harness.stack.mirror import mirrored_stage, through_mirror
+from harness.stack.mirror import is_built_here, mirrored_stage, through_mirror
 from harness.stack.observability import observability_stages
 from harness.stack.pieces import (
     CILIUM_NAMESPACE,
@@ -82,12 +82,13 @@ def stages(choice: Choice, pins: Pins, facts: Facts) -> tuple[Stage, ...]:
 
 
 def images(choice: Choice, pins: Pins) -> tuple[str, ...]:
-    """Every image that the cluster will pull, and a run in it; sorted. The nodes' own is `node_image`."""
+    """Every image that the cluster will pull, and a run in it; sorted. The nodes' own is `node_image`; what is built
+    here is in own_images.py."""
     found = {*workload_images(pins), *chart_images(choice, pins)}
     for stage in stages(replace(choice, mirror=None), pins, _ANY_FACTS):
         for piece in stage.pieces:
             if isinstance(piece, Objects):
-                found |= set(image_references(piece.objects))
+                found |= {image for image in image_references(piece.objects) if not is_built_here(image)}
     return tuple(sorted(through_mirror(image, choice.mirror) for image in found))
 
 

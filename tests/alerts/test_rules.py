@@ -63,6 +63,13 @@ def test_every_rule_has_a_test() -> None:
         assert re.search(rf"- alertname: {rule.name}\n\s+eval_time: \S+\n\s+exp_alerts:", tested), rule.name
 
 
+def test_every_rule_is_explained() -> None:
+    """In the table of docs/alerts.md, which has no others."""
+    table = (ALERTS.parents[2] / "docs" / "alerts.md").read_text().split("| alert |")[1].split("\n\n")[0]
+    named = {name for row in table.splitlines()[2:] for name in row.split("|")[1].strip().split(", ")}
+    assert named == {rule.name for rule in read_rules(RULES)}
+
+
 def test_the_metrics_are_those_of_the_guard() -> None:
     """The names are a promise of harness/fixes/guard; a rule on another name would be silent for ever."""
     allowed = {

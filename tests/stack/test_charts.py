@@ -185,12 +185,12 @@ def test_metallb_announces_from_every_node_and_by_layer_2_alone() -> None:
 @pytest.mark.parametrize("minor", MINORS)
 def test_prometheus_finds_the_pods_that_charts_make_and_the_port_that_they_tell_on(minor: str) -> None:
     """Namespace, label and port of each job are those of a pod. Waypoints and gateways are istiod's to make, from files
-    of its chart; the exporter is ours (tests/unit/stack/test_observability.py)."""
+    of its chart; the guard is ours (tests/unit/stack/test_observability.py)."""
     choice = choose_stack(PINS, profile="full", istio=minor)
     pods = [pod for piece in our_charts(minor).values() for pod in pods_of(piece, choice.kubernetes)]
     jobs = [job for job in yaml.safe_load(prometheus_yml(choice))["scrape_configs"] if "kubernetes_sd_configs" in job]
     for job in jobs:
-        if job["job_name"] in {"proxies", "exporter"}:
+        if job["job_name"] in {"proxies", "guard"}:
             continue
         (found_by,) = job["kubernetes_sd_configs"]
         (selector,) = found_by["selectors"]

@@ -23,7 +23,6 @@ from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.engine import KIND_CLUSTER_LABEL, LOOK_LABEL, Engine
 from harness.labs.kind.failures import collect
 from harness.labs.kind.health import BROKEN, HealthFinding, examine
-from harness.labs.kind.helper_image import OwnImage, own_image_step
 from harness.labs.kind.making import Kit, Making, node_names, read_facts
 from harness.labs.kind.observe import Running, running_versions
 from harness.labs.kind.reset import restore_after_kill
@@ -33,6 +32,7 @@ from harness.labs.kind.steps import Collected, Progress, Step, StepFailed, take
 from harness.labs.kind.tools import Tools
 from harness.labs.kind.up import steps_of
 from harness.stack.choice import Choice
+from harness.stack.own_images import OwnImage
 from harness.stack.pins import Pins, read_pins
 from harness.stack.render import stages
 
@@ -95,7 +95,7 @@ def bring_up(
         making = Making(choice, pins, engine, tools, state, kit, state.remembered_folder(folder))
         try:
             take(
-                (*steps_of(choice, pins, before), *map(own_image_step, own_images)),
+                steps_of(choice, pins, before, own_images),
                 making,
                 tell,
                 lambda step, error: collect(making, step, error),

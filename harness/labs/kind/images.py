@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import shlex
+import tarfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -62,14 +64,15 @@ def _fetch_images(making: Making, watch: Watch) -> None:
 
 
 def fetch_images(making: Making, watch: Watch, wanted: tuple[str, ...]) -> None:
-    """Loads the archives of the folder until `wanted` are in the engine, and pulls what is still missing. Raises
+    """Loads from the folder what of `wanted` is not in the engine, and pulls what is still missing. Raises
     LabUnavailable that lists what cannot be had."""
     if making.folder is not None:
         for archive in sorted((making.folder / "images").glob("*.tar*")):
-            if not making.engine.missing_images(wanted):
+            if not (missing := making.engine.missing_images(wanted)):
                 break
-            watch.say(f"loading {archive.name}")
-            making.engine.load_archive(archive)
+            if may_hold(archive, missing):
+                watch.say(f"loading {archive.name}")
+                making.engine.load_archive(archive)
         for reference in _by_tag_only(making, wanted):
             watch.say(f"{reference.partition('@')[0]} is taken as it was loaded: an archive has no digest to compare")
     missing = making.engine.missing_images(wanted)
@@ -84,6 +87,17 @@ def fetch_images(making: Making, watch: Watch, wanted: tuple[str, ...]) -> None:
         except LabUnavailable as error:
             still = making.engine.missing_images(wanted)
             raise LabUnavailable(_missing_images(reference, error, still, len(wanted), making.folder)) from error
+
+
+def may_hold(archive: Path, wanted: Iterable[str]) -> bool:
+    """Whether an archive (docker save) has one of the images `wanted`; True where it does not say what it has."""
+    try:
+        with tarfile.open(archive) as opened:
+            listed = json.load(opened.extractfile("manifest.json") or io.BytesIO())
+        tags = {full_reference(tag) for entry in listed for tag in entry["RepoTags"] or ()}
+    except (OSError, tarfile.TarError, ValueError, KeyError, TypeError):
+        return True
+    return not tags or bool(tags & {full_reference(image.partition("@")[0]) for image in wanted})
 
 
 def _by_tag_only(making: Making, wanted: tuple[str, ...]) -> list[str]:

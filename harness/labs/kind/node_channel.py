@@ -16,8 +16,8 @@ from harness.errors import LabUnavailable, SubjectFailed
 from harness.kubernetes.api import Kubernetes, Unreachable
 from harness.kubernetes.rollouts import unmet
 from harness.labs.kind.clocks import RealTime, wait_for
-from harness.labs.kind.helper_image import HELPER, with_own_images
 from harness.plan import Plan
+from harness.stack.own_images import HELPER, with_own_images
 from harness.stack.pieces import read_objects
 
 NAMESPACE, LABELS, CONTAINER = "meshwake-helper", {"app.kubernetes.io/name": "node-helper"}, "helper"

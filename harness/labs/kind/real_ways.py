@@ -18,7 +18,6 @@ from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.cluster import Cluster, bring_up, existing_cluster
 from harness.labs.kind.engine import Engine, open_engine
 from harness.labs.kind.fix import objects_of_fix
-from harness.labs.kind.helper_image import HELPER, OwnImage, own_images_in
 from harness.labs.kind.images import machine_image
 from harness.labs.kind.making import Making
 from harness.labs.kind.movers import inside_of, make_mover, mover_refusals, moves_clocks
@@ -33,6 +32,7 @@ from harness.labs.kind.watchers import Alerts, Flows, ProxyCertificates, Tokens,
 from harness.labs.kind.ways import LookedAt, Place
 from harness.plan import Plan, PlannedCluster
 from harness.stack.choice import Choice, choose_stack
+from harness.stack.own_images import HELPER, OwnImage, own_images_in
 from harness.stack.pieces import DEMO_NAMESPACE, OBSERVABILITY_NAMESPACE
 from harness.stack.pins import read_pins
 from harness.stack.workloads import (

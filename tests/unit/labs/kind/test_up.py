@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import replace
@@ -12,11 +15,11 @@ import pytest
 
 from harness.errors import BadInput, LabUnavailable
 from harness.labs.kind.cluster import bring_up, find_cluster, our_clusters, plan_down, plan_up, take_down
-from harness.labs.kind.helper_image import GUARD, HELPER, OwnImage
 from harness.labs.kind.hold import InUse
 from harness.labs.kind.images import (
     full_reference,
     machine_image,
+    may_hold,
     prunable,
     read_image_ids,
     real_image_ids,
@@ -27,6 +30,7 @@ from harness.labs.kind.steps import Progress, StepFailed
 from harness.labs.kind.tools import ToolFailed
 from harness.labs.kind.up import steps_of
 from harness.stack.choice import Choice, choose_stack
+from harness.stack.own_images import GUARD, HELPER, OwnImage
 from harness.stack.render import images, node_image
 from tests.unit.labs.kind.world import (
     GIB,
@@ -352,7 +356,7 @@ def _up_with(world: World, *images: OwnImage) -> list[str]:
     told: list[Progress] = []
     engine, tools = SimulatedEngine(world), SimulatedTools(world)
     bring_up(CHOICE, PINS, engine, tools, told.append, kit=world.kit(), own_images=images)
-    return steps_taken(told)
+    return [step for step in steps_taken(told) if step.startswith(images[0].name)]
 
 
 @pytest.mark.parametrize("image", [HELPER, GUARD])
@@ -368,10 +372,40 @@ def test_an_image_of_ours_is_built_once_and_put_into_every_node(image: OwnImage)
     with pytest.raises(Killed):
         _up_with(world, image)
     world.after = lambda number, name: None
-    assert _up_with(world, image)[-1] == f"{image.name}: done"
+    assert _up_with(world, image) == [f"{image.name}: done"]
     assert all(image.reference in images for images in world.in_nodes.values())
     assert [act for act in world.acts if act.startswith("build")] == [f"build {image.reference}"]
-    assert _up_with(world, image)[-1] == f"{image.name}: kept"
+    assert _up_with(world, image) == [f"{image.name}: kept"]
+
+
+def test_the_base_of_an_image_of_ours_comes_from_the_folder_too(tmp_path: Path) -> None:
+    """Without a network there is no other place; and by the name under which the engine has it then."""
+    world, folder = World(registry=False), _folder(tmp_path, [*wanted_images(CHOICE, PINS), GUARD.base])
+    with pytest.raises(StepFailed, match="step cilium"):
+        bring_up(
+            *(CHOICE, PINS, SimulatedEngine(world), SimulatedTools(world), lambda told: None),
+            folder=folder,
+            kit=world.kit(),
+            own_images=[GUARD],
+        )
+    assert [act for act in world.acts if act.startswith("build")] == [f"build {GUARD.reference}"]
+    assert GUARD.base in world.images and HELPER.base == GUARD.base
+
+
+def test_only_those_archives_are_loaded_that_have_what_is_missing(tmp_path: Path) -> None:
+    """Loading one takes a minute. One that does not say what it has is loaded: it may."""
+    for name, tags in (("a", ["python:3.11"]), ("b", ["quay.io/cilium/cilium:v1"])):
+        manifest = json.dumps([{"RepoTags": tags}]).encode()
+        with tarfile.open(tmp_path / f"{name}.tar.gz", "w:gz") as archive:
+            entry = tarfile.TarInfo("manifest.json")
+            entry.size = len(manifest)
+            archive.addfile(entry, io.BytesIO(manifest))
+    (tmp_path / "c.tar").write_text("no archive")
+    wanted = ["docker.io/library/python:3.11@sha256:" + "0" * 64]
+    assert [name for name in ("a.tar.gz", "b.tar.gz", "c.tar") if may_hold(tmp_path / name, wanted)] == [
+        "a.tar.gz",
+        "c.tar",
+    ]
 
 
 @pytest.mark.parametrize("image", [HELPER, GUARD])

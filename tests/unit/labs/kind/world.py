@@ -241,6 +241,8 @@ class SimulatedTools:
     def _docker(self, words: list[str], arguments: Sequence[str]) -> None:
         if words[0] == "build":
             tag = arguments[arguments.index("--tag") + 1]
+            base = arguments[arguments.index("--build-arg") + 1].removeprefix("BASE=")
+            assert base in self.world.images, f"{base} would be pulled"
             self.world.act(f"build {tag}", partial(self.world.images.add, tag))
             return
         assert words[0] == "save"
