@@ -99,7 +99,7 @@ def bring_up(
                 making,
                 tell,
                 lambda step, error: collect(making, step, error),
-                making.kit.patience,
+                making.kit.real,
             )
         except StepFailed as error:
             if unknown_before and error.evidence is None:
@@ -185,7 +185,7 @@ def take_down(name: str, engine: Engine, tell: Callable[[Progress], None]) -> No
     state = ClusterState.of(name)
     with state.lock("down"):
         steps = _down_steps(name)
-        take(steps, _Ending(state, engine, tell), tell, lambda step, error: Collected(None), Kit().patience)
+        take(steps, _Ending(state, engine, tell), tell, lambda step, error: Collected(None), SystemTime())
 
 
 @dataclass(frozen=True)

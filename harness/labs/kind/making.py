@@ -15,19 +15,12 @@ from typing import Protocol
 from harness.errors import HarnessFault, LabUnavailable
 from harness.kubernetes.api import Kubernetes
 from harness.kubernetes.through_kr8s import ThroughKr8s
-from harness.labs.kind.engine import (
-    KIND_CLUSTER_LABEL,
-    Container,
-    Engine,
-)
+from harness.labs.kind.clocks import RealTime, SystemTime
+from harness.labs.kind.engine import KIND_CLUSTER_LABEL, Container, Engine
 from harness.labs.kind.state import ClusterState
-from harness.labs.kind.steps import Patience
 from harness.labs.kind.tools import Tools
 from harness.stack.choice import Choice
-from harness.stack.pieces import (
-    Facts,
-    Stage,
-)
+from harness.stack.pieces import Facts, Stage
 from harness.stack.pins import Pins
 from harness.stack.render import kind_config, stages
 
@@ -67,7 +60,7 @@ class Kit:
     """What bringing up uses of the world beside engine and tools; tests bring their own."""
 
     connect: Callable[[Path], Kubernetes] = ThroughKr8s
-    patience: Patience = field(default_factory=Patience)
+    real: RealTime = field(default_factory=SystemTime)
     wall_s: Callable[[], float] = time.time
     fetch: Fetch = fetch_https
     seed: Callable[[], str] = lambda: secrets.token_hex(16)

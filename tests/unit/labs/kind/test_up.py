@@ -171,11 +171,11 @@ def test_a_wait_ends_at_its_bound_and_says_what_it_saw() -> None:
     """Cilium does not come up."""
     world = World()
     world.unmet.add("cilium")
-    said = r"step cilium .*to be ready: not within .*Deployment kube-system/cilium: not seen by its controller"
+    said = r"step cilium .*waited .* s for .* to be ready; last seen: Deployment kube-system/cilium: not seen by its"
     with pytest.raises(StepFailed, match=said):
         up(world)
     failed = ClusterState.of(CHOICE.name).directory / "failures" / "cilium-1"
-    assert "not within" in (failed / "error.txt").read_text() and (failed / "nodes.json").exists()
+    assert "last seen" in (failed / "error.txt").read_text() and (failed / "nodes.json").exists()
     world.unmet.clear()
     up(world)
 

@@ -31,7 +31,6 @@ from harness.labs.kind.engine import (
 )
 from harness.labs.kind.images import full_reference
 from harness.labs.kind.making import Kit
-from harness.labs.kind.steps import Patience
 from harness.labs.kind.tools import Said, ToolFailed
 from tests.unit.kubernetes.fake import FakeKubernetes
 from tests.unit.labs.kind.simulated import strategic_merge
@@ -102,13 +101,16 @@ class World:
         do()
         self.after(number, name)
 
+    def monotonic_ns(self) -> int:
+        return int(self.now_s * 1e9)
+
     def sleep(self, lasts_s: float) -> None:
         self.now_s += lasts_s
 
     def kit(self) -> Kit:
         return Kit(
             connect=lambda kubeconfig: SimulatedKube(self, kubeconfig),
-            patience=Patience(lambda: self.now_s, self.sleep),
+            real=self,
             wall_s=lambda: 1_800_000_000.0,
             fetch=lambda url, within_s: GATEWAY_API,
             seed=lambda: "0" * 32,
