@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -176,17 +176,6 @@ class ClusterState:
 
 def _holder_in(handle: int) -> Holder | None:
     return Holder.read(os.pread(handle, 4096, 0).decode(errors="replace"))
-
-
-@contextmanager
-def lock_file(path: Path) -> Iterator[Callable[[], bool]]:
-    """A lock that is tried for by calling what this gives, until that is True; it is let go of at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        yield lambda: _lock_at_once(handle)
-    finally:
-        os.close(handle)
 
 
 def _is_still(handle: int, path: Path) -> bool:

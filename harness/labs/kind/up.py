@@ -6,7 +6,7 @@
     nodes-images   the images are in every node, so that nothing is pulled three times
     statuses       what the cluster says is of now, not of before its machines were stopped or slept (fresh.py)
     helper, guard  images of ours, built and put into every node, where the stack or a run has use for them
-    facts          addresses for load balancers, which no other cluster of ours on that network hands out; a seed
+    facts          addresses for load balancers, which no other cluster of kind on that network hands out; a seed
     leftovers      what a run left that was killed; whoever works on the cluster meanwhile is not disturbed
     STAGE...       harness/stack says what goes in and what must be true before the next
     redirection    ambient pods that ztunnel does not see are made anew (redirection.py)

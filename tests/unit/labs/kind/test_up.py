@@ -31,6 +31,7 @@ from harness.labs.kind.tools import ToolFailed
 from harness.labs.kind.up import steps_of
 from harness.stack.choice import Choice, choose_stack
 from harness.stack.own_images import GUARD, HELPER, OwnImage
+from harness.stack.pool import addresses_in
 from harness.stack.render import images, node_image
 from tests.unit.labs.kind.world import (
     GIB,
@@ -479,8 +480,40 @@ def test_two_clusters_hand_out_different_addresses() -> None:
     world = World()
     up(world)
     up(world, choice_of(name="u"))
-    pools = [(clusters_dir() / name / "facts.json").read_text() for name in ("meshwake-t", "meshwake-u")]
-    assert pools[0] != pools[1]
+    assert len(set(world.pools.values())) == 2
+
+
+def test_addresses_are_others_than_those_of_any_kind_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of ours with another state directory, and somebody else's that MetalLB is in: their machines tell."""
+    world = World(machines={"k-control-plane": machine("k-control-plane", cluster="k")})
+    world.pools["k-control-plane"] = "172.18.255.240-172.18.255.250 10.9.0.0/24 fc00::/64"
+    for place in ("one", "two"):
+        monkeypatch.setenv("MESHWAKE_STATE", str(tmp_path / place))
+        up(world, choice_of(name=place))
+    taken = [set(addresses_in(pool)) for text in world.pools.values() for pool in text.split()]
+    assert len(taken) == 5 and sum(map(len, taken)) == len(set().union(*taken))
+
+
+def test_of_two_that_choose_the_same_at_once_one_chooses_again() -> None:
+    """The other's choice is seen after one's own has been told."""
+    world = World(machines={"a-control-plane": machine("a-control-plane", cluster="a")})
+
+    def other_is_as_fast(number: int, name: str) -> None:
+        if name.startswith("publish") and not world.pools.get("a-control-plane"):
+            (world.pools["a-control-plane"],) = world.pools.values()
+
+    world.after = other_is_as_fast
+    up(world)
+    assert len(set(world.pools.values())) == 2
+
+
+def test_a_machine_made_anew_tells_its_addresses_again() -> None:
+    """They stay as they were chosen; others must see them."""
+    world = World()
+    up(world)
+    before = dict(world.pools)
+    world.pools.clear()
+    assert "facts: done" in steps_taken(up(world)) and world.pools == before
 
 
 # Putting away

@@ -77,6 +77,8 @@ class World:
     unhealthy: list[str] = field(default_factory=list)
     # node -> uid of each pod there -> whether ztunnel listens in it
     pods_in: dict[str, dict[str, bool]] = field(default_factory=dict)
+    # node -> what it says that its cluster hands out
+    pools: dict[str, str] = field(default_factory=dict)
     booted_s: float = 900.0
     renewed_s: float | None = None
     now_s: float = 1000.0
@@ -172,6 +174,10 @@ class SimulatedEngine:
         return self.world.answers(of_machine)
 
     def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
+        if command[0] == "sh" and "meshwake-pool" in command[-1]:
+            if command[-1].startswith("echo"):
+                self.world.act(f"publish {container}", lambda: self._publish(container, command[-1].split()[1]))
+            return 0, self.world.pools.get(container, "")
         if command[0] == "sh" and "--sync" not in command[-1]:
             return 0, self.world.looked(container, command[-1])
         if list(command) == ["ctr", "--namespace=k8s.io", "content", "ls"]:
@@ -197,12 +203,16 @@ class SimulatedEngine:
     def close(self) -> None:
         """Nothing is open."""
 
+    def _publish(self, container: str, pool: str) -> None:
+        self.world.pools[container] = pool
+
     def _become(self, name: str, state: str) -> None:
         self.world.machines[name] = replace(self.world.machines[name], state=state)
 
     def _remove(self, name: str) -> None:
         self.world.machines.pop(name, None)
         self.world.in_nodes.pop(name, None)
+        self.world.pools.pop(name, None)
         if not self.world.machines:
             self.world.releases.clear()
             self.world.objects.clear()
