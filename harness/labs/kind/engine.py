@@ -15,6 +15,7 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,9 +24,12 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from harness.errors import LabUnavailable
+from harness.labs.kind.clocks import SystemTime, wait_for
 
 ANSWER_WITHIN_S = 60
 PULL_WITHIN_S = 1800
+# A machine ends its pods first; somebody else may be removing it already.
+REMOVED_WITHIN_S = 120
 # The SDK wants one before it has asked; what is asked with it carries none.
 _ANY_API_VERSION = "1.41"
 KIND_CLUSTER_LABEL = "io.x-k8s.kind.cluster"
@@ -243,8 +247,7 @@ class DockerEngine:
                 self._client.api.wait(made["Id"], timeout=ANSWER_WITHIN_S)
                 return bytes(self._client.api.logs(made["Id"])).decode(errors="replace")
             finally:
-                with suppress(NotFound):
-                    self._client.api.remove_container(made["Id"], force=True, v=True)
+                self.remove(made["Id"])
 
     def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
         """As `Engine.execute` promises."""
@@ -260,8 +263,20 @@ class DockerEngine:
 
     def remove(self, container: str) -> None:
         """As `Engine.remove` promises."""
-        with self._answering(), suppress(NotFound):
-            self._client.api.remove_container(container, force=True, v=True)
+
+        def look() -> str | None:
+            try:
+                self._client.api.remove_container(container, force=True, v=True)
+            except NotFound:
+                return None
+            except APIError as error:
+                if error.status_code == HTTPStatus.CONFLICT and "already in progress" in str(error.explanation):
+                    return str(error.explanation)
+                raise
+            return None
+
+        with self._answering():
+            wait_for(f"{container} to be removed", SystemTime(), REMOVED_WITHIN_S, look, failed=LabUnavailable)
 
     def free_disk_bytes(self) -> int | None:
         """As `Engine.free_disk_bytes` promises."""
