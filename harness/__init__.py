@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "guardian",
         "errors",
         "durations",
+        "text_files",
         "yaml_text",
         "scenario",
         "plan",

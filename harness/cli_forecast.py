@@ -8,11 +8,11 @@ Exit codes for scripts: 0 no outage ahead, 1 one is ahead or under way, 2 it can
 from __future__ import annotations
 
 import json
-import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +23,12 @@ from harness.answers.forecast_files import read_nodes
 from harness.durations import NS_PER_S, format_duration, said_ns, seconds
 from harness.errors import BadInput, ExitCode
 
-RESTART = "kubectl -n istio-system rollout restart daemonset/ztunnel"
+RESTART = "kubectl -n {} rollout restart daemonset/ztunnel"
+USUAL_NAMESPACE = "istio-system"
+LONGEST_SLEEP_NS = 100 * 365 * 24 * 3_600 * NS_PER_S
+# The times that can be written as dates: years 1 to 9999.
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  every time here is UTC
+_EARLIEST_NS, _LATEST_NS = -62_135_596_800 * NS_PER_S, 253_402_300_800 * NS_PER_S - 1
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -44,42 +49,50 @@ def forecast(
         Path | None, typer.Option("--from", metavar="DIR", help="What was saved from a cluster (docs/forecast.md).")
     ] = None,
     kubeconfig: Annotated[Path | None, typer.Option("--kubeconfig", metavar="PATH", help="A live cluster.")] = None,
-    context: Annotated[str | None, typer.Option("--context", help="The context of --kubeconfig.")] = None,
+    context: Annotated[str | None, typer.Option("--context", help="Its context; without it the current one.")] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", metavar="NAME", help="Where ztunnel is; found without it.")
+    ] = None,
     sleep: Annotated[str | None, typer.Option("--sleep", metavar="9h", help="What if it falls asleep now?")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")] = False,
 ) -> None:
     """Tell when it will break next, and what to do before the lid is closed."""
     if saved is not None and (kubeconfig is not None or context is not None):
         raise BadInput("--from and --kubeconfig: say one of the two")
+    if saved is not None and namespace is not None:
+        raise BadInput("--from and --namespace: leave --namespace out; pod.json has it")
     sleep_ns = _sleep_ns(sleep)
-    nodes = read_nodes(saved) if saved is not None else _live(kubeconfig, context)
+    nodes = read_nodes(saved) if saved is not None else _live(kubeconfig, context, namespace)
     forecasts = [forecast_node(node, sleep_ns) for node in nodes]
     code = exit_code_of(forecasts)
     if as_json:
         sys.stdout.write(json.dumps(forecast_json(forecasts, code), indent=2) + "\n")
     else:
-        sys.stdout.write("\n".join(_lines(forecasts)) + "\n")
+        # What was saved may hold names that cannot be written as they are.
+        text = "\n".join(_lines(forecasts)) + "\n"
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     raise Foretold(code)
 
 
 def _sleep_ns(text: str | None) -> int:
-    sleep_ns = said_ns(text, "--sleep") if text else 0
+    sleep_ns = said_ns(text, "--sleep") if text is not None else 0
     if sleep_ns < 0:
         raise BadInput(f"--sleep {text}: must not be negative")
+    if sleep_ns > LONGEST_SLEEP_NS:
+        raise BadInput(f"--sleep {text[:40] if text else ''}: at most 100 years (36500d) can be foretold")
     return sleep_ns
 
 
-def _live(kubeconfig: Path | None, context: str | None) -> list[Node]:
+def _live(kubeconfig: Path | None, context: str | None, namespace: str | None) -> list[Node]:
     from harness.answers.forecast_cluster import look
+    from harness.kubernetes.kubeconfig import read_access
     from harness.kubernetes.through_kr8s import connect
 
-    default = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0] or "~/.kube/config"
-    path = kubeconfig or Path(default).expanduser()
-    if not path.is_file():
-        raise BadInput(f"{path}: is no kubeconfig; give one with --kubeconfig, or what was saved with --from DIR")
-    kubernetes = connect(path, context)
+    access = read_access(kubeconfig, context)
+    kubernetes = connect(access)
     try:
-        return list(look(kubernetes, time.time_ns()))
+        return list(look(kubernetes, time.time_ns(), namespace))
     finally:
         kubernetes.close()
 
@@ -97,6 +110,7 @@ def _node_json(node: NodeForecast) -> dict[str, Any]:
     return {
         "node": node.node,
         "process": node.process,
+        "namespace": node.namespace,
         "now": _stamp(node.now_wall_ns),
         "sleep_s": seconds(node.sleep_ns),
         "prospect": node.prospect,
@@ -123,10 +137,15 @@ def _identity_json(each: IdentityForecast) -> dict[str, Any]:
 
 
 def _stamp(wall_ns: int | None) -> str | None:
+    """RFC 3339 ends with the year 9999: what lies after it is shown as its last moment."""
     if wall_ns is None:
         return None
-    text = datetime.fromtimestamp(wall_ns // NS_PER_S, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{text}.{wall_ns % NS_PER_S // 1_000_000:03}Z"
+    wall_ns = min(max(wall_ns, _EARLIEST_NS), _LATEST_NS)
+    return f"{_date(wall_ns).isoformat()}.{wall_ns % NS_PER_S // 1_000_000:03}Z"
+
+
+def _date(wall_ns: int) -> datetime:
+    return _EPOCH + timedelta(seconds=wall_ns // NS_PER_S)
 
 
 # --- For people ------------------------------------------------------------------------------------------------------
@@ -176,11 +195,12 @@ def _identity_words(each: IdentityForecast) -> str:
 
 
 def _advice(node: NodeForecast) -> Iterator[str]:
+    restart = RESTART.format(shlex.quote(node.namespace or USUAL_NAMESPACE))
     if any(each.renews_without_end for each in node.identities):
-        yield f"the clock was set back: restart ztunnel: {RESTART}"
+        yield f"the clock was set back: restart ztunnel: {restart}"
     elif node.prospect == "outage":
         when = "after the wake" if node.sleep_ns else "now"
-        yield f"restart ztunnel {when}: {RESTART}"
+        yield f"restart ztunnel {when}: {restart}"
         yield "then gateways and waypoints if they fail too; the wake guard does both by itself"
     elif node.prospect == "unknown":
         yield from _advice_without_answer(node)
@@ -198,7 +218,9 @@ def _advice_without_answer(node: NodeForecast) -> Iterator[str]:
 
 
 def _when(wall_ns: int) -> str:
-    return datetime.fromtimestamp(wall_ns // NS_PER_S, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    if wall_ns > _LATEST_NS:
+        return "after the year 9999"
+    return f"{_date(max(wall_ns, _EARLIEST_NS)).isoformat(' ')} UTC"
 
 
 def _length(length_ns: int) -> str:

@@ -31,6 +31,7 @@ from harness.plan import Case, Plan, PlannedCluster, resolve
 from harness.report.result import Summary, result, summarise
 from harness.scenario import Expect, LabName, Scenario, read_scenario
 from harness.store import RunDirectory, SavedRun, open_run, read_run
+from harness.text_files import is_there, read_text
 from harness.verdict import Finding, Outcome, OutcomeKind, compare
 
 AUTO = "auto"
@@ -519,13 +520,6 @@ def _expectations(scenario: Scenario, version: str) -> tuple[Expect, ...]:
     return rows
 
 
-def _text_of(manifest: Path) -> str:
-    try:
-        return manifest.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{manifest}: cannot be read as text (UTF-8): {error}") from error
-
-
 def _read_manifest(scenario: Scenario) -> str | None:
     if scenario.fix is None:
         return None
@@ -533,7 +527,8 @@ def _read_manifest(scenario: Scenario) -> str | None:
         return FIXES[scenario.fix.name].read_manifest()
     places = [base / scenario.fix.manifest for base in (Path(scenario.path).parent, REPOSITORY)]
     for place in places:
-        if place.is_file():
-            return _text_of(place)
+        if is_there(place):
+            # A script that begins with a mark, or whose lines end as on Windows, is none to a kernel.
+            return read_text(place, keep_mark=True)
     looked = " or ".join(str(place.parent) for place in places)
     raise BadInput(f"{scenario.path}: fix.manifest: read {scenario.fix.manifest!r}, which is no file in {looked}")

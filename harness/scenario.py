@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from harness.durations import NS_PER_S, format_duration, parse_duration_ns
 from harness.errors import BadInput
+from harness.text_files import read_text
 
 LabName = Literal["model", "process", "machine", "kind"]
 CheckName = Literal[
@@ -590,11 +591,9 @@ def _spans(names: list[str], faults: list[Any], duration_ns: int) -> Iterator[_S
 def read_scenario(path: Path) -> Scenario:
     """The scenario in the TOML file at `path`. Raises BadInput with every fault found, one a line."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror}); give the path of a scenario file") from error
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: is not UTF-8 text (byte {error.start}); a scenario is a TOML file") from error
+        text = read_text(path)
+    except BadInput as error:
+        raise BadInput(f"{error}; give the path of a scenario, which is a TOML file") from error
     return parse_scenario(text, str(path), path.stem)
 
 

@@ -6,12 +6,14 @@ A date stays text, a key that stands twice is an error, and what is too deep or 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Iterator
 from typing import Any
 
 import yaml
 
 from harness.errors import BadInput
+from harness.text_files import MARK
 
 NODES_MOST = 500_000
 
@@ -40,7 +42,9 @@ _Loader.yaml_implicit_resolvers = {
 def read_documents(text: str, where: str) -> list[Any]:
     """All documents in `text`, without empty ones. Raises BadInput that names `where`."""
     try:
-        documents = [each for each in yaml.load_all(text, _Loader) if each is not None]
+        documents = _json(text)
+        if documents is None:
+            documents = [each for each in yaml.load_all(text, _Loader) if each is not None]
         _check_size(documents)
     except yaml.YAMLError as error:
         if "{{" in text:
@@ -52,6 +56,29 @@ def read_documents(text: str, where: str) -> list[Any]:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise BadInput(f"{where}: is no YAML that can be read: {why}") from error
     return documents
+
+
+def _json(text: str) -> list[Any] | None:
+    """One document of JSON, which may be indented with tabs, as YAML may not; None for all else. Raises ValueError for
+    a key that stands twice."""
+    if not text.lstrip(f"{MARK} \t\r\n").startswith(("{", "[")):
+        return None
+    twice: list[str] = []
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice.append(next(key for key in keys if keys.count(key) > 1))
+        return made
+
+    try:
+        document = json.loads(text.removeprefix(MARK), object_pairs_hook=unique)
+    except (ValueError, RecursionError):
+        return None
+    if twice:
+        raise ValueError(f"the key {twice[0]!r} stands twice")
+    return [document]
 
 
 def _check_size(documents: list[Any]) -> None:

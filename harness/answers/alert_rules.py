@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
+from harness.text_files import read_text
 from harness.yaml_text import kinds_of, read_documents, read_objects
 
 _KINDS = ("PrometheusRule", "VMRule", "Rules", "ClusterRules", "GlobalRules", "AlertingRule")
@@ -75,7 +76,10 @@ def read_rules(path: Path) -> list[Rule]:
 
 
 def _read(path: Path) -> RuleSet:
-    text = _text_of(path)
+    try:
+        text = read_text(path)
+    except BadInput as error:
+        raise BadInput(f"{error}; give a file of Prometheus rules") from error
     what = f"{path}: is no file of Prometheus rules"
     try:
         objects = read_objects(text, what)
@@ -102,15 +106,6 @@ def _read(path: Path) -> RuleSet:
     if not rules.alerts and not rules.records:
         raise BadInput(f"{path}: holds no alerting rule: its groups are empty")
     return rules
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror}); give a file of Prometheus rules") from error
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: cannot be read as text (UTF-8); give a file of Prometheus rules") from error
 
 
 # --- Where groups stand ----------------------------------------------------------------------------------------------

@@ -122,6 +122,7 @@ class Node:
     process: str
     shown: Shown
     held: tuple[Held, ...]
+    namespace: str | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,7 @@ class NodeForecast:
     sleep_ns: int
     drift: Drift | None
     identities: tuple[IdentityForecast, ...]
+    namespace: str | None = None
 
     @property
     def prospect(self) -> Prospect:
@@ -169,7 +171,7 @@ def forecast_node(node: Node, sleep_ns: int = 0) -> NodeForecast:
     """What becomes of every certificate of `node` if it falls asleep now for `sleep_ns`."""
     drift = drift_of(node.shown)
     identities = () if drift is None else tuple(_forecast(each, drift, node.shown, sleep_ns) for each in node.held)
-    return NodeForecast(node.name, node.process, node.shown.now.wall_ns, sleep_ns, drift, identities)
+    return NodeForecast(node.name, node.process, node.shown.now.wall_ns, sleep_ns, drift, identities, node.namespace)
 
 
 def _forecast(held: Held, drift: Drift, shown: Shown, sleep_ns: int) -> IdentityForecast:

@@ -2,7 +2,7 @@
 wake guard's metrics where it runs, and a few files of /proc by an exec into ztunnel's own container.
 
 Nothing is installed and nothing privileged is asked for: pods get/list, pods/portforward and pods/exec in
-istio-system. A distroless ztunnel has no shell; then, without a wake guard, J is not known, and is said to be.
+ztunnel's namespace. A distroless ztunnel has no shell; then, without a wake guard, J is not known, and is said to be.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from harness.answers.forecast import Node
-from harness.answers.forecast_files import Clocks, clocks_in, drift_in_metrics, held_in, node_of, started_in
+from harness.answers.forecast import Held, Node
+from harness.answers.forecast_files import Clocks, Place, clocks_in, drift_in_metrics, held_in, node_of, started_in
 from harness.errors import LabUnavailable
 from harness.kubernetes.api import Kubernetes, Pod, Refused, Unreachable
-from harness.labs.kind.observe import ADMIN_PORT, ZTUNNEL_CONTAINER, ZTUNNEL_LABELS, ZTUNNEL_NAMESPACE
+from harness.kubernetes.ztunnels import find_ztunnels
+from harness.labs.kind.observe import ADMIN_PORT, ZTUNNEL_CONTAINER
 
 _Answer = TypeVar("_Answer")
 ANSWER_WITHIN_S = 10.0
@@ -23,12 +24,10 @@ GUARD_NAMESPACE, GUARD_LABELS, GUARD_PORT = "meshwake-guard", {"app": "wake-guar
 LOOK = "echo wall $(date +%s.%N); echo uptime $(cat /proc/uptime); echo stat $(cat /proc/1/stat)"
 
 
-def look(kubernetes: Kubernetes, wall_ns: int) -> Iterator[Node]:
-    """Every ztunnel of the cluster. `wall_ns`: our own wall clock, for a node that tells no other. Raises
-    LabUnavailable when there is none, or one does not answer."""
-    pods = _ask("list ztunnels", lambda: kubernetes.pods(ZTUNNEL_NAMESPACE, ZTUNNEL_LABELS))
-    if not pods:
-        raise LabUnavailable(f"no ztunnel in {ZTUNNEL_NAMESPACE} (label app=ztunnel); is Istio in ambient mode here?")
+def look(kubernetes: Kubernetes, wall_ns: int, namespace: str | None = None) -> Iterator[Node]:
+    """Every ztunnel of the cluster. `wall_ns`: our own wall clock, for a node that tells no other; `namespace`: where
+    ztunnels are, None: wherever. Raises LabUnavailable when there is none, or one does not answer."""
+    pods = _ask("list ztunnels", lambda: find_ztunnels(kubernetes, namespace))
     guards = _guards(kubernetes)
     for pod in pods:
         guard = next((each for each in guards if each.node == pod.node), None)
@@ -40,11 +39,19 @@ def _node(kubernetes: Kubernetes, pod: Pod, guard: Pod | None, wall_ns: int) -> 
     thing = _ask(f"read {pod}", lambda: kubernetes.read("Pod", pod.namespace, pod.name))
     try:
         started = started_in(thing) if thing is not None else None
-    except (ValueError, AttributeError, KeyError):
+    except (ValueError, TypeError, OverflowError):
         started = None
     clocks = _clocks(kubernetes, pod) or Clocks(wall_ns)
     measured_ns = _measured_ns(kubernetes, guard, pod)
-    return node_of(pod.node, pod.name, held_in(dump.decode(errors="replace")), clocks, started, None, measured_ns)
+    place = Place(pod.node, pod.name, pod.namespace)
+    return node_of(place, _held(pod, dump), clocks, started, None, measured_ns)
+
+
+def _held(pod: Pod, dump: bytes) -> tuple[Held, ...]:
+    try:
+        return held_in(dump.decode(errors="replace"))
+    except ValueError as error:
+        raise LabUnavailable(f"config_dump of {pod}: {error}") from error
 
 
 def _clocks(kubernetes: Kubernetes, pod: Pod) -> Clocks | None:
@@ -78,4 +85,4 @@ def _ask(what: str, call: Callable[[], _Answer]) -> _Answer:
     try:
         return call()
     except (Unreachable, Refused) as error:
-        raise LabUnavailable(f"{what}: {error}; try: kubectl -n {ZTUNNEL_NAMESPACE} get pods -l app=ztunnel") from error
+        raise LabUnavailable(f"{what}: {error}; try: kubectl get pods -A -l app=ztunnel") from error

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -33,6 +34,7 @@ from harness.errors import BadInput, SubjectFailed
 from harness.journals.formats import opened
 from harness.journals.items import lines_of
 from harness.labs.kind.observe import ZTUNNEL_CONTAINER
+from harness.text_files import is_there, read_text
 
 TICK_NS = 10_000_000
 DRIFT_METRIC = "meshwake_guard_drift_seconds"
@@ -57,12 +59,12 @@ class Clocks:
 
 def read_nodes(folder: Path) -> list[Node]:
     """Every node saved in `folder`: one in each of its folders, or one in itself. Raises BadInput."""
-    if not folder.is_dir():
+    if not _is_directory(folder):
         raise BadInput(
             f"{folder}: is no directory; expected one with config_dump.json in it, or with one folder a node"
         )
     places = sorted(path.parent for path in folder.glob("*/config_dump.json"))
-    if (folder / "config_dump.json").is_file():
+    if is_there(folder / "config_dump.json"):
         places.append(folder)
     if not places:
         raise BadInput(
@@ -71,30 +73,46 @@ def read_nodes(folder: Path) -> list[Node]:
     return [read_node(place) for place in places]
 
 
+def _is_directory(folder: Path) -> bool:
+    try:
+        return folder.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def read_node(place: Path) -> Node:
     """The node saved in `place`. Raises BadInput."""
     held = _read(place / "config_dump.json", held_in)
-    pod = _read(place / "pod.json", _object) if (place / "pod.json").is_file() else None
-    clocks = _read(place / "clocks.txt", clocks_in) if (place / "clocks.txt").is_file() else None
+    pod = _read(place / "pod.json", partial(_pod, place.name)) if is_there(place / "pod.json") else None
+    clocks = _read(place / "clocks.txt", clocks_in) if is_there(place / "clocks.txt") else None
     name = str(value_at(pod, "spec", "nodeName") or place.name)
     process = str(value_at(pod, "metadata", "name") or "ztunnel")
+    namespace = value_at(pod, "metadata", "namespace")
+    where = Place(name, process, str(namespace) if namespace else None)
     started = _in_file(place / "pod.json", lambda: started_in(pod)) if pod is not None else None
     journal = None
-    if (place / "journal.json").is_file() and started is not None:
+    if is_there(place / "journal.json") and started is not None:
         journal = drift_in_journal(place / "journal.json", started)
     measured = None
-    if (place / "metrics.txt").is_file():
+    if is_there(place / "metrics.txt"):
         measured = _read(place / "metrics.txt", lambda text: drift_in_metrics(text, process))
     if clocks is None and journal is None:
         raise BadInput(
             f"{place}: neither clocks.txt nor a journal.json with a pod.json; docs/forecast.md says how to save them"
         )
-    return node_of(name, process, held, clocks, started, journal, measured)
+    return node_of(where, held, clocks, started, journal, measured)
+
+
+class Place(NamedTuple):
+    """Of which node, which pod and which namespace something was found; None: a namespace that nothing tells."""
+
+    node: str
+    process: str
+    namespace: str | None
 
 
 def node_of(
-    name: str,
-    process: str,
+    place: Place,
     held: tuple[Held, ...],
     clocks: Clocks | None,
     started: tuple[int, int] | None,
@@ -115,7 +133,7 @@ def node_of(
         apart_since_start_ns=(journal.least_ns, journal.most_ns) if journal is not None else None,
         elapsed_monotonic_ns=clocks.elapsed_monotonic_ns if clocks is not None else None,
     )
-    return Node(name, process, shown, held)
+    return Node(place.node, place.process, shown, held, place.namespace)
 
 
 # --- Each file -------------------------------------------------------------------------------------------------------
@@ -195,7 +213,10 @@ def _seconds_ns(text: str, line: str) -> int:
 def starttime_ns(stat: str) -> int:
     """When a process started, since boot by CLOCK_BOOTTIME, from the text of /proc/PID/stat. Raises ValueError."""
     try:
-        return int(stat.rpartition(")")[2].split()[_STARTTIME]) * TICK_NS
+        ticks = int(stat.rpartition(")")[2].split()[_STARTTIME])
+        if not 0 <= ticks * TICK_NS <= LATEST_WALL_S * NS_PER_S:
+            raise ValueError("no such time")
+        return ticks * TICK_NS
     except (IndexError, ValueError) as error:
         raise ValueError(f"line 'stat': read {stat[:40]!r}, expected the text of /proc/PID/stat") from error
 
@@ -269,9 +290,9 @@ def _journal_entry(line: str) -> _Entry | None:
         fields = json.loads(line)
         wall_us, monotonic_us = int(fields["__REALTIME_TIMESTAMP"]), int(fields["__MONOTONIC_TIMESTAMP"])
         boot = str(fields["_BOOT_ID"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-    if not 0 <= wall_us <= LATEST_WALL_S * 1_000_000:
+    if not all(0 <= each_us <= LATEST_WALL_S * 1_000_000 for each_us in (wall_us, monotonic_us)):
         return None
     return _Entry(wall_us * _NS_PER_US, (wall_us - monotonic_us) * _NS_PER_US, boot)
 
@@ -287,23 +308,33 @@ def drift_in_metrics(text: str, process: str) -> int | None:
     return None
 
 
-def _object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
+def _pod(folder: str, text: str) -> dict[str, Any]:
+    """The pod in `text`: itself, or the one of a list that runs on the node which `folder` is named after, or the only
+    one. Raises ValueError."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"expected a pod as kubectl get pod NAME -o json prints it, found no JSON ({error})"
+        ) from error
+    listed = value.get("items") if isinstance(value, dict) and "items" in value else value
+    if isinstance(listed, list):
+        pods = [each for each in listed if isinstance(each, dict)]
+        here = [each for each in pods if value_at(each, "spec", "nodeName") == folder]
+        if len(pods) > 1 and len(here) == 1:
+            pods = here
+        if len(pods) != 1:
+            raise ValueError(f"a list of {len(pods)} pods; save one: kubectl get pod NAME -o json")
+        (value,) = pods
     if not isinstance(value, dict):
-        raise TypeError("no JSON object")
-    items = value.get("items")
-    if isinstance(items, list) and items:
-        raise TypeError(f"a list of {len(items)} pods; save one: kubectl get pod NAME -o json")
+        raise ValueError(f"expected a pod as kubectl get pod NAME -o json prints it, found {text[:40]!r}")  # noqa: TRY004
     return value
 
 
 def _read(path: Path, take: Callable[[str], _Value]) -> _Value:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: is not UTF-8 text (byte {error.start})") from error
+    text = read_text(path)
+    if not text.strip():
+        raise BadInput(f"{path}: it is empty; save it again (docs/forecast.md)")
     return _in_file(path, lambda: take(text))
 
 

@@ -10,17 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from harness.errors import BadInput
 from harness.fixes.actions import Action, Place, Reading, read_actions
 from harness.fixes.schedule import Calendar, Every, Times, calendar_times_ns, parse_schedule
+from harness.fixes.shell import names
 from harness.fixes.shell.memory import Doubt, Memory, Unknown
-from harness.fixes.shell.shell import check_characters, run_words
+from harness.fixes.shell.shell import Ended, check_characters, run_words
 from harness.fixes.shell.syntax import NotRead
 from harness.yaml_text import kinds_of, read_objects
 
@@ -35,12 +37,24 @@ class _Object(BaseModel):
 
 
 class _Open(BaseModel):
-    """What has more keys than are of interest here."""
+    """What has more keys than are of interest here; `known` are all that Kubernetes knows."""
 
     model_config = ConfigDict(extra="allow", strict=True, alias_generator=to_camel)
+    known: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="after")
+    def _knows_all(self) -> Self:
+        unknown = sorted(set(self.model_extra or ()) - self.known)
+        if unknown:
+            raise PydanticCustomError("unknown_key", "{key}", {"key": unknown[0]})
+        return self
 
 
 class _Metadata(_Open):
+    known = names(
+        "labels annotations uid resourceVersion creationTimestamp generation managedFields ownerReferences finalizers "
+        "selfLink deletionTimestamp deletionGracePeriodSeconds"
+    )
     name: str | None = None
     generate_name: str | None = None
     namespace: str | None = None
@@ -53,15 +67,36 @@ class _Variable(_Object):
 
 
 class _Container(_Open):
+    known = names(
+        "workingDir ports resources resizePolicy restartPolicyRules volumeMounts volumeDevices "
+        "livenessProbe readinessProbe startupProbe lifecycle terminationMessagePath terminationMessagePolicy "
+        "imagePullPolicy securityContext stdin stdinOnce tty"
+    )
     name: str
     image: Annotated[str, Field(min_length=1)]
     command: list[str] | None = None
     args: list[str] | None = None
     env: list[_Variable] | None = None
     env_from: list[Any] | None = None
+    restart_policy: str | None = None
+
+    @property
+    def restarts(self) -> bool:
+        """An init container that the others do not wait for."""
+        return self.restart_policy == "Always"
 
 
 class _PodSpec(_Open):
+    known = names(
+        "volumes ephemeralContainers terminationGracePeriodSeconds dnsPolicy nodeSelector serviceAccountName "
+        "serviceAccount automountServiceAccountToken nodeName hostNetwork hostIPC shareProcessNamespace "
+        "securityContext imagePullSecrets hostname subdomain affinity schedulerName tolerations hostAliases "
+        "priorityClassName priority "
+        "dnsConfig readinessGates runtimeClassName enableServiceLinks preemptionPolicy overhead "
+        "topologySpreadConstraints setHostnameAsFQDN os hostUsers schedulingGates resourceClaims resources "
+        "hostnameOverride workloadRef"
+    )
+    active_deadline_seconds: int | None = None
     containers: Annotated[list[_Container], Field(min_length=1)]
     init_containers: list[_Container] | None = None
     restart_policy: Literal["OnFailure", "Never"]
@@ -212,6 +247,8 @@ def _valid(found: dict[str, Any]) -> _CronJob:
     metadata = found.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     where = f"fix.manifest: CronJob {name or '(without a name)'}"
+    if template := _template_in(found):
+        raise BadInput(f"{where}: {template!r} is a template of helm; render it first: helm template CHART > FILE")
     version = found.get("apiVersion")
     if version != "batch/v1":
         raise BadInput(
@@ -225,7 +262,22 @@ def _valid(found: dict[str, Any]) -> _CronJob:
         raise BadInput(f"{where}: metadata.name: is missing")
     if len(valid.metadata.name or "") > 52:
         raise BadInput(f"{where}: metadata.name: is longer than 52 characters, the most that a CronJob may have")
+    if valid.metadata.name and not _NAME.fullmatch(valid.metadata.name):
+        raise BadInput(f"{where}: metadata.name: read {valid.metadata.name!r}; allowed are a-z, 0-9, '-' and '.'")
     return valid
+
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+
+
+def _template_in(value: Any) -> str | None:
+    """What is left to be put in, but for what programs may put in themselves: their commands and arguments."""
+    if isinstance(value, str):
+        return value if "{{" in value else None
+    inner = value if isinstance(value, list) else []
+    if isinstance(value, dict):
+        inner = [each for key, each in value.items() if key not in ("command", "args", "env", "annotations")]
+    return next((found for each in inner if (found := _template_in(each))), None)
 
 
 def _first_error(error: ValidationError) -> str:
@@ -235,6 +287,8 @@ def _first_error(error: ValidationError) -> str:
         return f"{place}: is missing"
     if first["type"] == "extra_forbidden":
         return f"{place}: is no key that Kubernetes knows here"
+    if first["type"] == "unknown_key":
+        return f"{place}.{first['msg']}: is no key that Kubernetes knows here"
     return f"{place}: read {repr(first['input'])[:60]}; {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
@@ -249,15 +303,37 @@ def _task(valid: _CronJob, ztunnel_namespace: str) -> Task:
     pod = job.template.spec
     place = Place(valid.metadata.namespace, True, ztunnel_namespace, bool(pod.host_pid))
     memory, reading = Memory(), Reading()
-    for container in [*(pod.init_containers or []), *pod.containers]:
+    first, after_s = pod.init_containers or [], 0.0
+    for container in [*first, *pod.containers]:
         begins = len(memory.ran)
         try:
-            _follow(container, valid.metadata.namespace, memory)
+            ended = _follow(container, valid.metadata.namespace, memory, after_s)
         except NotRead as error:
             raise BadInput(f"{where}: the script of container {container.name}: {error}") from error
         own = Memory(memory.unknowns, memory.ran[begins:])
         reading.add(read_actions(own, place))
+        if container not in first or container.restarts:
+            continue
+        after_s = ended.after_s
+        if ended.status is False:
+            reading.idle.append(f"init container {container.name} fails, and no other container is started")
+            break
+    deadlines = [each for each in (job.active_deadline_seconds, pod.active_deadline_seconds) if each is not None]
+    _end_at_deadline(reading, min(deadlines, default=None))
     return Task(name, cron_job, reading, memory, place)
+
+
+def _end_at_deadline(reading: Reading, deadline_s: int | None) -> None:
+    """A job that lasts longer is ended, whatever it is doing."""
+    if deadline_s is None:
+        return
+    for each in reading.actions:
+        if each.after_s >= deadline_s:
+            reading.idle.append(
+                f"{each.command!r}: comes after {each.after_s:g} s of sleep, and activeDeadlineSeconds: {deadline_s} "
+                "ends the job before"
+            )
+    reading.actions = [each for each in reading.actions if each.after_s < deadline_s]
 
 
 def _schedule(text: str, where: str) -> str:
@@ -286,13 +362,18 @@ def _zone(name: str | None, where: str) -> tzinfo:
 # --- Containers ------------------------------------------------------------------------------------------------------
 
 
-def _follow(container: _Container, namespace: str | None, memory: Memory) -> None:
+def _follow(container: _Container, namespace: str | None, memory: Memory, after_s: float) -> Ended:
+    """Follows what a container runs, which is started so long after the job."""
     variables: dict[str, str] = {}
     for each in container.env or []:
         variables[each.name] = _value(each, variables, namespace, memory)
     words = _entry(container)
-    run_words(
-        [_expanded(word, variables) for word in words], variables, memory, unset_is_unknown=bool(container.env_from)
+    return run_words(
+        [_expanded(word, variables) for word in words],
+        variables,
+        memory,
+        unset_is_unknown=bool(container.env_from),
+        after_s=after_s,
     )
 
 

@@ -552,6 +552,10 @@ def _logs_of_ztunnel(read: Kubectl, memory: Memory, place: Place) -> PodLogs | s
         return f"ztunnel's container is {CONTAINER}, and not {container!r}"
     if read.is_on("-p", "--previous"):
         return "--previous reads the log of the container before"
+    if read.is_on("-f", "--follow"):
+        return "-f waits for more without end"
+    if read.option("--limit-bytes") not in (None, "0"):
+        return "--limit-bytes shows the beginning only"
     if not read.here():
         raise read.elsewhere()
     selector = read.option("-l", "--selector")

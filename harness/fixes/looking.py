@@ -170,7 +170,7 @@ def _understood(
 def log_scan(condition: Doubt, memory: Memory, place: Place) -> Scan:
     """What a condition reads in ztunnel's log. Raises _NotUnderstood."""
     _finds_something(condition)
-    logs, *filters = condition.runs or (None,)
+    logs, *filters = _without_echo(condition.runs, memory) or (None,)
     if logs is None:
         raise _NotUnderstood("it does not read a log")
     read = pod_logs(logs, memory, place)
@@ -183,6 +183,15 @@ def log_scan(condition: Doubt, memory: Memory, place: Place) -> Scan:
     if any(_lets_through(filters, line) for line in _OTHERWISE):
         raise _NotUnderstood("its pattern finds also what ztunnel writes while all certificates are valid")
     return Scan(_since_ns(read, memory))
+
+
+def _without_echo(runs: tuple[Ran, ...], memory: Memory) -> tuple[Ran, ...]:
+    """`echo "$OUT" | grep` as what `OUT` was printed by, and the rest."""
+    first, rest = runs[:1], runs[1:]
+    if not first or first[0].program not in ("echo", "printf"):
+        return runs
+    unknowns = [each for word in first[0].words[1:] for each in memory.unknowns_in(word)]
+    return (*unknowns[0].runs, *rest) if len(unknowns) == 1 else runs
 
 
 def _finds_something(condition: Doubt) -> None:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from harness.durations import NS_PER_S, parse_duration_ns, parse_go_duration_ns
 from harness.errors import BadInput
 from harness.fixes.deploy import manifest_of
+from harness.fixes.shell import names
 from harness.plan import Plan, PlannedFault
 from harness.yaml_text import read_documents, read_objects
 
@@ -206,6 +207,19 @@ class Chrony(NamedTuple):
 
 _ARGUMENTS = {"makestep": 2, "maxchange": 3}
 _SOURCES = ("server", "pool", "peer")
+# All that chronyd 4 knows (conf.c): at any other word it does not start.
+_DIRECTIVES = names(
+    "acquisitionport allow authselectmode bindacqaddress bindacqdevice bindaddress bindcmdaddress bindcmddevice "
+    "binddevice broadcast clientloglimit clockprecision cmdallow cmddeny cmdport cmdratelimit combinelimit commandkey "
+    "confdir corrtimeratio deny driftfile dscp dumpdir dumponexit fallbackdrift generatecommandkey hwclockfile "
+    "hwtimestamp hwtstimeout include initstepslew keyfile leapsecmode leapseclist leapsectz linux_freq_scale linux_hz "
+    "local lock_all log logbanner logchange logdir mailonchange makestep manual maxchange maxclockerror maxdistance "
+    "maxdrift maxjitter maxntsconnections maxsamples maxslewrate maxstratum maxtxbuffers maxupdateskew minsamples "
+    "minsources minstratum nocerttimecheck noclientlog nosystemcert ntpsigndsocket ntsaeads ntscachedir ntsdumpdir "
+    "ntsntpserver ntsport ntsprocesses ntsratelimit ntsrefresh ntsrotate ntsservercert ntsserverkey ntstrustedcerts "
+    "opencommands peer pidfile pool port ptpdomain ptpport ratelimit refclock refresh reselectdist rtcautotrim "
+    "rtcdevice rtcfile rtconutc rtcsync sched_priority server smoothtime sourcedir stratumweight tempcomp user"
+)
 
 
 @lru_cache(maxsize=16)  # a sweep asks the same of every run
@@ -225,6 +239,11 @@ def read_chrony(conf: str) -> Chrony:
             polls.append(_after(words, "minpoll", DEFAULT_MINPOLL))
         elif name == "refclock":
             polls.append(_after(words, "poll", DEFAULT_REFCLOCK_POLL))
+        elif name not in _DIRECTIVES:
+            raise BadInput(
+                f"fix.manifest: chrony: line {number}: read {line.strip()[:60]!r}, which is no directive of chrony: "
+                "chronyd does not start with it, and makestep steps nothing"
+            )
     if "makestep" not in found:
         raise BadInput(
             "fix.manifest: chrony: no makestep in it; only 'makestep SECONDS -1' steps a clock long "

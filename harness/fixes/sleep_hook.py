@@ -25,6 +25,7 @@ from harness.fixes.shell.shell import run
 from harness.fixes.shell.syntax import NotRead
 from harness.fixes.units import is_unit, read_unit, run_unit
 from harness.plan import Plan, PlannedFault
+from harness.text_files import MARK
 
 NAME = "sleep-hook"
 # systemd thaws user space, runs the hooks one after another, and the API server must answer.
@@ -67,10 +68,6 @@ def _around(plan: Plan, clocks: Clocks, fault: PlannedFault, node: str, hook: Ho
 def read_hook(text: str, ztunnel_namespace: str) -> Hook:
     """What a script or unit restarts around a suspend. Raises BadInput when it is neither, or restarts ztunnel
     never."""
-    if "\r" in text.split("\n", 1)[0]:
-        raise BadInput(
-            "fix.manifest: its lines end as on Windows (CR LF), and no kernel starts '/bin/sh\\r'; dos2unix does"
-        )
     place = Place("default", False, ztunnel_namespace)
     before, after = (_at(text, (moment, "suspend"), place) for moment in ("pre", "post"))
     for _, reading in (before, after):
@@ -96,6 +93,16 @@ def _at(text: str, arguments: tuple[str, ...], place: Place) -> tuple[Memory, Re
 
 
 def _check_interpreter(text: str) -> None:
+    if text.startswith(MARK):
+        raise BadInput(
+            "fix.manifest: the sleep hook begins with a byte order mark, and no kernel starts such a script; "
+            "save it as UTF-8 without one (dos2unix does)"
+        )
+    if "\r\n" in text:
+        raise BadInput(
+            "fix.manifest: the sleep hook: its lines end as on Windows (CR LF), and no shell runs such a script; "
+            "dos2unix mends it"
+        )
     if not text.startswith("#!"):
         raise BadInput(
             "fix.manifest: the sleep hook does not begin with '#!' and is no unit either; "

@@ -8,6 +8,9 @@ before it. So a unit runs
     stopped with the
                        target (RemainAfterExit= with StopWhenUnneeded= or PartOf=)
 
+What it does is ExecStartPre, ExecStart and ExecStartPost one after another, until one fails; and ExecStop as soon as
+that is over, unless it remains. One that remains and that nothing stops is started by the first sleep only.
+
 With neither it starts together with the sleep, and nobody can say which is first.
 """
 
@@ -81,19 +84,32 @@ def run_unit(unit: UnitFile, moment: str) -> Memory:
     for values in unit.settings.values():
         check_characters(" ".join(values))
     memory = Memory()
-    key = _key_at(unit, moment)
-    if key is None:
+    keys = _keys_at(unit, moment)
+    if not keys:
         return memory
     _check_conditions(unit)
     variables = _environment(unit)
-    for line in unit.lines("Service", key):
+    is_open = bool(unit.lines("Service", "EnvironmentFile"))
+    failed, after_s = False, 0.0
+    lines = [(key, line) for key in keys for line in unit.lines("Service", key)]
+    for key, line in lines:
         for words in _commands(line, variables, memory):
-            run_words(words, variables, memory, unset_is_unknown=bool(unit.lines("Service", "EnvironmentFile")))
+            if failed and key != "ExecStopPost":
+                continue
+            ended = run_words(words, variables, memory, unset_is_unknown=is_open, after_s=after_s)
+            after_s = ended.after_s
+            failed = failed or (ended.status is False and not re.match(r"[@:+!|]*-", line))
     return memory
 
 
-def _key_at(unit: UnitFile, moment: str) -> str | None:
+_START = ("ExecStartPre", "ExecStart", "ExecStartPost")
+_STOP = ("ExecStop", "ExecStopPost")
+
+
+def _keys_at(unit: UnitFile, moment: str) -> tuple[str, ...]:
     """Which of its commands run then."""
+    remains = unit.is_on("Service", "RemainAfterExit")
+    stops = unit.is_on("Unit", "StopWhenUnneeded") or bool(unit.words("Unit", "PartOf") & _OF_SUSPEND)
     wanted = unit.words("Install", "WantedBy") | unit.words("Install", "RequiredBy")
     if not wanted & (_OF_SUSPEND | _OTHER_SLEEPS):
         raise BadInput(
@@ -102,15 +118,20 @@ def _key_at(unit: UnitFile, moment: str) -> str | None:
             "WantedBy=suspend.target with After=suspend.target"
         )
     if not wanted & _OF_SUSPEND:
-        return None
+        return ()
     after, before = unit.words("Unit", "After"), unit.words("Unit", "Before")
+    if (after & _AFTER_SUSPEND or before & _OF_SUSPEND) and remains and not stops:
+        raise BadInput(
+            "fix.manifest: the unit has RemainAfterExit=, and nothing stops it: so it is started by the first sleep "
+            "and never again; leave RemainAfterExit= out, or add StopWhenUnneeded=yes"
+        )
+    starts = _START if remains else _START + _STOP
     if after & _AFTER_SUSPEND:
-        return "ExecStart" if moment == "post" else None
+        return starts if moment == "post" else ()
     if before & _OF_SUSPEND:
         if moment == "pre":
-            return "ExecStart"
-        stops = unit.is_on("Unit", "StopWhenUnneeded") or unit.words("Unit", "PartOf") & _OF_SUSPEND
-        return "ExecStop" if stops and unit.is_on("Service", "RemainAfterExit") else None
+            return starts
+        return _STOP if remains else ()
     raise BadInput(
         "fix.manifest: the unit starts together with the sleep, and whether it acts before or after it is not known; "
         "needed is After=suspend.target"

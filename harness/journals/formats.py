@@ -20,6 +20,7 @@ from harness.journals import entries, libvirt, pmset, systemd, windows_csv, wind
 from harness.journals.items import Tally
 from harness.journals.laying import Laid
 from harness.journals.windows_csv import Writing
+from harness.text_files import encoding_of
 
 AS_IT_IS = Writing()
 _SAMPLE_BYTES = 1 << 16
@@ -105,20 +106,15 @@ def _opened_bytes(path: Path) -> Iterator[tuple[BinaryIO, bytes]]:
 
 
 def _encoding(start: bytes) -> str:
-    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-        return "utf-32"
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    if start[1:2] == b"\0":
-        return "utf-16-le"
-    if start[:1] == b"\0" and start[1:2] != b"\0":
-        return "utf-16-be"
+    encoding = encoding_of(start)
+    if encoding != "utf-8-sig":
+        return encoding
     try:
         # The last characters of a sample may be cut.
         codecs.getincrementaldecoder("utf-8")().decode(start)
     except UnicodeDecodeError:
         return "cp1252"  # Event Viewer and Excel write the code page of Windows; what counts is ASCII
-    return "utf-8-sig"
+    return encoding
 
 
 def read_journal(path: Path, tally: Tally, writing: Writing = AS_IT_IS) -> Laid | systemd.Log | None:

@@ -24,6 +24,10 @@ class LocalFailure(Unreachable):
     """Nobody was asked, for a reason on this machine: no more files, ports or memory. Says nothing of the cluster."""
 
 
+class LoginFailed(Unreachable):
+    """Nobody was asked: what a kubeconfig wants for its login is missing here, failed, or handed out nothing."""
+
+
 class Refused(LabUnavailable):
     """The API server answered with an error of the caller's side; `status` is its HTTP status."""
 
@@ -83,8 +87,9 @@ class Kubernetes(Protocol):
     def ours(self, kind: str, labels: Mapping[str, str]) -> list[tuple[str | None, str]]:
         """(namespace, name) of every object of this kind with OUR_LABELS and `labels`."""
 
-    def pods(self, namespace: str, labels: Mapping[str, str]) -> list[Pod]:
-        """The pods with these labels that are not on their way out, in the order of their names."""
+    def pods(self, namespace: str | None, labels: Mapping[str, str]) -> list[Pod]:
+        """The pods with these labels, in one namespace or in all, that are not on their way out, in the order of their
+        names."""
 
     def execute(self, pod: Pod, container: str, command: Sequence[str], within_s: float) -> Executed:
         """Runs `command` in a container and waits for its end."""

@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import tempfile
 import threading
 import warnings
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,9 +26,10 @@ import kr8s
 from kr8s.asyncio import api as connect_kr8s
 from kr8s.asyncio.objects import Pod as PodObject
 
-from harness.errors import HarnessFault
+from harness.errors import BadInput, HarnessFault
 from harness.kubernetes import ported
-from harness.kubernetes.api import Executed, LocalFailure, Pod, Refused, Unreachable, identity_of, kind_of
+from harness.kubernetes.api import Executed, LocalFailure, LoginFailed, Pod, Refused, Unreachable, identity_of, kind_of
+from harness.kubernetes.kubeconfig import Access, read_access
 from harness.kubernetes.labels import FIELD_MANAGER, OUR_LABELS, is_ours
 
 CALL_WITHIN_S = 15.0
@@ -45,22 +48,30 @@ _LOST = (
 )
 # What this machine, and nobody else, has run out of.
 _LOCAL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRINUSE, errno.EADDRNOTAVAIL}
-# What kr8s raises for a file that is empty, or no kubeconfig.
-_NO_KUBECONFIG = (ValueError, KeyError, TypeError, AttributeError)
+# What kr8s raises where a login program fails (RuntimeError) or prints no credentials, and where an answer is no API's.
+_NO_LOGIN = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, ImportError)
 _NOT_FOUND, _CONFLICT, _SERVER_ERROR = 404, 409, 500
 
 
-def connect(kubeconfig: Path, context: str | None = None) -> ThroughKr8s:
+def connect(kubeconfig: Path | Access, context: str | None = None) -> ThroughKr8s:
     """The cluster of a context (None: the current one). Raises Unreachable, with something to try, when it does not
     answer."""
     cluster = ThroughKr8s(kubeconfig, context)
     try:
         cluster.version()
+    except LoginFailed:
+        cluster.close()
+        raise
     except (Unreachable, Refused) as error:
         cluster.close()
+        file, of = kubeconfig, context
+        if isinstance(kubeconfig, Access):
+            file, of = kubeconfig.file, kubeconfig.context
+            if kubeconfig.login_program is not None:
+                error = Unreachable(f"{error}; one logs in to it by {kubeconfig.login_program!r}")
         raise Unreachable(
-            f"{kubeconfig}: the cluster of context {context or '(current)'} does not answer ({error}); "
-            "try: kubectl --kubeconfig FILE get nodes"
+            f"{file}: the cluster of context {of or '(current)'} does not answer ({error}); "
+            f"try: kubectl --kubeconfig {file} {f'--context {of} ' if of else ''}get nodes"
         ) from error
     return cluster
 
@@ -68,8 +79,9 @@ def connect(kubeconfig: Path, context: str | None = None) -> ThroughKr8s:
 class ThroughKr8s:
     """See api.Kubernetes. Connects when first asked, and again after it could not."""
 
-    def __init__(self, kubeconfig: Path, context: str | None = None) -> None:
+    def __init__(self, kubeconfig: Path | Access, context: str | None = None) -> None:
         self._kubeconfig, self._context = kubeconfig, context
+        self._keys = tempfile.TemporaryDirectory(prefix="meshwake-", ignore_cleanup_errors=True)
         self._loop = asyncio.new_event_loop()
         # What a websocket's own tasks meet when a connection breaks is told by the call that waits for them; asyncio
         # would print it a second time, with a traceback.
@@ -91,6 +103,7 @@ class ThroughKr8s:
         self._thread.join(timeout=CALL_WITHIN_S)
         if not self._loop.is_running():
             self._loop.close()
+        self._keys.cleanup()
 
     # The way to an answer
 
@@ -126,14 +139,26 @@ class ThroughKr8s:
     async def _connected(self) -> Any:
         async with self._connecting:
             if self._api is None:
+                access = self._access()
+                config: Any = access.laid_out(Path(self._keys.name))
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # kr8s warns of Kubernetes versions newer than itself
-                    try:
-                        self._api = await connect_kr8s(kubeconfig=str(self._kubeconfig), context=self._context)
-                    except _NO_KUBECONFIG as error:
-                        raise Unreachable(f"{self._kubeconfig}: no kubeconfig that can be used ({error!r})") from error
-                self._api.timeout = CALL_WITHIN_S
+                    api = await _logged_in(access, partial(connect_kr8s, kubeconfig=config))
+                # kr8s logs in again by itself when credentials have run out.
+                auth: Any = api.auth
+                auth.reauthenticate = partial(_logged_in, access, auth.reauthenticate)
+                api.timeout = CALL_WITHIN_S
+                self._api = api
         return self._api
+
+    def _access(self) -> Access:
+        """Read anew with each connection: a cluster that was started again may have another address."""
+        if isinstance(self._kubeconfig, Access):
+            return self._kubeconfig
+        try:
+            return read_access(self._kubeconfig, self._context)
+        except BadInput as error:
+            raise Unreachable(str(error)) from error
 
     async def _request(self, method: str, path: str, **about: Any) -> httpx.Response:
         api = await self._connected()
@@ -219,7 +244,7 @@ class ThroughKr8s:
         found = [item["metadata"] for item in self.all(kind, None, {**OUR_LABELS, **labels})]
         return sorted(((each.get("namespace"), each["name"]) for each in found), key=str)
 
-    def pods(self, namespace: str, labels: Mapping[str, str]) -> list[Pod]:
+    def pods(self, namespace: str | None, labels: Mapping[str, str]) -> list[Pod]:
         """See Kubernetes."""
         items = [item for item in self.all("Pod", namespace, labels) if "deletionTimestamp" not in item["metadata"]]
         return sorted(map(pod_of, items), key=lambda pod: pod.name)
@@ -315,6 +340,19 @@ class ThroughKr8s:
                 return False
             raise
         return True
+
+
+async def _logged_in(access: Access, log_in: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    try:
+        return await log_in()
+    except _NO_LOGIN as error:
+        said = " ".join(str(error).split())[:300]
+        if access.login_program is None:
+            raise Unreachable(f"{access}: no connection ({type(error).__name__}: {said})") from error
+        raise LoginFailed(
+            f"{access}: user {access.user_name!r} logs in by {access.login_program!r}, which handed out "
+            f"no credentials: {type(error).__name__}: {said}"
+        ) from error
 
 
 class _NoSuchKind(kr8s.ServerError):

@@ -19,6 +19,7 @@ from harness.clocks.process_mover import ProcessMover
 from harness.clocks.reading import ClockReading, drift_ns
 from tests.conformance.helpers import OWNER, HelperProcess, await_true, own_copy, python_environment
 from tests.conformance.injectors import WITHIN_S, await_text, kernel_clocks, needs_vdso
+from tests.processes import state_of
 from tests.unit.clocks.test_process_mover import fault, plan
 
 pytestmark = [needs_vdso, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it watches execs by fanotify")]
@@ -48,7 +49,7 @@ class Subject:
     @property
     def state(self) -> str:
         """R, S, T ... (proc(5))."""
-        return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state_of(self.process.pid)
 
     def end(self) -> None:
         """Kills it."""

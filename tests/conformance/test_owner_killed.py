@@ -20,6 +20,7 @@ from harness.clocks.node_helper import Rule
 from harness.clocks.process_mover import ProcessMover
 from tests.conformance.helpers import HelperProcess, await_true, own_copy, python_environment
 from tests.conformance.injectors import needs_vdso
+from tests.processes import state_of
 from tests.unit.clocks.test_process_mover import fault, plan
 
 pytestmark = [needs_vdso, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it watches execs by fanotify")]
@@ -106,7 +107,7 @@ class Killed:
     @property
     def stands_still(self) -> bool:
         """Whether it is stopped."""
-        return Path(f"/proc/{self.subject.pid}/stat").read_text().rpartition(")")[2].split()[0] in "tT"
+        return state_of(self.subject.pid) in "tT"
 
     def knows(self, pid: int) -> bool:
         """Whether this process is under the helper's page."""

@@ -13,6 +13,7 @@ import pytest
 
 from tests.ground.api import RealApi, Refused
 from tests.ground.programs import Deadline, Program, control_plane_or_skip, control_planes
+from tests.processes import state_of
 
 WITHIN_S = 60
 ROOT = Path(__file__).parents[2]
@@ -91,15 +92,6 @@ time.sleep(600)
 """
 
 
-def gone(pid: int) -> bool:
-    """Whether no such process runs; a zombie, whose parent does not look, runs no more."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0]
-    except OSError:
-        return True
-    return state == "Z"
-
-
 def test_nothing_is_left_when_the_tests_are_killed(tmp_path: Path) -> None:
     control_plane_or_skip()
     tests = subprocess.Popen(
@@ -109,11 +101,11 @@ def test_nothing_is_left_when_the_tests_are_killed(tmp_path: Path) -> None:
     with tests.stdout:
         pids = [int(word) for word in tests.stdout.readline().split()]
     assert len(pids) == 2
-    assert not any(gone(pid) for pid in pids)
+    assert not any(state_of(pid) == "Z" for pid in pids)
     tests.kill()
     tests.wait()
     deadline = Deadline("etcd and kube-apiserver are gone", WITHIN_S)
-    while left := [pid for pid in pids if not gone(pid)]:
+    while left := [pid for pid in pids if state_of(pid) != "Z"]:
         deadline.pause(left)
 
 

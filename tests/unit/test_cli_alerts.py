@@ -40,3 +40,13 @@ def test_a_file_that_holds_no_rules(tmp_path: Path, capsys: pytest.CaptureFixtur
     """Exit code 3."""
     assert run_command(["alerts", RUN, "--rules", str(tmp_path / "none.yml")]) == ExitCode.BAD_INPUT
     assert "give a file of Prometheus rules" in capsys.readouterr().err
+
+
+@NEEDS
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_rules_that_powershell_wrote(encoding: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`kubectl get prometheusrule -o yaml > rules.yaml` makes UTF-16 there: the same answer."""
+    rules = tmp_path / "rules.yaml"
+    rules.write_bytes(Path(AS_REPORTED).read_text(encoding="utf-8").replace("\n", "\r\n").encode(encoding))
+    assert run_command(["alerts", RUN, "--rules", str(rules), "--json"]) == ExitCode.SURPRISE
+    assert json.loads(capsys.readouterr().out)["verdict"] == "BROKEN"

@@ -9,6 +9,7 @@ import pytest
 
 from harness import binaries, execution, pipeline, versions
 from harness.errors import BadInput, ExitCode, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
+from harness.fixes.jobs import read_tasks
 from harness.history import Recorder
 from harness.labs import Toolbox, load_lab
 from harness.pipeline import Ending, Options, Suite, check_run, choose, most_serious, run_case, run_suite
@@ -198,6 +199,28 @@ def test_a_manifest_is_read_beside_the_scenario_or_in_the_repository(tmp_path: P
     assert pipeline._read_manifest(scenario_of(beside, str(tmp_path / "small.toml"))) == "kind: CronJob"
     in_repository = small(("[[expect]]", fix.format("clusters/fixes/weekly-restart/cronjob.yaml")))
     assert "CronJob" in str(chooser.cases(scenario_of(in_repository))[0].manifest)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_what_powershell_wrote_is_read(encoding: str, tmp_path: Path) -> None:
+    """`meshwake import-sleep ... > mine.toml` and `kubectl get cronjob -o yaml > mine.yaml` make UTF-16 there."""
+    text = (Path("clusters/fixes/daily-restart/cronjob.yaml")).read_text(encoding="utf-8")
+    (tmp_path / "mine.yaml").write_bytes(text.replace("\n", "\r\n").encode(encoding))
+    fix = '[fix]\nname     = "daily-restart"\nmanifest = "mine.yaml"\n\n[[expect]]'
+    scenario = SMALL.replace("[[expect]]", fix, 1)
+    (tmp_path / "mine.toml").write_bytes(scenario.replace("\n", "\r\n").encode(encoding))
+    read = read_scenario(tmp_path / "mine.toml")
+    manifest = pipeline._read_manifest(read)
+    assert manifest is not None and read_tasks(manifest) == read_tasks(text)
+
+
+@pytest.mark.parametrize("name", ["x" * 5_000, "folder", "nowhere.yaml", "\\0"])
+def test_a_manifest_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
+    """Exit code 3, also where the kernel itself refuses the name."""
+    (tmp_path / "folder").mkdir()
+    fix = f'[fix]\nname     = "daily-restart"\nmanifest = "{name}"\n\n[[expect]]'
+    with pytest.raises(BadInput):
+        pipeline._read_manifest(scenario_of(SMALL.replace("[[expect]]", fix, 1), str(tmp_path / "small.toml")))
 
 
 # --- Running

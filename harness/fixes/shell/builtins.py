@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from harness.fixes.shell import names, syntax
 from harness.fixes.shell.memory import Ends, Ran, Status
-from harness.fixes.shell.programs import UNIT_S, after_options
+from harness.fixes.shell.programs import UNIT_S, after_options, printed
 
 if TYPE_CHECKING:
     from harness.fixes.shell.shell import Shell
@@ -66,7 +67,19 @@ def _shift(shell: Shell, words: list[str]) -> Status:
     return True
 
 
+def _trap(shell: Shell, words: list[str]) -> Status:
+    """What a script does at its end; what signals make of it is not followed."""
+    if len(words) > 2 and {"EXIT", "0"} & set(words[2:]):
+        shell.at_exit = "" if words[1] == "-" else words[1]
+    return True
+
+
 def _set(shell: Shell, words: list[str]) -> Status:
+    for option, following in pairwise([*words[1:], ""]):
+        if option == "--":
+            break
+        if option[:1] in ("-", "+"):
+            shell.set_option(option, following)
     if "--" in words:
         shell.arguments = [shell.arguments[0], *words[words.index("--") + 1 :]]
     return True
@@ -95,20 +108,35 @@ def _alias(shell: Shell, words: list[str]) -> Status:
 def _xargs(shell: Shell, words: list[str]) -> Status:
     """Runs its words with what it reads behind them, or in the place of what -I names."""
     options = names("-n -L -P -d -E -s -a --max-args --max-procs --delimiter --max-lines")
-    rest, place = list(words[1:]), None
+    rest, place, at_once = list(words[1:]), None, 0
     while rest and rest[0].startswith("-"):
         option = rest.pop(0)
+        if match := re.fullmatch(r"(?:-[nL]|--max-(?:args|lines)=)(\d+)", option):
+            at_once = int(match[1])
         if option in ("-I", "--replace") and rest:
             place = rest.pop(0)
         elif option.startswith("-I") and len(option) > 2:
             place = option[2:]
         elif option in options and rest:
-            rest.pop(0)
-    read = shell.unknown("what xargs reads", shell.piped)
+            value = rest.pop(0)
+            if option in ("-n", "-L", "--max-args", "--max-lines") and value.isdigit():
+                at_once = int(value)
     command = rest or ["echo"]
-    if place:
-        return shell.execute([word.replace(place, read) for word in command])
-    return shell.execute([*command, read])
+    status: Status = True
+    for read in _given_to_xargs(shell, place is not None, at_once):
+        replaced = [word.replace(place, read[0]) for word in command] if place else [*command, *read]
+        status = shell.execute(replaced)
+    return status
+
+
+def _given_to_xargs(shell: Shell, by_lines: bool, at_once: int) -> list[list[str]]:
+    """The words that it reads, for each time that it runs its command."""
+    text = printed(shell.piped) if shell.piped else None
+    if text is None:
+        return [[shell.unknown("what xargs reads", shell.piped)]]
+    words = text.split("\n") if by_lines else text.split()
+    size = 1 if by_lines else min(at_once or len(words), 1_000)
+    return [words[at : at + size] for at in range(0, len(words), max(size, 1))]
 
 
 def _su(shell: Shell, words: list[str]) -> Status:
@@ -144,7 +172,7 @@ def _systemd_run(shell: Shell, words: list[str]) -> Status:
 
 
 BUILTINS: dict[str, Callable[[Shell, list[str]], Status]] = {
-    **dict.fromkeys([":", "true", "trap", "umask", "ulimit", "cd", "hash", "shopt", "disown"], _nothing),
+    **dict.fromkeys([":", "true", "umask", "ulimit", "cd", "hash", "shopt", "disown"], _nothing),
     **dict.fromkeys(["echo", "printf", "wait"], _prints),
     **dict.fromkeys(["exit", "return"], _exit),
     **dict.fromkeys(["break", "continue"], _leave),
@@ -155,6 +183,7 @@ BUILTINS: dict[str, Callable[[Shell, list[str]], Status]] = {
     "unset": _unset,
     "shift": _shift,
     "set": _set,
+    "trap": _trap,
     "read": _read,
     "eval": _eval,
     "alias": _alias,

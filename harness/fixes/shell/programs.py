@@ -104,13 +104,39 @@ def status_of(ran: Ran, memory: Memory) -> Status:
     return True
 
 
+def is_download(doubt: Doubt) -> bool:
+    """Whether what may fail only fetches something, as a script does that needs it to do its work at all."""
+    return bool(doubt.runs) and doubt.runs[-1].program in ("curl", "wget") and not doubt.test
+
+
 def printed(runs: tuple[Ran, ...]) -> str | None:
     """What commands print, where that is known: only echo and printf of known words."""
     if not runs or any(each.program not in ("echo", "printf") or each.conditions for each in runs):
         return "" if not runs else None
-    if len(runs) != 1 or runs[0].program != "echo":
+    if len(runs) != 1:
         return None
+    if runs[0].program == "printf":
+        return _formatted(runs[0].words[1:])
     return " ".join(word for word in runs[0].words[1:] if word not in ("-n", "-e"))
+
+
+def _formatted(words: tuple[str, ...]) -> str | None:
+    """What printf makes of a format of words and lines; None for all else."""
+    words = words[1:] if words[:1] == ("--",) else words
+    if not words or re.search(r"%[^sd%]|\\[^nt\\]", words[0]):
+        return None
+    form, values = words[0], list(words[1:])
+    takes = bool(re.search(r"%[sd]", form))
+    found = ""
+    for _ in range(len(values) + 1):
+        for piece in re.findall(r"%[sd%]|\\[nt\\]|[^%\\]+", form):
+            if piece in ("%s", "%d"):
+                found += values.pop(0) if values else ""
+            else:
+                found += {"%%": "%", "\\n": "\n", "\\t": "\t", "\\\\": "\\"}.get(piece, piece)
+        if not takes or not values:
+            break
+    return found.rstrip("\n")
 
 
 _UNITS_S = {"sec": 1, "second": 1, "min": 60, "minute": 60, "hour": 3_600, "day": 86_400, "week": 604_800}

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.fixes.shell import syntax
 from harness.fixes.shell.builtins import BUILTINS
 from harness.fixes.shell.linear import Linear, evaluate
 from harness.fixes.shell.memory import UNKNOWN, Doubt, Ends, Memory, Ran, Status, Unknown, is_known
-from harness.fixes.shell.programs import date_of, printed, slept_s, started_by, status_of
+from harness.fixes.shell.programs import date_of, is_download, printed, slept_s, started_by, status_of
 from harness.fixes.shell.syntax import NotRead
 
 STEPS_MOST = 20_000
@@ -30,25 +30,48 @@ STEPS_MOST = 20_000
 _SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
 
 
+_EXPAND_BRACES = frozenset({"bash", "zsh", "ksh"})
+
+
 _CLUSTER_PATH = re.compile(r"k3s|k0s|rke2|kube|microk8s|crictl|/bin/|/sbin/|ztunnel|istio")
 
 
 def run(script: str, arguments: Iterable[str] = (), variables: dict[str, str] | None = None) -> Memory:
-    """Follows a script; a variable that is not given is unset. Raises NotRead."""
+    """Follows a script by the shell that its first line names; a variable that is not given is unset. Raises
+    NotRead."""
     memory = Memory()
     check_characters(script)
-    Shell(memory, dict(variables or {}), ["sh", *arguments]).script(script)
+    shell = Shell(memory, dict(variables or {}), ["sh", *arguments])
+    first, _, _ = script.partition("\n")
+    for word in first.removeprefix("#!").split() if first.startswith("#!") else ():
+        shell.expands_braces = shell.expands_braces or word.rsplit("/", 1)[-1] in _EXPAND_BRACES
+        if word.startswith("-"):
+            shell.set_option(word, "")
+    shell.script(script)
     return memory
 
 
+class Ended(NamedTuple):
+    """With which status something ended, and how long it had slept by then."""
+
+    status: Status
+    after_s: float
+
+
 def run_words(
-    words: Iterable[str], variables: dict[str, str], memory: Memory, *, unset_is_unknown: bool = False
-) -> None:
-    """Follows a program with its arguments, as a container or a service starts it; `memory` takes what it does. Raises
-    NotRead."""
-    shell = Shell(memory, dict(variables), ["sh"], unset_is_unknown=unset_is_unknown)
-    with shell.ending():
-        shell.execute(list(words))
+    words: Iterable[str],
+    variables: dict[str, str],
+    memory: Memory,
+    *,
+    unset_is_unknown: bool = False,
+    after_s: float = 0,
+) -> Ended:
+    """Follows a program with its arguments, as a container or a service starts it; `memory` takes what it does.
+    `after_s`: how long those before it slept. Raises NotRead."""
+    shell = Shell(memory, dict(variables), ["sh"], unset_is_unknown=unset_is_unknown, after_s=after_s)
+    with shell.ending() as result:
+        result.append(shell.execute(list(words)))
+    return Ended(result[-1], shell.after_s)
 
 
 def check_characters(script: str) -> None:
@@ -71,13 +94,22 @@ class Shell:
     piped: tuple[Ran, ...] = ()
     unset_is_unknown: bool = False
     depth: int = 0
+    # `set -e`: a command that fails ends the script, unless its status is asked for.
+    ends_on_failure: bool = False
+    asks: bool = False
+    expands_braces: bool = False
+    at_exit: str = ""
 
     # --- Scripts and nodes ---
 
     def script(self, text: str) -> Status:
-        """Follows a whole script, to its end or exit."""
+        """Follows a whole script, to its end or exit, and what it does then (trap)."""
         with self.ending() as result:
             result.append(self.follow(syntax.parse(text)))
+        if self.at_exit:
+            last, self.at_exit = self.at_exit, ""
+            with self.ending():
+                self.follow(syntax.parse(last))
         return result[-1]
 
     @contextmanager
@@ -111,27 +143,63 @@ class Shell:
                 status = True
             else:
                 status = self.follow(each)
+                if isinstance(each, _CHECKED) and not (isinstance(each, syntax.Pipeline) and each.negated):
+                    self.check(status)
         return status
+
+    def check(self, status: Status) -> None:
+        """`set -e`: goes on only where a command has succeeded."""
+        if not self.ends_on_failure or self.asks:
+            return
+        if status is False:
+            raise Ends("exit", False)
+        if isinstance(status, Doubt) and not is_download(status):
+            self.conditions = (*self.conditions, status)
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """What runs here may fail: somebody looks at its status."""
+        before, self.asks = self.asks, True
+        try:
+            yield
+        finally:
+            self.asks = before
 
     def copy(self) -> Shell:
         """A subshell."""
         return replace(
-            self, variables=dict(self.variables), arguments=list(self.arguments), functions=dict(self.functions)
+            self,
+            variables=dict(self.variables),
+            arguments=list(self.arguments),
+            functions=dict(self.functions),
+            at_exit="",
         )
 
     def and_or(self, node: syntax.AndOr) -> Status:
         """`&&` and `||`."""
         status: Status = True
+        _, last = node.parts[-1]
         for operator, each in node.parts:
-            if operator == "":
-                status = self.follow(each)
-            elif isinstance(status, bool):
-                status = self.follow(each) if status == (operator == "&&") else status
+            ran = operator == "" or isinstance(status, Doubt) or status == (operator == "&&")
+            if not ran:
+                continue
+            if operator == "" or isinstance(status, bool):
+                status = self._part(each, each is last)
             else:
                 doubt = status if operator == "&&" else status.negated()
-                taken = self.perhaps(doubt, lambda each=each: self.follow(each))  # type: ignore[misc]
+                taken = self.perhaps(doubt, lambda each=each: self._part(each, each is last))  # type: ignore[misc]
                 status = _joined(operator, status, taken)
         return status
+
+    def _part(self, node: syntax.Node, is_last: bool) -> Status:
+        """A part of a list; the status of the last is not asked for."""
+        if is_last:
+            status = self.follow(node)
+            if isinstance(status, bool):
+                self.check(status)
+            return status
+        with self.asking():
+            return self.follow(node)
 
     def perhaps(self, doubt: Doubt, way: Callable[[], Status], other: Callable[[], Status] | None = None) -> Status:
         """Follows `way` on the condition of `doubt`, and `other` on its opposite. Where one of them ends, the
@@ -177,7 +245,8 @@ class Shell:
         if not branches:
             return self.follow(otherwise) if otherwise is not None else True
         (condition, body), *rest = branches
-        status = self.follow(condition)
+        with self.asking():
+            status = self.follow(condition)
         if status is True:
             return self.follow(body)
         if status is False:
@@ -186,7 +255,8 @@ class Shell:
 
     def while_(self, node: syntax.While) -> Status:
         """A body is followed once: what waits until something is there finds it there."""
-        status = self.follow(node.condition)
+        with self.asking():
+            status = self.follow(node.condition)
         if isinstance(status, Doubt):
             doubt = status if node.wanted else status.negated()
             return self.perhaps(doubt, lambda: self._loop_body(node.body))
@@ -216,7 +286,9 @@ class Shell:
     def for_(self, node: syntax.For) -> Status:
         """A for, over the words that are known and once for each unknown."""
         items = (
-            self.arguments[1:] if node.words is None else [each for word in node.words for each in self.fields(word)]
+            self.arguments[1:]
+            if node.words is None
+            else [each for word in self._written(node.words) for each in self.fields(word)]
         )
         for item in items:
             self.variables[node.name] = item
@@ -282,7 +354,8 @@ class Shell:
         status: Status = True
         begins, before = len(self.memory.ran), self.piped
         if len(node.parts) == 1:
-            status = self.follow(node.parts[0])
+            with self.asking():
+                status = self.follow(node.parts[0])
         else:
             for position, part in enumerate(node.parts):
                 inner = self.copy()
@@ -301,7 +374,7 @@ class Shell:
 
     def simple(self, node: syntax.Simple) -> Status:
         """A simple command: its words expanded, its variables set."""
-        words = [field for word in node.words for field in self.fields(word)]
+        words = [field for word in self._written(node.words) for field in self.fields(word)]
         values = {}
         for name, appends, word in node.assignments:
             before = self.variables.get(name, "") if appends else ""
@@ -309,16 +382,22 @@ class Shell:
         if not words:
             self.variables |= values
             return True
-        kept = self.variables
+        kept, piped = self.variables, self.piped
         self.variables = kept | values
         script = self._stdin_script(node, words)
+        self.piped = self._read_by(node) or piped
         try:
             status = self.execute(words) if script is None else self.script_in_subshell(script)
         finally:
+            self.piped = piped
             self._keep(kept, values)
         if isinstance(status, Doubt) and not status.text:
             status = replace(status, text=node.text)
         return status
+
+    def _written(self, words: Iterable[syntax.Word]) -> Iterable[syntax.Word]:
+        """With `{a,b}` as two words, in a shell that knows them."""
+        return [each for word in words for each in syntax.without_braces(word)] if self.expands_braces else words
 
     def _keep(self, before: dict[str, str], own: dict[str, str]) -> None:
         """Variables that stood before a command are its own."""
@@ -330,13 +409,24 @@ class Shell:
 
     def _stdin_script(self, node: syntax.Simple, words: list[str]) -> str | None:
         """What a shell without a script reads."""
-        if words[0].rsplit("/", 1)[-1] not in _SHELLS or any(not each.startswith("-") for each in words[1:]):
+        if words[0].rsplit("/", 1)[-1] not in _SHELLS or any(not each.startswith(("-", "+")) for each in words[1:]):
             return None
-        return next(("\n".join(each.lines) for each in node.redirects if each.operator.startswith("<<")), None)
+        for each in node.redirects:
+            if each.operator == "<<<":
+                return self.text(each.target)
+            if each.operator.startswith("<<"):
+                return "\n".join(each.lines)
+        return printed(self.piped) if self.piped else None
+
+    def _read_by(self, node: syntax.Simple) -> tuple[Ran, ...]:
+        """What a here-string gives to a command, as an echo would."""
+        given = [each.target for each in node.redirects if each.operator == "<<<"]
+        return (Ran(("echo", self.text(given[-1]))),) if given else ()
 
     def script_in_subshell(self, text: str) -> Status:
-        """Follows a script in a shell of its own."""
+        """Follows a script that another shell reads."""
         inner = self.copy()
+        inner.ends_on_failure = inner.asks = False
         status = inner.script(text)
         self.after_s = max(self.after_s, inner.after_s)
         return status
@@ -375,6 +465,8 @@ class Shell:
         ran = Ran(tuple(words), self.conditions, self.after_s, self.background, self.piped)
         self.memory.ran.append(ran)
         if ran.program == "sleep":
+            if any(word.lower() in ("inf", "infinity") for word in words[1:]) and not self.background:
+                raise Ends("exit", False)  # what comes behind it never runs
             self.after_s += slept_s(words[1:])
         return status_of(ran, self.memory)
 
@@ -392,11 +484,15 @@ class Shell:
     def _other_shell(self, words: list[str]) -> Status:
         """`sh -c SCRIPT NAME ARGUMENTS`, in any spelling of its options."""
         position, is_command = 1, False
+        inner = self.copy()
+        inner.ends_on_failure = inner.asks = False
+        inner.expands_braces = words[0].rsplit("/", 1)[-1] in _EXPAND_BRACES
         while position < len(words) and words[position].startswith(("-", "+")):
             option = words[position]
             position += 1
             if option == "--":
                 break
+            inner.set_option(option, words[position] if position < len(words) else "")
             if option in ("-o", "+o", "-O"):
                 position += 1
             elif not option.startswith("--") and "c" in option:
@@ -404,11 +500,16 @@ class Shell:
         rest = words[position:]
         if not is_command or not rest:
             return self.program(words)
-        inner = self.copy()
         inner.arguments = rest[1:] or ["sh"]
         status = inner.script(rest[0])
         self.after_s = max(self.after_s, inner.after_s)
         return status
+
+    def set_option(self, option: str, following: str) -> None:
+        """`-e`, `-euo pipefail`, `-o errexit`, and what takes them back."""
+        is_letter = "e" in option and not option.startswith("--")
+        if is_letter or (option.endswith("o") and following == "errexit"):
+            self.ends_on_failure = option.startswith("-")
 
     # --- Words ---
 
@@ -706,6 +807,10 @@ def _as_python(expression: str) -> str:
     for name, shape in (("space", r"\s"), ("digit", r"\d"), ("alpha", "a-zA-Z"), ("alnum", "a-zA-Z0-9")):
         expression = expression.replace(f"[:{name}:]", shape)
     return expression
+
+
+# Whose status `set -e` looks at: not that of what is made of other commands, which were looked at one by one.
+_CHECKED = (syntax.Simple, syntax.Pipeline, syntax.Group, syntax.DoubleBracket, syntax.DoubleParenthesis)
 
 
 _FOLLOW: dict[type, Callable[[Shell, Any], Status]] = {

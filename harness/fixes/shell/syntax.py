@@ -225,6 +225,32 @@ Node = (
 )
 
 
+_WORDS_MOST = 1_000
+_BRACES = re.compile(r"\{([^{}\s,]*(?:,[^{}\s,]*)+)\}")
+
+
+def without_braces(word: Word) -> list[Word]:
+    """`a{b,c}d` as `abd` and `acd`. Only where nothing in the braces is quoted or a variable. Raises NotRead."""
+    found, waiting = list[Word](), [word]
+    while waiting:
+        first = waiting.pop()
+        for place, segment in enumerate(first.segments):
+            if isinstance(segment, Literal) and not segment.quoted and (match := _BRACES.search(segment.text)):
+                before, after = segment.text[: match.start()], segment.text[match.end() :]
+                waiting += [_with(first, place, before + each + after) for each in reversed(match[1].split(","))]
+                break
+        else:
+            found.append(first)
+        if len(found) + len(waiting) > _WORDS_MOST:
+            raise NotRead(f"{word.text[:40]!r} is more than {_WORDS_MOST} words")
+    return found
+
+
+def _with(word: Word, place: int, text: str) -> Word:
+    segments = (*word.segments[:place], Literal(text, quoted=False), *word.segments[place + 1 :])
+    return Word(segments, word.text)
+
+
 def parse(script: str) -> Sequence:
     """The tree of `script`. Raises NotRead."""
     parser = _Parser(script.replace("\\\n", ""))

@@ -7,17 +7,16 @@ exists already is somebody else's: nothing here changes it (what a run puts in c
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from harness.errors import BadInput, HarnessError, LabUnavailable
 from harness.kubernetes.api import Kubernetes
+from harness.kubernetes.kubeconfig import Access, read_access
 from harness.kubernetes.through_kr8s import ThroughKr8s, connect
 from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.engine import KIND_CLUSTER_LABEL, LOOK_LABEL, Engine
@@ -301,8 +300,9 @@ def existing_cluster(
 
     BadInput when the file has no such context, or when it looks like a cluster that people depend on, unless `known_as`
     is exactly the name of that context. LabUnavailable when it does not answer."""
-    name, server, user = _read_context(kubeconfig, context)
-    reasons = [*_signs_in_words(name, server, user)]
+    access = read_access(kubeconfig, context)
+    name = access.context
+    reasons = [*_signs_in_words(access)]
     kube = connect(kubeconfig, name)
     try:
         # What is only looked at harms nobody, so a suspicious cluster may be asked for its nodes as well.
@@ -330,33 +330,15 @@ def _nodes_again(
         kube.close()
 
 
-def _read_context(kubeconfig: Path, context: str | None) -> tuple[str, str, Mapping[str, Any]]:
-    """Name of the context, address of its server, its user."""
-    try:
-        content = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
-        contexts = {entry["name"]: entry["context"] for entry in content["contexts"]}
-        clusters = {entry["name"]: entry["cluster"] for entry in content["clusters"]}
-        users = {entry["name"]: entry.get("user") or {} for entry in content.get("users") or ()}
-    except OSError as error:
-        raise BadInput(f"--kubeconfig {kubeconfig}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise BadInput(f"--kubeconfig {kubeconfig}: is no kubeconfig ({type(error).__name__}: {error})") from error
-    name = context or content.get("current-context")
-    if name not in contexts:
-        known = ", ".join(sorted(contexts)) or "none"
-        raise BadInput(f"--context {name}: {kubeconfig} has no such context; it has: {known}")
-    return str(name), str(clusters[contexts[name]["cluster"]]["server"]), users.get(contexts[name].get("user"), {})
-
-
-def _signs_in_words(name: str, server: str, user: Mapping[str, Any]) -> Iterator[str]:
+def _signs_in_words(access: Access) -> Iterator[str]:
     """Why a context looks like somebody's production, from what its file says of it."""
-    host = urlsplit(server).hostname or server
+    host = urlsplit(access.server).hostname or access.server
     if _MANAGED_BY_A_CLOUD.search(host):
         yield f"its server {host} belongs to a cloud"
-    command = Path(str((user.get("exec") or {}).get("command", ""))).name
+    command = Path(access.login_program or "").name
     if command in _CLOUD_LOGINS:
         yield f"one logs in to it with {command}"
-    if _SAYS_PRODUCTION.search(name) or _SAYS_PRODUCTION.search(host):
+    if _SAYS_PRODUCTION.search(access.context) or _SAYS_PRODUCTION.search(host):
         yield "its name says so"
 
 

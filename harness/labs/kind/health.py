@@ -23,8 +23,8 @@ from typing import Literal
 
 from harness.errors import HarnessError, LabUnavailable
 from harness.kubernetes.api import Executed, Kubernetes, Pod, identity_of
+from harness.kubernetes.ztunnels import ZTUNNEL_LABELS
 from harness.labs.kind.engine import Engine
-from harness.labs.kind.observe import ZTUNNEL_LABELS
 from harness.labs.kind.redirection import HBONE_PORT, ambient_pods, not_redirected
 from harness.stack.choice import PARTS, Choice
 from harness.stack.pieces import CILIUM_NAMESPACE, DEMO_NAMESPACE, ISTIO_NAMESPACE, METALLB_NAMESPACE

@@ -19,10 +19,10 @@ from harness.config_dump import parse_config_dump
 from harness.durations import NS_PER_S
 from harness.errors import LabUnavailable, SubjectFailed
 from harness.kubernetes.api import Kubernetes, Pod, Unreachable
+from harness.kubernetes.ztunnels import ZTUNNEL_LABELS
 from harness.plan import Plan
 
 ZTUNNEL_NAMESPACE = "istio-system"
-ZTUNNEL_LABELS: Mapping[str, str] = {"app": "ztunnel"}
 ZTUNNEL_CONTAINER = "istio-proxy"
 ADMIN_PORT = 15000
 ISTIOD_LABELS: Mapping[str, str] = {"app": "istiod"}

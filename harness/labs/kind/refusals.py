@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from harness.durations import NS_PER_S, format_duration
+from harness.fixes.cron import namespace_of
 from harness.fixes.wake_guard import NAME as GUARD
 from harness.fixes.weekly_restart import NAME as WEEKLY_RESTART
 from harness.fixes.weekly_restart import read_cron_job
 from harness.labs.kind.fix import APPLIED, CRON_JOBS
+from harness.labs.kind.observe import ZTUNNEL_NAMESPACE
 from harness.plan import Plan, PlannedFault
 from harness.scenario import CLOCK_FAULTS
 
@@ -105,6 +107,13 @@ def _about_fix(plan: Plan) -> Iterator[str]:
             "or another ztunnel); use --lab model or --lab process"
         )
         return
+    if namespace_of(plan) != ZTUNNEL_NAMESPACE:
+        yield (
+            f"fix.ztunnel_namespace {namespace_of(plan)}: ztunnel of a run lives in {ZTUNNEL_NAMESPACE}, where what is "
+            "meant for another namespace finds none; leave ztunnel_namespace out and name "
+            f"{ZTUNNEL_NAMESPACE} in the manifest, or use --lab model"
+        )
+        return
     if plan.cluster is not None and plan.cluster.clock == "process":
         yield from _about_clocks_of_fix(plan, plan.fix.name)
     if plan.fix.name in _RESTARTS_BY_THE_CALENDAR and plan.fix.manifest is not None:
@@ -132,7 +141,7 @@ def _about_clocks_of_fix(plan: Plan, name: str) -> Iterator[str]:
 
 
 def _about_schedule(plan: Plan, name: str, manifest: str) -> Iterator[str]:
-    cron_job = read_cron_job(manifest)
+    cron_job = read_cron_job(manifest, namespace_of(plan))
     first_ns = cron_job.next_wall_ns(plan.starts_wall_s * NS_PER_S)
     every_ns = cron_job.next_wall_ns(first_ns) - first_ns
     if every_ns > plan.duration_ns // 2:

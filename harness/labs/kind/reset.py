@@ -25,11 +25,12 @@ from harness.errors import HarnessError, LabUnavailable
 from harness.kubernetes.api import Kubernetes, Unreachable
 from harness.kubernetes.labels import OUR_LABELS, RUN_LABELS, is_ours
 from harness.kubernetes.rollouts import unmet
+from harness.kubernetes.ztunnels import ZTUNNEL_LABELS
 from harness.labs.kind.clocks import RealTime, wait_for
 from harness.labs.kind.hold import hold, is_marked
 from harness.labs.kind.moved import is_moved, restore_clocks
 from harness.labs.kind.node_channel import GOES_LABELS
-from harness.labs.kind.observe import ZTUNNEL_CONTAINER, ZTUNNEL_LABELS, ZTUNNEL_NAMESPACE
+from harness.labs.kind.observe import ZTUNNEL_CONTAINER, ZTUNNEL_NAMESPACE
 
 RESTARTED = "meshwake.dev/restarted"
 RESTARTED_BY_KUBECTL = "kubectl.kubernetes.io/restartedAt"
@@ -155,6 +156,12 @@ def check_ambient(kubernetes: Kubernetes) -> dict[str, Any]:
     """ztunnel's DaemonSet. Raises LabUnavailable when there is none."""
     found = kubernetes.read(*ZTUNNEL)
     if found is None:
+        elsewhere = sorted({pod.namespace for pod in kubernetes.pods(None, ZTUNNEL_LABELS)})
+        if elsewhere:
+            raise LabUnavailable(
+                f"ztunnel runs in namespace {', '.join(elsewhere)}; runs need it in {ZTUNNEL_NAMESPACE} (meshwake "
+                "forecast does not)"
+            )
         raise LabUnavailable("the cluster has no DaemonSet istio-system/ztunnel; install Istio in ambient mode first")
     return found
 

@@ -17,11 +17,11 @@ from typing import Any
 
 from harness.clocks.inside import Inside, NoAnswer
 from harness.kubernetes.api import Kubernetes, Pod, Unreachable
+from harness.kubernetes.ztunnels import ZTUNNEL_LABELS
 from harness.labs.kind.observe import (
     ADMIN_PORT,
     ANSWER_WITHIN_S,
     ZTUNNEL_CONTAINER,
-    ZTUNNEL_LABELS,
     ZTUNNEL_NAMESPACE,
     refusals_in,
 )

@@ -21,18 +21,20 @@ POD: dict[str, Any] = {
 }
 
 
+EVERYWHERE = "/api/v1/pods"
 ZTUNNELS = "/api/v1/namespaces/istio-system/pods"
 
 
 @pytest.mark.parametrize(
     ("answers", "said"),
     [
-        (VERSION | {ZTUNNELS: (200, {"items": []})}, "no ztunnel in istio-system"),
+        (VERSION | {ZTUNNELS: (200, {"items": []})}, "no ztunnel in istio-system and ztunnel"),
+        (VERSION | {EVERYWHERE: (200, {"items": []})}, "no ztunnel in any namespace"),
         (VERSION, "list ztunnels: "),
         (VERSION | {ZTUNNELS: (200, {"items": [POD]})}, "config_dump of istio-system/ztunnel-x: "),
         ({}, "does not answer"),
     ],
-    ids=["no ztunnel", "may not list", "may not forward", "no answer"],
+    ids=["no ztunnel to be seen", "no ztunnel", "may not list", "may not forward", "no answer"],
 )
 def test_what_a_cluster_does_not_show_is_named(
     answers: dict[str, tuple[int, dict[str, Any]]],

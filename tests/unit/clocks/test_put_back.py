@@ -31,6 +31,7 @@ from harness.clocks.put_back import (
 from harness.clocks.reading import ClockReading
 from harness.clocks.timesync import TimeSync, find_time_syncs, hold, let_go
 from harness.errors import LabUnavailable, SubjectFailed
+from tests.processes import state_of
 from tests.unit.clocks.machines import BOOT_ID, NS, Box, Machine, answer
 
 HOUR_NS = 3600 * NS
@@ -243,15 +244,8 @@ def test_the_watchdog_does_nothing_when_all_is_well(tmp_path: Path, box: Box) ->
 
 def _await_end(pid: int) -> None:
     give_up = time.monotonic() + 60
-    while Path(f"/proc/{pid}").exists() and _state(pid) != "Z":
+    while state_of(pid) != "Z":
         if time.monotonic() > give_up:
             os.kill(pid, signal.SIGKILL)
             pytest.fail("the watchdog did not end")
         time.sleep(0.05)
-
-
-def _state(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return "Z"

@@ -109,6 +109,24 @@ RESTARTS = [
     "(cd /tmp && kubectl -n istio-system rollout restart ds/ztunnel)",
     "kubectl -n istio-system rollout restart ds/ztunnel &\nwait",
     "alias k='kubectl -n istio-system'\nk rollout restart ds/ztunnel",
+    "bash <<< 'kubectl -n istio-system rollout restart ds/ztunnel'",
+    "echo 'kubectl -n istio-system rollout restart ds/ztunnel' | sh",
+    "printf 'kubectl -n %s rollout restart ds/%s\\n' istio-system ztunnel | bash -x",
+    "echo ztunnel | xargs kubectl -n istio-system rollout restart ds",
+    "echo istio-cni-node ztunnel | xargs -n 1 kubectl -n istio-system rollout restart ds",
+    "printf 'istio-cni-node\\nztunnel\\n' | xargs -I% kubectl -n istio-system rollout restart ds/%",
+    "bash -c 'kubectl -n istio-system rollout restart ds/{istio-cni-node,ztunnel}'",
+    "bash -c 'for ds in {ztunnel,istio-cni-node}; do kubectl -n istio-system rollout restart ds/$ds; done'",
+    "trap 'kubectl -n istio-system rollout restart ds/ztunnel' EXIT\nexit 1",
+    "trap 'rm -f /tmp/x' EXIT\nkubectl -n istio-system rollout restart ds/ztunnel",
+    "set +e\nfalse\nkubectl -n istio-system rollout restart ds/ztunnel",
+    "set -e\nfalse || true\n! true\nkubectl -n istio-system rollout restart ds/ztunnel",
+    "set -e\nif false; then exit; fi\nwhile false; do :; done\nkubectl -n istio-system rollout restart ds/ztunnel",
+    "set -e\nfalse && true\nkubectl -n istio-system rollout restart ds/ztunnel",
+    "set -e\ncheck() { false; return 0; }\nif check; then kubectl -n istio-system rollout restart ds/ztunnel; fi",
+    "set -euo pipefail\ncurl -fsSLO https://dl.k8s.io/release/v1.34.0/bin/linux/amd64/kubectl\nchmod +x kubectl\n./kubectl -n istio-system rollout restart ds/ztunnel",
+    "(set -e; false; true)\nkubectl -n istio-system rollout restart ds/ztunnel",
+    "set -e\nsh -c 'false; kubectl -n istio-system rollout restart ds/ztunnel'",
 ]  # fmt: skip
 
 
@@ -118,6 +136,19 @@ def test_what_restarts_ztunnel(script: str) -> None:
 
 
 NOTHING = [
+    "set -e\nfalse\nkubectl rollout restart ds/ztunnel -n istio-system",
+    "set -euo pipefail; false; kubectl rollout restart ds/ztunnel -n istio-system",
+    "set -o errexit\ntrue && false\nkubectl rollout restart ds/ztunnel -n istio-system",
+    "sh -ec 'false; kubectl rollout restart ds/ztunnel -n istio-system'",
+    "#!/bin/sh -e\n[ -z x ]\nkubectl rollout restart ds/ztunnel -n istio-system",
+    "#!/bin/bash\nset -e\n(exit 1)\nkubectl rollout restart ds/ztunnel -n istio-system",
+    "set -e\nstep() { false; true; }\nstep\nkubectl rollout restart ds/ztunnel -n istio-system",
+    "sleep infinity; kubectl rollout restart ds/ztunnel -n istio-system",
+    "trap 'kubectl rollout restart ds/ztunnel -n istio-system' TERM\nsleep 5",
+    "trap 'kubectl rollout restart ds/ztunnel -n istio-system' EXIT\ntrap - EXIT",
+    "sh -c 'kubectl -n istio-system rollout restart ds/{istio-cni-node,ztunnel}'",
+    "echo istio-cni-node | xargs kubectl -n istio-system rollout restart ds",
+    "echo 'kubectl rollout restart ds/ztunnel -n istio-system' | cat",
     "# kubectl rollout restart ds/ztunnel -n istio-system",
     "echo kubectl rollout restart ds/ztunnel -n istio-system",
     "echo 'kubectl rollout restart ds/ztunnel -n istio-system' | tee /tmp/log",
@@ -219,6 +250,8 @@ CONDITIONAL = [
     "case $(cat /etc/answer) in yes) kubectl -n istio-system rollout restart ds/ztunnel;; esac",
     "now=$(date +%s); was=$(cat /run/slept); [ $((now - was)) -gt 3600 ] && kubectl -n istio-system rollout restart ds/ztunnel",
     "on_ac_power && kubectl -n istio-system rollout restart ds/ztunnel",
+    "set -e\ngrep -q yes /etc/answer\nkubectl -n istio-system rollout restart ds/ztunnel",
+    "set -euo pipefail\n[ -e /etc/restart-it ]\nkubectl -n istio-system rollout restart ds/ztunnel",
 ]  # fmt: skip
 
 

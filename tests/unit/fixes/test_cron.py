@@ -1,6 +1,7 @@
 # ruff: noqa: E501  scripts, rules and manifests in tables stay in one piece
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -339,6 +340,12 @@ def test_without_any_namespace_nobody_knows_which_is_meant() -> None:
         ("0 12 * * *", "CRON_TZ=Europe/Berlin 0 12 * * *", "spec.timeZone is for that"),
         ("apiVersion: batch/v1", "{{ if true }}\napiVersion: batch/v1", "helm template"),
         ("kind: CronJob", "kind: CronJob\nkind: CronJob", "stands twice"),
+        ("restartPolicy: Never", "restartPolicy: Never\n          serviceAcountName: a", "spec.serviceAcountName: is no key"),
+        ("image: bitnami/kubectl", "image: bitnami/kubectl, imagepullPolicy: Always", "containers.0.imagepullPolicy: is no key"),
+        ("name: restart,", "name: restart, label: {a: b},", "metadata.label: is no key"),
+        ("name: restart,", "name: Restart_ztunnel,", "metadata.name: read 'Restart_ztunnel'"),
+        ("0 12 * * *", "{{ .Values.schedule }}", "helm template"),
+        ("bitnami/kubectl", "'{{ .Values.image }}'", "helm template"),
     ],
 )  # fmt: skip
 def test_what_an_api_server_refuses_is_refused(old: str, new: str, says: str) -> None:
@@ -346,6 +353,39 @@ def test_what_an_api_server_refuses_is_refused(old: str, new: str, says: str) ->
     assert old in manifest
     with pytest.raises(BadInput, match=says):
         read_cron_job(manifest.replace(old, new, 1))
+
+
+def test_what_kubernetes_itself_wrote_is_taken_back() -> None:
+    """`kubectl get cronjob -o yaml` and -o json, with tabs too, and every key that pods may have."""
+    more_of_pod = "serviceAccountName: a, tolerations: [{operator: Exists}], hostNetwork: true, dnsPolicy: ClusterFirst"
+    written = yaml.safe_load(job(RESTART))
+    written["metadata"] |= {
+        "uid": "a",
+        "resourceVersion": "1",
+        "generation": 2,
+        "managedFields": [],
+        "labels": {"a": "b"},
+    }
+    written["status"] = {"lastScheduleTime": "2026-11-29T12:00:00Z"}
+    pod = written["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    pod |= yaml.safe_load(f"{{{more_of_pod}}}")
+    pod["containers"][0] |= {"resources": {}, "terminationMessagePath": "/dev/termination-log", "securityContext": {}}
+    for text in (yaml.safe_dump(written), json.dumps(written), json.dumps(written, indent="\t")):
+        assert read_cron_job(text) == read_cron_job(job(RESTART))
+    twice = json.dumps(written, indent="\t").replace('"kind"', '"kind": "CronJob", "kind"', 1)
+    with pytest.raises(BadInput, match="'kind' stands twice"):
+        read_cron_job(twice)
+
+
+def test_a_container_before_that_fails_keeps_the_others_from_running() -> None:
+    for script, restarted in (("exit 1", False), ("set -e; false; true", False), ("false; true", True)):
+        before = f"initContainers: [{{name: first, image: busybox, command: [sh, -c, '{script}']}}]"
+        manifest = job(RESTART).replace("          containers:", f"          {before}\n          containers:", 1)
+        if restarted:
+            assert many(manifest) == 8
+        else:
+            with pytest.raises(BadInput, match="init container first fails, and no other container is started"):
+                read_cron_job(manifest)
 
 
 def test_a_job_that_is_made_suspended_or_without_pods_restarts_nothing() -> None:
@@ -368,6 +408,19 @@ def test_a_job_that_sleeps_first_restarts_later() -> None:
     )
     (other, *_) = restarts_world_s(with_fix(manifest=job(RESTART)))
     assert first == other + 90
+
+
+def test_a_job_is_ended_at_its_deadline() -> None:
+    """What it would do behind a longer sleep never happens."""
+    slow = job('command: ["sh", "-c", "sleep 90; kubectl rollout restart ds/ztunnel"]')
+    for deadline_s, restarted in ((90, False), (91, True)):
+        line = f"    spec:\n      activeDeadlineSeconds: {deadline_s}\n      template"
+        manifest = slow.replace("    spec:\n      template", line, 1)
+        if restarted:
+            assert many(manifest) == 8
+        else:
+            with pytest.raises(BadInput, match="activeDeadlineSeconds: 90 ends the job before"):
+                restarts(with_fix(manifest=manifest))
 
 
 def test_which_of_several_nodes_a_job_runs_on_is_not_known() -> None:

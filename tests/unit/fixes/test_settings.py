@@ -72,6 +72,40 @@ def test_which_makestep_counts(conf: str, seconds: float) -> None:
     assert corrected_s(conf) == seconds
 
 
+@pytest.mark.parametrize(
+    ("conf", "line"),
+    [
+        ("servr a iburst\nmakestep 1 -1\n", "line 1: read 'servr a iburst'"),
+        ("makestep 1 -1\nmake-step 1 3\n", "line 2: read 'make-step 1 3'"),
+        ("# ours\n\nmakestep 1 -1  \n[Service]\n", r"line 4: read '\[Service\]'"),
+        ("\ufeffpool a\nmakestep 1 -1\n", "line 1: read"),
+        ("kind: ConfigMap\ndata:\n  chrony.conf: |\n    makestep 1 -1\n", "line 1: read 'kind: ConfigMap'"),
+    ],
+)
+def test_a_line_with_which_chronyd_does_not_start_is_refused(conf: str, line: str) -> None:
+    """Whatever the rest says."""
+    with pytest.raises(BadInput, match=line):
+        adapted(with_fix("chrony-makestep", conf, body=PAUSE))
+
+
+def test_what_distributions_ship_is_read() -> None:
+    """Every word of these is known, in any case and behind blanks, with the line ends of Windows too."""
+    conf = """confdir /etc/chrony/conf.d
+pool 2.debian.pool.ntp.org iburst
+sourcedir /run/chrony-dhcp
+  KeyFile /etc/chrony/chrony.keys
+driftfile /var/lib/chrony/chrony.drift
+ntsdumpdir /var/lib/chrony
+logdir /var/log/chrony
+maxupdateskew 100.0
+rtcsync
+makestep 1 3
+leapsectz right/UTC
+makestep 1 -1
+"""
+    assert corrected_s(conf) == corrected_s(conf.replace("\n", "\r\n")) == 64
+
+
 @pytest.mark.parametrize("conf", ["", "pool a\n", "makestep\n", "makestep 1\n", "makestep 1 -1 # always\n", "makestep one -1\n", "makestep nan -1\n"])  # fmt: skip
 def test_a_configuration_with_which_chrony_steps_nothing_or_does_not_start_is_refused(conf: str) -> None:
     with pytest.raises(BadInput, match="makestep"):

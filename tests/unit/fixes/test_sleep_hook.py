@@ -47,6 +47,12 @@ AFTER = [
     unit("After=systemd-suspend.service", wanted="sleep.target"),
     unit(service="Environment=NS=istio-system DS=ztunnel\nExecStart=-/usr/local/bin/kubectl -n ${NS} rollout restart ds/${DS}"),
     unit(service=f"ExecStart=/bin/true\nExecStart=\nExecStart={RESTART}"),
+    unit(service=f"ExecStartPre=-/bin/false\nExecStart={RESTART}"),
+    unit(service=f"ExecStart=/bin/true\nExecStartPost={RESTART}"),
+    unit(service=f"ExecStart=/bin/true\nExecStop={RESTART}"),
+    unit(service=f"ExecStart=/bin/false\nExecStopPost={RESTART}"),
+    unit("After=suspend.target\nStopWhenUnneeded=yes", f"RemainAfterExit=yes\nExecStart={RESTART}"),
+    unit().replace("\n", "\r\n"),
     unit(
         "Before=sleep.target\nStopWhenUnneeded=yes",
         f"RemainAfterExit=yes\nExecStart=/bin/true\nExecStop={RESTART}",
@@ -64,6 +70,12 @@ def test_a_restart_after_each_sleep(hook: str) -> None:
 def test_what_a_hook_sleeps_comes_on_top() -> None:
     assert restarts_s(script('[ "$1" = post ] || exit 0', "sleep 30", RESTART))[0] == 23 * HOUR_S + 35
     assert restarts_s(script(f'[ "$1" = post ] && systemd-run --on-active=60 {RESTART}'))[0] == 23 * HOUR_S + 65
+
+
+def test_what_a_unit_runs_before_it_sleeps_too() -> None:
+    """And where that fails, it comes to nothing."""
+    assert restarts_s(unit(service=f"ExecStartPre=/bin/sleep 10\nExecStart={RESTART}"))[0] == 23 * HOUR_S + 15
+    assert restarts_s(unit(service=f"ExecStartPre=/bin/sh -c 'exit 1'\nExecStart={RESTART}")) == []
 
 
 def test_a_restart_before_the_sleep_is_one_before_the_sleep() -> None:
@@ -116,9 +128,12 @@ def test_a_rollout_restarts_all_nodes_and_pods_of_the_node_only_its_own() -> Non
         (script("if true; then"), "line"),
         ("#!/usr/bin/env python3\nimport os\n", "a program for 'python3'"),
         (f"#!/bin/sh\r\n{RESTART}\r\n", "CR LF"),
+        (f"#!/bin/sh\n{RESTART}\r\n", "CR LF"),
+        (f"\ufeff#!/bin/sh\n{RESTART}\n", "byte order mark"),
         (RESTART, "does not begin with '#!'"),
         ("", "does not begin with '#!'"),
         (unit(""), "together with the sleep"),
+        (unit(service=f"RemainAfterExit=yes\nExecStart={RESTART}"), "by the first sleep and never again"),
         (unit("After=sleep.target"), "together with the sleep"),
         (unit(wanted="multi-user.target"), "which no sleep starts"),
         (unit("Before=sleep.target", wanted="sleep.target"), "whether the machine sleeps first is not known"),

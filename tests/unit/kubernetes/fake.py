@@ -50,7 +50,7 @@ class FakeKubernetes:
             if each == _plain(kind) and wanted <= (thing["metadata"].get("labels") or {}).items()
         ]
 
-    def pods(self, namespace: str, labels: Mapping[str, str]) -> list[Pod]:
+    def pods(self, namespace: str | None, labels: Mapping[str, str]) -> list[Pod]:
         return [pod_of(thing) for thing in self.all("Pod", namespace, labels)]
 
     def execute(self, pod: Pod, container: str, command: Sequence[str], within_s: float) -> Executed:

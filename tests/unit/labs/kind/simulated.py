@@ -178,12 +178,13 @@ class SimulatedCluster(FakeKubernetes):
         if self.unreachable(what):
             raise Unreachable(f"{what}: no answer within 15 s")
 
-    def pods(self, namespace: str, labels: Mapping[str, str]) -> list[Pod]:
+    def pods(self, namespace: str | None, labels: Mapping[str, str]) -> list[Pod]:
         self.reach(f"pods {namespace}")
         if labels == {"app": "ztunnel"}:
             for running in self._running.values():
                 running.pod = replace(running.pod, ready=running.pod.ready or self.istiods > 0)
             return [running.pod for running in self._running.values()]
+        assert namespace is not None
         if labels == {"app": ISTIOD}:
             node = self.istiod_nodes[0]
             return [Pod(namespace, f"istiod-{each}", "uid", node, ready=True) for each in range(self.istiods)]

@@ -69,7 +69,10 @@ PRODUCTION: list[tuple[dict[str, Any], str]] = [
     ({"server": "https://ABC.gr7.eu-west-1.eks.amazonaws.com"}, "belongs to a cloud"),
     ({"server": "https://x.hcp.westeurope.azmk8s.io:443"}, "belongs to a cloud"),
     ({"server": "https://api.live.example.org:6443"}, "its name says so"),
-    ({"exec": {"command": "/usr/local/bin/gke-gcloud-auth-plugin"}}, "logs in to it with gke-gcloud-auth-plugin"),
+    (
+        {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "/usr/local/bin/gke-gcloud-auth-plugin"}},
+        "logs in to it with gke-gcloud-auth-plugin",
+    ),
 ]
 
 
@@ -105,7 +108,7 @@ def test_and_by_its_machines(tmp_path: Path, nodes: list[dict[str, Any]], said: 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "cannot be read"),
+        (None, "there is no such file"),
         ("[1, 2]", "is no kubeconfig"),
         (": : :", "is no kubeconfig"),
         ("{}", "is no kubeconfig"),

@@ -38,7 +38,7 @@ class Stack(FakeKubernetes):
         pod = {"kind": "Pod", "metadata": metadata, "spec": {}, "status": {"phase": "Running"}}
         self.objects = {("Pod", "meshwake-demo", "client-1"): pod}
 
-    def pods(self, namespace: str, labels: Mapping[str, str]) -> list[Pod]:
+    def pods(self, namespace: str | None, labels: Mapping[str, str]) -> list[Pod]:
         if self.away:
             raise Unreachable("the API server is away")
         if namespace == ISTIO_NAMESPACE:

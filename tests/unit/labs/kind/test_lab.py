@@ -330,6 +330,17 @@ def test_a_fix_that_would_not_act_within_the_run_is_refused() -> None:
     assert refusals(often) == ""
 
 
+def test_a_fix_for_another_namespace_than_that_of_a_run_is_refused() -> None:
+    """Applied to a cluster it would restart nothing, and be judged by that."""
+    text = Path("clusters/fixes/daily-restart/cronjob.yaml").read_text(encoding="utf-8")
+    often = text.replace("0 3 * * *", "*/5 * * * *")
+    elsewhere = often.replace("istio-system", "ztunnel")
+    for manifest, namespace, refused in ((elsewhere, "ztunnel", True), (often, None, False)):
+        fix = PlannedFix(name="daily-restart", manifest=manifest, ztunnel_namespace=namespace)
+        said = refusals(plan(PAUSE).model_copy(update={"fix": fix}))
+        assert ("fix.ztunnel_namespace ztunnel: ztunnel of a run lives in istio-system" in said) is refused
+
+
 def replace_fix(of: Plan, manifest: str) -> Plan:
     return of.model_copy(update={"fix": PlannedFix(name="weekly-restart", manifest=manifest)})
 

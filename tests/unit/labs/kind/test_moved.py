@@ -38,7 +38,7 @@ class Marked(SimulatedCluster):
         released = {"released": [7, 8], "failed": {}, "begun_moved": [], "offsets": SLEPT}
         return {"list": {"owner": "a run of s", "given_up": None}, "release": released}
 
-    def pods(self, namespace: str, labels: Any) -> list[Pod]:
+    def pods(self, namespace: str | None, labels: Any) -> list[Pod]:
         if namespace == NAMESPACE:
             return [Pod(NAMESPACE, f"helper-{node}", node, node, ready=True, labels=LABELS) for node in self.helpers]
         if not labels:

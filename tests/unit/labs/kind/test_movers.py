@@ -112,7 +112,7 @@ class Pods:
     def __init__(self, error: str | None = None) -> None:
         self.error = error
 
-    def pods(self, namespace: str, labels: dict[str, str]) -> list[Pod]:
+    def pods(self, namespace: str | None, labels: dict[str, str]) -> list[Pod]:
         assert (namespace, labels) == (NAMESPACE, LABELS)
         return [Pod(NAMESPACE, "helper-1", "u", "w1", ready=True), Pod(NAMESPACE, "helper-2", "u", "w2", ready=False)]
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from harness.errors import HarnessError, SubjectFailed
+from harness.errors import HarnessError, LabUnavailable, SubjectFailed
 from harness.kubernetes.labels import OUR_LABELS, RUN_LABELS
 from harness.labs.kind.hold import HOLDER, LEASE_NAME, LEASE_NAMESPACE, Holder, hold, is_marked
 from harness.labs.kind.node_channel import GOES_LABELS
 from harness.labs.kind.reset import (
     CHANGED,
     RESTARTED_BY_KUBECTL,
+    check_ambient,
     istiod_away,
     restart_ztunnels,
     restore_after_kill,
@@ -232,3 +233,16 @@ def test_the_helper_goes_from_a_cluster_that_is_not_ours() -> None:
     assert restore_after_kill(cluster, cluster, "c", "status") == []
     cluster.objects["Namespace", None, "meshwake-helper"] = {"metadata": theirs}
     assert restore_after_kill(cluster, cluster, "c", "status") == ["removed Namespace meshwake-helper"]
+
+
+def test_a_ztunnel_elsewhere_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run changes its DaemonSet, which is looked for in istio-system alone; not "install Istio first"."""
+    cluster = cluster_of(plan())
+    del cluster.objects["DaemonSet", "istio-system", "ztunnel"]
+    pods = [replace(pod, namespace="ztunnel") for pod in cluster.pods(None, {"app": "ztunnel"})]
+    monkeypatch.setattr(cluster, "pods", lambda namespace, labels: pods)
+    with pytest.raises(LabUnavailable, match="ztunnel runs in namespace ztunnel; runs need it in istio-system"):
+        check_ambient(cluster)
+    pods.clear()
+    with pytest.raises(LabUnavailable, match="no DaemonSet istio-system/ztunnel; install Istio"):
+        check_ambient(cluster)

@@ -13,6 +13,7 @@ import pytest
 
 from harness.errors import LabUnavailable
 from harness.labs.kind.tools import ToolFailed, find_tools, goes_with, look_for_tools, run_program
+from tests.processes import state_of
 
 WANTED = {"kind": "0.33.0", "helm": "3.18.0"}
 SAYS = {
@@ -166,15 +167,6 @@ def _await_number(path: Path) -> int:
 
 def _await_gone(pid: int) -> None:
     give_up = time.monotonic() + 30
-    while _runs(pid):
+    while state_of(pid) != "Z":
         assert time.monotonic() < give_up, f"process {pid} runs on"
         time.sleep(0.02)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{pid}/stat")
-    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
