@@ -70,7 +70,6 @@ class Container:
     state: str
     image: str
     labels: Mapping[str, str]
-    image_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -347,7 +346,6 @@ def containers_of(listed: Iterable[Mapping[str, Any]]) -> tuple[Container, ...]:
             state=str(entry["State"]),
             image=str(entry["Image"]),
             labels=dict(entry.get("Labels") or {}),
-            image_id=str(entry.get("ImageID", "")),
         )
         for entry in listed
     ]

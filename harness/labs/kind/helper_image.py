@@ -44,9 +44,7 @@ def _build(making: Making, watch: Watch, image: OwnImage) -> None:
     watch.say(f"building {image.reference}")
     words = ["--file", str(REPOSITORY / image.dockerfile), "--tag", image.reference, "--build-arg", f"BASE={base}"]
     try:
-        making.tools.run(
-            "docker", "build", *words, str(REPOSITORY), within_s=watch.left_s, log=making.words(f"build-{image.name}")
-        )
+        making.run(watch, f"build-{image.name}", "docker", "build", *words, str(REPOSITORY))
     except ToolFailed as error:
         raise LabUnavailable(
             f"the image of {image.what} could not be built: {error}; it is built on a Python image, {base}: another "

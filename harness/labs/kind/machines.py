@@ -15,6 +15,7 @@ from pytest_kubernetes.providers import select_provider_manager
 from harness.errors import LabUnavailable
 from harness.kubernetes.api import Refused, Unreachable
 from harness.labs.kind.engine import KIND_CLUSTER_LABEL, KIND_NETWORK, KIND_ROLE_LABEL, Container
+from harness.labs.kind.images import machine_image
 from harness.labs.kind.limits import limit_problems, measure_limits
 from harness.labs.kind.making import Making, node_names, read_facts
 from harness.labs.kind.state import ClusterState, known_names
@@ -23,7 +24,7 @@ from harness.stack.choice import Choice
 from harness.stack.pieces import Facts
 from harness.stack.pins import Pins
 from harness.stack.pool import addresses_in, pool_of
-from harness.stack.render import kind_config, node_image
+from harness.stack.render import kind_config
 
 READY_WITHIN_S = 180
 # What a cluster of ours will hand out, from before MetalLB is in it; and how any cluster of kind's is asked.
@@ -104,7 +105,7 @@ def _create_anew(making: Making, machines: tuple[Container, ...], watch: Watch) 
 
 def _check_limits(making: Making) -> None:
     """Preflight may have had no image to ask with; now there is one."""
-    machine = making.engine.image(node_image(making.choice, making.pins))
+    machine = machine_image(making.engine, making.choice, making.pins)
     limits = measure_limits(making.engine, None if machine is None else machine.name)
     problems = list(limit_problems(limits, len(node_names(making.choice, making.pins))))
     if problems:
@@ -134,9 +135,7 @@ class KindManager(select_provider_manager("kind")):  # type: ignore[misc]
         """Our kind was found and its version looked at before (tools.py)."""
 
     def _exec(self, arguments: list[str], additional_env: object = None, timeout: float | None = None) -> None:
-        self._making.tools.run(
-            "kind", *arguments, within_s=self._watch.left_s, log=self._making.words("-".join(["kind", *arguments[:2]]))
-        )
+        self._making.run(self._watch, "-".join(["kind", *arguments[:2]]), "kind", *arguments)
         self._ran = True
 
     def ready(self, timeout: int = 0) -> bool:

@@ -35,6 +35,7 @@ from harness.stack.choice import Choice, choose_stack
 from harness.stack.own_images import HELPER, OwnImage, own_images_in
 from harness.stack.pieces import DEMO_NAMESPACE, OBSERVABILITY_NAMESPACE
 from harness.stack.pins import read_pins
+from harness.stack.render import node_image
 from harness.stack.workloads import (
     CLIENT_CONTAINER,
     SERVER_PORT,
@@ -85,7 +86,7 @@ class RealWays:
             for remark in remarks:
                 tell(remark)
             with ClusterState.of(choice.name).lock(f"run of {plan.scenario}"):
-                yield _place(_brought_up(choice, plan, engine, tell))
+                yield _place(_brought_up(choice, plan, engine, tell), engine)
         finally:
             engine.close()
 
@@ -155,13 +156,16 @@ def _cluster_of(plan: Plan) -> PlannedCluster:
     return plan.cluster or PlannedCluster()
 
 
-def _place(cluster: Cluster) -> Place:
+def _place(cluster: Cluster, engine: Engine | None = None) -> Place:
     choice = cluster.choice
     about: dict[str, Any] = {}
     if choice is not None:
         about = {"istio": choice.istio, "kubernetes": choice.kubernetes, "profile": choice.profile}
         about["digest"] = choice.digest
-        about["node_image"] = machine_image(choice, read_pins())
+        about["node_image"] = node_image(choice, read_pins())
+        machine = None if engine is None else machine_image(engine, choice, read_pins())
+        if machine is not None:
+            about["node_image"], about["node_image_id"] = machine.name, machine.id
     parts = choice.parts if choice is not None else frozenset[str]()
     return Place(cluster.name, cluster.kubeconfig, cluster.context, cluster.ours, cluster.nodes, parts, about)
 

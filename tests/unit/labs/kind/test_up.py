@@ -13,16 +13,14 @@ from typing import Any
 
 import pytest
 
+from harness.cli_cluster import plan_lines
 from harness.errors import BadInput, LabUnavailable
 from harness.labs.kind.cluster import bring_up, find_cluster, our_clusters, plan_down, plan_up, take_down
 from harness.labs.kind.hold import InUse
 from harness.labs.kind.images import (
-    full_reference,
     machine_image,
     may_hold,
     prunable,
-    read_image_ids,
-    real_image_ids,
     wanted_images,
 )
 from harness.labs.kind.state import ClusterState, clusters_dir
@@ -32,7 +30,7 @@ from harness.labs.kind.up import steps_of
 from harness.stack.choice import Choice, choose_stack
 from harness.stack.own_images import GUARD, HELPER, OwnImage
 from harness.stack.pool import addresses_in
-from harness.stack.render import images, node_image
+from harness.stack.render import node_image
 from tests.unit.labs.kind.world import (
     GIB,
     Killed,
@@ -300,7 +298,8 @@ def test_images_come_from_a_folder(tmp_path: Path) -> None:
         up(world, folder=folder)
     tagged = node_image(CHOICE, PINS).partition("@")[0]
     assert {each.image for each in world.machines.values()} == {tagged}
-    assert machine_image(CHOICE, PINS) == tagged
+    machine = machine_image(SimulatedEngine(world), CHOICE, PINS)
+    assert machine is not None and (machine.name, machine.id) == (tagged, id_of(tagged))
     assert not [act for act in world.acts if act.startswith("pull")]
 
 
@@ -310,20 +309,6 @@ def test_an_image_that_neither_folder_nor_engine_has_is_named(tmp_path: Path) ->
     folder = _folder(tmp_path, [f"{one.partition('@')[0]}-rebuilt", *rest])
     with pytest.raises(StepFailed, match=f"1 of .* images are not in the engine(.|\n)*  missing: {one}"):
         up(World(registry=False), folder=folder)
-
-
-def test_what_was_really_loaded_is_remembered(tmp_path: Path) -> None:
-    """Ids of the machines' own image and of each image in the nodes; both when nodes differ."""
-    world = World()
-    up(world)
-    ids = read_image_ids(ClusterState.of(CHOICE.name))
-    assert set(ids) == set(wanted_images(CHOICE, PINS))
-    assert ids[machine_image(CHOICE, PINS)] == id_of(node_image(CHOICE, PINS))
-    assert all(ids[image] == id_of(full_reference(image)) for image in images(CHOICE, PINS))
-    machines = SimulatedEngine(world).containers({})
-    other = [replace(each, image_id="sha256:0") for each in machines[:1]]
-    assert "," in real_image_ids(SimulatedEngine(world), [*machines, *other], ())[machines[0].image]
-    assert read_image_ids(ClusterState.of("meshwake-unknown")) == {}
 
 
 def test_layers_that_lie_in_a_node_twice_are_pruned() -> None:
@@ -529,7 +514,7 @@ def test_down_removes_only_its_own(tmp_path: Path) -> None:
     assert set(others) < set(world.machines)
     assert {name for name in world.machines if name.startswith("meshwake-t")} == set()
     assert our_clusters(SimulatedEngine(world)) == ("meshwake-u",)
-    with pytest.raises(BadInput, match="only clusters so named"):
+    with pytest.raises(BadInput, match="only clusters called meshwake-NAME"):
         take_down("kind", SimulatedEngine(world), lambda _: None)
     take_down("meshwake-t", SimulatedEngine(world), lambda _: None)
 
@@ -558,11 +543,12 @@ def test_down_killed_anywhere_goes_on() -> None:
 
 def test_a_plan_names_every_step_and_touches_nothing(tmp_path: Path) -> None:
     """The same every time, for people; no state is made."""
-    lines = plan_up(CHOICE, PINS)
-    assert lines == plan_up(CHOICE, PINS)
+    plan = plan_up(CHOICE, PINS)
+    assert plan == plan_up(CHOICE, PINS)
+    lines = list(plan_lines("up", plan))
     text = "\n".join(lines)
     for step in steps_of(CHOICE, PINS):
         assert f". {step.name}: {step.title} (within {step.within_s:.0f} s)" in text
     assert max(len(line) for line in lines) < 160
-    assert "remove every container labelled io.x-k8s.kind.cluster=meshwake-t" in "\n".join(plan_down("meshwake-t"))
+    assert "remove every container labelled io.x-k8s.kind.cluster=meshwake-t" in str(plan_down("meshwake-t"))
     assert not clusters_dir().exists()

@@ -221,7 +221,7 @@ class SimulatedEngine:
 def machine(name: str, state: str = "running", cluster: str = "", image: str = "kindest/node") -> Container:
     role = "control-plane" if "control-plane" in name else "worker"
     labels = {KIND_CLUSTER_LABEL: cluster, KIND_ROLE_LABEL: role} if cluster else {}
-    return Container(name, name, state, image, labels, id_of(image))
+    return Container(name, name, state, image, labels)
 
 
 def id_of(image: str) -> str:
