@@ -36,7 +36,6 @@ from harness.stack.pins import Pins
 
 FOLDER = "certificates"
 GATEWAY_HOST = "demo.meshwake.test"
-GATEWAY_SECRET = "demo-tls"  # noqa: S105 - a Secret's name
 ISSUER = "meshwake-acme"
 TSIG_KEY_NAME = "cert-manager"
 PEBBLE_NAMES = (
@@ -52,8 +51,6 @@ CERT_MANAGER_IMAGES = (
     "cert-manager-cainjector",
     "cert-manager-startupapicheck",
 )
-_ROLLED_OUT_WITHIN_S = 180
-_ISSUED_WITHIN_S = 240
 
 
 def certificate_stages(choice: Choice, pins: Pins, seed: str = "") -> tuple[Stage, ...]:
@@ -92,7 +89,6 @@ def _cert_manager_stage(choice: Choice, pins: Pins) -> Stage:
         name="cert-manager",
         title="cert-manager",
         pieces=(Chart("cert-manager", CERT_MANAGER_NAMESPACE, "cert-manager", pin.repo, pin.version, values),),
-        within_s=2 * _ROLLED_OUT_WITHIN_S,
     )
 
 
@@ -116,7 +112,6 @@ def _acme_stage(pins: Pins, keys: AcmeKeys) -> Stage:
         name="acme",
         title="ACME authority (pebble) and its name server",
         pieces=(labelled_objects("acme", [namespace, *configuration, *programs]),),
-        within_s=2 * _ROLLED_OUT_WITHIN_S,
     )
 
 
@@ -128,7 +123,6 @@ def _issuer_stage(choice: Choice, keys: AcmeKeys) -> Stage:
         name="certificate",
         title="the Gateway's certificate, by DNS-01",
         pieces=(labelled_objects("certificate", objects),),
-        within_s=_ROLLED_OUT_WITHIN_S + _ISSUED_WITHIN_S,
     )
 
 

@@ -47,7 +47,6 @@ PARTS_OF_DASHBOARD: Mapping[str, frozenset[str]] = {
     "istio.json": frozenset({"istio"}),
     "hubble.json": frozenset({"cilium"}),
 }
-_ROLLED_OUT_WITHIN_S = 300
 
 
 def observability_stages(choice: Choice, pins: Pins) -> tuple[Stage, ...]:
@@ -62,7 +61,6 @@ def observability_stages(choice: Choice, pins: Pins) -> tuple[Stage, ...]:
             name="observability",
             title="Prometheus, Alertmanager, Grafana, a guard that looks",
             pieces=(labelled_objects("observability", [namespace, *configuration, *programs]),),
-            within_s=2 * _ROLLED_OUT_WITHIN_S,
         ),
     )
 

@@ -35,8 +35,6 @@ from harness.stack.pieces import (
 from harness.stack.pins import Pins, gateway_api_manifest, minor_of
 from harness.stack.workloads import workload_images
 
-# Everything starts within these bounds on a machine that has to fetch every image over an ordinary line.
-_ROLLED_OUT_WITHIN_S = 300
 # Nothing is fetched from it: any range will do to work out what a cluster is made of.
 _ANY_FACTS = Facts(pool="192.0.2.1-192.0.2.4")
 # Istio's images as its charts name them; profile ambient takes the distroless variant of each, from 1.22 on.
@@ -117,7 +115,6 @@ def _gateway_api(choice: Choice, pins: Pins) -> Stage:
         name="gateway-api",
         title=f"definitions of the Gateway API ({name.rpartition('-')[2]})",
         pieces=(RemoteManifest(name, pins.manifests[name]),),
-        within_s=180,
         others=(("CustomResourceDefinition.apiextensions.k8s.io", None, None),),
     )
 
@@ -127,7 +124,6 @@ def _cilium(choice: Choice, pins: Pins) -> Stage:
         name="cilium",
         title=f"Cilium {pins.charts['cilium'].version}",
         pieces=(_chart("cilium", CILIUM_NAMESPACE, pins, cilium_values(choice, pins)),),
-        within_s=2 * _ROLLED_OUT_WITHIN_S,
     )
 
 
@@ -154,7 +150,6 @@ def _nodes() -> Stage:
         name="nodes",
         title="all nodes ready",
         pieces=(),
-        within_s=2 * _ROLLED_OUT_WITHIN_S,
         others=(("Node", None, None), ("Deployment.apps", "kube-system", "coredns")),
     )
 
@@ -167,7 +162,6 @@ def _metallb(pins: Pins) -> Stage:
             labelled_objects("metallb-namespace", read_objects("metallb", "namespace.yaml")),
             _chart("metallb", METALLB_NAMESPACE, pins, metallb_values(pins)),
         ),
-        within_s=2 * _ROLLED_OUT_WITHIN_S,
     )
 
 
@@ -188,7 +182,6 @@ def _pool(facts: Facts) -> Stage:
         title="addresses for load balancers",
         # Refused until MetalLB's webhook answers, which is some seconds after its pod is ready.
         pieces=(labelled_objects("metallb-pool", [pool, advertisement]),),
-        within_s=180,
     )
 
 
@@ -204,7 +197,6 @@ def _istio_stage(choice: Choice, pins: Pins, chart: str) -> Stage:
         name=release,
         title=f"Istio {choice.istio}: {chart}",
         pieces=(Chart(release, ISTIO_NAMESPACE, chart, pins.istio.repo, choice.istio, values),),
-        within_s=2 * _ROLLED_OUT_WITHIN_S,
     )
 
 
@@ -232,7 +224,6 @@ def _demo(choice: Choice, pins: Pins) -> Stage:
         name="demo",
         title="client and server on every node",
         pieces=(labelled_objects("demo", [namespace, *with_images(rest, pins.images)]),),
-        within_s=_ROLLED_OUT_WITHIN_S,
     )
 
 
@@ -241,7 +232,6 @@ def _waypoint() -> Stage:
         name="waypoint",
         title="waypoint",
         pieces=(labelled_objects("waypoint", read_objects("gateway", "waypoint.yaml")),),
-        within_s=2 * _ROLLED_OUT_WITHIN_S,
     )
 
 
@@ -254,7 +244,6 @@ def _gateway(choice: Choice) -> Stage:
         name="gateway",
         title="Gateway, reached through an address of MetalLB",
         pieces=(labelled_objects("gateway", [gateway, route]),),
-        within_s=2 * _ROLLED_OUT_WITHIN_S,
     )
 
 

@@ -50,9 +50,9 @@ def fresh_step() -> Step[Making]:
         "statuses",
         "kubelets and controllers tell of now, not of before a restart or a sleep",
         FRESH_WITHIN_S,
-        lambda making: "all are of now" if _stale(making) is None else None,
         _await_fresh,
         ("look at Leases, containers and workloads on the clocks of the nodes",),
+        done=lambda making: "all are of now" if _stale(making) is None else None,
     )
 
 

@@ -19,9 +19,9 @@ def own_image_step(image: OwnImage) -> Step[Making]:
         image.name,
         f"{image.what}, built and in every node",
         _WITHIN_S,
-        lambda making: _done(making, image),
         lambda making, watch: _provide(making, watch, image),
         (image.build, "docker save and kind load image-archive, for that image"),
+        done=lambda making: _done(making, image),
     )
 
 

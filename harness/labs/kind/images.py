@@ -47,19 +47,10 @@ def images_step(choice: Choice, pins: Pins) -> Step[Making]:
         "images",
         f"{len(wanted)} images in the engine",
         3600,
-        _images_done,
-        _fetch_images,
+        lambda making, watch: fetch_images(making, watch, wanted),
         tuple(f"image {reference}" for reference in wanted),
+        done=lambda making: None if making.engine.missing_images(wanted) else f"all {len(wanted)} are there",
     )
-
-
-def _images_done(making: Making) -> str | None:
-    wanted = wanted_images(making.choice, making.pins)
-    return None if making.engine.missing_images(wanted) else f"all {len(wanted)} are there"
-
-
-def _fetch_images(making: Making, watch: Watch) -> None:
-    fetch_images(making, watch, wanted_images(making.choice, making.pins))
 
 
 def fetch_images(making: Making, watch: Watch, wanted: tuple[str, ...]) -> None:
@@ -158,19 +149,15 @@ def _check_room(making: Making, missing: Sequence[str]) -> None:
 
 def nodes_images_step(choice: Choice, pins: Pins) -> Step[Making]:
     """The step that brings every image into every node."""
+    count = len(images(choice, pins))
     return Step(
         "nodes-images",
         "images in every node",
         1800,
-        _nodes_images_done,
         _load_into_nodes,
-        (f"docker save --platform <the engine's> and kind load image-archive, for {len(images(choice, pins))} images",),
+        (f"docker save --platform <the engine's> and kind load image-archive, for {count} images",),
+        done=lambda making: None if _not_in_nodes(making) else f"all {count} are in every node",
     )
-
-
-def _nodes_images_done(making: Making) -> str | None:
-    wanted = images(making.choice, making.pins)
-    return None if _not_in_nodes(making) else f"all {len(wanted)} are in every node"
 
 
 def _not_in_nodes(making: Making) -> tuple[str, ...]:

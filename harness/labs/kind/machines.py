@@ -43,13 +43,13 @@ def cluster_step(choice: Choice, pins: Pins) -> Step[Making]:
         "cluster",
         f"{len(node_names(choice, pins))} machines made by kind",
         900,
-        _cluster_done,
         _make_cluster,
         (
             f"kind create cluster --config kind.yaml --kubeconfig <state>/{choice.name}/kubeconfig --retain",
             *(f"machine {name}" for name in node_names(choice, pins)),
         ),
         ("the API server is ready", "every machine has registered as a node"),
+        done=_cluster_done,
     )
 
 
@@ -152,9 +152,9 @@ def facts_step() -> Step[Making]:
         "facts",
         "addresses for load balancers, a seed for the cluster's own secrets",
         60,
-        _facts_done,
         _find_facts,
         (f"IPv4 addresses near the end of the network {KIND_NETWORK!r}, none that another cluster of kind hands out",),
+        done=_facts_done,
     )
 
 

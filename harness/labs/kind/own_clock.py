@@ -33,7 +33,6 @@ def own_clock_step(own: Own | None = None) -> Step[Making]:
         "own-clock",
         "whose clock --clock engine would set",
         WITHIN_S,
-        lambda making: None,
         look,
         ("boot id and monotonic clock of the engine's machine are not those of this one",),
     )

@@ -28,7 +28,6 @@ def preflight_step(choice: Choice) -> Step[Making]:
         PREFLIGHT,
         "what can be known before anything is changed",
         60,
-        lambda making: None,
         _preflight,
         (
             f"the engine answers; its cgroups, memory, disk and limits suffice for {choice.workers + 1} nodes",

@@ -37,7 +37,7 @@ from harness.stack.pieces import DEMO_NAMESPACE, OBSERVABILITY_NAMESPACE
 from harness.stack.pins import read_pins
 from harness.stack.render import node_image
 from harness.stack.workloads import (
-    CLIENT_CONTAINER,
+    CONTAINER,
     SERVER_PORT,
     identity_labels,
     namespace_of,
@@ -115,9 +115,7 @@ class RealWays:
         """See Ways."""
         pairs = tuple(Route(source, destination, server_url(destination)) for source, destination in plan.pairs)
         sources = dict.fromkeys(source for source, _ in plan.pairs)
-        clients = {
-            source: Client(namespace_of(source), identity_labels(source), CLIENT_CONTAINER) for source in sources
-        }
+        clients = {source: Client(namespace_of(source), identity_labels(source), CONTAINER) for source in sources}
         more = tuple(_more_routes(plan.pairs[0][0], place.parts))
         return LookedAt((*pairs, *more), clients, tuple(_watchers(plan, place, kubernetes, node_names)))
 

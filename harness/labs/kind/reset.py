@@ -22,7 +22,7 @@ from typing import Any
 
 from harness.durations import NS_PER_S, parse_duration_ns
 from harness.errors import HarnessError, LabUnavailable
-from harness.kubernetes.api import Kubernetes, Unreachable
+from harness.kubernetes.api import Kubernetes, Unreachable, identity_of, kind_of
 from harness.kubernetes.labels import OUR_LABELS, RUN_LABELS, is_ours
 from harness.kubernetes.rollouts import unmet
 from harness.kubernetes.ztunnels import ZTUNNEL_LABELS
@@ -109,12 +109,10 @@ def put_in(
 
 
 def _check_name_is_free(kubernetes: Kubernetes, thing: Mapping[str, Any]) -> None:
-    namespace, name = thing["metadata"].get("namespace"), thing["metadata"]["name"]
-    group = thing["apiVersion"].rpartition("/")[0]
-    found = kubernetes.read(f"{thing['kind']}.{group}" if group else thing["kind"], namespace, name)
+    found = kubernetes.read(kind_of(thing), thing["metadata"].get("namespace"), thing["metadata"]["name"])
     if found is not None and not is_ours(found["metadata"].get("labels")):
         raise LabUnavailable(
-            f"{thing['kind']} {f'{namespace}/' if namespace else ''}{name} exists and does not carry our label "
+            f"{identity_of(thing)} exists and does not carry our label "
             f"({', '.join(f'{key}={value}' for key, value in OUR_LABELS.items())}), so it is left alone; use another "
             "cluster, or rename the identities of the scenario"
         )

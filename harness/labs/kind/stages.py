@@ -39,10 +39,10 @@ def stage_step(planned: Stage) -> Step[Making]:
         planned.name,
         planned.title,
         planned.within_s,
-        partial(_stage_done, planned.name),
         partial(_take_stage, planned.name),
         tuple(line for piece in planned.pieces for line in piece_lines(piece)),
         tuple(awaited_lines(planned)),
+        done=partial(_stage_done, planned.name),
     )
 
 

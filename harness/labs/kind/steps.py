@@ -46,16 +46,16 @@ class Progress:
 
 @dataclass(frozen=True)
 class Step(Generic[World]):
-    """One step. `done` says what it saw when there is nothing to do, else None; `do` does it and waits until it
-    holds. `plan` is what `--dry-run` prints: what is done, then what is awaited."""
+    """One step. `do` does it and waits until it holds; `done` says what it saw when there is nothing to do, else None:
+    a step without it is taken every time. `plan` is what `--dry-run` prints: what is done, then what is awaited."""
 
     name: str
     title: str
     within_s: float
-    done: Callable[[World], str | None]
     do: Callable[[World, Watch], None]
     plan: tuple[str, ...] = ()
     awaits: tuple[str, ...] = ()
+    done: Callable[[World], str | None] = lambda world: None
 
 
 class Watch:

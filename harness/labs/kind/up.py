@@ -70,7 +70,6 @@ def _leftovers_step() -> Step[Making]:
         "leftovers",
         "what a run left that was killed is undone",
         900,
-        lambda making: None,
         _undo,
         ("workloads of runs are removed; settings of ztunnel and istiod that a run changed are put back",),
     )
@@ -86,7 +85,6 @@ def _health_step() -> Step[Making]:
         "health",
         "the stack keeps its own promises",
         300,
-        lambda making: None,
         _look_at_health,
         ("the chained CNI file, Cilium's settings, HBONE, address, Gateway and waypoint are looked at",),
     )
