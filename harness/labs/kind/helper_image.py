@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.errors import LabUnavailable
+from harness.labs.kind.engine import missing_images
 from harness.labs.kind.images import fetch_images, full_reference, images_in, load_one
 from harness.labs.kind.making import Making, node_names
 from harness.labs.kind.steps import Step, Watch
@@ -32,7 +33,7 @@ def _done(making: Making, image: OwnImage) -> str | None:
 
 
 def _provide(making: Making, watch: Watch, image: OwnImage) -> None:
-    if making.engine.missing_images([image.reference]):
+    if missing_images(making.engine, [image.reference]):
         _build(making, watch, image)
     watch.say(f"loading {image.reference} into the nodes")
     load_one(making, watch, image.reference)

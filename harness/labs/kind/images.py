@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.version import Version
 
 from harness.errors import LabUnavailable
-from harness.labs.kind.engine import Engine, Image, room_inside
+from harness.labs.kind.engine import Engine, Image, missing_images, room_inside
 from harness.labs.kind.making import Making, node_names
 from harness.labs.kind.steps import Step, Watch
 from harness.labs.kind.tools import ToolFailed
@@ -49,7 +49,7 @@ def images_step(choice: Choice, pins: Pins) -> Step[Making]:
         3600,
         lambda making, watch: fetch_images(making, watch, wanted),
         tuple(f"image {reference}" for reference in wanted),
-        done=lambda making: None if making.engine.missing_images(wanted) else f"all {len(wanted)} are there",
+        done=lambda making: None if missing_images(making.engine, wanted) else f"all {len(wanted)} are there",
     )
 
 
@@ -58,14 +58,14 @@ def fetch_images(making: Making, watch: Watch, wanted: tuple[str, ...]) -> None:
     LabUnavailable that lists what cannot be had."""
     if making.folder is not None:
         for archive in sorted((making.folder / "images").glob("*.tar*")):
-            if not (missing := making.engine.missing_images(wanted)):
+            if not (missing := missing_images(making.engine, wanted)):
                 break
             if may_hold(archive, missing):
                 watch.say(f"loading {archive.name}")
                 making.engine.load_archive(archive)
         for reference in _by_tag_only(making, wanted):
             watch.say(f"{reference.partition('@')[0]} is taken as it was loaded: an archive has no digest to compare")
-    missing = making.engine.missing_images(wanted)
+    missing = missing_images(making.engine, wanted)
     for number, reference in enumerate(missing, start=1):
         watch.say(f"pulling {number} of {len(missing)}: {reference}")
         if watch.elapsed_s > watch.within_s:
@@ -75,7 +75,7 @@ def fetch_images(making: Making, watch: Watch, wanted: tuple[str, ...]) -> None:
         try:
             making.engine.pull(reference)
         except LabUnavailable as error:
-            still = making.engine.missing_images(wanted)
+            still = missing_images(making.engine, wanted)
             raise LabUnavailable(_missing_images(reference, error, still, len(wanted), making.folder)) from error
 
 
@@ -114,7 +114,7 @@ def bytes_needed(engine: Engine, choice: Choice, pins: Pins) -> int:
     """What a cluster takes of the engine's disk: images that the engine lacks, and in each node all but the machines'
     own, which all nodes share."""
     machine = node_image(choice, pins)
-    lacked = engine.missing_images(wanted_images(choice, pins))
+    lacked = missing_images(engine, wanted_images(choice, pins))
     in_engine = sum(MACHINE_BYTES if image == machine else IMAGE_BYTES for image in lacked)
     nodes = len(node_names(choice, pins))
     return in_engine + nodes * (NODE_WRITES_BYTES + _bytes_in_node(engine, images(choice, pins)))

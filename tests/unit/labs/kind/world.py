@@ -156,18 +156,14 @@ class SimulatedEngine:
                 return Image(name, id_of(name), self.world.image_bytes)
         return None
 
-    def missing_images(self, references: Iterable[str]) -> tuple[str, ...]:
-        return tuple(reference for reference in references if self.image(reference) is None)
-
     def pull(self, reference: str) -> None:
         if not self.world.registry:
             raise LabUnavailable("docker: the engine refused: no such host")
         self.world.act(f"pull {reference}", lambda: self.world.images.add(reference))
 
-    def load_archive(self, path: Path) -> tuple[str, ...]:
+    def load_archive(self, path: Path) -> None:
         reference = path.read_text().strip().partition("@")[0]
         self.world.act(f"load {reference}", lambda: self.world.images.add(reference))
-        return (reference,)
 
     def ask(self, image: str, command: Sequence[str], *, of_machine: bool = False) -> str:
         assert self.image(image) is not None, f"{image} is not here"
