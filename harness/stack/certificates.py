@@ -26,13 +26,12 @@ from harness.stack.pieces import (
     ACME_NAMESPACE,
     CERT_MANAGER_NAMESPACE,
     CLUSTERS_DIR,
-    Chart,
     Stage,
     labelled_objects,
     read_objects,
     read_values,
 )
-from harness.stack.pins import Pins
+from harness.stack.pins import Pins, pinned_chart
 
 FOLDER = "certificates"
 GATEWAY_HOST = "demo.meshwake.test"
@@ -81,14 +80,13 @@ def tsig_conf(keys: AcmeKeys) -> str:
 
 
 def _cert_manager_stage(choice: Choice, pins: Pins) -> Stage:
-    pin = pins.charts["cert-manager"]
     values = read_values(FOLDER, "cert-manager.yaml")
     # Without the Gateway API's definitions the controller would not start.
     values["config"]["gatewayAPI"]["enabled"] = "gateway" in choice.parts
     return Stage(
         name="cert-manager",
         title="cert-manager",
-        pieces=(Chart("cert-manager", CERT_MANAGER_NAMESPACE, "cert-manager", pin.repo, pin.version, values),),
+        pieces=(pinned_chart("cert-manager", CERT_MANAGER_NAMESPACE, pins, values),),
     )
 
 

@@ -32,7 +32,7 @@ from harness.stack.pieces import (
     read_objects,
     read_values,
 )
-from harness.stack.pins import Pins, gateway_api_manifest, minor_of
+from harness.stack.pins import Pins, gateway_api_manifest, minor_of, pinned_chart
 from harness.stack.workloads import workload_images
 
 # Nothing is fetched from it: any range will do to work out what a cluster is made of.
@@ -123,7 +123,7 @@ def _cilium(choice: Choice, pins: Pins) -> Stage:
     return Stage(
         name="cilium",
         title=f"Cilium {pins.charts['cilium'].version}",
-        pieces=(_chart("cilium", CILIUM_NAMESPACE, pins, cilium_values(choice, pins)),),
+        pieces=(pinned_chart("cilium", CILIUM_NAMESPACE, pins, cilium_values(choice, pins)),),
     )
 
 
@@ -160,7 +160,7 @@ def _metallb(pins: Pins) -> Stage:
         title=f"MetalLB {pins.charts['metallb'].version}",
         pieces=(
             labelled_objects("metallb-namespace", read_objects("metallb", "namespace.yaml")),
-            _chart("metallb", METALLB_NAMESPACE, pins, metallb_values(pins)),
+            pinned_chart("metallb", METALLB_NAMESPACE, pins, metallb_values(pins)),
         ),
     )
 
@@ -245,11 +245,6 @@ def _gateway(choice: Choice) -> Stage:
         title="Gateway, reached through an address of MetalLB",
         pieces=(labelled_objects("gateway", [gateway, route]),),
     )
-
-
-def _chart(name: str, namespace: str, pins: Pins, values: dict[str, Any]) -> Chart:
-    pin = pins.charts[name]
-    return Chart(name, namespace, name, pin.repo, pin.version, values)
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
