@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,7 +53,7 @@ def up(
     words: ClusterWords,
 ) -> None:
     """Bring a cluster up on kind, or go on where an earlier up ended."""
-    from harness.labs.kind.cluster import plan_up, plan_up_json
+    from harness.labs.kind.cluster import plan_up
     from harness.stack.choice import choose_stack
     from harness.stack.pins import read_pins
 
@@ -72,7 +72,7 @@ def up(
     )
     folder = Path(said.folder) if said.folder is not None else None
     if dry_run:
-        _print_plan(plan_up(choice, pins), plan_up_json(choice, pins), as_json)
+        _print_plans({f"up {choice.name}": plan_up(choice, pins)}, as_json)
         return
     _warn_outside_support(choice, pins)
     _restore_clocks()
@@ -114,7 +114,7 @@ def down(
     words: ClusterWords,
 ) -> None:
     """Put a cluster away: its machines, and what is remembered of it."""
-    from harness.labs.kind.cluster import our_clusters, plan_down, plan_down_json, remove_looks, take_down
+    from harness.labs.kind.cluster import our_clusters, plan_down, remove_looks, take_down
     from harness.labs.kind.engine import open_engine
 
     said = _said(words)
@@ -123,15 +123,14 @@ def down(
         raise BadInput(f"{', '.join(flags)} and --all: say one of the two")
     full = _full(said.name) if said.name is not None else None
     if dry_run and full is not None:
-        _print_plan(plan_down(full), plan_down_json(full), as_json)
+        _print_plans({f"down {full}": plan_down(full)}, as_json)
         return
     _restore_clocks()
     engine = open_engine()
     try:
         names = our_clusters(engine) if every else (full or _the_one(engine, said, istio),)
         if dry_run:
-            lines = [line for each in names for line in (*plan_down(each), "")]
-            _print_plan(lines, [step for each in names for step in plan_down_json(each)], as_json)
+            _print_plans({f"down {each}": plan_down(each) for each in names}, as_json)
             return
         for each in names:
             _refuse_if_in_use(each)
@@ -358,9 +357,9 @@ def _whole_seconds(text: str) -> int:
 
 
 def _full(name: str) -> str:
-    from harness.labs.kind.state import check_name
+    from harness.stack.choice import full_name
 
-    return check_name(name if name.startswith("meshwake-") else f"meshwake-{name}")
+    return full_name(name)
 
 
 def _cluster_json(cluster: Cluster) -> dict[str, Any]:
@@ -374,11 +373,21 @@ def _cluster_json(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def _print_plan(lines: Sequence[str], steps: list[dict[str, Any]], as_json: bool) -> None:
+def _print_plans(plans: Mapping[str, list[dict[str, Any]]], as_json: bool) -> None:
     if as_json:
-        _print_json(steps)
+        _print_json([step for steps in plans.values() for step in steps])
     else:
-        _print("\n".join(lines))
+        _print("\n\n".join("\n".join(plan_lines(title, steps)) for title, steps in plans.items()))
+
+
+def plan_lines(title: str, steps: list[dict[str, Any]]) -> Iterator[str]:
+    """A plan for a person."""
+    yield title
+    for number, step in enumerate(steps, start=1):
+        yield ""
+        yield f"{number}. {step['step']}: {step['title']} (within {step['within_s']:.0f} s)"
+        yield from (f"     {line}" for line in step["does"])
+        yield from (f"     until {line}" for line in step["awaits"])
 
 
 def _print_json(content: Any) -> None:

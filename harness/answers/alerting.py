@@ -5,7 +5,7 @@ expression was true. The names and the arithmetic of the samples are those of th
 that may only look, and of ztunnel's own counter of failed connections (releases from 1.29 on):
 
     meshwake_guard_drift_seconds, meshwake_guard_renewal_late_seconds     J, of each process
-    meshwake_guard_certificate_not_after_timestamp_seconds                of what each identity holds
+    meshwake_guard_certificate_not_{before,after}_timestamp_seconds       of what each identity holds
     meshwake_guard_last_look_timestamp_seconds                            the node's wall clock
     istio_tcp_connections_failed_total                                    failed attempts of each pair, at their source
 
@@ -100,6 +100,7 @@ def open_metrics(plan: Plan, history: History, scrape_s: int = SCRAPE_S) -> Iter
 _FAMILIES = {
     "meshwake_guard_drift_seconds": "gauge",
     "meshwake_guard_renewal_late_seconds": "gauge",
+    "meshwake_guard_certificate_not_before_timestamp_seconds": "gauge",
     "meshwake_guard_certificate_not_after_timestamp_seconds": "gauge",
     "meshwake_guard_last_look_timestamp_seconds": "gauge",
     "istio_tcp_connections_failed": "counter",
@@ -119,10 +120,10 @@ def _scrape_node(plan: Plan, history: History, node: str, scrape_s: int, samples
             about = f'{name}{{node="{node}",process="{_process(life)}"}}'
             samples[name] += scrapes.of(about, life.started.world_ns, life.until_world_ns, _drift_of(history, life))
     for held in (each for own in certificates(history).values() for each in own if each.life.node == node):
-        name = "meshwake_guard_certificate_not_after_timestamp_seconds"
-        about = f'{name}{{node="{node}",process="{_process(held.life)}",identity="{held.identity}"}}'
-        expires = f"{held.not_after_wall_s}"
-        samples[name] += scrapes.of(about, held.issued_world_ns, held.until_world_ns, lambda _, it=expires: it)  # type: ignore[misc]
+        for end, wall_s in (("before", held.not_before_wall_s), ("after", held.not_after_wall_s)):
+            name = f"meshwake_guard_certificate_not_{end}_timestamp_seconds"
+            about = f'{name}{{node="{node}",process="{_process(held.life)}",identity="{held.identity}"}}'
+            samples[name] += scrapes.of(about, held.issued_world_ns, held.until_world_ns, lambda _, it=wall_s: f"{it}")  # type: ignore[misc]
     if Version(plan.version) >= COUNTS_FAILURES:
         for source, destination in (pair for pair in plan.pairs if plan.node_of(pair[0]) == node):
             failed = _failures_of(history, source, destination)
@@ -182,6 +183,7 @@ _FAILED = "istio_tcp_connections_failed_total"
 _LABELS = {
     "meshwake_guard_drift_seconds": _GUARD,
     "meshwake_guard_renewal_late_seconds": _GUARD,
+    "meshwake_guard_certificate_not_before_timestamp_seconds": _GUARD | {"identity"},
     "meshwake_guard_certificate_not_after_timestamp_seconds": _GUARD | {"identity"},
     "meshwake_guard_last_look_timestamp_seconds": frozenset({"node"}),
     _FAILED: frozenset(

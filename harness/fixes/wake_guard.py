@@ -144,6 +144,8 @@ def read_settings(manifest: str) -> Settings:
         raise BadInput(f"fix.manifest: holds no DaemonSet with containers: {' '.join(str(error).split())}") from error
     if len(sets) != 1:
         raise BadInput(f"fix.manifest: holds {len(sets)} DaemonSets; needed is the guard's one")
+    if "--only-look" in words:
+        raise BadInput("fix.manifest: this guard has --only-look, so it restarts nothing; needed is one without it")
     return parse_settings(words)
 
 

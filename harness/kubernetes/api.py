@@ -130,6 +130,17 @@ def identity_of(thing: Mapping[str, Any]) -> str:
     return f"{thing.get('kind')} {place}"
 
 
+def condition(thing: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What an object says of one of its conditions; {} where it has not said anything."""
+    conditions = (thing.get("status") or {}).get("conditions") or ()
+    return next((each for each in conditions if each.get("type") == name), {})
+
+
+def is_ready(thing: Mapping[str, Any]) -> bool:
+    """Whether a pod or a node says so of itself."""
+    return condition(thing, "Ready").get("status") == "True"
+
+
 def kind_of(thing: Mapping[str, Any]) -> str:
     """Its kind as `Kubernetes` takes it: DaemonSet.apps."""
     group = str(thing["apiVersion"]).rpartition("/")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.kubernetes.api import identity_of
+from harness.kubernetes.api import condition, identity_of
 
 WORKLOADS = ("DaemonSet", "Deployment", "StatefulSet")
 _CONDITIONS: Mapping[str, str] = {
@@ -31,21 +31,19 @@ def unmet(thing: Mapping[str, Any] | None) -> str | None:
     if kind in WORKLOADS:
         said = _not_rolled_out(thing, status)
     else:
-        said = _not_in_condition(thing, status, _CONDITIONS[kind]) if kind in _CONDITIONS else None
+        said = _not_in_condition(thing, _CONDITIONS[kind]) if kind in _CONDITIONS else None
     return None if said is None else f"{identity_of(thing)}: {said}"
 
 
-def _not_in_condition(thing: Mapping[str, Any], status: Mapping[str, Any], name: str) -> str | None:
-    generation = thing["metadata"].get("generation", 0)
-    for condition in status.get("conditions") or []:
-        if condition["type"] == name:
-            if condition.get("observedGeneration", generation) < generation:
-                return f"{name} was said of an older generation"
-            if condition["status"] == "True":
-                return None
-            why = f"{condition.get('reason', '')} {condition.get('message', '')}".strip()
-            return f"{name} is {condition['status']}: {why}"
-    return f"{name} not said yet"
+def _not_in_condition(thing: Mapping[str, Any], name: str) -> str | None:
+    generation, said = thing["metadata"].get("generation", 0), condition(thing, name)
+    if not said:
+        return f"{name} not said yet"
+    if said.get("observedGeneration", generation) < generation:
+        return f"{name} was said of an older generation"
+    if said["status"] == "True":
+        return None
+    return f"{name} is {said['status']}: {said.get('reason', '')} {said.get('message', '')}"
 
 
 def _not_rolled_out(thing: Mapping[str, Any], status: Mapping[str, Any]) -> str | None:

@@ -28,7 +28,17 @@ from kr8s.asyncio.objects import Pod as PodObject
 
 from harness.errors import BadInput, HarnessFault
 from harness.kubernetes import ported
-from harness.kubernetes.api import Executed, LocalFailure, LoginFailed, Pod, Refused, Unreachable, identity_of, kind_of
+from harness.kubernetes.api import (
+    Executed,
+    LocalFailure,
+    LoginFailed,
+    Pod,
+    Refused,
+    Unreachable,
+    identity_of,
+    is_ready,
+    kind_of,
+)
 from harness.kubernetes.kubeconfig import Access, read_access
 from harness.kubernetes.labels import FIELD_MANAGER, OUR_LABELS, is_ours
 
@@ -417,13 +427,12 @@ def pod_of(item: Mapping[str, Any]) -> Pod:
     """A pod from what the API server says of it."""
     metadata, status = item["metadata"], item.get("status", {})
     containers = status.get("containerStatuses") or [{}]
-    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions", []))
     return Pod(
         namespace=metadata["namespace"],
         name=metadata["name"],
         uid=metadata["uid"],
         node=item["spec"].get("nodeName", ""),
-        ready=ready,
+        ready=is_ready(item),
         labels=metadata.get("labels", {}),
         restarts=containers[0].get("restartCount", 0),
         address=status.get("podIP", ""),

@@ -34,13 +34,13 @@ NEEDS: dict[str, dict[str, str]] = {
     },
     "waypoint": {"istio": "istiod makes the waypoint's pods"},
 }
-NAME_PREFIX = "meshwake-"
+NAME_PREFIX, NAME_AT_MOST = "meshwake-", 40
 WORKERS_MAX = 9
 # istiod dates certificates back by 2 min (istio security/pkg/pki/util/generate_cert.go): a shorter life than that would
 # have its half behind it when it is issued. It signs nothing longer than MAX_WORKLOAD_CERT_TTL, 90 days.
 LIFETIME_MIN_S, LIFETIME_MAX_S = 180, 90 * 24 * 3600
 # kind makes host names of NAME and "-control-plane" of it, and a host name has at most 63 characters.
-_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")
+_NAME = re.compile(r"meshwake-[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def choose_stack(
         )
     wanted = pins.istio_minor(version).kubernetes if kubernetes is None else kubernetes
     return Choice(
-        name=_name(name or f"{profile}-{version.replace('.', '-')}"),
+        name=full_name(name or f"{profile}-{version.replace('.', '-')}"),
         profile=profile,
         parts=parts,
         istio=version,
@@ -135,14 +135,20 @@ def _check_needs(part: str, parts: frozenset[str]) -> None:
             raise BadInput(f"{part!r} needs {needed!r}: {why}; add {needed!r}, or leave out {part!r} as well")
 
 
-def _name(text: str) -> str:
+def full_name(text: str) -> str:
+    """The name of a cluster of ours, with its prefix whether or not `text` has it. Raises BadInput."""
     name = text if text.startswith(NAME_PREFIX) else NAME_PREFIX + text
-    if not _NAME.match(name):
+    if not is_our_name(name):
         raise BadInput(
-            f"--name {text!r}: a cluster's name has small letters, digits and '-', and at most 40 characters with its "
-            f"prefix {NAME_PREFIX!r}"
+            f"--name {text!r}: a cluster's name has small letters, digits and '-', and at most {NAME_AT_MOST} "
+            f"characters with its prefix {NAME_PREFIX!r}; only clusters so named are ever made or put away"
         )
     return name
+
+
+def is_our_name(name: str) -> bool:
+    """Whether it can be the name of a cluster of ours."""
+    return _NAME.fullmatch(name) is not None and len(name) <= NAME_AT_MOST
 
 
 def _mirror(text: str | None) -> str | None:

@@ -16,6 +16,8 @@ from harness.stack.pieces import Chart, Objects, Piece, Stage
 from harness.stack.pins import Pins
 
 OCI = "oci://"
+# What is so called is built here, and in no registry (own_images.py).
+_BUILT_HERE = "localhost/"
 # Values that name a registry, or an image with its registry. One of another kind than these would be passed by, so a
 # test looks for any registry that is left.
 _IMAGE_KEYS = frozenset({"hub", "image", "imageRegistry", "override", "repository"})
@@ -26,10 +28,15 @@ _REGISTRY_KEYS: Mapping[str, str] = {"cert-manager": "imageRegistry"}
 
 def through_mirror(reference: str, mirror: str | None) -> str:
     """`reference`, an image, or a part of one that begins with a registry, as `mirror` names it."""
-    if mirror is None:
+    if mirror is None or is_built_here(reference):
         return reference
     _, _, path = reference.partition("/")
     return f"{mirror}/{path}" if path else mirror
+
+
+def is_built_here(reference: str) -> bool:
+    """Whether an image can be had from no registry at all."""
+    return reference.startswith(_BUILT_HERE)
 
 
 def mirrored_stage(stage: Stage, mirror: str | None, pins: Pins) -> Stage:

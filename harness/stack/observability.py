@@ -1,23 +1,23 @@
-"""Who watches the cluster: Prometheus, Alertmanager, Grafana, and the exporter that tells what ztunnel does not.
+"""Who watches the cluster: Prometheus, Alertmanager, Grafana, and a wake guard that tells what ztunnel does not.
 
 Everything runs from the files in clusters/observability/, which their own checkers read (promtool, amtool: see
-tests/stack/test_observability.py). What a choice leaves out is left out of them too: a job that scrapes what was never
-installed is down for ever, and an alert for data that cannot come fires for ever; both would teach people to look away.
+tests/stack/test_observability.py). A job that scrapes what a choice leaves out is left out too: its targets would be
+down for ever, which teaches people to look away. The rules are those that docs/alerts.md offers everybody.
 
-The exporter (harness/stack/exporter.py) is mounted into a plain Python image, so that no image of ours must be built.
+The guard only looks, so that it is none of the fixes that are tried; its image is built (own_images.py).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from harness.stack.choice import Choice
 from harness.stack.config import config_map, with_digest, with_images
+from harness.stack.own_images import GUARD
 from harness.stack.pieces import (
     CLUSTERS_DIR,
     OBSERVABILITY_NAMESPACE,
@@ -29,11 +29,11 @@ from harness.stack.pieces import (
 from harness.stack.pins import Pins
 
 FOLDER = "observability"
-RULE_FILES = ("rules.yml", "as_reported.yml")
+# Prometheus finds them by their name alone.
+RULE_FILES = ("alerts/mesh.yml", "as_reported.yml")
+ALERTMANAGER_FILE = "alerts/alertmanager.yml"
 DASHBOARDS = ("certificates.json", "istio.json", "hubble.json")
-EXPORTER = Path(__file__).with_name("exporter.py")
-# What a job scrapes, a rule awaits or a dashboard shows is there when one of these parts is on; those not named here
-# are always there.
+# What a job scrapes or a dashboard shows is there when one of these parts is on; those not named here are always there.
 PARTS_OF_JOB: Mapping[str, frozenset[str]] = {
     "ztunnel": frozenset({"istio"}),
     "istiod": frozenset({"istio"}),
@@ -43,15 +43,10 @@ PARTS_OF_JOB: Mapping[str, frozenset[str]] = {
     "hubble": frozenset({"hubble"}),
     "cert-manager": frozenset({"cert-manager"}),
 }
-PARTS_OF_ALERT: Mapping[str, frozenset[str]] = {
-    "ZtunnelCertificatesUnseen": frozenset({"istio"}),
-    "ProxyCertificatesUnseen": frozenset({"gateway", "waypoint"}),
-}
 PARTS_OF_DASHBOARD: Mapping[str, frozenset[str]] = {
     "istio.json": frozenset({"istio"}),
     "hubble.json": frozenset({"cilium"}),
 }
-_ROLLED_OUT_WITHIN_S = 300
 
 
 def observability_stages(choice: Choice, pins: Pins) -> tuple[Stage, ...]:
@@ -60,13 +55,12 @@ def observability_stages(choice: Choice, pins: Pins) -> tuple[Stage, ...]:
         return ()
     namespace, *rest = read_objects(FOLDER, "objects.yaml")
     configuration = configuration_maps(choice)
-    programs = with_digest(with_images(rest, pins.images), configuration)
+    programs = with_digest(with_images(rest, {**pins.images, "wake-guard": GUARD.reference}), configuration)
     return (
         Stage(
             name="observability",
-            title="Prometheus, Alertmanager, Grafana, exporter",
+            title="Prometheus, Alertmanager, Grafana, a guard that looks",
             pieces=(labelled_objects("observability", [namespace, *configuration, *programs]),),
-            within_s=2 * _ROLLED_OUT_WITHIN_S,
         ),
     )
 
@@ -75,14 +69,13 @@ def configuration_maps(choice: Choice) -> list[dict[str, Any]]:
     """The ConfigMaps that the watchers run from."""
     contents: dict[str, dict[str, str]] = {
         "prometheus": {"prometheus.yml": prometheus_yml(choice)}
-        | {name: rules_yml(name, choice) for name in RULE_FILES},
-        "alertmanager": {"alertmanager.yml": _text("alertmanager.yml")},
+        | {name.rpartition("/")[2]: _text(name) for name in RULE_FILES},
+        "alertmanager": {"alertmanager.yml": _text(ALERTMANAGER_FILE)},
         "grafana-datasources": {"datasources.yml": _text("datasources.yml")},
         "grafana-providers": {"dashboards.yml": _text("dashboards.yml")},
         "grafana-dashboards": {
             name: dashboard(name) for name in DASHBOARDS if _there(name, PARTS_OF_DASHBOARD, choice)
         },
-        "exporter": {EXPORTER.name: EXPORTER.read_text(encoding="utf-8")},
     }
     return [config_map(OBSERVABILITY_NAMESPACE, name, content) for name, content in contents.items()]
 
@@ -93,15 +86,7 @@ def prometheus_yml(choice: Choice) -> str:
     config["scrape_configs"] = [
         job for job in config["scrape_configs"] if _there(job["job_name"], PARTS_OF_JOB, choice)
     ]
-    return _yaml(config)
-
-
-def rules_yml(name: str, choice: Choice) -> str:
-    """A file of rules without the alerts for what a cluster of this choice can never tell."""
-    rules = read_values(FOLDER, name)
-    for group in rules["groups"]:
-        group["rules"] = [rule for rule in group["rules"] if _there(rule["alert"], PARTS_OF_ALERT, choice)]
-    return _yaml(rules)
+    return yaml.safe_dump(config, sort_keys=False, width=1000)
 
 
 def dashboard(name: str) -> str:
@@ -115,14 +100,3 @@ def _there(name: str, needs: Mapping[str, Iterable[str]], choice: Choice) -> boo
 
 def _text(*parts: str) -> str:
     return CLUSTERS_DIR.joinpath(FOLDER, *parts).read_text(encoding="utf-8")
-
-
-class _Plain(yaml.SafeDumper):
-    """Writes what is repeated out in full, as a person reads it."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _yaml(content: Mapping[str, Any]) -> str:
-    return yaml.dump(dict(content), Dumper=_Plain, sort_keys=False, width=1000)

@@ -78,7 +78,7 @@ class Stage:
     name: str
     title: str
     pieces: tuple[Piece, ...]
-    within_s: int
+    within_s: int = 600  # on a machine that has to fetch every image over an ordinary line
     others: tuple[tuple[str, str | None, str | None], ...] = ()
 
 

@@ -9,13 +9,13 @@ import tomllib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from packaging.version import Version
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import BadInput
-from harness.stack.pieces import CLUSTERS_DIR
+from harness.stack.pieces import CLUSTERS_DIR, Chart
 from harness.versions import parse_version
 
 STACK_FILE = CLUSTERS_DIR / "stack.toml"
@@ -142,6 +142,12 @@ class Pins(_Strict):
             f"Istio {istio} on Kubernetes {kubernetes} is outside Istio's support table "
             f"({supported[0]} to {supported[-1]}); it may work, and nobody promises that"
         )
+
+
+def pinned_chart(name: str, namespace: str, pins: Pins, values: dict[str, Any]) -> Chart:
+    """The release of a chart that has a pin, called as the chart is."""
+    pin = pins.charts[name]
+    return Chart(name, namespace, name, pin.repo, pin.version, values)
 
 
 def minor_of(version: str) -> str:

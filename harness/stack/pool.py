@@ -7,7 +7,7 @@ order and IPv6 may come first; the pool is IPv4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, NetmaskValueError, ip_address
 from typing import Any
 
@@ -43,6 +43,17 @@ def pool_of(ipam_config: Sequence[Mapping[str, Any]], used: Iterable[str] = ()) 
         "remove the network when no cluster uses it (docker network rm kind), and it is made anew with the engine's "
         "default size"
     )
+
+
+def addresses_in(words: str) -> Iterator[str]:
+    """Every IPv4 address of a range as MetalLB writes it, FIRST-LAST or a network; nothing of what is neither."""
+    first, dash, last = words.partition("-")
+    try:
+        network = IPv4Network(words, strict=False) if not dash else None
+        ends = (IPv4Address(first), IPv4Address(last)) if network is None else (network[0], network[-1])
+    except ValueError:
+        return
+    yield from (str(IPv4Address(number)) for number in range(int(ends[0]), int(ends[1]) + 1))
 
 
 def _pool_in(network: IPv4Network, taken: set[IPv4Address]) -> str | None:

@@ -16,7 +16,7 @@ from packaging.version import Version
 from harness.stack.certificates import certificate_images, certificate_stages
 from harness.stack.choice import Choice
 from harness.stack.config import with_images
-from harness.stack.mirror import mirrored_stage, through_mirror
+from harness.stack.mirror import is_built_here, mirrored_stage, through_mirror
 from harness.stack.observability import observability_stages
 from harness.stack.pieces import (
     CILIUM_NAMESPACE,
@@ -32,11 +32,9 @@ from harness.stack.pieces import (
     read_objects,
     read_values,
 )
-from harness.stack.pins import Pins, gateway_api_manifest, minor_of
+from harness.stack.pins import Pins, gateway_api_manifest, minor_of, pinned_chart
 from harness.stack.workloads import workload_images
 
-# Everything starts within these bounds on a machine that has to fetch every image over an ordinary line.
-_ROLLED_OUT_WITHIN_S = 300
 # Nothing is fetched from it: any range will do to work out what a cluster is made of.
 _ANY_FACTS = Facts(pool="192.0.2.1-192.0.2.4")
 # Istio's images as its charts name them; profile ambient takes the distroless variant of each, from 1.22 on.
@@ -82,12 +80,13 @@ def stages(choice: Choice, pins: Pins, facts: Facts) -> tuple[Stage, ...]:
 
 
 def images(choice: Choice, pins: Pins) -> tuple[str, ...]:
-    """Every image that the cluster will pull, and a run in it; sorted. The nodes' own is `node_image`."""
+    """Every image that the cluster will pull, and a run in it; sorted. The nodes' own is `node_image`; what is built
+    here is in own_images.py."""
     found = {*workload_images(pins), *chart_images(choice, pins)}
     for stage in stages(replace(choice, mirror=None), pins, _ANY_FACTS):
         for piece in stage.pieces:
             if isinstance(piece, Objects):
-                found |= set(image_references(piece.objects))
+                found |= {image for image in image_references(piece.objects) if not is_built_here(image)}
     return tuple(sorted(through_mirror(image, choice.mirror) for image in found))
 
 
@@ -116,7 +115,6 @@ def _gateway_api(choice: Choice, pins: Pins) -> Stage:
         name="gateway-api",
         title=f"definitions of the Gateway API ({name.rpartition('-')[2]})",
         pieces=(RemoteManifest(name, pins.manifests[name]),),
-        within_s=180,
         others=(("CustomResourceDefinition.apiextensions.k8s.io", None, None),),
     )
 
@@ -125,8 +123,7 @@ def _cilium(choice: Choice, pins: Pins) -> Stage:
     return Stage(
         name="cilium",
         title=f"Cilium {pins.charts['cilium'].version}",
-        pieces=(_chart("cilium", CILIUM_NAMESPACE, pins, cilium_values(choice, pins)),),
-        within_s=2 * _ROLLED_OUT_WITHIN_S,
+        pieces=(pinned_chart("cilium", CILIUM_NAMESPACE, pins, cilium_values(choice, pins)),),
     )
 
 
@@ -153,7 +150,6 @@ def _nodes() -> Stage:
         name="nodes",
         title="all nodes ready",
         pieces=(),
-        within_s=2 * _ROLLED_OUT_WITHIN_S,
         others=(("Node", None, None), ("Deployment.apps", "kube-system", "coredns")),
     )
 
@@ -164,9 +160,8 @@ def _metallb(pins: Pins) -> Stage:
         title=f"MetalLB {pins.charts['metallb'].version}",
         pieces=(
             labelled_objects("metallb-namespace", read_objects("metallb", "namespace.yaml")),
-            _chart("metallb", METALLB_NAMESPACE, pins, metallb_values(pins)),
+            pinned_chart("metallb", METALLB_NAMESPACE, pins, metallb_values(pins)),
         ),
-        within_s=2 * _ROLLED_OUT_WITHIN_S,
     )
 
 
@@ -187,7 +182,6 @@ def _pool(facts: Facts) -> Stage:
         title="addresses for load balancers",
         # Refused until MetalLB's webhook answers, which is some seconds after its pod is ready.
         pieces=(labelled_objects("metallb-pool", [pool, advertisement]),),
-        within_s=180,
     )
 
 
@@ -203,7 +197,6 @@ def _istio_stage(choice: Choice, pins: Pins, chart: str) -> Stage:
         name=release,
         title=f"Istio {choice.istio}: {chart}",
         pieces=(Chart(release, ISTIO_NAMESPACE, chart, pins.istio.repo, choice.istio, values),),
-        within_s=2 * _ROLLED_OUT_WITHIN_S,
     )
 
 
@@ -231,7 +224,6 @@ def _demo(choice: Choice, pins: Pins) -> Stage:
         name="demo",
         title="client and server on every node",
         pieces=(labelled_objects("demo", [namespace, *with_images(rest, pins.images)]),),
-        within_s=_ROLLED_OUT_WITHIN_S,
     )
 
 
@@ -240,7 +232,6 @@ def _waypoint() -> Stage:
         name="waypoint",
         title="waypoint",
         pieces=(labelled_objects("waypoint", read_objects("gateway", "waypoint.yaml")),),
-        within_s=2 * _ROLLED_OUT_WITHIN_S,
     )
 
 
@@ -253,13 +244,7 @@ def _gateway(choice: Choice) -> Stage:
         name="gateway",
         title="Gateway, reached through an address of MetalLB",
         pieces=(labelled_objects("gateway", [gateway, route]),),
-        within_s=2 * _ROLLED_OUT_WITHIN_S,
     )
-
-
-def _chart(name: str, namespace: str, pins: Pins, values: dict[str, Any]) -> Chart:
-    pin = pins.charts[name]
-    return Chart(name, namespace, name, pin.repo, pin.version, values)
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,6 @@ from harness.stack.pins import Pins, read_pins
 
 SERVER_PORT = 8080
 CONTAINER = "app"
-CLIENT_CONTAINER = SERVER_CONTAINER = CONTAINER
 IMAGE = "echo"
 IDENTITY_LABEL = "meshwake.dev/identity"
 HOSTNAME_LABEL = "kubernetes.io/hostname"

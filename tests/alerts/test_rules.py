@@ -63,19 +63,32 @@ def test_every_rule_has_a_test() -> None:
         assert re.search(rf"- alertname: {rule.name}\n\s+eval_time: \S+\n\s+exp_alerts:", tested), rule.name
 
 
+def test_every_rule_is_explained() -> None:
+    """In the table of docs/alerts.md, which has no others."""
+    table = (ALERTS.parents[2] / "docs" / "alerts.md").read_text().split("| alert |")[1].split("\n\n")[0]
+    named = {name for row in table.splitlines()[2:] for name in row.split("|")[1].strip().split(", ")}
+    assert named == {rule.name for rule in read_rules(RULES)}
+
+
 def test_the_metrics_are_those_of_the_guard() -> None:
     """The names are a promise of harness/fixes/guard; a rule on another name would be silent for ever."""
     allowed = {
         "meshwake_guard_drift_seconds",
         "meshwake_guard_renewal_late_seconds",
+        "meshwake_guard_certificate_not_before_timestamp_seconds",
         "meshwake_guard_certificate_not_after_timestamp_seconds",
         "meshwake_guard_restarts_held_back_total",
         "meshwake_guard_last_look_timestamp_seconds",
         "istio_agent_cert_expiry_seconds",
         "istio_tcp_connections_failed_total",
         "istio_build",
+        "certmanager_certificate_renewal_timestamp_seconds",
+        "certmanager_certificate_expiration_timestamp_seconds",
+        "citadel_server_csr_count",
+        "citadel_server_authentication_failure_count",
     }
-    used = {name for rule in read_rules(RULES) for name in re.findall(r"\b(?:meshwake|istio)_\w+", rule.expression)}
+    named = re.compile(r"\b(?:meshwake|istio|certmanager|citadel)_\w+")
+    used = {name for rule in read_rules(RULES) for name in named.findall(rule.expression)}
     assert used == allowed
 
 

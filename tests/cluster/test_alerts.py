@@ -10,7 +10,7 @@ from harness.durations import NS_PER_S
 from tests.cluster.trial import SCENARIOS, Trial
 
 REPORTED = "ZtunnelCertificateExpiringAsReported"
-OURS = "ZtunnelRenewalLate"
+OURS = "ZtunnelCertificatesWillExpire"
 # Failures that lie closer than this are one outage: an attempt is made every 20 s.
 APART_NS = 60 * NS_PER_S
 

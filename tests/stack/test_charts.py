@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.version import Version
 
 from harness.kubernetes.api import identity_of
 from harness.stack.choice import choose_stack
 from harness.stack.observability import prometheus_yml
 from harness.stack.pieces import Chart, image_references
 from harness.stack.pins import minor_of, read_pins
-from harness.stack.render import chart_images
+from harness.stack.render import CNI_FILE_OF_ITS_OWN, chart_images
 from tests.stack.charts import (
     ISTIO_CHARTS,
     altered,
@@ -133,7 +134,8 @@ def test_what_the_report_sets_under_istiod_changes_nothing(reported: dict[str, A
 @pytest.mark.parametrize("minor", MINORS)
 def test_what_the_report_sets_makes_the_cni_wait_for_a_file_that_nobody_writes(minor: str) -> None:
     """Given to the chart that knows it, cniConfFileName becomes the name that the installer waits for before it does
-    anything (cni/pkg/install, "CNI config file %s does not exist. Waiting"). Ours leaves the name to be found."""
+    anything (cni/pkg/install, "CNI config file %s does not exist. Waiting"). Ours leaves the name to be found; where
+    istio-cni can keep a file of its own, it names the one that Cilium writes."""
     piece, kubernetes = our_charts(minor)["cni"], PINS.istio.minor[minor].kubernetes
 
     def settings(values: dict[str, Any]) -> dict[str, str]:
@@ -148,7 +150,9 @@ def test_what_the_report_sets_makes_the_cni_wait_for_a_file_that_nobody_writes(m
         reported = {"cni": reported}  # the chart of these has them one level down
     assert settings({**piece.values, **reported})["CNI_CONF_NAME"] == "ZZ-istio-cni.conflist"
     ours = settings(piece.values)
-    assert (ours.get("CNI_CONF_NAME", ""), ours["CHAINED_CNI_PLUGIN"], ours["AMBIENT_ENABLED"]) == ("", "true", "true")
+    named = "05-cilium.conflist" if Version(minor) >= CNI_FILE_OF_ITS_OWN else ""
+    found = (ours.get("CNI_CONF_NAME", ""), ours["CHAINED_CNI_PLUGIN"], ours["AMBIENT_ENABLED"])
+    assert found == (named, "true", "true")
 
 
 @pytest.mark.parametrize("minor", MINORS)
@@ -185,12 +189,12 @@ def test_metallb_announces_from_every_node_and_by_layer_2_alone() -> None:
 @pytest.mark.parametrize("minor", MINORS)
 def test_prometheus_finds_the_pods_that_charts_make_and_the_port_that_they_tell_on(minor: str) -> None:
     """Namespace, label and port of each job are those of a pod. Waypoints and gateways are istiod's to make, from files
-    of its chart; the exporter is ours (tests/unit/stack/test_observability.py)."""
+    of its chart; the guard is ours (tests/unit/stack/test_observability.py)."""
     choice = choose_stack(PINS, profile="full", istio=minor)
     pods = [pod for piece in our_charts(minor).values() for pod in pods_of(piece, choice.kubernetes)]
     jobs = [job for job in yaml.safe_load(prometheus_yml(choice))["scrape_configs"] if "kubernetes_sd_configs" in job]
     for job in jobs:
-        if job["job_name"] in {"proxies", "exporter"}:
+        if job["job_name"] in {"proxies", "guard"}:
             continue
         (found_by,) = job["kubernetes_sd_configs"]
         (selector,) = found_by["selectors"]

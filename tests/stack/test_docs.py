@@ -1,4 +1,4 @@
-"""docs/stack.md says of every value why it is set, and of every part and alert what it is for."""
+"""docs/stack.md says of every value why it is set, and of every part what it is for."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 
 from harness.stack.choice import PARTS, PROFILES
-from harness.stack.observability import FOLDER
-from harness.stack.pieces import CLUSTERS_DIR
 from tests.stack.keys import lines
 
 TEXT = (Path(__file__).parents[2] / "docs" / "stack.md").read_text(encoding="utf-8")
@@ -33,9 +31,3 @@ def test_every_value_is_explained() -> None:
 def test_every_part_is_there_with_its_profiles() -> None:
     told = {part.strip("`"): profiles for part, profiles, *_ in rows("")}
     assert told == {part: ", ".join(name for name, parts in PROFILES.items() if part in parts) for part in PARTS}
-
-
-def test_every_alert_is_explained() -> None:
-    told = {name for names, _ in rows("Watching it") for name in re.findall(r"`(\w+)`", names)}
-    rules = (CLUSTERS_DIR / FOLDER / "rules.yml").read_text(encoding="utf-8")
-    assert told == set(re.findall(r"- alert: (\w+)", rules))

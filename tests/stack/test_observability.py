@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import tomllib
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +19,12 @@ import pytest
 import yaml
 
 from harness.binaries import cache_dir
+from harness.clocks.reading import ClockReading
+from harness.fixes.guard.certificates import of_ztunnel
+from harness.fixes.guard.metrics import HELP, PrometheusMetrics, serve
+from harness.fixes.watch import Seen
 from harness.stack.choice import Choice, choose_stack
-from harness.stack.exporter import METRICS, Answer, Clocks, Exporter, Process
-from harness.stack.observability import DASHBOARDS, FOLDER, PARTS_OF_ALERT, PARTS_OF_JOB, configuration_maps
+from harness.stack.observability import DASHBOARDS, FOLDER, PARTS_OF_JOB, RULE_FILES, configuration_maps
 from harness.stack.pieces import CLUSTERS_DIR
 from harness.stack.pins import read_pins
 from tests.ground.programs import Deadline
@@ -35,9 +35,10 @@ HERE = CLUSTERS_DIR / FOLDER
 PROMETHEUS = "Debian, Ubuntu: apt install prometheus"
 ALERTMANAGER = "Debian, Ubuntu: apt install prometheus-alertmanager"
 SERIES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("series.toml").read_text(encoding="utf-8"))
-# By the scrape (prometheus.yml), and by the exporter (harness/stack/exporter.py).
+OURS, REPORTED = RULE_FILES
+# By the scrape (prometheus.yml), and by the guard (harness/fixes/guard/metrics.py).
 SCRAPED = {"job", "instance", "namespace", "pod", "node"}
-EXPORTED = {"ztunnel", "identity"}
+EXPORTED = {"process", "identity", "reason", "target"}
 
 
 def everything() -> Choice:
@@ -107,35 +108,10 @@ def test_amtool_takes_the_configuration(tmp_path: Path) -> None:
     assert said.returncode == 0, said.stdout
 
 
-def test_alerts_fire_when_they_should_and_else_are_silent() -> None:
-    said = run(program("promtool", PROMETHEUS), "test", "rules", str(HERE / "rules_test.yml"))
-    assert said.returncode == 0, said.stdout
-
-
-def test_an_alert_that_does_not_fire_would_be_seen(tmp_path: Path) -> None:
-    """So the test above can fail."""
-    for name in ("rules.yml", "as_reported.yml", "rules_test.yml"):
-        (tmp_path / name).write_text((HERE / name).read_text(encoding="utf-8").replace("< 0.45", "< 0.01"))
-    said = run(program("promtool", PROMETHEUS), "test", "rules", str(tmp_path / "rules_test.yml"))
-    assert said.returncode != 0 and "alertname: ZtunnelRenewalLate" in said.stdout
-
-
-def test_every_alert_is_seen_to_fire_and_seen_to_be_silent() -> None:
-    """But that of the report, which never fires."""
-    cases = [case for test in read("rules_test.yml")["tests"] for case in test["alert_rule_test"]]
-    fire = {case["alertname"] for case in cases if case.get("exp_alerts")}
-    silent = {case["alertname"] for case in cases if not case.get("exp_alerts")}
-    ours = {rule["alert"] for rule in rules("rules.yml")}
-    (reported,) = [rule["alert"] for rule in rules("as_reported.yml")]
-    assert fire == ours
-    assert silent == ours | {reported}
-
-
 def test_what_a_choice_may_leave_out_is_there_in_full() -> None:
-    """A typing error in these tables would leave nothing out."""
+    """A typing error in this table would leave nothing out."""
     jobs = {job["job_name"] for job in read("prometheus.yml")["scrape_configs"]}
     assert set(PARTS_OF_JOB) <= jobs
-    assert set(PARTS_OF_ALERT) <= {rule["alert"] for rule in rules("rules.yml")}
 
 
 def read(name: str) -> Any:
@@ -158,14 +134,14 @@ def queries() -> Iterator[tuple[str, str, str]]:
                 yield f"{name}: {panel['title']}", target["expr"], target.get("legendFormat", "")
         for annotation in dashboard(name)["annotations"]["list"]:
             yield f"{name}: annotations", annotation["expr"], annotation["titleFormat"]
-    for rule in rules("rules.yml"):
+    for rule in rules(OURS):
         yield rule["alert"], rule["expr"], json.dumps(rule["annotations"])
 
 
 def test_every_series_that_is_shown_or_watched_exists() -> None:
-    """Each stands in series.toml with its source, or is the exporter's; and nothing is listed that nobody uses."""
+    """Each stands in series.toml with its source, or is the guard's; and nothing is listed that nobody uses."""
     used = {series for _, expression, _ in queries() for series in series_of(expression)}
-    assert used - set(METRICS) == set(SERIES)
+    assert used - set(HELP) == set(SERIES)
     assert all(entry["source"] for entry in SERIES.values())
 
 
@@ -174,7 +150,7 @@ def test_labels_that_are_used_are_labels_of_their_series() -> None:
     for place, expression, text in queries():
         series = series_of(expression)
         own = {label for name in series if name in SERIES for label in SERIES[name]["labels"]}
-        own |= EXPORTED if series & set(METRICS) else set()
+        own |= EXPORTED if series & set(HELP) else set()
         assert (labels_of(expression) | labels_in_text(text)) - {"value"} <= SCRAPED | own, place
 
 
@@ -268,43 +244,20 @@ def read_all(name: str) -> list[dict[str, Any]]:
     return [thing for thing in yaml.safe_load_all((HERE / name).read_text(encoding="utf-8")) if thing]
 
 
-@contextmanager
-def exporter_of(page: str) -> Iterator[int]:
-    """Serves `page` as /metrics on loopback, and says on which port."""
-
-    class _Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
-            self.end_headers()
-            self.wfile.write(page.encode())
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
-            """Nobody reads it."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as serving:
-        thread = threading.Thread(target=serving.serve_forever, daemon=True)
-        thread.start()
-        yield serving.server_port
-        serving.shutdown()
-        thread.join()
-
-
 def test_an_expired_certificate_is_an_alert_that_alertmanager_keeps(tmp_path: Path) -> None:
-    """The whole way, with the programs of the cluster and its very files: what ztunnel said, the exporter's page,
+    """The whole way, with the programs of the cluster and its very files: what ztunnel said, the guard's metrics,
     Prometheus, its rules, Alertmanager. Only addresses are others, and targets are named instead of found."""
     prometheus = program("prometheus", PROMETHEUS)
     alertmanager = program("prometheus-alertmanager", ALERTMANAGER)
     folder = written(everything(), tmp_path)
-    said = json.loads(Path("tests/data/config_dumps/1.31.0-rc.0-available.json").read_text(encoding="utf-8"))
-    long_after = Clocks(wall_s=4e9, monotonic_s=0.0)
-    page = Exporter().page([Answer(Process(1, 1, "ztunnel-x"), said["certificates"])], long_after)
-    prometheus_port, alertmanager_port = free_port(), free_port()
-    with exporter_of(page) as exporter_port:
+    held = of_ztunnel(Path("tests/data/config_dumps/1.31.0-rc.0-available.json").read_bytes())
+    metrics = PrometheusMetrics("n")
+    metrics.looked(ClockReading(wall_ns=4 * 10**18, monotonic_ns=0, boottime_ns=0))
+    metrics.seen(Seen("istio-system/ztunnel-x", "ztunnel", ClockReading(0, 0, 0), held), 0)
+    prometheus_port, alertmanager_port, guard_port = free_port(), free_port(), free_port()
+    with serve(metrics, guard_port) as serving:
         config = yaml.safe_load(files(everything())["prometheus.yml"])
-        config["scrape_configs"] = [
-            {"job_name": "exporter", "static_configs": [{"targets": [f"127.0.0.1:{exporter_port}"]}]}
-        ]
+        config["scrape_configs"] = [{"job_name": "guard", "static_configs": [{"targets": [f"127.0.0.1:{guard_port}"]}]}]
         for settings, key in (("global", "scrape_interval"), ("global", "scrape_timeout")):
             config[settings][key] = "1s"
         config["global"]["evaluation_interval"] = "1s"
@@ -331,19 +284,20 @@ def test_an_expired_certificate_is_an_alert_that_alertmanager_keeps(tmp_path: Pa
             ),
         ):
             kept = kept_alerts(alertmanager_port, "ZtunnelCertificateExpired")
-            assert kept == {("ztunnel-x", "default/server")}
+            assert kept == {("istio-system/ztunnel-x", "spiffe://cluster.local/ns/default/sa/server")}
             loaded = answer(f"http://127.0.0.1:{prometheus_port}/api/v1/rules")["data"]["groups"]
+            serving.shutdown()
     assert {rule["health"] for group in loaded for rule in group["rules"]} == {"ok"}
     assert "as reported" in {group["name"] for group in loaded}
 
 
 def kept_alerts(port: int, name: str) -> set[tuple[str, str]]:
-    """ztunnel and identity of the alerts of this name, once Alertmanager has some."""
+    """Process and identity of the alerts of this name, once Alertmanager has some."""
     query = urllib.parse.urlencode({"filter": f"alertname={name}"})
     deadline = Deadline(f"Alertmanager keeps {name}", 60)
     while not (alerts := answer(f"http://127.0.0.1:{port}/api/v2/alerts?{query}")):
         deadline.pause(alerts)
-    return {(alert["labels"]["ztunnel"], alert["labels"]["identity"]) for alert in alerts}
+    return {(alert["labels"]["process"], alert["labels"]["identity"]) for alert in alerts}
 
 
 def answer(url: str) -> Any:

@@ -6,6 +6,7 @@
     --metrics-port PORT    where Prometheus finds it (15099); 0: nowhere
     --period, --lead, --settle, --cooldown, --turn DURATION    see settings.py
     --turns NUMBER         so many nodes may restart at a time (1)
+    --only-look            restarts nothing: the metrics are all that it is for
     --once                 one look, then the end
 
 It needs nothing but Python itself, unless it is given a kubeconfig (PyYAML). It looks every `period` of the monotonic
@@ -44,6 +45,7 @@ def read_arguments(words: Sequence[str]) -> tuple[Namespace, Settings]:
     parser.add_argument("--kubeconfig", type=Path)
     parser.add_argument("--namespace", default="meshwake-guard")
     parser.add_argument("--metrics-port", type=int, default=15099)
+    parser.add_argument("--only-look", action="store_true")
     parser.add_argument("--once", action="store_true")
     for name in _SETTINGS:
         parser.add_argument(f"--{name}")
@@ -86,8 +88,8 @@ def run(words: Sequence[str], ended: Ended) -> None:
         except OSError as error:
             raise LabUnavailable(f"--metrics-port {arguments.metrics_port}: {error.strerror}; 0 is none") from error
     node = ClusterNode(arguments.node, api, own_clocks, _connects, _say, turn=settings.turn_of(arguments.node))
-    guard = Guard(node, settings, metrics)
-    _say(f"guarding node {arguments.node}: {settings}")
+    guard = Guard(node, settings, metrics, acts=not arguments.only_look)
+    _say(f"{'looking at' if arguments.only_look else 'guarding'} node {arguments.node}: {settings}")
     wait_ns = 0 if arguments.once else settings.first_look_after_ns(arguments.node)
     # On the monotonic clock, as everything here: a jump of the wall clock neither ends nor extends it.
     while not ended.wait(wait_ns / NS_PER_S):

@@ -103,10 +103,11 @@ class Unheard:
 
 
 class Guard:
-    """The guard of one node. `look` is to be called every `settings.period_ns`."""
+    """The guard of one node. `look` is to be called every `settings.period_ns`. `acts` False: it restarts nothing and
+    needs no right to; what it sees is told all the same."""
 
-    def __init__(self, node: Node, settings: Settings, metrics: Metrics | None = None) -> None:
-        self._node, self._settings = node, settings
+    def __init__(self, node: Node, settings: Settings, metrics: Metrics | None = None, *, acts: bool = True) -> None:
+        self._node, self._settings, self._acts = node, settings, acts
         self._metrics: Metrics = metrics or Unheard()
         self._last: ClockReading | None = None
         self._jumped_monotonic_ns: int | None = None
@@ -128,7 +129,7 @@ class Guard:
         for process in processes:
             parted_ns = self._parted_ns(process, now)
             self._metrics.seen(process, parted_ns)
-            trouble = self._trouble(process, parted_ns, now)
+            trouble = self._trouble(process, parted_ns, now) if self._acts else None
             if trouble is None:
                 continue
             if now.wall_ns >= trouble.acts_wall_ns:

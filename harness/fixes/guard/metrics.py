@@ -13,12 +13,14 @@ from harness.fixes.watch import Seen
 TARGETS = ("ztunnel", "proxy")
 REASONS = ("settling", "cooldown", "authority-away", "another-node")
 DRIFT, LATE = "meshwake_guard_drift_seconds", "meshwake_guard_renewal_late_seconds"
+NOT_BEFORE = "meshwake_guard_certificate_not_before_timestamp_seconds"
 NOT_AFTER = "meshwake_guard_certificate_not_after_timestamp_seconds"
 RESTARTS, HELD_BACK = "meshwake_guard_restarts_total", "meshwake_guard_restarts_held_back_total"
 LAST_LOOK = "meshwake_guard_last_look_timestamp_seconds"
-_HELP = {
+HELP = {
     DRIFT: "By how much wall and monotonic clock parted since the process started",
     LATE: "By how much the certificate renewals of the process will come late",
+    NOT_BEFORE: "When a certificate that the process serves begins to be valid, in Unix time",
     NOT_AFTER: "When a certificate that the process serves expires, in Unix time",
     RESTARTS: "Restarts done",
     HELD_BACK: "Restarts that were due and had to wait",
@@ -32,7 +34,7 @@ class PrometheusMetrics:
 
     def __init__(self, node: str) -> None:
         self._node, self._lock = node, Lock()
-        self._values: dict[str, dict[_Labels, float]] = {name: {} for name in _HELP}
+        self._values: dict[str, dict[_Labels, float]] = {name: {} for name in HELP}
         self._set(LAST_LOOK, 0)
         # From the beginning at zero, so that an increase is one for whoever scrapes.
         for target in TARGETS:
@@ -49,7 +51,7 @@ class PrometheusMetrics:
         """See guard.Metrics."""
         self._set(LAST_LOOK, now.wall_ns / NS_PER_S)
         with self._lock:
-            for name in (DRIFT, LATE, NOT_AFTER):
+            for name in (DRIFT, LATE, NOT_BEFORE, NOT_AFTER):
                 self._values[name].clear()
 
     def seen(self, process: Seen, drift_ns: int) -> None:
@@ -58,7 +60,8 @@ class PrometheusMetrics:
         self._set(DRIFT, drift_ns / NS_PER_S, process=process.name)
         self._set(LATE, drift_ns / NS_PER_S, process=process.name)
         for held in process.certificates:
-            self._set(NOT_AFTER, held.not_after_wall_ns / NS_PER_S, process=process.name, identity=held.identity)
+            for name, wall_ns in ((NOT_BEFORE, held.not_before_wall_ns), (NOT_AFTER, held.not_after_wall_ns)):
+                self._set(name, wall_ns / NS_PER_S, process=process.name, identity=held.identity)
 
     def restarted(self, target: str) -> None:
         """See guard.Metrics."""
@@ -75,7 +78,7 @@ class PrometheusMetrics:
 
     def _lines(self) -> Iterator[str]:
         for name, values in self._values.items():
-            yield f"# HELP {name} {_HELP[name]}"
+            yield f"# HELP {name} {HELP[name]}"
             yield f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}"
             for labels, value in values.items():
                 words = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels)

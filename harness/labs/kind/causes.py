@@ -19,6 +19,8 @@ from enum import IntEnum, auto
 from pathlib import Path
 from typing import Any
 
+from harness.kubernetes.api import condition, is_ready
+
 LONGEST = 500
 _KINDS = ("Node", "Pod", "Event")
 _OF_A_MACHINE = re.compile(r"no space left on device|too many open files|cannot allocate memory", re.IGNORECASE)
@@ -172,14 +174,9 @@ def _name_of(thing: Mapping[str, Any]) -> tuple[str, str]:
     return str(metadata.get("namespace", "")), str(metadata.get("name", ""))
 
 
-def _condition(thing: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    conditions = (thing.get("status") or {}).get("conditions") or ()
-    return next((each for each in conditions if each.get("type") == name), {})
-
-
 def _is_well(pod: Mapping[str, Any]) -> bool:
     phase = (pod.get("status") or {}).get("phase")
-    return phase == "Succeeded" or _condition(pod, "Ready").get("status") == "True"
+    return phase == "Succeeded" or is_ready(pod)
 
 
 def _of_pod(pod: Mapping[str, Any], logs: Mapping[str, str]) -> Iterator[Cause]:
@@ -189,7 +186,7 @@ def _of_pod(pod: Mapping[str, Any], logs: Mapping[str, str]) -> Iterator[Cause]:
     began, where = str((pod.get("metadata") or {}).get("creationTimestamp", "")), f"Pod {namespace}/{name}"
     if status.get("reason") == "Evicted":
         yield Cause(Rank.EVICTED, began, where, f"Evicted: {status.get('message', '')}", (namespace, name))
-    scheduled = _condition(pod, "PodScheduled")
+    scheduled = condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
         said = f"{scheduled.get('reason', '')}: {scheduled.get('message', '')}"
         yield Cause(Rank.NOT_SCHEDULED, began, where, said, (namespace, name))
@@ -231,7 +228,7 @@ def _log_of(logs: Mapping[str, str], namespace: str, pod: str, container: str) -
 def _of_node(node: Mapping[str, Any]) -> Iterator[Cause]:
     where = f"Node {_name_of(node)[1]}"
     for kind in ("DiskPressure", "MemoryPressure", "PIDPressure", "Ready"):
-        found = _condition(node, kind)
+        found = condition(node, kind)
         if found and (found.get("status") == "True") != (kind == "Ready"):
             yield Cause(
                 Rank.NODE, str(found.get("lastTransitionTime", "")), where, f"{kind}: {found.get('message', '')}"

@@ -19,7 +19,7 @@ from harness.labs.kind.engine import KIND_CLUSTER_LABEL, Engine, open_engine
 from harness.labs.kind.observe import running_versions
 from harness.labs.kind.state import ClusterState
 from harness.plan import Plan, PlannedCluster
-from harness.stack.choice import NAME_PREFIX, Choice, choose_stack
+from harness.stack.choice import Choice, choose_stack, full_name
 from harness.stack.pins import minor_of, read_pins
 
 WORKERS = 2
@@ -108,11 +108,6 @@ def misfits(one: There, asked: PlannedCluster, istio: str | None = None, nodes: 
 def _is_version(wanted: str | None, found: str) -> bool:
     bare = (wanted or "").removeprefix("v")
     return bare in {found, minor_of(found)}
-
-
-def full_name(name: str) -> str:
-    """A cluster's whole name."""
-    return name if name.startswith(NAME_PREFIX) else NAME_PREFIX + name
 
 
 def choice_of(plan: Plan) -> Choice:

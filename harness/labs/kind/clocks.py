@@ -14,17 +14,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from harness.clocks.reading import ClockReading, drift_ns
 from harness.durations import NS_PER_S, seconds
-from harness.errors import SubjectFailed
+from harness.errors import HarnessError, SubjectFailed
 from harness.kubernetes.api import Unreachable
 
 # NTP slews by half a millisecond a second; a step is more. Reading a clock inside a container takes this long at most.
 DISTURBED_NS = 2 * NS_PER_S
-LOOK_EVERY_S = 1.0
-_Found = TypeVar("_Found")
+LOOK_EVERY_S = 2.0
 
 
 class RealTime(Protocol):
@@ -49,18 +48,28 @@ class SystemTime:
         time.sleep(lasts_s)
 
 
-def wait_for(what: str, real: RealTime, within_s: float, look: Callable[[], tuple[_Found | None, str]]) -> _Found:
-    """Looks until there is something; `look` also says what it saw. Raises SubjectFailed with the last of that."""
+def wait_for(
+    what: str,
+    real: RealTime,
+    within_s: float,
+    look: Callable[[], str | None],
+    *,
+    failed: type[HarnessError] = SubjectFailed,
+    tell: Callable[[str], None] = lambda seen: None,
+) -> None:
+    """The one wait of this lab: looks until `look` gives None; what it gives else is what was seen, which is also what
+    is raised when it cannot be reached. Past the bound `failed` is raised, with what was awaited and seen last."""
     give_up_ns = real.monotonic_ns() + int(within_s * NS_PER_S)
     while True:
         try:
-            found, seen = look()
+            seen = look()
         except Unreachable as error:
-            found, seen = None, str(error)
-        if found is not None:
-            return found
+            seen = str(error)
+        if seen is None:
+            return
         if real.monotonic_ns() >= give_up_ns:
-            raise SubjectFailed(f"waited {within_s:.0f} s for {what}; last seen: {seen}")
+            raise failed(f"waited {within_s:.0f} s for {what}; last seen: {seen}")
+        tell(seen)
         real.sleep(LOOK_EVERY_S)
 
 

@@ -22,16 +22,16 @@ from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.engine import KIND_CLUSTER_LABEL, LOOK_LABEL, Engine
 from harness.labs.kind.failures import collect
 from harness.labs.kind.health import BROKEN, HealthFinding, examine
-from harness.labs.kind.helper_image import OwnImage, own_image_step
 from harness.labs.kind.making import Kit, Making, node_names, read_facts
 from harness.labs.kind.observe import Running, running_versions
 from harness.labs.kind.reset import restore_after_kill
 from harness.labs.kind.stages import stage_drift
-from harness.labs.kind.state import ClusterState, check_name, known_names
+from harness.labs.kind.state import ClusterState, known_names
 from harness.labs.kind.steps import Collected, Progress, Step, StepFailed, take
 from harness.labs.kind.tools import Tools
 from harness.labs.kind.up import steps_of
-from harness.stack.choice import Choice
+from harness.stack.choice import Choice, is_our_name
+from harness.stack.own_images import OwnImage
 from harness.stack.pins import Pins, read_pins
 from harness.stack.render import stages
 
@@ -94,11 +94,11 @@ def bring_up(
         making = Making(choice, pins, engine, tools, state, kit, state.remembered_folder(folder))
         try:
             take(
-                (*steps_of(choice, pins, before), *map(own_image_step, own_images)),
+                steps_of(choice, pins, before, own_images),
                 making,
                 tell,
                 lambda step, error: collect(making, step, error),
-                making.kit.patience,
+                making.kit.real,
             )
         except StepFailed as error:
             if unknown_before and error.evidence is None:
@@ -184,7 +184,7 @@ def take_down(name: str, engine: Engine, tell: Callable[[Progress], None]) -> No
     state = ClusterState.of(name)
     with state.lock("down"):
         steps = _down_steps(name)
-        take(steps, _Ending(state, engine, tell), tell, lambda step, error: Collected(None), Kit().patience)
+        take(steps, _Ending(state, engine, tell), tell, lambda step, error: Collected(None), SystemTime())
 
 
 @dataclass(frozen=True)
@@ -200,15 +200,14 @@ def _down_steps(name: str) -> tuple[Step[_Ending], ...]:
             "machines",
             f"containers of {name}",
             300,
-            lambda ending: None if ending.engine.containers({KIND_CLUSTER_LABEL: name}) else "none is there",
             lambda ending, watch: _remove_machines(name, ending.engine),
             (f"remove every container labelled {KIND_CLUSTER_LABEL}={name}, with its volumes",),
+            done=lambda ending: None if ending.engine.containers({KIND_CLUSTER_LABEL: name}) else "none is there",
         ),
         Step(
             "state",
             "what is remembered of it",
             30,
-            lambda ending: None,
             lambda ending, watch: ending.state.forget(),
             (f"remove <state>/{name}: kubeconfig, logs, failures",),
         ),
@@ -216,7 +215,7 @@ def _down_steps(name: str) -> tuple[Step[_Ending], ...]:
 
 
 def _remove_machines(name: str, engine: Engine) -> None:
-    for machine in engine.containers({KIND_CLUSTER_LABEL: check_name(name)}):
+    for machine in engine.containers({KIND_CLUSTER_LABEL: name}):
         engine.remove(machine.id)
     if left := engine.containers({KIND_CLUSTER_LABEL: name}):
         raise LabUnavailable(f"still there after removing: {', '.join(machine.name for machine in left)}; try again")
@@ -227,13 +226,7 @@ def our_clusters(engine: Engine | None) -> tuple[str, ...]:
     names = set(known_names())
     if engine is not None:
         names |= {machine.labels[KIND_CLUSTER_LABEL] for machine in engine.containers({KIND_CLUSTER_LABEL: None})}
-    return tuple(sorted(name for name in names if _can_be_ours(name)))
-
-
-def _can_be_ours(name: str) -> bool:
-    with suppress(BadInput):
-        return check_name(name) == name
-    return False
+    return tuple(sorted(filter(is_our_name, names)))
 
 
 def remove_looks(engine: Engine) -> int:
@@ -247,27 +240,17 @@ def remove_looks(engine: Engine) -> int:
 # Plans
 
 
-def plan_up(choice: Choice, pins: Pins) -> tuple[str, ...]:
-    """What `up` would do, as lines for a person; nothing is asked and nothing is touched."""
-    return tuple(_plan_lines(f"up {choice.name}", steps_of(choice, pins)))
+def plan_up(choice: Choice, pins: Pins) -> list[dict[str, Any]]:
+    """What `up` would do, one object a step; nothing is asked and nothing is touched."""
+    return [_planned(step) for step in steps_of(choice, pins)]
 
 
-def plan_down(name: str) -> tuple[str, ...]:
-    """What `down` would do, as lines for a person."""
-    return tuple(_plan_lines(f"down {check_name(name)}", _down_steps(name)))
+def plan_down(name: str) -> list[dict[str, Any]]:
+    """What `down` would do."""
+    return [_planned(step) for step in _down_steps(name)]
 
 
-def plan_up_json(choice: Choice, pins: Pins) -> list[dict[str, Any]]:
-    """What `up` would do, for a program: one object a step."""
-    return [_plan_object(step) for step in steps_of(choice, pins)]
-
-
-def plan_down_json(name: str) -> list[dict[str, Any]]:
-    """What `down` would do, for a program."""
-    return [_plan_object(step) for step in _down_steps(check_name(name))]
-
-
-def _plan_object(step: Step[Any]) -> dict[str, Any]:
+def _planned(step: Step[Any]) -> dict[str, Any]:
     return {
         "step": step.name,
         "title": step.title,
@@ -275,15 +258,6 @@ def _plan_object(step: Step[Any]) -> dict[str, Any]:
         "does": list(step.plan),
         "awaits": list(step.awaits),
     }
-
-
-def _plan_lines(title: str, steps: tuple[Step[Any], ...]) -> Iterator[str]:
-    yield title
-    for number, step in enumerate(steps, start=1):
-        yield ""
-        yield f"{number}. {step.name}: {step.title} (within {step.within_s:.0f} s)"
-        yield from (f"     {line}" for line in step.plan)
-        yield from (f"     until {line}" for line in step.awaits)
 
 
 # A cluster that exists
@@ -305,8 +279,8 @@ def existing_cluster(
     reasons = [*_signs_in_words(access)]
     kube = connect(kubeconfig, name)
     try:
-        # What is only looked at harms nobody, so a suspicious cluster may be asked for its nodes as well.
-        nodes = [] if reasons else kube.all("Node")
+        # Where the name says enough, nobody there is asked anything.
+        nodes = kube.all("Node") if not reasons or known_as == name else []
     finally:
         kube.close()
     reasons += _signs_in_nodes(nodes)
@@ -315,19 +289,7 @@ def existing_cluster(
             f"{kubeconfig}: context {name!r} looks like a cluster that people depend on: {'; '.join(reasons)}. "
             f"Runs break connections on purpose. If it is yours to break, say: --i-know {name}"
         )
-    if not nodes:
-        nodes = _nodes_again(connect, kubeconfig, name)
     return Cluster(name, kubeconfig, name, ours=False, choice=None, nodes=_workers_first(nodes))
-
-
-def _nodes_again(
-    connect: Callable[[Path, str | None], Kubernetes], kubeconfig: Path, context: str
-) -> list[dict[str, Any]]:
-    kube = connect(kubeconfig, context)
-    try:
-        return kube.all("Node")
-    finally:
-        kube.close()
 
 
 def _signs_in_words(access: Access) -> Iterator[str]:

@@ -15,6 +15,7 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,9 +24,12 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from harness.errors import LabUnavailable
+from harness.labs.kind.clocks import SystemTime, wait_for
 
 ANSWER_WITHIN_S = 60
 PULL_WITHIN_S = 1800
+# A machine ends its pods first; somebody else may be removing it already.
+REMOVED_WITHIN_S = 120
 # The SDK wants one before it has asked; what is asked with it carries none.
 _ANY_API_VERSION = "1.41"
 KIND_CLUSTER_LABEL = "io.x-k8s.kind.cluster"
@@ -66,7 +70,6 @@ class Container:
     state: str
     image: str
     labels: Mapping[str, str]
-    image_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,11 @@ class Engine(Protocol):
     def image(self, reference: str) -> Image | None:
         """The image `reference`, by its digest or else by its tag; None when it is not here."""
 
-    def missing_images(self, references: Iterable[str]) -> tuple[str, ...]:
-        """Those of `references` that are not here, in their order."""
-
     def pull(self, reference: str) -> None:
         """Fetches an image from its registry."""
 
-    def load_archive(self, path: Path) -> tuple[str, ...]:
-        """Loads the images of an archive (docker save); their references."""
+    def load_archive(self, path: Path) -> None:
+        """Loads the images of an archive (docker save)."""
 
     def ask(self, image: str, command: Sequence[str], *, of_machine: bool = False) -> str:
         """What `command` prints in a container of `image`, which must be here; the container is gone afterwards.
@@ -120,13 +120,18 @@ class Engine(Protocol):
         """Exit code and output (both streams) of `command` in a running container."""
 
     def start(self, container: str) -> None:
-        """Starts a stopped container."""
+        """Makes a container run that was stopped or paused."""
 
     def remove(self, container: str) -> None:
         """Ends and removes a container with its volumes; nothing to do when there is none."""
 
     def free_disk_bytes(self) -> int | None:
         """Room where the engine keeps images; None when this machine cannot see that place (`room_inside` can)."""
+
+
+def missing_images(engine: Engine, references: Iterable[str]) -> tuple[str, ...]:
+    """Those of `references` that the engine has not, in their order."""
+    return tuple(reference for reference in references if engine.image(reference) is None)
 
 
 def room_inside(engine: Engine, image: str) -> int | None:
@@ -192,44 +197,31 @@ class DockerEngine:
             except NotFound:
                 return None
 
-    def missing_images(self, references: Iterable[str]) -> tuple[str, ...]:
-        """As `Engine.missing_images` promises."""
-        with self._answering():
-            return tuple(reference for reference in references if not self._has(reference))
-
     def image(self, reference: str) -> Image | None:
         """As `Engine.image` promises."""
-        with self._answering():
-            return self._find(reference)
-
-    def _find(self, reference: str) -> Image | None:
         for name in dict.fromkeys((without_tag(reference), reference.partition("@")[0])):
-            with suppress(ImageNotFound):
+            with self._answering(), suppress(ImageNotFound):
                 found = self._client.api.inspect_image(name)  # type: ignore[no-untyped-call]
                 return Image(name, str(found["Id"]), int(found["Size"]))
         return None
-
-    def _has(self, reference: str) -> bool:
-        return self._find(reference) is not None
 
     def pull(self, reference: str) -> None:
         """As `Engine.pull` promises."""
         with self._answering(), self._patient(PULL_WITHIN_S):
             self._client.api.pull(without_tag(reference))
-        if not self._has(reference):
+        if self.image(reference) is None:
             raise LabUnavailable(f"{reference}: was pulled, but the engine does not have it now; pull it by hand")
 
-    def load_archive(self, path: Path) -> tuple[str, ...]:
+    def load_archive(self, path: Path) -> None:
         """As `Engine.load_archive` promises."""
         with self._answering(), self._patient(PULL_WITHIN_S), path.open("rb") as archive:
-            images = self._client.images.load(archive)
-        return tuple(tag for image in images for tag in (image.tags or [str(image.id)]))
+            self._client.images.load(archive)
 
     def ask(self, image: str, command: Sequence[str], *, of_machine: bool = False) -> str:
         """As `Engine.ask` promises."""
         with self._answering():
             host = self._client.api.create_host_config(privileged=of_machine, pid_mode="host" if of_machine else None)
-            here = self._find(image)
+            here = self.image(image)
             made = self._client.api.create_container(
                 without_tag(image) if here is None else here.name,
                 entrypoint=list(command[:1]),
@@ -243,8 +235,7 @@ class DockerEngine:
                 self._client.api.wait(made["Id"], timeout=ANSWER_WITHIN_S)
                 return bytes(self._client.api.logs(made["Id"])).decode(errors="replace")
             finally:
-                with suppress(NotFound):
-                    self._client.api.remove_container(made["Id"], force=True, v=True)
+                self.remove(made["Id"])
 
     def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
         """As `Engine.execute` promises."""
@@ -256,12 +247,27 @@ class DockerEngine:
     def start(self, container: str) -> None:
         """As `Engine.start` promises."""
         with self._answering():
-            self._client.api.start(container)
+            if self._client.api.inspect_container(container)["State"]["Paused"]:
+                self._client.api.unpause(container)
+            else:
+                self._client.api.start(container)
 
     def remove(self, container: str) -> None:
         """As `Engine.remove` promises."""
-        with self._answering(), suppress(NotFound):
-            self._client.api.remove_container(container, force=True, v=True)
+
+        def look() -> str | None:
+            try:
+                self._client.api.remove_container(container, force=True, v=True)
+            except NotFound:
+                return None
+            except APIError as error:
+                if error.status_code == HTTPStatus.CONFLICT and "already in progress" in str(error.explanation):
+                    return str(error.explanation)
+                raise
+            return None
+
+        with self._answering():
+            wait_for(f"{container} to be removed", SystemTime(), REMOVED_WITHIN_S, look, failed=LabUnavailable)
 
     def free_disk_bytes(self) -> int | None:
         """As `Engine.free_disk_bytes` promises."""
@@ -332,7 +338,6 @@ def containers_of(listed: Iterable[Mapping[str, Any]]) -> tuple[Container, ...]:
             state=str(entry["State"]),
             image=str(entry["Image"]),
             labels=dict(entry.get("Labels") or {}),
-            image_id=str(entry.get("ImageID", "")),
         )
         for entry in listed
     ]

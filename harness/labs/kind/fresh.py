@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 from harness.errors import HarnessError, LabUnavailable
-from harness.kubernetes.api import Kubernetes, identity_of
+from harness.kubernetes.api import Kubernetes, identity_of, is_ready
 from harness.kubernetes.rollouts import WORKLOADS
 from harness.labs.kind.engine import Engine
 from harness.labs.kind.making import Making, node_names
@@ -50,9 +50,9 @@ def fresh_step() -> Step[Making]:
         "statuses",
         "kubelets and controllers tell of now, not of before a restart or a sleep",
         FRESH_WITHIN_S,
-        lambda making: "all are of now" if _stale(making) is None else None,
         _await_fresh,
         ("look at Leases, containers and workloads on the clocks of the nodes",),
+        done=lambda making: "all are of now" if _stale(making) is None else None,
     )
 
 
@@ -80,7 +80,7 @@ def stale(kubernetes: Kubernetes, engine: Engine, nodes: Sequence[str]) -> Itera
         where = machines.get((pod.get("spec") or {}).get("nodeName", ""))
         if where is not None and _started_before(pod, where):
             yield f"{identity_of(pod)}: is said to run since before its machine was started"
-    ready = [pod for pod in pods if _is_ready(pod)]
+    ready = list(filter(is_ready, pods))
     for kind in WORKLOADS:
         for thing in kubernetes.all(f"{kind}.apps"):
             status = thing.get("status") or {}
@@ -118,11 +118,6 @@ def _started_before(pod: Mapping[str, Any], machine: Machine) -> bool:
     states = [each.get("state") or {} for each in (pod.get("status") or {}).get("containerStatuses") or ()]
     started = [_wall_s(state["running"]["startedAt"]) for state in states if "running" in state]
     return any(wall_s < machine.started_wall_s - _ROUNDED_S for wall_s in started)
-
-
-def _is_ready(pod: Mapping[str, Any]) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 def _count(thing: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> int:

@@ -26,6 +26,7 @@ from harness.kubernetes.api import Executed, Kubernetes, Pod, identity_of
 from harness.kubernetes.ztunnels import ZTUNNEL_LABELS
 from harness.labs.kind.engine import Engine
 from harness.labs.kind.redirection import HBONE_PORT, ambient_pods, not_redirected
+from harness.stack.certificates import GATEWAY_HOST
 from harness.stack.choice import PARTS, Choice
 from harness.stack.pieces import CILIUM_NAMESPACE, DEMO_NAMESPACE, ISTIO_NAMESPACE, METALLB_NAMESPACE
 
@@ -41,7 +42,6 @@ _CNI_FILE = (
     "cd /etc/cni/net.d && first=$(ls | LC_ALL=C sort | grep -E '[.](conf|conflist|json)$' | head -n 1)"
     ' && test -n "$first" && echo "$first" && cat "$first"',
 )
-DEMO_HOST = "demo.meshwake.test"
 METRICS_PORT = 15020
 ANSWERS_WITHIN_S = 10.0
 _CURL = ("curl", "-sS", "-k", "--max-time", "8", "-o", "/dev/null")
@@ -144,48 +144,37 @@ def _cilium_settings(asked: _Asked) -> _Answer:
 
 def _hbone_used(asked: _Asked) -> _Answer:
     client = _client(asked.kubernetes)
-    ztunnel = next(
-        (pod for pod in asked.kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS) if pod.node == client.node), None
-    )
-    if ztunnel is None:
+    ztunnels = [pod for pod in asked.kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS) if pod.node == client.node]
+    if not ztunnels:
         return BROKEN, f"no ztunnel on {client.node}, where {client} runs"
 
     def count() -> float:
-        metrics = asked.kubernetes.get(ztunnel, METRICS_PORT, "/metrics", ANSWERS_WITHIN_S).decode()
+        metrics = asked.kubernetes.get(ztunnels[0], METRICS_PORT, "/metrics", ANSWERS_WITHIN_S).decode()
         return total(metrics, "istio_tcp_connections_opened_total", 'connection_security_policy="mutual_tls"')
 
-    before = count()
-    said = _curl(asked.kubernetes, client, f"http://server.{DEMO_NAMESPACE}:8080/")
-    after = count()
-    if said != "200":
-        return BROKEN, f"{client} asked http://server and got {said}"
-    rises = f"mutual TLS connections of {ztunnel}: {before:.0f} before a request, {after:.0f} after"
-    return (HOLDS if after > before else BROKEN), rises
+    return _rises(asked, client, "server", f"mutual TLS connections of {ztunnels[0]}", count)
 
 
 def _waypoint_in_the_way(asked: _Asked) -> _Answer:
-    client = _client(asked.kubernetes)
     waypoints = asked.kubernetes.pods(DEMO_NAMESPACE, _WAYPOINT_PODS)
     if not waypoints:
         return BROKEN, "no pod of the waypoint"
 
     def count() -> float:
-        return sum(
-            total(
-                asked.kubernetes.get(pod, METRICS_PORT, "/stats/prometheus", ANSWERS_WITHIN_S).decode(),
-                "istio_requests_total",
-            )
-            for pod in waypoints
-        )
+        answers = [asked.kubernetes.get(pod, METRICS_PORT, "/stats/prometheus", ANSWERS_WITHIN_S) for pod in waypoints]
+        return sum(total(answer.decode(), "istio_requests_total") for answer in answers)
 
+    return _rises(asked, _client(asked.kubernetes), "server-by-waypoint", "requests seen by the waypoint", count)
+
+
+def _rises(asked: _Asked, client: Pod, service: str, what: str, count: Callable[[], float]) -> _Answer:
+    """Whether a request to `service` is answered and counted."""
     before = count()
-    said = _curl(asked.kubernetes, client, f"http://server-by-waypoint.{DEMO_NAMESPACE}:8080/")
+    said = _curl(asked.kubernetes, client, f"http://{service}.{DEMO_NAMESPACE}:8080/")
     after = count()
     if said != "200":
-        return BROKEN, f"{client} asked http://server-by-waypoint and got {said}"
-    return (
-        HOLDS if after > before else BROKEN
-    ), f"requests seen by the waypoint: {before:.0f} before, {after:.0f} after"
+        return BROKEN, f"{client} asked http://{service} and got {said}"
+    return (HOLDS if after > before else BROKEN), f"{what}: {before:.0f} before a request, {after:.0f} after"
 
 
 def total(metrics: str, name: str, label: str = "") -> float:
@@ -250,14 +239,14 @@ def _gateway_answers(asked: _Asked) -> _Answer:
 
 
 def _gateway_urls(parts: frozenset[str]) -> Iterator[str]:
-    yield f"http://{DEMO_HOST}/"
+    yield f"http://{GATEWAY_HOST}/"
     if "cert-manager" in parts:
-        yield f"https://{DEMO_HOST}/"
+        yield f"https://{GATEWAY_HOST}/"
 
 
 def _from_node(engine: Engine, node: str, url: str, address: str) -> tuple[str, str]:
     port = 443 if url.startswith("https:") else 80
-    command = [*_CURL, "-w", "%{http_code}", "--resolve", f"{DEMO_HOST}:{port}:{address}", url]
+    command = [*_CURL, "-w", "%{http_code}", "--resolve", f"{GATEWAY_HOST}:{port}:{address}", url]
     code, said = engine.execute(node, command)
     return url, said.strip() if code == 0 else f"{said.strip()} (curl ended with {code})"
 

@@ -23,7 +23,7 @@ from typing import Any
 from harness.durations import NS_PER_S
 from harness.errors import HarnessError, LabUnavailable, SubjectFailed
 from harness.kubernetes.api import Kubernetes, Unreachable
-from harness.kubernetes.labels import OUR_LABELS
+from harness.kubernetes.labels import OUR_LABELS, is_ours
 from harness.labs.kind.clocks import RealTime
 
 LEASE_KIND, LEASE_NAMESPACE, LEASE_NAME = "Lease.coordination.k8s.io", "istio-system", "meshwake"
@@ -196,7 +196,7 @@ def _is_stale(lease: Mapping[str, Any], seen: str, since_ns: int, real: RealTime
 
 
 def _check_is_ours(lease: Mapping[str, Any]) -> None:
-    if not OUR_LABELS.items() <= (lease["metadata"].get("labels") or {}).items():
+    if not is_ours(lease["metadata"].get("labels")):
         raise LabUnavailable(
             f"Lease {LEASE_NAMESPACE}/{LEASE_NAME} exists and does not carry our label, so it is left alone; runs "
             "need that name to keep each other out: rename it, or use another cluster"

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import shlex
+import tarfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from packaging.version import Version
 
 from harness.errors import LabUnavailable
-from harness.labs.kind.engine import Container, Engine, Image, room_inside
+from harness.labs.kind.engine import Engine, Image, missing_images, room_inside
 from harness.labs.kind.making import Making, node_names
-from harness.labs.kind.state import ClusterState
 from harness.labs.kind.steps import Step, Watch
 from harness.labs.kind.tools import ToolFailed
 from harness.stack.choice import Choice
@@ -46,33 +47,25 @@ def images_step(choice: Choice, pins: Pins) -> Step[Making]:
         "images",
         f"{len(wanted)} images in the engine",
         3600,
-        _images_done,
-        _fetch_images,
+        lambda making, watch: fetch_images(making, watch, wanted),
         tuple(f"image {reference}" for reference in wanted),
+        done=lambda making: None if missing_images(making.engine, wanted) else f"all {len(wanted)} are there",
     )
 
 
-def _images_done(making: Making) -> str | None:
-    wanted = wanted_images(making.choice, making.pins)
-    return None if making.engine.missing_images(wanted) else f"all {len(wanted)} are there"
-
-
-def _fetch_images(making: Making, watch: Watch) -> None:
-    fetch_images(making, watch, wanted_images(making.choice, making.pins))
-
-
 def fetch_images(making: Making, watch: Watch, wanted: tuple[str, ...]) -> None:
-    """Loads the archives of the folder until `wanted` are in the engine, and pulls what is still missing. Raises
+    """Loads from the folder what of `wanted` is not in the engine, and pulls what is still missing. Raises
     LabUnavailable that lists what cannot be had."""
     if making.folder is not None:
         for archive in sorted((making.folder / "images").glob("*.tar*")):
-            if not making.engine.missing_images(wanted):
+            if not (missing := missing_images(making.engine, wanted)):
                 break
-            watch.say(f"loading {archive.name}")
-            making.engine.load_archive(archive)
+            if may_hold(archive, missing):
+                watch.say(f"loading {archive.name}")
+                making.engine.load_archive(archive)
         for reference in _by_tag_only(making, wanted):
             watch.say(f"{reference.partition('@')[0]} is taken as it was loaded: an archive has no digest to compare")
-    missing = making.engine.missing_images(wanted)
+    missing = missing_images(making.engine, wanted)
     for number, reference in enumerate(missing, start=1):
         watch.say(f"pulling {number} of {len(missing)}: {reference}")
         if watch.elapsed_s > watch.within_s:
@@ -82,8 +75,19 @@ def fetch_images(making: Making, watch: Watch, wanted: tuple[str, ...]) -> None:
         try:
             making.engine.pull(reference)
         except LabUnavailable as error:
-            still = making.engine.missing_images(wanted)
+            still = missing_images(making.engine, wanted)
             raise LabUnavailable(_missing_images(reference, error, still, len(wanted), making.folder)) from error
+
+
+def may_hold(archive: Path, wanted: Iterable[str]) -> bool:
+    """Whether an archive (docker save) has one of the images `wanted`; True where it does not say what it has."""
+    try:
+        with tarfile.open(archive) as opened:
+            listed = json.load(opened.extractfile("manifest.json") or io.BytesIO())
+        tags = {full_reference(tag) for entry in listed for tag in entry["RepoTags"] or ()}
+    except (OSError, tarfile.TarError, ValueError, KeyError, TypeError):
+        return True
+    return not tags or bool(tags & {full_reference(image.partition("@")[0]) for image in wanted})
 
 
 def _by_tag_only(making: Making, wanted: tuple[str, ...]) -> list[str]:
@@ -110,7 +114,7 @@ def bytes_needed(engine: Engine, choice: Choice, pins: Pins) -> int:
     """What a cluster takes of the engine's disk: images that the engine lacks, and in each node all but the machines'
     own, which all nodes share."""
     machine = node_image(choice, pins)
-    lacked = engine.missing_images(wanted_images(choice, pins))
+    lacked = missing_images(engine, wanted_images(choice, pins))
     in_engine = sum(MACHINE_BYTES if image == machine else IMAGE_BYTES for image in lacked)
     nodes = len(node_names(choice, pins))
     return in_engine + nodes * (NODE_WRITES_BYTES + _bytes_in_node(engine, images(choice, pins)))
@@ -132,7 +136,7 @@ def free_bytes(engine: Engine, machine: Image | None) -> int | None:
 def _check_room(making: Making, missing: Sequence[str]) -> None:
     """Before the first of them: a disk that runs full ends every node at once."""
     needed = len(node_names(making.choice, making.pins)) * _bytes_in_node(making.engine, missing)
-    free = free_bytes(making.engine, making.engine.image(node_image(making.choice, making.pins)))
+    free = free_bytes(making.engine, machine_image(making.engine, making.choice, making.pins))
     if free is not None and free < needed:
         raise LabUnavailable(
             f"the engine has {free / GIB:.1f} GiB of disk free, and {len(missing)} images in every node take "
@@ -145,22 +149,15 @@ def _check_room(making: Making, missing: Sequence[str]) -> None:
 
 def nodes_images_step(choice: Choice, pins: Pins) -> Step[Making]:
     """The step that brings every image into every node."""
+    count = len(images(choice, pins))
     return Step(
         "nodes-images",
         "images in every node",
         1800,
-        _nodes_images_done,
         _load_into_nodes,
-        (f"docker save --platform <the engine's> and kind load image-archive, for {len(images(choice, pins))} images",),
+        (f"docker save --platform <the engine's> and kind load image-archive, for {count} images",),
+        done=lambda making: None if _not_in_nodes(making) else f"all {count} are in every node",
     )
-
-
-def _nodes_images_done(making: Making) -> str | None:
-    if _not_in_nodes(making):
-        return None
-    if not read_image_ids(making.state):
-        _remember_image_ids(making)
-    return f"all {len(images(making.choice, making.pins))} are in every node"
 
 
 def _not_in_nodes(making: Making) -> tuple[str, ...]:
@@ -170,49 +167,19 @@ def _not_in_nodes(making: Making) -> tuple[str, ...]:
     return tuple(image for image in wanted if not all(full_reference(image) in found for found in there))
 
 
-def images_in(engine: Engine, node: str) -> dict[str, str]:
-    """The images that a node has, full name to id; none when it cannot be asked."""
+def images_in(engine: Engine, node: str) -> set[str]:
+    """The full names of the images that a node has; none when it cannot be asked."""
     code, said = engine.execute(node, ["crictl", "images", "--output", "json"])
     try:
         listed = json.loads(said)["images"] if code == 0 else []
     except (ValueError, KeyError):
-        return {}
-    return {full_reference(name): str(each["id"]) for each in listed for name in each.get("repoTags") or ()}
+        return set()
+    return {full_reference(name) for each in listed for name in each.get("repoTags") or ()}
 
 
-def real_image_ids(engine: Engine, machines: Iterable[Container], wanted: Iterable[str]) -> dict[str, str]:
-    """What is really run under each name: the id of the machines' own image, and of those of `wanted` that a node has;
-    several, by commas, where nodes differ. Asked of the engine and of the nodes, whatever was chosen."""
-    ids: dict[str, set[str]] = {}
-    for machine in machines:
-        if machine.image_id:
-            ids.setdefault(machine.image, set()).add(machine.image_id)
-        there = images_in(engine, machine.name) if machine.state == "running" else {}
-        for reference in wanted:
-            if (found := there.get(full_reference(reference))) is not None:
-                ids.setdefault(reference, set()).add(found)
-    return {reference: ",".join(sorted(found)) for reference, found in sorted(ids.items())}
-
-
-def read_image_ids(state: ClusterState) -> dict[str, str]:
-    """The ids that `up` found last (`real_image_ids`); empty when it has not come so far."""
-    try:
-        return dict(json.loads((state.directory / "images.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
-
-
-def machine_image(choice: Choice, pins: Pins) -> str:
-    """The machines' own image by the name that the engine has it by, which is without digest after --folder."""
-    pinned = node_image(choice, pins)
-    tagged = pinned.partition("@")[0]
-    return tagged if tagged in read_image_ids(ClusterState.of(choice.name)) else pinned
-
-
-def _remember_image_ids(making: Making) -> None:
-    wanted = images(making.choice, making.pins)
-    found = real_image_ids(making.engine, making.containers(), wanted)
-    making.state.put("images.json", json.dumps(found, indent=2) + "\n")
+def machine_image(engine: Engine, choice: Choice, pins: Pins) -> Image | None:
+    """The machines' own image as the engine has it: by its tag alone where it was loaded from an archive."""
+    return engine.image(node_image(choice, pins))
 
 
 def _load_into_nodes(making: Making, watch: Watch) -> None:
@@ -228,7 +195,6 @@ def _load_into_nodes(making: Making, watch: Watch) -> None:
             # With a network nothing is lost: the kubelet pulls what it lacks, only later and once a node.
             watch.say(f"{reference} is left to the nodes to pull: {str(error).splitlines()[0][:200]}")
         _prune_layers(making)
-    _remember_image_ids(making)
 
 
 def _prune_layers(making: Making) -> None:
@@ -261,12 +227,12 @@ def load_one(making: Making, watch: Watch, reference: str) -> None:
     facts = making.engine.facts()
     one_platform = ["--platform", facts.platform] if Version(facts.api_version) >= Version("1.48") else []
     archive, here = making.state.directory / "image.tar", making.engine.image(reference)
-    words = making.words(f"load-{hashlib.sha256(reference.encode()).hexdigest()[:12]}")
+    words = f"load-{hashlib.sha256(reference.encode()).hexdigest()[:12]}"
     try:
         save = ["save", *one_platform, "--output", str(archive), reference if here is None else here.name]
-        making.tools.run("docker", *save, within_s=watch.left_s, log=words)
+        making.run(watch, words, "docker", *save)
         load = ["load", "image-archive", str(archive), "--name", making.name]
-        making.tools.run("kind", *load, within_s=watch.left_s, log=words)
+        making.run(watch, words, "kind", *load)
     finally:
         archive.unlink(missing_ok=True)
 

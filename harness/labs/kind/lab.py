@@ -25,7 +25,6 @@ from harness.kubernetes.api import Kubernetes, Unreachable
 from harness.labs import Toolbox
 from harness.labs.kind.faults import Faults
 from harness.labs.kind.fix import awaited_of_fix, objects_of_fix
-from harness.labs.kind.helper_image import with_own_images
 from harness.labs.kind.hold import Hold, hold
 from harness.labs.kind.observe import check_versions, node_names, running_versions
 from harness.labs.kind.refusals import refusals
@@ -34,6 +33,7 @@ from harness.labs.kind.session import Session, Setting
 from harness.labs.kind.ways import Place, Ways
 from harness.plan import Plan
 from harness.scenario import CLOCK_FAULTS
+from harness.stack.own_images import with_own_images
 
 
 class KindLab:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
-from ipaddress import IPv4Address
 from typing import Any
 
 import yaml
@@ -16,23 +14,27 @@ from pytest_kubernetes.providers import select_provider_manager
 
 from harness.errors import LabUnavailable
 from harness.kubernetes.api import Refused, Unreachable
-from harness.labs.kind.engine import (
-    KIND_NETWORK,
-    Container,
-)
+from harness.labs.kind.engine import KIND_CLUSTER_LABEL, KIND_NETWORK, KIND_ROLE_LABEL, Container
+from harness.labs.kind.images import machine_image
 from harness.labs.kind.limits import limit_problems, measure_limits
 from harness.labs.kind.making import Making, node_names, read_facts
-from harness.labs.kind.state import ClusterState, clusters_dir, known_names, lock_file
+from harness.labs.kind.state import ClusterState, known_names
 from harness.labs.kind.steps import Step, Watch
 from harness.stack.choice import Choice
-from harness.stack.pieces import (
-    Facts,
-)
+from harness.stack.pieces import Facts
 from harness.stack.pins import Pins
-from harness.stack.pool import pool_of
-from harness.stack.render import kind_config, node_image
+from harness.stack.pool import addresses_in, pool_of
+from harness.stack.render import kind_config
 
 READY_WITHIN_S = 180
+# What a cluster of ours will hand out, from before MetalLB is in it; and how any cluster of kind's is asked.
+_POOL_FILE = "/etc/meshwake-pool"
+_ASK_FOR_POOLS = (
+    "sh",
+    "-c",
+    f"cat {_POOL_FILE} 2>/dev/null; kubectl --kubeconfig=/etc/kubernetes/admin.conf --request-timeout=5s get "
+    "ipaddresspools.metallb.io -A -o jsonpath='{.items[*].spec.addresses[*]}' 2>/dev/null",
+)
 
 
 def cluster_step(choice: Choice, pins: Pins) -> Step[Making]:
@@ -41,13 +43,13 @@ def cluster_step(choice: Choice, pins: Pins) -> Step[Making]:
         "cluster",
         f"{len(node_names(choice, pins))} machines made by kind",
         900,
-        _cluster_done,
         _make_cluster,
         (
             f"kind create cluster --config kind.yaml --kubeconfig <state>/{choice.name}/kubeconfig --retain",
             *(f"machine {name}" for name in node_names(choice, pins)),
         ),
         ("the API server is ready", "every machine has registered as a node"),
+        done=_cluster_done,
     )
 
 
@@ -103,7 +105,7 @@ def _create_anew(making: Making, machines: tuple[Container, ...], watch: Watch) 
 
 def _check_limits(making: Making) -> None:
     """Preflight may have had no image to ask with; now there is one."""
-    machine = making.engine.image(node_image(making.choice, making.pins))
+    machine = machine_image(making.engine, making.choice, making.pins)
     limits = measure_limits(making.engine, None if machine is None else machine.name)
     problems = list(limit_problems(limits, len(node_names(making.choice, making.pins))))
     if problems:
@@ -133,9 +135,7 @@ class KindManager(select_provider_manager("kind")):  # type: ignore[misc]
         """Our kind was found and its version looked at before (tools.py)."""
 
     def _exec(self, arguments: list[str], additional_env: object = None, timeout: float | None = None) -> None:
-        self._making.tools.run(
-            "kind", *arguments, within_s=self._watch.left_s, log=self._making.words("-".join(["kind", *arguments[:2]]))
-        )
+        self._making.run(self._watch, "-".join(["kind", *arguments[:2]]), "kind", *arguments)
         self._ran = True
 
     def ready(self, timeout: int = 0) -> bool:
@@ -152,38 +152,62 @@ def facts_step() -> Step[Making]:
         "facts",
         "addresses for load balancers, a seed for the cluster's own secrets",
         60,
-        _facts_done,
         _find_facts,
-        (f"IPv4 addresses near the end of the network {KIND_NETWORK!r}, none that another cluster of ours hands out",),
+        (f"IPv4 addresses near the end of the network {KIND_NETWORK!r}, none that another cluster of kind hands out",),
+        done=_facts_done,
     )
 
 
 def _facts_done(making: Making) -> str | None:
     facts = read_facts(making.state)
-    return None if facts is None else f"addresses {facts.pool}"
+    published = _on_own_machine(making, f"cat {_POOL_FILE}")
+    return f"addresses {facts.pool}" if facts is not None and published.strip() == facts.pool else None
 
 
 def _find_facts(making: Making, watch: Watch) -> None:
-    network = making.engine.network(KIND_NETWORK)
-    if network is None:
-        raise LabUnavailable(f"the engine has no network '{KIND_NETWORK}', which kind makes; was it removed meanwhile?")
-    # Two clusters that are brought up at once must not choose the same addresses.
-    with _facts_locked(watch):
-        others = [read_facts(ClusterState.of(name)) for name in known_names() if name != making.name]
-        taken = [address for facts in others if facts is not None for address in _addresses_of(facts.pool)]
-        facts = Facts(pool=pool_of(network.ipam, [*network.addresses, *taken]), seed=making.kit.seed())
+    facts = read_facts(making.state)
+    if facts is None:
+        facts = Facts(_choose_pool(making, watch), making.kit.seed())
         making.state.put("facts.json", json.dumps(asdict(facts)) + "\n")
+    _publish(making, facts.pool)  # the machine may be another than the one it was chosen for
     watch.say(f"addresses {facts.pool}")
 
 
-@contextmanager
-def _facts_locked(watch: Watch) -> Iterator[None]:
-    with lock_file(clusters_dir() / "facts.lock") as attempt:
-        watch.wait_for("another cluster to choose its addresses", lambda: None if attempt() else "it is choosing")
-        yield
+def _choose_pool(making: Making, watch: Watch) -> str:
+    network = making.engine.network(KIND_NETWORK)
+    if network is None:
+        raise LabUnavailable(f"the engine has no network '{KIND_NETWORK}', which kind makes; was it removed meanwhile?")
+    while True:
+        taken = [address for addresses in _taken_by_others(making).values() for address in addresses]
+        pool = pool_of(network.ipam, [*network.addresses, *taken])
+        _publish(making, pool)
+        # Another may have chosen at the same moment: both see it now, and one of them chooses again.
+        chosen, others = set(addresses_in(pool)), _taken_by_others(making)
+        clash = [name for name, taken in others.items() if name < making.name and not chosen.isdisjoint(taken)]
+        if not clash:
+            return pool
+        watch.say(f"{', '.join(clash)} has chosen the same addresses; choosing again")
 
 
-def _addresses_of(pool: str) -> Iterator[str]:
-    first, _, last = pool.partition("-")
-    for number in range(int(IPv4Address(first)), int(IPv4Address(last)) + 1):
-        yield str(IPv4Address(number))
+def _publish(making: Making, pool: str) -> None:
+    """Where whoever uses this engine can see it, whatever state directory they have."""
+    _on_own_machine(making, f"echo {pool} >{_POOL_FILE}")
+
+
+def _on_own_machine(making: Making, script: str) -> str:
+    return making.engine.execute(node_names(making.choice, making.pins)[-1], ["sh", "-c", script])[1]
+
+
+def _taken_by_others(making: Making) -> dict[str, list[str]]:
+    """The addresses that every other kind cluster on the engine hands out, whoever made it: as its machine says, where
+    that runs; as is remembered here, where it is ours and stands still."""
+    pools: dict[str, list[str]] = {}
+    for name in known_names():
+        if name != making.name and (facts := read_facts(ClusterState.of(name))) is not None:
+            pools[name] = [facts.pool]
+    for machine in making.engine.containers({KIND_CLUSTER_LABEL: None, KIND_ROLE_LABEL: "control-plane"}):
+        cluster = machine.labels[KIND_CLUSTER_LABEL]
+        if cluster != making.name and machine.state == "running":
+            with suppress(LabUnavailable):  # it is put away just now
+                pools.setdefault(cluster, []).extend(making.engine.execute(machine.name, _ASK_FOR_POOLS)[1].split())
+    return {name: [address for pool in own for address in addresses_in(pool)] for name, own in pools.items()}

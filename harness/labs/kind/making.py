@@ -10,37 +10,23 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from harness.errors import HarnessFault, LabUnavailable
 from harness.kubernetes.api import Kubernetes
 from harness.kubernetes.through_kr8s import ThroughKr8s
-from harness.labs.kind.engine import (
-    KIND_CLUSTER_LABEL,
-    Container,
-    Engine,
-)
+from harness.labs.kind.clocks import RealTime, SystemTime
+from harness.labs.kind.engine import KIND_CLUSTER_LABEL, Container, Engine
 from harness.labs.kind.state import ClusterState
-from harness.labs.kind.steps import Patience
+from harness.labs.kind.steps import Watch
 from harness.labs.kind.tools import Tools
 from harness.stack.choice import Choice
-from harness.stack.pieces import (
-    Facts,
-    Stage,
-)
+from harness.stack.pieces import Facts, Stage
 from harness.stack.pins import Pins
 from harness.stack.render import kind_config, stages
 
 
-class Fetch(Protocol):
-    """Fetches a URL; LabUnavailable when it cannot be had."""
-
-    def __call__(self, url: str, within_s: float) -> bytes:
-        """Its content."""
-
-
 def fetch_https(url: str, within_s: float) -> bytes:
-    """As `Fetch` promises, over https only."""
+    """What `url` has, over https only. Raises LabUnavailable."""
     if not url.startswith("https://"):
         raise LabUnavailable(f"{url}: is fetched over https only")
     try:
@@ -52,29 +38,19 @@ def fetch_https(url: str, within_s: float) -> bytes:
         ) from error
 
 
-def health_left_out(making: Making) -> list[str]:
-    """Stands where the caller does not want the health to be looked at."""
-    return []
-
-
-def nothing_to_undo(making: Making) -> list[str]:
-    """Stands where no run has ever been."""
-    return []
-
-
 @dataclass(frozen=True)
 class Kit:
     """What bringing up uses of the world beside engine and tools; tests bring their own."""
 
     connect: Callable[[Path], Kubernetes] = ThroughKr8s
-    patience: Patience = field(default_factory=Patience)
+    real: RealTime = field(default_factory=SystemTime)
     wall_s: Callable[[], float] = time.time
-    fetch: Fetch = fetch_https
+    fetch: Callable[[str, float], bytes] = fetch_https
     seed: Callable[[], str] = lambda: secrets.token_hex(16)
     # Says what is broken, one sentence each, once everything is up.
-    health: Callable[[Making], list[str]] = health_left_out
+    health: Callable[[Making], list[str]] = lambda making: []
     # Undoes what a run left that was killed, and says what it was, one sentence each.
-    undo: Callable[[Making], list[str]] = nothing_to_undo
+    undo: Callable[[Making], list[str]] = lambda making: []
 
 
 @dataclass
@@ -118,9 +94,17 @@ class Making:
             raise HarnessFault(f"stage {name} before step facts")
         return next(stage for stage in stages(self.choice, self.pins, facts) if stage.name == name)
 
-    def words(self, name: str) -> Path:
-        """Where a program's words are kept."""
-        return self.state.directory / "words" / name
+    def run(self, watch: Watch, words: str, name: str, *arguments: str) -> None:
+        """Runs a program (tools.py) within the bound of the step; what it says is kept as `words`. helm sees nothing of
+        the user's own repositories, plugins and credentials."""
+        home = self.state.directory / "helm"
+        self.tools.run(
+            name,
+            *arguments,
+            within_s=watch.left_s,
+            log=self.state.directory / "words" / words,
+            environment={f"HELM_{kind}_HOME": str(home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")},
+        )
 
 
 def node_names(choice: Choice, pins: Pins) -> tuple[str, ...]:

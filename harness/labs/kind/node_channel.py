@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.clocks.process_mover import ANSWERED_WITHIN_S, ProcessMover
-from harness.errors import LabUnavailable, SubjectFailed
+from harness.errors import LabUnavailable
 from harness.kubernetes.api import Kubernetes, Unreachable
 from harness.kubernetes.rollouts import unmet
 from harness.labs.kind.clocks import RealTime, wait_for
-from harness.labs.kind.helper_image import HELPER, with_own_images
 from harness.plan import Plan
+from harness.stack.own_images import HELPER, with_own_images
 from harness.stack.pieces import read_objects
 
 NAMESPACE, LABELS, CONTAINER = "meshwake-helper", {"app.kubernetes.io/name": "node-helper"}, "helper"
@@ -74,16 +74,16 @@ def install_helper(
             thing["metadata"]["annotations"] = {MARK: json.dumps(mark)}
     kubernetes.apply(objects)
 
-    def look() -> tuple[bool | None, str]:
+    def look() -> str | None:
         # Ready ones of an older image do not count: each gives back what it has when the new one takes its place.
         seen = unmet(kubernetes.read("DaemonSet.apps", NAMESPACE, DAEMON_SET))
         ready = {pod.node for pod in kubernetes.pods(NAMESPACE, LABELS) if pod.ready}
         done = seen is None and nodes <= ready
-        return (True if done else None), f"ready on {', '.join(sorted(ready)) or 'none'}; {seen or 'rolled out'}"
+        return None if done else f"ready on {', '.join(sorted(ready)) or 'none'}; {seen or 'rolled out'}"
 
     try:
-        wait_for("the helpers that move clocks", real, HELPER_WITHIN_S, look)
-    except SubjectFailed as error:
+        wait_for("the helpers that move clocks", real, HELPER_WITHIN_S, look, failed=LabUnavailable)
+    except LabUnavailable as error:
         raise LabUnavailable(
             f"{error}; its image is in no registry: build it and bring it onto the nodes of {cluster}, from the root "
             f"of this repository: {HELPER.build}"

@@ -6,7 +6,7 @@ from harness.clocks.engine import refuse_own_kernel
 from harness.clocks.inside import NoAnswer, Way, measure
 from harness.clocks.own import Own, OwnMachine
 from harness.errors import LabUnavailable
-from harness.labs.kind.images import fetch_images
+from harness.labs.kind.images import fetch_images, machine_image
 from harness.labs.kind.making import Making
 from harness.labs.kind.movers import engine_ways
 from harness.labs.kind.steps import Step, Watch
@@ -21,7 +21,7 @@ def own_clock_step(own: Own | None = None) -> Step[Making]:
     def look(making: Making, watch: Watch) -> None:
         machine = node_image(making.choice, making.pins)
         fetch_images(making, watch, (machine,))
-        found = making.engine.image(machine)
+        found = machine_image(making.engine, making.choice, making.pins)
         ways = engine_ways(machine if found is None else found.name)
         try:
             measured = measure(Way(ways.nodes[-1], ways.environment), making.name)
@@ -33,7 +33,6 @@ def own_clock_step(own: Own | None = None) -> Step[Making]:
         "own-clock",
         "whose clock --clock engine would set",
         WITHIN_S,
-        lambda making: None,
         look,
         ("boot id and monotonic clock of the engine's machine are not those of this one",),
     )

@@ -8,17 +8,15 @@ from packaging.version import Version
 
 from harness.errors import LabUnavailable
 from harness.labs.kind.engine import KIND_CLUSTER_LABEL, Container, Engine, EngineFacts
-from harness.labs.kind.images import bytes_needed, free_bytes
+from harness.labs.kind.images import GIB, bytes_needed, free_bytes, machine_image
 from harness.labs.kind.limits import limit_problems, measure_limits
 from harness.labs.kind.making import Making
 from harness.labs.kind.state import Record, choice_to_json
 from harness.labs.kind.steps import Step, Watch
 from harness.stack.choice import Choice
 from harness.stack.pins import Pins
-from harness.stack.render import node_image
 
 PREFLIGHT = "preflight"
-GIB = 1024**3
 # Cilium, istiod and three nodes' kubelets do not fit into less.
 MEMORY_AT_LEAST = 4 * GIB
 CGROUP_V2_FROM = Version("1.35")
@@ -30,7 +28,6 @@ def preflight_step(choice: Choice) -> Step[Making]:
         PREFLIGHT,
         "what can be known before anything is changed",
         60,
-        lambda making: None,
         _preflight,
         (
             f"the engine answers; its cgroups, memory, disk and limits suffice for {choice.workers + 1} nodes",
@@ -96,7 +93,7 @@ def engine_problems(engine: Engine, choice: Choice, pins: Pins) -> list[str]:
 
 def room_problems(engine: Engine, choice: Choice, pins: Pins) -> Iterator[str]:
     """What of the engine's machine does not suffice for a cluster that is not there yet."""
-    machine = engine.image(node_image(choice, pins))
+    machine = machine_image(engine, choice, pins)
     needed, free = bytes_needed(engine, choice, pins), free_bytes(engine, machine)
     if free is not None and free < needed:
         yield (

@@ -18,7 +18,6 @@ from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.cluster import Cluster, bring_up, existing_cluster
 from harness.labs.kind.engine import Engine, open_engine
 from harness.labs.kind.fix import objects_of_fix
-from harness.labs.kind.helper_image import HELPER, OwnImage, own_images_in
 from harness.labs.kind.images import machine_image
 from harness.labs.kind.making import Making
 from harness.labs.kind.movers import inside_of, make_mover, mover_refusals, moves_clocks
@@ -33,10 +32,12 @@ from harness.labs.kind.watchers import Alerts, Flows, ProxyCertificates, Tokens,
 from harness.labs.kind.ways import LookedAt, Place
 from harness.plan import Plan, PlannedCluster
 from harness.stack.choice import Choice, choose_stack
+from harness.stack.own_images import HELPER, OwnImage, own_images_in
 from harness.stack.pieces import DEMO_NAMESPACE, OBSERVABILITY_NAMESPACE
 from harness.stack.pins import read_pins
+from harness.stack.render import node_image
 from harness.stack.workloads import (
-    CLIENT_CONTAINER,
+    CONTAINER,
     SERVER_PORT,
     identity_labels,
     namespace_of,
@@ -85,7 +86,7 @@ class RealWays:
             for remark in remarks:
                 tell(remark)
             with ClusterState.of(choice.name).lock(f"run of {plan.scenario}"):
-                yield _place(_brought_up(choice, plan, engine, tell))
+                yield _place(_brought_up(choice, plan, engine, tell), engine)
         finally:
             engine.close()
 
@@ -114,9 +115,7 @@ class RealWays:
         """See Ways."""
         pairs = tuple(Route(source, destination, server_url(destination)) for source, destination in plan.pairs)
         sources = dict.fromkeys(source for source, _ in plan.pairs)
-        clients = {
-            source: Client(namespace_of(source), identity_labels(source), CLIENT_CONTAINER) for source in sources
-        }
+        clients = {source: Client(namespace_of(source), identity_labels(source), CONTAINER) for source in sources}
         more = tuple(_more_routes(plan.pairs[0][0], place.parts))
         return LookedAt((*pairs, *more), clients, tuple(_watchers(plan, place, kubernetes, node_names)))
 
@@ -155,13 +154,16 @@ def _cluster_of(plan: Plan) -> PlannedCluster:
     return plan.cluster or PlannedCluster()
 
 
-def _place(cluster: Cluster) -> Place:
+def _place(cluster: Cluster, engine: Engine | None = None) -> Place:
     choice = cluster.choice
     about: dict[str, Any] = {}
     if choice is not None:
         about = {"istio": choice.istio, "kubernetes": choice.kubernetes, "profile": choice.profile}
         about["digest"] = choice.digest
-        about["node_image"] = machine_image(choice, read_pins())
+        about["node_image"] = node_image(choice, read_pins())
+        machine = None if engine is None else machine_image(engine, choice, read_pins())
+        if machine is not None:
+            about["node_image"], about["node_image_id"] = machine.name, machine.id
     parts = choice.parts if choice is not None else frozenset[str]()
     return Place(cluster.name, cluster.kubeconfig, cluster.context, cluster.ours, cluster.nodes, parts, about)
 

@@ -85,9 +85,9 @@ def redirection_step() -> Step[Making]:
         "redirection",
         "the traffic of every ambient pod goes through ztunnel",
         REDIRECTED_WITHIN_S,
-        _all_redirected,
         _make_anew,
         (f"delete the pods in which nothing listens on port {HBONE_PORT}; their controllers make them anew",),
+        done=_all_redirected,
     )
 
 

@@ -22,8 +22,9 @@ from typing import Any
 
 from harness.durations import NS_PER_S, parse_duration_ns
 from harness.errors import HarnessError, LabUnavailable
-from harness.kubernetes.api import Kubernetes, Unreachable
+from harness.kubernetes.api import Kubernetes, Unreachable, identity_of, kind_of
 from harness.kubernetes.labels import OUR_LABELS, RUN_LABELS, is_ours
+from harness.kubernetes.rollouts import unmet
 from harness.kubernetes.ztunnels import ZTUNNEL_LABELS
 from harness.labs.kind.clocks import RealTime, wait_for
 from harness.labs.kind.hold import hold, is_marked
@@ -73,9 +74,8 @@ def take_away(kubernetes: Kubernetes, real: RealTime) -> list[str]:
             kubernetes.delete_ours(kind, namespace, name)
             gone.append(f"{kind.partition('.')[0]} {f'{namespace}/' if namespace else ''}{name}")
 
-    def look() -> tuple[bool | None, str]:
-        left = [f"{kind} {name}" for kind in KINDS_OF_A_RUN for _, name in _of_runs(kubernetes, kind)]
-        return (None if left else True), ", ".join(left)
+    def look() -> str | None:
+        return ", ".join(f"{kind} {name}" for kind in KINDS_OF_A_RUN for _, name in _of_runs(kubernetes, kind)) or None
 
     wait_for("the objects of the last run to go", real, GONE_WITHIN_S, look)
     return gone
@@ -109,22 +109,19 @@ def put_in(
 
 
 def _check_name_is_free(kubernetes: Kubernetes, thing: Mapping[str, Any]) -> None:
-    namespace, name = thing["metadata"].get("namespace"), thing["metadata"]["name"]
-    group = thing["apiVersion"].rpartition("/")[0]
-    found = kubernetes.read(f"{thing['kind']}.{group}" if group else thing["kind"], namespace, name)
+    found = kubernetes.read(kind_of(thing), thing["metadata"].get("namespace"), thing["metadata"]["name"])
     if found is not None and not is_ours(found["metadata"].get("labels")):
         raise LabUnavailable(
-            f"{thing['kind']} {f'{namespace}/' if namespace else ''}{name} exists and does not carry our label "
+            f"{identity_of(thing)} exists and does not carry our label "
             f"({', '.join(f'{key}={value}' for key, value in OUR_LABELS.items())}), so it is left alone; use another "
             "cluster, or rename the identities of the scenario"
         )
 
 
 def _await_pod(kubernetes: Kubernetes, real: RealTime, namespace: str, labels: Mapping[str, str]) -> None:
-    def look() -> tuple[bool | None, str]:
+    def look() -> str | None:
         pods = kubernetes.pods(namespace, labels)
-        ready = bool(pods) and all(pod.ready for pod in pods)
-        return (True if ready else None), ", ".join(f"{pod}: ready={pod.ready}" for pod in pods) or "no pod"
+        return ", ".join(f"{pod} is not ready" for pod in pods if not pod.ready) or (None if pods else "no pod")
 
     words = ",".join(f"{key}={value}" for key, value in labels.items())
     wait_for(f"a ready pod of {words} in {namespace}", real, READY_WITHIN_S, look)
@@ -293,18 +290,14 @@ def istiod_back(kubernetes: Kubernetes) -> int | None:
 
 
 def await_ztunnels(kubernetes: Kubernetes, real: RealTime) -> None:
-    """Waits until the DaemonSet says that every node has its present ztunnel, available."""
+    """Waits until every node has its present ztunnel, available, and none of before (two overlap while one is new)."""
 
-    def look() -> tuple[bool | None, str]:
+    def look() -> str | None:
         found = kubernetes.read(*ZTUNNEL)
-        if found is None:
-            return None, "no such DaemonSet"
-        status, wanted = found.get("status", {}), found.get("status", {}).get("desiredNumberScheduled", 0)
-        counts = {key: status.get(key, 0) for key in ("updatedNumberScheduled", "numberAvailable")}
-        present = status.get("observedGeneration") == found["metadata"].get("generation")
-        pods = kubernetes.pods(ZTUNNEL_NAMESPACE, ZTUNNEL_LABELS)
-        done = present and wanted > 0 and set(counts.values()) == {wanted} and len(pods) == wanted
-        return (True if done else None), f"{counts} of {wanted}, {len(pods)} pods, generation observed: {present}"
+        if found is None or (seen := unmet(found)) is not None:
+            return "no such DaemonSet" if found is None else seen
+        wanted, there = found["status"]["desiredNumberScheduled"], kubernetes.pods(ZTUNNEL_NAMESPACE, ZTUNNEL_LABELS)
+        return None if len(there) == wanted else f"{len(there)} pods for {wanted} nodes"
 
     wait_for("every ztunnel to be restarted (DaemonSet istio-system/ztunnel)", real, ROLLED_OUT_WITHIN_S, look)
 

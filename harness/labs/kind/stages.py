@@ -39,10 +39,10 @@ def stage_step(planned: Stage) -> Step[Making]:
         planned.name,
         planned.title,
         planned.within_s,
-        partial(_stage_done, planned.name),
         partial(_take_stage, planned.name),
         tuple(line for piece in planned.pieces for line in piece_lines(piece)),
         tuple(awaited_lines(planned)),
+        done=partial(_stage_done, planned.name),
     )
 
 
@@ -222,15 +222,13 @@ def _install(making: Making, watch: Watch, chart: Chart) -> None:
     watch.say(f"helm installs {chart.release}")
     values = making.state.put(f"values/{chart.release}.yaml", yaml.safe_dump(chart.values, sort_keys=True))
     _heal_release(making, watch, chart)
-    making.tools.run(
+    making.run(
+        watch,
+        f"helm-{chart.release}",
         "helm",
         *("upgrade", "--install", chart.release, *_chart_source(making, chart)),
-        *("--namespace", chart.namespace, "--create-namespace"),
-        *("--values", str(values), "--timeout", f"{int(watch.left_s)}s"),
-        *_helm_place(making),
-        within_s=watch.left_s,
-        log=making.words(f"helm-{chart.release}"),
-        environment=_helm_environment(making),
+        *("--create-namespace", "--values", str(values), "--timeout", f"{int(watch.left_s)}s"),
+        *_place(making, chart),
     )
 
 
@@ -253,17 +251,8 @@ def _heal_release(making: Making, watch: Watch, chart: Chart) -> None:
     if release is not None and (release.status.startswith("pending-") or release.status in _PENDING):
         watch.say(f"release {chart.release} was left {release.status}; that is undone first")
         word = _PENDING.get(release.status, "rollback")
-        place = ("--namespace", chart.namespace, *_helm_place(making))
-        making.tools.run(
-            "helm", word, chart.release, *place, within_s=watch.left_s, environment=_helm_environment(making)
-        )
+        making.run(watch, f"helm-{word}-{chart.release}", "helm", word, chart.release, *_place(making, chart))
 
 
-def _helm_place(making: Making) -> list[str]:
-    return ["--kubeconfig", str(making.state.kubeconfig)]
-
-
-def _helm_environment(making: Making) -> dict[str, str]:
-    """The user's own repositories, plugins and credentials stay out of it."""
-    home = making.state.directory / "helm"
-    return {f"HELM_{kind}_HOME": str(home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
+def _place(making: Making, chart: Chart) -> tuple[str, ...]:
+    return "--namespace", chart.namespace, "--kubeconfig", str(making.state.kubeconfig)

@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,12 +27,8 @@ from platformdirs import user_state_dir
 
 from harness.errors import BadInput, HarnessFault
 from harness.labs.kind.hold import Holder, InUse
-from harness.stack.choice import Choice
+from harness.stack.choice import NAME_PREFIX, Choice, is_our_name
 
-NAME_PREFIX = "meshwake-"
-# kind makes NAME-control-plane and NAME-worker12 of it, and a host name has at most 63 characters.
-NAME_AT_MOST = 40
-_NAME = re.compile(r"meshwake-[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _FORMAT = 1
 _LOOK_EVERY_S = 0.05
 
@@ -59,16 +54,6 @@ def intents_dir() -> Path:
     return clusters_dir().parent / "clocks"
 
 
-def check_name(name: str) -> str:
-    """`name`, when it can be the name of a cluster of ours; else BadInput."""
-    if not _NAME.fullmatch(name) or len(name) > NAME_AT_MOST:
-        raise BadInput(
-            f"cluster name {name!r}: expected {NAME_PREFIX}NAME of small letters, digits and '-', "
-            f"at most {NAME_AT_MOST} characters; only clusters so named are ever made or put away"
-        )
-    return name
-
-
 def known_names() -> tuple[str, ...]:
     """The clusters that have a directory here."""
     return tuple(sorted(path.name for path in clusters_dir().glob(f"{NAME_PREFIX}*") if path.is_dir()))
@@ -83,8 +68,10 @@ class ClusterState:
 
     @classmethod
     def of(cls, name: str) -> ClusterState:
-        """The directory of the cluster `name`; it need not exist."""
-        return cls(check_name(name), clusters_dir() / name)
+        """The directory of the cluster `name`; it need not exist. BadInput for a name that is none of ours."""
+        if not is_our_name(name):
+            raise BadInput(f"cluster {name!r}: only clusters called {NAME_PREFIX}NAME are ever made or put away")
+        return cls(name, clusters_dir() / name)
 
     @property
     def kubeconfig(self) -> Path:
@@ -176,17 +163,6 @@ class ClusterState:
 
 def _holder_in(handle: int) -> Holder | None:
     return Holder.read(os.pread(handle, 4096, 0).decode(errors="replace"))
-
-
-@contextmanager
-def lock_file(path: Path) -> Iterator[Callable[[], bool]]:
-    """A lock that is tried for by calling what this gives, until that is True; it is let go of at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        yield lambda: _lock_at_once(handle)
-    finally:
-        os.close(handle)
 
 
 def _is_still(handle: int, path: Path) -> bool:

@@ -8,15 +8,15 @@ explain it is collected before the error is raised, and the error names where.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
+from harness.durations import NS_PER_S
 from harness.errors import HarnessError, LabUnavailable
+from harness.labs.kind.clocks import RealTime, wait_for
 
-LOOK_EVERY_S = 2.0
 World = TypeVar("World")
 
 
@@ -45,38 +45,30 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Patience:
-    """The clock that bounds are counted on, and how to wait; tests bring their own."""
-
-    monotonic_s: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
-@dataclass(frozen=True)
 class Step(Generic[World]):
-    """One step. `done` says what it saw when there is nothing to do, else None; `do` does it and waits until it
-    holds. `plan` is what `--dry-run` prints: what is done, then what is awaited."""
+    """One step. `do` does it and waits until it holds; `done` says what it saw when there is nothing to do, else None:
+    a step without it is taken every time. `plan` is what `--dry-run` prints: what is done, then what is awaited."""
 
     name: str
     title: str
     within_s: float
-    done: Callable[[World], str | None]
     do: Callable[[World, Watch], None]
     plan: tuple[str, ...] = ()
     awaits: tuple[str, ...] = ()
+    done: Callable[[World], str | None] = lambda world: None
 
 
 class Watch:
     """What a step may use while it is taken: its bound, and somebody to tell."""
 
-    def __init__(self, patience: Patience, title: str, within_s: float, tell: Callable[[str], None]) -> None:
-        self._patience, self._title, self._tell, self._told = patience, title, tell, ""
-        self._began_s, self.within_s = patience.monotonic_s(), within_s
+    def __init__(self, real: RealTime, within_s: float, tell: Callable[[str], None]) -> None:
+        self._real, self._tell, self._told = real, tell, ""
+        self._began_ns, self.within_s = real.monotonic_ns(), within_s
 
     @property
     def elapsed_s(self) -> float:
         """Seconds since the step began."""
-        return self._patience.monotonic_s() - self._began_s
+        return (self._real.monotonic_ns() - self._began_ns) / NS_PER_S
 
     @property
     def left_s(self) -> float:
@@ -90,15 +82,13 @@ class Watch:
             self._tell(detail)
 
     def wait_for(self, what: str, look: Callable[[], str | None], within_s: float | None = None) -> None:
-        """Looks until `look` gives None; what it gives else is what was seen. LabUnavailable, with what was awaited
-        and last seen, at the bound of the wait or of the step, whichever is earlier."""
-        began_s = self._patience.monotonic_s()
+        """As clocks.wait_for. Raises LabUnavailable at the bound of the wait or of the step, whichever is earlier."""
         bound_s = self.left_s if within_s is None else min(within_s, self.left_s)
-        while (seen := look()) is not None:
-            if self._patience.monotonic_s() - began_s >= bound_s:
-                raise LabUnavailable(f"{what}: not within {bound_s:.0f} s; last seen: {seen}")
+
+        def tell(seen: str) -> None:
             self.say(f"waiting for {what}: {seen}")
-            self._patience.sleep(LOOK_EVERY_S)
+
+        wait_for(what, self._real, bound_s, look, failed=LabUnavailable, tell=tell)
 
 
 class StepFailed(LabUnavailable):
@@ -118,11 +108,11 @@ def take(
     world: World,
     tell: Callable[[Progress], None],
     collect: Callable[[Step[World], HarnessError], Collected],
-    patience: Patience,
+    real: RealTime,
 ) -> None:
     """Takes `steps` in order, leaving out what is done. Raises StepFailed, naming the step, at the first that fails."""
     for number, step in enumerate(steps, start=1):
-        _take_one(step, world, _Teller(step, number, len(steps), tell), collect, patience)
+        _take_one(step, world, _Teller(step, number, len(steps), tell), collect, real)
 
 
 @dataclass(frozen=True)
@@ -141,9 +131,9 @@ def _take_one(
     world: World,
     teller: _Teller[World],
     collect: Callable[[Step[World], HarnessError], Collected],
-    patience: Patience,
+    real: RealTime,
 ) -> None:
-    watch = Watch(patience, step.title, step.within_s, lambda detail: teller("going on", detail, watch.elapsed_s))
+    watch = Watch(real, step.within_s, lambda detail: teller("going on", detail, watch.elapsed_s))
     teller("begun", "", 0.0)
     try:
         seen = step.done(world)

@@ -113,7 +113,20 @@ class InstalledTools:
         environment: Mapping[str, str] | None = None,
     ) -> Said:
         """As `Tools.run` promises."""
-        return run_program(self.found[name].path, arguments, within_s, log, environment)
+        path = self.found[name].path
+        title = " ".join([path.name, *arguments[:2]])
+        with _words(log) as (out, err):
+            code = _run_guarded([str(path), *arguments], within_s, out, err, environment or {})
+            said = Said(_text(out), _text(err))
+        words = (said.stderr.strip() or said.stdout.strip())[-LAST_WORDS:]
+        kept = f"; all of it: {log}.err" if log is not None else ""
+        if code is None:
+            raise ToolFailed(
+                f"{title}: did not end within {within_s:.0f} s; it was ended; last words: {words}{kept}", None, words
+            )
+        if code != 0:
+            raise ToolFailed(f"{title}: ended with {code}: {words}{kept}", code, words)
+        return said
 
 
 def search_path() -> str:
@@ -163,7 +176,8 @@ def _find(needed: Needed, wanted: str | None) -> Tool:
 
 
 def _ask_version(needed: Needed, path: Path) -> str:
-    said = run_program(path, needed.ask, ASK_VERSION_WITHIN_S).stdout
+    tool = Tool(needed.name, path, "not asked yet")
+    said = InstalledTools({needed.name: tool}).run(needed.name, *needed.ask, within_s=ASK_VERSION_WITHIN_S).stdout
     match = _VERSION.search(said)
     if match is None:
         raise LabUnavailable(f"{path} {' '.join(needed.ask)} named no version but said {said.strip()[:100]!r}")
@@ -184,29 +198,6 @@ def _range(wanted: str) -> str:
     if pinned.major == 0:
         return f"{pinned} or a later 0.{pinned.minor}"
     return f"{pinned.major}.{pinned.minor} or a later {pinned.major}"
-
-
-def run_program(
-    path: Path,
-    arguments: tuple[str, ...],
-    within_s: float,
-    log: Path | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> Said:
-    """Runs the program at `path`, as `Tools.run` promises."""
-    title = " ".join([path.name, *arguments[:2]])
-    with _words(log) as (out, err):
-        code = _run_guarded([str(path), *arguments], within_s, out, err, environment or {})
-        said = Said(_text(out), _text(err))
-    words = (said.stderr.strip() or said.stdout.strip())[-LAST_WORDS:]
-    kept = f"; all of it: {log}.err" if log is not None else ""
-    if code is None:
-        raise ToolFailed(
-            f"{title}: did not end within {within_s:.0f} s; it was ended; last words: {words}{kept}", None, words
-        )
-    if code != 0:
-        raise ToolFailed(f"{title}: ended with {code}: {words}{kept}", code, words)
-    return said
 
 
 def _run_guarded(

@@ -5,7 +5,8 @@
     cluster        kind makes the machines; what is half made is made anew
     nodes-images   the images are in every node, so that nothing is pulled three times
     statuses       what the cluster says is of now, not of before its machines were stopped or slept (fresh.py)
-    facts          addresses for load balancers, which no other cluster of ours on that network hands out; a seed
+    helper, guard  images of ours, built and put into every node, where the stack or a run has use for them
+    facts          addresses for load balancers, which no other cluster of kind on that network hands out; a seed
     leftovers      what a run left that was killed; whoever works on the cluster meanwhile is not disturbed
     STAGE...       harness/stack says what goes in and what must be true before the next
     redirection    ambient pods that ztunnel does not see are made anew (redirection.py)
@@ -17,7 +18,10 @@ these pieces, everything of it is ready, and nothing of it was changed since (dr
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from harness.labs.kind.fresh import fresh_step
+from harness.labs.kind.helper_image import own_image_step
 from harness.labs.kind.images import images_step, nodes_images_step
 from harness.labs.kind.machines import cluster_step, facts_step
 from harness.labs.kind.making import Making
@@ -27,9 +31,8 @@ from harness.labs.kind.stages import stage_step
 from harness.labs.kind.state import Record
 from harness.labs.kind.steps import Step, Watch
 from harness.stack.choice import Choice
-from harness.stack.pieces import (
-    Facts,
-)
+from harness.stack.own_images import GUARD, OwnImage
+from harness.stack.pieces import Facts
 from harness.stack.pins import Pins
 from harness.stack.render import stages
 
@@ -37,8 +40,12 @@ from harness.stack.render import stages
 PLANNED_FACTS = Facts(pool="172.18.255.200-172.18.255.249")
 
 
-def steps_of(choice: Choice, pins: Pins, before: tuple[Step[Making], ...] = ()) -> tuple[Step[Making], ...]:
-    """All steps of `up`, in order. `before`: further ones that are taken before anything is made."""
+def steps_of(
+    choice: Choice, pins: Pins, before: tuple[Step[Making], ...] = (), own_images: Iterable[OwnImage] = ()
+) -> tuple[Step[Making], ...]:
+    """All steps of `up`, in order. `before`: further ones that are taken before anything is made; `own_images`: those
+    that are wanted in every node beside what the stack itself needs."""
+    of_stack = [GUARD] if "observability" in choice.parts else []
     return (
         preflight_step(choice),
         *before,
@@ -46,6 +53,7 @@ def steps_of(choice: Choice, pins: Pins, before: tuple[Step[Making], ...] = ()) 
         cluster_step(choice, pins),
         fresh_step(),
         nodes_images_step(choice, pins),
+        *map(own_image_step, dict.fromkeys([*of_stack, *own_images])),
         facts_step(),
         _leftovers_step(),
         *(stage_step(stage) for stage in stages(choice, pins, PLANNED_FACTS)),
@@ -62,7 +70,6 @@ def _leftovers_step() -> Step[Making]:
         "leftovers",
         "what a run left that was killed is undone",
         900,
-        lambda making: None,
         _undo,
         ("workloads of runs are removed; settings of ztunnel and istiod that a run changed are put back",),
     )
@@ -78,7 +85,6 @@ def _health_step() -> Step[Making]:
         "health",
         "the stack keeps its own promises",
         300,
-        lambda making: None,
         _look_at_health,
         ("the chained CNI file, Cilium's settings, HBONE, address, Gateway and waypoint are looked at",),
     )

@@ -188,8 +188,9 @@ class Alerts:
         names = sorted({rule["name"] for group in rules for rule in group["rules"] if rule.get("lastEvaluation")})
         told = [Told("alerts_evaluated", "rules", {"rules": names})] if names else []
         for alert in self._ask(self.prometheus, "/api/v1/alerts")["data"]["alerts"]:
-            if alert["state"] == "firing":
-                labels = alert["labels"]
+            labels = alert["labels"]
+            # One about those who watch warns nobody of an outage (answers/alerting.py leaves it out too).
+            if alert["state"] == "firing" and labels.get("concerns") != "watchers":
                 data = {"alert": labels["alertname"], "labels": labels, "active_at": alert["activeAt"]}
                 told.append(Told("alert_fired", f"{json.dumps(labels, sort_keys=True)} {alert['activeAt']}", data))
         return told + self._handed_over()

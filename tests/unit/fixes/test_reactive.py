@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.clocks.virtual import clocks_of
+from harness.errors import BadInput
 from harness.fixes import FIXES, adapted, deploy
 from harness.fixes.guard.settings import Settings
 from harness.fixes.wake_guard import LabGuard, Turns, read_settings
@@ -122,6 +123,14 @@ def test_settings_come_from_the_manifest() -> None:
     assert manifest is not None
     assert read_settings(manifest) == Settings()
     assert read_settings(manifest.replace("--lead=30m", "--lead=2h")).lead_ns == 2 * HOUR_S * 10**9
+
+
+def test_a_guard_that_only_looks_is_no_fix() -> None:
+    """It would be judged as one that restarts."""
+    manifest = FIXES["wake-guard"].read_manifest()
+    assert manifest is not None
+    with pytest.raises(BadInput, match="--only-look"):
+        read_settings(manifest.replace('"--lead=30m"', '"--only-look"'))
 
 
 def test_a_turn_is_given_back_by_itself() -> None:

@@ -10,7 +10,6 @@ from harness.labs.kind.stages import awaited_lines
 from harness.stack.certificates import (
     CERT_MANAGER_IMAGES,
     GATEWAY_HOST,
-    GATEWAY_SECRET,
     PEBBLE_NAMES,
     TSIG_KEY_NAME,
     certificate_images,
@@ -92,8 +91,8 @@ def test_names_that_must_agree_do() -> None:
     assert isinstance(chart, Chart)
     assert solver["dns01"]["rfc2136"]["nameserver"] == chart.values["dns01RecursiveNameservers"]
     assert solver["dns01"]["rfc2136"]["nameserver"].split(".")[:2] == ["name-server", "meshwake-acme"]
-    certificate = found["Certificate", GATEWAY_SECRET]["spec"]
-    assert certificate["secretName"] == GATEWAY_SECRET
+    certificate = found["Certificate", "demo-tls"]["spec"]
+    assert certificate["secretName"] == "demo-tls"
     assert certificate["dnsNames"] == [GATEWAY_HOST]
     assert GATEWAY_HOST.endswith("." + solver["selector"]["dnsZones"][0])
 

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.fixes.guard.__main__ import read_arguments
 from harness.labs.kind.stages import awaited_lines
 from harness.stack.choice import Choice, choose_stack
 from harness.stack.config import DIGEST_ANNOTATION
-from harness.stack.observability import EXPORTER, configuration_maps, observability_stages
-from harness.stack.pieces import Objects, Stage
+from harness.stack.observability import configuration_maps, observability_stages
+from harness.stack.own_images import GUARD
+from harness.stack.pieces import CLUSTERS_DIR, Objects, Stage
 from harness.stack.pins import read_pins
 
 # A ConfigMap holds at most 1 MiB (k8s.io/api core/v1 MaxSecretSize).
@@ -45,7 +47,7 @@ def test_all_that_runs_is_waited_for() -> None:
         "Deployment meshwake-observability/prometheus: rolled out",
         "Deployment meshwake-observability/alertmanager: rolled out",
         "Deployment meshwake-observability/grafana: rolled out",
-        "DaemonSet meshwake-observability/exporter: rolled out",
+        "DaemonSet meshwake-observability/guard: rolled out",
     ]
 
 
@@ -56,7 +58,7 @@ def test_every_file_that_is_mounted_is_there() -> None:
     mounted = {
         volume["configMap"]["name"]
         for thing in pods
-        for volume in thing["spec"]["template"]["spec"]["volumes"]
+        for volume in thing["spec"]["template"]["spec"].get("volumes", ())
         if "configMap" in volume
     }
     assert mounted == {thing["metadata"]["name"] for thing in configuration_maps(chosen())}
@@ -68,8 +70,21 @@ def test_config_maps_are_small_enough() -> None:
         assert len(json.dumps(thing).encode()) < CONFIG_MAP_MAX_BYTES // 2
 
 
-def test_the_exporter_is_the_program_that_is_tested() -> None:
-    assert objects(chosen())["ConfigMap", "exporter"]["data"]["exporter.py"] == EXPORTER.read_text(encoding="utf-8")
+def test_the_guard_only_looks_and_may_do_no_more() -> None:
+    """So it is none of the fixes; and its image is the one that is built here and now."""
+    found = objects(chosen())
+    (container,) = found["DaemonSet", "guard"]["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == GUARD.reference
+    arguments, _ = read_arguments([*container["args"], "--node=n"])
+    assert arguments.only_look and arguments.metrics_port == container["ports"][0]["containerPort"]
+    rules = found["ClusterRole", "meshwake-guard-that-looks"]["rules"]
+    assert {name for rule in rules for name in rule["resources"]} == {"pods", "pods/portforward"}
+
+
+def test_the_rules_are_those_that_are_offered_to_everybody() -> None:
+    """Word for word: what replays and docs say of them is said of these."""
+    text = (CLUSTERS_DIR / "observability" / "alerts" / "mesh.yml").read_text(encoding="utf-8")
+    assert objects(chosen())["ConfigMap", "prometheus"]["data"]["mesh.yml"] == text
 
 
 @pytest.mark.parametrize(
@@ -79,7 +94,7 @@ def test_the_exporter_is_the_program_that_is_tested() -> None:
         (["gateway", "waypoint"], {"proxies"}, {"ztunnel"}),
         (["waypoint"], set(), {"proxies"}),
         (["cert-manager"], {"cert-manager"}, {"prometheus"}),
-        (["istio", "gateway", "waypoint"], {"ztunnel", "istiod", "istio-cni", "proxies"}, {"exporter"}),
+        (["istio", "gateway", "waypoint"], {"ztunnel", "istiod", "istio-cni", "proxies"}, {"guard"}),
         (["cilium", "hubble"], {"cilium", "hubble"}, {"ztunnel"}),
     ],
 )
@@ -91,18 +106,6 @@ def test_what_is_not_there_is_not_scraped(without: list[str], gone: set[str], le
 
     assert jobs(chosen()) - jobs(chosen(*without)) == gone
     assert left <= jobs(chosen(*without))
-
-
-def test_no_alert_waits_for_what_cannot_come() -> None:
-    """But the others stay."""
-
-    def alerts(choice: Choice) -> set[str]:
-        groups = content(choice, "prometheus", "rules.yml")["groups"]
-        return {rule["alert"] for group in groups for rule in group["rules"]}
-
-    assert alerts(chosen()) - alerts(chosen("gateway", "waypoint")) == {"ProxyCertificatesUnseen"}
-    without_mesh = chosen("istio", "gateway", "waypoint")
-    assert alerts(chosen()) - alerts(without_mesh) == {"ProxyCertificatesUnseen", "ZtunnelCertificatesUnseen"}
 
 
 def test_dashboards_go_with_what_they_show() -> None:
@@ -126,13 +129,13 @@ def test_prometheus_starts_anew_when_its_jobs_have_changed() -> None:
 
 
 def test_ports_and_places_agree_with_the_objects() -> None:
-    """Of the exporter, and of Alertmanager: each stands in two files."""
+    """Of the guard, and of Alertmanager: each stands in two files."""
     found = objects(chosen())
-    (exporter,) = found["DaemonSet", "exporter"]["spec"]["template"]["spec"]["containers"]
+    (guard,) = found["DaemonSet", "guard"]["spec"]["template"]["spec"]["containers"]
     config = content(chosen(), "prometheus", "prometheus.yml")
-    (job,) = [job for job in config["scrape_configs"] if job["job_name"] == "exporter"]
+    (job,) = [job for job in config["scrape_configs"] if job["job_name"] == "guard"]
     (address,) = [entry for entry in job["relabel_configs"] if entry.get("target_label") == "__address__"]
-    assert address["replacement"] == f"$1:{exporter['ports'][0]['containerPort']}"
+    assert address["replacement"] == f"$1:{guard['ports'][0]['containerPort']}"
     service = found["Service", "alertmanager"]
     place = f"alertmanager.{service['metadata']['namespace']}.svc:{service['spec']['ports'][0]['port']}"
     assert config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] == [place]

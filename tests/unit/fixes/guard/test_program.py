@@ -72,6 +72,7 @@ def test_least_rights_and_nothing_to_write_to() -> None:
 NAMES = {
     "meshwake_guard_drift_seconds": {"node", "process"},
     "meshwake_guard_renewal_late_seconds": {"node", "process"},
+    "meshwake_guard_certificate_not_before_timestamp_seconds": {"node", "process", "identity"},
     "meshwake_guard_certificate_not_after_timestamp_seconds": {"node", "process", "identity"},
     "meshwake_guard_restarts_total": {"node", "target"},
     "meshwake_guard_restarts_held_back_total": {"node", "reason"},
@@ -114,9 +115,27 @@ def test_drift_and_expiry_are_told_and_a_process_that_is_gone_is_forgotten() -> 
     assert list(scraped(metrics)["meshwake_guard_renewal_late_seconds"].values()) == [3 * HOUR]
     not_after = scraped(metrics)["meshwake_guard_certificate_not_after_timestamp_seconds"]
     assert list(not_after.values()) == [WALL_S + 24 * HOUR]
+    not_before = scraped(metrics)["meshwake_guard_certificate_not_before_timestamp_seconds"]
+    assert list(not_before.values()) == [WALL_S - 120]
     node.processes.clear()
     guard.look()
     assert "meshwake_guard_renewal_late_seconds" not in scraped(metrics)
+
+
+def test_a_guard_that_only_looks_tells_the_same_and_restarts_nothing() -> None:
+    """Nor does it ask for a turn or for the authority, which it may not have a right to."""
+    told = []
+    for acts in (True, False):
+        metrics, node = PrometheusMetrics("laptop"), HandNode()
+        node.ztunnel()
+        guard = Guard(node, Settings(), metrics, acts=acts)
+        guard.look()
+        node.asleep(40 * HOUR)
+        node.awake(60)
+        guard.look()
+        assert bool(node.restarted or node.waited) is acts
+        told.append({name: of for name, of in scraped(metrics).items() if "restarts" not in name})
+    assert told[0] == told[1]
 
 
 # When a process started

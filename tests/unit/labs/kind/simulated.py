@@ -92,10 +92,12 @@ class SimulatedCluster(FakeKubernetes):
         self.clocks = self.clocks or {node.name: shared for node in self.plan.nodes}
         # As chart and user left it: a run must leave it so.
         self.objects["DaemonSet", "istio-system", "ztunnel"] = {
+            "kind": "DaemonSet",
             "metadata": {"labels": {}, "annotations": {}},
             "spec": {"template": {"metadata": {"annotations": {}}, "spec": {"containers": [ztunnel_container(self)]}}},
         }
         self.objects["Deployment", "istio-system", ISTIOD] = {
+            "kind": "Deployment",
             "metadata": {"labels": {}, "annotations": {}},
             "spec": {"replicas": self.istiods},
         }

@@ -112,7 +112,12 @@ BROKEN: list[tuple[str, Callable[[Stack], None], str, str]] = [
     ("hbone_used", lambda s: s.__setattr__("rises", False), "BROKEN", "5 before a request, 5 after"),
     ("hbone_used", lambda s: s.__setattr__("curl", Executed(7, "", "refused")), "BROKEN", "curl ended with 7"),
     ("hbone_used", lambda s: s.__setattr__("clients", False), "UNKNOWN", "no pod of DaemonSet"),
-    ("waypoint_in_the_way", lambda s: s.__setattr__("through_waypoint", False), "BROKEN", "7 before, 7 after"),
+    (
+        "waypoint_in_the_way",
+        lambda s: s.__setattr__("through_waypoint", False),
+        "BROKEN",
+        "7 before a request, 7 after",
+    ),
     ("waypoint_in_the_way", lambda s: s.__setattr__("waypoints", 0), "BROKEN", "no pod of the waypoint"),
     ("address_in_pool", lambda s: s.__setattr__("address", "10.0.0.1"), "BROKEN", "address 10.0.0.1"),
     ("address_in_pool", lambda s: s.__setattr__("address", None), "BROKEN", "has no address"),

@@ -15,10 +15,11 @@ from harness.history import History, Recorder
 from harness.kubernetes.api import Kubernetes, Pod
 from harness.kubernetes.labels import OUR_LABELS, RUN_LABELS
 from harness.labs import Toolbox
-from harness.labs.kind.helper_image import GUARD
 from harness.labs.kind.lab import KindLab
 from harness.labs.kind.ways import LookedAt, Place
 from harness.plan import Plan, PlannedCluster, PlannedFault, PlannedFix
+from harness.stack.own_images import GUARD
+from harness.stack.pieces import CLUSTERS_DIR
 from harness.verdict import Verdict
 from tests.unit.labs.kind.runs import node_names, plan, plan_of, setting_of, verdicts
 from tests.unit.labs.kind.simulated import Inline, SimulatedCluster, SimulatedMover
@@ -356,7 +357,7 @@ def test_a_fix_is_applied_as_it_stands_and_goes_with_the_run() -> None:
 
 def test_the_guard_is_applied_with_the_image_that_was_built_awaited_and_taken_away() -> None:
     """From the manifest as a user has it; an image of their own would keep its name."""
-    manifest = GUARD.manifest.read_text(encoding="utf-8")
+    manifest = CLUSTERS_DIR.joinpath(*GUARD.manifest).read_text(encoding="utf-8")
     of = plan(duration="3m").model_copy(update={"fix": PlannedFix(name="wake-guard", manifest=manifest)})
     ways = ways_of(of)
     seen: list[Any] = []

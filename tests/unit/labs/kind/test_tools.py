@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import LabUnavailable
-from harness.labs.kind.tools import ToolFailed, find_tools, goes_with, look_for_tools, run_program
+from harness.labs.kind.tools import InstalledTools, Tool, ToolFailed, find_tools, goes_with, look_for_tools
 from tests.processes import state_of
 
 WANTED = {"kind": "0.33.0", "helm": "3.18.0"}
@@ -114,12 +114,17 @@ def test_versions_that_go(version: str, wanted: str, goes: bool) -> None:
     assert goes_with(version, wanted) is goes
 
 
+def only(path: Path) -> InstalledTools:
+    """A machine with one program, called "it"."""
+    return InstalledTools({"it": Tool("it", path, "1")})
+
+
 def test_the_users_kubeconfig_is_out_of_sight(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor anything else that would send a program elsewhere."""
     monkeypatch.setenv("KUBECONFIG", "/home/me/.kube/config")
     monkeypatch.setenv("HELM_KUBECONTEXT", "production")
     put(programs, "helm", "env")
-    said = run_program(programs / "helm", (), 20, environment={"HELM_DATA_HOME": "/ours"}).stdout
+    said = only(programs / "helm").run("it", within_s=20, environment={"HELM_DATA_HOME": "/ours"}).stdout
     assert "KUBECONFIG" not in said and "production" not in said and "HELM_DATA_HOME=/ours" in said
 
 
@@ -127,7 +132,7 @@ def test_a_program_that_fails_leaves_its_words(programs: Path, tmp_path: Path) -
     """In the error and on disk."""
     put(programs, "helm", "echo out; echo 'Error: no such chart' >&2; exit 7")
     with pytest.raises(ToolFailed, match=r"helm install x: ended with 7: Error: no such chart; all of it: .*words.err"):
-        run_program(programs / "helm", ("install", "x"), 20, tmp_path / "words")
+        only(programs / "helm").run("it", "install", "x", within_s=20, log=tmp_path / "words")
     assert (tmp_path / "words.out").read_text() == "out\n"
 
 
@@ -135,15 +140,15 @@ def test_a_program_that_hangs_is_ended_with_its_children(programs: Path, tmp_pat
     """Within the bound, and with it all that it had started."""
     put(programs, "kind", f"sleep 300 & echo $! > {tmp_path}/child; wait")
     with pytest.raises(ToolFailed, match="did not end within"):
-        run_program(programs / "kind", (), 5)
+        only(programs / "kind").run("it", within_s=5)
     _await_gone(int((tmp_path / "child").read_text()))
 
 
 _HARNESS = """
 import sys
 from pathlib import Path
-from harness.labs.kind.tools import run_program
-run_program(Path(sys.argv[1]), (), 300)
+from harness.labs.kind.tools import InstalledTools, Tool
+InstalledTools({"it": Tool("it", Path(sys.argv[1]), "1")}).run("it", within_s=300)
 """
 
 

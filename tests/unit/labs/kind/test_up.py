@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import replace
@@ -10,16 +13,14 @@ from typing import Any
 
 import pytest
 
+from harness.cli_cluster import plan_lines
 from harness.errors import BadInput, LabUnavailable
 from harness.labs.kind.cluster import bring_up, find_cluster, our_clusters, plan_down, plan_up, take_down
-from harness.labs.kind.helper_image import GUARD, HELPER, OwnImage
 from harness.labs.kind.hold import InUse
 from harness.labs.kind.images import (
-    full_reference,
     machine_image,
+    may_hold,
     prunable,
-    read_image_ids,
-    real_image_ids,
     wanted_images,
 )
 from harness.labs.kind.state import ClusterState, clusters_dir
@@ -27,7 +28,9 @@ from harness.labs.kind.steps import Progress, StepFailed
 from harness.labs.kind.tools import ToolFailed
 from harness.labs.kind.up import steps_of
 from harness.stack.choice import Choice, choose_stack
-from harness.stack.render import images, node_image
+from harness.stack.own_images import GUARD, HELPER, OwnImage
+from harness.stack.pool import addresses_in
+from harness.stack.render import node_image
 from tests.unit.labs.kind.world import (
     GIB,
     Killed,
@@ -167,11 +170,11 @@ def test_a_wait_ends_at_its_bound_and_says_what_it_saw() -> None:
     """Cilium does not come up."""
     world = World()
     world.unmet.add("cilium")
-    said = r"step cilium .*to be ready: not within .*Deployment kube-system/cilium: not seen by its controller"
+    said = r"step cilium .*waited .* s for .* to be ready; last seen: Deployment kube-system/cilium: not seen by its"
     with pytest.raises(StepFailed, match=said):
         up(world)
     failed = ClusterState.of(CHOICE.name).directory / "failures" / "cilium-1"
-    assert "not within" in (failed / "error.txt").read_text() and (failed / "nodes.json").exists()
+    assert "last seen" in (failed / "error.txt").read_text() and (failed / "nodes.json").exists()
     world.unmet.clear()
     up(world)
 
@@ -295,7 +298,8 @@ def test_images_come_from_a_folder(tmp_path: Path) -> None:
         up(world, folder=folder)
     tagged = node_image(CHOICE, PINS).partition("@")[0]
     assert {each.image for each in world.machines.values()} == {tagged}
-    assert machine_image(CHOICE, PINS) == tagged
+    machine = machine_image(SimulatedEngine(world), CHOICE, PINS)
+    assert machine is not None and (machine.name, machine.id) == (tagged, id_of(tagged))
     assert not [act for act in world.acts if act.startswith("pull")]
 
 
@@ -305,20 +309,6 @@ def test_an_image_that_neither_folder_nor_engine_has_is_named(tmp_path: Path) ->
     folder = _folder(tmp_path, [f"{one.partition('@')[0]}-rebuilt", *rest])
     with pytest.raises(StepFailed, match=f"1 of .* images are not in the engine(.|\n)*  missing: {one}"):
         up(World(registry=False), folder=folder)
-
-
-def test_what_was_really_loaded_is_remembered(tmp_path: Path) -> None:
-    """Ids of the machines' own image and of each image in the nodes; both when nodes differ."""
-    world = World()
-    up(world)
-    ids = read_image_ids(ClusterState.of(CHOICE.name))
-    assert set(ids) == set(wanted_images(CHOICE, PINS))
-    assert ids[machine_image(CHOICE, PINS)] == id_of(node_image(CHOICE, PINS))
-    assert all(ids[image] == id_of(full_reference(image)) for image in images(CHOICE, PINS))
-    machines = SimulatedEngine(world).containers({})
-    other = [replace(each, image_id="sha256:0") for each in machines[:1]]
-    assert "," in real_image_ids(SimulatedEngine(world), [*machines, *other], ())[machines[0].image]
-    assert read_image_ids(ClusterState.of("meshwake-unknown")) == {}
 
 
 def test_layers_that_lie_in_a_node_twice_are_pruned() -> None:
@@ -352,7 +342,7 @@ def _up_with(world: World, *images: OwnImage) -> list[str]:
     told: list[Progress] = []
     engine, tools = SimulatedEngine(world), SimulatedTools(world)
     bring_up(CHOICE, PINS, engine, tools, told.append, kit=world.kit(), own_images=images)
-    return steps_taken(told)
+    return [step for step in steps_taken(told) if step.startswith(images[0].name)]
 
 
 @pytest.mark.parametrize("image", [HELPER, GUARD])
@@ -368,10 +358,40 @@ def test_an_image_of_ours_is_built_once_and_put_into_every_node(image: OwnImage)
     with pytest.raises(Killed):
         _up_with(world, image)
     world.after = lambda number, name: None
-    assert _up_with(world, image)[-1] == f"{image.name}: done"
+    assert _up_with(world, image) == [f"{image.name}: done"]
     assert all(image.reference in images for images in world.in_nodes.values())
     assert [act for act in world.acts if act.startswith("build")] == [f"build {image.reference}"]
-    assert _up_with(world, image)[-1] == f"{image.name}: kept"
+    assert _up_with(world, image) == [f"{image.name}: kept"]
+
+
+def test_the_base_of_an_image_of_ours_comes_from_the_folder_too(tmp_path: Path) -> None:
+    """Without a network there is no other place; and by the name under which the engine has it then."""
+    world, folder = World(registry=False), _folder(tmp_path, [*wanted_images(CHOICE, PINS), GUARD.base])
+    with pytest.raises(StepFailed, match="step cilium"):
+        bring_up(
+            *(CHOICE, PINS, SimulatedEngine(world), SimulatedTools(world), lambda told: None),
+            folder=folder,
+            kit=world.kit(),
+            own_images=[GUARD],
+        )
+    assert [act for act in world.acts if act.startswith("build")] == [f"build {GUARD.reference}"]
+    assert GUARD.base in world.images and HELPER.base == GUARD.base
+
+
+def test_only_those_archives_are_loaded_that_have_what_is_missing(tmp_path: Path) -> None:
+    """Loading one takes a minute. One that does not say what it has is loaded: it may."""
+    for name, tags in (("a", ["python:3.11"]), ("b", ["quay.io/cilium/cilium:v1"])):
+        manifest = json.dumps([{"RepoTags": tags}]).encode()
+        with tarfile.open(tmp_path / f"{name}.tar.gz", "w:gz") as archive:
+            entry = tarfile.TarInfo("manifest.json")
+            entry.size = len(manifest)
+            archive.addfile(entry, io.BytesIO(manifest))
+    (tmp_path / "c.tar").write_text("no archive")
+    wanted = ["docker.io/library/python:3.11@sha256:" + "0" * 64]
+    assert [name for name in ("a.tar.gz", "b.tar.gz", "c.tar") if may_hold(tmp_path / name, wanted)] == [
+        "a.tar.gz",
+        "c.tar",
+    ]
 
 
 @pytest.mark.parametrize("image", [HELPER, GUARD])
@@ -445,8 +465,40 @@ def test_two_clusters_hand_out_different_addresses() -> None:
     world = World()
     up(world)
     up(world, choice_of(name="u"))
-    pools = [(clusters_dir() / name / "facts.json").read_text() for name in ("meshwake-t", "meshwake-u")]
-    assert pools[0] != pools[1]
+    assert len(set(world.pools.values())) == 2
+
+
+def test_addresses_are_others_than_those_of_any_kind_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of ours with another state directory, and somebody else's that MetalLB is in: their machines tell."""
+    world = World(machines={"k-control-plane": machine("k-control-plane", cluster="k")})
+    world.pools["k-control-plane"] = "172.18.255.240-172.18.255.250 10.9.0.0/24 fc00::/64"
+    for place in ("one", "two"):
+        monkeypatch.setenv("MESHWAKE_STATE", str(tmp_path / place))
+        up(world, choice_of(name=place))
+    taken = [set(addresses_in(pool)) for text in world.pools.values() for pool in text.split()]
+    assert len(taken) == 5 and sum(map(len, taken)) == len(set().union(*taken))
+
+
+def test_of_two_that_choose_the_same_at_once_one_chooses_again() -> None:
+    """The other's choice is seen after one's own has been told."""
+    world = World(machines={"a-control-plane": machine("a-control-plane", cluster="a")})
+
+    def other_is_as_fast(number: int, name: str) -> None:
+        if name.startswith("publish") and not world.pools.get("a-control-plane"):
+            (world.pools["a-control-plane"],) = world.pools.values()
+
+    world.after = other_is_as_fast
+    up(world)
+    assert len(set(world.pools.values())) == 2
+
+
+def test_a_machine_made_anew_tells_its_addresses_again() -> None:
+    """They stay as they were chosen; others must see them."""
+    world = World()
+    up(world)
+    before = dict(world.pools)
+    world.pools.clear()
+    assert "facts: done" in steps_taken(up(world)) and world.pools == before
 
 
 # Putting away
@@ -462,7 +514,7 @@ def test_down_removes_only_its_own(tmp_path: Path) -> None:
     assert set(others) < set(world.machines)
     assert {name for name in world.machines if name.startswith("meshwake-t")} == set()
     assert our_clusters(SimulatedEngine(world)) == ("meshwake-u",)
-    with pytest.raises(BadInput, match="only clusters so named"):
+    with pytest.raises(BadInput, match="only clusters called meshwake-NAME"):
         take_down("kind", SimulatedEngine(world), lambda _: None)
     take_down("meshwake-t", SimulatedEngine(world), lambda _: None)
 
@@ -491,11 +543,12 @@ def test_down_killed_anywhere_goes_on() -> None:
 
 def test_a_plan_names_every_step_and_touches_nothing(tmp_path: Path) -> None:
     """The same every time, for people; no state is made."""
-    lines = plan_up(CHOICE, PINS)
-    assert lines == plan_up(CHOICE, PINS)
+    plan = plan_up(CHOICE, PINS)
+    assert plan == plan_up(CHOICE, PINS)
+    lines = list(plan_lines("up", plan))
     text = "\n".join(lines)
     for step in steps_of(CHOICE, PINS):
         assert f". {step.name}: {step.title} (within {step.within_s:.0f} s)" in text
     assert max(len(line) for line in lines) < 160
-    assert "remove every container labelled io.x-k8s.kind.cluster=meshwake-t" in "\n".join(plan_down("meshwake-t"))
+    assert "remove every container labelled io.x-k8s.kind.cluster=meshwake-t" in str(plan_down("meshwake-t"))
     assert not clusters_dir().exists()

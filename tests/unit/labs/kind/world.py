@@ -31,7 +31,6 @@ from harness.labs.kind.engine import (
 )
 from harness.labs.kind.images import full_reference
 from harness.labs.kind.making import Kit
-from harness.labs.kind.steps import Patience
 from harness.labs.kind.tools import Said, ToolFailed
 from tests.unit.kubernetes.fake import FakeKubernetes
 from tests.unit.labs.kind.simulated import strategic_merge
@@ -78,6 +77,8 @@ class World:
     unhealthy: list[str] = field(default_factory=list)
     # node -> uid of each pod there -> whether ztunnel listens in it
     pods_in: dict[str, dict[str, bool]] = field(default_factory=dict)
+    # node -> what it says that its cluster hands out
+    pools: dict[str, str] = field(default_factory=dict)
     booted_s: float = 900.0
     renewed_s: float | None = None
     now_s: float = 1000.0
@@ -102,13 +103,16 @@ class World:
         do()
         self.after(number, name)
 
+    def monotonic_ns(self) -> int:
+        return int(self.now_s * 1e9)
+
     def sleep(self, lasts_s: float) -> None:
         self.now_s += lasts_s
 
     def kit(self) -> Kit:
         return Kit(
             connect=lambda kubeconfig: SimulatedKube(self, kubeconfig),
-            patience=Patience(lambda: self.now_s, self.sleep),
+            real=self,
             wall_s=lambda: 1_800_000_000.0,
             fetch=lambda url, within_s: GATEWAY_API,
             seed=lambda: "0" * 32,
@@ -152,24 +156,24 @@ class SimulatedEngine:
                 return Image(name, id_of(name), self.world.image_bytes)
         return None
 
-    def missing_images(self, references: Iterable[str]) -> tuple[str, ...]:
-        return tuple(reference for reference in references if self.image(reference) is None)
-
     def pull(self, reference: str) -> None:
         if not self.world.registry:
             raise LabUnavailable("docker: the engine refused: no such host")
         self.world.act(f"pull {reference}", lambda: self.world.images.add(reference))
 
-    def load_archive(self, path: Path) -> tuple[str, ...]:
+    def load_archive(self, path: Path) -> None:
         reference = path.read_text().strip().partition("@")[0]
         self.world.act(f"load {reference}", lambda: self.world.images.add(reference))
-        return (reference,)
 
     def ask(self, image: str, command: Sequence[str], *, of_machine: bool = False) -> str:
         assert self.image(image) is not None, f"{image} is not here"
         return self.world.answers(of_machine)
 
     def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
+        if command[0] == "sh" and "meshwake-pool" in command[-1]:
+            if command[-1].startswith("echo"):
+                self.world.act(f"publish {container}", lambda: self._publish(container, command[-1].split()[1]))
+            return 0, self.world.pools.get(container, "")
         if command[0] == "sh" and "--sync" not in command[-1]:
             return 0, self.world.looked(container, command[-1])
         if list(command) == ["ctr", "--namespace=k8s.io", "content", "ls"]:
@@ -195,12 +199,16 @@ class SimulatedEngine:
     def close(self) -> None:
         """Nothing is open."""
 
+    def _publish(self, container: str, pool: str) -> None:
+        self.world.pools[container] = pool
+
     def _become(self, name: str, state: str) -> None:
         self.world.machines[name] = replace(self.world.machines[name], state=state)
 
     def _remove(self, name: str) -> None:
         self.world.machines.pop(name, None)
         self.world.in_nodes.pop(name, None)
+        self.world.pools.pop(name, None)
         if not self.world.machines:
             self.world.releases.clear()
             self.world.objects.clear()
@@ -209,7 +217,7 @@ class SimulatedEngine:
 def machine(name: str, state: str = "running", cluster: str = "", image: str = "kindest/node") -> Container:
     role = "control-plane" if "control-plane" in name else "worker"
     labels = {KIND_CLUSTER_LABEL: cluster, KIND_ROLE_LABEL: role} if cluster else {}
-    return Container(name, name, state, image, labels, id_of(image))
+    return Container(name, name, state, image, labels)
 
 
 def id_of(image: str) -> str:
@@ -241,6 +249,8 @@ class SimulatedTools:
     def _docker(self, words: list[str], arguments: Sequence[str]) -> None:
         if words[0] == "build":
             tag = arguments[arguments.index("--tag") + 1]
+            base = arguments[arguments.index("--build-arg") + 1].removeprefix("BASE=")
+            assert base in self.world.images, f"{base} would be pulled"
             self.world.act(f"build {tag}", partial(self.world.images.add, tag))
             return
         assert words[0] == "save"

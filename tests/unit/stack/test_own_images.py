@@ -15,10 +15,10 @@ import yaml
 from harness.clocks.node_helper import PROTOCOL_VERSION
 from harness.clocks.process_mover import GUARD as GUARD_RULE
 from harness.errors import LabUnavailable
-from harness.labs.kind import helper_image
-from harness.labs.kind.helper_image import GUARD, HELPER, OwnImage, own_images_in, with_own_images
+from harness.stack import own_images
+from harness.stack.own_images import GUARD, HELPER, OwnImage, own_images_in, with_own_images
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[3]
 # What is asked for only where there is no image (a kubeconfig on a node without containers).
 NOT_IN_THE_IMAGE = {"yaml"}
 BOTH = pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def imported(module: str) -> set[str]:
 
 
 def objects_of(image: OwnImage) -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all((ROOT / image.manifest).read_text()))
+    return list(yaml.safe_load_all((ROOT.joinpath("clusters", *image.manifest)).read_text()))
 
 
 def daemon_set(image: OwnImage) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def test_a_tag_changes_with_the_sources(tmp_path: Path, monkeypatch: pytest.Monk
     before = GUARD.reference
     shutil.copytree(ROOT / "harness", tmp_path / "harness", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "clusters", tmp_path / "clusters")
-    monkeypatch.setattr(helper_image, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(own_images, "REPOSITORY", tmp_path)
     (tmp_path / "harness" / "verdict.py").write_text("nothing of it is in the image")
     assert GUARD.reference == before and before.startswith(f"{GUARD.named}-")
     (tmp_path / "harness/fixes/guard/guard.py").write_text("changed")
@@ -118,7 +118,7 @@ def test_only_our_images_are_named_anew() -> None:
     assert own_images_in(objects_of(GUARD)) == (GUARD,) and own_images_in(objects_of(HELPER)) == (HELPER,)
     image = next(thing for thing in guards if thing["kind"] == "DaemonSet")["spec"]["template"]["spec"]["containers"]
     assert image[0]["image"] == GUARD.reference
-    text = (ROOT / GUARD.manifest).read_text().replace(GUARD.named, "registry.example/guard:7")
+    text = ROOT.joinpath("clusters", *GUARD.manifest).read_text().replace(GUARD.named, "registry.example/guard:7")
     theirs = list(yaml.safe_load_all(text))
     assert with_own_images(theirs) == theirs and own_images_in(theirs) == ()
 
@@ -137,7 +137,7 @@ def test_the_helper_carries_our_label_and_runs_on_every_node() -> None:
 def test_image_and_manifest_name_the_same_socket_and_protocol() -> None:
     """The probe asks where the helper listens."""
     container = daemon_set(HELPER)["spec"]["template"]["spec"]["containers"][0]
-    probe = container["readinessProbe"]["exec"]["command"]
+    probe = container["startupProbe"]["exec"]["command"]
     command = re.search(r"CMD \[(.*)\]", (ROOT / HELPER.dockerfile).read_text())
     assert command is not None
     assert f'"{probe[probe.index("--socket") + 1]}"' in command[1]
