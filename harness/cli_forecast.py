@@ -133,6 +133,7 @@ def _identity_json(each: IdentityForecast) -> dict[str, Any]:
         "outage_to": _stamp(each.outage_to_wall_ns),
         "room_s": None if each.room_ns is None else seconds(each.room_ns),
         "renews_without_end": each.renews_without_end,
+        "overdue_since": _stamp(each.overdue_since_wall_ns),
     }
 
 
@@ -161,7 +162,7 @@ def _node_lines(node: NodeForecast) -> Iterator[str]:
     if node.sleep_ns:
         wakes_wall_ns = node.now_wall_ns + node.sleep_ns
         yield f"  if it sleeps now for {format_duration(node.sleep_ns)}, until {_when(wakes_wall_ns)}:"
-    if not node.identities:
+    if not node.held:
         yield "  holds no certificate: no workload of the mesh runs here"
     for each in node.identities:
         yield f"  {each.identity}: {_identity_words(each)}"
@@ -181,6 +182,8 @@ def _drift_words(node: NodeForecast) -> str:
 
 
 def _identity_words(each: IdentityForecast) -> str:
+    if each.overdue_since_wall_ns is not None:
+        return _overdue_words(each, each.overdue_since_wall_ns)
     if each.renews_wall_ns is None:
         return f"has no certificate: {each.state}"
     renews = f"expires {_when(each.not_after_wall_ns or 0)}, is renewed {_when(each.renews_wall_ns)}"
@@ -194,10 +197,20 @@ def _identity_words(each: IdentityForecast) -> str:
     return f"{renews}: OUTAGE of {lasts} from {_when(each.outage_from_wall_ns)} on"
 
 
+def _overdue_words(each: IdentityForecast, since_wall_ns: int) -> str:
+    ends = _when(each.not_after_wall_ns or 0)
+    since = f"should have been renewed {_when(since_wall_ns)}, and was not"
+    if each.outage_from_wall_ns is None:
+        return f"expires {ends}, {since}; whether in time cannot be told"
+    return f"expired {ends}, {since}: OUTAGE since then, until it gets a new one"
+
+
 def _advice(node: NodeForecast) -> Iterator[str]:
     restart = RESTART.format(shlex.quote(node.namespace or USUAL_NAMESPACE))
     if any(each.renews_without_end for each in node.identities):
         yield f"the clock was set back: restart ztunnel: {restart}"
+    elif any(each.overdue_since_wall_ns is not None for each in node.identities):
+        yield f"look whether istiod answers this ztunnel (its log tells), then restart ztunnel: {restart}"
     elif node.prospect == "outage":
         when = "after the wake" if node.sleep_ns else "now"
         yield f"restart ztunnel {when}: {restart}"
@@ -210,7 +223,7 @@ def _advice(node: NodeForecast) -> Iterator[str]:
 
 def _advice_without_answer(node: NodeForecast) -> Iterator[str]:
     """What is missing: how late renewals are, or a certificate to renew."""
-    waiting = [each for each in node.identities if each.renews_wall_ns is None]
+    waiting = [each for each in node.identities if each.not_after_wall_ns is None]
     if waiting:
         yield f"{len(waiting)} of {len(node.identities)} identities have no certificate yet; ask again when they do"
     if len(waiting) < len(node.identities) or node.drift is None:

@@ -18,7 +18,7 @@ import typer
 from harness.durations import NS_PER_S, format_duration, said_ns
 from harness.errors import BadInput
 from harness.journals import systemd
-from harness.journals.formats import read_journal
+from harness.journals.formats import JOURNALCTL, read_journal
 from harness.journals.items import Tally
 from harness.journals.laying import Laid
 from harness.journals.local_times import DateOrder
@@ -100,7 +100,9 @@ def _laid(files: Sequence[Path], tallies: Sequence[Tally], written: Written) -> 
 
 def _month(laid: Sequence[Laid], tallies: list[Tally]) -> Month:
     if not laid:
-        raise BadInput("\n".join(["no entry with a time was found", *_told(tallies)]))
+        whose = {tally.system for tally in tallies}
+        advice = f"; print it with: {JOURNALCTL}" if whose == {systemd.SYSTEM} else ""
+        raise BadInput("\n".join([f"no entry with a time was found{advice}", *_told(tallies)]))
     month = month_of(laid)
     if not month.happened:
         last_ns = max(each.last_ns for each in laid)

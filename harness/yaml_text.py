@@ -7,6 +7,7 @@ A date stays text, a key that stands twice is an error, and what is too deep or 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Hashable, Iterator
 from typing import Any
 
@@ -19,7 +20,7 @@ NODES_MOST = 500_000
 
 
 class _Loader(yaml.SafeLoader):
-    """Without dates, and with keys that stand once."""
+    """Without dates and numbers of sixties, and with keys that stand once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -33,8 +34,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+def _without_sixties(tag: str, pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """1:30 is a text to every reader in Go, and ninety to YAML 1.1."""
+    return re.compile(rf"(?!.*:){pattern.pattern}", pattern.flags) if tag in (_INT, _FLOAT) else pattern
+
+
+_INT, _FLOAT, _TIME = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp"))
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, _without_sixties(tag, pattern)) for tag, pattern in resolvers if tag != _TIME]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 

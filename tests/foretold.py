@@ -147,7 +147,7 @@ def _journal(started: ClockReading, now: ClockReading) -> str:
         json.dumps(
             {
                 "__REALTIME_TIMESTAMP": str(wall_ns // 1000),
-                "__MONOTONIC_TIMESTAMP": str(monotonic_ns // 1000),
+                "__MONOTONIC_TIMESTAMP": str((UPTIME_AT_START_NS + monotonic_ns) // 1000),
                 "_BOOT_ID": "one",
                 "MESSAGE": "x",
             }

@@ -21,6 +21,16 @@ from harness.yaml_text import kinds_of, read_documents, read_objects
 
 _KINDS = ("PrometheusRule", "VMRule", "Rules", "ClusterRules", "GlobalRules", "AlertingRule")
 _RULE_KEYS = frozenset({"alert", "record", "expr", "for", "keep_firing_for", "labels", "annotations"})
+# Of Prometheus; and what Thanos, Mimir and VictoriaMetrics take besides.
+_GROUP_KEYS = frozenset(
+    [
+        *("name", "rules", "interval", "limit", "query_offset", "labels"),
+        *("partial_response_strategy", "source_tenants", "evaluation_delay", "remote_write"),
+        *("align_evaluation_time_on_interval", "type", "concurrency", "params", "headers", "notifier_headers", "debug"),
+        *("eval_offset", "eval_delay", "eval_alignment", "tenant", "extra_filter_labels", "update_entries_limit"),
+    ]
+)
+_FILE_KEYS = frozenset({"groups", "namespace"})
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800, "y": 31_536_000}
 _DURATION = re.compile(r"(?:(\d+)y)?(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s)?(?:(\d+)ms)?", re.ASCII)
 
@@ -97,6 +107,8 @@ def _read(path: Path) -> RuleSet:
         for own in _group_lists(document, str(path)):
             groups += 1
             _take(own, document, str(path), rules)
+    if bare and (unknown := sorted(str(key) for key in bare[0] if key not in _FILE_KEYS)):
+        raise _wrong(str(path), f"{', '.join(unknown)}: beside groups no key that Prometheus knows")
     if not groups:
         raise BadInput(
             f"{what}: found {kinds_of(objects)}; read are rule files (groups:), {', '.join(_KINDS)}, "
@@ -178,13 +190,7 @@ def _take(groups: Any, document: dict[str, Any], where: str, rules: RuleSet) -> 
         raise _wrong(where, f"groups: read {str(groups)[:60]!r}, needed is a list")
     names = set()
     for group in groups:
-        if not isinstance(group, dict):
-            raise _wrong(where, f"a group is {str(group)[:60]!r}, needed is name and rules")
-        name = group.get("name")
-        own = group.get("rules")
-        _refuse_grafana(group, own, where)
-        if not isinstance(name, str) or not name:
-            raise _wrong(where, f"a group has no name ({name!r})")
+        name, own = _named(group, document, where)
         if name in names:
             raise _wrong(where, f"two groups are called {name!r}")
         names.add(name)
@@ -197,7 +203,23 @@ def _take(groups: Any, document: dict[str, Any], where: str, rules: RuleSet) -> 
             _take_rule(rule, f"group {name}", where, document.get("kind") == "VMRule", every_s, rules)
 
 
-def _refuse_grafana(group: dict[str, Any], own: Any, where: str) -> None:
+def _named(group: Any, document: dict[str, Any], where: str) -> tuple[str, Any]:
+    """The name of a group, and its rules. Raises BadInput where it is none."""
+    if not isinstance(group, dict):
+        raise _wrong(where, f"a group is {str(group)[:60]!r}, needed is name and rules")
+    name, own = group.get("name"), group.get("rules")
+    _refuse_others(document, group, own, where)
+    if unknown := sorted(str(key) for key in group if key not in _GROUP_KEYS):
+        raise _wrong(where, f"group {name}: {', '.join(unknown)}: no key that Prometheus knows here")
+    if not isinstance(name, str) or not name:
+        raise _wrong(where, f"a group has no name ({name!r})")
+    return name, own
+
+
+def _refuse_others(document: dict[str, Any], group: dict[str, Any], own: Any, where: str) -> None:
+    """Rules that look the same and ask for something else than series."""
+    if "loki" in str(document.get("apiVersion")) or group.get("type") == "vlogs":
+        raise BadInput(f"{where}: holds rules over logs, which no Prometheus evaluates; give rules over series")
     first = own[0] if isinstance(own, list) and own and isinstance(own[0], dict) else {}
     if "orgId" in group or ({"data", "condition"} & first.keys() and not {"alert", "record"} & first.keys()):
         raise BadInput(

@@ -42,7 +42,7 @@ from typing import Any
 from packaging.version import Version
 
 from harness.answers.alert_rules import Record, Rule, RuleSet, read_rules
-from harness.answers.promql import Asked, Selector, asked_by
+from harness.answers.promql import Asked, Selector, absent_in, asked_by, at_each_look
 from harness.checks import CHECKS
 from harness.checks.derive import Life, certificates, life_drift_ns, lives, timeline
 from harness.checks.words import moment
@@ -178,6 +178,7 @@ def _failures_of(history: History, source: str, destination: str) -> list[int]:
 # --- What can be judged ----------------------------------------------------------------------------------------------
 
 _GUARD = frozenset({"node", "process"})
+_FAILED = "istio_tcp_connections_failed_total"
 # The labels that rules may go by: of each series that is replayed, those whose values are known.
 _LABELS = {
     "meshwake_guard_drift_seconds": _GUARD,
@@ -185,7 +186,7 @@ _LABELS = {
     "meshwake_guard_certificate_not_before_timestamp_seconds": _GUARD | {"identity"},
     "meshwake_guard_certificate_not_after_timestamp_seconds": _GUARD | {"identity"},
     "meshwake_guard_last_look_timestamp_seconds": frozenset({"node"}),
-    "istio_tcp_connections_failed_total": frozenset(
+    _FAILED: frozenset(
         ["node", "response_flags", "reporter"]
         + [f"{end}_{what}" for end in ("source", "destination") for what in ("principal", "workload_namespace")]
     ),
@@ -209,6 +210,8 @@ def missing_for(expression: str, plan: Plan, recorded: dict[str, tuple[str, ...]
         else:
             unknown = [each for each in selector.matchers if each.label not in _LABELS[selector.name]]
             found += [f"{selector.name}{{{each.label}}}" for each in unknown]
+    if _FAILED in absent_in(expression):
+        found.append(f"{_FAILED} (a counter is absent until it counts, and here it counts from the beginning)")
     replayed = [each.name for each in asked.selectors if each.name in _LABELS]
     found += [f"{name}{{{label}}}" for name in replayed for label in _labels_that_matter(asked, name, plan)]
     return tuple(dict.fromkeys(found))
@@ -370,7 +373,7 @@ def _true_at(
 
 def _query(address: str, about: str, expression: str, times: tuple[int, int, int]) -> list[dict[str, Any]]:
     start_s, end_s, step_s = times
-    asked = urllib.parse.urlencode({"query": expression, "start": start_s, "end": end_s, "step": step_s})
+    asked = urllib.parse.urlencode({"query": at_each_look(expression), "start": start_s, "end": end_s, "step": step_s})
     url = f"{address}/api/v1/query_range"
     try:
         with urllib.request.urlopen(url, asked.encode(), ANSWER_WITHIN_S) as answer:  # noqa: S310  as above

@@ -128,7 +128,8 @@ class Node:
 @dataclass(frozen=True)
 class IdentityForecast:
     """What becomes of one certificate. `prospect` "outage": from `outage_from` to `outage_to` new connections fail.
-    `room_ns`: how much more J may grow before each of its certificates runs out unrenewed."""
+    `room_ns`: how much more J may grow before each of its certificates runs out unrenewed. `overdue_since`: when it
+    should have been renewed, and was not; then nobody knows when it will be."""
 
     identity: str
     state: str
@@ -139,11 +140,12 @@ class IdentityForecast:
     outage_to_wall_ns: int | None = None
     room_ns: int | None = None
     renews_without_end: bool = False
+    overdue_since_wall_ns: int | None = None
 
 
 @dataclass(frozen=True)
 class NodeForecast:
-    """The forecast of one node; without a drift nothing can be said of its identities."""
+    """The forecast of one node; without a drift nothing can be said of its identities, `held` are so many."""
 
     node: str
     process: str
@@ -152,6 +154,7 @@ class NodeForecast:
     drift: Drift | None
     identities: tuple[IdentityForecast, ...]
     namespace: str | None = None
+    held: int = 0
 
     @property
     def prospect(self) -> Prospect:
@@ -171,11 +174,15 @@ def forecast_node(node: Node, sleep_ns: int = 0) -> NodeForecast:
     """What becomes of every certificate of `node` if it falls asleep now for `sleep_ns`."""
     drift = drift_of(node.shown)
     identities = () if drift is None else tuple(_forecast(each, drift, node.shown, sleep_ns) for each in node.held)
-    return NodeForecast(node.name, node.process, node.shown.now.wall_ns, sleep_ns, drift, identities, node.namespace)
+    return NodeForecast(
+        node.name, node.process, node.shown.now.wall_ns, sleep_ns, drift, identities, node.namespace, len(node.held)
+    )
 
 
 def _forecast(held: Held, drift: Drift, shown: Shown, sleep_ns: int) -> IdentityForecast:
     now_ns = shown.now.wall_ns
+    if (overdue := _overdue(held, drift, now_ns)) is not None:
+        return overdue
     best = _future(held, drift.best_ns, now_ns, sleep_ns)
     if drift.is_exact or best.prospect == "unknown":
         return best
@@ -188,8 +195,32 @@ def _forecast(held: Held, drift: Drift, shown: Shown, sleep_ns: int) -> Identity
     return best
 
 
+def _overdue(held: Held, drift: Drift, now_ns: int) -> IdentityForecast | None:
+    """A certificate that is still held though, for every J that may be, it should have been renewed: its authority does
+    not answer, or J is not what it seems. Where it has run out, the outage is under way."""
+    begins_ns, ends_ns = held.not_before_wall_ns, held.not_after_wall_ns
+    if begins_ns is None or ends_ns is None or drift.most_ns is None:
+        return None
+    due_ns = renewal_due_wall_ns(begins_ns, ends_ns) + drift.most_ns
+    if due_ns + RENEWED_WITHIN_NS >= now_ns or renews_without_end(begins_ns, ends_ns, drift.most_ns):
+        return None
+    has_expired = expired_from_wall_ns(ends_ns) <= now_ns
+    return IdentityForecast(
+        identity=held.identity,
+        state=held.state,
+        prospect="outage" if has_expired else "unknown",
+        not_after_wall_ns=ends_ns,
+        outage_from_wall_ns=expired_from_wall_ns(ends_ns) if has_expired else None,
+        overdue_since_wall_ns=due_ns,
+    )
+
+
 def _replaced(of: IdentityForecast, prospect: Prospect) -> IdentityForecast:
     return IdentityForecast(**(vars(of) | {"prospect": prospect}))
+
+
+# What is due is done within so long, unless something keeps it from being done.
+RENEWED_WITHIN_NS = 5 * 60 * NS_PER_S
 
 
 def _future(held: Held, drift_ns: int, now_ns: int, sleep_ns: int) -> IdentityForecast:

@@ -15,6 +15,7 @@ architecture that Istio has images for.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,14 +32,15 @@ from harness.clocks.reading import ClockReading
 from harness.config_dump import parse_config_dump
 from harness.durations import NS_PER_S
 from harness.errors import BadInput, SubjectFailed
-from harness.journals.formats import opened
-from harness.journals.items import lines_of
+from harness.journals import systemd
+from harness.journals.formats import read_systemd
+from harness.journals.items import Tally
 from harness.labs.kind.observe import ZTUNNEL_CONTAINER
 from harness.text_files import is_there, read_text
+from harness.yaml_text import read_documents
 
 TICK_NS = 10_000_000
 DRIFT_METRIC = "meshwake_guard_drift_seconds"
-_NS_PER_US = 1_000
 # The last second of the year 9999: no clock and no certificate of X.509 shows a later one.
 LATEST_WALL_S = 253_402_300_799
 # In /proc/PID/stat after the name in brackets, counted from the state as the first: starttime is the 22nd of all.
@@ -92,7 +94,7 @@ def read_node(place: Path) -> Node:
     started = _in_file(place / "pod.json", lambda: started_in(pod)) if pod is not None else None
     journal = None
     if is_there(place / "journal.json") and started is not None:
-        journal = drift_in_journal(place / "journal.json", started)
+        journal = drift_in_journal(place / "journal.json", started, name)
     measured = None
     if is_there(place / "metrics.txt"):
         measured = _read(place / "metrics.txt", lambda text: drift_in_metrics(text, process))
@@ -141,7 +143,10 @@ def node_of(
 
 def held_in(text: str) -> tuple[Held, ...]:
     """The certificates of a config_dump, by identity. Raises ValueError."""
-    entries = sorted(parse_config_dump(text), key=lambda entry: (entry.identity, entry.spiffe))
+    dump = _json_or_yaml(
+        text, "expected ztunnel's /config_dump, or what istioctl ztunnel-config certificates -o json prints"
+    )
+    entries = sorted(parse_config_dump(json.dumps(dump)), key=lambda entry: (entry.identity, entry.spiffe))
     domains = Counter(entry.identity for entry in entries)
     return tuple(
         Held(
@@ -192,7 +197,7 @@ def clocks_in(text: str) -> Clocks:
     stat = found.get("stat")
     return Clocks(
         wall_ns=_seconds_ns(found["wall"], "wall"),
-        boottime_ns=_seconds_ns(found["uptime"].split(" ")[0], "uptime") if "uptime" in found else None,
+        boottime_ns=_seconds_ns((found["uptime"].split() or [""])[0], "uptime") if "uptime" in found else None,
         monotonic_ns=_seconds_ns(found["monotonic"], "monotonic") if "monotonic" in found else None,
         started_boottime_ns=starttime_ns(stat) if stat is not None else None,
         elapsed_monotonic_ns=_seconds_ns(found["elapsed"], "elapsed") if "elapsed" in found else None,
@@ -201,7 +206,8 @@ def clocks_in(text: str) -> Clocks:
 
 def _seconds_ns(text: str, line: str) -> int:
     try:
-        length_s = Decimal(text.strip())
+        # Where date knows no %N, or writes a comma: what stands before it is right to the second.
+        length_s = Decimal(re.sub(r"\.(?:%?N)?$", "", text.strip()).replace(",", "."))
     except InvalidOperation as error:
         raise ValueError(f"line {line!r}: read {text!r}, expected seconds such as 1795640592.123") from error
     # Compared before it is multiplied: 1e400 and Infinity are numbers to Decimal.
@@ -238,13 +244,14 @@ class _Entry(NamedTuple):
     boot: str
 
 
-def drift_in_journal(path: Path, started: tuple[int, int]) -> JournalDrift:
-    """What the journal at `path` tells since the container started, between two moments of the wall clock. Raises
-    BadInput when it does not reach back to that start, or the node has booted since."""
+def drift_in_journal(path: Path, started: tuple[int, int], node: str | None = None) -> JournalDrift:
+    """What the journal at `path` tells since the container started, between two moments of the wall clock. `node`:
+    whose, where it holds several. Raises BadInput when it does not reach back to that start, or the node has booted
+    since."""
     last: _Entry | None = None
     bounds: list[tuple[int, int]] = []
     reached_back = False
-    for entry in _entries(path):
+    for entry in _entries(path, node):
         reached_back = reached_back or entry.wall_ns <= started[1]
         if last is not None and entry.boot != last.boot:
             bounds, last = [], None
@@ -276,25 +283,19 @@ def _apart_at_start(before: _Entry, after: _Entry, started: tuple[int, int]) -> 
     return min(least_ns, most_ns), max(least_ns, most_ns)
 
 
-def _entries(path: Path) -> Iterator[_Entry]:
-    with opened(path) as stream:
-        for line in lines_of(stream):
-            entry = _journal_entry(line)
-            if entry is not None:
-                yield entry
-
-
-def _journal_entry(line: str) -> _Entry | None:
-    """None for what is no entry."""
-    try:
-        fields = json.loads(line)
-        wall_us, monotonic_us = int(fields["__REALTIME_TIMESTAMP"]), int(fields["__MONOTONIC_TIMESTAMP"])
-        boot = str(fields["_BOOT_ID"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return None
-    if not all(0 <= each_us <= LATEST_WALL_S * 1_000_000 for each_us in (wall_us, monotonic_us)):
-        return None
-    return _Entry(wall_us * _NS_PER_US, (wall_us - monotonic_us) * _NS_PER_US, boot)
+def _entries(path: Path, node: str | None) -> Iterator[_Entry]:
+    log = read_systemd(path, Tally(str(path)))
+    if log is None:
+        return
+    whose = node if node is not None and any(boot.is_of(node) for boot in log.boots.values()) else None
+    names = {host for boot in log.boots.values() for host in boot.hosts}
+    if whose is None and len(names) > 1 and node is not None:
+        raise BadInput(
+            f"{path}: holds the journals of {', '.join(sorted(names))}, and the node is called {node}; print it with "
+            "journalctl -o json _HOSTNAME=NAME"
+        )
+    for boot, wall_ns, monotonic_ns in systemd.in_order(log, whose):
+        yield _Entry(wall_ns, wall_ns - monotonic_ns, boot)
 
 
 def drift_in_metrics(text: str, process: str) -> int | None:
@@ -311,12 +312,7 @@ def drift_in_metrics(text: str, process: str) -> int | None:
 def _pod(folder: str, text: str) -> dict[str, Any]:
     """The pod in `text`: itself, or the one of a list that runs on the node which `folder` is named after, or the only
     one. Raises ValueError."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"expected a pod as kubectl get pod NAME -o json prints it, found no JSON ({error})"
-        ) from error
+    value = _json_or_yaml(text, "expected a pod as kubectl get pod NAME -o json prints it")
     listed = value.get("items") if isinstance(value, dict) and "items" in value else value
     if isinstance(listed, list):
         pods = [each for each in listed if isinstance(each, dict)]
@@ -331,8 +327,24 @@ def _pod(folder: str, text: str) -> dict[str, Any]:
     return value
 
 
+def _json_or_yaml(text: str, expected: str) -> Any:
+    """What -o json or -o yaml printed. Raises ValueError for what is neither."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        try:
+            documents = read_documents(text, "")
+        except BadInput:
+            documents = []
+        if len(documents) == 1 and isinstance(documents[0], (dict, list)):
+            return documents[0]
+        raise ValueError(f"{expected}, found no JSON ({error})") from error
+
+
 def _read(path: Path, take: Callable[[str], _Value]) -> _Value:
     text = read_text(path)
+    if text.startswith("HTTP/"):
+        text = text.partition("\r\n\r\n")[2]  # curl -i
     if not text.strip():
         raise BadInput(f"{path}: it is empty; save it again (docs/forecast.md)")
     return _in_file(path, lambda: take(text))

@@ -58,6 +58,37 @@ class _Token(NamedTuple):
     text: str
 
 
+def absent_in(expression: str) -> set[str]:
+    """The series whose absence an expression asks for."""
+    tokens = list(_tokens(expression))
+    found: set[str] = set()
+    for at, token in enumerate(tokens[:-1]):
+        if token.text.lower() in ("absent", "absent_over_time") and tokens[at + 1].text == "(":
+            depth, end = 1, at + 2
+            while end < len(tokens) and depth:
+                depth += {"(": 1, ")": -1}.get(tokens[end].text, 0)
+                end += 1
+            inner = " ".join(each.text for each in tokens[at + 2 : end])
+            found |= {selector.name for selector in asked_by(inner).selectors}
+    return found
+
+
+def at_each_look(expression: str) -> str:
+    """An expression as a rule means it: there the start and the end of what is asked for are the moment of the look."""
+    pieces = [(match.lastgroup, match[0]) for match in _TOKEN.finditer(expression)]
+    kept: list[str] = []
+    at = 0
+    while at < len(pieces):
+        ahead = [text for kind, text in pieces[at : at + 12] if kind is not None][:4]
+        if ahead[:1] == ["@"] and ahead[1:2] in (["start"], ["end"]) and ahead[2:] == ["(", ")"]:
+            closed = next(here for here in range(at, len(pieces)) if pieces[here][1] == ")")
+            at = closed + 1
+            continue
+        kept.append(pieces[at][1])
+        at += 1
+    return "".join(kept)
+
+
 def asked_by(expression: str) -> Asked:
     """What `expression` asks for. Never raises: what is no expression asks for whatever is read in it."""
     tokens = list(_tokens(expression))

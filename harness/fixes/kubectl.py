@@ -550,12 +550,13 @@ def _logs_of_ztunnel(read: Kubectl, memory: Memory, place: Place) -> PodLogs | s
     container = read.option("-c", "--container")
     if container not in (None, CONTAINER):
         return f"ztunnel's container is {CONTAINER}, and not {container!r}"
-    if read.is_on("-p", "--previous"):
-        return "--previous reads the log of the container before"
-    if read.is_on("-f", "--follow"):
-        return "-f waits for more without end"
-    if read.option("--limit-bytes") not in (None, "0"):
-        return "--limit-bytes shows the beginning only"
+    for shows_less, why in (
+        (read.is_on("-p", "--previous"), "--previous reads the log of the container before"),
+        (read.is_on("-f", "--follow"), "-f waits for more without end"),
+        (read.option("--limit-bytes") not in (None, "0"), "--limit-bytes shows the beginning only"),
+    ):
+        if shows_less:
+            return why
     if not read.here():
         raise read.elsewhere()
     selector = read.option("-l", "--selector")

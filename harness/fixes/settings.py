@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from harness.durations import NS_PER_S, parse_duration_ns, parse_go_duration_ns
+from harness.durations import NS_PER_S, parse_go_duration_ns
 from harness.errors import BadInput
 from harness.fixes.deploy import manifest_of
+from harness.fixes.effects import CONTAINER
 from harness.fixes.shell import names
 from harness.plan import Plan, PlannedFault
 from harness.yaml_text import read_documents, read_objects
@@ -67,6 +68,8 @@ class _Setting(NamedTuple):
     value: Any
 
 
+OTHER_CONTAINER = "a container beside ztunnel's"
+_OF_VARIABLES = "ConfigMap"
 # Where the environment of others than ztunnel is written.
 _OF_OTHERS = frozenset(
     [
@@ -86,6 +89,9 @@ _OF_OTHERS = frozenset(
         "kiali",
         "prometheus",
         "grafana",
+        "global",
+        _OF_VARIABLES,
+        OTHER_CONTAINER,
     ]
 )
 
@@ -131,6 +137,11 @@ def _one(found: list[_Setting], variable: str, read: Callable[[str], int]) -> in
             raise BadInput(
                 f"fix.manifest: {variable}: read {str(each.value)[:60]!r}, needed is a duration such as 720h"
             )
+        if "{{" in str(each.value):
+            raise BadInput(
+                f"fix.manifest: {variable}: {each.value!r} is a template of helm; render it first: helm template CHART "
+                "> FILE"
+            )
         try:
             length_ns = read(str(each.value).strip())
         except ValueError as error:
@@ -145,42 +156,109 @@ def _one(found: list[_Setting], variable: str, read: Callable[[str], int]) -> in
     return only
 
 
-def _rust_duration_ns(text: str) -> int:
-    """As ztunnel reads it: parts may be joined by blanks or `+`, and seconds need no unit."""
-    parts = [part for part in re.split(r"[\s+]+", text) if part]
-    if not parts:
-        raise ValueError("read nothing, needed is a duration such as 720h")
-    return sum(
-        int(part) * NS_PER_S if re.fullmatch(r"[0-9]{1,12}", part) else parse_duration_ns(part) for part in parts
+_RUST_UNITS_NS = {
+    spelling: length_ns
+    for spellings, length_ns in (
+        ("y year years", 365 * 86_400 * NS_PER_S),
+        ("mon month months", 30 * 86_400 * NS_PER_S),
+        ("w week weeks", 7 * 86_400 * NS_PER_S),
+        ("d day days", 86_400 * NS_PER_S),
+        ("h hr hour hours", 3_600 * NS_PER_S),
+        ("m min minute minutes", 60 * NS_PER_S),
+        ("s sec second seconds", NS_PER_S),
+        ("ms msec millisecond milliseconds", 1_000_000),
+        ("us usec usecond microsecond microseconds µs µsec µsecond", 1_000),
+        ("ns nsec nanosecond nanoseconds", 1),
     )
+    for spelling in spellings.split(" ")
+}
+_RUST_PART = re.compile(r"\s*([+*]?)\s*([0-9]{1,20})\s*([^\W\d_]*)\s*")
+
+
+def _rust_duration_ns(text: str) -> int:
+    """As ztunnel reads it (duration-str): whole numbers with a unit, joined by nothing, `+` or `*`; the last, or one
+    before an operator, needs no unit and is seconds then. Raises ValueError."""
+    parts: list[tuple[str, int]] = []
+    at = 0
+    while at < len(text) and (match := _RUST_PART.match(text, at)):
+        at = match.end()
+        operator, number, unit = match.groups()
+        needs_unit = at < len(text) and text[at] not in "+*"
+        length_ns = _RUST_UNITS_NS.get(unit.lower()) if unit or needs_unit else NS_PER_S
+        if length_ns is None or (operator and not parts):
+            break
+        parts.append((operator or "+", int(number) * length_ns))
+    else:
+        if parts and at == len(text) and len({operator for operator, _ in parts[1:]}) < 2:
+            return _joined_ns(parts)
+    raise ValueError(f"read {text[:60]!r}, with which ztunnel does not start; needed is a duration such as 720h or 30d")
+
+
+def _joined_ns(parts: list[tuple[str, int]]) -> int:
+    total_ns = parts[0][1]
+    for operator, length_ns in parts[1:]:
+        total_ns = total_ns + length_ns if operator == "+" else total_ns * length_ns // NS_PER_S
+    return total_ns
+
+
+_OTHER_CHARTS = frozenset({"istiod", "cni", "base", "gateway", "istio-discovery", "istio-control"})
 
 
 def _settings_of(document: Any, variable: str) -> Iterator[_Setting]:
     """Where a document sets a variable: in values of a chart, in a container's environment, in values within text."""
+    owner = _whose(document)
+    for place, value in _found(document, variable, ()):
+        # A ConfigMap of variables is of use only to who asks for it; values of a chart in it are what they are.
+        counts = owner == _OF_VARIABLES and place[:-1] not in (("data",), ("stringData",))
+        yield _Setting(place if counts or not owner else (owner, *place), value)
+
+
+def _whose(document: Any) -> str:
+    """Whose settings an object holds: "istiod" for all that is not ztunnel's; "" where nothing says whose."""
     kind = document.get("kind") if isinstance(document, dict) else None
     metadata = document.get("metadata") if kind else None
     name = str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
-    for place, value in _found(document, variable, ()):
-        own = ("istiod",) if kind == "Deployment" or (kind == "DaemonSet" and "ztunnel" not in name) else ()
-        yield _Setting((*own, *place), value)
+    if kind in ("Deployment", "StatefulSet") or (kind == "DaemonSet" and "ztunnel" not in name):
+        return "istiod"
+    if kind in ("HelmRelease", "Application", "HelmChart") and _charts_in(document) & _OTHER_CHARTS:
+        return "istiod"
+    return _OF_VARIABLES if kind in ("ConfigMap", "Secret") else ""
 
 
-def _found(value: Any, variable: str, place: tuple[str, ...]) -> Iterator[_Setting]:
+def _charts_in(value: Any) -> set[str]:
+    """The charts that an object of Flux or Argo CD installs."""
+    if isinstance(value, list):
+        return {chart for each in value for chart in _charts_in(each)}
+    if not isinstance(value, dict):
+        return set()
+    own = value.get("chart")
+    found = {own.rsplit("/", 1)[-1]} if isinstance(own, str) else set()
+    return found | {chart for each in value.values() for chart in _charts_in(each)}
+
+
+def _found(value: Any, variable: str, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     if isinstance(value, dict):
-        if value.get("name") == variable and ("value" in value or "valueFrom" in value):
-            yield _Setting((*place, variable), value.get("value", value.get("valueFrom")))
+        name = value.get("name")
+        if isinstance(name, str) and name.split(".")[-1] == variable and ("value" in value or "valueFrom" in value):
+            # A parameter of Argo CD has its whole path for a name.
+            yield (*place, *name.split(".")), value.get("value", value.get("valueFrom"))
             return
         for key, each in value.items():
             if key == variable:
-                yield _Setting((*place, variable), each)
+                yield (*place, variable), each
             else:
                 yield from _found(each, variable, (*place, str(key)))
     elif isinstance(value, list):
         for each in value:
-            yield from _found(each, variable, place)
+            in_another = place[-1:] == ("containers",) and isinstance(each, dict) and _is_another_container(each)
+            yield from _found(each, variable, (*place, OTHER_CONTAINER) if in_another else place)
     elif isinstance(value, str) and variable in value and "\n" in value and len(place) < 20:
         for document in read_documents(value, f"fix.manifest: {'.'.join(place)}"):
             yield from _found(document, variable, place)
+
+
+def _is_another_container(container: dict[str, Any]) -> bool:
+    return container.get("name") not in (CONTAINER, None, "discovery")
 
 
 # --- chrony ----------------------------------------------------------------------------------------------------------
@@ -188,21 +266,25 @@ def _found(value: Any, variable: str, place: tuple[str, ...]) -> Iterator[_Setti
 
 class Chrony(NamedTuple):
     """What of its configuration decides whether it steps a clock. `limit` None: at any time; else only in so
-    many updates after its start. `gives_up_above_ns`: from that offset on it changes nothing and ends."""
+    many updates after its start. `leaves_alone_above_ns`: an offset of more it never corrects, once it had
+    `checks_after` updates, whether it gives up then or ignores it (maxchange)."""
 
     threshold_ns: int
     limit: int | None
     looks_within_ns: int
-    gives_up_above_ns: int | None
+    leaves_alone_above_ns: int | None
+    checks_after: int = 0
 
     def steps(self, offset_ns: int, at_world_ns: int) -> bool:
         """Whether it steps a clock that is off by so much, at that time after its start."""
+        # So many updates it can have had since it started.
+        updates = at_world_ns // self.looks_within_ns
         if abs(offset_ns) <= self.threshold_ns:
             return False
-        if self.gives_up_above_ns is not None and abs(offset_ns) > self.gives_up_above_ns:
+        most_ns = self.leaves_alone_above_ns
+        if most_ns is not None and abs(offset_ns) > most_ns and updates >= self.checks_after:
             return False
-        # So many updates it can have had since it started.
-        return self.limit is None or self.limit > at_world_ns // self.looks_within_ns
+        return self.limit is None or self.limit > updates
 
 
 _ARGUMENTS = {"makestep": 2, "maxchange": 3}
@@ -256,7 +338,8 @@ def read_chrony(conf: str) -> Chrony:
         threshold_ns=int(threshold_s * NS_PER_S),
         limit=None if limit < 0 else int(limit),
         looks_within_ns=int(NS_PER_S * 2.0 ** min(polls, default=DEFAULT_MINPOLL)),
-        gives_up_above_ns=int(most[0] * NS_PER_S) if most and most[2] >= 0 else None,
+        leaves_alone_above_ns=int(most[0] * NS_PER_S) if most and most[1] >= 0 else None,
+        checks_after=int(most[1]) if most else 0,
     )
 
 

@@ -30,6 +30,9 @@ CURSOR_HEADING = re.compile(
     re.MULTILINE,
 )
 _CURSOR = re.compile(r"s=([0-9a-f]+);i=([0-9a-f]+)")
+_WHOLE_CURSOR = re.compile(r"s=[0-9a-f]+;i=[0-9a-f]+;b=([0-9a-f]{32});m=([0-9a-f]+);t=([0-9a-f]+)")
+# Where containers print, the name of each stands before its lines.
+_PREFIX = re.compile(r"^[^{}\"]{1,120}?(?=\{\s*\"_)")
 _DECODER = json.JSONDecoder()
 
 _SLEEP_IDS = {"6bbd95ee977941e497c48be27c254128", "8811e6df2a8e40f58a94cea26f8ebf14"}
@@ -62,7 +65,8 @@ class Entry(NamedTuple):
 def json_entries(stream: TextIO, tally: Tally) -> Iterator[Entry]:
     """Entries of any of the JSON forms."""
     pending = ""
-    for line in lines_of(stream):
+    for written in lines_of(stream):
+        line = written if pending else _PREFIX.sub("", written, count=1)
         text = _bare(line)
         if pending and line.startswith("{"):
             # A new object at the beginning of a line: the one before it has lost its end.
@@ -187,6 +191,10 @@ def verbose_entries(stream: TextIO, tally: Tally) -> Iterator[Entry]:
 
 def _entry(fields: dict[str, Any], shown: str, tally: Tally) -> Iterator[Entry]:
     """The entry that `fields` are, counted; nothing when they are none."""
+    if cursor := _WHOLE_CURSOR.match(_text(fields.get("__CURSOR"))):
+        boot, monotonic, wall = cursor.groups()
+        told = {"__REALTIME_TIMESTAMP": int(wall, 16), "__MONOTONIC_TIMESTAMP": int(monotonic, 16), "_BOOT_ID": boot}
+        fields = {**told, **fields}
     try:
         wall_ns = checked_ns(_microseconds(fields, "__REALTIME_TIMESTAMP") * _NS_PER_US)
         monotonic_ns = _microseconds(fields, "__MONOTONIC_TIMESTAMP") * _NS_PER_US

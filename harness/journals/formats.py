@@ -25,7 +25,7 @@ from harness.text_files import encoding_of
 AS_IT_IS = Writing()
 _SAMPLE_BYTES = 1 << 16
 _BUFFER_BYTES = 1 << 18
-_JOURNALCTL = 'journalctl -o json --since "1 month ago" > journal.json'
+JOURNALCTL = 'journalctl -o json --since "1 month ago" > journal.json'
 _PACKED = "compressed; unpack it first: "
 _BINARY = {
     b"ElfFile\0": "a binary event log; make text of it on Windows: wevtutil qe FILE.evtx /lf:true /f:xml > events.xml",
@@ -57,6 +57,10 @@ _FOR_PEOPLE = re.compile(
             r"^\d{9,11}\.\d{6} \S+ \S",  # short-unix
             r"^(?:<\d+>|\w+ *: ?\w+ *: ?)?\[[ <>\d.+-]*\d\.\d{3,9}[ <>\d.+-]*\] ?\S",  # short-monotonic, -delta, dmesg
             rf"^\[\w{{3}} \w{{3}} +\d+ {_CLOCK} \d{{4}}\] ",  # dmesg -T
+            rf"^\[\w{{3}} ?\d+ \d\d:\d\d\] |^\d{{4}}-\d\d-\d\dT{_CLOCK},\d{{6}}[+-]\d\d:\d\d ",  # dmesg -H, iso
+            r'^\s*"dmesg"\s*:\s*\[',  # dmesg --json
+            # entries of which something left out the clocks
+            r'"(?:_SOURCE_(?:REALTIME|MONOTONIC)_TIMESTAMP|_BOOT_ID|_TRANSPORT|SYSLOG_IDENTIFIER|PRIORITY)"\s*:',
             r"^-- (?:Journal begins|Logs begin|No entries|Reboot|Boot [0-9a-f]{32})",
             r"^Hint: You are currently not seeing messages",
             # cat
@@ -71,7 +75,8 @@ _MAC_FOR_PEOPLE = re.compile(
     re.MULTILINE,
 )
 _WINDOWS_FOR_PEOPLE = re.compile(
-    r"^\s*Event\[\d+\]|^\s*Log Name\s*:|^<Objs |^\s*TimeCreated\s*:|^-{3,} +-{2,}|\"TimeCreated\"\s*:|ProviderName: ",
+    r"^\s*Event\[\d+\]|^\s*Log Name\s*:|^<Objs |^\s*TimeCreated\s*:|^-{3,} +-{2,}|\"TimeCreated\"\s*:|ProviderName: "
+    r"|^\s*Index\s+Time\s+EntryType|^\[\d+\] Microsoft-Windows-|^Wake History|<title>\s*(?:SleepStudy|System Sleep)",
     re.MULTILINE,
 )
 _VIRSH_WITHOUT_TIME = re.compile(r"^event '[\w-]+' for domain", re.MULTILINE)
@@ -127,6 +132,13 @@ def read_journal(path: Path, tally: Tally, writing: Writing = AS_IT_IS) -> Laid 
     return _host_log(path, sample, tally, writing) if log is None else log
 
 
+def read_systemd(path: Path, tally: Tally) -> systemd.Log | None:
+    """The boots of a systemd journal in any form that has both clocks; None for what is none."""
+    with opened(path) as stream:
+        sample = stream.read(_SAMPLE_BYTES)
+    return _systemd_log(path, sample, tally)
+
+
 def _systemd_log(path: Path, sample: str, tally: Tally) -> systemd.Log | None:
     """The boots of a systemd journal; None for what is none. Raises BadInput."""
     if _EXPORT_JOURNAL.search(sample) and not _JSON_JOURNAL.search(sample):
@@ -134,7 +146,7 @@ def _systemd_log(path: Path, sample: str, tally: Tally) -> systemd.Log | None:
         with _opened_bytes(path) as (raw, start):
             if _encoding(start).startswith("utf-16"):
                 raise BadInput(
-                    f"{path}: was changed to UTF-16 on its way, which -o export does not survive; use: {_JOURNALCTL}"
+                    f"{path}: was changed to UTF-16 on its way, which -o export does not survive; use: {JOURNALCTL}"
                 )
             return systemd.read(entries.export_entries(raw, tally), tally)
     if _JSON_JOURNAL.search(sample):
@@ -178,6 +190,8 @@ def _why_not(sample: str) -> str:
     if _MAC_FOR_PEOPLE.search(sample):
         return "is a log of macOS that does not tell every sleep; print it with: pmset -g log > pmset.log"
     if _FOR_PEOPLE.search(sample):
-        return f"is a journal for people, without both clocks of its entries; print it with: {_JOURNALCTL}"
+        return f"is a journal for people, without both clocks of its entries; print it with: {JOURNALCTL}"
     shown = sample.strip()[:60]
+    if not shown:
+        return f"is empty; known are: {KNOWN}"
     return f"is no journal that is known (it begins {shown!r}); known are: {KNOWN}"

@@ -5,6 +5,7 @@ Readers yield times of the wall clock that wrote the journal, in ns since 1970; 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from harness.durations import NS_PER_S
 SleepKind = Literal["suspend", "pause", "off"]
 EXAMPLES_SHOWN = 3
 EXAMPLE_CHARACTERS = 120
+# Before a line that was pasted: indented, quoted, or with its number by grep.
+PASTED = re.compile(r"[ \t]{0,40}(?:>[ \t]?){0,9}(?:\d{1,9}[:-](?=\d{4}-))?")
 # A line without an end must not fill the memory.
 LINE_CHARACTERS_MAX = 1 << 20
 # A wall clock that differs by less is taken for the same.

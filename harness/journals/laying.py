@@ -140,10 +140,11 @@ class Rows:
         self._used: list[int] = []
         self._shown: list[tuple[str, int]] = []
 
-    def add(self, wall_ns: int, text: str, item: Callable[[int], Item] | None = None) -> None:
-        """The next entry, and what it tells: `item` makes it for a time."""
+    def add(self, wall_ns: int, text: str, item: Callable[[int], Item] | None = None, place: int | None = None) -> None:
+        """The next entry, and what it tells: `item` makes it for a time. `place`: its number, where that is not the one
+        of the entry that was counted last."""
         self._tally.count(item is not None)
-        last = self._last(wall_ns, text)
+        last = self._last(wall_ns, text, self._tally.entries if place is None else place)
         last.lasts_ns += max(wall_ns - last.ends_wall_ns, 0)
         last.ends_wall_ns = max(last.ends_wall_ns, wall_ns)
         last.entries += 1
@@ -156,14 +157,14 @@ class Rows:
         self.add(old_wall_ns, text, lambda at_ns: Step(at_ns, new_wall_ns - old_wall_ns))
         self._stretches[-1].ends_wall_ns = new_wall_ns
 
-    def _last(self, wall_ns: int, text: str) -> Stretch:
+    def _last(self, wall_ns: int, text: str, place: int) -> Stretch:
         """The stretch to which an entry of this time belongs."""
         last = self._stretches[-1] if self._stretches else None
         if last is None or not -self._tolerance_ns <= wall_ns - last.ends_wall_ns <= SILENT_NS:
             last = Stretch(0, wall_ns, wall_ns, 0)
             self._stretches.append(last)
             self._used.append(0)
-            self._shown.append((text, self._tally.entries))
+            self._shown.append((text, place))
         return last
 
     def laid(self) -> Laid | None:

@@ -2,6 +2,7 @@
 
     virsh event --all --loop --timestamp  2026-11-24 21:03:12.345+0000: event 'lifecycle' for domain 'k3s': Suspended
     ... virsh qemu-monitor-event --loop       event STOP at 1795640592.123456 for domain 'k3s': <null>
+    ... with --timestamp                  2026-11-24 21:03:12.345+0000: event STOP for domain 'k3s': <null>
     QMP, as a monitor prints it           {"timestamp": {"seconds": 1795640592, "microseconds": 5}, "event": "STOP"}
     /var/log/libvirt/qemu/NAME.log        2026-11-24 08:00:01.234+0000: starting up libvirt version: 9.0.0, ...
 
@@ -9,7 +10,8 @@ What counts is whether the guest went on with its memory. Suspended/STOP to Resu
 the guest stand. So is the time from saved to restored, and from stopped to started from a snapshot; a guest that
 migrates goes on elsewhere a moment later, and comes back as it was. A QEMU that was started with -incoming or -loadvm
 goes on with a memory that it had. PMSuspended/SUSPEND to WAKEUP is a suspend, the guest's own, and so is a guest that
-hibernated and was started again. All other Stopped, SHUTDOWN and "shutting down" switch it off.
+hibernated and was started again. All other Stopped, SHUTDOWN and "shutting down" switch it off, and a reboot (RESET)
+starts it anew.
 
 The host's own sleep is not in these logs: import the host's journal for that.
 """
@@ -25,18 +27,22 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, TextIO
 
 from harness.durations import NS_PER_S
-from harness.journals.items import Mark, SleepKind, Tally, checked_ns, lines_of, moved
+from harness.errors import BadInput
+from harness.journals.items import PASTED, Mark, SleepKind, Tally, checked_ns, lines_of, moved
 from harness.journals.laying import Laid, Rows
 
 SYSTEM = "libvirt, QEMU"
 LINES = re.compile(
-    r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+[+-]\d{4}: (?:event '|starting up|shutting down)"
-    r"|^event [A-Z_]+ at \d+\.\d+ for domain"
+    rf"^{PASTED.pattern}\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+[+-]\d{{4}}: "
+    r"(?:event '|event [A-Z_]+ for domain|starting up|shutting down)"
+    rf"|^{PASTED.pattern}event [A-Z_]+ at \d+\.\d+ for domain"
     r'|"timestamp"\s*:\s*\{\s*"(?:micro)?seconds"|"event"\s*:\s*"[A-Z_]+"',
     re.MULTILINE,
 )
 _TIME = r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+[+-]\d{4}): "
 _VIRSH = re.compile(_TIME + r"event '(?P<event>[\w-]+)' for domain '?(?P<domain>[^':]+)'?(?:: (?P<detail>.*))?")
+_QMP_EVENT = re.compile(r'\{\s*"(?:timestamp|event|data)"\s*:')
+_TIMED_MONITOR = re.compile(_TIME + r"event (?P<event>[A-Z_]+) for domain '?(?P<domain>[^':]+)'?:(?P<data>.*)")
 _MONITOR = re.compile(
     r"event (?P<event>\w+) at (?P<s>\d{1,12})\.(?P<us>\d{1,6}) for domain '?(?P<domain>[^':]+)'?:(?P<data>.*)"
 )
@@ -174,22 +180,34 @@ class _Guest:
 
 
 def read(stream: TextIO, tally: Tally, domain: str | None = None) -> Laid | None:
-    """What the lines tell of one domain: of `domain`, or of the first that they name."""
+    """What the lines tell of one domain: of `domain`, or of the first that they name. Raises BadInput where they stand
+    newest first: what an event means may hang on the one before it."""
     rows = Rows(tally)
     guest = _Guest(rows)
     chosen = domain
     others: set[str] = set()
+    last: dict[str | None, int] = {}
+    falls = rises = 0
     for line, found in _lines(stream, tally, guest):
         chosen = chosen or found.domain
+        before_ns = last.get(found.domain, found.wall_ns)
+        falls, rises = falls + (found.wall_ns < before_ns), rises + (found.wall_ns > before_ns)
+        last[found.domain] = found.wall_ns
         if found.domain is None or found.domain == chosen:
             guest.event(found, line)
             continue
-        rows.add(found.wall_ns, line)
+        # It shows how far the log reaches; logs of several domains may stand one behind the other.
+        if found.wall_ns >= last.get(chosen, found.wall_ns):
+            rows.add(found.wall_ns, line)
+        else:
+            tally.other += 1
         if found.domain not in others:
             others.add(found.domain)
             tally.notes.append(
                 f"domain {found.domain} is another machine and left out; it is imported with --machine {found.domain}"
             )
+    if falls > rises:
+        raise BadInput(f"{tally.path}: stands newest first; turn it round: tac FILE > events.log")
     guest.settle()
     return rows.laid()
 
@@ -198,7 +216,9 @@ def _lines(stream: TextIO, tally: Tally, guest: _Guest) -> Iterator[tuple[str, _
     """The events, with their lines; what belongs to a domain's own log is told to `guest`."""
     held = ""
     for line in lines_of(stream):
-        text = line.strip()
+        text = PASTED.sub("", line, count=1).strip()
+        if not held and (event := _QMP_EVENT.search(text)):
+            text = text[event.start() :]  # behind a time that another program wrote
         if held or text.startswith("{"):
             # QMP is one object a line, or pretty-printed.
             held = f"{held}{text}" if not text.startswith('{"') else text
@@ -211,9 +231,9 @@ def _lines(stream: TextIO, tally: Tally, guest: _Guest) -> Iterator[tuple[str, _
         try:
             if match := _DOMAIN_LOG.match(text):
                 guest.log_line(match, _wall_ns(match["time"]), line)
-            elif event := _event(text):
+            elif found := _event(text):
                 guest.settle()
-                yield line, event
+                yield line, found
             elif re.match(r"\d{4}-\d\d-\d\d \d|event ", text):
                 tally.broken(line, "is neither an event nor a line of a domain's log")
             else:
@@ -230,9 +250,14 @@ def _event(text: str) -> _Event | None:
     if match := _VIRSH.match(text):
         detail = (match["detail"] or "").strip()
         told = None
-        if match["event"] == "lifecycle":
+        if match["event"] == "reboot":
+            told, detail = _ON, "reboot"
+        elif match["event"] == "lifecycle":
             told = _DETAILS[detail] if detail in _DETAILS else _LIFECYCLE.get(detail.split(" ")[0])
         return _Event(_wall_ns(match["time"]), match["domain"], told, detail)
+    if match := _TIMED_MONITOR.match(text):
+        data = _json(match["data"].strip())
+        return _Event(_wall_ns(match["time"]), match["domain"], *_monitor(match["event"], data))
     if match := _MONITOR.match(text):
         wall_ns = checked_ns(int(match["s"]) * NS_PER_S + int(match["us"].ljust(6, "0")) * _NS_PER_US)
         return _Event(wall_ns, match["domain"], *_monitor(match["event"], _json(match["data"].strip())))

@@ -52,6 +52,8 @@ _MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, start=1)}
 _UNSEEN = dict.fromkeys(map(ord, "\u200e\u200f\u202a\u202b\u202c\u061c\ufeff"))
 # Thailand counts years from the death of the Buddha.
 _BUDDHIST = range(2513, 2743)
+# 1440 and after: Saudi Arabia counts them from the Hijra, and writes two digits.
+_HIJRI_IN_SHORT = range(40, 70)
 _FIRST_YEAR, _LAST_YEAR = 1900, 2299
 
 
@@ -139,7 +141,7 @@ def _numbers(date: re.Match[str], text: str) -> tuple[int, int, int, bool]:
 def _year(text: str) -> int:
     year = int(text)
     if len(text) <= 2:
-        year += 2000
+        year = year if year in _HIJRI_IN_SHORT else year + 2000
     elif year in _BUDDHIST:
         year -= 543
     if not _FIRST_YEAR <= year <= _LAST_YEAR:

@@ -187,9 +187,7 @@ def _turned(boot: Boot) -> Boot:
 
 def laid(log: Log, machine: str | None = None) -> Laid | None:
     """What happened to the machine. Raises BadInput when there are several, and nobody said which."""
-    boots = _of_one_machine(log, machine)
-    backwards = sum(1 if boot.reversed else -1 for boot in boots if len(boot.wall_us) > 1) > 0
-    boots = _in_order(boots, backwards)
+    boots = _in_order(_of_one_machine(log, machine))
     stretches: list[Stretch] = []
     for boot in boots:
         before_ns = stretches[-1].ends_wall_ns if stretches else None
@@ -197,6 +195,13 @@ def laid(log: Log, machine: str | None = None) -> Laid | None:
     _refuse_at_one_time(log, boots, stretches)
     found = lay(stretches)
     return None if found is None else Laid(found.items, found.first_ns, found.last_ns, found.ahead_ns, measured=True)
+
+
+def in_order(log: Log, machine: str | None = None) -> Iterator[tuple[str, int, int]]:
+    """The boot, wall and monotonic time of every entry, as they were written one after another. Raises BadInput when
+    several machines wrote them, and nobody said which is meant."""
+    for boot in _in_order(_of_one_machine(log, machine)):
+        yield from ((boot.name, wall_ns, monotonic_ns) for wall_ns, monotonic_ns, _ in _entries(boot, log.tally))
 
 
 # --- Which machine, and in which order -------------------------------------------------------------------------------
@@ -235,14 +240,14 @@ def _names(boots: Iterable[Boot]) -> str:
     return ", ".join(sorted(names | unnamed))
 
 
-def _in_order(boots: list[Boot], backwards: bool) -> list[Boot]:
+def _in_order(boots: list[Boot]) -> list[Boot]:
     """By journald's numbers where each boot has its own, else as they stand in the file. There, what was dated by a
     clock that was years behind may stand before all else, so the last entry of a boot says."""
     if len({boot.sequence for boot in boots}) == 1 and all(boot.is_numbered for boot in boots):
         by_number = sorted(boots, key=lambda boot: min(boot.numbers))
         if all(max(one.numbers) < min(two.numbers) for one, two in pairwise(by_number)):
             return by_number
-    if backwards:
+    if sum(1 if boot.reversed else -1 for boot in boots if len(boot.wall_us) > 1) > 0:
         return sorted(boots, key=lambda boot: boot.blocks[0][0], reverse=True)
     return sorted(boots, key=lambda boot: boot.blocks[-1][1])
 

@@ -212,7 +212,7 @@ def _rows(stream: TextIO, tally: Tally, delimiter: str, columns: _Columns | None
             continue
         row = None if columns is None else _row(cells, columns, place)
         if row is None:
-            if columns is not None and cells and not (len(cells) == 1 and cells[0].startswith(("#TYPE", "sep="))):
+            if columns is not None and not _is_heading(cells, place == 0 and given):
                 tally.broken(",".join(cells), "has no event number where the heading says", place)
             continue
         if row.number in NUMBERS:
@@ -230,6 +230,13 @@ def _rows(stream: TextIO, tally: Tally, delimiter: str, columns: _Columns | None
             last = row
     if last is not None:
         yield last
+
+
+def _is_heading(cells: Sequence[str], may_name_columns: bool) -> bool:
+    """What is no row: nothing, a note of who wrote it, names of columns in another language, a line of a table."""
+    text = "".join(cells).strip()
+    notes = len(cells) == 1 and text.startswith(("#TYPE", "sep="))
+    return not text or notes or may_name_columns or not text.strip("-: ")
 
 
 def _cells(stream: TextIO, tally: Tally, delimiter: str) -> Iterator[list[str]]:

@@ -206,11 +206,17 @@ def _section(content: dict[str, Any], section: str, file: Path) -> dict[str, _En
     return found
 
 
+# What `kubectl config view` writes in the place of secrets.
+_LEFT_OUT = ("DATA+OMITTED", "REDACTED")
+
+
 def _fields(value: dict[str, Any], place: str) -> dict[str, Any]:
     """Without what is empty, which says as much as what is not there. Raises BadInput for another type."""
     for key, found in value.items():
         if found is None:
             continue
+        if found in _LEFT_OUT:
+            raise BadInput(f"{place}: {key}: was left out ({found}); save it with: kubectl config view --raw")
         if key in _TEXTS and not isinstance(found, str):
             raise BadInput(f"{place}: {key}: expected text, found {type(found).__name__}; put it in quotes")
         if key in _FLAGS and not isinstance(found, bool):
@@ -313,8 +319,9 @@ def _check_proxy(cluster: dict[str, Any], place: str) -> None:
 
 def _resolved(entry: _Entry, keys: tuple[str, ...], place: str) -> dict[str, Any]:
     """With absolute paths; a relative one begins at the file that has it. What a file holds and the path of one: the
-    former counts."""
-    value = dict(entry.value)
+    former counts. A key where it does not belong counts for nothing, as for kubectl."""
+    elsewhere = {_AUTHORITY, _CERTIFICATE, _KEY} - set(keys)
+    value = {key: found for key, found in entry.value.items() if key.removesuffix("-data") not in elsewhere}
     for key in keys:
         if f"{key}-data" in value:
             value.pop(key, None)

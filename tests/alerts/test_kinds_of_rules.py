@@ -69,6 +69,12 @@ KINDS = {
     "several objects": "kind: ServiceMonitor\nspec: {}\n---\n" + OBJECT.replace("KIND", "PrometheusRule"),
     "values of the chart prometheus": "serverFiles:\n  alerting_rules.yml:\n" + indented(PLAIN, 4),
     "values of kube-prometheus-stack": "additionalPrometheusRulesMap:\n  mesh:\n" + indented(PLAIN, 4),
+    "values of kube-prometheus-stack, a list": "additionalPrometheusRules:\n- name: mesh\n" + indented(PLAIN, 2),
+    "with a namespace of Mimir": "namespace: mesh\n" + PLAIN,
+    "with what Thanos and VictoriaMetrics add": group(
+        alert(COUNTS), more="    interval: 60s\n    limit: 10\n    partial_response_strategy: warn\n    concurrency: 2\n"
+    ),
+    "over the end of a query": PLAIN.replace(COUNTS, COUNTS.replace("[10m]", "[10m] @ end()")),
     "JSON": '{"groups": [{"name": "a", "rules": [{"alert": "Fails", "expr": "' + COUNTS + '"}]}]}',
 }  # fmt: skip
 
@@ -102,6 +108,8 @@ def test_a_rule_that_warns_holds(tmp_path: Path) -> None:
         ('ALERTS{alertname="Other"} == 1', "ALERTS"),
         ('{job="ztunnel"} > 0', "{job="),
         (f"({COUNTS}) or absent(up)", "up"),
+        ("absent(sum(istio_tcp_connections_failed_total))", "a counter is absent until it counts"),
+        ("absent_over_time(istio_tcp_connections_failed_total[5m])", "a counter is absent until it counts"),
     ],
 )  # fmt: skip
 def test_a_rule_that_needs_what_is_not_replayed_is_unknown_and_says_what(
@@ -187,6 +195,10 @@ REFUSED = {
     "neither": (group("{expr: up}"), "either alert or record"),
     "both": (group("{alert: X, record: 'a:b', expr: up}"), "either alert or record"),
     "an unknown key": (group("{alert: X, expr: up, summary: hello}"), "summary"),
+    "an unknown key of a group": (group(alert("up"), more="    intervall: 30s\n"), "group mesh: intervall: no key"),
+    "an unknown key of the file": ("rule_groups: []\n" + group(alert("up")), "rule_groups: beside groups no key"),
+    "rules of Loki": ("kind: AlertingRule\napiVersion: loki.grafana.com/v1\nspec:\n" + indented(group(alert("a")), 2), "rules over logs"),
+    "rules of VictoriaLogs": (group(alert("a"), more="    type: vlogs\n"), "rules over logs"),
     "a group without a name": ("groups: [{rules: []}]", "has no name"),
     "two groups of a name": ("groups: [{name: a}, {name: a}]", "two groups"),
     "a wrong wait": (group("{alert: X, expr: up, for: 5}"), "needed is a duration"),
@@ -213,10 +225,13 @@ def test_what_prometheus_would_not_load_is_refused(text: str, message: str, tmp_
 
 
 def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "r.yml").write_bytes(b"\xff\xfe\x00groups")
-    with pytest.raises(BadInput, match="UTF-8"):
+    (tmp_path / "r.yml").write_bytes(b"groups\x80\x81")
+    with pytest.raises(BadInput, match="is not UTF-8 text"):
         read_rules(tmp_path / "r.yml")
-    with pytest.raises(BadInput, match="cannot be read"):
+    (tmp_path / "r.yml").write_bytes(b"\xff\xfe\x00groups")
+    with pytest.raises(BadInput, match="is not UTF-16 text|is no YAML"):
+        read_rules(tmp_path / "r.yml")
+    with pytest.raises(BadInput, match="is a directory"):
         read_rules(tmp_path)
 
 

@@ -158,6 +158,21 @@ def test_the_guard_makes_a_cluster_recover_that_without_it_does_not() -> None:
     assert verdicts("short_sleep-kind-1.31.0-rc.0")["recovers_within"] is Verdict.BROKEN
 
 
+def test_in_a_cluster_our_alert_fires_before_the_outage_and_the_reported_one_never() -> None:
+    """By a Prometheus of profile full. After the wake the next renewal is late by the sleep, which is told for minutes
+    before the certificate runs out; the alert of the report waits for a metric that ztunnel does not have."""
+    _, history = recorded("short_sleep_with_alerts-kind-1.31.0-rc.0")
+    fired = [(event["alert"], event.world_ns) for event in history.of("alert_fired")]
+    assert "ZtunnelCertificateExpiringAsReported" in history.of("alerts_evaluated")[-1]["rules"]
+    assert "ZtunnelCertificateExpiringAsReported" not in {name for name, _ in fired}
+    expired_ns = max(world_ns for name, world_ns in fired if name == "ZtunnelCertificateExpired")
+    late_ns = max(world_ns for name, world_ns in fired if name == "ZtunnelRenewalLate")
+    assert expired_ns - late_ns > 3 * 60 * NS_PER_S
+    failed = [event.world_ns for event in history.of("connection_attempted") if not event["ok"]]
+    assert not [world_ns for world_ns in failed if late_ns <= world_ns < expired_ns - 60 * NS_PER_S]
+    assert any(world_ns > expired_ns - 60 * NS_PER_S for world_ns in failed)
+
+
 def test_a_cured_ztunnel_is_a_surprise() -> None:
     """Its time base is taken anew at every conversion: no outage in a week of nights, which nobody expects of 1.31."""
     plan, history = recorded("nightly_sleep-1.31.0-rc.0-fresh-time-base", CURED)

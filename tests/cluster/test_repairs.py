@@ -111,10 +111,11 @@ def test_up_repairs_what_the_restart_of_a_node_leaves(trial: Trial, which: str) 
     assert told["drift"] == []
 
 
-def test_up_starts_a_cluster_that_was_stopped(trial: Trial) -> None:
-    """As after a restart of the engine, which starts none of kind's machines by itself."""
+@pytest.mark.parametrize("how", ["stop", "pause"])
+def test_up_starts_a_cluster_that_stands(trial: Trial, how: str) -> None:
+    """As after a restart of the engine, which starts none of kind's machines by itself, or a `docker pause`."""
     machines = [machine.name for machine in trial.engine.containers({KIND_CLUSTER_LABEL: trial.name})]
-    subprocess.run(["docker", "stop", *machines], check=True, capture_output=True, timeout=300)
+    subprocess.run(["docker", how, *machines], check=True, capture_output=True, timeout=300)
     (told,) = json.loads(trial.meshwake("status", "--json").stdout)["clusters"]
     assert (told["state"], told["health"]) == ("stopped", [])
     trial.up()

@@ -174,6 +174,23 @@ def test_a_question_is_answered_and_leaves_no_container(image: str) -> None:
         real.close()
 
 
+@pytest.mark.parametrize("how", ["stop", "pause", "never started"])
+def test_a_container_that_does_not_run_is_started(image: str, how: str) -> None:
+    """Whatever made it stand: `docker pause` takes another call to undo than `docker stop`."""
+    real, client = real_or_skip(), docker.from_env()
+    made = client.api.create_container(image, ["sleep", "60"], labels={KIND_CLUSTER_LABEL: CLUSTER})["Id"]
+    try:
+        if how != "never started":
+            client.api.start(made)
+            client.api.kill(made) if how == "stop" else client.api.pause(made)
+        real.start(made)
+        assert client.api.inspect_container(made)["State"]["Status"] == "running"
+    finally:
+        real.remove(made)
+        real.close()
+        client.close()
+
+
 def test_an_image_is_found_by_its_tag_where_it_has_no_digest(image: str) -> None:
     """As one that was loaded from an archive; and it runs by that name, whatever digest was asked for."""
     real = real_or_skip()

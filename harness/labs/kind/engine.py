@@ -125,7 +125,7 @@ class Engine(Protocol):
         """The text of a file in a container, whether or not that runs; None when there is none."""
 
     def start(self, container: str) -> None:
-        """Starts a stopped container."""
+        """Makes a container run that was stopped or paused."""
 
     def remove(self, container: str) -> None:
         """Ends and removes a container with its volumes; nothing to do when there is none."""
@@ -263,7 +263,10 @@ class DockerEngine:
     def start(self, container: str) -> None:
         """As `Engine.start` promises."""
         with self._answering():
-            self._client.api.start(container)
+            if self._client.api.inspect_container(container)["State"]["Paused"]:
+                self._client.api.unpause(container)
+            else:
+                self._client.api.start(container)
 
     def remove(self, container: str) -> None:
         """As `Engine.remove` promises."""

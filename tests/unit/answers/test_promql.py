@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.answers.promql import asked_by
+from harness.answers.promql import absent_in, asked_by, at_each_look
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,37 @@ def test_series_and_labels_are_found(expression: str, series: list[str], labels:
     assert asked.labels == labels
 
 
-@given(st.text())
+@pytest.mark.parametrize(
+    ("expression", "series"),
+    [
+        ("absent(a)", {"a"}),
+        ("a or absent(sum by (x) (b{c='d'})) or d", {"b"}),
+        ("absent_over_time(a[5m]) and ABSENT(b)", {"a", "b"}),
+        ("absent + a", set()),
+        ("rate(absent_total[5m])", set()),
+        ("absent(", set()),
+    ],
+)
+def test_whose_absence_is_asked_for(expression: str, series: set[str]) -> None:
+    assert absent_in(expression) == series
+
+
+@pytest.mark.parametrize(
+    ("expression", "meant"),
+    [
+        ("a @ end()", "a"),
+        ("rate(a[5m] @ start ( )) > b @end()", "rate(a[5m]) > b"),
+        ("a @ 1795420800 > 1", "a @ 1795420800 > 1"),
+        ("a{b='@ end()'} # @ end()", "a{b='@ end()'} # @ end()"),
+    ],
+)
+def test_the_ends_of_a_query_are_the_moment_of_a_look(expression: str, meant: str) -> None:
+    assert at_each_look(expression) == meant
+
+
+@given(st.text() | st.text("absent( )@end{}[]"))
 def test_any_text_is_read(text: str) -> None:
     """Whether it is an expression, Prometheus says."""
     asked_by(text)
+    absent_in(text)
+    assert "@" in text or at_each_look(text) == text

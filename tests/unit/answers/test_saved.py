@@ -7,10 +7,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -215,6 +217,102 @@ def test_names_that_cannot_be_written(tmp_path: Path, capsys: Says) -> None:
     change(place / "pod.json", lambda pod: pod["spec"].update(nodeName="\ud800"))
     code, out, _ = forecast(["--from", str(tmp_path)], capsys)
     assert code == 0 and out.startswith("\\ud800 (ztunnel-x)")
+
+
+def forms_of_journals() -> dict[str, bytes]:
+    lines = (DATA / "saved" / "laptop" / "journal.json").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    other = [{**entry, "_BOOT_ID": "f" * 32, "_HOSTNAME": "another"} for entry in entries]
+    own = [{**entry, "_HOSTNAME": "laptop"} for entry in entries]
+    export = "\n\n".join("\n".join(f"{name}={value}" for name, value in entry.items()) for entry in entries)
+    return {
+        "newest first": "\n".join(reversed(lines)).encode(),
+        "json-pretty": "\n".join(json.dumps(entry, indent="\t") for entry in entries).encode(),
+        "an array": json.dumps(entries).encode(),
+        "export": f"{export}\n\n".encode(),
+        "json-sse": "".join(f"data: {line}\n\n" for line in lines).encode(),
+        "of two machines": "\n".join(json.dumps(entry) for entry in [*other, *own]).encode(),
+    }
+
+
+@pytest.mark.parametrize("form", forms_of_journals())
+def test_a_journal_in_any_form_tells_the_same(form: str, tmp_path: Path, capsys: Says) -> None:
+    """The readers are those of import-sleep."""
+    shutil.copytree(DATA / "saved" / "laptop", tmp_path / "laptop")
+    before = forecast(["--from", str(tmp_path), "--sleep", "9h"], capsys)
+    (tmp_path / "laptop" / "journal.json").write_bytes(forms_of_journals()[form])
+    assert forecast(["--from", str(tmp_path), "--sleep", "9h"], capsys) == before
+    assert before[0] == ExitCode.SURPRISE and "known from: journal" in before[1]
+
+
+def test_a_journal_of_other_machines_is_not_this_nodes(tmp_path: Path, capsys: Says) -> None:
+    shutil.copytree(DATA / "saved" / "laptop", tmp_path / "laptop")
+    journal = tmp_path / "laptop" / "journal.json"
+    journal.write_bytes(forms_of_journals()["of two machines"].replace(b'"laptop"', b'"desk"'))
+    code, _, err = forecast(["--from", str(tmp_path)], capsys)
+    assert code == ExitCode.BAD_INPUT and "of another, desk, and the node is called laptop" in err
+
+
+@pytest.mark.parametrize("name", ["config_dump.json", "pod.json"])
+def test_what_kubectl_and_istioctl_print_as_yaml_is_read(name: str, tmp_path: Path, capsys: Says) -> None:
+    """And what curl -i prints before its answer is left out."""
+    place = save(tmp_path, drift_s=8 * 3_600) / "laptop"
+    before = forecast(["--from", str(tmp_path), "--sleep", "9h"], capsys)
+    content = (place / name).read_text()
+    for text in (yaml.safe_dump(json.loads(content)), f"HTTP/1.1 200 OK\r\ncontent-type: text\r\n\r\n{content}"):
+        (place / name).write_bytes(text.encode())
+        assert forecast(["--from", str(tmp_path), "--sleep", "9h"], capsys) == before
+    (place / name).write_text("NAME            READY   STATUS\nztunnel-7x2kp   1/1     Running\n")
+    code, _, err = forecast(["--from", str(tmp_path)], capsys)
+    assert code == ExitCode.BAD_INPUT and f"{name}: expected" in err and "-o json" in err
+
+
+@pytest.mark.parametrize("ends", [",25", ".%N", ".N", ".", ""])
+def test_clocks_of_other_locales_and_of_a_date_without_nanoseconds(ends: str, tmp_path: Path, capsys: Says) -> None:
+    place = save(tmp_path) / "laptop"
+    (place / "clocks.txt").write_text(f"wall 1795640592{ends}\r\nuptime\t120000,5\t3\r\n")
+    assert "at 2026-11-25 21:03:12 UTC" in forecast(["--from", str(tmp_path)], capsys)[1]
+
+
+def test_certificates_of_which_nothing_tells_how_late_they_are_are_there(tmp_path: Path, capsys: Says) -> None:
+    """A drift that is not known is no node without workloads."""
+    place = save(tmp_path) / "laptop"
+    (place / "clocks.txt").write_text("wall 1795640592\n")
+    code, out, _ = forecast(["--from", str(tmp_path)], capsys)
+    assert code == ExitCode.UNKNOWN and "nothing tells how late" in out and "no workload" not in out
+    change(place / "config_dump.json", lambda dump: dump.update(certificates=[]))
+    assert "no workload of the mesh runs here" in forecast(["--from", str(tmp_path)], capsys)[1]
+
+
+@pytest.mark.parametrize(
+    ("ended_ago_s", "code", "says"),
+    [(6 * 3_600, ExitCode.SURPRISE, "OUTAGE since then"), (-3_600, ExitCode.UNKNOWN, "whether in time cannot be told")],
+)
+def test_a_renewal_that_should_have_been_and_was_not(
+    ended_ago_s: int, code: ExitCode, says: str, tmp_path: Path, capsys: Says
+) -> None:
+    """The certificate is still held hours after its renewal was due: with J known, something else is wrong."""
+    place = save(tmp_path, drift_s=0) / "laptop"
+    now_s = 1_795_640_592
+    (place / "clocks.txt").write_text(f"wall {now_s}\n")
+    (place / "metrics.txt").write_text('meshwake_guard_drift_seconds{process="ztunnel-x"} 0\n')
+    begins, ends = (
+        f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        for at_s in (now_s - ended_ago_s - 86_400, now_s - ended_ago_s)
+    )
+    leaf = {"serialNumber": "1", "validFrom": begins, "expirationTime": ends}
+    change(place / "config_dump.json", lambda dump: [each.update(certChain=[leaf]) for each in dump["certificates"]])
+    found, out, err = forecast(["--from", str(tmp_path)], capsys)
+    assert found == code and "should have been renewed" in out and says in out, err
+    assert "look whether istiod answers" in out
+    told = json.loads(forecast(["--from", str(tmp_path), "--json"], capsys)[1])["nodes"][0]["identities"][0]
+    assert told["overdue_since"] and told["outage_to"] is None and (told["outage_from"] is None) == (ended_ago_s < 0)
+    # An outage is one whatever is asked; and what was due a minute ago may be on its way.
+    assert forecast(["--from", str(tmp_path), "--sleep", "9h"], capsys)[0] == code
+    (place / "metrics.txt").write_text(
+        f'meshwake_guard_drift_seconds{{process="ztunnel-x"}} {43_200 + ended_ago_s - 60}\n'
+    )
+    assert "should have been" not in forecast(["--from", str(tmp_path)], capsys)[1]
 
 
 # --- Anything at all -------------------------------------------------------------------------------------------------

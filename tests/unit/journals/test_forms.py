@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.cli import run_command
 from harness.durations import NS_PER_S
-from harness.errors import BadInput
+from harness.errors import BadInput, ExitCode
 from harness.journals.local_times import DateOrder, Reading, local_of, moment_ns, order_of
 from harness.journals.month import Month
 from harness.journals.windows_csv import Writing
@@ -75,6 +76,12 @@ FORMS: dict[str, Callable[[list[dict[str, str]]], bytes]] = {
     "in one line": lambda entries: "".join(map(json.dumps, entries)).encode(),
     "utf-16": lambda entries: "\r\n".join(map(json.dumps, entries)).encode("utf-16"),
     "byte order mark": lambda entries: "\r\n".join(map(json.dumps, entries)).encode("utf-8-sig"),
+    "behind names of containers": lambda entries: "".join(
+        f"kind-1  | {json.dumps(each)}\n" for each in entries
+    ).encode(),
+    "cursor only": lambda entries: "\n".join(
+        json.dumps({name: each[name] for name in ("__CURSOR", "MESSAGE", "_TRANSPORT")}) for each in entries
+    ).encode(),
     "export": export,
     "verbose": verbose,
 }
@@ -112,6 +119,10 @@ PRINTED_FOR_PEOPLE = {
     "dmesg": "[    0.000000] Linux version 6.8",
     "dmesg -T": "[Mon Nov 23 21:00:00 2026] PM: suspend entry (deep)",
     "dmesg -x": "kern  :info  : [47400.000000] PM: suspend entry (deep)",
+    "dmesg -H": "[Nov23 21:00] PM: suspend entry (deep)",
+    "dmesg --time-format iso": "2026-11-23T21:00:00,123456+01:00 PM: suspend entry (deep)",
+    "dmesg --json": '{\n   "dmesg": [\n      {"pri": 6, "time": 47400.000000, "msg": "resumed"}\n   ]\n}',
+    "without the clocks of journald": '{"_SOURCE_REALTIME_TIMESTAMP": "1795467600123456", "MESSAGE": "resumed"}',
     "heading": "-- Journal begins at Mon 2026-11-01 08:00:00 CET, ends at Tue 2026-11-24 08:00:00 CET. --",
     "old heading": "-- Logs begin at Mon 2026-11-01 08:00:00 CET, end at Tue 2026-11-24 08:00:00 CET. --",
     "nothing": "-- No entries --",
@@ -126,6 +137,19 @@ def test_a_journal_for_people_is_answered_with_one_line(tmp_path: Path, form: st
     assert "pmset" not in str(refused.value) and "wevtutil" not in str(refused.value)
 
 
+@pytest.mark.parametrize("clock", ["__REALTIME_TIMESTAMP", "__MONOTONIC_TIMESTAMP", "_BOOT_ID"])
+def test_entries_without_one_of_the_clocks_are_answered_with_one_line(
+    clock: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A filter has lost it."""
+    path = tmp_path / "lost.json"
+    lost = [{name: value for name, value in each.items() if name not in (clock, "__CURSOR")} for each in ENTRIES]
+    path.write_text("\n".join(map(json.dumps, lost)))
+    assert run_command(["import-sleep", str(path)]) == ExitCode.BAD_INPUT
+    err = capsys.readouterr().err
+    assert "journalctl -o json --since" in err and (clock in err or clock == "__REALTIME_TIMESTAMP")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -136,6 +160,10 @@ def test_a_journal_for_people_is_answered_with_one_line(tmp_path: Path, form: st
         ("event 'lifecycle' for domain 'k3s': Suspended Paused\n", "LC_ALL=C virsh event .*--timestamp"),
         ("2026-11-20 20:15:00.500+0000: Ereignis 'lifecycle' für Domain 'k3s': Angehalten\n", "LC_ALL=C virsh"),
         ("2026-11-23 22:29:58.123456-0700 0x74 Default 0x0 88 0 powerd: sleep\n", "pmset -g log"),
+        ("   Index Time          EntryType   Source      InstanceID Message\n", "/f:xml"),
+        ("[08123] Microsoft-Windows-Kernel-Power\n   Type:     INFORMATION\n", "/f:xml"),
+        ("Wake History Count - 1\nWake History [0]\n", "/f:xml"),
+        ("<!DOCTYPE html>\n<html><head><title>SleepStudy report</title>", "/f:xml"),
         (b"\x28\xb5\x2f\xfd\x00", "unzstd"),
         (b"\xfd7zXZ\x00\x00", "unxz"),
         (b"PK\x03\x04", "unzip"),
@@ -195,7 +223,9 @@ def test_local_times_are_read(tmp_path: Path, place: str) -> None:
     assert slept(month) == [43_200.0 if "noon" in place else 38_323.0]
 
 
-@pytest.mark.parametrize("time", ["24/11/1448 21:03:12", "03/09/1405 21:03:12", "24/11/2026 9:03:12 xyz", "yesterday"])
+@pytest.mark.parametrize(
+    "time", ["24/11/1448 21:03:12", "24/11/48 09:03:12 م", "03/09/1405 21:03:12", "24/11/2026 9:03:12 xyz", "yesterday"]
+)
 def test_times_that_are_not_understood_lead_to_xml(tmp_path: Path, time: str) -> None:
     """Another calendar, a word that nobody knows: refused, never guessed."""
     with pytest.raises(BadInput, match="wevtutil qe System /f:xml"):
@@ -256,6 +286,7 @@ LAYOUTS = {
         "Informationen,{0},{2},{1},(64)",
     ),
     "no heading": ("", "Information,{0},{2},{1},(64)"),
+    "a table of Markdown": ("| TimeCreated | Id | ProviderName |\r\n| --- | --- | --- |", "| {0} | {1} | {2} |"),
     "a point in a number": ("TimeCreated;Level;Id;ProviderName", "{0};4;{1};{2}"),
 }
 
@@ -266,7 +297,8 @@ def test_columns_in_any_order_between_any_separators(tmp_path: Path, layout: str
     """Known by their names, or by what stands in them."""
     heading, line = LAYOUTS[layout]
     text = csv([(TIMES[0], 42), (TIMES[1], 107)], heading, line).lstrip("\r\n")
-    assert slept(read_text(tmp_path, text.encode(encoding))[0]) == [38_323.0]
+    month, tally = read_text(tmp_path, text.encode(encoding))
+    assert slept(month) == [38_323.0] and tally.not_understood == 0
 
 
 def test_events_of_nobody_are_refused_unless_their_message_says_whose_they_are(tmp_path: Path) -> None:
@@ -351,6 +383,23 @@ GUESTS: dict[str, tuple[str, list[tuple[str, float]]]] = {
     "hibernated": (virsh("Started Booted", "PMSuspended Disk", "Stopped Shutdown", "Started Booted"), [("suspend", 2)]),
     "suspended": (virsh("Started Booted", "PMSuspended Memory", "Started Event wakeup"), [("suspend", 1)]),
     "paused by a full disk": (virsh("Started Booted", "Suspended I/O Error", "Resumed Unpaused"), [("pause", 1)]),
+    "rebooted": (
+        virsh("Started Booted", "Suspended Paused", "Resumed Unpaused")
+        + "2026-11-20 03:00:00.000+0000: event 'reboot' for domain 'k3s'\n",
+        [("pause", 1), ("off", 0)],
+    ),
+    "monitor with times": (
+        "".join(
+            f"2026-11-20 {hour:02}:00:00.000+0000: event {event} for domain 'k3s': <null>\n"
+            for hour, event in enumerate(["RESUME", "STOP", "RESUME"])
+        ),
+        [("pause", 1)],
+    ),
+    "QMP behind another time": (
+        "".join(f"[20/Nov/2026 {line}" for line in qmp("RESUME", "STOP", "RESUME").splitlines(keepends=True)),
+        [("pause", 1)],
+    ),
+    "QMP: reset": (qmp("RESUME", "STOP", "RESUME", "RESET"), [("pause", 1), ("off", 0)]),
     "shut down": (virsh("Started Booted", "Stopped Shutdown", "Started Booted", "Resumed Unpaused"), [("off", 1)]),
     "destroyed": (virsh("Started Booted", "Stopped Destroyed", "Started Booted"), [("off", 1)]),
     "crashed": (virsh("Started Booted", "Crashed Panicked", "Stopped Crashed", "Started Booted"), [("off", 2)]),
@@ -399,6 +448,61 @@ def test_what_goes_on_with_its_memory_was_not_restarted(tmp_path: Path, guest: s
     month, _ = read_text(tmp_path, text)
     assert [(each.kind, each.lasts_ns / NS_PER_S / 3_600) for each in month.happened] == expected
     assert not month.dropped
+
+
+def test_events_that_stand_newest_first_are_turned_round_by_their_owner(tmp_path: Path) -> None:
+    """What an event means may hang on the one before it."""
+    backwards = virsh("Started Booted", "Suspended Paused", "Resumed Unpaused").splitlines(keepends=True)[::-1]
+    with pytest.raises(BadInput, match=r"newest first; turn it round: tac FILE"):
+        read_text(tmp_path, "".join(backwards))
+
+
+def test_logs_of_several_guests_one_behind_the_other(tmp_path: Path) -> None:
+    """The clock of a host that begins again with each guest was not set."""
+    own = virsh("Started Booted", "Suspended Paused", "Resumed Unpaused", "Suspended Paused", "Resumed Unpaused")
+    month, tally = read_text(tmp_path, own + own.replace("k3s", "builder"))
+    assert happened(month) == [("pause", "2026-11-20 01:00", 3_600.0), ("pause", "2026-11-20 03:00", 3_600.0)]
+    assert tally.other == 5 and "builder" in tally.notes[0]
+
+
+# --- A Mac's log, as people paste it ---------------------------------------------------------------------------------
+
+PMSET = [
+    "2026-11-23 08:00:00 +0100 Start               \tpowerd process is started",
+    "2026-11-23 22:00:00 +0100 Sleep               \tEntering Sleep state due to 'Clamshell Sleep':TCPKeepAlive=active",
+    "2026-11-24 08:00:00 +0100 Wake                \tWake from Deep Idle [CDNVA] : due to EC.LidOpen/Lid Open",
+    "2026-11-24 12:00:00 +0100 Assertions          \tSummary- [System: DeclUser] Using AC(Charge: 100)",
+    "2026-11-24 22:00:00 +0100 Sleep               \tEntering Sleep state due to 'Idle Sleep': Using AC (Charge:100%)",
+    "2026-11-25 08:00:00 +0100 Wake                \tWake [CDNVA] due to EC.LidOpen/Lid Open: Using AC (Charge:100%)",
+]
+PASTED = {
+    "as it is": PMSET,
+    "newest first": PMSET[::-1],
+    "indented": [f"    {line}" for line in PMSET],
+    "quoted": [f"> {line}" for line in PMSET],
+    "quoted twice": [f"> >{line}" for line in PMSET],
+    "by grep -n": [f"{number}:{line}" for number, line in enumerate(PMSET, 1200)],
+    "by grep -C": [f"{number}-{line}" for number, line in enumerate(PMSET, 1200)],
+    "fenced": ["```", *PMSET, "```"],
+    "tabs lost": [line.replace("\t", "    ") for line in PMSET],
+}
+
+
+@pytest.mark.parametrize("way", PASTED)
+def test_a_macs_log_as_people_paste_it(tmp_path: Path, way: str) -> None:
+    month, tally = read_text(tmp_path, "\n".join(PASTED[way]))
+    nights = [("pause", "2026-11-23 21:00", 36_000.0), ("pause", "2026-11-24 21:00", 36_000.0)]
+    assert happened(month) == nights and tally.not_understood == 0
+
+
+def test_a_sleep_out_of_a_dark_wake_without_a_line_goes_on(tmp_path: Path) -> None:
+    """Filtered by grep: such a wake lasts seconds. Twice asleep by the lid is another matter, and said."""
+    again = PMSET[1].replace("22:00", "23:00").replace("Clamshell Sleep", "{}")
+    for reason, lasts_s in (("Maintenance Sleep", 36_000), ("Sleep Service Back to Sleep", 36_000)):
+        month, tally = read_text(tmp_path, "\n".join([*PMSET[:2], again.format(reason), PMSET[2]]))
+        assert slept(month) == [lasts_s] and "1 dark wakes have no line" in tally.notes[0] and not month.dropped
+    month, tally = read_text(tmp_path, "\n".join([*PMSET[:2], again.format("Clamshell Sleep"), PMSET[2]]))
+    assert slept(month) == [32_400] and month.dropped == ["Sleep without a wake before the next"] and not tally.notes
 
 
 def test_nothing_is_said_left_out_that_another_event_tells(tmp_path: Path) -> None:

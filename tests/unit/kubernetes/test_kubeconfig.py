@@ -171,6 +171,11 @@ LACKS: dict[str, tuple[dict[str, Any], str]] = {
     "no host": (config(server="https://"), "lacks a host"),
     "spaces": (config(server="https://a b"), "is no address"),
     "no CA": (config(cluster={"certificate-authority": "/none"}), "certificate-authority: /none cannot be read"),
+    "left out": (
+        config(user={"client-key-data": "DATA+OMITTED"}),
+        "client-key-data: was left out (DATA+OMITTED)",
+    ),
+    "token left out": (config(user={"token": "REDACTED"}), "kubectl config view --raw"),
     "no base64": (config(cluster={"certificate-authority-data": "!!!"}), "authority-data: is no base64"),
     "no certificate": (config(cluster={"certificate-authority-data": "eHh4"}), "holds no certificate in PEM"),
     "CA is a folder": (config(cluster={"certificate-authority": "/"}), "certificate-authority: / cannot be read"),
@@ -208,6 +213,14 @@ def test_what_a_context_lacks_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput) as raised:
         read_access(path)
     assert said in str(raised.value) and str(path) in str(raised.value) and "secret" not in str(raised.value)
+
+
+def test_what_stands_where_it_does_not_belong_counts_for_nothing(tmp_path: Path) -> None:
+    """As for kubectl: a user's key in a cluster, whatever it holds."""
+    astray = {"client-key-data": "!!!", "client-certificate": "/none"}
+    path = save(tmp_path / "config", config(cluster=astray, user={"token": "t", "certificate-authority-data": "!!!"}))
+    access = read_access(path)
+    assert not astray.keys() & access.cluster.keys() and set(access.user) == {"token"}
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -527,10 +540,10 @@ def socks(port: int) -> Iterator[str]:
             self.request.recv(300)
             with socket.create_connection(("127.0.0.1", port)) as behind:
                 self.request.sendall(b"\5\0\0\1\0\0\0\0\0\0")
-                threading.Thread(target=copy, args=(behind, self.request), daemon=True).start()
-                copy(self.request, behind)
+                threading.Thread(target=passes_on, args=(behind, self.request), daemon=True).start()
+                passes_on(self.request, behind)
 
-    def copy(source: socket.socket, destination: socket.socket) -> None:
+    def passes_on(source: socket.socket, destination: socket.socket) -> None:
         with suppress(OSError):
             while part := source.recv(65536):
                 destination.sendall(part)

@@ -137,7 +137,7 @@ def test_the_helper_carries_our_label_and_runs_on_every_node() -> None:
 def test_image_and_manifest_name_the_same_socket_and_protocol() -> None:
     """The probe asks where the helper listens."""
     container = daemon_set(HELPER)["spec"]["template"]["spec"]["containers"][0]
-    probe = container["readinessProbe"]["exec"]["command"]
+    probe = container["startupProbe"]["exec"]["command"]
     command = re.search(r"CMD \[(.*)\]", (ROOT / HELPER.dockerfile).read_text())
     assert command is not None
     assert f'"{probe[probe.index("--socket") + 1]}"' in command[1]
