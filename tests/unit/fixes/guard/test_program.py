@@ -132,7 +132,7 @@ def test_a_scrape_in_the_middle_of_a_look_finds_the_one_before_whole() -> None:
     before, between = scraped(metrics), []
     ask = node.seen
 
-    def slow() -> Sequence[Seen]:
+    def slow() -> list[Seen]:
         between.append(scraped(metrics))
         return ask()
 
