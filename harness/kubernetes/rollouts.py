@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness.kubernetes.api import condition, identity_of
@@ -16,6 +16,11 @@ _CONDITIONS: Mapping[str, str] = {
     "Issuer": "Ready",
     "Node": "Ready",
 }
+
+
+def workloads(objects: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those of `objects` that run pods and stay."""
+    return [thing for thing in objects if thing["kind"] in WORKLOADS]
 
 
 def awaited_of(kind: str) -> str | None:

@@ -14,9 +14,9 @@ from copy import deepcopy
 from typing import Any
 
 from harness.errors import BadInput
+from harness.kubernetes.rollouts import workloads
 
 DIGEST_ANNOTATION = "meshwake.dev/configuration"
-_IN_PODS = ("DaemonSet", "Deployment")
 
 
 def config_map(namespace: str, name: str, content: Mapping[str, str]) -> dict[str, Any]:
@@ -29,17 +29,12 @@ def config_map(namespace: str, name: str, content: Mapping[str, str]) -> dict[st
     }
 
 
-def in_pods(things: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Those of `things` that run pods."""
-    return [thing for thing in things if thing["kind"] in _IN_PODS]
-
-
 def with_images(things: Iterable[Mapping[str, Any]], images: Mapping[str, str]) -> list[dict[str, Any]]:
     """Copies of `things` whose containers name a pinned image where the file names only its key in `images`.
 
     Raises BadInput when a key has no pin."""
     copies = [deepcopy(dict(thing)) for thing in things]
-    for thing in in_pods(copies):
+    for thing in workloads(copies):
         pod = thing["spec"]["template"]["spec"]
         for container in [*pod.get("initContainers", ()), *pod["containers"]]:
             if container["image"] not in images:
@@ -56,7 +51,7 @@ def with_digest(
 ) -> list[dict[str, Any]]:
     """Copies of `things` whose pod templates carry a digest of those ConfigMaps and Secrets that they mount."""
     copies = [deepcopy(dict(thing)) for thing in things]
-    for thing in in_pods(copies):
+    for thing in workloads(copies):
         template = thing["spec"]["template"]
         mounted = {_source_of(volume) for volume in template["spec"].get("volumes", ())}
         used = [part for part in configuration if (part["kind"], part["metadata"]["name"]) in mounted]

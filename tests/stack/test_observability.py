@@ -252,8 +252,8 @@ def test_an_expired_certificate_is_an_alert_that_alertmanager_keeps(tmp_path: Pa
     folder = written(everything(), tmp_path)
     held = of_ztunnel(Path("tests/data/config_dumps/1.31.0-rc.0-available.json").read_bytes())
     metrics = PrometheusMetrics("n")
-    metrics.looked(ClockReading(wall_ns=4 * 10**18, monotonic_ns=0, boottime_ns=0))
-    metrics.seen(Seen("istio-system/ztunnel-x", "ztunnel", ClockReading(0, 0, 0), held), 0)
+    ztunnel = Seen("istio-system/ztunnel-x", "ztunnel", ClockReading(0, 0, 0), held)
+    metrics.looked(ClockReading(wall_ns=4 * 10**18, monotonic_ns=0, boottime_ns=0), [(ztunnel, 0)])
     prometheus_port, alertmanager_port, guard_port = free_port(), free_port(), free_port()
     with serve(metrics, guard_port) as serving:
         config = yaml.safe_load(files(everything())["prometheus.yml"])

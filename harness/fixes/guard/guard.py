@@ -73,11 +73,8 @@ class Trouble(NamedTuple):
 class Metrics(Protocol):
     """Who is told what the guard sees (metrics.py), or nobody (in labs that have no Prometheus)."""
 
-    def looked(self, now: ClockReading) -> None:
-        """A look begins; what was known of processes that are gone is forgotten."""
-
-    def seen(self, process: Seen, drift_ns: int) -> None:
-        """A process, and by how much its renewals will be late."""
+    def looked(self, now: ClockReading, seen: Sequence[tuple[Seen, int]]) -> None:
+        """A look: every process that there is, and by how much its renewals will be late."""
 
     def restarted(self, target: str) -> None:
         """A restart was done."""
@@ -89,10 +86,7 @@ class Metrics(Protocol):
 class Unheard:
     """Metrics that nobody reads."""
 
-    def looked(self, now: ClockReading) -> None:
-        """See Metrics."""
-
-    def seen(self, process: Seen, drift_ns: int) -> None:
+    def looked(self, now: ClockReading, seen: Sequence[tuple[Seen, int]]) -> None:
         """See Metrics."""
 
     def restarted(self, target: str) -> None:
@@ -122,13 +116,12 @@ class Guard:
         `next_wall_ns` when the next trouble that is known will have to be acted upon."""
         now = self._node.clocks()
         self._notice_jump(now)
-        self._metrics.looked(now)
         processes = self._node.seen()
         self._remember(processes, now)
+        seen = [(process, self._parted_ns(process, now)) for process in processes]
+        self._metrics.looked(now, seen)
         self.busy, self.next_wall_ns = self._settling(now), None
-        for process in processes:
-            parted_ns = self._parted_ns(process, now)
-            self._metrics.seen(process, parted_ns)
+        for process, parted_ns in seen:
             trouble = self._trouble(process, parted_ns, now) if self._acts else None
             if trouble is None:
                 continue

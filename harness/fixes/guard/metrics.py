@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from threading import RLock, Thread
 
 from harness.clocks.reading import ClockReading
 from harness.durations import NS_PER_S
@@ -33,7 +33,7 @@ class PrometheusMetrics:
     """See guard.Metrics; of node `node`, in Prometheus' text format. It may be asked for from another thread."""
 
     def __init__(self, node: str) -> None:
-        self._node, self._lock = node, Lock()
+        self._node, self._lock = node, RLock()
         self._values: dict[str, dict[_Labels, float]] = {name: {} for name in HELP}
         self._set(LAST_LOOK, 0)
         # From the beginning at zero, so that an increase is one for whoever scrapes.
@@ -47,21 +47,20 @@ class PrometheusMetrics:
         with self._lock:
             return "".join(f"{line}\n" for line in self._lines())
 
-    def looked(self, now: ClockReading) -> None:
-        """See guard.Metrics."""
-        self._set(LAST_LOOK, now.wall_ns / NS_PER_S)
+    def looked(self, now: ClockReading, seen: Sequence[tuple[Seen, int]]) -> None:
+        """See guard.Metrics. At once: asking takes seconds, and a scrape meanwhile must not find half of it. Of a
+        process with no sleep behind it, renewals are late by nothing; of one whose clock was set back they come early,
+        which is less than nothing."""
         with self._lock:
             for name in (DRIFT, LATE, NOT_BEFORE, NOT_AFTER):
                 self._values[name].clear()
-
-    def seen(self, process: Seen, drift_ns: int) -> None:
-        """See guard.Metrics. Of a process with no sleep behind it, renewals are late by nothing; of one whose clock was
-        set back they come early, which is less than nothing."""
-        self._set(DRIFT, drift_ns / NS_PER_S, process=process.name)
-        self._set(LATE, drift_ns / NS_PER_S, process=process.name)
-        for held in process.certificates:
-            for name, wall_ns in ((NOT_BEFORE, held.not_before_wall_ns), (NOT_AFTER, held.not_after_wall_ns)):
-                self._set(name, wall_ns / NS_PER_S, process=process.name, identity=held.identity)
+            self._set(LAST_LOOK, now.wall_ns / NS_PER_S)
+            for process, drift_ns in seen:
+                self._set(DRIFT, drift_ns / NS_PER_S, process=process.name)
+                self._set(LATE, drift_ns / NS_PER_S, process=process.name)
+                for held in process.certificates:
+                    for name, wall_ns in ((NOT_BEFORE, held.not_before_wall_ns), (NOT_AFTER, held.not_after_wall_ns)):
+                        self._set(name, wall_ns / NS_PER_S, process=process.name, identity=held.identity)
 
     def restarted(self, target: str) -> None:
         """See guard.Metrics."""

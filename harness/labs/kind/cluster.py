@@ -21,7 +21,7 @@ from harness.kubernetes.through_kr8s import ThroughKr8s, connect
 from harness.labs.kind.clocks import SystemTime
 from harness.labs.kind.engine import KIND_CLUSTER_LABEL, LOOK_LABEL, Engine
 from harness.labs.kind.failures import collect
-from harness.labs.kind.health import BROKEN, HealthFinding, examine
+from harness.labs.kind.health import HealthFinding, examine
 from harness.labs.kind.making import Kit, Making, node_names, read_facts
 from harness.labs.kind.observe import Running, running_versions
 from harness.labs.kind.reset import restore_after_kill
@@ -34,6 +34,7 @@ from harness.stack.choice import Choice, is_our_name
 from harness.stack.own_images import OwnImage
 from harness.stack.pins import Pins, read_pins
 from harness.stack.render import stages
+from harness.verdict import Verdict
 
 # More machines than a person's own cluster has.
 NODES_AT_MOST = 10
@@ -119,7 +120,7 @@ def _forget_what_never_was(making: Making) -> None:
 def _broken(making: Making) -> list[str]:
     """Kit.health of a real cluster: UNKNOWN stops nobody, it is shown by `status`."""
     cluster = _ours(making.state, making.choice, node_names(making.choice, making.pins))
-    return [str(finding) for finding in check_health(cluster, making.engine) if finding.verdict == BROKEN]
+    return [str(finding) for finding in check_health(cluster, making.engine) if finding.verdict is Verdict.BROKEN]
 
 
 def _undo(making: Making) -> list[str]:
@@ -140,7 +141,7 @@ def check_health(cluster: Cluster, engine: Engine | None = None) -> list[HealthF
         with cluster.opened() as kubernetes:
             return examine(kubernetes, cluster.nodes, cluster.choice, engine if cluster.ours else None)
     except HarnessError as error:
-        return [HealthFinding("api", "UNKNOWN", str(error))]
+        return [HealthFinding("api", Verdict.UNKNOWN, str(error))]
 
 
 def find_drift(cluster: Cluster) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from harness.kubernetes.api import Kubernetes, identity_of, kind_of
-from harness.kubernetes.rollouts import WORKLOADS
+from harness.kubernetes.rollouts import workloads
 
 _RESTARTED = "kubectl.kubernetes.io/restartedAt"
 _COMPARED = ("image", "command", "args")
@@ -58,11 +58,6 @@ def read_release(kubernetes: Kubernetes, namespace: str, name: str) -> Release |
         str(content["info"]["status"]),
         tuple({**thing, "metadata": {"namespace": namespace, **thing["metadata"]}} for thing in objects),
     )
-
-
-def workloads(objects: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Those of `objects` that run pods and stay."""
-    return [thing for thing in objects if thing["kind"] in WORKLOADS]
 
 
 def drift(kubernetes: Kubernetes, objects: Iterable[Mapping[str, Any]]) -> list[Drift]:

@@ -19,7 +19,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Literal
 
 from harness.errors import HarnessError, LabUnavailable
 from harness.kubernetes.api import Executed, Kubernetes, Pod, identity_of
@@ -29,11 +28,9 @@ from harness.labs.kind.redirection import HBONE_PORT, ambient_pods, not_redirect
 from harness.stack.certificates import GATEWAY_HOST
 from harness.stack.choice import PARTS, Choice
 from harness.stack.pieces import CILIUM_NAMESPACE, DEMO_NAMESPACE, ISTIO_NAMESPACE, METALLB_NAMESPACE
+from harness.verdict import Verdict
 
-HOLDS: Literal["HOLDS"] = "HOLDS"
-BROKEN: Literal["BROKEN"] = "BROKEN"
-UNKNOWN: Literal["UNKNOWN"] = "UNKNOWN"
-Verdict = Literal["HOLDS", "BROKEN", "UNKNOWN"]
+HOLDS, BROKEN, UNKNOWN = Verdict
 
 # A runtime loads the first by name, and says so nowhere.
 _CNI_FILE = (

@@ -20,8 +20,8 @@ import yaml
 from harness.errors import HarnessError, LabUnavailable
 from harness.kubernetes.api import Kubernetes, Refused, identity_of, kind_of
 from harness.kubernetes.labels import OUR_LABELS
-from harness.kubernetes.rollouts import awaited_of, unmet
-from harness.labs.kind.drift import Drift, drift, put_back, read_release, workloads
+from harness.kubernetes.rollouts import awaited_of, unmet, workloads
+from harness.labs.kind.drift import Drift, drift, put_back, read_release
 from harness.labs.kind.making import Making
 from harness.labs.kind.steps import Step, Watch
 from harness.stack.pieces import Chart, Objects, Piece, RemoteManifest, Stage, labelled

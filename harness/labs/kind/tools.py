@@ -59,15 +59,6 @@ NEEDED = (
 
 
 @dataclass(frozen=True)
-class Tool:
-    """A program that was found. `version` is what it says of itself, without the v."""
-
-    name: str
-    path: Path
-    version: str
-
-
-@dataclass(frozen=True)
 class Said:
     """What a program that ended with 0 wrote."""
 
@@ -76,11 +67,7 @@ class Said:
 
 
 class ToolFailed(LabUnavailable):
-    """A program ended with another code than 0, or not in time. `code` is None then."""
-
-    def __init__(self, message: str, code: int | None, said: str) -> None:
-        super().__init__(message)
-        self.code, self.said = code, said
+    """A program ended with another code than 0, or not in time."""
 
 
 class Tools(Protocol):
@@ -102,7 +89,7 @@ class Tools(Protocol):
 class InstalledTools:
     """The programs of this machine, by name."""
 
-    found: Mapping[str, Tool]
+    found: Mapping[str, Path]
 
     def run(
         self,
@@ -113,7 +100,7 @@ class InstalledTools:
         environment: Mapping[str, str] | None = None,
     ) -> Said:
         """As `Tools.run` promises."""
-        path = self.found[name].path
+        path = self.found[name]
         title = " ".join([path.name, *arguments[:2]])
         with _words(log) as (out, err):
             code = _run_guarded([str(path), *arguments], within_s, out, err, environment or {})
@@ -121,11 +108,9 @@ class InstalledTools:
         words = (said.stderr.strip() or said.stdout.strip())[-LAST_WORDS:]
         kept = f"; all of it: {log}.err" if log is not None else ""
         if code is None:
-            raise ToolFailed(
-                f"{title}: did not end within {within_s:.0f} s; it was ended; last words: {words}{kept}", None, words
-            )
+            raise ToolFailed(f"{title}: did not end within {within_s:.0f} s; it was ended; last words: {words}{kept}")
         if code != 0:
-            raise ToolFailed(f"{title}: ended with {code}: {words}{kept}", code, words)
+            raise ToolFailed(f"{title}: ended with {code}: {words}{kept}")
         return said
 
 
@@ -143,9 +128,9 @@ def find_tools(wanted: Mapping[str, str]) -> InstalledTools:
     return InstalledTools(found)
 
 
-def look_for_tools(wanted: Mapping[str, str]) -> tuple[dict[str, Tool], list[str]]:
+def look_for_tools(wanted: Mapping[str, str]) -> tuple[dict[str, Path], list[str]]:
     """What was found, and what is wrong, one sentence a program, each with what to do; never raises."""
-    found: dict[str, Tool] = {}
+    found: dict[str, Path] = {}
     problems: list[str] = []
     for needed in NEEDED:
         try:
@@ -155,7 +140,7 @@ def look_for_tools(wanted: Mapping[str, str]) -> tuple[dict[str, Tool], list[str
     return found, problems
 
 
-def _find(needed: Needed, wanted: str | None) -> Tool:
+def _find(needed: Needed, wanted: str | None) -> Path:
     """The first of `search_path` that answers and has the right version: an old one on PATH hides no good one."""
     wrong = []
     for directory in search_path().split(os.pathsep):
@@ -168,7 +153,7 @@ def _find(needed: Needed, wanted: str | None) -> Tool:
             wrong.append(str(error))
             continue
         if wanted is None or goes_with(version, wanted):
-            return Tool(needed.name, Path(path), version)
+            return Path(path)
         wrong.append(f"{needed.name}: found {version} at {path}")
     want = f", wanted {_range(wanted)}" if wanted else ""
     said = "; ".join(wrong) or f"{needed.name}: not found on PATH, nor in {cache_dir() / 'tools' / 'bin'}"
@@ -176,8 +161,7 @@ def _find(needed: Needed, wanted: str | None) -> Tool:
 
 
 def _ask_version(needed: Needed, path: Path) -> str:
-    tool = Tool(needed.name, path, "not asked yet")
-    said = InstalledTools({needed.name: tool}).run(needed.name, *needed.ask, within_s=ASK_VERSION_WITHIN_S).stdout
+    said = InstalledTools({needed.name: path}).run(needed.name, *needed.ask, within_s=ASK_VERSION_WITHIN_S).stdout
     match = _VERSION.search(said)
     if match is None:
         raise LabUnavailable(f"{path} {' '.join(needed.ask)} named no version but said {said.strip()[:100]!r}")

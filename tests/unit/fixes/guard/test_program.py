@@ -22,6 +22,7 @@ from harness.fixes.guard.guard import Guard
 from harness.fixes.guard.metrics import PrometheusMetrics
 from harness.fixes.guard.settings import Settings
 from harness.fixes.guard.starts import Starts, boottime_of_start_ns, pid_of_container
+from harness.fixes.watch import Seen
 from tests.unit.fixes.guard.nodes import HOUR, NS, WALL_S, HandNode
 
 ROOT = Path(__file__).parents[4]
@@ -120,6 +121,25 @@ def test_drift_and_expiry_are_told_and_a_process_that_is_gone_is_forgotten() -> 
     node.processes.clear()
     guard.look()
     assert "meshwake_guard_renewal_late_seconds" not in scraped(metrics)
+
+
+def test_a_scrape_in_the_middle_of_a_look_finds_the_one_before_whole() -> None:
+    """Asking takes seconds where the API server is busy; an alert must not end, and begin anew, for it."""
+    metrics, node = PrometheusMetrics("laptop"), HandNode()
+    node.ztunnel()
+    guard = Guard(node, Settings(), metrics)
+    guard.look()
+    before, between = scraped(metrics), []
+    ask = node.seen
+
+    def slow() -> list[Seen]:
+        between.append(scraped(metrics))
+        return ask()
+
+    node.seen = slow  # type: ignore[method-assign]
+    node.awake(30)
+    guard.look()
+    assert between == [before]
 
 
 def test_a_guard_that_only_looks_tells_the_same_and_restarts_nothing() -> None:

@@ -143,7 +143,7 @@ def test_a_program_that_fails_names_its_step_and_the_next_up_goes_on(act: str, s
 
     def fail(number: int, name: str) -> None:
         if name.startswith(act):
-            raise ToolFailed(f"{name}: ended with 1: no", 1, "no")
+            raise ToolFailed(f"{name}: ended with 1: no")
 
     world.before = fail
     with pytest.raises(StepFailed, match=f"step {step}"):
@@ -401,7 +401,7 @@ def test_an_image_of_ours_that_cannot_be_built_says_what_it_needs(image: OwnImag
 
     def fail(number: int, name: str) -> None:
         if name.startswith("build"):
-            raise ToolFailed("docker build: ended with 1: no such host", 1, "no such host")
+            raise ToolFailed("docker build: ended with 1: no such host")
 
     world.before = fail
     with pytest.raises(

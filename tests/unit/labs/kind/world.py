@@ -248,7 +248,7 @@ class SimulatedTools:
         environment: Mapping[str, str] | None = None,
     ) -> Said:
         if name in self.absent:
-            raise ToolFailed(f"{name}: No such file or directory", 127, "")
+            raise ToolFailed(f"{name}: No such file or directory")
         words = [word for word in arguments if not word.startswith("-")]
         return Said(getattr(self, f"_{name}")(words, arguments) or "", "")
 
@@ -281,7 +281,7 @@ class SimulatedTools:
             image = str(node["image"])
             # kind pulls what the engine does not find by this very name.
             if image not in self.world.images and not self.world.registry:
-                raise ToolFailed(f"kind create: ended with 1: failed to pull image {image!r}", 1, "failed to pull")
+                raise ToolFailed(f"kind create: ended with 1: failed to pull image {image!r}")
             self.world.act(f"make {full}", partial(self._make, full, name, image))
         self.world.act("write kubeconfig", lambda: _write(kubeconfig))
 
@@ -300,7 +300,7 @@ class SimulatedTools:
             self.world.act(f"{words[0]} {release}", lambda: self._undo(words[0], release))
             return ""
         if self.world.releases.get(release, "deployed").startswith("pending"):
-            raise ToolFailed("another operation is in progress", 1, "another operation (install/upgrade/rollback)")
+            raise ToolFailed("another operation is in progress")
         new = release not in self.world.releases
         self.world.releases[release] = "pending-install" if new else "pending-upgrade"
         kind = "DaemonSet" if release == "ztunnel" else "Deployment"
