@@ -364,6 +364,7 @@ def _zone(name: str | None, where: str) -> tzinfo:
 
 def _follow(container: _Container, namespace: str | None, memory: Memory, after_s: float) -> Ended:
     """Follows what a container runs, which is started so long after the job."""
+    memory.sh_is_no_dash = _SH_IS_NO_DASH.search(container.image) is not None
     variables: dict[str, str] = {}
     for each in container.env or []:
         variables[each.name] = _value(each, variables, namespace, memory)
@@ -375,6 +376,12 @@ def _follow(container: _Container, namespace: str | None, memory: Memory, after_
         unset_is_unknown=bool(container.env_from),
         after_s=after_s,
     )
+
+
+_SH_IS_NO_DASH = re.compile(
+    r"alpine|busybox|k8s-kubectl|helm-kubectl|(?:^|/)kubectl-shell|(?:ose|origin|openshift)[\w-]*cli|/ubi\d|rhel|fedora"
+    r"|centos|rocky|almalinux|amazonlinux|suse|archlinux"
+)
 
 
 def _entry(container: _Container) -> list[str]:

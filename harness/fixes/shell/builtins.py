@@ -44,6 +44,8 @@ def _test(shell: Shell, words: list[str]) -> Status:
         if asked[-1:] != ["]"]:
             return False
         asked = asked[:-1]
+    if "==" in asked:
+        shell.must_not_be_dash("== in a test", "=")
     return shell.tested(asked, shell.memory.shown(words))
 
 

@@ -65,6 +65,8 @@ class Memory:
     unknowns: list[Unknown] = field(default_factory=list)
     ran: list[Ran] = field(default_factory=list)
     steps: int = 0
+    # busybox (Alpine) knows most of what bash does, and bash is sh where Red Hat or SUSE made the image.
+    sh_is_no_dash: bool = False
 
     def char_of(self, unknown: Unknown) -> str:
         """The character that stands for `unknown` in words."""

@@ -31,6 +31,7 @@ _SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
 
 
 _EXPAND_BRACES = frozenset({"bash", "zsh", "ksh"})
+_MAY_BE_DASH = frozenset({"sh", "dash"})
 
 
 _CLUSTER_PATH = re.compile(r"k3s|k0s|rke2|kube|microk8s|crictl|/bin/|/sbin/|ztunnel|istio")
@@ -45,6 +46,7 @@ def run(script: str, arguments: Iterable[str] = (), variables: dict[str, str] | 
     first, _, _ = script.partition("\n")
     for word in first.removeprefix("#!").split() if first.startswith("#!") else ():
         shell.expands_braces = shell.expands_braces or word.rsplit("/", 1)[-1] in _EXPAND_BRACES
+        shell.may_be_dash = shell.may_be_dash or word.rsplit("/", 1)[-1] in _MAY_BE_DASH
         if word.startswith("-"):
             shell.set_option(word, "")
     shell.script(script)
@@ -98,6 +100,8 @@ class Shell:
     ends_on_failure: bool = False
     asks: bool = False
     expands_braces: bool = False
+    # Whether it may be dash, which knows no more than POSIX asks for.
+    may_be_dash: bool = False
     at_exit: str = ""
 
     # --- Scripts and nodes ---
@@ -486,7 +490,9 @@ class Shell:
         position, is_command = 1, False
         inner = self.copy()
         inner.ends_on_failure = inner.asks = False
-        inner.expands_braces = words[0].rsplit("/", 1)[-1] in _EXPAND_BRACES
+        name = words[0].rsplit("/", 1)[-1]
+        inner.expands_braces = name in _EXPAND_BRACES
+        inner.may_be_dash = name in _MAY_BE_DASH and not self.memory.sh_is_no_dash
         while position < len(words) and words[position].startswith(("-", "+")):
             option = words[position]
             position += 1
@@ -504,6 +510,14 @@ class Shell:
         status = inner.script(rest[0])
         self.after_s = max(self.after_s, inner.after_s)
         return status
+
+    def must_not_be_dash(self, what: str, instead: str) -> None:
+        """Raises NotRead for what only some shells know that may be called sh."""
+        if self.may_be_dash:
+            raise NotRead(
+                f"{what} is unknown to dash, which is sh in Debian, Ubuntu and their images, and fails there; write "
+                f"{instead}, or let bash run it"
+            )
 
     def set_option(self, option: str, following: str) -> None:
         """`-e`, `-euo pipefail`, `-o errexit`, and what takes them back."""
@@ -671,6 +685,7 @@ class Shell:
 
     def double_bracket(self, node: syntax.DoubleBracket) -> Status:
         """`[[ ... ]]`."""
+        self.must_not_be_dash("[[ ... ]]", "[ ... ]")
         words: list[str] = []
         for word in node.words:
             previous = words[-1] if words else ""
