@@ -94,6 +94,12 @@ def _read(shell: Shell, words: list[str]) -> Status:
     return True
 
 
+def _source(shell: Shell, words: list[str]) -> Status:
+    """`. FILE`: what is known of it runs here."""
+    file = shell.memory.files.get(words[1]) if len(words) > 1 else None
+    return shell.follow(syntax.parse(file.text)) if file is not None else shell.program(words)
+
+
 def _eval(shell: Shell, words: list[str]) -> Status:
     text = " ".join(words[1:])
     return shell.follow(syntax.parse(text))
@@ -186,6 +192,7 @@ BUILTINS: dict[str, Callable[[Shell, list[str]], Status]] = {
     "shift": _shift,
     "set": _set,
     "trap": _trap,
+    **dict.fromkeys([".", "source"], _source),
     "read": _read,
     "eval": _eval,
     "alias": _alias,
