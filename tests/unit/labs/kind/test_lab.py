@@ -367,7 +367,7 @@ def test_the_guard_is_applied_with_the_image_that_was_built_awaited_and_taken_aw
         seen.extend(objects)
         apply(seen)
 
-    def ready(namespace: str, labels: Any) -> list[Pod]:
+    def ready(namespace: str | None, labels: Any) -> list[Pod]:
         if namespace == "meshwake-guard":
             ways.real.calls.append("guard awaited")
             return [Pod(namespace, "wake-guard-x", "u", "worker0", ready=True)]
