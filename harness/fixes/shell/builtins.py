@@ -96,6 +96,8 @@ def _read(shell: Shell, words: list[str]) -> Status:
 
 def _source(shell: Shell, words: list[str]) -> Status:
     """`. FILE`: what is known of it runs here."""
+    if words[0] == "source":
+        shell.must_not_be_dash("source", ".")
     file = shell.memory.files.get(words[1]) if len(words) > 1 else None
     return shell.follow(syntax.parse(file.text)) if file is not None else shell.program(words)
 

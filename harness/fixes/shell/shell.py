@@ -32,6 +32,8 @@ _SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
 
 _EXPAND_BRACES = frozenset({"bash", "zsh", "ksh"})
 _MAY_BE_DASH = frozenset({"sh", "dash"})
+# To dash `cmd &> file` is a command in the background, and an empty file.
+_NOT_OF_DASH = {"&>": ">file 2>&1", "&>>": ">>file 2>&1", "<<<": "printf ... |"}
 
 
 _CLUSTER_PATH = re.compile(r"k3s|k0s|rke2|kube|microk8s|crictl|/bin/|/sbin/|ztunnel|istio")
@@ -341,6 +343,8 @@ class Shell:
 
     def function(self, node: syntax.Function) -> Status:
         """A function is kept, and followed when it is called."""
+        if node.by_keyword:
+            self.must_not_be_dash(f"function {node.name}", f"{node.name}() {{ ... }}")
         self.functions[node.name] = node.body
         return True
 
@@ -356,6 +360,9 @@ class Shell:
 
     def redirected(self, node: syntax.Redirected) -> Status:
         """Where output goes makes no difference."""
+        for redirect in node.redirects:
+            if redirect.operator in _NOT_OF_DASH:
+                self.must_not_be_dash(redirect.operator, _NOT_OF_DASH[redirect.operator])
         return self.follow(node.body)
 
     def pipeline(self, node: syntax.Pipeline) -> Status:
@@ -383,6 +390,9 @@ class Shell:
 
     def simple(self, node: syntax.Simple) -> Status:
         """A simple command: its words expanded, its variables set."""
+        for redirect in node.redirects:
+            if redirect.operator in _NOT_OF_DASH:
+                self.must_not_be_dash(redirect.operator, _NOT_OF_DASH[redirect.operator])
         words = [field for word in self._written(node.words) for field in self.fields(word)]
         values = {}
         for name, appends, word in node.assignments:
