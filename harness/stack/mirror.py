@@ -18,8 +18,8 @@ from harness.stack.pins import Pins
 OCI = "oci://"
 # What is so called is built here, and in no registry (own_images.py).
 _BUILT_HERE = "localhost/"
-# Values that name a registry, or an image with its registry. One of another kind than these would be passed by, so a
-# test looks for any registry that is left.
+# What names a registry, or an image with its registry, in values and in objects. One of another kind than these would
+# be passed by, so a test looks for any registry that is left.
 _IMAGE_KEYS = frozenset({"hub", "image", "imageRegistry", "override", "repository"})
 
 # Charts whose values name no image, and which have one key for the registry of all.
@@ -50,10 +50,10 @@ def _piece(piece: Piece, mirror: str, pins: Pins) -> Piece:
     if isinstance(piece, Chart):
         chart = OCI + through_mirror(chart_address(piece, pins).removeprefix(OCI), mirror)
         named = _REGISTRY_KEYS.get(piece.chart)
-        values = _values(piece.values, mirror) | ({named: mirror} if named else {})
+        values = _renamed(piece.values, mirror) | ({named: mirror} if named else {})
         return replace(piece, chart=chart, repo=None, values=values)
     if isinstance(piece, Objects):
-        return replace(piece, objects=tuple(_containers(thing, mirror) for thing in piece.objects))
+        return replace(piece, objects=tuple(_renamed(thing, mirror) for thing in piece.objects))
     return piece
 
 
@@ -66,36 +66,17 @@ def chart_address(piece: Chart, pins: Pins) -> str:
     return pins.charts[piece.chart].oci
 
 
-def _values(value: Any, mirror: str) -> Any:
+def _renamed(value: Any, mirror: str) -> Any:
     if isinstance(value, list):
-        return [_values(entry, mirror) for entry in value]
+        return [_renamed(entry, mirror) for entry in value]
     if not isinstance(value, Mapping):
         return value
     return {
         key: through_mirror(entry, mirror)
         if key in _IMAGE_KEYS and isinstance(entry, str) and _has_registry(entry)
-        else _values(entry, mirror)
+        else _renamed(entry, mirror)
         for key, entry in value.items()
     }
-
-
-def _containers(value: Any, mirror: str) -> Any:
-    if isinstance(value, list | tuple):
-        return [_containers(entry, mirror) for entry in value]
-    if not isinstance(value, Mapping):
-        return value
-    return {
-        key: [_container(entry, mirror) for entry in entry_list]
-        if key in {"containers", "initContainers"} and isinstance(entry_list, list)
-        else _containers(entry_list, mirror)
-        for key, entry_list in value.items()
-    }
-
-
-def _container(container: Any, mirror: str) -> Any:
-    if isinstance(container, Mapping) and "image" in container:
-        return {**container, "image": through_mirror(str(container["image"]), mirror)}
-    return container
 
 
 def _has_registry(reference: str) -> bool:

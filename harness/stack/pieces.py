@@ -60,11 +60,10 @@ class Objects:
 
 @dataclass(frozen=True)
 class RemoteManifest:
-    """A manifest that its project publishes: fetched, compared with `sha256` where known, labelled, applied."""
+    """A manifest that its project publishes: fetched, labelled, applied."""
 
     name: str
     url: str
-    sha256: str | None = None
 
 
 Piece = Chart | Objects | RemoteManifest

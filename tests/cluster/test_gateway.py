@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.errors import ExitCode
-from harness.labs.kind.health import DEMO_HOST
+from harness.stack.certificates import GATEWAY_HOST
 from harness.stack.pieces import ACME_NAMESPACE, DEMO_NAMESPACE
 from tests.cluster.trial import Trial, write_scenario
 
@@ -60,7 +60,7 @@ def address_of(trial: Trial) -> str:
 def asked(trial: Trial, scheme: str, address: str, *more: str) -> str:
     """What curl on the last node's machine says: the status, or why there is none."""
     port = {"http": 80, "https": 443}[scheme]
-    where = ["--resolve", f"{DEMO_HOST}:{port}:{address}", f"{scheme}://{DEMO_HOST}/"]
+    where = ["--resolve", f"{GATEWAY_HOST}:{port}:{address}", f"{scheme}://{GATEWAY_HOST}/"]
     options = ["-sS", "--max-time", "5", "-o", "/dev/null", "-w", "%{http_code}"]
     return trial.execute(trial.cluster.nodes[-1], "curl", *options, *more, *where)[1].strip()
 

@@ -1,6 +1,6 @@
 """`kill -9` of a run at twenty of its moments: the next command finds what it left and puts it back.
 
-Twenty moments lie `APART_S` apart, from before the first object is applied to within the last fault. About 20 minutes;
+Twenty moments lie `APART_S` apart, from before the first object is applied to within the last fault. An hour or more;
 -k "moment7" for one.
 """
 
@@ -64,6 +64,7 @@ because = "a scenario must expect something"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: f"moment{moment}")
 def test_the_next_command_puts_back_what_a_killed_run_left(trial: Trial, moment: int, tmp_path: Path) -> None:
     """Mostly `status`; every fifth time another run, which must come out as on a cluster that was just made."""

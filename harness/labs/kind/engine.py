@@ -9,9 +9,11 @@ listens but refuses us (permission), or it answers with nonsense. All of them ar
 
 from __future__ import annotations
 
+import io
 import platform
 import shutil
 import socket
+import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -118,6 +120,9 @@ class Engine(Protocol):
 
     def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
         """Exit code and output (both streams) of `command` in a running container."""
+
+    def read_file(self, container: str, path: str) -> str | None:
+        """The text of a file in a container, whether or not that runs; None when there is none."""
 
     def start(self, container: str) -> None:
         """Makes a container run that was stopped or paused."""
@@ -243,6 +248,17 @@ class DockerEngine:
             made = self._client.api.exec_create(container, list(command))
             said = bytes(self._client.api.exec_start(made["Id"]))
             return int(self._client.api.exec_inspect(made["Id"])["ExitCode"]), said.decode(errors="replace")
+
+    def read_file(self, container: str, path: str) -> str | None:
+        """As `Engine.read_file` promises."""
+        with self._answering():
+            try:
+                packed, _ = self._client.api.get_archive(container, path)
+            except NotFound:
+                return None
+            with tarfile.open(fileobj=io.BytesIO(b"".join(packed))) as archive:
+                file = archive.extractfile(archive.getmembers()[0])
+                return None if file is None else file.read().decode(errors="replace")
 
     def start(self, container: str) -> None:
         """As `Engine.start` promises."""

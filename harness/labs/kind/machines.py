@@ -32,7 +32,7 @@ _POOL_FILE = "/etc/meshwake-pool"
 _ASK_FOR_POOLS = (
     "sh",
     "-c",
-    f"cat {_POOL_FILE} 2>/dev/null; kubectl --kubeconfig=/etc/kubernetes/admin.conf --request-timeout=5s get "
+    "kubectl --kubeconfig=/etc/kubernetes/admin.conf --request-timeout=5s get "
     "ipaddresspools.metallb.io -A -o jsonpath='{.items[*].spec.addresses[*]}' 2>/dev/null",
 )
 
@@ -160,7 +160,7 @@ def facts_step() -> Step[Making]:
 
 def _facts_done(making: Making) -> str | None:
     facts = read_facts(making.state)
-    published = _on_own_machine(making, f"cat {_POOL_FILE}")
+    published = making.engine.read_file(_own_machine(making), _POOL_FILE) or ""
     return f"addresses {facts.pool}" if facts is not None and published.strip() == facts.pool else None
 
 
@@ -178,11 +178,11 @@ def _choose_pool(making: Making, watch: Watch) -> str:
     if network is None:
         raise LabUnavailable(f"the engine has no network '{KIND_NETWORK}', which kind makes; was it removed meanwhile?")
     while True:
-        taken = [address for addresses in _taken_by_others(making).values() for address in addresses]
+        taken = [address for addresses in _taken_by_others(making, watch).values() for address in addresses]
         pool = pool_of(network.ipam, [*network.addresses, *taken])
         _publish(making, pool)
         # Another may have chosen at the same moment: both see it now, and one of them chooses again.
-        chosen, others = set(addresses_in(pool)), _taken_by_others(making)
+        chosen, others = set(addresses_in(pool)), _taken_by_others(making, watch)
         clash = [name for name, taken in others.items() if name < making.name and not chosen.isdisjoint(taken)]
         if not clash:
             return pool
@@ -191,23 +191,29 @@ def _choose_pool(making: Making, watch: Watch) -> str:
 
 def _publish(making: Making, pool: str) -> None:
     """Where whoever uses this engine can see it, whatever state directory they have."""
-    _on_own_machine(making, f"echo {pool} >{_POOL_FILE}")
+    making.engine.execute(_own_machine(making), ["sh", "-c", f"echo {pool} >{_POOL_FILE}"])
 
 
-def _on_own_machine(making: Making, script: str) -> str:
-    return making.engine.execute(node_names(making.choice, making.pins)[-1], ["sh", "-c", script])[1]
+def _own_machine(making: Making) -> str:
+    return node_names(making.choice, making.pins)[-1]
 
 
-def _taken_by_others(making: Making) -> dict[str, list[str]]:
-    """The addresses that every other kind cluster on the engine hands out, whoever made it: as its machine says, where
-    that runs; as is remembered here, where it is ours and stands still."""
+def _taken_by_others(making: Making, watch: Watch) -> dict[str, list[str]]:
+    """The addresses that every other kind cluster on the engine hands out, whoever made it: as is remembered here, as
+    stands on its machine, and as its API server says where it runs."""
     pools: dict[str, list[str]] = {}
     for name in known_names():
         if name != making.name and (facts := read_facts(ClusterState.of(name))) is not None:
             pools[name] = [facts.pool]
     for machine in making.engine.containers({KIND_CLUSTER_LABEL: None, KIND_ROLE_LABEL: "control-plane"}):
         cluster = machine.labels[KIND_CLUSTER_LABEL]
-        if cluster != making.name and machine.state == "running":
-            with suppress(LabUnavailable):  # it is put away just now
-                pools.setdefault(cluster, []).extend(making.engine.execute(machine.name, _ASK_FOR_POOLS)[1].split())
+        if cluster == making.name:
+            continue
+        own = pools.setdefault(cluster, [])
+        with suppress(LabUnavailable):  # it is put away just now
+            own += (making.engine.read_file(machine.name, _POOL_FILE) or "").split()
+            if machine.state == "running":
+                own += making.engine.execute(machine.name, _ASK_FOR_POOLS)[1].split()
+            elif not own:
+                watch.say(f"{machine.name} is {machine.state}: which addresses {cluster} hands out cannot be asked")
     return {name: [address for pool in own for address in addresses_in(pool)] for name, own in pools.items()}

@@ -9,7 +9,8 @@ explain it is collected before the error is raised, and the error names where.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
@@ -18,6 +19,7 @@ from harness.errors import HarnessError, LabUnavailable
 from harness.labs.kind.clocks import RealTime, wait_for
 
 World = TypeVar("World")
+State = Literal["begun", "going on", "done", "kept", "failed"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Progress:
     title: str
     number: int
     of: int
-    state: Literal["begun", "going on", "done", "kept", "failed"]
+    state: State
     detail: str
     elapsed_s: float
 
@@ -112,41 +114,32 @@ def take(
 ) -> None:
     """Takes `steps` in order, leaving out what is done. Raises StepFailed, naming the step, at the first that fails."""
     for number, step in enumerate(steps, start=1):
-        _take_one(step, world, _Teller(step, number, len(steps), tell), collect, real)
-
-
-@dataclass(frozen=True)
-class _Teller(Generic[World]):
-    step: Step[World]
-    number: int
-    of: int
-    tell: Callable[[Progress], None]
-
-    def __call__(self, state: Literal["begun", "going on", "done", "kept", "failed"], detail: str, at_s: float) -> None:
-        self.tell(Progress(self.step.name, self.step.title, self.number, self.of, state, detail, at_s))
+        begun = Progress(step.name, step.title, number, len(steps), "begun", "", 0.0)
+        _take_one(step, world, begun, tell, collect, real)
 
 
 def _take_one(
     step: Step[World],
     world: World,
-    teller: _Teller[World],
+    begun: Progress,
+    tell: Callable[[Progress], None],
     collect: Callable[[Step[World], HarnessError], Collected],
     real: RealTime,
 ) -> None:
-    watch = Watch(real, step.within_s, lambda detail: teller("going on", detail, watch.elapsed_s))
-    teller("begun", "", 0.0)
+    def told(state: State, detail: str = "") -> None:
+        tell(replace(begun, state=state, detail=detail, elapsed_s=watch.elapsed_s))
+
+    watch = Watch(real, step.within_s, partial(told, "going on"))
+    tell(begun)
     try:
         seen = step.done(world)
-        if seen is not None:
-            teller("kept", seen, watch.elapsed_s)
-            return
-        step.do(world, watch)
+        if seen is None:
+            step.do(world, watch)
     except HarnessError as error:
-        teller("failed", str(error).splitlines()[0], watch.elapsed_s)
+        told("failed", str(error).splitlines()[0])
         collected = collect(step, error) if error.evidence is None else Collected(error.evidence)
         cause = f"\ncause: {collected.cause}" if collected.cause else ""
         failed = StepFailed(f"step {step.name} ({step.title}): {error}{cause}")
-        failed.exit_code = error.exit_code
-        failed.evidence = collected.place
+        failed.exit_code, failed.evidence = error.exit_code, collected.place
         raise failed from error
-    teller("done", "", watch.elapsed_s)
+    told("done" if seen is None else "kept", seen or "")

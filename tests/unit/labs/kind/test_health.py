@@ -41,6 +41,7 @@ class Stack(FakeKubernetes):
     def pods(self, namespace: str | None, labels: Mapping[str, str]) -> list[Pod]:
         if self.away:
             raise Unreachable("the API server is away")
+        assert namespace is not None
         if namespace == ISTIO_NAMESPACE:
             return [Pod(namespace, "ztunnel-1", "u", "worker", ready=True)]
         if labels == {"app": "client"}:

@@ -471,12 +471,23 @@ def test_two_clusters_hand_out_different_addresses() -> None:
 def test_addresses_are_others_than_those_of_any_kind_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of ours with another state directory, and somebody else's that MetalLB is in: their machines tell."""
     world = World(machines={"k-control-plane": machine("k-control-plane", cluster="k")})
-    world.pools["k-control-plane"] = "172.18.255.240-172.18.255.250 10.9.0.0/24 fc00::/64"
-    for place in ("one", "two"):
+    world.metallb["k-control-plane"] = "172.18.255.240-172.18.255.250 10.9.0.0/24 fc00::/64"
+    for place in ("one", "two", "three"):
         monkeypatch.setenv("MESHWAKE_STATE", str(tmp_path / place))
         up(world, choice_of(name=place))
-    taken = [set(addresses_in(pool)) for text in world.pools.values() for pool in text.split()]
-    assert len(taken) == 5 and sum(map(len, taken)) == len(set().union(*taken))
+        for name, each in world.machines.items():
+            if "one" in name:  # what stands on a machine can be read in whatever state it is
+                world.machines[name] = replace(each, state="paused")
+    pools = [pool for text in (*world.pools.values(), *world.metallb.values()) for pool in text.split()]
+    taken = [set(addresses_in(pool)) for pool in pools]
+    assert len(taken) == 6 and sum(map(len, taken)) == len(set().union(*taken))
+
+
+def test_a_machine_that_stands_still_and_tells_nothing_is_named(tmp_path: Path) -> None:
+    """One by another program: its addresses cannot be known."""
+    world = World(machines={"k-control-plane": machine("k-control-plane", "exited", cluster="k")})
+    told = [each.detail for each in up(world)]
+    assert "k-control-plane is exited: which addresses k hands out cannot be asked" in told
 
 
 def test_of_two_that_choose_the_same_at_once_one_chooses_again() -> None:

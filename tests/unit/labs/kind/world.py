@@ -79,6 +79,8 @@ class World:
     pods_in: dict[str, dict[str, bool]] = field(default_factory=dict)
     # node -> what it says that its cluster hands out
     pools: dict[str, str] = field(default_factory=dict)
+    # and what MetalLB in it does
+    metallb: dict[str, str] = field(default_factory=dict)
     booted_s: float = 900.0
     renewed_s: float | None = None
     now_s: float = 1000.0
@@ -171,9 +173,10 @@ class SimulatedEngine:
 
     def execute(self, container: str, command: Sequence[str]) -> tuple[int, str]:
         if command[0] == "sh" and "meshwake-pool" in command[-1]:
-            if command[-1].startswith("echo"):
-                self.world.act(f"publish {container}", lambda: self._publish(container, command[-1].split()[1]))
-            return 0, self.world.pools.get(container, "")
+            self.world.act(f"publish {container}", lambda: self._publish(container, command[-1].split()[1]))
+            return 0, ""
+        if command[0] == "sh" and "ipaddresspools" in command[-1]:
+            return 0, self.world.metallb.get(container, "")
         if command[0] == "sh" and "--sync" not in command[-1]:
             return 0, self.world.looked(container, command[-1])
         if list(command) == ["ctr", "--namespace=k8s.io", "content", "ls"]:
@@ -186,6 +189,9 @@ class SimulatedEngine:
         assert list(command) == ["crictl", "images", "--output", "json"]
         there = sorted(self.world.in_nodes.get(container, set()))
         return 0, json.dumps({"images": [{"id": id_of(name), "repoTags": [name]} for name in there]})
+
+    def read_file(self, container: str, path: str) -> str | None:
+        return self.world.pools.get(container)
 
     def start(self, container: str) -> None:
         self.world.act(f"start {container}", lambda: self._become(container, "running"))
@@ -327,7 +333,7 @@ class SimulatedKube(FakeKubernetes):
         return self.world.objects
 
     def reach(self, what: str) -> None:
-        if not self.world.machines or any(each.state != "running" for each in self.world.machines.values()):
+        if not any(each.state == "running" for each in self.world.machines.values()):
             raise Unreachable("GET /: connection refused")
 
     def ready(self) -> bool:
