@@ -86,6 +86,8 @@ def _command(ran: Ran, memory: Memory, place: Place) -> list[Action]:
     reader = OTHERS.get(program)
     if reader is not None:
         return reader(ran, memory, place)
+    if ran.words[0] in memory.files:
+        raise DoesNothing("may not be executed: its ConfigMap is mounted without defaultMode: 0755")
     if program in IDLE:
         raise DoesNothing("restarts nothing")
     raise NotUnderstood("what this program does is not known")

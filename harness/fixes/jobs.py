@@ -21,7 +21,7 @@ from harness.errors import BadInput
 from harness.fixes.actions import Action, Place, Reading, read_actions
 from harness.fixes.schedule import Calendar, Every, Times, calendar_times_ns, parse_schedule
 from harness.fixes.shell import names
-from harness.fixes.shell.memory import Doubt, Memory, Unknown
+from harness.fixes.shell.memory import Doubt, File, Memory, Unknown
 from harness.fixes.shell.shell import Ended, check_characters, run_words
 from harness.fixes.shell.syntax import NotRead
 from harness.yaml_text import kinds_of, read_objects
@@ -193,7 +193,13 @@ def read_tasks(manifest: str, ztunnel_namespace: str = ZTUNNEL_NAMESPACE) -> tup
     found = [each for each in objects if isinstance(each, dict) and each.get("kind") == "CronJob"]
     if not found:
         raise BadInput(f"fix.manifest: holds no CronJob ({kinds_of(objects)}); needed is at least one")
-    return tuple(_task(_valid(each), ztunnel_namespace) for each in found)
+    mounted = {_name_of(each): each for each in objects if isinstance(each, dict) and each.get("kind") == "ConfigMap"}
+    return tuple(_task(_valid(each), ztunnel_namespace, mounted) for each in found)
+
+
+def _name_of(thing: dict[str, Any]) -> Any:
+    metadata = thing.get("metadata")
+    return metadata.get("name") if isinstance(metadata, dict) else None
 
 
 def acting(tasks: Sequence[Task], what: Literal["ztunnel", "applications"], needed: str) -> list[Task]:
@@ -292,7 +298,7 @@ def _first_error(error: ValidationError) -> str:
     return f"{place}: read {repr(first['input'])[:60]}; {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
-def _task(valid: _CronJob, ztunnel_namespace: str) -> Task:
+def _task(valid: _CronJob, ztunnel_namespace: str, config_maps: dict[Any, dict[str, Any]]) -> Task:
     name = valid.metadata.name or valid.metadata.generate_name or ""
     where = f"fix.manifest: CronJob {name}"
     spec, job = valid.spec, valid.spec.job_template.spec
@@ -306,11 +312,12 @@ def _task(valid: _CronJob, ztunnel_namespace: str) -> Task:
     first, after_s = pod.init_containers or [], 0.0
     for container in [*first, *pod.containers]:
         begins = len(memory.ran)
+        memory.files = _files(container, pod, config_maps)
         try:
             ended = _follow(container, valid.metadata.namespace, memory, after_s)
         except NotRead as error:
             raise BadInput(f"{where}: the script of container {container.name}: {error}") from error
-        own = Memory(memory.unknowns, memory.ran[begins:])
+        own = Memory(memory.unknowns, memory.ran[begins:], files=memory.files)
         reading.add(read_actions(own, place))
         if container not in first or container.restarts:
             continue
@@ -359,11 +366,36 @@ def _zone(name: str | None, where: str) -> tzinfo:
     return ZoneInfo(name)
 
 
+def _files(container: _Container, pod: _PodSpec, config_maps: dict[Any, dict[str, Any]]) -> dict[str, File]:
+    """What is mounted into a container out of ConfigMaps that stand in the same manifest."""
+    volumes = {each.get("name"): each.get("configMap") for each in _dicts(pod, "volumes")}
+    found: dict[str, File] = {}
+    for mount in _dicts(container, "volumeMounts"):
+        source = volumes.get(mount.get("name"))
+        data = config_maps.get(source.get("name"), {}).get("data") if isinstance(source, dict) else None
+        if not isinstance(source, dict) or not isinstance(data, dict) or not isinstance(mount.get("mountPath"), str):
+            continue
+        folder, only = mount["mountPath"].rstrip("/"), mount.get("subPath")
+        items = source.get("items") or [{"key": key, "path": key} for key in data]
+        for item in (each for each in items if isinstance(each, dict)):
+            text, mode = data.get(item.get("key")), item.get("mode") or source.get("defaultMode") or 0o644
+            if isinstance(text, str) and isinstance(mode, int) and only in (None, item.get("path")):
+                path = folder if only else f"{folder}/{item.get('path')}"
+                found[path] = File(text, bool(mode & 0o111))
+    return found
+
+
+def _dicts(of: _Open, key: str) -> list[dict[str, Any]]:
+    found = (of.model_extra or {}).get(key)
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
 # --- Containers ------------------------------------------------------------------------------------------------------
 
 
 def _follow(container: _Container, namespace: str | None, memory: Memory, after_s: float) -> Ended:
     """Follows what a container runs, which is started so long after the job."""
+    memory.sh_is_no_dash = _SH_IS_NO_DASH.search(container.image) is not None
     variables: dict[str, str] = {}
     for each in container.env or []:
         variables[each.name] = _value(each, variables, namespace, memory)
@@ -375,6 +407,12 @@ def _follow(container: _Container, namespace: str | None, memory: Memory, after_
         unset_is_unknown=bool(container.env_from),
         after_s=after_s,
     )
+
+
+_SH_IS_NO_DASH = re.compile(
+    r"alpine|busybox|k8s-kubectl|helm-kubectl|(?:^|/)kubectl-shell|(?:ose|origin|openshift)[\w-]*cli|/ubi\d|rhel|fedora"
+    r"|centos|rocky|almalinux|amazonlinux|suse|archlinux"
+)
 
 
 def _entry(container: _Container) -> list[str]:

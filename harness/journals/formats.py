@@ -129,7 +129,12 @@ def read_journal(path: Path, tally: Tally, writing: Writing = AS_IT_IS) -> Laid 
     with opened(path) as stream:
         sample = stream.read(_SAMPLE_BYTES)
     log = _systemd_log(path, sample, tally)
-    return _host_log(path, sample, tally, writing) if log is None else log
+    if log is not None:
+        return log
+    laid = _host_log(path, sample, tally, writing)
+    if laid is not None:
+        laid.system = tally.system
+    return laid
 
 
 def read_systemd(path: Path, tally: Tally) -> systemd.Log | None:

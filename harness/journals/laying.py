@@ -47,7 +47,7 @@ class Stretch:
 @dataclass
 class Laid:
     """What one journal tells, on the calendar. `ahead_ns`: by how much the wall clock was ahead of it at the
-    beginning."""
+    beginning; `system`: what wrote it."""
 
     items: list[Item]
     first_ns: int
@@ -55,6 +55,7 @@ class Laid:
     ahead_ns: int = 0
     measured: bool = False
     dropped: list[str] = field(default_factory=list)
+    system: str = ""
 
 
 def lay(stretches: Sequence[Stretch]) -> Laid | None:

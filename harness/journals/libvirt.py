@@ -188,7 +188,13 @@ def read(stream: TextIO, tally: Tally, domain: str | None = None) -> Laid | None
     others: set[str] = set()
     last: dict[str | None, int] = {}
     falls = rises = 0
+    seen: set[tuple[int, str | None, str]] = set()
     for line, found in _lines(stream, tally, guest):
+        entry = (found.wall_ns, found.domain, line.strip())
+        if entry in seen:
+            tally.other += 1  # logs were put together that overlap
+            continue
+        seen.add(entry)
         chosen = chosen or found.domain
         before_ns = last.get(found.domain, found.wall_ns)
         falls, rises = falls + (found.wall_ns < before_ns), rises + (found.wall_ns > before_ns)

@@ -11,7 +11,7 @@ files) are one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -80,6 +80,7 @@ class Month:
 def month_of(journals: Sequence[Laid]) -> Month:
     """What happened, from what was told. Raises ValueError when there are no journals."""
     dropped: list[str] = []
+    journals = _continued(journals)
     told = [_spans(journal, dropped) for journal in journals]
     is_host = _which_are_hosts(journals, told)
     spans, jumps = _as_guest_and_host(
@@ -97,6 +98,27 @@ def month_of(journals: Sequence[Laid]) -> Month:
     last_ns = max([ends_ns - starts_ns, *(each.at_world_ns + each.lasts_ns + LEAD_NS for each in happened)])
     starts_wall_s = starts_ns // NS_PER_S + round(ahead_ns / NS_PER_S)
     return Month(starts_wall_s, -(-last_ns // NS_PER_S) * NS_PER_S, happened, dropped)
+
+
+def _continued(journals: Sequence[Laid]) -> list[Laid]:
+    """Pieces of one log that were cut within a sleep: the wake at the beginning of one ends the sleep at the end of the
+    piece before it."""
+    found: list[Laid] = []
+    for journal in journals:
+        own = [item for item in in_order(journal.items) if isinstance(item, Mark)]
+        later = [
+            mark
+            for other in journals
+            if other is not journal and other.system == journal.system and not other.measured
+            for mark in [item for item in in_order(other.items) if isinstance(item, Mark)][:1]
+            if mark.says not in ("asleep", "off") and mark.wall_ns >= journal.last_ns
+        ]
+        if later and own and not journal.measured and own[-1].says in ("asleep", "off"):
+            wake = min(later, key=lambda mark: mark.wall_ns)
+            found.append(replace(journal, items=[*journal.items, wake]))
+        else:
+            found.append(journal)
+    return found
 
 
 # --- The sleeps of one journal ---------------------------------------------------------------------------------------

@@ -77,7 +77,11 @@ def _dark_wakes_unseen(rows: list[_Row]) -> int:
 
 
 def _in_order(rows: list[_Row]) -> list[_Row]:
-    """Oldest first."""
+    """Oldest first, and each once: where some stand twice, logs were put together that overlap."""
+    telling = [(row.wall_ns, row.text) for row in rows if row.mark is not None]
+    if len(set(telling)) < len(telling):
+        once = {(row.wall_ns, row.text): row for row in reversed(rows)}
+        return sorted(once.values(), key=lambda row: (row.wall_ns, row.place))
     rises = sum(two.wall_ns > one.wall_ns for one, two in pairwise(rows))
     falls = sum(two.wall_ns < one.wall_ns for one, two in pairwise(rows))
     return rows[::-1] if falls > rises else rows

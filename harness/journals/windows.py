@@ -163,7 +163,11 @@ def _is_step(event: Event, wakes: Sequence[int]) -> bool:
 
 
 def _in_order(events: Sequence[Event]) -> list[Event]:
-    """Oldest first."""
+    """Oldest first, and each once: where some stand twice, logs were put together that overlap."""
+    once = list(dict.fromkeys(events))
+    telling = [event for event in events if event.number == 1 or (short(event.provider), event.number) in _EVENTS]
+    if len(set(telling)) < len(telling):
+        return sorted(once, key=lambda event: event.wall_ns)
     records = [event.record for event in events]
     if len({event.log for event in events}) == 1 and len(set(records)) == len(records) and None not in records:
         return sorted(events, key=lambda event: event.record or 0)

@@ -20,6 +20,7 @@ from harness.clocks.virtual import clocks_of
 from harness.errors import BadInput
 from harness.fixes import FIXES, adapted, deploy
 from harness.plan import Plan, PlannedFix
+from tests.unit.fixes.test_cron import with_script
 from tests.unit.labs.plans import NIGHTS, plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,7 +103,7 @@ HOOKS = [
     "#!/bin/sh\nkubectl get pods -n istio-system | grep ztunnel | awk '{print $1}' | while read p x; do kubectl delete pod \"$p\" -n istio-system; done\n",
 ]  # fmt: skip
 READERS = {
-    **{name: (tried(name), manifests(*CRON)) for name in CRON},
+    **{name: (tried(name), [*manifests(*CRON), with_script("[sh, /scripts/restart.sh]")]) for name in CRON},
     "sleep-hook": (tried("sleep-hook"), HOOKS),
     "secret-ttl-720h": (tried("secret-ttl-720h"), manifests("secret-ttl-720h", "istiod-default-ttl", "wake-guard")),
     "chrony-makestep": (tried("chrony-makestep"), [*manifests("chrony-makestep"), "server a minpoll 4\nrefclock PHC /dev/x poll 3\nmaxchange 1 2 3\nmakestep 1 3\n"]),

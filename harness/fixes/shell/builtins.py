@@ -44,6 +44,8 @@ def _test(shell: Shell, words: list[str]) -> Status:
         if asked[-1:] != ["]"]:
             return False
         asked = asked[:-1]
+    if "==" in asked:
+        shell.must_not_be_dash("== in a test", "=")
     return shell.tested(asked, shell.memory.shown(words))
 
 
@@ -90,6 +92,14 @@ def _read(shell: Shell, words: list[str]) -> Status:
     for name in names:
         shell.variables[name] = shell.unknown(f"${name}", shell.piped)
     return True
+
+
+def _source(shell: Shell, words: list[str]) -> Status:
+    """`. FILE`: what is known of it runs here."""
+    if words[0] == "source":
+        shell.must_not_be_dash("source", ".")
+    file = shell.memory.files.get(words[1]) if len(words) > 1 else None
+    return shell.follow(syntax.parse(file.text)) if file is not None else shell.program(words)
 
 
 def _eval(shell: Shell, words: list[str]) -> Status:
@@ -184,6 +194,7 @@ BUILTINS: dict[str, Callable[[Shell, list[str]], Status]] = {
     "shift": _shift,
     "set": _set,
     "trap": _trap,
+    **dict.fromkeys([".", "source"], _source),
     "read": _read,
     "eval": _eval,
     "alias": _alias,

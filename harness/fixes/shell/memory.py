@@ -65,6 +65,10 @@ class Memory:
     unknowns: list[Unknown] = field(default_factory=list)
     ran: list[Ran] = field(default_factory=list)
     steps: int = 0
+    # busybox (Alpine) knows most of what bash does, and bash is sh where Red Hat or SUSE made the image.
+    sh_is_no_dash: bool = False
+    # What is mounted into the container, by its path.
+    files: dict[str, File] = field(default_factory=dict)
 
     def char_of(self, unknown: Unknown) -> str:
         """The character that stands for `unknown` in words."""
@@ -95,6 +99,13 @@ class Memory:
 def is_known(word: str) -> bool:
     """Whether nothing in `word` is unknown."""
     return UNKNOWN.search(word) is None
+
+
+class File(NamedTuple):
+    """A file that a script may start: its text, and whether it may be executed."""
+
+    text: str
+    may_run: bool
 
 
 class Ends(Exception):

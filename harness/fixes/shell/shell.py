@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from harness.fixes.shell import syntax
 from harness.fixes.shell.builtins import BUILTINS
 from harness.fixes.shell.linear import Linear, evaluate
-from harness.fixes.shell.memory import UNKNOWN, Doubt, Ends, Memory, Ran, Status, Unknown, is_known
+from harness.fixes.shell.memory import UNKNOWN, Doubt, Ends, File, Memory, Ran, Status, Unknown, is_known
 from harness.fixes.shell.programs import date_of, is_download, printed, slept_s, started_by, status_of
 from harness.fixes.shell.syntax import NotRead
 
@@ -31,6 +31,9 @@ _SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
 
 
 _EXPAND_BRACES = frozenset({"bash", "zsh", "ksh"})
+_MAY_BE_DASH = frozenset({"sh", "dash"})
+# To dash `cmd &> file` is a command in the background, and an empty file.
+_NOT_OF_DASH = {"&>": ">file 2>&1", "&>>": ">>file 2>&1", "<<<": "printf ... |"}
 
 
 _CLUSTER_PATH = re.compile(r"k3s|k0s|rke2|kube|microk8s|crictl|/bin/|/sbin/|ztunnel|istio")
@@ -42,11 +45,7 @@ def run(script: str, arguments: Iterable[str] = (), variables: dict[str, str] | 
     memory = Memory()
     check_characters(script)
     shell = Shell(memory, dict(variables or {}), ["sh", *arguments])
-    first, _, _ = script.partition("\n")
-    for word in first.removeprefix("#!").split() if first.startswith("#!") else ():
-        shell.expands_braces = shell.expands_braces or word.rsplit("/", 1)[-1] in _EXPAND_BRACES
-        if word.startswith("-"):
-            shell.set_option(word, "")
+    shell.obey_first_line(script)
     shell.script(script)
     return memory
 
@@ -98,6 +97,8 @@ class Shell:
     ends_on_failure: bool = False
     asks: bool = False
     expands_braces: bool = False
+    # Whether it may be dash, which knows no more than POSIX asks for.
+    may_be_dash: bool = False
     at_exit: str = ""
 
     # --- Scripts and nodes ---
@@ -122,6 +123,16 @@ class Shell:
             result.append(end.status)
         except RecursionError as error:
             raise NotRead("calls itself without end") from error
+
+    def obey_first_line(self, text: str) -> None:
+        """Becomes the shell that `#!` names, with its options."""
+        first, _, _ = text.partition("\n")
+        for word in first.removeprefix("#!").split() if first.startswith("#!") else ():
+            name = word.rsplit("/", 1)[-1]
+            self.expands_braces = self.expands_braces or name in _EXPAND_BRACES
+            self.may_be_dash = self.may_be_dash or (name in _MAY_BE_DASH and not self.memory.sh_is_no_dash)
+            if word.startswith("-"):
+                self.set_option(word, "")
 
     def follow(self, node: syntax.Node) -> Status:
         """Follows one node; its status."""
@@ -332,6 +343,8 @@ class Shell:
 
     def function(self, node: syntax.Function) -> Status:
         """A function is kept, and followed when it is called."""
+        if node.by_keyword:
+            self.must_not_be_dash(f"function {node.name}", f"{node.name}() {{ ... }}")
         self.functions[node.name] = node.body
         return True
 
@@ -347,6 +360,9 @@ class Shell:
 
     def redirected(self, node: syntax.Redirected) -> Status:
         """Where output goes makes no difference."""
+        for redirect in node.redirects:
+            if redirect.operator in _NOT_OF_DASH:
+                self.must_not_be_dash(redirect.operator, _NOT_OF_DASH[redirect.operator])
         return self.follow(node.body)
 
     def pipeline(self, node: syntax.Pipeline) -> Status:
@@ -374,6 +390,9 @@ class Shell:
 
     def simple(self, node: syntax.Simple) -> Status:
         """A simple command: its words expanded, its variables set."""
+        for redirect in node.redirects:
+            if redirect.operator in _NOT_OF_DASH:
+                self.must_not_be_dash(redirect.operator, _NOT_OF_DASH[redirect.operator])
         words = [field for word in self._written(node.words) for field in self.fields(word)]
         values = {}
         for name, appends, word in node.assignments:
@@ -427,9 +446,7 @@ class Shell:
         """Follows a script that another shell reads."""
         inner = self.copy()
         inner.ends_on_failure = inner.asks = False
-        status = inner.script(text)
-        self.after_s = max(self.after_s, inner.after_s)
-        return status
+        return self._after(inner, inner.script(text))
 
     def execute(self, words: list[str]) -> Status:
         """Follows a command, whatever starts it: sudo, env, timeout, another shell, xargs."""
@@ -451,6 +468,8 @@ class Shell:
             return BUILTINS[name](self, words)
         if name in _SHELLS:
             return self._other_shell(words)
+        if (file := self.memory.files.get(words[0])) is not None:
+            return self._file(file, words)
         inner = started_by(words)
         if inner is not None:
             if name == "exec":
@@ -470,6 +489,26 @@ class Shell:
             self.after_s += slept_s(words[1:])
         return status_of(ran, self.memory)
 
+    def _file(self, file: File, words: list[str]) -> Status:
+        """A script that is mounted into the container, started by its path."""
+        if not file.may_run:
+            self.program(words)
+            return False
+        inner = self.new_shell(words)
+        inner.obey_first_line(file.text)
+        return self._after(inner, inner.script(file.text))
+
+    def _after(self, inner: Shell, status: Status) -> Status:
+        self.after_s = max(self.after_s, inner.after_s)
+        return status
+
+    def new_shell(self, arguments: list[str]) -> Shell:
+        """Another shell, with these arguments."""
+        inner = self.copy()
+        inner.ends_on_failure = inner.asks = inner.expands_braces = inner.may_be_dash = False
+        inner.arguments = arguments
+        return inner
+
     def _call(self, name: str, words: list[str]) -> Status:
         arguments, self.arguments = self.arguments, [self.arguments[0], *words[1:]]
         try:
@@ -482,11 +521,12 @@ class Shell:
             self.arguments = arguments
 
     def _other_shell(self, words: list[str]) -> Status:
-        """`sh -c SCRIPT NAME ARGUMENTS`, in any spelling of its options."""
+        """`sh -c SCRIPT NAME ARGUMENTS` or `sh FILE ARGUMENTS`, in any spelling of its options."""
         position, is_command = 1, False
-        inner = self.copy()
-        inner.ends_on_failure = inner.asks = False
-        inner.expands_braces = words[0].rsplit("/", 1)[-1] in _EXPAND_BRACES
+        inner = self.new_shell(["sh"])
+        name = words[0].rsplit("/", 1)[-1]
+        inner.expands_braces = name in _EXPAND_BRACES
+        inner.may_be_dash = name in _MAY_BE_DASH and not self.memory.sh_is_no_dash
         while position < len(words) and words[position].startswith(("-", "+")):
             option = words[position]
             position += 1
@@ -498,12 +538,21 @@ class Shell:
             elif not option.startswith("--") and "c" in option:
                 is_command = True
         rest = words[position:]
+        if not is_command and rest and rest[0] in self.memory.files:
+            inner.arguments = rest
+            return self._after(inner, inner.script(self.memory.files[rest[0]].text))
         if not is_command or not rest:
             return self.program(words)
         inner.arguments = rest[1:] or ["sh"]
-        status = inner.script(rest[0])
-        self.after_s = max(self.after_s, inner.after_s)
-        return status
+        return self._after(inner, inner.script(rest[0]))
+
+    def must_not_be_dash(self, what: str, instead: str) -> None:
+        """Raises NotRead for what only some shells know that may be called sh."""
+        if self.may_be_dash:
+            raise NotRead(
+                f"{what} is unknown to dash, which is sh in Debian, Ubuntu and their images, and fails there; write "
+                f"{instead}, or let bash run it"
+            )
 
     def set_option(self, option: str, following: str) -> None:
         """`-e`, `-euo pipefail`, `-o errexit`, and what takes them back."""
@@ -671,6 +720,7 @@ class Shell:
 
     def double_bracket(self, node: syntax.DoubleBracket) -> Status:
         """`[[ ... ]]`."""
+        self.must_not_be_dash("[[ ... ]]", "[ ... ]")
         words: list[str] = []
         for word in node.words:
             previous = words[-1] if words else ""

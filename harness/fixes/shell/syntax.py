@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 DEEPEST = 60
@@ -171,10 +171,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Function:
-    """A function, by its name."""
+    """A function, by its name; `by_keyword`: written as `function NAME`."""
 
     name: str
     body: Node
+    by_keyword: bool = False
 
 
 @dataclass(frozen=True)
@@ -526,7 +527,7 @@ class _Parser:
         if match is None:
             raise self.wrong("a function without a name")
         self.position = match.end()
-        return self._body_of(match[1])
+        return replace(self._body_of(match[1]), by_keyword=True)
 
     def _body_of(self, name: str) -> Function:
         self.newlines()

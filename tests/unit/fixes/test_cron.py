@@ -410,6 +410,63 @@ def test_a_job_that_sleeps_first_restarts_later() -> None:
     assert first == other + 90
 
 
+SCRIPT = """#!/bin/sh
+set -e
+. /scripts/settings
+kubectl rollout restart "ds/${1:-$DS}"
+"""
+
+
+def with_script(command: str, mode: str = "", script: str = SCRIPT, mount: str = "mountPath: /scripts") -> str:
+    """A CronJob whose script lies in a ConfigMap of the same manifest."""
+    pod = f"volumes: [{{name: s, configMap: {{name: ours{mode}}}}}]"
+    manifest = job(f"command: {command}, volumeMounts: [{{name: s, {mount}}}]")
+    manifest = manifest.replace("          containers:", f"          {pod}\n          containers:", 1)
+    texts = yaml.safe_dump({"restart.sh": script, "settings": "DS=ztunnel\n"})
+    data = "".join(f"  {line}\n" for line in texts.splitlines())
+    return f"{manifest}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: ours}}\ndata:\n{data}"
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        with_script("[/bin/sh, /scripts/restart.sh]"),
+        with_script("[bash, -x, /scripts/restart.sh, ztunnel]"),
+        with_script("[/scripts/restart.sh]", ", defaultMode: 0755"),
+        with_script("[/scripts/restart.sh]", ", items: [{key: restart.sh, path: restart.sh, mode: 0555}, {key: settings, path: settings}]"),
+        with_script("[/bin/again]", ", defaultMode: 0777", SCRIPT.replace(". /scripts/settings", "DS=ztunnel"), "mountPath: /bin/again, subPath: restart.sh"),
+        with_script('[sh, -c, "for f in /scripts/restart.sh; do sh $f; done"]'),
+    ],
+)  # fmt: skip
+def test_a_script_of_a_config_map_is_followed(manifest: str) -> None:
+    assert read_cron_job(manifest).schedule == "0 12 * * *"
+
+
+@pytest.mark.parametrize(
+    ("manifest", "says"),
+    [
+        (with_script("[/scripts/restart.sh]"), "mounted without defaultMode: 0755"),
+        (with_script("[sh, /scripts/restart.sh, istio-cni-node]"), "'istio-cni-node' is not ztunnel's"),
+        (with_script("[sh, /scripts/other.sh]"), "'sh /scripts/other.sh': what this program does is not known"),
+        (with_script("[sh, /scripts/restart.sh]", script="exit 0\n" + SCRIPT), "it runs nothing"),
+        (with_script("[sh, /scripts/restart.sh]").replace("name: ours}\ndata", "name: theirs}\ndata"), "is not known"),
+    ],
+)  # fmt: skip
+def test_a_script_of_a_config_map_that_restarts_nothing_is_refused(manifest: str, says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        read_cron_job(manifest)
+
+
+def test_what_only_some_shells_know_counts_where_they_are_sh() -> None:
+    """Debian's sh is dash; that of Alpine and of Red Hat is not."""
+    tests = 'command: ["{}", "-c", "if [ a == a ] && [[ b = b ]]; then kubectl rollout restart ds/ztunnel; fi"]'
+    with pytest.raises(BadInput, match="unknown to dash, which is sh in Debian"):
+        read_cron_job(job(tests.format("sh")))
+    assert many(job(tests.format("/bin/bash"))) == 8
+    for image in ("alpine/k8s:1.34.1", "registry.redhat.io/openshift4/ose-cli", "quay.io/openshift/origin-cli:4.20"):
+        assert many(job(tests.format("/bin/sh")).replace("bitnami/kubectl", image)) == 8
+
+
 def test_a_job_is_ended_at_its_deadline() -> None:
     """What it would do behind a longer sleep never happens."""
     slow = job('command: ["sh", "-c", "sleep 90; kubectl rollout restart ds/ztunnel"]')

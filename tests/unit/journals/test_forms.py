@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 from harness.cli import run_command
 from harness.durations import NS_PER_S
 from harness.errors import BadInput, ExitCode
+from harness.journals.formats import read_journal
+from harness.journals.items import Tally
+from harness.journals.laying import Laid
 from harness.journals.local_times import DateOrder, Reading, local_of, moment_ns, order_of
-from harness.journals.month import Month
+from harness.journals.month import Month, month_of
 from harness.journals.windows_csv import Writing
 from tests.unit.journals.test_journals import happened, read_text
 
@@ -463,6 +466,69 @@ def test_logs_of_several_guests_one_behind_the_other(tmp_path: Path) -> None:
     month, tally = read_text(tmp_path, own + own.replace("k3s", "builder"))
     assert happened(month) == [("pause", "2026-11-20 01:00", 3_600.0), ("pause", "2026-11-20 03:00", 3_600.0)]
     assert tally.other == 5 and "builder" in tally.notes[0]
+
+
+# --- Logs that were put together -------------------------------------------------------------------------------------
+
+MOMENTS = [(day, hour) for day in (1, 2, 3) for day, hour in ((day, 21), (day + 1, 7))]
+LOGS: dict[str, tuple[str, list[str]]] = {
+    "pmset": (
+        "",
+        [
+            f"2026-11-{day:02} {hour:02}:00:00 +0000 Sleep\tEntering Sleep state due to 'Clamshell Sleep'\n"
+            if hour == 21
+            else f"2026-11-{day:02} {hour:02}:00:00 +0000 Wake\tWake from Deep Idle [CDNVA] : due to EC.LidOpen\n"
+            for day, hour in MOMENTS
+        ],
+    ),
+    "virsh": (
+        "",
+        [
+            f"2026-11-{day:02} {hour:02}:00:00.000+0000: event 'lifecycle' for domain 'k3s': "
+            f"{'Suspended Paused' if hour == 21 else 'Resumed Unpaused'}\n"
+            for day, hour in MOMENTS
+        ],
+    ),
+    "CSV": (
+        "TimeCreated,Id,ProviderName\n",
+        [
+            f"2026-11-{day:02}T{hour:02}:00:00Z,{42 if hour == 21 else 107},Microsoft-Windows-Kernel-Power\n"
+            for day, hour in MOMENTS
+        ],
+    ),
+    "XML": (
+        "",
+        [
+            "<Event><System><Provider Name='Microsoft-Windows-Kernel-Power'/>"
+            f"<EventID>{42 if hour == 21 else 107}</EventID>"
+            f"<TimeCreated SystemTime='2026-11-{day:02}T{hour:02}:00:00Z'/>"
+            f"<EventRecordID>{record}</EventRecordID></System></Event>\n"
+            for record, (day, hour) in enumerate(MOMENTS, 1)
+        ],
+    ),
+}
+NIGHTS = [("pause", f"2026-11-0{day} 21:00", 36_000.0) for day in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("log", LOGS)
+def test_a_log_that_is_appended_to_itself_tells_of_each_night_once(log: str, tmp_path: Path) -> None:
+    """What was saved in the first week, and all of it in the second: no clock was set back between them."""
+    heading, lines = LOGS[log]
+    month, _ = read_text(tmp_path, heading + "".join(lines[:4] + lines[2:]))
+    assert happened(month) == NIGHTS
+
+
+@pytest.mark.parametrize("log", LOGS)
+def test_pieces_that_were_cut_within_a_sleep(log: str, tmp_path: Path) -> None:
+    """In either order: the wake of one ends the sleep of the other, and nothing is left out."""
+    heading, lines = LOGS[log]
+    paths = [tmp_path / "one", tmp_path / "two"]
+    for path, piece in zip(paths, (lines[:3], lines[3:]), strict=True):
+        path.write_text(heading + "".join(piece), encoding="utf-8")
+    for order in (paths, paths[::-1]):
+        laid = [read_journal(path, Tally(str(path))) for path in order]
+        month = month_of([each for each in laid if isinstance(each, Laid)])
+        assert happened(month) == NIGHTS and not month.dropped
 
 
 # --- A Mac's log, as people paste it ---------------------------------------------------------------------------------

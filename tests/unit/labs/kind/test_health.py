@@ -45,8 +45,8 @@ class Stack(FakeKubernetes):
         if namespace == ISTIO_NAMESPACE:
             return [Pod(namespace, "ztunnel-1", "u", "worker", ready=True)]
         if labels == {"app": "client"}:
-            return [Pod(namespace, "client-1", "u", "worker", ready=self.clients)]
-        return [Pod(namespace, f"waypoint-{at}", "u", "worker", ready=True) for at in range(self.waypoints)]
+            return [Pod(namespace or "", "client-1", "u", "worker", ready=self.clients)]
+        return [Pod(namespace or "", f"waypoint-{at}", "u", "worker", ready=True) for at in range(self.waypoints)]
 
     def execute(self, pod: Pod, container: str, command: Sequence[str], within_s: float) -> Executed:
         self.mutual_tls += self.rises
