@@ -145,6 +145,13 @@ def stranded(pid: int, moved: ClockReading, least_ns: int = SHORT_NS) -> Strande
     return Stranded(tuple(found), bool(found) and len(found) == threads)
 
 
+def waits_in_epoll(tid: int) -> bool:
+    """Whether the first thread of process `tid` waits there for something to happen."""
+    with suppress(OSError):
+        return _call_of(tid, tid)[0] in _EPOLL_WAITS.get(platform.machine(), set())
+    return False
+
+
 def kick(pid: int) -> None:
     """Makes the threads of a process that wait in epoll look at their clocks, after these were moved. A thread that ran
     at that moment may have read the old clock and be about to wait by it, so it is kicked in its next wait. A process
