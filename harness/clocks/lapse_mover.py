@@ -36,7 +36,7 @@ _ASLEEP_AT_MOST_NS = 3_600 * 10**9
 
 
 def rules_of_lapse(plan: Plan, node: str) -> tuple[Rule, ...]:
-    """All that live by a node's clocks. istiod is ahead with them wherever it runs, also where the plan has it apart."""
+    """All that live by a node's clocks. istiod is ahead with them wherever it runs, even where it is apart."""
     return (ZTUNNEL, *PROXIES, GUARD._replace(idles_in_epoll=True), ISTIOD._replace(keeps_monotonic=True))
 
 

@@ -12,32 +12,33 @@ One request is one line of JSON and gets one line back: {"version": 3, "ok": tru
     take     rules, launchers, lease_s,     from now on every program that fits a rule is under this node's clock page,
              ends                           and the node belongs to the `owner` of the request
     renew    -                              the owner is still there
-    set      wall_ns, monotonic_ns, boottime_ns, kick    what is added to the kernel's clocks, absolute, all at once;
-                                            `kick`: then every program is made to look at its clocks
+    set      wall_ns, monotonic_ns,         what is added to the kernel's clocks, absolute, all at once; `kick`: then
+             boottime_ns, kick              every program is made to look at its clocks
     still    within_s                       waits until every program waits for something to happen
     read     pid, executable (or all)       the clocks of each program, measured inside it, and the kernel's around them
     sleep    lasts_ns, at_wake (or null)    stops the programs; then sets `at_wake` and lets them run on
-    wake     wall_ns, monotonic_ns, boottime_ns     ends a sleep before `lasts_ns` are over, with these offsets
+    wake     wall_ns, monotonic_ns,         ends a sleep before `lasts_ns` are over, with these offsets
+             boottime_ns
     list     -                              programs, offsets, watch, refusals, owner, what was given up
     release  rules                          the kernel's clocks for all, rules forgotten; programs that fit `rules`
                                             are let go of too whoever took them: a helper whose state is lost
 
-Every request may name its `owner`. take, renew, set, still, sleep, wake and release of a node that has an owner must name that one;
-hello, list and read are answered to everybody. Only what the owner asks keeps the lease: a kubelet that asks whether we
-are ready says nothing about the owner.
+Every request may name its `owner`. take, renew, set, still, sleep, wake and release of a node that has an owner must
+name that one; hello, list and read are answered to everybody. Only what the owner asks keeps the lease: a kubelet that
+asks whether we are ready says nothing about the owner.
 
-Rules: {"executable": "/usr/local/bin/ztunnel", "cgroup": "part of the cgroup's path, or null", "keeps_monotonic": false,
-"idles_in_epoll": false}; an executable without a slash is compared with the last part. `keeps_monotonic`: such a program
-gets wall and boottime moved, and its monotonic clock is left alone. `idles_in_epoll`: when its first thread waits in
-anything but epoll, it is at work (a Python that waits for an answer). Launchers are paths on the node; null means those
-that are usual. The node's files are found at --node-root, the root of process 1.
+Rules: {"executable": "/usr/local/bin/ztunnel", "cgroup": "part of the cgroup's path, or null", "keeps_monotonic":
+false, "idles_in_epoll": false}; an executable without a slash is compared with the last part. `keeps_monotonic`: such a
+program gets wall and boottime moved, and its monotonic clock is left alone. `idles_in_epoll`: when its first thread
+waits in anything but epoll, it is at work (a Python that waits for an answer). Launchers are paths on the node; null
+means those that are usual. The node's files are found at --node-root, the root of process 1.
 
 How clocks are kept from going back for a program that runs: an offset of the monotonic clock goes down only at the end
 of a `sleep`, by no more than that sleep has lasted, and what is ahead is never let go of. Without `ends` no monotonic
-clock may be ahead, so letting go moves it forward. With `ends` clocks may be ahead by days, and at the release a program
-that is ahead is ended (SIGKILL), those that keep their monotonic clock first; kubelet starts them anew, and nobody
-catches them any more. So nobody who is right asks istiod while it is ahead: where no such program runs, a release
-that nobody asked for (a lease that ran out) waits for those of the other nodes.
+clock may be ahead, so letting go moves it forward. With `ends` clocks may be ahead by days, and at the release a
+program that is ahead is ended (SIGKILL), those that keep their monotonic clock first; kubelet starts them anew, and
+nobody catches them any more. So nobody who is right asks istiod while it is ahead: where no such program runs, a
+release that nobody asked for (a lease that ran out) waits for those of the other nodes.
 
 When the helper ends:
     killed     programs keep running with the clocks that they have; execs that wait go on; a `sleep` is brought to its

@@ -8,9 +8,11 @@ it is taken away again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from harness.clocks.lapse_mover import LapseMover
 from harness.clocks.process_mover import ANSWERED_WITHIN_S, ProcessMover
 from harness.errors import LabUnavailable, SubjectFailed
 from harness.kubernetes.api import Kubernetes, Unreachable
@@ -90,30 +92,53 @@ def install_helper(
         ) from error
 
 
-class HelpedMover(ProcessMover):
-    """A ProcessMover that does `before` it prepares (the helpers are put in, marked with its owner), `when_released`
-    (what began on moved clocks is named) and `after` all, however it ended."""
+@dataclass(frozen=True)
+class Help:
+    """What is done about the helpers: `before` a mover prepares (they are put in, marked with its owner),
+    `when_released` (what began on moved clocks is started anew) and `after` all, however it ended."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        channel: PodChannel,
-        before: Callable[[str], None],
-        when_released: Callable[[list[dict[str, Any]]], None],
-        after: Callable[[], None],
-    ) -> None:
+    before: Callable[[str], None]
+    when_released: Callable[[list[dict[str, Any]]], None]
+    after: Callable[[], None]
+
+    def release(self, mover: ProcessMover, release: Callable[[], None]) -> None:
+        """`release` of `mover`, and what belongs around it."""
+        try:
+            release()
+            self.when_released(mover.begun_moved)
+        finally:
+            self.after()
+
+
+class HelpedMover(ProcessMover):
+    """A ProcessMover by way of helpers that are put in for it."""
+
+    def __init__(self, plan: Plan, channel: PodChannel, help_: Help) -> None:
         super().__init__(plan, channel)
-        self._before, self._when_released, self._after = before, when_released, after
+        self._help = help_
 
     def prepare(self) -> None:
         """See Mover."""
-        self._before(self.owner)
+        self._help.before(self.owner)
         super().prepare()
 
     def release(self) -> None:
         """See Mover."""
-        try:
-            super().release()
-            self._when_released(self.begun_moved)
-        finally:
-            self._after()
+        self._help.release(self, super().release)
+
+
+class HelpedLapse(LapseMover):
+    """A LapseMover by way of helpers that are put in for it."""
+
+    def __init__(self, plan: Plan, channel: PodChannel, help_: Help, others: Sequence[str]) -> None:
+        super().__init__(plan, channel, others)
+        self._help = help_
+
+    def prepare(self) -> None:
+        """See Mover."""
+        self._help.before(self.owner)
+        super().prepare()
+
+    def release(self) -> None:
+        """See Mover."""
+        self._help.release(self, super().release)

@@ -68,7 +68,7 @@ def test_istiod_is_followed_to_the_node_it_moves_to() -> None:
     helpers.istiod_on = "b"
     mover.await_still()
     mover.skip(HOUR_NS)
-    assert [node for node, request in helpers.asked if request["do"] == "set"][0] == "b"
+    assert next(node for node, request in helpers.asked if request["do"] == "set") == "b"
 
 
 def test_istiod_keeps_its_monotonic_clock_and_others_do_not() -> None:
