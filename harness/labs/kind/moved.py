@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 from harness.clocks.node_helper import PROTOCOL_VERSION
@@ -36,7 +36,11 @@ def restore_clocks(kubernetes: Kubernetes, real: RealTime) -> list[str]:
     if mark is None:
         return []
     nodes = _nodes_with_helper(kubernetes, real)
-    channel = PodChannel(kubernetes, {node: node for node in nodes})
+    with closing(PodChannel(kubernetes, {node: node for node in nodes})) as channel:
+        return _restore(kubernetes, channel, nodes, mark)
+
+
+def _restore(kubernetes: Kubernetes, channel: PodChannel, nodes: list[str], mark: Mapping[str, Any]) -> list[str]:
     said, failed, begun_moved = [], [], []
     for node in sorted(nodes, key=lambda node: (not _has_istiod(channel, node), node)):
         try:

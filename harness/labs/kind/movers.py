@@ -78,11 +78,17 @@ def make_mover(
             end_begun_moved(kubernetes, begun_moved, place.ours)
             unmark(kubernetes)
 
-        help_ = Help(lambda owner: put_in({"owner": owner, "ours": place.ours}), when_released, take_out)
-        if not cluster.lapse:
-            return HelpedMover(plan, PodChannel(kubernetes, node_names), help_)
-        others = _others(kubernetes, node_names)
-        return HelpedLapse(plan, PodChannel(kubernetes, {**node_names, **others}), help_, tuple(others))
+        others = _others(kubernetes, node_names) if cluster.lapse else {}
+        channel = PodChannel(kubernetes, {**node_names, **others})
+
+        def after() -> None:
+            channel.close()
+            take_out()
+
+        help_ = Help(lambda owner: put_in({"owner": owner, "ours": place.ours}), when_released, after)
+        if cluster.lapse:
+            return HelpedLapse(plan, channel, help_, tuple(others))
+        return HelpedMover(plan, channel, help_)
     command = cluster.suspend_command or ""
     if place.ours:
         return CommandMover(plan, inside, node_names, command)

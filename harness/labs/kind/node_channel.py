@@ -15,7 +15,7 @@ from typing import Any
 from harness.clocks.lapse_mover import LapseMover
 from harness.clocks.process_mover import ANSWERED_WITHIN_S, ProcessMover
 from harness.errors import LabUnavailable, SubjectFailed
-from harness.kubernetes.api import Kubernetes, Unreachable
+from harness.kubernetes.api import Conversation, Kubernetes, Unreachable
 from harness.kubernetes.rollouts import unmet
 from harness.labs.kind.clocks import RealTime, wait_for
 from harness.labs.kind.helper_image import HELPER, with_own_images
@@ -33,28 +33,53 @@ HELPER_WITHIN_S = 180.0
 
 
 class PodChannel:
-    """A NodeChannel (clocks/process_mover.py) by exec into the helper's pod. `node_names`: plan node -> Kubernetes'."""
+    """A NodeChannel (clocks/process_mover.py) by an exec into the helper's pod that stays open, one for each node; a
+    helper that was started anew is spoken to anew. `node_names`: plan node -> Kubernetes'."""
 
     def __init__(self, kubernetes: Kubernetes, node_names: Mapping[str, str]) -> None:
         self._kubernetes, self._node_names = kubernetes, node_names
+        self._talks: dict[str, Conversation] = {}
 
     def send(self, node: str, request: Mapping[str, Any], within_s: float = ANSWERED_WITHIN_S) -> dict[str, Any]:
         """See NodeChannel."""
+        line = json.dumps(request)
+        was_open = node in self._talks
         try:
+            try:
+                said = self._talk(node).ask(line, within_s)
+            except Unreachable:
+                self._hang_up(node)
+                if not was_open:
+                    raise
+                said = self._talk(node).ask(line, within_s)
+        except Unreachable as error:
+            self._hang_up(node)
+            raise LabUnavailable(f"node {node}: its helper cannot be reached: {error}") from error
+        try:
+            answer: dict[str, Any] = json.loads(said)
+        except ValueError as error:
+            raise LabUnavailable(f"node {node}: the helper gave no answer that is understood: {said[-300:]}") from error
+        return answer
+
+    def _talk(self, node: str) -> Conversation:
+        if node not in self._talks:
             pods = self._kubernetes.pods(NAMESPACE, LABELS)
             pod = next((pod for pod in pods if pod.node == self._node_names[node]), None)
             if pod is None:
                 raise LabUnavailable(f"node {node}: no helper runs on {self._node_names[node]}; see {NAMESPACE}")
-            command = ["python3", "-m", "harness.clocks.node_helper", "send", "--socket", SOCKET, json.dumps(request)]
-            ended = self._kubernetes.execute(pod, CONTAINER, command, within_s)
-        except Unreachable as error:
-            raise LabUnavailable(f"node {node}: its helper cannot be reached: {error}") from error
-        try:
-            answer: dict[str, Any] = json.loads(ended.stdout)
-        except ValueError as error:
-            said = (ended.stdout + ended.stderr).strip()[-300:]
-            raise LabUnavailable(f"node {node}: the helper gave no answer (exit code {ended.code}): {said}") from error
-        return answer
+            command = ["python3", "-m", "harness.clocks.node_helper", "send", "--socket", SOCKET, "-"]
+            self._talks[node] = self._kubernetes.converse(pod, CONTAINER, command)
+        return self._talks[node]
+
+    def close(self) -> None:
+        """Ends what is open."""
+        for node in list(self._talks):
+            self._hang_up(node)
+
+    def _hang_up(self, node: str) -> None:
+        talk = self._talks.pop(node, None)
+        if talk is not None:
+            talk.close()
 
 
 def install_helper(
