@@ -28,7 +28,7 @@ from harness.labs.kind.ledger import HELD_BACK_NS, Ledger
 from harness.labs.kind.observe import Seen, Ztunnels, istiod_nodes
 from harness.labs.kind.pace import TICK_S, LapsePace, Pace, RealTimePace, Skips
 from harness.labs.kind.renewals import Renewals
-from harness.labs.kind.traffic import EXEC_WITHIN_S, Attempt, Client, Route, attempt
+from harness.labs.kind.traffic import EXEC_WITHIN_S, Attempt, Client, Knocks, Route
 from harness.labs.probes import ProbeSchedule
 from harness.plan import Plan
 
@@ -124,6 +124,7 @@ class Session:
         self.renewals = Renewals(lambda node: self.clocks.at(node, self.world.now_ns))
         self._without_ztunnel: frozenset[str] = frozenset()
         self.pace = self._pace()
+        self._knocks = Knocks(setting.kubernetes, setting.clients)
         self._pending: list[tuple[Future[Any], Callable[[Any], None]]] = []
         self._due_ns: dict[str, int] = {}
         self._lost_since_ns: dict[str, int] = {}
@@ -161,6 +162,7 @@ class Session:
             self.ledger.add(self.world.now_ns, "run_ended", None, None, reason="duration")
         finally:
             self.ledger.tell_all()
+            self._knocks.close()
 
     def _begin(self) -> None:
         data = {"lab": "kind", "version": self.plan.version, "subject": dict(self.setting.subject)}
@@ -297,7 +299,6 @@ class Session:
 
     def _attempt_route(self, route: Route) -> None:
         world_ns = self.world.now_ns
-        client = self.setting.clients[route.source]
         ends = (route.source, route.destination)
         asleep = [node for node in self.asleep if any(end in self._identities[node] for end in ends)]
 
@@ -314,7 +315,7 @@ class Session:
         if asleep:  # a sleep begins when it can, so it may last beyond the moment at which the plan has it end
             finish(Attempt(made=False, error=f"node {', '.join(asleep)} is asleep"))
             return
-        self._start(lambda: attempt(self.setting.kubernetes, client, route), finish)
+        self._start(lambda: self._knocks.attempt(route), finish)
 
     # Looks
 
