@@ -110,7 +110,8 @@ class Session:
         self.ztunnels = Ztunnels(setting.kubernetes, setting.node_names, self.plan.backdate_s)
         self._identities = {node.name: node.identities for node in self.plan.nodes}
         pods = self._first_pods()
-        self.world = WorldTime(setting.real)
+        already_ns = 0 if setting.skips is None else self._since_first_issue_ns(clocks_source, pods)
+        self.world = WorldTime(setting.real, already_ns)
         self.clocks = NodeClocks(clocks_source, tuple(self._identities), self.world)
         self._running: dict[str, Pod] = pods
         self._shares_clocks = getattr(clocks_source, "name", "") in CLOCKS_SHARED
@@ -146,6 +147,17 @@ class Session:
         if without:
             raise SubjectFailed(f"no ready ztunnel runs on {', '.join(without)}; see the pods of istio-system")
         return pods
+
+    def _since_first_issue_ns(self, clocks_source: Any, pods: Mapping[str, Pod]) -> int:
+        """How long ago the first certificate of the run was issued. Clocks are not moved yet, and istiod has those of
+        every node."""
+        ago_ns = [0]
+        for node, identities in self._identities.items():
+            seen = self.ztunnels.look(node, pods[node], identities)
+            wall_ns = clocks_source.read(node).wall_ns
+            begins_s = [held.not_before_wall_s for held in seen.held.values() if held.not_before_wall_s is not None]
+            ago_ns += [wall_ns - (each + self.plan.backdate_s) * NS_PER_S for each in begins_s]
+        return max(ago_ns)
 
     def _planned_clocks(self) -> dict[str | None, NodeClock]:
         """The plan's timeline, laid on the wall clock that the nodes have now."""
