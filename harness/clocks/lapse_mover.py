@@ -30,6 +30,7 @@ from harness.clocks.reading import ClockReading
 from harness.errors import HarnessFault, LabUnavailable, SubjectFailed
 from harness.plan import Plan, PlannedFault
 
+ISTIOD_PORT = 15012  # certificates and configuration
 STILL_WITHIN_S, _STILL_AT_ONCE_S = 60.0, 5.0
 # A node whose harness has gone is woken by its helper long before.
 _ASLEEP_AT_MOST_NS = 3_600 * 10**9
@@ -37,7 +38,8 @@ _ASLEEP_AT_MOST_NS = 3_600 * 10**9
 
 def rules_of_lapse(plan: Plan, node: str) -> tuple[Rule, ...]:
     """All that live by a node's clocks. istiod is ahead with them wherever it runs, even where it is apart."""
-    return (ZTUNNEL, *PROXIES, GUARD._replace(idles_in_epoll=True), ISTIOD._replace(keeps_monotonic=True))
+    asking = (rule._replace(streams_to_port=ISTIOD_PORT) for rule in (ZTUNNEL, PROXIES[0]))
+    return (*asking, *PROXIES[1:], GUARD._replace(idles_in_epoll=True), ISTIOD._replace(keeps_monotonic=True))
 
 
 class LapseMover(ProcessMover):

@@ -28,10 +28,12 @@ name that one; hello, list and read are answered to everybody. Only what the own
 asks whether we are ready says nothing about the owner.
 
 Rules: {"executable": "/usr/local/bin/ztunnel", "cgroup": "part of the cgroup's path, or null", "keeps_monotonic":
-false, "idles_in_epoll": false}; an executable without a slash is compared with the last part. `keeps_monotonic`: such a
-program gets wall and boottime moved, and its monotonic clock is left alone. `idles_in_epoll`: when its first thread
-waits in anything but epoll, it is at work (a Python that waits for an answer). Launchers are paths on the node; null
-means those that are usual. The node's files are found at --node-root, the root of process 1.
+false, "idles_in_epoll": false, "streams_to_port": 0}; an executable without a slash is compared with the last part.
+`keeps_monotonic`: such a program gets wall and boottime moved, and its monotonic clock is left alone. `idles_in_epoll`:
+when its first thread waits in anything but epoll, it is at work (a Python that waits for an answer). `streams_to_port`:
+where it keeps connections open; one that it has lost is waited for, within a bound, before the node is still.
+Launchers are paths on the node; null means those that are usual. The node's files are found at --node-root, the root of
+process 1.
 
 How clocks are kept from going back for a program that runs: an offset of the monotonic clock goes down only at the end
 of a `sleep`, by no more than that sleep has lasted, and what is ahead is never let go of. Without `ends` no monotonic
@@ -106,6 +108,9 @@ _GIVES_UP_LATER_S = 10.0
 _ENDED_WITHIN_S = 5.0
 _STILL_AT_MOST_S = 20.0
 _STILL_LOOK_S = 0.002
+# A stream that was lost is back after a second at the latest, unless whoever it leads to is away.
+_STREAM_BACK_WITHIN_S = 2.0
+_ESTABLISHED = "01"
 _ATTACHED_WITHIN_S = 2.0
 _ALL_STOPPED_WITHIN_S = 2.0
 NODE_ROOT = Path("/proc/1/root")
@@ -118,6 +123,7 @@ class Rule(NamedTuple):
     cgroup: str | None = None
     keeps_monotonic: bool = False
     idles_in_epoll: bool = False
+    streams_to_port: int = 0
 
     def fits(self, pid: int) -> bool:
         """Whether process `pid` is meant by this rule."""
@@ -137,6 +143,30 @@ class Known:
     started_ticks: int
     executable: str
     how: str
+
+
+class _Streams:
+    """How many connections a program keeps open, and since when there are fewer."""
+
+    def __init__(self) -> None:
+        self._expected, self._lost_since_s = 0, 0.0
+
+    def is_one_lost(self, count: int) -> bool:
+        """Whether one is missing that may come back; one that does not is no longer expected."""
+        if count >= self._expected:
+            self._expected, self._lost_since_s = count, 0.0
+            return False
+        self._lost_since_s = self._lost_since_s or time.monotonic()
+        if time.monotonic() - self._lost_since_s > _STREAM_BACK_WITHIN_S:
+            self._expected = count
+            return False
+        return True
+
+
+def count_streams(pid: int, port: int) -> int:
+    """How many connections from the network of process `pid` to `port` are open."""
+    lines = [line.split() for table in ("net/tcp", "net/tcp6") for line in _text(pid, table).splitlines()[1:]]
+    return sum(words[2].endswith(f":{port:04X}") and words[3] == _ESTABLISHED for words in lines)
 
 
 def _text(pid: int, name: str) -> str:
@@ -189,6 +219,7 @@ class Node:
         self._scan_due = 0.0
         self.ends = False
         self._watched: dict[int, Watched] = {}
+        self._streams: dict[int, _Streams] = {}
         # The second is for programs that keep their monotonic clock.
         self.page, self.kept_page = ClockPage("offset"), ClockPage("offset")
         self._take_up_state()
@@ -335,12 +366,17 @@ class Node:
             return "a program that is just being started"
         for pid in self._watched.keys() - self.known.keys():
             self._watched.pop(pid).close()
+            self._streams.pop(pid, None)
         for pid, known in self.known.items():
             watched = self._watched.setdefault(pid, Watched(pid, known.executable, waits_virtually=False))
             rule = self._rule_of(pid)
             works = rule is not None and rule.idles_in_epoll and not waits_in_epoll(pid)
             if works or not watched.asleep(0):
                 return f"{known.executable} ({pid})"
+            if rule is not None and rule.streams_to_port:
+                streams = self._streams.setdefault(pid, _Streams())
+                if streams.is_one_lost(count_streams(pid, rule.streams_to_port)):
+                    return f"{known.executable} ({pid}), which has lost a connection to port {rule.streams_to_port}"
         ran = [known.executable for pid, known in self.known.items() if not self._watched[pid].still_asleep()]
         return ran[0] if ran else ""
 
@@ -909,7 +945,8 @@ def _rule(entry: Any) -> Rule:
     keeps_monotonic, idles_in_epoll = entry.get("keeps_monotonic", False), entry.get("idles_in_epoll", False)
     if not isinstance(keeps_monotonic, bool) or not isinstance(idles_in_epoll, bool):
         raise BadInput(f"rule {entry!r}: keeps_monotonic and idles_in_epoll are true or false")
-    return Rule(executable, cgroup, keeps_monotonic, idles_in_epoll)
+    port = int(_number(entry.get("streams_to_port", 0), "streams_to_port", 0, 65535))
+    return Rule(executable, cgroup, keeps_monotonic, idles_in_epoll, port)
 
 
 def _strings(value: Any, name: str) -> list[str]:

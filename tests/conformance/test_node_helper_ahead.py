@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -106,6 +107,22 @@ def test_a_program_that_works_is_named(ahead: Ahead) -> None:
     ahead.subjects[0].end()
     ahead.start()
     await_true("the node to be still", lambda: ahead.helper.ask(do="still", within_s=1)["busy"] == "")
+
+
+def test_a_connection_that_was_lost_is_waited_for_within_a_bound(ahead: Ahead) -> None:
+    """It comes back after a moment, or not at all: then nobody waits for it any more."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        code = f"import select, socket; s = socket.create_connection(('127.0.0.1', {port})); select.epoll().poll()"
+        ahead.take()
+        rules = [{"executable": str(ahead.program), "streams_to_port": port}]
+        ahead.helper.ask(do="take", rules=rules, launchers=[], lease_s=300, ends=True)
+        ahead.run(code)
+        connection, _ = server.accept()
+        await_true("the node to be still", lambda: ahead.helper.ask(do="still", within_s=1)["busy"] == "")
+        connection.close()
+        assert f"lost a connection to port {port}" in ahead.helper.ask(do="still", within_s=0.5)["busy"]
+        assert ahead.helper.ask(do="still", within_s=5)["busy"] == ""
 
 
 def test_what_is_ahead_is_ended_and_what_is_started_anew_is_right(ahead: Ahead) -> None:
