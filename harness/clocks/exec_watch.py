@@ -63,6 +63,7 @@ from harness.errors import HarnessError, LabUnavailable
 
 FOLLOWED_WITHIN_S = 120.0
 _EXEC_WITHIN_S = 5.0
+_STARTS_WITHIN_S = 2.0
 _SEIZED_WITHIN_S = 0.5
 _STOPPED_WITHIN_S = 2.0
 _PROBE_WITHIN_S = 3.0
@@ -144,6 +145,16 @@ class ExecWatch:
     def is_busy(self) -> bool:
         """Whether something is held or followed just now, so that `serve` should be called soon again."""
         return bool(self._held or self._traced)
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether a program has been on its way for a moment only: what is followed for longer is a runtime that waits
+        for something, or never ends."""
+        now = time.monotonic()
+        return bool(self._held) or any(
+            traced.give_up - now > (FOLLOWED_WITHIN_S if traced.is_followed else _EXEC_WITHIN_S) - _STARTS_WITHIN_S
+            for traced in self._traced.values()
+        )
 
     def follows(self, pid: int) -> bool:
         """Whether this process is on its way to be caught, or let go."""

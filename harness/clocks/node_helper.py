@@ -362,7 +362,7 @@ class Node:
 
     def _busy(self) -> str:
         """A program that does something; "" when all wait. Between two looks at the first of them none has run."""
-        if self._watch is not None and self._watch.is_busy:
+        if self._watch is not None and self._watch.is_starting:
             return "a program that is just being started"
         for pid in self._watched.keys() - self.known.keys():
             self._watched.pop(pid).close()

@@ -1,7 +1,7 @@
 """When certificates will be renewed, known from outside: what ztunnel holds, and the clocks at its start.
 
 Of every release: the middle of the certificate's validity, made monotonic with the one pair of clocks that ztunnel took
-when it started (model/ztunnel.py). Where time is skipped, world time must not leap over such a moment, and not on from
+when it started. Where time is skipped, world time must not leap over such a moment, and not on from
 it before the new certificate is there.
 """
 
@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from harness.clocks.reading import ClockReading
 from harness.labs.kind.observe import Held
-from harness.labs.model.authority import Certificate
-from harness.labs.model.ztunnel import refresh_at_wall_ns
+from harness.labs.renewal import planned_wall_ns
 
 
 @dataclass
@@ -28,10 +27,10 @@ class _Identity:
     def due_monotonic_ns(self) -> int | None:
         """When its certificate will be renewed, by the clock of its node; None: it has none yet."""
         held = self.held
-        if held is None or held.serial is None or held.not_before_wall_s is None or held.not_after_wall_s is None:
+        if held is None or held.not_before_wall_s is None or held.not_after_wall_s is None:
             return None
-        certificate = Certificate(held.serial, held.not_before_wall_s, held.not_after_wall_s)
-        return self.base.monotonic_ns + refresh_at_wall_ns(certificate) - self.base.wall_ns
+        planned_ns = planned_wall_ns(held.not_before_wall_s, held.not_after_wall_s)
+        return self.base.monotonic_ns + planned_ns - self.base.wall_ns
 
 
 class Renewals:

@@ -17,7 +17,7 @@ from harness.scenario import read_scenario
 from harness.verdict import OutcomeKind, Verdict, compare
 from tests.unit.labs.kind.lapse import lapsed, took_s
 from tests.unit.labs.kind.runs import ONE_NODE, SCENARIOS, TWO_NODES, plan, verdicts
-from tests.unit.labs.kind.test_scenarios import FILES
+from tests.unit.labs.kind.test_scenarios import FOR_KIND
 
 WITHIN_NS = 2 * NS_PER_S
 
@@ -43,7 +43,7 @@ def on_the_model(of: Plan) -> History:
 
 
 @pytest.mark.parametrize("version", ["1.27.9", "1.31.0"])
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FOR_KIND, ids=lambda path: path.stem)
 def test_every_scenario_comes_out_as_expected_with_its_own_numbers(path: Path, version: str) -> None:
     """Certificates of a day, weeks of time: in minutes of real time, and renewed when the model renews."""
     of = resolve(case_of(path, version))
