@@ -192,9 +192,9 @@ def test_a_wake_makes_up_for_what_was_skipped_meanwhile(ahead: Ahead) -> None:
     time.sleep(0.3)
     offsets = ClockReading(AHEAD.wall_ns + night, AHEAD.monotonic_ns - SECOND_NS // 10, AHEAD.boottime_ns + night)
     ahead.helper.ask(do="wake", **offsets._asdict())
-    assert asks.state == "S"
+    await_true("it to run on", lambda: asks.state != "T")
     after = ahead.clocks(asks)
-    assert drift_ns(before, after) == pytest.approx(night + SECOND_NS // 10, abs=SECOND_NS // 5)
+    assert drift_ns(before, after) == pytest.approx(night + SECOND_NS // 10, abs=SECOND_NS // 2)
     assert after.monotonic_ns >= before.monotonic_ns
 
 
