@@ -31,7 +31,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from harness.clocks.mover import Meanwhile, Moment, Moved, alike, sleep_meanwhile
+from harness.clocks.mover import Meanwhile, Moment, Moved, NobodyToAsk, alike, sleep_meanwhile
 from harness.clocks.node_helper import PROTOCOL_VERSION, Rule
 from harness.clocks.reading import ClockReading, drift_ns
 from harness.durations import NS_PER_S, seconds
@@ -287,9 +287,8 @@ class ProcessMover:
         told = self._ask(node, do="read", executable=self._rules[node][0].executable)
         answered_ns = time.monotonic_ns()
         if not told["readings"]:
-            raise SubjectFailed(
-                f"node {node}: {self._rules[node][0].executable} cannot be read: {told['failed'] or 'gone'}"
-            )
+            failed = SubjectFailed if told["failed"] else NobodyToAsk
+            raise failed(f"node {node}: {self._rules[node][0].executable} cannot be read: {told['failed'] or 'gone'}")
         read = told["readings"][0]
         inside, offsets = ClockReading(**read["clocks"]), ClockReading(**told["offsets"])
         own = inside.since(offsets)

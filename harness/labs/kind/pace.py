@@ -76,8 +76,8 @@ class Paced(Protocol):
 class Pace(Protocol):
     """See the module."""
 
-    def may_attempt(self) -> bool:
-        """Whether what is due of renewals has been done: connections come after them."""
+    def may_go_on(self) -> bool:
+        """Whether what is due of renewals has been done, and every ztunnel runs: faults and connections come after."""
 
     def let_pass(self, until_world_ns: int) -> None:
         """Lets time pass, at most to `until_world_ns`."""
@@ -89,7 +89,7 @@ class RealTimePace:
     def __init__(self, session: Paced) -> None:
         self._session = session
 
-    def may_attempt(self) -> bool:
+    def may_go_on(self) -> bool:
         """See Pace: nobody waits for anybody."""
         return True
 
@@ -105,7 +105,7 @@ class LapsePace:
         self._session, self._mover, self._mended = session, mover, mended
         self._since_ns: dict[str, int] = {}  # since when in real time something has been waited for
 
-    def may_attempt(self) -> bool:
+    def may_go_on(self) -> bool:
         """See Pace."""
         return not self._waits()
 

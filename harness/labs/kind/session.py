@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
+from harness.clocks.mover import NobodyToAsk
 from harness.clocks.reading import ClockReading
 from harness.clocks.virtual import NodeClock, clocks_of
 from harness.durations import NS_PER_S, seconds
@@ -188,10 +189,10 @@ class Session:
     def _step(self, faults: FaultsOfRun) -> None:
         self.setting.check_held()
         fault_ns = faults.next_world_ns()
-        if fault_ns is not None and fault_ns <= self.world.now_ns:
+        if fault_ns is not None and fault_ns <= self.world.now_ns and self.pace.may_go_on():
             self.settle()
             faults.do_next()
-        if self.pace.may_attempt():
+        if self.pace.may_go_on():
             self._attempt()
         self._look()
         self._collect()
@@ -339,10 +340,23 @@ class Session:
             self._start(_or_error(lambda: istiod_nodes(self.setting.kubernetes)), self._take_istiod)
         if not self.moving and self._is_due("clocks", CLOCKS_EVERY_NS):
             for node in self._identities.keys() - self.asleep:
-                self.clocks.check_undisturbed(node)
+                self._check_clocks(node)
         for watcher in self.setting.watchers:
             if self._is_due(watcher.name, int(watcher.every_s * NS_PER_S)):
                 self._start(_or_error(watcher.look), partial(self._take_told, watcher))
+
+    def _check_clocks(self, node: str) -> None:
+        """Where ztunnel is just being started anew, its clocks are looked at the next time; never for good."""
+        what, now_ns = f"the clocks of node {node}", self.setting.real.monotonic_ns()
+        try:
+            self.clocks.check_undisturbed(node)
+        except NobodyToAsk as error:
+            if now_ns - self._lost_since_ns.setdefault(what, now_ns) > LOST_WITHIN_NS:
+                raise SubjectFailed(
+                    f"{what} have not been read for {seconds(LOST_WITHIN_NS):.0f} s: {error}"
+                ) from error
+        else:
+            self._lost_since_ns.pop(what, None)
 
     def _ask_ztunnels(self) -> None:
         self._start(_or_error(self.ztunnels.pods), self._take_pods)
