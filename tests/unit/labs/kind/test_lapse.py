@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.checks import judge
 from harness.durations import NS_PER_S
 from harness.history import History, Recorder
+from harness.labs.kind.refusals import refusals
 from harness.labs.model.world import World
 from harness.pipeline import Chooser, Options
-from harness.plan import Case, Plan, PlannedCluster, resolve
+from harness.plan import Case, Plan, PlannedCluster, PlannedFix, resolve
 from harness.scenario import read_scenario
 from harness.verdict import OutcomeKind, Verdict, compare
-from tests.unit.labs.kind.lapse import lapsed, took_s
+from tests.unit.labs.kind.lapse import SimulatedLapse, lapsed, took_s
 from tests.unit.labs.kind.runs import ONE_NODE, SCENARIOS, TWO_NODES, plan, verdicts
+from tests.unit.labs.kind.test_lab import run as run_lab
+from tests.unit.labs.kind.test_lab import ways_of
 from tests.unit.labs.kind.test_scenarios import FOR_KIND
 
 WITHIN_NS = 2 * NS_PER_S
@@ -118,3 +122,34 @@ def test_a_certificate_that_never_comes_is_not_waited_for_for_ever() -> None:
     history, mover = lapsed(of, signs=False)
     assert history.of("csr_answered", outcome="refused")
     assert history.of("run_ended", reason="duration") and took_s(mover) < 20 * 60
+
+
+def test_a_whole_run_says_first_that_clocks_are_taken_ahead(capsys: pytest.CaptureFixture[str]) -> None:
+    """And that programs are started anew for it; it goes through the lab as every run does."""
+    of = resolve(case_of(SCENARIOS / "forward_step.toml", "1.31.0"))
+    ways = ways_of(of)
+    ways.mover_made = SimulatedLapse(ways.real)
+    history = run_lab(ways)
+    assert compare(of, judge(of, history)).kind is OutcomeKind.AS_EXPECTED
+    assert ways.mover_made.released and ways.mover_made.leaps
+    said = capsys.readouterr().err
+    assert "taken ahead by up to 3d, and those programs are started anew at the end" in said
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"duration_ns": 100 * 86_400 * NS_PER_S}, "the API server's certificate, which lives a year; at most 90d"),
+        ({"fix": PlannedFix(name="log-watchdog")}, "kube-controller-manager, which lives in real time"),
+    ],
+)
+def test_what_cannot_be_where_time_is_skipped_is_refused_by_name(changed: dict[str, Any], words: str) -> None:
+    """Each with what to do instead."""
+    of = plan().model_copy(update={"cluster": PlannedCluster(clock="process", lapse=True), **changed})
+    assert words in "\n".join(refusals(of))
+
+
+def test_weeks_are_not_refused_where_time_is_skipped() -> None:
+    """In real time two hours are the most."""
+    of = plan(duration="30d").model_copy(update={"cluster": PlannedCluster(clock="process", lapse=True)})
+    assert refusals(of) == []
