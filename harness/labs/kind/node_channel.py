@@ -8,6 +8,7 @@ it is taken away again.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,7 @@ class PodChannel:
     def __init__(self, kubernetes: Kubernetes, node_names: Mapping[str, str]) -> None:
         self._kubernetes, self._node_names = kubernetes, node_names
         self._talks: dict[str, Conversation] = {}
+        self._lock = threading.Lock()
 
     def send(self, node: str, request: Mapping[str, Any], within_s: float = ANSWERED_WITHIN_S) -> dict[str, Any]:
         """See NodeChannel."""
@@ -62,14 +64,15 @@ class PodChannel:
         return answer
 
     def _talk(self, node: str) -> Conversation:
-        if node not in self._talks:
-            pods = self._kubernetes.pods(NAMESPACE, LABELS)
-            pod = next((pod for pod in pods if pod.node == self._node_names[node]), None)
-            if pod is None:
-                raise LabUnavailable(f"node {node}: no helper runs on {self._node_names[node]}; see {NAMESPACE}")
-            command = ["python3", "-m", "harness.clocks.node_helper", "send", "--socket", SOCKET, "-"]
-            self._talks[node] = self._kubernetes.converse(pod, CONTAINER, command)
-        return self._talks[node]
+        with self._lock:  # renewals of the lease come from threads of their own
+            if node not in self._talks:
+                pods = self._kubernetes.pods(NAMESPACE, LABELS)
+                pod = next((pod for pod in pods if pod.node == self._node_names[node]), None)
+                if pod is None:
+                    raise LabUnavailable(f"node {node}: no helper runs on {self._node_names[node]}; see {NAMESPACE}")
+                command = ["python3", "-m", "harness.clocks.node_helper", "send", "--socket", SOCKET, "-"]
+                self._talks[node] = self._kubernetes.converse(pod, CONTAINER, command)
+            return self._talks[node]
 
     def close(self) -> None:
         """Ends what is open."""
