@@ -106,6 +106,7 @@ _OWNER_AT_MOST = 300
 # So much later than where istiod is a node gives up that is ahead.
 _GIVES_UP_LATER_S = 10.0
 _ENDED_WITHIN_S = 5.0
+_CAUGHT_WITHIN_S = 3.0
 _STILL_AT_MOST_S = 20.0
 _STILL_LOOK_S = 0.002
 # A stream that was lost is back after a second at the latest, unless whoever it leads to is away.
@@ -192,6 +193,11 @@ def _started_ticks(pid: int) -> int | None:
 def _about(pid: int) -> dict[str, Any]:
     """Names a process for whoever knows pods: they stand in its control group."""
     return {"pid": pid, "executable": _executable(pid), "cgroup": _text(pid, "cgroup").strip()}
+
+
+def _age_s(started_ticks: int) -> float:
+    """How long ago a process started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _kernel_clocks() -> ClockReading:
@@ -656,11 +662,9 @@ class Node:
             return  # it has just been executed, and is caught in a moment
         try:
             ours_already = self._is_ours(pid)
-            if not ours_already and page.get().monotonic_ns < 0:
-                self.refused[pid, ticks] = "it was not caught at its start, and now its monotonic clock would go back"
-                return
-            if not ours_already and self.ends and max(page.get()) > 0:
-                self.refused[pid, ticks] = "it was not caught at its start, so its time base is not of these clocks"
+            if not ours_already and (why := self._why_too_late(page)):
+                if _age_s(ticks) > _CAUGHT_WITHIN_S:  # else it may be on its way to be caught, between two stops
+                    self.refused[pid, ticks] = f"{_executable(pid)} was not caught at its start, {why}"
                 return
             launched = attach(pid, page, _ATTACHED_WITHIN_S, self._meanwhile)
         except SubjectFailed:
@@ -674,6 +678,12 @@ class Node:
             how = "late"
         self.known.setdefault(pid, Known(launched, ticks, _executable(pid) or "", how))
         self._mark_programs(pid)
+
+    def _why_too_late(self, page: ClockPage) -> str:
+        """Why a program that has run on the kernel's clocks cannot be put on `page` any more; "": it can."""
+        if page.get().monotonic_ns < 0:
+            return "and now its monotonic clock would go back"
+        return "so its time base is not of these clocks" if self.ends and max(page.get()) > 0 else ""
 
     def _forget_the_dead(self) -> None:
         for pid, known in list(self.known.items()):
@@ -732,6 +742,7 @@ class Node:
         page = self.page if rule is None else self._page_of(rule)
         launched = install_stopped(tracee, page)
         self.known[pid] = Known(launched, _started_ticks(pid) or 0, _executable(pid) or "", "caught")
+        self.refused.pop((pid, self.known[pid].started_ticks), None)
         if page.get() != ClockReading(0, 0, 0):
             self._begun_moved[pid] = self.known[pid].started_ticks
             self._save()

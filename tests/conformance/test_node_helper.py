@@ -380,7 +380,7 @@ def test_a_monotonic_clock_never_goes_back_for_a_program_that_was_found_late(ben
     later = bench.start()
     assert is_near(later.base, ClockReading(0, 0, 0))
     bench.helper.start_again()
-    bench.helper.ask(do="read")
+    await_true("it to be named", lambda: bool(bench.helper.ask(do="read")["failed"]))
     assert bench.how(later) is None
     (refused,) = bench.helper.ask(do="list")["refused"]
     assert refused["pid"] == later.process.pid and "would go back" in refused["why"]
