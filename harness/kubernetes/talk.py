@@ -36,7 +36,8 @@ class Talk:
         raises when it breaks."""
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         await self._questions.put((line, answer))
-        await asyncio.wait({answer, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        waited: set[asyncio.Future[Any]] = {answer, self._task}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         if answer.done():
             return answer.result()
         await self._task  # raises what ended it

@@ -128,10 +128,10 @@ def test_a_whole_run_says_first_that_clocks_are_taken_ahead(capsys: pytest.Captu
     """And that programs are started anew for it; it goes through the lab as every run does."""
     of = resolve(case_of(SCENARIOS / "forward_step.toml", "1.31.0"))
     ways = ways_of(of)
-    ways.mover_made = SimulatedLapse(ways.real)
+    ways.mover_made = mover = SimulatedLapse(ways.real)
     history = run_lab(ways)
     assert compare(of, judge(of, history)).kind is OutcomeKind.AS_EXPECTED
-    assert ways.mover_made.released and ways.mover_made.leaps
+    assert mover.released and mover.leaps
     said = capsys.readouterr().err
     assert "taken ahead by up to 3d, and those programs are started anew at the end" in said
 

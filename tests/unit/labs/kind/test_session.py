@@ -252,7 +252,7 @@ def test_what_a_watcher_tells_is_recorded_when_it_changes() -> None:
     """Told ten times, recorded once; a watcher out of reach says so once and ends nothing."""
 
     class Watcher:
-        name, every_s = "a watcher", 5.0
+        name, every_s, reads_logs = "a watcher", 5.0, False
         looks = 0
 
         def look(self) -> list[Told]:
