@@ -199,10 +199,11 @@ class ExecWatch:
         except (FileNotFoundError, NotADirectoryError):
             return None
         found = _FileId(status.st_dev, status.st_ino)
-        if found not in self._marked:
-            if _libc.fanotify_mark(self.file, _FAN_MARK_ADD, _FAN_OPEN_EXEC_PERM, _AT_FDCWD, os.fsencode(path)) < 0:
-                raise LabUnavailable(f"{path} cannot be watched: {os.strerror(ctypes.get_errno())}")
-            self._marked.add(found)
+        # Also where that file has been marked already: the file system of a container that has gone gives its number to
+        # the next one, whose files of the same image have the same numbers, and no marks.
+        if _libc.fanotify_mark(self.file, _FAN_MARK_ADD, _FAN_OPEN_EXEC_PERM, _AT_FDCWD, os.fsencode(path)) < 0:
+            raise LabUnavailable(f"{path} cannot be watched: {os.strerror(ctypes.get_errno())}")
+        self._marked.add(found)
         return found
 
     def _take_questions(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,6 +137,32 @@ def test_a_restart_under_a_moved_clock_starts_with_no_drift(bench: Bench) -> Non
         assert bench.how(again) == "caught"
         again.end()
     assert bench.helper.ask(do="list")["watch"]["missed"] == 0
+
+
+def test_a_file_system_that_has_the_number_of_one_that_has_gone_is_watched_too(bench: Bench) -> None:
+    """The overlay of a new container has the number of an old one's, and its files of the same image too: an Envoy that
+    was started in the sixth Gateway was not caught."""
+    where, original = bench.directory / "container", bench.program
+    where.mkdir()
+    bench.program = where / original.name
+    bench.helper.take_or_skip(bench.program)
+    numbers = set()
+    for _ in range(3):
+        if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(where)], check=False, capture_output=True).returncode:
+            pytest.skip("needs the right to mount a file system")
+        try:
+            shutil.copy(original, bench.program)
+            status = bench.program.stat()
+            numbers.add((status.st_dev, status.st_ino))
+            first = bench.start()  # who marks the file for those to come
+            bench.helper.ask(do="read")
+            again = bench.start()
+            assert (bench.how(first) is not None, bench.how(again)) == (True, "caught")
+            first.end()
+            again.end()
+        finally:
+            subprocess.run(["umount", "--lazy", str(where)], check=True)
+    assert len(numbers) < 3, "no number came again, so nothing was tried"
 
 
 def how_and_end(bench: Bench) -> list[str]:
