@@ -344,11 +344,7 @@ class Node:
         self.page.set(offsets)
 
     def _kick(self) -> None:
-        for pid in list(self.known):
-            rule = self._rule_of(pid)
-            if rule is not None and not rule.keeps_monotonic:
-                kick(pid)
-                self._meanwhile()
+        kick(*(pid for pid in self.known if (rule := self._rule_of(pid)) is not None and not rule.keeps_monotonic))
 
     def _still(self, request: Mapping[str, Any]) -> dict[str, Any]:
         within_s = _number(request.get("within_s"), "within_s", 0, _STILL_AT_MOST_S)
