@@ -110,7 +110,6 @@ def run(
     ztunnel: ZtunnelOption = None,
     seed: SeedOption = 0,
     keep_run: KeepOption = False,
-    real_time: RealTimeOption = False,
     as_class: ClassOption = None,
     report: ReportOption = None,
     as_json: JsonOption = False,
@@ -120,7 +119,7 @@ def run(
 ) -> None:
     """Run scenarios and judge what happened."""
     cluster = planned_cluster(lab, words)
-    options = Options(lab, tuple(istio or ()), ztunnel, seed, keep_run, real_time, cluster, as_class)
+    options = Options(lab, tuple(istio or ()), ztunnel, seed, keep_run, words.real_time, cluster, as_class)
     line = ProgressLine(shown=not as_json)
     # Of many runs only those are shown in full that somebody must look at; the table has the rest.
     alone = len(files) == 1 and files[0].is_file() and len(options.istio) <= 1

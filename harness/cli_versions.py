@@ -102,7 +102,7 @@ def bisect(
         log, asker = _from_log(resume, replay, [scenario, check, good, bad])
     else:
         path, found = _read(scenario)
-        options = Options(cluster=planned_cluster(lab, words))
+        options = Options(real_time=words.real_time, cluster=planned_cluster(lab, words))
         question = _question(found, check, good, bad, lab, repeat, seed, options)
         asker = ScenarioAsker(found, question.check, question.lab, options)
         log = begin_log(question, path)

@@ -67,6 +67,9 @@ class LabWords(ClusterWords):
     known_as: Annotated[
         str | None, Option("--i-know", "This context may be broken, whatever it looks like.", "CONTEXT")
     ] = None
+    real_time: Annotated[
+        bool, Option("--real-time", "Use the numbers of the [real_time] table; on lab kind, skip no idle time.")
+    ] = False
 
 
 def options_of(words: type[ClusterWords]) -> Iterator[tuple[str, Any, Option, Any]]:
@@ -138,7 +141,7 @@ def said_in(words: ClusterWords, of: type[ClusterWords] | None = None) -> list[s
 
 def planned_cluster(lab: str, words: LabWords) -> PlannedCluster:
     """What `words` mean for a run on `lab`. Raises BadInput where they do not fit together."""
-    said = said_in(words)
+    said = [option for option in said_in(words) if option != "--real-time"]  # other labs have those numbers too
     if said and lab != "kind":
         raise BadInput(f"{', '.join(said)}: is about a cluster; leave it out, or say --lab kind")
     way = _way(words)
@@ -156,6 +159,7 @@ def planned_cluster(lab: str, words: LabWords) -> PlannedCluster:
         kubeconfig=None if words.kubeconfig is None else str(words.kubeconfig.resolve()),
         context=words.context,
         known_as=words.known_as,
+        lapse=way == "process" and not words.real_time,
         **cluster_said(words),
     )
 
@@ -202,6 +206,8 @@ def as_typed(cluster: PlannedCluster) -> list[str]:
     """The options that make `cluster`, ready for a shell."""
     typed = []
     for name, _, option, default in options_of(LabWords):
+        if name == "real_time":
+            continue  # not said of the cluster but of the run: see Case
         value = getattr(cluster, name)
         if value is True:
             typed.append(option.flag)

@@ -350,7 +350,7 @@ class Chooser:
             version=subject.version,
             behaviour_class="",
             seed=self.options.seed,
-            real_time=self.options.real_time or self.options.lab in IN_REAL_TIME,
+            real_time=self.options.real_time or (self.options.lab in IN_REAL_TIME and not self.options.cluster.lapse),
             manifest=_read_manifest(scenario),
             cluster=self.options.cluster if self.options.lab == "kind" else None,
         )

@@ -131,7 +131,8 @@ ClockWay = Literal["engine", "command", "process"]
 class PlannedCluster(_Frozen):
     """Where and how lab `kind` runs: which of the ways in which a cluster's clocks are moved, and on which cluster.
     `kubeconfig` None: one of ours, on kind, of this name or made of this; None and () where nothing was said.
-    `known_as`: the context that may be used although it looks like a cluster that people depend on."""
+    `known_as`: the context that may be used although it looks like a cluster that people depend on. `lapse`: idle time
+    is skipped (clock "process" only); otherwise everything happens in real time."""
 
     clock: ClockWay = "engine"
     allow_own_clock: bool = False
@@ -147,6 +148,7 @@ class PlannedCluster(_Frozen):
     without_parts: tuple[str, ...] = ()
     mirror: str | None = None
     folder: str | None = None
+    lapse: bool = False
 
 
 class PlannedExpectation(_Frozen):
@@ -193,7 +195,7 @@ class Plan(_Frozen):
         without |= {"ztunnel_mode", "discovery"} if self.ztunnel_mode == "dedicated" else set()
         excluded: dict[str, Any] = dict.fromkeys(without, True)
         if self.cluster is not None:
-            later = ("name", "kubernetes", "workers", "with_parts", "without_parts", "mirror", "folder")
+            later = ("name", "kubernetes", "workers", "with_parts", "without_parts", "mirror", "folder", "lapse")
             excluded["cluster"] = {name for name in later if not getattr(self.cluster, name)}
         unused = set()
         if not any(fault.lifetime_s or fault.identity for fault in self.faults):

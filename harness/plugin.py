@@ -48,7 +48,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--seed", type=int, default=0, help="chooses what is left to chance, such as retry delays")
     group.addoption("--keep-run", action="store_true", help="keep runs that came out as expected too")
     group.addoption("--report", default=None, metavar="DIR", help="write pages for a browser to this folder")
-    group.addoption("--real-time", action="store_true", help="use the numbers of the [real_time] tables")
     group.addoption("--as-class", default=None, metavar="CLASS", help="lab model: the behaviour class to run")
     add_to_pytest(group)
 
@@ -67,15 +66,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _options(config: pytest.Config) -> Options:
     ztunnel, lab = config.getoption("--ztunnel"), config.getoption("--lab")
+    words = from_pytest(config.getoption)
     return Options(
         lab=lab,
         istio=tuple(config.getoption("--istio")),
         ztunnel=Path(ztunnel) if ztunnel else None,
         seed=config.getoption("--seed"),
         keep_run=config.getoption("--keep-run"),
-        real_time=config.getoption("--real-time"),
+        real_time=words.real_time,
         as_class=config.getoption("--as-class"),
-        cluster=planned_cluster(lab, from_pytest(config.getoption)),
+        cluster=planned_cluster(lab, words),
     )
 
 
@@ -191,8 +191,10 @@ def repeat_command(case: Case) -> str:
     if case.ztunnel is not None:
         words.append(f"--ztunnel {case.ztunnel}")
     if case.cluster is not None:
-        return " ".join(words + as_typed(case.cluster))
-    return " ".join(words + ["--real-time"] * case.real_time)
+        words += as_typed(case.cluster)
+    # On lab kind only this clock has another time to run in.
+    chosen = case.cluster is None or case.cluster.clock == "process"
+    return " ".join(words + ["--real-time"] * (case.real_time and chosen))
 
 
 # --- The summary -----------------------------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ from harness.errors import HarnessError, LabUnavailable
 
 FOLLOWED_WITHIN_S = 120.0
 _EXEC_WITHIN_S = 5.0
+_STARTS_WITHIN_S = 2.0
 _SEIZED_WITHIN_S = 0.5
 _STOPPED_WITHIN_S = 2.0
 _PROBE_WITHIN_S = 3.0
@@ -145,6 +146,16 @@ class ExecWatch:
         """Whether something is held or followed just now, so that `serve` should be called soon again."""
         return bool(self._held or self._traced)
 
+    @property
+    def is_starting(self) -> bool:
+        """Whether a program has been on its way for a moment only: what is followed for longer is a runtime that waits
+        for something, or never ends."""
+        now = time.monotonic()
+        return bool(self._held) or any(
+            traced.give_up - now > (FOLLOWED_WITHIN_S if traced.is_followed else _EXEC_WITHIN_S) - _STARTS_WITHIN_S
+            for traced in self._traced.values()
+        )
+
     def follows(self, pid: int) -> bool:
         """Whether this process is on its way to be caught, or let go."""
         return pid in self._traced
@@ -188,10 +199,11 @@ class ExecWatch:
         except (FileNotFoundError, NotADirectoryError):
             return None
         found = _FileId(status.st_dev, status.st_ino)
-        if found not in self._marked:
-            if _libc.fanotify_mark(self.file, _FAN_MARK_ADD, _FAN_OPEN_EXEC_PERM, _AT_FDCWD, os.fsencode(path)) < 0:
-                raise LabUnavailable(f"{path} cannot be watched: {os.strerror(ctypes.get_errno())}")
-            self._marked.add(found)
+        # Also where that file has been marked already: the file system of a container that has gone gives its number to
+        # the next one, whose files of the same image have the same numbers, and no marks.
+        if _libc.fanotify_mark(self.file, _FAN_MARK_ADD, _FAN_OPEN_EXEC_PERM, _AT_FDCWD, os.fsencode(path)) < 0:
+            raise LabUnavailable(f"{path} cannot be watched: {os.strerror(ctypes.get_errno())}")
+        self._marked.add(found)
         return found
 
     def _take_questions(self) -> None:

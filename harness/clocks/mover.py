@@ -20,8 +20,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.clocks.reading import ClockReading
+from harness.errors import SubjectFailed
 from harness.plan import Plan, PlannedFault
 from harness.scenario import CLOCK_FAULTS
+
+
+class NobodyToAsk(SubjectFailed):
+    """No program runs on a node in which its clocks could be read: one is just being started anew."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,8 @@ class Mover(Protocol):
 
     def read(self, node: str) -> ClockReading:
         """The clocks of a node of the plan, measured inside it. Raises SubjectFailed when somebody else has moved
-        them since they were last moved here, or when nobody answers within the bound."""
+        them since they were last moved here, or when nobody answers within the bound; NobodyToAsk where they are read
+        in a program, and none runs at this moment."""
 
     def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
         """Carries out a suspend, pause or step whole and says what was measured. Where one movement carries out the

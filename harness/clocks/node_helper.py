@@ -2,33 +2,45 @@
 
     python -m harness.clocks.node_helper serve --socket S --state F
         in a privileged container that sees all processes of the node
-    python -m harness.clocks.node_helper send --socket S '{"version": 2, "do": "list"}'
-        one request (- : from standard input), by `kubectl exec` into that container
+    python -m harness.clocks.node_helper send --socket S '{"version": 3, "do": "list"}'
+        one request (- : each line of standard input), by `kubectl exec` into that container
 
-One request is one line of JSON and gets one line back: {"version": 2, "ok": true, "result": {...}} or
-{"version": 2, "ok": false, "error": {"kind": "LabUnavailable", "message": "..."}}.
+One request is one line of JSON and gets one line back: {"version": 3, "ok": true, "result": {...}} or
+{"version": 3, "ok": false, "error": {"kind": "LabUnavailable", "message": "..."}}.
 
     hello                                   what this system allows
-    take     rules, launchers, lease_s      from now on every program that fits a rule is under this node's clock page,
-                                            and the node belongs to the `owner` of the request
+    take     rules, launchers, lease_s,     from now on every program that fits a rule is under this node's clock page,
+             ends                           and the node belongs to the `owner` of the request
     renew    -                              the owner is still there
-    set      wall_ns, monotonic_ns, boottime_ns     what is added to the kernel's clocks, absolute, all at once
+    set      wall_ns, monotonic_ns,         what is added to the kernel's clocks, absolute, all at once; `kick`: then
+             boottime_ns, kick              every program is made to look at its clocks
+    still    within_s                       waits until every program waits for something to happen
     read     pid, executable (or all)       the clocks of each program, measured inside it, and the kernel's around them
     sleep    lasts_ns, at_wake (or null)    stops the programs; then sets `at_wake` and lets them run on
+    wake     wall_ns, monotonic_ns,         ends a sleep before `lasts_ns` are over, with these offsets
+             boottime_ns
     list     -                              programs, offsets, watch, refusals, owner, what was given up
     release  rules                          the kernel's clocks for all, rules forgotten; programs that fit `rules`
                                             are let go of too whoever took them: a helper whose state is lost
 
-Every request may name its `owner`. take, renew, set, sleep and release of a node that has an owner must name that one;
-hello, list and read are answered to everybody. Only what the owner asks keeps the lease: a kubelet that asks whether we
-are ready says nothing about the owner.
+Every request may name its `owner`. take, renew, set, still, sleep, wake and release of a node that has an owner must
+name that one; hello, list and read are answered to everybody. Only what the owner asks keeps the lease: a kubelet that
+asks whether we are ready says nothing about the owner.
 
-Rules: {"executable": "/usr/local/bin/ztunnel", "cgroup": "part of the cgroup's path, or null"}; an executable without a
-slash is compared with the last part. Launchers are paths on the node; null means those that are usual. The node's files
-are found at --node-root, the root of process 1.
+Rules: {"executable": "/usr/local/bin/ztunnel", "cgroup": "part of the cgroup's path, or null", "keeps_monotonic":
+false, "idles_in_epoll": false, "streams_to_port": 0}; an executable without a slash is compared with the last part.
+`keeps_monotonic`: such a program gets wall and boottime moved, and its monotonic clock is left alone. `idles_in_epoll`:
+when its first thread waits in anything but epoll, it is at work (a Python that waits for an answer). `streams_to_port`:
+where it keeps connections open; one that it has lost is waited for, within a bound, before the node is still.
+Launchers are paths on the node; null means those that are usual. The node's files are found at --node-root, the root of
+process 1.
 
-How the monotonic clock is kept honest: it may never go back for a program that runs. So an offset of it is at most 0
-(letting go moves it forward), and goes further down only at the end of a `sleep`, by less than that sleep has lasted.
+How clocks are kept from going back for a program that runs: an offset of the monotonic clock goes down only at the end
+of a `sleep`, by no more than that sleep has lasted, and what is ahead is never let go of. Without `ends` no monotonic
+clock may be ahead, so letting go moves it forward. With `ends` clocks may be ahead by days, and at the release a
+program that is ahead is ended (SIGKILL), those that keep their monotonic clock first; kubelet starts them anew, and
+nobody catches them any more. So nobody who is right asks istiod while it is ahead: where no such program runs, a
+release that nobody asked for (a lease that ran out) waits for those of the other nodes.
 
 When the helper ends:
     killed     programs keep running with the clocks that they have; execs that wait go on; a `sleep` is brought to its
@@ -51,9 +63,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -62,11 +75,13 @@ from harness.clocks.attach import attach, detach, install_stopped, page_inside, 
 from harness.clocks.exec_watch import ExecWatch
 from harness.clocks.ptrace import Tracee
 from harness.clocks.reading import ClockReading
+from harness.clocks.skip import Watched
 from harness.clocks.vdso import ClockPage, Launched, attaching_unsupported_here
+from harness.clocks.waits import kick, waits_in_epoll
 from harness.durations import NS_PER_S
 from harness.errors import BadInput, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 USUAL_LAUNCHERS = (
     "/usr/local/sbin/runc",
     "/usr/local/bin/runc",
@@ -88,16 +103,28 @@ _TICK_S, _BUSY_TICK_S = 0.2, 0.001
 # Of the time between two looks at the lease, so much counts: what is longer, we did not get to hear anybody in.
 _SILENT_AT_MOST_S = 1.0
 _OWNER_AT_MOST = 300
+# So much later than where istiod is a node gives up that is ahead.
+_GIVES_UP_LATER_S = 10.0
+_ENDED_WITHIN_S = 5.0
+_CAUGHT_WITHIN_S = 3.0
+_STILL_AT_MOST_S = 20.0
+_STILL_LOOK_S = 0.002
+# A stream that was lost is back after a second at the latest, unless whoever it leads to is away.
+_STREAM_BACK_WITHIN_S = 2.0
+_ESTABLISHED = "01"
 _ATTACHED_WITHIN_S = 2.0
 _ALL_STOPPED_WITHIN_S = 2.0
 NODE_ROOT = Path("/proc/1/root")
 
 
 class Rule(NamedTuple):
-    """Which programs are meant."""
+    """Which programs are meant, and what is particular about them; see the module."""
 
     executable: str
     cgroup: str | None = None
+    keeps_monotonic: bool = False
+    idles_in_epoll: bool = False
+    streams_to_port: int = 0
 
     def fits(self, pid: int) -> bool:
         """Whether process `pid` is meant by this rule."""
@@ -119,6 +146,30 @@ class Known:
     how: str
 
 
+class _Streams:
+    """How many connections a program keeps open, and since when there are fewer."""
+
+    def __init__(self) -> None:
+        self._expected, self._lost_since_s = 0, 0.0
+
+    def is_one_lost(self, count: int) -> bool:
+        """Whether one is missing that may come back; one that does not is no longer expected."""
+        if count >= self._expected:
+            self._expected, self._lost_since_s = count, 0.0
+            return False
+        self._lost_since_s = self._lost_since_s or time.monotonic()
+        if time.monotonic() - self._lost_since_s > _STREAM_BACK_WITHIN_S:
+            self._expected = count
+            return False
+        return True
+
+
+def count_streams(pid: int, port: int) -> int:
+    """How many connections from the network of process `pid` to `port` are open."""
+    lines = [line.split() for table in ("net/tcp", "net/tcp6") for line in _text(pid, table).splitlines()[1:]]
+    return sum(words[2].endswith(f":{port:04X}") and words[3] == _ESTABLISHED for words in lines)
+
+
 def _text(pid: int, name: str) -> str:
     try:
         return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
@@ -137,6 +188,16 @@ def _started_ticks(pid: int) -> int | None:
     """Together with the number this names a process; None when it is not there or only its status is left."""
     fields = _text(pid, "stat").rpartition(")")[2].split()
     return int(fields[19]) if fields and fields[0] not in {"Z", "X"} else None
+
+
+def _about(pid: int) -> dict[str, Any]:
+    """Names a process for whoever knows pods: they stand in its control group."""
+    return {"pid": pid, "executable": _executable(pid), "cgroup": _text(pid, "cgroup").strip()}
+
+
+def _age_s(started_ticks: int) -> float:
+    """How long ago a process started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _kernel_clocks() -> ClockReading:
@@ -162,7 +223,11 @@ class Node:
         self._launchers_found: list[str] = []
         self._asleep: dict[str, Any] | None = None
         self._scan_due = 0.0
-        self.page = ClockPage("offset")
+        self.ends = False
+        self._watched: dict[int, Watched] = {}
+        self._streams: dict[int, _Streams] = {}
+        # The second is for programs that keep their monotonic clock.
+        self.page, self.kept_page = ClockPage("offset"), ClockPage("offset")
         self._take_up_state()
 
     @property
@@ -184,8 +249,10 @@ class Node:
             "take": self._take,
             "renew": self._renew,
             "set": self._set,
+            "still": self._still,
             "read": self._read,
             "sleep": self._sleep,
+            "wake": self._wake,
             "list": self._list,
             "release": self._release,
         }
@@ -216,6 +283,7 @@ class Node:
         """Releases everything."""
         self._give_up("the helper was ended")
         self.page.close()
+        self.kept_page.close()
 
     # requests
 
@@ -235,6 +303,7 @@ class Node:
         owner = _owner(request.get("owner"))
         self.lease_s = _number(request.get("lease_s", 20), "lease_s", 1, LEASE_MAX_S)
         self.rules, self.launchers, self.owner, self.given_up = rules, paths, owner, None
+        self.ends = request.get("ends") is True
         self._silent_s, self._listened_monotonic_s = 0.0, time.monotonic()
         self.refused.clear()
         self._save()
@@ -246,7 +315,7 @@ class Node:
         return {"lease_s": self.lease_s}
 
     def _set(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        offsets = _offsets(request)
+        offsets = self._offsets(request)
         if self._asleep is not None:
             raise SubjectFailed("the programs of this node are asleep; offsets can be set when they have woken")
         if offsets.monotonic_ns < self.page.get().monotonic_ns:
@@ -254,9 +323,64 @@ class Node:
                 f"monotonic_ns {offsets.monotonic_ns} is less than the {self.page.get().monotonic_ns} it is: the clock "
                 "would go back; use sleep, which stops the programs for as long"
             )
-        self.page.set(offsets)
+        self._set_pages(offsets)
+        if request.get("kick") is True:
+            self._kick()
         self._save()
         return {"offsets": offsets._asdict()}
+
+    def _offsets(self, request: Any) -> ClockReading:
+        offsets = _offsets(request)
+        if offsets.monotonic_ns > 0 and not self.ends:
+            raise BadInput(
+                f"monotonic_ns {offsets.monotonic_ns}: at most 0, because letting go of it would turn the clock back; "
+                "a take with `ends` allows it, and ends at the release what is ahead"
+            )
+        return offsets
+
+    def _set_pages(self, offsets: ClockReading) -> None:
+        """Those first who keep their monotonic clock, and are asked by the others: nobody asks one who is behind."""
+        self.kept_page.set(offsets._replace(monotonic_ns=0))
+        self.page.set(offsets)
+
+    def _kick(self) -> None:
+        kick(*(pid for pid in self.known if (rule := self._rule_of(pid)) is not None and not rule.keeps_monotonic))
+
+    def _still(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        within_s = _number(request.get("within_s"), "within_s", 0, _STILL_AT_MOST_S)
+        if self._asleep is not None:
+            return self._about_stillness("")
+        give_up = time.monotonic() + within_s
+        self._scan("late")
+        while (busy := self._busy()) and time.monotonic() < give_up:
+            self._meanwhile()
+            time.sleep(_STILL_LOOK_S)
+        return self._about_stillness(busy)
+
+    def _about_stillness(self, busy: str) -> dict[str, Any]:
+        kept = [pid for pid in self.known if (rule := self._rule_of(pid)) is not None and rule.keeps_monotonic]
+        refused = {str(pid): why for (pid, _), why in self.refused.items()}
+        return {"busy": busy, "refused": refused, "keeps_monotonic": kept, "programs": sorted(self.known)}
+
+    def _busy(self) -> str:
+        """A program that does something; "" when all wait. Between two looks at the first of them none has run."""
+        if self._watch is not None and self._watch.is_starting:
+            return "a program that is just being started"
+        for pid in self._watched.keys() - self.known.keys():
+            self._watched.pop(pid).close()
+            self._streams.pop(pid, None)
+        for pid, known in self.known.items():
+            watched = self._watched.setdefault(pid, Watched(pid, known.executable, waits_virtually=False))
+            rule = self._rule_of(pid)
+            works = rule is not None and rule.idles_in_epoll and not waits_in_epoll(pid)
+            if works or not watched.asleep(0):
+                return f"{known.executable} ({pid})"
+            if rule is not None and rule.streams_to_port:
+                streams = self._streams.setdefault(pid, _Streams())
+                if streams.is_one_lost(count_streams(pid, rule.streams_to_port)):
+                    return f"{known.executable} ({pid}), which has lost a connection to port {rule.streams_to_port}"
+        ran = [known.executable for pid, known in self.known.items() if not self._watched[pid].still_asleep()]
+        return ran[0] if ran else ""
 
     def _read(self, request: Mapping[str, Any]) -> dict[str, Any]:
         wanted, executable = request.get("pid"), request.get("executable")
@@ -292,7 +416,7 @@ class Node:
 
     def _sleep(self, request: Mapping[str, Any]) -> dict[str, Any]:
         lasts_ns = int(_number(request.get("lasts_ns"), "lasts_ns", 0, SLEEP_MAX_S * NS_PER_S))
-        at_wake = None if request.get("at_wake") is None else _offsets(request["at_wake"])
+        at_wake = None if request.get("at_wake") is None else self._offsets(request["at_wake"])
         if self._asleep is not None:
             raise SubjectFailed("the programs of this node are asleep already")
         now = self.page.get()
@@ -308,15 +432,48 @@ class Node:
             )
         sleepers = {pid: known.started_ticks for pid, known in self.known.items()}
         until_ns = _kernel_clocks().boottime_ns + lasts_ns + int(_ALL_STOPPED_WITHIN_S * NS_PER_S)
-        guardian = _begin_sleep(sleepers, lasts_ns, self.page, at_wake)
+        set_at_wake = None if at_wake is None else partial(self._set_pages, at_wake)
+        guardian = _begin_sleep(sleepers, lasts_ns, set_at_wake)
         self._asleep = {
             "guardian": [guardian, _started_ticks(guardian)],
             "sleepers": [[pid, ticks] for pid, ticks in sleepers.items()],
             "until_boottime_ns": until_ns,
             "at_wake": None if at_wake is None else list(at_wake),
+            "stopped_monotonic_ns": None,
         }
         self._save()
+        self._note_stop(sleepers)
         return {"sleepers": sorted(sleepers), "lasts_ns": lasts_ns}
+
+    def _note_stop(self, sleepers: Iterable[int]) -> None:
+        """When all stood still: from then on their clocks may go back at the wake by as much as it lasted."""
+        give_up = time.monotonic() + _ALL_STOPPED_WITHIN_S
+        while any(_runs(pid) for pid in sleepers):
+            if time.monotonic() > give_up:
+                return
+            self._meanwhile()
+            time.sleep(0.001)
+        if self._asleep is not None:
+            self._asleep["stopped_monotonic_ns"] = time.monotonic_ns()
+            self._save()
+
+    def _wake(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        offsets = self._offsets(request)
+        if self._asleep is None:
+            raise SubjectFailed("the programs of this node are awake already")
+        stopped_ns = self._asleep["stopped_monotonic_ns"]
+        slept_ns = 0 if stopped_ns is None else time.monotonic_ns() - stopped_ns
+        back_ns = self.page.get().monotonic_ns - offsets.monotonic_ns
+        if back_ns > slept_ns:
+            raise BadInput(
+                f"monotonic_ns {offsets.monotonic_ns} lies {back_ns} ns below what it is, and the programs have stood "
+                f"still for {slept_ns} ns: the clock would go back"
+            )
+        self._end_guardian(self._asleep["guardian"])
+        sleepers, self._asleep = dict(self._asleep["sleepers"]), None
+        _wake(sleepers, partial(self._set_pages, offsets))
+        self._save()
+        return {"offsets": offsets._asdict()}
 
     def _list(self, request: Mapping[str, Any]) -> dict[str, Any]:
         self._forget_the_dead()
@@ -344,6 +501,7 @@ class Node:
             "unwatched_because": self._unwatched_because,
             "lease_s": self.lease_s,
             "owner": self.owner,
+            "ends": self.ends,
             "silent_s": round(self._silent_s, 1),
             "given_up": self.given_up,
         }
@@ -353,22 +511,32 @@ class Node:
         self._wake_now()
         self._end_watch()
         offsets, begun_moved = self.page.get(), self._began_moved()
-        released, failed = [], {}
-        for pid in _processes():
-            if not self._is_to_be_let_go(pid, others):
-                continue
+        released, ended, failed = [], [], {}
+        for pid in self._in_order(pid for pid in _processes() if self._is_to_be_let_go(pid, others)):
+            about = _about(pid)
             try:
-                detach(pid, _ATTACHED_WITHIN_S, self._alive)
+                if self._is_ahead(pid):
+                    self._end(pid)
+                    ended.append(about)
+                else:
+                    detach(pid, _ATTACHED_WITHIN_S, self._alive)
             except SubjectFailed as error:
                 if self._is_to_be_let_go(pid, others):
                     failed[str(pid)] = str(error)
                     continue
             released.append(pid)
         self.known = {pid: known for pid, known in self.known.items() if str(pid) in failed}
-        told = {"released": released, "failed": failed, "offsets": offsets._asdict(), "begun_moved": begun_moved}
+        told = {
+            "released": released,
+            "ended": ended,
+            "failed": failed,
+            "offsets": offsets._asdict(),
+            "begun_moved": begun_moved,
+        }
         if not failed:
             self.rules, self.owner, self.given_up, self._begun_moved = (), None, None, {}
-            self.page.set(ClockReading(0, 0, 0))
+            self.ends = False
+            self._set_pages(ClockReading(0, 0, 0))
         self.refused.clear()
         self._save()
         return told
@@ -384,13 +552,46 @@ class Node:
             return inside is not None and inside.in_use
         return False
 
+    def _in_order(self, pids: Iterable[int]) -> list[int]:
+        """Those first who are asked by the others."""
+
+        def is_asked(pid: int) -> bool:
+            rule = self._rule_of(pid)
+            return rule is not None and rule.keeps_monotonic
+
+        return sorted(pids, key=lambda pid: (not is_asked(pid), pid))
+
+    def _is_ahead(self, pid: int) -> bool:
+        """Whether a clock of it would go back if it were let go of. A wall clock may, where nobody asked for `ends`:
+        that is a step, as time services make them."""
+        with suppress(HarnessError, OSError):
+            inside = page_inside(pid)
+            if inside is None or not inside.in_use:
+                return False
+            page = ClockPage.of_file(os.open(inside.map_file(pid), os.O_RDWR | os.O_CLOEXEC))
+            try:
+                offsets = page.get()
+            finally:
+                page.close()
+            return offsets.monotonic_ns > 0 or (self.ends and max(offsets) > 0)
+        return False
+
+    def _end(self, pid: int) -> None:
+        """Raises SubjectFailed when it outlives that."""
+        ticks = _started_ticks(pid)
+        if ticks is None:
+            return
+        _signal(pid, ticks, signal.SIGKILL)
+        give_up = time.monotonic() + _ENDED_WITHIN_S
+        while _started_ticks(pid) == ticks:
+            if time.monotonic() > give_up:
+                raise SubjectFailed(f"it is ahead and was ended, and is still there {_ENDED_WITHIN_S:.0f} s later")
+            self._alive()
+            time.sleep(0.001)
+
     def _began_moved(self) -> list[dict[str, Any]]:
         """The programs that took their time base while clocks were moved: it is wrong when they are put back."""
-        return [
-            {"pid": pid, "executable": _executable(pid), "cgroup": _text(pid, "cgroup").strip()}
-            for pid, ticks in sorted(self._begun_moved.items())
-            if _started_ticks(pid) == ticks
-        ]
+        return [_about(pid) for pid, ticks in sorted(self._begun_moved.items()) if _started_ticks(pid) == ticks]
 
     # whose it is
 
@@ -410,8 +611,13 @@ class Node:
         now_monotonic_s = time.monotonic()
         self._silent_s += min(now_monotonic_s - self._listened_monotonic_s, _SILENT_AT_MOST_S)
         self._listened_monotonic_s = now_monotonic_s
-        if self._silent_s > self.lease_s:
+        if self._silent_s > self.lease_s + self._gives_up_later_s():
             self._give_up(f"it was not heard for {self.lease_s:.0f} s")
+
+    def _gives_up_later_s(self) -> float:
+        """What is started anew here must not ask one that is ahead: where such a one runs is the first to give up."""
+        asked = any((rule := self._rule_of(pid)) is not None and rule.keeps_monotonic for pid in self.known)
+        return 0.0 if asked or not self.ends else _GIVES_UP_LATER_S
 
     def _give_up(self, why: str) -> None:
         """Releases, and keeps in mind for whoever asks next; what fails is tried again by the next look."""
@@ -438,18 +644,25 @@ class Node:
             ticks = _started_ticks(pid)
             if ticks is None or pid in self.known or (pid, ticks) in self.refused:
                 continue
-            if any(rule.fits(pid) for rule in self.rules):
-                self._attach(pid, ticks, how)
+            if (rule := self._rule_of(pid)) is not None:
+                self._attach(pid, ticks, how, self._page_of(rule))
 
-    def _attach(self, pid: int, ticks: int, how: str) -> None:
+    def _rule_of(self, pid: int) -> Rule | None:
+        return next((rule for rule in self.rules if rule.fits(pid)), None)
+
+    def _page_of(self, rule: Rule) -> ClockPage:
+        return self.kept_page if rule.keeps_monotonic else self.page
+
+    def _attach(self, pid: int, ticks: int, how: str, page: ClockPage) -> None:
         if self._watch is not None and self._watch.follows(pid):
             return  # it has just been executed, and is caught in a moment
         try:
             ours_already = self._is_ours(pid)
-            if not ours_already and self.page.get().monotonic_ns < 0:
-                self.refused[pid, ticks] = "it was not caught at its start, and now its monotonic clock would go back"
+            if not ours_already and (why := self._why_too_late(page)):
+                if _age_s(ticks) > _CAUGHT_WITHIN_S:  # else it may be on its way to be caught, between two stops
+                    self.refused[pid, ticks] = f"{_executable(pid)} was not caught at its start, {why}"
                 return
-            launched = attach(pid, self.page, _ATTACHED_WITHIN_S, self._meanwhile)
+            launched = attach(pid, page, _ATTACHED_WITHIN_S, self._meanwhile)
         except SubjectFailed:
             return  # it ends, or is in the middle of something: the next scan tries again
         except LabUnavailable as error:
@@ -461,6 +674,12 @@ class Node:
             how = "late"
         self.known.setdefault(pid, Known(launched, ticks, _executable(pid) or "", how))
         self._mark_programs(pid)
+
+    def _why_too_late(self, page: ClockPage) -> str:
+        """Why a program that has run on the kernel's clocks cannot be put on `page` any more; "": it can."""
+        if page.get().monotonic_ns < 0:
+            return "and now its monotonic clock would go back"
+        return "so its time base is not of these clocks" if self.ends and max(page.get()) > 0 else ""
 
     def _forget_the_dead(self) -> None:
         for pid, known in list(self.known.items()):
@@ -477,7 +696,7 @@ class Node:
             inside = page_inside(pid)
         except HarnessError:
             return False
-        return inside is not None and inside.in_use and inside.inode == self.page.inode
+        return inside is not None and inside.in_use and inside.inode in {self.page.inode, self.kept_page.inode}
 
     # watching execs
 
@@ -511,13 +730,16 @@ class Node:
     def _wanted(self, pid: int) -> bool:
         """A process has just exec'ed. Whatever it is: in its container one of ours may be started next."""
         self._mark_programs(pid)
-        return any(rule.fits(pid) for rule in self.rules)
+        return self._rule_of(pid) is not None
 
     def _caught(self, tracee: Tracee) -> None:
-        launched = install_stopped(tracee, self.page)
         pid = tracee.pid
+        rule = self._rule_of(pid)
+        page = self.page if rule is None else self._page_of(rule)
+        launched = install_stopped(tracee, page)
         self.known[pid] = Known(launched, _started_ticks(pid) or 0, _executable(pid) or "", "caught")
-        if self.page.get() != ClockReading(0, 0, 0):
+        self.refused.pop((pid, self.known[pid].started_ticks), None)
+        if page.get() != ClockReading(0, 0, 0):
             self._begun_moved[pid] = self.known[pid].started_ticks
             self._save()
         if self._asleep is not None:
@@ -560,20 +782,24 @@ class Node:
         self._asleep = None
         # Before its time, the clocks of its end would go back.
         is_over = _kernel_clocks().boottime_ns >= asleep["until_boottime_ns"]
-        _wake(dict(asleep["sleepers"]), self.page, _reading(asleep["at_wake"]) if is_over else None)
+        at_wake = _reading(asleep["at_wake"]) if is_over else None
+        _wake(dict(asleep["sleepers"]), None if at_wake is None else partial(self._set_pages, at_wake))
         self._save()
 
     def _wake_now(self) -> None:
         """Ends a sleep before its time; the offsets stay as they were, so it was a freeze."""
-        if self._asleep is None:
+        if self._asleep is not None:
+            self._end_guardian(self._asleep["guardian"])
+            self._look_at_sleep()
+
+    def _end_guardian(self, named: Sequence[int]) -> None:
+        guardian, ticks = named
+        if _started_ticks(guardian) != ticks or ticks is None:
             return
-        guardian, ticks = self._asleep["guardian"]
-        if _started_ticks(guardian) == ticks is not None:
-            os.kill(guardian, signal.SIGKILL)
-            give_up = time.monotonic() + _ALL_STOPPED_WITHIN_S
-            while _started_ticks(guardian) == ticks and time.monotonic() < give_up:
-                time.sleep(0.001)
-        self._look_at_sleep()
+        os.kill(guardian, signal.SIGKILL)
+        give_up = time.monotonic() + _ALL_STOPPED_WITHIN_S
+        while _started_ticks(guardian) == ticks and time.monotonic() < give_up:
+            time.sleep(0.001)
 
     # state that outlives us
 
@@ -588,6 +814,7 @@ class Node:
             "given_up": self.given_up,
             "begun_moved": list(self._begun_moved.items()),
             "offsets": list(self.page.get()),
+            "ends": self.ends,
             "asleep": self._asleep,
         }
         fresh = self._state_file.with_suffix(".new")
@@ -612,25 +839,36 @@ class Node:
         self.launchers = tuple(state["launchers"])
         self.lease_s, self.owner, self.given_up = state["lease_s"], state["owner"], state["given_up"]
         self._begun_moved = dict(state["begun_moved"])
-        if not self._find_page():
-            self.page.set(ClockReading(*state["offsets"]))
-        self._asleep = state["asleep"]
+        self._find_pages(ClockReading(*state["offsets"]))
+        self.ends, self._asleep = state["ends"], state["asleep"]
         self._look_at_sleep()
         if self.rules:
             self._begin_watch()
             self._scan("found")
 
-    def _find_page(self) -> bool:
-        """The page of a helper before us lives on in the programs that have it."""
+    def _find_pages(self, saved: ClockReading) -> None:
+        """The pages of a helper before us live on in the programs that have them, and tell more than what was `saved`:
+        it may have been killed between the two."""
+        found: dict[bool, ClockPage] = {}
         for pid in _processes():
             with suppress(HarnessError, OSError):
-                inside = page_inside(pid) if any(rule.fits(pid) for rule in self.rules) else None
+                rule = self._rule_of(pid)
+                if rule is None or rule.keeps_monotonic in found:
+                    continue
+                inside = page_inside(pid)
                 if inside is not None and inside.in_use:
-                    found = ClockPage.of_file(os.open(inside.map_file(pid), os.O_RDWR | os.O_CLOEXEC))
-                    self.page.close()
-                    self.page = found
-                    return True
-        return False
+                    file = os.open(inside.map_file(pid), os.O_RDWR | os.O_CLOEXEC)
+                    found[rule.keeps_monotonic] = ClockPage.of_file(file)
+        if True in found:
+            self.kept_page.close()
+            self.kept_page = found[True]
+            kept = found[True].get()
+            saved = ClockReading(kept.wall_ns, saved.monotonic_ns, kept.boottime_ns)
+        if False in found:
+            self.page.close()
+            self.page = found[False]
+            saved = self.page.get()
+        self._set_pages(saved)
 
 
 def _processes() -> list[int]:
@@ -645,7 +883,7 @@ def _parent(pid: int) -> int | None:
     return int(fields[1]) if fields else None
 
 
-def _begin_sleep(sleepers: Mapping[int, int], lasts_ns: int, page: ClockPage, at_wake: ClockReading | None) -> int:
+def _begin_sleep(sleepers: Mapping[int, int], lasts_ns: int, set_at_wake: Callable[[], None] | None) -> int:
     """Stops the processes; a child of ours wakes them, whatever becomes of us. Returns its number. The time is counted
     from when all have stopped: what ran on until then must not see its clock go back at the wake."""
     guardian = os.fork()
@@ -661,7 +899,7 @@ def _begin_sleep(sleepers: Mapping[int, int], lasts_ns: int, page: ClockPage, at
         began_ns = time.monotonic_ns()
         while (left_ns := began_ns + lasts_ns - time.monotonic_ns()) > 0:
             time.sleep(left_ns / NS_PER_S)
-        _wake(sleepers, page, at_wake)
+        _wake(sleepers, set_at_wake)
     finally:
         os._exit(0)
 
@@ -679,9 +917,9 @@ def _runs(pid: int) -> bool:
     return bool(state) and state[0] not in {"T", "t", "Z", "X"}
 
 
-def _wake(sleepers: Mapping[int, int], page: ClockPage, at_wake: ClockReading | None) -> None:
-    if at_wake is not None:
-        page.set(at_wake)
+def _wake(sleepers: Mapping[int, int], set_at_wake: Callable[[], None] | None) -> None:
+    if set_at_wake is not None:
+        set_at_wake()
     for pid, ticks in sleepers.items():
         _signal(pid, ticks, signal.SIGCONT)
 
@@ -706,12 +944,16 @@ def _rules(value: Any) -> tuple[Rule, ...]:
 
 
 def _rule(entry: Any) -> Rule:
-    if not isinstance(entry, dict) or not set(entry) <= {"executable", "cgroup"}:
-        raise BadInput(f"rule {entry!r}: executable and cgroup are expected")
+    if not isinstance(entry, dict) or not set(entry) <= set(Rule._fields):
+        raise BadInput(f"rule {entry!r}: expected are {', '.join(Rule._fields)}")
     executable, cgroup = entry.get("executable"), entry.get("cgroup")
     if not isinstance(executable, str) or not executable or not isinstance(cgroup, str | None):
         raise BadInput(f"rule {entry!r}: executable is a path or a name, cgroup a part of a path or null")
-    return Rule(executable, cgroup)
+    keeps_monotonic, idles_in_epoll = entry.get("keeps_monotonic", False), entry.get("idles_in_epoll", False)
+    if not isinstance(keeps_monotonic, bool) or not isinstance(idles_in_epoll, bool):
+        raise BadInput(f"rule {entry!r}: keeps_monotonic and idles_in_epoll are true or false")
+    port = int(_number(entry.get("streams_to_port", 0), "streams_to_port", 0, 65535))
+    return Rule(executable, cgroup, keeps_monotonic, idles_in_epoll, port)
 
 
 def _strings(value: Any, name: str) -> list[str]:
@@ -737,12 +979,7 @@ def _offsets(request: Any) -> ClockReading:
     whole = [value for value in values if isinstance(value, int) and abs(value) < 2**61]
     if len(whole) != len(ClockReading._fields):
         raise BadInput(f"offsets {request!r}: whole numbers {', '.join(ClockReading._fields)} are expected")
-    offsets = ClockReading(*whole)
-    if offsets.monotonic_ns > 0:
-        raise BadInput(
-            f"monotonic_ns {offsets.monotonic_ns}: at most 0, because letting go of it would turn the clock back"
-        )
-    return offsets
+    return ClockReading(*whole)
 
 
 def _reading(values: Sequence[int] | None) -> ClockReading | None:
@@ -902,7 +1139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve.add_argument("--state", type=Path, required=True, help="file that outlives the helper, on the node")
     serve.add_argument("--node-root", type=Path, default=NODE_ROOT, help="where the node's own files are found")
     ask = commands.add_parser("send", help="one request")
-    ask.add_argument("request", help="JSON, or - to read it from standard input")
+    ask.add_argument("request", help="JSON, or - for each line of standard input, to its end")
     for command in (serve, ask):
         command.add_argument("--socket", type=Path, required=True)
     chosen = parser.parse_args(arguments)
@@ -911,11 +1148,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _keep_alive()
             _Server(chosen.socket, chosen.state, chosen.node_root).run()
             return 0
-        answer = send(chosen.socket, sys.stdin.read() if chosen.request == "-" else chosen.request)
+        for line in iter(sys.stdin.readline, "") if chosen.request == "-" else (chosen.request,):
+            sys.stdout.write(json.dumps(send(chosen.socket, line)) + "\n")
+            sys.stdout.flush()
     except HarnessError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return int(error.exit_code)
-    sys.stdout.write(json.dumps(answer) + "\n")
     return 0
 
 

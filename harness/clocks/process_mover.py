@@ -31,7 +31,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from harness.clocks.mover import Meanwhile, Moment, Moved, alike, sleep_meanwhile
+from harness.clocks.mover import Meanwhile, Moment, Moved, NobodyToAsk, alike, sleep_meanwhile
 from harness.clocks.node_helper import PROTOCOL_VERSION, Rule
 from harness.clocks.reading import ClockReading, drift_ns
 from harness.durations import NS_PER_S, seconds
@@ -62,7 +62,7 @@ class NodeChannel(Protocol):
 
     def send(self, node: str, request: Mapping[str, Any], within_s: float = ANSWERED_WITHIN_S) -> dict[str, Any]:
         """Carries one request of node_helper.py to the helper of `node` (a node of the plan) and returns its whole
-        answer, {"version": 2, "ok": ...}. May be called from several threads at once. Raises LabUnavailable when
+        answer, {"version": 3, "ok": ...}. May be called from several threads at once. Raises LabUnavailable when
         nobody answers in time; the usual bound is longer than the 120 s of the helper's own `send`."""
 
 
@@ -200,10 +200,19 @@ class ProcessMover:
             rules=[rule._asdict() for rule in rules],
             launchers=None if self._launchers is None else list(self._launchers),
             lease_s=LEASE_S,
+            **self._about_take(),
         )
         self._renewals.begin(node)
         for refused in told["refused"]:
             raise LabUnavailable(f"node {node}: process {refused['pid']}: {refused['why']}")
+        self._check_taken(node, told)
+
+    def _about_take(self) -> Mapping[str, Any]:
+        """What else is asked for when a node is taken."""
+        return {}
+
+    def _check_taken(self, node: str, told: Mapping[str, Any]) -> None:
+        rules = self._rules[node]
         if not any(_is_meant(process["executable"], rules[0]) for process in told["processes"]):
             raise LabUnavailable(f"node {node}: no {rules[0].executable} runs there, so there is nothing to move")
         restarts = any(fault.kind == "restart" and fault.node == node for fault in self._plan.faults)
@@ -278,9 +287,8 @@ class ProcessMover:
         told = self._ask(node, do="read", executable=self._rules[node][0].executable)
         answered_ns = time.monotonic_ns()
         if not told["readings"]:
-            raise SubjectFailed(
-                f"node {node}: {self._rules[node][0].executable} cannot be read: {told['failed'] or 'gone'}"
-            )
+            failed = SubjectFailed if told["failed"] else NobodyToAsk
+            raise failed(f"node {node}: {self._rules[node][0].executable} cannot be read: {told['failed'] or 'gone'}")
         read = told["readings"][0]
         inside, offsets = ClockReading(**read["clocks"]), ClockReading(**told["offsets"])
         own = inside.since(offsets)
@@ -295,18 +303,21 @@ class ProcessMover:
     def _release_all(self) -> list[str]:
         self._renewals.end()
         failed = []
-        for node in sorted(self._taken):
+        for node in self._in_order_of_release():
             try:
                 told = self._ask(node, do="release")
             except HarnessError as error:
                 failed.append(str(error))
                 continue
             failed += [f"node {node}: process {pid}: {why}" for pid, why in told["failed"].items()]
-            self.begun_moved += told["begun_moved"]
+            self.begun_moved += [*told["begun_moved"], *told["ended"]]
             if not told["failed"]:
                 self._taken.discard(node)
                 self._offsets[node] = ClockReading(0, 0, 0)
         return failed
+
+    def _in_order_of_release(self) -> list[str]:
+        return sorted(self._taken)
 
     def _ask(self, node: str, **request: Any) -> dict[str, Any]:
         if node in self._renewals.lost:

@@ -145,20 +145,32 @@ def stranded(pid: int, moved: ClockReading, least_ns: int = SHORT_NS) -> Strande
     return Stranded(tuple(found), bool(found) and len(found) == threads)
 
 
-def kick(pid: int) -> None:
-    """Makes the threads of a process that wait in epoll look at their clocks, after these were moved. A thread that ran
+def waits_in_epoll(tid: int) -> bool:
+    """Whether the first thread of process `tid` waits there for something to happen."""
+    with suppress(OSError):
+        return _call_of(tid, tid)[0] in _EPOLL_WAITS.get(platform.machine(), set())
+    return False
+
+
+def kick(*pids: int) -> None:
+    """Makes the threads of processes that wait in epoll look at their clocks, after these were moved. A thread that ran
     at that moment may have read the old clock and be about to wait by it, so it is kicked in its next wait. A process
     that is stopped stays so."""
     give_up = time.monotonic() + _SETTLES_WITHIN_S
-    with suppress(OSError):
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in {"T", "t", "Z", "X"}:
+    ran = {pid: threads for pid in pids if (threads := _threads_of(pid))}
+    while ran:
+        ran = {pid: left for pid, threads in ran.items() if (left := _kick_those_that_wait(pid, threads))}
+        if time.monotonic() > give_up:
             return
-        ran = {int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()}
-        while ran:
-            ran = _kick_those_that_wait(pid, ran)
-            if time.monotonic() > give_up:
-                return
-            time.sleep(_LOOK_EVERY_S)
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _threads_of(pid: int) -> set[int]:
+    """Of a process that is not stopped, and has not ended."""
+    with suppress(OSError):
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"T", "t", "Z", "X"}:
+            return {int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()}
+    return set()
 
 
 def _kick_those_that_wait(pid: int, tids: set[int]) -> set[int]:
@@ -173,7 +185,8 @@ def _kick_those_that_wait(pid: int, tids: set[int]) -> set[int]:
                 _libc.syscall(_SYS_TGKILL[platform.machine()], pid, tid, signal.SIGSTOP)
                 kicked = True
     if kicked:
-        os.kill(pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
     return ran
 
 

@@ -70,6 +70,16 @@ class Executed:
     stderr: str
 
 
+class Conversation(Protocol):
+    """A program in a container that answers each line with one."""
+
+    def ask(self, line: str, within_s: float) -> str:
+        """Its answer. Raises Unreachable when none comes; then the conversation is over."""
+
+    def close(self) -> None:
+        """Ends it, and the program finds the end of its input."""
+
+
 class Kubernetes(Protocol):
     """One cluster. Everything may raise Unreachable and Refused."""
 
@@ -93,6 +103,9 @@ class Kubernetes(Protocol):
 
     def execute(self, pod: Pod, container: str, command: Sequence[str], within_s: float) -> Executed:
         """Runs `command` in a container and waits for its end."""
+
+    def converse(self, pod: Pod, container: str, command: Sequence[str]) -> Conversation:
+        """Runs `command` in a container for as long as it is asked; it answers each line of its input with one."""
 
     def get(self, pod: Pod, port: int, path: str, within_s: float) -> bytes:
         """GET to a port inside the pod, one that listens on its localhost only too."""

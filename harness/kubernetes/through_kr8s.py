@@ -29,6 +29,7 @@ from kr8s.asyncio.objects import Pod as PodObject
 from harness.errors import BadInput, HarnessFault
 from harness.kubernetes import ported
 from harness.kubernetes.api import (
+    Conversation,
     Executed,
     LocalFailure,
     LoginFailed,
@@ -41,6 +42,7 @@ from harness.kubernetes.api import (
 )
 from harness.kubernetes.kubeconfig import Access, read_access
 from harness.kubernetes.labels import FIELD_MANAGER, OUR_LABELS, is_ours
+from harness.kubernetes.talk import PROTOCOL, Talk, TalkOver
 
 CALL_WITHIN_S = 15.0
 # So many forwards are opened for one answer, if they are closed without any.
@@ -55,6 +57,7 @@ _LOST = (
     kr8s.NotFoundError,
     kr8s.ExecError,
     ported.PortFailed,
+    TalkOver,
 )
 # What this machine, and nobody else, has run out of.
 _LOCAL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRINUSE, errno.EADDRNOTAVAIL}
@@ -276,6 +279,21 @@ class ThroughKr8s:
         ended = await thing.async_exec(list(command), container=container, check=False)
         return Executed(ended.returncode, ended.stdout.decode(errors="replace"), ended.stderr.decode(errors="replace"))
 
+    def converse(self, pod: Pod, container: str, command: Sequence[str]) -> Conversation:
+        """See Kubernetes."""
+        return _Conversation(self, pod, container, command)
+
+    async def open_talk(self, pod: Pod, container: str, command: Sequence[str]) -> Talk:
+        """The exec behind a conversation, on our loop."""
+        api = await self._connected()
+        params = {"command": list(command), "container": container, "stdin": "true", "stdout": "true", "stderr": "true"}
+        place = {"namespace": pod.namespace, "params": params, "subprotocols": (PROTOCOL,)}
+        return Talk(api.open_websocket(version="v1", url=f"pods/{pod.name}/exec", **place))
+
+    def about_pod(self, work: Coroutine[Any, Any, _Answer], within_s: float, what: str) -> _Answer:
+        """For conversations: `work` on our loop, within a bound."""
+        return self._about_pod(work, within_s, what)
+
     def get(self, pod: Pod, port: int, path: str, within_s: float) -> bytes:
         """See Kubernetes."""
         return self._about_pod(self._get(pod, port, path), within_s, f"GET {pod}:{port}{path}")
@@ -363,6 +381,34 @@ async def _logged_in(access: Access, log_in: Callable[[], Awaitable[_Answer]]) -
             f"{access}: user {access.user_name!r} logs in by {access.login_program!r}, which handed out "
             f"no credentials: {type(error).__name__}: {said}"
         ) from error
+
+
+class _Conversation:
+    """See api.Conversation. Opened when first asked; one question at a time."""
+
+    def __init__(self, cluster: ThroughKr8s, pod: Pod, container: str, command: Sequence[str]) -> None:
+        self._cluster, self._pod, self._container, self._command = cluster, pod, container, command
+        self._lock = threading.Lock()
+        self._talk: Talk | None = None
+
+    def ask(self, line: str, within_s: float) -> str:
+        """See Conversation."""
+        with self._lock:
+            return self._cluster.about_pod(self._ask(line), within_s, f"exec in {self._pod}")
+
+    def close(self) -> None:
+        """See Conversation."""
+        with self._lock, suppress(Unreachable):
+            self._cluster.about_pod(self._close(), CALL_WITHIN_S, "close")
+
+    async def _ask(self, line: str) -> str:
+        if self._talk is None:
+            self._talk = await self._cluster.open_talk(self._pod, self._container, self._command)
+        return await self._talk.ask(line)
+
+    async def _close(self) -> None:
+        if self._talk is not None:
+            await self._talk.close()
 
 
 class _NoSuchKind(kr8s.ServerError):

@@ -27,7 +27,7 @@ LAB_MODULES = {
 # Labs whose subject is a ztunnel binary.
 WITH_BINARY = ("process", "machine")
 NO_BINARY = "no ztunnel binary; pass --ztunnel PATH, or put one into the cache (see meshwake doctor)"
-# Labs that cannot skip time: they take a scenario's numbers from its [real_time] table.
+# Labs that take a scenario's numbers from its [real_time] table, unless idle time is skipped (PlannedCluster.lapse).
 IN_REAL_TIME = ("kind",)
 
 

@@ -84,8 +84,28 @@ def test_pytest_takes_every_option() -> None:
 
 
 def test_what_is_said_is_what_is_planned() -> None:
-    """Every word has its place in the plan, and nothing in the plan has no word."""
-    assert {each.name for each in fields(LabWords)} == set(PlannedCluster.model_fields)
+    """Every word has its place in the plan, and nothing in the plan has no word. --real-time is said of the run."""
+    said, planned = {each.name for each in fields(LabWords)}, set(PlannedCluster.model_fields)
+    assert said - planned == {"real_time"} and planned - said == {"lapse"}
+
+
+@pytest.mark.parametrize(
+    ("words", "lapse"),
+    [
+        (LabWords(clock="process"), True),
+        (LabWords(clock="process", real_time=True), False),
+        (LabWords(clock="engine"), False),
+        (LabWords(), False),
+    ],
+)
+def test_idle_time_is_skipped_where_programs_clocks_are_moved(words: LabWords, lapse: bool) -> None:
+    """Unless real time was asked for; the clock of a whole machine cannot be taken ahead of it."""
+    assert planned_cluster("kind", words).lapse is lapse
+
+
+def test_the_numbers_of_real_time_are_for_every_lab() -> None:
+    """The word is not about a cluster."""
+    assert planned_cluster("model", LabWords(real_time=True)).lapse is False
 
 
 def value_of(type_: Any) -> st.SearchStrategy[Any]:

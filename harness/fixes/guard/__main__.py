@@ -17,7 +17,7 @@ gives no answer is said on stderr, and the next one is tried: after a wake that 
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import signal
 import socket
 import sys
@@ -63,10 +63,13 @@ def read_arguments(words: Sequence[str]) -> tuple[Namespace, Settings]:
 
 class Ended:
     """Whether the guard is to end. Waits by a bound that is relative: `threading.Event` hands the kernel a moment of
-    the monotonic clock, which is wrong where a test of ours shows this process another clock than the kernel's."""
+    the monotonic clock, which is wrong where a test of ours shows this process another clock than the kernel's. And in
+    epoll where there is one: whoever moves that clock can make such a wait look at it again."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._reader, selectors.EVENT_READ)
 
     def set(self) -> None:
         """It is; also from a signal's handler."""
@@ -74,7 +77,7 @@ class Ended:
 
     def wait(self, within_s: float) -> bool:
         """Whether it is, at the latest after so long."""
-        return bool(select.select([self._reader], [], [], within_s)[0])
+        return bool(self._selector.select(within_s))
 
 
 def run(words: Sequence[str], ended: Ended) -> None:

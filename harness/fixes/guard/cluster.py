@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from harness.clocks.reading import ClockReading
 from harness.errors import HarnessFault
 from harness.fixes.guard.certificates import of_envoy, of_ztunnel
-from harness.fixes.guard.starts import PROC, Starts, boottime_of_start_ns, pid_of_container
+from harness.fixes.guard.starts import PROC, Process, Starts, Witnessed, boottime_of_start_ns, pid_of_container
 from harness.fixes.watch import Seen
 
 ZTUNNELS = ("istio-system", "app=ztunnel")
@@ -80,18 +80,21 @@ class ClusterNode:
         self.name, self._api, self._clocks, self._turn = name, api, clocks, turn
         self._connects, self._say, self._proc = connects, say, proc
         self._starts = Starts()
+        self._witnessed = Witnessed()
         self._pods: dict[str, ApiPod] = {}
+        self._now = ClockReading(0, 0, 0)
 
     def clocks(self) -> ClockReading:
         """See guard.Node."""
-        now = self._clocks()
-        self._starts.look(now)
-        return now
+        self._now = self._clocks()
+        self._starts.look(self._now)
+        return self._now
 
     def seen(self) -> Sequence[Seen]:
         """See guard.Node. Raises Unreachable when the API server cannot be reached at all."""
         ztunnels = self._api.pods(*ZTUNNELS, self.name)
         gateways = self._api.pods(*GATEWAYS, self.name)
+        self._witnessed.look(self._now, {process for pod in ztunnels if (process := self._process_of(pod)) is not None})
         self._pods = {pod.full_name: pod for pod in (*ztunnels, *gateways)}
         found = [self._ask(self._ztunnel, pod) for pod in ztunnels] + [self._ask(self._proxy, pod) for pod in gateways]
         return [process for process in found if process is not None]
@@ -104,14 +107,20 @@ class ClusterNode:
             return None
 
     def _ztunnel(self, pod: ApiPod) -> Seen | None:
-        started_wall_ns = pod.started_wall_ns.get("istio-proxy")
-        pid = pid_of_container(pod.uid, "ztunnel", self._proc)
-        if started_wall_ns is None or pid is None:
+        started_wall_ns, process = pod.started_wall_ns.get("istio-proxy"), self._process_of(pod)
+        if started_wall_ns is None or process is None:
             self._say(f"{pod.full_name}: has no running ztunnel that /proc shows; does the guard run with hostPID?")
             return None
-        started = self._starts.started(started_wall_ns, boottime_of_start_ns(pid, self._proc))
+        started = self._witnessed.started(process) or self._starts.started(started_wall_ns, process.boottime_ns)
         held = of_ztunnel(self._api.get_from_pod(pod, ADMIN_PORT, "/config_dump"))
         return Seen(pod.full_name, "ztunnel", started, held, pod.owner)
+
+    def _process_of(self, pod: ApiPod) -> Process | None:
+        pid = pid_of_container(pod.uid, "ztunnel", self._proc)
+        try:
+            return None if pid is None else Process(pid, boottime_of_start_ns(pid, self._proc))
+        except (OSError, ValueError):
+            return None  # it has just ended
 
     def _proxy(self, pod: ApiPod) -> Seen | None:
         started_wall_ns = pod.started_wall_ns.get("istio-proxy")

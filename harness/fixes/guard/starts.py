@@ -5,6 +5,9 @@ by the boottime clock (field 22, since Linux 2.6.34). The monotonic clock differ
 machine was suspended since boot; how much that was at the start is known only if the guard was running by then. So it
 notes the difference at each look. For a process that is older than the guard, all sleep since boot is taken to lie
 after its start: the drift is then too large rather than too small, and at worst there is one restart too many.
+
+A process that was not there at the last look needs none of them where no clock has parted from another since
+(`Witnessed`): it started with the drift of now.
 """
 
 from __future__ import annotations
@@ -13,13 +16,16 @@ import os
 import re
 from bisect import bisect_right
 from pathlib import Path
+from typing import NamedTuple
 
-from harness.clocks.reading import ClockReading
+from harness.clocks.reading import ClockReading, drift_ns
 from harness.durations import NS_PER_S
 
 PROC = Path("/proc")
 # After the name of the program, which may hold anything: the 20th word is field 22.
 _STARTTIME = 19
+# Within it two looks show the same drift: a sleep is longer, and time services slew by less in half a minute.
+STEADY_NS = 2 * NS_PER_S
 
 
 class Starts:
@@ -42,6 +48,33 @@ class Starts:
         position = bisect_right(self._boottimes_ns, boottime_ns) - 1
         suspended_ns = self._suspended_ns[position] if position >= 0 else 0
         return ClockReading(wall_ns, boottime_ns - suspended_ns, boottime_ns)
+
+
+class Process(NamedTuple):
+    """Names a process: its number, and when it started by the kernel's boottime clock."""
+
+    pid: int
+    boottime_ns: int
+
+
+class Witnessed:
+    """Processes that began between two looks at which the clocks showed the same drift."""
+
+    def __init__(self) -> None:
+        self._looked: ClockReading | None = None
+        self._there: set[Process] = set()
+        self._began: dict[Process, ClockReading] = {}
+
+    def look(self, now: ClockReading, there: set[Process]) -> None:
+        """Notes who is there at a look at which nobody can have been missed."""
+        steady = self._looked is not None and abs(drift_ns(self._looked, now)) < STEADY_NS
+        new = there - self._there if steady else set()
+        self._began = {each: self._began.get(each, now) for each in there & (self._began.keys() | new)}
+        self._looked, self._there = now, there
+
+    def started(self, process: Process) -> ClockReading | None:
+        """Clocks that show the drift with which it started; None: nobody saw it begin."""
+        return self._began.get(process)
 
 
 def boottime_of_start_ns(pid: int, proc: Path = PROC) -> int:

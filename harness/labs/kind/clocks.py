@@ -3,7 +3,9 @@
 world time   seconds since all ztunnels had started, by the monotonic clock of the machine that the harness is on,
              and every sleep that was injected: while a mover makes a node sleep for 17 min, world time jumps by
              17 min at once. Where the user's own command really suspended something, it jumps by as much as the
-             wall clock of the node says and our own clock does not (we may have slept too). It never goes back.
+             wall clock of the node says and our own clock does not (we may have slept too). Where idle time is
+             skipped it jumps over that, and begins when the first certificate was issued, so that renewals come
+             when they come in other labs. It never goes back.
 clocks       are read inside a node now and then, and at both ends of every fault (clocks/mover.py `read`);
              between two looks they run as ours does. A wall clock that has moved on its own account since the last
              look, a time synchronisation that puts it back for one, ends the run: nothing after it is known.
@@ -74,11 +76,11 @@ def wait_for(
 
 
 class WorldTime:
-    """Begins at 0 when it is made; see the module."""
+    """Begins at 0 when it is made, or began `already_ns` ago; see the module."""
 
-    def __init__(self, real: RealTime) -> None:
+    def __init__(self, real: RealTime, already_ns: int = 0) -> None:
         self._real, self._began_ns = real, real.monotonic_ns()
-        self._injected_ns = 0
+        self._injected_ns = max(already_ns, 0)
 
     @property
     def now_ns(self) -> int:

@@ -192,11 +192,13 @@ class Faults:
         istiod_away(self._kubernetes)
         self._await_istiod(0)
         self._record("fault_began", fault)
+        self._session.istiod_away = True
         lasts_until_ns = self._session.world.now_ns + fault.lasts_ns
         self._at(lasts_until_ns, lambda: self._istiod_comes(fault))
 
     def _istiod_comes(self, fault: PlannedFault) -> None:
         self._await_istiod(istiod_back(self._kubernetes) or 1)
+        self._session.istiod_away = False
         self._record("fault_ended", fault, wall_before_ns=None)
         self._ends(fault)
 

@@ -18,7 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.clocks.lapse_mover import LapseMover
 from harness.clocks.mover import Mover
+from harness.durations import format_duration
 from harness.errors import LabUnavailable, SubjectFailed
 from harness.history import Recorder
 from harness.kubernetes.api import Kubernetes, Unreachable
@@ -26,7 +28,9 @@ from harness.labs import Toolbox
 from harness.labs.kind.faults import Faults
 from harness.labs.kind.fix import awaited_of_fix, objects_of_fix
 from harness.labs.kind.hold import Hold, hold
+from harness.labs.kind.lapsed import LapsedFaults
 from harness.labs.kind.observe import check_versions, node_names, running_versions
+from harness.labs.kind.pace import LapsePace
 from harness.labs.kind.refusals import refusals
 from harness.labs.kind.reset import check_ambient, put_in, restart_ztunnels, restore_cluster, take_away
 from harness.labs.kind.session import Session, Setting
@@ -110,16 +114,27 @@ class _Run:
                 subject=self._subject(),
                 progress=toolbox.progress,
                 check_held=self._held.check,
+                skips=mover if isinstance(mover, LapseMover) else None,
                 # Beside the run: a fault must not wait for an API server that is slow.
                 tell_under_way=lambda under_way: executor.submit(self._held.tell, under_way),
             )
             session = Session(setting, mover, recorder)
-            session.run(Faults(session, mover, self._kubernetes))
+            session.run(self._faults(session, mover))
+
+    def _faults(self, session: Session, mover: Mover) -> Faults:
+        if isinstance(mover, LapseMover) and isinstance(session.pace, LapsePace):
+            return LapsedFaults(session, mover, self._kubernetes, session.pace)
+        return Faults(session, mover, self._kubernetes)
 
     def _say(self) -> None:
         """What is going to happen, before anything is changed."""
         where = f"cluster {self._place.name}" + ("" if self._place.ours else " (not ours)")
         _tell(f"{where}: workloads of {self._plan.scenario} are applied, every ztunnel is restarted")
+        if self._plan.cluster is not None and self._plan.cluster.lapse:
+            _tell(
+                f"{where}: idle time is skipped: the clocks of istiod, ztunnels and proxies are taken ahead by up to "
+                f"{format_duration(self._plan.duration_ns)}, and those programs are started anew at the end"
+            )
         if not self._place.ours:
             _tell(f"{where}: only what carries our label is deleted afterwards; ztunnel's configuration is not changed")
 
@@ -150,7 +165,7 @@ class _Run:
             yield mover
         finally:
             try:
-                if any(fault.kind in CLOCK_FAULTS for fault in self._plan.faults):
+                if isinstance(mover, LapseMover) or any(fault.kind in CLOCK_FAULTS for fault in self._plan.faults):
                     take_away(self._kubernetes, self._ways.real)
             finally:
                 mover.release()

@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import closing, suppress
 from typing import Any
 
 from harness.clocks.node_helper import PROTOCOL_VERSION
-from harness.clocks.process_mover import EVERY_RULE
+from harness.clocks.process_mover import EVERY_RULE, ISTIOD
 from harness.clocks.reading import ClockReading
 from harness.durations import seconds
 from harness.errors import HarnessError, SubjectFailed
@@ -35,16 +36,20 @@ def restore_clocks(kubernetes: Kubernetes, real: RealTime) -> list[str]:
     if mark is None:
         return []
     nodes = _nodes_with_helper(kubernetes, real)
-    channel = PodChannel(kubernetes, {node: node for node in nodes})
+    with closing(PodChannel(kubernetes, {node: node for node in nodes})) as channel:
+        return _restore(kubernetes, channel, nodes, mark)
+
+
+def _restore(kubernetes: Kubernetes, channel: PodChannel, nodes: list[str], mark: Mapping[str, Any]) -> list[str]:
     said, failed, begun_moved = [], [], []
-    for node in nodes:
+    for node in sorted(nodes, key=lambda node: (not _has_istiod(channel, node), node)):
         try:
             told = _give_back(channel, node)
         except HarnessError as error:
             failed.append(str(error))
             continue
         failed += [f"node {node}: process {pid}: {why}" for pid, why in told["failed"].items()]
-        begun_moved += told["begun_moved"]
+        begun_moved += [*told["begun_moved"], *told["ended"]]
         said += _sentences(node, told)
     if failed:
         raise SubjectFailed(
@@ -67,8 +72,9 @@ def unmark(kubernetes: Kubernetes) -> None:
 
 
 def end_begun_moved(kubernetes: Kubernetes, begun_moved: Iterable[Mapping[str, Any]], ours: bool) -> list[str]:
-    """Programs that took their time base while clocks were moved are started anew with their pods; in a cluster that is
-    not ours they are only named. ztunnels are left out: every run starts them anew at its end."""
+    """Programs that took their time base while clocks were moved, or were ended because they were ahead, are started
+    anew with their pods (a container that ends again and again is made to wait by kubelet); in a cluster that is not
+    ours they are only named. ztunnels are left out: every run starts them anew at its end."""
     uids = {uid.replace("_", "-") for each in begun_moved for uid in _POD_UID.findall(each["cgroup"])}
     pods = [
         pod
@@ -101,6 +107,15 @@ def _nodes_with_helper(kubernetes: Kubernetes, real: RealTime) -> list[str]:
     return sorted(pod.node for pod in pods)
 
 
+def _has_istiod(channel: PodChannel, node: str) -> bool:
+    """Those first: where time was skipped, what is ahead is ended, and what is started anew must not ask an istiod that
+    is. A node that does not answer says so when it is released."""
+    with suppress(HarnessError):
+        processes = _asked(channel, node, do="list")["processes"]
+        return any(process["executable"] == ISTIOD.executable for process in processes)
+    return False
+
+
 def _give_back(channel: PodChannel, node: str) -> dict[str, Any]:
     """What the helper of `node` says of what it released, now or before when it had given up waiting."""
     told = _asked(channel, node, do="list")
@@ -127,4 +142,5 @@ def _sentences(node: str, told: Mapping[str, Any]) -> list[str]:
     if not told["released"]:
         return []
     count = f"the clocks of {len(told['released'])} programs"
-    return [f"node {node}: {count} were put back ({', '.join(shown)} moved), because {told['why']}"]
+    how = f", {len(told['ended'])} of which were ahead and have been ended for that" if told["ended"] else ""
+    return [f"node {node}: {count} were put back ({', '.join(shown)} moved){how}, because {told['why']}"]

@@ -20,10 +20,21 @@ from harness.clocks.process_mover import ProcessMover
 from harness.clocks.reading import ClockReading
 from harness.errors import HarnessFault, LabUnavailable, SubjectFailed
 from harness.kubernetes.api import Kubernetes, Unreachable
+from harness.kubernetes.ztunnels import ZTUNNEL_LABELS
 from harness.labs.kind.clocks import RealTime
 from harness.labs.kind.engine import LOOK_LABEL
 from harness.labs.kind.moved import end_begun_moved, unmark
-from harness.labs.kind.node_channel import CONTAINER, LABELS, NAMESPACE, HelpedMover, PodChannel, install_helper
+from harness.labs.kind.node_channel import (
+    CONTAINER,
+    LABELS,
+    NAMESPACE,
+    Help,
+    HelpedLapse,
+    HelpedMover,
+    PodChannel,
+    install_helper,
+)
+from harness.labs.kind.observe import ISTIOD_LABELS, ZTUNNEL_NAMESPACE
 from harness.labs.kind.state import intents_dir
 from harness.labs.kind.ways import Place
 from harness.plan import Plan, PlannedCluster, PlannedFault
@@ -57,7 +68,7 @@ def make_mover(
     cluster = _cluster_of(plan)
     put_in, take_out = _helper_of(place, kubernetes, node_names, real)
     inside = inside_of(place, kubernetes)
-    if not moves_clocks(plan):
+    if not moves_clocks(plan) and not cluster.lapse:
         return Reader(inside, node_names) if place.ours else Reader(inside, node_names, put_in, take_out)
     if cluster.clock == "engine":
         ways = engine_ways(str(place.about["node_image"]))
@@ -68,17 +79,28 @@ def make_mover(
             end_begun_moved(kubernetes, begun_moved, place.ours)
             unmark(kubernetes)
 
-        return HelpedMover(
-            plan,
-            PodChannel(kubernetes, node_names),
-            before=lambda owner: put_in({"owner": owner, "ours": place.ours}),
-            when_released=when_released,
-            after=take_out,
-        )
+        others = _others(kubernetes, node_names) if cluster.lapse else {}
+        channel = PodChannel(kubernetes, {**node_names, **others})
+
+        def after() -> None:
+            channel.close()
+            take_out()
+
+        help_ = Help(lambda owner: put_in({"owner": owner, "ours": place.ours}), when_released, after)
+        if cluster.lapse:
+            return HelpedLapse(plan, channel, help_, tuple(others))
+        return HelpedMover(plan, channel, help_)
     command = cluster.suspend_command or ""
     if place.ours:
         return CommandMover(plan, inside, node_names, command)
     return _CommandElsewhere(plan, inside, node_names, command, put_in, take_out)
+
+
+def _others(kubernetes: Kubernetes, node_names: Mapping[str, str]) -> dict[str, str]:
+    """Nodes beside the plan's on which programs live by the mesh's time: each of our names for one, and Kubernetes'."""
+    labels = (ZTUNNEL_LABELS, ISTIOD_LABELS)
+    nodes = {pod.node for each in labels for pod in kubernetes.pods(ZTUNNEL_NAMESPACE, each)}
+    return {f"{node} (none of the plan's)": node for node in sorted(nodes - set(node_names.values())) if node}
 
 
 def inside_of(place: Place, kubernetes: Kubernetes) -> Inside:

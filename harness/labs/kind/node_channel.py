@@ -8,12 +8,15 @@ it is taken away again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from harness.clocks.lapse_mover import LapseMover
 from harness.clocks.process_mover import ANSWERED_WITHIN_S, ProcessMover
 from harness.errors import LabUnavailable
-from harness.kubernetes.api import Kubernetes, Unreachable
+from harness.kubernetes.api import Conversation, Kubernetes, Unreachable
 from harness.kubernetes.rollouts import unmet
 from harness.labs.kind.clocks import RealTime, wait_for
 from harness.plan import Plan
@@ -31,28 +34,55 @@ HELPER_WITHIN_S = 180.0
 
 
 class PodChannel:
-    """A NodeChannel (clocks/process_mover.py) by exec into the helper's pod. `node_names`: plan node -> Kubernetes'."""
+    """A NodeChannel (clocks/process_mover.py) by an exec into the helper's pod that stays open, one for each node; a
+    helper that was started anew is spoken to anew. `node_names`: plan node -> Kubernetes'."""
 
     def __init__(self, kubernetes: Kubernetes, node_names: Mapping[str, str]) -> None:
         self._kubernetes, self._node_names = kubernetes, node_names
+        self._talks: dict[str, Conversation] = {}
+        self._lock = threading.Lock()
 
     def send(self, node: str, request: Mapping[str, Any], within_s: float = ANSWERED_WITHIN_S) -> dict[str, Any]:
         """See NodeChannel."""
+        line = json.dumps(request)
+        was_open = node in self._talks
         try:
-            pods = self._kubernetes.pods(NAMESPACE, LABELS)
-            pod = next((pod for pod in pods if pod.node == self._node_names[node]), None)
-            if pod is None:
-                raise LabUnavailable(f"node {node}: no helper runs on {self._node_names[node]}; see {NAMESPACE}")
-            command = ["python3", "-m", "harness.clocks.node_helper", "send", "--socket", SOCKET, json.dumps(request)]
-            ended = self._kubernetes.execute(pod, CONTAINER, command, within_s)
+            try:
+                said = self._talk(node).ask(line, within_s)
+            except Unreachable:
+                self._hang_up(node)
+                if not was_open:
+                    raise
+                said = self._talk(node).ask(line, within_s)
         except Unreachable as error:
+            self._hang_up(node)
             raise LabUnavailable(f"node {node}: its helper cannot be reached: {error}") from error
         try:
-            answer: dict[str, Any] = json.loads(ended.stdout)
+            answer: dict[str, Any] = json.loads(said)
         except ValueError as error:
-            said = (ended.stdout + ended.stderr).strip()[-300:]
-            raise LabUnavailable(f"node {node}: the helper gave no answer (exit code {ended.code}): {said}") from error
+            raise LabUnavailable(f"node {node}: the helper gave no answer that is understood: {said[-300:]}") from error
         return answer
+
+    def _talk(self, node: str) -> Conversation:
+        with self._lock:  # renewals of the lease come from threads of their own
+            if node not in self._talks:
+                pods = self._kubernetes.pods(NAMESPACE, LABELS)
+                pod = next((pod for pod in pods if pod.node == self._node_names[node]), None)
+                if pod is None:
+                    raise LabUnavailable(f"node {node}: no helper runs on {self._node_names[node]}; see {NAMESPACE}")
+                command = ["python3", "-m", "harness.clocks.node_helper", "send", "--socket", SOCKET, "-"]
+                self._talks[node] = self._kubernetes.converse(pod, CONTAINER, command)
+            return self._talks[node]
+
+    def close(self) -> None:
+        """Ends what is open."""
+        for node in list(self._talks):
+            self._hang_up(node)
+
+    def _hang_up(self, node: str) -> None:
+        talk = self._talks.pop(node, None)
+        if talk is not None:
+            talk.close()
 
 
 def install_helper(
@@ -90,30 +120,53 @@ def install_helper(
         ) from error
 
 
-class HelpedMover(ProcessMover):
-    """A ProcessMover that does `before` it prepares (the helpers are put in, marked with its owner), `when_released`
-    (what began on moved clocks is named) and `after` all, however it ended."""
+@dataclass(frozen=True)
+class Help:
+    """What is done about the helpers: `before` a mover prepares (they are put in, marked with its owner),
+    `when_released` (what began on moved clocks is started anew) and `after` all, however it ended."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        channel: PodChannel,
-        before: Callable[[str], None],
-        when_released: Callable[[list[dict[str, Any]]], None],
-        after: Callable[[], None],
-    ) -> None:
+    before: Callable[[str], None]
+    when_released: Callable[[list[dict[str, Any]]], None]
+    after: Callable[[], None]
+
+    def release(self, mover: ProcessMover, release: Callable[[], None]) -> None:
+        """`release` of `mover`, and what belongs around it."""
+        try:
+            release()
+            self.when_released(mover.begun_moved)
+        finally:
+            self.after()
+
+
+class HelpedMover(ProcessMover):
+    """A ProcessMover by way of helpers that are put in for it."""
+
+    def __init__(self, plan: Plan, channel: PodChannel, help_: Help) -> None:
         super().__init__(plan, channel)
-        self._before, self._when_released, self._after = before, when_released, after
+        self._help = help_
 
     def prepare(self) -> None:
         """See Mover."""
-        self._before(self.owner)
+        self._help.before(self.owner)
         super().prepare()
 
     def release(self) -> None:
         """See Mover."""
-        try:
-            super().release()
-            self._when_released(self.begun_moved)
-        finally:
-            self._after()
+        self._help.release(self, super().release)
+
+
+class HelpedLapse(LapseMover):
+    """A LapseMover by way of helpers that are put in for it."""
+
+    def __init__(self, plan: Plan, channel: PodChannel, help_: Help, others: Sequence[str]) -> None:
+        super().__init__(plan, channel, others)
+        self._help = help_
+
+    def prepare(self) -> None:
+        """See Mover."""
+        self._help.before(self.owner)
+        super().prepare()
+
+    def release(self) -> None:
+        """See Mover."""
+        self._help.release(self, super().release)

@@ -146,7 +146,7 @@ def _asked_first(plan: Plan) -> tuple[Step[Making], ...]:
 
 def own_images_of(plan: Plan) -> tuple[OwnImage, ...]:
     """The images of ours that a run of `plan` needs: for what moves clocks, and for what it deploys."""
-    helped = _cluster_of(plan).clock == "process" and moves_clocks(plan)
+    helped = _cluster_of(plan).clock == "process" and (moves_clocks(plan) or _cluster_of(plan).lapse)
     return (*((HELPER,) if helped else ()), *own_images_in(objects_of_fix(plan)))
 
 

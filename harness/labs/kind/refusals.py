@@ -19,6 +19,7 @@ from harness.scenario import CLOCK_FAULTS
 BACKDATE_S = 120
 LIFETIME_MIN_S = 240
 DURATION_MAX_NS = 2 * 3_600 * NS_PER_S
+LAPSE_MAX_NS = 90 * 86_400 * NS_PER_S
 WORKERS_MAX = 5
 _NEVER = {
     "drift": "a wall clock that runs at another rate would have to be kept so for the whole run, and nothing in a "
@@ -59,7 +60,13 @@ def _about_numbers(plan: Plan) -> Iterator[str]:
             f"lifetime {plan.lifetime_s} s: too short to be seen from outside; at least {LIFETIME_MIN_S} s, best 6 to "
             "10 min"
         )
-    if plan.duration_ns > DURATION_MAX_NS:
+    lapse = plan.cluster is not None and plan.cluster.lapse
+    if lapse and plan.duration_ns > LAPSE_MAX_NS:
+        yield (
+            f"duration {format_duration(plan.duration_ns)}: istiod's clocks would go past the end of the API server's "
+            f"certificate, which lives a year; at most {format_duration(LAPSE_MAX_NS)}, or use --lab process"
+        )
+    if not lapse and plan.duration_ns > DURATION_MAX_NS:
         yield f"duration {format_duration(plan.duration_ns)}: a run in real time lasts at most 2 h; shorten [real_time]"
     if len(plan.nodes) > WORKERS_MAX:
         yield f"{len(plan.nodes)} nodes: at most {WORKERS_MAX} workers; use --lab model"
@@ -124,6 +131,12 @@ def _about_clocks_of_fix(plan: Plan, name: str) -> Iterator[str]:
     """Who acts for a fix must live by the clocks of its node, and --clock process moves those of programs, one by one.
     A controller that kubelet restarts because it stood still would begin anew, as none does after a sleep."""
     moved = [fault for fault in plan.faults if fault.kind in CLOCK_FAULTS]
+    if name in CRON_JOBS and plan.cluster is not None and plan.cluster.lapse:
+        yield (
+            f"fix {name}: its CronJob is run by kube-controller-manager, which lives in real time while the mesh's "
+            "time is skipped; use --real-time, or --lab process"
+        )
+        return
     if name in CRON_JOBS and any(fault.node == plan.authority_node for fault in moved):
         yield (
             f"fix {name}: its CronJob is run by kube-controller-manager on the control plane (authority.node "

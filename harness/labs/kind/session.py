@@ -1,6 +1,7 @@
-"""One run, in real time: what the plan says is done when its time has come, and everything is looked at meanwhile.
+"""One run: what the plan says is done when its time has come, and everything is looked at meanwhile.
 
-    while world time is left:   faults that are due · connections that are due · looks that are due · told in order
+    while world time is left:   faults that are due · connections that are due · looks that are due · told in order ·
+                                time passes, as real time does or in leaps over what is idle (pace.py)
 
 Whatever may take its time (a connection that hangs for five seconds, a port that is slow to open) happens on other
 threads; only this one changes anything, so nothing here is locked. Before a fault all that is under way is awaited,
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
+from harness.clocks.mover import NobodyToAsk
 from harness.clocks.reading import ClockReading
 from harness.clocks.virtual import NodeClock, clocks_of
 from harness.durations import NS_PER_S, seconds
@@ -25,15 +27,17 @@ from harness.kubernetes.api import Kubernetes, LocalFailure, Pod, Unreachable
 from harness.labs.kind.clocks import NodeClocks, RealTime, WorldTime
 from harness.labs.kind.ledger import HELD_BACK_NS, Ledger
 from harness.labs.kind.observe import Seen, Ztunnels, istiod_nodes
-from harness.labs.kind.traffic import EXEC_WITHIN_S, Attempt, Client, Route, attempt
+from harness.labs.kind.pace import TICK_S, LapsePace, Pace, RealTimePace, Skips
+from harness.labs.kind.renewals import Renewals
+from harness.labs.kind.traffic import EXEC_WITHIN_S, Attempt, Client, Knocks, Route
 from harness.labs.probes import ProbeSchedule
 from harness.plan import Plan
 
 LOOK_EVERY_NS = 2 * NS_PER_S
+LAPSE_LOOK_EVERY_NS = 10 * NS_PER_S  # where time is skipped it is known when there is something to see
 CLOCKS_EVERY_NS = 15 * NS_PER_S
 LOST_WITHIN_NS = 120 * NS_PER_S
 ISTIOD_EVERY_NS = 5 * NS_PER_S
-TICK_S = 0.25
 # Movers that move the clocks of all machines of a cluster together.
 CLOCKS_SHARED = ("engine", "command")
 PENDING_WITHIN_S = EXEC_WITHIN_S + 10.0
@@ -50,6 +54,10 @@ class Watcher(Protocol):
     @property
     def every_s(self) -> float:
         """How often, in real time."""
+
+    @property
+    def reads_logs(self) -> bool:
+        """Whether it looks at what ztunnels have written: where time is skipped, before it is, if anything failed."""
 
     def look(self) -> list[Told]:
         """What there is to tell; what is told twice in a row is recorded once. Raises Unreachable."""
@@ -81,6 +89,7 @@ class Setting:
     progress: Callable[[int], None] = lambda world_ns: None
     tell_under_way: Callable[[str], object] = lambda under_way: None  # whoever asks for the cluster's status is told
     check_held: Callable[[], None] = lambda: None  # raises when somebody else has taken the cluster over
+    skips: Skips | None = None  # who skips idle time; None: the run goes on in real time
 
 
 class FaultsOfRun(Protocol):
@@ -102,7 +111,8 @@ class Session:
         self.ztunnels = Ztunnels(setting.kubernetes, setting.node_names, self.plan.backdate_s)
         self._identities = {node.name: node.identities for node in self.plan.nodes}
         pods = self._first_pods()
-        self.world = WorldTime(setting.real)
+        already_ns = 0 if setting.skips is None else self._since_first_issue_ns(clocks_source, pods)
+        self.world = WorldTime(setting.real, already_ns)
         self.clocks = NodeClocks(clocks_source, tuple(self._identities), self.world)
         self._running: dict[str, Pod] = pods
         self._shares_clocks = getattr(clocks_source, "name", "") in CLOCKS_SHARED
@@ -110,11 +120,27 @@ class Session:
         self.asleep: frozenset[str] = frozenset()  # nodes whose programs stand still: nobody there can be asked
         self.moving = False  # clocks are being moved: what they show is no disturbance
         self.cause = ""  # why a ztunnel that is found new was started: a fault under way; else the fix, or nobody knows
+        self.istiod_away = False  # by a fault of the plan
+        self.troubled = False  # something failed since the logs were looked at
+        self.disturbed_world_ns = 0  # when clocks were moved, or a ztunnel started, last
+        self.renewals = Renewals(lambda node: self.clocks.at(node, self.world.now_ns))
+        self._without_ztunnel: frozenset[str] = frozenset()
+        self.pace = self._pace()
+        self._knocks = Knocks(setting.kubernetes, setting.clients)
         self._pending: list[tuple[Future[Any], Callable[[Any], None]]] = []
         self._due_ns: dict[str, int] = {}
         self._lost_since_ns: dict[str, int] = {}
         self._told: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._probes = ProbeSchedule(self.plan, self._planned_clocks())
+
+    def _pace(self) -> Pace:
+        skips = self.setting.skips
+        return RealTimePace(self) if skips is None else LapsePace(self, skips, mended=self.plan.fix is not None)
+
+    @property
+    def real(self) -> RealTime:
+        """See Paced."""
+        return self.setting.real
 
     def _first_pods(self) -> dict[str, Pod]:
         pods = self.ztunnels.pods()
@@ -122,6 +148,17 @@ class Session:
         if without:
             raise SubjectFailed(f"no ready ztunnel runs on {', '.join(without)}; see the pods of istio-system")
         return pods
+
+    def _since_first_issue_ns(self, clocks_source: Any, pods: Mapping[str, Pod]) -> int:
+        """How long ago the first certificate of the run was issued. Clocks are not moved yet, and istiod has those of
+        every node."""
+        ago_ns = [0]
+        for node, identities in self._identities.items():
+            seen = self.ztunnels.look(node, pods[node], identities)
+            wall_ns = clocks_source.read(node).wall_ns
+            begins_s = [held.not_before_wall_s for held in seen.held.values() if held.not_before_wall_s is not None]
+            ago_ns += [wall_ns - (each + self.plan.backdate_s) * NS_PER_S for each in begins_s]
+        return max(ago_ns)
 
     def _planned_clocks(self) -> dict[str | None, NodeClock]:
         """The plan's timeline, laid on the wall clock that the nodes have now."""
@@ -138,6 +175,7 @@ class Session:
             self.ledger.add(self.world.now_ns, "run_ended", None, None, reason="duration")
         finally:
             self.ledger.tell_all()
+            self._knocks.close()
 
     def _begin(self) -> None:
         data = {"lab": "kind", "version": self.plan.version, "subject": dict(self.setting.subject)}
@@ -151,19 +189,59 @@ class Session:
     def _step(self, faults: FaultsOfRun) -> None:
         self.setting.check_held()
         fault_ns = faults.next_world_ns()
-        if fault_ns is not None and fault_ns <= self.world.now_ns:
+        if fault_ns is not None and fault_ns <= self.world.now_ns and self.pace.may_go_on():
             self.settle()
             faults.do_next()
-        self._attempt()
+        if self.pace.may_go_on():
+            self._attempt()
         self._look()
         self._collect()
         self.ledger.tell_until(self.world.now_ns - HELD_BACK_NS)
         self.setting.progress(self.world.now_ns)
-        self.setting.real.sleep(TICK_S)
+        fault_ns = faults.next_world_ns()
+        self.pace.let_pass(min(self.plan.duration_ns, self.plan.duration_ns if fault_ns is None else fault_ns))
+
+    # What the pace asks
+
+    def all_asleep(self) -> bool:
+        """See Paced."""
+        return self.asleep >= self._identities.keys()
+
+    def without_ztunnel(self) -> frozenset[str]:
+        """See Paced."""
+        return self._without_ztunnel
+
+    def next_attempt_world_ns(self) -> int | None:
+        """See Paced."""
+        return self._probes.next_world_ns()
+
+    def look_at_ztunnels(self) -> None:
+        """See Paced. The logs first: what was refused came before what it led to."""
+        self.look_at_logs()
+        self._ask_ztunnels()
+        self._collect(wait_s=PENDING_WITHIN_S)
+
+    def look_at_pods(self) -> None:
+        """See Paced."""
+        self._start(_or_error(self.ztunnels.pods), self._take_pods)
+        self._collect(wait_s=PENDING_WITHIN_S)
+
+    def look_at_logs(self) -> None:
+        """See Paced."""
+        for watcher in self.setting.watchers:
+            if watcher.reads_logs:
+                self._start(_or_error(watcher.look), partial(self._take_told, watcher))
+        self._collect(wait_s=PENDING_WITHIN_S)
+        self.troubled = False
+
+    def finish(self) -> None:
+        """See Paced."""
+        self._collect(wait_s=PENDING_WITHIN_S)
+        self.ledger.tell_all()
 
     def settle(self) -> None:
         """Awaits all that is under way, and tells everything: the moment before a fault, or the end."""
-        self._look(only_ztunnels=True)
+        self._ask_ztunnels()
         self._collect(wait_s=PENDING_WITHIN_S)
         self.ledger.tell_all()
 
@@ -234,7 +312,6 @@ class Session:
 
     def _attempt_route(self, route: Route) -> None:
         world_ns = self.world.now_ns
-        client = self.setting.clients[route.source]
         ends = (route.source, route.destination)
         asleep = [node for node in self.asleep if any(end in self._identities[node] for end in ends)]
 
@@ -243,6 +320,7 @@ class Session:
             about = {"source": route.source, "destination": route.destination}
             kind = "connection_attempted" if route.via is None else "route_attempted"
             told = {"ok": result.error is None} | ({"via": route.via} if route.via else {})
+            self.troubled = self.troubled or result.error is not None
             if not result.made:
                 kind, told = "connection_not_attempted", {}
             self.ledger.add(world_ns, kind, node, self.clocks.at(node, world_ns), **about, **told, error=result.error)
@@ -250,26 +328,41 @@ class Session:
         if asleep:  # a sleep begins when it can, so it may last beyond the moment at which the plan has it end
             finish(Attempt(made=False, error=f"node {', '.join(asleep)} is asleep"))
             return
-        self._start(lambda: attempt(self.setting.kubernetes, client, route), finish)
+        self._start(lambda: self._knocks.attempt(route), finish)
 
     # Looks
 
-    def _look(self, only_ztunnels: bool = False) -> None:
-        if only_ztunnels or self._is_due("ztunnels", LOOK_EVERY_NS):
-            self._start(_or_error(self.ztunnels.pods), self._take_pods)
-            for node, pod in self._running.items():
-                if node not in self.asleep:
-                    self._look_at(node, pod)
-        if only_ztunnels:
-            return
+    def _look(self) -> None:
+        every_ns = LOOK_EVERY_NS if self.setting.skips is None else LAPSE_LOOK_EVERY_NS
+        if self._is_due("ztunnels", every_ns):
+            (self._ask_ztunnels if self.setting.skips is None else self.look_at_ztunnels)()
         if self._is_due("istiod", ISTIOD_EVERY_NS):
             self._start(_or_error(lambda: istiod_nodes(self.setting.kubernetes)), self._take_istiod)
         if not self.moving and self._is_due("clocks", CLOCKS_EVERY_NS):
-            for node in self._identities:
-                self.clocks.check_undisturbed(node)
+            for node in self._identities.keys() - self.asleep:
+                self._check_clocks(node)
         for watcher in self.setting.watchers:
             if self._is_due(watcher.name, int(watcher.every_s * NS_PER_S)):
                 self._start(_or_error(watcher.look), partial(self._take_told, watcher))
+
+    def _check_clocks(self, node: str) -> None:
+        """Where ztunnel is just being started anew, its clocks are looked at the next time; never for good."""
+        what, now_ns = f"the clocks of node {node}", self.setting.real.monotonic_ns()
+        try:
+            self.clocks.check_undisturbed(node)
+        except NobodyToAsk as error:
+            if now_ns - self._lost_since_ns.setdefault(what, now_ns) > LOST_WITHIN_NS:
+                raise SubjectFailed(
+                    f"{what} have not been read for {seconds(LOST_WITHIN_NS):.0f} s: {error}"
+                ) from error
+        else:
+            self._lost_since_ns.pop(what, None)
+
+    def _ask_ztunnels(self) -> None:
+        self._start(_or_error(self.ztunnels.pods), self._take_pods)
+        for node, pod in self._running.items():
+            if node not in self.asleep:
+                self._look_at(node, pod)
 
     def _look_at(self, node: str, pod: Pod) -> None:
         identities = self._identities[node]
@@ -288,6 +381,7 @@ class Session:
         self._reached("the API server", pods if isinstance(pods, Unreachable) else None)
         if isinstance(pods, Unreachable):
             return
+        self._without_ztunnel = frozenset(self._identities.keys() - pods.keys())
         for node, pod in pods.items():
             if node in self._identities and pod.process != self._running[node].process:
                 self._replaced(node, pod)
@@ -309,6 +403,8 @@ class Session:
 
     def _tell_started(self, node: str, world_ns: int, cause: str) -> None:
         identities = self._identities[node]
+        self.renewals.started(node, identities, self.clocks.at(node, world_ns))
+        self.disturbed_world_ns = world_ns
         data = {"process": self._running[node].process, "identities": list(identities), "cause": cause}
         self.ledger.add(world_ns, "ztunnel_started", node, self.clocks.at(node, world_ns), **data)
         self._probes.ztunnel_started(identities, world_ns)
@@ -327,6 +423,7 @@ class Session:
             )
         at_ns = {new.identity: new.world_ns for new in issued}
         for identity, held in states:
+            self.renewals.holds(identity, held)
             when_ns = at_ns.get(identity, world_ns)
             data = {"state": held.state, "serial": held.serial, "not_after_wall_s": held.not_after_wall_s}
             clocks = self.clocks.at(node, when_ns)

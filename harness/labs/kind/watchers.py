@@ -53,6 +53,7 @@ class ProxyCertificates:
     namespaces: Sequence[str]
     name: str = "certificates of gateways and waypoints"
     every_s: float = 15.0
+    reads_logs: bool = False
 
     def look(self) -> list[Told]:
         """One event for each certificate of each proxy, when it is new."""
@@ -101,6 +102,7 @@ class Tokens:
     inside: Inside
     name: str = "tokens of ztunnel"
     every_s: float = 30.0
+    reads_logs: bool = False
 
     def look(self) -> list[Told]:
         """One event for each token, when kubelet has changed it. The token itself is read and forgotten."""
@@ -143,6 +145,7 @@ class ZtunnelLogs:
     nodes: Mapping[str, tuple[str, tuple[str, ...]]]
     name: str = "logs of ztunnel"
     every_s: float = 5.0
+    reads_logs: bool = True
 
     def look(self) -> list[Told]:
         """Each line once: it begins with a time, so no two are the same."""
@@ -181,6 +184,7 @@ class Alerts:
     alertmanager: tuple[str, int]
     name: str = "alerts"
     every_s: float = 10.0
+    reads_logs: bool = False
 
     def look(self) -> list[Told]:
         """`alerts_evaluated` when the set of rules is new, `alert_fired` when one begins to fire."""
@@ -216,6 +220,7 @@ class Flows:
     namespaces: Sequence[str]
     name: str = "Hubble flows"
     every_s: float = 30.0
+    reads_logs: bool = False
 
     def look(self) -> list[Told]:
         """One event for each agent and look; the same counts twice in a row are told once."""

@@ -38,6 +38,7 @@ from harness.clocks.reading import ClockReading
 from harness.durations import NS_PER_MS, NS_PER_S
 from harness.labs.model.authority import Answer, Certificate
 from harness.labs.model.timing import Due, Timing, renewal_due
+from harness.labs.renewal import planned_wall_ns
 
 REQUESTS_UNDER_WAY_MAX = 8
 RETRY_CONSTANT_NS = 60 * NS_PER_S
@@ -229,8 +230,8 @@ class Ztunnel:
             return Due(self._failed(identity, _ERRORS[answer.outcome], now))
         self._retry.succeeded(identity, now.monotonic_ns)
         self.states[identity] = CertificateState("Available", answer.certificate)
-        begins_ns = answer.certificate.not_before_wall_s * NS_PER_S
-        return renewal_due(self._timing, refresh_at_wall_ns(answer.certificate), begins_ns, self.base, now)
+        begins_s, ends_s = answer.certificate.not_before_wall_s, answer.certificate.not_after_wall_s
+        return renewal_due(self._timing, planned_wall_ns(begins_s, ends_s), begins_s * NS_PER_S, self.base, now)
 
     def forget(self, identity: str, now: ClockReading) -> None:
         """The pod of `identity` has gone: what was held for it, and what was known of its failures, goes too."""
@@ -251,9 +252,3 @@ class Ztunnel:
         held = self.states[identity].certificate
         base = now if self._timing == "fresh-time-base" else self.base
         return None if held is None else base.monotonic_ns + held.not_after_wall_s * NS_PER_S - base.wall_ns
-
-
-def refresh_at_wall_ns(certificate: Certificate) -> int:
-    """When it should be renewed: the middle of its validity, or notAfter where the two ends are the wrong way round."""
-    begins_ns, ends_ns = certificate.not_before_wall_s * NS_PER_S, certificate.not_after_wall_s * NS_PER_S
-    return begins_ns + (ends_ns - begins_ns) // 2 if ends_ns >= begins_ns else ends_ns

@@ -30,7 +30,7 @@ class Helpers:
         self.extra = NONE  # what a program shows beside its offsets: somebody else moves it
         self.take_told: dict[str, Any] = {}
         self.hello_told: dict[str, Any] = {"unsupported": None}
-        self.release_told: dict[str, Any] = {"released": [1], "failed": {}, "begun_moved": []}
+        self.release_told: dict[str, Any] = {"released": [1], "ended": [], "failed": {}, "begun_moved": []}
         self.version = PROTOCOL_VERSION
         self.given_up = ""
         self._lock = threading.Lock()

@@ -25,6 +25,8 @@ VERSION: dict[str, tuple[int, dict[str, Any]]] = {
 Answers = Mapping[str, tuple[int, dict[str, Any]]]
 # (name of the pod, port) and what was sent to it -> the bytes that come back, or a text for the error channel.
 Inside = Callable[[str, int, bytes], bytes | str]
+# (name of the pod, words of the command, a line of its input) -> what it writes then; None: it ends.
+Program = Callable[[str, list[str], str], str | None]
 
 
 class _SilentServer(ThreadingHTTPServer):
@@ -38,7 +40,7 @@ class _SilentServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def api(answers: Answers, folder: Path, inside: Inside | None = None) -> Iterator[Path]:
+def api(answers: Answers, folder: Path, inside: Inside | None = None, program: Program | None = None) -> Iterator[Path]:
     """A kubeconfig that leads to a server with these answers; every other path is forbidden."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -46,6 +48,9 @@ def api(answers: Answers, folder: Path, inside: Inside | None = None) -> Iterato
             path = self.path.partition("?")[0].rstrip("/")
             if inside is not None and path.endswith("/portforward"):
                 _forward(self, inside)
+                return
+            if program is not None and path.endswith("/exec"):
+                _execute(self, program)
                 return
             refusal = {"kind": "Status", "status": "Failure", "message": f"may not GET {path}", "code": 403}
             status, thing = answers.get(path, (403, refusal))
@@ -89,6 +94,37 @@ def _forward(handler: BaseHTTPRequestHandler, inside: Inside) -> None:
                 if sent.endswith(b"\r\n\r\n"):
                     _answer(connection, peer, inside(name, port, sent))
                     done = True
+            elif isinstance(event, Ping):
+                connection.sendall(peer.send(event.response()))
+            elif isinstance(event, CloseConnection):
+                done = True
+        if not done:
+            peer.receive_data(connection.recv(65536) or None)
+    handler.close_connection = True
+
+
+def _execute(handler: BaseHTTPRequestHandler, program: Program) -> None:
+    """As a kubelet copies what a program reads and writes, in small frames; what it complains of comes first."""
+    url = urlsplit(handler.path)
+    name, command = url.path.split("/")[-2], parse_qs(url.query)["command"]
+    peer = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
+    head = "".join(f"{key}: {value}\r\n" for key, value in handler.headers.items())
+    peer.receive_data(f"GET {handler.path} HTTP/1.1\r\n{head}\r\n".encode())
+    connection, done = handler.connection, False
+    while not done:
+        for event in peer.events():
+            if isinstance(event, Request):
+                connection.sendall(peer.send(AcceptConnection(subprotocol=event.subprotocols[0])))
+            elif isinstance(event, BytesMessage):
+                line = bytes(event.data)[1:].decode().strip()
+                connection.sendall(peer.send(BytesMessage(b"\2a word on stderr\n")))
+                written = program(name, command, line)
+                if written is None:
+                    status = {"status": "Failure", "message": "command terminated with exit code 3"}
+                    connection.sendall(peer.send(BytesMessage(b"\3" + json.dumps(status).encode())))
+                    done = True
+                for at in range(0, len(written or ""), 10):
+                    connection.sendall(peer.send(BytesMessage(b"\1" + (written or "")[at : at + 10].encode())))
             elif isinstance(event, Ping):
                 connection.sendall(peer.send(event.response()))
             elif isinstance(event, CloseConnection):

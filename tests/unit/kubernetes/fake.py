@@ -4,6 +4,7 @@ made of it, each with what its tests ask besides.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -13,6 +14,23 @@ from harness.kubernetes.through_kr8s import pod_of
 
 # (kind without its group, namespace, name)
 Key = tuple[str, str | None, str]
+
+
+class FakeConversation:
+    """Each question is an exec of its own: of the line itself where a shell reads it, else with it as last word."""
+
+    def __init__(self, cluster: FakeKubernetes, pod: Pod, container: str, command: Sequence[str]) -> None:
+        self._cluster, self._pod, self._container, self._command = cluster, pod, container, list(command)
+
+    def ask(self, line: str, within_s: float) -> str:
+        if self._command[0] != "sh":
+            command = [*self._command[:-1], line]
+            return self._cluster.execute(self._pod, self._container, command, within_s).stdout.strip()
+        ended = self._cluster.execute(self._pod, self._container, shlex.split(line), within_s)
+        return " ".join(f"{ended.code} {ended.stderr} {ended.stdout}".split())
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class FakeKubernetes:
@@ -55,6 +73,9 @@ class FakeKubernetes:
 
     def execute(self, pod: Pod, container: str, command: Sequence[str], within_s: float) -> Executed:
         raise Unreachable(f"exec in {pod}: it has no programs")
+
+    def converse(self, pod: Pod, container: str, command: Sequence[str]) -> FakeConversation:
+        return FakeConversation(self, pod, container, command)
 
     def get(self, pod: Pod, port: int, path: str, within_s: float) -> bytes:
         raise Unreachable(f"GET {pod}:{port}{path}: connection refused")

@@ -17,7 +17,7 @@ import pytest
 
 from harness.kubernetes.api import LocalFailure, Pod, Refused, Unreachable
 from harness.kubernetes.through_kr8s import ThroughKr8s
-from tests.unit.kubernetes.api_server import VERSION, Answers, Inside, api
+from tests.unit.kubernetes.api_server import VERSION, Answers, Inside, Program, api
 
 LOOKS = 48
 
@@ -27,8 +27,10 @@ def pod(name: str) -> Pod:
 
 
 @contextmanager
-def cluster(folder: Path, answers: Answers = VERSION, inside: Inside | None = None) -> Iterator[ThroughKr8s]:
-    with api(answers, folder, inside) as kubeconfig:
+def cluster(
+    folder: Path, answers: Answers = VERSION, inside: Inside | None = None, program: Program | None = None
+) -> Iterator[ThroughKr8s]:
+    with api(answers, folder, inside, program) as kubeconfig:
         opened = ThroughKr8s(kubeconfig)
         try:
             yield opened
@@ -209,3 +211,41 @@ def test_a_kubeconfig_that_leads_nowhere_is_said_and_no_traceback(tmp_path: Path
 def test_kr8s_still_chooses_ports_before_it_has_them() -> None:
     """The reason for `ported`: when this fails, kr8s' own forward may have become good enough."""
     assert hasattr(kr8s.portforward.PortForward, "_find_available_port")
+
+
+def echoes(name: str, command: list[str], line: str) -> str | None:
+    return f"{name} {command[-1]}: {line} {'x' * 50}\n"
+
+
+def test_a_conversation_is_one_exec_for_all_its_questions(tmp_path: Path) -> None:
+    """Each line gets its own, whole, whatever the frames; what is written on stderr is no answer."""
+    begun: list[str] = []
+
+    def program(name: str, command: list[str], line: str) -> str | None:
+        begun.append(line)
+        return echoes(name, command, line)
+
+    with cluster(tmp_path, program=program) as kubernetes:
+        talk = kubernetes.converse(pod("c"), "app", ["sh", "-c", "loop"])
+        assert [talk.ask(f"line {at}", 5) for at in range(20)] == [f"c loop: line {at} {'x' * 50}" for at in range(20)]
+        talk.close()
+    assert begun == [f"line {at}" for at in range(20)]
+
+
+def test_a_program_that_ends_is_out_of_reach_and_says_how(tmp_path: Path) -> None:
+    """At the question that ended it, and at every later one."""
+    with cluster(tmp_path, program=lambda name, command, line: None) as kubernetes:
+        talk = kubernetes.converse(pod("c"), "app", ["sh"])
+        for _ in range(2):
+            with pytest.raises(Unreachable, match="ended.*exit code 3.*a word on stderr"):
+                talk.ask("x", 5)
+        talk.close()
+
+
+def test_a_program_that_says_nothing_is_given_up(tmp_path: Path) -> None:
+    """Within the bound, and closing it takes no longer."""
+    with cluster(tmp_path, program=lambda name, command, line: "") as kubernetes:
+        talk = kubernetes.converse(pod("c"), "app", ["sh"])
+        with pytest.raises(Unreachable, match="no answer within 0 s"):
+            talk.ask("x", 0.3)
+        talk.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +16,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from harness.clocks.own import own_clocks
 from harness.clocks.reading import ClockReading
 from harness.errors import BadInput, HarnessFault
-from harness.fixes.guard.__main__ import read_arguments
+from harness.fixes.guard.__main__ import Ended, read_arguments
 from harness.fixes.guard.certificates import of_envoy, of_ztunnel
 from harness.fixes.guard.cluster import ApiPod, ClusterNode, Unreachable, pod_from
 from harness.fixes.guard.guard import Guard
 from harness.fixes.guard.metrics import PrometheusMetrics
 from harness.fixes.guard.settings import Settings
-from harness.fixes.guard.starts import Starts, boottime_of_start_ns, pid_of_container
+from harness.fixes.guard.starts import Process, Starts, Witnessed, boottime_of_start_ns, pid_of_container
 from harness.fixes.watch import Seen
 from tests.unit.fixes.guard.nodes import HOUR, NS, WALL_S, HandNode
 
@@ -177,6 +178,52 @@ def test_of_an_older_process_all_sleep_is_taken_to_lie_after_its_start() -> None
     starts = Starts()
     starts.look(ClockReading(0, 20 * NS, (20 + HOUR) * NS))
     assert starts.started(WALL_S * NS, 5 * NS).monotonic_ns == 5 * NS
+
+
+A, B = Process(7, 100 * NS), Process(8, 900 * NS)
+
+
+def test_who_began_between_two_looks_began_with_the_drift_of_now() -> None:
+    """Whatever kubelet and /proc say of it; and that stays so, however far the clocks part afterwards."""
+    witnessed, then, now = (
+        Witnessed(),
+        ClockReading(50 * HOUR * NS, 0, 0),
+        ClockReading(50 * HOUR * NS + 30 * NS, 30 * NS, 0),
+    )
+    witnessed.look(then, {A})
+    witnessed.look(now, {A, B})
+    later = ClockReading(60 * HOUR * NS, 60 * NS, 0)
+    witnessed.look(later, {A, B})
+    assert witnessed.started(B) == now
+    assert witnessed.started(A) is None, "it was there when the guard came"
+
+
+def test_who_began_while_clocks_parted_was_seen_by_nobody() -> None:
+    """Before the sleep or after it: the guard was asleep too."""
+    witnessed = Witnessed()
+    witnessed.look(ClockReading(0, 0, 0), {A})
+    witnessed.look(ClockReading(HOUR * NS, 30 * NS, 0), {A, B})
+    assert witnessed.started(B) is None
+
+
+def test_who_has_ended_is_forgotten() -> None:
+    """A later process of the same number has another start."""
+    witnessed = Witnessed()
+    for there in ({A}, {A, B}, {A}, {A, Process(8, 901 * NS)}):
+        witnessed.look(ClockReading(0, 0, 0), there)
+    assert witnessed.started(B) is None and witnessed.started(Process(8, 901 * NS)) is not None
+
+
+# Waiting
+
+
+def test_the_end_is_waited_for_within_a_bound_and_heard_at_once() -> None:
+    """Also from a signal's handler."""
+    ended = Ended()
+    began_s = time.monotonic()
+    assert ended.wait(0.2) is False and time.monotonic() - began_s >= 0.2
+    ended.set()
+    assert ended.wait(60) is True and time.monotonic() - began_s < 30
 
 
 def test_proc_tells_when_a_process_started() -> None:

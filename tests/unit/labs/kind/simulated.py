@@ -76,12 +76,14 @@ class SimulatedCluster(FakeKubernetes):
     calls: list[str] = field(default_factory=list)
     logs: list[str] = field(default_factory=list)
     istiods: int = 1
+    signs: bool = True  # False: only what is asked for at the start
     istiod_nodes: tuple[str, ...] = ()
     moves_to: tuple[str, ...] = ()  # where istiod comes back after it was away
     authority_clock: Clock | None = None
     istio: str = ""
     lifetime_s: int = 86_400
     closed: bool = False
+    stopped: set[str] = field(default_factory=set)  # nodes whose programs stand still
     _version: int = 0
     _signed: int = 0
     _started: int = 0
@@ -124,13 +126,13 @@ class SimulatedCluster(FakeKubernetes):
             at - self.clocks[node].monotonic_ns
             for node, running in self._running.items()
             for at in running.due.values()
-            if at is not None
+            if at is not None and node not in self.stopped
         ]
         return min(due, default=None)
 
     def _fire(self) -> None:
         for node, running in self._running.items():
-            for identity, due_ns in list(running.due.items()):
+            for identity, due_ns in list(running.due.items()) if node not in self.stopped else ():
                 if due_ns is not None and due_ns <= self.reading(node).monotonic_ns:
                     self._ask(node, running, identity)
 
@@ -142,7 +144,7 @@ class SimulatedCluster(FakeKubernetes):
         running.due[identity] = running.ztunnel.answered(identity, answer, self.reading(node))
 
     def _answer(self, node: str) -> Answer:
-        if not self.istiods:
+        if not self.istiods or (not self.signs and self._signed >= len(self._running) * 2):
             return Answer("refused")
         self._signed += 1
         now_s = self._authority_clock().at(self.now_ns).wall_ns // NS_PER_S

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from harness.clocks.node_helper import PROTOCOL_VERSION
 from harness.errors import LabUnavailable, SubjectFailed
 from harness.kubernetes.api import Executed, Pod, Unreachable
 from harness.kubernetes.labels import OUR_LABELS
@@ -35,8 +36,8 @@ class Marked(SimulatedCluster):
         self.objects["DaemonSet", NAMESPACE, DAEMON_SET] = {"metadata": {"labels": {}, "annotations": mark}}
 
     def _helper(self) -> dict[str, Any]:
-        released = {"released": [7, 8], "failed": {}, "begun_moved": [], "offsets": SLEPT}
-        return {"list": {"owner": "a run of s", "given_up": None}, "release": released}
+        released = {"released": [7, 8], "ended": [], "failed": {}, "begun_moved": [], "offsets": SLEPT}
+        return {"list": {"owner": "a run of s", "given_up": None, "processes": []}, "release": released}
 
     def pods(self, namespace: str | None, labels: Any) -> list[Pod]:
         if namespace == NAMESPACE:
@@ -58,7 +59,8 @@ class Marked(SimulatedCluster):
             raise Unreachable("kubelet does not answer")
         request = json.loads(command[-1])
         self.asked.append((pod.node, request))
-        return Executed(0, json.dumps({"version": 2, "ok": True, "result": self.helpers[pod.node][request["do"]]}), "")
+        answer = {"version": PROTOCOL_VERSION, "ok": True, "result": self.helpers[pod.node][request["do"]]}
+        return Executed(0, json.dumps(answer), "")
 
     def patch(self, kind: str, namespace: str, name: str, patch: Any) -> None:
         assert (kind, namespace, name) == ("DaemonSet.apps", NAMESPACE, DAEMON_SET)
@@ -91,8 +93,8 @@ def test_what_the_helper_gave_up_by_itself_is_told_too() -> None:
     """The next command came later than the lease."""
     cluster = Marked()
     given_up = {"owner": "a run of s", "why": "it was not heard for 20 s", **cluster.helpers["w1"]["release"]}
-    nothing = {"released": [], "failed": {}, "begun_moved": [], "offsets": dict.fromkeys(SLEPT, 0)}
-    cluster.helpers = {"w1": {"list": {"owner": None, "given_up": given_up}, "release": nothing}}
+    nothing = {"released": [], "ended": [], "failed": {}, "begun_moved": [], "offsets": dict.fromkeys(SLEPT, 0)}
+    cluster.helpers = {"w1": {"list": {"owner": None, "given_up": given_up, "processes": []}, "release": nothing}}
     (said,) = restore_clocks(cluster, cluster)
     assert said.endswith("monotonic -210.000 s, boottime +0.000 s moved), because it was not heard for 20 s")
 
@@ -105,6 +107,17 @@ def test_what_began_on_moved_clocks_begins_anew(ours: bool, ended: list[str]) ->
     said = restore_clocks(cluster, cluster)
     assert "istio-system/istiod-1" in said[-1]
     assert cluster.ended == ended
+
+
+def test_what_was_ahead_has_been_ended_where_istiod_is_first() -> None:
+    """Its pod is made anew, so that kubelet makes no container wait; what asks istiod is ended after it."""
+    cluster = Marked()
+    cluster.helpers["w2"]["list"]["processes"] = [ISTIOD]
+    cluster.helpers["w2"]["release"]["ended"] = [ISTIOD]
+    said = restore_clocks(cluster, cluster)
+    assert "2 programs were put back" in said[0] and "1 of which were ahead and have been ended" in said[0]
+    assert [node for node, request in cluster.asked if request["do"] == "release"] == ["w2", "w1"]
+    assert cluster.ended == ["istio-system/istiod-1"]
 
 
 @pytest.mark.parametrize("out_of_reach", ["", "w1"])

@@ -10,6 +10,7 @@ import pytest
 from harness.clocks.command import CommandMover
 from harness.clocks.engine import EngineMover
 from harness.clocks.inside import NoAnswer, Way
+from harness.clocks.lapse_mover import LapseMover
 from harness.clocks.process_mover import ProcessMover
 from harness.errors import HarnessFault, SubjectFailed
 from harness.kubernetes.api import Executed, Pod, Unreachable
@@ -53,6 +54,8 @@ CAN: list[tuple[str, str, dict[str, Any], type]] = [
     ("command", PAUSE, {"suspend_command": "true", "kubeconfig": "/k"}, CommandMover),
     ("process", ALONE, {}, ProcessMover),
     ("process", PAUSE, {"kubeconfig": "/k"}, ProcessMover),
+    ("process", ALONE, {"lapse": True}, LapseMover),
+    ("process", "", {"lapse": True}, LapseMover),
 ]
 
 
@@ -64,7 +67,7 @@ def test_each_way_has_its_mover(way: Any, faults: str, about: dict[str, Any], ki
     cluster = cluster_of(of)
     place = Place("c", Path("/k"), None, "kubeconfig" not in about, ("w1", "w2"), about={"node_image": "n:1"})
     mover = make_mover(of, place, cluster, node_names(of), cluster)
-    assert isinstance(mover, kind) and mover.name == way
+    assert isinstance(mover, kind) and mover.name == ("lapse" if kind is LapseMover else way)
     assert mover.refusals(of) == []
 
 

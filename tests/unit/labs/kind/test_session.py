@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.clocks.mover import NobodyToAsk
 from harness.clocks.reading import ClockReading
 from harness.durations import NS_PER_S
 from harness.errors import HarnessFault, SubjectFailed
@@ -222,11 +223,36 @@ def test_a_clock_that_somebody_else_moves_ends_the_run() -> None:
         run(of, cluster, Synchronised(cluster))
 
 
+class NobodyFor(SimulatedMover):
+    """Its ztunnel is gone from the second minute on, for so many seconds."""
+
+    lasts_s = 0.0
+
+    def read(self, node: str) -> ClockReading:
+        if 0 < self.cluster.now_ns / NS_PER_S - 120 < self.lasts_s:
+            raise NobodyToAsk(f"node {node}: ztunnel cannot be read: gone")
+        return super().read(node)
+
+
+def test_a_ztunnel_that_is_just_being_started_anew_has_no_clocks_to_read() -> None:
+    """They are looked at the next time; a run does not end for it, unless it lasts."""
+    of = plan(duration="10m")
+    cluster = cluster_of(of)
+    mover = NobodyFor(cluster)
+    mover.lasts_s = 60
+    assert run(of, cluster, mover).of("run_ended", reason="duration")
+    cluster = cluster_of(of)
+    mover = NobodyFor(cluster)
+    mover.lasts_s = 9999
+    with pytest.raises(SubjectFailed, match="the clocks of node vm have not been read for 120 s: .*gone"):
+        run(of, cluster, mover)
+
+
 def test_what_a_watcher_tells_is_recorded_when_it_changes() -> None:
     """Told ten times, recorded once; a watcher out of reach says so once and ends nothing."""
 
     class Watcher:
-        name, every_s = "a watcher", 5.0
+        name, every_s, reads_logs = "a watcher", 5.0, False
         looks = 0
 
         def look(self) -> list[Told]:

@@ -10,7 +10,8 @@ import pytest
 from harness.clocks.reading import ClockReading
 from harness.durations import NS_PER_S
 from harness.labs.model.authority import Answer, Certificate
-from harness.labs.model.ztunnel import BEHAVIOURS, Backoff, Ztunnel, refresh_at_wall_ns
+from harness.labs.model.ztunnel import BEHAVIOURS, Backoff, Ztunnel
+from harness.labs.renewal import planned_wall_ns
 
 WALL_S = 1_800_000_000
 BASE = ClockReading(WALL_S * NS_PER_S, 77 * NS_PER_S, 77 * NS_PER_S)
@@ -53,12 +54,12 @@ def test_renewal_is_planned_for_the_middle_of_the_validity() -> None:
 
 def test_an_odd_validity_has_its_middle_at_half_a_second() -> None:
     """Nothing is rounded but the certificate's own dates."""
-    assert refresh_at_wall_ns(Certificate("1", 10, 13)) == 11_500_000_000
+    assert planned_wall_ns(10, 13) == 11_500_000_000
 
 
 def test_a_certificate_that_ends_before_it_begins_is_due_at_its_end() -> None:
     """As src/tls/certificate.rs decides."""
-    assert refresh_at_wall_ns(Certificate("1", 13, 10)) == 10 * NS_PER_S
+    assert planned_wall_ns(13, 10) == 10 * NS_PER_S
 
 
 @pytest.mark.parametrize("behaviour_class", BEHAVIOURS)

@@ -1,0 +1,138 @@
+"""When time is leapt over, how far, and what is waited for before it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from harness.clocks.reading import ClockReading
+from harness.durations import NS_PER_S
+from harness.labs.kind.clocks import WorldTime
+from harness.labs.kind.observe import Held
+from harness.labs.kind.pace import BEFORE_RENEWAL_NS, COMES_WITHIN_S, RETRY_STEP_NS, LapsePace
+from harness.labs.kind.renewals import Renewals
+
+DAY_NS, HOUR_NS = 86_400 * NS_PER_S, 3_600 * NS_PER_S
+START = ClockReading(1_800_000_000 * NS_PER_S, 0, 0)
+
+
+@dataclass
+class Quiet:
+    """A session of one node in which nothing happens; `real` is its time too."""
+
+    asleep: frozenset[str] = frozenset()
+    istiod_away: bool = False
+    troubled: bool = False
+    disturbed_world_ns: int = -DAY_NS
+    gone: frozenset[str] = frozenset()
+    attempt_ns: int | None = None
+    done: list[str] = field(default_factory=list)
+    now_ns: int = 0
+
+    def __post_init__(self) -> None:
+        self.world = WorldTime(self)
+        self.renewals = Renewals(lambda node: ClockReading(*(each + self.world.now_ns for each in START)))
+        self.renewals.started("vm", ("default/client",), START)
+        self.issue(0)
+
+    def issue(self, at_ns: int) -> None:
+        begins_s = START.wall_ns // NS_PER_S + at_ns // NS_PER_S - 120
+        self.renewals.holds("default/client", Held("Available", "1", begins_s, begins_s + 120 + 86_400))
+
+    @property
+    def real(self) -> Quiet:
+        return self
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns
+
+    def sleep(self, lasts_s: float) -> None:
+        self.now_ns += int(lasts_s * NS_PER_S)
+
+    def all_asleep(self) -> bool:
+        return self.asleep == {"vm"}
+
+    def without_ztunnel(self) -> frozenset[str]:
+        return self.gone
+
+    def next_attempt_world_ns(self) -> int | None:
+        return self.attempt_ns
+
+    def look_at_ztunnels(self) -> None:
+        self.done.append("ztunnels")
+
+    def look_at_pods(self) -> None:
+        self.done.append("pods")
+
+    def look_at_logs(self) -> None:
+        self.done.append("logs")
+        self.troubled = False
+
+    def finish(self) -> None:
+        self.done.append("finish")
+
+    # The mover
+
+    def await_still(self) -> None:
+        self.done.append("still")
+
+    def skip(self, by_ns: int) -> None:
+        self.done.append(f"skip {by_ns / NS_PER_S:.1f}")
+
+
+def passed(session: Quiet, until_ns: int, *, mended: bool = False) -> list[str]:
+    """What letting time pass once does."""
+    session.done.clear()
+    LapsePace(session, session, mended=mended).let_pass(until_ns)
+    return session.done
+
+
+def test_a_leap_ends_at_whatever_comes_first() -> None:
+    """A fault, a connection, or shortly before a renewal, which then happens in real time."""
+    half_s = 86_520 / 2 - 120
+    assert passed(Quiet(), HOUR_NS) == ["finish", "still", "skip 3600.0"]
+    assert passed(Quiet(attempt_ns=HOUR_NS // 2), HOUR_NS)[-1] == "skip 1800.0"
+    assert passed(Quiet(), DAY_NS)[-1] == f"skip {half_s - BEFORE_RENEWAL_NS / NS_PER_S:.1f}"
+
+
+def test_where_everybody_sleeps_only_the_end_of_it_counts() -> None:
+    """No connection is tried, no certificate renewed."""
+    session = Quiet(asleep=frozenset({"vm"}), attempt_ns=HOUR_NS)
+    assert passed(session, 8 * HOUR_NS)[-1] == "skip 28800.0"
+
+
+def test_a_certificate_that_is_due_is_waited_for_and_looked_for() -> None:
+    """In real time, within a bound; then time goes on in small leaps, and logs are read before each."""
+    session = Quiet()
+    session.world.jump(DAY_NS)
+    pace = LapsePace(session, session)
+    while not pace.may_go_on():
+        pace.let_pass(10 * DAY_NS)
+    assert session.now_ns == pytest.approx(COMES_WITHIN_S * NS_PER_S, abs=NS_PER_S)
+    assert set(session.done) == {"ztunnels"}
+    session.done.clear()
+    pace.let_pass(10 * DAY_NS)
+    assert session.done == ["finish", "logs", "finish", "still", f"skip {RETRY_STEP_NS / NS_PER_S:.1f}"]
+    session.issue(session.world.now_ns)
+    pace.let_pass(session.world.now_ns + HOUR_NS)
+    assert session.done[-1] == "skip 3600.0"
+
+
+def test_a_ztunnel_that_has_gone_is_waited_for() -> None:
+    """Until the next one runs: time does not leap over a restart."""
+    session = Quiet(gone=frozenset({"vm"}))
+    assert passed(session, HOUR_NS) == ["ztunnels"]
+
+
+def test_who_mends_looks_often_and_what_it_did_is_seen_before_a_connection() -> None:
+    """After a fault as often as it would itself."""
+    assert passed(Quiet(), HOUR_NS, mended=True) == ["finish", "still", "skip 600.0", "still", "pods"]
+    assert "skip 30.0" in passed(Quiet(disturbed_world_ns=0), HOUR_NS, mended=True)
+
+
+def test_what_is_near_is_waited_for_in_real_time() -> None:
+    """A leap of less than a second is none."""
+    session = Quiet()
+    assert passed(session, NS_PER_S // 2) == ["finish"]
+    assert 0 < session.now_ns <= NS_PER_S // 2
