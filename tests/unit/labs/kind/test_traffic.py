@@ -36,7 +36,8 @@ class Shells(FakeKubernetes):
     def __init__(self, *shells: Shell, pods: int = 1) -> None:
         self.objects, self.left, self._count = {}, list(shells), pods
 
-    def pods(self, namespace: str, labels: Any) -> list[Pod]:
+    def pods(self, namespace: str | None, labels: Any) -> list[Pod]:
+        assert namespace is not None
         return [Pod(namespace, f"client-{at}", "u", "n", ready=True) for at in range(self._count)]
 
     def converse(self, pod: Pod, container: str, command: Sequence[str]) -> Any:
