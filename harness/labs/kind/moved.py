@@ -25,6 +25,7 @@ from harness.labs.kind.node_channel import DAEMON_SET, HELPER_WITHIN_S, LABELS, 
 from harness.labs.kind.observe import ZTUNNEL_NAMESPACE
 from harness.stack.pieces import DEMO_NAMESPACE
 
+NEXT_WITHIN_S = 120.0
 _POD_UID = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
 
 
@@ -37,10 +38,12 @@ def restore_clocks(kubernetes: Kubernetes, real: RealTime) -> list[str]:
         return []
     nodes = _nodes_with_helper(kubernetes, real)
     with closing(PodChannel(kubernetes, {node: node for node in nodes})) as channel:
-        return _restore(kubernetes, channel, nodes, mark)
+        return _restore(kubernetes, real, channel, nodes, mark)
 
 
-def _restore(kubernetes: Kubernetes, channel: PodChannel, nodes: list[str], mark: Mapping[str, Any]) -> list[str]:
+def _restore(
+    kubernetes: Kubernetes, real: RealTime, channel: PodChannel, nodes: list[str], mark: Mapping[str, Any]
+) -> list[str]:
     said, failed, begun_moved = [], [], []
     for node in sorted(nodes, key=lambda node: (not _has_istiod(channel, node), node)):
         try:
@@ -56,7 +59,7 @@ def _restore(kubernetes: Kubernetes, channel: PodChannel, nodes: list[str], mark
             f"clocks that {mark['owner']} had moved could not be put back: {'; '.join(failed)}; end the pods of those "
             "programs (kubectl delete pod), new ones have the clocks of their node"
         )
-    said += end_begun_moved(kubernetes, begun_moved, ours=bool(mark["ours"]))
+    said += end_begun_moved(kubernetes, real, begun_moved, ours=bool(mark["ours"]))
     unmark(kubernetes)
     return said
 
@@ -71,7 +74,9 @@ def unmark(kubernetes: Kubernetes) -> None:
     kubernetes.patch("DaemonSet.apps", NAMESPACE, DAEMON_SET, {"metadata": {"annotations": {MARK: None}}})
 
 
-def end_begun_moved(kubernetes: Kubernetes, begun_moved: Iterable[Mapping[str, Any]], ours: bool) -> list[str]:
+def end_begun_moved(
+    kubernetes: Kubernetes, real: RealTime, begun_moved: Iterable[Mapping[str, Any]], ours: bool
+) -> list[str]:
     """Programs that took their time base while clocks were moved, or were ended because they were ahead, are started
     anew with their pods (a container that ends again and again is made to wait by kubelet); in a cluster that is not
     ours they are only named. ztunnels are left out: every run starts them anew at its end."""
@@ -83,10 +88,32 @@ def end_begun_moved(kubernetes: Kubernetes, begun_moved: Iterable[Mapping[str, A
         if pod.uid in uids and pod.labels.get("app") != "ztunnel"
     ]
     if ours:
+        wanted = [(pod.namespace, _lasting(pod), len(kubernetes.pods(pod.namespace, _lasting(pod)))) for pod in pods]
         for pod in pods:
             kubernetes.end_pod(pod)
+        _await_next(kubernetes, real, wanted)
         return [f"{pod} had begun on moved clocks and is started anew" for pod in pods]
     return [f"{pod} began on moved clocks and runs on; start it anew: kubectl delete pod" for pod in pods]
+
+
+def _lasting(pod: Pod) -> dict[str, str]:
+    """The labels that the next pod of its controller has too."""
+    return {key: value for key, value in pod.labels.items() if not key.endswith("-hash")}
+
+
+def _await_next(kubernetes: Kubernetes, real: RealTime, wanted: Iterable[tuple[str, Mapping[str, str], int]]) -> None:
+    """Waits until as many are ready as there were. What does not come is no reason to leave more undone: it is told by
+    whoever needs it."""
+    for namespace, labels, count in wanted:
+
+        def look(
+            namespace: str = namespace, labels: Mapping[str, str] = labels, count: int = count
+        ) -> tuple[bool | None, str]:
+            ready = [pod for pod in kubernetes.pods(namespace, labels) if pod.ready]
+            return (True if len(ready) >= count else None), f"{len(ready)} of {count} ready"
+
+        with suppress(SubjectFailed):
+            wait_for(f"the pods in {namespace} that are started anew", real, NEXT_WITHIN_S, look)
 
 
 def _mark(kubernetes: Kubernetes) -> dict[str, Any] | None:

@@ -76,7 +76,7 @@ def make_mover(
     if cluster.clock == "process":
 
         def when_released(begun_moved: list[dict[str, Any]]) -> None:
-            end_begun_moved(kubernetes, begun_moved, place.ours)
+            end_begun_moved(kubernetes, real, begun_moved, place.ours)
             unmark(kubernetes)
 
         others = _others(kubernetes, node_names) if cluster.lapse else {}
