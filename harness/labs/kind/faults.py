@@ -168,7 +168,7 @@ class Faults:
     # Processes
 
     def _restart(self, group: list[PlannedFault]) -> None:
-        self._session.cause = "restart"
+        self._session.cause, self._session.restarting = "restart", True
         for fault in group:
             assert fault.node is not None
             self._record("fault_began", fault)
@@ -176,7 +176,7 @@ class Faults:
             self._restart_on(fault.node)
             self._record("fault_ended", fault, wall_before_ns=None)
             self._ends(fault)
-        self._session.cause = ""
+        self._session.cause, self._session.restarting = "", False
 
     def _restart_on(self, node: str) -> None:
         old = self._session.process_of(node)

@@ -11,6 +11,7 @@ import pytest
 from harness.checks import judge
 from harness.durations import NS_PER_S
 from harness.history import History, Recorder
+from harness.kubernetes.api import Pod
 from harness.labs.kind.refusals import refusals
 from harness.labs.model.world import World
 from harness.pipeline import Chooser, Options
@@ -19,6 +20,7 @@ from harness.scenario import read_scenario
 from harness.verdict import OutcomeKind, Verdict, compare
 from tests.unit.labs.kind.lapse import SimulatedLapse, lapsed, took_s
 from tests.unit.labs.kind.runs import ONE_NODE, SCENARIOS, TWO_NODES, plan, verdicts
+from tests.unit.labs.kind.simulated import SimulatedCluster
 from tests.unit.labs.kind.test_lab import run as run_lab
 from tests.unit.labs.kind.test_lab import ways_of
 from tests.unit.labs.kind.test_scenarios import FOR_KIND
@@ -122,6 +124,33 @@ def test_a_certificate_that_never_comes_is_not_waited_for_for_ever() -> None:
     history, mover = lapsed(of, signs=False)
     assert history.of("csr_answered", outcome="refused")
     assert history.of("run_ended", reason="duration") and took_s(mover) < 20 * 60
+
+
+def test_no_connection_meets_a_restart_that_takes_its_real_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan has it take none, and time leaps to where both are due: it is tried when the next one runs."""
+    of = plan('[[fault]]\nkind = "restart"\nat = "10m"\n', duration="20m")
+    down_until_ns = [0]
+    pods, end_pod, error = SimulatedCluster.pods, SimulatedCluster.end_pod, SimulatedCluster._connection_error
+
+    def ends(cluster: SimulatedCluster, pod: Pod) -> None:
+        end_pod(cluster, pod)
+        down_until_ns[0] = cluster.now_ns + 10 * NS_PER_S
+
+    def is_down(cluster: SimulatedCluster) -> bool:
+        return cluster.now_ns < down_until_ns[0]
+
+    def listed(cluster: SimulatedCluster, namespace: str, labels: Any) -> list[Pod]:
+        return [] if labels == {"app": "ztunnel"} and is_down(cluster) else pods(cluster, namespace, labels)
+
+    def fails(cluster: SimulatedCluster, source: str, destination: str) -> str | None:
+        return "no resolver" if is_down(cluster) else error(cluster, source, destination)
+
+    monkeypatch.setattr(SimulatedCluster, "end_pod", ends)
+    monkeypatch.setattr(SimulatedCluster, "pods", listed)
+    monkeypatch.setattr(SimulatedCluster, "_connection_error", fails)
+    history, _ = lapsed(of)
+    assert [event["cause"] for event in history.of("ztunnel_started")] == ["start", "restart"]
+    assert not history.of("connection_attempted", ok=False)
 
 
 def test_a_whole_run_says_first_that_clocks_are_taken_ahead(capsys: pytest.CaptureFixture[str]) -> None:
