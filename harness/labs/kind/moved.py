@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 from harness.clocks.node_helper import PROTOCOL_VERSION
@@ -105,15 +106,15 @@ def _await_next(kubernetes: Kubernetes, real: RealTime, wanted: Iterable[tuple[s
     """Waits until as many are ready as there were. What does not come is no reason to leave more undone: it is told by
     whoever needs it."""
     for namespace, labels, count in wanted:
-
-        def look(
-            namespace: str = namespace, labels: Mapping[str, str] = labels, count: int = count
-        ) -> tuple[bool | None, str]:
-            ready = [pod for pod in kubernetes.pods(namespace, labels) if pod.ready]
-            return (True if len(ready) >= count else None), f"{len(ready)} of {count} ready"
-
+        look = partial(_not_ready_again, kubernetes, namespace, labels, count)
         with suppress(SubjectFailed):
             wait_for(f"the pods in {namespace} that are started anew", real, NEXT_WITHIN_S, look)
+
+
+def _not_ready_again(kubernetes: Kubernetes, namespace: str, labels: Mapping[str, str], count: int) -> str | None:
+    """What is seen until `count` pods are ready; None then."""
+    ready = [pod for pod in kubernetes.pods(namespace, labels) if pod.ready]
+    return None if len(ready) >= count else f"{len(ready)} of {count} ready"
 
 
 def _mark(kubernetes: Kubernetes) -> dict[str, Any] | None:
