@@ -30,6 +30,7 @@ Seen = TypeVar("Seen")
 MESHWAKE = (sys.executable, "-c", "import sys; from harness.cli import main; sys.exit(main())")
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCENARIOS = REPOSITORY / "scenarios" / "kind"
+OF_EVERY_LAB = REPOSITORY / "scenarios"
 ENDS_WITHIN_S = 900.0
 # Beside the time of the scenario itself: workloads, two restarts of every ztunnel, the helper's image the first time.
 AROUND_A_RUN_S = 1200.0
@@ -101,7 +102,7 @@ class Trial:
     def __init__(self, cluster: Cluster, engine: DockerEngine, directory: Path, runs: Path) -> None:
         self.cluster, self.engine, self.directory = cluster, engine, directory
         self.environment = {**os.environ, "MESHWAKE_RUNS": str(runs)}
-        self._runs, self._ran = runs, dict[Path, Ran]()
+        self._runs, self._ran = runs, dict[tuple[Path, bool], Ran]()
 
     @property
     def name(self) -> str:
@@ -143,10 +144,11 @@ class Trial:
         return self.command("up", *words, within_s=2 * ENDS_WITHIN_S)
 
     @contextmanager
-    def running(self, scenario: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    def running(self, scenario: Path, log: Path, *, real_time: bool = True) -> Iterator[subprocess.Popen[bytes]]:
         """A run by --clock process, so that nothing but programs in the cluster is moved; ended if it still is at work
-        at the end of the block."""
+        at the end of the block. Without `real_time` idle time is skipped."""
         command = [*MESHWAKE, "run", str(scenario), "--lab", "kind", "--name", self.name, "--clock", "process"]
+        command += ["--real-time"] if real_time else []
         with log.open("wb") as words:
             run = subprocess.Popen(
                 [*command, "--keep-run"], stdout=words, stderr=words, env=self.environment, start_new_session=True
@@ -158,16 +160,17 @@ class Trial:
                 run.terminate()
                 run.wait(ENDS_WITHIN_S)
 
-    def ran(self, scenario: Path) -> Ran:
+    def ran(self, scenario: Path, *, real_time: bool = True) -> Ran:
         """A whole run of `scenario`, with the cluster before and after it; each is run once in a session."""
-        if scenario not in self._ran:
-            self._ran[scenario] = self._run(scenario)
-        return self._ran[scenario]
+        key = (scenario, real_time)
+        if key not in self._ran:
+            self._ran[key] = self._run(scenario, real_time)
+        return self._ran[key]
 
-    def _run(self, scenario: Path) -> Ran:
-        log = self.directory / f"{scenario.stem}.log"
+    def _run(self, scenario: Path, real_time: bool) -> Ran:
+        log = self.directory / f"{scenario.stem}{'-real-time' if real_time else ''}.log"
         before = self.objects()
-        with self.running(scenario, log) as run:
+        with self.running(scenario, log, real_time=real_time) as run:
             code = wait_until(f"the end of the run of {scenario.name}", 3600 + AROUND_A_RUN_S, run.poll)
         kept = self._runs / scenario.stem / "latest"
         return Ran(code, log.read_text(), kept, before, self.objects())
