@@ -12,7 +12,14 @@ from tests.cluster.trial import OF_EVERY_LAB, SCENARIOS, Ran, Trial, differences
 SHORT = ("frozen_nodes", "restart_without_authority")
 LONG = ("short_sleep", "short_sleep_with_guard", "one_node_sleeps_alone", "two_nodes_of_one_machine")
 # Certificates of a day, idle time skipped: a minute or two each.
-SKIPPED = ("nothing_happens", "forward_step", "ca_away_at_renewal", "one_long_suspend", "docker_pause_freeze")
+SKIPPED = (
+    "nothing_happens",
+    "forward_step",
+    "ca_away_at_renewal",
+    "one_long_suspend",
+    "docker_pause_freeze",
+    "ztunnel_restart",
+)
 WEEKS = (OF_EVERY_LAB / "nightly_sleep.toml", SCENARIOS / "nightly_sleep_with_guard.toml")
 
 
