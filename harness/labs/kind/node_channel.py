@@ -138,35 +138,32 @@ class Help:
             self.after()
 
 
-class HelpedMover(ProcessMover):
+class _Helped(ProcessMover):
+    """What a mover does about helpers that are put in for it, around what it does itself."""
+
+    _help: Help
+
+    def prepare(self) -> None:
+        """See Mover."""
+        self._help.before(self.owner)
+        super().prepare()
+
+    def release(self) -> None:
+        """See Mover."""
+        self._help.release(self, super().release)
+
+
+class HelpedMover(_Helped):
     """A ProcessMover by way of helpers that are put in for it."""
 
     def __init__(self, plan: Plan, channel: PodChannel, help_: Help) -> None:
         super().__init__(plan, channel)
         self._help = help_
 
-    def prepare(self) -> None:
-        """See Mover."""
-        self._help.before(self.owner)
-        super().prepare()
 
-    def release(self) -> None:
-        """See Mover."""
-        self._help.release(self, super().release)
-
-
-class HelpedLapse(LapseMover):
+class HelpedLapse(_Helped, LapseMover):
     """A LapseMover by way of helpers that are put in for it."""
 
     def __init__(self, plan: Plan, channel: PodChannel, help_: Help, others: Sequence[str]) -> None:
-        super().__init__(plan, channel, others)
+        LapseMover.__init__(self, plan, channel, others)
         self._help = help_
-
-    def prepare(self) -> None:
-        """See Mover."""
-        self._help.before(self.owner)
-        super().prepare()
-
-    def release(self) -> None:
-        """See Mover."""
-        self._help.release(self, super().release)
