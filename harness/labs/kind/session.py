@@ -200,7 +200,8 @@ class Session:
         self.ledger.tell_until(self.world.now_ns - HELD_BACK_NS)
         self.setting.progress(self.world.now_ns)
         fault_ns = faults.next_world_ns()
-        self.pace.let_pass(min(self.plan.duration_ns, self.plan.duration_ns if fault_ns is None else fault_ns))
+        end_ns = self.plan.duration_ns
+        self.pace.let_pass(end_ns if fault_ns is None else min(end_ns, fault_ns))
 
     # What the pace asks
 
