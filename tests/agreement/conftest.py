@@ -51,12 +51,19 @@ def run(scenario: str, lab: str, version: str) -> Saved:
 
 def run_text(text: str, name: str, version: str) -> tuple[Saved, Saved]:
     """A scenario written in a test, on the model and on the binary."""
+    return run_text_on_model(text, name, version), run_text_on(text, name, version, "process")
+
+
+def run_text_on_model(text: str, name: str, version: str, seed: int = 0) -> Saved:
+    """A scenario written in a test, on the model; `seed` draws its retries."""
+    return run_text_on(text, name, version, "model", seed)
+
+
+def run_text_on(text: str, name: str, version: str, lab: str, seed: int = 0) -> Saved:
+    """A scenario written in a test, on one lab."""
     scenario = parse_scenario(text, f"{name}.toml", name)
-    runs = []
-    for lab in ("model", "process"):
-        options = Options(lab=lab, istio=(version,))
-        runs.append(run_case(choose(scenario, options)[0], options))
-    return runs[0], runs[1]
+    options = Options(lab=lab, istio=(version,), seed=seed)
+    return run_case(choose(scenario, options)[0], options)
 
 
 def verdicts(saved: Saved) -> dict[str, Any]:

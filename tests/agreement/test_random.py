@@ -1,13 +1,26 @@
-"""Timelines that nobody thought of, on the model and on a real ztunnel. MESHWAKE_SEEDS=0:500 draws others."""
+"""Timelines drawn at random, on the model and on a real ztunnel.
+
+MESHWAKE_SEEDS=0:500 draws others than the few of every run.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.agreement.conftest import VERSIONS, binary_of, run_text, times_are_fixed, verdicts
+from harness.pipeline import Saved
+from tests.agreement.conftest import (
+    VERSIONS,
+    binary_of,
+    run_text,
+    run_text_on_model,
+    times_are_fixed,
+    verdicts,
+)
 from tests.agreement.timelines import random_scenario
 
 # tokio's timers have whole milliseconds and are rounded up; a wall clock that runs at 1.5 has others.
@@ -34,14 +47,71 @@ def assert_near(ours: list[tuple[Any, ...]], theirs: list[tuple[Any, ...]]) -> N
             assert one == (pytest.approx(two, abs=WITHIN_S) if isinstance(two, float) else two)
 
 
+# A renewal and a fault that are due in the same millisecond: which comes first, the binary's timer
+# decides by less than a millisecond, and what follows can differ for hours (seed 592: a certificate
+# renewed just before the clock is set back by 206 min, or just after).
+SHIFTS_MS = (-2, 2)
+FAULT_AT = re.compile(r'^at = "(\d+)m"$', re.MULTILINE)
+# How a retry is drawn inside ztunnel cannot be known; the model is asked for several draws.
+DRAWS = 10
+
+
+def shifted(text: str) -> Iterator[str]:
+    """The scenario with one of its faults moved by less than what timers can tell apart."""
+    for at in FAULT_AT.finditer(text):
+        for shift_ms in SHIFTS_MS:
+            at_ms = int(at[1]) * 60_000 + shift_ms
+            yield f'{text[: at.start()]}at = "{at_ms}ms"{text[at.end() :]}'
+
+
+def model_that_agrees(text: str, name: str, version: str, model: Saved, real: Saved) -> Saved:
+    """The model's run with the binary's verdicts: `model` itself, nearly always.
+
+    Else one that differs from it by what neither of them can know: the draw of a retry, or the
+    order of a fault and a timer that are due in the same millisecond. None: the test fails.
+    """
+    if verdicts(model) == verdicts(real):
+        return model
+    draws = range(1 if times_are_fixed(model, real) else DRAWS)
+    for variant in (text, *shifted(text)):
+        for seed in draws:
+            other = run_text_on_model(variant, name, version, seed)
+            if verdicts(other) == verdicts(real):
+                return other
+    assert verdicts(model) == verdicts(real), text
+    return model
+
+
 @pytest.mark.parametrize("version", VERSIONS[-1:])
 @pytest.mark.parametrize("seed", range(FIRST, BEYOND))
 def test_model_and_binary_agree_on_a_timeline_drawn_at_random(seed: int, version: str) -> None:
-    """Every verdict, every renewal and every outage; where retries are drawn by chance inside ztunnel, the verdicts."""
+    """Every verdict, every renewal and every outage; verdicts only where ztunnel draws its retries."""
     binary_of(version)
-    model, real = run_text(random_scenario(seed), f"seed_{seed}", version)
-    assert verdicts(model) == verdicts(real), random_scenario(seed)
+    text, name = random_scenario(seed), f"seed_{seed}"
+    model, real = run_text(text, name, version)
+    model = model_that_agrees(text, name, version, model, real)
     if not times_are_fixed(model, real):
         return
     for rows, names, times in COMPARED:
-        assert_near(numbers(model.result[rows], names, times), numbers(real.result[rows], names, times))
+        ours, theirs = numbers(model.result[rows], names, times), numbers(real.result[rows], names, times)
+        assert_near(ours, theirs)
+
+
+def test_a_fault_in_the_instant_of_a_renewal_may_come_before_or_after_it() -> None:
+    """Seed 592 is such a timeline: the model's own verdicts turn within two milliseconds."""
+    text, version = random_scenario(592), "1.31.0-rc.0"
+    model = run_text_on_model(text, "tied", version)
+    others = [run_text_on_model(variant, "tied", version) for variant in shifted(text)]
+    assert any(verdicts(other) != verdicts(model) for other in others)
+    for other in others:
+        found = model_that_agrees(text, "tied", version, model, other)
+        assert verdicts(found) == verdicts(other)
+
+
+def test_a_difference_that_no_instant_and_no_draw_explains_fails() -> None:
+    text, version = random_scenario(3), "1.31.0-rc.0"
+    model = run_text_on_model(text, "one", version)
+    another = run_text_on_model(random_scenario(2), "another", version)
+    assert verdicts(another) != verdicts(model)
+    with pytest.raises(AssertionError):
+        model_that_agrees(text, "one", version, model, another)
