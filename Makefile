@@ -45,7 +45,7 @@ check: $(STAMP) ## as test, but only what needs no real ztunnel: for while one i
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest tests/unit tests/checks tests/repository -n auto
+	$(BIN)/pytest tests/unit tests/unit/checks tests/repository -n auto
 
 clocks: $(STAMP) ## measure what a suspend does in a real kernel, and write docs/clocks-measured.md and docs/timers.md
 	$(BIN)/meshwake clocks
@@ -59,7 +59,7 @@ lock: ## write requirements.lock anew from pyproject.toml (needs uv)
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
 
 proto: ## make *_pb2.py anew from the .proto files (needs grpcio-tools; its protobuf must not be newer than the locked one)
-	python3 -m grpc_tools.protoc -I. --python_out=. --pyi_out=. harness/authority/proto/*.proto
+	python3 -m grpc_tools.protoc -Iharness --python_out=harness --pyi_out=harness harness/meshwake/authority/proto/*.proto
 
 clean: ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -87,8 +87,8 @@ tools: $(STAMP) ## kind and helm for lab kind, built with Go into meshwake's cac
 		echo "make tools builds kind and helm with Go, and there is no 'go' on PATH." >&2; \
 		echo "Install Go (https://go.dev/dl), or kind and helm themselves: https://kind.sigs.k8s.io, https://helm.sh" >&2; \
 		exit 1; }
-	@place="$$($(BIN)/python -c 'from harness.binaries import cache_dir; print(cache_dir() / "tools" / "bin")')" && \
-	kind="$$($(BIN)/python -c 'from harness.stack.pins import read_pins; print(read_pins().tools.kind)')" && \
+	@place="$$($(BIN)/python -c 'from meshwake.ztunnel.binaries import cache_dir; print(cache_dir() / "tools" / "bin")')" && \
+	kind="$$($(BIN)/python -c 'from meshwake.cluster.stack.pins import read_pins; print(read_pins().tools.kind)')" && \
 	mkdir -p "$$place" && \
 	echo "installing kind v$$kind and helm $(HELM_TO_INSTALL) into $$place" && \
 	GOBIN="$$place" go install "sigs.k8s.io/kind@v$$kind" && \

@@ -1,3 +1,3 @@
-"""Names the plugin; everything else is in harness/plugin.py."""
+"""Names the plugin; everything else is in harness/meshwake/pytest_plugin.py."""
 
-pytest_plugins = ["harness.plugin"]
+pytest_plugins = ["meshwake.pytest_plugin"]

@@ -1,4 +1,5 @@
-"""Every test keeps its runs to itself and starts from an empty cache of binaries, whatever the machine has."""
+"""Every test keeps its runs to itself and starts from an empty cache of binaries, whatever the
+machine has."""
 
 from __future__ import annotations
 

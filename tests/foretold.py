@@ -1,9 +1,11 @@
-"""A forecast made in the middle of a run, from what a cluster would have shown then, against what really happened.
+"""A forecast made in the middle of a run, from what a cluster would have shown then, against what
+really happened.
 
-`case(seed)` is a timeline by chance: sleeps, pauses, steps and drifts of one machine, then the moment of the forecast,
-at which it may fall asleep, then a day and a half in which nothing else happens. `save_shown` writes what somebody
-would have saved at that moment (docs/forecast.md), from the history alone and no finer than a cluster shows it;
-`compare` reads that back through the program's own reader and sets the forecast against the history.
+`case(seed)` is a timeline by chance: sleeps, pauses, steps and drifts of one machine, then the
+moment of the forecast, at which it may fall asleep, then a day and a half in which nothing else
+happens. `save_shown` writes what somebody would have saved at that moment (docs/forecast.md), from
+the history alone and no finer than a cluster shows it; `compare` reads that back through the
+program's own reader and sets the forecast against the history.
 """
 
 from __future__ import annotations
@@ -15,15 +17,16 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-from harness.answers.forecast import NodeForecast, forecast_node
-from harness.answers.forecast_files import read_nodes
-from harness.authority.ca import spiffe_id
-from harness.checks.derive import Certificate, certificates, failures, lives, timeline
-from harness.clocks.reading import ClockReading
-from harness.clocks.virtual import clocks_of
-from harness.durations import NS_PER_S, format_duration
-from harness.history import History
-from harness.plan import Plan
+from meshwake.analysis.forecast import NodeForecast, forecast_node
+from meshwake.analysis.forecast_files import read_nodes
+from meshwake.authority.ca import spiffe_id
+from meshwake.checks.derive import Certificate, certificates, failures, lives, timeline
+from meshwake.clocks.virtual import clocks_of
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.durations import NS_PER_S, format_duration
+from meshwake.core.history import History
+from meshwake.core.plan import Plan
+
 from tests.unit.labs import plans
 
 Way = Literal["journal", "elapsed", "start"]
@@ -34,7 +37,8 @@ WITHIN_S = 2.0
 
 @dataclass(frozen=True)
 class Case:
-    """A plan, the world time of the forecast, how long the machine sleeps from then on, and what is saved."""
+    """A plan, the world time of the forecast, how long the machine sleeps from then on, and what is
+    saved."""
 
     seed: int
     plan: Plan
@@ -53,7 +57,8 @@ def case(seed: int, lab: str = "model") -> Case:
         at_s += lasts_s + random.randint(600, 30_000)
     sleep_s = random.choice((0, random.randint(600, 50_000)))
     if sleep_s:
-        # Until a VM's wall clock is put right, it takes what ran out meanwhile for valid: nobody can foretell how long.
+        # Until a VM's wall clock is put right, it takes what ran out meanwhile for valid: nobody
+        # can foretell how long.
         kind = random.choice(('"suspend"', '"pause"\ncorrected_after = "1s"'))
         body.append(f'[[fault]]\nkind = {kind}\nat = "{at_s}s"\nlasts = "{sleep_s}s"')
     duration = format_duration((at_s + sleep_s + 180_000) * NS_PER_S)
@@ -68,14 +73,15 @@ def _fault(random: Random, at_s: int) -> tuple[str, int]:
     about = {
         "suspend": f'lasts = "{lasts_s}s"',
         "pause": f'lasts = "{lasts_s}s"\ncorrected_after = "25s"',
-        "step": f'by = "{random.choice((random.randint(60, 30_000), -random.randint(60, 3_600)))}s"',
+        "step": "by = "
+        f'"{random.choice((random.randint(60, 30_000), -random.randint(60, 3_600)))}s"',
         "drift": f'lasts = "{lasts_s}s"\nrate = 1.025',
     }[kind]
     text = f'[[fault]]\nkind = "{kind}"\nat = "{at_s}s"\n{about}'
     return text, 0 if kind == "step" else lasts_s + 30
 
 
-# --- What a cluster would have shown ---------------------------------------------------------------------------------
+# --- What a cluster would have shown --------------------------------------------------------------
 
 
 def save_shown(of: Case, history: History, folder: Path) -> None:
@@ -88,7 +94,9 @@ def save_shown(of: Case, history: History, folder: Path) -> None:
         started = life.started.clocks
         assert started is not None
         now = _now(of, history, life.node, started)
-        entries = [_entry(_held_at(history, identity, of.at_world_ns)) for identity in life.identities]
+        entries = [
+            _entry(_held_at(history, identity, of.at_world_ns)) for identity in life.identities
+        ]
         (place / "config_dump.json").write_text(json.dumps({"certificates": entries}))
         (place / "pod.json").write_text(json.dumps(_pod(life.node, life.process, started)))
         (place / "clocks.txt").write_text(_clocks(of, started, now))
@@ -97,14 +105,19 @@ def save_shown(of: Case, history: History, folder: Path) -> None:
 
 
 def _now(of: Case, history: History, node: str, started: ClockReading) -> ClockReading:
-    """The node's clocks at the forecast, by the clock of the plan, laid to where the subject's own began."""
+    """The node's clocks at the forecast, by the clock of the plan, laid to where the subject's own
+    began."""
     clock = clocks_of(of.plan)[node]
     moved = clock.reading_before(of.at_world_ns).since(clock.reading(0))
     return ClockReading(*(begun + by for begun, by in zip(started, moved, strict=True)))
 
 
 def _held_at(history: History, identity: str, world_ns: int) -> Certificate:
-    return next(each for each in reversed(certificates(history)[identity]) if each.issued_world_ns <= world_ns)
+    return next(
+        each
+        for each in reversed(certificates(history)[identity])
+        if each.issued_world_ns <= world_ns
+    )
 
 
 def _entry(held: Certificate) -> dict[str, object]:
@@ -123,7 +136,11 @@ def _stamp(wall_s: int) -> str:
 def _pod(node: str, process: str, started: ClockReading) -> dict[str, object]:
     running = {"running": {"startedAt": _stamp(started.wall_ns // NS_PER_S)}}
     statuses = [{"name": "istio-proxy", "state": running}]
-    return {"metadata": {"name": process}, "spec": {"nodeName": node}, "status": {"containerStatuses": statuses}}
+    return {
+        "metadata": {"name": process},
+        "spec": {"nodeName": node},
+        "status": {"containerStatuses": statuses},
+    }
 
 
 def _clocks(of: Case, started: ClockReading, now: ClockReading) -> str:
@@ -142,7 +159,10 @@ def _clocks(of: Case, started: ClockReading, now: ClockReading) -> str:
 
 
 def _journal(started: ClockReading, now: ClockReading) -> str:
-    moments = [(started.wall_ns - NS_PER_S, started.monotonic_ns - NS_PER_S), (now.wall_ns, now.monotonic_ns)]
+    moments = [
+        (started.wall_ns - NS_PER_S, started.monotonic_ns - NS_PER_S),
+        (now.wall_ns, now.monotonic_ns),
+    ]
     return "\n".join(
         json.dumps(
             {
@@ -156,13 +176,13 @@ def _journal(started: ClockReading, now: ClockReading) -> str:
     )
 
 
-# --- What then happened ----------------------------------------------------------------------------------------------
+# --- What then happened ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Compared:
-    """By how much the forecast was off, in seconds: the worst of renewals and of the next break. `breaks`: whether one
-    was foretold."""
+    """By how much the forecast was off, in seconds: the worst of renewals and of the next break.
+    `breaks`: whether one was foretold."""
 
     off_s: float
     breaks: bool
@@ -176,14 +196,18 @@ def compare(of: Case, history: History, folder: Path) -> Compared:
     off_s = max(_renewals_off_s(of, history, each) for each in forecasts)
     breaks = [each.outage_from_wall_ns for node in forecasts for each in node.identities]
     foretold = min((at_ns for at_ns in breaks if at_ns is not None), default=None)
-    renewed_world_ns = max(_renewed_world_ns(of, history, identity) for identity in (plans.CLIENT, plans.SERVER))
+    renewed_world_ns = max(
+        _renewed_world_ns(of, history, identity) for identity in (plans.CLIENT, plans.SERVER)
+    )
     happened = next(
         (max(each.from_world_ns, of.at_world_ns) for each in failures(of.plan, history)
          if each.to_world_ns > of.at_world_ns + of.sleep_ns and each.from_world_ns < renewed_world_ns),
         None,
     )  # fmt: skip
     if foretold is None or happened is None:
-        assert (foretold is None) == (happened is None), f"case {of.seed}: foretold {foretold}, happened {happened}"
+        assert (foretold is None) == (happened is None), (
+            f"case {of.seed}: foretold {foretold}, happened {happened}"
+        )
         return Compared(off_s, breaks=False, words=f"no break, renewals {off_s:.2f} s off")
     awake_world_ns = max(happened, of.at_world_ns + of.sleep_ns)
     break_off_s = abs(_world_ns(of, forecasts[0], foretold) - awake_world_ns) / NS_PER_S
@@ -206,15 +230,19 @@ def _renewals_off_s(of: Case, history: History, forecast: NodeForecast) -> float
     for each in forecast.identities:
         assert each.renews_wall_ns is not None
         foretold_ns = _world_ns(of, forecast, each.renews_wall_ns)
-        worst_s = max(worst_s, abs(foretold_ns - _renewed_world_ns(of, history, each.identity)) / NS_PER_S)
+        worst_s = max(
+            worst_s, abs(foretold_ns - _renewed_world_ns(of, history, each.identity)) / NS_PER_S
+        )
     return worst_s
 
 
 def wall_is_whole(of: Case, history: History) -> bool:
-    """Whether the history's own reading of the wall clock at the forecast is the one that was saved."""
+    """Whether the history's own reading of the wall clock at the forecast is the one that was
+    saved."""
     node = of.plan.nodes[0].name
     life = lives(history)[0]
     assert life.started.clocks is not None
     return (
-        timeline(history, node).wall_before_ns(of.at_world_ns) == _now(of, history, node, life.started.clocks).wall_ns
+        timeline(history, node).wall_before_ns(of.at_world_ns)
+        == _now(of, history, node, life.started.clocks).wall_ns
     )

@@ -1,6 +1,8 @@
-"""A program that the process lab takes for ztunnel: what is ours can then be tested on machines without one.
+"""A program that the process lab takes for ztunnel: what is ours can then be tested on machines
+without one.
 
-It listens where ztunnel listens, answers its admin interface with nothing, and never asks for a certificate.
+It listens where ztunnel listens, answers its admin interface with nothing, and never asks for a
+certificate.
 """
 
 from __future__ import annotations
@@ -38,5 +40,8 @@ def write_program(directory: Path, program: str) -> Path:
 
 
 def write_stand_in(directory: Path, every_s: int = 600, at_tick: str = TELL_THE_TIME) -> Path:
-    """A stand-in whose timer fires every `every_s` seconds of its monotonic clock, and then does `at_tick`."""
-    return write_program(directory, _PROGRAM.replace("{every_s}", str(every_s)).replace("{at_tick}", at_tick))
+    """A stand-in whose timer fires every `every_s` seconds of its monotonic clock, and then does
+    `at_tick`."""
+    return write_program(
+        directory, _PROGRAM.replace("{every_s}", str(every_s)).replace("{at_tick}", at_tick)
+    )

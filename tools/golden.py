@@ -21,14 +21,14 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from harness.errors import LabUnavailable
-from harness.execution import execute
-from harness.fixes import adapted
-from harness.history import Recorder
-from harness.labs.model.ztunnel import BEHAVIOURS
-from harness.pipeline import Options, check_run, choose, refuse
-from harness.plan import resolve
-from harness.scenario import read_scenario
+from meshwake.core.errors import LabUnavailable
+from meshwake.core.history import Recorder
+from meshwake.core.plan import resolve
+from meshwake.core.scenario import read_scenario
+from meshwake.fixes import adapted
+from meshwake.labs.model.ztunnel import BEHAVIOURS
+from meshwake.runner.execution import execute
+from meshwake.runner.pipeline import Options, check_run, choose, refuse
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "tools" / "golden.json"

@@ -1,4 +1,5 @@
-"""Real ztunnels to agree with: those in the cache of this machine. Without one these tests skip and say so."""
+"""Real ztunnels to agree with: those in the cache of this machine. Without one these tests skip and
+say so."""
 
 from __future__ import annotations
 
@@ -6,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from meshwake.core.plan import Case
+from meshwake.core.scenario import parse_scenario, read_scenario
+from meshwake.labs import load_lab
+from meshwake.runner.pipeline import Options, Saved, choose, run_case
+from meshwake.ztunnel import binaries
 
-from harness import binaries
-from harness.labs import load_lab
-from harness.pipeline import Options, Saved, choose, run_case
-from harness.plan import Case
-from harness.scenario import parse_scenario, read_scenario
+from tests.support.paths import SCENARIOS
 
-SCENARIOS = Path(__file__).resolve().parents[2] / "scenarios"
 NO_BINARY = "no ztunnel in the cache (meshwake doctor says where it belongs)"
 
 
@@ -22,7 +23,9 @@ def cached_versions() -> list[str]:
     return [binary.version for binary in binaries.cached()]
 
 
-VERSIONS: list[Any] = cached_versions() or [pytest.param("none", marks=pytest.mark.skip(reason=NO_BINARY))]
+VERSIONS: list[Any] = cached_versions() or [
+    pytest.param("none", marks=pytest.mark.skip(reason=NO_BINARY))
+]
 
 
 def binary_of(version: str) -> Path:
@@ -72,8 +75,11 @@ def verdicts(saved: Saved) -> dict[str, Any]:
 
 
 def times_are_fixed(*runs: Saved) -> bool:
-    """Whether nothing was left to chance: retries after a refusal are random inside ztunnel, and a flood is cut off
-    after a number of requests, in the model and in reality at another one of them."""
-    refused = any(event["outcome"] != "issued" for saved in runs for event in saved.history.of("csr_answered"))
+    """Whether nothing was left to chance: retries after a refusal are random inside ztunnel, and a
+    flood is cut off after a number of requests, in the model and in reality at another one of them.
+    """
+    refused = any(
+        event["outcome"] != "issued" for saved in runs for event in saved.history.of("csr_answered")
+    )
     flooded = any(saved.history.of("run_ended", reason="csr_flood") for saved in runs)
     return not refused and not flooded

@@ -1,4 +1,5 @@
-"""The same scenario on the model and on a real ztunnel: same verdicts, same renewal times. The binary is right."""
+"""The same scenario on the model and on a real ztunnel: same verdicts, same renewal times. The
+binary is right."""
 
 from __future__ import annotations
 
@@ -6,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from meshwake.core.outcome import OutcomeKind
 
-from harness.verdict import OutcomeKind
-from tests.agreement.conftest import SCENARIOS, VERSIONS, binary_of, run, run_text, times_are_fixed, verdicts
+from tests.agreement.conftest import VERSIONS, binary_of, run, run_text, times_are_fixed, verdicts
+from tests.support.paths import SCENARIOS
 
 # What issue 3 allows; what is seen is the same millisecond.
 WITHIN_S = 2.0
-# Retries after a refusal are random inside ztunnel (+-20 %), so times after one are not the model's times, and whether
-# a renewal met an outage later on may be left to chance (in one of ten runs of retry_waits_grow none does). Of what
-# their author expects nothing is.
+# Retries after a refusal are random inside ztunnel (+-20 %), so times after one are not the model's
+# times, and whether a renewal met an outage later on may be left to chance (in one of ten runs of
+# retry_waits_grow none does). Of what their author expects nothing is.
 RANDOM_RETRIES = (
     "ca_away_at_renewal",
     "retry_waits_grow",
@@ -30,7 +32,10 @@ CORPUS = sorted(
 
 def rounded(renewals: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     """Renewals in an order that does not depend on who was first within one moment."""
-    rows = [(row["node"], row["identity"], row["issued_world_s"], row["done_world_s"]) for row in renewals]
+    rows = [
+        (row["node"], row["identity"], row["issued_world_s"], row["done_world_s"])
+        for row in renewals
+    ]
     return sorted(rows, key=lambda row: (row[1], row[2]))
 
 
@@ -46,7 +51,8 @@ def test_model_and_binary_agree(scenario: str, version: str) -> None:
     assert verdicts(model) == verdicts(real)
     ours, theirs = rounded(model.result["renewals"]), rounded(real.result["renewals"])
     if real.result["findings"] and verdicts(real)["ca_not_flooded"] == "BROKEN":
-        # A flood is cut off after a number of requests, in the model and in reality at another one of them.
+        # A flood is cut off after a number of requests, in the model and in reality at another one
+        # of them.
         ours, theirs = [row for row in ours if row[2] == 0], [row for row in theirs if row[2] == 0]
     assert len(ours) == len(theirs)
     for mine, other in zip(ours, theirs, strict=True):
@@ -59,9 +65,12 @@ def test_model_and_binary_agree(scenario: str, version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_world_in_the_past_is_as_quiet_as_one_ahead(version: str) -> None:
-    """Nothing in a ztunnel waits on the kernel's wall clock: on 1.31 the thread of its allocator did, and span."""
+    """Nothing in a ztunnel waits on the kernel's wall clock: on 1.31 the thread of its allocator
+    did, and span."""
     binary_of(version)
-    world = "starts = 2020-01-06T08:00:00Z\n" + (TWO_WAYS.replace("AUTHORITY", "apart") + 'kind = "freeze"\n')
+    world = "starts = 2020-01-06T08:00:00Z\n" + (
+        TWO_WAYS.replace("AUTHORITY", "apart") + 'kind = "freeze"\n'
+    )
     model, real = run_text(world + 'node = "a"\nat = "1h"\nlasts = "1h"', "past", version)
     assert rounded(model.result["renewals"]) == rounded(real.result["renewals"]) != []
 
@@ -73,21 +82,31 @@ ODD = {
     "started anew while the authority hangs": 'kind = "ca_hang"\nat = "5h"\nlasts = "3h"\n'
     '[[fault]]\nkind = "restart"\nnode = "a"\nat = "6h"',
     "an authority whose clock is ahead": 'kind = "ca_clock"\nat = "10h"\nlasts = "20h"\nby = "3h"',
-    "an authority whose clock is behind": 'kind = "ca_clock"\nat = "10h"\nlasts = "20h"\nby = "-30h"',
-    "certificates of twenty minutes": 'kind = "ca_lifetime"\nat = "11h"\nlasts = "13h"\nlifetime = "20m"',
-    "certificates of ninety days": 'kind = "ca_lifetime"\nat = "11h"\nlasts = "13h"\nlifetime = "90d"',
-    "another root": 'kind = "ca_root"\nat = "10h"\nlasts = "38h"\n[[fault]]\nkind = "restart"\nnode = "a"\nat = "4h"',
+    "an authority whose clock is behind": 'kind = "ca_clock"\nat = "10h"\nlasts = "20h"\nby = '
+    '"-30h"',
+    "certificates of twenty minutes": 'kind = "ca_lifetime"\nat = "11h"\nlasts = '
+    '"13h"\nlifetime = "20m"',
+    "certificates of ninety days": 'kind = "ca_lifetime"\nat = "11h"\nlasts = "13h"\nlifetime '
+    '= "90d"',
+    "another root": 'kind = "ca_root"\nat = "10h"\nlasts = "38h"\n[[fault]]\nkind = "restart"\nnode = '
+    '"a"\nat = "4h"',
     "slow answers": 'kind = "ca_slow"\nat = "10h"\nlasts = "28h"\nanswers_after = "25m30s"',
-    "slow, and asleep with it": 'kind = "ca_slow"\nat = "10h"\nlasts = "28h"\nanswers_after = "2h"\n'
+    "slow, and asleep with it": 'kind = "ca_slow"\nat = "10h"\nlasts = "28h"\nanswers_after = '
+    '"2h"\n'
     '[[fault]]\nkind = "suspend"\nnode = "a"\nat = "13h"\nlasts = "3h"\nevery = "13h"',
-    "slow answers to one asleep": 'kind = "ca_slow"\nat = "10h"\nlasts = "28h"\nanswers_after = "1h"\n'
+    "slow answers to one asleep": 'kind = "ca_slow"\nat = "10h"\nlasts = "28h"\nanswers_after '
+    '= "1h"\n'
     '[[fault]]\nkind = "suspend"\nnode = "a"\nat = "12h30m"\nlasts = "2h"\nevery = "14h"',
-    "slow answers to one that is started anew": 'kind = "ca_slow"\nat = "10h"\nlasts = "28h"\nanswers_after = "3h"\n'
+    "slow answers to one that is started anew": 'kind = "ca_slow"\nat = "10h"\nlasts = '
+    '"28h"\nanswers_after = "3h"\n'
     '[[fault]]\nkind = "restart"\nnode = "a"\nat = "13h"',
     "ten years ahead": 'kind = "step"\nnode = "*"\nat = "1h"\nby = "4000d"',
-    "corrected at the wake": 'kind = "pause"\nnode = "a"\nat = "5h"\nlasts = "14h"\ncorrected_after = "0s"',
-    "one sleeps, the authority with it": 'kind = "suspend"\nnode = "a"\nat = "5h"\nlasts = "14h"\nevery = "20h"',
-    "one sleeps, the authority does not": 'kind = "suspend"\nnode = "b"\nat = "5h"\nlasts = "14h"\nevery = "20h"',
+    "corrected at the wake": 'kind = "pause"\nnode = "a"\nat = "5h"\nlasts = '
+    '"14h"\ncorrected_after = "0s"',
+    "one sleeps, the authority with it": 'kind = "suspend"\nnode = "a"\nat = "5h"\nlasts = '
+    '"14h"\nevery = "20h"',
+    "one sleeps, the authority does not": 'kind = "suspend"\nnode = "b"\nat = "5h"\nlasts = '
+    '"14h"\nevery = "20h"',
     "a sleep within a drift": 'kind = "drift"\nnode = "a"\nat = "1h"\nlasts = "30h"\nrate = 1.01\n'
     '[[fault]]\nkind = "suspend"\nnode = "a"\nat = "10h"\nlasts = "9h"\n'
     '[[fault]]\nkind = "restart"\nnode = "a"\nat = "12h"',
@@ -129,12 +148,14 @@ def test_model_and_binary_agree_on_odd_timelines(name: str, version: str) -> Non
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_report_of_1481_on_every_binary(version: str) -> None:
-    """Lifetime 10 min, one pause of 17 min: from the second cycle after it every renewal 1020 s late, 11 min of every
-    21 without a valid certificate, in every release."""
+    """Lifetime 10 min, one pause of 17 min: from the second cycle after it every renewal 1020 s
+    late, 11 min of every 21 without a valid certificate, in every release."""
     binary_of(version)
     result = run("regressions/ztunnel_1481", "process", version).result
     late_s = [
-        row["late_s"] for row in result["renewals"] if row["late_s"] is not None and row["issued_world_s"] > 2_845
+        row["late_s"]
+        for row in result["renewals"]
+        if row["late_s"] is not None and row["issued_world_s"] > 2_845
     ]
     assert len(late_s) >= 10
     assert late_s == pytest.approx([1020.0] * len(late_s), abs=0.001)
@@ -146,15 +167,20 @@ def test_the_report_of_1481_on_every_binary(version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_nights_of_eight_hours_to_the_millisecond(version: str) -> None:
-    """Real 24 h certificates for a week: the renewal times that were measured, exactly; out from the third day on."""
+    """Real 24 h certificates for a week: the renewal times that were measured, exactly; out from
+    the third day on."""
     binary_of(version)
     result = run("nightly_sleep", "process", version).result
-    done = [row["done_world_s"] for row in result["renewals"] if row["identity"] == "default/server"]
+    done = [
+        row["done_world_s"] for row in result["renewals"] if row["identity"] == "default/server"
+    ]
     assert [at for at in done if at is not None] == [43140.0, 115080.0, 215820.0, 374160.0]
     assert result["outages"][0]["from_world_s"] == 115_080 + 86_401
 
 
-@pytest.mark.parametrize(("version", "kept"), [("1.27.9", "BROKEN"), ("1.28.0", "HOLDS"), ("1.31.0-rc.0", "HOLDS")])
+@pytest.mark.parametrize(
+    ("version", "kept"), [("1.27.9", "BROKEN"), ("1.28.0", "HOLDS"), ("1.31.0-rc.0", "HOLDS")]
+)
 def test_an_authority_away_at_renewal_tells_1_27_from_1_28(version: str, kept: str) -> None:
     """Before 1.28 a certificate with half its life left is thrown away when its renewal is refused."""
     binary_of(version)

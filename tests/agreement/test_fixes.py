@@ -1,10 +1,11 @@
-"""What people deploy, on the model and around a real ztunnel: the same restarts at the same times, same verdicts."""
+"""What people deploy, on the model and around a real ztunnel: the same restarts at the same times,
+same verdicts."""
 
 from __future__ import annotations
 
 import pytest
+from meshwake.runner.pipeline import Saved
 
-from harness.pipeline import Saved
 from tests.agreement.conftest import VERSIONS, binary_of, run_text, verdicts
 
 TEXT = """
@@ -35,7 +36,9 @@ because = "no test of this judges"
 def restarts_world_s(saved: Saved) -> list[tuple[float, str]]:
     """When the fix restarted which node; a lab may have a ztunnel for each identity."""
     started = saved.history.of("ztunnel_started")
-    return sorted({(event.world_ns / 1e9, str(event.node)) for event in started if event["cause"] != "start"})
+    return sorted(
+        {(event.world_ns / 1e9, str(event.node)) for event in started if event["cause"] != "start"}
+    )
 
 
 @pytest.mark.parametrize("version", VERSIONS[-1:])
@@ -56,4 +59,6 @@ def test_a_fix_does_the_same_to_a_real_ztunnel(fix: str, kind: str, version: str
     assert (fix == "secret-ttl-720h") == (restarts_world_s(real) == [])
     assert verdicts(model) == verdicts(real)
     ours, theirs = model.result["renewals"], real.result["renewals"]
-    assert [row["done_world_s"] for row in ours] == pytest.approx([row["done_world_s"] for row in theirs], abs=2.0)
+    assert [row["done_world_s"] for row in ours] == pytest.approx(
+        [row["done_world_s"] for row in theirs], abs=2.0
+    )

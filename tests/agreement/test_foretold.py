@@ -1,5 +1,5 @@
-"""Forecasts made in the middle of runs of a real ztunnel, against what then really happened. Fifty of them:
-`python -m tests.bench.forecast`.
+"""Forecasts made in the middle of runs of a real ztunnel, against what then really happened. Fifty
+of them: `python -m tests.bench.forecast`.
 """
 
 from __future__ import annotations

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.cli import run_command
-from harness.errors import ExitCode
-from harness.pipeline import Options, choose, run_case
-from harness.scenario import read_scenario
-from tests.agreement.conftest import binary_of, verdicts
+from meshwake.cli.app import run_command
+from meshwake.core.errors import ExitCode
+from meshwake.core.scenario import read_scenario
+from meshwake.runner.pipeline import Options, choose, run_case
 
-JOURNAL = Path(__file__).parents[1] / "data" / "journals" / "pmset_macbook.log"
+from tests.agreement.conftest import binary_of, verdicts
+from tests.support.paths import DATA
+
+JOURNAL = DATA / "journals" / "pmset_macbook.log"
 VERSION = "1.31.0-rc.0"
 
 

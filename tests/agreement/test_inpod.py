@@ -1,4 +1,5 @@
-"""In-pod mode, as clusters run it, gives what dedicated mode and the model give; and gives it again and again."""
+"""In-pod mode, as clusters run it, gives what dedicated mode and the model give; and gives it again
+and again."""
 
 from __future__ import annotations
 
@@ -6,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from meshwake.core.history import History
+from meshwake.core.scenario import parse_scenario
+from meshwake.runner.pipeline import Options, Saved, choose, run_case
 
-from harness.history import History
-from harness.pipeline import Options, Saved, choose, run_case
-from harness.scenario import parse_scenario
 from tests.agreement.conftest import VERSIONS, binary_of, run_text, verdicts
 from tests.agreement.timelines import random_scenario
 
@@ -55,14 +56,20 @@ def on_process(text: str, version: str) -> Saved:
 def issued(saved: Saved) -> list[tuple[Any, ...]]:
     """Every certificate: when, for whom, which one, and how long it is valid."""
     keys = ("identity", "outcome", "serial", "not_before_wall_s", "not_after_wall_s")
-    return sorted((event.world_ns, *(event[key] for key in keys)) for event in saved.history.of("csr_answered"))
+    return sorted(
+        (event.world_ns, *(event[key] for key in keys))
+        for event in saved.history.of("csr_answered")
+    )
 
 
 @pytest.mark.parametrize("version", VERSIONS[-1:])
 def test_in_pod_dedicated_and_model_agree_to_the_nanosecond(version: str) -> None:
     """The same certificates at the same moments, the same outages, the same verdicts."""
     binary_of(version)
-    dedicated, (model, inpod) = on_process(TEN_MINUTES_OF_LIFE, version), run_text(IN_POD, "inpod", version)
+    dedicated, (model, inpod) = (
+        on_process(TEN_MINUTES_OF_LIFE, version),
+        run_text(IN_POD, "inpod", version),
+    )
     assert issued(inpod) == issued(dedicated)
     assert issued_times(inpod) == issued_times(model)
     assert inpod.result["outages"] == dedicated.result["outages"] == model.result["outages"]
@@ -72,8 +79,9 @@ def test_in_pod_dedicated_and_model_agree_to_the_nanosecond(version: str) -> Non
 
 @pytest.mark.parametrize("version", VERSIONS[-1:])
 def test_the_same_plan_in_pod_gives_the_same_history(version: str) -> None:
-    """Twice, all but the words of a failure: whether ztunnel hears first that its certificate has expired, or that the
-    connection is gone, is decided between the threads of two ztunnels (docs/time-skipping.md)."""
+    """Twice, all but the words of a failure: whether ztunnel hears first that its certificate has
+    expired, or that the connection is gone, is decided between the threads of two ztunnels
+    (docs/time-skipping.md)."""
     binary_of(version)
     first, second = (on_process(IN_POD, version).history for _ in range(2))
     assert without_words(first) == without_words(second)
@@ -81,14 +89,17 @@ def test_the_same_plan_in_pod_gives_the_same_history(version: str) -> None:
 
 def without_words(history: History) -> list[Any]:
     return [
-        replace(event, data=event.data | {"error": event.data["error"] is not None}) if "error" in event.data else event
+        replace(event, data=event.data | {"error": event.data["error"] is not None})
+        if "error" in event.data
+        else event
         for event in history.events
     ]
 
 
 @pytest.mark.parametrize("version", VERSIONS[-1:])
 def test_workloads_by_discovery_change_nothing(version: str) -> None:
-    """With the stream to the authority open, and its pings every thirty seconds: the same certificates and outages."""
+    """With the stream to the authority open, and its pings every thirty seconds: the same
+    certificates and outages."""
     binary_of(version)
     by_file, discovered = on_process(IN_POD, version), on_process(WITH_DISCOVERY, version)
     assert issued(discovered) == issued(by_file)
@@ -100,7 +111,10 @@ def test_one_ztunnel_serves_all_pods_of_a_node(version: str) -> None:
     """One process a node, an ordinary client redirected into it, in every release that is here."""
     binary_of(version)
     history = on_process(IN_POD, version).history
-    started = [(event["process"], event["identities"]) for event in history.of("ztunnel_started", cause="start")]
+    started = [
+        (event["process"], event["identities"])
+        for event in history.of("ztunnel_started", cause="start")
+    ]
     assert started == [("east", ["default/client", "default/other"]), ("west", ["default/server"])]
     assert history.of("run_started")[0]["subject"]["mode"] == "in-pod"
     assert history.of("connection_attempted", ok=True)
@@ -124,7 +138,8 @@ every = "20m10s"
 
 @pytest.mark.parametrize("version", VERSIONS[-1:])
 def test_a_pod_restart_gives_a_fresh_certificate_and_no_fresh_time_base(version: str) -> None:
-    """A new certificate at that moment; after a sleep its renewals are as late as those of the pod before it."""
+    """A new certificate at that moment; after a sleep its renewals are as late as those of the pod
+    before it."""
     binary_of(version)
     model, real = run_text(POD_RESTARTS, "pods", version)
     assert issued_times(real) == issued_times(model)
@@ -132,12 +147,15 @@ def test_a_pod_restart_gives_a_fresh_certificate_and_no_fresh_time_base(version:
     assert verdicts(real) == verdicts(model)
     others = [at_s for identity, at_s in issued_times(real) if identity == "default/other"]
     after = others[others.index(32 * 60.0) + 1]
-    # Ten minutes of life, dated back by two: the middle is four minutes after the issue. Seven were slept before.
+    # Ten minutes of life, dated back by two: the middle is four minutes after the issue. Seven were
+    # slept before.
     assert after == (32 + 4 + 7) * 60.0
 
 
 def issued_times(saved: Saved) -> list[tuple[str, float]]:
-    return sorted((event["identity"], event.world_ns / 1e9) for event in saved.history.of("csr_answered"))
+    return sorted(
+        (event["identity"], event.world_ns / 1e9) for event in saved.history.of("csr_answered")
+    )
 
 
 NINE = """
@@ -175,20 +193,26 @@ because = "the ninth waits for one of eight places, and then for its own answer"
 
 @pytest.mark.parametrize("version", VERSIONS[-1:])
 def test_eight_slow_answers_hold_back_the_ninth(version: str) -> None:
-    """Due at 60 minutes, when eight calls that began at 59 are under way: asked at 64, answered at 69; as modelled."""
+    """Due at 60 minutes, when eight calls that began at 59 are under way: asked at 64, answered at
+    69; as modelled."""
     binary_of(version)
     model, real = run_text(NINE, "nine", version)
     assert issued_times(real) == issued_times(model)
     taken = {event["identity"]: event.world_ns / 60e9 for event in real.history.of("csr_taken")}
     assert taken == {f"default/p{number}": 64.0 if number == 8 else 59.0 for number in range(9)}
-    assert [at_s / 60 for name, at_s in issued_times(real) if name == "default/p8"][:3] == [0.0, 1.0, 69.0]
+    assert [at_s / 60 for name, at_s in issued_times(real) if name == "default/p8"][:3] == [
+        0.0,
+        1.0,
+        69.0,
+    ]
     assert verdicts(real) == verdicts(model)
 
 
 @pytest.mark.parametrize("version", VERSIONS[-1:])
 def test_pings_on_two_connections_at_once_are_answered_at_their_time(version: str) -> None:
-    """Both pods of a ztunnel ask at the same moment, often over two connections, and wait two hours for the answer: in
-    most runs both were once given up after forty seconds (docs/time-skipping.md)."""
+    """Both pods of a ztunnel ask at the same moment, often over two connections, and wait two hours
+    for the answer: in most runs both were once given up after forty seconds
+    (docs/time-skipping.md)."""
     binary_of(version)
     model, real = run_text(random_scenario(19) + '[ztunnel]\nmode = "in-pod"\n', "pings", version)
     assert issued_times(real) == issued_times(model)

@@ -1,7 +1,9 @@
-"""The same scenario on the process lab and on a kernel that was really suspended: same verdicts, same renewals.
+"""The same scenario on the process lab and on a kernel that was really suspended: same verdicts,
+same renewals.
 
-The whole corpus takes the better part of an hour, so it runs when asked for: MESHWAKE_TEST_MACHINE=1, or the name of
-one scenario. Needs a ztunnel, QEMU and a kernel (docs/machine.md).
+The whole corpus takes the better part of an hour, so it runs when asked for:
+MESHWAKE_TEST_MACHINE=1, or the name of one scenario. Needs a ztunnel, QEMU and a kernel
+(docs/machine.md).
 """
 
 from __future__ import annotations
@@ -10,11 +12,12 @@ import os
 from typing import Any
 
 import pytest
+from meshwake.core.scenario import parse_scenario, read_scenario
+from meshwake.labs import load_lab
+from meshwake.runner.pipeline import Options, Saved, choose, run_case
 
-from harness.labs import load_lab
-from harness.pipeline import Options, Saved, choose, run_case
-from harness.scenario import parse_scenario, read_scenario
-from tests.agreement.conftest import SCENARIOS, VERSIONS, binary_of, case_of, times_are_fixed, verdicts
+from tests.agreement.conftest import VERSIONS, binary_of, case_of, times_are_fixed, verdicts
+from tests.support.paths import SCENARIOS
 
 ASKED = os.environ.get("MESHWAKE_TEST_MACHINE", "")
 # Each sleep may be a second longer or shorter than asked, and what a ztunnel does takes its time.
@@ -45,7 +48,9 @@ check = "renewals_on_time"
 verdict = "broken"
 because = "half an hour of drift"
 """
-pytestmark = pytest.mark.skipif(not ASKED, reason="takes long: set MESHWAKE_TEST_MACHINE=1, or to one scenario's name")
+pytestmark = pytest.mark.skipif(
+    not ASKED, reason="takes long: set MESHWAKE_TEST_MACHINE=1, or to one scenario's name"
+)
 
 
 def needs_machine(version: str) -> None:
@@ -62,19 +67,24 @@ def renewals(saved: Saved) -> dict[str, list[tuple[float | None, float | None]]]
 
 
 def near(mine: float | None, theirs: float | None, within_s: float) -> bool:
-    return (mine is None) == (theirs is None) and (mine is None or mine == pytest.approx(theirs, abs=within_s))
+    return (mine is None) == (theirs is None) and (
+        mine is None or mine == pytest.approx(theirs, abs=within_s)
+    )
 
 
 def assert_near(real: Saved, other: Saved) -> None:
-    """Each renewal is as late as there, give or take a second for each sleep since ztunnel started. One that waited for
-    the end of a fault came when it ended, as there; how late that was depends on when it was due, and each renewal
-    before it took a tenth of a second here."""
+    """Each renewal is as late as there, give or take a second for each sleep since ztunnel started.
+    One that waited for the end of a fault came when it ended, as there; how late that was depends
+    on when it was due, and each renewal before it took a tenth of a second here."""
     within_s = WITHIN_S + len(real.plan.faults)
     for identity, seen in renewals(real).items():
         expected = renewals(other)[identity]
         assert len(seen) == len(expected)
         for (late_s, done_s), (their_late_s, their_done_s) in zip(seen, expected, strict=True):
-            assert near(late_s, their_late_s, within_s) or near(done_s, their_done_s, within_s), (late_s, their_late_s)
+            assert near(late_s, their_late_s, within_s) or near(done_s, their_done_s, within_s), (
+                late_s,
+                their_late_s,
+            )
 
 
 @pytest.mark.parametrize("version", VERSIONS[-1:])
@@ -82,8 +92,13 @@ def assert_near(real: Saved, other: Saved) -> None:
 def test_process_and_machine_agree(scenario: str, version: str) -> None:
     """Every verdict is the same, and every renewal as late."""
     needs_machine(version)
-    real = run_case(case_of(scenario, "machine", version), Options(lab="machine", istio=(version,), keep_run=True))
-    moved = run_case(case_of(scenario, "process", version), Options(lab="process", istio=(version,)))
+    real = run_case(
+        case_of(scenario, "machine", version),
+        Options(lab="machine", istio=(version,), keep_run=True),
+    )
+    moved = run_case(
+        case_of(scenario, "process", version), Options(lab="process", istio=(version,))
+    )
     assert verdicts(real) == verdicts(moved)
     if times_are_fixed(real, moved):
         assert_near(real, moved)
@@ -92,13 +107,18 @@ def test_process_and_machine_agree(scenario: str, version: str) -> None:
 @pytest.mark.skipif(ASKED != "1", reason="ten runs take ten minutes: set MESHWAKE_TEST_MACHINE=1")
 @pytest.mark.parametrize("version", VERSIONS[-1:])
 def test_ten_runs_are_alike(version: str) -> None:
-    """Same verdicts, renewals within two seconds of each other and of the formula: half a life, and J."""
+    """Same verdicts, renewals within two seconds of each other and of the formula: half a life, and
+    J."""
     needs_machine(version)
     options = Options(lab="machine", istio=(version,))
     case = choose(parse_scenario(TEN_RUNS, "ten.toml", "ten"), options)[0]
     runs = [run_case(case, options) for _ in range(10)]
     assert all(verdicts(saved) == verdicts(runs[0]) for saved in runs)
     lates: list[Any] = [
-        late for saved in runs for rows in renewals(saved).values() for late, _ in rows if late is not None
+        late
+        for saved in runs
+        for rows in renewals(saved).values()
+        for late, _ in rows
+        if late is not None
     ]
     assert lates == pytest.approx([30 * 60] * len(lates), abs=WITHIN_S)

@@ -1,4 +1,5 @@
-"""Lab process needs no right of the machine: as somebody who has none, also where the tests are run by root."""
+"""Lab process needs no right of the machine: as somebody who has none, also where the tests are run
+by root."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ import pytest
 
 from tests.agreement.conftest import VERSIONS, binary_of
 from tests.conformance.injectors import needs_vdso
-from tests.ordinary_user import NOBODY, REPOSITORY, refusal, run_as_ordinary_user, run_scenarios
+from tests.ordinary_user import NOBODY, refusal, run_as_ordinary_user, run_scenarios
+from tests.support.paths import REPOSITORY
 
 pytestmark = [needs_vdso, pytest.mark.skipif(refusal() is not None, reason=str(refusal()))]
 WITHIN_S = 300
@@ -23,9 +25,15 @@ print(os.geteuid(), int(rights, 16), os.getcwd() == os.environ["HOME"], os.acces
 
 
 def test_it_is_somebody_without_rights(tmp_path: Path) -> None:
-    """In a home of its own; the interpreter and the checkout are there, and nothing else of what root hides."""
+    """In a home of its own; the interpreter and the checkout are there, and nothing else of what
+    root hides."""
     who = run_as_ordinary_user([sys.executable, "-c", WHO], tmp_path / "home", WITHIN_S)
-    assert who.stdout.split() == [str(NOBODY if os.geteuid() == 0 else os.geteuid()), "0", "True", "True"], who.stderr
+    assert who.stdout.split() == [
+        str(NOBODY if os.geteuid() == 0 else os.geteuid()),
+        "0",
+        "True",
+        "True",
+    ], who.stderr
     hidden = tmp_path / "hidden"
     hidden.write_text("")
     sees = "import os, sys; print(*map(os.path.exists, sys.argv[1:]))"
@@ -39,7 +47,9 @@ def test_it_is_somebody_without_rights(tmp_path: Path) -> None:
 
 def skip_if_forbidden(home: Path) -> None:
     """The system may forbid namespaces to such a user; then its reason is what is said."""
-    made = run_as_ordinary_user([sys.executable, "-m", "harness.labs.process.namespaces"], home, WITHIN_S)
+    made = run_as_ordinary_user(
+        [sys.executable, "-m", "meshwake.labs.process.namespaces"], home, WITHIN_S
+    )
     assert made.returncode == 0, made.stderr
     if made.stdout:
         pytest.skip(made.stdout.strip())

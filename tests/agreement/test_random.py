@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from meshwake.runner.pipeline import Saved
 
-from harness.pipeline import Saved
 from tests.agreement.conftest import (
     VERSIONS,
     binary_of,
@@ -23,7 +23,8 @@ from tests.agreement.conftest import (
 )
 from tests.agreement.timelines import random_scenario
 
-# tokio's timers have whole milliseconds and are rounded up; a wall clock that runs at 1.5 has others.
+# tokio's timers have whole milliseconds and are rounded up; a wall clock that runs at 1.5 has
+# others.
 WITHIN_S = 0.002
 COMPARED = (
     ("renewals", ("node", "identity"), ("issued_world_s", "done_world_s")),
@@ -32,10 +33,15 @@ COMPARED = (
 FIRST, BEYOND = (int(word) for word in os.environ.get("MESHWAKE_SEEDS", "2:4").split(":"))
 
 
-def numbers(rows: list[dict[str, Any]], names: tuple[str, ...], times: tuple[str, ...]) -> list[tuple[Any, ...]]:
+def numbers(
+    rows: list[dict[str, Any]], names: tuple[str, ...], times: tuple[str, ...]
+) -> list[tuple[Any, ...]]:
     """Rows as tuples that can be sorted and compared: what is never done comes last."""
     return sorted(
-        (*(row[name] for name in names), *(float("inf") if row[time] is None else row[time] for time in times))
+        (
+            *(row[name] for name in names),
+            *(float("inf") if row[time] is None else row[time] for time in times),
+        )
         for row in rows
     )
 
@@ -93,7 +99,10 @@ def test_model_and_binary_agree_on_a_timeline_drawn_at_random(seed: int, version
     if not times_are_fixed(model, real):
         return
     for rows, names, times in COMPARED:
-        ours, theirs = numbers(model.result[rows], names, times), numbers(real.result[rows], names, times)
+        ours, theirs = (
+            numbers(model.result[rows], names, times),
+            numbers(real.result[rows], names, times),
+        )
         assert_near(ours, theirs)
 
 

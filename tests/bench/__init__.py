@@ -1,4 +1,5 @@
-"""How fast the labs are, and what they need: `make bench`. Ratios to compare with yesterday's, not limits.
+"""How fast the labs are, and what they need: `make bench`. Ratios to compare with yesterday's, not
+limits.
 
 __main__.py   every part in a process of its own, then the table and build/bench.json
 model.py      lab model, beside simpy's bare loop

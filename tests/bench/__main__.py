@@ -1,4 +1,5 @@
-"""`make bench`: every part in a process of its own, one after another; then a table, and the same as JSON."""
+"""`make bench`: every part in a process of its own, one after another; then a table, and the same
+as JSON."""
 
 from __future__ import annotations
 
@@ -12,12 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from meshwake.core import versions
+from meshwake.ztunnel import binaries
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from harness import binaries, versions
-from tests.bench.numbers import REPOSITORY, Number, measured_apart
+from tests.bench.numbers import Number, measured_apart
+from tests.support.paths import REPOSITORY
 
 RESULT = REPOSITORY / "build" / "bench.json"
 
@@ -88,7 +91,9 @@ def readable(value: float) -> str:
 def main() -> None:
     """Prints, and writes `--json`."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--json", type=Path, default=RESULT, metavar="PATH", help="default: build/bench.json")
+    parser.add_argument(
+        "--json", type=Path, default=RESULT, metavar="PATH", help="default: build/bench.json"
+    )
     result: Path = parser.parse_args().json
     console, numbers = Console(), list[Number]()
     with console.status("measuring") as status:

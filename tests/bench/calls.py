@@ -1,9 +1,10 @@
-"""What a call of clock_gettime costs in this process: counted by a loop in machine code, for ctypes would cost ten
-times as much as what is to be measured.
+"""What a call of clock_gettime costs in this process: counted by a loop in machine code, for ctypes
+would cost ten times as much as what is to be measured.
 
-The loop is run around the vDSO's own function, around a raw system call, and around a function that does nothing; what
-the last one takes is the cost of looping and calling, and is taken off the others. The stopwatch is the CPU time of
-this process: no table of ours holds that clock, so it runs even where the other clocks stand still.
+The loop is run around the vDSO's own function, around a raw system call, and around a function that
+does nothing; what the last one takes is the cost of looping and calling, and is taken off the
+others. The stopwatch is the CPU time of this process: no table of ours holds that clock, so it runs
+even where the other clocks stand still.
 
     python -m tests.bench.calls      one JSON object: nanoseconds of CPU time for each call
 """
@@ -19,8 +20,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from harness.clocks.machine_code import CLOCK_MONOTONIC
-from harness.clocks.vdso import vdso_of
+from meshwake.clocks.vdso.code_x86_64 import CLOCK_MONOTONIC
+from meshwake.clocks.vdso.page import vdso_of
 
 CALLS, ROUNDS = 200_000, 15
 
@@ -70,12 +71,19 @@ def vdso_clock_gettime() -> int:
 
 
 def measure() -> dict[str, float]:
-    """The best of some rounds in which the three take turns; nothing makes a call faster than it is."""
+    """The best of some rounds in which the three take turns; nothing makes a call faster than it
+    is."""
     loop = Loop()
     functions = {"empty": loop.empty, "vdso": vdso_clock_gettime(), "system_call": loop.system_call}
-    rounds = [{name: loop.ns_per_call(function) for name, function in functions.items()} for _ in range(ROUNDS)]
+    rounds = [
+        {name: loop.ns_per_call(function) for name, function in functions.items()}
+        for _ in range(ROUNDS)
+    ]
     best = {name: min(each[name] for each in rounds) for name in functions}
-    return {"empty": best["empty"], **{name: best[name] - best["empty"] for name in ("vdso", "system_call")}}
+    return {
+        "empty": best["empty"],
+        **{name: best[name] - best["empty"] for name in ("vdso", "system_call")},
+    }
 
 
 if __name__ == "__main__":

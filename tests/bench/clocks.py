@@ -1,5 +1,5 @@
-"""What moved clocks cost who asks for the time: the same loop (calls.py) in a process with its own vDSO, and in two
-whose vDSO is rewritten, launched as a ztunnel is."""
+"""What moved clocks cost who asks for the time: the same loop (calls.py) in a process with its own
+vDSO, and in two whose vDSO is rewritten, launched as a ztunnel is."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness.clocks.machine_code import Mode
-from harness.clocks.reading import ClockReading
-from harness.clocks.vdso import ClockPage, launch, unsupported_here
-from harness.durations import NS_PER_S
-from tests.bench.numbers import REPOSITORY, Number, hand_over
+from meshwake.clocks.vdso.code_x86_64 import Mode
+from meshwake.clocks.vdso.page import ClockPage, launch, unsupported_here
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.durations import NS_PER_S
+
+from tests.bench.numbers import Number, hand_over
+from tests.support.paths import REPOSITORY
 
 _COUNT = (sys.executable, "-m", "tests.bench.calls")
 # Any time will do; it stands still while it is asked for.
-_SHOWN: dict[Mode, ClockReading] = {"fixed": ClockReading(*[10**18] * 3), "offset": ClockReading(*[NS_PER_S] * 3)}
+_SHOWN: dict[Mode, ClockReading] = {
+    "fixed": ClockReading(*[10**18] * 3),
+    "offset": ClockReading(*[NS_PER_S] * 3),
+}
 
 
 def measure() -> list[Number]:
@@ -30,7 +35,10 @@ def measure() -> list[Number]:
         "offset_ns": _rewritten("offset"),
         "system_call_ns": untouched["system_call"],
     }
-    return [Number("clocks", key, value, "ns", value / untouched["vdso"], "untouched") for key, value in ns.items()]
+    return [
+        Number("clocks", key, value, "ns", value / untouched["vdso"], "untouched")
+        for key, value in ns.items()
+    ]
 
 
 def _untouched() -> dict[str, float]:

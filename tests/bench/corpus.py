@@ -2,8 +2,9 @@
 
 python -m tests.bench.corpus VERSION
 
-Root runs them as somebody without rights (tests/ordinary_user.py), anybody else as what they are. What the lab never
-does, and what asks for a ztunnel that was patched, is declined: that is an answer too, and counted apart.
+Root runs them as somebody without rights (tests/ordinary_user.py), anybody else as what they are.
+What the lab never does, and what asks for a ztunnel that was patched, is declined: that is an
+answer too, and counted apart.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from harness import binaries
-from harness.errors import ExitCode
-from tests.bench.numbers import REPOSITORY, Number, hand_over, seconds_of
+from meshwake.core.errors import ExitCode
+from meshwake.ztunnel import binaries
+
+from tests.bench.numbers import Number, hand_over, seconds_of
 from tests.ordinary_user import refusal, run_scenarios
+from tests.support.paths import REPOSITORY
 
 WITHIN_S = 1800
 
 
 def measure(version: str, ztunnel: Path) -> list[Number]:
-    """How many scenarios came out as expected, of those that the lab does; how many it declines; real time."""
+    """How many scenarios came out as expected, of those that the lab does; how many it declines;
+    real time."""
     ends: Counter[int] = Counter()
 
     def run() -> None:
@@ -34,7 +38,14 @@ def measure(version: str, ztunnel: Path) -> list[Number]:
     done = ends.total() - declined
     part = f"corpus {version}"
     return [
-        Number(part, "as_expected_without_rights", passed, "", passed / done, "scenarios that the lab does"),
+        Number(
+            part,
+            "as_expected_without_rights",
+            passed,
+            "",
+            passed / done,
+            "scenarios that the lab does",
+        ),
         Number(part, "declined", declined, "", declined / ends.total(), "scenarios"),
         Number(part, "seconds_a_scenario", real_s / done, "s"),
     ]
@@ -43,11 +54,15 @@ def measure(version: str, ztunnel: Path) -> list[Number]:
 def exit_codes(version: str, ztunnel: Path) -> list[int]:
     """Of every scenario below scenarios/, in lab process."""
     with tempfile.TemporaryDirectory(prefix="meshwake-bench-") as directory:
-        ended = run_scenarios(REPOSITORY / "scenarios", ztunnel, version, Path(directory) / "home", WITHIN_S)
+        ended = run_scenarios(
+            REPOSITORY / "scenarios", ztunnel, version, Path(directory) / "home", WITHIN_S
+        )
     try:
         return [each["exit_code"] for each in json.loads(ended.stdout)]
     except ValueError:
-        raise SystemExit(f"meshwake run ended with {ended.returncode}: {ended.stderr.strip()[-300:]}") from None
+        raise SystemExit(
+            f"meshwake run ended with {ended.returncode}: {ended.stderr.strip()[-300:]}"
+        ) from None
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""Fifty forecasts on real ztunnels: `python -m tests.bench.forecast [HOW MANY]`. Each is made in the middle of a
-generated run of the process lab, from what a cluster would have shown then, and set against what then happened
-(tests/foretold.py).
+"""Fifty forecasts on real ztunnels: `python -m tests.bench.forecast [HOW MANY]`. Each is made in
+the middle of a generated run of the process lab, from what a cluster would have shown then, and set
+against what then happened (tests/foretold.py).
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness import binaries
-from harness.history import History, Recorder
-from harness.labs import Toolbox, load_lab
-from harness.plan import Plan
+from meshwake.core.history import History, Recorder
+from meshwake.core.plan import Plan
+from meshwake.labs import Toolbox, load_lab
+from meshwake.ztunnel import binaries
+
 from tests import foretold
 
 
@@ -38,7 +39,9 @@ def main() -> None:
         worst_s, breaks = max(worst_s, compared.off_s), breaks + compared.breaks
         sys.stdout.write(f"case {seed} ({case.way}): {compared.words}\n")
         sys.stdout.flush()
-    sys.stdout.write(f"{count} cases, {breaks} breaks foretold, none missed; worst {worst_s:.2f} s off\n")
+    sys.stdout.write(
+        f"{count} cases, {breaks} breaks foretold, none missed; worst {worst_s:.2f} s off\n"
+    )
     sys.exit(worst_s > foretold.WITHIN_S)
 
 

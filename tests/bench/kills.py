@@ -2,12 +2,12 @@
 
     python -m tests.bench.kills [RUNS [SEED]]
 
-Each run is of a real ztunnel (or of a stand-in, where there is none), in a mode drawn by chance. After a time drawn by
-chance one of its processes is ended with SIGKILL: harness, runner, authority or a ztunnel. Then: did the harness end
-within the bound, did it say why (or had it ended well before), is any process, or mount, of the run left? (A
-network namespace lives as long as a process holds it.) One line of
-JSON at the end; exit code 1 when any run was not as it should be. It takes seconds a run, so it is no part of `make
-bench`.
+Each run is of a real ztunnel (or of a stand-in, where there is none), in a mode drawn by chance.
+After a time drawn by chance one of its processes is ended with SIGKILL: harness, runner, authority
+or a ztunnel. Then: did the harness end within the bound, did it say why (or had it ended well
+before), is any process, or mount, of the run left? (A network namespace lives as long as a process
+holds it.) One line of JSON at the end; exit code 1 when any run was not as it should be. It takes
+seconds a run, so it is no part of `make bench`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import binaries
+from meshwake.ztunnel import binaries
+
 from tests.stand_in import write_stand_in
 from tests.unit.labs import plans
 
@@ -41,10 +42,10 @@ WORDS = (
 RUN = """
 import sys
 from pathlib import Path
-from harness.errors import HarnessError
-from harness.history import Recorder
-from harness.labs import Toolbox, load_lab
-from harness.plan import Plan
+from meshwake.core.errors import HarnessError
+from meshwake.core.history import Recorder
+from meshwake.labs import Toolbox, load_lab
+from meshwake.core.plan import Plan
 try:
     plan = Plan.model_validate_json(sys.argv[1])
     load_lab("process").run(plan, Toolbox(Path(sys.argv[2]), Path(sys.argv[3])), Recorder())
@@ -56,8 +57,8 @@ except HarnessError as error:
 
 @dataclass(frozen=True)
 class Ending:
-    """How one run ended: whom we killed (None: it was over before), what the harness ended with, and what was wrong
-    about it ("": nothing)."""
+    """How one run ended: whom we killed (None: it was over before), what the harness ended with,
+    and what was wrong about it ("": nothing)."""
 
     killed: str | None
     ended_with: str
@@ -78,9 +79,9 @@ def processes_of(directory: Path) -> dict[int, str]:
 
 def role_of(words: list[str]) -> str:
     """What a process is, by its command line."""
-    if "harness.labs.process.runner" in words:
+    if "meshwake.labs.process.runner" in words:
         return "runner"
-    if "harness.authority.server" in words:
+    if "meshwake.authority.server" in words:
         return "authority"
     return "harness" if "-c" in words else "ztunnel"
 
@@ -92,7 +93,8 @@ def run_once(chance: random.Random, binary: Path, directory: Path) -> Ending:
     told = plan.model_copy(update={"ztunnel_mode": mode}).model_dump_json()
     with (directory / "complaint").open("wb") as complaint:
         harness = subprocess.Popen(
-            [sys.executable, "-c", RUN, told, str(binary), str(directory / "logs")], stderr=complaint
+            [sys.executable, "-c", RUN, told, str(binary), str(directory / "logs")],
+            stderr=complaint,
         )
         role = chance.choice(ROLES)
         await_role(directory, role, harness)
@@ -105,13 +107,19 @@ def run_once(chance: random.Random, binary: Path, directory: Path) -> Ending:
             harness.wait()
             return Ending(killed, "no end", "the harness did not end")
     said = (directory / "complaint").read_text(errors="replace")
-    return Ending(killed, ended_with(code, said), unexplained(killed, code, said) or left_of(directory))
+    return Ending(
+        killed, ended_with(code, said), unexplained(killed, code, said) or left_of(directory)
+    )
 
 
 def await_role(directory: Path, role: str, harness: subprocess.Popen[bytes]) -> None:
     """Until somebody is there in that role, or the run is over."""
     give_up = time.monotonic() + ENDS_WITHIN_S
-    while role not in processes_of(directory).values() and harness.poll() is None and time.monotonic() < give_up:
+    while (
+        role not in processes_of(directory).values()
+        and harness.poll() is None
+        and time.monotonic() < give_up
+    ):
         time.sleep(0.02)
 
 
@@ -142,7 +150,11 @@ def ended_with(code: int, said: str) -> str:
     """In a few words."""
     if code < 0:
         return signal.Signals(-code).name
-    return "0, run to its end" if code == 0 else f"{code}, " + next((words for words in WORDS if words in said), "?")
+    return (
+        "0, run to its end"
+        if code == 0
+        else f"{code}, " + next((words for words in WORDS if words in said), "?")
+    )
 
 
 def left_of(directory: Path) -> str:

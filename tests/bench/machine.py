@@ -1,4 +1,5 @@
-"""Lab machine: boot, a suspend, an idle hour, memory and image of a guest, in emulation with idle time skipped.
+"""Lab machine: boot, a suspend, an idle hour, memory and image of a guest, in emulation with idle
+time skipped.
 
 python -m tests.bench.machine              the bare guest
 python -m tests.bench.machine VERSION      with two ztunnels of the cache for that release, and the authority
@@ -12,15 +13,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.durations import NS_PER_S
-from harness.history import Event, Recorder
-from harness.labs import Toolbox
-from harness.labs.machine.image import base_part
-from harness.labs.machine.lab import LAB
-from harness.labs.machine.measure import needed_kernel, run_request
-from harness.pipeline import Options, choose
-from harness.plan import resolve
-from harness.scenario import parse_scenario
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.history import Event, Recorder
+from meshwake.core.plan import resolve
+from meshwake.core.scenario import parse_scenario
+from meshwake.labs import Toolbox
+from meshwake.labs.machine.image import base_part
+from meshwake.labs.machine.lab import LAB
+from meshwake.labs.machine.measure import needed_kernel, run_request
+from meshwake.runner.pipeline import Options, choose
+
 from tests.bench.numbers import MIB, Number, hand_over
 
 HOUR_NS = 3600 * NS_PER_S
@@ -58,7 +60,14 @@ def bare() -> list[Number]:
     idle_s = (told_at_s[IDLE_HOURS] - told_at_s[0]) / IDLE_HOURS
     return [
         Number("machine", "boot to the first word", cost.boot_s, "s"),
-        Number("machine", "an idle hour of the bare guest", idle_s, "s", 3600 / idle_s, "its speed, in real time"),
+        Number(
+            "machine",
+            "an idle hour of the bare guest",
+            idle_s,
+            "s",
+            3600 / idle_s,
+            "its speed, in real time",
+        ),
         Number("machine", "a suspend of 8 h", max(cost.faults_s), "s"),
         Number("machine", "memory of QEMU, its peak", cost.memory_mb, "MiB"),
         Number("machine", "image without ztunnel", image / MIB, "MiB"),
@@ -87,7 +96,9 @@ def with_ztunnels(version: str) -> list[Number]:
     assert LAB.last_cost is not None
     return [
         Number(part, "start to the first connection", first_s - began_s, "s"),
-        Number(part, "an hour in which all wait", hour_s, "s", 3600 / hour_s, "its speed, in real time"),
+        Number(
+            part, "an hour in which all wait", hour_s, "s", 3600 / hour_s, "its speed, in real time"
+        ),
         Number(part, "CPU of the whole run", LAB.last_cost["cpu_s"], "s"),
         Number(part, "memory of QEMU, its peak", LAB.last_cost["memory_mb"], "MiB"),
     ]

@@ -1,4 +1,5 @@
-"""Lab model: days per second, beside the event loop it stands on, which is measured in the same breath."""
+"""Lab model: days per second, beside the event loop it stands on, which is measured in the same
+breath."""
 
 from __future__ import annotations
 
@@ -10,15 +11,16 @@ from statistics import median
 from typing import Any
 
 import simpy
+from meshwake.checks import judge
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.history import History, Recorder
+from meshwake.core.plan import Plan, resolve
+from meshwake.core.scenario import read_scenario
+from meshwake.labs import Toolbox, load_lab
+from meshwake.runner.pipeline import Options, choose
 
-from harness.checks import judge
-from harness.durations import NS_PER_S
-from harness.history import History, Recorder
-from harness.labs import Toolbox, load_lab
-from harness.pipeline import Options, choose
-from harness.plan import Plan, resolve
-from harness.scenario import read_scenario
-from tests.bench.numbers import DAY_S, MIB, NIGHTLY_SLEEP, REPOSITORY, Number, hand_over, seconds_of
+from tests.bench.numbers import DAY_S, MIB, NIGHTLY_SLEEP, Number, hand_over, seconds_of
+from tests.support.paths import REPOSITORY
 
 ROUNDS = 9
 _MIXED_STEP_NS = 7_919  # any step will do: the loop does not look at it
@@ -37,10 +39,13 @@ def run(plan: Plan) -> History:
 
 
 def measure(plan: Plan, rounds: int) -> list[Number]:
-    """The speed of `plan`, as the median of some rounds. Model and bare loop take turns, so that whatever disturbs the
-    machine disturbs both."""
+    """The speed of `plan`, as the median of some rounds. Model and bare loop take turns, so that
+    whatever disturbs the machine disturbs both."""
     moments, history = _count_moments(plan), run(plan)
-    taken = [(seconds_of(lambda: run(plan)), seconds_of(lambda: run_bare_loop(moments))) for _ in range(rounds)]
+    taken = [
+        (seconds_of(lambda: run(plan)), seconds_of(lambda: run_bare_loop(moments)))
+        for _ in range(rounds)
+    ]
     model_s, bare_s = (median(column) for column in zip(*taken, strict=True))
     judging_s = median(seconds_of(lambda: judge(plan, History(history))) for _ in range(rounds))
     days, best_s = plan.duration_ns / NS_PER_S / DAY_S, min(model for model, _ in taken)
@@ -61,7 +66,13 @@ def measure_memory() -> list[Number]:
     same = "imports alone"
     return [
         _number("peak_mib", week_mib, "MiB", week_mib / idle_mib, same),
-        _number("peak_above_idle_mib", week_mib - idle_mib, "MiB", (week_mib - idle_mib) / idle_mib, same),
+        _number(
+            "peak_above_idle_mib",
+            week_mib - idle_mib,
+            "MiB",
+            (week_mib - idle_mib) / idle_mib,
+            same,
+        ),
     ]
 
 
@@ -86,7 +97,14 @@ def _count_moments(plan: Plan) -> int:
 
 def _peak_mib(what: str) -> float:
     command = [sys.executable, "-m", "tests.bench.use", what]
-    return int(subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout) / MIB
+    return (
+        int(
+            subprocess.run(
+                command, cwd=REPOSITORY, capture_output=True, text=True, check=True
+            ).stdout
+        )
+        / MIB
+    )
 
 
 def _number(key: str, value: float, unit: str, ratio: float, peer: str) -> Number:
@@ -94,4 +112,6 @@ def _number(key: str, value: float, unit: str, ratio: float, peer: str) -> Numbe
 
 
 if __name__ == "__main__":
-    hand_over([*measure(nightly_sleep(), ROUNDS), *(measure_memory() if sys.platform != "win32" else [])])
+    hand_over(
+        [*measure(nightly_sleep(), ROUNDS), *(measure_memory() if sys.platform != "win32" else [])]
+    )

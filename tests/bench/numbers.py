@@ -8,10 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).parent.parent.parent
+from tests.support.paths import REPOSITORY
+
 NIGHTLY_SLEEP = REPOSITORY / "scenarios" / "nightly_sleep.toml"
 DAY_S = 86_400
 MIB = 2**20
@@ -19,7 +19,8 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Number:
-    """`value` in `unit`, and how many times that of `peer` it is. What cannot run here has a `refusal` instead."""
+    """`value` in `unit`, and how many times that of `peer` it is. What cannot run here has a
+    `refusal` instead."""
 
     part: str
     key: str
@@ -36,7 +37,8 @@ def hand_over(numbers: Iterable[Number]) -> None:
 
 
 def measured_apart(module: str, *arguments: str) -> list[Number]:
-    """The numbers of `module`, measured in a process of its own: what ran before leaves no mark on them."""
+    """The numbers of `module`, measured in a process of its own: what ran before leaves no mark on
+    them."""
     command = [sys.executable, "-m", f"tests.bench.{module}", *arguments]
     answer = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if answer.returncode:

@@ -1,9 +1,10 @@
-"""Writes the table of docs/performance.md anew from what `make bench` measured last (build/bench.json).
+"""Writes the table of docs/performance.md anew from what `make bench` measured last
+(build/bench.json).
 
     make bench && python -m tests.bench.page
 
-Only the lines between the heading of the table and the next text are replaced; what the page says about the numbers is
-for a person to check.
+Only the lines between the heading of the table and the next text are replaced; what the page says
+about the numbers is for a person to check.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.__main__ import RESULT, readable
-from tests.bench.numbers import REPOSITORY, Number
+from tests.bench.numbers import Number
+from tests.support.paths import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "performance.md"
 HEADING, NEXT = "## The table\n", "\nHow it is measured:\n"
@@ -39,9 +41,15 @@ def page(text: str, result: dict[str, Any], day: str) -> str:
     """The page with the table of `result`, measured on `day`."""
     numbers = [Number(**number) for number in result["numbers"]]
     begin, end = text.index(HEADING) + len(HEADING), text.index(NEXT)
-    facts = "{system} {kernel}, {architecture}, {cpus} CPUs, Python {python}".format_map(result["machine"])
-    refused = [f"* {number.part}: not measured: {number.refusal}" for number in numbers if number.refusal]
-    table = "\n".join([f"\nMeasured {day} on {facts}.\n", *rows(numbers), *(["", *refused] if refused else [])])
+    facts = "{system} {kernel}, {architecture}, {cpus} CPUs, Python {python}".format_map(
+        result["machine"]
+    )
+    refused = [
+        f"* {number.part}: not measured: {number.refusal}" for number in numbers if number.refusal
+    ]
+    table = "\n".join(
+        [f"\nMeasured {day} on {facts}.\n", *rows(numbers), *(["", *refused] if refused else [])]
+    )
     return text[:begin] + table + "\n" + text[end:]
 
 

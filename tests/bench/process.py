@@ -1,4 +1,5 @@
-"""Lab process: jumps of world time per second, real seconds per simulated week, start-up, memory of everybody.
+"""Lab process: jumps of world time per second, real seconds per simulated week, start-up, memory of
+everybody.
 
 python -m tests.bench.process VERSION      the ztunnel of the cache for that release
 python -m tests.bench.process polling      a stand-in for ztunnel that wakes every ten seconds of its time
@@ -16,14 +17,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.durations import NS_PER_S
-from harness.history import Recorder
-from harness.labs import Toolbox, load_lab
-from harness.labs.process.lab import LAB
-from harness.pipeline import Options, choose
-from harness.plan import Case, Plan, resolve
-from harness.scenario import parse_scenario, read_scenario
-from harness.versions import newest
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.history import Recorder
+from meshwake.core.plan import Case, Plan, resolve
+from meshwake.core.scenario import parse_scenario, read_scenario
+from meshwake.core.versions import newest
+from meshwake.labs import Toolbox, load_lab
+from meshwake.labs.process.lab import LAB
+from meshwake.runner.pipeline import Options, choose
+
 from tests.bench.numbers import DAY_S, MIB, NIGHTLY_SLEEP, Number, hand_over, seconds_of
 from tests.bench.use import cpu_s, peak_bytes, tree
 from tests.stand_in import write_stand_in
@@ -51,7 +53,8 @@ because = "nobody serves"
 
 @dataclass(frozen=True)
 class Seen:
-    """What one process had used when it was last seen: its peak of memory; time on a CPU, the kernel's included."""
+    """What one process had used when it was last seen: its peak of memory; time on a CPU, the
+    kernel's included."""
 
     role: str
     peak_bytes: int
@@ -60,8 +63,9 @@ class Seen:
 
 @dataclass
 class Watcher:
-    """Looks on from outside while a run goes on: called with every progress, about five times a second, it costs less
-    than a hundredth of the run. The first progress comes when all ztunnels listen and have been told to ask."""
+    """Looks on from outside while a run goes on: called with every progress, about five times a
+    second, it costs less than a hundredth of the run. The first progress comes when all ztunnels
+    listen and have been told to ask."""
 
     ztunnel: Path
     began_s: float = field(default_factory=time.perf_counter)
@@ -86,11 +90,13 @@ class Watcher:
         if pid == os.getpid():
             return "harness"
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if words == [b""]:  # it has ended and nobody has asked how: what was seen of it before stays
+        if words == [
+            b""
+        ]:  # it has ended and nobody has asked how: what was seen of it before stays
             raise ProcessLookupError(pid)
         if bytes(self.ztunnel) in words:
             return "ztunnel"
-        return "runner" if b"harness.labs.process.runner" in words else "authority"
+        return "runner" if b"meshwake.labs.process.runner" in words else "authority"
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,8 @@ def _stop_and_continue(pid: int) -> None:
 
 
 def measure_ztunnel(version: str) -> list[Number]:
-    """A week of nights with traffic every ten minutes, the same with an attempt a day, and some starts."""
+    """A week of nights with traffic every ten minutes, the same with an attempt a day, and some
+    starts."""
     part = f"process {version}"
     case = choose(read_scenario(NIGHTLY_SLEEP), Options(lab="process", istio=(version,)))[0]
     if case.refusal is not None or case.ztunnel is None:
@@ -150,7 +157,10 @@ def measure_ztunnel(version: str) -> list[Number]:
     busy = best_run(plan, ztunnel)
     idle = best_run(plan.model_copy(update={"attempt_every_ns": DAY_S * NS_PER_S}), ztunnel)
     brief = plan.model_copy(update={"duration_ns": 60 * NS_PER_S, "faults": ()})
-    start_up_s = min(each.watcher.start_up_s for each in (busy, idle, *(run(brief, ztunnel) for _ in range(STARTS))))
+    start_up_s = min(
+        each.watcher.start_up_s
+        for each in (busy, idle, *(run(brief, ztunnel) for _ in range(STARTS)))
+    )
     alone_s = min(seconds_of(lambda: _say_version(ztunnel)) for _ in range(STARTS))
     return [
         Number(part, "start_up_s", start_up_s, "s", start_up_s / alone_s, "ztunnel version"),
@@ -167,29 +177,56 @@ def measure_polling() -> list[Number]:
         return [Number(part, "", None, refusal=reasons[0])]
     polling = run_polling()
     ratio, stops_per_s = POLLING_S / polling.seconds, bare_stops_per_s()
-    numbers = _speed(part, "eight_hours", polling, ratio, "real time", stops_per_s, "stop + continue")
+    numbers = _speed(
+        part, "eight_hours", polling, ratio, "real time", stops_per_s, "stop + continue"
+    )
     # On a machine that others use too, only time on a CPU can be compared.
     cpu_s = sum(polling.watcher.cpu_s(role) for role in ROLES)
     per_cpu_s = polling.cost["jumps"] / cpu_s
-    return [*numbers, Number(part, "jumps_per_cpu_s", per_cpu_s, "/s", per_cpu_s / polling.jumps_per_s, "jumps_per_s")]
+    return [
+        *numbers,
+        Number(
+            part, "jumps_per_cpu_s", per_cpu_s, "/s", per_cpu_s / polling.jumps_per_s, "jumps_per_s"
+        ),
+    ]
 
 
 def run_polling() -> Run:
     """Eight hours of the stand-in."""
-    plan = resolve(Case(parse_scenario(POLLING_SCENARIO, "bench.toml", "bench"), "process", newest().version, "E"))
+    plan = resolve(
+        Case(
+            parse_scenario(POLLING_SCENARIO, "bench.toml", "bench"),
+            "process",
+            newest().version,
+            "E",
+        )
+    )
     with tempfile.TemporaryDirectory(prefix="meshwake-bench-") as directory:
         return best_run(plan, write_stand_in(Path(directory), every_s=10, at_tick="pass"))
 
 
 def _speed(
-    part: str, key: str, of: Run, ratio: float, peer: str, peer_per_s: float, peer_of_jumps: str = "polling"
+    part: str,
+    key: str,
+    of: Run,
+    ratio: float,
+    peer: str,
+    peer_per_s: float,
+    peer_of_jumps: str = "polling",
 ) -> list[Number]:
     jumps, looks = of.cost["jumps"], of.cost["looks"]
     return [
         Number(part, f"{key}_s", of.seconds, "s", ratio, peer),
         Number(part, f"{key}_jumps", jumps),
         Number(part, f"{key}_looks", looks, "", looks / jumps, "jumps"),
-        Number(part, f"{key}_jumps_per_s", of.jumps_per_s, "/s", of.jumps_per_s / peer_per_s, peer_of_jumps),
+        Number(
+            part,
+            f"{key}_jumps_per_s",
+            of.jumps_per_s,
+            "/s",
+            of.jumps_per_s / peer_per_s,
+            peer_of_jumps,
+        ),
     ]
 
 
@@ -200,9 +237,17 @@ def _use(part: str, of: Run) -> list[Number]:
     peaks = {role: watcher.peak_mib(role) for role in ROLES}
     times = {role: watcher.cpu_s(role) for role in ROLES}
     return [
-        Number(part, "peak_mib", everybody_mib, "MiB", everybody_mib / ztunnels_mib, "the ztunnels"),
-        *(Number(part, f"peak_{role}_mib", mib, "MiB", mib / everybody_mib, "peak_mib") for role, mib in peaks.items()),
-        *(Number(part, f"cpu_{role}_s", cpu_s, "s", cpu_s / of.seconds, "week_s") for role, cpu_s in times.items()),
+        Number(
+            part, "peak_mib", everybody_mib, "MiB", everybody_mib / ztunnels_mib, "the ztunnels"
+        ),
+        *(
+            Number(part, f"peak_{role}_mib", mib, "MiB", mib / everybody_mib, "peak_mib")
+            for role, mib in peaks.items()
+        ),
+        *(
+            Number(part, f"cpu_{role}_s", cpu_s, "s", cpu_s / of.seconds, "week_s")
+            for role, cpu_s in times.items()
+        ),
     ]
 
 

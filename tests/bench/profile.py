@@ -1,8 +1,10 @@
-"""Where the runner of lab process spends its time: a week under cProfile, the dearest functions first.
+"""Where the runner of lab process spends its time: a week under cProfile, the dearest functions
+first.
 
     python -m tests.bench.profile [VERSION]      default: the newest of the cache
 
-The profiler makes each call of a Python function dearer, system calls not: read the order, not the seconds.
+The profiler makes each call of a Python function dearer, system calls not: read the order, not the
+seconds.
 """
 
 from __future__ import annotations
@@ -15,23 +17,36 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness import binaries
-from harness.pipeline import Options, choose
-from harness.plan import Plan, resolve
-from harness.scenario import read_scenario
-from tests.bench.numbers import NIGHTLY_SLEEP, REPOSITORY
+from meshwake.core.plan import Plan, resolve
+from meshwake.core.scenario import read_scenario
+from meshwake.runner.pipeline import Options, choose
+from meshwake.ztunnel import binaries
+
+from tests.bench.numbers import NIGHTLY_SLEEP
+from tests.support.paths import REPOSITORY
 
 SHOWN = 25
 
 
 def profiled(plan: Plan, ztunnel: Path) -> pstats.Stats:
-    """A run of `plan` as the lab would start it, but under the profiler; what it tells of events is not read."""
+    """A run of `plan` as the lab would start it, but under the profiler; what it tells of events is
+    not read."""
     with tempfile.TemporaryDirectory(prefix="meshwake-bench-") as directory:
         profile = Path(directory) / "profile"
-        runner = ["harness.labs.process.runner", str(os.getpid()), directory]
+        runner = ["meshwake.labs.process.runner", str(os.getpid()), directory]
         command = [sys.executable, "-m", "cProfile", "-o", str(profile), "-m", *runner]
-        request = {"plan": plan.model_dump(mode="json"), "ztunnel": str(ztunnel.resolve()), "work_dir": directory}
-        subprocess.run(command, cwd=REPOSITORY, input=json.dumps(request).encode(), stdout=subprocess.PIPE, check=True)
+        request = {
+            "plan": plan.model_dump(mode="json"),
+            "ztunnel": str(ztunnel.resolve()),
+            "work_dir": directory,
+        }
+        subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            input=json.dumps(request).encode(),
+            stdout=subprocess.PIPE,
+            check=True,
+        )
         return pstats.Stats(str(profile))
 
 

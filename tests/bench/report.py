@@ -1,4 +1,5 @@
-"""The report of a week, beside judging the same week: build time, size, and what a year of one node costs."""
+"""The report of a week, beside judging the same week: build time, size, and what a year of one node
+costs."""
 
 from __future__ import annotations
 
@@ -6,13 +7,14 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from harness.checks import judge
-from harness.execution import execute
-from harness.history import History
-from harness.plan import Plan
-from harness.report.html.content import ToldRun, data, page
-from harness.report.html.folder import write_report
-from harness.verdict import compare
+from meshwake.checks import judge
+from meshwake.core.history import History
+from meshwake.core.outcome import compare
+from meshwake.core.plan import Plan
+from meshwake.report.html.content import ToldRun, data, page
+from meshwake.report.html.folder import write_report
+from meshwake.runner.execution import execute
+
 from tests.bench.model import nightly_sleep
 from tests.bench.numbers import MIB, Number, hand_over, seconds_of
 
@@ -29,13 +31,23 @@ def measure(plan: Plan, rounds: int) -> list[Number]:
     with tempfile.TemporaryDirectory(prefix="meshwake-bench-") as place:
         whole_s = seconds_of(lambda: write_report(Path(place) / "report", [told[0]]))
         files = [file for file in (Path(place) / "report").rglob("*") if file.is_file()]
-        size, library = sum(file.stat().st_size for file in files), max(file.stat().st_size for file in files)
+        size, library = (
+            sum(file.stat().st_size for file in files),
+            max(file.stat().st_size for file in files),
+        )
     own = size - library
     return [
         Number("report", "page_s_per_week", page_s, "s", page_s / judging_s, "judging it"),
         Number("report", "folder_s", whole_s, "s", whole_s / page_s, "page_s_per_week"),
         Number("report", "folder_mib", size / MIB, "MiB", library / size, "plotly.js in it"),
-        Number("report", "own_kib_per_run", own / 1024, "KiB", own / len(history.to_text()), "the history"),
+        Number(
+            "report",
+            "own_kib_per_run",
+            own / 1024,
+            "KiB",
+            own / len(history.to_text()),
+            "the history",
+        ),
     ]
 
 

@@ -1,4 +1,5 @@
-"""Sweeps: weeks of a machine per second, with one worker and with one a core, beside the model alone."""
+"""Sweeps: weeks of a machine per second, with one worker and with one a core, beside the model
+alone."""
 
 from __future__ import annotations
 
@@ -7,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.answers.sweep import Spec, answer, open_shelf, parts, spec_of, sweep
-from harness.answers.workers import cores, local
-from harness.versions import newest
+from meshwake.analysis.sweep import Spec, answer, open_shelf, parts, spec_of, sweep
+from meshwake.analysis.workers import cores, local
+from meshwake.core.versions import newest
+
 from tests.bench.model import nightly_sleep, run
 from tests.bench.numbers import Number, hand_over, seconds_of
 from tests.bench.use import own_peak_bytes
@@ -41,13 +43,19 @@ def measure() -> list[Number]:
     one_s = seconds_of(lambda: _swept(spec, 1))
     model_s = seconds_of(lambda: [run(nightly_sleep()) for _ in range(20)]) / 20
     numbers = [
-        _number("weeks_per_s_1_worker", weeks / one_s, "/s", weeks / one_s * model_s, "model alone"),
+        _number(
+            "weeks_per_s_1_worker", weeks / one_s, "/s", weeks / one_s * model_s, "model alone"
+        ),
         _number("ms_per_week", one_s / weeks * 1e3, "ms", one_s / weeks / model_s, "model alone"),
         _number("peak_mib", (own_peak_bytes() or 0) / 2**20, "MiB"),
     ]
     if cores() > 1:
         all_s = seconds_of(lambda: _swept(spec, cores()))
-        numbers.append(_number(f"weeks_per_s_{cores()}_workers", weeks / all_s, "/s", one_s / all_s, "1 worker"))
+        numbers.append(
+            _number(
+                f"weeks_per_s_{cores()}_workers", weeks / all_s, "/s", one_s / all_s, "1 worker"
+            )
+        )
     return numbers
 
 
@@ -56,7 +64,9 @@ def _swept(spec: Spec, jobs: int) -> dict[str, Any]:
         return sweep(spec, open_shelf(Path(place), spec), local(jobs), lambda done, of: None)
 
 
-def _number(key: str, value: float, unit: str, ratio: float | None = None, peer: str = "") -> Number:
+def _number(
+    key: str, value: float, unit: str, ratio: float | None = None, peer: str = ""
+) -> Number:
     return Number("sweep", key, value, unit, ratio, peer)
 
 

@@ -1,7 +1,8 @@
 """What processes use: peaks of memory, time on a CPU; of this process, or of a tree of processes.
 
-getrusage's ru_maxrss is no good on Linux: a process inherits the peak of the one that started it. /proc has the peak of
-the program itself (VmHWM, counted anew at each exec). Elsewhere ru_maxrss is all there is.
+getrusage's ru_maxrss is no good on Linux: a process inherits the peak of the one that started it.
+/proc has the peak of the program itself (VmHWM, counted anew at each exec). Elsewhere ru_maxrss is
+all there is.
 
     python -m tests.bench.use idle|week      the peak of a process that has imported the model, or also run a week
 """
@@ -24,19 +25,25 @@ def own_peak_bytes() -> int | None:
         return peak_bytes("self")
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def peak_bytes(pid: int | str) -> int | None:
-    """The peak of a process on Linux; None when it has ended. Pages shared with others count in each."""
+    """The peak of a process on Linux; None when it has ended. Pages shared with others count in
+    each."""
     with suppress(OSError):
-        match = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        match = re.search(
+            r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE
+        )
         return int(match[1]) * 1024 if match else None
     return None
 
 
 def cpu_s(pid: int) -> float:
-    """Time that a process has been on a CPU, its own and the kernel's for it (Linux; proc_pid_stat(5))."""
+    """Time that a process has been on a CPU, its own and the kernel's for it (Linux;
+    proc_pid_stat(5))."""
     words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -46,7 +53,9 @@ def tree(pid: int) -> Iterator[int]:
     yield pid
     children = ""
     with suppress(OSError):
-        children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
+        children = " ".join(
+            path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")
+        )
     for child in children.split():
         yield from tree(int(child))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from meshwake.core.durations import NS_PER_S
 
-from harness.durations import NS_PER_S
 from tests.cluster.trial import SCENARIOS, Trial
 
 REPORTED = "ZtunnelCertificateExpiringAsReported"
@@ -18,7 +18,8 @@ APART_NS = 60 * NS_PER_S
 @pytest.mark.slow
 @pytest.mark.needs("observability")
 def test_our_alert_fires_before_the_outage_and_the_reports_never(trial: Trial) -> None:
-    """After the wake each certificate runs out before it is renewed; the first of these outages can be told before."""
+    """After the wake each certificate runs out before it is renewed; the first of these outages can
+    be told before."""
     ran = trial.ran(SCENARIOS / "short_sleep.toml")
     history = ran.saved().history
     evaluated = history.of("alerts_evaluated")
@@ -28,7 +29,11 @@ def test_our_alert_fires_before_the_outage_and_the_reports_never(trial: Trial) -
     assert REPORTED not in {name for name, _ in fired}
     woke_ns = max(event.world_ns for event in history.of("fault_ended"))
     failed = [event.world_ns for event in history.of("connection_attempted") if not event["ok"]]
-    begins = [after for before, after in pairwise([woke_ns, *failed]) if after - before > APART_NS and after > woke_ns]
+    begins = [
+        after
+        for before, after in pairwise([woke_ns, *failed])
+        if after - before > APART_NS and after > woke_ns
+    ]
     late = [world_ns for name, world_ns in fired if name == OURS]
     assert begins and late
     assert any(world_ns < begins[-1] for world_ns in late), (late, begins)

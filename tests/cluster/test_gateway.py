@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from meshwake.cluster.stack.certificates import GATEWAY_HOST
+from meshwake.cluster.stack.pieces import ACME_NAMESPACE, DEMO_NAMESPACE
+from meshwake.core.errors import ExitCode
 
-from harness.errors import ExitCode
-from harness.stack.certificates import GATEWAY_HOST
-from harness.stack.pieces import ACME_NAMESPACE, DEMO_NAMESPACE
 from tests.cluster.trial import Trial, write_scenario
 
 SLEEP = """
@@ -53,7 +53,9 @@ SILENT_AT_MOST_S = 120.0
 
 def address_of(trial: Trial) -> str:
     with trial.cluster.opened() as kubernetes:
-        gateway = kubernetes.read("Gateway.gateway.networking.k8s.io", DEMO_NAMESPACE, "gateway") or {}
+        gateway = (
+            kubernetes.read("Gateway.gateway.networking.k8s.io", DEMO_NAMESPACE, "gateway") or {}
+        )
     return str(gateway["status"]["addresses"][0]["value"])
 
 
@@ -87,7 +89,9 @@ def test_https_by_the_certificate_of_our_acme_server(trial: Trial, tmp_path: Pat
     with trial.cluster.opened() as kubernetes:
         service: dict[str, Any] = kubernetes.read("Service", ACME_NAMESPACE, "pebble") or {}
     root = f"https://{service['spec']['clusterIP']}:15000/roots/0"
-    code, said = trial.execute(node, "sh", "-c", f"curl -sSk --max-time 10 {root} -o {ROOT} && cat {ROOT}")
+    code, said = trial.execute(
+        node, "sh", "-c", f"curl -sSk --max-time 10 {root} -o {ROOT} && cat {ROOT}"
+    )
     assert code == 0 and "BEGIN CERTIFICATE" in said, said
     assert asked(trial, "https", address, "--cacert", ROOT) == ANSWERS
     assert "SSL certificate problem" in asked(trial, "https", address)

@@ -24,10 +24,14 @@ def test_while_a_run_is_at_work_nobody_else_is(trial: Trial, quiet: Path, tmp_pa
         for words in (("run", str(quiet), "--lab", "kind", "--clock", "process"), ("down",)):
             refused = trial.meshwake(*words)
             assert refused.code == LAB_UNAVAILABLE, refused.said
-            assert re.search(rf"in use: run of quiet_minute \(process {run.pid} on \S+, since ", refused.said)
+            assert re.search(
+                rf"in use: run of quiet_minute \(process {run.pid} on \S+, since ", refused.said
+            )
         assert f"process {run.pid} on" in trial.command("status")
         assert wait_until("the end of the run", 1200, run.poll) == 0, log.read_text()
-    assert {machine.state for machine in trial.engine.containers({"io.x-k8s.kind.cluster": trial.name})} == {"running"}
+    assert {
+        machine.state for machine in trial.engine.containers({"io.x-k8s.kind.cluster": trial.name})
+    } == {"running"}
     trial.has_nothing_of_a_run()
     assert "in use" not in trial.command("status")
 

@@ -1,4 +1,5 @@
-"""`kill -9` of a run at twenty of its moments: the next command finds what it left and puts it back.
+"""`kill -9` of a run at twenty of its moments: the next command finds what it left and puts it
+back.
 
 Twenty moments lie `APART_S` apart, from before the first object is applied to within the last fault. An hour or more;
 -k "moment7" for one.
@@ -10,13 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+from meshwake.core.errors import ExitCode
 
-from harness.errors import ExitCode
 from tests.cluster.trial import QUIET, Trial, write_scenario
 
 MOMENTS, APART_S = range(20), 14.0
 LEFT = "left by a run that was killed"
-# Everything that can be moved, and a restart on moved clocks. Nobody waits for the end, so nothing is expected of it.
+# Everything that can be moved, and a restart on moved clocks. Nobody waits for the end, so nothing
+# is expected of it.
 KILLED = """
 title    = "A run that is killed"
 labs     = ["kind"]
@@ -66,8 +68,11 @@ because = "a scenario must expect something"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: f"moment{moment}")
-def test_the_next_command_puts_back_what_a_killed_run_left(trial: Trial, moment: int, tmp_path: Path) -> None:
-    """Mostly `status`; every fifth time another run, which must come out as on a cluster that was just made."""
+def test_the_next_command_puts_back_what_a_killed_run_left(
+    trial: Trial, moment: int, tmp_path: Path
+) -> None:
+    """Mostly `status`; every fifth time another run, which must come out as on a cluster that was
+    just made."""
     trial.command("status")  # whatever an earlier test left
     made = trial.settings()
     log = tmp_path / "killed.log"

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from meshwake.cluster.docker import KIND_CLUSTER_LABEL
+from meshwake.cluster.redirection import REDIRECTION
+from meshwake.cluster.stack.pieces import DEMO_NAMESPACE
 
-from harness.labs.kind.engine import KIND_CLUSTER_LABEL
-from harness.labs.kind.redirection import REDIRECTION
-from harness.stack.pieces import DEMO_NAMESPACE
 from tests.cluster.trial import Trial
 
 CHANGED = "changed since up: "
@@ -27,9 +27,21 @@ def _node_selector(name: str) -> dict[str, Any]:
 
 
 CHANGES: Mapping[str, tuple[tuple[str, str], Mapping[str, Any], str]] = {
-    "lifetime": (("DaemonSet", "ztunnel"), _environment("SECRET_TTL", "7m"), "SECRET_TTL is 7m, was "),
-    "added": (("DaemonSet", "ztunnel"), _environment("ADDED", "by hand"), "ADDED is by hand, was not set"),
-    "nowhere": (("DaemonSet", "istio-cni-node"), _node_selector("nobody"), "node selector meshwake.dev/nobody is "),
+    "lifetime": (
+        ("DaemonSet", "ztunnel"),
+        _environment("SECRET_TTL", "7m"),
+        "SECRET_TTL is 7m, was ",
+    ),
+    "added": (
+        ("DaemonSet", "ztunnel"),
+        _environment("ADDED", "by hand"),
+        "ADDED is by hand, was not set",
+    ),
+    "nowhere": (
+        ("DaemonSet", "istio-cni-node"),
+        _node_selector("nobody"),
+        "node selector meshwake.dev/nobody is ",
+    ),
     "away": (("Deployment", "istiod"), {"spec": {"replicas": 0}}, "replicas is 0, was 1"),
 }
 
@@ -48,8 +60,8 @@ def test_drift_is_told_and_put_back(trial: Trial, change: str) -> None:
 
 
 CNI_FILES, ASIDE = "/etc/cni/net.d", "/run/meshwake-aside"
-# Takes istio-cni out of the chain of the node while its agent stands still, ends the client's sandbox, and puts all of
-# it back once kubelet has made another.
+# Takes istio-cni out of the chain of the node while its agent stands still, ends the client's
+# sandbox, and puts all of it back once kubelet has made another.
 GAP = f"""
 set -e
 agent=$(pgrep -x install-cni)
@@ -69,24 +81,33 @@ exit 1
 
 
 def test_a_pod_that_ztunnel_does_not_see_is_found_and_made_anew(trial: Trial) -> None:
-    """Its sandbox is made anew while istio-cni is not in the chain, as in the first seconds after a node's restart: the
-    pod keeps its name, and the annotation that says it is redirected."""
+    """Its sandbox is made anew while istio-cni is not in the chain, as in the first seconds after a
+    node's restart: the pod keeps its name, and the annotation that says it is redirected."""
     node = trial.cluster.nodes[0]
     if not _istio_has_a_file_of_its_own(trial, node):
         pytest.skip("needs Istio 1.27 or newer: before, without its file a node has no CNI at all")
     code, said = trial.execute(node, "bash", "-c", GAP)
     assert code == 0, said
     with trial.cluster.opened() as kubernetes:
-        (client,) = [pod for pod in kubernetes.all("Pod", DEMO_NAMESPACE, {"app": "client"}) if _on(pod) == node]
+        (client,) = [
+            pod
+            for pod in kubernetes.all("Pod", DEMO_NAMESPACE, {"app": "client"})
+            if _on(pod) == node
+        ]
     assert client["metadata"]["annotations"][REDIRECTION] == "enabled"
-    lacks = f"ambient_redirected: BROKEN: nothing listens on 15008 in Pod {DEMO_NAMESPACE}/{client['metadata']['name']}"
+    lacks = (
+        "ambient_redirected: BROKEN: nothing listens on 15008 in Pod "
+        f"{DEMO_NAMESPACE}/{client['metadata']['name']}"
+    )
     assert lacks in trial.command("status")
     assert "is made anew" in trial.up()
     assert "ambient_redirected: HOLDS" in trial.command("status")
 
 
 def _istio_has_a_file_of_its_own(trial: Trial, node: str) -> bool:
-    _, said = trial.execute(node, "sh", "-c", f"grep -L istio-cni {CNI_FILES}/*; ls {CNI_FILES} | wc -l")
+    _, said = trial.execute(
+        node, "sh", "-c", f"grep -L istio-cni {CNI_FILES}/*; ls {CNI_FILES} | wc -l"
+    )
     others, count = said.splitlines()[:-1], int(said.splitlines()[-1])
     return 0 < len(others) < count
 
@@ -107,18 +128,25 @@ def test_up_repairs_what_the_restart_of_a_node_leaves(trial: Trial, which: str) 
     subprocess.run(["docker", "restart", node], check=True, capture_output=True, timeout=180)
     trial.up()
     (told,) = json.loads(trial.meshwake("status", "--json").stdout)["clusters"]
-    assert told["health"] and {each["verdict"] for each in told["health"]} == {"HOLDS"}, told["health"]
+    assert told["health"] and {each["verdict"] for each in told["health"]} == {"HOLDS"}, told[
+        "health"
+    ]
     assert told["drift"] == []
 
 
 @pytest.mark.parametrize("how", ["stop", "pause"])
 def test_up_starts_a_cluster_that_stands(trial: Trial, how: str) -> None:
-    """As after a restart of the engine, which starts none of kind's machines by itself, or a `docker pause`."""
-    machines = [machine.name for machine in trial.engine.containers({KIND_CLUSTER_LABEL: trial.name})]
+    """As after a restart of the engine, which starts none of kind's machines by itself, or a
+    `docker pause`."""
+    machines = [
+        machine.name for machine in trial.engine.containers({KIND_CLUSTER_LABEL: trial.name})
+    ]
     subprocess.run(["docker", how, *machines], check=True, capture_output=True, timeout=300)
     (told,) = json.loads(trial.meshwake("status", "--json").stdout)["clusters"]
     assert (told["state"], told["health"]) == ("stopped", [])
     trial.up()
     (told,) = json.loads(trial.meshwake("status", "--json").stdout)["clusters"]
     assert told["state"] == "up"
-    assert told["health"] and {each["verdict"] for each in told["health"]} == {"HOLDS"}, told["health"]
+    assert told["health"] and {each["verdict"] for each in told["health"]} == {"HOLDS"}, told[
+        "health"
+    ]

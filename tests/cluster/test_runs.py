@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from meshwake.core.errors import ExitCode
 
-from harness.errors import ExitCode
 from tests.cluster.trial import OF_EVERY_LAB, SCENARIOS, Ran, Trial, differences
 
 SHORT = ("frozen_nodes", "restart_without_authority")
-LONG = ("short_sleep", "short_sleep_with_guard", "one_node_sleeps_alone", "two_nodes_of_one_machine")
+LONG = (
+    "short_sleep",
+    "short_sleep_with_guard",
+    "one_node_sleeps_alone",
+    "two_nodes_of_one_machine",
+)
 # Certificates of a day, idle time skipped: a minute or two each.
 SKIPPED = (
     "nothing_happens",
@@ -28,7 +33,9 @@ def _slow(*cases: str | Path) -> list[object]:
 
 
 @pytest.mark.parametrize("name", [*SHORT, *_slow(*LONG)])
-def test_a_run_in_real_time_is_judged_as_expected_and_leaves_the_cluster_as_it_was(trial: Trial, name: str) -> None:
+def test_a_run_in_real_time_is_judged_as_expected_and_leaves_the_cluster_as_it_was(
+    trial: Trial, name: str
+) -> None:
     _is_as_expected(trial, trial.ran(SCENARIOS / f"{name}.toml"))
 
 

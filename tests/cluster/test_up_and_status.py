@@ -8,7 +8,8 @@ from typing import Any
 
 from tests.cluster.trial import Trial
 
-# By part; a question whose parts are not all there is not asked (harness/labs/kind/health.py).
+# By part; a question whose parts are not all there is not asked
+# (harness/meshwake/cluster/health.py).
 QUESTIONS = {
     "chained_cni": {"cilium", "istio"},
     "ambient_redirected": {"istio"},
@@ -22,22 +23,39 @@ QUESTIONS = {
 
 def test_status_holds_on_every_question(trial: Trial) -> None:
     (told,) = json.loads(trial.meshwake("status", "--json").stdout)["clusters"]
-    assert (told["name"], told["state"], told["in_use"], told["drift"]) == (trial.name, "up", None, [])
+    assert (told["name"], told["state"], told["in_use"], told["drift"]) == (
+        trial.name,
+        "up",
+        None,
+        [],
+    )
     asked = {name for name, parts in QUESTIONS.items() if parts <= trial.parts}
-    assert {each["check"]: each["verdict"] for each in told["health"]} == dict.fromkeys(asked, "HOLDS"), told["health"]
+    assert {each["check"]: each["verdict"] for each in told["health"]} == dict.fromkeys(
+        asked, "HOLDS"
+    ), told["health"]
 
 
 def test_the_versions_told_are_those_that_run(trial: Trial) -> None:
-    """Asked of the programs themselves, on the nodes, and of what containerd says that it runs there."""
+    """Asked of the programs themselves, on the nodes, and of what containerd says that it runs
+    there."""
     (told,) = json.loads(trial.meshwake("status", "--json").stdout)["clusters"]
     for node in trial.cluster.nodes:
         _, said = trial.execute(node, "kubelet", "--version")
         assert told["runs"]["kubernetes"][node] == said.split()[-1]
-    # By containerd's word, which names an image by its configuration; Kubernetes by the digest of its manifest.
+    # By containerd's word, which names an image by its configuration; Kubernetes by the digest of
+    # its manifest.
     node = trial.cluster.nodes[0]
     running = _of_containerd(trial, node, "ps", "--name", "^istio-proxy$")["containers"]
-    here = {each["imageRef"] for each in running if each["labels"]["io.kubernetes.pod.name"].startswith("ztunnel-")}
-    names = [each["repoDigests"] for each in _of_containerd(trial, node, "images")["images"] if each["id"] in here]
+    here = {
+        each["imageRef"]
+        for each in running
+        if each["labels"]["io.kubernetes.pod.name"].startswith("ztunnel-")
+    }
+    names = [
+        each["repoDigests"]
+        for each in _of_containerd(trial, node, "images")["images"]
+        if each["id"] in here
+    ]
     assert len(here) == len(names) == 1
     assert told["runs"]["image_ids"]["ztunnel"][0] in {*names[0], *here}
 

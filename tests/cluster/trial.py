@@ -1,4 +1,5 @@
-"""A cluster of ours while it is tried on: the commands that a person types, and what is in it before and after."""
+"""A cluster of ours while it is tried on: the commands that a person types, and what is in it
+before and after."""
 
 from __future__ import annotations
 
@@ -13,26 +14,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.clocks.node_helper import PROTOCOL_VERSION
-from harness.clocks.process_mover import EVERY_RULE
-from harness.errors import HarnessError
-from harness.kubernetes.api import Kubernetes, identity_of
-from harness.kubernetes.labels import RUN_LABELS
-from harness.kubernetes.rollouts import WORKLOADS, unmet
-from harness.labs.kind.cluster import Cluster
-from harness.labs.kind.engine import DockerEngine
-from harness.labs.kind.node_channel import DAEMON_SET, LABELS, MARK, NAMESPACE, PodChannel
-from harness.labs.kind.reset import KINDS_OF_A_RUN
-from harness.stack.choice import PROFILES
-from harness.store import SavedRun, read_run
+from meshwake.clocks.movers.node_helper import PROTOCOL_VERSION
+from meshwake.clocks.movers.process import EVERY_RULE
+from meshwake.cluster.cluster import Cluster
+from meshwake.cluster.docker import DockerEngine
+from meshwake.cluster.node_channel import DAEMON_SET, LABELS, MARK, NAMESPACE, PodChannel
+from meshwake.cluster.reset import KINDS_OF_A_RUN
+from meshwake.cluster.stack.choice import PROFILES
+from meshwake.core.errors import HarnessError
+from meshwake.core.store import SavedRun, read_run
+from meshwake.kubernetes.api import Kubernetes, identity_of
+from meshwake.kubernetes.labels import RUN_LABELS
+from meshwake.kubernetes.rollouts import WORKLOADS, unmet
+
+from tests.support.paths import REPOSITORY
 
 Seen = TypeVar("Seen")
-MESHWAKE = (sys.executable, "-c", "import sys; from harness.cli import main; sys.exit(main())")
-REPOSITORY = Path(__file__).resolve().parents[2]
+MESHWAKE = (sys.executable, "-c", "import sys; from meshwake.cli.app import main; sys.exit(main())")
 SCENARIOS = REPOSITORY / "scenarios" / "kind"
 OF_EVERY_LAB = REPOSITORY / "scenarios"
 ENDS_WITHIN_S = 900.0
-# Beside the time of the scenario itself: workloads, two restarts of every ztunnel, the helper's image the first time.
+# Beside the time of the scenario itself: workloads, two restarts of every ztunnel, the helper's
+# image the first time.
 AROUND_A_RUN_S = 1200.0
 LOOK_EVERY_S = 2.0
 # Which must come out as on a cluster that was just made.
@@ -61,18 +64,26 @@ check   = "traffic_flows"
 verdict = "holds"
 because = "a second is nothing"
 """
-# What a run can change, or put in. The helper's namespace stays in a cluster of ours: what it does is asked instead.
+# What a run can change, or put in. The helper's namespace stays in a cluster of ours: what it does
+# is asked instead.
 _KINDS = (
     *("Namespace", "Node", "ServiceAccount", "ConfigMap", "Secret", "Service"),
     *(f"{kind}.apps" for kind in WORKLOADS),
     *("CronJob.batch", "PodDisruptionBudget.policy", "NetworkPolicy.networking.k8s.io"),
-    *(f"{kind}.rbac.authorization.k8s.io" for kind in ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")),
+    *(
+        f"{kind}.rbac.authorization.k8s.io"
+        for kind in ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
+    ),
     *(
         f"{kind}.admissionregistration.k8s.io"
         for kind in ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
     ),
     *("PriorityClass.scheduling.k8s.io", "CustomResourceDefinition.apiextensions.k8s.io"),
-    *("Gateway.gateway.networking.k8s.io", "HTTPRoute.gateway.networking.k8s.io", "IPAddressPool.metallb.io"),
+    *(
+        "Gateway.gateway.networking.k8s.io",
+        "HTTPRoute.gateway.networking.k8s.io",
+        "IPAddressPool.metallb.io",
+    ),
 )
 # Counted or renewed by controllers, whatever a run does.
 _VOLATILE = (
@@ -121,7 +132,12 @@ class Trial:
         """A command on this cluster, awaited."""
         command = [*MESHWAKE, *words, "--name", self.name]
         ended = subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=within_s, env=self.environment
+            command,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=within_s,
+            env=self.environment,
         )
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 
@@ -136,7 +152,14 @@ class Trial:
         choice = self.cluster.choice
         assert choice is not None
         profile = set(PROFILES[choice.profile])
-        words = ["--profile", choice.profile, "--istio", choice.istio, "--kubernetes", choice.kubernetes]
+        words = [
+            "--profile",
+            choice.profile,
+            "--istio",
+            choice.istio,
+            "--kubernetes",
+            choice.kubernetes,
+        ]
         words += ["--nodes", str(choice.workers), "--lifetime", f"{choice.lifetime_s}s"]
         words += [word for part in sorted(choice.parts - profile) for word in ("--with", part)]
         words += [word for part in sorted(profile - choice.parts) for word in ("--without", part)]
@@ -144,14 +167,30 @@ class Trial:
         return self.command("up", *words, within_s=2 * ENDS_WITHIN_S)
 
     @contextmanager
-    def running(self, scenario: Path, log: Path, *, real_time: bool = True) -> Iterator[subprocess.Popen[bytes]]:
-        """A run by --clock process, so that nothing but programs in the cluster is moved; ended if it still is at work
-        at the end of the block. Without `real_time` idle time is skipped."""
-        command = [*MESHWAKE, "run", str(scenario), "--lab", "kind", "--name", self.name, "--clock", "process"]
+    def running(
+        self, scenario: Path, log: Path, *, real_time: bool = True
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A run by --clock process, so that nothing but programs in the cluster is moved; ended if
+        it still is at work at the end of the block. Without `real_time` idle time is skipped."""
+        command = [
+            *MESHWAKE,
+            "run",
+            str(scenario),
+            "--lab",
+            "kind",
+            "--name",
+            self.name,
+            "--clock",
+            "process",
+        ]
         command += ["--real-time"] if real_time else []
         with log.open("wb") as words:
             run = subprocess.Popen(
-                [*command, "--keep-run"], stdout=words, stderr=words, env=self.environment, start_new_session=True
+                [*command, "--keep-run"],
+                stdout=words,
+                stderr=words,
+                env=self.environment,
+                start_new_session=True,
             )
         try:
             yield run
@@ -161,7 +200,8 @@ class Trial:
                 run.wait(ENDS_WITHIN_S)
 
     def ran(self, scenario: Path, *, real_time: bool = True) -> Ran:
-        """A whole run of `scenario`, with the cluster before and after it; each is run once in a session."""
+        """A whole run of `scenario`, with the cluster before and after it; each is run once in a
+        session."""
         key = (scenario, real_time)
         if key not in self._ran:
             self._ran[key] = self._run(scenario, real_time)
@@ -171,7 +211,9 @@ class Trial:
         log = self.directory / f"{scenario.stem}{'-real-time' if real_time else ''}.log"
         before = self.objects()
         with self.running(scenario, log, real_time=real_time) as run:
-            code = wait_until(f"the end of the run of {scenario.name}", 3600 + AROUND_A_RUN_S, run.poll)
+            code = wait_until(
+                f"the end of the run of {scenario.name}", 3600 + AROUND_A_RUN_S, run.poll
+            )
         kept = self._runs / scenario.stem / "latest"
         return Ran(code, log.read_text(), kept, before, self.objects())
 
@@ -187,13 +229,21 @@ class Trial:
         with self.cluster.opened() as kubernetes:
             ztunnel = kubernetes.read("DaemonSet.apps", "istio-system", "ztunnel") or {}
             istiod = kubernetes.read("Deployment.apps", "istio-system", "istiod") or {}
-        annotations = {key: text for key, text in ztunnel["metadata"]["annotations"].items() if "meshwake" in key}
+        annotations = {
+            key: text
+            for key, text in ztunnel["metadata"]["annotations"].items()
+            if "meshwake" in key
+        }
         return ztunnel["spec"]["template"]["spec"], annotations, istiod["spec"]["replicas"]
 
     def has_nothing_of_a_run(self) -> None:
         """Nothing left, nothing moved, nobody stopped, nobody at work."""
         with self.cluster.opened() as kubernetes:
-            left = [(kind, *thing) for kind in KINDS_OF_A_RUN for thing in kubernetes.ours(kind, RUN_LABELS)]
+            left = [
+                (kind, *thing)
+                for kind in KINDS_OF_A_RUN
+                for thing in kubernetes.ours(kind, RUN_LABELS)
+            ]
             assert left == []
             assert kubernetes.read("Lease.coordination.k8s.io", "istio-system", "meshwake") is None
             helper = kubernetes.read("DaemonSet.apps", NAMESPACE, DAEMON_SET)
@@ -217,7 +267,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Ran:
-    """A run that ended: its exit code and words, where it was kept, and the cluster's objects around it."""
+    """A run that ended: its exit code and words, where it was kept, and the cluster's objects
+    around it."""
 
     code: int
     log: str
@@ -261,7 +312,11 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
     made = [f"made: {name}" for name in sorted(after.keys() - before.keys())]
     gone = [f"removed: {name}" for name in sorted(before.keys() - after.keys())]
     both = sorted(before.keys() & after.keys())
-    return [*made, *gone, *(line for name in both for line in _changed(name, before[name], after[name]))]
+    return [
+        *made,
+        *gone,
+        *(line for name in both for line in _changed(name, before[name], after[name])),
+    ]
 
 
 def _changed(place: str, before: Any, after: Any) -> Iterator[str]:
@@ -278,14 +333,18 @@ def _objects(kubernetes: Kubernetes) -> Iterator[tuple[str, Any]]:
             metadata = thing["metadata"]
             if NAMESPACE in {metadata.get("namespace"), metadata["name"]}:
                 continue
-            content = {key: part for key, part in thing.items() if key not in {"metadata", "status"}}
+            content = {
+                key: part for key, part in thing.items() if key not in {"metadata", "status"}
+            }
             yield (
                 identity_of({"kind": kind.partition(".")[0], "metadata": metadata}),
                 {
                     **content,
                     "labels": metadata.get("labels") or {},
                     "annotations": {
-                        key: text for key, text in (metadata.get("annotations") or {}).items() if key not in _VOLATILE
+                        key: text
+                        for key, text in (metadata.get("annotations") or {}).items()
+                        if key not in _VOLATILE
                     },
                 },
             )
@@ -293,7 +352,14 @@ def _objects(kubernetes: Kubernetes) -> Iterator[tuple[str, Any]]:
 
 def _is_not_moved(channel: PodChannel, node: str) -> None:
     told = channel.send(node, {"version": PROTOCOL_VERSION, "do": "list"})["result"]
-    assert (told["owner"], told["processes"], told["asleep"], told["watch"]) == (None, [], False, None)
+    assert (told["owner"], told["processes"], told["asleep"], told["watch"]) == (
+        None,
+        [],
+        False,
+        None,
+    )
     rules = [rule._asdict() for rule in EVERY_RULE]
-    released = channel.send(node, {"version": PROTOCOL_VERSION, "do": "release", "rules": rules})["result"]
+    released = channel.send(node, {"version": PROTOCOL_VERSION, "do": "release", "rules": rules})[
+        "result"
+    ]
     assert released["released"] == [] and released["failed"] == {}

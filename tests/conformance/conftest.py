@@ -10,7 +10,13 @@ import pytest
 from tests.conformance.injectors import AttachedVdso, Injector, RewrittenVdso, Virtual, needs_vdso
 
 
-@pytest.fixture(params=["virtual", pytest.param("vdso", marks=needs_vdso), pytest.param("attached", marks=needs_vdso)])
+@pytest.fixture(
+    params=[
+        "virtual",
+        pytest.param("vdso", marks=needs_vdso),
+        pytest.param("attached", marks=needs_vdso),
+    ]
+)
 def injector(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Injector]:
     """Every way of moving clocks that this machine has."""
     if request.param == "virtual":

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from meshwake.clocks.movers.node_helper import PROTOCOL_VERSION, send
+from meshwake.core.errors import LabUnavailable
 
-from harness.clocks.node_helper import PROTOCOL_VERSION, send
-from harness.errors import LabUnavailable
 from tests.conformance.injectors import WITHIN_S
 
 OWNER = "a test"
@@ -31,7 +31,8 @@ def await_true(what: str, there: Callable[[], bool]) -> None:
 
 
 class HelperProcess:
-    """`node_helper serve` with a socket and a state file in `directory`; takes only what the test tells it."""
+    """`node_helper serve` with a socket and a state file in `directory`; takes only what the test
+    tells it."""
 
     def __init__(self, directory: Path) -> None:
         self.socket, self.state = directory / "clocks.sock", directory / "clocks.json"
@@ -56,14 +57,18 @@ class HelperProcess:
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The whole answer."""
-        return send(self.socket, json.dumps({"version": PROTOCOL_VERSION, "owner": OWNER, **request}))
+        return send(
+            self.socket, json.dumps({"version": PROTOCOL_VERSION, "owner": OWNER, **request})
+        )
 
     def take_or_skip(
         self, *executables: Path, launchers: tuple[Path, ...] = (), lease_s: float = 300
     ) -> dict[str, Any]:
         """Takes these programs and nothing else; skips where execs cannot be watched."""
         rules = [{"executable": str(executable)} for executable in executables]
-        told = self.ask(do="take", rules=rules, launchers=[str(path) for path in launchers], lease_s=lease_s)
+        told = self.ask(
+            do="take", rules=rules, launchers=[str(path) for path in launchers], lease_s=lease_s
+        )
         if told["watch"] is None:
             pytest.skip(f"needs execs to be watched: {told['unwatched_because']}")
         return told
@@ -82,7 +87,7 @@ class HelperProcess:
         with self._log.open("ab") as log:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "harness.clocks.node_helper", "serve"),
+                    *(sys.executable, "-m", "meshwake.clocks.movers.node_helper", "serve"),
                     *("--socket", str(self.socket), "--state", str(self.state), "--node-root", "/"),
                 ],
                 stdout=log,

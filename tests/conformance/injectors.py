@@ -1,4 +1,5 @@
-"""Ways of moving the clocks of something, behind one face: what it shows when its node's clock says so."""
+"""Ways of moving the clocks of something, behind one face: what it shows when its node's clock says
+so."""
 
 from __future__ import annotations
 
@@ -12,11 +13,10 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-
-from harness.clocks.attach import attach, read_attached
-from harness.clocks.reading import ClockReading
-from harness.clocks.vdso import ClockPage, Launched, launch, read_inside, unsupported_here
-from harness.clocks.virtual import NodeClock
+from meshwake.clocks.vdso.attach import attach, read_attached
+from meshwake.clocks.vdso.page import ClockPage, Launched, launch, read_inside, unsupported_here
+from meshwake.clocks.virtual import NodeClock
+from meshwake.core.clock_reading import ClockReading
 
 # Ahead of the machine's own monotonic clock, as in the process lab.
 START = ClockReading(1_799_049_600 * 10**9, 10**18, 10**18)
@@ -56,9 +56,9 @@ class RewrittenVdso:
 
 
 class AttachedVdso:
-    """A running Python program that was attached to after its start. The kernel's clocks run on below its own: what it
-    shows, less what was moved, lies between what the kernel's showed before and after it was asked. (Rounded to 10 ms
-    instead, it was off by one such on a busy machine.)"""
+    """A running Python program that was attached to after its start. The kernel's clocks run on
+    below its own: what it shows, less what was moved, lies between what the kernel's showed before
+    and after it was asked. (Rounded to 10 ms instead, it was off by one such on a busy machine.)"""
 
     def __init__(self) -> None:
         self.page = ClockPage("offset")
@@ -71,8 +71,14 @@ class AttachedVdso:
         inside = read_attached(self._process)
         after = kernel_clocks()
         own = inside.since(self.page.get())
-        assert all(a <= b <= c for a, b, c in zip(before, own, after, strict=True)), (before, own, after)
-        return ClockReading(*(start + moved for start, moved in zip(START, self.page.get(), strict=True)))
+        assert all(a <= b <= c for a, b, c in zip(before, own, after, strict=True)), (
+            before,
+            own,
+            after,
+        )
+        return ClockReading(
+            *(start + moved for start, moved in zip(START, self.page.get(), strict=True))
+        )
 
     def close(self) -> None:
         self._program.kill()
@@ -82,7 +88,9 @@ class AttachedVdso:
 
 def kernel_clocks() -> ClockReading:
     """The clocks of this machine, which nobody moves."""
-    return ClockReading(time.time_ns(), time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+    return ClockReading(
+        time.time_ns(), time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    )
 
 
 def start_python(program: str, page: ClockPage, directory: Path) -> Launched:
@@ -105,8 +113,9 @@ def end(process: Launched) -> None:
 
 
 def await_text(log: Path, lines: int) -> list[str]:
-    """The first `lines` lines of `log`, as soon as the last of them is whole: with PYTHONUNBUFFERED a program writes a
-    line word by word, and its first word was taken for all of it now and then."""
+    """The first `lines` lines of `log`, as soon as the last of them is whole: with PYTHONUNBUFFERED
+    a program writes a line word by word, and its first word was taken for all of it now and then.
+    """
     give_up = time.monotonic() + WITHIN_S
     while (text := log.read_text()).count("\n") < lines:
         assert time.monotonic() < give_up, f"{lines} lines within {WITHIN_S} s, got {text!r}"

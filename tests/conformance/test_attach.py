@@ -1,4 +1,5 @@
-"""Clocks of running programs taken over and given back: no reading that cannot be, nobody harmed (Linux)."""
+"""Clocks of running programs taken over and given back: no reading that cannot be, nobody harmed
+(Linux)."""
 
 from __future__ import annotations
 
@@ -12,18 +13,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from meshwake.clocks.vdso.attach import attach, detach, page_inside, read_attached
+from meshwake.clocks.vdso.page import ClockPage, vdso_of
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.errors import LabUnavailable, SubjectFailed
 
-from harness.clocks.attach import attach, detach, page_inside, read_attached
-from harness.clocks.reading import ClockReading
-from harness.clocks.vdso import ClockPage, vdso_of
-from harness.errors import LabUnavailable, SubjectFailed
-from tests.conformance.injectors import START, WITHIN_S, await_text, end, kernel_clocks, needs_vdso, start_python
+from tests.conformance.injectors import (
+    START,
+    WITHIN_S,
+    await_text,
+    end,
+    kernel_clocks,
+    needs_vdso,
+    start_python,
+)
 
 pytestmark = needs_vdso
 HOUR_NS = 3600 * 10**9
 READS = 100_000
 
-# Each thread reads both clocks until `stop` exists, then says how often; a clock that goes back ends it with an error.
+# Each thread reads both clocks until `stop` exists, then says how often; a clock that goes back
+# ends it with an error.
 PYTHON_SPINS = """
 import os, sys, threading, time
 def spin():
@@ -96,7 +106,9 @@ class Spinner:
     def __init__(self, command: list[str], threads: int, directory: Path) -> None:
         self.directory, self.threads = directory, threads
         with (directory / "log").open("w") as log:
-            self.process = subprocess.Popen([*command, str(threads), str(READS)], cwd=directory, stdout=log)
+            self.process = subprocess.Popen(
+                [*command, str(threads), str(READS)], cwd=directory, stdout=log
+            )
         await_text(directory / "log", 1)
 
     def check_readings(self) -> None:
@@ -105,7 +117,9 @@ class Spinner:
         assert self.process.wait(WITHIN_S * 3) == 0, (self.directory / "log").read_text()
         lines = (self.directory / "log").read_text().splitlines()[1:]
         assert len(lines) == self.threads
-        assert all(line.startswith("read ") and int(line.split()[1]) >= READS for line in lines), lines
+        assert all(line.startswith("read ") and int(line.split()[1]) >= READS for line in lines), (
+            lines
+        )
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +129,20 @@ def go_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("needs a Go toolchain to make a Go program")
     place = tmp_path_factory.mktemp("go")
     (place / "main.go").write_text(GO_SPINS)
-    own = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod", "GO111MODULE": "off", "GOTOOLCHAIN": "local"}
+    own = {
+        **os.environ,
+        "CGO_ENABLED": "0",
+        "GOFLAGS": "-mod=mod",
+        "GO111MODULE": "off",
+        "GOTOOLCHAIN": "local",
+    }
     made = subprocess.run(
-        ["go", "build", "-o", "spins", "main.go"], cwd=place, env=own, capture_output=True, text=True, check=False
+        ["go", "build", "-o", "spins", "main.go"],
+        cwd=place,
+        env=own,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if made.returncode:
         pytest.skip(f"the Go toolchain made no program: {made.stderr[-300:]}")
@@ -147,8 +172,8 @@ def page() -> Iterator[ClockPage]:
 
 @pytest.fixture
 def sleeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that does nothing, and has said so: whoever looked for its epoll among its files instead met one that
-    the starting interpreter had just closed."""
+    """A program that does nothing, and has said so: whoever looked for its epoll among its files
+    instead met one that the starting interpreter had just closed."""
     program = "import select; waits = select.epoll(); print('waits', flush=True); waits.poll()"
     with (tmp_path / "sleeper").open("w") as log:
         process = subprocess.Popen([sys.executable, "-S", "-c", program], stdout=log)
@@ -167,8 +192,11 @@ def await_true(what: str, there: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_threads_that_read_clocks_notice_nothing_but_the_move(spinner: Spinner, page: ClockPage) -> None:
-    """Attached while all threads read their clocks; then moved forward in many small steps: nothing ever goes back."""
+def test_threads_that_read_clocks_notice_nothing_but_the_move(
+    spinner: Spinner, page: ClockPage
+) -> None:
+    """Attached while all threads read their clocks; then moved forward in many small steps: nothing
+    ever goes back."""
     pid = spinner.process.pid
     before = kernel_clocks()
     process = attach(pid, page)
@@ -181,7 +209,8 @@ def test_threads_that_read_clocks_notice_nothing_but_the_move(spinner: Spinner, 
 
 
 def test_fifty_times_attached_and_given_back(spinner: Spinner, page: ClockPage) -> None:
-    """Whatever its threads do meanwhile; in the end its vDSO is the kernel's, and there is one page, not fifty."""
+    """Whatever its threads do meanwhile; in the end its vDSO is the kernel's, and there is one
+    page, not fifty."""
     pid = spinner.process.pid
     for _ in range(50):
         attach(pid, page)
@@ -193,7 +222,8 @@ def test_fifty_times_attached_and_given_back(spinner: Spinner, page: ClockPage) 
 
 
 def test_what_is_attached_is_recognised(sleeper: subprocess.Popen[bytes], page: ClockPage) -> None:
-    """Attached twice is attached once; the page can be found in the process, and opened there, by somebody else."""
+    """Attached twice is attached once; the page can be found in the process, and opened there, by
+    somebody else."""
     assert page_inside(sleeper.pid) is None
     first = attach(sleeper.pid, page)
     assert attach(sleeper.pid, page) == first
@@ -212,7 +242,9 @@ def test_what_is_attached_is_recognised(sleeper: subprocess.Popen[bytes], page: 
     found.close()
 
 
-def test_a_page_of_an_earlier_helper_is_replaced(sleeper: subprocess.Popen[bytes], page: ClockPage) -> None:
+def test_a_page_of_an_earlier_helper_is_replaced(
+    sleeper: subprocess.Popen[bytes], page: ClockPage
+) -> None:
     """Who attaches last moves the clocks."""
     earlier = ClockPage("offset")
     attach(sleeper.pid, earlier)
@@ -222,14 +254,18 @@ def test_a_page_of_an_earlier_helper_is_replaced(sleeper: subprocess.Popen[bytes
     earlier.close()
 
 
-def test_no_file_is_left_open_in_the_process(sleeper: subprocess.Popen[bytes], page: ClockPage) -> None:
+def test_no_file_is_left_open_in_the_process(
+    sleeper: subprocess.Popen[bytes], page: ClockPage
+) -> None:
     """Its list of open files is what it was."""
     before = sorted(entry.name for entry in Path(f"/proc/{sleeper.pid}/fd").iterdir())
     attach(sleeper.pid, page)
     assert sorted(entry.name for entry in Path(f"/proc/{sleeper.pid}/fd").iterdir()) == before
 
 
-def test_a_stopped_program_can_be_attached_and_stays_stopped(sleeper: subprocess.Popen[bytes], page: ClockPage) -> None:
+def test_a_stopped_program_can_be_attached_and_stays_stopped(
+    sleeper: subprocess.Popen[bytes], page: ClockPage
+) -> None:
     """Job control is not ours to change."""
     os.kill(sleeper.pid, signal.SIGSTOP)
     stat = Path(f"/proc/{sleeper.pid}/stat")
@@ -252,7 +288,9 @@ def test_a_fork_has_the_page_and_an_exec_has_not(tmp_path: Path, page: ClockPage
         "os.wait()"
     )
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-S", "-c", program], stdin=subprocess.PIPE, stdout=log)
+        process = subprocess.Popen(
+            [sys.executable, "-S", "-c", program], stdin=subprocess.PIPE, stdout=log
+        )
     try:
         attach(process.pid, page)
         page.set(ClockReading(HOUR_NS, 0, HOUR_NS))
@@ -260,12 +298,17 @@ def test_a_fork_has_the_page_and_an_exec_has_not(tmp_path: Path, page: ClockPage
     finally:
         process.kill()
         process.wait()
-    shown = {line.split()[0]: int(line.split()[1]) - time.time_ns() for line in await_text(tmp_path / "log", 2)}
+    shown = {
+        line.split()[0]: int(line.split()[1]) - time.time_ns()
+        for line in await_text(tmp_path / "log", 2)
+    }
     assert shown["forked"] == pytest.approx(HOUR_NS, abs=20 * 10**9)
     assert shown["execed"] == pytest.approx(0, abs=20 * 10**9)
 
 
-def test_clocks_that_are_moved_by_somebody_else_are_left_alone(tmp_path: Path, page: ClockPage) -> None:
+def test_clocks_that_are_moved_by_somebody_else_are_left_alone(
+    tmp_path: Path, page: ClockPage
+) -> None:
     """A program of the process lab, in fixed time, is refused by name."""
     fixed = ClockPage("fixed")
     fixed.set(START)
@@ -291,7 +334,7 @@ def test_a_process_that_a_debugger_holds_is_refused_and_lives(
     sleeper: subprocess.Popen[bytes], page: ClockPage
 ) -> None:
     """Only one tracer at a time; ours gives way."""
-    from harness.clocks.ptrace import interrupted
+    from meshwake.clocks.vdso.ptrace import interrupted
 
     with interrupted(sleeper.pid), pytest.raises(SubjectFailed, match="does a debugger hold it"):
         attach(sleeper.pid, page)
@@ -299,14 +342,21 @@ def test_a_process_that_a_debugger_holds_is_refused_and_lives(
 
 
 def test_a_process_in_namespaces_of_its_own(tmp_path: Path, page: ClockPage) -> None:
-    """As in a container: it sees neither our files nor our processes, and shares the page all the same."""
+    """As in a container: it sees neither our files nor our processes, and shares the page all the
+    same."""
     unshare = shutil.which("unshare")
     if unshare is None or os.geteuid() != 0:
         pytest.skip("needs unshare and root")
     command = [unshare, "--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child"]
     with (tmp_path / "log").open("w") as log:
         outer = subprocess.Popen(
-            [*command, sys.executable, "-S", "-c", "import select; print(1, flush=True); select.epoll().poll()"],
+            [
+                *command,
+                sys.executable,
+                "-S",
+                "-c",
+                "import select; print(1, flush=True); select.epoll().poll()",
+            ],
             stdout=log,
         )
     try:

@@ -1,4 +1,5 @@
-"""The proof on the real program: attached it shows the fault, and restarted under a moved clock it renews on time."""
+"""The proof on the real program: attached it shows the fault, and restarted under a moved clock it
+renews on time."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from meshwake.ztunnel.binaries import cache_dir
 
-from harness.binaries import cache_dir
 from tests.conformance.helpers import HelperProcess, own_copy
 from tests.conformance.injectors import WITHIN_S, needs_vdso
 
@@ -20,7 +21,10 @@ LIFETIME_S, BACKDATE_S = 12, 4
 INTERVAL_S = (LIFETIME_S - BACKDATE_S) / 2
 HOUR_NS = 3600 * 10**9
 
-pytestmark = [needs_vdso, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it watches execs by fanotify")]
+pytestmark = [
+    needs_vdso,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it watches execs by fanotify"),
+]
 
 
 class Apart:
@@ -58,7 +62,9 @@ class Apart:
         give_up = time.monotonic() + within_s
         while len(self.lines(beginning)) < count:
             assert self.process.poll() is None, self.errors.read_text()[-600:]
-            assert time.monotonic() < give_up, f"{count} lines {beginning!r}; got {self.log.read_text()}"
+            assert time.monotonic() < give_up, (
+                f"{count} lines {beginning!r}; got {self.log.read_text()}"
+            )
             time.sleep(0.01)
 
     def close(self) -> None:
@@ -71,7 +77,8 @@ class Apart:
 
 
 def test_a_restarted_ztunnel_renews_on_time_and_one_that_ran_on_does_not(tmp_path: Path) -> None:
-    """An hour's suspend. ztunnel a ran before: its next renewals are an hour late. b is restarted after it: drift 0."""
+    """An hour's suspend. ztunnel a ran before: its next renewals are an hour late. b is restarted
+    after it: drift 0."""
     real = cache_dir() / "ztunnel" / VERSION / "x86_64" / "ztunnel"
     if not real.exists():
         pytest.skip(f"needs a ztunnel {VERSION} in the cache")
@@ -85,13 +92,17 @@ def test_a_restarted_ztunnel_renews_on_time_and_one_that_ran_on_does_not(tmp_pat
         assert [process["how"] for process in told["processes"]] == ["attached"] * 2
         world.say(f"wall {HOUR_NS}")
         helper.ask(do="set", wall_ns=HOUR_NS, monotonic_ns=0, boottime_ns=HOUR_NS)
-        # The timers that both had armed before the jump still fire; those that they arm then are late by the hour.
+        # The timers that both had armed before the jump still fire; those that they arm then are
+        # late by the hour.
         for name in ("a", "b"):
             world.await_lines(f"asked mesh/{name} ", 2)
         before = len(world.asked_s("b"))
         world.say("restart b")
         world.await_lines("asked mesh/b ", before + 4)
-        assert {process["how"] for process in helper.ask(do="list")["processes"]} == {"attached", "caught"}
+        assert {process["how"] for process in helper.ask(do="list")["processes"]} == {
+            "attached",
+            "caught",
+        }
         times = world.asked_s("b")[before:]
         intervals = [later - earlier for earlier, later in pairwise(times)]
         # Each is due at a whole second of its certificate, and comes when this machine gets to it.

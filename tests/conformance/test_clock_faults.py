@@ -1,11 +1,13 @@
-"""What each clock fault does to the three clocks: one body per promise, over everything that moves clocks."""
+"""What each clock fault does to the three clocks: one body per promise, over everything that moves
+clocks."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
-from harness.clocks.reading import ClockReading
-from harness.clocks.virtual import NodeClock
+from meshwake.clocks.virtual import NodeClock
+from meshwake.core.clock_reading import ClockReading
+
 from tests.conformance.injectors import START, Injector
 
 H, M, S = 3600 * 10**9, 60 * 10**9, 10**9
@@ -33,13 +35,16 @@ def test_suspend_moves_wall_and_boottime(injector: Injector) -> None:
 
 
 def test_pause_moves_nothing_until_the_wall_is_corrected(injector: Injector) -> None:
-    """A paused VM wakes with all clocks where they were; when it is corrected, only the wall clock moves."""
+    """A paused VM wakes with all clocks where they were; when it is corrected, only the wall clock
+    moves."""
     clock = NodeClock(START)
     before = injector.show(clock)
     clock.pause(17 * M, corrected_after_ns=25 * S)
     assert injector.show(clock).since(before) == ClockReading(17 * M + 25 * S, 25 * S, 25 * S)
     assert clock.reading(17 * M).since(before) == ClockReading(0, 0, 0)
-    assert clock.reading_before(17 * M + 25 * S).since(before) == ClockReading(25 * S, 25 * S, 25 * S)
+    assert clock.reading_before(17 * M + 25 * S).since(before) == ClockReading(
+        25 * S, 25 * S, 25 * S
+    )
 
 
 def test_step_moves_the_wall_either_way(injector: Injector) -> None:

@@ -1,8 +1,8 @@
-"""What an engine promises, one body: on the simulated one that `up` is tried on, and on a real one where a person
-allows it ($MESHWAKE_TEST_ENGINE=1: the engine that DOCKER_HOST names).
+"""What an engine promises, one body: on the simulated one that `up` is tried on, and on a real one
+where a person allows it ($MESHWAKE_TEST_ENGINE=1: the engine that DOCKER_HOST names).
 
-Nothing is pulled: the image is made of this machine's own shell and coreutils. What is made carries our label, and
-goes again.
+Nothing is pulled: the image is made of this machine's own shell and coreutils. What is made carries
+our label, and goes again.
 """
 
 from __future__ import annotations
@@ -22,14 +22,12 @@ from typing import Any
 import docker
 import pytest
 from docker.errors import NotFound
-
-from harness.clocks.engine import EngineMover, EngineWays
-from harness.clocks.inside import Way, measure, rights_missing
-from harness.clocks.own import OwnMachine, shared_kernel
-from harness.clocks.timesync import find_time_syncs
-from harness.errors import LabUnavailable
-from harness.labs.kind.cluster import our_clusters, remove_looks, take_down
-from harness.labs.kind.engine import (
+from meshwake.clocks.movers.engine import EngineMover, EngineWays
+from meshwake.clocks.movers.node_access import Way, measure, rights_missing
+from meshwake.clocks.movers.own_clock import OwnMachine, shared_kernel
+from meshwake.clocks.movers.timesync import find_time_syncs
+from meshwake.cluster.cluster import our_clusters, remove_looks, take_down
+from meshwake.cluster.docker import (
     KIND_CLUSTER_LABEL,
     LOOK_LABEL,
     DockerEngine,
@@ -38,10 +36,12 @@ from harness.labs.kind.engine import (
     open_engine,
     room_inside,
 )
-from harness.labs.kind.limits import measure_limits
-from harness.labs.kind.movers import engine_ways
+from meshwake.cluster.limits import measure_limits
+from meshwake.core.errors import LabUnavailable
+from meshwake.labs.kind.movers import engine_ways
+
+from tests.unit.cluster.world import SimulatedEngine, World, machine
 from tests.unit.labs.kind.runs import plan
-from tests.unit.labs.kind.world import SimulatedEngine, World, machine
 
 CLUSTER = f"meshwake-test-{uuid.uuid4().hex[:8]}"
 PROGRAMS = ("sh", "date", "cat", "readlink", "df", "sleep", "find", "wc")
@@ -49,7 +49,9 @@ PROGRAMS = ("sh", "date", "cat", "readlink", "df", "sleep", "find", "wc")
 
 def real_or_skip() -> DockerEngine:
     if os.environ.get("MESHWAKE_TEST_ENGINE") != "1":
-        pytest.skip("needs a container engine, and MESHWAKE_TEST_ENGINE=1: containers are made on it")
+        pytest.skip(
+            "needs a container engine, and MESHWAKE_TEST_ENGINE=1: containers are made on it"
+        )
     return open_engine()
 
 
@@ -57,10 +59,14 @@ def real_or_skip() -> DockerEngine:
 def image() -> Iterator[str]:
     """An image of this machine's own programs, in the real engine."""
     if os.environ.get("MESHWAKE_TEST_ENGINE") != "1":
-        pytest.skip("needs a container engine, and MESHWAKE_TEST_ENGINE=1: containers are made on it")
+        pytest.skip(
+            "needs a container engine, and MESHWAKE_TEST_ENGINE=1: containers are made on it"
+        )
     client = docker.from_env()
     name = f"localhost/{CLUSTER}:1"
-    client.api.import_image_from_data(_root_filesystem(), repository=f"localhost/{CLUSTER}", tag="1")
+    client.api.import_image_from_data(
+        _root_filesystem(), repository=f"localhost/{CLUSTER}", tag="1"
+    )
     yield name
     client.images.remove(name, force=True)
     client.close()
@@ -71,7 +77,9 @@ def _root_filesystem() -> bytes:
     for name in PROGRAMS:
         program = str(Path(str(shutil.which(name))).resolve())
         wanted[f"bin/{name}"] = program
-        for line in subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout.splitlines():
+        for line in subprocess.run(
+            ["ldd", program], capture_output=True, text=True, check=True
+        ).stdout.splitlines():
             library = next((word for word in line.split() if word.startswith("/")), None)
             if library is not None:
                 wanted[library.lstrip("/")] = str(Path(library).resolve())
@@ -106,7 +114,9 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Either; in both a machine of ours runs, and one of somebody else's."""
     if request.param == "simulated":
         names = {f"{CLUSTER}-control-plane": CLUSTER, "kind-worker": "kind"}
-        yield SimulatedEngine(World(machines={name: machine(name, cluster=of) for name, of in names.items()}))
+        yield SimulatedEngine(
+            World(machines={name: machine(name, cluster=of) for name, of in names.items()})
+        )
         return
     real = real_or_skip()
     request.getfixturevalue("node")
@@ -133,10 +143,16 @@ def test_a_machine_is_found_by_its_label_started_and_removed(engine: Engine) -> 
     assert engine.containers({KIND_CLUSTER_LABEL: CLUSTER}) == ()
 
 
-def test_down_takes_ours_and_nothing_else(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_down_takes_ours_and_nothing_else(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the label that kind gave it."""
     monkeypatch.setenv("MESHWAKE_STATE", str(tmp_path))
-    others = {each.name for each in engine.containers({}) if each.labels.get(KIND_CLUSTER_LABEL) != CLUSTER}
+    others = {
+        each.name
+        for each in engine.containers({})
+        if each.labels.get(KIND_CLUSTER_LABEL) != CLUSTER
+    }
     take_down(CLUSTER, engine, lambda _: None)
     assert {each.name for each in engine.containers({})} == others
 
@@ -156,7 +172,8 @@ def test_a_network_that_is_not_there(engine: Engine) -> None:
 
 
 def test_a_question_is_answered_and_leaves_no_container(image: str) -> None:
-    """`ask`: the boot id is this kernel's, the room is a number, a look that was left behind is taken away."""
+    """`ask`: the boot id is this kernel's, the room is a number, a look that was left behind is
+    taken away."""
     real = real_or_skip()
     try:
         before = {each.id for each in real.containers({})}
@@ -178,7 +195,9 @@ def test_a_question_is_answered_and_leaves_no_container(image: str) -> None:
 def test_a_container_that_does_not_run_is_started(image: str, how: str) -> None:
     """Whatever made it stand: `docker pause` takes another call to undo than `docker stop`."""
     real, client = real_or_skip(), docker.from_env()
-    made = client.api.create_container(image, ["sleep", "60"], labels={KIND_CLUSTER_LABEL: CLUSTER})["Id"]
+    made = client.api.create_container(
+        image, ["sleep", "60"], labels={KIND_CLUSTER_LABEL: CLUSTER}
+    )["Id"]
     try:
         if how != "never started":
             client.api.start(made)
@@ -192,7 +211,8 @@ def test_a_container_that_does_not_run_is_started(image: str, how: str) -> None:
 
 
 def test_an_image_is_found_by_its_tag_where_it_has_no_digest(image: str) -> None:
-    """As one that was loaded from an archive; and it runs by that name, whatever digest was asked for."""
+    """As one that was loaded from an archive; and it runs by that name, whatever digest was asked
+    for."""
     real = real_or_skip()
     try:
         pinned = f"{image}@sha256:{'0' * 64}"
@@ -237,7 +257,9 @@ def test_clocks_are_read_inside_a_node_and_are_this_kernels(image: str, node: st
     for least, read, most in zip(before, measured.clocks, after, strict=True):
         assert least - measured.within_ns <= read <= most + measured.within_ns
     assert "its boot id is ours" in str(shared_kernel(own, measured))
-    assert "its monotonic clock is ours" in str(shared_kernel(own, replace(measured, boot_id="another")))
+    assert "its monotonic clock is ours" in str(
+        shared_kernel(own, replace(measured, boot_id="another"))
+    )
     assert rights_missing(inside, node) is None
     assert measure(Way(ways.nodes[1]), "no-such-node").boot_id == measured.boot_id
     assert ways.host is not None
@@ -247,7 +269,9 @@ def test_clocks_are_read_inside_a_node_and_are_this_kernels(image: str, node: st
 def test_the_guard_refuses_this_machines_own_clock(image: str, node: str, tmp_path: Path) -> None:
     """On a real engine, whose containers share our kernel; nothing was touched."""
     ways: EngineWays = engine_ways(image)
-    pause = '[[fault]]\nkind = "pause"\nnode = "*"\nat = "5m"\nlasts = "17m"\ncorrected_after = "25s"\n'
+    pause = (
+        '[[fault]]\nkind = "pause"\nnode = "*"\nat = "5m"\nlasts = "17m"\ncorrected_after = "25s"\n'
+    )
     about: dict[str, Any] = {"directory": tmp_path / "clocks"}
     mover = EngineMover(plan(pause), ways, {"vm": node}, **about)
     with pytest.raises(LabUnavailable, match="own kernel .*--allow-own-clock"):

@@ -1,7 +1,8 @@
-"""Two real kernels in one time: one is suspended, or stands, while the other goes on. Needs QEMU and a kernel.
+"""Two real kernels in one time: one is suspended, or stands, while the other goes on. Needs QEMU
+and a kernel.
 
-The guests are bare ones, whose only program tells their clocks; several ztunnels on several guests are the agreement
-suite's (MESHWAKE_TEST_MACHINE).
+The guests are bare ones, whose only program tells their clocks; several ztunnels on several guests
+are the agreement suite's (MESHWAKE_TEST_MACHINE).
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from meshwake.clocks.guest.fleet import Fleet
+from meshwake.clocks.guest.qemu import Machine
+from meshwake.core.clock_reading import ClockReading
+from meshwake.labs.machine.image import assemble, base_part, guest_python
+from meshwake.labs.machine.kernel import find_kernel
 
-from harness.clocks.fleet import Fleet
-from harness.clocks.guest import Machine
-from harness.clocks.reading import ClockReading
-from harness.labs.machine.image import assemble, base_part, guest_python
-from harness.labs.machine.kernel import find_kernel
 from tests.conformance.test_guest import H, M, S, _why_not
 
 pytestmark = pytest.mark.skipif(bool(_why_not()), reason=str(_why_not()))
 OBEYS = """
 import json, os, select
-from harness.clocks.guest_init import CHANNEL_VARIABLE, Channel, GuestClocks, kernel_clocks
+from meshwake.clocks.guest.init import CHANNEL_VARIABLE, Channel, GuestClocks, kernel_clocks
 channel, received = Channel(int(os.environ[CHANNEL_VARIABLE])), b""
 while True:
     select.select([channel.file], [], [])
@@ -63,7 +64,12 @@ class Pair:
         image = directory / "guest.cpio"
         assemble([base_part(kernel, with_lab=False)], program, image)
         machine = Machine(kernel.image, image, 384, skip_idle=False, moved_time=True)
-        self.fleet = Fleet({"sleeper": machine, "awake": machine}, directory, lambda guest, message: None, cards=False)
+        self.fleet = Fleet(
+            {"sleeper": machine, "awake": machine},
+            directory,
+            lambda guest, message: None,
+            cards=False,
+        )
 
     def passed(self, begins: str, ends: str, lasts_ns: int) -> Passed:
         """From before the fault `begins` of the sleeper until after it `ends`."""

@@ -1,6 +1,8 @@
-"""A kernel that is really suspended, in a QEMU guest: what it does to the clocks is what the virtual node says.
+"""A kernel that is really suspended, in a QEMU guest: what it does to the clocks is what the
+virtual node says.
 
-One guest is measured, and each way in which one can fail is met once. They need QEMU and a kernel (docs/machine.md).
+One guest is measured, and each way in which one can fail is met once. They need QEMU and a kernel
+(docs/machine.md).
 """
 
 from __future__ import annotations
@@ -16,19 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from harness.binaries import cache_dir
-from harness.clocks import guest
-from harness.clocks.guest import Machine, run_guest, unavailable_here
-from harness.clocks.guest_init import PROTOCOL
-from harness.clocks.reading import ClockReading
-from harness.clocks.virtual import NodeClock
-from harness.errors import SubjectFailed
-from harness.labs.machine.image import assemble, base_part
-from harness.labs.machine.kernel import find_kernel
+from meshwake.clocks.guest import qemu as guest
+from meshwake.clocks.guest.init import PROTOCOL
+from meshwake.clocks.guest.qemu import Machine, run_guest, unavailable_here
+from meshwake.clocks.virtual import NodeClock
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.errors import SubjectFailed
+from meshwake.labs.machine.image import assemble, base_part
+from meshwake.labs.machine.kernel import find_kernel
+from meshwake.ztunnel.binaries import cache_dir
 
 H, M, S = 3600 * 10**9, 60 * 10**9, 10**9
-# A kernel reads the length of its sleep from a clock of whole seconds; the rest is the time that the step itself took.
+# A kernel reads the length of its sleep from a clock of whole seconds; the rest is the time that
+# the step itself took.
 NEAR_NS = 3 * S // 2
 START = ClockReading(10**18, 0, 0)
 
@@ -36,7 +38,9 @@ START = ClockReading(10**18, 0, 0)
 def _why_not() -> str | None:
     if reasons := unavailable_here():
         return reasons[0]
-    return None if find_kernel() else f"no kernel for guests in {cache_dir()} (meshwake fetch-kernel)"
+    return (
+        None if find_kernel() else f"no kernel for guests in {cache_dir()} (meshwake fetch-kernel)"
+    )
 
 
 pytestmark = pytest.mark.skipif(bool(_why_not()), reason=str(_why_not()))
@@ -62,7 +66,9 @@ def image(directory: Path, steps: list[dict[str, Any]]) -> Path:
     return output
 
 
-def run(directory: Path, steps: list[dict[str, Any]], take: Any = lambda told: None, **options: Any) -> None:
+def run(
+    directory: Path, steps: list[dict[str, Any]], take: Any = lambda told: None, **options: Any
+) -> None:
     kernel = find_kernel()
     assert kernel is not None
     initrd = image(directory, steps)
@@ -155,8 +161,9 @@ def test_a_panic_is_named_with_the_end_of_the_console(seen: Seen) -> None:
 
 
 def test_a_stop_is_seen_by_no_clock_and_memory_that_ran_out_is_named(tmp_path: Path) -> None:
-    """In real time: the clocks moved by what the guest waited for its host, all three by the same, and by no seventeen
-    minutes. Then it runs out of memory, and its kernel panics rather than kill this or that."""
+    """In real time: the clocks moved by what the guest waited for its host, all three by the same,
+    and by no seventeen minutes. Then it runs out of memory, and its kernel panics rather than kill
+    this or that."""
     told: list[dict[str, Any]] = []
     with pytest.raises(SubjectFailed, match="it ran out of its 256 MB of memory"):
         run(tmp_path, [STOP, {"do": "fill_memory"}], told.append, memory_mb=256, skip_idle=False)
@@ -166,15 +173,21 @@ def test_a_stop_is_seen_by_no_clock_and_memory_that_ran_out_is_named(tmp_path: P
     assert max(moved) < 5 * M
 
 
-def test_a_hang_in_suspend_is_named_within_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hang_in_suspend_is_named_within_its_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was awaited, and for how long."""
     monkeypatch.setattr(guest, "SLEEPS_WITHIN_S", 3.0)
     steps = [{"do": "hang_in_suspend"}]
-    with pytest.raises(SubjectFailed, match=r"hangs on its way into suspend; awaited was SUSPEND \(within 3 s\)"):
+    with pytest.raises(
+        SubjectFailed, match=r"hangs on its way into suspend; awaited was SUSPEND \(within 3 s\)"
+    ):
         run(tmp_path, steps, skip_idle=False)
 
 
-def test_a_guest_that_never_boots_is_named_within_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guest_that_never_boots_is_named_within_its_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Here it has no time to."""
     monkeypatch.setattr(guest, "BOOTS_WITHIN_S", 0.5)
     with pytest.raises(SubjectFailed, match=r"did not say that it has started \(within 0 s\)"):
@@ -194,7 +207,7 @@ def test_what_is_no_kernel_is_named(tmp_path: Path) -> None:
 _STARTS_A_GUEST = """
 import sys
 from pathlib import Path
-from harness.clocks.guest import Machine, run_guest
+from meshwake.clocks.guest.qemu import Machine, run_guest
 kernel, image, directory = map(Path, sys.argv[1:])
 run_guest(Machine(kernel, image), directory, lambda told: None)
 """
@@ -204,7 +217,14 @@ run_guest(Machine(kernel, image), directory, lambda told: None)
 def starter(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     kernel = find_kernel()
     assert kernel is not None
-    argv = [sys.executable, "-c", _STARTS_A_GUEST, str(kernel.image), str(image(tmp_path, [])), str(tmp_path)]
+    argv = [
+        sys.executable,
+        "-c",
+        _STARTS_A_GUEST,
+        str(kernel.image),
+        str(image(tmp_path, [])),
+        str(tmp_path),
+    ]
     with subprocess.Popen(argv) as process:
         yield process
         process.kill()
@@ -233,7 +253,9 @@ def runs_qemu(pid: int) -> bool:
         return False
 
 
-def test_a_harness_that_is_killed_leaves_no_guest(tmp_path: Path, starter: subprocess.Popen[bytes]) -> None:
+def test_a_harness_that_is_killed_leaves_no_guest(
+    tmp_path: Path, starter: subprocess.Popen[bytes]
+) -> None:
     """kill -9 of whoever started it: QEMU is gone."""
     qemu = awaited("QEMU runs", lambda: next(filter(runs_qemu, children(starter.pid)), None))
     os.kill(starter.pid, signal.SIGKILL)

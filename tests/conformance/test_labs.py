@@ -1,4 +1,5 @@
-"""What every lab promises, one body a promise: on the model, and on the process lab around a stand-in for ztunnel."""
+"""What every lab promises, one body a promise: on the model, and on the process lab around a
+stand-in for ztunnel."""
 
 from __future__ import annotations
 
@@ -6,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from meshwake.checks import judge
+from meshwake.checks.derive import clock_faults
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.history import History, Recorder
+from meshwake.core.outcome import Verdict
+from meshwake.core.plan import Plan
+from meshwake.labs import IN_REAL_TIME, LAB_MODULES, Lab, Toolbox, load_lab
 
-from harness.checks import judge
-from harness.checks.derive import clock_faults
-from harness.durations import NS_PER_S
-from harness.history import History, Recorder
-from harness.labs import IN_REAL_TIME, LAB_MODULES, Lab, Toolbox, load_lab
-from harness.plan import Plan
-from harness.verdict import Verdict
 from tests.stand_in import write_stand_in
 from tests.unit.labs.plans import TWO_NODES, plan
 
@@ -22,11 +23,19 @@ H = 3600
 # A fault, and by how many seconds wall, monotonic and boottime move from its beginning to its end.
 FAULTS = [
     pytest.param('kind = "suspend"\nlasts = "8h"', (8 * H, 0, 8 * H), id="suspend"),
-    pytest.param('kind = "pause"\nlasts = "17m"\ncorrected_after = "25s"', (1045, 25, 25), id="pause"),
-    pytest.param('kind = "pause"\nlasts = "17m"\ncorrected_after = "0s"', (1020, 0, 0), id="pause corrected at once"),
+    pytest.param(
+        'kind = "pause"\nlasts = "17m"\ncorrected_after = "25s"', (1045, 25, 25), id="pause"
+    ),
+    pytest.param(
+        'kind = "pause"\nlasts = "17m"\ncorrected_after = "0s"',
+        (1020, 0, 0),
+        id="pause corrected at once",
+    ),
     pytest.param('kind = "step"\nby = "13h"', (13 * H, 0, 0), id="step forward"),
     pytest.param('kind = "step"\nby = "-90s"', (-90, 0, 0), id="step back"),
-    pytest.param('kind = "drift"\nlasts = "4h"\nrate = 1.025', (4 * H + 360, 4 * H, 4 * H), id="drift"),
+    pytest.param(
+        'kind = "drift"\nlasts = "4h"\nrate = 1.025', (4 * H + 360, 4 * H, 4 * H), id="drift"
+    ),
     pytest.param('kind = "freeze"\nlasts = "17m"', (1020, 1020, 1020), id="freeze"),
 ]
 
@@ -51,19 +60,22 @@ class Running:
 
 @pytest.fixture(params=sorted(set(LAB_MODULES) - set(IN_REAL_TIME)))
 def running(request: pytest.FixtureRequest, tmp_path: Path) -> Running:
-    """Every lab that can skip time; tests/unit/labs/kind holds the other to the same promises, on a cluster that is
-    simulated."""
+    """Every lab that can skip time; tests/unit/labs/kind holds the other to the same promises, on a
+    cluster that is simulated."""
     return Running(request.param, tmp_path)
 
 
 def test_a_history_has_a_beginning_and_an_end(running: Running) -> None:
-    """run_started with what was tested comes first, run_ended last, every ztunnel starts, and time never goes back."""
+    """run_started with what was tested comes first, run_ended last, every ztunnel starts, and time
+    never goes back."""
     of, history = running.run("", duration="2h")
     first, last = history.events[0], history.events[-1]
     assert (first.kind, first["lab"], first["version"]) == ("run_started", running.name, of.version)
     assert first["subject"]["kind"]
     assert (last.kind, last["reason"], last.world_ns) == ("run_ended", "duration", of.duration_ns)
-    started = {identity for event in history.of("ztunnel_started") for identity in event["identities"]}
+    started = {
+        identity for event in history.of("ztunnel_started") for identity in event["identities"]
+    }
     assert started == {"default/client", "default/server"}
     assert [event.world_ns for event in history] == sorted(event.world_ns for event in history)
 
@@ -76,7 +88,9 @@ def test_a_clock_fault_moves_the_clocks_that_it_says(
     of, history = running.run(f'[[fault]]\nat = "1h"\n{fault}', duration="12h")
     (measured,) = clock_faults(of, history)
     assert measured.measured == tuple(seconds * NS_PER_S for seconds in moved_s)
-    assumption = next(finding for finding in judge(of, history) if finding.check == "clock_fault_happened")
+    assumption = next(
+        finding for finding in judge(of, history) if finding.check == "clock_fault_happened"
+    )
     assert assumption.verdict is Verdict.HOLDS
 
 
@@ -110,7 +124,9 @@ def test_a_restart_ends_every_ztunnel_of_its_node_and_starts_it(running: Running
 def test_nobody_restarts_anything_on_a_machine_asleep(running: Running) -> None:
     """A restart that is planned for the night happens at the wake."""
     _, history = running.run(
-        '[[fault]]\nkind = "suspend"\nat = "1h"\nlasts = "8h"\n[[fault]]\nkind = "restart"\nat = "3h"', duration="12h"
+        '[[fault]]\nkind = "suspend"\nat = "1h"\nlasts = "8h"\n[[fault]]\nkind = '
+        '"restart"\nat = "3h"',
+        duration="12h",
     )
     times = {event.world_ns for event in history.of("ztunnel_started", cause="restart")}
     assert times == {9 * H * NS_PER_S}
@@ -119,7 +135,9 @@ def test_nobody_restarts_anything_on_a_machine_asleep(running: Running) -> None:
 def test_connections_are_attempted_when_both_ends_are_awake(running: Running) -> None:
     """From the beginning, on the schedule, and not while an end sleeps; at the wake again."""
     _, history = running.run(
-        '[[fault]]\nkind = "suspend"\nnode = "west"\nat = "55m"\nlasts = "2h"', nodes=TWO_NODES, duration="4h"
+        '[[fault]]\nkind = "suspend"\nnode = "west"\nat = "55m"\nlasts = "2h"',
+        nodes=TWO_NODES,
+        duration="4h",
     )
     times_s = {event.world_ns // NS_PER_S for event in history.of("connection_attempted")}
     asleep = range(55 * 60, 55 * 60 + 2 * H)

@@ -1,4 +1,5 @@
-"""The helper of a node against real programs: what runs, what is started later, what becomes of it when it dies."""
+"""The helper of a node against real programs: what runs, what is started later, what becomes of it
+when it dies."""
 
 from __future__ import annotations
 
@@ -13,17 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from meshwake.clocks.movers.node_helper import Rule
+from meshwake.clocks.movers.process import ProcessMover
+from meshwake.clocks.vdso.attach import page_inside
+from meshwake.core.clock_reading import ClockReading, drift_ns
 
-from harness.clocks.attach import page_inside
-from harness.clocks.node_helper import Rule
-from harness.clocks.process_mover import ProcessMover
-from harness.clocks.reading import ClockReading, drift_ns
 from tests.conformance.helpers import OWNER, HelperProcess, await_true, own_copy, python_environment
 from tests.conformance.injectors import WITHIN_S, await_text, kernel_clocks, needs_vdso
 from tests.processes import state_of
-from tests.unit.clocks.test_process_mover import fault, plan
+from tests.unit.clocks.movers.test_process import fault, plan
 
-pytestmark = [needs_vdso, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it watches execs by fanotify")]
+pytestmark = [
+    needs_vdso,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it watches execs by fanotify"),
+]
 HOUR_NS, SECOND_NS = 3600 * 10**9, 10**9
 NEAR_NS = 5 * SECOND_NS
 # Its first readings, then for ever nothing.
@@ -85,7 +89,9 @@ class Bench:
 
     def how(self, subject: Subject) -> str | None:
         """How the helper came to it."""
-        found = [p for p in self.helper.ask(do="list")["processes"] if p["pid"] == subject.process.pid]
+        found = [
+            p for p in self.helper.ask(do="list")["processes"] if p["pid"] == subject.process.pid
+        ]
         return str(found[0]["how"]) if found else None
 
     def close(self) -> None:
@@ -127,7 +133,8 @@ def test_a_running_program_is_taken_moved_and_given_back(bench: Bench) -> None:
 
 
 def test_a_restart_under_a_moved_clock_starts_with_no_drift(bench: Bench) -> None:
-    """Caught at its exec: the very first readings are of the moved clocks, so its time base has drift 0. Five times."""
+    """Caught at its exec: the very first readings are of the moved clocks, so its time base has
+    drift 0. Five times."""
     bench.start()
     bench.helper.take_or_skip(bench.program)
     bench.move_wall(8 * HOUR_NS)
@@ -140,16 +147,20 @@ def test_a_restart_under_a_moved_clock_starts_with_no_drift(bench: Bench) -> Non
     assert bench.helper.ask(do="list")["watch"]["missed"] == 0
 
 
-def test_a_file_system_that_has_the_number_of_one_that_has_gone_is_watched_too(bench: Bench) -> None:
-    """The overlay of a new container has the number of an old one's, and its files of the same image too: an Envoy that
-    was started in the sixth Gateway was not caught."""
+def test_a_file_system_that_has_the_number_of_one_that_has_gone_is_watched_too(
+    bench: Bench,
+) -> None:
+    """The overlay of a new container has the number of an old one's, and its files of the same
+    image too: an Envoy that was started in the sixth Gateway was not caught."""
     where, original = bench.directory / "container", bench.program
     where.mkdir()
     bench.program = where / original.name
     bench.helper.take_or_skip(bench.program)
     numbers = set()
     for _ in range(3):
-        if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(where)], check=False, capture_output=True).returncode:
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "tmpfs", str(where)], check=False, capture_output=True
+        ).returncode:
             pytest.skip("needs the right to mount a file system")
         try:
             shutil.copy(original, bench.program)
@@ -167,8 +178,8 @@ def test_a_file_system_that_has_the_number_of_one_that_has_gone_is_watched_too(b
 
 
 def how_and_end(bench: Bench) -> list[str]:
-    """How each program was reached. They are no children of ours, so they are ended before anything is claimed: one
-    that was left would be found, by its name, by every later test."""
+    """How each program was reached. They are no children of ours, so they are ended before anything
+    is claimed: one that was left would be found, by its name, by every later test."""
     processes = bench.helper.ask(do="list")["processes"]
     for process in processes:
         os.kill(process["pid"], signal.SIGKILL)
@@ -176,9 +187,12 @@ def how_and_end(bench: Bench) -> list[str]:
 
 
 def test_what_a_launcher_starts_is_caught_whatever_the_way(bench: Bench) -> None:
-    """As a container runtime does: forks, executes itself, forks again, executes a file that nobody has marked."""
+    """As a container runtime does: forks, executes itself, forks again, executes a file that nobody
+    has marked."""
     runtime = own_copy(Path("/bin/sh").resolve(), "runtime", bench.directory)
-    bench.helper.take_or_skip(Path("/nothing/that/is/there", bench.program.name), launchers=(runtime,))
+    bench.helper.take_or_skip(
+        Path("/nothing/that/is/there", bench.program.name), launchers=(runtime,)
+    )
     rules = [{"executable": bench.program.name}]
     told = bench.helper.ask(do="take", rules=rules, launchers=[str(runtime)], lease_s=300)
     assert told["watch"]["launchers"] == [str(runtime)]
@@ -190,10 +204,13 @@ def test_what_a_launcher_starts_is_caught_whatever_the_way(bench: Bench) -> None
 
 
 def test_a_runtime_that_is_wrapped_in_another_program_is_followed(bench: Bench) -> None:
-    """The marked file executes the real runtime under another name, which executes the container's program."""
+    """The marked file executes the real runtime under another name, which executes the container's
+    program."""
     wrapper = own_copy(Path("/bin/sh").resolve(), "runtime", bench.directory)
     real = own_copy(Path("/bin/sh").resolve(), "runtime.real", bench.directory)
-    bench.helper.take_or_skip(Path("/nothing/that/is/there", bench.program.name), launchers=(wrapper,))
+    bench.helper.take_or_skip(
+        Path("/nothing/that/is/there", bench.program.name), launchers=(wrapper,)
+    )
     rules = [{"executable": bench.program.name}]
     bench.helper.ask(do="take", rules=rules, launchers=[str(wrapper)], lease_s=300)
     bench.move_wall(8 * HOUR_NS)
@@ -226,7 +243,10 @@ def test_killed_and_started_again_it_finds_everything(bench: Bench) -> None:
     assert is_near(bench.clocks(subject), ClockReading(8 * HOUR_NS, 0, 8 * HOUR_NS))
     again = bench.start()
     assert is_near(again.base, ClockReading(8 * HOUR_NS, 0, 8 * HOUR_NS))
-    assert set(bench.helper.ask(do="release")["released"]) == {subject.process.pid, again.process.pid}
+    assert set(bench.helper.ask(do="release")["released"]) == {
+        subject.process.pid,
+        again.process.pid,
+    }
 
 
 def test_offsets_outlive_a_moment_without_any_program(bench: Bench) -> None:
@@ -245,7 +265,10 @@ def test_an_exec_that_waits_goes_on_when_the_helper_is_killed(bench: Bench) -> N
     bench.start()
     bench.helper.take_or_skip(bench.program)
     bench.helper.process.send_signal(signal.SIGSTOP)
-    waits = Subject(["/bin/sh", "-c", f"exec {bench.program} -S -c 'print(1, flush=True)'"], bench.directory / "waits")
+    waits = Subject(
+        ["/bin/sh", "-c", f"exec {bench.program} -S -c 'print(1, flush=True)'"],
+        bench.directory / "waits",
+    )
     try:
         syscall = Path(f"/proc/{waits.process.pid}/syscall")
         await_true("the exec waits", lambda: syscall.read_text().startswith("59 "))
@@ -258,7 +281,8 @@ def test_an_exec_that_waits_goes_on_when_the_helper_is_killed(bench: Bench) -> N
 
 
 def test_a_sleep_holds_programs_and_sets_monotonic_back(bench: Bench) -> None:
-    """A suspend in real time: stopped meanwhile; then monotonic has not counted it, wall and boottime have."""
+    """A suspend in real time: stopped meanwhile; then monotonic has not counted it, wall and
+    boottime have."""
     subject = bench.start()
     bench.helper.take_or_skip(bench.program)
     before = bench.clocks(subject)
@@ -295,7 +319,11 @@ def test_a_sleep_whose_guardian_was_killed_is_ended_by_the_helper(bench: Bench) 
     at_wake = {"wall_ns": 0, "monotonic_ns": -60 * SECOND_NS, "boottime_ns": 0}
     bench.helper.ask(do="sleep", lasts_ns=60 * SECOND_NS, at_wake=at_wake)
     await_true("asleep", lambda: subject.state == "T")
-    children = Path(f"/proc/{bench.helper.process.pid}/task/{bench.helper.process.pid}/children").read_text().split()
+    children = (
+        Path(f"/proc/{bench.helper.process.pid}/task/{bench.helper.process.pid}/children")
+        .read_text()
+        .split()
+    )
     for child in children:
         os.kill(int(child), signal.SIGKILL)
     await_true("awake", lambda: subject.state == "S")
@@ -331,14 +359,30 @@ def test_sigterm_releases(bench: Bench) -> None:
         ({"do": "dance"}, "BadInput", "known are hello, take"),
         ({"do": "list", "version": 1}, "BadInput", "protocol version 1"),
         ({"do": "take", "rules": []}, "BadInput", "at least one"),
-        ({"do": "take", "rules": [{"executable": "x", "image": "y"}]}, "BadInput", "executable, cgroup"),
+        (
+            {"do": "take", "rules": [{"executable": "x", "image": "y"}]},
+            "BadInput",
+            "executable, cgroup",
+        ),
         ({"do": "take", "rules": [{"executable": "x"}], "lease_s": 0}, "BadInput", "lease_s 0"),
-        ({"do": "set", "wall_ns": 1.5, "monotonic_ns": 0, "boottime_ns": 0}, "BadInput", "whole numbers"),
+        (
+            {"do": "set", "wall_ns": 1.5, "monotonic_ns": 0, "boottime_ns": 0},
+            "BadInput",
+            "whole numbers",
+        ),
         ({"do": "set", "wall_ns": 0, "monotonic_ns": 1, "boottime_ns": 0}, "BadInput", "at most 0"),
-        ({"do": "set", "wall_ns": 0, "monotonic_ns": -1, "boottime_ns": 0}, "BadInput", "would go back"),
+        (
+            {"do": "set", "wall_ns": 0, "monotonic_ns": -1, "boottime_ns": 0},
+            "BadInput",
+            "would go back",
+        ),
         ({"do": "sleep", "lasts_ns": -1}, "BadInput", "lasts_ns -1"),
         (
-            {"do": "sleep", "lasts_ns": 5, "at_wake": {"wall_ns": 0, "monotonic_ns": -6, "boottime_ns": 0}},
+            {
+                "do": "sleep",
+                "lasts_ns": 5,
+                "at_wake": {"wall_ns": 0, "monotonic_ns": -6, "boottime_ns": 0},
+            },
             "BadInput",
             "would go back",
         ),
@@ -346,7 +390,9 @@ def test_sigterm_releases(bench: Bench) -> None:
         ({"do": "read", "pid": 1}, "SubjectFailed", "not under this node's clocks"),
     ],
 )
-def test_bad_requests_are_refused_by_name(tmp_path: Path, request_: dict[str, object], kind: str, words: str) -> None:
+def test_bad_requests_are_refused_by_name(
+    tmp_path: Path, request_: dict[str, object], kind: str, words: str
+) -> None:
     """Nothing is done, and the helper lives."""
     helper = HelperProcess(tmp_path)
     rule = {"executable": "/nothing/that/is/there/subject", "cgroup": None}
@@ -356,7 +402,9 @@ def test_bad_requests_are_refused_by_name(tmp_path: Path, request_: dict[str, ob
         assert not answer["ok"]
         assert answer["error"]["kind"] == kind and words in answer["error"]["message"]
         told = helper.ask(do="list")
-        assert told["processes"] == [] and told["rules"] == [Rule(str(rule["executable"]))._asdict()]
+        assert told["processes"] == [] and told["rules"] == [
+            Rule(str(rule["executable"]))._asdict()
+        ]
     finally:
         helper.close()
 
@@ -373,7 +421,8 @@ def test_a_start_is_not_held_long(bench: Bench) -> None:
 
 
 def test_the_mover_carries_out_faults_by_a_real_helper(bench: Bench) -> None:
-    """Suspend, then pause, then a step back, of one node: measured in the program, and everything given back."""
+    """Suspend, then pause, then a step back, of one node: measured in the program, and everything
+    given back."""
     subject = bench.start()
     bench.helper.take_or_skip(bench.program)
     faults = (
@@ -383,13 +432,19 @@ def test_the_mover_carries_out_faults_by_a_real_helper(bench: Bench) -> None:
     )
 
     class Channel:
-        def send(self, node: str, request: Mapping[str, Any], within_s: float = 0.0) -> dict[str, Any]:
+        def send(
+            self, node: str, request: Mapping[str, Any], within_s: float = 0.0
+        ) -> dict[str, Any]:
             return bench.helper.answer(request)
 
     rules = [Rule(str(bench.program))]
-    mover = ProcessMover(plan(*faults), Channel(), rules=lambda plan, node: rules, launchers=[], owner=OWNER)
+    mover = ProcessMover(
+        plan(*faults), Channel(), rules=lambda plan, node: rules, launchers=[], owner=OWNER
+    )
     mover.prepare()
-    drifts = [drift_ns(moved.before.clocks, moved.after.clocks) for moved in map(mover.move, faults)]
+    drifts = [
+        drift_ns(moved.before.clocks, moved.after.clocks) for moved in map(mover.move, faults)
+    ]
     assert drifts == pytest.approx([SECOND_NS // 2, SECOND_NS // 2, -HOUR_NS], abs=SECOND_NS // 5)
     mover.release()
     inside = page_inside(subject.process.pid)
@@ -397,8 +452,8 @@ def test_the_mover_carries_out_faults_by_a_real_helper(bench: Bench) -> None:
 
 
 def test_a_monotonic_clock_never_goes_back_for_a_program_that_was_found_late(bench: Bench) -> None:
-    """Started while nobody watched (as when the helper was away), with a clock that is ahead of the moved one: named,
-    and left alone."""
+    """Started while nobody watched (as when the helper was away), with a clock that is ahead of the
+    moved one: named, and left alone."""
     bench.start()
     bench.helper.take_or_skip(bench.program)
     at_wake = {"wall_ns": 0, "monotonic_ns": -SECOND_NS, "boottime_ns": 0}
@@ -416,14 +471,15 @@ def test_a_monotonic_clock_never_goes_back_for_a_program_that_was_found_late(ben
 
 GUARDS_WAIT = (
     "import sys, time; sys.path[:0] = sys.argv[1:]\n"
-    "from harness.fixes.guard.__main__ import Ended\n"
+    "from meshwake.guard.__main__ import Ended\n"
     "ended = Ended()\n"
     "while not ended.wait(0.5): print('looked', time.monotonic_ns(), flush=True)\n"
 )
 
 
 def test_the_guards_pause_between_looks_is_right_on_a_moved_clock(bench: Bench) -> None:
-    """An absolute bound would lie behind the kernel's clock, and the guard would look without a pause."""
+    """An absolute bound would lie behind the kernel's clock, and the guard would look without a
+    pause."""
     command = [str(bench.program), "-c", GUARDS_WAIT, *(path for path in sys.path if path)]
     guard = Subject(command, bench.directory / "guard")
     bench.subjects.append(guard)

@@ -1,4 +1,5 @@
-"""The helper of a node where time is skipped: clocks that are ahead, programs that wait, and what becomes of them."""
+"""The helper of a node where time is skipped: clocks that are ahead, programs that wait, and what
+becomes of them."""
 
 from __future__ import annotations
 
@@ -10,13 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from meshwake.core.clock_reading import ClockReading, drift_ns
 
-from harness.clocks.reading import ClockReading, drift_ns
 from tests.conformance.helpers import await_true, own_copy
 from tests.conformance.injectors import needs_vdso
 from tests.conformance.test_node_helper import HOUR_NS, SECOND_NS, Bench, Subject, is_near
 
-pytestmark = [needs_vdso, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it watches execs by fanotify")]
+pytestmark = [
+    needs_vdso,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it watches execs by fanotify"),
+]
 AHEAD = ClockReading(24 * HOUR_NS, 24 * HOUR_NS, 24 * HOUR_NS)
 # Waits in epoll for a time by its monotonic clock, as tokio does, and says when that has come.
 WAITS_AN_HOUR = (
@@ -28,7 +32,8 @@ SPINS = "while True: pass"
 
 
 class Ahead(Bench):
-    """A Bench with two programs: one as ztunnel, and one as istiod, which keeps its monotonic clock."""
+    """A Bench with two programs: one as ztunnel, and one as istiod, which keeps its monotonic
+    clock."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
@@ -53,7 +58,9 @@ class Ahead(Bench):
 
     def run(self, code: str) -> Subject:
         """Another program under the first rule."""
-        subject = Subject([str(self.program), "-S", "-c", code], self.directory / f"log{len(self.subjects)}")
+        subject = Subject(
+            [str(self.program), "-S", "-c", code], self.directory / f"log{len(self.subjects)}"
+        )
         self.subjects.append(subject)
         return subject
 
@@ -71,7 +78,8 @@ def ahead(tmp_path: Path) -> Iterator[Ahead]:
 
 
 def test_one_who_is_asked_keeps_its_monotonic_clock(ahead: Ahead) -> None:
-    """Its own timers do not fire all at once; wall and boottime are those of the node. Also when it is started anew."""
+    """Its own timers do not fire all at once; wall and boottime are those of the node. Also when it
+    is started anew."""
     asks, asked = ahead.start(), ahead.start_asked()
     ahead.take()
     ahead.set(AHEAD)
@@ -90,7 +98,8 @@ def test_without_leave_to_end_programs_no_monotonic_clock_is_taken_ahead(ahead: 
 
 
 def test_a_program_that_is_kicked_does_what_has_fallen_due(ahead: Ahead) -> None:
-    """An hour by its monotonic clock passes at once; without a kick it would wait on by the kernel's."""
+    """An hour by its monotonic clock passes at once; without a kick it would wait on by the
+    kernel's."""
     subject = ahead.run(WAITS_AN_HOUR)
     ahead.take()
     assert ahead.helper.ask(do="still", within_s=10)["busy"] == ""
@@ -106,22 +115,32 @@ def test_a_program_that_works_is_named(ahead: Ahead) -> None:
     assert str(ahead.program) in told["busy"]
     ahead.subjects[0].end()
     ahead.start()
-    await_true("the node to be still", lambda: ahead.helper.ask(do="still", within_s=1)["busy"] == "")
+    await_true(
+        "the node to be still", lambda: ahead.helper.ask(do="still", within_s=1)["busy"] == ""
+    )
 
 
 def test_a_connection_that_was_lost_is_waited_for_within_a_bound(ahead: Ahead) -> None:
     """It comes back after a moment, or not at all: then nobody waits for it any more."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        code = f"import select, socket; s = socket.create_connection(('127.0.0.1', {port})); select.epoll().poll()"
+        code = (
+            f"import select, socket; s = socket.create_connection(('127.0.0.1', {port})); "
+            "select.epoll().poll()"
+        )
         ahead.take()
         rules = [{"executable": str(ahead.program), "streams_to_port": port}]
         ahead.helper.ask(do="take", rules=rules, launchers=[], lease_s=300, ends=True)
         ahead.run(code)
         connection, _ = server.accept()
-        await_true("the node to be still", lambda: ahead.helper.ask(do="still", within_s=1)["busy"] == "")
+        await_true(
+            "the node to be still", lambda: ahead.helper.ask(do="still", within_s=1)["busy"] == ""
+        )
         connection.close()
-        assert f"lost a connection to port {port}" in ahead.helper.ask(do="still", within_s=0.5)["busy"]
+        assert (
+            f"lost a connection to port {port}"
+            in ahead.helper.ask(do="still", within_s=0.5)["busy"]
+        )
         assert ahead.helper.ask(do="still", within_s=5)["busy"] == ""
 
 
@@ -131,7 +150,9 @@ def test_what_is_ahead_is_ended_and_what_is_started_anew_is_right(ahead: Ahead) 
     ahead.take()
     ahead.set(AHEAD)
     told = ahead.helper.ask(do="release")
-    assert [each["pid"] for each in told["ended"]] == [asked.process.pid, asks.process.pid], "who is asked comes first"
+    assert [each["pid"] for each in told["ended"]] == [asked.process.pid, asks.process.pid], (
+        "who is asked comes first"
+    )
     assert told["failed"] == {}
     assert asks.process.wait(10) == asked.process.wait(10) == -9
     assert is_near(ahead.start().base, ClockReading(0, 0, 0))
@@ -168,7 +189,9 @@ def test_a_helper_that_was_killed_finds_both_pages_and_ends_what_is_ahead(ahead:
     assert len(ahead.helper.ask(do="release")["ended"]) == 2
 
 
-def test_a_stranger_s_program_that_is_ahead_is_ended_and_not_let_go_of(ahead: Ahead, tmp_path: Path) -> None:
+def test_a_stranger_s_program_that_is_ahead_is_ended_and_not_let_go_of(
+    ahead: Ahead, tmp_path: Path
+) -> None:
     """A helper whose state is lost is asked to release by rules."""
     asks = ahead.start()
     ahead.take()
@@ -181,7 +204,8 @@ def test_a_stranger_s_program_that_is_ahead_is_ended_and_not_let_go_of(ahead: Ah
 
 
 def test_a_wake_makes_up_for_what_was_skipped_meanwhile(ahead: Ahead) -> None:
-    """A night of eight hours: monotonic goes on from where it stood, wall and boottime have gone on."""
+    """A night of eight hours: monotonic goes on from where it stood, wall and boottime have gone
+    on."""
     asks = ahead.start()
     ahead.take()
     ahead.set(AHEAD)
@@ -190,7 +214,9 @@ def test_a_wake_makes_up_for_what_was_skipped_meanwhile(ahead: Ahead) -> None:
     assert asks.state == "T"
     night = 8 * HOUR_NS
     time.sleep(0.3)
-    offsets = ClockReading(AHEAD.wall_ns + night, AHEAD.monotonic_ns - SECOND_NS // 10, AHEAD.boottime_ns + night)
+    offsets = ClockReading(
+        AHEAD.wall_ns + night, AHEAD.monotonic_ns - SECOND_NS // 10, AHEAD.boottime_ns + night
+    )
     ahead.helper.ask(do="wake", **offsets._asdict())
     await_true("it to run on", lambda: asks.state != "T")
     after = ahead.clocks(asks)
@@ -217,7 +243,11 @@ def test_a_program_that_was_not_caught_at_its_start_is_named(ahead: Ahead) -> No
     ahead.helper.ask(do="take", rules=rules, launchers=[], lease_s=300, ends=True)
     ahead.set(AHEAD)
     late = own_copy(ahead.program, f"late-{os.getpid()}", ahead.directory)
-    subject = Subject([str(late), "-S", "-c", "import select; select.epoll().poll()"], ahead.directory / "late")
+    subject = Subject(
+        [str(late), "-S", "-c", "import select; select.epoll().poll()"], ahead.directory / "late"
+    )
     ahead.subjects.append(subject)
     late.rename(ahead.program)
-    await_true("it to be named", lambda: bool(ahead.helper.ask(do="still", within_s=0.1)["refused"]))
+    await_true(
+        "it to be named", lambda: bool(ahead.helper.ask(do="still", within_s=0.1)["refused"])
+    )

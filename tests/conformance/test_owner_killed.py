@@ -1,5 +1,6 @@
-"""`kill -9` of whoever moves clocks, at twenty moments of a run, on a real helper and a real program: soon afterwards
-nothing is moved, nothing stands still, no monotonic clock has gone back, and the next run can begin."""
+"""`kill -9` of whoever moves clocks, at twenty moments of a run, on a real helper and a real
+program: soon afterwards nothing is moved, nothing stands still, no monotonic clock has gone back,
+and the next run can begin."""
 
 from __future__ import annotations
 
@@ -14,16 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from meshwake.clocks.movers.node_helper import Rule
+from meshwake.clocks.movers.process import ProcessMover
+from meshwake.clocks.vdso.attach import page_inside
 
-from harness.clocks.attach import page_inside
-from harness.clocks.node_helper import Rule
-from harness.clocks.process_mover import ProcessMover
 from tests.conformance.helpers import HelperProcess, await_true, own_copy, python_environment
 from tests.conformance.injectors import needs_vdso
 from tests.processes import state_of
-from tests.unit.clocks.test_process_mover import fault, plan
+from tests.unit.clocks.movers.test_process import fault, plan
 
-pytestmark = [needs_vdso, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it watches execs by fanotify")]
+pytestmark = [
+    needs_vdso,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it watches execs by fanotify"),
+]
 MS, HOUR_NS = 10**6, 3600 * 10**9
 MOMENTS = range(20)
 APART_S = 0.15
@@ -45,7 +49,7 @@ NEVER_BACK = (
 OWNER_PROGRAM = """
 import sys
 from pathlib import Path
-from harness.clocks import process_mover
+from meshwake.clocks.movers import process as process_mover
 process_mover.LEASE_S, process_mover.RENEWED_EVERY_S = 1.0, 0.2
 from tests.conformance.test_owner_killed import FAULTS, mover_of
 mover = mover_of(Path(sys.argv[1]), sys.argv[2])
@@ -65,7 +69,7 @@ class Socket:
 
     def send(self, node: str, request: Mapping[str, Any], within_s: float = 0.0) -> dict[str, Any]:
         """See NodeChannel."""
-        from harness.clocks.node_helper import send
+        from meshwake.clocks.movers.node_helper import send
 
         return send(self._path, json.dumps(request))
 
@@ -157,7 +161,10 @@ def test_soon_after_the_owner_was_killed_nothing_is_moved(killed: Killed, moment
 def test_who_was_given_up_is_told_until_somebody_takes_the_node(killed: Killed) -> None:
     """With what had been moved, also by a helper that was started later."""
     owner = killed.begin()
-    await_true("the wall clock is moved", lambda: killed.helper.ask(do="list")["offsets"]["monotonic_ns"] < 0)
+    await_true(
+        "the wall clock is moved",
+        lambda: killed.helper.ask(do="list")["offsets"]["monotonic_ns"] < 0,
+    )
     owner.kill()
     owner.wait()
     await_true("given up", lambda: killed.helper.ask(do="list")["given_up"] is not None)
@@ -171,11 +178,14 @@ def test_who_was_given_up_is_told_until_somebody_takes_the_node(killed: Killed) 
 
 
 def test_an_owner_that_is_there_keeps_the_node_for_longer_than_its_lease(killed: Killed) -> None:
-    """It renews while it waits; and whoever else asks meanwhile neither keeps the lease nor gets the node."""
+    """It renews while it waits; and whoever else asks meanwhile neither keeps the lease nor gets
+    the node."""
     mover = mover_of(killed.helper.socket, str(killed.program))
     mover.prepare()
     try:
-        other = killed.helper.answer({"do": "take", "rules": [{"executable": "x"}], "owner": "another"})
+        other = killed.helper.answer(
+            {"do": "take", "rules": [{"executable": "x"}], "owner": "another"}
+        )
         assert "are moved by a run of s, process" in other["error"]["message"]
         for do in ("release", "renew"):
             assert not killed.helper.answer({"do": do, "owner": "another"})["ok"]
@@ -202,11 +212,14 @@ def test_an_owner_that_came_too_late_is_told_why(killed: Killed) -> None:
     zero = {"wall_ns": 0, "monotonic_ns": 0, "boottime_ns": 0}
     for request in ({"do": "renew"}, {"do": "set", **zero}, {"do": "sleep", "lasts_ns": 1}):
         error = killed.helper.answer(request)["error"]
-        assert error["kind"] == "SubjectFailed" and "have been put back, because" in error["message"]
+        assert (
+            error["kind"] == "SubjectFailed" and "have been put back, because" in error["message"]
+        )
 
 
 def test_what_a_helper_without_a_memory_left_is_let_go_by_its_rules(killed: Killed) -> None:
-    """Its state file is gone, or of another version: the page is found in the programs that would have been taken."""
+    """Its state file is gone, or of another version: the page is found in the programs that would
+    have been taken."""
     killed.helper.take_or_skip(killed.program)
     killed.helper.kill()
     killed.helper.state.write_text('{"boot_id": "of a version before"}')
@@ -220,7 +233,9 @@ def test_what_began_on_moved_clocks_is_named_when_they_are_put_back(killed: Kill
     """Its time base is wrong from then on: it must be started anew."""
     killed.helper.take_or_skip(killed.program)
     killed.helper.ask(do="set", wall_ns=HOUR_NS, monotonic_ns=0, boottime_ns=0)
-    with subprocess.Popen([str(killed.program), "-S", "-c", NEVER_BACK], env=python_environment()) as later:
+    with subprocess.Popen(
+        [str(killed.program), "-S", "-c", NEVER_BACK], env=python_environment()
+    ) as later:
         try:
             await_true("caught", lambda: killed.knows(later.pid))
             told = killed.helper.ask(do="release")

@@ -1,4 +1,5 @@
-"""Real programs on moved clocks: what they read, when their waits end, and what a restart sees (Linux)."""
+"""Real programs on moved clocks: what they read, when their waits end, and what a restart sees
+(Linux)."""
 
 from __future__ import annotations
 
@@ -9,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from meshwake.clocks.quiescence.detector import Watched
+from meshwake.clocks.vdso.page import ClockPage, read_inside
+from meshwake.core.clock_reading import ClockReading, drift_ns
+from meshwake.core.errors import SubjectFailed
 
-from harness.clocks.reading import ClockReading, drift_ns
-from harness.clocks.skip import Watched
-from harness.clocks.vdso import ClockPage, read_inside
-from harness.errors import SubjectFailed
 from tests.conformance.injectors import (
     SLEEPS_FOR_EVER,
     START,
@@ -39,16 +40,23 @@ def page() -> Iterator[ClockPage]:
 
 
 def await_asleep(process: Watched, monotonic_now_ns: int) -> None:
-    """Until every thread sleeps in the kernel, and has from one look to the next, as the lab wants it."""
+    """Until every thread sleeps in the kernel, and has from one look to the next, as the lab wants
+    it."""
     give_up = time.monotonic() + WITHIN_S
     while not (process.asleep(monotonic_now_ns) and process.still_asleep()):
         assert time.monotonic() < give_up, f"{process.name} never slept within {WITHIN_S} s"
         time.sleep(0.001)
 
 
-def test_a_program_reads_moved_clocks_from_its_first_instruction(page: ClockPage, tmp_path: Path) -> None:
-    """Every function that Python has for the time shows the page, and nothing of the machine's own time."""
-    program = "import time; print(time.time_ns(), time.monotonic_ns(), time.clock_gettime_ns(7), int(time.time()))"
+def test_a_program_reads_moved_clocks_from_its_first_instruction(
+    page: ClockPage, tmp_path: Path
+) -> None:
+    """Every function that Python has for the time shows the page, and nothing of the machine's own
+    time."""
+    program = (
+        "import time; print(time.time_ns(), time.monotonic_ns(), time.clock_gettime_ns(7), "
+        "int(time.time()))"
+    )
     process = start_python(program, page, tmp_path)
     try:
         words = await_text(tmp_path / "log", 1)[0].split()
@@ -58,11 +66,14 @@ def test_a_program_reads_moved_clocks_from_its_first_instruction(page: ClockPage
 
 
 def test_what_is_read_inside_is_what_the_program_reads(page: ClockPage, tmp_path: Path) -> None:
-    """Our way of asking a process for its time gives what the process itself sees, and leaves it as it was."""
+    """Our way of asking a process for its time gives what the process itself sees, and leaves it as
+    it was."""
     process = start_python(SLEEPS_FOR_EVER, page, tmp_path)
     try:
         assert read_inside(process) == START
-        later = ClockReading(START.wall_ns + HOUR_NS, START.monotonic_ns, START.boottime_ns + HOUR_NS)
+        later = ClockReading(
+            START.wall_ns + HOUR_NS, START.monotonic_ns, START.boottime_ns + HOUR_NS
+        )
         page.set(later)
         assert [read_inside(process) for _ in range(3)] == [later] * 3
     finally:
@@ -71,8 +82,14 @@ def test_what_is_read_inside_is_what_the_program_reads(page: ClockPage, tmp_path
 
 def test_a_restart_starts_with_no_drift(page: ClockPage, tmp_path: Path) -> None:
     """A program started after a night of sleep takes its time base from the moved clocks: drift 0."""
-    page.set(ClockReading(START.wall_ns + 8 * HOUR_NS, START.monotonic_ns, START.boottime_ns + 8 * HOUR_NS))
-    process = start_python("import time; print(time.time_ns(), time.monotonic_ns())", page, tmp_path)
+    page.set(
+        ClockReading(
+            START.wall_ns + 8 * HOUR_NS, START.monotonic_ns, START.boottime_ns + 8 * HOUR_NS
+        )
+    )
+    process = start_python(
+        "import time; print(time.time_ns(), time.monotonic_ns())", page, tmp_path
+    )
     try:
         wall_ns, monotonic_ns = (int(word) for word in await_text(tmp_path / "log", 1)[0].split())
     finally:
@@ -93,19 +110,28 @@ poller.poll()
 
 
 def test_a_wait_ends_when_its_clock_says_so_and_not_before(page: ClockPage, tmp_path: Path) -> None:
-    """The deadline of a wait is found; an hour's wait ends when monotonic has moved by an hour, not when wall has."""
+    """The deadline of a wait is found; an hour's wait ends when monotonic has moved by an hour, not
+    when wall has."""
     process = start_python(WAITS_AN_HOUR, page, tmp_path)
     watched = Watched(process.pid, "waiter")
     try:
         await_asleep(watched, START.monotonic_ns)
         assert watched.due_monotonic_ns() == START.monotonic_ns + HOUR_NS
-        page.set(ClockReading(START.wall_ns + 8 * HOUR_NS, START.monotonic_ns, START.boottime_ns + 8 * HOUR_NS))
+        page.set(
+            ClockReading(
+                START.wall_ns + 8 * HOUR_NS, START.monotonic_ns, START.boottime_ns + 8 * HOUR_NS
+            )
+        )
         watched.kick(START.monotonic_ns)
         await_asleep(watched, START.monotonic_ns)
         assert watched.due_monotonic_ns() == START.monotonic_ns + HOUR_NS
         assert (tmp_path / "log").read_text() == ""
         page.set(
-            ClockReading(START.wall_ns + 9 * HOUR_NS, START.monotonic_ns + HOUR_NS, START.boottime_ns + 9 * HOUR_NS)
+            ClockReading(
+                START.wall_ns + 9 * HOUR_NS,
+                START.monotonic_ns + HOUR_NS,
+                START.boottime_ns + 9 * HOUR_NS,
+            )
         )
         watched.kick(START.monotonic_ns + HOUR_NS)
         assert await_text(tmp_path / "log", 1) == ["the hour is over"]
@@ -116,8 +142,11 @@ def test_a_wait_ends_when_its_clock_says_so_and_not_before(page: ClockPage, tmp_
         end(process)
 
 
-def test_a_process_that_ran_between_two_passes_was_not_asleep_all_the_time(page: ClockPage, tmp_path: Path) -> None:
-    """What makes one moment of many looks: asleep before and asleep after is not enough when it has run in between."""
+def test_a_process_that_ran_between_two_passes_was_not_asleep_all_the_time(
+    page: ClockPage, tmp_path: Path
+) -> None:
+    """What makes one moment of many looks: asleep before and asleep after is not enough when it has
+    run in between."""
     marks = tmp_path / "marks"
     program = (
         "import signal\n"
@@ -182,20 +211,25 @@ def test_an_end_is_noticed_and_described(page: ClockPage, tmp_path: Path) -> Non
 
 def test_a_program_that_is_not_there_is_named(page: ClockPage, tmp_path: Path) -> None:
     """A command that cannot be executed is an error with the reason, not a hang."""
-    from harness.clocks.vdso import launch
+    from meshwake.clocks.vdso.page import launch
 
     with pytest.raises(SubjectFailed, match="/no/such/program could not be started.*No such file"):
         launch(["/no/such/program"], page, environment={}, directory=tmp_path, log=tmp_path / "log")
 
 
-def test_a_stopped_program_can_be_asked_and_does_not_notice(page: ClockPage, tmp_path: Path) -> None:
-    """A timer due at the moment of falling asleep fires after the wake, though its clock was read in between."""
+def test_a_stopped_program_can_be_asked_and_does_not_notice(
+    page: ClockPage, tmp_path: Path
+) -> None:
+    """A timer due at the moment of falling asleep fires after the wake, though its clock was read
+    in between."""
     process = start_python(WAITS_AN_HOUR, page, tmp_path)
     watched = Watched(process.pid, "sleeper")
     try:
         await_asleep(watched, START.monotonic_ns)
         watched.stop()
-        due = ClockReading(START.wall_ns + HOUR_NS, START.monotonic_ns + HOUR_NS, START.boottime_ns + HOUR_NS)
+        due = ClockReading(
+            START.wall_ns + HOUR_NS, START.monotonic_ns + HOUR_NS, START.boottime_ns + HOUR_NS
+        )
         page.set(due)
         assert [read_inside(process) for _ in range(3)] == [due] * 3
         assert (tmp_path / "log").read_text() == ""

@@ -1,8 +1,10 @@
-"""Two real ztunnels and an authority in a world of their own, started by nobody who moves clocks: as a cluster's are.
+"""Two real ztunnels and an authority in a world of their own, started by nobody who moves clocks:
+as a cluster's are.
 
-`python -m tests.conformance.ztunnels_apart DIRECTORY ZTUNNEL LIFETIME_S BACKDATE_S` obeys lines on standard input
-("start a", "restart b", "wall 3600000000000": the authority's wall clock is ahead by so many ns) and prints "asked
-IDENTITY MONOTONIC_NS" for every certificate that is asked for, "started a PID" and "ready".
+`python -m tests.conformance.ztunnels_apart DIRECTORY ZTUNNEL LIFETIME_S BACKDATE_S` obeys lines on
+standard input ("start a", "restart b", "wall 3600000000000": the authority's wall clock is ahead by
+so many ns) and prints "asked IDENTITY MONOTONIC_NS" for every certificate that is asked for,
+"started a PID" and "ready".
 """
 
 from __future__ import annotations
@@ -14,13 +16,20 @@ import sys
 import time
 from pathlib import Path
 
-from harness.authority.server import spawn
-from harness.clocks.reading import ClockReading
-from harness.clocks.vdso import ClockPage
-from harness.labs.process.dedicated import dedicated_environment, knock
-from harness.labs.process.namespaces import AUTHORITY_ADDRESS, Network, enter_own_world, inside, join, listen
-from harness.labs.process.places import Home, Place
-from harness.labs.process.ztunnel import ADMIN_PORT, AUTHORITY_PORT, INBOUND_PORT, local_xds
+from meshwake.authority.server import spawn
+from meshwake.clocks.vdso.page import ClockPage
+from meshwake.core.clock_reading import ClockReading
+from meshwake.labs.process.dedicated import dedicated_environment, knock
+from meshwake.labs.process.namespaces import (
+    AUTHORITY_ADDRESS,
+    Network,
+    enter_own_world,
+    inside,
+    join,
+    listen,
+)
+from meshwake.labs.process.places import Home, Place
+from meshwake.labs.process.ztunnel import ADMIN_PORT, AUTHORITY_PORT, INBOUND_PORT, local_xds
 
 LISTENS_WITHIN_S = 20.0
 
@@ -36,8 +45,12 @@ class World:
         self.places = {name: Place(f"mesh/{name}", name, *network.add(name)) for name in ("a", "b")}
         identities = tuple(place.identity for place in self.places.values())
         with listen(AUTHORITY_ADDRESS, AUTHORITY_PORT) as listener:
-            self.authority = spawn(self.page.file, listener, AUTHORITY_ADDRESS, directory, backdate_s, identities)
-        (directory / "workloads.yaml").write_text(local_xds(self.places.values(), lambda place: place.name))
+            self.authority = spawn(
+                self.page.file, listener, AUTHORITY_ADDRESS, directory, backdate_s, identities
+            )
+        (directory / "workloads.yaml").write_text(
+            local_xds(self.places.values(), lambda place: place.name)
+        )
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     def set_wall(self) -> None:
@@ -60,7 +73,9 @@ class World:
         """A ztunnel, and a knock that makes it ask for its certificate."""
         place = self.places[name]
         home = Home(place.name, name, place.namespace, place.address, (place.identity,))
-        told = dedicated_environment(home, self.directory, self.authority.root_file, self.lifetime_s)
+        told = dedicated_environment(
+            home, self.directory, self.authority.root_file, self.lifetime_s
+        )
         with (self.directory / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
                 [str(self.ztunnel)],

@@ -1,4 +1,5 @@
-"""Time and chance come in through the front door: below the model and the checks nobody reads a clock or rolls dice."""
+"""Time and chance come in through the front door: below the model and the checks nobody reads a
+clock or rolls dice."""
 
 from __future__ import annotations
 
@@ -6,14 +7,21 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import meshwake
 import pytest
 
-import harness
-
-ROOT = Path(harness.__file__).parent
-WHERE = ("labs/model", "checks", "clocks/virtual.py", "clocks/reading.py", "fixes", "labs/probes.py", "plan.py")
+ROOT = Path(meshwake.__file__).parent
+WHERE = (
+    "labs/model",
+    "checks",
+    "clocks/virtual.py",
+    "core/clock_reading.py",
+    "fixes",
+    "labs/probes.py",
+    "plan.py",
+)
 # Speaks to a real API server, by WebSocket, whose frames must be masked by chance; no lab runs it.
-NOT = ("fixes/guard/kubernetes.py",)
+NOT = ("guard/kubernetes.py",)
 # name -> what to use instead
 BANNED = {
     "time": "the world time of the event, or a NodeClock",
@@ -35,7 +43,9 @@ BANNED = {
 
 def files() -> list[Path]:
     found = [ROOT / where for where in WHERE]
-    every = {path for where in found for path in ([where] if where.is_file() else where.rglob("*.py"))}
+    every = {
+        path for where in found for path in ([where] if where.is_file() else where.rglob("*.py"))
+    }
     return sorted(every - {ROOT / name for name in NOT})
 
 
@@ -51,7 +61,9 @@ def banned_in(source: str) -> Iterator[str]:
         else:
             continue
         yield from (
-            f"line {node.lineno}: {name}; use {BANNED[name]}" for name in dict.fromkeys(names) if name in BANNED
+            f"line {node.lineno}: {name}; use {BANNED[name]}"
+            for name in dict.fromkeys(names)
+            if name in BANNED
         )
 
 

@@ -1,4 +1,5 @@
-"""What the falsifier found and the repository keeps: each still breaks its fix, and its page tells of it."""
+"""What the falsifier found and the repository keeps: each still breaks its fix, and its page tells
+of it."""
 
 from __future__ import annotations
 
@@ -6,16 +7,22 @@ import re
 from pathlib import Path
 
 import pytest
+from meshwake.analysis.falsify import file_name
+from meshwake.core.outcome import Verdict
+from meshwake.core.scenario import read_scenario
+from meshwake.fixes import FIXES
+from meshwake.runner.pipeline import Options, choose, run_case
 
-from harness.answers.falsify import file_name
-from harness.fixes import FIXES
-from harness.pipeline import Options, choose, run_case
-from harness.scenario import read_scenario
-from harness.verdict import Verdict
+from tests.support.paths import REPOSITORY
 
-ROOT = Path(__file__).parent.parent.parent
-FOUND = sorted((ROOT / "scenarios" / "found").glob("*.toml"))
-ROWS = dict(re.findall(r"^\| `([\w-]+)` \| (.*?) \|", (ROOT / "docs" / "falsifier.md").read_text(), re.MULTILINE))
+FOUND = sorted((REPOSITORY / "scenarios" / "found").glob("*.toml"))
+ROWS = dict(
+    re.findall(
+        r"^\| `([\w-]+)` \| (.*?) \|",
+        (REPOSITORY / "docs" / "falsifier.md").read_text(),
+        re.MULTILINE,
+    )
+)
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
@@ -41,4 +48,6 @@ def test_every_fix_stands_on_the_page() -> None:
     """Broken, or nothing found."""
     assert set(ROWS) == set(FIXES)
     unbroken = {fix for fix, words in ROWS.items() if words.startswith("nothing found")}
-    assert {path.stem for path in FOUND} == {file_name(fix, "recovers_within") for fix in set(FIXES) - unbroken}
+    assert {path.stem for path in FOUND} == {
+        file_name(fix, "recovers_within") for fix in set(FIXES) - unbroken
+    }

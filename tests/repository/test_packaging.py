@@ -1,4 +1,5 @@
-"""What a fresh machine meets first: the Makefile, the locked list of packages, the settings of the tools."""
+"""What a fresh machine meets first: the Makefile, the locked list of packages, the settings of the
+tools."""
 
 from __future__ import annotations
 
@@ -13,9 +14,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parent.parent.parent
-PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+from tests.support.paths import REPOSITORY
+
+PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+LOCK = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
 PINS = re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)", LOCK, re.MULTILINE)
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
@@ -23,7 +25,9 @@ needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="no make on
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    return subprocess.run(["make", *arguments], cwd=ROOT, env=clean, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        ["make", *arguments], cwd=REPOSITORY, env=clean, capture_output=True, text=True, check=False
+    )
 
 
 def test_every_dependency_is_locked_with_hashes() -> None:
@@ -37,7 +41,8 @@ def test_every_dependency_is_locked_with_hashes() -> None:
 
 
 def test_the_lock_names_no_place() -> None:
-    """No registry, no directory of somebody's machine: it installs from wherever its user installs from."""
+    """No registry, no directory of somebody's machine: it installs from wherever its user installs
+    from."""
     assert not re.search(r"://|--index|--find-links|--extra|/home/|/root/|/work/|/tmp/", LOCK)
 
 
@@ -49,7 +54,7 @@ def test_the_lock_is_for_every_system() -> None:
 
 def test_every_ignored_rule_has_its_reason() -> None:
     """On the same line: a rule is not switched off in silence."""
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     lint = text.split("[tool.ruff.lint]")[1].split("[tool.ruff.lint.pydocstyle]")[0]
     rules = [line for line in lint.splitlines() if re.match(r'\s+"[A-Z]+\d*",', line)]
     assert rules
@@ -57,14 +62,14 @@ def test_every_ignored_rule_has_its_reason() -> None:
 
 
 def test_conftest_only_names_the_plugin() -> None:
-    """Everything else is in harness/plugin.py, where it is tested."""
-    code = (ROOT / "conftest.py").read_text(encoding="utf-8").split('"""')[2]
-    assert code.split() == ["pytest_plugins", "=", '["harness.plugin"]']
+    """Everything else is in harness/meshwake/pytest_plugin.py, where it is tested."""
+    code = (REPOSITORY / "conftest.py").read_text(encoding="utf-8").split('"""')[2]
+    assert code.split() == ["pytest_plugins", "=", '["meshwake.pytest_plugin"]']
 
 
 def test_the_build_machine_runs_the_tests_and_nothing_else() -> None:
     """.ci/run ends in `make test`; bash reads it without complaint."""
-    script = ROOT / ".ci" / "run"
+    script = REPOSITORY / ".ci" / "run"
     text = script.read_text(encoding="utf-8")
     assert "set -euo pipefail" in text
     assert text.rstrip().endswith("exec make test")
@@ -105,7 +110,9 @@ def test_set_up_is_done_once(tmp_path: Path) -> None:
     """With the stamp there is nothing to do; a new lock sets up anew."""
     stamp = tmp_path / ".set-up"
     stamp.touch()
-    newest_s = max((ROOT / name).stat().st_mtime for name in ("requirements.lock", "pyproject.toml"))
+    newest_s = max(
+        (REPOSITORY / name).stat().st_mtime for name in ("requirements.lock", "pyproject.toml")
+    )
     os.utime(stamp, (newest_s + 1, newest_s + 1))
     assert make("--dry-run", "setup", f"VENV={tmp_path}").stdout.strip() in (
         "",

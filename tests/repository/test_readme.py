@@ -10,12 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from meshwake.report.terminal import plain, summary_table
+from meshwake.runner.pipeline import Options, Suite, run_suite, summary_of
 
-from harness.pipeline import Options, Suite, run_suite, summary_of
-from harness.report.terminal import plain, summary_table
+from tests.support.paths import REPOSITORY
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "scenarios" / "README.md"]
+PAGES = [
+    REPOSITORY / "README.md",
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+    REPOSITORY / "scenarios" / "README.md",
+]
 CONSOLE = re.compile(r"```console\n\$ (meshwake [^\n]*)\n(.*?)```", re.DOTALL)
 EXAMPLES = [
     pytest.param(command, output, id=f"{page.name}: {command}")
@@ -26,25 +30,32 @@ EXAMPLES = [
 
 def test_the_readme_has_examples() -> None:
     """Else the next test would judge nothing."""
-    assert CONSOLE.search((ROOT / "README.md").read_text())
+    assert CONSOLE.search((REPOSITORY / "README.md").read_text())
 
 
 @pytest.mark.parametrize(("command", "output"), EXAMPLES)
-def test_an_example_prints_what_the_page_shows(command: str, output: str, empty_cache: Path) -> None:
-    """Every console block is run, on a machine without a binary, and its output compared to the letter."""
-    words = [sys.executable, "-m", "harness", *shlex.split(command)[1:]]
+def test_an_example_prints_what_the_page_shows(
+    command: str, output: str, empty_cache: Path
+) -> None:
+    """Every console block is run, on a machine without a binary, and its output compared to the
+    letter."""
+    words = [sys.executable, "-m", "meshwake", *shlex.split(command)[1:]]
     environment = os.environ | {"COLUMNS": "100"}
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.stderr == ""
     assert done.stdout == output
 
 
 def test_the_fixture_of_the_readme_works(pytester: pytest.Pytester, empty_cache: Path) -> None:
     """The test that the README shows is collected and passes."""
-    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code = re.search(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
     assert code
     pytester.makepyfile(code[1])
-    pytester.runpytest("-p", "harness.plugin", "-p", "no:cacheprovider").assert_outcomes(passed=1)
+    pytester.runpytest("-p", "meshwake.pytest_plugin", "-p", "no:cacheprovider").assert_outcomes(
+        passed=1
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -58,14 +69,18 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_scenarios_that_a_page_names_exist(page: Path) -> None:
     """A page speaks of scenarios and tests that are there."""
     for target in re.findall(r"`((?:scenarios|tests|harness|clusters)/[\w/.]+)`", page.read_text()):
-        assert (ROOT / target).exists(), target
+        assert (REPOSITORY / target).exists(), target
 
 
 def test_the_table_of_the_readme_is_that_of_the_corpus(empty_cache: Path) -> None:
-    """Every scenario stands in it, with the outcome, the outage and the first failure that the model finds too; what
-    the falsifier found stands in docs/falsifier.md."""
-    corpus = tuple(path for path in sorted((ROOT / "scenarios").rglob("*.toml")) if path.parent.name != "found")
-    text = (ROOT / "README.md").read_text()
+    """Every scenario stands in it, with the outcome, the outage and the first failure that the
+    model finds too; what the falsifier found stands in docs/falsifier.md."""
+    corpus = tuple(
+        path
+        for path in sorted((REPOSITORY / "scenarios").rglob("*.toml"))
+        if path.parent.name != "found"
+    )
+    text = (REPOSITORY / "README.md").read_text()
     row = r"^ (\w+) +(?:process|model) +\S+ +(as expected|surprise|unknown) +(.*?) {2,}(.*?)$"
     told = re.findall(row, text, re.MULTILINE)
     suite = run_suite(Suite(paths=corpus, options=Options(lab="model", istio=("1.31.0-rc.0",))))

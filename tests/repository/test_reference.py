@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import get_args
 
 import pytest
+from meshwake.checks import ASSUMPTIONS, CHECKS
+from meshwake.cli.app import run_command
+from meshwake.core.errors import ExitCode
+from meshwake.core.scenario import CheckName, Fault, Scenario, parse_scenario
+from meshwake.runner.pipeline import MOST_SERIOUS_FIRST, Options, choose, run_case
 
-from harness.checks import ASSUMPTIONS, CHECKS
-from harness.cli import run_command
-from harness.errors import ExitCode
-from harness.pipeline import MOST_SERIOUS_FIRST, Options, choose, run_case
-from harness.scenario import CheckName, Fault, Scenario, parse_scenario
+from tests.support.paths import DOCS
 from tests.unit.worlds import SMALL
 
-TEXT = (Path(__file__).parent.parent.parent / "docs" / "reference.md").read_text(encoding="utf-8")
+TEXT = (DOCS / "reference.md").read_text(encoding="utf-8")
 
 
 def section(title: str) -> str:
@@ -32,7 +32,10 @@ def test_exit_codes() -> None:
 
 def test_checks() -> None:
     """Every check, and no other."""
-    assert set(re.findall(r"^\| `(\w+)`", section("Checks"), re.MULTILINE)) == {*CHECKS, *ASSUMPTIONS}
+    assert set(re.findall(r"^\| `(\w+)`", section("Checks"), re.MULTILINE)) == {
+        *CHECKS,
+        *ASSUMPTIONS,
+    }
     assert set(get_args(CheckName)) == set(CHECKS)
 
 
@@ -50,7 +53,17 @@ def test_json_fields() -> None:
 def test_scenario_keys() -> None:
     """Every key that the reader knows stands in the table."""
     named = set(re.findall(r"`(\w+)`", section("Scenario keys")))
-    tables = {"certificate", "node", "gateway", "authority", "traffic", "fault", "fix", "real_time", "expect"}
+    tables = {
+        "certificate",
+        "node",
+        "gateway",
+        "authority",
+        "traffic",
+        "fault",
+        "fix",
+        "real_time",
+        "expect",
+    }
     keys = set(Scenario.model_fields) - {"name", "path"} - tables
     for kind in get_args(get_args(Fault)[0]):
         keys |= set(kind.model_fields)
@@ -60,5 +73,8 @@ def test_scenario_keys() -> None:
 def test_options(capsys: pytest.CaptureFixture[str]) -> None:
     """Every option of `meshwake run --help` stands in the table."""
     assert run_command(["run", "--help"]) == 0
-    for option in set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help", "--verbose"}:
+    for option in set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {
+        "--help",
+        "--verbose",
+    }:
         assert f"`{option}" in section("Commands")

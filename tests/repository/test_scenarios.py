@@ -3,17 +3,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from meshwake.cli.app import run_command
+from meshwake.core import versions
+from meshwake.core.errors import ExitCode
+from meshwake.core.outcome import OutcomeKind
+from meshwake.core.scenario import read_scenario
+from meshwake.runner.pipeline import Chooser, Options, choose, run_case, scenario_files
 
-from harness import versions
-from harness.cli import run_command
-from harness.errors import ExitCode
-from harness.pipeline import Chooser, Options, choose, run_case, scenario_files
-from harness.scenario import read_scenario
-from harness.verdict import OutcomeKind
+from tests.support.paths import SCENARIOS
 
-CORPUS = Path(__file__).parent.parent.parent / "scenarios"
-FILES = scenario_files([CORPUS])
-IN_REAL_TIME = ("nightly_sleep", "one_long_suspend", "ztunnel_1481", "forward_step", "nothing_happens")
+FILES = scenario_files([SCENARIOS])
+IN_REAL_TIME = (
+    "nightly_sleep",
+    "one_long_suspend",
+    "ztunnel_1481",
+    "forward_step",
+    "nothing_happens",
+)
 HOUR_NS = 3_600_000_000_000
 
 
@@ -36,7 +42,8 @@ def test_every_scenario_expects_something_of_every_release(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_week_of_attempts_is_enough(path: Path) -> None:
-    """The process lab makes every attempt for real: about a thousand on the schedule, two pairs at most."""
+    """The process lab makes every attempt for real: about a thousand on the schedule, two pairs at
+    most."""
     scenario = read_scenario(path)
     assert len(scenario.traffic.pairs) <= 2
     assert scenario.duration // scenario.traffic.every <= 1_010
@@ -44,7 +51,8 @@ def test_a_week_of_attempts_is_enough(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_real_time_of_a_scenario_is_minutes(path: Path) -> None:
-    """Where a lab cannot skip time: short certificates, two hours at most; and the scenarios that need it have it."""
+    """Where a lab cannot skip time: short certificates, two hours at most; and the scenarios that
+    need it have it."""
     scenario = read_scenario(path)
     if scenario.real_time is None:
         assert scenario.name not in IN_REAL_TIME
@@ -68,7 +76,9 @@ def test_names_are_unique() -> None:
 
 def test_the_example_of_the_readme_comes_out_as_it_says(tmp_path: Path) -> None:
     """What a reader copies runs, and as expected."""
-    text = (CORPUS / "README.md").read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
+    text = (
+        (SCENARIOS / "README.md").read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
+    )
     path = tmp_path / "my.toml"
     path.write_text(text, encoding="utf-8")
     assert run_command(["run", str(path), "--lab", "model"]) == ExitCode.AS_EXPECTED

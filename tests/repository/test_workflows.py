@@ -1,4 +1,5 @@
-"""The workflows: well-formed by actionlint, thin, and their scripts do what they say, with a gh of the test's own."""
+"""The workflows: well-formed by actionlint, thin, and their scripts do what they say, with a gh of
+the test's own."""
 
 from __future__ import annotations
 
@@ -11,20 +12,23 @@ from typing import Any
 
 import pytest
 import yaml
+from meshwake.cli.app import app
 from typer.testing import CliRunner
 
-from harness.cli import app
+from tests.support.paths import REPOSITORY
 
-ROOT = Path(__file__).resolve().parents[2]
-WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
 SCRIPTS = tuple(
-    ROOT / ".github" / name for name in ("nightly-issue", "nightly-binaries", "nightly-machine", "nightly-engine")
+    REPOSITORY / ".github" / name
+    for name in ("nightly-issue", "nightly-binaries", "nightly-machine", "nightly-engine")
 )
 
 
 def actionlint() -> str | None:
     """On PATH, or where `go install` puts it."""
-    return shutil.which("actionlint") or shutil.which("actionlint", path=str(Path.home() / "go" / "bin"))
+    return shutil.which("actionlint") or shutil.which(
+        "actionlint", path=str(Path.home() / "go" / "bin")
+    )
 
 
 def runs_of(job: dict[str, Any]) -> list[str]:
@@ -38,7 +42,9 @@ def test_actionlint_has_nothing_to_say(path: Path) -> None:
     program = actionlint()
     if program is None:
         pytest.skip("no actionlint (go install github.com/rhysd/actionlint/cmd/actionlint@latest)")
-    done = subprocess.run([program, "-no-color", str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program, "-no-color", str(path)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -54,7 +60,7 @@ def test_a_workflow_is_yaml_that_says_when_and_what(path: Path) -> None:
 
 def test_the_nightly_workflow_only_calls_make() -> None:
     """What it runs anybody can run at home, on the labs that `meshwake nightly` knows."""
-    text = (ROOT / ".github" / "workflows" / "nightly.yml").read_text(encoding="utf-8")
+    text = (REPOSITORY / ".github" / "workflows" / "nightly.yml").read_text(encoding="utf-8")
     workflow = yaml.safe_load(text)
     job = workflow["jobs"]["night"]
     runs = runs_of(job)
@@ -65,19 +71,28 @@ def test_the_nightly_workflow_only_calls_make() -> None:
 
 
 def test_the_nightly_cluster_is_what_make_brings_up_and_tries() -> None:
-    """By the words of `meshwake up` and of pytest, read as they read them; its histories are uploaded."""
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "nightly.yml").read_text(encoding="utf-8"))
+    """By the words of `meshwake up` and of pytest, read as they read them; its histories are
+    uploaded."""
+    workflow = yaml.safe_load(
+        (REPOSITORY / ".github" / "workflows" / "nightly.yml").read_text(encoding="utf-8")
+    )
     job = workflow["jobs"]["cluster"]
     (line,) = [run for run in runs_of(job) if run.startswith("make cluster")]
     said = subprocess.run(
-        [*shlex.split(line), "--dry-run", "-o", ".venv/.set-up"], cwd=ROOT, capture_output=True, text=True, check=True
+        [*shlex.split(line), "--dry-run", "-o", ".venv/.set-up"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     up, tried = (line for line in said.stdout.splitlines() if "/bin/" in line)
     ended = CliRunner().invoke(app, [*shlex.split(up)[1:], "--dry-run"])
     assert ended.exit_code == 0 and ended.output.startswith("up meshwake-night"), ended.output
     settings = [word for word in shlex.split(tried) if word.startswith("MESHWAKE_")]
     assert settings == ["MESHWAKE_TEST_CLUSTER=night", "MESHWAKE_TEST_RUNS=night/runs"]
-    (upload,) = [step["with"]["path"] for step in job["steps"] if "upload-artifact" in step.get("uses", "")]
+    (upload,) = [
+        step["with"]["path"] for step in job["steps"] if "upload-artifact" in step.get("uses", "")
+    ]
     assert upload == "night"
 
 
@@ -106,16 +121,28 @@ case "$1 $2" in "issue list") printf '%s' "$GH_OPEN";; esac
         ("leave", "", []),
     ],
 )
-def test_the_issue_is_opened_updated_and_closed(action: str, open_issue: str, calls: list[str], tmp_path: Path) -> None:
-    """One issue a lab: opened by the first surprise, edited while there is one, closed when all was seen to be well."""
+def test_the_issue_is_opened_updated_and_closed(
+    action: str, open_issue: str, calls: list[str], tmp_path: Path
+) -> None:
+    """One issue a lab: opened by the first surprise, edited while there is one, closed when all was
+    seen to be well."""
     (tmp_path / "issue").mkdir()
     for name, text in (("action", action), ("title", "Two findings"), ("body.md", "The page.")):
         (tmp_path / "issue" / name).write_text(f"{text}\n")
     gh, log = tmp_path / "gh", tmp_path / "calls"
     gh.write_text(GH)
     gh.chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "GH_CALLS": str(log), "GH_OPEN": open_issue}
-    subprocess.run([str(SCRIPTS[0]), str(tmp_path), "nightly"], check=True, env=environment, capture_output=True)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "GH_CALLS": str(log),
+        "GH_OPEN": open_issue,
+    }
+    subprocess.run(
+        [str(SCRIPTS[0]), str(tmp_path), "nightly"],
+        check=True,
+        env=environment,
+        capture_output=True,
+    )
     first, *others = log.read_text().splitlines()
     assert first.startswith("issue list --label nightly --state open")
     assert len(others) == len(calls)
@@ -125,5 +152,7 @@ def test_the_issue_is_opened_updated_and_closed(action: str, open_issue: str, ca
 
 def test_a_night_that_left_nothing_opens_nothing(tmp_path: Path) -> None:
     """It failed before it could say anything; its log says why."""
-    done = subprocess.run([str(SCRIPTS[0]), str(tmp_path), "nightly"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [str(SCRIPTS[0]), str(tmp_path), "nightly"], capture_output=True, text=True, check=True
+    )
     assert "nothing is known of this night" in done.stderr

@@ -28,7 +28,14 @@ TOKENS = [
         b'"',
         b",",
     ),
-    *(b";", b"\t", b"\r\n", b"1601-01-01T00:00:00Z", b"0001-01-01 00:00:00 +0000", b"9999-12-31 23:59:59 -1200"),
+    *(
+        b";",
+        b"\t",
+        b"\r\n",
+        b"1601-01-01T00:00:00Z",
+        b"0001-01-01 00:00:00 +0000",
+        b"9999-12-31 23:59:59 -1200",
+    ),
     *(
         b"31/02/2026 25:61:61 PM",
         b"</Event>",
@@ -52,7 +59,9 @@ def chance(of: str) -> Random:
     return Random(f"{os.environ.get('MESHWAKE_SEED', '1')} {of}")
 
 
-def mutated(data: bytes, random: Random, others: Sequence[Path], tokens: Sequence[bytes] = TOKENS) -> bytes:
+def mutated(
+    data: bytes, random: Random, others: Sequence[Path], tokens: Sequence[bytes] = TOKENS
+) -> bytes:
     """`data` after a few changes; pieces of `others` may be among them."""
     text = bytearray(data)
     for _ in range(random.choice([1, 2, 5, 20])):
@@ -126,12 +135,18 @@ VALUES: Sequence[Any] = (
         "socks5://a",
         "//a",
     ),
-    *("9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-11-23T08:00:00"),
+    *(
+        "9999-12-31T23:59:59Z",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+        "2026-11-23T08:00:00",
+    ),
 )
 
 
 def reshaped(content: Any, random: Random) -> Any:
-    """Well formed still, with a few values in the place of others, gone, doubled, or in one another's place."""
+    """Well formed still, with a few values in the place of others, gone, doubled, or in one
+    another's place."""
     for _ in range(random.choice([1, 1, 2, 4])):
         content = _reshaped_once(content, random)
     return content
@@ -151,7 +166,9 @@ def _reshaped_once(content: Any, random: Random) -> Any:
     elif change == 2 and isinstance(where, list):
         where.append(copy.deepcopy(where[key]))
     elif change == 2:
-        where[random.choice([name for _, name in places if isinstance(name, str)] or ["a"])] = copy.deepcopy(where[key])
+        where[random.choice([name for _, name in places if isinstance(name, str)] or ["a"])] = (
+            copy.deepcopy(where[key])
+        )
     elif change == 3:
         where[key] = [where[key]] if random.randrange(2) else {"a": where[key]}
     else:
@@ -161,7 +178,13 @@ def _reshaped_once(content: Any, random: Random) -> Any:
 
 def _places(content: Any) -> Iterator[tuple[Any, Any]]:
     """Every value of a document, as what holds it and its key there."""
-    keys = list(content) if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ()
+    keys = (
+        list(content)
+        if isinstance(content, dict)
+        else range(len(content))
+        if isinstance(content, list)
+        else ()
+    )
     for key in keys:
         yield content, key
         yield from _places(content[key])

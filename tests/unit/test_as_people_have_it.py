@@ -1,7 +1,9 @@
 # ruff: noqa: E501  rows of logs stay in one piece
-"""What people have at hand, given to whole commands: the answer is worked out from the input, not read off the program.
+"""What people have at hand, given to whole commands: the answer is worked out from the input, not
+read off the program.
 
-What has a home elsewhere is there (journals, fixes, alerts, kubeconfigs); here is what only the end of a command shows.
+What has a home elsewhere is there (journals, fixes, alerts, kubeconfigs); here is what only the end
+of a command shows.
 """
 
 from __future__ import annotations
@@ -12,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from meshwake.cli.app import run_command
+from meshwake.core.errors import ExitCode
 
-from harness.cli import run_command
-from harness.errors import ExitCode
+from tests.support.paths import REPOSITORY
 from tests.unit.fixes.test_cron import job
-from tests.unit.journals.test_forms import xml
+from tests.unit.importers.test_forms import xml
 
-ROOT = Path(__file__).resolve().parents[2]
-SAVED = ROOT / "tests" / "data" / "saved"
+SAVED = REPOSITORY / "tests" / "data" / "saved"
 Says = pytest.CaptureFixture[str]
 
 WORLD = """title    = "{title}"
@@ -54,7 +56,7 @@ def verdicts(told: dict[str, Any]) -> dict[str, str]:
     return {each["check"]: each["verdict"] for each in told["findings"]}
 
 
-# --- A clock that is put back just after a renewal ---------------------------------------------------------------------
+# --- A clock that is put back just after a renewal ------------------------------------------------
 
 
 @pytest.mark.parametrize("every", ["1m", "7m", "1h", "12h"])
@@ -62,15 +64,18 @@ def verdicts(told: dict[str, Any]) -> dict[str, str]:
 def test_how_often_somebody_connects_makes_no_outage_longer(
     every: str, minutes: int, verdict: str, tmp_path: Path, capsys: Says
 ) -> None:
-    """Dated back by two minutes, the new certificate is not valid for the rest; five minutes of that are too long."""
+    """Dated back by two minutes, the new certificate is not valid for the rest; five minutes of
+    that are too long."""
     fault = f'[[fault]]\nkind = "step"\nat = "11h59m5s"\nby = "-{minutes}m"\n'
-    _, told = run(WORLD.format(title="back", duration="15h", every=every, faults=fault), tmp_path, capsys)
+    _, told = run(
+        WORLD.format(title="back", duration="15h", every=every, faults=fault), tmp_path, capsys
+    )
     assert verdicts(told)["recovers_within"] == verdict
     lasted = [each["to_world_s"] - each["from_world_s"] for each in told["outages"]]
     assert max(lasted) == pytest.approx((minutes - 2) * 60 - 5, abs=5)
 
 
-# --- Versions ----------------------------------------------------------------------------------------------------------
+# --- Versions -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -86,19 +91,27 @@ def test_how_often_somebody_connects_makes_no_outage_longer(
         ("", "''"),
     ],
 )
-def test_a_version_as_a_tag_of_an_image_writes_it(written: str, said: str | None, tmp_path: Path, capsys: Says) -> None:
+def test_a_version_as_a_tag_of_an_image_writes_it(
+    written: str, said: str | None, tmp_path: Path, capsys: Says
+) -> None:
     """Is the release that it means, or refused with what was read."""
     text = WORLD.format(title="nights", duration="3d", every="1h", faults=NIGHTS.format(lasts="9h"))
     (tmp_path / "world.toml").write_text(text)
-    code = run_command(["run", str(tmp_path / "world.toml"), "--lab", "model", "--istio", written, "--json"])
+    code = run_command(
+        ["run", str(tmp_path / "world.toml"), "--lab", "model", "--istio", written, "--json"]
+    )
     out, err = capsys.readouterr()
     if code == ExitCode.BAD_INPUT:
         assert said is not None and said in out + err
     else:
-        assert verdicts(json.loads(out))["recovers_within"] == "BROKEN" and said not in ("latest", "sha256:0123", "''")
+        assert verdicts(json.loads(out))["recovers_within"] == "BROKEN" and said not in (
+            "latest",
+            "sha256:0123",
+            "''",
+        )
 
 
-# --- Restarted applications --------------------------------------------------------------------------------------------
+# --- Restarted applications -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -112,7 +125,10 @@ def test_a_version_as_a_tag_of_an_image_writes_it(written: str, said: str | None
         ("kubectl rollout restart deployments,statefulsets -n default", "BROKEN"),
         ("kubectl rollout restart sts -n default", "BROKEN"),
         ("kubectl delete pods --all -n default", "BROKEN"),
-        ("kubectl rollout restart deploy -n default; kubectl rollout restart ds/ztunnel -n istio-system", "HOLDS"),
+        (
+            "kubectl rollout restart deploy -n default; kubectl rollout restart ds/ztunnel -n istio-system",
+            "HOLDS",
+        ),
         ("kubectl rollout restart deploy/istiod -n istio-system", None),
         ("kubectl rollout restart deploy -n default --dry-run=client", None),
         ("echo kubectl rollout restart deploy -n default", None),
@@ -121,7 +137,8 @@ def test_a_version_as_a_tag_of_an_image_writes_it(written: str, said: str | None
 def test_new_pods_of_applications_help_for_a_day(
     command: str, verdict: str | None, tmp_path: Path, capsys: Says
 ) -> None:
-    """ztunnel holds the certificates, and is later every night; what restarts no application is refused."""
+    """ztunnel holds the certificates, and is later every night; what restarts no application is
+    refused."""
     (tmp_path / "job.yaml").write_text(job(f'command: [sh, -c, "{command}"]'), encoding="utf-8")
     text = WORLD.format(title="nights", duration="6d", every="1h", faults=NIGHTS.format(lasts="8h"))
     fix = '[fix]\nname = "restart-applications"\nmanifest = "job.yaml"\n[[expect]]'
@@ -129,13 +146,20 @@ def test_new_pods_of_applications_help_for_a_day(
     assert (None if code == ExitCode.BAD_INPUT else verdicts(told)["recovers_within"]) == verdict
 
 
-# --- What systems really write about sleep -----------------------------------------------------------------------------
+# --- What systems really write about sleep --------------------------------------------------------
 
 
-def imported(content: str, folder: Path, capsys: Says) -> tuple[list[tuple[str, float]], dict[str, Any]]:
+def imported(
+    content: str, folder: Path, capsys: Says
+) -> tuple[list[tuple[str, float]], dict[str, Any]]:
     """The sleeps of a journal in seconds, and what its month does to a mesh."""
     (folder / "journal").write_text(content, encoding="utf-8")
-    assert run_command(["import-sleep", str(folder / "journal"), "--output", str(folder / "month.toml")]) == 0
+    assert (
+        run_command(
+            ["import-sleep", str(folder / "journal"), "--output", str(folder / "month.toml")]
+        )
+        == 0
+    )
     _, told = run((folder / "month.toml").read_text(encoding="utf-8"), folder, capsys)
     faults = [(each["kind"], each["asked_s"]) for each in told["clock_faults"]]
     return [each for each in faults if each[0] in ("suspend", "pause")], told
@@ -214,14 +238,20 @@ SYSTEMD = {
         [28_800],
     ),
     "no word of it": (
-        systemd((50_400, 50_400, "tick", ""), (79_205, 50_405, "tick", ""), (120_000, 91_200, "tick", "")),
+        systemd(
+            (50_400, 50_400, "tick", ""),
+            (79_205, 50_405, "tick", ""),
+            (120_000, 91_200, "tick", ""),
+        ),
         [28_800],
     ),
 }
 
 
 @pytest.mark.parametrize("form", SYSTEMD)
-def test_how_long_a_machine_slept_whatever_the_words(form: str, tmp_path: Path, capsys: Says) -> None:
+def test_how_long_a_machine_slept_whatever_the_words(
+    form: str, tmp_path: Path, capsys: Says
+) -> None:
     """The two clocks tell it; less than half a day harms nobody."""
     text, lengths_s = SYSTEMD[form]
     sleeps, told = imported(text, tmp_path, capsys)
@@ -229,8 +259,11 @@ def test_how_long_a_machine_slept_whatever_the_words(form: str, tmp_path: Path, 
     assert verdicts(told)["no_expired_certificate_served"] == "HOLDS"
 
 
-def test_a_clock_that_was_set_ahead_is_as_late_as_a_sleep_and_none(tmp_path: Path, capsys: Says) -> None:
-    """A Pi whose clock is right from its tenth minute on: nine hours, and four more at once would be too many."""
+def test_a_clock_that_was_set_ahead_is_as_late_as_a_sleep_and_none(
+    tmp_path: Path, capsys: Says
+) -> None:
+    """A Pi whose clock is right from its tenth minute on: nine hours, and four more at once would
+    be too many."""
     for ahead_s, verdict in ((32_400, "HOLDS"), (50_000, "BROKEN")):
         text = systemd(
             (500, 500, "tick", ""),
@@ -267,7 +300,9 @@ def test_how_long_windows_slept(form: str, tmp_path: Path, capsys: Says) -> None
     text, expected = WINDOWS[form]
     sleeps, told = imported(text, tmp_path, capsys)
     assert [kind for kind, _ in sleeps] == [kind for kind, _ in expected]
-    assert [length_s for _, length_s in sleeps] == pytest.approx([length_s for _, length_s in expected], abs=10)
+    assert [length_s for _, length_s in sleeps] == pytest.approx(
+        [length_s for _, length_s in expected], abs=10
+    )
     assert verdicts(told)["no_expired_certificate_served"] == "HOLDS"
 
 
@@ -275,14 +310,16 @@ def test_a_power_cut_in_a_sleep_is_a_new_start(tmp_path: Path, capsys: Says) -> 
     """Twenty hours asleep, and the plug was pulled meanwhile: ztunnel begins anew, late by nothing."""
     told_by = [("2026-11-23T20:00:00Z", 42, POWER, ""), ("2026-11-24T16:00:00Z", 41, POWER, "")]
     end = ("2026-11-26T16:00:00Z", 7036, "Service Control Manager", "")
-    _, told = imported(xml(*told_by, ("2026-11-24T16:00:02Z", 12, GENERAL, ""), end), tmp_path, capsys)
+    _, told = imported(
+        xml(*told_by, ("2026-11-24T16:00:02Z", 12, GENERAL, ""), end), tmp_path, capsys
+    )
     assert verdicts(told)["no_expired_certificate_served"] == "HOLDS"
     woke = ("2026-11-24T16:00:00Z", 107, POWER, "")
     _, told = imported(xml(told_by[0], woke, end), tmp_path, capsys)
     assert verdicts(told)["no_expired_certificate_served"] == "BROKEN"
 
 
-# --- What people save of a ztunnel's certificates ----------------------------------------------------------------------
+# --- What people save of a ztunnel's certificates -------------------------------------------------
 
 
 def forecast(dump: str, folder: Path, capsys: Says) -> tuple[int, str]:
@@ -329,7 +366,10 @@ def test_the_same_certificates_in_every_form(tmp_path: Path, capsys: Says) -> No
     ]
     for dump in (
         json.dumps(DUMP).replace('Z"', '.000000+00:00"'),
-        json.dumps(DUMP).replace("T15:57", "T16:57").replace("T15:59", "T16:59").replace('Z"', '+01:00"'),
+        json.dumps(DUMP)
+        .replace("T15:57", "T16:57")
+        .replace("T15:59", "T16:59")
+        .replace('Z"', '+01:00"'),
         json.dumps(DUMP["certificates"]),
         json.dumps({"certificates": old}),
         json.dumps(old),
@@ -355,11 +395,16 @@ def test_odd_certificates_are_told_or_named(
     dump: str, codes: set[int], says: str, says_not: str, tmp_path: Path, capsys: Says
 ) -> None:
     code, said = forecast(dump, tmp_path, capsys)
-    assert code in codes and says in said and says_not not in said.replace('known_from": "journal', ""), said
+    assert (
+        code in codes and says in said and says_not not in said.replace('known_from": "journal', "")
+    ), said
 
 
-def test_a_journal_without_an_entry_at_the_start_bounds_what_may_be(tmp_path: Path, capsys: Says) -> None:
-    """Silent from before a sleep until after ztunnel's start: of nine hours four minutes may have been its own."""
+def test_a_journal_without_an_entry_at_the_start_bounds_what_may_be(
+    tmp_path: Path, capsys: Says
+) -> None:
+    """Silent from before a sleep until after ztunnel's start: of nine hours four minutes may have
+    been its own."""
     place = tmp_path / "laptop"
     shutil.copytree(SAVED / "laptop", place)
     start_s = 1_795_502_460

@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict
 
 import pytest
+from meshwake.checks import judge
+from meshwake.clocks.vdso.page import unsupported_here
 
-from harness.checks import judge
-from harness.clocks.vdso import unsupported_here
 from tests.bench import calls, model
 from tests.bench.__main__ import machine, readable, table
 from tests.bench.numbers import Number, hand_over
@@ -61,7 +61,9 @@ def test_the_machine_is_described_without_its_name() -> None:
     assert set(machine()) == {"system", "kernel", "architecture", "cpus", "python"}
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.01234, "0.0123"), (1234567.8, "1,234,568"), (0.0, "0"), (99.96, "100")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.01234, "0.0123"), (1234567.8, "1,234,568"), (0.0, "0"), (99.96, "100")]
+)
 def test_numbers_are_readable(value: float, text: str) -> None:
     """Three digits that count, and no exponent where anybody reads."""
     assert readable(value) == text
@@ -70,13 +72,26 @@ def test_numbers_are_readable(value: float, text: str) -> None:
 def test_the_table_of_the_page_is_the_one_measured() -> None:
     """Old rows go, the text around them stays; a part that could not be measured is named."""
     text = f"# Page\n\n{HEADING}\n| old |\n{NEXT}\n* so\n"
-    numbers = [Number("model", "days", 12.5, "d", 2.0, "real time"), Number("exact", "", None, refusal="no binary")]
+    numbers = [
+        Number("model", "days", 12.5, "d", 2.0, "real time"),
+        Number("exact", "", None, refusal="no binary"),
+    ]
     machine_of = machine() | {"cpus": 2}
-    written = page(text, {"machine": machine_of, "numbers": [asdict(number) for number in numbers]}, "2026-11-25")
+    written = page(
+        text,
+        {"machine": machine_of, "numbers": [asdict(number) for number in numbers]},
+        "2026-11-25",
+    )
     assert "| model | `days` | 12.5 d | 2 | real time |\n" in written
     assert "* exact: not measured: no binary" in written and "2 CPUs" in written
-    assert "old" not in written and written.startswith("# Page\n") and written.endswith(f"{NEXT}\n* so\n")
-    assert page(PAGE.read_text(encoding="utf-8"), {"machine": machine_of, "numbers": []}, "2026-11-25")
+    assert (
+        "old" not in written
+        and written.startswith("# Page\n")
+        and written.endswith(f"{NEXT}\n* so\n")
+    )
+    assert page(
+        PAGE.read_text(encoding="utf-8"), {"machine": machine_of, "numbers": []}, "2026-11-25"
+    )
 
 
 @pytest.mark.skipif(unsupported_here() is not None, reason=str(unsupported_here()))

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from meshwake.cli.app import run_command
+from meshwake.core.errors import ExitCode
 
-from harness.cli import run_command
-from harness.errors import ExitCode
+from tests.support.paths import DATA
 
-BROKEN = Path(__file__).parent.parent / "data" / "broken_scenarios"
+BROKEN = DATA / "broken_scenarios"
 DURATION = "'1h30m'"
 # file -> what its message must name: the key, the value read, what is allowed.
 MUST_NAME = {
@@ -17,7 +16,12 @@ MUST_NAME = {
     "starts_before_time": ("starts", "1965-01-01", "the years 1971 to 2200"),
     "wall_clock_out_of_range": ("fault", "2027-01-04", "the years 1971 to 2200"),
     "after_the_end": ("fault[0].at", "'2d2h'", "the scenario lasts 2d"),
-    "authority_on_unknown_node": ("authority.node", "'aprt'", "laptop, apart", "did you mean 'apart'"),
+    "authority_on_unknown_node": (
+        "authority.node",
+        "'aprt'",
+        "laptop, apart",
+        "did you mean 'apart'",
+    ),
     "bad_identity": ("node[0].identities[0]", "'client'", "namespace/serviceaccount"),
     "bad_version_range": ("expect[0].versions", "'1.28 and up'", "'>=1.24,<1.28'"),
     "before_the_beginning": ("fault[0].at", "'-1h'", "world time starts at 0"),

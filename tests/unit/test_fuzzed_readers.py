@@ -1,7 +1,9 @@
 # ruff: noqa: E501  scripts, rules and manifests in tables stay in one piece
-"""Whatever somebody gives as a fix, a hook, a setting or a file of rules, it is read or refused; it never breaks down.
+"""Whatever somebody gives as a fix, a hook, a setting or a file of rules, it is read or refused; it
+never breaks down.
 
-Real samples, spoilt at random. MESHWAKE_FUZZ=10000 tries so many of each, MESHWAKE_FUZZ_SEED begins elsewhere.
+Real samples, spoilt at random. MESHWAKE_FUZZ=10000 tries so many of each, MESHWAKE_FUZZ_SEED begins
+elsewhere.
 """
 
 from __future__ import annotations
@@ -13,21 +15,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from meshwake.analysis.alert_replay import missing_for
+from meshwake.analysis.alert_rules import read_rule_files
+from meshwake.clocks.virtual import clocks_of
+from meshwake.core.errors import BadInput
+from meshwake.core.plan import Plan, PlannedFix
+from meshwake.fixes import FIXES, adapted, deploy
 
-from harness.answers.alert_rules import read_rule_files
-from harness.answers.alerting import missing_for
-from harness.clocks.virtual import clocks_of
-from harness.errors import BadInput
-from harness.fixes import FIXES, adapted, deploy
-from harness.plan import Plan, PlannedFix
+from tests.support.paths import REPOSITORY
 from tests.unit.fixes.test_cron import with_script
 from tests.unit.labs.plans import NIGHTS, plan
 
-ROOT = Path(__file__).resolve().parents[2]
 TRIES = int(os.environ.get("MESHWAKE_FUZZ", "150"))
 SEED = int(os.environ.get("MESHWAKE_FUZZ_SEED", "1"))
 WORLD: Plan = plan(NIGHTS, duration="2d", every="12h")
-RULES = sorted((ROOT / "clusters" / "observability").rglob("*.yml"))
+RULES = sorted((REPOSITORY / "clusters" / "observability").rglob("*.yml"))
 ODD = [
     *("", " ", "\n", "\t", "\x00", "\r", "\ufeff", "\U000f0000", "ß", "'", '"', "`", "$", "$(", "${", "}", ")", "((", "))", "\\", "#"),
     *("|", "||", "&", "&&", ";", ";;", "<<", "<<EOF\n", "<", ">", "[", "]", "[[", "]]", "{", "{{", "!", "*", "&a", "*a", "!!binary x"),
@@ -68,7 +70,9 @@ def spoilt(chance: random.Random, samples: list[str]) -> str:
             other = chance.choice(samples)
             text = text[:at] + other[chance.randrange(len(other) + 1) :]
         else:
-            lines[line] = lines[line].replace("  ", "", 1) if chance.random() < 0.5 else "  " + lines[line]
+            lines[line] = (
+                lines[line].replace("  ", "", 1) if chance.random() < 0.5 else "  " + lines[line]
+            )
             text = "\n".join(lines)
     return text
 
@@ -89,7 +93,10 @@ def read_rules(text: str, folder: Path) -> None:
     path = folder / "rules.yml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     rules = read_rule_files([path])
-    for expression in (*(each.expression for each in rules.alerts), *(each.expression for each in rules.records)):
+    for expression in (
+        *(each.expression for each in rules.alerts),
+        *(each.expression for each in rules.records),
+    ):
         missing_for(expression, WORLD, {})
 
 

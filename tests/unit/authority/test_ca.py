@@ -12,8 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
-
-from harness.authority.ca import CertificateAuthority, identity_of, spiffe_id
+from meshwake.authority.ca import CertificateAuthority, identity_of, spiffe_id
 
 STARTS_WALL_S = 1_799_049_600
 AUTHORITY = CertificateAuthority(backdate_s=120)
@@ -22,8 +21,16 @@ AUTHORITY = CertificateAuthority(backdate_s=120)
 def request_for(identity: str) -> str:
     """A request as ztunnel makes it: P-256, an empty subject, one URI."""
     names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id(identity))])
-    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(names, critical=True)
-    return builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+    builder = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([]))
+        .add_extension(names, critical=True)
+    )
+    return (
+        builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+        .public_bytes(Encoding.PEM)
+        .decode()
+    )
 
 
 def test_dates_are_istiods() -> None:
@@ -32,7 +39,10 @@ def test_dates_are_istiods() -> None:
     leaf = x509.load_pem_x509_certificate(signed.chain[0].encode())
     assert leaf.not_valid_before_utc == datetime.fromtimestamp(STARTS_WALL_S - 120, UTC)
     assert leaf.not_valid_after_utc == datetime.fromtimestamp(STARTS_WALL_S + 86_400, UTC)
-    assert (signed.not_before_wall_s, signed.not_after_wall_s) == (STARTS_WALL_S - 120, STARTS_WALL_S + 86_400)
+    assert (signed.not_before_wall_s, signed.not_after_wall_s) == (
+        STARTS_WALL_S - 120,
+        STARTS_WALL_S + 86_400,
+    )
     assert leaf.serial_number == 7
 
 
@@ -42,7 +52,9 @@ def test_a_leaf_carries_what_ztunnel_checks() -> None:
     leaf, root = (x509.load_pem_x509_certificate(pem.encode()) for pem in signed.chain)
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     purposes = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["spiffe://cluster.local/ns/default/sa/client"]
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == [
+        "spiffe://cluster.local/ns/default/sa/client"
+    ]
     assert set(purposes) == {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH}
     leaf.verify_directly_issued_by(root)
     assert root == AUTHORITY.root
@@ -54,7 +66,9 @@ def test_an_identity_survives_its_uri(identity: str) -> None:
     assert identity_of(spiffe_id(identity)) == identity
 
 
-@pytest.mark.parametrize("uri", ["", "https://a/ns/b/sa/c", "spiffe://cluster.local/ns/default", "spiffe://x/sa/y"])
+@pytest.mark.parametrize(
+    "uri", ["", "https://a/ns/b/sa/c", "spiffe://cluster.local/ns/default", "spiffe://x/sa/y"]
+)
 def test_another_uri_is_refused(uri: str) -> None:
     """What is no workload's SPIFFE id is a ValueError that shows it."""
     with pytest.raises(ValueError, match="is not spiffe://"):

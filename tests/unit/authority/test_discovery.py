@@ -9,15 +9,21 @@ from typing import Any
 
 import grpclib.client
 import pytest
+from meshwake.authority.discovery import ADDRESS_TYPE, METHOD, DiscoveryService
+from meshwake.authority.proto.discovery_pb2 import (
+    Address,
+    DeltaDiscoveryRequest,
+    DeltaDiscoveryResponse,
+)
 
-from harness.authority.discovery import ADDRESS_TYPE, METHOD, DiscoveryService
-from harness.authority.proto.discovery_pb2 import Address, DeltaDiscoveryRequest, DeltaDiscoveryResponse
 from tests.unit.authority.test_server import Running, authority
 
 __all__ = ["authority"]
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="clock pages are for Linux"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
+    pytest.mark.filterwarnings(
+        "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"
+    ),
 ]
 POLICY_TYPE = "type.googleapis.com/istio.security.Authorization"
 WITHIN_S = 20.0
@@ -34,7 +40,11 @@ def test_it_answers_both_questions_and_tells_what_changes(authority: Running) ->
     first, policies, later = asyncio.run(asyncio.wait_for(converse(authority), WITHIN_S))
     assert sorted(resource.name for resource in first.resources) == ["uid/client", "uid/server"]
     told = Address.FromString(first.resources[0].resource.value).workload
-    assert (told.namespace, told.tunnel_protocol, told.trust_domain) == ("default", 1, "cluster.local")
+    assert (told.namespace, told.tunnel_protocol, told.trust_domain) == (
+        "default",
+        1,
+        "cluster.local",
+    )
     assert (told.node, told.addresses[0]) == ("laptop", bytes([10, 77, 0, 11]))
     assert (policies.type_url, len(policies.resources)) == (POLICY_TYPE, 0)
     assert policies.nonce and first.nonce
@@ -47,13 +57,17 @@ async def converse(authority: Running) -> tuple[Any, Any, Any]:
     context.verify_flags |= ssl.VerifyFlags(0x200000)  # X509_V_FLAG_NO_CHECK_TIME
     context.set_alpn_protocols(["h2"])
     async with grpclib.client.Channel("127.0.0.1", authority.port, ssl=context) as channel:
-        method = grpclib.client.StreamStreamMethod(channel, METHOD, DeltaDiscoveryRequest, DeltaDiscoveryResponse)
+        method = grpclib.client.StreamStreamMethod(
+            channel, METHOD, DeltaDiscoveryRequest, DeltaDiscoveryResponse
+        )
         async with method.open() as stream:
             await stream.send_message(DeltaDiscoveryRequest(type_url=ADDRESS_TYPE))
             first = await stream.recv_message()
             await stream.send_message(DeltaDiscoveryRequest(type_url=POLICY_TYPE))
             policies = await stream.recv_message()
-            authority.process.set_workloads([workload("server"), workload("client", "uid/client/1")])
+            authority.process.set_workloads(
+                [workload("server"), workload("client", "uid/client/1")]
+            )
             later = await stream.recv_message()
             await stream.cancel()
     return first, policies, later

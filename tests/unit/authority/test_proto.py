@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from harness.authority.proto import citadel_pb2
+from meshwake.authority.proto import citadel_pb2
 
 PROTO = Path(citadel_pb2.__file__).with_name("citadel.proto")
 
@@ -18,7 +18,8 @@ def fields_written(message: str) -> dict[str, int]:
 
 
 def test_generated_messages_are_fresh() -> None:
-    """Every field of every message has the number that the .proto file gives it: else run `make proto`."""
+    """Every field of every message has the number that the .proto file gives it: else run `make
+    proto`."""
     for name, descriptor in citadel_pb2.DESCRIPTOR.message_types_by_name.items():
         assert {field.name: field.number for field in descriptor.fields} == fields_written(name)
         assert fields_written(name)

@@ -19,17 +19,20 @@ import grpclib.client
 import pytest
 from cryptography import x509
 from grpclib import GRPCError
+from meshwake.authority.proto.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
+from meshwake.authority.server import METHOD, SERIALS_PER_IDENTITY, AuthorityProcess, State, spawn
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.errors import SubjectFailed
 
-from harness.authority.proto.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
-from harness.authority.server import METHOD, SERIALS_PER_IDENTITY, AuthorityProcess, State, spawn
-from harness.clocks.reading import ClockReading
-from harness.errors import SubjectFailed
 from tests.unit.authority.test_ca import STARTS_WALL_S, request_for
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="clock pages are for Linux"),
-    # grpclib's client closes its TLS connection without waiting for the end of it; its server does not matter here.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
+    # grpclib's client closes its TLS connection without waiting for the end of it; its server does
+    # not matter here.
+    pytest.mark.filterwarnings(
+        "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"
+    ),
 ]
 ANSWER_WITHIN_S = 20.0
 
@@ -38,7 +41,7 @@ class Running:
     """An authority and the page of its clocks."""
 
     def __init__(self, directory: Path) -> None:
-        from harness.clocks.vdso import ClockPage
+        from meshwake.clocks.vdso.page import ClockPage
 
         self.page = ClockPage("fixed")
         self.set_wall_s(STARTS_WALL_S)
@@ -57,7 +60,12 @@ class Running:
     def set_wall_s(self, wall_s: int) -> None:
         self.page.set(ClockReading(wall_s * 10**9, 0, 0))
 
-    def ask(self, identity: str = "default/client", lifetime_s: int = 600, within_s: float = ANSWER_WITHIN_S) -> Any:
+    def ask(
+        self,
+        identity: str = "default/client",
+        lifetime_s: int = 600,
+        within_s: float = ANSWER_WITHIN_S,
+    ) -> Any:
         """CreateCertificate over a new connection, verified against the root it wrote."""
         return asyncio.run(asyncio.wait_for(self._ask(identity, lifetime_s), within_s))
 
@@ -67,8 +75,12 @@ class Running:
         context.verify_flags |= ssl.VerifyFlags(0x200000)  # X509_V_FLAG_NO_CHECK_TIME
         context.set_alpn_protocols(["h2"])
         async with grpclib.client.Channel("127.0.0.1", self.port, ssl=context) as channel:
-            method = grpclib.client.UnaryUnaryMethod(channel, METHOD, IstioCertificateRequest, IstioCertificateResponse)
-            return await method(IstioCertificateRequest(csr=request_for(identity), validity_duration=lifetime_s))
+            method = grpclib.client.UnaryUnaryMethod(
+                channel, METHOD, IstioCertificateRequest, IstioCertificateResponse
+            )
+            return await method(
+                IstioCertificateRequest(csr=request_for(identity), validity_duration=lifetime_s)
+            )
 
 
 @pytest.fixture
@@ -82,13 +94,17 @@ def authority(tmp_path: Path) -> Iterator[Running]:
 
 
 def test_it_signs_by_the_clock_of_its_page(authority: Running) -> None:
-    """A certificate is dated by the wall clock of the node that the authority shares, also after that has moved."""
+    """A certificate is dated by the wall clock of the node that the authority shares, also after
+    that has moved."""
     authority.ask()
     authority.set_wall_s(STARTS_WALL_S + 28_800)
     answer = authority.ask()
     first, second = authority.process.requests()
     assert len(answer.cert_chain) == 2
-    assert (first["not_before_wall_s"], first["not_after_wall_s"]) == (STARTS_WALL_S - 120, STARTS_WALL_S + 600)
+    assert (first["not_before_wall_s"], first["not_after_wall_s"]) == (
+        STARTS_WALL_S - 120,
+        STARTS_WALL_S + 600,
+    )
     assert second["not_after_wall_s"] - first["not_after_wall_s"] == 28_800
 
 
@@ -97,12 +113,19 @@ def test_serial_numbers_do_not_depend_on_the_order_of_requests(authority: Runnin
     for identity in ("default/server", "default/client", "default/server"):
         authority.ask(identity)
     serials = [int(request["serial"]) for request in authority.process.requests()]
-    assert serials == [2 * SERIALS_PER_IDENTITY + 1, SERIALS_PER_IDENTITY + 1, 2 * SERIALS_PER_IDENTITY + 2]
+    assert serials == [
+        2 * SERIALS_PER_IDENTITY + 1,
+        SERIALS_PER_IDENTITY + 1,
+        2 * SERIALS_PER_IDENTITY + 2,
+    ]
 
 
 @pytest.mark.parametrize(
     ("mode", "status", "outcome"),
-    [("ca_outage", "UNAVAILABLE", "refused"), ("token_expired", "UNAUTHENTICATED", "unauthenticated")],
+    [
+        ("ca_outage", "UNAVAILABLE", "refused"),
+        ("token_expired", "UNAUTHENTICATED", "unauthenticated"),
+    ],
 )
 def test_it_refuses_when_told(authority: Running, mode: Any, status: str, outcome: str) -> None:
     """A refusal has the status that ztunnel would see, is told of, and ends when the mode does."""
@@ -116,7 +139,8 @@ def test_it_refuses_when_told(authority: Running, mode: Any, status: str, outcom
 
 
 def test_a_hung_request_is_never_answered(authority: Running) -> None:
-    """In mode ca_hang a request is taken, told of, and left; others are answered once the mode is over."""
+    """In mode ca_hang a request is taken, told of, and left; others are answered once the mode is
+    over."""
     authority.process.set_mode("ca_hang")
     with pytest.raises(TimeoutError):
         authority.ask(within_s=1.0)
@@ -126,7 +150,8 @@ def test_a_hung_request_is_never_answered(authority: Running) -> None:
 
 
 def test_a_slow_answer_is_dated_and_given_when_told(authority: Running) -> None:
-    """In mode ca_slow a request is taken and told of; it is answered when that is said, in any mode."""
+    """In mode ca_slow a request is taken and told of; it is answered when that is said, in any
+    mode."""
     authority.process.set_mode("ca_slow")
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(authority.ask)
@@ -163,7 +188,9 @@ def test_it_dates_and_signs_as_told(authority: Running) -> None:
 def test_its_key_stays_in_its_memory(authority: Running) -> None:
     """The directory of a run gets the root certificate and no private key."""
     authority.ask()
-    assert not [path for path in authority.directory.iterdir() if b"PRIVATE KEY" in path.read_bytes()]
+    assert not [
+        path for path in authority.directory.iterdir() if b"PRIVATE KEY" in path.read_bytes()
+    ]
 
 
 def test_its_end_is_noticed(authority: Running) -> None:

@@ -1,5 +1,5 @@
-"""A machine whose clocks can be set, behind the commands that really enter one: the scripts run in a real shell, on a
-/proc of its own and with a `date` of its own. It tells lies when it is asked to.
+"""A machine whose clocks can be set, behind the commands that really enter one: the scripts run in
+a real shell, on a /proc of its own and with a `date` of its own. It tells lies when it is asked to.
 
     python machines.py DIRECTORY exec NODE sh -c SCRIPT ...     what stands where `docker exec` would
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     # A machine is entered by starting this file: it must not need what is not in Python itself.
-    from harness.clocks.inside import Answer, Way
+    from meshwake.clocks.movers.node_access import Answer, Way
 
 BOOT_ID = "11111111-2222-3333-4444-555555555555"
 NS = 10**9
@@ -29,9 +29,10 @@ YEAR_NS = 365 * 86_400 * NS
 
 @dataclass(frozen=True)
 class Machine:
-    """What it is. `ahead_ns`: of the real monotonic clock (0: it is the same kernel, whatever it says). `deaf`: sets
-    nothing and says that it did; `resynced`: puts its clock back a moment after it was set; `moves_ours`: a file that
-    the clock is written to that stands for the test machine's own; `dead`: cannot be entered."""
+    """What it is. `ahead_ns`: of the real monotonic clock (0: it is the same kernel, whatever it
+    says). `deaf`: sets nothing and says that it did; `resynced`: puts its clock back a moment after
+    it was set; `moves_ours`: a file that the clock is written to that stands for the test machine's
+    own; `dead`: cannot be entered."""
 
     boot_id: str = BOOT_ID
     ahead_ns: int = YEAR_NS
@@ -63,7 +64,9 @@ class Box:
         (directory / "bin").mkdir(parents=True, exist_ok=True)
         for name in ("date", "kill", "nsenter"):
             program = directory / "bin" / name
-            program.write_text(f'#!/bin/sh\nexec {sys.executable} -S {__file__} {directory} {name} "$@"\n')
+            program.write_text(
+                f'#!/bin/sh\nexec {sys.executable} -S {__file__} {directory} {name} "$@"\n'
+            )
             program.chmod(0o755)
         if machine is not None:
             self.now = machine
@@ -90,7 +93,8 @@ class Box:
 
 def answer(way: Way, node: str, argv: Sequence[str], within_s: float) -> Answer:
     """Stands where Way.run does, in this process."""
-    from harness.clocks import inside, timesync
+    from meshwake.clocks.movers import node_access as inside
+    from meshwake.clocks.movers import timesync
 
     box = Box(Path(way.prefix[3]))
     machine, script, arguments = box.now, argv[2], argv[4:]
@@ -102,13 +106,22 @@ def answer(way: Way, node: str, argv: Sequence[str], within_s: float) -> Answer:
         now_ns = machine.monotonic_ns
         wall_ns = now_ns + machine.base_ns
         up = f"{up_ns // NS}.{up_ns % NS // 10_000_000:02d}"
-        said = f"boot_id {machine.boot_id}\nclocks {now_ns} {up} {wall_ns // NS}.{wall_ns % NS:09d} {now_ns}"
+        said = (
+            f"boot_id {machine.boot_id}\nclocks {now_ns} {up} "
+            f"{wall_ns // NS}.{wall_ns % NS:09d} {now_ns}"
+        )
     elif script == inside.SET_BASE:
         _set(box, int(arguments[0]))
     elif script == inside.RIGHTS:
-        said = f"capabilities {machine.capabilities:x}\nuser_namespace {' '.join(machine.uid_map.split())}"
+        said = (
+            f"capabilities {machine.capabilities:x}\nuser_namespace "
+            f"{' '.join(machine.uid_map.split())}"
+        )
     elif script == timesync.FIND:
-        lines = [f"init {machine.init}", *(f"process {pid} 4018 {name}" for pid, name in machine.syncs)]
+        lines = [
+            f"init {machine.init}",
+            *(f"process {pid} 4018 {name}" for pid, name in machine.syncs),
+        ]
         said = "\n".join([*lines, *([f"implicit {machine.implicit}"] if machine.implicit else [])])
     else:
         box.change(signals=(*machine.signals, " ".join(arguments)))
@@ -131,19 +144,25 @@ def _enter(box: Box, words: list[str]) -> int:
         return 125
     _, shell, flag, script, *arguments = words
     proc = _write_proc(box, machine)
-    script = script.replace("/proc/", f"{proc}/").replace("/sys/module/", f"{box.directory}/module/")
+    script = script.replace("/proc/", f"{proc}/").replace(
+        "/sys/module/", f"{box.directory}/module/"
+    )
     # `kill` is a builtin of a shell; this one is ours.
     script = "kill() { command " + str(box.directory / "bin" / "kill") + ' "$@"; }\n' + script
     path = f"{box.directory / 'bin'}:{os.environ['PATH']}"
-    return subprocess.run([shell, flag, script, *arguments], env={**os.environ, "PATH": path}, check=False).returncode
+    return subprocess.run(
+        [shell, flag, script, *arguments], env={**os.environ, "PATH": path}, check=False
+    ).returncode
 
 
 def _write_proc(box: Box, machine: Machine) -> Path:
-    """As of now, for as long as the script runs: how long that takes says how busy the test machine is."""
+    """As of now, for as long as the script runs: how long that takes says how busy the test machine
+    is."""
     proc, now_ns = box.directory / "proc", machine.monotonic_ns
     up_ns = now_ns + machine.slept_ns
     files = {
-        "timer_list": f"Timer List Version: v0.9\nHRTIMER_MAX_CLOCK_BASES: 8\nnow at {now_ns} nsecs\n",
+        "timer_list": f"Timer List Version: v0.9\nHRTIMER_MAX_CLOCK_BASES: 8\nnow at {now_ns} "
+        "nsecs\n",
         "uptime": f"{up_ns // NS}.{up_ns % NS // 10_000_000:02d} 1.00\n",
         "sys/kernel/random/boot_id": machine.boot_id + "\n",
         "self/status": f"Name:\tsh\nCapEff:\t{machine.capabilities:016x}\n",
@@ -152,7 +171,9 @@ def _write_proc(box: Box, machine: Machine) -> Path:
     }
     for pid, name in machine.syncs:
         files[f"{pid}/comm"] = name + "\n"
-        files[f"{pid}/stat"] = f"{pid} ({name}) S " + " ".join(str(4000 + at) for at in range(40)) + "\n"
+        files[f"{pid}/stat"] = (
+            f"{pid} ({name}) S " + " ".join(str(4000 + at) for at in range(40)) + "\n"
+        )
     for name, text in files.items():
         (proc / name).parent.mkdir(parents=True, exist_ok=True)
         (proc / name).write_text(text)

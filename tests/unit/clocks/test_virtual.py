@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from harness.clocks.reading import ClockReading, drift_ns
-from harness.clocks.virtual import NodeClock, build_clock
-from harness.durations import NS_PER_S
-from harness.plan import FaultKind, PlannedFault
+from meshwake.clocks.virtual import NodeClock, build_clock
+from meshwake.core.clock_reading import ClockReading, drift_ns
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.plan import FaultKind, PlannedFault
 
 START = ClockReading(wall_ns=1_700_000_000 * NS_PER_S, monotonic_ns=5_000, boottime_ns=9_000)
 
@@ -97,7 +96,9 @@ def test_time_does_not_go_back() -> None:
 
 @settings(derandomize=True, deadline=None)
 @given(stories)
-def test_every_fault_adds_to_j_what_it_says_and_nothing_else_does(story: list[tuple[int, tuple[str, ...]]]) -> None:
+def test_every_fault_adds_to_j_what_it_says_and_nothing_else_does(
+    story: list[tuple[int, tuple[str, ...]]],
+) -> None:
     """J at the end is the sum over suspends, pauses, steps and drifts."""
     clock = clock_of(story)
     expected_ns = 0
@@ -112,10 +113,14 @@ def test_every_fault_adds_to_j_what_it_says_and_nothing_else_does(story: list[tu
 
 @settings(derandomize=True, deadline=None)
 @given(stories)
-def test_monotonic_and_boottime_never_go_back_nor_ahead_of_the_world(story: list[tuple[int, tuple[str, ...]]]) -> None:
+def test_monotonic_and_boottime_never_go_back_nor_ahead_of_the_world(
+    story: list[tuple[int, tuple[str, ...]]],
+) -> None:
     """And boottime is never behind monotonic: it counts what monotonic counts, and sleep."""
     clock = clock_of(story)
-    looks = [clock.reading(world_ns).since(START) for world_ns in moments(clock, clock.now_world_ns + 10)]
+    looks = [
+        clock.reading(world_ns).since(START) for world_ns in moments(clock, clock.now_world_ns + 10)
+    ]
     for world_ns, look in zip(moments(clock, clock.now_world_ns + 10), looks, strict=True):
         assert 0 <= look.monotonic_ns <= look.boottime_ns <= world_ns
     assert [look.monotonic_ns for look in looks] == sorted(look.monotonic_ns for look in looks)
@@ -136,7 +141,11 @@ def test_a_timer_fires_at_the_first_moment_at_which_it_can(
     fires_ns = clock.world_ns_at_monotonic(due_ns, from_world_ns)
     assert fires_ns >= from_world_ns and could_fire(fires_ns)
     earlier = [*moments(clock, fires_ns), fires_ns - 1]
-    assert not [world_ns for world_ns in earlier if from_world_ns <= world_ns < fires_ns and could_fire(world_ns)]
+    assert not [
+        world_ns
+        for world_ns in earlier
+        if from_world_ns <= world_ns < fires_ns and could_fire(world_ns)
+    ]
 
 
 @settings(derandomize=True, deadline=None)
@@ -149,8 +158,16 @@ def test_a_wall_time_is_reached_at_the_first_moment_that_shows_it(
     due_ns = START.wall_ns + due_after_ns
     reached_ns = clock.world_ns_at_wall(due_ns, from_world_ns)
     assert reached_ns >= from_world_ns and clock.reading(reached_ns).wall_ns >= due_ns
-    earlier = [world_ns for world_ns in [*moments(clock, reached_ns), reached_ns - 1] if world_ns < reached_ns]
-    assert all(clock.reading(world_ns).wall_ns < due_ns for world_ns in earlier if world_ns >= from_world_ns)
+    earlier = [
+        world_ns
+        for world_ns in [*moments(clock, reached_ns), reached_ns - 1]
+        if world_ns < reached_ns
+    ]
+    assert all(
+        clock.reading(world_ns).wall_ns < due_ns
+        for world_ns in earlier
+        if world_ns >= from_world_ns
+    )
 
 
 @settings(derandomize=True, deadline=None)
@@ -163,7 +180,10 @@ def test_a_wall_time_is_reached_to_the_nanosecond_from_amid_a_drift(
     clock.drift(1_000, rate)
     reached_ns = clock.world_ns_at_wall(START.wall_ns + due_after_ns, from_world_ns)
     assert clock.reading(reached_ns).wall_ns >= START.wall_ns + due_after_ns
-    assert reached_ns == from_world_ns or clock.reading(reached_ns - 1).wall_ns < START.wall_ns + due_after_ns
+    assert (
+        reached_ns == from_world_ns
+        or clock.reading(reached_ns - 1).wall_ns < START.wall_ns + due_after_ns
+    )
 
 
 @settings(derandomize=True, deadline=None)
@@ -181,7 +201,9 @@ def test_processes_run_again_at_the_moment_they_are_said_to(
 
 @settings(derandomize=True, deadline=None)
 @given(stories)
-def test_just_before_a_moment_differs_only_where_the_wall_clock_jumps(story: list[tuple[int, tuple[str, ...]]]) -> None:
+def test_just_before_a_moment_differs_only_where_the_wall_clock_jumps(
+    story: list[tuple[int, tuple[str, ...]]],
+) -> None:
     """reading_before is the limit from the left: monotonic and boottime never jump."""
     clock = clock_of(story)
     for world_ns in moments(clock, clock.now_world_ns + 10):
@@ -196,7 +218,8 @@ def planned(index: int, kind: FaultKind, at_ns: int, **numbers: Any) -> PlannedF
 
 
 def test_a_clock_is_built_from_planned_faults_in_order_of_time() -> None:
-    """A drift may hold a sleep; the wall clock runs true while the machine sleeps, and drifts on after it."""
+    """A drift may hold a sleep; the wall clock runs true while the machine sleeps, and drifts on
+    after it."""
     clock = build_clock(
         START,
         (
@@ -232,7 +255,9 @@ def test_a_drift_that_ends_where_another_begins_gives_way_to_it() -> None:
 
 @settings(derandomize=True, deadline=None)
 @given(stories, gaps, gaps)
-def test_when_boottime_has_reached_a_time(story: list[tuple[int, tuple[str, ...]]], from_ns: int, wait_ns: int) -> None:
+def test_when_boottime_has_reached_a_time(
+    story: list[tuple[int, tuple[str, ...]]], from_ns: int, wait_ns: int
+) -> None:
     """Then it has, and a nanosecond before it had not, or nobody had asked yet."""
     clock = clock_of(story)
     due_ns = clock.reading(from_ns).boottime_ns + wait_ns

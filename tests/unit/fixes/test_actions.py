@@ -6,22 +6,27 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-
-from harness.fixes.actions import Action, Place, Reading, read_actions
-from harness.fixes.shell.shell import run
-from harness.fixes.shell.syntax import NotRead
+from meshwake.fixes.actions import Action, Place, Reading, read_actions
+from meshwake.fixes.shell.shell import run
+from meshwake.fixes.shell.syntax import NotRead
 
 MACHINE = Place("default", False, "istio-system")
 POD = Place("istio-system", True, "istio-system", sees_processes=False)
 
 
-def reading(script: str, place: Place = MACHINE, arguments: tuple[str, ...] = ("post", "suspend")) -> Reading:
+def reading(
+    script: str, place: Place = MACHINE, arguments: tuple[str, ...] = ("post", "suspend")
+) -> Reading:
     return read_actions(run(script, arguments), place)
 
 
 def sure(script: str, place: Place = MACHINE) -> list[Action]:
     """The ztunnels that are restarted whatever is found."""
-    return [each for each in reading(script, place).of("ztunnel") if not each.conditions and not each.background]
+    return [
+        each
+        for each in reading(script, place).of("ztunnel")
+        if not each.conditions and not each.background
+    ]
 
 
 RESTARTS = [
@@ -263,7 +268,9 @@ def test_what_hangs_on_something_has_that_as_its_condition(script: str) -> None:
 
 def test_both_ways_of_a_condition_are_followed_and_meet_again() -> None:
     """What comes behind is on no condition; where one way ends, the rest is on the other."""
-    script = "if grep -q a b; then A=1; else A=2; fi; kubectl -n istio-system rollout restart ds/ztunnel"
+    script = (
+        "if grep -q a b; then A=1; else A=2; fi; kubectl -n istio-system rollout restart ds/ztunnel"
+    )
     assert sure(script)
     script = "if grep -q a b; then exit; fi; kubectl -n istio-system rollout restart ds/ztunnel"
     (action,) = reading(script).of("ztunnel")
@@ -292,9 +299,9 @@ def test_which_nodes_it_concerns() -> None:
     assert sure(f"{own}$(hostname)")[0].how == "own node"
     assert sure(f"{own}east")[0].node == "east"
     assert (
-        sure("kubectl -n istio-system get pod -l app=ztunnel -o name | head -1 | xargs kubectl delete -n istio-system")[
-            0
-        ].how
+        sure(
+            "kubectl -n istio-system get pod -l app=ztunnel -o name | head -1 | xargs kubectl delete -n istio-system"
+        )[0].how
         == "one of them"
     )
     assert sure("pkill ztunnel")[0].how == "own node"
@@ -306,14 +313,20 @@ def test_a_pod_has_a_namespace_of_its_own_and_neither_host_name_nor_processes() 
     assert "hostname is the pod's name" in reading(own, POD).idle[0]
     assert "hostPID" in reading("pkill ztunnel", POD).idle[0]
     assert (
-        "-n istio-system" in reading("kubectl rollout restart ds/ztunnel", Place(None, True, "istio-system")).unclear[0]
+        "-n istio-system"
+        in reading("kubectl rollout restart ds/ztunnel", Place(None, True, "istio-system")).unclear[
+            0
+        ]
     )
 
 
 def test_ztunnel_may_live_elsewhere() -> None:
     place = Place("default", False, "ztunnel")
     assert sure("kubectl -n ztunnel rollout restart ds/ztunnel", place)
-    assert "ztunnel_namespace" in reading("kubectl -n istio-system rollout restart ds/ztunnel", place).idle[0]
+    assert (
+        "ztunnel_namespace"
+        in reading("kubectl -n istio-system rollout restart ds/ztunnel", place).idle[0]
+    )
 
 
 def test_applications_are_those_of_other_namespaces() -> None:
@@ -335,7 +348,12 @@ def test_what_is_no_script_is_refused(script: str) -> None:
 
 @pytest.mark.parametrize(
     "script",
-    ["f() { f; }; f", "while true; do for i in $(seq 9); do :; done; done", "eval 'eval \"$0\"'", "f() { f & f; }; f"],
+    [
+        "f() { f; }; f",
+        "while true; do for i in $(seq 9); do :; done; done",
+        "eval 'eval \"$0\"'",
+        "f() { f & f; }; f",
+    ],
 )
 def test_what_never_ends_is_not_followed_for_ever(script: str) -> None:
     with suppress(NotRead):

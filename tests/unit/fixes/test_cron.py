@@ -2,22 +2,22 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import yaml
+from meshwake.clocks.virtual import clocks_of
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.errors import BadInput
+from meshwake.core.plan import Plan
+from meshwake.fixes import PlannedRestart, deploy
+from meshwake.fixes.cron import RESYNC_MIN_NS, job_times_ns, read_cron_job
+from meshwake.fixes.jobs import CronJob
+from meshwake.fixes.schedule import Times
 
-from harness.clocks.virtual import clocks_of
-from harness.durations import NS_PER_S
-from harness.errors import BadInput
-from harness.fixes import PlannedRestart, deploy
-from harness.fixes.cron import RESYNC_MIN_NS, job_times_ns, read_cron_job
-from harness.fixes.jobs import CronJob
-from harness.fixes.schedule import Times
-from harness.plan import Plan
+from tests.support.paths import CLUSTERS
 from tests.unit.labs.plans import NIGHTS, TWO_NODES, issued_world_s, plan, run
 
-MANIFEST = (Path(__file__).parents[3] / "clusters/fixes/weekly-restart/cronjob.yaml").read_text(encoding="utf-8")
+MANIFEST = (CLUSTERS / "fixes" / "weekly-restart" / "cronjob.yaml").read_text(encoding="utf-8")
 FIX = '[fix]\nname = "weekly-restart"\nmanifest = "cronjob.yaml"\n'
 HOUR_S = 3_600
 # Scenarios start on a Monday at 08:00 UTC.
@@ -25,7 +25,9 @@ SUNDAY_3H_S = 6 * 24 * HOUR_S - 5 * HOUR_S
 NEVER_NS = 10**18
 
 
-def with_fix(body: str = "", manifest: str | None = MANIFEST, nodes: str | None = None, duration: str = "14d") -> Plan:
+def with_fix(
+    body: str = "", manifest: str | None = MANIFEST, nodes: str | None = None, duration: str = "14d"
+) -> Plan:
     if nodes is None:
         return plan(body + FIX, duration=duration, manifest=manifest)
     return plan(body + FIX, duration=duration, manifest=manifest, nodes=nodes)
@@ -39,9 +41,14 @@ def restarts_world_s(of: Plan) -> list[float]:
     return [restart.world_ns / 1e9 for restart in restarts(of)]
 
 
-def job_times_s(body: str, cron_job: CronJob, resync_ns: int = NEVER_NS, days: int = 14) -> list[float]:
+def job_times_s(
+    body: str, cron_job: CronJob, resync_ns: int = NEVER_NS, days: int = 14
+) -> list[float]:
     of = plan(body, duration=f"{days}d")
-    return [world_ns / 1e9 for world_ns in job_times_ns(cron_job, clocks_of(of)["laptop"], resync_ns, of.duration_ns)]
+    return [
+        world_ns / 1e9
+        for world_ns in job_times_ns(cron_job, clocks_of(of)["laptop"], resync_ns, of.duration_ns)
+    ]
 
 
 def edited(old: str, new: str) -> str:
@@ -58,7 +65,8 @@ WEEKLY = read_cron_job(MANIFEST)
 
 
 def test_the_manifest_is_what_a_user_would_apply() -> None:
-    """The original report's schedule, command and image, with the rights that the job needs, in istio-system."""
+    """The original report's schedule, command and image, with the rights that the job needs, in
+    istio-system."""
     objects = {each["kind"]: each for each in yaml.safe_load_all(MANIFEST)}
     assert set(objects) == {"ServiceAccount", "Role", "RoleBinding", "CronJob"}
     assert {each["metadata"]["namespace"] for each in objects.values()} == {"istio-system"}
@@ -75,7 +83,8 @@ def test_a_machine_that_never_sleeps_restarts_on_sunday_at_three() -> None:
 
 
 def test_a_job_due_in_the_night_is_late_by_all_nights_until_it_starts() -> None:
-    """Without a resync the controller waits for Sunday 03:00 in awake hours, 16 a day: until Tuesday evening."""
+    """Without a resync the controller waits for Sunday 03:00 in awake hours, 16 a day: until
+    Tuesday evening."""
     awake_days, rest_s = divmod(SUNDAY_3H_S, 16 * HOUR_S)
     (first,) = job_times_s(NIGHTS, WEEKLY, days=9)
     assert first == pytest.approx(awake_days * 24 * HOUR_S + rest_s + 0.1, abs=1e-6)
@@ -103,7 +112,8 @@ def test_the_interval_of_resyncs_comes_from_the_seed() -> None:
 
 
 def test_a_job_missed_for_longer_than_its_deadline_is_skipped() -> None:
-    """startingDeadlineSeconds of an hour, and the machine slept through it: that week has no restart."""
+    """startingDeadlineSeconds of an hour, and the machine slept through it: that week has no
+    restart."""
     strict = CronJob("0 3 * * 0", starting_deadline_s=HOUR_S)
     assert job_times_s(NIGHTS, strict, days=9) == []
     patient = CronJob("0 3 * * 0", starting_deadline_s=7 * 24 * HOUR_S)
@@ -128,7 +138,10 @@ def test_a_step_back_does_not_start_a_job_twice() -> None:
 
 def test_a_time_zone_shifts_the_schedule() -> None:
     """03:00 in Berlin is 02:00 UTC in January."""
-    assert restarts_world_s(with_fix(manifest=more("timeZone: Europe/Berlin")))[0] == SUNDAY_3H_S - HOUR_S + 0.1
+    assert (
+        restarts_world_s(with_fix(manifest=more("timeZone: Europe/Berlin")))[0]
+        == SUNDAY_3H_S - HOUR_S + 0.1
+    )
 
 
 def test_a_suspended_cron_job_restarts_nothing() -> None:
@@ -162,7 +175,8 @@ def test_the_control_plane_may_stand_apart() -> None:
 
 
 def test_a_lab_carries_the_restarts_out() -> None:
-    """On the model: ended and started for that cause, with certificates at that moment and half a life later."""
+    """On the model: ended and started for that cause, with certificates at that moment and half a
+    life later."""
     history = run(with_fix(duration="7d"))
     (stopped,) = history.of("ztunnel_stopped")
     assert (stopped["cause"], stopped.world_ns / 1e9) == ("weekly-restart", SUNDAY_3H_S + 0.1)
@@ -243,7 +257,11 @@ def test_a_moment_of_the_schedule_is_found_from_both_sides() -> None:
 
 
 def job(
-    command: str, schedule: str = "0 12 * * *", *, name: str = "restart", namespace: str | None = "istio-system"
+    command: str,
+    schedule: str = "0 12 * * *",
+    *,
+    name: str = "restart",
+    namespace: str | None = "istio-system",
 ) -> str:
     """A CronJob that runs `command` (YAML), with nothing that is not needed."""
     where = f", namespace: {namespace}" if namespace else ""
@@ -267,11 +285,14 @@ def test_a_job_needs_no_more_than_kubernetes_does() -> None:
 
 def test_lists_and_several_jobs_are_read_and_those_that_touch_ztunnel_are_taken() -> None:
     items = "".join(
-        f"  - {line}\n" if number == 0 else f"    {line}\n" for number, line in enumerate(job(RESTART).splitlines())
+        f"  - {line}\n" if number == 0 else f"    {line}\n"
+        for number, line in enumerate(job(RESTART).splitlines())
     )
     assert many(f"apiVersion: v1\nkind: List\nitems:\n{items}") == 8
     assert many(f"apiVersion: batch/v1\nkind: CronJobList\nitems:\n{items}") == 8
-    other = job('command: ["kubectl", "rollout", "restart", "deploy/istiod"]', "0 4 * * *", name="other")
+    other = job(
+        'command: ["kubectl", "rollout", "restart", "deploy/istiod"]', "0 4 * * *", name="other"
+    )
     assert many(job(RESTART) + "---\n" + other) == 8
     assert many(job(RESTART) + "---\n" + job(RESTART, "0 18 * * *", name="evening")) == 16
 
@@ -369,7 +390,11 @@ def test_what_kubernetes_itself_wrote_is_taken_back() -> None:
     written["status"] = {"lastScheduleTime": "2026-11-29T12:00:00Z"}
     pod = written["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     pod |= yaml.safe_load(f"{{{more_of_pod}}}")
-    pod["containers"][0] |= {"resources": {}, "terminationMessagePath": "/dev/termination-log", "securityContext": {}}
+    pod["containers"][0] |= {
+        "resources": {},
+        "terminationMessagePath": "/dev/termination-log",
+        "securityContext": {},
+    }
     for text in (yaml.safe_dump(written), json.dumps(written), json.dumps(written, indent="\t")):
         assert read_cron_job(text) == read_cron_job(job(RESTART))
     twice = json.dumps(written, indent="\t").replace('"kind"', '"kind": "CronJob", "kind"', 1)
@@ -378,33 +403,51 @@ def test_what_kubernetes_itself_wrote_is_taken_back() -> None:
 
 
 def test_a_container_before_that_fails_keeps_the_others_from_running() -> None:
-    for script, restarted in (("exit 1", False), ("set -e; false; true", False), ("false; true", True)):
+    for script, restarted in (
+        ("exit 1", False),
+        ("set -e; false; true", False),
+        ("false; true", True),
+    ):
         before = f"initContainers: [{{name: first, image: busybox, command: [sh, -c, '{script}']}}]"
-        manifest = job(RESTART).replace("          containers:", f"          {before}\n          containers:", 1)
+        manifest = job(RESTART).replace(
+            "          containers:", f"          {before}\n          containers:", 1
+        )
         if restarted:
             assert many(manifest) == 8
         else:
-            with pytest.raises(BadInput, match="init container first fails, and no other container is started"):
+            with pytest.raises(
+                BadInput, match="init container first fails, and no other container is started"
+            ):
                 read_cron_job(manifest)
 
 
 def test_a_job_that_is_made_suspended_or_without_pods_restarts_nothing() -> None:
     for line in ("suspend: true", "parallelism: 0", "completions: 0"):
         assert (
-            many(job(RESTART).replace("    spec:\n      template", f"    spec:\n      {line}\n      template", 1)) == 0
+            many(
+                job(RESTART).replace(
+                    "    spec:\n      template", f"    spec:\n      {line}\n      template", 1
+                )
+            )
+            == 0
         )
 
 
 def test_every_so_often_is_counted_from_the_last_time() -> None:
-    """Twice a day; and never with a deadline that is shorter, since the count begins anew at each look."""
+    """Twice a day; and never with a deadline that is shorter, since the count begins anew at each
+    look."""
     assert many(job(RESTART, "@every 12h"), days=2) == 3
-    short = job(RESTART, "@every 12h").replace("  jobTemplate", "  startingDeadlineSeconds: 60\n  jobTemplate", 1)
+    short = job(RESTART, "@every 12h").replace(
+        "  jobTemplate", "  startingDeadlineSeconds: 60\n  jobTemplate", 1
+    )
     assert many(short, days=2) == 0
 
 
 def test_a_job_that_sleeps_first_restarts_later() -> None:
     (first, *_) = restarts_world_s(
-        with_fix(manifest=job('command: ["sh", "-c", "sleep 90; kubectl rollout restart ds/ztunnel"]'))
+        with_fix(
+            manifest=job('command: ["sh", "-c", "sleep 90; kubectl rollout restart ds/ztunnel"]')
+        )
     )
     (other, *_) = restarts_world_s(with_fix(manifest=job(RESTART)))
     assert first == other + 90
@@ -417,14 +460,20 @@ kubectl rollout restart "ds/${1:-$DS}"
 """
 
 
-def with_script(command: str, mode: str = "", script: str = SCRIPT, mount: str = "mountPath: /scripts") -> str:
+def with_script(
+    command: str, mode: str = "", script: str = SCRIPT, mount: str = "mountPath: /scripts"
+) -> str:
     """A CronJob whose script lies in a ConfigMap of the same manifest."""
     pod = f"volumes: [{{name: s, configMap: {{name: ours{mode}}}}}]"
     manifest = job(f"command: {command}, volumeMounts: [{{name: s, {mount}}}]")
-    manifest = manifest.replace("          containers:", f"          {pod}\n          containers:", 1)
+    manifest = manifest.replace(
+        "          containers:", f"          {pod}\n          containers:", 1
+    )
     texts = yaml.safe_dump({"restart.sh": script, "settings": "DS=ztunnel\n"})
     data = "".join(f"  {line}\n" for line in texts.splitlines())
-    return f"{manifest}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: ours}}\ndata:\n{data}"
+    return (
+        f"{manifest}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: ours}}\ndata:\n{data}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -452,7 +501,9 @@ def test_a_script_of_a_config_map_is_followed(manifest: str) -> None:
         (with_script("[sh, /scripts/restart.sh]").replace("name: ours}\ndata", "name: theirs}\ndata"), "is not known"),
     ],
 )  # fmt: skip
-def test_a_script_of_a_config_map_that_restarts_nothing_is_refused(manifest: str, says: str) -> None:
+def test_a_script_of_a_config_map_that_restarts_nothing_is_refused(
+    manifest: str, says: str
+) -> None:
     with pytest.raises(BadInput, match=says):
         read_cron_job(manifest)
 
@@ -463,7 +514,11 @@ def test_what_only_some_shells_know_counts_where_they_are_sh() -> None:
     with pytest.raises(BadInput, match="unknown to dash, which is sh in Debian"):
         read_cron_job(job(tests.format("sh")))
     assert many(job(tests.format("/bin/bash"))) == 8
-    for image in ("alpine/k8s:1.34.1", "registry.redhat.io/openshift4/ose-cli", "quay.io/openshift/origin-cli:4.20"):
+    for image in (
+        "alpine/k8s:1.34.1",
+        "registry.redhat.io/openshift4/ose-cli",
+        "quay.io/openshift/origin-cli:4.20",
+    ):
         assert many(job(tests.format("/bin/sh")).replace("bitnami/kubectl", image)) == 8
 
 
@@ -486,6 +541,8 @@ def test_which_of_several_nodes_a_job_runs_on_is_not_known() -> None:
     with pytest.raises(BadInput, match="restarts one ztunnel"):
         restarts(with_fix(manifest=job(own), nodes=TWO_NODES))
     named = 'command: ["sh", "-c", "kubectl delete pod -l app=ztunnel --field-selector spec.nodeName=west"]'
-    assert {each.node for each in restarts(with_fix(manifest=job(named), nodes=TWO_NODES))} == {"west"}
+    assert {each.node for each in restarts(with_fix(manifest=job(named), nodes=TWO_NODES))} == {
+        "west"
+    }
     with pytest.raises(BadInput, match="has no node 'west'"):
         restarts(with_fix(manifest=job(named)))

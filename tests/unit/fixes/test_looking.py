@@ -1,16 +1,17 @@
 # ruff: noqa: E501  scripts in tables stay in one piece
-"""CronJobs that look before they restart: what they look at, as people write it, and what is refused."""
+"""CronJobs that look before they restart: what they look at, as people write it, and what is
+refused."""
 
 from __future__ import annotations
 
 import textwrap
 
 import pytest
+from meshwake.clocks.virtual import clocks_of
+from meshwake.core.errors import BadInput
+from meshwake.core.plan import Plan, PlannedFix
+from meshwake.fixes.looking import _ExpiryWatcher, _LogWatcher, expiry_watchers, log_watchers
 
-from harness.clocks.virtual import clocks_of
-from harness.errors import BadInput
-from harness.fixes.looking import _ExpiryWatcher, _LogWatcher, expiry_watchers, log_watchers
-from harness.plan import Plan, PlannedFix
 from tests.unit.labs.plans import plan
 
 LOGS = "kubectl logs -n istio-system -l app=ztunnel --since=10m --tail=-1"
@@ -51,7 +52,7 @@ def found(condition: str) -> str:
     return f"if {condition}; then {RESTART}; fi"
 
 
-# --- The log -----------------------------------------------------------------------------------------------------------
+# --- The log --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -126,12 +127,16 @@ def test_what_a_watchdog_does_not_see_is_said(script: str, says: str) -> None:
         since_s(script)
 
 
-# --- Certificates about to expire ----------------------------------------------------------------------------------------
+# --- Certificates about to expire -----------------------------------------------------------------
 
 SOONEST = "jq -r '[.certificates[].certChain[0].expirationTime | fromdateiso8601] | min'"
 
 
-def asks(condition: str, before: str = "", reads: str = f"curl -s localhost:15000/config_dump | {SOONEST}") -> str:
+def asks(
+    condition: str,
+    before: str = "",
+    reads: str = f"curl -s localhost:15000/config_dump | {SOONEST}",
+) -> str:
     return f"{before}\nsoonest=$({reads})\n{found(condition)}"
 
 
@@ -159,7 +164,9 @@ def test_how_little_of_its_life_is_taken_for_trouble(script: str) -> None:
 
 def test_a_checks_numbers_come_from_its_environment_too() -> None:
     script = asks('[ "$((soonest - $(date +%s)))" -lt "$THRESHOLD_SECONDS" ]')
-    assert threshold_s(script, '              env: [{name: THRESHOLD_SECONDS, value: "60"}]\n') == 60
+    assert (
+        threshold_s(script, '              env: [{name: THRESHOLD_SECONDS, value: "60"}]\n') == 60
+    )
     with pytest.raises(BadInput, match="is THRESHOLD_SECONDS set"):
         threshold_s(script)
 

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from meshwake.clocks.virtual import clocks_of
+from meshwake.core.errors import BadInput
+from meshwake.core.plan import PlannedFix
+from meshwake.fixes import deploy
 
-from harness.clocks.virtual import clocks_of
-from harness.errors import BadInput
-from harness.fixes import deploy
-from harness.plan import PlannedFix
 from tests.unit.labs.plans import plan
 
 

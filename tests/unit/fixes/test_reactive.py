@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from meshwake.clocks.virtual import clocks_of
+from meshwake.core.errors import BadInput
+from meshwake.core.history import History
+from meshwake.core.plan import Plan, PlannedFix
+from meshwake.fixes import FIXES, adapted, deploy
+from meshwake.fixes.wake_guard import LabGuard, Turns, read_settings
+from meshwake.guard.settings import Settings
 
-from harness.clocks.virtual import clocks_of
-from harness.errors import BadInput
-from harness.fixes import FIXES, adapted, deploy
-from harness.fixes.guard.settings import Settings
-from harness.fixes.wake_guard import LabGuard, Turns, read_settings
-from harness.history import History
-from harness.plan import Plan, PlannedFix
 from tests.unit.labs.plans import NIGHTS, ONE_NODE, TWO_NODES, failed_world_s, plan, run
 
 HOUR_S = 3_600
@@ -18,7 +18,9 @@ HOUR_S = 3_600
 
 def deployed(name: str, body: str = NIGHTS, duration: str = "7d", nodes: str = ONE_NODE) -> Plan:
     of = plan(body, duration=duration, every="1h", nodes=nodes)
-    return adapted(of.model_copy(update={"fix": PlannedFix(name=name, manifest=FIXES[name].read_manifest())}))
+    return adapted(
+        of.model_copy(update={"fix": PlannedFix(name=name, manifest=FIXES[name].read_manifest())})
+    )
 
 
 def restarts_world_s(history: History, name: str) -> list[float]:
@@ -38,7 +40,9 @@ def test_the_sleep_hook_acts_after_each_suspend() -> None:
 
 
 def test_the_sleep_hook_never_hears_of_a_pause() -> None:
-    pause = fault('kind = "pause"\nat = "15h"\nlasts = "8h"\nevery = "24h"\ncorrected_after = "25s"')
+    pause = fault(
+        'kind = "pause"\nat = "15h"\nlasts = "8h"\nevery = "24h"\ncorrected_after = "25s"'
+    )
     assert restarts_world_s(run(deployed("sleep-hook", pause)), "sleep-hook") == []
 
 
@@ -89,10 +93,11 @@ GUARD_FAULTS = {
 
 @pytest.mark.parametrize("body", GUARD_FAULTS.values(), ids=GUARD_FAULTS)
 def test_looks_that_a_lab_skips_change_nothing(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every look of the week, or only those at which something may be due: the same history, to the byte."""
+    """Every look of the week, or only those at which something may be due: the same history, to the
+    byte."""
     of = deployed("wake-guard", body)
     skipping = run(of).to_text()
-    monkeypatch.setattr("harness.fixes.wake_guard.LabGuard", _patient)
+    monkeypatch.setattr("meshwake.fixes.wake_guard.LabGuard", _patient)
     assert run(of).to_text() == skipping
     assert '"cause":"wake-guard"' in skipping
 
@@ -102,7 +107,8 @@ def _patient(*about: object) -> LabGuard:
 
 
 def test_the_guard_waits_while_the_authority_is_away() -> None:
-    """It comes back at 51 h; the machine woke at 47 h with 16 h of drift, and nothing has expired before."""
+    """It comes back at 51 h; the machine woke at 47 h with 16 h of drift, and nothing has expired
+    before."""
     history = run(deployed("wake-guard", GUARD_FAULTS["away"], duration="4d"))
     away = [at for at in restarts_world_s(history, "wake-guard") if 46 * HOUR_S <= at < 51 * HOUR_S]
     assert away == []
@@ -112,7 +118,10 @@ def test_the_guard_waits_while_the_authority_is_away() -> None:
 def test_nodes_are_restarted_one_after_another() -> None:
     both = NIGHTS.replace('kind = "suspend"', 'kind = "suspend"\nnode = "*"')
     history = run(deployed("wake-guard", both, nodes=TWO_NODES, duration="5d"))
-    starts = [(event.world_ns / 1e9, event.node) for event in history.of("ztunnel_started", cause="wake-guard")]
+    starts = [
+        (event.world_ns / 1e9, event.node)
+        for event in history.of("ztunnel_started", cause="wake-guard")
+    ]
     assert {node for _, node in starts} == {"east", "west"}
     at = {node: [world_s for world_s, of in starts if of == node] for node in ("east", "west")}
     assert all(abs(one - two) >= 45 for one in at["east"] for two in at["west"])

@@ -9,15 +9,14 @@ from typing import get_args
 import kubernetes_validate
 import pytest
 import yaml
+from meshwake.clocks.virtual import clocks_of
+from meshwake.core.errors import BadInput
+from meshwake.core.plan import Plan, PlannedFix
+from meshwake.core.scenario import FixName
+from meshwake.fixes import FIXES, Fix, adapted, deploy
 
-from harness.clocks.virtual import clocks_of
-from harness.errors import BadInput
-from harness.fixes import FIXES, Fix, adapted, deploy
-from harness.plan import Plan, PlannedFix
-from harness.scenario import FixName
+from tests.support.paths import REPOSITORY
 from tests.unit.labs.plans import NIGHTS, plan
-
-ROOT = Path(__file__).parents[3]
 
 
 def with_fix(name: str, manifest: str | None = None, body: str = NIGHTS) -> Plan:
@@ -32,7 +31,11 @@ def test_scenarios_know_every_fix_and_no_other() -> None:
 
 def test_docs_explain_every_fix() -> None:
     """docs/fixes.md has a row for each, and each says in the registry what it does and who does it."""
-    rows = re.findall(r"^\| `([\w-]+)` \| ", (ROOT / "docs" / "fixes.md").read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| ",
+        (REPOSITORY / "docs" / "fixes.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
     assert set(FIXES) <= set(rows)
     assert all(fix.does and fix.source for fix in FIXES.values())
 
@@ -45,7 +48,9 @@ def test_each_is_deployed_from_its_own_manifest(fix: Fix) -> None:
     assert (fix.manifest is None) == (fix.manifest_path is None) or fix.read_manifest()
 
 
-@pytest.mark.parametrize("fix", [fix for fix in FIXES.values() if fix.manifest], ids=lambda fix: fix.name)
+@pytest.mark.parametrize(
+    "fix", [fix for fix in FIXES.values() if fix.manifest], ids=lambda fix: fix.name
+)
 def test_each_refuses_the_manifest_of_something_else(fix: Fix) -> None:
     """What is not understood would be taken for a fix."""
     of = with_fix(fix.name, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n")
@@ -53,14 +58,20 @@ def test_each_refuses_the_manifest_of_something_else(fix: Fix) -> None:
         deploy(adapted(of), clocks_of(of))
 
 
-@pytest.mark.parametrize("fix", [fix for fix in FIXES.values() if fix.manifest], ids=lambda fix: fix.name)
+@pytest.mark.parametrize(
+    "fix", [fix for fix in FIXES.values() if fix.manifest], ids=lambda fix: fix.name
+)
 def test_each_refuses_to_be_without_a_manifest(fix: Fix) -> None:
     of = plan(NIGHTS).model_copy(update={"fix": PlannedFix(name=fix.name)})
     with pytest.raises(BadInput, match="needs manifest"):
         deploy(adapted(of), clocks_of(of))
 
 
-MANIFESTS = [path for path in sorted((ROOT / "clusters/fixes").glob("*/*.yaml")) if path.name != "values.yaml"]
+MANIFESTS = [
+    path
+    for path in sorted((REPOSITORY / "clusters/fixes").glob("*/*.yaml"))
+    if path.name != "values.yaml"
+]
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.parent.name)
@@ -70,7 +81,11 @@ def test_an_api_server_would_take_every_manifest(path: Path) -> None:
         kubernetes_validate.validate(thing, "1.34", strict=True)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "clusters/fixes").glob("*/cronjob.yaml")), ids=lambda p: p.parent.name)
+@pytest.mark.parametrize(
+    "path",
+    sorted((REPOSITORY / "clusters/fixes").glob("*/cronjob.yaml")),
+    ids=lambda p: p.parent.name,
+)
 def test_cron_jobs_may_do_what_they_do(path: Path) -> None:
     """Each has a service account of its own, bound to a role of the same name in its namespace."""
     objects = {each["kind"]: each for each in yaml.safe_load_all(path.read_text(encoding="utf-8"))}

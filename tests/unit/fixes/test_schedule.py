@@ -10,8 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from harness.fixes.schedule import Calendar, Every, Times, calendar_times_ns, parse_schedule
+from meshwake.fixes.schedule import Calendar, Every, Times, calendar_times_ns, parse_schedule
 
 NS = 10**9
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -48,15 +47,27 @@ def first_times(text: str, after: str, count: int, zone: ZoneInfo | None = None)
 def test_when_it_comes(text: str, times: list[str]) -> None:
     """From Tuesday, 5 January 2027, on."""
     assert (
-        first_times(text, "2027-01-05T00:00:00" if not text.startswith("*/25") else "2027-01-04T23:00:00", len(times))
+        first_times(
+            text,
+            "2027-01-05T00:00:00" if not text.startswith("*/25") else "2027-01-04T23:00:00",
+            len(times),
+        )
         == times
     )
 
 
 def test_hours_that_are_left_out_have_no_times_and_those_that_come_twice_have_them_twice() -> None:
-    """Berlin, 2027: the clock goes forward on 28 March at 01:00 UTC, and back on 31 October at 01:00 UTC."""
-    assert first_times("30 2 * * *", "2027-03-27T12:00", 2, BERLIN) == ["03-29 00:30", "03-30 00:30"]
-    assert first_times("30 2 * * *", "2027-10-30T12:00", 3, BERLIN) == ["10-31 00:30", "10-31 01:30", "11-01 01:30"]
+    """Berlin, 2027: the clock goes forward on 28 March at 01:00 UTC, and back on 31 October at
+    01:00 UTC."""
+    assert first_times("30 2 * * *", "2027-03-27T12:00", 2, BERLIN) == [
+        "03-29 00:30",
+        "03-30 00:30",
+    ]
+    assert first_times("30 2 * * *", "2027-10-30T12:00", 3, BERLIN) == [
+        "10-31 00:30",
+        "10-31 01:30",
+        "11-01 01:30",
+    ]
     assert first_times("0 3 * * *", "2027-03-27T12:00", 2, BERLIN) == ["03-28 01:00", "03-29 01:00"]
 
 
@@ -85,7 +96,9 @@ def test_what_kubernetes_refuses(text: str) -> None:
         parse_schedule(text)
 
 
-FIELD = st.sampled_from(["*", "?", "*/2", "*/7", "1", "1-3", "2,4", "1-5/2", "3/2", "x", "", "jan", "sun", "70", "*/0"])
+FIELD = st.sampled_from(
+    ["*", "?", "*/2", "*/7", "1", "1-3", "2,4", "1-5/2", "3/2", "x", "", "jan", "sun", "70", "*/0"]
+)
 
 
 @given(st.one_of(st.text(), st.lists(FIELD, min_size=4, max_size=6).map(" ".join)))

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import pytest
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.errors import BadInput
+from meshwake.fixes import adapted
 
-from harness.durations import NS_PER_S
-from harness.errors import BadInput
-from harness.fixes import adapted
 from tests.unit.fixes.test_registry import with_fix
 
 DAY_S = 86_400
@@ -23,7 +23,9 @@ def test_secret_ttl_is_what_ztunnel_asks_for() -> None:
     assert adapted(with_fix("secret-ttl-720h")).lifetime_s == 30 * DAY_S
 
 
-@pytest.mark.parametrize("text", ["env:\n  SECRET_TTL: soon\n", "env:\n  SECRET_TTL: 0s\n", "env: {}\n", "a: [\n"])
+@pytest.mark.parametrize(
+    "text", ["env:\n  SECRET_TTL: soon\n", "env:\n  SECRET_TTL: 0s\n", "env: {}\n", "a: [\n"]
+)
 def test_a_lifetime_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match=r"fix\.manifest"):
         adapted(with_fix("secret-ttl-720h", text))
@@ -31,7 +33,10 @@ def test_a_lifetime_that_is_none_is_refused(text: str) -> None:
 
 def test_a_list_of_variables_is_understood_as_well() -> None:
     """A DaemonSet patched by hand has name and value."""
-    assert adapted(with_fix("secret-ttl-720h", "env:\n- name: SECRET_TTL\n  value: 48h\n")).lifetime_s == 2 * DAY_S
+    assert (
+        adapted(with_fix("secret-ttl-720h", "env:\n- name: SECRET_TTL\n  value: 48h\n")).lifetime_s
+        == 2 * DAY_S
+    )
 
 
 def test_makestep_puts_the_clock_right_soon_and_moves_it_as_far() -> None:
@@ -82,7 +87,10 @@ def test_which_makestep_counts(conf: str, seconds: float) -> None:
         ("makestep 1 -1\nmake-step 1 3\n", "line 2: read 'make-step 1 3'"),
         ("# ours\n\nmakestep 1 -1  \n[Service]\n", r"line 4: read '\[Service\]'"),
         ("\ufeffpool a\nmakestep 1 -1\n", "line 1: read"),
-        ("kind: ConfigMap\ndata:\n  chrony.conf: |\n    makestep 1 -1\n", "line 1: read 'kind: ConfigMap'"),
+        (
+            "kind: ConfigMap\ndata:\n  chrony.conf: |\n    makestep 1 -1\n",
+            "line 1: read 'kind: ConfigMap'",
+        ),
     ],
 )
 def test_a_line_with_which_chronyd_does_not_start_is_refused(conf: str, line: str) -> None:
@@ -92,7 +100,8 @@ def test_a_line_with_which_chronyd_does_not_start_is_refused(conf: str, line: st
 
 
 def test_what_distributions_ship_is_read() -> None:
-    """Every word of these is known, in any case and behind blanks, with the line ends of Windows too."""
+    """Every word of these is known, in any case and behind blanks, with the line ends of Windows
+    too."""
     conf = """confdir /etc/chrony/conf.d
 pool 2.debian.pool.ntp.org iburst
 sourcedir /run/chrony-dhcp
@@ -110,7 +119,9 @@ makestep 1 -1
 
 
 @pytest.mark.parametrize("conf", ["", "pool a\n", "makestep\n", "makestep 1\n", "makestep 1 -1 # always\n", "makestep one -1\n", "makestep nan -1\n"])  # fmt: skip
-def test_a_configuration_with_which_chrony_steps_nothing_or_does_not_start_is_refused(conf: str) -> None:
+def test_a_configuration_with_which_chrony_steps_nothing_or_does_not_start_is_refused(
+    conf: str,
+) -> None:
     with pytest.raises(BadInput, match="makestep"):
         adapted(with_fix("chrony-makestep", conf, body=PAUSE))
 
@@ -140,7 +151,8 @@ def test_a_configuration_with_which_chrony_steps_nothing_or_does_not_start_is_re
     ],
 )  # fmt: skip
 def test_where_ztunnels_lifetime_is_set(text: str, days: int) -> None:
-    """The same value in two right places is no conflict, and another's environment is not ztunnel's."""
+    """The same value in two right places is no conflict, and another's environment is not
+    ztunnel's."""
     assert adapted(with_fix("secret-ttl-720h", text)).lifetime_s == days * DAY_S
 
 

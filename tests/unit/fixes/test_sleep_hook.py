@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import pytest
+from meshwake.core.errors import BadInput
+from meshwake.core.history import History
+from meshwake.core.plan import PlannedFix
+from meshwake.fixes.sleep_hook import read_hook
 
-from harness.errors import BadInput
-from harness.fixes.sleep_hook import read_hook
-from harness.history import History
-from harness.plan import PlannedFix
 from tests.unit.labs.plans import NIGHTS, TWO_NODES, plan, run
 
 HOUR_S = 3_600
@@ -17,12 +17,19 @@ WAIT = "kubectl -n istio-system rollout status ds/ztunnel"
 
 
 def nights(hook: str, nodes: str | None = None, body: str = NIGHTS) -> History:
-    of = plan(body, duration="2d", every="1h") if nodes is None else plan(body, duration="2d", every="1h", nodes=nodes)
+    of = (
+        plan(body, duration="2d", every="1h")
+        if nodes is None
+        else plan(body, duration="2d", every="1h", nodes=nodes)
+    )
     return run(of.model_copy(update={"fix": PlannedFix(name="sleep-hook", manifest=hook)}))
 
 
 def restarts_s(hook: str, **world: str) -> list[float]:
-    return [each.world_ns / 1e9 for each in nights(hook, **world).of("ztunnel_started", cause="sleep-hook")]
+    return [
+        each.world_ns / 1e9
+        for each in nights(hook, **world).of("ztunnel_started", cause="sleep-hook")
+    ]
 
 
 def script(*lines: str) -> str:
@@ -30,7 +37,9 @@ def script(*lines: str) -> str:
 
 
 def unit(
-    unit_lines: str = "After=suspend.target", service: str = f"ExecStart={RESTART}", wanted: str = "suspend.target"
+    unit_lines: str = "After=suspend.target",
+    service: str = f"ExecStart={RESTART}",
+    wanted: str = "suspend.target",
 ) -> str:
     return f"[Unit]\nDescription=x\n{unit_lines}\n[Service]\nType=oneshot\n{service}\n[Install]\nWantedBy={wanted}\n"
 
@@ -65,24 +74,36 @@ AFTER = [
 
 @pytest.mark.parametrize("hook", AFTER)
 def test_a_restart_after_each_sleep(hook: str) -> None:
-    """At the wake and five seconds; what is restarted before the sleep besides changes nothing of that."""
+    """At the wake and five seconds; what is restarted before the sleep besides changes nothing of
+    that."""
     assert {23 * HOUR_S + 5, 47 * HOUR_S + 5} <= set(restarts_s(hook))
 
 
 def test_what_a_hook_sleeps_comes_on_top() -> None:
-    assert restarts_s(script('[ "$1" = post ] || exit 0', "sleep 30", RESTART))[0] == 23 * HOUR_S + 35
-    assert restarts_s(script(f'[ "$1" = post ] && systemd-run --on-active=60 {RESTART}'))[0] == 23 * HOUR_S + 65
+    assert (
+        restarts_s(script('[ "$1" = post ] || exit 0', "sleep 30", RESTART))[0] == 23 * HOUR_S + 35
+    )
+    assert (
+        restarts_s(script(f'[ "$1" = post ] && systemd-run --on-active=60 {RESTART}'))[0]
+        == 23 * HOUR_S + 65
+    )
 
 
 def test_what_a_unit_runs_before_it_sleeps_too() -> None:
     """And where that fails, it comes to nothing."""
-    assert restarts_s(unit(service=f"ExecStartPre=/bin/sleep 10\nExecStart={RESTART}"))[0] == 23 * HOUR_S + 15
+    assert (
+        restarts_s(unit(service=f"ExecStartPre=/bin/sleep 10\nExecStart={RESTART}"))[0]
+        == 23 * HOUR_S + 15
+    )
     assert restarts_s(unit(service=f"ExecStartPre=/bin/sh -c 'exit 1'\nExecStart={RESTART}")) == []
 
 
 def test_a_restart_before_the_sleep_is_one_before_the_sleep() -> None:
     """Waited for, or nobody knows which comes first."""
-    assert restarts_s(script(f'[ "$1" = pre ] && {RESTART} && {WAIT}')) == [15 * HOUR_S - 1, 39 * HOUR_S - 1]
+    assert restarts_s(script(f'[ "$1" = pre ] && {RESTART} && {WAIT}')) == [
+        15 * HOUR_S - 1,
+        39 * HOUR_S - 1,
+    ]
     with pytest.raises(BadInput, match="whether the machine sleeps first is not known"):
         read_hook(script(f'[ "$1" = pre ] && {RESTART}'), "istio-system")
 
@@ -105,9 +126,14 @@ def test_a_rollout_restarts_all_nodes_and_pods_of_the_node_only_its_own() -> Non
     own = script(
         '[ "$1" = post ] && kubectl delete pod -n istio-system -l app=ztunnel --field-selector spec.nodeName=$(hostname)'
     )
-    assert {each.node for each in nights(own, TWO_NODES, body).of("ztunnel_started", cause="sleep-hook")} == {"west"}
+    assert {
+        each.node for each in nights(own, TWO_NODES, body).of("ztunnel_started", cause="sleep-hook")
+    } == {"west"}
     everywhere = script(f'[ "$1" = post ] && {RESTART}')
-    assert {each.node for each in nights(everywhere, TWO_NODES, body).of("ztunnel_started", cause="sleep-hook")} == {
+    assert {
+        each.node
+        for each in nights(everywhere, TWO_NODES, body).of("ztunnel_started", cause="sleep-hook")
+    } == {
         "east",
         "west",
     }

@@ -1,5 +1,6 @@
-"""An API server on loopback, as far as a test needs one: answers to GET, and pods whose ports can be reached by
-`portforward` as a kubelet does it (the protocol of k8s.io/kubelet's portforward over websockets).
+"""An API server on loopback, as far as a test needs one: answers to GET, and pods whose ports can
+be reached by `portforward` as a kubelet does it (the protocol of k8s.io/kubelet's portforward over
+websockets).
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ VERSION: dict[str, tuple[int, dict[str, Any]]] = {
     "/version": (200, {"major": "1", "minor": "34", "gitVersion": "v1.34.4"})
 }
 Answers = Mapping[str, tuple[int, dict[str, Any]]]
-# (name of the pod, port) and what was sent to it -> the bytes that come back, or a text for the error channel.
+# (name of the pod, port) and what was sent to it -> the bytes that come back, or a text for the
+# error channel.
 Inside = Callable[[str, int, bytes], bytes | str]
-# (name of the pod, words of the command, a line of its input) -> what it writes then; None: it ends.
+# (name of the pod, words of the command, a line of its input) -> what it writes then; None: it
+# ends.
 Program = Callable[[str, list[str], str], str | None]
 
 
 class _SilentServer(ThreadingHTTPServer):
-    """Its own trouble with a client that hung up is not what the program says: it was taken for that."""
+    """Its own trouble with a client that hung up is not what the program says: it was taken for
+    that."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -40,7 +44,9 @@ class _SilentServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def api(answers: Answers, folder: Path, inside: Inside | None = None, program: Program | None = None) -> Iterator[Path]:
+def api(
+    answers: Answers, folder: Path, inside: Inside | None = None, program: Program | None = None
+) -> Iterator[Path]:
     """A kubeconfig that leads to a server with these answers; every other path is forbidden."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -52,7 +58,12 @@ def api(answers: Answers, folder: Path, inside: Inside | None = None, program: P
             if program is not None and path.endswith("/exec"):
                 _execute(self, program)
                 return
-            refusal = {"kind": "Status", "status": "Failure", "message": f"may not GET {path}", "code": 403}
+            refusal = {
+                "kind": "Status",
+                "status": "Failure",
+                "message": f"may not GET {path}",
+                "code": 403,
+            }
             status, thing = answers.get(path, (403, refusal))
             body = json.dumps(thing).encode()
             self.send_response(status)
@@ -104,7 +115,8 @@ def _forward(handler: BaseHTTPRequestHandler, inside: Inside) -> None:
 
 
 def _execute(handler: BaseHTTPRequestHandler, program: Program) -> None:
-    """As a kubelet copies what a program reads and writes, in small frames; what it complains of comes first."""
+    """As a kubelet copies what a program reads and writes, in small frames; what it complains of
+    comes first."""
     url = urlsplit(handler.path)
     name, command = url.path.split("/")[-2], parse_qs(url.query)["command"]
     peer = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
@@ -124,7 +136,9 @@ def _execute(handler: BaseHTTPRequestHandler, program: Program) -> None:
                     connection.sendall(peer.send(BytesMessage(b"\3" + json.dumps(status).encode())))
                     done = True
                 for at in range(0, len(written or ""), 10):
-                    connection.sendall(peer.send(BytesMessage(b"\1" + (written or "")[at : at + 10].encode())))
+                    connection.sendall(
+                        peer.send(BytesMessage(b"\1" + (written or "")[at : at + 10].encode()))
+                    )
             elif isinstance(event, Ping):
                 connection.sendall(peer.send(event.response()))
             elif isinstance(event, CloseConnection):

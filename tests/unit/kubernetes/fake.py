@@ -1,5 +1,5 @@
-"""The fake behind every test that needs a cluster's API: objects that were applied are there. Simulated clusters are
-made of it, each with what its tests ask besides.
+"""The fake behind every test that needs a cluster's API: objects that were applied are there.
+Simulated clusters are made of it, each with what its tests ask besides.
 """
 
 from __future__ import annotations
@@ -8,24 +8,34 @@ import shlex
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from harness.kubernetes.api import Executed, Pod, Unreachable
-from harness.kubernetes.labels import OUR_LABELS, is_ours
-from harness.kubernetes.through_kr8s import pod_of
+from meshwake.kubernetes.api import Executed, Pod, Unreachable
+from meshwake.kubernetes.labels import OUR_LABELS, is_ours
+from meshwake.kubernetes.through_kr8s import pod_of
 
 # (kind without its group, namespace, name)
 Key = tuple[str, str | None, str]
 
 
 class FakeConversation:
-    """Each question is an exec of its own: of the line itself where a shell reads it, else with it as last word."""
+    """Each question is an exec of its own: of the line itself where a shell reads it, else with it
+    as last word."""
 
-    def __init__(self, cluster: FakeKubernetes, pod: Pod, container: str, command: Sequence[str]) -> None:
-        self._cluster, self._pod, self._container, self._command = cluster, pod, container, list(command)
+    def __init__(
+        self, cluster: FakeKubernetes, pod: Pod, container: str, command: Sequence[str]
+    ) -> None:
+        self._cluster, self._pod, self._container, self._command = (
+            cluster,
+            pod,
+            container,
+            list(command),
+        )
 
     def ask(self, line: str, within_s: float) -> str:
         if self._command[0] != "sh":
             command = [*self._command[:-1], line]
-            return self._cluster.execute(self._pod, self._container, command, within_s).stdout.strip()
+            return self._cluster.execute(
+                self._pod, self._container, command, within_s
+            ).stdout.strip()
         ended = self._cluster.execute(self._pod, self._container, shlex.split(line), within_s)
         return " ".join(f"{ended.code} {ended.stderr} {ended.stdout}".split())
 
@@ -49,7 +59,9 @@ class FakeKubernetes:
         found = self.objects.get((_plain(kind), namespace, name))
         return None if found is None else dict(found)
 
-    def all(self, kind: str, namespace: str | None = None, labels: Any = None) -> list[dict[str, Any]]:
+    def all(
+        self, kind: str, namespace: str | None = None, labels: Any = None
+    ) -> list[dict[str, Any]]:
         self.reach(f"list {kind}")
         return [
             dict(thing)
@@ -71,7 +83,9 @@ class FakeKubernetes:
     def pods(self, namespace: str | None, labels: Mapping[str, str]) -> list[Pod]:
         return [pod_of(thing) for thing in self.all("Pod", namespace, labels)]
 
-    def execute(self, pod: Pod, container: str, command: Sequence[str], within_s: float) -> Executed:
+    def execute(
+        self, pod: Pod, container: str, command: Sequence[str], within_s: float
+    ) -> Executed:
         raise Unreachable(f"exec in {pod}: it has no programs")
 
     def converse(self, pod: Pod, container: str, command: Sequence[str]) -> FakeConversation:
@@ -80,7 +94,9 @@ class FakeKubernetes:
     def get(self, pod: Pod, port: int, path: str, within_s: float) -> bytes:
         raise Unreachable(f"GET {pod}:{port}{path}: connection refused")
 
-    def get_from_service(self, namespace: str, service: str, port: int, path: str, within_s: float) -> bytes:
+    def get_from_service(
+        self, namespace: str, service: str, port: int, path: str, within_s: float
+    ) -> bytes:
         raise Unreachable(f"{service} is not there")
 
     def log_lines(self, pod: Pod, container: str, since_s: int) -> list[str]:
@@ -91,7 +107,9 @@ class FakeKubernetes:
         for thing in objects:
             self.reach(f"apply {thing['kind']}")
             assert is_ours(thing["metadata"].get("labels"))
-            self.objects[thing["kind"], thing["metadata"].get("namespace"), thing["metadata"]["name"]] = dict(thing)
+            self.objects[
+                thing["kind"], thing["metadata"].get("namespace"), thing["metadata"]["name"]
+            ] = dict(thing)
 
     def replace(self, thing: Mapping[str, Any]) -> bool:
         self.reach(f"replace {thing['kind']}")

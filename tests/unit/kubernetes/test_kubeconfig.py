@@ -1,5 +1,6 @@
-"""Kubeconfigs as they are found on people's machines: merged and resolved as kubectl does it, or refused by the name of
-the file and what it lacks. Against a server on loopback where it counts what is really sent.
+"""Kubeconfigs as they are found on people's machines: merged and resolved as kubectl does it, or
+refused by the name of the file and what it lacks. Against a server on loopback where it counts what
+is really sent.
 """
 
 from __future__ import annotations
@@ -27,24 +28,30 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from meshwake.cli.app import run_command
+from meshwake.core.errors import BadInput, ExitCode
+from meshwake.kubernetes.api import LoginFailed, Refused, Unreachable
+from meshwake.kubernetes.kubeconfig import Access, read_access
+from meshwake.kubernetes.through_kr8s import connect
 
-from harness.cli import run_command
-from harness.errors import BadInput, ExitCode
-from harness.kubernetes.api import LoginFailed, Refused, Unreachable
-from harness.kubernetes.kubeconfig import Access, read_access
-from harness.kubernetes.through_kr8s import connect
+from tests.support.paths import DATA
 from tests.unit.mutations import chance, many, mutated, reshaped
 
 EXEC = "client.authentication.k8s.io/v1"
 
 
-def config(name: str = "home", server: str = "https://192.0.2.1:6443", **about: Any) -> dict[str, Any]:
-    """One cluster, one user, one context of the same name. `cluster`, `user`, `context`: more of each."""
+def config(
+    name: str = "home", server: str = "https://192.0.2.1:6443", **about: Any
+) -> dict[str, Any]:
+    """One cluster, one user, one context of the same name. `cluster`, `user`, `context`: more of
+    each."""
     return {
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": name, "cluster": {"server": server, **about.get("cluster", {})}}],
-        "contexts": [{"name": name, "context": {"cluster": name, "user": name, **about.get("context", {})}}],
+        "contexts": [
+            {"name": name, "context": {"cluster": name, "user": name, **about.get("context", {})}}
+        ],
         "users": [{"name": name, "user": about.get("user", {"token": "t"})}],
         "current-context": about.get("current", name),
     }
@@ -60,11 +67,14 @@ def listed(monkeypatch: pytest.MonkeyPatch, *paths: Path | str) -> None:
     monkeypatch.setenv("KUBECONFIG", os.pathsep.join(map(str, paths)))
 
 
-# --- Several files ---------------------------------------------------------------------------------------------------
+# --- Several files --------------------------------------------------------------------------------
 
 
-def test_files_are_merged_and_the_first_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For each name, and for the current context; an empty name, a missing and an empty file are skipped."""
+def test_files_are_merged_and_the_first_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For each name, and for the current context; an empty name, a missing and an empty file are
+    skipped."""
     first = save(tmp_path / "a", config("one", "https://192.0.2.1:1", current=""))
     second = save(tmp_path / "b", config("two", "https://192.0.2.2:2"))
     third = save(tmp_path / "c", config("one", "https://192.0.2.3:3"))
@@ -78,7 +88,9 @@ def test_files_are_merged_and_the_first_counts(tmp_path: Path, monkeypatch: pyte
 
 def test_parts_may_lie_in_different_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each relative path begins at the file that has it."""
-    whole = config("home", user={"tokenFile": "token"}, cluster={"certificate-authority": "pki/ca.crt"})
+    whole = config(
+        "home", user={"tokenFile": "token"}, cluster={"certificate-authority": "pki/ca.crt"}
+    )
     for section, folder in (("clusters", "x"), ("users", "y"), ("contexts", "z")):
         save(tmp_path / folder / "config", {section: whole[section]})
     (tmp_path / "x" / "pki").mkdir()
@@ -90,11 +102,15 @@ def test_parts_may_lie_in_different_files(tmp_path: Path, monkeypatch: pytest.Mo
     assert access.user["tokenFile"] == str(tmp_path / "y" / "token")
 
 
-def test_without_kubeconfig_it_is_that_of_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_kubeconfig_it_is_that_of_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An empty KUBECONFIG is none; and nothing anywhere is said."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("KUBECONFIG", "")
-    with pytest.raises(BadInput, match=r"\.kube/config: is no kubeconfig: there is no such file; give one with"):
+    with pytest.raises(
+        BadInput, match=r"\.kube/config: is no kubeconfig: there is no such file; give one with"
+    ):
         read_access(None)
     save(tmp_path / ".kube" / "config", config())
     assert read_access(None).context == "home"
@@ -111,11 +127,14 @@ def test_one_that_is_broken_is_not_skipped(tmp_path: Path, monkeypatch: pytest.M
         read_access(None)
 
 
-# --- What a file lacks -----------------------------------------------------------------------------------------------
+# --- What a file lacks ----------------------------------------------------------------------------
 
 TWICE = "apiVersion: v1\nusers: []\nusers: []\n"
 TEXTS: dict[str, tuple[str | bytes, str]] = {
-    "nulls": ("clusters: null\ncontexts: null\nusers: null\ncurrent-context: ''", "it has no contexts"),
+    "nulls": (
+        "clusters: null\ncontexts: null\nusers: null\ncurrent-context: ''",
+        "it has no contexts",
+    ),
     "empty lists": ("clusters: []\ncontexts: []\nusers: []", "it has no contexts"),
     "nothing": ("", "it has no contexts"),
     "only a comment": ("# moved", "it has no contexts"),
@@ -133,10 +152,22 @@ TEXTS: dict[str, tuple[str | bytes, str]] = {
     "a number for a name": ("users: [{name: 7}]", r"users\[0\]: expected an entry with a name"),
     "a name twice": ("users: [{name: a}, {name: a}]", "the name 'a' stands twice"),
     "no keys": ("users: [{name: a, user: [1]}]", "user: expected keys and values"),
-    "no text": ("users: [{name: a, user: {token: 17}}]", "user 'a': token: expected text, found int"),
-    "no flag": ("clusters: [{name: a, cluster: {insecure-skip-tls-verify: 'no'}}]", "expected true or false"),
-    "no word for current": ("contexts: [{name: a}]\ncurrent-context: [a]", "current-context: expected a name"),
-    "nothing for a cluster": ("contexts: [{name: a}]\ncurrent-context: a", "context 'a' names no cluster"),
+    "no text": (
+        "users: [{name: a, user: {token: 17}}]",
+        "user 'a': token: expected text, found int",
+    ),
+    "no flag": (
+        "clusters: [{name: a, cluster: {insecure-skip-tls-verify: 'no'}}]",
+        "expected true or false",
+    ),
+    "no word for current": (
+        "contexts: [{name: a}]\ncurrent-context: [a]",
+        "current-context: expected a name",
+    ),
+    "nothing for a cluster": (
+        "contexts: [{name: a}]\ncurrent-context: a",
+        "context 'a' names no cluster",
+    ),
     "no text at all": (b"\xff\x00\x81", "is not UTF"),
     "deep": ("[" * 5_000, "no YAML"),
     "half of UTF-16": (b"\xff\xfea", "is not UTF-16 text"),
@@ -144,8 +175,11 @@ TEXTS: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_what_is_no_kubeconfig_is_named(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 3, the file and what it lacks; whether kubectl would have asked localhost:8080 instead or not."""
+def test_what_is_no_kubeconfig_is_named(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 3, the file and what it lacks; whether kubectl would have asked localhost:8080
+    instead or not."""
     content, said = TEXTS[name]
     path = tmp_path / "mine.yaml"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -157,36 +191,72 @@ def test_what_is_no_kubeconfig_is_named(name: str, tmp_path: Path, capsys: pytes
 
 
 LACKS: dict[str, tuple[dict[str, Any], str]] = {
-    "no current": (config(current=""), "no current-context is set; it has: home; choose one: --context NAME, or kub"),
-    "current gone": (config(current="kind-gone"), "current-context 'kind-gone' is no context of it; it has: home"),
+    "no current": (
+        config(current=""),
+        "no current-context is set; it has: home; choose one: --context NAME, or kub",
+    ),
+    "current gone": (
+        config(current="kind-gone"),
+        "current-context 'kind-gone' is no context of it; it has: home",
+    ),
     "cluster gone": (
         config(context={"cluster": "x"}),
         "names cluster 'x', which is not there; clusters that are: home",
     ),
-    "user gone": (config(context={"user": "x"}), "names user 'x', which is not there; users that are: home"),
+    "user gone": (
+        config(context={"user": "x"}),
+        "names user 'x', which is not there; users that are: home",
+    ),
     "no server": (config(server=""), "cluster 'home': lacks server"),
     "no port": (config(server="https://a:b"), "is no address"),
     "port too high": (config(server="https://a:99999"), "is no address"),
     "unix": (config(server="unix:///run/k.sock"), "expected one of http://, https://"),
     "no host": (config(server="https://"), "lacks a host"),
     "spaces": (config(server="https://a b"), "is no address"),
-    "no CA": (config(cluster={"certificate-authority": "/none"}), "certificate-authority: /none cannot be read"),
+    "no CA": (
+        config(cluster={"certificate-authority": "/none"}),
+        "certificate-authority: /none cannot be read",
+    ),
     "left out": (
         config(user={"client-key-data": "DATA+OMITTED"}),
         "client-key-data: was left out (DATA+OMITTED)",
     ),
     "token left out": (config(user={"token": "REDACTED"}), "kubectl config view --raw"),
-    "no base64": (config(cluster={"certificate-authority-data": "!!!"}), "authority-data: is no base64"),
-    "no certificate": (config(cluster={"certificate-authority-data": "eHh4"}), "holds no certificate in PEM"),
-    "CA is a folder": (config(cluster={"certificate-authority": "/"}), "certificate-authority: / cannot be read"),
-    "no key": (config(user={"client-certificate-data": "eHh4"}), "has client-certificate and lacks client-key"),
-    "no PEM": (config(user={"client-certificate-data": "eA==", "client-key-data": "eA=="}), "its key in PEM"),
+    "no base64": (
+        config(cluster={"certificate-authority-data": "!!!"}),
+        "authority-data: is no base64",
+    ),
+    "no certificate": (
+        config(cluster={"certificate-authority-data": "eHh4"}),
+        "holds no certificate in PEM",
+    ),
+    "CA is a folder": (
+        config(cluster={"certificate-authority": "/"}),
+        "certificate-authority: / cannot be read",
+    ),
+    "no key": (
+        config(user={"client-certificate-data": "eHh4"}),
+        "has client-certificate and lacks client-key",
+    ),
+    "no PEM": (
+        config(user={"client-certificate-data": "eA==", "client-key-data": "eA=="}),
+        "its key in PEM",
+    ),
     "no token file": (config(user={"tokenFile": "/none"}), "tokenFile: /none cannot be read"),
     "token of two words": (config(user={"token": "a b"}), "token: expected one word of ASCII"),
-    "token with a line end": (config(user={"token": "a\nHost: b"}), "token: expected one word of ASCII"),
+    "token with a line end": (
+        config(user={"token": "a\nHost: b"}),
+        "token: expected one word of ASCII",
+    ),
     "password": (config(user={"username": "a", "password": "b"}), "gave this up in 1.19"),
-    "gcp": (config(user={"auth-provider": {"name": "gcp"}}), "auth-provider 'gcp' is not supported"),
-    "oidc": (config(user={"auth-provider": {"name": "oidc", "config": {}}}), "auth-provider 'oidc' is not"),
+    "gcp": (
+        config(user={"auth-provider": {"name": "gcp"}}),
+        "auth-provider 'gcp' is not supported",
+    ),
+    "oidc": (
+        config(user={"auth-provider": {"name": "oidc", "config": {}}}),
+        "auth-provider 'oidc' is not",
+    ),
     "no provider": (config(user={"auth-provider": []}), "auth-provider a list of 0 is not"),
     "as": (config(user={"token": "t", "as": "root"}), "as: acting as another user"),
     "exec without": (config(user={"exec": {"apiVersion": EXEC}}), "exec: lacks command"),
@@ -198,9 +268,18 @@ LACKS: dict[str, tuple[dict[str, Any], str]] = {
         config(user={"exec": {"command": "a", "apiVersion": EXEC, "interactiveMode": "Always"}}),
         "'a' asks questions",
     ),
-    "exec args": (config(user={"exec": {"command": "a", "apiVersion": EXEC, "args": "b"}}), "args: expected a list"),
-    "exec env": (config(user={"exec": {"command": "a", "apiVersion": EXEC, "env": [{}]}}), "env: expected a list"),
-    "proxy": (config(cluster={"proxy-url": "ftp://a"}), "proxy-url: 'ftp://a': expected one of http://"),
+    "exec args": (
+        config(user={"exec": {"command": "a", "apiVersion": EXEC, "args": "b"}}),
+        "args: expected a list",
+    ),
+    "exec env": (
+        config(user={"exec": {"command": "a", "apiVersion": EXEC, "env": [{}]}}),
+        "env: expected a list",
+    ),
+    "proxy": (
+        config(cluster={"proxy-url": "ftp://a"}),
+        "proxy-url: 'ftp://a': expected one of http://",
+    ),
     "proxy's secret": (config(cluster={"proxy-url": "ftp://me:secret@a"}), "'ftp://...@a'"),
 }
 
@@ -212,13 +291,20 @@ def test_what_a_context_lacks_is_named(name: str, tmp_path: Path) -> None:
     path = save(tmp_path / "config", content)
     with pytest.raises(BadInput) as raised:
         read_access(path)
-    assert said in str(raised.value) and str(path) in str(raised.value) and "secret" not in str(raised.value)
+    assert (
+        said in str(raised.value)
+        and str(path) in str(raised.value)
+        and "secret" not in str(raised.value)
+    )
 
 
 def test_what_stands_where_it_does_not_belong_counts_for_nothing(tmp_path: Path) -> None:
     """As for kubectl: a user's key in a cluster, whatever it holds."""
     astray = {"client-key-data": "!!!", "client-certificate": "/none"}
-    path = save(tmp_path / "config", config(cluster=astray, user={"token": "t", "certificate-authority-data": "!!!"}))
+    path = save(
+        tmp_path / "config",
+        config(cluster=astray, user={"token": "t", "certificate-authority-data": "!!!"}),
+    )
     access = read_access(path)
     assert not astray.keys() & access.cluster.keys() and set(access.user) == {"token"}
 
@@ -231,7 +317,8 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(BadInput, match="no regular file"):
         read_access(tmp_path / "pipe")
     with pytest.raises(
-        BadInput, match=r"--kubeconfig \S+a:b: is no kubeconfig: there is no such file; a list of files"
+        BadInput,
+        match=r"--kubeconfig \S+a:b: is no kubeconfig: there is no such file; a list of files",
     ):
         read_access(tmp_path / "a:b")
     with pytest.raises(BadInput, match="cannot be read"):
@@ -250,12 +337,15 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
         read_access(path)
 
 
-# --- What is understood ----------------------------------------------------------------------------------------------
+# --- What is understood ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
+)
 def test_encodings_that_shells_write(encoding: str, tmp_path: Path) -> None:
-    """PowerShell's `kubectl config view --raw > config` is UTF-16; YAML and JSON, the latter indented with tabs."""
+    """PowerShell's `kubectl config view --raw > config` is UTF-16; YAML and JSON, the latter
+    indented with tabs."""
     for number, text in enumerate((yaml.safe_dump(config()), json.dumps(config(), indent="\t"))):
         path = tmp_path / f"{number}"
         path.write_bytes(text.encode(encoding))
@@ -275,9 +365,15 @@ def test_a_context_needs_no_user_and_no_current(tmp_path: Path) -> None:
     ("about", "server"),
     [
         ({"server": "192.0.2.1:6443"}, "http://192.0.2.1:6443"),
-        ({"server": "192.0.2.1:6443", "cluster": {"insecure-skip-tls-verify": True}}, "https://192.0.2.1:6443"),
+        (
+            {"server": "192.0.2.1:6443", "cluster": {"insecure-skip-tls-verify": True}},
+            "https://192.0.2.1:6443",
+        ),
         ({"server": "https://[2001:db8::1]:6443/"}, "https://[2001:db8::1]:6443"),
-        ({"server": "https://rancher.example/k8s/clusters/c-1"}, "https://rancher.example/k8s/clusters/c-1"),
+        (
+            {"server": "https://rancher.example/k8s/clusters/c-1"},
+            "https://rancher.example/k8s/clusters/c-1",
+        ),
     ],
 )
 def test_addresses(about: dict[str, Any], server: str, tmp_path: Path) -> None:
@@ -317,7 +413,9 @@ def test_a_key_that_is_encrypted_or_of_another_is_refused(tmp_path: Path) -> Non
             "client-certificate-data": base64.b64encode(pem).decode(),
             "client-key-data": base64.b64encode(wrong).decode(),
         }
-        with pytest.raises(BadInput, match="expected a certificate and its key in PEM, not encrypted"):
+        with pytest.raises(
+            BadInput, match="expected a certificate and its key in PEM, not encrypted"
+        ):
             read_access(save(tmp_path / "config", config(user=user)))
 
 
@@ -342,7 +440,7 @@ def certificate() -> tuple[bytes, bytes]:
     )
 
 
-# --- What is sent ----------------------------------------------------------------------------------------------------
+# --- What is sent ---------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -397,18 +495,26 @@ def test_a_token_file_is_read_at_each_login(tmp_path: Path) -> None:
     tokens: list[str] = []
     (tmp_path / "token").write_text("new\n")
     with server(tokens) as address:
-        asked(save(tmp_path / "config", config(server=address, user={"tokenFile": "token", "token": "old"})))
+        asked(
+            save(
+                tmp_path / "config",
+                config(server=address, user={"tokenFile": "token", "token": "old"}),
+            )
+        )
     assert set(tokens) == {"new"}
     tokens.clear()
     with server(tokens, "fresh") as address:
-        access = read_access(save(tmp_path / "config", config(server=address, user={"tokenFile": "token"})))
+        access = read_access(
+            save(tmp_path / "config", config(server=address, user={"tokenFile": "token"}))
+        )
         (tmp_path / "token").write_text("fresh")
         connect(access).close()
     assert set(tokens) == {"fresh"}
 
 
 def test_a_server_with_another_name_in_its_certificate(tmp_path: Path) -> None:
-    """By its tls-server-name, or without a look at it; else it is refused, and not because of the file."""
+    """By its tls-server-name, or without a look at it; else it is refused, and not because of the
+    file."""
     pem, key = certificate()
     (tmp_path / "both").write_bytes(key + pem)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -416,7 +522,11 @@ def test_a_server_with_another_name_in_its_certificate(tmp_path: Path) -> None:
     authority = {"certificate-authority-data": base64.b64encode(pem).decode()}
     path = tmp_path / "config"
     with server([], tls=tls) as address:
-        asked(save(path, config(server=address, cluster=authority | {"tls-server-name": "kubernetes"})))
+        asked(
+            save(
+                path, config(server=address, cluster=authority | {"tls-server-name": "kubernetes"})
+            )
+        )
         asked(save(path, config(server=address, cluster={"insecure-skip-tls-verify": True})))
         for distrusts in (authority, {}):
             with pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"):
@@ -424,7 +534,8 @@ def test_a_server_with_another_name_in_its_certificate(tmp_path: Path) -> None:
 
 
 def test_a_plugin_logs_in(tmp_path: Path) -> None:
-    """By a path relative to the kubeconfig, with its arguments and environment, and what kubectl tells it."""
+    """By a path relative to the kubeconfig, with its arguments and environment, and what kubectl
+    tells it."""
     tokens: list[str] = []
     (tmp_path / "bin").mkdir()
     said = credential("$WORD-$1-$(echo $KUBERNETES_EXEC_INFO | grep -c server)").replace('"', '\\"')
@@ -470,16 +581,24 @@ def test_a_plugin_that_fails_when_it_is_asked_again_is_named(tmp_path: Path) -> 
     once = f"test -e {tmp_path}/done && exit 3; touch {tmp_path}/done; echo '{credential('t')}'"
     plugin = {"apiVersion": EXEC, "command": str(program(tmp_path / "log-in", once))}
     with server([], "another") as address:
-        access = read_access(save(tmp_path / "config", config(server=address, user={"exec": plugin})))
+        access = read_access(
+            save(tmp_path / "config", config(server=address, user={"exec": plugin}))
+        )
         with pytest.raises(Unreachable, match="log-in"):
             connect(access)
 
 
 def test_a_plugin_that_is_missing_is_named_with_its_hint(tmp_path: Path) -> None:
     """Before anything is connected to."""
-    plugin = {"apiVersion": EXEC, "command": "no-such-login", "installHint": "install it\nfrom there"}
+    plugin = {
+        "apiVersion": EXEC,
+        "command": "no-such-login",
+        "installHint": "install it\nfrom there",
+    }
     access = read_access(save(tmp_path / "config", config(user={"exec": plugin})))
-    with pytest.raises(LoginFailed, match="'no-such-login', which is not installed here; install it from there"):
+    with pytest.raises(
+        LoginFailed, match="'no-such-login', which is not installed here; install it from there"
+    ):
         connect(access)
 
 
@@ -507,12 +626,16 @@ def test_an_http_proxy_is_used(tmp_path: Path) -> None:
     assert set(tokens) == {"t"}
 
 
-def test_a_socks_proxy_without_its_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socks_proxy_without_its_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And with it, it is connected to."""
     content = config(cluster={"proxy-url": "socks5://me:secret@127.0.0.1:1"})
     access = read_access(save(tmp_path / "config", content))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(LoginFailed, match=r"socks5://...@127.0.0.1:1.*pip install 'httpx\[socks\]'"):
+    with pytest.raises(
+        LoginFailed, match=r"socks5://...@127.0.0.1:1.*pip install 'httpx\[socks\]'"
+    ):
         connect(access)
 
 
@@ -556,9 +679,9 @@ def socks(port: int) -> Iterator[str]:
         listening.shutdown()
 
 
-# --- Anything at all -------------------------------------------------------------------------------------------------
+# --- Anything at all ------------------------------------------------------------------------------
 
-SAMPLES = Path(__file__).parents[2] / "data" / "kubeconfigs"
+SAMPLES = DATA / "kubeconfigs"
 TOKENS = [
     *(
         b"null",
@@ -577,13 +700,31 @@ TOKENS = [
         b"---\n",
         b"!!binary ",
     ),
-    *(b"2026-13-45", b"1e400", b"0x" + b"f" * 5_000, b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"exec:", b"auth-provider:"),
-    *(b"server: unix:///a", b"token: 1", b"as: root", b"proxy-url: socks5://a", b"https://[::", b"tokenFile: /", b"%"),
+    *(
+        b"2026-13-45",
+        b"1e400",
+        b"0x" + b"f" * 5_000,
+        b"\0",
+        b"\xff\xfe",
+        b"\xef\xbb\xbf",
+        b"exec:",
+        b"auth-provider:",
+    ),
+    *(
+        b"server: unix:///a",
+        b"token: 1",
+        b"as: root",
+        b"proxy-url: socks5://a",
+        b"https://[::",
+        b"tokenFile: /",
+        b"%",
+    ),
 ]
 
 
 def reads(path: Path, context: str | None = None) -> None:
-    """A way to a cluster or a sentence that names the file; whatever else is raised is a fault of ours."""
+    """A way to a cluster or a sentence that names the file; whatever else is raised is a fault of
+    ours."""
     try:
         access = read_access(path, context)
     except BadInput as error:
@@ -622,12 +763,28 @@ def test_a_kubeconfig_of_another_shape_is_read_or_named(sample: Path, tmp_path: 
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["a", "https://a"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["a", "https://a"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["name", "cluster", "user", "context", "server", "token", "exec", "command", "args", "env"]
+                [
+                    "name",
+                    "cluster",
+                    "user",
+                    "context",
+                    "server",
+                    "token",
+                    "exec",
+                    "command",
+                    "args",
+                    "env",
+                ]
             ),
             inner,
             max_size=4,
@@ -635,15 +792,36 @@ VALUES = st.recursive(
     ),
     max_leaves=12,
 )
-NAMED = st.fixed_dictionaries({"name": st.just("a")}, optional={"cluster": VALUES, "user": VALUES, "context": VALUES})
+NAMED = st.fixed_dictionaries(
+    {"name": st.just("a")}, optional={"cluster": VALUES, "user": VALUES, "context": VALUES}
+)
 OF_USERS = st.dictionaries(
     st.sampled_from(
-        ["token", "tokenFile", "exec", "auth-provider", "as", "client-key-data", "client-certificate-data"]
+        [
+            "token",
+            "tokenFile",
+            "exec",
+            "auth-provider",
+            "as",
+            "client-key-data",
+            "client-certificate-data",
+        ]
     ),
-    VALUES | st.fixed_dictionaries({"command": VALUES, "apiVersion": st.just(EXEC)}, optional={"env": VALUES}),
+    VALUES
+    | st.fixed_dictionaries(
+        {"command": VALUES, "apiVersion": st.just(EXEC)}, optional={"env": VALUES}
+    ),
 )
 OF_CLUSTERS = st.dictionaries(
-    st.sampled_from(["server", "proxy-url", "certificate-authority", "certificate-authority-data", "tls-server-name"]),
+    st.sampled_from(
+        [
+            "server",
+            "proxy-url",
+            "certificate-authority",
+            "certificate-authority-data",
+            "tls-server-name",
+        ]
+    ),
     VALUES | st.text(),
 ).map(lambda found: {"server": "https://a", **found})
 WHOLE = st.builds(
@@ -662,7 +840,9 @@ WHOLE = st.builds(
 
 @settings(max_examples=many(200), deadline=None, suppress_health_check=list(HealthCheck))
 @given(content=WHOLE, as_json=st.booleans())
-def test_any_content_is_read_or_named(content: Any, as_json: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_any_content_is_read_or_named(
+    content: Any, as_json: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Values of every type in every place."""
     path = tmp_path_factory.getbasetemp() / "any-kubeconfig"
     path.write_text(json.dumps(content) if as_json else yaml.safe_dump(content), encoding="utf-8")

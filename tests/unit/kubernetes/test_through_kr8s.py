@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import kr8s
 import pytest
+from meshwake.kubernetes.api import LocalFailure, Pod, Refused, Unreachable
+from meshwake.kubernetes.through_kr8s import ThroughKr8s
 
-from harness.kubernetes.api import LocalFailure, Pod, Refused, Unreachable
-from harness.kubernetes.through_kr8s import ThroughKr8s
 from tests.unit.kubernetes.api_server import VERSION, Answers, Inside, Program, api
 
 LOOKS = 48
@@ -28,7 +28,10 @@ def pod(name: str) -> Pod:
 
 @contextmanager
 def cluster(
-    folder: Path, answers: Answers = VERSION, inside: Inside | None = None, program: Program | None = None
+    folder: Path,
+    answers: Answers = VERSION,
+    inside: Inside | None = None,
+    program: Program | None = None,
 ) -> Iterator[ThroughKr8s]:
     with api(answers, folder, inside, program) as kubeconfig:
         opened = ThroughKr8s(kubeconfig)
@@ -43,29 +46,45 @@ def says_who_was_asked(name: str, port: int, sent: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
-def test_many_looks_at_once_open_no_port_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each gets its own pod's answer, and nothing listens on this machine: two could choose the same port."""
+def test_many_looks_at_once_open_no_port_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each gets its own pod's answer, and nothing listens on this machine: two could choose the
+    same port."""
 
     async def listens(*args: Any, **about: Any) -> None:
         raise OSError(errno.EADDRINUSE, "address already in use")
 
     monkeypatch.setattr(asyncio, "start_server", listens)
-    with cluster(tmp_path, inside=says_who_was_asked) as kubernetes, ThreadPoolExecutor(LOOKS) as pool:
-        looks = [pool.submit(kubernetes.get, pod(f"z{at}"), 15000, "/config_dump", 20) for at in range(LOOKS)]
-        assert [look.result() for look in looks] == [f"z{at}:15000/config_dump".encode() * 300 for at in range(LOOKS)]
+    with (
+        cluster(tmp_path, inside=says_who_was_asked) as kubernetes,
+        ThreadPoolExecutor(LOOKS) as pool,
+    ):
+        looks = [
+            pool.submit(kubernetes.get, pod(f"z{at}"), 15000, "/config_dump", 20)
+            for at in range(LOOKS)
+        ]
+        assert [look.result() for look in looks] == [
+            f"z{at}:15000/config_dump".encode() * 300 for at in range(LOOKS)
+        ]
 
 
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ("an error occurred forwarding 15000: connection refused", "forwarding 15000: connection refused"),
+        (
+            "an error occurred forwarding 15000: connection refused",
+            "forwarding 15000: connection refused",
+        ),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nnope!", "HTTP 404: nope!"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf", "ended early"),
         (b"SSH-2.0-dropbear\r\n\r\n", "no HTTP"),
         (b"", "3 forwards were closed without an answer"),
     ],
 )
-def test_a_port_that_does_not_answer_well_is_out_of_reach(tmp_path: Path, answer: bytes | str, said: str) -> None:
+def test_a_port_that_does_not_answer_well_is_out_of_reach(
+    tmp_path: Path, answer: bytes | str, said: str
+) -> None:
     """By the kubelet's error, by HTTP's own, or cut off; never an answer that is half of one."""
     with (
         cluster(tmp_path, inside=lambda name, port, sent: answer) as kubernetes,
@@ -115,8 +134,12 @@ def test_out_of_files_is_our_own_failure(tmp_path: Path) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize("number", [errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENOBUFS])
-def test_what_this_machine_has_run_out_of_is_found_behind_other_errors(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(
+    "number", [errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENOBUFS]
+)
+def test_what_this_machine_has_run_out_of_is_found_behind_other_errors(
+    tmp_path: Path, number: int
+) -> None:
     """Libraries wrap it once, twice and in groups."""
 
     async def fails() -> None:
@@ -164,7 +187,10 @@ def test_a_forward_that_broke_in_all_its_tasks_is_a_pod_out_of_reach(tmp_path: P
 def test_a_refusal_has_its_status_and_a_servers_own_trouble_is_none(tmp_path: Path) -> None:
     """403 is for whoever asked; 500 (a webhook that is not up yet) may be gone in a moment."""
     said = {"kind": "Status", "message": "failed calling webhook"}
-    answers = VERSION | {"/api/v1/namespaces/default/pods/x": (500, said), "/apis/apps": (404, {"message": "none"})}
+    answers = VERSION | {
+        "/api/v1/namespaces/default/pods/x": (500, said),
+        "/apis/apps": (404, {"message": "none"}),
+    }
     with cluster(tmp_path, answers) as kubernetes:
         with pytest.raises(Refused, match="may not GET") as refused:
             kubernetes.read("Pod", "default", "y")
@@ -181,10 +207,17 @@ def test_a_kind_is_found_in_whichever_version_of_its_group_has_it(tmp_path: Path
     pool = {"metadata": {"name": "ours"}}
     answers: dict[str, tuple[int, dict[str, Any]]] = VERSION | {
         "/apis/metallb.io": (200, {"preferredVersion": versions[0], "versions": versions}),
-        "/apis/metallb.io/v1beta2": (200, {"resources": [{"kind": "BGPPeer", "name": "bgppeers", "namespaced": True}]}),
+        "/apis/metallb.io/v1beta2": (
+            200,
+            {"resources": [{"kind": "BGPPeer", "name": "bgppeers", "namespaced": True}]},
+        ),
         "/apis/metallb.io/v1beta1": (
             200,
-            {"resources": [{"kind": "IPAddressPool", "name": "ipaddresspools", "namespaced": True}]},
+            {
+                "resources": [
+                    {"kind": "IPAddressPool", "name": "ipaddresspools", "namespaced": True}
+                ]
+            },
         ),
         "/apis/metallb.io/v1beta1/namespaces/m/ipaddresspools/ours": (200, pool),
     }
@@ -194,11 +227,15 @@ def test_a_kind_is_found_in_whichever_version_of_its_group_has_it(tmp_path: Path
 
 
 def test_a_kubeconfig_that_leads_nowhere_is_said_and_no_traceback(tmp_path: Path) -> None:
-    """No such context, no such file, an empty one, none at all: kr8s' own words, as an error of ours."""
+    """No such context, no such file, an empty one, none at all: kr8s' own words, as an error of
+    ours."""
     (tmp_path / "empty").touch()
     (tmp_path / "list").write_text("[1, 2]")
     with api(VERSION, tmp_path) as kubeconfig:
-        files = [(kubeconfig, "no-such-context"), *((tmp_path / name, None) for name in ("nothing", "empty", "list"))]
+        files = [
+            (kubeconfig, "no-such-context"),
+            *((tmp_path / name, None) for name in ("nothing", "empty", "list")),
+        ]
         for path, context in files:
             kubernetes = ThroughKr8s(path, context)
             try:
@@ -227,7 +264,9 @@ def test_a_conversation_is_one_exec_for_all_its_questions(tmp_path: Path) -> Non
 
     with cluster(tmp_path, program=program) as kubernetes:
         talk = kubernetes.converse(pod("c"), "app", ["sh", "-c", "loop"])
-        assert [talk.ask(f"line {at}", 5) for at in range(20)] == [f"c loop: line {at} {'x' * 50}" for at in range(20)]
+        assert [talk.ask(f"line {at}", 5) for at in range(20)] == [
+            f"c loop: line {at} {'x' * 50}" for at in range(20)
+        ]
         talk.close()
     assert begun == [f"line {at}" for at in range(20)]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.history import History, Recorder
-from harness.labs import Toolbox
-from harness.labs.model.lab import LAB
-from harness.plan import Case, Plan, resolve
-from harness.scenario import parse_scenario
+from meshwake.core.history import History, Recorder
+from meshwake.core.plan import Case, Plan, resolve
+from meshwake.core.scenario import parse_scenario
+from meshwake.labs import Toolbox
+from meshwake.labs.model.lab import LAB
 
 CLIENT, SERVER = "default/client", "default/server"
 
@@ -48,7 +48,8 @@ def plan(
     seed: int = 0,
     manifest: str | None = None,
 ) -> Plan:
-    """A plan of `nodes` and the tables in `body`, with a connection from client to server now and then."""
+    """A plan of `nodes` and the tables in `body`, with a connection from client to server now and
+    then."""
     text = f"""
         title = "a test"
         duration = "{duration}"
@@ -84,7 +85,10 @@ def run(of: Plan) -> History:
 
 def issued_world_s(history: History, identity: str = SERVER) -> list[float]:
     """When `identity` got a certificate."""
-    return [event.world_ns / 1e9 for event in history.of("csr_answered", identity=identity, outcome="issued")]
+    return [
+        event.world_ns / 1e9
+        for event in history.of("csr_answered", identity=identity, outcome="issued")
+    ]
 
 
 def failed_world_s(history: History) -> list[float]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from meshwake.clocks.virtual import clocks_of
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.plan import PlannedFault
+from meshwake.fixes import Deployment, PlannedRestart
+from meshwake.guard.watch import View
+from meshwake.labs.agenda import Agenda, Turn, agenda
 
-from harness.clocks.virtual import clocks_of
-from harness.durations import NS_PER_S
-from harness.fixes import Deployment, PlannedRestart
-from harness.fixes.watch import View
-from harness.labs.agenda import Agenda, Turn, agenda
-from harness.plan import PlannedFault
 from tests.unit.labs.plans import plan
 
 HOUR_NS = 3600 * NS_PER_S
@@ -40,7 +40,10 @@ def test_what_ends_comes_before_what_begins_whatever_the_order_in_the_file() -> 
 
 
 def test_a_step_ends_after_its_own_beginning() -> None:
-    assert turns(fault('kind = "step"\nat = "1h"\nby = "1h"')) == [(1, Turn.BEGIN), (1, Turn.END_AT_ONCE)]
+    assert turns(fault('kind = "step"\nat = "1h"\nby = "1h"')) == [
+        (1, Turn.BEGIN),
+        (1, Turn.END_AT_ONCE),
+    ]
 
 
 def test_a_restart_during_sleep_happens_at_the_wake() -> None:
@@ -91,10 +94,14 @@ class Keeping:
         self.done.append((self.world_ns / HOUR_NS, f"{fault.kind} ends"))
 
 
-def test_looks_lie_on_the_agenda_and_what_comes_of_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_looks_lie_on_the_agenda_and_what_comes_of_them_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """At one moment a look comes last: it sees what has happened."""
     looker, world = Looker(), Keeping()
-    monkeypatch.setattr("harness.labs.agenda.deploy", lambda plan, clocks: Deployment((), (looker,)))
+    monkeypatch.setattr(
+        "meshwake.labs.agenda.deploy", lambda plan, clocks: Deployment((), (looker,))
+    )
     of = plan(fault('kind = "freeze"\nat = "2h"\nlasts = "1h"'), duration="4h")
     agenda_of_run = Agenda(of, clocks_of(of))
     while (next_ns := agenda_of_run.next_world_ns()) is not None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from harness.labs.limits import CSR_FLOOD_MAX, FloodGuard
+from meshwake.labs.limits import CSR_FLOOD_MAX, FloodGuard
 
 
 def first_flood(guard: FloodGuard, every_ns: int, most: int = 10_000) -> int | None:

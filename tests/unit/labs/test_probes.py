@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from harness.clocks.virtual import clocks_of
-from harness.durations import NS_PER_S
-from harness.labs.probes import ProbeSchedule
-from harness.plan import Plan
+from meshwake.clocks.virtual import clocks_of
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.plan import Plan
+from meshwake.labs.probes import ProbeSchedule
+
 from tests.unit.labs.plans import CLIENT, SERVER, TWO_NODES, plan
 
 PAIR = (CLIENT, SERVER)
@@ -23,9 +24,13 @@ def schedule_of(of: Plan) -> ProbeSchedule:
     return ProbeSchedule(of, clocks_of(of))
 
 
-def issue(schedule: ProbeSchedule, of: Plan, serial: str, at_s: int, valid_s: int, identity: str = SERVER) -> None:
+def issue(
+    schedule: ProbeSchedule, of: Plan, serial: str, at_s: int, valid_s: int, identity: str = SERVER
+) -> None:
     begins_s = of.starts_wall_s + at_s
-    schedule.certificate_issued(identity, serial, begins_s - 120, begins_s + valid_s, at_s * NS_PER_S)
+    schedule.certificate_issued(
+        identity, serial, begins_s - 120, begins_s + valid_s, at_s * NS_PER_S
+    )
 
 
 def test_without_events_the_schedule_is_that_of_the_scenario() -> None:
@@ -73,7 +78,9 @@ def test_a_certificate_of_the_future_is_tried_when_the_peer_gets_there() -> None
 
 def test_nothing_is_tried_while_an_end_sleeps_and_it_is_tried_after_the_wake() -> None:
     """A night from 15 h to 23 h has no attempts; at the wake there is one."""
-    of = plan('[[fault]]\nkind = "suspend"\nat = "15h"\nlasts = "8h"\nnode = "west"', nodes=TWO_NODES)
+    of = plan(
+        '[[fault]]\nkind = "suspend"\nat = "15h"\nlasts = "8h"\nnode = "west"', nodes=TWO_NODES
+    )
     times = attempts_world_s(schedule_of(of), 24 * HOUR_S)
     assert not [at for at in times if 15 * HOUR_S <= at < 23 * HOUR_S]
     assert 23 * HOUR_S in times
@@ -94,7 +101,9 @@ def test_a_fault_of_the_service_concerns_every_pair() -> None:
 def test_a_fault_elsewhere_concerns_no_pair() -> None:
     """A third node sleeps: nobody talks to it."""
     third = TWO_NODES + '[[node]]\nname = "north"\nidentities = ["default/other"]\n'
-    of = plan('[[fault]]\nkind = "suspend"\nat = "100s"\nlasts = "50s"\nnode = "north"', nodes=third)
+    of = plan(
+        '[[fault]]\nkind = "suspend"\nat = "100s"\nlasts = "50s"\nnode = "north"', nodes=third
+    )
     assert attempts_world_s(schedule_of(of), 500) == [0]
 
 
@@ -116,7 +125,8 @@ def test_a_pair_asked_for_twice_at_one_time_is_tried_once() -> None:
 
 
 def test_a_certificate_that_a_step_back_makes_invalid_is_tried_when_it_is_valid_again() -> None:
-    """Issued at 100 s and dated back by 120 s; the step at 105 s sets the peer's clock back by 300 s."""
+    """Issued at 100 s and dated back by 120 s; the step at 105 s sets the peer's clock back by 300
+    s."""
     of = plan('[[fault]]\nkind = "step"\nat = "105s"\nby = "-300s"\n')
     schedule = schedule_of(of)
     issue(schedule, of, "1", at_s=100, valid_s=HOUR_S)
@@ -127,7 +137,8 @@ def test_a_certificate_that_a_step_back_makes_invalid_is_tried_when_it_is_valid_
 def test_a_certificate_that_expired_is_tried_again_after_a_step_back_too() -> None:
     """Forward by two hours it is expired; back by two hours it is good, until it expires once more."""
     steps = "".join(
-        f'[[fault]]\nkind = "step"\nat = "{at}"\nby = "{by}"\n' for at, by in (("10m", "2h"), ("20m", "-2h"))
+        f'[[fault]]\nkind = "step"\nat = "{at}"\nby = "{by}"\n'
+        for at, by in (("10m", "2h"), ("20m", "-2h"))
     )
     of = plan(steps)
     schedule = schedule_of(of)
@@ -137,7 +148,8 @@ def test_a_certificate_that_expired_is_tried_again_after_a_step_back_too() -> No
 
 
 def test_the_end_of_the_time_to_recover_is_tried() -> None:
-    """Five minutes after a fault an outage is excused no longer; with an attempt an hour nobody would know."""
+    """Five minutes after a fault an outage is excused no longer; with an attempt an hour nobody
+    would know."""
     of = plan('[[fault]]\nkind = "step"\nat = "10s"\nby = "1h"\n')
     assert 311 in attempts_world_s(schedule_of(of), 400)
 

@@ -4,12 +4,20 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-
-from harness.report.gathered import junit_xml, markdown
-from harness.report.result import Summary
+from meshwake.report.gathered import junit_xml, markdown
+from meshwake.report.result import Summary
 
 GOOD = Summary("fine", "model", "1.31.0", "as expected", 0, None, "all 2 expectations met")
-BAD = Summary("bad|one", "model", "1.31.0", "surprise", 60_000_000_000, 5, "it <broke>\x00 | really", Path("runs/bad"))
+BAD = Summary(
+    "bad|one",
+    "model",
+    "1.31.0",
+    "surprise",
+    60_000_000_000,
+    5,
+    "it <broke>\x00 | really",
+    Path("runs/bad"),
+)
 UNSURE = Summary("unsure", "model", "1.31.0", "unknown", why="too short")
 REFUSED = Summary("refused", "process", "1.31.0", "refused", why="no binary")
 FAILED = Summary("failed", "process", "1.31.0", "error", why="it hung")
@@ -29,7 +37,13 @@ def test_each_ending_has_its_element() -> None:
         "skipped": "1",
         "errors": "1",
     }
-    assert [[child.tag for child in case] for case in suite] == [[], ["failure"], ["failure"], ["skipped"], ["error"]]
+    assert [[child.tag for child in case] for case in suite] == [
+        [],
+        ["failure"],
+        ["failure"],
+        ["skipped"],
+        ["error"],
+    ]
     assert suite.get("time") == "2.500"
 
 

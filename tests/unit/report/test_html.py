@@ -1,4 +1,5 @@
-"""The folder of a report: what lies in it, that it opens offline, and what happens when it cannot be written."""
+"""The folder of a report: what lies in it, that it opens offline, and what happens when it cannot
+be written."""
 
 from __future__ import annotations
 
@@ -8,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from meshwake.cli.app import run_command
+from meshwake.core.errors import BadInput, ExitCode
+from meshwake.core.store import runs_dir
+from meshwake.report.html import folder
+from meshwake.report.html.content import ToldRun, data
+from meshwake.report.html.folder import begin, write_report
+from meshwake.report.result import Summary
 
-from harness.cli import run_command
-from harness.errors import BadInput, ExitCode
-from harness.report.html import folder
-from harness.report.html.content import ToldRun, data
-from harness.report.html.folder import begin, write_report
-from harness.report.result import Summary
-from harness.store import runs_dir
 from tests.unit.report.told import ISSUE_1481, NIGHTS, RECORDED, modelled, recorded
 from tests.unit.worlds import SURPRISING, small, write
 
@@ -35,9 +36,13 @@ def test_one_run_is_the_first_page(tmp_path: Path) -> None:
     """Whoever opens index.html sees the run itself."""
     opened = write_report(tmp_path / "report", [modelled()])
     assert opened.read_text() == next((tmp_path / "report").glob("small-*.html")).read_text()
-    assert {"junit.xml", "summary.md", "assets/plotly.min.js", "assets/report.js", "assets/report.css"} <= names(
-        tmp_path / "report"
-    )
+    assert {
+        "junit.xml",
+        "summary.md",
+        "assets/plotly.min.js",
+        "assets/report.js",
+        "assets/report.css",
+    } <= names(tmp_path / "report")
 
 
 def test_several_runs_have_a_table_and_can_be_compared(tmp_path: Path) -> None:
@@ -55,7 +60,10 @@ def test_nothing_is_fetched(tmp_path: Path) -> None:
     write_report(tmp_path / "report", [recorded(NIGHTS), recorded(ISSUE_1481)])
     for page in (tmp_path / "report").glob("*.html"):
         for place in re.findall(r'(?:src|href)="([^"#]+)"', page.read_text()):
-            assert place.startswith("data:,") or ((tmp_path / "report") / place).is_file(), (page.name, place)
+            assert place.startswith("data:,") or ((tmp_path / "report") / place).is_file(), (
+                page.name,
+                place,
+            )
     assert "http" not in ((tmp_path / "report") / "assets" / "report.js").read_text()
     assert "url(" not in ((tmp_path / "report") / "assets" / "report.css").read_text()
 
@@ -63,15 +71,25 @@ def test_nothing_is_fetched(tmp_path: Path) -> None:
 def test_the_library_is_there_once(tmp_path: Path) -> None:
     """Five megabytes for the folder, not for each page."""
     write_report(tmp_path / "report", [recorded(NIGHTS), recorded(ISSUE_1481)])
-    big = [name for name in names(tmp_path / "report") if ((tmp_path / "report") / name).stat().st_size > 2_000_000]
+    big = [
+        name
+        for name in names(tmp_path / "report")
+        if ((tmp_path / "report") / name).stat().st_size > 2_000_000
+    ]
     assert big == ["assets/plotly.min.js"]
 
 
 def test_what_a_run_says_cannot_become_markup(tmp_path: Path) -> None:
     """A title and an error message are text, in the page and in the script."""
     evil = "</script><img src=x onerror=alert(1)>"
-    run = modelled(small(('"One suspend, too short to matter"', f"'{evil}'"), ('lasts = "8h"', 'lasts = "20h"')))
-    events = [replace(e, data=e.data | {"error": evil}) if e.data.get("error") else e for e in run.history]
+    run = modelled(
+        small(
+            ('"One suspend, too short to matter"', f"'{evil}'"), ('lasts = "8h"', 'lasts = "20h"')
+        )
+    )
+    events = [
+        replace(e, data=e.data | {"error": evil}) if e.data.get("error") else e for e in run.history
+    ]
     bad = ToldRun(run.plan, type(run.history)(events), run.outcome)
     write_report(tmp_path / "report", [bad])
     assert evil not in ((tmp_path / "report") / "index.html").read_text()
@@ -114,7 +132,9 @@ def test_a_full_disk_is_said_and_takes_nothing(
             run(self, name, text)
 
     monkeypatch.setattr(folder.ReportFolder, "_write", write_nothing)
-    code = run_command(["run", str(scenario), "--lab", "model", "--report", str(tmp_path / "report")])
+    code = run_command(
+        ["run", str(scenario), "--lab", "model", "--report", str(tmp_path / "report")]
+    )
     out, err = capsys.readouterr()
     assert code == ExitCode.BAD_INPUT
     assert "No space left on device" in err and "the runs themselves are untouched" in err
@@ -131,7 +151,7 @@ def test_the_summary_of_github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert place.read_text().startswith("before\n### meshwake: 0 of 1 as expected")
 
 
-# --- Bad input -------------------------------------------------------------------------------------------------------
+# --- Bad input ------------------------------------------------------------------------------------
 
 
 def broken_run(tmp_path: Path, text: str) -> Path:
@@ -151,7 +171,10 @@ HISTORY = (RECORDED / ISSUE_1481 / "history.jsonl").read_text()
     [
         ("", "is empty or does not begin with run_started"),
         (HISTORY[:-40], "237: is no event of a history"),
-        (HISTORY.replace('"format":1', '"format":7', 1), "was written in format 7, this meshwake reads format 1"),
+        (
+            HISTORY.replace('"format":1', '"format":7', 1),
+            "was written in format 7, this meshwake reads format 1",
+        ),
     ],
     ids=["empty", "half a line", "another format"],
 )
@@ -160,7 +183,9 @@ def test_a_broken_run_is_named_and_nothing_is_written(
 ) -> None:
     """Before anything is written, with what to do."""
     path = broken_run(tmp_path, text)
-    code = run_command(["report", str(RECORDED / NIGHTS), str(path), "--output", str(tmp_path / "report")])
+    code = run_command(
+        ["report", str(RECORDED / NIGHTS), str(path), "--output", str(tmp_path / "report")]
+    )
     assert code == ExitCode.BAD_INPUT
     assert words in capsys.readouterr().err
     assert not (tmp_path / "report").exists()

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import pytest
+from meshwake.analysis.fault_catalogue import FAULTS, scenario_for
+from meshwake.analysis.matrix import plan_for
+from meshwake.checks import judge
+from meshwake.checks.derive import certificates, failures, outages, renewals
+from meshwake.checks.spans import Spans
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.history import History
+from meshwake.core.outcome import compare
+from meshwake.core.plan import Plan
+from meshwake.core.versions import newest
+from meshwake.fixes import FIXES
+from meshwake.report import lanes
+from meshwake.report.html.content import ToldRun, facts
+from meshwake.report.lanes import Bar, Lane, Mark, stories
+from meshwake.runner.execution import execute
 
-from harness.answers.faults import FAULTS, scenario_for
-from harness.answers.matrix import plan_for
-from harness.checks import judge
-from harness.checks.derive import certificates, failures, outages, renewals
-from harness.checks.spans import Spans
-from harness.durations import NS_PER_S
-from harness.execution import execute
-from harness.fixes import FIXES
-from harness.history import History
-from harness.plan import Plan
-from harness.report import lanes
-from harness.report.html.content import ToldRun, facts
-from harness.report.lanes import Bar, Lane, Mark, stories
-from harness.verdict import compare
-from harness.versions import newest
-from tests.checks.histories import CLIENT, LAPTOP, SERVER, Formula, World, fault, ns, plan
+from tests.unit.checks.histories import CLIENT, LAPTOP, SERVER, Formula, World, fault, ns, plan
 from tests.unit.report.told import ISSUE_1481, NIGHTS, RECORDED, recorded
 
 NAMES = sorted(path.name for path in RECORDED.iterdir() if path.is_dir())
@@ -31,7 +31,9 @@ def nights(*faults: dict[str, object], duration: str = "7d") -> tuple[Plan, Hist
 
 
 def length(lane: Lane, state: str) -> int:
-    return Spans((bar.from_world_ns, bar.to_world_ns) for bar in lane.bars if bar.state == state).total_ns
+    return Spans(
+        (bar.from_world_ns, bar.to_world_ns) for bar in lane.bars if bar.state == state
+    ).total_ns
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -43,7 +45,10 @@ def test_bars_of_a_certificate_cover_its_life_and_nothing_else(name: str) -> Non
             held = certificates(run.history)[lane.label]
             wanted = sum(one.until_world_ns - one.issued_world_ns for one in held)
             assert sum(bar.to_world_ns - bar.from_world_ns for bar in lane.bars) == wanted
-            assert all(a.to_world_ns <= b.from_world_ns for a, b in zip(lane.bars, lane.bars[1:], strict=False))
+            assert all(
+                a.to_world_ns <= b.from_world_ns
+                for a, b in zip(lane.bars, lane.bars[1:], strict=False)
+            )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,7 +63,9 @@ def test_marks_are_the_renewals_of_the_history(name: str) -> None:
         if mark.kind == lanes.RENEWED
     )
     assert drawn == sorted(
-        one.done_world_ns for one in renewals(run.plan, run.history) if one.done_world_ns is not None
+        one.done_world_ns
+        for one in renewals(run.plan, run.history)
+        if one.done_world_ns is not None
     )
 
 
@@ -76,13 +83,16 @@ def test_expired_from_the_second_after_not_after_until_the_renewal() -> None:
     run = recorded(ISSUE_1481)
     lane = stories(run.plan, run.history)[0].lanes_of("certificate")[0]
     spans = [
-        (bar.from_world_ns // NS_PER_S, bar.to_world_ns // NS_PER_S) for bar in lane.bars if bar.state == lanes.EXPIRED
+        (bar.from_world_ns // NS_PER_S, bar.to_world_ns // NS_PER_S)
+        for bar in lane.bars
+        if bar.state == lanes.EXPIRED
     ]
     assert spans[:3] == [(2845, 2940), (3541, 4200), (4801, 5460)]
 
 
 def test_a_pause_is_drawn_from_three_clocks() -> None:
-    """Standing still all three fall behind the world; the wall clock comes back, 25 s late, and J remains."""
+    """Standing still all three fall behind the world; the wall clock comes back, 25 s late, and J
+    remains."""
     run = recorded(ISSUE_1481)
     story = stories(run.plan, run.history)[0]
     at = dict(zip(story.clocks.world_ns, story.clocks.lags_ns, strict=True))
@@ -113,7 +123,9 @@ def test_expired_asleep_is_told_apart() -> None:
     asleep = stories(run_plan, history)[0].asleep
     assert length(lane, lanes.EXPIRED_ASLEEP) > 0
     for bar in lane.bars:
-        within = any(from_ns <= bar.from_world_ns and bar.to_world_ns <= to_ns for from_ns, to_ns in asleep)
+        within = any(
+            from_ns <= bar.from_world_ns and bar.to_world_ns <= to_ns for from_ns, to_ns in asleep
+        )
         assert within or bar.state != lanes.EXPIRED_ASLEEP
         assert not within or bar.state != lanes.EXPIRED
 
@@ -132,7 +144,8 @@ def test_steps_restarts_and_alerts_are_marks() -> None:
 
 
 def test_gateways_have_a_lane_and_their_restarts_a_mark() -> None:
-    """A weekend with the guard: ztunnel and the gateway are restarted, and both were expired on Monday."""
+    """A weekend with the guard: ztunnel and the gateway are restarted, and both were expired on
+    Monday."""
     monday = plan_for(FIXES["wake-guard"], scenario_for(FAULTS["weekend"]), newest())
     history = execute(monday).history
     story = stories(monday, history)[0]
@@ -140,11 +153,15 @@ def test_gateways_have_a_lane_and_their_restarts_a_mark() -> None:
     assert length(gateway, lanes.EXPIRED_ASLEEP) > 0
     issued = history.of("csr_answered", identity="ingress/gateway", outcome="issued")
     assert [mark.world_ns for mark in gateway.marks] == [event.world_ns for event in issued]
-    restarts = [mark.text for mark in story.lanes_of("faults")[0].marks if mark.kind == lanes.RESTARTED]
+    restarts = [
+        mark.text for mark in story.lanes_of("faults")[0].marks if mark.kind == lanes.RESTARTED
+    ]
     assert "gateway ingress restarted: wake-guard" in restarts
 
 
-def test_a_lane_of_too_many_bars_is_drawn_coarser_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lane_of_too_many_bars_is_drawn_coarser_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its ends and its red stay in their places."""
     monkeypatch.setattr(lanes, "BARS_MAX", 10)
     monkeypatch.setattr(lanes, "MARKS_MAX", 10)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from harness.checks import judge
-from harness.history import Event, History
-from harness.plan import Plan
-from harness.report.result import Summary, result, summarise
-from harness.verdict import compare
-from tests.checks.histories import CLIENT, LAPTOP, SERVER, Formula, World, fault, ns, plan
+from meshwake.checks import judge
+from meshwake.core.history import Event, History
+from meshwake.core.outcome import compare
+from meshwake.core.plan import Plan
+from meshwake.report.result import Summary, result, summarise
+
+from tests.unit.checks.histories import CLIENT, LAPTOP, SERVER, Formula, World, fault, ns, plan
 
 EXPECTED = {"no_expired_certificate_served": "BROKEN", "traffic_flows": "HOLDS"}
 NIGHTS = fault("suspend", "15h", lasts="8h", every="24h")
@@ -40,7 +41,14 @@ def test_the_keys_are_those_that_were_promised() -> None:
         "cost",
     ]
     assert list(found["findings"][0]) == ["check", "verdict", "expected", "because", "evidence"]
-    assert list(found["renewals"][0]) == ["node", "identity", "issued_world_s", "due_world_s", "done_world_s", "late_s"]
+    assert list(found["renewals"][0]) == [
+        "node",
+        "identity",
+        "issued_world_s",
+        "due_world_s",
+        "done_world_s",
+        "late_s",
+    ]
     assert list(found["outages"][0]) == ["pair", "from_world_s", "to_world_s"]
     measured = ["measured_wall_s", "measured_monotonic_s", "measured_boottime_s"]
     assert list(found["clock_faults"][0]) == ["kind", "node", "asked_s", *measured]
@@ -65,7 +73,11 @@ def test_the_values_are_plain() -> None:
         "done_world_s": 115_080.0,
         "late_s": 28_800.0,
     }
-    assert found["outages"][0] == {"pair": [CLIENT, SERVER], "from_world_s": 201_483.0, "to_world_s": 215_822.0}
+    assert found["outages"][0] == {
+        "pair": [CLIENT, SERVER],
+        "from_world_s": 201_483.0,
+        "to_world_s": 215_822.0,
+    }
     assert found["clock_faults"][0] == {
         "kind": "suspend",
         "node": LAPTOP,

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+from meshwake.report.strip import LABEL_COLUMNS, strips
+from meshwake.report.terminal import plain
 from rich.text import Text
 
-from harness.report.strip import LABEL_COLUMNS, strips
-from harness.report.terminal import plain
 from tests.unit.report.told import ISSUE_1481, NIGHTS, modelled, recorded
 
 
@@ -31,7 +31,9 @@ def test_the_shortest_outage_is_not_lost() -> None:
 def test_no_line_is_wider_than_asked() -> None:
     """In a terminal of eighty columns nothing wraps that should not."""
     run = recorded(NIGHTS)
-    assert all(len(line) <= 80 for line in plain(strips(run.plan, run.history, 80), 80).splitlines())
+    assert all(
+        len(line) <= 80 for line in plain(strips(run.plan, run.history, 80), 80).splitlines()
+    )
 
 
 def test_it_is_ascii() -> None:

@@ -1,4 +1,5 @@
-"""What a person reads: nothing wider than 100 columns, nothing lost without colour, nothing cut off."""
+"""What a person reads: nothing wider than 100 columns, nothing lost without colour, nothing cut
+off."""
 
 from __future__ import annotations
 
@@ -7,19 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from meshwake.checks import judge
+from meshwake.core.history import History
+from meshwake.core.outcome import Outcome, compare
+from meshwake.core.plan import Plan
+from meshwake.report.result import Summary, summarise
+from meshwake.report.terminal import plain, run_detail, show, summary_table
 from rich.console import Console
 
-from harness.checks import judge
-from harness.history import History
-from harness.plan import Plan
-from harness.report.result import Summary, summarise
-from harness.report.terminal import plain, run_detail, show, summary_table
-from harness.verdict import Outcome, compare
-from tests.checks.histories import SERVER, Formula, World, fault, ns, plan
+from tests.unit.checks.histories import SERVER, Formula, World, fault, ns, plan
 
 NIGHTS = fault("suspend", "15h", lasts="8h", every="24h")
 EXPECTED = {"renewals_on_time": "BROKEN", "traffic_flows": "HOLDS", "alert_before_outage": "HOLDS"}
-LONG = Summary("a_scenario_whose_author_had_much_to_say_about_it", "process", "1.31.0-rc.0", "as expected", ns("27d4h"))
+LONG = Summary(
+    "a_scenario_whose_author_had_much_to_say_about_it",
+    "process",
+    "1.31.0-rc.0",
+    "as expected",
+    ns("27d4h"),
+)
 
 
 def a_week() -> tuple[Plan, History, Outcome]:
@@ -37,7 +44,9 @@ def words(text: str) -> str:
 def test_a_table_over_many_runs() -> None:
     """One line a run, with the numbers of the run in a person's words."""
     week = summarise(*a_week(), Path("runs/nightly_sleep/1"))
-    fine = Summary("nothing_happens", "model", "1.31.0", "as expected", 0, None, "all 4 expectations met")
+    fine = Summary(
+        "nothing_happens", "model", "1.31.0", "as expected", 0, None, "all 4 expectations met"
+    )
     lines = plain(summary_table([week, fine])).splitlines()
     heading, _, first, second = (words(line) for line in lines[1:5])
     assert heading == "scenario lab ztunnel outcome outage first failure"
@@ -66,7 +75,10 @@ def test_a_case_that_did_not_run_has_no_numbers() -> None:
 def test_nothing_is_wider_than_asked_nor_cut_off(width: int) -> None:
     """Long names go on in the next line."""
     rows = [LONG, summarise(*a_week(), Path("runs") / ("x" * 120))]
-    for text in (plain(summary_table(rows), width), plain(run_detail(*a_week(), verbose=True), width)):
+    for text in (
+        plain(summary_table(rows), width),
+        plain(run_detail(*a_week(), verbose=True), width),
+    ):
         assert max(map(len, text.splitlines())) <= width
         assert "…" not in text
     assert "x" * 120 in plain(summary_table(rows), width).replace("\n", "").replace(" ", "")
@@ -75,7 +87,9 @@ def test_nothing_is_wider_than_asked_nor_cut_off(width: int) -> None:
 def test_the_detail_of_a_run_says_everything_in_words() -> None:
     """Verdict, what was expected, because of what, and where to look."""
     text = plain(run_detail(*a_week()))
-    starts, told = text.split("day 0 00:00 is Friday 2027-01-15 08:00 UTC, when every ztunnel was started\n")
+    starts, told = text.split(
+        "day 0 00:00 is Friday 2027-01-15 08:00 UTC, when every ztunnel was started\n"
+    )
     assert starts == "by_hand on model, ztunnel 1.31.0, 7 d: Written by hand\n"
     assert told.startswith("outcome: surprise (traffic_flows")
     assert "HOLDS   clock_fault_happened  (as expected)" in text
@@ -84,7 +98,10 @@ def test_the_detail_of_a_run_says_everything_in_words() -> None:
     assert "UNKNOWN alert_before_outage  (unknown: expected HOLDS)" in text
     assert "BROKEN  recovers_within  (nothing expected)" in text
     assert "expected HOLDS, because the test says so" in text
-    assert "default/client could not reach default/server from day 2 07:58:03 until day 2 11:57:02" in words(text)
+    assert (
+        "default/client could not reach default/server from day 2 07:58:03 until day 2 11:57:02"
+        in words(text)
+    )
 
 
 def test_verbose_adds_renewals_and_clock_faults() -> None:
@@ -96,7 +113,13 @@ def test_verbose_adds_renewals_and_clock_faults() -> None:
     world = World(plan([NIGHTS], duration="16h", expectations=EXPECTED)).start()
     world.issue(SERVER, "0s")
     history = world.history(killed_at="15h")
-    text = words(plain(run_detail(world.plan, history, compare(world.plan, judge(world.plan, history)), verbose=True)))
+    text = words(
+        plain(
+            run_detail(
+                world.plan, history, compare(world.plan, judge(world.plan, history)), verbose=True
+            )
+        )
+    )
     assert f"{SERVER} day 0 00:00:00 day 0 11:59:00 never -" in text
     assert "not ended not ended not ended" in text
 
@@ -104,9 +127,14 @@ def test_verbose_adds_renewals_and_clock_faults() -> None:
 def test_a_damaged_history_is_shown_as_far_as_it_goes() -> None:
     """Findings that say what is wrong are worth showing; the tables say why they are missing."""
     of, history, _ = a_week()
-    damaged = History([replace(event, data={**event.data, "identities": None}) for event in history])
+    damaged = History(
+        [replace(event, data={**event.data, "identities": None}) for event in history]
+    )
     text = words(plain(run_detail(of, damaged, compare(of, judge(of, damaged)), verbose=True)))
-    assert "UNKNOWN certificates_were_issued (unknown: expected HOLDS) could not be judged: TypeError" in text
+    assert (
+        "UNKNOWN certificates_were_issued (unknown: expected HOLDS) could not be judged: TypeError"
+        in text
+    )
     assert "renewals and clock faults cannot be shown: 'NoneType' object is not iterable" in text
 
 
@@ -124,5 +152,8 @@ def test_a_stream_that_is_no_terminal_gets_plain_ascii() -> None:
 def test_a_terminal_gets_colour_and_no_more_than_100_columns() -> None:
     """Colour repeats what the words say."""
     stream = io.StringIO()
-    show(Console(file=stream, width=300, force_terminal=True, color_system="standard"), summary_table([LONG]))
+    show(
+        Console(file=stream, width=300, force_terminal=True, color_system="standard"),
+        summary_table([LONG]),
+    )
     assert "\x1b[32mas expected" in stream.getvalue()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from meshwake.checks import judge
+from meshwake.core.outcome import compare
+from meshwake.core.scenario import parse_scenario
+from meshwake.core.store import read_run
+from meshwake.report.html.content import ToldRun
+from meshwake.runner.pipeline import Options, choose, run_case
 
-from harness.checks import judge
-from harness.pipeline import Options, choose, run_case
-from harness.report.html.content import ToldRun
-from harness.scenario import parse_scenario
-from harness.store import read_run
-from harness.verdict import compare
+from tests.support.paths import DATA
 from tests.unit.worlds import SURPRISING
 
-RECORDED = Path(__file__).parent.parent.parent / "data" / "histories"
+RECORDED = DATA / "histories"
 ISSUE_1481 = "ztunnel_1481-1.31.0-rc.0"
 NIGHTS = "nightly_sleep-1.28.0"
 

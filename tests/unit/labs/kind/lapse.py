@@ -1,4 +1,5 @@
-"""Idle time skipped on a simulated cluster: its clocks go on at once, and what falls due meanwhile happens late."""
+"""Idle time skipped on a simulated cluster: its clocks go on at once, and what falls due meanwhile
+happens late."""
 
 from __future__ import annotations
 
@@ -6,24 +7,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.clocks.lapse_mover import LapseMover
-from harness.clocks.reading import ClockReading
-from harness.durations import NS_PER_S
-from harness.history import History, Recorder
-from harness.labs.kind.lapsed import LapsedFaults
-from harness.labs.kind.pace import LapsePace
-from harness.labs.kind.session import Session
-from harness.labs.kind.watchers import ZtunnelLogs
-from harness.plan import Plan
+from meshwake.clocks.movers.lapse import LapseMover
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.history import History, Recorder
+from meshwake.core.plan import Plan
+from meshwake.labs.kind.lapsed import LapsedFaults
+from meshwake.labs.kind.pace import LapsePace
+from meshwake.labs.kind.session import Session
+from meshwake.labs.kind.watchers import ZtunnelLogs
+
+from tests.unit.cluster.simulated import Clock, SimulatedCluster
 from tests.unit.labs.kind.runs import cluster_of, setting_of
-from tests.unit.labs.kind.simulated import Clock, SimulatedCluster
 
 LEAP_TAKES_S, ASKED_FOR_STILLNESS_S = 0.1, 0.05
 
 
 @dataclass
 class SimulatedLapse(LapseMover):
-    """Moves the clocks of a SimulatedCluster as the helpers do: of those who are awake, and at a wake."""
+    """Moves the clocks of a SimulatedCluster as the helpers do: of those who are awake, and at a
+    wake."""
 
     cluster: SimulatedCluster
     leaps: list[int] = field(default_factory=list)
@@ -62,7 +65,9 @@ class SimulatedLapse(LapseMover):
         for node in nodes:
             self._stand[node] = self.cluster.reading(node)
             self.cluster.stopped.add(node)
-        self._fell_asleep_ns = {node: (self.cluster.now_ns, getattr(self, "_skipped_ns", 0)) for node in nodes}
+        self._fell_asleep_ns = {
+            node: (self.cluster.now_ns, getattr(self, "_skipped_ns", 0)) for node in nodes
+        }
 
     def wake(self, nodes: Sequence[str], kind: str, lasts_ns: int) -> None:
         """See LapseMover."""
@@ -72,7 +77,9 @@ class SimulatedLapse(LapseMover):
             back_ns = {"suspend": (0, 1, 0), "pause": (1, 1, 1), "freeze": (0, 0, 0)}[kind]
             _move(clock, ClockReading(*(skipped_ns - lasts_ns * each for each in back_ns)))
             stood = self._stand.pop(node)
-            assert self.cluster.reading(node).monotonic_ns >= stood.monotonic_ns, "its monotonic clock went back"
+            assert self.cluster.reading(node).monotonic_ns >= stood.monotonic_ns, (
+                "its monotonic clock went back"
+            )
             self.cluster.stopped.discard(node)
         self.cluster.sleep(0)
 
@@ -88,7 +95,8 @@ def _move(clock: Clock, by: ClockReading) -> None:
 
 
 def lapsed(of: Plan, **about: Any) -> tuple[History, SimulatedLapse]:
-    """The history of `of` with idle time skipped, and who skipped it. Every node has clocks of its own."""
+    """The history of `of` with idle time skipped, and who skipped it. Every node has clocks of its
+    own."""
     clocks = {node.name: Clock() for node in of.nodes}
     cluster = cluster_of(of, clocks=clocks, **about)
     mover, recorder = SimulatedLapse(cluster), Recorder()

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from harness.checks import judge
-from harness.history import History, Recorder
-from harness.labs.kind.faults import Faults
-from harness.labs.kind.session import Session, Setting, Watcher
-from harness.labs.kind.traffic import Client, Route
-from harness.labs.kind.watchers import ZtunnelLogs
-from harness.plan import Case, Plan, resolve
-from harness.scenario import parse_scenario, read_scenario
-from harness.verdict import Verdict
-from tests.unit.labs.kind.simulated import Inline, SimulatedCluster, SimulatedMover
+from meshwake.checks import judge
+from meshwake.core.history import History, Recorder
+from meshwake.core.outcome import Verdict
+from meshwake.core.plan import Case, Plan, resolve
+from meshwake.core.scenario import parse_scenario, read_scenario
+from meshwake.labs.kind.faults import Faults
+from meshwake.labs.kind.session import Session, Setting, Watcher
+from meshwake.labs.kind.traffic import Client, Route
+from meshwake.labs.kind.watchers import ZtunnelLogs
 
-SCENARIOS = Path(__file__).parents[4] / "scenarios"
+from tests.support.paths import SCENARIOS
+from tests.unit.cluster.simulated import Inline, SimulatedCluster, SimulatedMover
+
 CLIENT, SERVER = "default/client", "default/server"
 ONE_NODE = f'[[node]]\nname = "vm"\nidentities = ["{CLIENT}", "{SERVER}"]\n'
-TWO_NODES = f'[[node]]\nname = "east"\nidentities = ["{CLIENT}"]\n[[node]]\nname = "west"\nidentities = ["{SERVER}"]\n'
+TWO_NODES = (
+    f'[[node]]\nname = "east"\nidentities = ["{CLIENT}"]\n[[node]]\nname = "west"\nidentities = '
+    f'["{SERVER}"]\n'
+)
 
 
-def plan(faults: str = "", *, nodes: str = ONE_NODE, duration: str = "30m", behaviour_class: str = "E") -> Plan:
-    """A plan of certificates that live ten minutes, and a connection from client to server twice a minute."""
+def plan(
+    faults: str = "", *, nodes: str = ONE_NODE, duration: str = "30m", behaviour_class: str = "E"
+) -> Plan:
+    """A plan of certificates that live ten minutes, and a connection from client to server twice a
+    minute."""
     text = f"""
         title = "a test"
         labs = ["kind"]
@@ -63,8 +69,14 @@ def cluster_of(of: Plan, **about: Any) -> SimulatedCluster:
 
 
 def setting_of(of: Plan, cluster: SimulatedCluster, **about: Any) -> Setting:
-    routes = tuple(Route(*pair, url=f"http://{'.'.join(reversed(pair[1].split('/')))}:8080/") for pair in of.pairs)
-    clients = {source: Client(source.split("/")[0], {"app": source.split("/")[1]}, "client") for source, _ in of.pairs}
+    routes = tuple(
+        Route(*pair, url=f"http://{'.'.join(reversed(pair[1].split('/')))}:8080/")
+        for pair in of.pairs
+    )
+    clients = {
+        source: Client(source.split("/")[0], {"app": source.split("/")[1]}, "client")
+        for source, _ in of.pairs
+    }
     return Setting(
         plan=of,
         kubernetes=cluster,

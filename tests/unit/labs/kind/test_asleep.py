@@ -1,4 +1,5 @@
-"""While programs of a node stand still, nobody knocks there; from their wake on everything is looked at again."""
+"""While programs of a node stand still, nobody knocks there; from their wake on everything is
+looked at again."""
 
 from __future__ import annotations
 
@@ -8,23 +9,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from meshwake.clocks.movers.base import Moment, Moved
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.history import History, Recorder
+from meshwake.core.plan import PlannedFault
+from meshwake.labs.kind.faults import Faults
+from meshwake.labs.kind.session import Session
 
-from harness.clocks.mover import Moment, Moved
-from harness.durations import NS_PER_S
-from harness.history import History, Recorder
-from harness.labs.kind.faults import Faults
-from harness.labs.kind.session import Session
-from harness.plan import PlannedFault
+from tests.unit.cluster.simulated import Clock, Inline, SimulatedCluster, SimulatedMover
 from tests.unit.labs.kind.runs import TWO_NODES, cluster_of, plan, setting_of
-from tests.unit.labs.kind.simulated import Clock, Inline, SimulatedCluster, SimulatedMover
 
 LATE_NS = 40 * NS_PER_S
 
 
 @dataclass
 class Beside(Executor):
-    """Work is done where it is submitted, but for a fault: that takes its time, and begins late, while the run goes on
-    and asks whether it is done."""
+    """Work is done where it is submitted, but for a fault: that takes its time, and begins late,
+    while the run goes on and asks whether it is done."""
 
     cluster: SimulatedCluster
 
@@ -50,7 +51,11 @@ class Sleeping(Future[Any]):
 
     def done(self) -> bool:
         assert self._fault.node is not None
-        clock, now_ns, lasts_ns = self._cluster.clocks[self._fault.node], self._cluster.now_ns, self._fault.lasts_ns
+        clock, now_ns, lasts_ns = (
+            self._cluster.clocks[self._fault.node],
+            self._cluster.now_ns,
+            self._fault.lasts_ns,
+        )
         if self._woke is None and now_ns >= self._wakes_ns:
             clock.wall_ns -= lasts_ns
             clock.monotonic_ns -= lasts_ns
@@ -79,11 +84,16 @@ def paused() -> History:
 
 
 def test_nobody_knocks_at_a_node_that_sleeps_longer_than_planned() -> None:
-    """Planned from 60 to 180 s; it really wakes at 220 s: the attempts between are none, with the reason."""
+    """Planned from 60 to 180 s; it really wakes at 220 s: the attempts between are none, with the
+    reason."""
     history = paused()
     (woke,) = history.of("node_woke")
     assert woke.world_ns == pytest.approx(220 * NS_PER_S, abs=2 * NS_PER_S)
-    asleep = [event for event in history.of("connection_attempted") if 62 * NS_PER_S < event.world_ns < woke.world_ns]
+    asleep = [
+        event
+        for event in history.of("connection_attempted")
+        if 62 * NS_PER_S < event.world_ns < woke.world_ns
+    ]
     assert asleep == []
     told = history.of("connection_not_attempted")
     assert told and {event["error"] for event in told} == {"node west is asleep"}
@@ -91,17 +101,27 @@ def test_nobody_knocks_at_a_node_that_sleeps_longer_than_planned() -> None:
 
 
 def test_from_its_wake_on_a_node_is_looked_at_by_its_own_clocks() -> None:
-    """Its wall clock is two minutes behind until it is corrected: attempts are made, events show those clocks, and
-    nothing of it is taken for a disturbance."""
+    """Its wall clock is two minutes behind until it is corrected: attempts are made, events show
+    those clocks, and nothing of it is taken for a disturbance."""
     history = paused()
     (woke,), (ended,) = history.of("node_woke"), history.of("fault_ended")
-    between = [event for event in history.of("connection_attempted") if woke.world_ns < event.world_ns < ended.world_ns]
+    between = [
+        event
+        for event in history.of("connection_attempted")
+        if woke.world_ns < event.world_ns < ended.world_ns
+    ]
     assert between
     before = history.of("connection_attempted")[0]
-    states = [event for event in history.of("certificate_state") if woke.world_ns < event.world_ns < ended.world_ns]
+    states = [
+        event
+        for event in history.of("certificate_state")
+        if woke.world_ns < event.world_ns < ended.world_ns
+    ]
     assert woke.clocks is not None and before.clocks is not None
     for event in [each for each in states if each.node == "west"]:
         assert event.clocks is not None
-        behind_ns = (before.clocks.wall_ns - before.world_ns) - (event.clocks.wall_ns - event.world_ns)
+        behind_ns = (before.clocks.wall_ns - before.world_ns) - (
+            event.clocks.wall_ns - event.world_ns
+        )
         assert behind_ns == 120 * NS_PER_S
     assert history.of("run_ended", reason="duration")

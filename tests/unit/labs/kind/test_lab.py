@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from meshwake.clocks.movers.base import Meanwhile, Moved, sleep_meanwhile
+from meshwake.cluster.stack.own_images import GUARD
+from meshwake.core.errors import LabUnavailable, SubjectFailed
+from meshwake.core.history import History, Recorder
+from meshwake.core.outcome import Verdict
+from meshwake.core.plan import Plan, PlannedCluster, PlannedFault, PlannedFix
+from meshwake.kubernetes.api import Kubernetes, Pod
+from meshwake.kubernetes.labels import OUR_LABELS, RUN_LABELS
+from meshwake.labs import Toolbox
+from meshwake.labs.kind.lab import KindLab
+from meshwake.labs.kind.ways import LookedAt, Place
 
-from harness.clocks.mover import Meanwhile, Moved, sleep_meanwhile
-from harness.errors import LabUnavailable, SubjectFailed
-from harness.history import History, Recorder
-from harness.kubernetes.api import Kubernetes, Pod
-from harness.kubernetes.labels import OUR_LABELS, RUN_LABELS
-from harness.labs import Toolbox
-from harness.labs.kind.lab import KindLab
-from harness.labs.kind.ways import LookedAt, Place
-from harness.plan import Plan, PlannedCluster, PlannedFault, PlannedFix
-from harness.stack.own_images import GUARD
-from harness.stack.pieces import CLUSTERS_DIR
-from harness.verdict import Verdict
+from tests.support.paths import CLUSTERS
+from tests.unit.cluster.simulated import Inline, SimulatedCluster, SimulatedMover
 from tests.unit.labs.kind.runs import node_names, plan, plan_of, setting_of, verdicts
-from tests.unit.labs.kind.simulated import Inline, SimulatedCluster, SimulatedMover
 
 PAUSE = '[[fault]]\nkind = "pause"\nat = "6m"\nlasts = "17m"\ncorrected_after = "25s"\n'
 
@@ -46,12 +46,21 @@ class SimulatedWays:
 
     @contextmanager
     def place(self, plan: Plan, tell: Callable[[str], None]) -> Iterator[Place]:
-        yield Place("meshwake-test", Path("kubeconfig"), None, self.ours, self.nodes, about={"istio": plan.version})
+        yield Place(
+            "meshwake-test",
+            Path("kubeconfig"),
+            None,
+            self.ours,
+            self.nodes,
+            about={"istio": plan.version},
+        )
 
     def connect(self, place: Place) -> Kubernetes:
         return self.real
 
-    def mover(self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]) -> Any:
+    def mover(
+        self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]
+    ) -> Any:
         self.mover_made = self.mover_made or SimulatedMover(self.real)
         return self.mover_made
 
@@ -76,7 +85,9 @@ class SimulatedWays:
             for identity in node.identities
         )
 
-    def looked_at(self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]) -> LookedAt:
+    def looked_at(
+        self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]
+    ) -> LookedAt:
         setting = setting_of(plan, self.real)
         return LookedAt(setting.routes, setting.clients)
 
@@ -93,12 +104,15 @@ def run(ways: SimulatedWays) -> History:
 
 
 def deployments(cluster: SimulatedCluster) -> list[str]:
-    ours = [(kind, name) for kind, namespace, name in cluster.objects if namespace != "istio-system"]
+    ours = [
+        (kind, name) for kind, namespace, name in cluster.objects if namespace != "istio-system"
+    ]
     return sorted(name for kind, name in ours if kind == "Deployment")
 
 
 def test_a_whole_run_breaks_where_the_model_breaks() -> None:
-    """From a cluster with certificates of a day to a judged history: ten minutes of life are set, the pause is made."""
+    """From a cluster with certificates of a day to a judged history: ten minutes of life are set,
+    the pause is made."""
     ways = ways_of(plan_of("regressions/ztunnel_1481.toml"))
     found = verdicts(ways.of, run(ways))
     assert found["clock_fault_happened"] is Verdict.HOLDS
@@ -170,7 +184,9 @@ def test_what_the_last_run_left_is_taken_away_first() -> None:
     ways = ways_of(plan(duration="2m"))
     left = {"metadata": {"labels": {**OUR_LABELS, **RUN_LABELS}}}
     ways.real.objects["Deployment", "other", "left-behind"] = left
-    ways.real.objects["Deployment", "other", "somebody-elses"] = {"metadata": {"labels": dict(RUN_LABELS)}}
+    ways.real.objects["Deployment", "other", "somebody-elses"] = {
+        "metadata": {"labels": dict(RUN_LABELS)}
+    }
     run(ways)
     assert deployments(ways.real) == ["somebody-elses"]
 
@@ -180,14 +196,17 @@ def test_a_name_that_somebody_else_uses_is_left_alone() -> None:
     ways = ways_of(plan(duration="2m"))
     theirs = {"metadata": {"labels": {"app": "theirs"}}}
     ways.real.objects["Deployment", "default", "client"] = theirs
-    with pytest.raises(LabUnavailable, match="Deployment default/client exists and does not carry our label"):
+    with pytest.raises(
+        LabUnavailable, match="Deployment default/client exists and does not carry our label"
+    ):
         run(ways)
     assert ways.real.objects["Deployment", "default", "client"] is theirs
     assert not [call for call in ways.real.calls if call.startswith(("apply", "patch"))]
 
 
 def test_a_cluster_that_is_not_ours_is_not_reconfigured() -> None:
-    """Its ztunnels live by other numbers than the plan: said, with the command that would change it."""
+    """Its ztunnels live by other numbers than the plan: said, with the command that would change
+    it."""
     ways = ways_of(plan(duration="2m"), ours=False)
     with pytest.raises(LabUnavailable, match="SECRET_TTL=86400s.*helm upgrade ztunnel"):
         run(ways)
@@ -222,7 +241,10 @@ def refusals(of: Plan, **about: Any) -> str:
 
 def test_nothing_is_refused_that_can_be_done() -> None:
     """Pause, step, restart and an istiod that goes away."""
-    step, restart = '[[fault]]\nkind = "step"\nat = "1m"\nby = "7m"\n', '[[fault]]\nkind = "restart"\nat = "2m"\n'
+    step, restart = (
+        '[[fault]]\nkind = "step"\nat = "1m"\nby = "7m"\n',
+        '[[fault]]\nkind = "restart"\nat = "2m"\n',
+    )
     away = '[[fault]]\nkind = "ca_outage"\nat = "3m"\nlasts = "1m"\n'
     assert refusals(plan(step + restart + away + PAUSE)) == ""
 
@@ -230,11 +252,20 @@ def test_nothing_is_refused_that_can_be_done() -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ('kind = "drift"\nat = "1m"\nlasts = "5m"\nrate = 1.5', r"\[fault 0\] drift: .*use --lab process"),
-        ('kind = "freeze"\nat = "1m"\nlasts = "5m"', r"\[fault 0\] freeze: .*evicted.*--clock process"),
+        (
+            'kind = "drift"\nat = "1m"\nlasts = "5m"\nrate = 1.5',
+            r"\[fault 0\] drift: .*use --lab process",
+        ),
+        (
+            'kind = "freeze"\nat = "1m"\nlasts = "5m"',
+            r"\[fault 0\] freeze: .*evicted.*--clock process",
+        ),
         ('kind = "ca_hang"\nat = "1m"\nlasts = "5m"', r"\[fault 0\] ca_hang: "),
         ('kind = "token_expired"\nat = "1m"\nlasts = "5m"', r"\[fault 0\] token_expired: "),
-        ('kind = "step"\nat = "1m"\nby = "-5m"', r"\[fault 0\] step by -5m: .*renews without a pause"),
+        (
+            'kind = "step"\nat = "1m"\nby = "-5m"',
+            r"\[fault 0\] step by -5m: .*renews without a pause",
+        ),
     ],
 )
 def test_what_a_cluster_cannot_do_is_refused_by_name(fault: str, words: str) -> None:
@@ -260,7 +291,9 @@ def test_in_a_cluster_that_exists_nothing_of_others_is_ended(kind: str) -> None:
 
 def test_numbers_that_istiod_does_not_know_are_refused() -> None:
     """Its backdate is built in, and a life of seconds cannot be seen from outside."""
-    of = plan(duration="30m").model_copy(update={"backdate_s": 0, "lifetime_s": 30, "duration_ns": 9 * 10**15})
+    of = plan(duration="30m").model_copy(
+        update={"backdate_s": 0, "lifetime_s": 30, "duration_ns": 9 * 10**15}
+    )
     said = refusals(of)
     assert "backdate 0 s" in said and "lifetime 30 s" in said and "at most 2 h" in said
 
@@ -269,7 +302,9 @@ def test_an_authority_apart_cannot_stay_awake_on_a_machine_that_sleeps() -> None
     """istiod shares the engine's clock; with --clock process it may be left alone."""
     of = plan(PAUSE).model_copy(update={"authority_node": None})
     assert "authority apart" in refusals(of)
-    assert "authority apart" not in refusals(of.model_copy(update={"cluster": PlannedCluster(clock="process")}))
+    assert "authority apart" not in refusals(
+        of.model_copy(update={"cluster": PlannedCluster(clock="process")})
+    )
 
 
 @pytest.mark.parametrize(
@@ -284,7 +319,8 @@ def test_an_authority_apart_cannot_stay_awake_on_a_machine_that_sleeps() -> None
     ],
 )
 def test_only_what_can_be_applied_to_a_cluster_is(fix: str, refused: bool) -> None:
-    """A chart's value, a hook of a machine or another ztunnel is no object: it would be left out without a word."""
+    """A chart's value, a hook of a machine or another ztunnel is no object: it would be left out
+    without a word."""
     said = refusals(plan(PAUSE).model_copy(update={"fix": PlannedFix(name=fix)}))
     assert (f"fix {fix}: is no object to apply" in said) is refused
 
@@ -296,9 +332,19 @@ SUSPEND = '[[fault]]\nkind = "suspend"\nat = "6m"\nlasts = "7m"\n'
     ("fix", "faults", "clock", "words"),
     [
         ("wake-guard", SUSPEND, "process", None),
-        ("wake-guard", PAUSE, "process", r"\[fault 0\] pause beside fix wake-guard: .*kubelet and /proc"),
+        (
+            "wake-guard",
+            PAUSE,
+            "process",
+            r"\[fault 0\] pause beside fix wake-guard: .*kubelet and /proc",
+        ),
         ("wake-guard", PAUSE, "engine", None),
-        ("log-watchdog", SUSPEND, "process", "fix log-watchdog: .*kube-controller-manager.*authority.node vm"),
+        (
+            "log-watchdog",
+            SUSPEND,
+            "process",
+            "fix log-watchdog: .*kube-controller-manager.*authority.node vm",
+        ),
         ("log-watchdog", PAUSE, "engine", None),
         ("log-watchdog", '[[fault]]\nkind = "restart"\nat = "6m"\n', "process", None),
     ],
@@ -338,7 +384,9 @@ def test_a_fix_for_another_namespace_than_that_of_a_run_is_refused() -> None:
     for manifest, namespace, refused in ((elsewhere, "ztunnel", True), (often, None, False)):
         fix = PlannedFix(name="daily-restart", manifest=manifest, ztunnel_namespace=namespace)
         said = refusals(plan(PAUSE).model_copy(update={"fix": fix}))
-        assert ("fix.ztunnel_namespace ztunnel: ztunnel of a run lives in istio-system" in said) is refused
+        assert (
+            "fix.ztunnel_namespace ztunnel: ztunnel of a run lives in istio-system" in said
+        ) is refused
 
 
 def replace_fix(of: Plan, manifest: str) -> Plan:
@@ -351,14 +399,18 @@ def test_a_fix_is_applied_as_it_stands_and_goes_with_the_run() -> None:
     of = replace_fix(plan(duration="12m"), manifest.replace("0 3 * * 0", "*/5 * * * *"))
     ways = ways_of(of)
     run(ways)
-    assert {"apply CronJob", "apply Role", "apply RoleBinding", "apply ServiceAccount"} <= set(ways.real.calls)
+    assert {"apply CronJob", "apply Role", "apply RoleBinding", "apply ServiceAccount"} <= set(
+        ways.real.calls
+    )
     assert not [key for key in ways.real.objects if key[0] in {"CronJob", "Role", "RoleBinding"}]
 
 
 def test_the_guard_is_applied_with_the_image_that_was_built_awaited_and_taken_away() -> None:
     """From the manifest as a user has it; an image of their own would keep its name."""
-    manifest = CLUSTERS_DIR.joinpath(*GUARD.manifest).read_text(encoding="utf-8")
-    of = plan(duration="3m").model_copy(update={"fix": PlannedFix(name="wake-guard", manifest=manifest)})
+    manifest = CLUSTERS.joinpath(*GUARD.manifest).read_text(encoding="utf-8")
+    of = plan(duration="3m").model_copy(
+        update={"fix": PlannedFix(name="wake-guard", manifest=manifest)}
+    )
     ways = ways_of(of)
     seen: list[Any] = []
     apply, pods = ways.real.apply, ways.real.pods
@@ -376,17 +428,29 @@ def test_the_guard_is_applied_with_the_image_that_was_built_awaited_and_taken_aw
     ways.real.apply, ways.real.pods = keep, ready  # type: ignore[method-assign]
     run(ways)
     (daemon_set,) = [
-        thing for thing in seen if thing["metadata"]["name"] == "wake-guard" and thing["kind"] == "DaemonSet"
+        thing
+        for thing in seen
+        if thing["metadata"]["name"] == "wake-guard" and thing["kind"] == "DaemonSet"
     ]
-    assert daemon_set["spec"]["template"]["spec"]["containers"][0]["image"] == GUARD.reference != GUARD.named
+    assert (
+        daemon_set["spec"]["template"]["spec"]["containers"][0]["image"]
+        == GUARD.reference
+        != GUARD.named
+    )
     calls = ways.real.calls
-    assert calls.index("apply DaemonSet") < calls.index("guard awaited") < calls.index("patch DaemonSet.apps ztunnel")
+    assert (
+        calls.index("apply DaemonSet")
+        < calls.index("guard awaited")
+        < calls.index("patch DaemonSet.apps ztunnel")
+    )
     assert not [key for key in ways.real.objects if "guard" in f"{key[1]} {key[2]}"]
 
 
 def test_what_is_missing_and_what_the_mover_refuses_are_passed_on() -> None:
     """The lab adds its own reasons to those of the machine and of the mover."""
-    ways = ways_of(plan(), refused=["[fault 1] suspend of one node alone: kind nodes share one kernel clock"])
+    ways = ways_of(
+        plan(), refused=["[fault 1] suspend of one node alone: kind nodes share one kernel clock"]
+    )
     assert KindLab(ways).missing(None) == ["no kind on PATH; run: make tools"]
     assert KindLab(ways).refusals(ways.of) == ways.refused
 

@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from meshwake.checks import judge
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.history import History, Recorder
+from meshwake.core.outcome import OutcomeKind, Verdict, compare
+from meshwake.core.plan import Case, Plan, PlannedCluster, PlannedFix, resolve
+from meshwake.core.scenario import read_scenario
+from meshwake.kubernetes.api import Pod
+from meshwake.labs.kind.refusals import refusals
+from meshwake.labs.model.world import World
+from meshwake.runner.pipeline import Chooser, Options
 
-from harness.checks import judge
-from harness.durations import NS_PER_S
-from harness.history import History, Recorder
-from harness.kubernetes.api import Pod
-from harness.labs.kind.refusals import refusals
-from harness.labs.model.world import World
-from harness.pipeline import Chooser, Options
-from harness.plan import Case, Plan, PlannedCluster, PlannedFix, resolve
-from harness.scenario import read_scenario
-from harness.verdict import OutcomeKind, Verdict, compare
+from tests.support.paths import SCENARIOS
+from tests.unit.cluster.simulated import SimulatedCluster
 from tests.unit.labs.kind.lapse import SimulatedLapse, lapsed, took_s
-from tests.unit.labs.kind.runs import ONE_NODE, SCENARIOS, TWO_NODES, plan, verdicts
-from tests.unit.labs.kind.simulated import SimulatedCluster
+from tests.unit.labs.kind.runs import ONE_NODE, TWO_NODES, plan, verdicts
 from tests.unit.labs.kind.test_lab import run as run_lab
 from tests.unit.labs.kind.test_lab import ways_of
 from tests.unit.labs.kind.test_scenarios import FOR_KIND
@@ -35,11 +36,15 @@ def case_of(path: Path, version: str) -> Case:
 
 
 def renewals(history: History, until_world_ns: int) -> dict[str, list[int]]:
-    """When each identity was given a certificate, in world time; the one at the start is not among them."""
+    """When each identity was given a certificate, in world time; the one at the start is not among
+    them."""
     found: dict[str, list[int]] = {}
     for event in history.of("csr_answered", outcome="issued"):
         found.setdefault(event["identity"], []).append(event.world_ns)
-    return {name: [world_ns for world_ns in each[1:] if world_ns < until_world_ns] for name, each in found.items()}
+    return {
+        name: [world_ns for world_ns in each[1:] if world_ns < until_world_ns]
+        for name, each in found.items()
+    }
 
 
 def on_the_model(of: Plan) -> History:
@@ -50,8 +55,11 @@ def on_the_model(of: Plan) -> History:
 
 @pytest.mark.parametrize("version", ["1.27.9", "1.31.0"])
 @pytest.mark.parametrize("path", FOR_KIND, ids=lambda path: path.stem)
-def test_every_scenario_comes_out_as_expected_with_its_own_numbers(path: Path, version: str) -> None:
-    """Certificates of a day, weeks of time: in minutes of real time, and renewed when the model renews."""
+def test_every_scenario_comes_out_as_expected_with_its_own_numbers(
+    path: Path, version: str
+) -> None:
+    """Certificates of a day, weeks of time: in minutes of real time, and renewed when the model
+    renews."""
     of = resolve(case_of(path, version))
     history, mover = lapsed(of)
     outcome = compare(of, judge(of, history))
@@ -66,14 +74,17 @@ def test_every_scenario_comes_out_as_expected_with_its_own_numbers(path: Path, v
 
 def test_a_quiet_day_is_a_few_leaps() -> None:
     """From one connection to the next, and into the renewal."""
-    of = plan(duration="12h").model_copy(update={"lifetime_s": 86_400, "attempt_every_ns": 3600 * NS_PER_S})
+    of = plan(duration="12h").model_copy(
+        update={"lifetime_s": 86_400, "attempt_every_ns": 3600 * NS_PER_S}
+    )
     history, mover = lapsed(of)
     assert len(mover.leaps) < 40 and took_s(mover) < 60
     assert verdicts(of, history)["traffic_flows"] is Verdict.HOLDS
 
 
 def test_a_night_alone_takes_no_longer_than_its_leap() -> None:
-    """Where every node sleeps nothing happens, so no connection that could not be tried is waited for."""
+    """Where every node sleeps nothing happens, so no connection that could not be tried is waited
+    for."""
     of = plan('[[fault]]\nkind = "suspend"\nat = "1h"\nlasts = "8h"\n', duration="10h")
     _, mover = lapsed(of)
     assert max(mover.leaps) > 7.9 * 3600 * NS_PER_S
@@ -84,9 +95,15 @@ ONE_SLEEPS = '[[fault]]\nkind = "{}"\nnode = "west"\nat = "5m"\nlasts = "9m"\n{}
 
 @pytest.mark.parametrize(
     ("kind", "more", "drift_s", "boottime_s"),
-    [("suspend", "", 540, 540), ("pause", 'corrected_after = "1m"\n', 540, 0), ("freeze", "", 0, 0)],
+    [
+        ("suspend", "", 540, 540),
+        ("pause", 'corrected_after = "1m"\n', 540, 0),
+        ("freeze", "", 0, 0),
+    ],
 )
-def test_the_clocks_of_a_fault_are_what_its_kind_does(kind: str, more: str, drift_s: int, boottime_s: int) -> None:
+def test_the_clocks_of_a_fault_are_what_its_kind_does(
+    kind: str, more: str, drift_s: int, boottime_s: int
+) -> None:
     """Measured at both ends, while the other node lives on in leaps."""
     of = plan(ONE_SLEEPS.format(kind, more), nodes=TWO_NODES, duration="40m")
     history, _ = lapsed(of)
@@ -94,7 +111,9 @@ def test_the_clocks_of_a_fault_are_what_its_kind_does(kind: str, more: str, drif
     assert began.clocks is not None and ended.clocks is not None
     moved = ended.clocks.since(began.clocks)
     assert (moved.wall_ns - moved.monotonic_ns) / NS_PER_S == pytest.approx(drift_s, abs=0.01)
-    assert (moved.boottime_ns - moved.monotonic_ns) / NS_PER_S == pytest.approx(boottime_s, abs=0.01)
+    assert (moved.boottime_ns - moved.monotonic_ns) / NS_PER_S == pytest.approx(
+        boottime_s, abs=0.01
+    )
     assert verdicts(of, history)["clock_fault_happened"] is Verdict.HOLDS
     awake = [event for event in history.of("csr_answered") if event.node == "east"]
     assert any(began.world_ns < event.world_ns < ended.world_ns for event in awake)
@@ -105,7 +124,10 @@ def test_a_step_sets_the_wall_clock_and_nothing_else() -> None:
     of = plan('[[fault]]\nkind = "step"\nat = "5m"\nby = "-2m"\n', nodes=ONE_NODE)
     history, _ = lapsed(of)
     (ended,) = history.of("fault_ended")
-    assert ended.clocks is not None and ended["wall_before_ns"] - ended.clocks.wall_ns == 120 * NS_PER_S
+    assert (
+        ended.clocks is not None
+        and ended["wall_before_ns"] - ended.clocks.wall_ns == 120 * NS_PER_S
+    )
     assert verdicts(of, history)["clock_fault_happened"] is Verdict.HOLDS
 
 
@@ -126,11 +148,18 @@ def test_a_certificate_that_never_comes_is_not_waited_for_for_ever() -> None:
     assert history.of("run_ended", reason="duration") and took_s(mover) < 20 * 60
 
 
-def test_no_connection_meets_a_restart_that_takes_its_real_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The plan has it take none, and time leaps to where both are due: it is tried when the next one runs."""
+def test_no_connection_meets_a_restart_that_takes_its_real_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The plan has it take none, and time leaps to where both are due: it is tried when the next
+    one runs."""
     of = plan('[[fault]]\nkind = "restart"\nat = "10m"\n', duration="20m")
     down_until_ns = [0]
-    pods, end_pod, error = SimulatedCluster.pods, SimulatedCluster.end_pod, SimulatedCluster._connection_error
+    pods, end_pod, error = (
+        SimulatedCluster.pods,
+        SimulatedCluster.end_pod,
+        SimulatedCluster._connection_error,
+    )
 
     def ends(cluster: SimulatedCluster, pod: Pod) -> None:
         end_pod(cluster, pod)
@@ -140,7 +169,11 @@ def test_no_connection_meets_a_restart_that_takes_its_real_time(monkeypatch: pyt
         return cluster.now_ns < down_until_ns[0]
 
     def listed(cluster: SimulatedCluster, namespace: str, labels: Any) -> list[Pod]:
-        return [] if labels == {"app": "ztunnel"} and is_down(cluster) else pods(cluster, namespace, labels)
+        return (
+            []
+            if labels == {"app": "ztunnel"} and is_down(cluster)
+            else pods(cluster, namespace, labels)
+        )
 
     def fails(cluster: SimulatedCluster, source: str, destination: str) -> str | None:
         return "no resolver" if is_down(cluster) else error(cluster, source, destination)
@@ -153,7 +186,9 @@ def test_no_connection_meets_a_restart_that_takes_its_real_time(monkeypatch: pyt
     assert not history.of("connection_attempted", ok=False)
 
 
-def test_a_whole_run_says_first_that_clocks_are_taken_ahead(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_whole_run_says_first_that_clocks_are_taken_ahead(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """And that programs are started anew for it; it goes through the lab as every run does."""
     of = resolve(case_of(SCENARIOS / "forward_step.toml", "1.31.0"))
     ways = ways_of(of)
@@ -168,17 +203,29 @@ def test_a_whole_run_says_first_that_clocks_are_taken_ahead(capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"duration_ns": 100 * 86_400 * NS_PER_S}, "the API server's certificate, which lives a year; at most 90d"),
-        ({"fix": PlannedFix(name="log-watchdog")}, "kube-controller-manager, which lives in real time"),
+        (
+            {"duration_ns": 100 * 86_400 * NS_PER_S},
+            "the API server's certificate, which lives a year; at most 90d",
+        ),
+        (
+            {"fix": PlannedFix(name="log-watchdog")},
+            "kube-controller-manager, which lives in real time",
+        ),
     ],
 )
-def test_what_cannot_be_where_time_is_skipped_is_refused_by_name(changed: dict[str, Any], words: str) -> None:
+def test_what_cannot_be_where_time_is_skipped_is_refused_by_name(
+    changed: dict[str, Any], words: str
+) -> None:
     """Each with what to do instead."""
-    of = plan().model_copy(update={"cluster": PlannedCluster(clock="process", lapse=True), **changed})
+    of = plan().model_copy(
+        update={"cluster": PlannedCluster(clock="process", lapse=True), **changed}
+    )
     assert words in "\n".join(refusals(of))
 
 
 def test_weeks_are_not_refused_where_time_is_skipped() -> None:
     """In real time two hours are the most."""
-    of = plan(duration="30d").model_copy(update={"cluster": PlannedCluster(clock="process", lapse=True)})
+    of = plan(duration="30d").model_copy(
+        update={"cluster": PlannedCluster(clock="process", lapse=True)}
+    )
     assert refusals(of) == []

@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from meshwake.clocks.movers.command import CommandMover
+from meshwake.clocks.movers.engine import EngineMover
+from meshwake.clocks.movers.lapse import LapseMover
+from meshwake.clocks.movers.node_access import NoAnswer, Way
+from meshwake.clocks.movers.process import ProcessMover
+from meshwake.cluster.node_channel import LABELS, NAMESPACE
+from meshwake.core.errors import HarnessFault, SubjectFailed
+from meshwake.core.plan import Plan, PlannedCluster
+from meshwake.kubernetes.api import Executed, Pod, Unreachable
+from meshwake.labs.kind.movers import PodInside, Reader, engine_ways, make_mover, mover_refusals
+from meshwake.labs.kind.ways import Place
 
-from harness.clocks.command import CommandMover
-from harness.clocks.engine import EngineMover
-from harness.clocks.inside import NoAnswer, Way
-from harness.clocks.lapse_mover import LapseMover
-from harness.clocks.process_mover import ProcessMover
-from harness.errors import HarnessFault, SubjectFailed
-from harness.kubernetes.api import Executed, Pod, Unreachable
-from harness.labs.kind.movers import PodInside, Reader, engine_ways, make_mover, mover_refusals
-from harness.labs.kind.node_channel import LABELS, NAMESPACE
-from harness.labs.kind.ways import Place
-from harness.plan import Plan, PlannedCluster
 from tests.unit.clocks.machines import Box, Machine, answer
 from tests.unit.labs.kind.runs import TWO_NODES, cluster_of, node_names, plan
 
@@ -33,16 +33,33 @@ def on(faults: str, *, nodes: str = TWO_NODES, **cluster: Any) -> Plan:
 
 CANNOT = [
     ("engine", SUSPEND, {}, "[fault 0] suspend: --clock engine sets the wall clock"),
-    ("engine", ALONE, {}, "suspend of node east alone: the nodes of a cluster share one kernel clock"),
-    ("engine", PAUSE, {"kubeconfig": "/k"}, "--kubeconfig names a cluster whose machines are not known here"),
+    (
+        "engine",
+        ALONE,
+        {},
+        "suspend of node east alone: the nodes of a cluster share one kernel clock",
+    ),
+    (
+        "engine",
+        PAUSE,
+        {"kubeconfig": "/k"},
+        "--kubeconfig names a cluster whose machines are not known here",
+    ),
     ("command", STEP, {"suspend_command": "true"}, "[fault 0] step: --clock command suspends"),
     ("command", ALONE, {"suspend_command": "true"}, "suspend of node east alone"),
-    ("command", SUSPEND, {"suspend_command": "no-such-program"}, "no program 'no-such-program' on PATH"),
+    (
+        "command",
+        SUSPEND,
+        {"suspend_command": "no-such-program"},
+        "no program 'no-such-program' on PATH",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("way", "faults", "about", "said"), CANNOT)
-def test_what_a_way_cannot_do_is_refused_by_name(way: Any, faults: str, about: dict[str, Any], said: str) -> None:
+def test_what_a_way_cannot_do_is_refused_by_name(
+    way: Any, faults: str, about: dict[str, Any], said: str
+) -> None:
     """Before a cluster is even looked for."""
     assert said in "\n".join(mover_refusals(on(faults, clock=way, **about)))
 
@@ -65,7 +82,9 @@ def test_each_way_has_its_mover(way: Any, faults: str, about: dict[str, Any], ki
     of = on(faults, clock=way, **about)
     assert mover_refusals(of) == []
     cluster = cluster_of(of)
-    place = Place("c", Path("/k"), None, "kubeconfig" not in about, ("w1", "w2"), about={"node_image": "n:1"})
+    place = Place(
+        "c", Path("/k"), None, "kubeconfig" not in about, ("w1", "w2"), about={"node_image": "n:1"}
+    )
     mover = make_mover(of, place, cluster, node_names(of), cluster)
     assert isinstance(mover, kind) and mover.name == ("lapse" if kind is LapseMover else way)
     assert mover.refusals(of) == []
@@ -73,7 +92,8 @@ def test_each_way_has_its_mover(way: Any, faults: str, about: dict[str, Any], ki
 
 @pytest.mark.parametrize("about", [{}, {"kubeconfig": "/k"}])
 def test_where_no_clock_is_moved_they_are_only_read(about: dict[str, Any]) -> None:
-    """Neither a guard nor a way to move them is in the way of such a run; elsewhere the helper is put in and out."""
+    """Neither a guard nor a way to move them is in the way of such a run; elsewhere the helper is
+    put in and out."""
     of = on('[[fault]]\nkind = "restart"\nnode = "east"\nat = "5m"\n', clock="engine", **about)
     assert mover_refusals(of) == []
     cluster = cluster_of(of)
@@ -97,7 +117,9 @@ def test_a_reader_reads_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         reader.read("vm")
 
 
-def test_the_ways_into_an_engines_machine_can_be_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ways_into_an_engines_machine_can_be_written_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """By name, or by a container of the node's image when no node is left; never by a pull."""
     monkeypatch.setenv("DOCKER_HOST", "unix:///run/one.sock")
     ways = engine_ways("kindest/node:v1@sha256:0")
@@ -117,7 +139,10 @@ class Pods:
 
     def pods(self, namespace: str | None, labels: dict[str, str]) -> list[Pod]:
         assert (namespace, labels) == (NAMESPACE, LABELS)
-        return [Pod(NAMESPACE, "helper-1", "u", "w1", ready=True), Pod(NAMESPACE, "helper-2", "u", "w2", ready=False)]
+        return [
+            Pod(NAMESPACE, "helper-1", "u", "w1", ready=True),
+            Pod(NAMESPACE, "helper-2", "u", "w2", ready=False),
+        ]
 
     def execute(self, pod: Pod, container: str, command: list[str], within_s: float) -> Executed:
         if self.error:

@@ -6,23 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from meshwake.clocks.movers.engine import EngineWays
+from meshwake.clocks.movers.node_access import Way
+from meshwake.cluster.cluster import bring_up
+from meshwake.cluster.stack.choice import choose_stack
+from meshwake.cluster.stack.render import node_image
+from meshwake.cluster.state import ClusterState
+from meshwake.cluster.steps import Progress
+from meshwake.core.errors import LabUnavailable
+from meshwake.labs.kind import own_clock
+from meshwake.labs.kind.own_clock import own_clock_step
+from meshwake.labs.kind.real_ways import _asked_first
 
-from harness.clocks.engine import EngineWays
-from harness.clocks.inside import Way
-from harness.errors import LabUnavailable
-from harness.labs.kind import own_clock
-from harness.labs.kind.cluster import bring_up
-from harness.labs.kind.own_clock import own_clock_step
-from harness.labs.kind.real_ways import _asked_first
-from harness.labs.kind.state import ClusterState
-from harness.labs.kind.steps import Progress
-from harness.stack.choice import choose_stack
-from harness.stack.render import node_image
 from tests.unit.clocks.machines import BOOT_ID, Box, Machine, answer
-from tests.unit.clocks.test_engine import Ours
+from tests.unit.clocks.movers.test_engine import Ours
+from tests.unit.cluster.stack.choices import pins
+from tests.unit.cluster.world import SimulatedEngine, SimulatedTools, World, steps_taken
 from tests.unit.labs.kind.test_movers import PAUSE, on
-from tests.unit.labs.kind.world import SimulatedEngine, SimulatedTools, World, steps_taken
-from tests.unit.stack.choices import pins
 
 PINS = pins()
 CHOICE = choose_stack(PINS, name="t", workers=1)
@@ -48,12 +48,15 @@ def up(world: World, own: Any, folder: Path | None = None) -> list[str]:
     told: list[Progress] = []
     engine, tools = SimulatedEngine(world), SimulatedTools(world)
     before = (own_clock_step(own),)
-    bring_up(CHOICE, PINS, engine, tools, told.append, kit=world.kit(), folder=folder, before=before)
+    bring_up(
+        CHOICE, PINS, engine, tools, told.append, kit=world.kit(), folder=folder, before=before
+    )
     return steps_taken(told)
 
 
 def test_our_own_kernel_is_refused_and_nothing_is_made(asked: list[str]) -> None:
-    """One image is fetched, the machines' own, for somebody must be asked; no machine, nothing remembered."""
+    """One image is fetched, the machines' own, for somebody must be asked; no machine, nothing
+    remembered."""
     world = World()
     with pytest.raises(LabUnavailable, match=r"step own-clock .*own kernel .*--clock process"):
         up(world, Ours(boot=BOOT_ID))
@@ -63,7 +66,11 @@ def test_our_own_kernel_is_refused_and_nothing_is_made(asked: list[str]) -> None
 
 def test_another_machine_is_let_be(asked: list[str]) -> None:
     """It is asked right after preflight, by the name that the engine has the image by."""
-    assert up(World(), Ours(boot="another"))[:3] == ["preflight: done", "own-clock: done", "images: done"]
+    assert up(World(), Ours(boot="another"))[:3] == [
+        "preflight: done",
+        "own-clock: done",
+        "images: done",
+    ]
     assert asked == [node_image(CHOICE, PINS)]
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-
-from harness.clocks.reading import ClockReading
-from harness.durations import NS_PER_S
-from harness.labs.kind.clocks import WorldTime
-from harness.labs.kind.observe import Held
-from harness.labs.kind.pace import BEFORE_RENEWAL_NS, COMES_WITHIN_S, RETRY_STEP_NS, LapsePace
-from harness.labs.kind.renewals import Renewals
+from meshwake.cluster.observe import Held
+from meshwake.cluster.real_time import WorldTime
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.durations import NS_PER_S
+from meshwake.labs.kind.pace import BEFORE_RENEWAL_NS, COMES_WITHIN_S, RETRY_STEP_NS, LapsePace
+from meshwake.labs.kind.renewals import Renewals
 
 DAY_NS, HOUR_NS = 86_400 * NS_PER_S, 3_600 * NS_PER_S
 START = ClockReading(1_800_000_000 * NS_PER_S, 0, 0)
@@ -32,13 +31,17 @@ class Quiet:
 
     def __post_init__(self) -> None:
         self.world = WorldTime(self)
-        self.renewals = Renewals(lambda node: ClockReading(*(each + self.world.now_ns for each in START)))
+        self.renewals = Renewals(
+            lambda node: ClockReading(*(each + self.world.now_ns for each in START))
+        )
         self.renewals.started("vm", ("default/client",), START)
         self.issue(0)
 
     def issue(self, at_ns: int) -> None:
         begins_s = START.wall_ns // NS_PER_S + at_ns // NS_PER_S - 120
-        self.renewals.holds("default/client", Held("Available", "1", begins_s, begins_s + 120 + 86_400))
+        self.renewals.holds(
+            "default/client", Held("Available", "1", begins_s, begins_s + 120 + 86_400)
+        )
 
     @property
     def real(self) -> Quiet:
@@ -103,7 +106,8 @@ def test_where_everybody_sleeps_only_the_end_of_it_counts() -> None:
 
 
 def test_a_certificate_that_is_due_is_waited_for_and_looked_for() -> None:
-    """In real time, within a bound; then time goes on in small leaps, and logs are read before each."""
+    """In real time, within a bound; then time goes on in small leaps, and logs are read before
+    each."""
     session = Quiet()
     session.world.jump(DAY_NS)
     pace = LapsePace(session, session)
@@ -113,7 +117,13 @@ def test_a_certificate_that_is_due_is_waited_for_and_looked_for() -> None:
     assert set(session.done) == {"ztunnels"}
     session.done.clear()
     pace.let_pass(10 * DAY_NS)
-    assert session.done == ["finish", "logs", "finish", "still", f"skip {RETRY_STEP_NS / NS_PER_S:.1f}"]
+    assert session.done == [
+        "finish",
+        "logs",
+        "finish",
+        "still",
+        f"skip {RETRY_STEP_NS / NS_PER_S:.1f}",
+    ]
     session.issue(session.world.now_ns)
     pace.let_pass(session.world.now_ns + HOUR_NS)
     assert session.done[-1] == "skip 3600.0"
@@ -127,7 +137,13 @@ def test_a_ztunnel_that_has_gone_is_waited_for() -> None:
 
 def test_who_mends_looks_often_and_what_it_did_is_seen_before_a_connection() -> None:
     """After a fault as often as it would itself."""
-    assert passed(Quiet(), HOUR_NS, mended=True) == ["finish", "still", "skip 600.0", "still", "pods"]
+    assert passed(Quiet(), HOUR_NS, mended=True) == [
+        "finish",
+        "still",
+        "skip 600.0",
+        "still",
+        "pods",
+    ]
     assert "skip 30.0" in passed(Quiet(disturbed_world_ns=0), HOUR_NS, mended=True)
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from meshwake.core.plan import Plan, PlannedCluster
+from meshwake.labs.kind.refusals import refusals
 
-from harness.labs.kind.refusals import refusals
-from harness.plan import Plan, PlannedCluster
 from tests.unit.labs.kind.runs import TWO_NODES, plan, plan_of
 
 
 def on(faults: str = "", nodes: str = TWO_NODES, **about: Any) -> Plan:
     cluster = about.pop("cluster", {"clock": "process"})
-    return plan(faults, nodes=nodes).model_copy(update={"cluster": PlannedCluster(**cluster), **about})
+    return plan(faults, nodes=nodes).model_copy(
+        update={"cluster": PlannedCluster(**cluster), **about}
+    )
 
 
 def fault(kind: str, more: str = 'lasts = "5m"') -> str:
@@ -24,7 +26,10 @@ SAID: list[tuple[Plan, str]] = [
     (on(backdate_s=4), "istiod dates certificates back by 120 s"),
     (on(lifetime_s=60), "too short to be seen from outside"),
     (on(duration_ns=3 * 3600 * 10**9), "a run in real time lasts at most 2 h"),
-    (on(fault("drift", 'lasts = "5m"\nrate = 1.1')), "[fault 0] drift: a wall clock that runs at another rate"),
+    (
+        on(fault("drift", 'lasts = "5m"\nrate = 1.1')),
+        "[fault 0] drift: a wall clock that runs at another rate",
+    ),
     (on(fault("freeze"), cluster={"clock": "engine"}), "use --clock process"),
     (on(fault("step", 'by = "-2h"')), "renews without a pause"),
     (
@@ -32,17 +37,25 @@ SAID: list[tuple[Plan, str]] = [
         "[fault 0] ca_hang: the connections of an istiod that is stopped",
     ),
     (
-        on('[[fault]]\nkind = "restart"\nnode = "east"\nat = "5m"\n', cluster={"clock": "process", "kubeconfig": "/k"}),
+        on(
+            '[[fault]]\nkind = "restart"\nnode = "east"\nat = "5m"\n',
+            cluster={"clock": "process", "kubeconfig": "/k"},
+        ),
         "only what carries our label is ended; leave --kubeconfig out",
     ),
     (
         on(
-            '[[fault]]\nkind = "ca_outage"\nat = "5m"\nlasts = "5m"\n', cluster={"clock": "process", "kubeconfig": "/k"}
+            '[[fault]]\nkind = "ca_outage"\nat = "5m"\nlasts = "5m"\n',
+            cluster={"clock": "process", "kubeconfig": "/k"},
         ),
         "not done to a cluster that is not ours",
     ),
     (
-        on(fault("pause", 'lasts = "5m"\ncorrected_after = "9s"'), cluster={"clock": "engine"}, authority_node=None),
+        on(
+            fault("pause", 'lasts = "5m"\ncorrected_after = "9s"'),
+            cluster={"clock": "engine"},
+            authority_node=None,
+        ),
         "istiod runs on a machine whose clock --clock engine moves too",
     ),
 ]
@@ -54,7 +67,9 @@ def test_each_by_name(of: Plan, said: str) -> None:
     assert said in "\n".join(refusals(of))
 
 
-@pytest.mark.parametrize("name", ["kind/two_nodes_of_one_machine.toml", "regressions/ztunnel_1481.toml"])
+@pytest.mark.parametrize(
+    "name", ["kind/two_nodes_of_one_machine.toml", "regressions/ztunnel_1481.toml"]
+)
 def test_what_was_made_for_it_is_not_refused(name: str) -> None:
     """With the numbers of [real_time]."""
     assert refusals(plan_of(name)) == []

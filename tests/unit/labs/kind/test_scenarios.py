@@ -4,27 +4,32 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from meshwake.checks import judge
+from meshwake.clocks.movers.base import Meanwhile, Moved, alike, sleep_meanwhile
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.outcome import OutcomeKind, compare
+from meshwake.core.plan import Case, PlannedCluster, PlannedFault, resolve
+from meshwake.core.scenario import read_scenario
+from meshwake.runner.pipeline import Chooser, Options
 
-from harness.checks import judge
-from harness.clocks.mover import Meanwhile, Moved, alike, sleep_meanwhile
-from harness.durations import NS_PER_S
-from harness.pipeline import Chooser, Options
-from harness.plan import Case, PlannedCluster, PlannedFault, resolve
-from harness.scenario import read_scenario
-from harness.verdict import OutcomeKind, compare
-from tests.unit.labs.kind.runs import SCENARIOS, cluster_of, run
-from tests.unit.labs.kind.simulated import Clock, SimulatedMover
+from tests.support.paths import SCENARIOS
+from tests.unit.cluster.simulated import Clock, SimulatedMover
+from tests.unit.labs.kind.runs import cluster_of, run
 
 ALL = {path: read_scenario(path) for path in sorted(SCENARIOS.rglob("*.toml"))}
-# On a simulated cluster nobody lives who would act for a fix: those are run on the model, and on a real cluster.
-FOR_KIND = [path for path, scenario in ALL.items() if "kind" in scenario.labs and scenario.fix is None]
+# On a simulated cluster nobody lives who would act for a fix: those are run on the model, and on a
+# real cluster.
+FOR_KIND = [
+    path for path, scenario in ALL.items() if "kind" in scenario.labs and scenario.fix is None
+]
 # Others are for a cluster only where idle time is skipped.
 FILES = [path for path in FOR_KIND if ALL[path].real_time is not None]
 
 
 class WhoeverIsAwakeWaits(SimulatedMover):
-    """As ProcessMover does it: the programs of a node stand still in real time, and wake with monotonic behind (in a
-    freeze with no clock behind); nodes that fall asleep together sleep once."""
+    """As ProcessMover does it: the programs of a node stand still in real time, and wake with
+    monotonic behind (in a freeze with no clock behind); nodes that fall asleep together sleep once.
+    """
 
     def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
         group = [other for other in self.cluster.plan.faults if alike(other, fault)]
@@ -34,7 +39,9 @@ class WhoeverIsAwakeWaits(SimulatedMover):
                 self.cluster.clocks[str(each.node)].monotonic_ns -= fault.lasts_ns
             self.cluster.sleep(fault.lasts_ns / NS_PER_S)
             self.moved = {
-                each.index: Moved(each, befores[each.index], self._moment(str(each.node)), skipped_world_ns=0)
+                each.index: Moved(
+                    each, befores[each.index], self._moment(str(each.node)), skipped_world_ns=0
+                )
                 for each in group
             }
         return self.moved[fault.index]
@@ -42,13 +49,17 @@ class WhoeverIsAwakeWaits(SimulatedMover):
 
 def case_of(path: Path, version: str) -> Case:
     """The case as lab kind would run it, with the expectations that apply."""
-    (case,) = Chooser(Options(lab="model", istio=(version,), real_time=True)).cases(read_scenario(path))
+    (case,) = Chooser(Options(lab="model", istio=(version,), real_time=True)).cases(
+        read_scenario(path)
+    )
     return replace(case, lab="kind", cluster=PlannedCluster())
 
 
 @pytest.mark.parametrize("version", ["1.27.9", "1.30.3"])
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_scenario_comes_out_as_expected_on_a_simulated_cluster(path: Path, version: str) -> None:
+def test_every_scenario_comes_out_as_expected_on_a_simulated_cluster(
+    path: Path, version: str
+) -> None:
     """What pytest scenarios/ --lab kind would run, from its first look to its verdict."""
     of = resolve(case_of(path, version))
     alone = any(fault.kind in ("suspend", "freeze") and len(of.nodes) > 1 for fault in of.faults)
@@ -61,4 +72,6 @@ def test_every_scenario_comes_out_as_expected_on_a_simulated_cluster(path: Path,
 
 def test_there_are_scenarios_for_clusters() -> None:
     """From the report, for one machine and for a node that sleeps alone."""
-    assert {"ztunnel_1481", "two_nodes_of_one_machine", "one_node_sleeps_alone"} <= {path.stem for path in FILES}
+    assert {"ztunnel_1481", "two_nodes_of_one_machine", "one_node_sleeps_alone"} <= {
+        path.stem for path in FILES
+    }

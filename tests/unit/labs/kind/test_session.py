@@ -3,20 +3,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from meshwake.clocks.movers.base import NobodyToAsk
+from meshwake.cluster.reset import restore_cluster
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.errors import HarnessFault, SubjectFailed
+from meshwake.core.history import History, Recorder
+from meshwake.core.outcome import Verdict
+from meshwake.core.plan import Plan
+from meshwake.kubernetes.api import LocalFailure, Unreachable
+from meshwake.labs import Toolbox
+from meshwake.labs.kind.faults import Faults
+from meshwake.labs.kind.session import LOST_WITHIN_NS, Session, Told
+from meshwake.labs.model.lab import LAB as MODEL
 
-from harness.clocks.mover import NobodyToAsk
-from harness.clocks.reading import ClockReading
-from harness.durations import NS_PER_S
-from harness.errors import HarnessFault, SubjectFailed
-from harness.history import History, Recorder
-from harness.kubernetes.api import LocalFailure, Unreachable
-from harness.labs import Toolbox
-from harness.labs.kind.faults import Faults
-from harness.labs.kind.reset import restore_cluster
-from harness.labs.kind.session import LOST_WITHIN_NS, Session, Told
-from harness.labs.model.lab import LAB as MODEL
-from harness.plan import Plan
-from harness.verdict import Verdict
+from tests.unit.cluster.simulated import SimulatedCluster, SimulatedMover
 from tests.unit.labs.kind.runs import (
     CLIENT,
     SERVER,
@@ -28,7 +29,6 @@ from tests.unit.labs.kind.runs import (
     setting_of,
     verdicts,
 )
-from tests.unit.labs.kind.simulated import SimulatedCluster, SimulatedMover
 
 
 def on_the_model(of: Plan) -> History:
@@ -38,16 +38,24 @@ def on_the_model(of: Plan) -> History:
 
 
 @pytest.mark.parametrize(
-    "name", ["regressions/ztunnel_1481.toml", "nothing_happens.toml", "one_long_suspend.toml", "forward_step.toml"]
+    "name",
+    [
+        "regressions/ztunnel_1481.toml",
+        "nothing_happens.toml",
+        "one_long_suspend.toml",
+        "forward_step.toml",
+    ],
 )
 def test_what_is_seen_from_outside_is_judged_as_the_model_is(name: str) -> None:
-    """Certificates in config_dumps, connections by curl, clocks by a mover: every check comes to the same verdict."""
+    """Certificates in config_dumps, connections by curl, clocks by a mover: every check comes to
+    the same verdict."""
     of = plan_of(name)
     assert verdicts(of, run(of)) == verdicts(of, on_the_model(of))
 
 
 def test_the_pause_of_issue_1481_is_broken() -> None:
-    """17 min of pause, corrected 25 s late, certificates of 10 min: the fault this program is about."""
+    """17 min of pause, corrected 25 s late, certificates of 10 min: the fault this program is
+    about."""
     of = plan_of("regressions/ztunnel_1481.toml")
     found = verdicts(of, run(of))
     assert found["clock_fault_happened"] is Verdict.HOLDS
@@ -59,7 +67,12 @@ def test_nothing_breaks_when_nothing_sleeps() -> None:
     """Thirty minutes, and no fault."""
     of = plan(duration="30m")
     found = verdicts(of, run(of))
-    checks = ("no_expired_certificate_served", "renewals_on_time", "traffic_flows", "ca_not_flooded")
+    checks = (
+        "no_expired_certificate_served",
+        "renewals_on_time",
+        "traffic_flows",
+        "ca_not_flooded",
+    )
     assert {found[check] for check in checks} == {Verdict.HOLDS}
 
 
@@ -69,22 +82,29 @@ def test_certificates_are_placed_at_the_second_in_which_they_were_issued() -> No
     seen = run(of).of("csr_answered", outcome="issued", identity=CLIENT)
     exact = on_the_model(of).of("csr_answered", outcome="issued", identity=CLIENT)
     assert len(seen) == len(exact)
-    assert all(abs(one.world_ns - other.world_ns) <= NS_PER_S for one, other in zip(seen, exact, strict=True))
+    assert all(
+        abs(one.world_ns - other.world_ns) <= NS_PER_S
+        for one, other in zip(seen, exact, strict=True)
+    )
 
 
 def test_an_outage_is_seen_when_it_begins() -> None:
-    """The first failure after a late renewal comes within seconds of notAfter, not at the next regular attempt."""
+    """The first failure after a late renewal comes within seconds of notAfter, not at the next
+    regular attempt."""
     of = plan('[[fault]]\nkind = "step"\nat = "1m"\nby = "7m"', duration="30m")
     history = run(of)
     failed = history.of("connection_attempted", ok=False)
     worlds_s = [event.world_ns / 1e9 for event in failed]
-    not_after_s = [event["not_after_wall_s"] for event in history.of("csr_answered", identity=SERVER)]
+    not_after_s = [
+        event["not_after_wall_s"] for event in history.of("csr_answered", identity=SERVER)
+    ]
     walls_s = [event.clocks.wall_ns / 1e9 for event in failed if event.clocks]
     assert any(0 < wall - not_after_s[1] < 3 for wall in walls_s), (worlds_s, not_after_s)
 
 
 def test_both_nodes_of_one_kernel_sleep_once() -> None:
-    """One movement carries out the faults of both nodes; world time jumps once, and both are measured."""
+    """One movement carries out the faults of both nodes; world time jumps once, and both are
+    measured."""
     of = plan(
         '[[fault]]\nkind = "pause"\nnode = "*"\nat = "3m"\nlasts = "17m"\ncorrected_after = "10s"',
         nodes=TWO_NODES,
@@ -93,12 +113,18 @@ def test_both_nodes_of_one_kernel_sleep_once() -> None:
     cluster = cluster_of(of)
     history = run(of, cluster)
     assert verdicts(of, history)["clock_fault_happened"] is Verdict.HOLDS
-    assert len(history.of("fault_began")) == len(history.of("fault_ended")) == len(history.of("node_woke")) == 2
+    assert (
+        len(history.of("fault_began"))
+        == len(history.of("fault_ended"))
+        == len(history.of("node_woke"))
+        == 2
+    )
     assert cluster.now_ns / NS_PER_S == pytest.approx((40 - 17) * 60, abs=5)
 
 
 def test_a_ztunnel_that_is_restarted_is_another_process() -> None:
-    """The restart of a plan ends a pod; the next is found, with its certificates, and the drift is gone."""
+    """The restart of a plan ends a pod; the next is found, with its certificates, and the drift is
+    gone."""
     of = plan(
         '[[fault]]\nkind = "pause"\nat = "3m"\nlasts = "5m"\ncorrected_after = "5s"\n'
         '[[fault]]\nkind = "restart"\nat = "12m"'
@@ -110,7 +136,8 @@ def test_a_ztunnel_that_is_restarted_is_another_process() -> None:
 
 
 def test_istiod_away_is_istiod_scaled_to_nothing() -> None:
-    """It goes and comes back, ztunnel's log tells of renewals refused, and 1.28 keeps what is still valid."""
+    """It goes and comes back, ztunnel's log tells of renewals refused, and 1.28 keeps what is still
+    valid."""
     of = plan('[[fault]]\nkind = "ca_outage"\nat = "3m"\nlasts = "4m"', duration="20m")
     cluster = cluster_of(of)
     history = run(of, cluster, log=True)
@@ -120,9 +147,12 @@ def test_istiod_away_is_istiod_scaled_to_nothing() -> None:
 
 
 def test_a_ztunnel_that_is_restarted_while_istiod_is_away_is_seen_before_it_is_ready() -> None:
-    """It is not ready before istiod is back, which the same run brings back: the restart does not wait for that."""
+    """It is not ready before istiod is back, which the same run brings back: the restart does not
+    wait for that."""
     of = plan(
-        '[[fault]]\nkind = "ca_outage"\nat = "3m"\nlasts = "4m"\n[[fault]]\nkind = "restart"\nat = "4m"', duration="20m"
+        '[[fault]]\nkind = "ca_outage"\nat = "3m"\nlasts = "4m"\n[[fault]]\nkind = '
+        '"restart"\nat = "4m"',
+        duration="20m",
     )
     history = run(of)
     assert [event["cause"] for event in history.of("ztunnel_started")] == ["start", "restart"]
@@ -161,7 +191,10 @@ def test_an_api_server_that_comes_back_ends_no_run() -> None:
     cluster = cluster_of(of)
     cluster.unreachable = lambda what: 120 < cluster.now_ns / NS_PER_S < 210
     history = run(of, cluster)
-    assert {event["what"] for event in history.of("observation_failed")} == {"the API server", "ztunnel of node vm"}
+    assert {event["what"] for event in history.of("observation_failed")} == {
+        "the API server",
+        "ztunnel of node vm",
+    }
     assert history.of("run_ended", reason="duration")
 
 
@@ -193,7 +226,9 @@ def test_a_look_that_failed_here_is_not_a_ztunnel_out_of_reach() -> None:
     cluster = cluster_of(of)
     _out_of_files(cluster, 120, 210)
     history = run(of, cluster)
-    assert [event["what"] for event in history.of("observation_failed")] == ["this machine's way to ztunnel of node vm"]
+    assert [event["what"] for event in history.of("observation_failed")] == [
+        "this machine's way to ztunnel of node vm"
+    ]
     assert history.of("run_ended", reason="duration")
 
 
@@ -203,7 +238,9 @@ def test_a_machine_that_cannot_look_for_long_ends_the_run_as_a_fault_of_ours() -
     cluster = cluster_of(of)
     _out_of_files(cluster, 120, 9999)
     session = Session(setting_of(of, cluster), SimulatedMover(cluster), Recorder())
-    with pytest.raises(HarnessFault, match="this machine's way to ztunnel of node vm has not .*open files"):
+    with pytest.raises(
+        HarnessFault, match="this machine's way to ztunnel of node vm has not .*open files"
+    ):
         session.run(Faults(session, SimulatedMover(cluster), cluster))
 
 
@@ -219,7 +256,9 @@ def test_a_clock_that_somebody_else_moves_ends_the_run() -> None:
                 return reading._replace(wall_ns=reading.wall_ns - 1020 * NS_PER_S)
             return reading
 
-    with pytest.raises(SubjectFailed, match="wall clock moved by -1020.0 s that no fault of the plan asked for"):
+    with pytest.raises(
+        SubjectFailed, match="wall clock moved by -1020.0 s that no fault of the plan asked for"
+    ):
         run(of, cluster, Synchronised(cluster))
 
 
@@ -244,7 +283,9 @@ def test_a_ztunnel_that_is_just_being_started_anew_has_no_clocks_to_read() -> No
     cluster = cluster_of(of)
     mover = NobodyFor(cluster)
     mover.lasts_s = 9999
-    with pytest.raises(SubjectFailed, match="the clocks of node vm have not been read for 120 s: .*gone"):
+    with pytest.raises(
+        SubjectFailed, match="the clocks of node vm have not been read for 120 s: .*gone"
+    ):
         run(of, cluster, mover)
 
 
@@ -269,7 +310,8 @@ def test_what_a_watcher_tells_is_recorded_when_it_changes() -> None:
 
 
 def test_world_time_in_events_never_goes_back() -> None:
-    """Faults, looks and attempts, all late in their own way: the recorder would refuse one out of order."""
+    """Faults, looks and attempts, all late in their own way: the recorder would refuse one out of
+    order."""
     history = run(plan_of("nightly_sleep.toml"))
     worlds = [event.world_ns for event in history]
     assert worlds == sorted(worlds)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from meshwake.kubernetes.api import Pod, Unreachable
+from meshwake.labs.kind.traffic import _SHELL, Attempt, Client, Knocks, Route
 
-from harness.kubernetes.api import Pod, Unreachable
-from harness.labs.kind.traffic import _SHELL, Attempt, Client, Knocks, Route
 from tests.unit.kubernetes.fake import FakeKubernetes
 
 ROUTE = Route("default/client", "default/server", "http://server.default:8080/")
@@ -62,7 +62,10 @@ def knocks(cluster: Shells) -> Knocks:
             Attempt(True, "curl: (56) Recv failure: Connection reset by peer"),
         ),
         ("28 curl: (28) timed out 000", Attempt(True, "curl: (28) timed out")),
-        ("127 sh: curl: not found", Attempt(False, "curl of default/client ended with 127: sh: curl: not found")),
+        (
+            "127 sh: curl: not found",
+            Attempt(False, "curl of default/client ended with 127: sh: curl: not found"),
+        ),
         ("7 000", Attempt(True, "curl ended with 7")),
     ],
 )
@@ -110,5 +113,7 @@ def test_a_real_shell_answers_each_line_with_one(tmp_path: Path) -> None:
     program.write_text('#!/bin/sh\nprintf "two\\nlines\\n" >&2; cat; printf " 200"; exit $1\n')
     program.chmod(0o755)
     lines = "".join(f"{program} {code}\n" for code in (0, 7))
-    said = subprocess.run(list(_SHELL), input=lines, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        list(_SHELL), input=lines, capture_output=True, text=True, check=True
+    ).stdout
     assert said == "0 two lines 200\n7 two lines 200\n"

@@ -8,17 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from meshwake.clocks.movers.node_access import Answer, Inside, NoAnswer
+from meshwake.kubernetes.api import Unreachable
+from meshwake.labs.kind.watchers import Tokens
 
-from harness.clocks.inside import Answer, Inside, NoAnswer
-from harness.kubernetes.api import Unreachable
-from harness.labs.kind.watchers import Tokens
 from tests.unit.labs.kind.runs import TWO_NODES, cluster_of, plan
 
 FILE = "/proc/1/root/var/lib/kubelet/pods/uid-ztunnel-{}/volumes/kubernetes.io~projected/istio-token/istio-token"
 
 
 def token(expires_wall_s: int) -> str:
-    claims = base64.urlsafe_b64encode(json.dumps({"exp": expires_wall_s}).encode()).decode().rstrip("=")
+    claims = (
+        base64.urlsafe_b64encode(json.dumps({"exp": expires_wall_s}).encode()).decode().rstrip("=")
+    )
     return f"head.{claims}.signature"
 
 
@@ -35,13 +37,19 @@ class Nodes(Inside):
         if self.silent:
             raise NoAnswer("docker: no answer")
         said = self.files.get((node, argv[-1]))
-        return Answer(0, said, "") if said is not None else Answer(1, "", f"cat: {argv[-1]}: No such file")
+        return (
+            Answer(0, said, "")
+            if said is not None
+            else Answer(1, "", f"cat: {argv[-1]}: No such file")
+        )
 
 
 def test_each_token_is_read_on_its_own_node() -> None:
     """From the directory of its pod; ztunnel is not asked to run anything."""
     cluster = cluster_of(plan(nodes=TWO_NODES))
-    nodes = Nodes({("worker0", FILE.format(1)): token(1000), ("worker1", FILE.format(2)): token(2000)})
+    nodes = Nodes(
+        {("worker0", FILE.format(1)): token(1000), ("worker1", FILE.format(2)): token(2000)}
+    )
     told = Tokens(cluster, nodes).look()
     assert {each.data["pod"]: each.data["expires_wall_s"] for each in told} == {
         "istio-system/ztunnel-1": 1000,

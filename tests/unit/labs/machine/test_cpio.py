@@ -7,14 +7,14 @@ import stat
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from harness.labs.machine.cpio import BLOCK_BYTES, write_archive
+from meshwake.labs.machine.cpio import BLOCK_BYTES, write_archive
 
 Files = dict[str, tuple[bytes, int, int]]
 NAMES = st.text(alphabet="abc", min_size=1, max_size=3)
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map(lambda parts: "/" + "/".join(parts) + ".file")
 FILES = st.dictionaries(
-    PATHS, st.tuples(st.binary(max_size=40), st.sampled_from([0o644, 0o755]), st.integers(0, 2**32 - 1))
+    PATHS,
+    st.tuples(st.binary(max_size=40), st.sampled_from([0o644, 0o755]), st.integers(0, 2**32 - 1)),
 )
 
 

@@ -1,4 +1,5 @@
-"""The world over several guests, on guests that are none: what it orders, when, and what it records."""
+"""The world over several guests, on guests that are none: what it orders, when, and what it
+records."""
 
 from __future__ import annotations
 
@@ -7,22 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from meshwake.checks import clock_fault_happened
+from meshwake.clocks.vdso.page import unsupported_here
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.history import Event, History
+from meshwake.core.outcome import Verdict
+from meshwake.core.plan import Plan
 
-from harness.checks import clock_fault_happened
-from harness.clocks.reading import ClockReading
-from harness.clocks.vdso import unsupported_here
-from harness.history import Event, History
-from harness.plan import Plan
-from harness.verdict import Verdict
 from tests.unit.labs.plans import TWO_NODES, plan
 
 pytestmark = pytest.mark.skipif(bool(unsupported_here()), reason=str(unsupported_here()))
 S, M = 10**9, 60 * 10**9
-SLEEP = '[authority]\nnode = "east"\n[[fault]]\nkind = "{kind}"\nnode = "west"\nat = "10m"\nlasts = "8m"\n{more}'
+SLEEP = (
+    '[authority]\nnode = "east"\n[[fault]]\nkind = "{kind}"\nnode = "west"\nat = "10m"\nlasts '
+    '= "8m"\n{more}'
+)
 
 
 class FakeFleet:
-    """Guests whose clocks do what those of real ones do (tests/conformance/test_fleet.py). Nothing takes time."""
+    """Guests whose clocks do what those of real ones do (tests/conformance/test_fleet.py). Nothing
+    takes time."""
 
     leaps = 0
 
@@ -39,7 +44,9 @@ class FakeFleet:
         return getattr(self, f"_{do}", lambda guest, **_: None)(guest, **arguments)
 
     def order_each(self, orders: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
-        return {guest: self.order(guest, do, **arguments) for guest, (do, arguments) in orders.items()}
+        return {
+            guest: self.order(guest, do, **arguments) for guest, (do, arguments) in orders.items()
+        }
 
     def clocks(self, guest: str) -> ClockReading:
         self.order(guest, "clocks")
@@ -84,7 +91,10 @@ class FakeFleet:
 
     def _start(self, guest: str) -> None:
         self._serial += 1
-        issued = {"identity": "default/client" if guest == "east" else "default/server", "outcome": "issued"}
+        issued = {
+            "identity": "default/client" if guest == "east" else "default/server",
+            "outcome": "issued",
+        }
         dates = {"not_before_wall_s": 0, "not_after_wall_s": 2 * 10**9}
         self.heard("east", {"requests": [issued | {"serial": str(self._serial)} | dates]})
 
@@ -96,7 +106,7 @@ class FakeFleet:
 
 
 def ran(of: Plan, directory: Path) -> tuple[FakeFleet, History]:
-    from harness.labs.machine.fleet_world import FleetWorld, guests_of
+    from meshwake.labs.machine.fleet_world import FleetWorld, guests_of
 
     fleet, events = FakeFleet(guests_of(of)), list[Event]()
     world = FleetWorld(of, directory, events.append, lambda world_ns: None, fleet)  # type: ignore[arg-type]
@@ -106,7 +116,13 @@ def ran(of: Plan, directory: Path) -> tuple[FakeFleet, History]:
 
 
 def two_nodes(kind: str, more: str = "") -> Plan:
-    return plan(SLEEP.format(kind=kind, more=more), nodes=TWO_NODES, duration="30m", every="1m", lab="machine")
+    return plan(
+        SLEEP.format(kind=kind, more=more),
+        nodes=TWO_NODES,
+        duration="30m",
+        every="1m",
+        lab="machine",
+    )
 
 
 def test_one_node_sleeps_and_nobody_asks_it_anything(tmp_path: Path) -> None:
@@ -146,9 +162,13 @@ def test_connections_are_attempted_by_the_guest_of_their_source(tmp_path: Path) 
 
 def test_an_authority_apart_is_a_guest_and_does_not_sleep(tmp_path: Path) -> None:
     """Whatever the nodes are called."""
-    from harness.labs.machine.fleet_world import guests_of, requests_of
+    from meshwake.labs.machine.fleet_world import guests_of, requests_of
 
-    of = plan('[authority]\nnode = "apart"\n', nodes=TWO_NODES.replace("east", "authority"), duration="30m")
+    of = plan(
+        '[authority]\nnode = "apart"\n',
+        nodes=TWO_NODES.replace("east", "authority"),
+        duration="30m",
+    )
     assert guests_of(of) == ["authority", "west", "authority-2"]
     told = requests_of(of, "/ztunnel")
     assert [name for name, one in told.items() if one["authority"]] == ["authority-2"]

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
-from harness.clocks.guest_init import Channel, GuestClocks
-from harness.labs.machine.hands import Hands
+from meshwake.clocks.guest.init import Channel, GuestClocks
+from meshwake.labs.machine.hands import Hands
 
 
 class Node:

@@ -8,9 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from harness.errors import BadInput, LabUnavailable
-from harness.labs.machine.kernel import MODULES, Kernel, fetch_kernel, find_kernel, kernel_cache
+from meshwake.core.errors import BadInput, LabUnavailable
+from meshwake.labs.machine.kernel import MODULES, Kernel, fetch_kernel, find_kernel, kernel_cache
 
 RELEASE = "6.1.0-0-test"
 
@@ -40,10 +39,15 @@ def package(directory: Path, **options: object) -> Path:
     lay_out(tree, **options)  # type: ignore[arg-type]
     (tree / "DEBIAN").mkdir()
     (tree / "DEBIAN/control").write_text(
-        "Package: linux-image-test\nVersion: 1\nArchitecture: amd64\nMaintainer: a test <a@test>\nDescription: test\n"
+        "Package: linux-image-test\nVersion: 1\nArchitecture: amd64\nMaintainer: a test "
+        "<a@test>\nDescription: test\n"
     )
     deb = directory / "linux-image.deb"
-    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", str(tree), str(deb)], check=True, capture_output=True)
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(deb)],
+        check=True,
+        capture_output=True,
+    )
     return deb
 
 

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from meshwake.core.errors import BadInput, HarnessFault, SubjectFailed
+from meshwake.core.history import Recorder
+from meshwake.labs import Toolbox
+from meshwake.labs.machine.lab import LAB, TIME_VARIABLE, _Told, time_passes_really
 
-from harness.errors import BadInput, HarnessFault, SubjectFailed
-from harness.history import Recorder
-from harness.labs import Toolbox
-from harness.labs.machine.lab import LAB, TIME_VARIABLE, _Told, time_passes_really
 from tests.unit.labs.plans import NIGHTS, TWO_NODES, plan
 
 APART = '[authority]\nnode = "apart"\n'
@@ -25,7 +25,11 @@ def test_nights_of_a_laptop_are_its_business() -> None:
     ("body", "nodes", "words"),
     [
         ("", TWO_NODES, "5d of 2 guests that share one time: at most 2d, else it takes hours"),
-        (APART + NIGHTS, None, "5d of 2 guests that share one time: at most 2d, else it takes hours"),
+        (
+            APART + NIGHTS,
+            None,
+            "5d of 2 guests that share one time: at most 2d, else it takes hours",
+        ),
         (
             '[[fault]]\nkind = "suspend"\nat = "1h"\nlasts = "2s"',
             None,
@@ -56,7 +60,10 @@ def test_in_real_time_several_guests_have_hours(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_crowd_of_machines_is_refused() -> None:
     """Each takes a processor and a gigabyte."""
-    crowd = "".join(f'[[node]]\nname = "n{n}"\nidentities = ["default/{n}"]\n' for n in ("client", "server", *"abc"))
+    crowd = "".join(
+        f'[[node]]\nname = "n{n}"\nidentities = ["default/{n}"]\n'
+        for n in ("client", "server", *"abc")
+    )
     [reason] = LAB.refusals(plan(nodes=crowd, duration="1d"))
     assert "5 machines: at most 4 guests run side by side" in reason
 
@@ -76,7 +83,7 @@ def test_an_old_release_is_refused() -> None:
 def test_what_is_missing_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """QEMU, a kernel, a binary."""
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr("harness.labs.machine.lab.find_kernel", lambda: None)
+    monkeypatch.setattr("meshwake.labs.machine.lab.find_kernel", lambda: None)
     reasons = " ".join(LAB.missing(None))
     assert "apt install --no-install-recommends qemu-system-x86" in reasons
     assert "meshwake fetch-kernel" in reasons

@@ -1,19 +1,19 @@
-"""The generated pages are those of this code: same rows, and what they say of our own clocks is what those do."""
+"""The generated pages are those of this code: same rows, and what they say of our own clocks is
+what those do."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
+from meshwake.clocks.virtual import NodeClock
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.durations import NS_PER_S
+from meshwake.labs.machine import measure, timers
+from meshwake.labs.machine.measure import ROWS, Measured, Row, page
 
-from harness.clocks.reading import ClockReading
-from harness.clocks.virtual import NodeClock
-from harness.durations import NS_PER_S
-from harness.labs.machine import measure, timers
-from harness.labs.machine.measure import ROWS, Measured, Row, page
+from tests.support.paths import DOCS
 
-DOCS = Path(__file__).resolve().parents[4] / "docs"
 START = ClockReading(10**18, 0, 0)
 NEAR_S = 1.5
 

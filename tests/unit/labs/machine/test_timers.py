@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from harness.durations import NS_PER_S
-from harness.labs.machine.timers import FAULTS, WAIT_S, Found, Program, in_words, timers_page
+from meshwake.core.durations import NS_PER_S
+from meshwake.labs.machine.timers import FAULTS, WAIT_S, Found, Program, in_words, timers_page
 
 
 def told(ended_monotonic_s: float | None) -> dict[str, Any]:
@@ -42,7 +41,9 @@ def test_a_program_that_did_not_start() -> None:
 
 def test_the_page_has_a_row_for_each_program_and_says_what_is_missing() -> None:
     """Also one that said nothing."""
-    found = Found({"sleep": Program(["sleep"]), "other": Program(["other"])}, ["Java: javac is not on PATH"])
+    found = Found(
+        {"sleep": Program(["sleep"]), "other": Program(["other"])}, ["Java: javac is not on PATH"]
+    )
     text = timers_page(found, {("sleep", fault): "at once after it" for fault in FAULTS}, "6.1.0-1")
     assert f"| sleep |{' at once after it |' * len(FAULTS)}" in text
     assert f"| other |{' not measured |' * len(FAULTS)}" in text

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from meshwake.clocks.virtual import clocks_of
+from meshwake.core.durations import NS_PER_S
+from meshwake.labs.model.authority import Answer, Authority, Certificate
 
-from harness.clocks.virtual import clocks_of
-from harness.durations import NS_PER_S
-from harness.labs.model.authority import Answer, Authority, Certificate
 from tests.unit.labs.plans import TWO_NODES, plan
 
 
@@ -21,14 +21,19 @@ def fault(kind: str, at: str = "10s", lasts: str = "10s") -> str:
 def test_it_dates_as_istiod_does_in_whole_seconds() -> None:
     """Backdated by two minutes, and what is left of the second is cut off on both dates."""
     starts_s = plan().starts_wall_s
-    assert answer("", at_s=7.9) == Answer("issued", Certificate("1", starts_s + 7 - 120, starts_s + 7 + 600))
+    assert answer("", at_s=7.9) == Answer(
+        "issued", Certificate("1", starts_s + 7 - 120, starts_s + 7 + 600)
+    )
 
 
 def test_it_signs_by_the_clock_of_its_own_node() -> None:
     """A step of its node shows in the dates; the same step of another node does not."""
     step = '[[fault]]\nkind = "step"\nat = "1s"\nby = "1h"\nnode = "{}"'
     starts_s = plan().starts_wall_s
-    own, other = answer(step.format("east"), 2).certificate, answer(step.format("west"), 2).certificate
+    own, other = (
+        answer(step.format("east"), 2).certificate,
+        answer(step.format("west"), 2).certificate,
+    )
     assert own and own.not_after_wall_s == starts_s + 2 + 3_600 + 600
     assert other and other.not_after_wall_s == starts_s + 2 + 600
 
@@ -41,9 +46,12 @@ def test_an_authority_apart_never_sleeps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "outcome"), [("ca_outage", "refused"), ("ca_hang", "hung"), ("token_expired", "unauthenticated")]
+    ("kind", "outcome"),
+    [("ca_outage", "refused"), ("ca_hang", "hung"), ("token_expired", "unauthenticated")],
 )
-def test_a_fault_of_the_service_lasts_from_its_first_moment_to_just_before_its_end(kind: str, outcome: str) -> None:
+def test_a_fault_of_the_service_lasts_from_its_first_moment_to_just_before_its_end(
+    kind: str, outcome: str
+) -> None:
     """Faults come first within one world time: at its end a fault is over."""
     outcomes = [answer(fault(kind), at_s).outcome for at_s in (9.999999999, 10, 19.999999999, 20)]
     assert outcomes == ["issued", outcome, outcome, "issued"]
@@ -60,8 +68,12 @@ def test_it_dates_and_signs_as_its_faults_say() -> None:
     )
     starts_s = plan().starts_wall_s
     behind, all_three, after = (answer(body, at_s).certificate for at_s in (12, 17, 26))
-    assert behind == Certificate("1", starts_s + 12 - 3600 - 120, starts_s + 12 - 3600 + 600, root=0)
-    assert all_three == Certificate("1", starts_s + 17 - 3600 - 120, starts_s + 17 - 3600 + 90, root=1)
+    assert behind == Certificate(
+        "1", starts_s + 12 - 3600 - 120, starts_s + 12 - 3600 + 600, root=0
+    )
+    assert all_three == Certificate(
+        "1", starts_s + 17 - 3600 - 120, starts_s + 17 - 3600 + 90, root=1
+    )
     assert after == Certificate("1", starts_s + 26 - 120, starts_s + 26 + 600)
 
 
@@ -84,13 +96,22 @@ def test_serials_name_certificates_of_one_run() -> None:
     """1, 2, 3 ... of what was signed; what was refused takes no number."""
     of = plan(fault("ca_outage"))
     authority = Authority(of, clocks_of(of)[of.authority_node])
-    certificates = [authority.answer(600, world_s * NS_PER_S).certificate for world_s in (1, 15, 30)]
-    assert [certificate.serial if certificate else None for certificate in certificates] == ["1", None, "2"]
+    certificates = [
+        authority.answer(600, world_s * NS_PER_S).certificate for world_s in (1, 15, 30)
+    ]
+    assert [certificate.serial if certificate else None for certificate in certificates] == [
+        "1",
+        None,
+        "2",
+    ]
 
 
 def test_who_trusts_an_older_root_is_refused() -> None:
     """From the change on; who has the root of now is served, and so is everybody before."""
-    of = plan('[[fault]]\nkind = "ca_root_change"\nat = "10s"\n[[fault]]\nkind = "ca_root_change"\nat = "30s"\n')
+    of = plan(
+        '[[fault]]\nkind = "ca_root_change"\nat = "10s"\n[[fault]]\nkind = '
+        '"ca_root_change"\nat = "30s"\n'
+    )
     authority = Authority(of, clocks_of(of)[of.authority_node])
 
     def outcome(at_s: int, root_of_s: int | None) -> str:

@@ -6,14 +6,15 @@ import sys
 from hashlib import sha256
 
 import pytest
+from meshwake.core.history import History
+from meshwake.core.plan import Plan
+from meshwake.labs import load_lab
+from meshwake.labs.model.lab import LAB
 
-from harness.history import History
-from harness.labs import load_lab
-from harness.labs.model.lab import LAB
-from harness.plan import Plan
 from tests.unit.labs.plans import NIGHTS, TWO_NODES, plan, run
 
-# Retries by chance, two nodes, an authority apart: everything in which an order of things could show.
+# Retries by chance, two nodes, an authority apart: everything in which an order of things could
+# show.
 RESTLESS = """
 [authority]
 node = "apart"
@@ -30,14 +31,16 @@ lasts = "40m"
 """
 RUN_PLAN_ON_STDIN = """
 import sys
-from harness.plan import Plan
+from meshwake.core.plan import Plan
 from tests.unit.labs.plans import run
 sys.stdout.write(run(Plan.model_validate_json(sys.stdin.read())).to_text())
 """
 
 
 def restless(seed: int = 7, behaviour_class: str = "C") -> Plan:
-    return plan(RESTLESS, nodes=TWO_NODES, duration="7d", behaviour_class=behaviour_class, seed=seed)
+    return plan(
+        RESTLESS, nodes=TWO_NODES, duration="7d", behaviour_class=behaviour_class, seed=seed
+    )
 
 
 def test_the_same_plan_gives_the_same_bytes() -> None:
@@ -57,7 +60,10 @@ def test_the_same_plan_gives_the_same_bytes_in_another_process(hash_seed: str) -
         check=True,
         env=os.environ | {"PYTHONHASHSEED": hash_seed},
     )
-    assert sha256(other.stdout.encode()).hexdigest() == sha256(run(restless()).to_text().encode()).hexdigest()
+    assert (
+        sha256(other.stdout.encode()).hexdigest()
+        == sha256(run(restless()).to_text().encode()).hexdigest()
+    )
 
 
 def test_another_seed_gives_other_retries() -> None:

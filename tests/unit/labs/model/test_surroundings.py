@@ -1,17 +1,18 @@
-"""Gateways, tokens and application pods in the model: late once, refused for a minute, forgotten and fetched anew."""
+"""Gateways, tokens and application pods in the model: late once, refused for a minute, forgotten
+and fetched anew."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
 import pytest
+from meshwake.clocks.virtual import clocks_of
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.errors import BadInput
+from meshwake.core.history import History
+from meshwake.core.plan import PlannedFix
+from meshwake.labs.model.tokens import Tokens
 
-from harness.clocks.virtual import clocks_of
-from harness.durations import NS_PER_S
-from harness.errors import BadInput
-from harness.history import History
-from harness.labs.model.tokens import Tokens
-from harness.plan import PlannedFix
 from tests.unit.labs.plans import NIGHTS, SERVER, failed_world_s, issued_world_s, plan, run
 
 HOUR_S, DAY_S = 3_600, 86_400
@@ -38,8 +39,12 @@ def test_nights_of_eight_hours_do_a_gateway_no_harm() -> None:
 
 
 def test_a_gateway_keeps_its_certificate_while_the_authority_is_away() -> None:
-    history = run(plan(GATEWAY + '\n[[fault]]\nkind = "ca_outage"\nat = "11h"\nlasts = "3h"\n', duration="2d"))
-    states = [event["state"] for event in history.of("certificate_state", identity="ingress/gateway")]
+    history = run(
+        plan(GATEWAY + '\n[[fault]]\nkind = "ca_outage"\nat = "11h"\nlasts = "3h"\n', duration="2d")
+    )
+    states = [
+        event["state"] for event in history.of("certificate_state", identity="ingress/gateway")
+    ]
     assert set(states) == {"Available"}
 
 
@@ -49,7 +54,8 @@ def outcomes(history: History, identity: str = SERVER) -> list[tuple[int, str]]:
 
 
 def test_a_token_that_ran_out_asleep_is_refused_until_kubelet_has_looked() -> None:
-    """The certificate's second renewal falls due ten seconds after the wake, kubelet's look thirty seconds later."""
+    """The certificate's second renewal falls due ten seconds after the wake, kubelet's look thirty
+    seconds later."""
     sleep = '\n[[fault]]\nkind = "suspend"\nat = "23h57m20s"\nlasts = "20h"\n'
     of = plan(HALF_A_DAY + sleep, lifetime="23h59m30s", duration="3d")
     after = [(at, outcome) for at, outcome in outcomes(run(of)) if at > 40 * HOUR_S]
@@ -79,7 +85,10 @@ def test_a_clock_set_back_makes_the_old_token_not_valid_yet_and_a_new_pod_gets_a
 
 @pytest.mark.parametrize(
     ("old", "new", "why"),
-    [('node = "laptop"\nidentity', 'node = "lap"\nidentity', "is no node"), ('"ingress"', '"laptop"', "stands twice")],
+    [
+        ('node = "laptop"\nidentity', 'node = "lap"\nidentity', "is no node"),
+        ('"ingress"', '"laptop"', "stands twice"),
+    ],
 )
 def test_a_gateway_that_cannot_be_is_refused(old: str, new: str, why: str) -> None:
     with pytest.raises(BadInput, match=why):
@@ -87,8 +96,13 @@ def test_a_gateway_that_cannot_be_is_refused(old: str, new: str, why: str) -> No
 
 
 def test_traffic_may_come_from_a_gateway() -> None:
-    """It fails while the gateway's certificate has run out, from the wake on, though ztunnel's is new."""
-    of = plan(GATEWAY + '\n[[fault]]\nkind = "suspend"\nat = "13h"\nlasts = "65h"\n', duration="5d", every="1h")
+    """It fails while the gateway's certificate has run out, from the wake on, though ztunnel's is
+    new."""
+    of = plan(
+        GATEWAY + '\n[[fault]]\nkind = "suspend"\nat = "13h"\nlasts = "65h"\n',
+        duration="5d",
+        every="1h",
+    )
     told = {"pairs": (("ingress/gateway", SERVER),), "fix": PlannedFix(name="wall-polling")}
     gateway = of.model_copy(update=told)
     failed = failed_world_s(run(gateway))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-
-from harness.clocks.reading import ClockReading
-from harness.clocks.virtual import NodeClock
-from harness.durations import NS_PER_S
-from harness.labs.model.timing import Timing, renewal_due
+from meshwake.clocks.virtual import NodeClock
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.durations import NS_PER_S
+from meshwake.labs.model.timing import Timing, renewal_due
 
 HOUR_S = 3_600
 START = ClockReading(1_800_000_000 * NS_PER_S, 0, 0)
@@ -51,7 +50,9 @@ def renewed_world_s(timing: Timing, of: NodeClock, issued_world_s: int = 0) -> f
         ("wall-polling", "pause", 0),
     ],
 )
-def test_the_renewal_that_waits_when_the_fault_comes(timing: Timing, fault: str, late_s: int) -> None:
+def test_the_renewal_that_waits_when_the_fault_comes(
+    timing: Timing, fault: str, late_s: int
+) -> None:
     """Late by the sleep, or by no more than a look."""
     late = renewed_world_s(timing, clock(fault)) - HALF_LIFE_S
     assert late_s <= late <= late_s + (10 if late_s == 0 else 0)
@@ -60,7 +61,9 @@ def test_the_renewal_that_waits_when_the_fault_comes(timing: Timing, fault: str,
 @pytest.mark.parametrize(
     ("timing", "late_s"), [("as-released", 8 * HOUR_S), ("fresh-time-base", 0), ("wall-polling", 0)]
 )
-def test_the_renewal_of_a_certificate_that_came_after_the_sleep(timing: Timing, late_s: int) -> None:
+def test_the_renewal_of_a_certificate_that_came_after_the_sleep(
+    timing: Timing, late_s: int
+) -> None:
     """As released it is as late as the one before: the time base is that of the start."""
     issued_s = 10 * HOUR_S
     assert renewed_world_s(timing, clock("suspend"), issued_s) == issued_s + HALF_LIFE_S + late_s

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import pytest
-
-from harness.clocks.reading import ClockReading
-from harness.labs.model.authority import Certificate
-from harness.labs.model.traffic import connection_error
-from harness.labs.model.ztunnel import INITIALIZING, CertificateState
+from meshwake.core.clock_reading import ClockReading
+from meshwake.labs.model.authority import Certificate
+from meshwake.labs.model.traffic import connection_error
+from meshwake.labs.model.ztunnel import INITIALIZING, CertificateState
 
 VALID = CertificateState("Available", Certificate("1", 1_000, 2_000))
 LONG = CertificateState("Available", Certificate("2", 0, 1_000_000))
@@ -30,12 +29,17 @@ def test_a_certificate_is_valid_from_its_first_to_its_last_second(wall_s: float)
 
 def test_the_client_judges_the_server_by_its_own_clock() -> None:
     """A server whose clock stands at noon presents what the client, in the evening, finds expired."""
-    assert connection_error(LONG, at(3_020), VALID, at(1_500)) == "server certificate expired 1020 s ago"
+    assert (
+        connection_error(LONG, at(3_020), VALID, at(1_500))
+        == "server certificate expired 1020 s ago"
+    )
 
 
 def test_the_server_judges_the_client_by_its_own_clock() -> None:
     """The other way round."""
-    assert connection_error(VALID, at(1_500), LONG, at(2_001)) == "client certificate expired 1 s ago"
+    assert (
+        connection_error(VALID, at(1_500), LONG, at(2_001)) == "client certificate expired 1 s ago"
+    )
 
 
 def test_a_certificate_of_the_future_is_refused_too() -> None:
@@ -46,12 +50,18 @@ def test_a_certificate_of_the_future_is_refused_too() -> None:
 
 def test_the_server_is_looked_at_first() -> None:
     """In TLS 1.3 the client has the server's certificate before it sends its own."""
-    assert connection_error(VALID, at(2_060), VALID, at(2_060)) == "server certificate expired 60 s ago"
+    assert (
+        connection_error(VALID, at(2_060), VALID, at(2_060))
+        == "server certificate expired 60 s ago"
+    )
 
 
 def test_who_has_no_certificate_says_why() -> None:
     """What ztunnel's admin interface shows, so that a person can look there."""
     dropped = CertificateState("Unavailable: signing gRPC error")
-    assert connection_error(INITIALIZING, at(1), VALID, at(1)) == "client has no certificate: Initializing"
+    assert (
+        connection_error(INITIALIZING, at(1), VALID, at(1))
+        == "client has no certificate: Initializing"
+    )
     error = connection_error(LONG, at(1), dropped, at(1))
     assert error == "server has no certificate: Unavailable: signing gRPC error"

@@ -5,12 +5,22 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.history import Event, History
+from meshwake.labs.limits import CSR_FLOOD_MAX
 
-from harness.clocks.reading import ClockReading
-from harness.durations import NS_PER_S
-from harness.history import Event, History
-from harness.labs.limits import CSR_FLOOD_MAX
-from tests.unit.labs.plans import CLIENT, NIGHTS, ONE_NODE, SERVER, TWO_NODES, failed_world_s, issued_world_s, plan, run
+from tests.unit.labs.plans import (
+    CLIENT,
+    NIGHTS,
+    ONE_NODE,
+    SERVER,
+    TWO_NODES,
+    failed_world_s,
+    issued_world_s,
+    plan,
+    run,
+)
 
 HOUR_S = 3_600
 PAUSE = '[[fault]]\nkind = "pause"\nat = "10m"\nlasts = "17m"\ncorrected_after = "25s"\n'
@@ -40,11 +50,13 @@ def test_without_faults_certificates_are_renewed_every_half_life() -> None:
 
 
 def test_one_pause_makes_every_later_renewal_late_by_its_length() -> None:
-    """The report of ztunnel#1481: L = 10 min, 17 min of pause; from then on cycles of 1260 s instead of 240."""
+    """The report of ztunnel#1481: L = 10 min, 17 min of pause; from then on cycles of 1260 s
+    instead of 240."""
     history = run(plan(PAUSE, lifetime="10m", duration="3h"))
     issued = issued_world_s(history)
     assert issued[:3] == [0, 240, 480]
-    # Due at 720 s on a clock that stood for 1020 s; there the first certificate planned on the parted clocks begins.
+    # Due at 720 s on a clock that stood for 1020 s; there the first certificate planned on the
+    # parted clocks begins.
     assert issued[3:8] == [1_740 + 1_260 * cycle for cycle in range(5)]
 
 
@@ -55,10 +67,15 @@ def test_one_pause_leaves_eleven_of_every_21_minutes_without_a_valid_certificate
     for issued_s in issued_world_s(history)[3:7]:
         inside = [world_s - issued_s for world_s in failed if issued_s < world_s < issued_s + 1_260]
         assert inside and min(inside) == 601 and max(inside) < 1_260
-        attempted = {event.world_ns / 1e9: event["ok"] for event in history.of("connection_attempted")}
+        attempted = {
+            event.world_ns / 1e9: event["ok"] for event in history.of("connection_attempted")
+        }
         assert attempted[issued_s] and attempted[issued_s + 1_260]
     certificates = history.of("csr_answered", identity=SERVER)[3:]
-    gaps_s = {two["not_before_wall_s"] + 120 - one["not_after_wall_s"] for one, two in pairwise(certificates)}
+    gaps_s = {
+        two["not_before_wall_s"] + 120 - one["not_after_wall_s"]
+        for one, two in pairwise(certificates)
+    }
     assert gaps_s == {660}
 
 
@@ -70,7 +87,8 @@ def test_nights_of_eight_hours_renew_when_the_real_binary_did() -> None:
 
 
 def test_nights_of_eight_hours_break_on_the_third_day() -> None:
-    """After two nights J is 16 h, more than (L + B) / 2 = 12 h 01 min; the first two days show nothing."""
+    """After two nights J is 16 h, more than (L + B) / 2 = 12 h 01 min; the first two days show
+    nothing."""
     history = run(plan(NIGHTS, duration="5d"))
     first = history.of("connection_attempted", ok=False)[0]
     assert first.world_ns == (115_080 + 86_400 + 1) * NS_PER_S
@@ -94,15 +112,27 @@ def test_a_frozen_process_renews_when_it_thaws_and_is_on_time_ever_after() -> No
 def test_a_step_forward_does_what_a_suspend_does() -> None:
     """ztunnel cannot tell them apart: wall ahead of monotonic by 13 h."""
     stepped = run(plan(step("13h"), duration="3d"))
-    assert issued_world_s(stepped) == [0, 43_140, 43_140 * 2 + 13 * HOUR_S, 43_140 * 3 + 26 * HOUR_S]
+    assert issued_world_s(stepped) == [
+        0,
+        43_140,
+        43_140 * 2 + 13 * HOUR_S,
+        43_140 * 3 + 26 * HOUR_S,
+    ]
 
 
 def test_a_step_back_by_more_than_half_a_life_floods_the_authority_and_is_stopped() -> None:
     """Each new certificate is due in the past: without a bound world time would never move again."""
     history = run(plan(step("-13h"), duration="1d"))
     ended = history.events[-1]
-    assert (ended.kind, ended["reason"], ended.world_ns) == ("run_ended", "csr_flood", 43_140 * NS_PER_S)
-    assert len([event for event in at_world_s(history, 43_140) if event.kind == "csr_answered"]) == CSR_FLOOD_MAX + 1
+    assert (ended.kind, ended["reason"], ended.world_ns) == (
+        "run_ended",
+        "csr_flood",
+        43_140 * NS_PER_S,
+    )
+    assert (
+        len([event for event in at_world_s(history, 43_140) if event.kind == "csr_answered"])
+        == CSR_FLOOD_MAX + 1
+    )
 
 
 def test_a_step_back_by_less_only_makes_renewals_early() -> None:
@@ -113,8 +143,15 @@ def test_a_step_back_by_less_only_makes_renewals_early() -> None:
 
 
 def test_a_step_of_one_node_alone_is_seen_by_its_peer() -> None:
-    """The east's clock is two days ahead: it finds the west's certificates expired, and the west not the east's."""
-    history = run(plan(step("2d") + 'node = "east"\n[authority]\nnode = "west"\n', nodes=TWO_NODES, duration="2h"))
+    """The east's clock is two days ahead: it finds the west's certificates expired, and the west
+    not the east's."""
+    history = run(
+        plan(
+            step("2d") + 'node = "east"\n[authority]\nnode = "west"\n',
+            nodes=TWO_NODES,
+            duration="2h",
+        )
+    )
     errors = {event["error"] for event in history.of("connection_attempted", ok=False)}
     assert errors and all(error.startswith("server certificate expired") for error in errors)
 
@@ -123,10 +160,15 @@ def test_a_step_of_one_node_alone_is_seen_by_its_peer() -> None:
 
 
 def test_at_one_moment_faults_come_first_then_timers_then_connections() -> None:
-    """A renewal that fell due in the freeze comes at its end, and the connection of that moment finds it done."""
+    """A renewal that fell due in the freeze comes at its end, and the connection of that moment
+    finds it done."""
     history = run(plan(freeze("11h50m", "20m"), duration="1d"))
     kinds = [event.kind for event in at_world_s(history, 12 * HOUR_S + 600)]
-    assert kinds == ["fault_ended", *["csr_answered", "certificate_state"] * 2, "connection_attempted"]
+    assert kinds == [
+        "fault_ended",
+        *["csr_answered", "certificate_state"] * 2,
+        "connection_attempted",
+    ]
 
 
 def test_a_restart_that_fell_into_a_freeze_comes_after_what_was_overdue() -> None:
@@ -136,22 +178,35 @@ def test_a_restart_that_fell_into_a_freeze_comes_after_what_was_overdue() -> Non
     history = run(plan(freeze("11h50m", "20m") + restart, duration="1d"))
     kinds = [event.kind for event in at_world_s(history, 12 * HOUR_S + 600)]
     overdue = kinds.index("csr_answered")
-    assert kinds.index("fault_ended") < overdue < kinds.index("ztunnel_stopped") < kinds.index("ztunnel_started")
+    assert (
+        kinds.index("fault_ended")
+        < overdue
+        < kinds.index("ztunnel_stopped")
+        < kinds.index("ztunnel_started")
+    )
     assert kinds.count("csr_answered") == 4, "two overdue renewals, two first requests"
 
 
 def test_a_pause_is_told_in_three_events_with_the_clocks_of_its_node() -> None:
-    """Began; woke, with the wall clock behind; ended, with the wall clock before and after the correction."""
+    """Began; woke, with the wall clock behind; ended, with the wall clock before and after the
+    correction."""
     of = plan(PAUSE, duration="1h")
     began, woke, ended = run(of).of("fault_began", "node_woke", "fault_ended")
     assert [event.world_ns // NS_PER_S for event in (began, woke, ended)] == [600, 1_620, 1_645]
     assert woke.clocks == began.clocks
-    assert ended.clocks and began.clocks and ended["wall_before_ns"] == began.clocks.wall_ns + 25 * NS_PER_S
-    assert ended.clocks.since(began.clocks) == ClockReading(1_045 * NS_PER_S, 25 * NS_PER_S, 25 * NS_PER_S)
+    assert (
+        ended.clocks
+        and began.clocks
+        and ended["wall_before_ns"] == began.clocks.wall_ns + 25 * NS_PER_S
+    )
+    assert ended.clocks.since(began.clocks) == ClockReading(
+        1_045 * NS_PER_S, 25 * NS_PER_S, 25 * NS_PER_S
+    )
 
 
 def test_two_steps_at_one_moment_are_each_measured_by_itself() -> None:
-    """A pause corrected at its wake, and a step right then: neither is credited with the other's jump."""
+    """A pause corrected at its wake, and a step right then: neither is credited with the other's
+    jump."""
     pause = '[[fault]]\nkind = "pause"\nat = "10m"\nlasts = "10m"\ncorrected_after = "0s"\n'
     history = run(plan(pause + step("1h", at="20m"), duration="1h"))
     jumps_s = [
@@ -169,7 +224,11 @@ def test_a_fault_of_the_service_has_no_node_and_the_authority_s_clocks() -> None
     """Its two events frame it."""
     began, ended = run(plan(CA_AWAY_AT_RENEWAL, duration="1d")).of("fault_began", "fault_ended")
     assert began.node is ended.node is None
-    assert began.clocks and ended.clocks and ended.clocks.wall_ns - began.clocks.wall_ns == 36 * 60 * NS_PER_S
+    assert (
+        began.clocks
+        and ended.clocks
+        and ended.clocks.wall_ns - began.clocks.wall_ns == 36 * 60 * NS_PER_S
+    )
 
 
 # Failing authorities
@@ -181,7 +240,9 @@ def test_an_authority_away_at_renewal_is_an_outage_up_to_1_27(behaviour_class: s
     history = run(plan(CA_AWAY_AT_RENEWAL, duration="1d", behaviour_class=behaviour_class))
     failed = history.of("connection_attempted", ok=False)
     assert failed and all(43_140 <= event.world_ns / 1e9 <= 45_180 + 182 for event in failed)
-    assert failed[0]["error"].startswith("client has no certificate: Unavailable: signing gRPC error")
+    assert failed[0]["error"].startswith(
+        "client has no certificate: Unavailable: signing gRPC error"
+    )
 
 
 @pytest.mark.parametrize("behaviour_class", ["D", "E"])
@@ -194,7 +255,8 @@ def test_an_authority_away_at_renewal_is_no_outage_from_1_28_on(behaviour_class:
 
 
 def test_a_connection_does_not_bring_back_a_dropped_certificate() -> None:
-    """State Unavailable is left by the next try only: requests come by the minute, connections or not."""
+    """State Unavailable is left by the next try only: requests come by the minute, connections or
+    not."""
     away = '[[fault]]\nkind = "ca_outage"\nat = "11h57m"\nlasts = "10m"\n'
     history = run(plan(away, duration="13h", behaviour_class="A1"))
     asked = [event.world_ns / 1e9 for event in history.of("csr_answered", identity=CLIENT)]
@@ -202,7 +264,8 @@ def test_a_connection_does_not_bring_back_a_dropped_certificate() -> None:
 
 
 def test_what_hangs_is_never_asked_for_again_until_a_restart() -> None:
-    """No deadline: the requests of that one moment are lost for good, long after the authority is well."""
+    """No deadline: the requests of that one moment are lost for good, long after the authority is
+    well."""
     hang = '[[fault]]\nkind = "ca_hang"\nat = "11h"\nlasts = "2h"\n'
     restart = '[[fault]]\nkind = "restart"\nat = "30h"\n'
     history = run(plan(hang + restart, duration="2d"))
@@ -225,20 +288,29 @@ SLOW = '[[fault]]\nkind = "ca_slow"\nat = "11h"\nlasts = "{}"\nanswers_after = "
 
 
 def test_each_renewal_is_late_by_the_delay_of_a_slow_answer() -> None:
-    """Dated when answered: half a life from there to the next, which is asked for on time and late again."""
+    """Dated when answered: half a life from there to the next, which is asked for on time and late
+    again."""
     history = run(plan(SLOW.format("2d", "20m"), duration="2d"))
-    assert issued_world_s(history, CLIENT) == [0, 43_140 + 1_200, 2 * (43_140 + 1_200), 3 * (43_140 + 1_200)]
+    assert issued_world_s(history, CLIENT) == [
+        0,
+        43_140 + 1_200,
+        2 * (43_140 + 1_200),
+        3 * (43_140 + 1_200),
+    ]
     taken = [event.world_ns / 1e9 for event in history.of("csr_taken", identity=CLIENT)]
     assert taken == [at - 1_200 for at in issued_world_s(history, CLIENT)[1:]]
 
 
 def test_eight_slow_requests_hold_back_the_ninth() -> None:
-    """It is asked for when the first of the eight is answered, and answered at once if the fault is over by then."""
+    """It is asked for when the first of the eight is answered, and answered at once if the fault is
+    over by then."""
     names = ", ".join(f'"default/{number}"' for number in range(7))
     node = ONE_NODE.replace('"default/client"', f'{names}, "default/client"')
     for lasts, answered_s in (("1d", 43_140 + 1_200), ("1h", 43_140 + 600)):
         history = run(plan(SLOW.format(lasts, "10m"), nodes=node, duration="1d"))
-        others = {event.world_ns for event in history.of("csr_taken") if event["identity"] != SERVER}
+        others = {
+            event.world_ns for event in history.of("csr_taken") if event["identity"] != SERVER
+        }
         assert others == {43_140 * 10**9}
         assert issued_world_s(history, CLIENT)[1] == 43_140 + 600
         assert issued_world_s(history, SERVER)[1] == answered_s
@@ -256,7 +328,10 @@ def test_a_restart_and_a_new_root_lose_what_is_under_way() -> None:
 
 def test_an_answer_to_a_node_asleep_is_taken_in_when_it_wakes() -> None:
     """Issued in the night, and served from the morning on."""
-    night = '[[fault]]\nkind = "suspend"\nnode = "east"\nat = "12h"\nlasts = "4h"\n[authority]\nnode = "apart"\n'
+    night = (
+        '[[fault]]\nkind = "suspend"\nnode = "east"\nat = "12h"\nlasts = '
+        '"4h"\n[authority]\nnode = "apart"\n'
+    )
     history = run(plan(SLOW.format("1d", "1h") + night, nodes=TWO_NODES, duration="1d"))
     assert issued_world_s(history, CLIENT)[1] == 43_140 + HOUR_S
     states = [event.world_ns / 1e9 for event in history.of("certificate_state", identity=CLIENT)]
@@ -268,12 +343,18 @@ def test_who_has_asked_and_got_no_answer_is_initializing() -> None:
     hang = '[[fault]]\nkind = "ca_hang"\nat = "0s"\nlasts = "1h"\n'
     states = [event["state"] for event in run(plan(hang, duration="2h")).of("certificate_state")]
     assert states == ["Initializing", "Initializing"]
-    assert {event["state"] for event in run(plan(duration="2h")).of("certificate_state")} == {"Available"}
+    assert {event["state"] for event in run(plan(duration="2h")).of("certificate_state")} == {
+        "Available"
+    }
 
 
 def test_an_authority_that_sleeps_refuses_who_is_awake() -> None:
-    """The east's renewal falls into the night of the west, where the authority lives; it comes with the morning."""
-    night = '[authority]\nnode = "west"\n[[fault]]\nkind = "suspend"\nnode = "west"\nat = "11h"\nlasts = "4h"\n'
+    """The east's renewal falls into the night of the west, where the authority lives; it comes with
+    the morning."""
+    night = (
+        '[authority]\nnode = "west"\n[[fault]]\nkind = "suspend"\nnode = "west"\nat = '
+        '"11h"\nlasts = "4h"\n'
+    )
     history = run(plan(night, nodes=TWO_NODES, duration="1d"))
     refused = history.of("csr_answered", identity=CLIENT, outcome="refused")
     assert refused and all(11 * HOUR_S <= event.world_ns / 1e9 < 15 * HOUR_S for event in refused)
@@ -291,11 +372,14 @@ def test_a_restart_forgets_the_time_slept() -> None:
 
 
 def test_another_pod_gets_a_fresh_certificate_from_a_ztunnel_that_keeps_its_time_base() -> None:
-    """At its moment; the sixteen hours slept before it stay in every renewal after it, and no old timer fires."""
+    """At its moment; the sixteen hours slept before it stay in every renewal after it, and no old
+    timer fires."""
     in_pod = '[ztunnel]\nmode = "in-pod"\nworkloads = "discovery"\n'
     other_pod = f'[[fault]]\nkind = "pod_restart"\nidentity = "{SERVER}"\nat = "50h"\n'
     history = run(plan(in_pod + NIGHTS + other_pod, duration="4d"))
-    late_s = 50 * HOUR_S + 43_140 + 24 * HOUR_S  # sixteen hours slept before, and one night of eight on the way
+    late_s = (
+        50 * HOUR_S + 43_140 + 24 * HOUR_S
+    )  # sixteen hours slept before, and one night of eight on the way
     assert issued_world_s(history) == [0, 43_140, 115_080, 50 * HOUR_S, late_s]
     assert [event["identity"] for event in history.of("pod_replaced")] == [SERVER]
     assert len(history.of("ztunnel_started")) == 1
@@ -304,7 +388,9 @@ def test_another_pod_gets_a_fresh_certificate_from_a_ztunnel_that_keeps_its_time
 def test_a_restart_is_told_as_a_fault_with_an_end_and_a_start_of_the_process() -> None:
     """In this order, at one moment; then it fetches its certificates."""
     history = run(plan('[[fault]]\nkind = "restart"\nat = "5h"\n', duration="6h"))
-    events = [event for event in at_world_s(history, 5 * HOUR_S) if event.kind != "connection_attempted"]
+    events = [
+        event for event in at_world_s(history, 5 * HOUR_S) if event.kind != "connection_attempted"
+    ]
     assert [event.kind for event in events[:5]] == [
         "fault_began", "ztunnel_stopped", "ztunnel_started", "fault_ended", "csr_answered"
     ]  # fmt: skip
@@ -338,13 +424,18 @@ def test_the_world_starts_with_every_ztunnel_before_the_first_fault() -> None:
 
 
 def test_a_run_begins_and_ends_as_promised() -> None:
-    """run_started says what was tested; run_ended lies at the end of the plan, and nothing at or after it."""
+    """run_started says what was tested; run_ended lies at the end of the plan, and nothing at or
+    after it."""
     history = run(plan(duration="1d", behaviour_class="C"))
     first, last = history.events[0], history.events[-1]
     assert first.data == {
         "format": 1, "lab": "model", "version": "1.31.0", "subject": {"kind": "model", "behaviour_class": "C"}
     }  # fmt: skip
-    assert (last.kind, last["reason"], last.world_ns) == ("run_ended", "duration", 86_400 * NS_PER_S)
+    assert (last.kind, last["reason"], last.world_ns) == (
+        "run_ended",
+        "duration",
+        86_400 * NS_PER_S,
+    )
     assert history.events[-2].world_ns < last.world_ns
 
 

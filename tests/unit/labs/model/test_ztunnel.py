@@ -6,12 +6,11 @@ from itertools import pairwise
 from random import Random
 
 import pytest
-
-from harness.clocks.reading import ClockReading
-from harness.durations import NS_PER_S
-from harness.labs.model.authority import Answer, Certificate
-from harness.labs.model.ztunnel import BEHAVIOURS, Backoff, Ztunnel
-from harness.labs.renewal import planned_wall_ns
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.durations import NS_PER_S
+from meshwake.labs.model.authority import Answer, Certificate
+from meshwake.labs.model.ztunnel import BEHAVIOURS, Backoff, Ztunnel
+from meshwake.ztunnel.renewal import planned_wall_ns
 
 WALL_S = 1_800_000_000
 BASE = ClockReading(WALL_S * NS_PER_S, 77 * NS_PER_S, 77 * NS_PER_S)
@@ -20,13 +19,19 @@ CLIENT, SERVER = "default/client", "default/server"
 
 
 def ztunnel(behaviour_class: str, identities: tuple[str, ...] = (CLIENT, SERVER)) -> Ztunnel:
-    return Ztunnel(identities, BEHAVIOURS[behaviour_class], lifetime_s=600, base=BASE, random=Random(0))
+    return Ztunnel(
+        identities, BEHAVIOURS[behaviour_class], lifetime_s=600, base=BASE, random=Random(0)
+    )
 
 
 def after(awake_s: float, asleep_s: float = 0) -> ClockReading:
     """The clocks this long after the start."""
     awake_ns, asleep_ns = int(awake_s * NS_PER_S), int(asleep_s * NS_PER_S)
-    return ClockReading(BASE.wall_ns + awake_ns + asleep_ns, BASE.monotonic_ns + awake_ns, BASE.boottime_ns + awake_ns)
+    return ClockReading(
+        BASE.wall_ns + awake_ns + asleep_ns,
+        BASE.monotonic_ns + awake_ns,
+        BASE.boottime_ns + awake_ns,
+    )
 
 
 def issued(now: ClockReading, lifetime_s: int = 600) -> Answer:
@@ -34,7 +39,9 @@ def issued(now: ClockReading, lifetime_s: int = 600) -> Answer:
     return Answer("issued", Certificate("1", now_s - 120, now_s + lifetime_s))
 
 
-def delays_s(subject: Ztunnel, times: int, start: ClockReading, identity: str = CLIENT) -> list[float]:
+def delays_s(
+    subject: Ztunnel, times: int, start: ClockReading, identity: str = CLIENT
+) -> list[float]:
     """The delays between tries that the authority refuses, one after the other."""
     found, now = [], start
     for _ in range(times):
@@ -78,20 +85,26 @@ def test_only_a0_asks_for_a_day_whatever_it_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("behaviour_class", "kept"), [*((name, False) for name in ("A0", "A1", "B", "C")), ("D", True), ("E", True)]
+    ("behaviour_class", "kept"),
+    [*((name, False) for name in ("A0", "A1", "B", "C")), ("D", True), ("E", True)],
 )
-def test_what_becomes_of_a_valid_certificate_when_its_renewal_fails(behaviour_class: str, kept: bool) -> None:
+def test_what_becomes_of_a_valid_certificate_when_its_renewal_fails(
+    behaviour_class: str, kept: bool
+) -> None:
     """Up to 1.27 it is thrown away with half its life left; from 1.28 on it stays."""
     subject = ztunnel(behaviour_class)
     first = issued(after(0))
     subject.answered(CLIENT, first, after(0))
     subject.answered(CLIENT, REFUSED, after(240))
     assert (subject.states[CLIENT].certificate == first.certificate) is kept
-    assert subject.states[CLIENT].state.startswith("Available" if kept else "Unavailable: signing gRPC error")
+    assert subject.states[CLIENT].state.startswith(
+        "Available" if kept else "Unavailable: signing gRPC error"
+    )
 
 
 def test_a_kept_certificate_is_tried_at_its_expiry_at_the_latest_and_then_dropped() -> None:
-    """The next try would be after the expiry; it is brought forward to it, and there the certificate goes."""
+    """The next try would be after the expiry; it is brought forward to it, and there the
+    certificate goes."""
     subject = ztunnel("E")
     subject.answered(CLIENT, issued(after(0)), after(0))
     assert subject.answered(CLIENT, REFUSED, after(599.9)) == after(600).monotonic_ns
@@ -114,7 +127,8 @@ def test_class_a_tries_every_minute() -> None:
 
 
 def test_class_c_doubles_its_delays_and_stays_at_the_longest() -> None:
-    """1, 2, 4 ... 150 s, each within a fifth, and 150 s sharp once 15 min have passed since the first failure."""
+    """1, 2, 4 ... 150 s, each within a fifth, and 150 s sharp once 15 min have passed since the
+    first failure."""
     delays = delays_s(ztunnel("C"), 20, after(50_000))
     for delay_s, nominal_s in zip(delays, [1, 2, 4, 8, 16, 32, 64, 128, 150], strict=False):
         assert 0.8 * nominal_s <= delay_s <= 1.2 * nominal_s
@@ -144,7 +158,8 @@ def test_class_b_waits_longest_at_once_when_nobody_succeeded_for_a_quarter_of_an
 
 
 def test_class_b_shares_one_backoff_and_any_success_resets_it() -> None:
-    """Failures of the client slow the server; a success of the server speeds up the client, from half a second on."""
+    """Failures of the client slow the server; a success of the server speeds up the client, from
+    half a second on."""
     subject = ztunnel("B")
     client = delays_s(subject, 3, after(1))
     server = delays_s(subject, 1, after(10), SERVER)
@@ -174,7 +189,10 @@ def test_a_request_under_way_changes_no_state() -> None:
     subject = ztunnel("C")
     subject.answered(CLIENT, issued(after(0)), after(0))
     subject.answered(CLIENT, Answer("hung"), after(240))
-    assert subject.states[CLIENT].state == "Available" and subject.states[SERVER].state == "Initializing"
+    assert (
+        subject.states[CLIENT].state == "Available"
+        and subject.states[SERVER].state == "Initializing"
+    )
 
 
 def test_a_refused_token_is_named() -> None:

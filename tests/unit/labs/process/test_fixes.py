@@ -1,17 +1,18 @@
-"""What of a fix, or of what stands around ztunnel, the process lab cannot do: said by name, before anything starts."""
+"""What of a fix, or of what stands around ztunnel, the process lab cannot do: said by name, before
+anything starts."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from meshwake.core.errors import LabUnavailable
+from meshwake.core.history import Recorder
+from meshwake.core.plan import Plan, PlannedFix
+from meshwake.fixes import FIXES, patch_of
+from meshwake.fixes.patched import PATCH_MARK
+from meshwake.labs import Toolbox, load_lab
 
-from harness.errors import LabUnavailable
-from harness.fixes import FIXES, patch_of
-from harness.fixes.patched import PATCH_MARK
-from harness.history import Recorder
-from harness.labs import Toolbox, load_lab
-from harness.plan import Plan, PlannedFix
 from tests.unit.labs.plans import NIGHTS, plan
 
 GATEWAY = '\n[[gateway]]\nname = "ingress"\nnode = "laptop"\nidentity = "ingress/gateway"\n'
@@ -20,14 +21,19 @@ PATCHED = [fix.name for fix in FIXES.values() if fix.patch]
 
 def deployed(name: str) -> Plan:
     of = plan(NIGHTS, lab="process")
-    return of.model_copy(update={"fix": PlannedFix(name=name, manifest=FIXES[name].read_manifest())})
+    return of.model_copy(
+        update={"fix": PlannedFix(name=name, manifest=FIXES[name].read_manifest())}
+    )
 
 
 @pytest.mark.parametrize(
     ("of", "said"),
     [
         (lambda: plan(GATEWAY, lab="process"), "gateway"),
-        (lambda: plan('\n[authority]\nnode = "laptop"\ntoken = "12h"\n', lab="process"), "authority.token"),
+        (
+            lambda: plan('\n[authority]\nnode = "laptop"\ntoken = "12h"\n', lab="process"),
+            "authority.token",
+        ),
         (lambda: deployed("restart-applications"), "restart-applications"),
     ],
 )

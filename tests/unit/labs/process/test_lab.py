@@ -1,4 +1,5 @@
-"""The process lab around a stand-in for ztunnel: everything but ztunnel itself is real, so it runs without a binary."""
+"""The process lab around a stand-in for ztunnel: everything but ztunnel itself is real, so it runs
+without a binary."""
 
 from __future__ import annotations
 
@@ -12,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from meshwake.core.errors import HarnessError, LabUnavailable, SubjectFailed
+from meshwake.core.history import History, Recorder
+from meshwake.core.plan import Plan
+from meshwake.labs import Toolbox, load_lab
 
-from harness.errors import HarnessError, LabUnavailable, SubjectFailed
-from harness.history import History, Recorder
-from harness.labs import Toolbox, load_lab
-from harness.plan import Plan
 from tests.stand_in import write_program, write_stand_in
 from tests.unit.labs import plans
 
@@ -51,9 +52,13 @@ def run(ztunnel: Path, directory: Path) -> History:
 
 
 def test_a_program_lives_through_nine_hours_with_a_night_in_them(tmp_path: Path) -> None:
-    """Its timer ticks every ten minutes of waking time, at the very nanosecond, and not in the night."""
+    """Its timer ticks every ten minutes of waking time, at the very nanosecond, and not in the
+    night."""
     history = run(write_stand_in(tmp_path), tmp_path)
-    ticks = [line.split()[1:] for line in (tmp_path / "logs" / "default.client.log").read_text().splitlines()]
+    ticks = [
+        line.split()[1:]
+        for line in (tmp_path / "logs" / "default.client.log").read_text().splitlines()
+    ]
     starts_ns, minute_ns = plan().starts_wall_s * 10**9, 60 * 10**9
     awake = [(int(wall) - starts_ns) // minute_ns for wall, _ in ticks]
     assert awake == [10, 20, 510, 520, 530][: len(awake)] and len(awake) >= 4
@@ -62,7 +67,8 @@ def test_a_program_lives_through_nine_hours_with_a_night_in_them(tmp_path: Path)
 
 
 def test_the_fault_is_measured_inside_the_program(tmp_path: Path) -> None:
-    """Read in the subject: the suspend moved wall and boottime by eight hours, monotonic by nothing."""
+    """Read in the subject: the suspend moved wall and boottime by eight hours, monotonic by
+    nothing."""
     history = run(write_stand_in(tmp_path), tmp_path)
     began, ended = history.of("fault_began")[0].clocks, history.of("fault_ended")[0].clocks
     assert began is not None and ended is not None
@@ -80,7 +86,9 @@ def test_connections_that_nobody_serves_fail_and_end(tmp_path: Path) -> None:
 def test_a_subject_that_dies_at_its_start_is_named_with_its_last_words(tmp_path: Path) -> None:
     """Exit code and the end of its log are in the message."""
     program = 'import sys; print("address already in use", flush=True); sys.exit(3)'
-    with pytest.raises(SubjectFailed, match=r"default\.\w+ ended by itself \(exit code 3\).*address already in use"):
+    with pytest.raises(
+        SubjectFailed, match=r"default\.\w+ ended by itself \(exit code 3\).*address already in use"
+    ):
         run(write_program(tmp_path, program), tmp_path)
     assert not leftovers(tmp_path)
 
@@ -93,10 +101,15 @@ def test_a_subject_that_dies_on_the_way_is_named(tmp_path: Path) -> None:
     assert not leftovers(tmp_path)
 
 
-def test_a_subject_that_spins_is_named_within_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_subject_that_spins_is_named_within_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A program that never sleeps never lets time pass; that is said, with its name."""
     monkeypatch.setenv("MESHWAKE_QUIET_WITHIN_S", "2")
-    with pytest.raises(HarnessError, match=r"not quiet within 2 s; last seen busy: process ztunnel default\.\w+ runs"):
+    with pytest.raises(
+        HarnessError,
+        match=r"not quiet within 2 s; last seen busy: process ztunnel default\.\w+ runs",
+    ):
         run(write_stand_in(tmp_path, at_tick="while True: pass"), tmp_path)
     assert not leftovers(tmp_path)
 
@@ -122,7 +135,7 @@ def test_forbidden_namespaces_are_a_refusal_with_a_way_out(tmp_path: Path) -> No
     script = textwrap.dedent(
         """
         import ctypes
-        from harness.labs.process import namespaces
+        from meshwake.labs.process import namespaces
         namespaces._unshare = lambda flags: 1
         try:
             namespaces.enter_own_world()
@@ -130,13 +143,17 @@ def test_forbidden_namespaces_are_a_refusal_with_a_way_out(tmp_path: Path) -> No
             print(type(error).__name__, error)
         """
     )
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
     assert said.startswith("LabUnavailable no right to make namespaces (Operation not permitted)")
     assert "root" in said
     assert LabUnavailable.exit_code == 4
 
 
-@pytest.mark.skipif(sys.platform == "linux" and os.geteuid() != 0, reason="only root has a right to give away")
+@pytest.mark.skipif(
+    sys.platform == "linux" and os.geteuid() != 0, reason="only root has a right to give away"
+)
 def test_root_that_may_not_build_networks_does_it_in_a_user_namespace() -> None:
     """As in a container with --cap-add SYS_ADMIN alone: no right is missing, or its name is said."""
     drop = textwrap.dedent(
@@ -144,15 +161,17 @@ def test_root_that_may_not_build_networks_does_it_in_a_user_namespace() -> None:
         import ctypes, os, sys
         PR_CAPBSET_DROP, NET_ADMIN = 24, 12
         assert ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, NET_ADMIN, 0, 0, 0) == 0
-        os.execv(sys.executable, [sys.executable, "-m", "harness.labs.process.namespaces"])
+        os.execv(sys.executable, [sys.executable, "-m", "meshwake.labs.process.namespaces"])
         """
     )
-    tried = subprocess.run([sys.executable, "-c", drop], capture_output=True, text=True, check=False)
+    tried = subprocess.run(
+        [sys.executable, "-c", drop], capture_output=True, text=True, check=False
+    )
     assert tried.returncode == 0, tried.stderr
     assert tried.stdout == "" or "no right to make namespaces" in tried.stdout
 
 
-# --- Nothing left behind ---------------------------------------------------------------------------------------------
+# --- Nothing left behind --------------------------------------------------------------------------
 
 
 def leftovers(directory: Path) -> list[str]:
@@ -160,7 +179,9 @@ def leftovers(directory: Path) -> list[str]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            command = (
+                (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            )
             home = str((process / "cwd").resolve())
         except OSError:
             continue
@@ -195,18 +216,21 @@ def wait_until(what: str, is_so: object) -> None:
 RUN_FOR_EVER = """
 import sys
 from pathlib import Path
-from harness.history import Recorder
-from harness.labs import Toolbox, load_lab
-from harness.plan import Plan
+from meshwake.core.history import Recorder
+from meshwake.labs import Toolbox, load_lab
+from meshwake.core.plan import Plan
 plan = Plan.model_validate_json(sys.argv[1])
 load_lab("process").run(plan, Toolbox(Path(sys.argv[2]), Path(sys.argv[3])), Recorder())
 """
 
 
 def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
-    """The harness is killed in the middle of a run: no process, no namespace, no mount of it is left."""
+    """The harness is killed in the middle of a run: no process, no namespace, no mount of it is
+    left."""
     mounts_before = Path("/proc/self/mountinfo").read_text()
-    endless = plan().model_copy(update={"duration_ns": 10**18, "attempt_every_ns": 60 * 10**9, "faults": ()})
+    endless = plan().model_copy(
+        update={"duration_ns": 10**18, "attempt_every_ns": 60 * 10**9, "faults": ()}
+    )
     command = [
         sys.executable,
         "-c",
@@ -219,16 +243,26 @@ def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
     try:
         wait_until("two stand-ins and an authority run", lambda: len(leftovers(tmp_path)) >= 5)
         ticking = tmp_path / "logs" / "default.client.log"
-        wait_until("virtual time passes", lambda: ticking.exists() and ticking.read_text().count("tick") > 3)
-        # Held open: the number of one that is gone may be given to another, of a test that runs beside this one.
-        held = [os.open(f"/proc/{line.split(':')[0]}/ns/net", os.O_RDONLY) for line in leftovers(tmp_path)]
-        namespaces = {namespace_held(one) for one in held} - {str(Path("/proc/self/ns/net").readlink())}
+        wait_until(
+            "virtual time passes",
+            lambda: ticking.exists() and ticking.read_text().count("tick") > 3,
+        )
+        # Held open: the number of one that is gone may be given to another, of a test that runs
+        # beside this one.
+        held = [
+            os.open(f"/proc/{line.split(':')[0]}/ns/net", os.O_RDONLY)
+            for line in leftovers(tmp_path)
+        ]
+        namespaces = {namespace_held(one) for one in held} - {
+            str(Path("/proc/self/ns/net").readlink())
+        }
         assert len(namespaces) >= 3
     finally:
         os.kill(harness.pid, signal.SIGKILL)
         harness.wait()
     wait_until("everything ends", lambda: not leftovers(tmp_path))
-    # A process on its way out gives up its command line, by which it was found, before its namespaces.
+    # A process on its way out gives up its command line, by which it was found, before its
+    # namespaces.
     wait_until("nobody lives in its namespaces", lambda: not namespaces & set(namespaces_in_use()))
     for namespace in held:
         os.close(namespace)
@@ -249,7 +283,9 @@ def test_the_runner_killed_alone_is_a_fault_that_is_named(tmp_path: Path) -> Non
     harness = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     wait_until("it runs", lambda: len(leftovers(tmp_path)) >= 5)
     runner = next(
-        line.split(":")[0] for line in (processes_below(harness.pid)) if "harness.labs.process.runner" in line
+        line.split(":")[0]
+        for line in (processes_below(harness.pid))
+        if "meshwake.labs.process.runner" in line
     )
     os.kill(int(runner), signal.SIGKILL)
     _, complaint = harness.communicate(timeout=WITHIN_S)
@@ -260,4 +296,7 @@ def test_the_runner_killed_alone_is_a_fault_that_is_named(tmp_path: Path) -> Non
 def processes_below(parent: int) -> list[str]:
     """The children of a process, as pid: command."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [f"{pid}: " + Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode() for pid in children]
+    return [
+        f"{pid}: " + Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        for pid in children
+    ]

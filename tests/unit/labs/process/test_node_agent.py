@@ -10,17 +10,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from meshwake.authority.proto.zds_pb2 import Ack, WorkloadRequest, WorkloadResponse, ZdsHello
+from meshwake.core.errors import SubjectFailed
 
-from harness.authority.proto.zds_pb2 import Ack, WorkloadRequest, WorkloadResponse, ZdsHello
-from harness.errors import SubjectFailed
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="SOCK_SEQPACKET and namespaces are for Linux")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="SOCK_SEQPACKET and namespaces are for Linux"
+)
 Heard = tuple[WorkloadRequest, list[int]]
 
 
 def speak(path: Path, answers: list[WorkloadResponse | None], version: int = 1) -> list[Heard]:
-    """A ztunnel that says hello and gives these answers (None: it goes); returns what it heard, with the inode of each
-    file that came with it."""
+    """A ztunnel that says hello and gives these answers (None: it goes); returns what it heard,
+    with the inode of each file that came with it."""
     heard: list[Heard] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as agent:
         agent.connect(str(path))
@@ -29,7 +30,9 @@ def speak(path: Path, answers: list[WorkloadResponse | None], version: int = 1) 
             packet, files, _, _ = socket.recv_fds(agent, 1024, 4)
             if not packet:
                 break
-            heard.append((WorkloadRequest.FromString(packet), [os.fstat(file).st_ino for file in files]))
+            heard.append(
+                (WorkloadRequest.FromString(packet), [os.fstat(file).st_ino for file in files])
+            )
             for file in files:
                 os.close(file)
             if answer is None:
@@ -45,13 +48,15 @@ class Talk:
     """An agent and a thread in which its ztunnel speaks."""
 
     def __init__(self, directory: Path) -> None:
-        from harness.labs.process.node_agent import NodeAgent
+        from meshwake.labs.process.node_agent import NodeAgent
 
         self.path = directory / "z.sock"
         self.agent = NodeAgent("laptop", self.path)
         self._pool = ThreadPoolExecutor(1)
 
-    def ztunnel(self, answers: list[WorkloadResponse | None], version: int = 1) -> Future[list[Heard]]:
+    def ztunnel(
+        self, answers: list[WorkloadResponse | None], version: int = 1
+    ) -> Future[list[Heard]]:
         return self._pool.submit(speak, self.path, answers, version)
 
     def close(self) -> None:
@@ -67,10 +72,14 @@ def talk(tmp_path: Path) -> Iterator[Talk]:
 
 
 def test_every_pod_is_handed_over_with_its_namespace_and_then_the_end_is_told(talk: Talk) -> None:
-    """Name, namespace and account of each, one open file each, one after another; then that these were all."""
-    from harness.labs.process.places import Place
+    """Name, namespace and account of each, one open file each, one after another; then that these
+    were all."""
+    from meshwake.labs.process.places import Place
 
-    with Path("/proc/self/ns/net").open("rb") as here, Path("/proc/self/ns/mnt").open("rb") as there:
+    with (
+        Path("/proc/self/ns/net").open("rb") as here,
+        Path("/proc/self/ns/mnt").open("rb") as there,
+    ):
         pods = [
             Place("default/client", "laptop", here.fileno(), "10.77.0.11"),
             Place("shop/web", "laptop", there.fileno(), "10.77.0.12", life=2),
@@ -88,7 +97,7 @@ def test_every_pod_is_handed_over_with_its_namespace_and_then_the_end_is_told(ta
 
 def test_a_pod_that_goes_is_told_without_a_file(talk: Talk) -> None:
     """After the first list, pods go and come one at a time."""
-    from harness.labs.process.places import Place
+    from meshwake.labs.process.places import Place
 
     ztunnel = talk.ztunnel([OK, OK])
     talk.agent.welcome([])
@@ -101,12 +110,18 @@ def test_a_pod_that_goes_is_told_without_a_file(talk: Talk) -> None:
 @pytest.mark.parametrize(
     ("answers", "version", "why"),
     [
-        ([WorkloadResponse(ack=Ack(error="no such namespace"))], 1, "did not take the end of the list.*no such namesp"),
+        (
+            [WorkloadResponse(ack=Ack(error="no such namespace"))],
+            1,
+            "did not take the end of the list.*no such namesp",
+        ),
         ([None], 1, "closed its node agent's connection"),
         ([OK], 7, "speaks version 7"),
     ],
 )
-def test_what_goes_wrong_is_named(talk: Talk, answers: list[WorkloadResponse | None], version: int, why: str) -> None:
+def test_what_goes_wrong_is_named(
+    talk: Talk, answers: list[WorkloadResponse | None], version: int, why: str
+) -> None:
     """A refusal, an end, another protocol: the node and what it was about are in the message."""
     ztunnel = talk.ztunnel(answers, version)
     with pytest.raises(SubjectFailed, match=f"node laptop.*{why}"):
@@ -117,6 +132,8 @@ def test_what_goes_wrong_is_named(talk: Talk, answers: list[WorkloadResponse | N
 
 def test_a_ztunnel_that_never_comes_is_named(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait for it has a bound."""
-    monkeypatch.setattr("harness.labs.process.node_agent.ANSWERS_WITHIN_S", 0.05)
-    with pytest.raises(SubjectFailed, match=r"node laptop did not ask its node agent for pods within"):
+    monkeypatch.setattr("meshwake.labs.process.node_agent.ANSWERS_WITHIN_S", 0.05)
+    with pytest.raises(
+        SubjectFailed, match=r"node laptop did not ask its node agent for pods within"
+    ):
         talk.agent.welcome([])

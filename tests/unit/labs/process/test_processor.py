@@ -19,8 +19,9 @@ def _unbound_afterwards() -> Iterator[None]:
 
 
 def test_no_processor_is_given_twice_and_one_let_go_is_given_again() -> None:
-    """As many as there are, those of other runs not counted; then none; and when one ends, that one."""
-    from harness.labs.process.processor import take_processor
+    """As many as there are, those of other runs not counted; then none; and when one ends, that
+    one."""
+    from meshwake.labs.process.processor import take_processor
 
     everywhere = os.sched_getaffinity(0)
     taken = []

@@ -8,15 +8,14 @@ import sys
 from typing import Any
 
 import pytest
-
-from harness.labs import load_lab
+from meshwake.labs import load_lab
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="namespaces are for Linux")
 
 SCRIPT = """
 import json, socket
-from harness.labs.process.namespaces import AUTHORITY_ADDRESS, Network, enter_own_world, inside, listen
-from harness.labs.process.redirect import INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT, ZTUNNEL_MARK, redirected_here
+from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, enter_own_world, inside, listen
+from meshwake.labs.process.redirect import INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT, ZTUNNEL_MARK, redirected_here
 enter_own_world()
 network = Network()
 pod, address = network.add("pod")
@@ -54,7 +53,9 @@ def said() -> Any:
 
     if reasons := load_lab("process").missing(Path(sys.executable)):
         pytest.skip(reasons[0])
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     reached = json.loads(done.stdout)
     if reached is None:
@@ -63,14 +64,16 @@ def said() -> Any:
 
 
 def test_what_a_pod_sends_goes_into_its_ztunnel(said: Any) -> None:
-    """An ordinary client's connection, and not what ztunnel itself sends, nor what stays on the loopback."""
+    """An ordinary client's connection, and not what ztunnel itself sends, nor what stays on the
+    loopback."""
     assert said["sent"] == 15001
     assert said["sent by ztunnel"] == "outside"
     assert said["sent to itself"] == 8080
 
 
 def test_what_comes_goes_through_ztunnel_too(said: Any) -> None:
-    """Plain text from outside to its port for that, HBONE straight, and from ztunnel to the application."""
+    """Plain text from outside to its port for that, HBONE straight, and from ztunnel to the
+    application."""
     assert said["came"] == 15006
     assert said["came as HBONE"] == 15008
     assert said["by ztunnel to the application"] == 8080

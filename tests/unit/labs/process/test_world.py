@@ -12,8 +12,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the process lab
 
 
 def test_the_authority_is_awake_before_the_ztunnels_of_its_node() -> None:
-    """A ztunnel asks for what is overdue the moment it runs; an authority still told to be away would refuse it."""
-    from harness.labs.process.world import World
+    """A ztunnel asks for what is overdue the moment it runs; an authority still told to be away
+    would refuse it."""
+    from meshwake.labs.process.world import World
 
     order: list[str] = []
     watched = SimpleNamespace(resume=lambda: order.append("ztunnel"))

@@ -1,5 +1,0 @@
-"""`python -m harness` is `meshwake`."""
-
-from harness.cli import main
-
-main()

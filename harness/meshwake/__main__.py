@@ -1,0 +1,5 @@
+"""`python -m meshwake` is `meshwake`."""
+
+from meshwake.cli.app import main
+
+main()

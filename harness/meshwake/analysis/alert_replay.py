@@ -1,0 +1,596 @@
+"""Would anybody have been told? Alerting rules, evaluated by a real Prometheus over what a run
+recorded.
+
+A history becomes the samples that Prometheus would have scraped, and Prometheus answers for each
+rule when its expression was true. The names and the arithmetic of the samples are those of the wake
+guard's metrics, here of one that may only look, and of ztunnel's own counter of failed connections
+(releases from 1.29 on):
+
+    meshwake_guard_drift_seconds, meshwake_guard_renewal_late_seconds     J, of each process
+    meshwake_guard_certificate_not_{before,after}_timestamp_seconds       of what each identity holds
+    meshwake_guard_last_look_timestamp_seconds                            the node's wall clock
+    istio_tcp_connections_failed_total                                    failed attempts of each pair, at their source
+
+Nobody is scraped while its node sleeps: there the data has a gap. Prometheus itself stands on a
+machine that never sleeps; its time is world time.
+
+Recording rules are evaluated first, in the order in which they need one another. A rule that needs
+anything else cannot be judged, and is named with what it needs (`Told.unclear`). A rule that was
+true before anything had happened, or that asks for no series at all, warns of nothing
+(`Told.noisy`).
+
+The limits: a rule is looked at once in `STEP_S`, or as often as its group says; and a series that
+ends is seen for five minutes more.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from packaging.version import Version
+
+from meshwake.analysis.alert_rules import Record, Rule, RuleSet, read_rules
+from meshwake.analysis.promql import Asked, Selector, absent_in, asked_by, at_each_look
+from meshwake.checks import CHECKS
+from meshwake.checks.derive import Life, certificates, life_drift_ns, lives, timeline
+from meshwake.checks.words import moment
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.errors import BadInput, HarnessFault, LabUnavailable
+from meshwake.core.history import Event, History
+from meshwake.core.outcome import Finding, Verdict
+from meshwake.core.plan import Plan
+from meshwake.system.supervised import let_go, start_guarded
+
+__all__ = [
+    "Fired",
+    "Rule",
+    "Told",
+    "fired",
+    "prometheus_with",
+    "read_rules",
+    "replay",
+    "told",
+    "with_alerts",
+]
+
+SCRAPE_S = STEP_S = 60
+LEAST_STEP_S = 15
+COUNTS_FAILURES = Version("1.29.0a0")
+READY_WITHIN_S = 60.0
+ANSWER_WITHIN_S = 300.0
+# Prometheus refuses more in one answer.
+_POINTS_MAX = 10_000
+_HOW = "Debian, Ubuntu: apt install prometheus"
+
+
+@dataclass(frozen=True)
+class Fired:
+    """From when on a rule fired, in world time."""
+
+    rule: str
+    world_ns: int
+
+
+@dataclass(frozen=True)
+class Told:
+    """What rules would have said. `noisy` fired before anything had happened, each with its first
+    time; `unclear` need series that are not replayed, which are named."""
+
+    fired: tuple[Fired, ...]
+    noisy: tuple[Fired, ...] = ()
+    unclear: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+# --- Samples --------------------------------------------------------------------------------------
+
+
+def open_metrics(plan: Plan, history: History, scrape_s: int = SCRAPE_S) -> Iterator[str]:
+    """What would have been scraped, in the OpenMetrics text format, each metric as one family."""
+    samples: dict[str, list[str]] = {name: [] for name in _FAMILIES}
+    for node in plan.nodes:
+        _scrape_node(plan, history, node.name, scrape_s, samples)
+    for name, kind in _FAMILIES.items():
+        yield f"# TYPE {name} {kind}\n"
+        yield from samples[name]
+    yield "# EOF\n"
+
+
+_FAMILIES = {
+    "meshwake_guard_drift_seconds": "gauge",
+    "meshwake_guard_renewal_late_seconds": "gauge",
+    "meshwake_guard_certificate_not_before_timestamp_seconds": "gauge",
+    "meshwake_guard_certificate_not_after_timestamp_seconds": "gauge",
+    "meshwake_guard_last_look_timestamp_seconds": "gauge",
+    "istio_tcp_connections_failed": "counter",
+}
+
+
+def _scrape_node(
+    plan: Plan, history: History, node: str, scrape_s: int, samples: dict[str, list[str]]
+) -> None:
+    scrapes = _Scrapes(plan, history, node, scrape_s)
+    end_ns = history.end_world_ns + 1
+    clock = timeline(history, node)
+    look = f'meshwake_guard_last_look_timestamp_seconds{{node="{node}"}}'
+    samples["meshwake_guard_last_look_timestamp_seconds"] += scrapes.of(
+        look, 0, end_ns, lambda world_ns: f"{clock.wall_ns(world_ns) / NS_PER_S:.3f}"
+    )
+    for life in (each for each in lives(history) if each.node == node):
+        for name in ("meshwake_guard_drift_seconds", "meshwake_guard_renewal_late_seconds"):
+            about = f'{name}{{node="{node}",process="{_process(life)}"}}'
+            samples[name] += scrapes.of(
+                about, life.started.world_ns, life.until_world_ns, _drift_of(history, life)
+            )
+    for held in (
+        each for own in certificates(history).values() for each in own if each.life.node == node
+    ):
+        for end, wall_s in (("before", held.not_before_wall_s), ("after", held.not_after_wall_s)):
+            name = f"meshwake_guard_certificate_not_{end}_timestamp_seconds"
+            about = f'{name}{{node="{node}",process="{_process(held.life)}",identity="{held.identity}"}}'
+            samples[name] += scrapes.of(
+                about, held.issued_world_ns, held.until_world_ns, partial(_constant, wall_s)
+            )
+    if Version(plan.version) >= COUNTS_FAILURES:
+        for source, destination in (pair for pair in plan.pairs if plan.node_of(pair[0]) == node):
+            failed = _failures_of(history, source, destination)
+            samples["istio_tcp_connections_failed"] += scrapes.of(
+                f"istio_tcp_connections_failed_total{{{_traffic_labels(node, source, destination)}}}",
+                0,
+                end_ns,
+                lambda world_ns, failed=failed: f"{bisect_right(failed, world_ns)}",  # type: ignore[misc]
+            )
+
+
+def _constant(value: int, world_ns: int) -> str:
+    """A sample that is the same at every scrape."""
+    return str(value)
+
+
+def _traffic_labels(node: str, source: str, destination: str) -> str:
+    """As ztunnel labels what fails at its source, of those labels that follow from an identity."""
+    labels = {"node": node, "response_flags": "CONNECT", "reporter": "source"}
+    for end, identity in (("source", source), ("destination", destination)):
+        namespace, account = identity.split("/", 1)
+        labels[f"{end}_principal"] = f"spiffe://cluster.local/ns/{namespace}/sa/{account}"
+        labels[f"{end}_workload_namespace"] = namespace
+    return ",".join(f'{name}="{value}"' for name, value in labels.items())
+
+
+def _process(life: Life) -> str:
+    """As a pod that was made anew has another name."""
+    return f"{life.process}-{life.number}"
+
+
+def _drift_of(history: History, life: Life) -> Callable[[int], str]:
+    return lambda world_ns: f"{(life_drift_ns(history, life, world_ns) or 0) / NS_PER_S:.3f}"
+
+
+class _Scrapes:
+    """The moments at which a node is scraped: at fixed intervals, while it is awake."""
+
+    def __init__(self, plan: Plan, history: History, node: str, every_s: int) -> None:
+        clock = timeline(history, node)
+        moments = range(0, history.end_world_ns + 1, every_s * NS_PER_S)
+        self._worlds = [world_ns for world_ns in moments if clock.awake_ns(world_ns, world_ns + 1)]
+        self._starts_s = plan.starts_wall_s
+
+    def of(
+        self, about: str, from_ns: int, to_ns: int, value: Callable[[int], str]
+    ) -> Iterator[str]:
+        """The lines of one series within [from, to)."""
+        for world_ns in self._worlds[
+            bisect_left(self._worlds, from_ns) : bisect_left(self._worlds, to_ns)
+        ]:
+            yield f"{about} {value(world_ns)} {self._starts_s + world_ns // NS_PER_S}\n"
+
+
+def _failures_of(history: History, source: str, destination: str) -> list[int]:
+    """World times of the failed attempts of a pair."""
+    attempts = history.of("connection_attempted", ok=False)
+    return [
+        each.world_ns
+        for each in attempts
+        if (each["source"], each["destination"]) == (source, destination)
+    ]
+
+
+# --- What can be judged ---------------------------------------------------------------------------
+
+_GUARD = frozenset({"node", "process"})
+_FAILED = "istio_tcp_connections_failed_total"
+# The labels that rules may go by: of each series that is replayed, those whose values are known.
+_LABELS = {
+    "meshwake_guard_drift_seconds": _GUARD,
+    "meshwake_guard_renewal_late_seconds": _GUARD,
+    "meshwake_guard_certificate_not_before_timestamp_seconds": _GUARD | {"identity"},
+    "meshwake_guard_certificate_not_after_timestamp_seconds": _GUARD | {"identity"},
+    "meshwake_guard_last_look_timestamp_seconds": frozenset({"node"}),
+    _FAILED: frozenset(
+        ["node", "response_flags", "reporter"]
+        + [
+            f"{end}_{what}"
+            for end in ("source", "destination")
+            for what in ("principal", "workload_namespace")
+        ]
+    ),
+}
+# Labels of a scraped target: one value for each node.
+_OF_TARGETS = frozenset(
+    {"instance", "job", "pod", "namespace", "container", "endpoint", "service", "app", "cluster"}
+)
+# pilot-agent's: nothing but a gateway, a waypoint or a sidecar exports it, and no ztunnel ever did.
+_OF_PROXIES = "istio_agent_cert_expiry_seconds"
+
+
+def missing_for(
+    expression: str, plan: Plan, recorded: dict[str, tuple[str, ...]]
+) -> tuple[str, ...]:
+    """The series and labels that an expression needs and that are not replayed, by name; () when it
+    can be judged. `recorded` has for each recorded series what is missing for it."""
+    asked = asked_by(expression)
+    found: list[str] = []
+    for selector in asked.selectors:
+        if selector.name in recorded:
+            found += recorded[selector.name]
+        elif selector.name not in _LABELS:
+            found += [] if _is_known_to_be_absent(selector, plan) else [str(selector)]
+        else:
+            unknown = [
+                each for each in selector.matchers if each.label not in _LABELS[selector.name]
+            ]
+            found += [f"{selector.name}{{{each.label}}}" for each in unknown]
+    if _FAILED in absent_in(expression):
+        found.append(
+            f"{_FAILED} (a counter is absent until it counts, and here it counts from the "
+            "beginning)"
+        )
+    replayed = [each.name for each in asked.selectors if each.name in _LABELS]
+    found += [
+        f"{name}{{{label}}}"
+        for name in replayed
+        for label in _labels_that_matter(asked, name, plan)
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _is_known_to_be_absent(selector: Selector, plan: Plan) -> bool:
+    of_ztunnel = any(
+        (each.label, each.operator, each.value) == ("app", "=", "ztunnel")
+        for each in selector.matchers
+    )
+    return selector.name == _OF_PROXIES and (of_ztunnel or not plan.gateways)
+
+
+def _labels_that_matter(asked: Asked, name: str, plan: Plan) -> list[str]:
+    """Labels by which it groups, which are not replayed and would make more than one group."""
+    unknown = asked.labels - frozenset().union(*_LABELS.values())
+    if len(plan.nodes) == 1:
+        unknown -= _OF_TARGETS
+        if len(plan.pairs) <= 1 or not name.startswith("istio_"):
+            return []
+    return sorted(unknown)
+
+
+# --- Prometheus -----------------------------------------------------------------------------------
+
+
+def missing() -> list[str]:
+    """Why nothing can be evaluated here; [] when it can."""
+    return [
+        f"no {name} on PATH ({_HOW})"
+        for name in ("prometheus", "promtool")
+        if shutil.which(name) is None
+    ]
+
+
+@contextmanager
+def prometheus_with(
+    plan: Plan, history: History, scrape_s: int = SCRAPE_S, recorded: Sequence[str] = ()
+) -> Iterator[str]:
+    """The address of a Prometheus on loopback that knows what was scraped, and the lines of what
+    was recorded; it ends with the block. Raises LabUnavailable where it is not installed."""
+    if reasons := missing():
+        raise LabUnavailable("; ".join(reasons))
+    with tempfile.TemporaryDirectory(prefix="meshwake-prometheus-") as folder:
+        base = Path(folder)
+        with (base / "samples").open("w", encoding="utf-8") as file:
+            file.writelines(_with_lines(open_metrics(plan, history, scrape_s), recorded))
+        _backfill(base)
+        with _running(base) as address:
+            yield address
+
+
+def _with_lines(samples: Iterator[str], more: Sequence[str]) -> Iterator[str]:
+    """Samples with other families behind them; the end stands last."""
+    for line in samples:
+        if line == "# EOF\n":
+            yield from more
+        yield line
+
+
+def _backfill(base: Path) -> None:
+    done = subprocess.run(
+        [
+            "promtool",
+            "tsdb",
+            "create-blocks-from",
+            "openmetrics",
+            "--max-block-duration=8760h",
+            str(base / "samples"),
+            str(base / "data"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=ANSWER_WITHIN_S,
+    )
+    if done.returncode:
+        raise HarnessFault(f"promtool could not take the samples: {done.stderr.strip()[-500:]}")
+
+
+@contextmanager
+def _running(base: Path) -> Iterator[str]:
+    (base / "prometheus.yml").write_text("global: {}\n", encoding="utf-8")
+    port = _free_port()
+    with (base / "log").open("wb") as log:
+        process = start_guarded(
+            [
+                "prometheus",
+                f"--config.file={base / 'prometheus.yml'}",
+                f"--storage.tsdb.path={base / 'data'}",
+                "--storage.tsdb.retention.time=100y",
+                f"--web.listen-address=127.0.0.1:{port}",
+                "--query.max-samples=200000000",
+            ],
+            out=log,
+            error=log,
+        )
+        try:
+            _await_ready(f"http://127.0.0.1:{port}", process, base / "log")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            let_go(process)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _await_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    give_up = time.monotonic() + READY_WITHIN_S
+    while process.poll() is None and time.monotonic() < give_up:
+        try:
+            with urllib.request.urlopen(f"{address}/-/ready", timeout=5):  # noqa: S310  loopback, by http
+                return
+        except OSError:
+            time.sleep(0.05)
+    words = log.read_text(errors="replace").strip()[-500:]
+    raise HarnessFault(f"Prometheus was not ready within {READY_WITHIN_S:.0f} s; it said: {words}")
+
+
+def fired(
+    address: str, plan: Plan, history: History, rules: Iterable[Rule], step_s: int | None = None
+) -> list[Fired]:
+    """When each rule began to fire, each time that it did, in order of world time."""
+    found = [
+        Fired(rule.name, at_ns)
+        for rule in rules
+        for at_ns in _times(address, plan, history, rule, step_s)
+    ]
+    return sorted(found, key=lambda each: each.world_ns)
+
+
+def _times(address: str, plan: Plan, history: History, rule: Rule, step_s: int | None) -> list[int]:
+    every_s = step_s or max(int(rule.every_s or STEP_S), LEAST_STEP_S)
+    about = f"{rule.file}: {rule.name}"
+    times: set[int] = set()
+    for true_at in _true_at(address, plan, history, about, rule.expression, every_s).values():
+        times |= _firing(sorted(true_at), every_s, rule.for_s)
+    begins = [at for at in sorted(times) if at - every_s not in times]
+    return [at * NS_PER_S for at in begins]
+
+
+def _firing(true_at: list[int], every_s: int, for_s: float) -> set[int]:
+    """When a rule fires that waits: only what was true at each look since so long does."""
+    found, since, before = set(), 0, None
+    for at in true_at:
+        if before is None or at - before > every_s:
+            since = at
+        if at - since >= for_s:
+            found.add(at)
+        before = at
+    return found
+
+
+def _true_at(
+    address: str, plan: Plan, history: History, about: str, expression: str, every_s: int
+) -> dict[str, dict[int, str]]:
+    """For each series of the answer (by its labels, as JSON) its values in time, in seconds of
+    world time."""
+    found: dict[str, dict[int, str]] = {}
+    last_s = history.end_world_ns // NS_PER_S
+    for begins_s in range(0, last_s + 1, _POINTS_MAX * every_s):
+        ends_s = min(begins_s + (_POINTS_MAX - 1) * every_s, last_s)
+        times = (plan.starts_wall_s + begins_s, plan.starts_wall_s + ends_s, every_s)
+        for series in _query(address, about, expression, times):
+            labels = {name: value for name, value in series["metric"].items() if name != "__name__"}
+            own = found.setdefault(json.dumps(labels, sort_keys=True), {})
+            own |= {int(at) - plan.starts_wall_s: value for at, value in series["values"]}
+    return found
+
+
+def _query(
+    address: str, about: str, expression: str, times: tuple[int, int, int]
+) -> list[dict[str, Any]]:
+    start_s, end_s, step_s = times
+    asked = urllib.parse.urlencode(
+        {"query": at_each_look(expression), "start": start_s, "end": end_s, "step": step_s}
+    )
+    url = f"{address}/api/v1/query_range"
+    try:
+        with urllib.request.urlopen(url, asked.encode(), ANSWER_WITHIN_S) as answer:  # noqa: S310  as above
+            return list(json.loads(answer.read())["data"]["result"])
+    except urllib.error.HTTPError as error:
+        why = error.read().decode(errors="replace")[:300]
+        raise BadInput(f"{about}: Prometheus refuses its expression: {why}") from error
+
+
+# --- Recording rules ------------------------------------------------------------------------------
+
+
+def _levels(records: Sequence[Record]) -> tuple[list[list[Record]], dict[str, tuple[str, ...]]]:
+    """Records in the order in which they need one another; and those that need themselves, as what
+    is missing."""
+    names = {each.name for each in records}
+    needs = {each.name: set[str]() for each in records}
+    for each in records:
+        needs[each.name] |= {
+            selector.name for selector in asked_by(each.expression).selectors
+        } & names
+    levels: list[list[Record]] = []
+    done: set[str] = set()
+    while ready := [each for each in records if each.name not in done and needs[each.name] <= done]:
+        levels.append(ready)
+        done |= {each.name for each in ready}
+    circular: dict[str, tuple[str, ...]] = {
+        name: (f"{name} (which is recorded from itself)",) for name in names - done
+    }
+    return levels, circular
+
+
+def _recorded(
+    plan: Plan, history: History, records: Sequence[Record], scrape_s: int
+) -> tuple[list[str], dict[str, tuple[str, ...]]]:
+    """The samples of recording rules, as lines of OpenMetrics; and for each recorded series what is
+    missing for it."""
+    levels, missing_of = _levels(records)
+    lines: list[str] = []
+    for level in levels:
+        for record in level:
+            own = missing_for(record.expression, plan, missing_of)
+            missing_of[record.name] = tuple(dict.fromkeys((*missing_of.get(record.name, ()), *own)))
+        clear = [record for record in level if not missing_of[record.name]]
+        if not clear:
+            continue
+        with prometheus_with(plan, history, scrape_s, lines) as address:
+            found = [
+                (record, _samples_of(address, plan, history, record, scrape_s)) for record in clear
+            ]
+        for name in dict.fromkeys(record.name for record in clear):
+            lines.append(f"# TYPE {name} unknown\n")
+            lines += [line for record, own in found if record.name == name for line in own]
+    return lines, missing_of
+
+
+def _samples_of(
+    address: str, plan: Plan, history: History, record: Record, step_s: int
+) -> list[str]:
+    """Where a series ends, NaN is what no comparison is true of."""
+    lines = []
+    about = f"{record.file}: {record.name}"
+    for labels, values in _true_at(
+        address, plan, history, about, record.expression, step_s
+    ).items():
+        own = {**json.loads(labels), **dict(record.labels)}
+        written = ",".join(
+            f"{name}={json.dumps(value)}" for name, value in sorted(own.items()) if value
+        )
+        for at, value in sorted(values.items()):
+            lines.append(f"{record.name}{{{written}}} {value} {plan.starts_wall_s + at}\n")
+            if at + step_s not in values and at + step_s <= history.end_world_ns // NS_PER_S:
+                lines.append(f"{record.name}{{{written}}} NaN {plan.starts_wall_s + at + step_s}\n")
+    return lines
+
+
+# --- Who was told ---------------------------------------------------------------------------------
+
+
+def told(plan: Plan, history: History, rules: RuleSet, step_s: int = STEP_S) -> Told:
+    """What `rules` would have said of a run. Raises LabUnavailable without a Prometheus, and
+    BadInput."""
+    lines, missing_of = _recorded(plan, history, rules.records, step_s)
+    unclear = [(each.name, missing_for(each.expression, plan, missing_of)) for each in rules.alerts]
+    first_ns = min((fault.at_world_ns for fault in plan.faults), default=None)
+    good: list[Fired] = []
+    noisy: list[Fired] = []
+    with prometheus_with(plan, history, step_s, lines) as address:
+        for rule, (_, needs) in zip(rules.alerts, unclear, strict=True):
+            own = fired(address, plan, history, [rule], None if step_s == STEP_S else step_s)
+            if needs or not own:
+                continue
+            asks = bool(asked_by(rule.expression).selectors)
+            is_noisy = not asks or (first_ns is not None and own[0].world_ns < first_ns)
+            (noisy if is_noisy else good).extend(own[:1] if is_noisy else own)
+    good.sort(key=lambda each: each.world_ns)
+    return Told(tuple(good), tuple(noisy), tuple((name, needs) for name, needs in unclear if needs))
+
+
+def judged(plan: Plan, history: History, rules: RuleSet, said: Told) -> Finding:
+    """Was somebody told in time? Unknown where that hangs on a rule that cannot be judged."""
+    finding = CHECKS["alert_before_outage"](plan, with_alerts(history, rules.alerts, said.fired))
+    about_mesh = {rule.name for rule in rules.alerts if not rule.watches}
+    unclear = [(name, needs) for name, needs in said.unclear if name in about_mesh]
+    silent = [each.rule for each in said.noisy]
+    if unclear and (
+        finding.verdict is not Verdict.HOLDS or len(unclear) + len(silent) >= len(about_mesh)
+    ):
+        named = "; ".join(f"{name} needs {', '.join(needs)}" for name, needs in unclear)
+        because = f"{finding.because}; but what is not in a saved run is not known: {named}"
+        return replace(finding, verdict=Verdict.UNKNOWN, because=because)
+    if not silent:
+        return finding
+    noise = "; ".join(
+        f"{each.rule} fires already at {moment(each.world_ns)}, before anything happened"
+        for each in said.noisy
+    )
+    if finding.verdict is Verdict.HOLDS and len(silent) >= len(about_mesh):
+        return replace(
+            finding, verdict=Verdict.BROKEN, because=f"no alert waits for something: {noise}"
+        )
+    return (
+        finding
+        if finding.verdict is Verdict.HOLDS
+        else replace(finding, because=f"{finding.because} ({noise})")
+    )
+
+
+def with_alerts(history: History, rules: Sequence[Rule], alerts: Sequence[Fired]) -> History:
+    """`history` with what an alerting Prometheus would have added to it, for the checks to read."""
+    watching = {rule.name for rule in rules if rule.watches}
+    evaluated = Event(0, "alerts_evaluated", None, None, {"rules": [rule.name for rule in rules]})
+    said = [
+        Event(each.world_ns, "alert_fired", None, None, {"alert": each.rule})
+        for each in alerts
+        if each.rule not in watching
+    ]
+    events = list(history)
+    ends = [event for event in events if event.kind == "run_ended"]
+    rest = [event for event in events if event.kind != "run_ended"]
+    first, *others = rest
+    return History(
+        [first, evaluated, *sorted([*others, *said], key=lambda event: event.world_ns), *ends]
+    )
+
+
+def replay(plan: Plan, history: History, rules: Sequence[Rule], step_s: int = STEP_S) -> History:
+    """`history` as it would have been had `rules` been deployed. Raises LabUnavailable without a
+    Prometheus."""
+    with prometheus_with(plan, history, step_s) as address:
+        return with_alerts(history, rules, fired(address, plan, history, rules, step_s))

@@ -1,0 +1,356 @@
+"""Rules of Prometheus, wherever people keep them.
+
+Read are rule files; PrometheusRule, VMRule, the Rules, ClusterRules and GlobalRules of Google
+Managed Prometheus and OpenShift's AlertingRule; ConfigMaps and Secrets with rule files in them;
+Lists and several documents of these; and values of charts. A file that Prometheus itself would not
+load is refused, and so is one without any rule.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from meshwake.core.errors import BadInput
+from meshwake.core.text_files import read_text
+from meshwake.core.yaml_text import kinds_of, read_documents, read_objects
+
+_KINDS = ("PrometheusRule", "VMRule", "Rules", "ClusterRules", "GlobalRules", "AlertingRule")
+_RULE_KEYS = frozenset(
+    {"alert", "record", "expr", "for", "keep_firing_for", "labels", "annotations"}
+)
+# Of Prometheus; and what Thanos, Mimir and VictoriaMetrics take besides.
+_GROUP_KEYS = frozenset(
+    [
+        *("name", "rules", "interval", "limit", "query_offset", "labels"),
+        *("partial_response_strategy", "source_tenants", "evaluation_delay", "remote_write"),
+        *(
+            "align_evaluation_time_on_interval",
+            "type",
+            "concurrency",
+            "params",
+            "headers",
+            "notifier_headers",
+            "debug",
+        ),
+        *(
+            "eval_offset",
+            "eval_delay",
+            "eval_alignment",
+            "tenant",
+            "extra_filter_labels",
+            "update_entries_limit",
+        ),
+    ]
+)
+_FILE_KEYS = frozenset({"groups", "namespace"})
+_UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800, "y": 31_536_000}
+_DURATION = re.compile(
+    r"(?:(\d+)y)?(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s)?(?:(\d+)ms)?", re.ASCII
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One alerting rule: its name, and the expression that makes it fire when it was true for
+    `for_s`. `every_s`: how often it is looked at, None for the default. `watches`: it tells of
+    those who watch, not of the mesh (label `concerns: watchers`), so that it warns nobody of an
+    outage."""
+
+    name: str
+    expression: str
+    file: str
+    watches: bool = False
+    for_s: float = 0
+    every_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """One recording rule: the series that it makes."""
+
+    name: str
+    expression: str
+    file: str
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class RuleSet:
+    """All rules of some files."""
+
+    alerts: list[Rule] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+
+
+def read_rule_files(paths: Iterable[Path]) -> RuleSet:
+    """The rules of several files, which may use one another's records. Raises BadInput, also where
+    none is an alert."""
+    rules, named = RuleSet(), []
+    for path in paths:
+        own = _read(path)
+        rules.alerts += own.alerts
+        rules.records += own.records
+        named.append(f"{path}: {len(own.records)} recording rules" if own.records else str(path))
+    if not rules.alerts:
+        raise BadInput(
+            f"{'; '.join(named)}: holds no alerting rule (alert:), so there is nothing to judge"
+        )
+    return rules
+
+
+def read_rules(path: Path) -> list[Rule]:
+    """The alerting rules of a rule file. Raises BadInput."""
+    return read_rule_files([path]).alerts
+
+
+def _read(path: Path) -> RuleSet:
+    try:
+        text = read_text(path)
+    except BadInput as error:
+        raise BadInput(f"{error}; give a file of Prometheus rules") from error
+    what = f"{path}: is no file of Prometheus rules"
+    try:
+        objects = read_objects(text, what)
+    except BadInput as error:
+        raise BadInput(f"{error}; try: promtool check rules {path}") from error
+    bare = [each for each in objects if _is_rule_file(each)]
+    if len(bare) > 1:
+        raise BadInput(
+            f"{path}: holds {len(bare)} documents with groups, and Prometheus reads the "
+            "first one only; put all groups "
+            "into one document"
+        )
+    rules = RuleSet()
+    groups = 0
+    for document in objects:
+        for own in _group_lists(document, str(path)):
+            groups += 1
+            _take(own, document, str(path), rules)
+    if bare and (unknown := sorted(str(key) for key in bare[0] if key not in _FILE_KEYS)):
+        raise _wrong(str(path), f"{', '.join(unknown)}: beside groups no key that Prometheus knows")
+    if not groups:
+        raise BadInput(
+            f"{what}: found {kinds_of(objects)}; read are rule files (groups:), "
+            f"{', '.join(_KINDS)}, "
+            "ConfigMaps of these and "
+            f"values of charts; try: promtool check rules {path}"
+        )
+    if not rules.alerts and not rules.records:
+        raise BadInput(f"{path}: holds no alerting rule: its groups are empty")
+    return rules
+
+
+# --- Where groups stand ---------------------------------------------------------------------------
+
+
+def _is_rule_file(document: Any) -> bool:
+    return isinstance(document, dict) and "groups" in document and not document.get("kind")
+
+
+def _group_lists(document: Any, where: str) -> Iterator[Any]:
+    """Every list of groups in a document."""
+    if not isinstance(document, dict):
+        return
+    kind = document.get("kind")
+    if _is_rule_file(document):
+        yield document["groups"]
+    elif kind in _KINDS:
+        spec = document.get("spec")
+        yield spec.get("groups") if isinstance(spec, dict) else None
+    elif kind in ("ConfigMap", "Secret"):
+        yield from _of_data(document, where)
+    elif kind is None:
+        yield from _within(document, where)
+
+
+def _of_data(document: dict[str, Any], where: str) -> Iterator[Any]:
+    """Rule files in the values of a ConfigMap or Secret; what is none of them is left alone."""
+    for key in ("data", "stringData"):
+        data = document.get(key)
+        for value in data.values() if isinstance(data, dict) else ():
+            text = value
+            if document["kind"] == "Secret" and key == "data":
+                try:
+                    text = base64.b64decode(str(value), validate=True).decode()
+                except (binascii.Error, ValueError):
+                    continue
+            if isinstance(text, str) and re.search(r"^\s*groups\s*:", text, re.MULTILINE):
+                yield from _of_text(text, where)
+
+
+def _of_text(text: str, where: str) -> Iterator[Any]:
+    for inner in read_documents(text, where)[:1]:
+        if _is_rule_file(inner):
+            yield inner["groups"]
+
+
+def _within(value: Any, where: str) -> Iterator[Any]:
+    """Values of a chart: groups at any depth."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if key == "groups" and isinstance(each, list):
+                yield each
+            else:
+                yield from _within(each, where)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _within(each, where)
+    elif (
+        isinstance(value, str)
+        and "\n" in value
+        and re.search(r"^\s*groups\s*:", value, re.MULTILINE)
+    ):
+        yield from _of_text(value, where)
+
+
+# --- Groups and rules -----------------------------------------------------------------------------
+
+
+def _take(groups: Any, document: dict[str, Any], where: str, rules: RuleSet) -> None:
+    """Adds the rules of a list of groups. Raises BadInput where Prometheus would not load them."""
+    if groups is None:
+        return
+    if not isinstance(groups, list):
+        raise _wrong(where, f"groups: read {str(groups)[:60]!r}, needed is a list")
+    names = set()
+    for group in groups:
+        name, own = _named(group, document, where)
+        if name in names:
+            raise _wrong(where, f"two groups are called {name!r}")
+        names.add(name)
+        if own is None:
+            continue
+        if not isinstance(own, list):
+            raise _wrong(where, f"group {name}: rules: read {str(own)[:60]!r}, needed is a list")
+        every_s = (
+            _duration_s(group["interval"], f"group {name}: interval", where)
+            if group.get("interval")
+            else None
+        )
+        for rule in own:
+            _take_rule(
+                rule, f"group {name}", where, document.get("kind") == "VMRule", every_s, rules
+            )
+
+
+def _named(group: Any, document: dict[str, Any], where: str) -> tuple[str, Any]:
+    """The name of a group, and its rules. Raises BadInput where it is none."""
+    if not isinstance(group, dict):
+        raise _wrong(where, f"a group is {str(group)[:60]!r}, needed is name and rules")
+    name, own = group.get("name"), group.get("rules")
+    _refuse_others(document, group, own, where)
+    if unknown := sorted(str(key) for key in group if key not in _GROUP_KEYS):
+        raise _wrong(
+            where, f"group {name}: {', '.join(unknown)}: no key that Prometheus knows here"
+        )
+    if not isinstance(name, str) or not name:
+        raise _wrong(where, f"a group has no name ({name!r})")
+    return name, own
+
+
+def _refuse_others(document: dict[str, Any], group: dict[str, Any], own: Any, where: str) -> None:
+    """Rules that look the same and ask for something else than series."""
+    if "loki" in str(document.get("apiVersion")) or group.get("type") == "vlogs":
+        raise BadInput(
+            f"{where}: holds rules over logs, which no Prometheus evaluates; give rules over series"
+        )
+    first = own[0] if isinstance(own, list) and own and isinstance(own[0], dict) else {}
+    if "orgId" in group or (
+        {"data", "condition"} & first.keys() and not {"alert", "record"} & first.keys()
+    ):
+        raise BadInput(
+            f"{where}: holds rules of Grafana, which Prometheus cannot evaluate; give the "
+            "rules of a "
+            "Prometheus (alert: and "
+            "expr:)"
+        )
+
+
+def _take_rule(
+    rule: Any,
+    group: str,
+    where: str,
+    open_keys: bool,
+    every_s: float | None,
+    rules: RuleSet,
+) -> None:
+    if not isinstance(rule, dict):
+        raise _wrong(
+            where, f"{group}: a rule is {str(rule)[:60]!r}, needed is alert or record, and expr"
+        )
+    if ("alert" in rule) == ("record" in rule):
+        raise _wrong(
+            where,
+            f"{group}: a rule needs either alert or record; it has "
+            f"{', '.join(map(str, rule)) or 'nothing'}",
+        )
+    what = "alert" if "alert" in rule else "record"
+    name = rule[what]
+    if not isinstance(name, str) or not name:
+        raise _wrong(where, f"{group}: {what}: read {name!r}, needed is a name")
+    about = f"{group}: {name}"
+    unknown = sorted(str(key) for key in rule if key not in _RULE_KEYS)
+    if unknown and not open_keys:
+        raise _wrong(where, f"{about}: {', '.join(unknown)}: no key that Prometheus knows here")
+    expression = rule.get("expr")
+    if (
+        not isinstance(expression, (str, int, float))
+        or isinstance(expression, bool)
+        or not str(expression).strip()
+    ):
+        raise _wrong(where, f"{about}: expr: read {expression!r}, needed is an expression")
+    if "{{" in f"{name}{expression}{rule.get('for', '')}":
+        raise BadInput(
+            f"{where}: {about} is a template of helm; render it first: helm template CHART > FILE"
+        )
+    labels = _labels(rule.get("labels"), about, where)
+    if what == "record":
+        if not re.fullmatch(r"[a-zA-Z_:][\w:]*", name, re.ASCII):
+            raise _wrong(where, f"{about}: no name that a series can have")
+        rules.records.append(
+            Record(name, str(expression), Path(where).name, tuple(sorted(labels.items())))
+        )
+        return
+    for_s = _duration_s(rule["for"], f"{about}: for", where) if rule.get("for") is not None else 0
+    watches = labels.get("concerns") == "watchers"
+    rules.alerts.append(Rule(name, str(expression), Path(where).name, watches, for_s, every_s))
+
+
+def _labels(labels: Any, about: str, where: str) -> dict[str, str]:
+    if labels is None:
+        return {}
+    if not isinstance(labels, dict) or any(
+        isinstance(value, (dict, list)) for value in labels.values()
+    ):
+        raise _wrong(
+            where, f"{about}: labels: read {str(labels)[:60]!r}, needed are names with values"
+        )
+    return {str(key): str(value) for key, value in labels.items()}
+
+
+def _duration_s(value: Any, about: str, where: str) -> float:
+    """A duration of Prometheus: `5m`, `1h30m`, `0`."""
+    text = str(value)
+    match = _DURATION.fullmatch(text) if len(text) < 60 else None
+    if text == "0":
+        return 0
+    if match is None or not text or isinstance(value, (bool, dict, list)):
+        raise _wrong(
+            where, f"{about}: read {text[:60]!r}, needed is a duration such as 5m or 1h30m"
+        )
+    units = ("y", "w", "d", "h", "m", "s", "ms")
+    return sum(
+        int(part) * _UNITS_S[unit] for part, unit in zip(match.groups(), units, strict=True) if part
+    )
+
+
+def _wrong(where: str, what: str) -> BadInput:
+    return BadInput(
+        f"{where}: is no file of Prometheus rules: {what}; try: promtool check rules {where}"
+    )

@@ -1,0 +1,176 @@
+"""What a bisect has heard so far, on disk: one line a run, so that it can be gone on with, and
+replayed.
+
+    {"format": 1, "scenario": ..., "scenario_sha256": ..., "check": ..., "lab": ..., "good": ...,
+    "bad": ..., ...} {"version": "1.28.0", "seed": 0, "verdict": "HOLDS", "because": ..., ...}
+
+Each line is whole or was never written; half a line at the end is what a killed bisect leaves, and
+is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from meshwake.analysis.bisect import Question
+from meshwake.analysis.trial import Ask, Trial
+from meshwake.core.errors import BadInput
+from meshwake.core.outcome import Verdict
+from meshwake.core.store import runs_dir
+
+FORMAT = 1
+_SAME_NAME_MAX = 10_000
+_QUESTION_KEYS = ("scenario", "check", "lab", "good", "bad", "claimed", "repeat", "seed")
+
+
+@dataclass
+class BisectLog:
+    """The log of one question. `ask` answers from it what it knows; `broken_off`: its last line was
+    cut in half."""
+
+    path: Path
+    question: Question
+    scenario_file: str
+    scenario_sha256: str
+    trials: dict[tuple[str, int], Trial] = field(default_factory=dict)
+    broken_off: bool = False
+    _lock: Lock = field(default_factory=Lock)
+
+    def asking(self, ask: Ask | None, subject: Callable[[str], str] | None = None) -> Ask:
+        """Answers from the log, else from `ask`, and then it is in the log; with None from the log
+        alone. `subject`: the SHA-256 of the binary that would answer for a version now; an answer
+        of another one is asked anew."""
+
+        def answer(version: str, seed: int) -> Trial:
+            known = self.trials.get((version, seed))
+            if known is not None and (
+                ask is None or subject is None or known.subject == subject(version)
+            ):
+                return known
+            if ask is None:
+                return Trial(
+                    version, seed, Verdict.UNKNOWN, f"not in the log {self.path}", possible=False
+                )
+            trial = ask(version, seed)
+            self._append(trial)
+            return trial
+
+        return answer
+
+    def _append(self, trial: Trial) -> None:
+        with self._lock:
+            self.trials[trial.version, trial.seed] = trial
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(trial.to_json(), ensure_ascii=False) + "\n")
+
+
+def sha256_of(path: Path) -> str:
+    """Names the contents of a scenario file. Raises BadInput."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise BadInput(
+            f"{path}: cannot be read ({error.strerror}); give the path of a scenario file"
+        ) from error
+
+
+def begin_log(question: Question, scenario_file: Path) -> BisectLog:
+    """A new log below runs/bisect/. Raises BadInput when none can be made there."""
+    base = runs_dir() / "bisect"
+    log = BisectLog(base, question, str(scenario_file), sha256_of(scenario_file))
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        log.path = _new_file(base, f"{question.scenario}-{question.check}-{question.lab}")
+        log.path.write_text(json.dumps(_head(log)) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise BadInput(
+            f"{base}: cannot be written ({error.strerror}); set MESHWAKE_RUNS to a "
+            "directory of yours"
+        ) from error
+    return log
+
+
+def _new_file(base: Path, name: str) -> Path:
+    for number in range(1, _SAME_NAME_MAX):
+        path = base / (f"{name}.jsonl" if number == 1 else f"{name}-{number}.jsonl")
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return path
+    raise BadInput(f"{base}: holds {_SAME_NAME_MAX} logs of one question; remove the old ones")
+
+
+def _head(log: BisectLog) -> dict[str, Any]:
+    head = {
+        "format": FORMAT,
+        "scenario_file": log.scenario_file,
+        "scenario_sha256": log.scenario_sha256,
+    }
+    return head | {key: getattr(log.question, key) for key in _QUESTION_KEYS}
+
+
+def read_log(path: Path) -> BisectLog:
+    """The log at `path`. Raises BadInput with the line that is none of a log."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read as a log of a bisect ({error})") from error
+    *lines, rest = text.split("\n")
+    if not lines:
+        raise BadInput(f"{path}: has no whole line, so it is no log of a bisect; begin it anew")
+    log = _read_head(path, lines[0])
+    log.broken_off = bool(rest)
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            trial = Trial.from_json(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInput(
+                f"{path}:{number}: is no answer of a bisect ({error}); remove that line, "
+                "and it is asked again"
+            ) from error
+        log.trials[trial.version, trial.seed] = trial
+    return log
+
+
+def _read_head(path: Path, line: str) -> BisectLog:
+    try:
+        head = json.loads(line)
+        if head["format"] != FORMAT:
+            raise BadInput(
+                f"{path}: was written in format {head['format']}, this meshwake reads "
+                f"format {FORMAT}"
+            )
+        question = Question(**{key: head[key] for key in _QUESTION_KEYS})
+        return BisectLog(path, question, head["scenario_file"], head["scenario_sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{path}:1: does not begin a log of a bisect ({error!r}); begin it anew"
+        ) from error
+
+
+def mend_end(log: BisectLog) -> None:
+    """Takes the half line away that a killed bisect left, so that the next one begins where a line
+    begins."""
+    if log.broken_off:
+        whole = log.path.read_text(encoding="utf-8").rpartition("\n")[0]
+        log.path.write_text(whole + "\n", encoding="utf-8")
+        log.broken_off = False
+
+
+def check_scenario(log: BisectLog) -> None:
+    """Raises BadInput when the scenario is not the one that the log is about: its answers would be
+    of two questions."""
+    found = sha256_of(Path(log.scenario_file))
+    if found != log.scenario_sha256:
+        raise BadInput(
+            f"{log.path}: is about another {log.scenario_file} (sha256 "
+            f"{log.scenario_sha256[:8]}, now {found[:8]}); "
+            "begin the bisect anew, or only --replay the log"
+        )

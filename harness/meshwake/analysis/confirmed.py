@@ -1,0 +1,68 @@
+"""Rows of the matrix that were seen on a real ztunnel: what was run, on which binary, when, and
+what came out.
+
+One small JSON file a row in confirmed_rows/ beside this file, written by `meshwake matrix
+--confirm` from the run itself. A file counts for the world that it was made in (`world_sha256`):
+when the world of a row changes, it is no longer confirmed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from meshwake.core.errors import BadInput
+from meshwake.core.resources import PACKAGE
+
+DIRECTORY = PACKAGE / "analysis" / "confirmed_rows"
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """One row as a real ztunnel showed it. `binary_sha256` names the binary, `date` is that of the
+    run."""
+
+    fix: str
+    fault: str
+    verdict: str
+    outage_s_per_week: float
+    recovery_s_worst: float
+    restarts: int
+    certificates: int
+    version: str
+    binary_sha256: str
+    date: str
+    world_sha256: str
+    real_s: float
+
+    @property
+    def file_name(self) -> str:
+        """One file a row: a newer run takes the place of an older one."""
+        return f"{self.fix}-{self.fault}.json"
+
+
+def confirmations(directory: Path = DIRECTORY) -> dict[str, Confirmation]:
+    """All of them, by the world they were made in. Raises BadInput when a file is damaged."""
+    read = (read_confirmation(path) for path in sorted(directory.glob("*.json")))
+    return {each.world_sha256: each for each in read}
+
+
+def read_confirmation(path: Path) -> Confirmation:
+    """Raises BadInput when `path` is no such file."""
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return Confirmation(**{field.name: raw[field.name] for field in fields(Confirmation)})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{path}: is no confirmed row ({error!r}); write it anew with meshwake matrix --confirm"
+        ) from error
+
+
+def save(confirmation: Confirmation, directory: Path = DIRECTORY) -> Path:
+    """Writes it where `confirmations` finds it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / confirmation.file_name
+    path.write_text(json.dumps(vars(confirmation), indent=2) + "\n", encoding="utf-8")
+    return path

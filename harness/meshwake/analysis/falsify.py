@@ -1,0 +1,497 @@
+"""The smallest timeline that breaks a fix, or a promise: searched for, shrunk, and written down as
+a scenario.
+
+    hypothesis draws timelines  ──>  the first that breaks  ──>  hypothesis shrinks it  ──>  `smallest` goes on
+
+A timeline is a list of moves, one after another on one machine; each is some time after the one
+before. What hypothesis leaves is shrunk further by plain rules until none applies: no move can be
+left out, and no length, step or pause before a move can be made a quarter shorter, without the
+break going away. That is checked, move by move, before anything is called smallest (`Found.minimal`
+says so).
+
+Deterministic: the same fix, property, seed and budget that suffices give the same timeline. The
+budget bounds the search in real time and nothing else.
+
+Left out unless asked for: `ca_hang`. A request that is never answered breaks every ztunnel without
+any clock fault, whatever is deployed (facts: no deadline in any release), so that nothing else
+would ever be found.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count, groupby, islice, pairwise
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from meshwake.analysis.matrix import plan_for
+from meshwake.checks import CHECKS
+from meshwake.checks.words import lasting
+from meshwake.core.durations import NS_PER_S, format_duration
+from meshwake.core.errors import BadInput
+from meshwake.core.outcome import Finding, Verdict
+from meshwake.core.plan import Plan
+from meshwake.core.scenario import Scenario, scenario_of
+from meshwake.core.versions import Release, releases
+from meshwake.fixes import FIXES
+from meshwake.labs import Toolbox
+from meshwake.runner.execution import execute
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+DEFAULT_KINDS = (
+    "suspend",
+    "pause",
+    "step",
+    "drift",
+    "freeze",
+    "ca_outage",
+    "token_expired",
+    "restart",
+)
+KINDS = (*DEFAULT_KINDS, "ca_hang")
+MOVES_MAX = 8
+DRAWS_AT_A_TIME = 50
+FEW_MOVES, FINDS_MAX = 2, 4
+MINUTE_NS, DAY_NS = 60 * NS_PER_S, 86_400 * NS_PER_S
+AFTERWARDS_NS = 2 * DAY_NS
+ATTEMPTS_MAX, EVERY_MIN_NS = 1_000, 5 * MINUTE_NS
+CLIENT, SERVER = "default/client", "default/server"
+SOURCE = "https://github.com/istio/ztunnel/issues/1481"
+# What of a move may be made shorter, and the least it may become. Minutes, but seconds for
+# `corrected_s`.
+_LEAST = {"after": 1, "lasts": 1, "by": 1, "corrected_s": 1, "rate_off": 1}
+
+
+@dataclass(frozen=True)
+class Move:
+    """One fault, `after` minutes after the end of the move before. `lasts` and `by` are minutes,
+    `rate_off` thousandths by which a drift is off, `corrected_s` how long after a pause the wall
+    clock stays behind. Zero: does not apply. `backward`: a step or a drift the other way."""
+
+    kind: str
+    after: int
+    lasts: int = 0
+    by: int = 0
+    rate_off: int = 0
+    corrected_s: int = 0
+    backward: bool = False
+
+    @property
+    def takes(self) -> int:
+        """Minutes until the next move may begin: a fault of the authority lies beside what follows
+        it."""
+        return (
+            0
+            if self.kind in ("ca_outage", "ca_hang", "token_expired")
+            else self.lasts + -(-self.corrected_s // 60)
+        )
+
+
+Timeline = tuple[Move, ...]
+
+
+def _move(kind: str) -> SearchStrategy[Move]:
+    from hypothesis import strategies as st  # here and below: no other command needs it
+
+    after = st.integers(1, 1_440)
+    hours = st.integers(1, 1_500)
+    more: dict[str, dict[str, SearchStrategy[Any]]] = {
+        "pause": {"lasts": hours, "corrected_s": st.integers(1, 600)},
+        "step": {"by": hours, "backward": st.booleans()},
+        "drift": {
+            "lasts": st.integers(1, 7_200),
+            "rate_off": st.integers(1, 100),
+            "backward": st.booleans(),
+        },
+        "restart": {},
+    }
+    return st.builds(Move, kind=st.just(kind), after=after, **more.get(kind, {"lasts": hours}))
+
+
+def timelines(kinds: tuple[str, ...]) -> SearchStrategy[Timeline]:
+    """Timelines of some moves of these kinds."""
+    from hypothesis import strategies as st
+
+    moves = st.one_of([_move(kind) for kind in kinds])
+    return st.lists(moves, min_size=1, max_size=MOVES_MAX).map(tuple)
+
+
+# --- A timeline as a scenario ---------------------------------------------------------------------
+
+
+def document_of(
+    timeline: Timeline, fix: str, check: str, because: str = "it was found to break"
+) -> dict[str, Any]:
+    """The tables of the scenario in which `timeline` happens."""
+    faults = list(_faults(timeline))
+    ends_ns = max((_placed_end_ns(timeline)), default=0)
+    asleep_ns = sum(move.lasts + move.by for move in timeline) * MINUTE_NS
+    # A certificate is served expired at the latest half a life, a life and the drift after the last
+    # sleep.
+    duration_ns = -(-(ends_ns + AFTERWARDS_NS + asleep_ns) // (3_600 * NS_PER_S)) * 3_600 * NS_PER_S
+    every_ns = max(EVERY_MIN_NS, -(-duration_ns // ATTEMPTS_MAX // MINUTE_NS) * MINUTE_NS)
+    deployed = {} if fix == "none" else {"fix": {"name": fix}}
+    return {
+        "title": f"{told(timeline)}: the least that breaks "
+        f"{fix if fix != 'none' else 'ztunnel as released'}",
+        "source": SOURCE,
+        "labs": ["model", "process"],
+        "duration": format_duration(duration_ns),
+        "node": [{"name": "laptop", "identities": [CLIENT, SERVER]}],
+        "traffic": {"pairs": [[CLIENT, SERVER]], "every": format_duration(every_ns)},
+        "fault": faults,
+        **deployed,
+        "expect": [{"check": check, "verdict": "broken", "because": because}],
+    }
+
+
+def _placed_end_ns(timeline: Timeline) -> Iterator[int]:
+    now = 0
+    for move in timeline:
+        now += move.after
+        yield (now + max(move.takes, move.lasts)) * MINUTE_NS
+        now += move.takes
+
+
+def _faults(timeline: Timeline) -> Iterator[dict[str, Any]]:
+    now = 0
+    for move in timeline:
+        now += move.after
+        fault: dict[str, Any] = {"kind": move.kind, "at": format_duration(now * MINUTE_NS)}
+        if move.lasts:
+            fault["lasts"] = format_duration(move.lasts * MINUTE_NS)
+        if move.corrected_s:
+            fault["corrected_after"] = format_duration(move.corrected_s * NS_PER_S)
+        if move.by:
+            fault["by"] = format_duration(move.by * MINUTE_NS * (-1 if move.backward else 1))
+        if move.rate_off:
+            fault["rate"] = f"{1 + move.rate_off / 1_000 * (-1 if move.backward else 1):.3f}"
+        yield fault
+        now += move.takes
+
+
+def told(timeline: Timeline) -> str:
+    """A timeline in words: 'suspend 12 h 1 m'."""
+    same = [
+        (words, len(list(group))) for words, group in groupby(_words(move) for move in timeline)
+    ]
+    return ", then ".join(words if many == 1 else f"{many} x {words}" for words, many in same)
+
+
+def _words(move: Move) -> str:
+    if move.kind == "step":
+        return f"step {'-' if move.backward else '+'}{lasting(move.by * MINUTE_NS)}"
+    length = f" {lasting(move.lasts * MINUTE_NS)}" if move.lasts else ""
+    rate = (
+        f" at {1 + move.rate_off / 1_000 * (-1 if move.backward else 1):.3f}"
+        if move.rate_off
+        else ""
+    )
+    return f"{move.kind.replace('_', ' ')}{length}{rate}"
+
+
+# --- The question ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be broken, and on what. `ztunnel`: the binary, for lab `process`."""
+
+    fix: str
+    check: str
+    release: Release
+    lab: str = "model"
+    seed: int = 0
+    kinds: tuple[str, ...] = DEFAULT_KINDS
+    ztunnel: Path | None = None
+    work_dir: Path = field(default_factory=Path)
+
+    def plan(self, timeline: Timeline) -> Plan:
+        """The plan in which `timeline` happens to the fix."""
+        return plan_for(FIXES[self.fix], self.scenario(timeline), self.release, self.lab, self.seed)
+
+    def scenario(self, timeline: Timeline) -> Scenario:
+        """The same as a scenario."""
+        return scenario_of(
+            document_of(timeline, self.fix, self.check), "falsify", file_name(self.fix, self.check)
+        )
+
+    def finding(self, timeline: Timeline) -> Finding:
+        """What the check says of it."""
+        plan = self.plan(timeline)
+        return execute(plan, Toolbox(self.ztunnel, self.work_dir)).finding(self.check)
+
+
+def asked(
+    fix: str,
+    check: str,
+    release: Release,
+    lab: str = "model",
+    seed: int = 0,
+    kinds: tuple[str, ...] = DEFAULT_KINDS,
+) -> Question:
+    """The question, its words looked up. Raises BadInput that names what is allowed."""
+    _check_word("--fix", fix, tuple(FIXES))
+    _check_word("--property", check, tuple(CHECKS))
+    for kind in kinds:
+        _check_word("--faults", kind, KINDS)
+    return Question(fix, check, release, lab, seed, kinds)
+
+
+def _check_word(option: str, word: str, allowed: tuple[str, ...]) -> None:
+    if word not in allowed:
+        raise BadInput(f"{option} {word}: is not known; allowed: {', '.join(allowed)}")
+
+
+# --- Searching ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search ended with. `timeline` None: nothing was found in the budget. `minimal`:
+    nothing can be left out and nothing made a quarter shorter; False only when the budget of
+    shrinking ran out first. `unknown`: of how many timelines the check said UNKNOWN, which neither
+    breaks the property nor shows that it holds."""
+
+    question: Question
+    timeline: Timeline | None
+    tried: int
+    real_s: float
+    minimal: bool = False
+    because: str = ""
+    unknown: int = 0
+
+
+class _Counted:
+    """Whether a timeline breaks the property; counts the timelines, and runs none twice."""
+
+    def __init__(self, question: Question, tell: Callable[[int], None]) -> None:
+        self._question, self._tell = question, tell
+        self._known: dict[Timeline, Verdict] = {}
+
+    def __call__(self, timeline: Timeline) -> bool:
+        if timeline not in self._known:
+            self._known[timeline] = self._question.finding(timeline).verdict
+            self._tell(self.tried)
+        return self._known[timeline] is Verdict.BROKEN
+
+    @property
+    def tried(self) -> int:
+        return len(self._known)
+
+    @property
+    def unknown(self) -> int:
+        return sum(verdict is Verdict.UNKNOWN for verdict in self._known.values())
+
+
+def falsify(
+    question: Question,
+    budget_s: float,
+    shrink_budget_s: float = 60.0,
+    tell: Callable[[int], None] = lambda tried: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Found:
+    """Searches until something breaks or the budget is over. A find that takes many moves is set
+    beside a few others, as long as the budget lasts. `tell` hears how many timelines were tried."""
+    breaks, began_s = _Counted(question, tell), clock()
+
+    def in_time() -> bool:
+        return clock() - began_s < budget_s
+
+    finds: list[Timeline] = []
+    for timeline in islice(_finds(question, breaks, in_time), FINDS_MAX):
+        until_s = clock() + shrink_budget_s
+        finds.append(smallest(timeline, breaks, partial(_before, clock, until_s)))
+        if len(finds[-1]) <= FEW_MOVES:
+            break
+    if not finds:
+        return Found(question, None, breaks.tried, clock() - began_s, unknown=breaks.unknown)
+    least = min(finds, key=_size)
+    minimal = not any(breaks(smaller) for smaller in neighbours(least))
+    because = question.finding(least).because
+    return Found(question, least, breaks.tried, clock() - began_s, minimal, because, breaks.unknown)
+
+
+def _before(clock: Callable[[], float], until_s: float) -> bool:
+    return clock() < until_s
+
+
+def _size(timeline: Timeline) -> tuple[int, int]:
+    return len(timeline), sum(move.lasts + move.by for move in timeline)
+
+
+def _finds(
+    question: Question, breaks: Callable[[Timeline], bool], in_time: Callable[[], bool]
+) -> Iterator[Timeline]:
+    """Some draws at a time, each batch with a seed of its own: where time ends the search changes
+    no draw before."""
+    from hypothesis import HealthCheck, Phase, find, settings
+    from hypothesis.errors import NoSuchExample
+
+    limits = settings(
+        max_examples=DRAWS_AT_A_TIME,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    for batch in count(1):
+        if not in_time():
+            return
+        chance = Random(f"{question.fix} {question.check} {question.seed} {batch}")
+        with suppress(NoSuchExample):
+            yield find(timelines(question.kinds), breaks, settings=limits, random=chance)
+
+
+# --- Shrinking ------------------------------------------------------------------------------------
+
+
+def smallest(
+    timeline: Timeline, breaks: Callable[[Timeline], bool], in_time: Callable[[], bool]
+) -> Timeline:
+    """`timeline` made smaller as long as it breaks and there is time: first by leaving out, then by
+    shortening."""
+    while in_time():
+        smaller = next((each for each in neighbours(timeline) if breaks(each)), None)
+        if smaller is None:
+            shorter = _to_the_minute(timeline, breaks)
+            if shorter == timeline:
+                return timeline
+            smaller = shorter
+        timeline = smaller
+    return timeline
+
+
+def neighbours(timeline: Timeline) -> Iterator[Timeline]:
+    """Every timeline with one move less (left out, or one with its neighbour), and with one number
+    a quarter less. That none of them breaks is what smallest means."""
+    for position in range(len(timeline)):
+        if len(timeline) > 1:
+            yield _without(timeline, position, later=False)
+            yield _without(timeline, position, later=True)
+    for position, (move, following) in enumerate(pairwise(timeline)):
+        if move.kind == following.kind and move.lasts and move.rate_off == following.rate_off:
+            both = replace(move, lasts=move.lasts + following.lasts)
+            yield (*timeline[:position], both, *timeline[position + 2 :])
+    for position, move in enumerate(timeline):
+        for name, least in _LEAST.items():
+            value = getattr(move, name)
+            if value > least:
+                yield _with(timeline, position, name, max(value * 3 // 4, least))
+
+
+def _without(timeline: Timeline, position: int, later: bool) -> Timeline:
+    """`later`: what follows stays in its place; else it moves up."""
+    rest = [*timeline[:position], *timeline[position + 1 :]]
+    if later and position < len(rest):
+        gone, following = timeline[position], rest[position]
+        rest[position] = replace(following, after=following.after + gone.after + gone.takes)
+    return tuple(rest)
+
+
+def _with(timeline: Timeline, position: int, name: str, value: int) -> Timeline:
+    changed: dict[str, Any] = {name: value}
+    return (*timeline[:position], replace(timeline[position], **changed), *timeline[position + 1 :])
+
+
+def _to_the_minute(timeline: Timeline, breaks: Callable[[Timeline], bool]) -> Timeline:
+    """Each number as small as it can be, found by halves: 12 h 1 m says more to a person than 14 h."""
+    for position in range(len(timeline)):
+        for name, least in _LEAST.items():
+            good, bad = least - 1, getattr(timeline[position], name)
+            while bad - good > 1 and bad > least:
+                middle = max((good + bad) // 2, least)
+                if breaks(_with(timeline, position, name, middle)):
+                    bad = middle
+                else:
+                    good = middle
+            if bad < getattr(timeline[position], name):
+                timeline = _with(timeline, position, name, bad)
+    return timeline
+
+
+# --- Writing it down ------------------------------------------------------------------------------
+
+
+def file_name(fix: str, check: str) -> str:
+    """The name of the scenario, which is that of its file."""
+    return f"{fix}_{check}".replace("-", "_")
+
+
+def scenario_text(found: Found) -> str:
+    """The scenario as TOML, with what is expected of every release: what the model says of each."""
+    assert found.timeline is not None
+    question = found.question
+    document = document_of(found.timeline, question.fix, question.check, found.because)
+    lines = [
+        f"# Found by `meshwake falsify --fix {question.fix} --property {question.check} "
+        f"--seed {question.seed}`:",
+        "# no fault can be left out, and none made a quarter shorter.",
+        *(f"{key:<8} = {_toml(document[key])}" for key in ("title", "source", "labs", "duration")),
+    ]
+    lines += _table("[[node]]", document["node"][0]) + _table("[traffic]", document["traffic"])
+    for fault in document["fault"]:
+        lines += _table("[[fault]]", fault)
+    if "fix" in document:
+        lines += _table("[fix]", document["fix"])
+    for verdict, versions in _expected(found):
+        reason = (
+            "the smallest timeline that breaks it"
+            if verdict == "broken"
+            else "the older release behaves otherwise"
+        )
+        row = {"check": question.check, "verdict": verdict, "versions": versions, "because": reason}
+        lines += _table("[[expect]]", row)
+    return "\n".join(lines) + "\n"
+
+
+def _table(name: str, values: dict[str, Any]) -> list[str]:
+    width = max(len(key) for key in values)
+    return ["", name, *(f"{key:<{width}} = {_toml(value)}" for key, value in values.items())]
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_toml(each) for each in value)}]"
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _expected(found: Found) -> Iterator[tuple[str, str]]:
+    """The verdict of each stretch of releases, as version ranges: each is run on the model."""
+    assert found.timeline is not None
+    by_class: dict[str, str] = {}  # nothing else of a release matters to the model
+    words = []
+    for release in (row for row in releases() if row.classified):
+        if release.behaviour_class not in by_class:
+            plan = replace(found.question, release=release, lab="model").plan(found.timeline)
+            verdict = execute(plan).verdict(found.question.check)
+            by_class[release.behaviour_class] = verdict.value.lower()
+        words.append((by_class[release.behaviour_class], release.version))
+    stretches = [
+        (verdict, list(group)) for verdict, group in groupby(words, key=lambda word: word[0])
+    ]
+    for position, (verdict, group) in enumerate(stretches):
+        least = f">={group[0][1]}" if position else ">=0"
+        most = f",<{stretches[position + 1][1][0][1]}" if position + 1 < len(stretches) else ""
+        yield verdict, least + most
+
+
+def save(found: Found, directory: Path) -> Path:
+    """Writes the scenario below `directory`. Raises BadInput when it cannot be written."""
+    path = directory / f"{file_name(found.question.fix, found.question.check)}.toml"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        path.write_text(scenario_text(found), encoding="utf-8")
+    except OSError as error:
+        raise BadInput(
+            f"{path}: cannot be written ({error.strerror}); give another --output"
+        ) from error
+    return path

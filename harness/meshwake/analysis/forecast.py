@@ -1,0 +1,291 @@
+"""When will it break next, for which workloads, for how long, and what is there to do before the
+lid is closed?
+
+Everything follows from one number, J: by how much wall and monotonic clock have parted since
+ztunnel started (harness/meshwake/ztunnel/foresight.py has the arithmetic). A cluster does not show
+J. What it shows, and what can be known from it (tried on a real kernel,
+tests/unit/analysis/test_forecast.py):
+
+    measured    meshwake_guard_drift_seconds, where the wake guard runs
+    journal     the node's journal: each entry has wall and monotonic time, so J is how much more their difference is
+                now than it was when the container started; exact, whatever moved the clocks, where entries lie
+                close around that start, and else between two bounds
+    elapsed     how long ztunnel has run by CLOCK_MONOTONIC (ac_etime of taskstats; needs CAP_NET_ADMIN)
+    start       the container's start by the wall clock (Kubernetes) against its start in /proc/PID/stat, which counts
+                BOOTTIME: tells of pauses of the whole VM and of steps. A suspend moves wall and boottime alike and is
+                not seen; it adds at most what boottime is ahead of monotonic on this node since boot, if that was read
+                too, and anything if it was not
+
+So J may be known between two bounds only; then both futures are told, and whether they differ.
+Kubernetes tells a start in whole seconds: J is known to half a second.
+
+All times are of the node's own wall clock. The limit: what is said holds while nothing but the
+sleep asked about moves the clocks, the authority answers, and the same ztunnel runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.errors import ExitCode
+from meshwake.ztunnel.foresight import (
+    expired_from_wall_ns,
+    foresee,
+    renewal_due_wall_ns,
+    renews_without_end,
+)
+
+DriftFrom = Literal["measured", "journal", "elapsed", "start"]
+Prospect = Literal["none", "outage", "unknown"]
+# Futures that differ by less are one: Kubernetes tells starts in whole seconds.
+ALIKE_NS = 2 * NS_PER_S
+
+
+class Started(NamedTuple):
+    """When the process started: between which two moments of the wall clock; and by BOOTTIME since
+    boot."""
+
+    earliest_wall_ns: int
+    latest_wall_ns: int
+    boottime_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a cluster shows of the clocks of one ztunnel. `monotonic_ns` 0 with `knows_monotonic`
+    False: not read."""
+
+    now: ClockReading
+    knows_monotonic: bool = True
+    started: Started | None = None
+    measured_drift_ns: int | None = None
+    # Between which two bounds: a journal with entries close around ztunnel's start has them equal.
+    apart_since_start_ns: tuple[int, int] | None = None
+    elapsed_monotonic_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class Drift:
+    """J, between two bounds (`most_ns` None: no upper bound is known), and how it is known."""
+
+    least_ns: int
+    most_ns: int | None
+    known_from: DriftFrom
+
+    @property
+    def best_ns(self) -> int:
+        """The number to show: the middle where the bounds are close, else the worst that can be."""
+        if self.most_ns is None:
+            return self.least_ns
+        return (self.least_ns + self.most_ns) // 2 if self.is_exact else self.most_ns
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the bounds are close enough to speak of one number."""
+        return self.most_ns is not None and self.most_ns - self.least_ns <= ALIKE_NS
+
+
+def drift_of(shown: Shown) -> Drift | None:
+    """J by the best way that there is; None when there is none."""
+    if shown.measured_drift_ns is not None:
+        return Drift(shown.measured_drift_ns, shown.measured_drift_ns, "measured")
+    if shown.apart_since_start_ns is not None:
+        return Drift(*shown.apart_since_start_ns, "journal")
+    return None if shown.started is None else _drift_since(shown, shown.started)
+
+
+def _drift_since(shown: Shown, started: Started) -> Drift | None:
+    youngest_ns, oldest_ns = (
+        shown.now.wall_ns - at_ns for at_ns in (started.latest_wall_ns, started.earliest_wall_ns)
+    )
+    if shown.elapsed_monotonic_ns is not None:
+        return Drift(
+            youngest_ns - shown.elapsed_monotonic_ns,
+            oldest_ns - shown.elapsed_monotonic_ns,
+            "elapsed",
+        )
+    if started.boottime_ns is None:
+        return None
+    ran_boottime_ns = shown.now.boottime_ns - started.boottime_ns
+    least_ns, most_ns = youngest_ns - ran_boottime_ns, oldest_ns - ran_boottime_ns
+    if not shown.knows_monotonic:
+        return Drift(least_ns, None, "start")
+    # Slept since boot; how much of it before ztunnel started is not shown, but no more than there
+    # was boottime.
+    slept_ns = max(shown.now.boottime_ns - shown.now.monotonic_ns, 0)
+    slept_at_least_ns = max(slept_ns - started.boottime_ns, 0)
+    return Drift(least_ns + slept_at_least_ns, most_ns + min(slept_ns, ran_boottime_ns), "start")
+
+
+class Held(NamedTuple):
+    """What ztunnel holds for one identity; the times are None while it holds no certificate."""
+
+    identity: str
+    state: str
+    not_before_wall_ns: int | None
+    not_after_wall_ns: int | None
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node, as it showed itself at one moment."""
+
+    name: str
+    process: str
+    shown: Shown
+    held: tuple[Held, ...]
+    namespace: str | None = None
+
+
+@dataclass(frozen=True)
+class IdentityForecast:
+    """What becomes of one certificate. `prospect` "outage": from `outage_from` to `outage_to` new
+    connections fail. `room_ns`: how much more J may grow before each of its certificates runs out
+    unrenewed. `overdue_since`: when it should have been renewed, and was not; then nobody knows
+    when it will be."""
+
+    identity: str
+    state: str
+    prospect: Prospect
+    not_after_wall_ns: int | None = None
+    renews_wall_ns: int | None = None
+    outage_from_wall_ns: int | None = None
+    outage_to_wall_ns: int | None = None
+    room_ns: int | None = None
+    renews_without_end: bool = False
+    overdue_since_wall_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class NodeForecast:
+    """The forecast of one node; without a drift nothing can be said of its identities, `held` are
+    so many."""
+
+    node: str
+    process: str
+    now_wall_ns: int
+    sleep_ns: int
+    drift: Drift | None
+    identities: tuple[IdentityForecast, ...]
+    namespace: str | None = None
+    held: int = 0
+
+    @property
+    def prospect(self) -> Prospect:
+        """The worst of its identities; none where nothing is held that could run out."""
+        if self.drift is None:
+            return "unknown"
+        found = {each.prospect for each in self.identities}
+        return "outage" if "outage" in found else "unknown" if "unknown" in found else "none"
+
+    @property
+    def room_ns(self) -> int | None:
+        """The least room of its identities."""
+        return min(
+            (each.room_ns for each in self.identities if each.room_ns is not None), default=None
+        )
+
+
+def forecast_node(node: Node, sleep_ns: int = 0) -> NodeForecast:
+    """What becomes of every certificate of `node` if it falls asleep now for `sleep_ns`."""
+    drift = drift_of(node.shown)
+    identities = (
+        ()
+        if drift is None
+        else tuple(_forecast(each, drift, node.shown, sleep_ns) for each in node.held)
+    )
+    return NodeForecast(
+        node.name,
+        node.process,
+        node.shown.now.wall_ns,
+        sleep_ns,
+        drift,
+        identities,
+        node.namespace,
+        len(node.held),
+    )
+
+
+def _forecast(held: Held, drift: Drift, shown: Shown, sleep_ns: int) -> IdentityForecast:
+    now_ns = shown.now.wall_ns
+    if (overdue := _overdue(held, drift, now_ns)) is not None:
+        return overdue
+    best = _future(held, drift.best_ns, now_ns, sleep_ns)
+    if drift.is_exact or best.prospect == "unknown":
+        return best
+    least = _future(held, drift.least_ns, now_ns, sleep_ns)
+    if least.prospect == "outage" and best.prospect == "outage":
+        return best
+    # With no upper bound the best that can be told is what will be at least.
+    if drift.most_ns is None or least.prospect != best.prospect:
+        return _replaced(best, "unknown")
+    return best
+
+
+def _overdue(held: Held, drift: Drift, now_ns: int) -> IdentityForecast | None:
+    """A certificate that is still held though, for every J that may be, it should have been
+    renewed: its authority does not answer, or J is not what it seems. Where it has run out, the
+    outage is under way."""
+    begins_ns, ends_ns = held.not_before_wall_ns, held.not_after_wall_ns
+    if begins_ns is None or ends_ns is None or drift.most_ns is None:
+        return None
+    due_ns = renewal_due_wall_ns(begins_ns, ends_ns) + drift.most_ns
+    if due_ns + RENEWED_WITHIN_NS >= now_ns or renews_without_end(
+        begins_ns, ends_ns, drift.most_ns
+    ):
+        return None
+    has_expired = expired_from_wall_ns(ends_ns) <= now_ns
+    return IdentityForecast(
+        identity=held.identity,
+        state=held.state,
+        prospect="outage" if has_expired else "unknown",
+        not_after_wall_ns=ends_ns,
+        outage_from_wall_ns=expired_from_wall_ns(ends_ns) if has_expired else None,
+        overdue_since_wall_ns=due_ns,
+    )
+
+
+def _replaced(of: IdentityForecast, prospect: Prospect) -> IdentityForecast:
+    return IdentityForecast(**(vars(of) | {"prospect": prospect}))
+
+
+# What is due is done within so long, unless something keeps it from being done.
+RENEWED_WITHIN_NS = 5 * 60 * NS_PER_S
+
+
+def _future(held: Held, drift_ns: int, now_ns: int, sleep_ns: int) -> IdentityForecast:
+    """The future of one certificate for one J."""
+    begins_ns, ends_ns = held.not_before_wall_ns, held.not_after_wall_ns
+    if begins_ns is None or ends_ns is None:
+        return IdentityForecast(held.identity, held.state, "unknown")
+    wakes_ns, late_ns = now_ns + sleep_ns, drift_ns + sleep_ns
+    seen = foresee(begins_ns, ends_ns, late_ns, wakes_ns)
+    outage_from_ns = None
+    if seen.outage_from_wall_ns is not None:
+        outage_from_ns = max(seen.outage_from_wall_ns, wakes_ns)
+    elif sleep_ns and expired_from_wall_ns(ends_ns) <= wakes_ns < seen.renews_wall_ns:
+        outage_from_ns = wakes_ns
+    return IdentityForecast(
+        identity=held.identity,
+        state=held.state,
+        prospect="none" if outage_from_ns is None else "outage",
+        not_after_wall_ns=ends_ns,
+        renews_wall_ns=seen.renews_wall_ns,
+        outage_from_wall_ns=outage_from_ns,
+        outage_to_wall_ns=None if outage_from_ns is None else seen.renews_wall_ns,
+        room_ns=ends_ns - renewal_due_wall_ns(begins_ns, ends_ns) - late_ns,
+        renews_without_end=renews_without_end(begins_ns, ends_ns, late_ns),
+    )
+
+
+def exit_code_of(forecasts: Sequence[NodeForecast]) -> ExitCode:
+    """0: no outage ahead; 1: one is, or is under way; 2: it cannot be told for some node, and the
+    others have none."""
+    found = {each.prospect for each in forecasts}
+    if "outage" in found:
+        return ExitCode.SURPRISE
+    return ExitCode.UNKNOWN if "unknown" in found or not forecasts else ExitCode.AS_EXPECTED

@@ -1,0 +1,105 @@
+"""What a live cluster shows of its ztunnels, for a forecast. Reads only: pods, /config_dump through
+a port forward, the wake guard's metrics where it runs, and a few files of /proc by an exec into
+ztunnel's own container.
+
+Nothing is installed and nothing privileged is asked for: pods get/list, pods/portforward and
+pods/exec in ztunnel's namespace. A distroless ztunnel has no shell; then, without a wake guard, J
+is not known, and is said to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from meshwake.analysis.forecast import Held, Node
+from meshwake.analysis.forecast_files import (
+    Clocks,
+    Place,
+    clocks_in,
+    drift_in_metrics,
+    held_in,
+    node_of,
+    started_in,
+)
+from meshwake.cluster.observe import ADMIN_PORT, ZTUNNEL_CONTAINER
+from meshwake.core.errors import LabUnavailable
+from meshwake.kubernetes.api import Kubernetes, Pod, Refused, Unreachable
+from meshwake.kubernetes.ztunnels import find_ztunnels
+
+_Answer = TypeVar("_Answer")
+ANSWER_WITHIN_S = 10.0
+GUARD_NAMESPACE, GUARD_LABELS, GUARD_PORT = "meshwake-guard", {"app": "wake-guard"}, 15099
+# In ztunnel's container process 1 is ztunnel. The wall clock stands between the two that it is read
+# with.
+LOOK = "echo wall $(date +%s.%N); echo uptime $(cat /proc/uptime); echo stat $(cat /proc/1/stat)"
+
+
+def look(kubernetes: Kubernetes, wall_ns: int, namespace: str | None = None) -> Iterator[Node]:
+    """Every ztunnel of the cluster. `wall_ns`: our own wall clock, for a node that tells no other;
+    `namespace`: where ztunnels are, None: wherever. Raises LabUnavailable when there is none, or
+    one does not answer."""
+    pods = _ask("list ztunnels", lambda: find_ztunnels(kubernetes, namespace))
+    guards = _guards(kubernetes)
+    for pod in pods:
+        guard = next((each for each in guards if each.node == pod.node), None)
+        yield _node(kubernetes, pod, guard, wall_ns)
+
+
+def _node(kubernetes: Kubernetes, pod: Pod, guard: Pod | None, wall_ns: int) -> Node:
+    dump = _ask(
+        f"config_dump of {pod}",
+        lambda: kubernetes.get(pod, ADMIN_PORT, "/config_dump", ANSWER_WITHIN_S),
+    )
+    thing = _ask(f"read {pod}", lambda: kubernetes.read("Pod", pod.namespace, pod.name))
+    try:
+        started = started_in(thing) if thing is not None else None
+    except (ValueError, TypeError, OverflowError):
+        started = None
+    clocks = _clocks(kubernetes, pod) or Clocks(wall_ns)
+    measured_ns = _measured_ns(kubernetes, guard, pod)
+    place = Place(pod.node, pod.name, pod.namespace)
+    return node_of(place, _held(pod, dump), clocks, started, None, measured_ns)
+
+
+def _held(pod: Pod, dump: bytes) -> tuple[Held, ...]:
+    try:
+        return held_in(dump.decode(errors="replace"))
+    except ValueError as error:
+        raise LabUnavailable(f"config_dump of {pod}: {error}") from error
+
+
+def _clocks(kubernetes: Kubernetes, pod: Pod) -> Clocks | None:
+    """None where there is no shell to ask."""
+    try:
+        said = kubernetes.execute(pod, ZTUNNEL_CONTAINER, ["sh", "-c", LOOK], ANSWER_WITHIN_S)
+        return clocks_in(said.stdout) if said.code == 0 else None
+    except (Unreachable, Refused, ValueError):
+        return None
+
+
+def _measured_ns(kubernetes: Kubernetes, guard: Pod | None, pod: Pod) -> int | None:
+    if guard is None:
+        return None
+    try:
+        page = kubernetes.get(guard, GUARD_PORT, "/metrics", ANSWER_WITHIN_S).decode(
+            errors="replace"
+        )
+        return drift_in_metrics(page, pod.name)
+    except (Unreachable, Refused, ValueError):
+        return None
+
+
+def _guards(kubernetes: Kubernetes) -> list[Pod]:
+    """Wake guards, where there are any that we may see."""
+    try:
+        return kubernetes.pods(GUARD_NAMESPACE, GUARD_LABELS)
+    except (Unreachable, Refused):
+        return []
+
+
+def _ask(what: str, call: Callable[[], _Answer]) -> _Answer:
+    try:
+        return call()
+    except (Unreachable, Refused) as error:
+        raise LabUnavailable(f"{what}: {error}; try: kubectl get pods -A -l app=ztunnel") from error

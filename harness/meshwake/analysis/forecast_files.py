@@ -1,0 +1,431 @@
+"""What was saved from a cluster, read for a forecast. docs/forecast.md has the commands that save
+it. One folder a node:
+
+    config_dump.json   of ztunnel, GET localhost:15000/config_dump
+    pod.json           kubectl get pod -o json: when the container started, and on which node
+    clocks.txt         the node's clocks and ztunnel's start: lines "wall ...", "uptime ...", "stat ...", and where they
+                       can be had "monotonic ...", "elapsed ..."
+    journal.json       instead or beside: journalctl -o json from before the container's start until now
+    metrics.txt        instead or beside: what the wake guard tells Prometheus
+
+Times in pods and config_dump are RFC 3339. /proc/PID/stat counts in ticks of a hundredth of a
+second, on every architecture that Istio has images for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from meshwake.analysis.forecast import ALIKE_NS, Held, Node, Shown, Started
+from meshwake.cluster.observe import ZTUNNEL_CONTAINER
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.errors import BadInput, SubjectFailed
+from meshwake.core.text_files import is_there, read_text
+from meshwake.core.yaml_text import read_documents
+from meshwake.importers import systemd
+from meshwake.importers.formats import read_systemd
+from meshwake.importers.items import Tally
+from meshwake.ztunnel.config_dump import parse_config_dump
+
+TICK_NS = 10_000_000
+DRIFT_METRIC = "meshwake_guard_drift_seconds"
+# The last second of the year 9999: no clock and no certificate of X.509 shows a later one.
+LATEST_WALL_S = 253_402_300_799
+# In /proc/PID/stat after the name in brackets, counted from the state as the first: starttime is
+# the 22nd of all.
+_STARTTIME = 19
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """What clocks.txt says; None: a line that is not there."""
+
+    wall_ns: int
+    boottime_ns: int | None = None
+    monotonic_ns: int | None = None
+    started_boottime_ns: int | None = None
+    elapsed_monotonic_ns: int | None = None
+
+
+def read_nodes(folder: Path) -> list[Node]:
+    """Every node saved in `folder`: one in each of its folders, or one in itself. Raises BadInput."""
+    if not _is_directory(folder):
+        raise BadInput(
+            f"{folder}: is no directory; expected one with config_dump.json in it, or with "
+            "one folder a node"
+        )
+    places = sorted(path.parent for path in folder.glob("*/config_dump.json"))
+    if is_there(folder / "config_dump.json"):
+        places.append(folder)
+    if not places:
+        raise BadInput(
+            f"{folder}: no config_dump.json in it or in one of its folders; "
+            "docs/forecast.md says how to save one"
+        )
+    return [read_node(place) for place in places]
+
+
+def _is_directory(folder: Path) -> bool:
+    try:
+        return folder.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def read_node(place: Path) -> Node:
+    """The node saved in `place`. Raises BadInput."""
+    held = _read(place / "config_dump.json", held_in)
+    pod = (
+        _read(place / "pod.json", partial(_pod, place.name))
+        if is_there(place / "pod.json")
+        else None
+    )
+    clocks = _read(place / "clocks.txt", clocks_in) if is_there(place / "clocks.txt") else None
+    name = str(value_at(pod, "spec", "nodeName") or place.name)
+    process = str(value_at(pod, "metadata", "name") or "ztunnel")
+    namespace = value_at(pod, "metadata", "namespace")
+    where = Place(name, process, str(namespace) if namespace else None)
+    started = _in_file(place / "pod.json", lambda: started_in(pod)) if pod is not None else None
+    journal = None
+    if is_there(place / "journal.json") and started is not None:
+        journal = drift_in_journal(place / "journal.json", started, name)
+    measured = None
+    if is_there(place / "metrics.txt"):
+        measured = _read(place / "metrics.txt", lambda text: drift_in_metrics(text, process))
+    if clocks is None and journal is None:
+        raise BadInput(
+            f"{place}: neither clocks.txt nor a journal.json with a pod.json; "
+            "docs/forecast.md says how to save them"
+        )
+    return node_of(where, held, clocks, started, journal, measured)
+
+
+class Place(NamedTuple):
+    """Of which node, which pod and which namespace something was found; None: a namespace that
+    nothing tells."""
+
+    node: str
+    process: str
+    namespace: str | None
+
+
+def node_of(
+    place: Place,
+    held: tuple[Held, ...],
+    clocks: Clocks | None,
+    started: tuple[int, int] | None,
+    journal: JournalDrift | None = None,
+    measured_ns: int | None = None,
+) -> Node:
+    """One node, from what was found of it. `started`: between which two moments of its wall clock;
+    `journal`: what its journal tells since then."""
+    boottime_ns = (clocks.boottime_ns if clocks else None) or 0
+    monotonic_ns = clocks.monotonic_ns if clocks else None
+    wall_ns = (
+        clocks.wall_ns if clocks is not None else journal.last_wall_ns if journal is not None else 0
+    )
+    begun = (
+        clocks.started_boottime_ns
+        if clocks is not None and clocks.boottime_ns is not None
+        else None
+    )
+    shown = Shown(
+        now=ClockReading(wall_ns, monotonic_ns or 0, boottime_ns),
+        knows_monotonic=monotonic_ns is not None,
+        started=Started(*started, begun) if started is not None else None,
+        measured_drift_ns=measured_ns,
+        apart_since_start_ns=(journal.least_ns, journal.most_ns) if journal is not None else None,
+        elapsed_monotonic_ns=clocks.elapsed_monotonic_ns if clocks is not None else None,
+    )
+    return Node(place.node, place.process, shown, held, place.namespace)
+
+
+# --- Each file ------------------------------------------------------------------------------------
+
+
+def held_in(text: str) -> tuple[Held, ...]:
+    """The certificates of a config_dump, by identity. Raises ValueError."""
+    dump = _json_or_yaml(
+        text,
+        "expected ztunnel's /config_dump, or what istioctl ztunnel-config certificates -o "
+        "json prints",
+    )
+    entries = sorted(
+        parse_config_dump(json.dumps(dump)), key=lambda entry: (entry.identity, entry.spiffe)
+    )
+    domains = Counter(entry.identity for entry in entries)
+    return tuple(
+        Held(
+            # One service account in two trust domains is two certificates: then the domain tells
+            # them apart.
+            entry.identity if domains[entry.identity] == 1 else entry.spiffe,
+            entry.state,
+            _ns(entry.not_before_wall_s),
+            _ns(entry.not_after_wall_s),
+        )
+        for entry in entries
+    )
+
+
+def _ns(seconds: int | None) -> int | None:
+    return None if seconds is None else seconds * NS_PER_S
+
+
+def started_in(pod: dict[str, Any]) -> tuple[int, int]:
+    """Between which two moments ztunnel's container started: Kubernetes cuts to whole seconds.
+    Raises ValueError."""
+    statuses = value_at(pod, "status", "containerStatuses")
+    listed = (
+        [each for each in statuses if isinstance(each, dict)] if isinstance(statuses, list) else []
+    )
+    own = [each for each in listed if each.get("name") == ZTUNNEL_CONTAINER] or listed
+    started = value_at(own[0], "state", "running", "startedAt") if own else None
+    if started is None:
+        raise ValueError(
+            "no running container in status.containerStatuses; is it the pod of a running ztunnel?"
+        )
+    moment = datetime.fromisoformat(started)
+    if moment.tzinfo is None:
+        raise ValueError(
+            "startedAt: expected a time with its zone, such as 2026-11-30T08:00:00Z, found "
+            f"{started!r}"
+        )
+    begins_ns = int(moment.timestamp()) * NS_PER_S
+    return begins_ns, begins_ns + NS_PER_S
+
+
+def value_at(thing: object, *keys: str) -> Any:
+    """What lies below `keys` in an object of Kubernetes; None where a level is missing, null or of
+    another kind."""
+    for key in keys:
+        if not isinstance(thing, dict):
+            return None
+        thing = thing.get(key)
+    return thing
+
+
+def clocks_in(text: str) -> Clocks:
+    """The lines of clocks.txt. Raises ValueError."""
+    lines = {words[0]: words[1:] for line in text.splitlines() if (words := line.split(maxsplit=1))}
+    found = {name: rest[0] if rest else "" for name, rest in lines.items()}
+    if "wall" not in found:
+        raise ValueError("no line 'wall SECONDS', as 'echo wall $(date +%s.%N)' prints it")
+    stat = found.get("stat")
+    return Clocks(
+        wall_ns=_seconds_ns(found["wall"], "wall"),
+        boottime_ns=_seconds_ns((found["uptime"].split() or [""])[0], "uptime")
+        if "uptime" in found
+        else None,
+        monotonic_ns=_seconds_ns(found["monotonic"], "monotonic") if "monotonic" in found else None,
+        started_boottime_ns=starttime_ns(stat) if stat is not None else None,
+        elapsed_monotonic_ns=_seconds_ns(found["elapsed"], "elapsed")
+        if "elapsed" in found
+        else None,
+    )
+
+
+def _seconds_ns(text: str, line: str) -> int:
+    try:
+        # Where date knows no %N, or writes a comma: what stands before it is right to the second.
+        length_s = Decimal(re.sub(r"\.(?:%?N)?$", "", text.strip()).replace(",", "."))
+    except InvalidOperation as error:
+        raise ValueError(
+            f"line {line!r}: read {text!r}, expected seconds such as 1795640592.123"
+        ) from error
+    # Compared before it is multiplied: 1e400 and Infinity are numbers to Decimal.
+    if length_s.is_nan() or not 0 <= length_s <= LATEST_WALL_S:
+        raise ValueError(
+            f"line {line!r}: read {text!r}, expected seconds from 0 to {LATEST_WALL_S}"
+        )
+    return int(length_s * NS_PER_S)
+
+
+def starttime_ns(stat: str) -> int:
+    """When a process started, since boot by CLOCK_BOOTTIME, from the text of /proc/PID/stat. Raises
+    ValueError."""
+    try:
+        ticks = int(stat.rpartition(")")[2].split()[_STARTTIME])
+        if not 0 <= ticks * TICK_NS <= LATEST_WALL_S * NS_PER_S:
+            raise ValueError("no such time")
+        return ticks * TICK_NS
+    except (IndexError, ValueError) as error:
+        raise ValueError(
+            f"line 'stat': read {stat[:40]!r}, expected the text of /proc/PID/stat"
+        ) from error
+
+
+class JournalDrift(NamedTuple):
+    """By how much wall and monotonic clock have parted since a container started, as far as the
+    journal tells, and the wall clock at its end."""
+
+    least_ns: int
+    most_ns: int
+    last_wall_ns: int
+
+
+class _Entry(NamedTuple):
+    """One entry of a journal. `apart_ns`: wall minus monotonic."""
+
+    wall_ns: int
+    apart_ns: int
+    boot: str
+
+
+def drift_in_journal(path: Path, started: tuple[int, int], node: str | None = None) -> JournalDrift:
+    """What the journal at `path` tells since the container started, between two moments of the wall
+    clock. `node`: whose, where it holds several. Raises BadInput when it does not reach back to
+    that start, or the node has booted since."""
+    last: _Entry | None = None
+    bounds: list[tuple[int, int]] = []
+    reached_back = False
+    for entry in _entries(path, node):
+        reached_back = reached_back or entry.wall_ns <= started[1]
+        if last is not None and entry.boot != last.boot:
+            bounds, last = [], None
+        # A clock that was set back shows the moment of the start once more: each time may have been
+        # it.
+        if last is not None and last.wall_ns <= started[1] < entry.wall_ns:
+            bounds.append(_apart_at_start(last, entry, started))
+        last = entry
+    if last is None:
+        raise BadInput(f"{path}: holds no entry of a journal; print it with journalctl -o json")
+    if last.wall_ns <= started[1]:
+        bounds.append((last.apart_ns, last.apart_ns))
+    if not bounds and reached_back:
+        raise BadInput(
+            f"{path}: the node has booted since the container of pod.json started; save "
+            "pod.json anew"
+        )
+    if not bounds:
+        raise BadInput(
+            f"{path}: does not reach back to the container's start; print it with an "
+            "earlier --since"
+        )
+    least_ns, most_ns = min(bound[0] for bound in bounds), max(bound[1] for bound in bounds)
+    return JournalDrift(last.apart_ns - most_ns, last.apart_ns - least_ns, last.wall_ns)
+
+
+def _apart_at_start(before: _Entry, after: _Entry, started: tuple[int, int]) -> tuple[int, int]:
+    """Between which two values wall minus monotonic was when the container started. It can grow by
+    no more than the wall clock does, since the monotonic clock never goes back; and of a gap over
+    which it did not change nobody has to assume that it went away and came back."""
+    # Nothing is assumed of the moments between an entry and a start that lies beside it.
+    if started[1] - before.wall_ns <= ALIKE_NS:
+        return before.apart_ns, before.apart_ns
+    least_ns = max(
+        min(before.apart_ns, after.apart_ns), after.apart_ns - abs(after.wall_ns - started[0])
+    )
+    most_ns = min(
+        max(before.apart_ns, after.apart_ns), before.apart_ns + abs(started[1] - before.wall_ns)
+    )
+    return min(least_ns, most_ns), max(least_ns, most_ns)
+
+
+def _entries(path: Path, node: str | None) -> Iterator[_Entry]:
+    log = read_systemd(path, Tally(str(path)))
+    if log is None:
+        return
+    whose = (
+        node if node is not None and any(boot.is_of(node) for boot in log.boots.values()) else None
+    )
+    names = {host for boot in log.boots.values() for host in boot.hosts}
+    if whose is None and len(names) > 1 and node is not None:
+        raise BadInput(
+            f"{path}: holds the journals of {', '.join(sorted(names))}, and the node is "
+            f"called {node}; print it with "
+            "journalctl -o json _HOSTNAME=NAME"
+        )
+    for boot, wall_ns, monotonic_ns in systemd.in_order(log, whose):
+        yield _Entry(wall_ns, wall_ns - monotonic_ns, boot)
+
+
+def drift_in_metrics(text: str, process: str) -> int | None:
+    """What the wake guard says of `process`, in ns; None when it says nothing of it. Raises
+    ValueError."""
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if (
+                sample.name == DRIFT_METRIC
+                and sample.labels.get("process", "").rpartition("/")[2] == process
+            ):
+                if not abs(sample.value) <= LATEST_WALL_S:  # NaN compares as false
+                    raise ValueError(
+                        f"{DRIFT_METRIC} of {process} is {sample.value}, expected a length "
+                        "in seconds"
+                    )
+                return int(Decimal(sample.value) * NS_PER_S)
+    return None
+
+
+def _pod(folder: str, text: str) -> dict[str, Any]:
+    """The pod in `text`: itself, or the one of a list that runs on the node which `folder` is named
+    after, or the only one. Raises ValueError."""
+    value = _json_or_yaml(text, "expected a pod as kubectl get pod NAME -o json prints it")
+    listed = value.get("items") if isinstance(value, dict) and "items" in value else value
+    if isinstance(listed, list):
+        pods = [each for each in listed if isinstance(each, dict)]
+        here = [each for each in pods if value_at(each, "spec", "nodeName") == folder]
+        if len(pods) > 1 and len(here) == 1:
+            pods = here
+        if len(pods) != 1:
+            raise ValueError(f"a list of {len(pods)} pods; save one: kubectl get pod NAME -o json")
+        (value,) = pods
+    if not isinstance(value, dict):
+        found = f"found {text[:40]!r}"
+        raise ValueError(  # noqa: TRY004  as for every other file that is not what it should be
+            f"expected a pod as kubectl get pod NAME -o json prints it, {found}"
+        )
+    return value
+
+
+def _json_or_yaml(text: str, expected: str) -> Any:
+    """What -o json or -o yaml printed. Raises ValueError for what is neither."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        try:
+            documents = read_documents(text, "")
+        except BadInput:
+            documents = []
+        if len(documents) == 1 and isinstance(documents[0], (dict, list)):
+            return documents[0]
+        raise ValueError(f"{expected}, found no JSON ({error})") from error
+
+
+def _read(path: Path, take: Callable[[str], _Value]) -> _Value:
+    text = read_text(path)
+    if text.startswith("HTTP/"):
+        text = text.partition("\r\n\r\n")[2]  # curl -i
+    if not text.strip():
+        raise BadInput(f"{path}: it is empty; save it again (docs/forecast.md)")
+    return _in_file(path, lambda: take(text))
+
+
+def _in_file(path: Path, take: Callable[[], _Value]) -> _Value:
+    try:
+        return take()
+    except SubjectFailed as error:
+        raise BadInput(f"{path}: {error}") from error
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        IndexError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
+        raise BadInput(f"{path}: {error}") from error

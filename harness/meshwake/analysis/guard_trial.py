@@ -1,0 +1,250 @@
+"""The guard on trial: months of random sleeps and of an authority that is away, and three
+questions.
+
+    outages    was there one beyond five waking minutes? (`recovers_within`, as everywhere)
+    needed     was every restart? Each is tried: the same world, with the restarts before it and none from it on. Where
+               no outage comes of that, it was not needed.
+    fewest     how few restarts could there have been? Somebody who knows the future waits until the last moment each
+               time: a restart that comes later leaves less drift behind it, so none of the next ones is due earlier.
+
+Everything is drawn from the seed; same seed, same months.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from meshwake.analysis.matrix import plan_for
+from meshwake.checks.derive import Failing, failures
+from meshwake.checks.recovers_within import NAME as RECOVERS_WITHIN
+from meshwake.checks.spans import Spans
+from meshwake.core.durations import NS_PER_S, format_duration
+from meshwake.core.outcome import Verdict
+from meshwake.core.plan import RECOVERS_WITHIN_NS, Plan, PlannedFault
+from meshwake.core.scenario import Scenario, scenario_of
+from meshwake.core.versions import Release
+from meshwake.fixes import FIXES
+from meshwake.fixes.wake_guard import NAME as GUARD
+from meshwake.labs import Toolbox
+from meshwake.runner.execution import execute
+
+MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
+# How long an outage may be in coming, once a certificate's half life is lost: two lives.
+COMES_WITHIN_NS = 3 * DAY_S * NS_PER_S
+_RESTARTS_MAX = 1_000
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came out. `unneeded_world_s` should be empty. Outages are counted in waking time;
+    `longest_with_authority_s` leaves out what of it the authority was away, when nobody could have
+    helped."""
+
+    seed: int
+    days: int
+    lab: str
+    sleeps: int
+    asleep_s: int
+    ca_outages: int
+    restarts: int
+    fewest: int
+    verdict: str
+    because: str
+    longest_outage_s: float
+    longest_with_authority_s: float
+    unneeded_world_s: tuple[float, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the guard did all that it promises."""
+        return self.verdict == Verdict.HOLDS.value and not self.unneeded_world_s
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        return vars(self) | {"passed": self.passed}
+
+
+def months(seed: int, days: int) -> Scenario:
+    """A world of `days` days: naps, nights and weekends, suspended or paused, and an authority that
+    is away now and then."""
+    random = Random(f"guard trial {seed}")
+    document = {
+        "title": f"{days} days of random sleeps, seed {seed}",
+        "duration": f"{days}d",
+        "node": [{"name": "laptop", "identities": ["default/client", "default/server"]}],
+        "traffic": {"pairs": [["default/client", "default/server"]], "every": "2h"},
+        "fault": [*_sleeps(random, days), *_ca_outages(random, days)],
+        "expect": [
+            {
+                "check": "recovers_within",
+                "verdict": "holds",
+                "because": "the guard is there for that",
+            }
+        ],
+    }
+    return scenario_of(document, f"trial/{seed}", f"trial-{seed}")
+
+
+def _sleeps(random: Random, days: int) -> list[dict[str, Any]]:
+    faults: list[dict[str, Any]] = []
+    at_s = random.randint(HOUR_S, 12 * HOUR_S)
+    while True:
+        lasts_s = random.choices(
+            [
+                random.randint(5 * MINUTE_S, 2 * HOUR_S),
+                random.randint(5, 10) * HOUR_S,
+                random.randint(20, 80) * HOUR_S,
+            ],
+            [5, 5, 1],
+        )[0]
+        if at_s + lasts_s >= (days - 1) * DAY_S:
+            return faults
+        fault: dict[str, Any] = {"kind": "suspend", "at": f"{at_s}s", "lasts": f"{lasts_s}s"}
+        if random.random() < 0.4:
+            fault |= {"kind": "pause", "corrected_after": f"{random.randint(1, 30)}s"}
+        faults.append(fault)
+        at_s += lasts_s + random.randint(MINUTE_S, 18 * HOUR_S)
+
+
+def _ca_outages(random: Random, days: int) -> list[dict[str, Any]]:
+    faults: list[dict[str, Any]] = []
+    at_s = random.randint(HOUR_S, 3 * DAY_S)
+    while True:
+        lasts_s = random.choice([random.randint(MINUTE_S, HOUR_S), random.randint(1, 9) * HOUR_S])
+        if at_s + lasts_s >= (days - 1) * DAY_S:
+            return faults
+        faults.append({"kind": "ca_outage", "at": f"{at_s}s", "lasts": f"{lasts_s}s"})
+        at_s += lasts_s + random.randint(6 * HOUR_S, 5 * DAY_S)
+
+
+def try_guard(
+    scenario: Scenario,
+    release: Release,
+    seed: int,
+    days: int,
+    lab: str = "model",
+    toolbox: Toolbox | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Trial:
+    """The guard through `scenario` on `lab`; what would have been is worked out on the model."""
+    plan = plan_for(FIXES[GUARD], scenario, release, lab, seed)
+    tell(f"{days} days on lab {lab}")
+    executed = execute(plan, toolbox)
+    history, finding = executed.history, executed.finding(RECOVERS_WITHIN)
+    bare = plan_for(FIXES["none"], scenario, release, "model", seed)
+    restarts_ns = sorted({event.world_ns for event in history.of("ztunnel_started", cause=GUARD)})
+    tell(f"{len(restarts_ns)} restarts; was each needed?")
+    unneeded = [
+        at for number, at in enumerate(restarts_ns) if not _needed(bare, restarts_ns[:number], at)
+    ]
+    tell("how few could there have been?")
+    failing = failures(plan, history)
+    sleeps = [fault for fault in plan.faults if fault.kind in ("suspend", "pause")]
+    return Trial(
+        seed=seed,
+        days=days,
+        lab=lab,
+        sleeps=len(sleeps),
+        asleep_s=sum(fault.lasts_ns for fault in sleeps) // NS_PER_S,
+        ca_outages=sum(fault.kind == "ca_outage" for fault in plan.faults),
+        restarts=len(restarts_ns),
+        fewest=len(fewest_restarts(bare)),
+        verdict=finding.verdict.value,
+        because=finding.because,
+        longest_outage_s=max((each.awake_ns for each in failing), default=0) / NS_PER_S,
+        longest_with_authority_s=max(
+            (_with_authority_ns(plan, each) for each in failing), default=0
+        )
+        / NS_PER_S,
+        unneeded_world_s=tuple(at / NS_PER_S for at in unneeded),
+    )
+
+
+def _with_authority_ns(plan: Plan, failing: Failing) -> int:
+    """Waking time of an outage during which the authority was there."""
+    away = Spans(
+        (
+            max(fault.at_world_ns, failing.from_world_ns),
+            min(fault.ends_world_ns, failing.to_world_ns),
+        )
+        for fault in plan.faults
+        if fault.kind in ("ca_outage", "suspend", "pause")
+    )
+    return failing.to_world_ns - failing.from_world_ns - away.total_ns
+
+
+def _needed(bare: Plan, before_ns: list[int], at_ns: int) -> bool:
+    """Whether an outage comes when the restart at `at_ns` and all later ones do not."""
+    ends_ns = at_ns + COMES_WITHIN_NS
+    without = _with_restarts(bare, before_ns, ends_ns)
+    return any(
+        failing.to_world_ns > at_ns for failing in failures(without, execute(without).history)
+    )
+
+
+def fewest_restarts(bare: Plan) -> list[int]:
+    """World times at which somebody who knows the future would restart, and no oftener."""
+    restarts: list[int] = []
+    while len(restarts) < _RESTARTS_MAX:
+        plan = _with_restarts(bare, restarts, bare.duration_ns)
+        finding = execute(plan).finding(RECOVERS_WITHIN)
+        if finding.verdict is not Verdict.BROKEN:
+            return restarts
+        first_ns = round(finding.evidence[0].world_s * NS_PER_S)
+        restarts.append(_last_moment(plan, first_ns))
+    raise AssertionError("restarts do not help")
+
+
+def _last_moment(plan: Plan, outage_ns: int) -> int:
+    """The latest time at which a restart still keeps the outage that was found at `outage_ns`
+    within the bound."""
+    ends = sorted(fault.ends_world_ns for fault in plan.faults)
+    position = bisect_right(ends, outage_ns) - 1
+    forgiven_until_ns = ends[position] + RECOVERS_WITHIN_NS if position >= 0 else 0
+    return (
+        outage_ns - NS_PER_S
+        if forgiven_until_ns > outage_ns
+        else _before(plan, outage_ns, forgiven_until_ns)
+    )
+
+
+def _before(plan: Plan, outage_ns: int, forgiven_until_ns: int) -> int:
+    """Where the outage began while it was forgiven: at the end of that; else just before it began."""
+    around = (
+        each
+        for each in failures(plan, execute(plan).history)
+        if each.from_world_ns <= outage_ns < each.to_world_ns
+    )
+    began_ns = min((each.from_world_ns for each in around), default=outage_ns)
+    return max(began_ns, forgiven_until_ns) - NS_PER_S
+
+
+def _with_restarts(bare: Plan, restarts_ns: list[int], ends_ns: int) -> Plan:
+    """`bare`, cut or made longer to end at `ends_ns`, with every ztunnel restarted at these times."""
+    node = bare.nodes[0].name
+    restarts = [
+        PlannedFault(index=0, kind="restart", node=node, at_world_ns=at) for at in restarts_ns
+    ]
+    faults = sorted([*bare.faults, *restarts], key=lambda fault: fault.at_world_ns)
+    kept = [fault for fault in faults if fault.at_world_ns < ends_ns]
+    numbered = tuple(fault.model_copy(update={"index": index}) for index, fault in enumerate(kept))
+    return bare.model_copy(update={"faults": numbered, "duration_ns": ends_ns})
+
+
+def trial_words(trial: Trial) -> str:
+    """What a person reads."""
+    lines = [
+        f"{trial.days} days on lab {trial.lab}, seed {trial.seed}: {trial.sleeps} sleeps, "
+        f"{format_duration(trial.asleep_s * NS_PER_S)} in all; authority away "
+        f"{trial.ca_outages} times",
+        f"recovers_within  {trial.verdict}  {trial.because}",
+        f"longest outage   {trial.longest_with_authority_s:.0f} s awake with the authority there, "
+        f"{trial.longest_outage_s:.0f} s in all",
+        f"restarts         {trial.restarts}, the least possible {trial.fewest}",
+        f"not needed       {len(trial.unneeded_world_s)}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,49 @@
+"""Machines of a sweep that really slept like that: scenarios that import-sleep wrote, read again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from meshwake.analysis.populations import Fault, Remembered
+from meshwake.core import versions
+from meshwake.core.errors import BadInput
+from meshwake.core.plan import Case, Plan, resolve
+from meshwake.core.scenario import read_scenario
+from meshwake.runner.pipeline import scenario_files
+
+
+def remembered(paths: Iterable[Path]) -> tuple[Remembered, ...]:
+    """The machine of each scenario, of files and of folders of them: what happened to its first
+    node. Raises BadInput where that is nothing."""
+    release = versions.newest()
+    found = []
+    for path in scenario_files(paths):
+        scenario = read_scenario(path)
+        found.append(
+            _machine(
+                path, resolve(Case(scenario, "model", release.version, release.behaviour_class))
+            )
+        )
+    return tuple(found)
+
+
+def _machine(path: Path, plan: Plan) -> Remembered:
+    faults = tuple(
+        Fault(
+            fault.kind,
+            fault.at_world_ns,
+            fault.lasts_ns,
+            fault.corrected_after_ns,
+            fault.by_wall_ns,
+            fault.corrected,
+        )
+        for fault in plan.faults_on(plan.nodes[0].name)
+    )
+    if not faults:
+        raise BadInput(
+            f"--imported {path}: nothing happens to node {plan.nodes[0].name}; needed is a "
+            "scenario as "
+            "`meshwake import-sleep` writes it"
+        )
+    return Remembered(plan.scenario, plan.duration_ns, faults)

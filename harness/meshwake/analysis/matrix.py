@@ -1,0 +1,141 @@
+"""Which fix holds against which clock fault: every pair run on the model, judged like any run.
+
+The verdict of a row is that of `recovers_within`: five waking minutes after a fault connections
+work, and no later outage comes of it. Beside it: hours without connection a week, the longest of
+them in one piece (awake), restarts, and certificates issued. A row is `confirmed_on` a release when
+the same world was run on a real ztunnel with the same verdict; such runs are recorded
+(confirmed.py) and never typed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from meshwake.analysis.confirmed import Confirmation, confirmations
+from meshwake.checks.derive import failures
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.plan import Case, Plan, PlannedFix, resolve
+from meshwake.core.scenario import Scenario
+from meshwake.core.versions import Release, find
+from meshwake.fixes import FIXES, Fix, adapted
+from meshwake.runner.execution import Execution, execute
+
+WEEK_NS = 7 * 86_400 * NS_PER_S
+VERDICT_OF = "recovers_within"
+_WORLD = (
+    "seed",
+    "starts_wall_s",
+    "duration_ns",
+    "lifetime_s",
+    "backdate_s",
+    "nodes",
+    "gateways",
+    "authority_node",
+    "token_s",
+    "pairs",
+    "attempt_every_ns",
+    "faults",
+    "fix",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fix against one fault. `outage_s_per_week` counts waking time, `recovery_s_worst` is the
+    longest one of it at a time, from the wake on where it began asleep; `flooded`: the authority
+    was asked without end, and the run was stopped there."""
+
+    fix: str
+    fault: str
+    verdict: str
+    because: str
+    outage_s_per_week: float
+    recovery_s_worst: float
+    restarts: int
+    restarts_per_week: float
+    certificates: int
+    flooded: bool
+    confirmed_on: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        return vars(self)
+
+
+def plan_for(
+    fix: Fix, scenario: Scenario, release: Release, lab: str = "model", seed: int = 0
+) -> Plan:
+    """The plan of `scenario` with `fix` deployed as this repository has it. Raises BadInput."""
+    plan = resolve(Case(scenario, lab, release.version, release.model_class, seed))
+    return adapted(
+        plan.model_copy(update={"fix": PlannedFix(name=fix.name, manifest=fix.read_manifest())})
+    )
+
+
+def matrix(
+    fixes: Iterable[str],
+    scenarios: dict[str, Scenario],
+    release: Release,
+    seed: int = 0,
+    tell: Callable[[str, str], None] = lambda fix, fault: None,
+) -> list[Row]:
+    """Every fix against every fault, in order, on the model of `release`. `tell` hears which pair
+    is next."""
+    known = {
+        world: each
+        for world, each in confirmations().items()
+        if find(each.version).behaviour_class == release.model_class
+    }
+    rows = []
+    for name in fixes:
+        for fault, scenario in scenarios.items():
+            tell(name, fault)
+            plan = plan_for(FIXES[name], scenario, release, seed=seed)
+            row = row_of(execute(plan), name, fault)
+            rows.append(_with_confirmation(row, known.get(world_sha256(plan))))
+    return rows
+
+
+def row_of(executed: Execution, fix: str, fault: str) -> Row:
+    """What the matrix says of one run."""
+    plan, history = executed.plan, executed.history
+    finding = executed.finding(VERDICT_OF)
+    failing = failures(plan, history)
+    weeks = plan.duration_ns / WEEK_NS
+    # A lab may have a ztunnel for each identity: those of a node that start anew together are one
+    # restart.
+    started = history.of("ztunnel_started", "proxy_started", cause=fix)
+    restarts = len({(event.world_ns, event.node, event.kind) for event in started})
+    return Row(
+        fix=fix,
+        fault=fault,
+        verdict=finding.verdict.value,
+        because=finding.because,
+        outage_s_per_week=round(sum(each.awake_ns for each in failing) / NS_PER_S / weeks, 3),
+        recovery_s_worst=round(max((each.awake_ns for each in failing), default=0) / NS_PER_S, 3),
+        restarts=restarts,
+        restarts_per_week=round(restarts / weeks, 2),
+        certificates=len(history.of("csr_answered", outcome="issued")),
+        flooded=bool(history.of("run_ended", reason="csr_flood")),
+    )
+
+
+def _with_confirmation(row: Row, confirmation: Confirmation | None) -> Row:
+    """Only the same verdict counts."""
+    if confirmation is None or confirmation.verdict != row.verdict:
+        return row
+    return Row(**vars(row) | {"confirmed_on": confirmation.version})
+
+
+def world_sha256(plan: Plan) -> str:
+    """Names what happens in `plan` and what is deployed, whatever lab it runs on, however a release
+    is classed, and whatever comments a manifest has."""
+    dumped = plan.model_dump(mode="json", include=set(_WORLD), exclude_defaults=True)
+    if plan.fix is not None and plan.fix.manifest is not None:
+        lines = plan.fix.manifest.splitlines()
+        dumped["fix"]["manifest"] = [line for line in lines if not line.lstrip().startswith("#")]
+    return hashlib.sha256(json.dumps(dumped, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,147 @@
+"""The matrix as tables: a short one for the README, a long one for docs/fixes.md, and one for the
+terminal.
+
+Pages hold them between two marks; `write_between` puts them there, and a test compares, so that
+what a page shows is what the program says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from meshwake.core.errors import BadInput
+
+BEGIN, END = "<!-- meshwake matrix: {} -->", "<!-- end of the matrix -->"
+_S_PER_H = 3_600
+CONFIRMED = "●"
+ONLY_RESTARTS = "nothing"  # the world without a fault, which the short tables leave out
+
+
+class Row(Protocol):
+    """What of a row of meshwake.analysis.matrix the tables show."""
+
+    @property
+    def fix(self) -> str:
+        """The name of the fix."""
+
+    @property
+    def fault(self) -> str:
+        """The name of the fault."""
+
+    @property
+    def verdict(self) -> str:
+        """HOLDS, BROKEN or UNKNOWN."""
+
+    @property
+    def outage_s_per_week(self) -> float:
+        """Waking time without connection."""
+
+    @property
+    def recovery_s_worst(self) -> float:
+        """The longest of it in one piece."""
+
+    @property
+    def restarts_per_week(self) -> float:
+        """Restarts by the fix."""
+
+    @property
+    def certificates(self) -> int:
+        """Certificates issued in the whole run."""
+
+    @property
+    def flooded(self) -> bool:
+        """Whether the authority was asked without end."""
+
+    @property
+    def confirmed_on(self) -> str | None:
+        """The release of the real ztunnel that showed the same."""
+
+
+def short_table(rows: Sequence[Row]) -> str:
+    """Fixes down, faults across: the verdict, and hours without connection a week. Two weeks
+    without a fault, in which only restarts are of interest, are left to the long one."""
+    faults = list(dict.fromkeys(row.fault for row in rows if row.fault != ONLY_RESTARTS))
+    cells = {(row.fix, row.fault): _cell(row) for row in rows}
+    lines = [["fix", *faults], ["---"] * (len(faults) + 1)]
+    lines += [
+        [f"`{fix}`", *(cells[fix, fault] for fault in faults)]
+        for fix in dict.fromkeys(row.fix for row in rows)
+    ]
+    return _markdown(lines)
+
+
+def long_table(rows: Sequence[Row]) -> str:
+    """One line a row, with every number."""
+    head = [
+        "fix",
+        "fault",
+        "verdict",
+        "outage a week",
+        "longest, awake",
+        "restarts a week",
+        "certificates",
+        "seen on",
+    ]
+    lines = [head, ["---"] * len(head)]
+    return _markdown([*lines, *(_long_line(row) for row in rows)])
+
+
+def _long_line(row: Row) -> list[str]:
+    return [
+        f"`{row.fix}`",
+        row.fault,
+        row.verdict + (" (storm)" if row.flooded else ""),
+        lasting_words(row.outage_s_per_week),
+        lasting_words(row.recovery_s_worst),
+        f"{row.restarts_per_week:g}",
+        str(row.certificates),
+        row.confirmed_on or "model",
+    ]
+
+
+def lasting_words(length_s: float) -> str:
+    """A duration as a table has room for it."""
+    if length_s == 0:
+        return "none"
+    if length_s < 600:
+        return f"{length_s:.0f} s"
+    if length_s < _S_PER_H:
+        return f"{length_s / 60:.0f} min"
+    hours = length_s / _S_PER_H
+    return f"{hours:.1f} h" if hours < 10 else f"{hours:.0f} h"
+
+
+def _cell(row: Row) -> str:
+    seen = f" {CONFIRMED}" if row.confirmed_on else ""
+    if row.verdict == "HOLDS":
+        return f"holds{seen}"
+    more = "storm" if row.flooded else lasting_words(row.outage_s_per_week)
+    return f"**{row.verdict}** {more}{seen}"
+
+
+def _markdown(lines: Iterable[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def write_between(page: Path, which: str, table: str) -> bool:
+    """Puts `table` between the marks of `page`; whether that changed anything. Raises BadInput when
+    it has no marks."""
+    text = page.read_text(encoding="utf-8")
+    changed = put_between(text, which, table, str(page))
+    page.write_text(changed, encoding="utf-8")
+    return changed != text
+
+
+def put_between(text: str, which: str, table: str, page: str) -> str:
+    """`text` with `table` between its marks. Raises BadInput when there are none."""
+    begin = BEGIN.format(which)
+    before, found, rest = text.partition(begin + "\n")
+    _, ended, after = rest.partition(END)
+    if not found or not ended:
+        raise BadInput(
+            f"{page}: has no place for the matrix; write the lines {begin!r} and {END!r} "
+            "where it should stand"
+        )
+    return f"{before}{begin}\n{table}{END}{after}"

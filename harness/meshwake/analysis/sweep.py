@@ -1,0 +1,401 @@
+"""The question of the matrix asked of whole populations: thousands of machines x fixes x lifetimes
+x releases.
+
+    Spec ── parts ──> Part (some machines of one population) ── answer ──> Rows ── one Parquet file
+    a part ──> Summary
+
+Every part can be answered anywhere, alone, and gives the same rows: chance comes from the seed, the
+population and the number of the machine, and every fix meets the very same sleeps. So it does not
+matter on how many cores or machines a sweep ran, whether workers died on the way, or whether it was
+killed and begun again: the digest of the rows is equal.
+
+A part is written when it is whole, beside its place and then moved there. A sweep that is begun
+again in the same folder takes what is there, after making sure that it was asked the same question.
+
+Its limits: lab model only (a week of a real ztunnel takes seconds, not milliseconds), and one
+ztunnel with two identities a machine. Where a connection fails is known to the second, since the
+model tries one whenever the answer could change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from meshwake.analysis.populations import IMPORTED, NODE, POPULATIONS, Remembered, faults_of
+from meshwake.checks.derive import certificates, failures
+from meshwake.checks.recovers_within import NAME as RECOVERS_WITHIN
+from meshwake.core.durations import NS_PER_S, seconds
+from meshwake.core.errors import BadInput, LabUnavailable
+from meshwake.core.outcome import Verdict
+from meshwake.core.plan import Plan, PlannedFix, PlannedNode
+from meshwake.core.versions import find
+from meshwake.fixes import FIXES, adapted
+from meshwake.runner.execution import execute
+
+SPEC_FORMAT = 3
+SPEC_FILE, SUMMARY_FILE, PARTS = "sweep.json", "summary.json", "parts"
+CLIENT, SERVER = "default/client", "default/server"
+EVERY_NS = 6 * 3_600 * NS_PER_S
+STARTS_WALL_S = 1_799_049_600  # Monday 2027-01-04 08:00 UTC, as scenarios begin
+DAY_S = 86_400
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a sweep asks. `machines` of each population, each for `days`; every combination of the
+    others. `remembered`: the real machines of which the population `imported` is made."""
+
+    populations: tuple[str, ...]
+    fixes: tuple[str, ...]
+    lifetimes_s: tuple[int, ...]
+    versions: tuple[str, ...]
+    machines: int
+    days: int
+    seed: int
+    remembered: tuple[Remembered, ...] = ()
+    machines_a_part: int = 50
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is kept beside the results."""
+        plain: dict[str, Any] = json.loads(json.dumps({"format": SPEC_FORMAT, **asdict(self)}))
+        return plain
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some machines of one population, under one release and one lifetime, with every fix."""
+
+    number: int
+    population: str
+    version: str
+    lifetime_s: int
+    first: int
+    last: int
+    spec: Spec
+
+
+@dataclass(frozen=True)
+class Row:
+    """One machine with one fix. `recovers`: that was shown; `unknown`: neither that nor its
+    opposite was (an assumption failed, or the run ended too early). `outage_s` counts waking time,
+    `worst_s` is the longest outage; `first_failure_s` -1: never. `requests` is every one that
+    reached the authority."""
+
+    population: str
+    version: str
+    lifetime_s: int
+    machine: int
+    fix: str
+    recovers: bool
+    unknown: bool
+    outage_s: float
+    outages: int
+    worst_s: float
+    first_failure_s: float
+    restarts: int
+    requests: int
+    certificates: int
+    asleep_s: float
+
+
+def spec_of(
+    populations: Iterable[str],
+    fixes: Iterable[str],
+    lifetimes_s: Iterable[int],
+    versions: Iterable[str],
+    machines: int,
+    days: int,
+    seed: int,
+    remembered: tuple[Remembered, ...] = (),
+) -> Spec:
+    """The question, its words looked up. Raises BadInput that names what is allowed."""
+    spec = Spec(
+        tuple(dict.fromkeys(populations)),
+        tuple(dict.fromkeys(fixes)),
+        tuple(dict.fromkeys(lifetimes_s)),
+        tuple(dict.fromkeys(find(version).version for version in versions)),
+        machines,
+        days,
+        seed,
+        remembered,
+    )
+    _known("--population", spec.populations, [*POPULATIONS, *([IMPORTED] if remembered else [])])
+    _known("--fix", spec.fixes, FIXES)
+    if min(spec.lifetimes_s, default=0) < 240:
+        raise BadInput(
+            "--lifetime: needed are certificates of four minutes or more: istiod dates "
+            "them two back"
+        )
+    return spec
+
+
+def _known(option: str, words: tuple[str, ...], allowed: Iterable[str]) -> None:
+    for word in words:
+        if word not in allowed:
+            raise BadInput(f"{option} {word}: is not known; allowed: {', '.join(allowed)}")
+
+
+def parts(spec: Spec) -> Iterator[Part]:
+    """Every part, numbered in the order in which rows are counted."""
+    number = 0
+    for population in spec.populations:
+        for version in spec.versions:
+            for lifetime_s in spec.lifetimes_s:
+                for first in range(0, spec.machines, spec.machines_a_part):
+                    last = min(first + spec.machines_a_part, spec.machines)
+                    yield Part(number, population, version, lifetime_s, first, last, spec)
+                    number += 1
+
+
+# --- Answering ------------------------------------------------------------------------------------
+
+
+def answer(part: Part) -> list[Row]:
+    """Every machine of `part` with every fix. Runs in a worker: it takes plain values and returns
+    plain values."""
+    return [row for machine in range(part.first, part.last) for row in _of_machine(part, machine)]
+
+
+def _of_machine(part: Part, machine: int) -> Iterator[Row]:
+    spec = part.spec
+    faults = faults_of(part.population, machine, spec.seed, spec.days, spec.remembered)
+    base = _base_plan(part.population, part.version, part.lifetime_s, spec.days)
+    for name in spec.fixes:
+        plan = base.model_copy(
+            update={"faults": faults, "seed": machine, "fix": _planned_fix(name)}
+        )
+        yield _row(adapted(plan), part, machine, name)
+
+
+@lru_cache(maxsize=64)
+def _planned_fix(name: str) -> PlannedFix:
+    return PlannedFix(name=name, manifest=FIXES[name].read_manifest())
+
+
+@lru_cache(maxsize=64)
+def _base_plan(population: str, version: str, lifetime_s: int, days: int) -> Plan:
+    release = find(version)
+    return Plan(
+        scenario=f"sweep_{population}",
+        title=f"a machine of the population {population}",
+        lab="model",
+        version=release.version,
+        behaviour_class=release.model_class,
+        seed=0,
+        starts_wall_s=STARTS_WALL_S,
+        duration_ns=days * DAY_S * NS_PER_S,
+        lifetime_s=lifetime_s,
+        backdate_s=120,
+        nodes=(PlannedNode(name=NODE, identities=(CLIENT, SERVER)),),
+        authority_node=NODE,
+        pairs=((CLIENT, SERVER),),
+        attempt_every_ns=EVERY_NS,
+        faults=(),
+    )
+
+
+def _row(plan: Plan, part: Part, machine: int, fix: str) -> Row:
+    executed = execute(plan)
+    history, verdict = executed.history, executed.verdict(RECOVERS_WITHIN)
+    failing = failures(plan, history)
+    restarted = history.of("ztunnel_started", "proxy_started", cause=fix)
+    asleep_ns = sum(fault.asleep_until_world_ns - fault.at_world_ns for fault in plan.faults)
+    return Row(
+        population=part.population,
+        version=part.version,
+        lifetime_s=part.lifetime_s,
+        machine=machine,
+        fix=fix,
+        recovers=verdict is Verdict.HOLDS,
+        unknown=verdict is Verdict.UNKNOWN,
+        outage_s=seconds(sum(each.awake_ns for each in failing)),
+        outages=len(failing),
+        worst_s=seconds(max((each.awake_ns for each in failing), default=0)),
+        first_failure_s=seconds(failing[0].from_world_ns) if failing else -1.0,
+        restarts=len({(event.world_ns, event.node) for event in restarted}),
+        requests=len(history.of("csr_answered")),
+        certificates=sum(len(held) for held in certificates(history).values()),
+        asleep_s=seconds(asleep_ns),
+    )
+
+
+# --- Keeping what was answered --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The folder of a sweep: its question, a Parquet file for every part answered, and the summary."""
+
+    path: Path
+
+    def done(self) -> set[int]:
+        """The numbers of the parts that are there, whole."""
+        return {
+            int(file.stem) for file in (self.path / PARTS).glob("*.parquet") if file.stem.isdigit()
+        }
+
+    def put(self, part: Part, rows: list[Row]) -> None:
+        """Keeps the rows of one part. Raises BadInput where the disk does not take them; parts kept
+        before stay."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        place = self.path / PARTS / f"{part.number:06}.parquet"
+        fresh = place.with_name(f".{place.name}.{os.getpid()}")
+        columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(Row)}
+        try:
+            try:
+                pq.write_table(pa.table(columns), fresh)
+                fresh.replace(place)
+            finally:
+                with suppress(OSError):
+                    fresh.unlink(missing_ok=True)
+        except OSError as error:
+            raise BadInput(
+                f"{place}: cannot be written ({error.strerror or error}); the "
+                f"{len(self.done())} parts before it are "
+                "kept: make room and give the same command again, and it goes on from there"
+            ) from error
+
+    def rows(self) -> Iterator[Row]:
+        """Everything that was answered, in the order of parts."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for file in sorted((self.path / PARTS).glob("*.parquet")):
+            try:
+                table = pq.read_table(file)
+            except (OSError, pa.ArrowException) as error:
+                raise BadInput(
+                    f"{file}: is no whole part ({error}); remove it and give the same command again"
+                ) from error
+            yield from (Row(**values) for values in table.to_pylist())
+
+
+def open_shelf(path: Path, spec: Spec) -> Shelf:
+    """The folder for `spec`, new or begun before. Raises BadInput where another question was asked
+    there, or where nothing can be written; LabUnavailable without pyarrow."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise LabUnavailable(
+            "a sweep needs pyarrow; install it: pip install 'meshwake[sweep]'"
+        ) from error
+    question = path / SPEC_FILE
+    try:
+        (path / PARTS).mkdir(parents=True, exist_ok=True)
+        if not question.exists():
+            question.write_text(json.dumps(spec.to_json(), indent=1) + "\n", encoding="utf-8")
+        asked = question.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadInput(
+            f"{path}: cannot be written ({error.strerror}); give another --output"
+        ) from error
+    _same_question(path, asked, spec)
+    return Shelf(path)
+
+
+def _same_question(path: Path, asked: str, spec: Spec) -> None:
+    try:
+        before = json.loads(asked)
+    except ValueError as error:
+        raise BadInput(
+            f"{path / SPEC_FILE}: is half a file ({error}); remove {path} and begin anew"
+        ) from error
+    now = spec.to_json()
+    if not isinstance(before, dict) or before.get("format") != SPEC_FORMAT:
+        found = before.get("format") if isinstance(before, dict) else before
+        raise BadInput(
+            f"{path}: holds a sweep of format {found}, this meshwake writes {SPEC_FORMAT}; "
+            "give another --output"
+        )
+    differ = [key for key in now if before.get(key) != now[key]]
+    if differ:
+        told = (key if key == "remembered" else f"{key} {before.get(key)}" for key in differ)
+        raise BadInput(
+            f"{path}: holds a sweep with another question ({', '.join(told)}); ask the same "
+            "to go on, or give another "
+            "--output"
+        )
+
+
+# --- The whole sweep ------------------------------------------------------------------------------
+
+Answers = Callable[[list[Part]], Iterator[tuple[Part, list[Row]]]]
+
+
+def sweep(
+    spec: Spec, shelf: Shelf, answers: Answers, tell: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """Answers every part that is not on the shelf yet, with `answers` (workers.py), and sums up.
+    `tell` hears how many of how many parts are there."""
+    everything = list(parts(spec))
+    done = shelf.done()
+    tell(len(done), len(everything))
+    for part, rows in answers([part for part in everything if part.number not in done]):
+        shelf.put(part, rows)
+        done.add(part.number)
+        tell(len(done), len(everything))
+    summary = summed_up(spec, shelf.rows())
+    try:
+        (shelf.path / SUMMARY_FILE).write_text(
+            json.dumps(summary, indent=1) + "\n", encoding="utf-8"
+        )
+    except OSError as error:
+        raise BadInput(
+            f"{shelf.path}: cannot be written ({error.strerror}); every part is kept"
+        ) from error
+    return summary
+
+
+def summed_up(spec: Spec, rows: Iterable[Row]) -> dict[str, Any]:
+    """The distribution of each fix in each population, and the digest of all rows: equal where they
+    are."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(list(asdict(row).values())).encode())
+        groups.setdefault((row.population, row.version, row.lifetime_s, row.fix), []).append(row)
+    listed = [
+        dict(zip(("population", "version", "lifetime_s", "fix"), key, strict=True))
+        | _distribution(spec, group)
+        for key, group in groups.items()
+    ]
+    return {
+        "spec": spec.to_json(),
+        "rows": sum(map(len, groups.values())),
+        "sha256": digest.hexdigest(),
+        "groups": listed,
+    }
+
+
+def _distribution(spec: Spec, rows: list[Row]) -> dict[str, Any]:
+    weeks = spec.days / 7
+    outage_s = sorted(row.outage_s / weeks for row in rows)
+    return {
+        "machines": len(rows),
+        "recover": sum(row.recovers for row in rows),
+        "unknown": sum(row.unknown for row in rows),
+        "with_outage": sum(row.outages > 0 for row in rows),
+        "outage_s_per_week": {
+            name: round(_quantile(outage_s, at), 1)
+            for name, at in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
+        }
+        | {"mean": round(mean(outage_s), 1), "most": round(outage_s[-1], 1)},
+        "worst_s": max(row.worst_s for row in rows),
+        "restarts_per_week": round(mean(row.restarts for row in rows) / weeks, 2),
+        "requests_per_week": round(mean(row.requests for row in rows) / weeks, 1),
+    }
+
+
+def _quantile(ordered: list[float], at: float) -> float:
+    return ordered[min(int(at * len(ordered)), len(ordered) - 1)]

@@ -1,0 +1,150 @@
+"""One question to one version: what does this check say of this scenario there?
+
+Everything that asks many versions (bisect, probe) asks through here, and what comes back is plain
+data, so that a log can keep it. An answer that could not be had is UNKNOWN with its reason: a
+version that cannot run here, a subject that died. Only a mistake of the person who asks (BadInput)
+ends the asking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from meshwake.core import versions
+from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
+from meshwake.core.outcome import Verdict
+from meshwake.core.plan import Case
+from meshwake.core.resources import SCENARIOS
+from meshwake.core.scenario import Scenario
+from meshwake.report.result import result
+from meshwake.runner.pipeline import Options, Saved, choose, run_case, scenario_files
+from meshwake.ztunnel import binaries
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one run said. `places`: where in the history its reason lies; `run`: its directory, if
+    that was kept; `failed`: the run ended in an error, so to try again may help; `subject`: the
+    SHA-256 of the binary that was asked, "" where none was."""
+
+    version: str
+    seed: int
+    verdict: Verdict
+    because: str
+    places: tuple[dict[str, Any], ...] = ()
+    run: str | None = None
+    real_s: float = 0.0
+    failed: bool = False
+    possible: bool = True  # False: this version cannot run on this lab and machine, now or later
+    subject: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As a line of a log keeps it."""
+        return asdict(self) | {"verdict": self.verdict.value, "places": list(self.places)}
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Trial:
+        """Raises KeyError, TypeError or ValueError when it is none."""
+        return cls(**raw | {"verdict": Verdict(raw["verdict"]), "places": tuple(raw["places"])})
+
+
+Ask = Callable[[str, int], Trial]
+
+
+@dataclass
+class ScenarioAsker:
+    """Asks `check` of `scenario` on one lab. `keep` False: leaves no run behind that nobody would
+    look at."""
+
+    scenario: Scenario
+    check: str
+    lab: str
+    options: Options = field(default_factory=Options)
+    keep: bool = True
+
+    def __call__(self, version: str, seed: int) -> Trial:
+        """One run of `version`. Raises BadInput."""
+        return ask_once(self.scenario, self.check, self._options(version, seed), version, self.keep)
+
+    def subject(self, version: str) -> str:
+        """The SHA-256 of the binary that answers for `version` now; "" where none does."""
+        return _subject_of(choose(self.scenario, self._options(version, 0))[0])
+
+    def impossible(self, version: str) -> str | None:
+        """Why `version` cannot run here, found out without a run; None when it can. On the model a
+        release whose class is not known answers nothing of its own: it would only repeat the one
+        before it."""
+        if self.lab == "model" and (assumed := versions.find(version).assumption) is not None:
+            return assumed
+        return choose(self.scenario, self._options(version, 0))[0].refusal
+
+    def _options(self, version: str, seed: int) -> Options:
+        return replace(self.options, lab=self.lab, istio=(version,), seed=seed, keep_run=True)
+
+
+def ask_once(
+    scenario: Scenario, check: str, options: Options, version: str, keep: bool = True
+) -> Trial:
+    """One run with these options, told as one of `version`. Raises BadInput."""
+    case = choose(scenario, options)[0]
+    if case.refusal is not None:
+        return Trial(
+            version,
+            options.seed,
+            Verdict.UNKNOWN,
+            f"cannot run here: {case.refusal}",
+            possible=False,
+        )
+    try:
+        saved = run_case(case, options)
+    except BadInput:
+        raise
+    except LabUnavailable as error:
+        return Trial(version, options.seed, Verdict.UNKNOWN, str(error), possible=False)
+    except HarnessError as error:
+        run = None if error.evidence is None else str(error.evidence)
+        return Trial(
+            version, options.seed, Verdict.UNKNOWN, f"the run failed: {error}", run=run, failed=True
+        )
+    trial = replace(_told(saved, check, version), subject=_subject_of(case))
+    if keep:
+        return trial
+    saved.directory.remove()
+    return replace(trial, run=None)
+
+
+def _subject_of(case: Case) -> str:
+    return "" if case.ztunnel is None else binaries.sha256_of(case.ztunnel)
+
+
+def _told(saved: Saved, check: str, version: str) -> Trial:
+    said = result(saved.plan, saved.history, saved.outcome, saved.real_s)
+    finding = next(row for row in said["findings"] if row["check"] == check)
+    return Trial(
+        version,
+        saved.plan.seed,
+        Verdict(finding["verdict"]),
+        finding["because"],
+        tuple(finding["evidence"][:3]),
+        str(saved.directory.path) if saved.kept else None,
+        round(saved.real_s, 3),
+    )
+
+
+def find_scenario(word: str) -> Path:
+    """The file that `word` names: a path, or the name of a scenario of the corpus. Raises BadInput."""
+    path = Path(word)
+    if path.is_file():
+        return path
+    corpus = scenario_files([SCENARIOS]) if SCENARIOS.is_dir() else []
+    wanted = path.with_suffix(".toml").parts
+    found = [file for file in corpus if file.parts[-len(wanted) :] == wanted]
+    if found:
+        return found[0]
+    raise BadInput(
+        f"{word}: is no scenario file, nor the name of one below scenarios/; give the path "
+        "of a TOML file"
+    )

@@ -1,0 +1,131 @@
+"""Who answers the parts of a sweep: this process, all cores of this machine, or an existing Dask
+cluster.
+
+Each takes parts and yields them with their rows as they come, in any order. None of them keeps
+anything: what was yielded is the sweep's to write down, and what was not is answered again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import Any
+
+from meshwake.analysis.sweep import Answers, Part, Row, answer
+from meshwake.core.errors import HarnessFault, LabUnavailable
+
+ANSWERS_WITHIN_S = 10
+DEATHS_OF_WORKERS_MAX = 10
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def local(jobs: int) -> Answers:
+    """`jobs` processes of this machine; with one, this very process."""
+
+    def one(todo: list[Part]) -> Iterator[tuple[Part, list[Row]]]:
+        yield from ((part, answer(part)) for part in todo)
+
+    def several(todo: list[Part]) -> Iterator[tuple[Part, list[Row]]]:
+        if not todo:
+            return
+        # Not forked: a fork takes over the threads' locks of whoever calls.
+        pool = ProcessPoolExecutor(jobs, get_context("spawn"), _leave_interrupts_to_the_parent)
+        try:
+            asked = {pool.submit(answer, part): part for part in todo}
+            for future in as_completed(asked):
+                yield asked[future], future.result()
+        except BrokenProcessPool as error:
+            raise HarnessFault(
+                "a worker of the sweep died (out of memory, or killed); what was answered "
+                "is kept: give the same "
+                "command again, perhaps with fewer --jobs"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    return one if jobs == 1 else several
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def dask(scheduler: str) -> Iterator[Answers]:
+    """The workers of the Dask cluster at `scheduler`, which must be able to import `harness`.
+    Workers may die: Dask gives their parts to others. Raises LabUnavailable where none answers."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise LabUnavailable(
+            "--scheduler needs dask.distributed; install it: pip install 'meshwake[sweep]'"
+        ) from error
+    try:
+        make: Any = Client  # its types are only half told
+        client = make(scheduler, timeout=ANSWERS_WITHIN_S, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise LabUnavailable(
+            f"--scheduler {scheduler}: no Dask scheduler answers there within "
+            f"{ANSWERS_WITHIN_S} s ({_words(error)}); "
+            "start one (dask scheduler, dask worker ADDRESS) or leave --scheduler out to "
+            "use this machine"
+        ) from error
+    try:
+        yield lambda todo: _through(client, todo)
+    finally:
+        client.close()
+
+
+def _through(client: Any, todo: list[Part]) -> Iterator[tuple[Part, list[Row]]]:
+    import distributed
+
+    as_they_come: Any = distributed.as_completed
+
+    if not client.scheduler_info()["workers"]:
+        raise LabUnavailable("the Dask scheduler has no worker; start one: dask worker ADDRESS")
+    # By a key of its own for each part: a part that was lost with its worker is asked for again
+    # under the same name.
+    asked = {
+        client.submit(answer, part, key=_key(part), retries=DEATHS_OF_WORKERS_MAX, pure=True): part
+        for part in todo
+    }
+    try:
+        for future in as_they_come(list(asked), loop=client.loop):
+            try:
+                rows = future.result()
+            except Exception as error:
+                raise HarnessFault(
+                    f"part {asked[future].number} of the sweep failed on the Dask cluster "
+                    f"({_words(error)}); what was "
+                    "answered is kept: give the same command again"
+                ) from error
+            yield asked[future], rows
+            future.release()
+    finally:
+        client.cancel([future for future in asked if not future.done()])
+
+
+def _key(part: Part) -> str:
+    spec = part.spec
+    return f"meshwake-{part.population}-{part.version}-{part.lifetime_s}-{part.first}-{part.last}-{hash_of(spec)}"
+
+
+def hash_of(spec: Any) -> str:
+    """Names a question, the same on every machine."""
+    import hashlib
+    import json
+
+    return hashlib.sha256(json.dumps(spec.to_json(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

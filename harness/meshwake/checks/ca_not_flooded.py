@@ -1,0 +1,82 @@
+"""No identity asks the authority more than twenty times a minute.
+
+A retry that backs off (1, 2, 4, 8 ... seconds) stays far below. A ztunnel whose clock was stepped
+back by more than half a certificate's life asks without a pause: 426 requests in five seconds were
+measured on 1.28.0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshwake.checks.finding import broken, holds, place, unknown
+from meshwake.checks.words import count, lasting, moment, moment_exactly
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.history import History
+from meshwake.core.outcome import Evidence, Finding
+from meshwake.core.plan import Plan
+
+NAME = "ca_not_flooded"
+WINDOW_NS = 60 * NS_PER_S
+REQUESTS_MAX = 20
+
+
+@dataclass(frozen=True)
+class _Flood:
+    """The fullest minute of one identity."""
+
+    identity: str
+    from_world_ns: int
+    requests: int
+
+    def words(self, when: str) -> str:
+        return (
+            f"{self.identity} sent {count(self.requests, 'request')} within "
+            f"{lasting(WINDOW_NS)} from {when} on"
+        )
+
+
+def check(plan: Plan, history: History) -> Finding:
+    """Requests of every kind of answer count."""
+    asked: dict[str, list[int]] = {}
+    for event in history.of("csr_answered"):
+        asked.setdefault(event["identity"], []).append(event.world_ns)
+    stopped = history.of("run_ended", reason="csr_flood")
+    if not asked and not stopped:
+        return unknown(NAME, "no request to the authority was recorded")
+    minutes = [_fullest(identity, worlds_ns) for identity, worlds_ns in asked.items()]
+    floods = [minute for minute in minutes if minute.requests > REQUESTS_MAX]
+    floods.sort(key=lambda flood: (flood.from_world_ns, flood.identity))
+    if floods:
+        return broken(
+            NAME,
+            floods[0].words(moment(floods[0].from_world_ns)),
+            [_place(flood) for flood in floods],
+        )
+    if stopped:
+        ended = stopped[0].world_ns
+        return broken(
+            NAME,
+            f"the run was stopped at {moment(ended)} because of the many requests",
+            [place(ended, "stopped")],
+        )
+    most = max(minutes, key=lambda minute: minute.requests)
+    return holds(
+        NAME,
+        f"no identity sent more than {count(most.requests, 'request')} within {lasting(WINDOW_NS)}",
+    )
+
+
+def _fullest(identity: str, worlds_ns: list[int]) -> _Flood:
+    best, first = _Flood(identity, worlds_ns[0], 0), 0
+    for last, world_ns in enumerate(worlds_ns):
+        while world_ns - worlds_ns[first] > WINDOW_NS:
+            first += 1
+        if last - first + 1 > best.requests:
+            best = _Flood(identity, worlds_ns[first], last - first + 1)
+    return best
+
+
+def _place(flood: _Flood) -> Evidence:
+    text = flood.words(moment_exactly(flood.from_world_ns))
+    return place(flood.from_world_ns, text, identity=flood.identity, requests=flood.requests)

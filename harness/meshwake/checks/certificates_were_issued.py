@@ -1,0 +1,24 @@
+"""Assumption: every identity got a certificate; a mesh without certificates has none that could
+expire."""
+
+from __future__ import annotations
+
+from meshwake.checks.derive import certificates, holdings
+from meshwake.checks.finding import broken, holds
+from meshwake.checks.words import count
+from meshwake.core.history import History
+from meshwake.core.outcome import Finding
+from meshwake.core.plan import Plan
+
+NAME = "certificates_were_issued"
+
+
+def check(plan: Plan, history: History) -> Finding:
+    """Each identity of the plan held at least one while its ztunnel ran."""
+    held = set(certificates(history)) | {holding.identity for holding in holdings(history)}
+    identities = [identity for node in plan.nodes for identity in node.identities]
+    without = [identity for identity in identities if identity not in held]
+    if without:
+        return broken(NAME, f"{', '.join(without)} never got a certificate")
+    issued = sum(len(kept) for kept in certificates(history).values())
+    return holds(NAME, f"{count(issued, 'certificate')} for {len(identities)} identities")

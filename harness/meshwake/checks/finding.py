@@ -1,0 +1,42 @@
+"""How a check says what it found. Evidence is the first five places and a count of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from meshwake.core.durations import seconds
+from meshwake.core.outcome import Evidence, Finding, Verdict
+
+PLACES_SHOWN = 5
+
+
+def place(world_ns: int, text: str, **data: Any) -> Evidence:
+    """One place in the history; `data` are plain values that go into JSON."""
+    return Evidence(seconds(world_ns), text, data)
+
+
+def holds(check: str, because: str) -> Finding:
+    """The property was put to the test and held."""
+    return Finding(check, Verdict.HOLDS, because)
+
+
+def broken(check: str, because: str, places: Sequence[Evidence] = ()) -> Finding:
+    """The property was seen broken at `places`."""
+    return Finding(check, Verdict.BROKEN, because, shown(places))
+
+
+def unknown(check: str, because: str, places: Sequence[Evidence] = ()) -> Finding:
+    """This history cannot show whether the property holds."""
+    return Finding(check, Verdict.UNKNOWN, because, shown(places))
+
+
+def shown(places: Sequence[Evidence]) -> tuple[Evidence, ...]:
+    """The first places, and how many more there are."""
+    rest = places[PLACES_SHOWN:]
+    more = (
+        (Evidence(rest[0].world_s, f"and {len(rest)} more from here on", {"more": len(rest)}),)
+        if rest
+        else ()
+    )
+    return (*places[:PLACES_SHOWN], *more)

@@ -1,0 +1,109 @@
+"""No ztunnel holds a certificate past its notAfter while its node is awake: strictly, not for a
+second.
+
+Judged by the node's own wall clock, which is what its peers' clocks show too unless they were
+touched. A node that wakes with an expired certificate breaks this, whatever is deployed, until it
+has a new one (kinder: recovers_within).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshwake.checks.derive import Holding, holdings, life_drift_ns, timeline
+from meshwake.checks.finding import broken, holds, place, unknown
+from meshwake.checks.spans import Span
+from meshwake.checks.words import count, lasting, moment, moment_exactly
+from meshwake.core.durations import NS_PER_S, seconds
+from meshwake.core.history import History
+from meshwake.core.outcome import Evidence, Finding
+from meshwake.core.plan import Plan
+
+NAME = "no_expired_certificate_served"
+TOLERATED_NS = NS_PER_S
+
+
+@dataclass(frozen=True)
+class _Served:
+    """A certificate served while expired, in the waking hours `spans`."""
+
+    holding: Holding
+    spans: list[Span]
+    drift_ns: int | None
+
+    @property
+    def from_world_ns(self) -> int:
+        return self.spans[0][0]
+
+    @property
+    def awake_ns(self) -> int:
+        return sum(to_ns - from_ns for from_ns, to_ns in self.spans)
+
+    @property
+    def drift_words(self) -> str:
+        return "" if self.drift_ns is None else f" (J = {lasting(self.drift_ns)})"
+
+
+def check(plan: Plan, history: History) -> Finding:
+    """Every certificate held, by the authority's word or ztunnel's own."""
+    held = holdings(history)
+    if not held:
+        return unknown(NAME, "no certificate was held by anybody in this history")
+    served = sorted(
+        (
+            served
+            for holding in held
+            if (served := _served(history, holding)).awake_ns >= TOLERATED_NS
+        ),
+        key=lambda served: served.from_world_ns,
+    )
+    if not served:
+        return holds(
+            NAME,
+            f"none of {count(len(held), 'certificate')} was held past its notAfter by a "
+            "node that was awake",
+        )
+    first = served[0]
+    because = (
+        f"{first.holding.identity} served an expired certificate for {lasting(first.awake_ns)}, "
+        f"first at {moment(first.from_world_ns)}{first.drift_words}"
+    )
+    if len(served) > 1:
+        longest_ns, total_ns = (
+            max(one.awake_ns for one in served),
+            sum(one.awake_ns for one in served),
+        )
+        because += (
+            f"; {len(served)} certificates in all, for up to {lasting(longest_ns)}, "
+            f"{lasting(total_ns)} together"
+        )
+    return broken(NAME, because, [_place(one) for one in served])
+
+
+def _served(history: History, holding: Holding) -> _Served:
+    clock = timeline(history, holding.life.node)
+    expired = clock.spans_at_or_after_wall(
+        holding.not_after_wall_s * NS_PER_S, holding.from_world_ns, holding.to_world_ns
+    )
+    spans = [part for span in expired for part in clock.asleep.without(*span)]
+    return _Served(
+        holding, spans, life_drift_ns(history, holding.life, spans[0][0]) if spans else None
+    )
+
+
+def _place(served: _Served) -> Evidence:
+    to_world_ns = served.spans[-1][1]
+    text = (
+        f"{served.holding.identity} served an expired certificate from "
+        f"{moment_exactly(served.from_world_ns)} "
+        f"until {moment_exactly(to_world_ns)}, {lasting(served.awake_ns)} awake{served.drift_words}"
+    )
+    return place(
+        served.from_world_ns,
+        text,
+        identity=served.holding.identity,
+        serial=served.holding.serial,
+        from_world_s=seconds(served.from_world_ns),
+        to_world_s=seconds(to_world_ns),
+        expired_s=seconds(served.awake_ns),
+    )

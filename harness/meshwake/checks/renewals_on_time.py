@@ -1,0 +1,101 @@
+"""Every certificate is renewed at the middle of its validity, by the wall clock, give or take a
+minute.
+
+Time asleep does not count as late: what fell due in the night is due at the first moment awake.
+Early counts too: after a step back by S every renewal of an unpatched ztunnel comes S too soon,
+which is where a storm of requests begins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshwake.checks.derive import Renewal, life_drift_ns, renewals, timeline
+from meshwake.checks.finding import broken, holds, place, unknown
+from meshwake.checks.words import count, lasting, moment, moment_exactly
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.history import History
+from meshwake.core.outcome import Evidence, Finding
+from meshwake.core.plan import Plan
+
+NAME = "renewals_on_time"
+TOLERATED_NS = 60 * NS_PER_S
+
+
+@dataclass(frozen=True)
+class _Wrong:
+    """A renewal off its time by `off_ns`: awake time when late, wall time when early (negative)."""
+
+    renewal: Renewal
+    off_ns: int
+    drift_ns: int | None
+
+    @property
+    def words(self) -> str:
+        who = self.renewal.identity
+        drift = "" if self.drift_ns is None else f" (J = {lasting(self.drift_ns)})"
+        if self.renewal.done_world_ns is None:
+            issued = moment(self.renewal.certificate.issued_world_ns)
+            return (
+                f"{who} never renewed its certificate of {issued}, {lasting(self.off_ns)} "
+                f"overdue{drift}"
+            )
+        how = "late by waking time" if self.off_ns > 0 else "early"
+        done = moment(self.renewal.done_world_ns)
+        return f"{who} renewed its certificate {lasting(abs(self.off_ns))} {how}, at {done}{drift}"
+
+
+def check(plan: Plan, history: History) -> Finding:
+    """Unknown when no certificate of the run fell due."""
+    done = renewals(plan, history)
+    if not done:
+        return unknown(
+            NAME, f"no certificate fell due for renewal within {lasting(history.end_world_ns)}"
+        )
+    wrong = [
+        _Wrong(renewal, off_ns, _drift(history, renewal))
+        for renewal in done
+        if (off_ns := _off(history, renewal))
+    ]
+    if not wrong:
+        within = f"came within {lasting(TOLERATED_NS)} of waking time of its due"
+        return holds(NAME, f"each of {count(len(done), 'renewal')} {within}")
+    of_all = f"; {len(wrong)} of {len(done)} renewals were off their time" if len(done) > 1 else ""
+    return broken(NAME, wrong[0].words + of_all, [_place(one) for one in wrong])
+
+
+def _off(history: History, renewal: Renewal) -> int:
+    """By how much `renewal` was off its time; 0 when it was on time, or not yet a minute overdue at
+    the end."""
+    certificate = renewal.certificate
+    if renewal.late_ns is not None and renewal.late_ns < -TOLERATED_NS:
+        return renewal.late_ns
+    clock = timeline(history, renewal.node)
+    due_ns = clock.world_ns_at_wall(certificate.due_wall_ns, certificate.issued_world_ns)
+    done_ns = (
+        certificate.life.until_world_ns if renewal.done_world_ns is None else renewal.done_world_ns
+    )
+    late_ns = 0 if due_ns is None else clock.awake_ns(due_ns, done_ns)
+    return late_ns if late_ns > TOLERATED_NS else 0
+
+
+def _drift(history: History, renewal: Renewal) -> int | None:
+    life = renewal.certificate.life
+    world_ns = life.until_world_ns if renewal.done_world_ns is None else renewal.done_world_ns
+    return life_drift_ns(history, life, world_ns)
+
+
+def _place(wrong: _Wrong) -> Evidence:
+    renewal = wrong.renewal
+    due = moment_exactly(renewal.certificate.due_world_ns)
+    return place(
+        renewal.certificate.due_world_ns
+        if renewal.done_world_ns is None
+        else renewal.done_world_ns,
+        f"{wrong.words}; due {due}",
+        identity=renewal.identity,
+        serial=renewal.certificate.serial,
+        due_world_s=renewal.due_world_s,
+        done_world_s=renewal.done_world_s,
+        late_s=renewal.late_s,
+    )

@@ -1,0 +1,60 @@
+"""Spans of world time: when a node slept, when a pair could not talk. Always sorted, disjoint, half
+open [from, to)."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+
+Span = tuple[int, int]
+
+
+class Spans:
+    """A set of world times in ns. Spans that touch or overlap become one; empty ones vanish."""
+
+    def __init__(self, spans: Iterable[Span] = ()) -> None:
+        merged: list[Span] = []
+        for from_ns, to_ns in sorted(span for span in spans if span[0] < span[1]):
+            if merged and from_ns <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(merged[-1][1], to_ns))
+            else:
+                merged.append((from_ns, to_ns))
+        self._spans = merged
+        self._froms = [span[0] for span in merged]
+        self._tos = [span[1] for span in merged]
+        self._total_before_ns = [0, *accumulate(to_ns - from_ns for from_ns, to_ns in merged)]
+
+    def __iter__(self) -> Iterator[Span]:
+        return iter(self._spans)
+
+    def __or__(self, other: Spans) -> Spans:
+        return Spans([*self, *other])
+
+    @property
+    def total_ns(self) -> int:
+        """How long all spans are together."""
+        return self._total_before_ns[-1]
+
+    def overlap_ns(self, from_world_ns: int, to_world_ns: int) -> int:
+        """How much of [from, to) lies in the set; 0 when `to` is not after `from`."""
+        if to_world_ns <= from_world_ns:
+            return 0
+        return self._up_to_ns(to_world_ns) - self._up_to_ns(from_world_ns)
+
+    def without(self, from_world_ns: int, to_world_ns: int) -> list[Span]:
+        """The parts of [from, to) that lie outside the set, in order."""
+        parts, begins_ns = [], from_world_ns
+        first, last = bisect_right(self._tos, from_world_ns), bisect_left(self._froms, to_world_ns)
+        for from_ns, to_ns in self._spans[first:last]:
+            parts.append((begins_ns, from_ns))
+            begins_ns = to_ns
+        parts.append((begins_ns, to_world_ns))
+        return [part for part in parts if part[0] < part[1]]
+
+    def _up_to_ns(self, world_ns: int) -> int:
+        position = bisect_right(self._froms, world_ns) - 1
+        if position < 0:
+            return 0
+        from_ns, to_ns = self._spans[position]
+        return self._total_before_ns[position] + min(world_ns, to_ns) - from_ns

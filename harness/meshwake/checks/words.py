@@ -1,0 +1,47 @@
+"""Times in the words of a person: `3 h 59 m` for how long, `day 2 23:59` for when. Day 0 is the
+first."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from meshwake.core.durations import NS_PER_S
+
+_UNITS = (("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400))
+
+
+def lasting(duration_ns: int) -> str:
+    """How long, in the two largest units, rounded: '11 m 4 s', '3 h 59 m', '2 d 3 h', '0.4 s', '-13
+    h'."""
+    sign, rest_s = (
+        ("-", -duration_ns / NS_PER_S) if duration_ns < 0 else ("", duration_ns / NS_PER_S)
+    )
+    if round(rest_s, 1) < 60:
+        return f"{sign}{round(rest_s, 1):g} s"
+    for (small, small_s), (large, large_s) in pairwise(_UNITS):
+        many, few = divmod(round(rest_s / small_s), large_s // small_s)
+        if large == "d" or many < _in_next(large):
+            return f"{sign}{many} {large}" + (f" {few} {small}" if few else "")
+    raise AssertionError("days have no larger unit")
+
+
+def _in_next(unit: str) -> int:
+    return {"m": 60, "h": 24}[unit]
+
+
+def moment(world_ns: int) -> str:
+    """When, in world time, to the minute: 'day 2 07:59'."""
+    return moment_exactly(world_ns)[:-3]
+
+
+def moment_exactly(world_ns: int) -> str:
+    """When, in world time, to the second: 'day 2 07:59:02'."""
+    minutes, second = divmod(world_ns // NS_PER_S, 60)
+    hours, minute = divmod(minutes, 60)
+    day, hour = divmod(hours, 24)
+    return f"day {day} {hour:02}:{minute:02}:{second:02}"
+
+
+def count(number: int, what: str) -> str:
+    """How many: '1 request', '20 requests'."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,0 +1,103 @@
+"""meshwake alerts: would anybody have been told? Alerting rules set against what a run recorded, by
+a real Prometheus.
+
+Exit codes: 0 somebody was told in time, or there was nothing to tell; 1 nobody was; 2 it cannot be
+judged; 4 no Prometheus here. Errors are raised as HarnessError; harness/meshwake/cli/app.py says
+them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from meshwake.analysis.alert_replay import Fired, Told, judged, told
+from meshwake.analysis.alert_rules import RuleSet, read_rule_files
+from meshwake.checks.derive import failures
+from meshwake.checks.words import count, lasting, moment
+from meshwake.cli.forecast import Foretold
+from meshwake.core.durations import seconds
+from meshwake.core.errors import ExitCode
+from meshwake.core.history import History
+from meshwake.core.outcome import Finding, Verdict
+from meshwake.core.plan import Plan
+from meshwake.core.resources import CLUSTERS
+from meshwake.core.store import read_run
+
+OURS = CLUSTERS / "observability" / "alerts" / "mesh.yml"
+SHOWN = 10
+_CODES = {
+    Verdict.HOLDS: ExitCode.AS_EXPECTED,
+    Verdict.BROKEN: ExitCode.SURPRISE,
+    Verdict.UNKNOWN: ExitCode.UNKNOWN,
+}
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds alerts to `app`."""
+    app.command("alerts")(alerts)
+
+
+def alerts(
+    run_directory: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run that was kept, or a 'latest'.")
+    ],
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("--rules", metavar="FILE", help="Rules of Prometheus; may be repeated."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON on stdout, for programs.")
+    ] = False,
+) -> None:
+    """Say which alerts would have fired in a saved run, and whether before its outages."""
+    rules = read_rule_files(files or [OURS])
+    saved = read_run(run_directory)
+    plan, history = saved.plan, saved.history
+    said = told(plan, history, rules)
+    finding = judged(plan, history, rules, said)
+    if as_json:
+        _print_json(_as_json(finding, said))
+    else:
+        sys.stdout.write("\n".join(_lines(plan, history, rules, said)) + "\n")
+        sys.stdout.write(f"{finding.verdict}  {finding.check}: {finding.because}\n")
+    raise Foretold(_CODES[finding.verdict])
+
+
+def _as_json(finding: Finding, said: Told) -> dict[str, Any]:
+    return {
+        "verdict": finding.verdict,
+        "because": finding.because,
+        "alerts": _rows(said.fired),
+        "before_anything_happened": _rows(said.noisy),
+        "not_judged": [{"alert": name, "needs": list(needs)} for name, needs in said.unclear],
+    }
+
+
+def _rows(alerts: Sequence[Fired]) -> list[dict[str, Any]]:
+    return [{"alert": each.rule, "world_s": seconds(each.world_ns)} for each in alerts]
+
+
+def _lines(plan: Plan, history: History, rules: RuleSet, said: Told) -> list[str]:
+    long = count(len(failures(plan, history)), "outage")
+    lines = [f"{count(len(rules.alerts), 'rule')}, {long} in {lasting(plan.duration_ns)}"]
+    lines += [f"{moment(each.world_ns)}  {each.rule}" for each in said.fired[:SHOWN]]
+    if len(said.fired) > SHOWN:
+        lines.append(
+            f"and {len(said.fired) - SHOWN} more from {moment(said.fired[SHOWN].world_ns)} on"
+        )
+    lines += [
+        f"{moment(each.world_ns)}  {each.rule}: before anything happened, so it warns of nothing"
+        for each in said.noisy
+    ]
+    lines += [f"not judged: {name} needs {', '.join(needs)}" for name, needs in said.unclear]
+    return lines
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,326 @@
+"""What a person types: meshwake run | check | plan | doctor | versions.
+
+Results go to stdout, everything else to stderr. Every command ends with one of the exit codes of
+harness/meshwake/core/errors.py, 130 after ^C; docs/reference.md promises them to scripts. With
+several runs the most serious one decides.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from meshwake.cli import (
+    alerts as cli_alerts,
+)
+from meshwake.cli import (
+    clock as cli_clock,
+)
+from meshwake.cli import (
+    cluster as cli_cluster,
+)
+from meshwake.cli import (
+    fetch as cli_fetch,
+)
+from meshwake.cli import (
+    forecast as cli_forecast,
+)
+from meshwake.cli import (
+    import_sleep as cli_journal,
+)
+from meshwake.cli import (
+    kernel as cli_kernel,
+)
+from meshwake.cli import (
+    matrix as cli_matrix,
+)
+from meshwake.cli import (
+    report as cli_report,
+)
+from meshwake.cli import (
+    search as cli_search,
+)
+from meshwake.cli import (
+    versions as cli_versions,
+)
+from meshwake.core.errors import ExitCode, HarnessError
+from meshwake.core.plan import Case, resolve
+from meshwake.core.scenario import read_scenario
+from meshwake.fixes import adapted
+from meshwake.report.progress import ProgressLine
+from meshwake.report.terminal import run_detail, show, summary_table
+from meshwake.runner.doctor import Health, examine
+from meshwake.runner.options import LabWords, planned_cluster, with_words
+from meshwake.runner.pipeline import (
+    AUTO,
+    Chooser,
+    Ending,
+    Options,
+    Progress,
+    Suite,
+    check_run,
+    most_serious,
+    run_suite,
+    summary_of,
+)
+
+CLICK_USAGE_ERROR = 2
+
+app = typer.Typer(
+    name="meshwake",
+    help="Makes time jump under a service mesh and tells, with evidence, what breaks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for door in (
+    cli_clock,
+    cli_cluster,
+    cli_fetch,
+    cli_forecast,
+    cli_journal,
+    cli_kernel,
+    cli_matrix,
+    cli_report,
+    cli_search,
+    cli_versions,
+    cli_alerts,
+):
+    door.add_commands(app)
+
+LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process, machine or kind.")]
+IstioOption = Annotated[
+    list[str] | None,
+    typer.Option("--istio", metavar="VERSION", help="The release under test; may be repeated."),
+]
+ZtunnelOption = Annotated[
+    Path | None, typer.Option("--ztunnel", metavar="PATH", help="The ztunnel binary under test.")
+]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Chooses what is left to chance, such as retry delays.")
+]
+KeepOption = Annotated[
+    bool, typer.Option("--keep-run", help="Keep the run even when it came out as expected.")
+]
+RealTimeOption = Annotated[
+    bool, typer.Option("--real-time", help="Use the numbers of the [real_time] table.")
+]
+ClassOption = Annotated[
+    str | None,
+    typer.Option(
+        "--as-class",
+        metavar="CLASS",
+        help="Lab model: the behaviour class to run, whatever the release's.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
+ReportOption = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="DIR", help="Write pages for a browser to this folder."),
+]
+VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show all evidence.")]
+FilesArgument = Annotated[
+    list[Path], typer.Argument(metavar="FILE...", help="Scenario files, or directories of them.")
+]
+
+
+cli_versions.add_commands(app)
+_Ended = cli_versions.Ended
+
+
+@app.command()
+@with_words(LabWords)
+def run(
+    files: FilesArgument,
+    lab: LabOption = AUTO,
+    istio: IstioOption = None,
+    ztunnel: ZtunnelOption = None,
+    seed: SeedOption = 0,
+    keep_run: KeepOption = False,
+    as_class: ClassOption = None,
+    report: ReportOption = None,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+    *,
+    words: LabWords,
+) -> None:
+    """Run scenarios and judge what happened."""
+    cluster = planned_cluster(lab, words)
+    options = Options(
+        lab, tuple(istio or ()), ztunnel, seed, keep_run, words.real_time, cluster, as_class
+    )
+    line = ProgressLine(shown=not as_json)
+    # Of many runs only those are shown in full that somebody must look at; the table has the rest.
+    alone = len(files) == 1 and files[0].is_file() and len(options.istio) <= 1
+
+    def watch(case: Case) -> Progress:
+        return line.watch(case.id, resolve(case).duration_ns)
+
+    def tell(ending: Ending) -> None:
+        line.end()
+        if ending.error is not None:
+            _say(ending.error)
+        elif not as_json and (verbose or alone or ending.exit_code is not ExitCode.AS_EXPECTED):
+            _show_ending(ending, verbose)
+
+    try:
+        suite = run_suite(Suite(tuple(files), options, watch, tell))
+    finally:
+        line.end()
+    if as_json:
+        _print_json([_json_of(ending) for ending in suite.endings])
+    elif len(suite.endings) > 1:
+        show(Console(), summary_table([summary_of(ending) for ending in suite.endings]))
+    codes = [ending.exit_code for ending in suite.endings]
+    if report is not None and (
+        unwritten := cli_report.report_endings(report, suite.endings, quiet=as_json)
+    ):
+        _say(unwritten)
+        codes.append(unwritten.exit_code)
+    raise _Ended(most_serious(codes))
+
+
+@app.command()
+def check(
+    run_directory: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run that was kept, or a 'latest'.")
+    ],
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Judge a saved run again, with today's checks."""
+    checked = check_run(run_directory)
+    if as_json:
+        _print_json([checked.result])
+    else:
+        saved = checked.saved
+        show(Console(), run_detail(saved.plan, saved.history, checked.outcome, verbose))
+    raise _Ended(checked.outcome.exit_code)
+
+
+@app.command()
+def plan(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A scenario file.")],
+    lab: LabOption = AUTO,
+    istio: IstioOption = None,
+    ztunnel: ZtunnelOption = None,
+    seed: SeedOption = 0,
+    real_time: RealTimeOption = False,
+) -> None:
+    """Print the plan of a scenario as JSON: every fault in its place, nothing left open."""
+    options = Options(lab, tuple(istio or ()), ztunnel, seed, real_time=real_time)
+    cases = Chooser(options).cases(read_scenario(file))
+    _print_json([adapted(resolve(case)).model_dump(mode="json") for case in cases])
+    for case in cases:
+        if case.refusal is not None:
+            _print_error(f"{case.id}: would be refused: {case.refusal}")
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say which lab can run here, why another cannot, and what to install."""
+    health = examine()
+    if as_json:
+        _print_json([health.to_json()])
+    else:
+        _show_health(health)
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """The exit code of `meshwake ARGUMENTS`. Nothing is raised, whatever happens."""
+    verbose = "-v" in arguments or "--verbose" in arguments
+    try:
+        app(list(arguments), prog_name="meshwake")
+    except (_Ended, cli_forecast.Foretold) as ended:
+        return ended.code
+    except HarnessError as error:
+        _say(error)
+        return error.exit_code
+    except KeyboardInterrupt:  # ^C, or SIGTERM: see _end_in_order
+        return 130
+    except SystemExit as ended:
+        usage_error = ended.code == CLICK_USAGE_ERROR
+        return cli_versions.usage_error_code(arguments) if usage_error else int(ended.code or 0)
+    except Exception as error:  # noqa: BLE001  the last door: a fault of ours is reported, never shown as a bare traceback
+        _print_error(f"this is a fault of meshwake: {type(error).__name__}: {error}")
+        _print_error(traceback.format_exc() if verbose else "-v shows where it came from")
+        return ExitCode.HARNESS_FAULT
+    return ExitCode.AS_EXPECTED
+
+
+def main() -> None:
+    """The command `meshwake`."""
+    signal.signal(signal.SIGTERM, _end_in_order)
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def _end_in_order(number: int, frame: object) -> None:
+    """SIGTERM is taken as ^C: what was started is put away."""
+    raise KeyboardInterrupt
+
+
+def _say(error: HarnessError) -> None:
+    _print_error(str(error))
+    if error.evidence is not None:
+        _print_error(f"evidence: {error.evidence}")
+
+
+def _print_error(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _print_json(objects: list[dict[str, Any]]) -> None:
+    """One object for one run, an array for several."""
+    print(json.dumps(objects[0] if len(objects) == 1 else objects, indent=2, ensure_ascii=False))
+
+
+def _show_ending(ending: Ending, verbose: bool) -> None:
+    run = ending.run
+    if run is None:
+        return
+    console = Console()
+    show(console, run_detail(run.plan, run.history, run.outcome, verbose))
+    console.print(f"lab {run.case.chosen_because}", highlight=False, soft_wrap=True)
+    if run.kept:
+        console.print(f"evidence: {run.directory.path}", highlight=False, soft_wrap=True)
+    console.print()
+
+
+def _show_health(health: Health) -> None:
+    console = Console()
+    table = Table("lab", "here", "why not, and what to do")
+    for lab in health.labs:
+        table.add_row(lab.lab, "yes" if lab.can_run else "no", "\n".join(lab.reasons))
+    console.print(f"Python {health.python} on {health.system}", highlight=False)
+    console.print(f"ztunnel binaries in {health.cache}:", highlight=False, soft_wrap=True)
+    for version, path in health.ztunnels or [("none", "")]:
+        console.print(f"  {version}  {path}".rstrip(), highlight=False, soft_wrap=True)
+    show(console, table)
+    console.print(f"--lab auto would choose: {health.auto}", highlight=False)
+
+
+def _json_of(ending: Ending) -> dict[str, Any]:
+    case = ending.case
+    if ending.run is not None:
+        run = str(ending.run.directory.path) if ending.run.kept else None
+        return ending.run.result | {"chosen_because": case.chosen_because, "run": run}
+    return {
+        "scenario": case.scenario.name,
+        "lab": case.lab,
+        "version": case.version,
+        "seed": case.seed,
+        "outcome": "refused" if ending.exit_code is ExitCode.LAB_UNAVAILABLE else "error",
+        "exit_code": int(ending.exit_code),
+        "error": str(ending.error),
+        "run": str(ending.error.evidence) if ending.error and ending.error.evidence else None,
+    }

@@ -1,0 +1,422 @@
+"""meshwake up | down | status: clusters of lab kind brought up, put away, looked at.
+
+Results go to stdout, progress to stderr. Errors are raised as HarnessError;
+harness/meshwake/cli/app.py says them and ends with their exit code. `--dry-run` touches nothing.
+What speaks to engine and Kubernetes is imported when a command runs: it takes half a second, which
+the other commands need not wait.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from meshwake.core.durations import NS_PER_S, format_duration, parse_duration_ns
+from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
+from meshwake.core.plan import PlannedCluster
+from meshwake.runner.options import ClusterWords, cluster_said, said_in, with_words
+
+if TYPE_CHECKING:
+    from meshwake.cluster.cluster import Cluster
+    from meshwake.cluster.docker import DockerEngine, Engine
+    from meshwake.cluster.stack.choice import Choice
+    from meshwake.cluster.stack.pins import Pins
+    from meshwake.cluster.steps import Progress
+
+IstioOption = Annotated[
+    str | None, typer.Option("--istio", metavar="VERSION", help="1.30, or in full 1.30.7.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be done, and touch nothing.")
+]
+
+
+WORKERS = 2
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds up, down and status to `app`."""
+    app.command("up")(up)
+    app.command("down")(down)
+    app.command("status")(status)
+
+
+@with_words(ClusterWords)
+def up(
+    istio: IstioOption = None,
+    lifetime: Annotated[
+        str, typer.Option("--lifetime", help="Of workload certificates, such as 10m.")
+    ] = "10m",
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+    *,
+    words: ClusterWords,
+) -> None:
+    """Bring a cluster up on kind, or go on where an earlier up ended."""
+    from meshwake.cluster.cluster import plan_up
+    from meshwake.cluster.stack.choice import choose_stack
+    from meshwake.cluster.stack.pins import read_pins
+
+    pins, said = read_pins(), _said(words)
+    choice = choose_stack(
+        pins,
+        profile=said.profile or "core",
+        istio=istio,
+        kubernetes=said.kubernetes,
+        workers=WORKERS if said.workers is None else said.workers,
+        name=said.name,
+        with_parts=said.with_parts,
+        without_parts=said.without_parts,
+        lifetime_s=_whole_seconds(lifetime),
+        mirror=said.mirror,
+    )
+    folder = Path(said.folder) if said.folder is not None else None
+    if dry_run:
+        _print_plans({f"up {choice.name}": plan_up(choice, pins)}, as_json)
+        return
+    _warn_outside_support(choice, pins)
+    _restore_clocks()
+    cluster = _bring_up(choice, pins, folder)
+    if as_json:
+        _print_json(_cluster_json(cluster))
+    else:
+        _print(f"{cluster.name} is up: {', '.join(cluster.nodes)}")
+        _print(f"kubeconfig: {cluster.kubeconfig}")
+
+
+def _bring_up(choice: Choice, pins: Pins, folder: Path | None) -> Cluster:
+    """What is missing on this machine is said all at once: programs, and the engine."""
+    from meshwake.cluster.cluster import bring_up
+    from meshwake.cluster.docker import open_engine
+    from meshwake.cluster.tools import InstalledTools, look_for_tools
+
+    found, problems = look_for_tools({"kind": pins.tools.kind, "helm": pins.tools.helm})
+    engine = None
+    try:
+        engine = open_engine()
+    except LabUnavailable as error:
+        problems.append(str(error))
+    if problems or engine is None:
+        raise LabUnavailable("\n".join(problems))
+    try:
+        return bring_up(choice, pins, engine, InstalledTools(found), say_progress, folder=folder)
+    finally:
+        engine.close()
+
+
+@with_words(ClusterWords)
+def down(
+    istio: IstioOption = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="All clusters of ours; never another.")
+    ] = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+    *,
+    words: ClusterWords,
+) -> None:
+    """Put a cluster away: its machines, and what is remembered of it."""
+    from meshwake.cluster.cluster import our_clusters, plan_down, remove_looks, take_down
+    from meshwake.cluster.docker import open_engine
+
+    said = _said(words)
+    flags = [*said_in(words), *(["--istio"] if istio is not None else [])]
+    if every and flags:
+        raise BadInput(f"{', '.join(flags)} and --all: say one of the two")
+    full = _full(said.name) if said.name is not None else None
+    if dry_run and full is not None:
+        _print_plans({f"down {full}": plan_down(full)}, as_json)
+        return
+    _restore_clocks()
+    engine = open_engine()
+    try:
+        names = our_clusters(engine) if every else (full or _the_one(engine, said, istio),)
+        if dry_run:
+            _print_plans({f"down {each}": plan_down(each) for each in names}, as_json)
+            return
+        for each in names:
+            _refuse_if_in_use(each)
+            take_down(each, engine, say_progress)
+        if every:
+            remove_looks(engine)
+    finally:
+        engine.close()
+    if as_json:
+        _print_json({"down": list(names)})
+    else:
+        _print(f"put away: {', '.join(names) or 'nothing was there'}")
+
+
+def _said(words: ClusterWords) -> PlannedCluster:
+    return PlannedCluster(**cluster_said(words))
+
+
+def _the_one(engine: Engine, said: PlannedCluster, istio: str | None) -> str:
+    from meshwake.cluster.choosing import fitting, remembered, the_one
+
+    there = remembered(engine)
+    return the_one(fitting(there, said, istio), there, "down", "--name NAME, or --all").name
+
+
+def _refuse_if_in_use(name: str) -> None:
+    """A run from another machine, or by way of --kubeconfig, holds no lock here. A cluster that
+    does not answer is in nobody's use."""
+    from meshwake.cluster.cluster import find_cluster
+    from meshwake.cluster.hold import InUse, hold
+    from meshwake.cluster.real_time import SystemTime
+    from meshwake.kubernetes.api import Unreachable
+
+    cluster = find_cluster(name)
+    if cluster is None:
+        return
+    try:
+        with cluster.opened() as kubernetes, hold(kubernetes, SystemTime(), name, "down"):
+            pass
+    except InUse:
+        raise
+    except (Unreachable, HarnessError):
+        return
+
+
+@with_words(ClusterWords)
+def status(istio: IstioOption = None, as_json: JsonOption = False, *, words: ClusterWords) -> None:
+    """Say which clusters of ours there are, what they were made of, and whether they are well."""
+    from meshwake.cluster.choosing import fitting, remembered
+
+    said = _said(words)
+    _restore_clocks()
+    engine, problem = _engine_or_why_not()
+    try:
+        fit = [one.name for one in fitting(remembered(engine), said, istio)]
+        names = (_full(said.name),) if said.name else fit
+        clusters = [_status_of(each, engine) for each in names]
+    finally:
+        if engine is not None:
+            engine.close()
+    if as_json:
+        _print_json({"engine": problem or "answers", "clusters": clusters})
+        return
+    if problem is not None:
+        _print(f"engine: {problem}")
+    for each in clusters:
+        _print_status(each)
+    if not clusters:
+        _print("no cluster of ours; bring one up: meshwake up")
+
+
+def _restore_clocks() -> None:
+    """A harness that was killed together with its watchdog may have left an engine's clock where it
+    moved it."""
+    from meshwake.cluster.state import intents_dir
+
+    if not any(intents_dir().glob("*")):
+        return
+    from meshwake.clocks.movers.restore import restore_leftovers
+
+    for line in restore_leftovers(intents_dir()):
+        sys.stderr.write(f"clock of an engine that a killed run left: {line}\n")
+
+
+def _engine_or_why_not() -> tuple[DockerEngine | None, str | None]:
+    from meshwake.cluster.docker import open_engine
+
+    try:
+        return open_engine(), None
+    except LabUnavailable as error:
+        return None, str(error)
+
+
+def _status_of(name: str, engine: Engine | None) -> dict[str, Any]:
+    from meshwake.cluster.cluster import check_health, find_cluster
+    from meshwake.cluster.docker import KIND_CLUSTER_LABEL
+    from meshwake.cluster.state import ClusterState, choice_to_json
+
+    record, cluster = ClusterState.of(name).read(), find_cluster(name)
+    machines = engine.containers({KIND_CLUSTER_LABEL: name}) if engine is not None else ()
+    runs = bool(machines) and all(machine.state == "running" for machine in machines)
+    asked = cluster if runs else None
+    in_use = _at_work(name, asked)
+    if asked is not None and in_use is None:
+        _put_in_order(asked)
+    health = check_health(asked, engine) if asked is not None else []
+    return {
+        "name": name,
+        "in_use": in_use,
+        "state": _state_word(cluster is not None, bool(machines), runs, engine is not None, in_use),
+        "machines": {machine.name: machine.state for machine in machines},
+        "age_s": int(time.time()) - record.begun_wall_s if record is not None else None,
+        "choice": choice_to_json(record.choice)
+        if record is not None and record.choice is not None
+        else None,
+        "runs": _versions(asked) if asked is not None else None,
+        "drift": _drift(asked) if asked is not None and in_use is None else [],
+        "kubeconfig": str(cluster.kubeconfig) if cluster is not None else None,
+        "health": [
+            {"check": finding.check, "verdict": finding.verdict, "evidence": finding.evidence}
+            for finding in health
+        ],
+    }
+
+
+def _at_work(name: str, cluster: Cluster | None) -> str | None:
+    """Which command works on the cluster, and which fault is under way: by the cluster's own Lease,
+    which says more and knows of other machines; else by the lock of its state, which is there
+    before the cluster is."""
+    from meshwake.cluster.hold import at_work
+    from meshwake.cluster.state import ClusterState
+
+    if cluster is not None:
+        try:
+            with cluster.opened() as kubernetes:
+                if (said := at_work(kubernetes)) is not None:
+                    return said
+        except HarnessError as error:
+            sys.stderr.write(f"{name}: whether a run is at work cannot be asked: {error}\n")
+    holder = ClusterState.of(name).holder()
+    return None if holder is None else str(holder)
+
+
+def _put_in_order(cluster: Cluster) -> None:
+    """Undoes what a run left that was killed."""
+    from meshwake.cluster.real_time import SystemTime
+    from meshwake.cluster.reset import restore_after_kill
+
+    try:
+        with cluster.opened() as kubernetes:
+            for line in restore_after_kill(kubernetes, SystemTime(), cluster.name, "status"):
+                sys.stderr.write(f"{cluster.name}: left by a run that was killed: {line}\n")
+    except HarnessError as error:
+        sys.stderr.write(
+            f"{cluster.name}: what a killed run may have left could not be undone: {error}\n"
+        )
+
+
+def _versions(cluster: Cluster) -> dict[str, Any] | None:
+    from meshwake.cluster.cluster import find_versions
+
+    try:
+        return find_versions(cluster).to_json()
+    except HarnessError:
+        return None  # health says that it does not answer
+
+
+def _drift(cluster: Cluster) -> list[str]:
+    from meshwake.cluster.cluster import find_drift
+
+    try:
+        return find_drift(cluster)
+    except HarnessError:
+        return []
+
+
+def _version_words(runs: dict[str, Any]) -> str:
+    kubelets = ", ".join(sorted(set(runs["kubernetes"].values())))
+    ztunnels = sorted({release for releases in runs["ztunnel"].values() for release in releases})
+    istiod, ztunnel = (
+        runs["istiod"] or "that does not answer",
+        ", ".join(ztunnels) or "of no known release",
+    )
+    return f"Kubernetes {kubelets}, istiod {istiod}, ztunnel {ztunnel}"
+
+
+def _state_word(known: bool, machines: bool, runs: bool, asked: bool, in_use: str | None) -> str:
+    if not asked:
+        return "unknown: the engine does not answer"
+    if not machines:
+        return "gone: only its memory is left"
+    if not known:
+        return "being made" if in_use is not None else "half made, or its memory is lost"
+    return "up" if runs else "stopped"
+
+
+def _print_status(each: dict[str, Any]) -> None:
+    age = (
+        f", begun {format_duration(max(each['age_s'], 0) * NS_PER_S)} ago"
+        if each["age_s"] is not None
+        else ""
+    )
+    _print(f"{each['name']}: {each['state']}{age}")
+    if each["choice"] is not None:
+        choice = each["choice"]
+        _print(
+            f"  asked for: Istio {choice['istio']} on Kubernetes {choice['kubernetes']}, "
+            f"{', '.join(choice['parts'])}"
+        )
+    if each["runs"] is not None:
+        _print(f"  runs: {_version_words(each['runs'])}")
+    if each["in_use"] is not None:
+        _print(f"  in use: {each['in_use']}")
+    for machine, state in each["machines"].items():
+        _print(f"  {machine}: {state}")
+    for changed in each["drift"]:
+        _print(f"  changed since up: {changed} (meshwake up puts it back)")
+    for finding in each["health"]:
+        _print(f"  {finding['check']}: {finding['verdict']}: {finding['evidence']}")
+
+
+def say_progress(progress: Progress) -> None:
+    """One line on stderr for each thing that happens."""
+    sys.stderr.write(f"{progress}\n")
+    sys.stderr.flush()
+
+
+def _warn_outside_support(choice: Choice, pins: Pins) -> None:
+    warning = pins.outside_support(choice.istio, choice.kubernetes)
+    if warning is not None and "istio" in choice.parts:
+        sys.stderr.write(f"note: {warning}\n")
+
+
+def _whole_seconds(text: str) -> int:
+    try:
+        return parse_duration_ns(text) // NS_PER_S
+    except ValueError as error:
+        raise BadInput(f"--lifetime {error}") from error
+
+
+def _full(name: str) -> str:
+    from meshwake.cluster.stack.choice import full_name
+
+    return full_name(name)
+
+
+def _cluster_json(cluster: Cluster) -> dict[str, Any]:
+    from meshwake.cluster.state import choice_to_json
+
+    return {
+        "name": cluster.name,
+        "kubeconfig": str(cluster.kubeconfig),
+        "nodes": list(cluster.nodes),
+        "choice": choice_to_json(cluster.choice) if cluster.choice is not None else None,
+    }
+
+
+def _print_plans(plans: Mapping[str, list[dict[str, Any]]], as_json: bool) -> None:
+    if as_json:
+        _print_json([step for steps in plans.values() for step in steps])
+    else:
+        _print("\n\n".join("\n".join(plan_lines(title, steps)) for title, steps in plans.items()))
+
+
+def plan_lines(title: str, steps: list[dict[str, Any]]) -> Iterator[str]:
+    """A plan for a person."""
+    yield title
+    for number, step in enumerate(steps, start=1):
+        yield ""
+        yield f"{number}. {step['step']}: {step['title']} (within {step['within_s']:.0f} s)"
+        yield from (f"     {line}" for line in step["does"])
+        yield from (f"     until {line}" for line in step["awaits"])
+
+
+def _print_json(content: Any) -> None:
+    _print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text}\n")

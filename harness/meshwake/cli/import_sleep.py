@@ -1,0 +1,214 @@
+"""meshwake import-sleep: what a machine remembers of its sleep, as a scenario.
+
+The scenario goes to stdout, or with --output to a file; what was understood and what was not is
+told on stderr. Errors are raised as HarnessError; harness/meshwake/cli/app.py says them and ends
+with their exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from typing import Annotated, cast, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import typer
+
+from meshwake.core.durations import NS_PER_S, format_duration, said_ns
+from meshwake.core.errors import BadInput
+from meshwake.core.scenario import parse_scenario
+from meshwake.importers import systemd
+from meshwake.importers.formats import JOURNALCTL, read_journal
+from meshwake.importers.items import Tally
+from meshwake.importers.laying import Laid
+from meshwake.importers.local_times import DateOrder
+from meshwake.importers.month import Month, month_of
+from meshwake.importers.windows_csv import Writing as Written
+from meshwake.importers.writing import Writing, scenario_text
+
+# Measured on a laptop's VM in istio/ztunnel#1481: the wall clock was put right some 25 s after the
+# wake.
+CORRECTED_AFTER = "25s"
+LEFT_OUT_SHOWN = 5
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds import-sleep to `app`."""
+    app.command("import-sleep")(import_sleep)
+
+
+def import_sleep(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Saved journals of one machine.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="SCENARIO", help="Write the scenario here."),
+    ] = None,
+    zone: Annotated[
+        str | None,
+        typer.Option("--zone", help="Where local times of CSV were written, e.g. Europe/Berlin."),
+    ] = None,
+    date_order: Annotated[
+        str | None,
+        typer.Option(
+            "--date-order",
+            metavar="ORDER",
+            help="Of a CSV's local times: day-first or month-first.",
+        ),
+    ] = None,
+    machine: Annotated[
+        str | None,
+        typer.Option(
+            "--machine", metavar="NAME", help="Which VM of a host's log, or machine of a journal."
+        ),
+    ] = None,
+    every_sleep_as: Annotated[
+        str | None,
+        typer.Option("--as", metavar="KIND", help="Take every sleep for suspend, or for pause."),
+    ] = None,
+    corrected_after: Annotated[
+        str | None,
+        typer.Option(
+            "--corrected-after",
+            help="How long after a pause the wall clock is put right, or never.",
+        ),
+    ] = None,
+    node: Annotated[
+        str, typer.Option("--node", help="The name of the machine in the scenario.")
+    ] = "laptop",
+) -> None:
+    """Make a scenario of what a machine's journals tell of its sleep."""
+    _check_choice("--as", every_sleep_as, "suspend", "pause")
+    _check_choice("--date-order", date_order, *get_args(DateOrder))
+    tallies = [Tally(str(path)) for path in files]
+    written = Written(
+        _zone(zone), cast(DateOrder | None, date_order), machine, said_zone=zone is not None
+    )
+    month = _month(_laid(files, tallies, written), tallies)
+    after_ns = _corrected_after_ns(corrected_after, tallies)
+    sources = [
+        f"{Path(tally.path).name} ({tally.system}, {tally.entries} entries)" for tally in tallies
+    ]
+    text = scenario_text(month, Writing(sources, node, after_ns, every_sleep_as))
+    parse_scenario(
+        text, str(output or "the scenario"), "imported"
+    )  # never hand out what `run` would refuse
+    for line in _summary(month, tallies):
+        sys.stderr.write(f"{line}\n")
+    _hand_out(text, output)
+
+
+def _check_choice(option: str, read: str | None, *allowed: str) -> None:
+    if read is not None and read not in allowed:
+        raise BadInput(f"{option}: invalid value {read!r}: expected one of {', '.join(allowed)}")
+
+
+def _zone(name: str | None) -> tzinfo:
+    try:
+        return UTC if name is None else ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise BadInput(
+            f"--zone: invalid value {name!r}: expected a time zone that is known, such as "
+            "Europe/Berlin"
+        ) from error
+
+
+def _laid(files: Sequence[Path], tallies: Sequence[Tally], written: Written) -> list[Laid]:
+    """What each journal tells; files that are pieces of one journal are one."""
+    read = [read_journal(path, tally, written) for path, tally in zip(files, tallies, strict=True)]
+    logs = systemd.joined([each for each in read if isinstance(each, systemd.Log)])
+    laid = [systemd.laid(log, written.machine) for log in logs]
+    return [
+        each
+        for each in [*laid, *(each for each in read if isinstance(each, Laid))]
+        if each is not None
+    ]
+
+
+def _month(laid: Sequence[Laid], tallies: list[Tally]) -> Month:
+    if not laid:
+        whose = {tally.system for tally in tallies}
+        advice = f"; print it with: {JOURNALCTL}" if whose == {systemd.SYSTEM} else ""
+        raise BadInput("\n".join([f"no entry with a time was found{advice}", *_told(tallies)]))
+    month = month_of(laid)
+    if not month.happened:
+        last_ns = max(each.last_ns for each in laid)
+        days = (last_ns - min(each.first_ns for each in laid)) / (86_400 * NS_PER_S)
+        lines = [*_told(tallies), *(f"left out: {text}" for text in month.dropped[:LEFT_OUT_SHOWN])]
+        raise BadInput(
+            "\n".join([f"no sleep, boot or jump in {days:.1f} days: nothing to import", *lines])
+        )
+    return month
+
+
+def _corrected_after_ns(text: str | None, tallies: list[Tally]) -> int | None:
+    """A guest's own journal shows the jump in the moment in which its clock was put right."""
+    if text == "never":
+        return None
+    default = "0s" if all(tally.system == systemd.SYSTEM for tally in tallies) else CORRECTED_AFTER
+    after_ns = said_ns(text or default, "--corrected-after")
+    if after_ns < 0:
+        raise BadInput(f"--corrected-after {text}: must not be negative")
+    return after_ns
+
+
+def _summary(month: Month, tallies: list[Tally]) -> list[str]:
+    starts = datetime.fromtimestamp(month.starts_wall_s, UTC)
+    lines = _told(tallies)
+    lines += [f"left out: {text}" for text in month.dropped[:LEFT_OUT_SHOWN]]
+    if len(month.dropped) > LEFT_OUT_SHOWN:
+        lines.append(f"left out: {len(month.dropped) - LEFT_OUT_SHOWN} more of the kind")
+    parts = {"suspend": "asleep", "pause": "paused", "off": "switched off"}
+    counted = [
+        f"{word} {_times(month, kind)} ({_short(month.total_ns(kind))})"
+        for kind, word in parts.items()
+    ]
+    told = [text for text, kind in zip(counted, parts, strict=True) if month.count(kind)]
+    if month.count("step"):
+        told.append(f"wall clock set {_times(month, 'step')}")
+    lines.append(
+        f"from {starts:%Y-%m-%d %H:%M} UTC, {_short(month.duration_ns)}: {', '.join(told)}"
+    )
+    lines.append(
+        f"without a restart a ztunnel would be late by up to {_short(month.largest_drift_ns)}"
+    )
+    return lines
+
+
+def _times(month: Month, kind: str) -> str:
+    return "once" if month.count(kind) == 1 else f"{month.count(kind)} times"
+
+
+def _told(tallies: list[Tally]) -> list[str]:
+    lines = []
+    for tally in tallies:
+        lines.append(
+            f"{tally.path}: {tally.system}: {tally.entries} entries: {tally.used} tell of "
+            f"sleep, {tally.other} of "
+            f"something else, {tally.not_understood} not understood"
+        )
+        lines += [f"  {example}" for example in tally.examples]
+        if tally.not_understood > len(tally.examples):
+            lines.append(f"  and {tally.not_understood - len(tally.examples)} more")
+        lines += [f"  {note}" for note in tally.notes]
+    return lines
+
+
+def _short(length_ns: int) -> str:
+    """To the second; to the minute from an hour on."""
+    unit_ns = NS_PER_S if abs(length_ns) < 3_600 * NS_PER_S else 60 * NS_PER_S
+    return format_duration(round(length_ns / unit_ns) * unit_ns)
+
+
+def _hand_out(text: str, output: Path | None) -> None:
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"--output {output}: cannot be written ({error.strerror})") from error
+    sys.stdout.write(f"{output}\n")

@@ -1,0 +1,95 @@
+"""meshwake report: kept runs as pages for a browser, or as strips in the terminal. And what `run
+--report` does.
+
+Results go to stdout. Errors are raised as HarnessError; harness/meshwake/cli/app.py says them and
+ends with their exit code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from meshwake.core.errors import BadInput, HarnessError
+from meshwake.report.html.content import ToldRun
+from meshwake.report.html.folder import write_report
+from meshwake.report.strip import strips
+from meshwake.report.terminal import WIDTH_MAX, run_detail, show
+from meshwake.runner.pipeline import Ending, check_run, summary_of
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds report to `app`."""
+    app.command("report")(report)
+
+
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Runs that were kept, or a 'latest' of them."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="DIR", help="Write pages for a browser to this folder."),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="In the terminal: all evidence.")
+    ] = False,
+) -> None:
+    """Show kept runs: timelines in the terminal, or with --output pages that open offline."""
+    told = told_runs(runs)
+    console = Console()
+    if output is not None:
+        console.print(f"open {write_report(output, told)}", highlight=False, soft_wrap=True)
+        return
+    for run in told:
+        show(console, strips(run.plan, run.history, min(console.width, WIDTH_MAX)))
+        show(console, run_detail(run.plan, run.history, run.outcome, verbose))
+    console.print("--output DIR writes the same as pages for a browser", highlight=False)
+
+
+def told_runs(paths: Iterable[Path]) -> list[ToldRun]:
+    """The runs saved at `paths`, judged today. Every one is read before anything is written: raises
+    BadInput that names all that are none."""
+    told, refusals = [], []
+    for path in paths:
+        try:
+            checked = check_run(path)
+        except BadInput as error:
+            refusals.append(str(error))
+            continue
+        saved = checked.saved
+        told.append(ToldRun(saved.plan, saved.history, checked.outcome, saved.real_s, saved.path))
+    if refusals:
+        raise BadInput("\n".join(refusals))
+    return told
+
+
+def told_ending(ending: Ending) -> ToldRun | None:
+    """How a case ended, as a run to show; None when it did not run."""
+    run = ending.run
+    if run is None:
+        return None
+    return ToldRun(
+        run.plan, run.history, run.outcome, run.real_s, run.directory.path if run.kept else None
+    )
+
+
+def report_endings(
+    path: Path, endings: Iterable[Ending], quiet: bool = False
+) -> HarnessError | None:
+    """Writes the report of a suite that just ran, those that were refused included. A report that
+    cannot be written takes nothing from the runs: its error is returned."""
+    told = [(ending, told_ending(ending)) for ending in endings]
+    others = [summary_of(ending) for ending, run in told if run is None]
+    try:
+        opened = write_report(path, [run for _, run in told if run is not None], others)
+    except HarnessError as error:
+        return error
+    if not quiet:
+        Console().print(f"report: {opened}", highlight=False, soft_wrap=True)
+    return None

@@ -1,0 +1,1 @@
+"""Clocks of a QEMU guest, and the guest itself."""

@@ -1,0 +1,473 @@
+"""Several guests, each a machine of its own that sleeps or stands for itself, on one network
+(hub.py) and in one time.
+
+Problem: with idle time skipped by the emulator (-icount), each guest leaps over its own idle time,
+and two of them have nothing left in common. Idea: QEMU is a program with timers. All clocks of a
+guest but one (the processor's own counter, which its kernel is told not to use) come from the clock
+that QEMU reads, and that is on a page of ours (vdso.py). So all QEMUs share one page. While anybody
+does something, time passes as it does, for all of them; when *all* are quiet, the page goes on, for
+all at once, to the earliest moment at which one of them has something to do:
+
+    quiet      every thread of every QEMU sleeps, so every guest is idle; no frame is in the hub, no word unread; and no
+               thread has run meanwhile (the looks are those of skip.py)
+    deadline   the timeout that QEMU's main loop has handed to ppoll, counted from when it was first seen asleep
+    kick       SIGALRM to the main loop, which has it in a signalfd and no use for it: it then looks at its timers
+
+A guest that is suspended or stopped is not asked. Its battery-backed clock goes on with the page,
+as that of a real one does, so its kernel learns by itself how long it has slept. With `skip=False`
+time passes as it does, and KVM will do.
+
+Guests do what they are ordered over their channel (labs/machine/hands.py says what): {"order": n,
+"do": ..., ...} is answered by {"answer": n, "result": ...}; what else they tell goes to `heard`.
+
+One thread: nothing moves, and no frame is passed on, but within a call of Fleet. Every wait has a
+bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import struct
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from qemu.qmp import ExecuteError, QMPClient, QMPError
+
+from meshwake.clocks.guest.hub import Hub
+from meshwake.clocks.guest.qemu import SLEEPS_WITHIN_S, WAKES_WITHIN_S, Host, Machine
+from meshwake.clocks.quiescence.detector import Watched
+from meshwake.clocks.vdso.page import ClockPage
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.durations import NS_PER_MS, NS_PER_S
+from meshwake.core.errors import HarnessFault, SubjectFailed
+
+ANSWERS_WITHIN_S = float(os.environ.get("MESHWAKE_GUEST_SPEAKS_WITHIN_S", "300"))
+QUIET_WITHIN_S = 120.0
+_KICK_HEARD_WITHIN_S = 10.0
+# How far the time that a guest counts may be from that of all: something for a busy machine, and
+# for each sleep the second that a battery-backed clock does not show.
+_APART_MAX_NS, _SLEEP_KNOWN_TO_NS = NS_PER_S, 3 * NS_PER_S // 2
+_PAUSE_S = 0.0002
+_REAL_PAUSE_S = 0.001
+_LONGEST_WAIT_S = 0.2
+_LEAP_MIN_NS = NS_PER_MS // 5
+_SYS_POLL, _SYS_PPOLL, _SYS_TGKILL = b"7", b"271", 234
+_NEVER_MS = 0xFFFFFFFF
+# From a byte in a socket to a message in a queue: select, a reader woken, its task run.
+_TURNS_OF_THE_LOOP = 3
+
+_libc = ctypes.CDLL(None)
+_T = TypeVar("_T")
+
+
+class Guest(Host):
+    """One guest of a fleet."""
+
+    def __init__(
+        self, name: str, machine: Machine, directory: Path, page: ClockPage, hub: Hub | None
+    ) -> None:
+        super().__init__(machine, directory, lambda message: None, page)
+        self.name, self.away = (
+            name,
+            False,
+        )  # away: suspended or stopped, so it neither works nor waits
+        self.answers: dict[int, dict[str, Any]] = {}
+        self.suspended = self.awake = False
+        self._cable = hub.add(name) if hub else None
+        self._orders = 0
+        self._hearing: list[asyncio.Task[None]] = []
+        self._memory = -1
+        self.due_ns: int | None = (
+            None  # when QEMU wants to be woken, as of the last `sleeps`; None: by nothing
+        )
+        # What the kernel counts of its main loop (it changes when it has run), and when it was
+        # first seen so.
+        self._slept_since: tuple[bytes, int] = (b"", 0)
+        self._ahead_ns: int | None = (
+            None  # its boottime, of the time that all share, when it was first read
+        )
+        self._stood_ns = self._sleeps = self._stands_since_ns = 0
+        self._kicked_at: tuple[bytes, float] = (b"", 0.0)
+
+    async def boot(self) -> None:
+        """Starts it; returns at its first word."""
+        try:
+            monitor, channel = self._start()
+        finally:
+            if self._cable is not None:
+                self._cable.close()
+        assert self._process is not None
+        self.watched = Watched(self._process.pid, f"guest {self.name}", waits_virtually=False)
+        self._memory = os.open(f"/proc/{self._process.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        self._qmp = QMPClient(self.name)
+        reader, self._writer = await asyncio.open_connection(sock=channel)
+        self._hearing = [
+            asyncio.create_task(self._hear_channel(reader)),
+            asyncio.create_task(self._hear_monitor(monitor)),
+        ]
+        await self._boot()
+
+    def send(self, do: str, arguments: Mapping[str, Any]) -> int:
+        """Orders something; returns the number that its answer will bear."""
+        self._orders += 1
+        order = {"order": self._orders, "do": do} | dict(arguments)
+        self._writer.write(json.dumps(order, separators=(",", ":")).encode() + b"\n")
+        return self._orders
+
+    def take(self) -> list[dict[str, Any]]:
+        """What has come that is no answer and no sign of the machine itself. Raises SubjectFailed
+        when it has gone, or says that it failed."""
+        told = []
+        while not self._heard.empty():
+            message = self._heard.get_nowait()
+            if message.get("gone") == "channel":
+                raise self._failure("ended without last words")
+            if "failed" in message:
+                raise SubjectFailed(f"in guest {self.name}: {message['failed']['message']}")
+            if "answer" in message:
+                self.answers[message["answer"]] = message
+            elif "awake" in message:
+                self.awake = True
+            elif message.get("monitor") == "SUSPEND":
+                self.suspended = True
+            elif "monitor" not in message and "gone" not in message:
+                told.append(message)
+        return told
+
+    async def monitor(self, command: str) -> None:
+        """Tells QEMU something."""
+        try:
+            await self._qmp.execute(command)
+        except ExecuteError:
+            if command != "system_wakeup":  # an alarm of its own has woken it
+                raise
+        except (QMPError, EOFError, OSError) as error:
+            raise self._failure(
+                f"could not be driven: QEMU's monitor has gone ({error})"
+            ) from error
+
+    # Does its time go with that of the others?
+
+    def note_sleep(self) -> None:
+        """It has been suspended: of the length its kernel knows whole seconds."""
+        self._sleeps += 1
+
+    def note_stands(self, now_ns: int) -> None:
+        """It has been stopped: until it goes on, its clocks stand."""
+        self._stands_since_ns = now_ns
+
+    def note_goes_on(self, now_ns: int) -> None:
+        """See `note_stands`."""
+        self._stood_ns += now_ns - self._stands_since_ns
+
+    def check_time(self, clocks: ClockReading, asked_at_ns: int, answered_at_ns: int) -> None:
+        """Raises SubjectFailed when its kernel counts another time than all guests share: then what
+        happens in it happens at a wrong moment, and no verdict may rest on it."""
+        counted_ns = clocks.boottime_ns + self._stood_ns
+        if self._ahead_ns is None:
+            self._ahead_ns = counted_ns - answered_at_ns
+        allowed_ns = _APART_MAX_NS + self._sleeps * _SLEEP_KNOWN_TO_NS
+        apart_ns = counted_ns - self._ahead_ns - answered_at_ns
+        if not asked_at_ns - answered_at_ns - allowed_ns <= apart_ns <= allowed_ns:
+            raise SubjectFailed(
+                f"the clocks of guest {self.name} are {apart_ns / NS_PER_S:+.1f} s off the "
+                "time that all guests share, "
+                f"expected was at most {allowed_ns / NS_PER_S:.1f} s; run it again when "
+                "this machine is less busy, or "
+                "let no time be skipped (MESHWAKE_MACHINE_TIME=real)"
+            )
+
+    # Is it idle, and until when?
+
+    def sleeps(self, now_ns: int) -> bool:
+        """Whether every thread of QEMU sleeps, and its main loop has run since it was last kicked;
+        notes until when."""
+        if not self.watched.asleep(0):  # also when it has ended: that is heard from its channel
+            return False
+        ran = self._main_loop("schedstat")
+        if ran == self._kicked_at[0]:
+            if time.monotonic() > self._kicked_at[1] + _KICK_HEARD_WITHIN_S:
+                raise HarnessFault(
+                    f"QEMU of guest {self.name} does not look at its timers when it is told to"
+                )
+            return False
+        if ran != self._slept_since[0]:
+            self._slept_since = (ran, now_ns)
+        return self._note_due()
+
+    def _note_due(self) -> bool:
+        """Notes when QEMU wants to be woken. Says whether it waits at all."""
+        words = self._main_loop("syscall").split()
+        if words[0] == _SYS_POLL:
+            timeout_ms = int(words[3], 16) & _NEVER_MS
+            timeout_ns = None if timeout_ms > _NEVER_MS // 2 else timeout_ms * NS_PER_MS
+        elif words[0] == _SYS_PPOLL:
+            timeout_ns = self._timespec_ns(int(words[3], 16))
+        else:
+            return False
+        self.due_ns = None if timeout_ns is None else self._slept_since[1] + timeout_ns
+        return True
+
+    def _timespec_ns(self, address: int) -> int | None:
+        if not address:
+            return None
+        seconds, nanoseconds = struct.unpack("<qq", os.pread(self._memory, 16, address))
+        return int(seconds * NS_PER_S + nanoseconds)
+
+    def kick(self) -> None:
+        """Has QEMU look at its timers."""
+        assert self._process is not None
+        self._kicked_at = (self._main_loop("schedstat"), time.monotonic())
+        _libc.syscall(_SYS_TGKILL, self._process.pid, self._process.pid, signal.SIGALRM)
+
+    def _main_loop(self, file: str) -> bytes:
+        assert self._process is not None
+        return Path(f"/proc/{self._process.pid}/task/{self._process.pid}/{file}").read_bytes()
+
+    # The end
+
+    def _failure(self, what: str) -> SubjectFailed:
+        return super()._failure(f"{self.name} {what}")
+
+    async def hang_up(self) -> None:
+        """It is killed, and nobody listens to it any more."""
+        self._note_cost()
+        self._kill()
+        if self._hearing:
+            await self._hang_up(self._hearing)
+
+    def close(self) -> None:
+        """See Host. The page is not its own."""
+        self._kill()
+        if self._memory >= 0:
+            self.watched.close()
+            os.close(self._memory)
+            self._memory = -1
+
+
+class Fleet:
+    """See above. `heard` takes what a guest tells by itself, with the guest's name. Without `cards`
+    they have no network."""
+
+    def __init__(
+        self,
+        machines: Mapping[str, Machine],
+        directory: Path,
+        heard: Callable[[str, dict[str, Any]], None],
+        *,
+        skip: bool = True,
+        cards: bool = True,
+    ) -> None:
+        self._heard, self._skip = heard, skip
+        self._page, self._moved_ns = ClockPage("offset"), 0
+        self._hub = Hub()
+        self.leaps = 0
+        self._loop = asyncio.new_event_loop()
+        self._guests: dict[str, Guest] = {}
+        for name, machine in machines.items():
+            place = directory / name
+            place.mkdir(parents=True, exist_ok=True)
+            self._guests[name] = Guest(
+                name, machine, place, self._page, self._hub if cards else None
+            )
+
+    @property
+    def now_ns(self) -> int:
+        """The time that all guests share; only differences mean anything."""
+        return time.monotonic_ns() + self._moved_ns
+
+    def boot(self) -> None:
+        """Starts all guests; returns when each has said that it is there. Time is not skipped yet."""
+        self._run(self._boot())
+
+    def order(self, guest: str, do: str, /, **arguments: Any) -> Any:
+        """Has a guest do something, and returns what it answers."""
+        return self.order_each({guest: (do, arguments)})[guest]
+
+    def order_each(self, orders: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+        """The same of several guests at a time."""
+        numbers = {name: self._guests[name].send(*order) for name, order in orders.items()}
+        for name, number in numbers.items():
+            self._run(self._answer(self._guests[name], number, orders[name][0]))
+        return {
+            name: self._guests[name].answers.pop(number).get("result")
+            for name, number in numbers.items()
+        }
+
+    def clocks(self, name: str) -> ClockReading:
+        """What the clocks of a guest show. Raises SubjectFailed when they do not go with those of
+        the others."""
+        asked_at_ns = self.now_ns
+        shown = ClockReading(*self.order(name, "clocks"))
+        self._guests[name].check_time(shown, asked_at_ns, self.now_ns)
+        return shown
+
+    def suspend(self, name: str) -> None:
+        """The guest's kernel goes to sleep, to RAM; returns when it sleeps."""
+        guest = self._guests[name]
+        guest.suspended = guest.awake = False
+        self.order(name, "suspend")
+        words = "hangs on its way into suspend; awaited was SUSPEND"
+        self._run(self._until(lambda: guest.suspended, SLEEPS_WITHIN_S, guest, words))
+        guest.note_sleep()
+        self._leave(guest)
+
+    def wake(self, name: str) -> None:
+        """It is woken; returns when it says that it is awake."""
+        guest = self._guests[name]
+        self._come_back(guest)
+        self._run(guest.monitor("system_wakeup"))
+        self._run(
+            self._until(lambda: guest.awake, WAKES_WITHIN_S, guest, "does not wake from suspend")
+        )
+
+    def stop(self, name: str) -> None:
+        """The guest stands still from outside, and does not know it."""
+        guest = self._guests[name]
+        self._run(guest.monitor("stop"))
+        guest.note_stands(self.now_ns)
+        self._leave(guest)
+
+    def go_on(self, name: str) -> None:
+        """The reverse of `stop`."""
+        guest = self._guests[name]
+        self._come_back(guest)
+        self._run(guest.monitor("cont"))
+        guest.note_goes_on(self.now_ns)
+
+    def is_away(self, name: str) -> bool:
+        """Whether it is suspended or stopped."""
+        return self._guests[name].away
+
+    def pass_until(self, until_ns: int, unless: Callable[[], bool]) -> None:
+        """Time passes until `now_ns` shows `until_ns`, or until `unless` says so."""
+        passed = lambda: self.now_ns >= until_ns or unless()  # noqa: E731
+        self._run(self._until(passed, None, None, "", until_ns))
+
+    def await_quiet(self) -> None:
+        """Until no guest that is awake does anything. Nothing is skipped: what is under way comes
+        to its end."""
+        self._run(self._await_quiet())
+
+    def costs(self) -> dict[str, dict[str, Any]]:
+        """What each guest cost; known after `close`."""
+        return {name: asdict(guest.cost) for name, guest in self._guests.items()}
+
+    def close(self) -> None:
+        """All guests are gone when this returns."""
+        for guest in self._guests.values():
+            with suppress(OSError, RuntimeError):
+                self._run(guest.hang_up())
+            guest.close()
+        self._hub.close()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+        self._page.close()
+
+    # Inside
+
+    def _run(self, what: Awaitable[_T]) -> _T:
+        async def run() -> _T:
+            return await what
+
+        return self._loop.run_until_complete(run())
+
+    async def _boot(self) -> None:
+        booting = [asyncio.create_task(guest.boot()) for guest in self._guests.values()]
+        try:
+            await asyncio.gather(*booting)
+        finally:
+            for task in booting:
+                task.cancel()
+
+    async def _answer(self, guest: Guest, number: int, do: str) -> None:
+        await self._until(
+            lambda: number in guest.answers, ANSWERS_WITHIN_S, guest, f"did not answer to '{do}'"
+        )
+
+    async def _until(
+        self,
+        wanted: Callable[[], bool],
+        within_s: float | None,
+        guest: Guest | None,
+        otherwise: str,
+        until_ns: int | None = None,
+    ) -> None:
+        give_up = None if within_s is None else time.monotonic() + within_s
+        while not wanted():
+            if give_up is not None and time.monotonic() > give_up:
+                assert guest is not None
+                raise guest._failure(f"{otherwise} (within {within_s:.0f} s)")
+            await self._go_on(until_ns)
+
+    async def _go_on(self, until_ns: int | None) -> None:
+        """One step: what has come is taken in; else time passes, or leaps when all is quiet."""
+        if await self._take_in():
+            return
+        if not self._skip:
+            await asyncio.sleep(_REAL_PAUSE_S)
+        elif await self._all_quiet():
+            self._leap(until_ns)
+        else:
+            time.sleep(_PAUSE_S)  # noqa: ASYNC251  # the loop's own sleep is a millisecond at least
+
+    async def _take_in(self) -> bool:
+        moved = self._hub.carry()
+        for _ in range(_TURNS_OF_THE_LOOP):
+            await asyncio.sleep(0)
+        for name, guest in self._guests.items():
+            had = not guest._heard.empty()
+            for message in guest.take():
+                self._heard(name, message)
+            moved = moved or had
+        return moved
+
+    async def _all_quiet(self) -> bool:
+        awake = [guest for guest in self._guests.values() if not guest.away]
+        if not all(guest.sleeps(self.now_ns) for guest in awake):
+            return False
+        if await self._take_in() or not self._hub.is_idle:
+            return False
+        return all(guest.watched.still_asleep() for guest in awake)
+
+    async def _await_quiet(self) -> None:
+        give_up = time.monotonic() + QUIET_WITHIN_S
+        while await self._take_in() or not await self._all_quiet():
+            if time.monotonic() > give_up:
+                raise HarnessFault(f"the guests were not quiet within {QUIET_WITHIN_S:.0f} s")
+            time.sleep(_PAUSE_S)  # noqa: ASYNC251  # as above
+
+    def _leap(self, until_ns: int | None) -> None:
+        dues = {
+            guest: guest.due_ns
+            for guest in self._guests.values()
+            if not guest.away and guest.due_ns is not None
+        }
+        goals = [*dues.values(), *([until_ns] if until_ns is not None else [])]
+        if not goals:
+            time.sleep(_PAUSE_S)
+            return
+        if (by_ns := min(goals) - self.now_ns) > _LEAP_MIN_NS:
+            self.leaps += 1
+            self._moved_ns += by_ns
+            self._page.set(ClockReading(self._moved_ns, self._moved_ns, self._moved_ns))
+        now_ns = self.now_ns
+        for guest, due_ns in dues.items():
+            if due_ns <= now_ns:
+                guest.kick()
+
+    def _leave(self, guest: Guest) -> None:
+        guest.away = True
+        self._hub.plug(guest.name, False)
+
+    def _come_back(self, guest: Guest) -> None:
+        guest.away = False
+        self._hub.plug(guest.name, True)

@@ -1,0 +1,465 @@
+"""The first program in a guest: it makes a Linux of a bare kernel, and moves the guest's clocks for
+real.
+
+Imports nothing but the standard library and `reading`, so that it says "here I am" seconds after
+the kernel began. Then it does what the request in the initramfs says, by itself: a question to the
+host costs time that nobody may skip.
+
+    /meshwake/request.json   {"do": "clocks", "steps": [...]}   measure what clock faults do (`Measuring`)
+                             {"do": "timers", "programs": ...}  when the timers of programs end (`Timers`)
+                             {"do": "program", "argv": [...]}   run a program, which inherits the channel (the lab)
+
+The channel to the host is a serial port of its own: lines of JSON, as
+harness/meshwake/clocks/guest/qemu.py tells. Suspending is asked of the host too, since a machine
+that sleeps cannot wake itself at a time that is not its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import selectors
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import time
+import traceback
+import tty
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from meshwake.core.clock_reading import ClockReading
+
+PROTOCOL = 1
+CHANNEL = "/dev/ttyS1"
+_TEMPORARY = "/tmp"  # noqa: S108  # of the guest, where nobody else lives
+CHANNEL_VARIABLE = "MESHWAKE_CHANNEL"
+REQUEST = Path("/meshwake/request.json")
+_NS_PER_S = 1_000_000_000
+_SYS_FINIT_MODULE = 313
+_RB_POWER_OFF = 0x4321FEDC
+_ADJ_FREQUENCY, _ADJ_TICK, _ADJ_OFFSET_SINGLESHOT = 0x0002, 0x4000, 0x8001
+_TICK_US = 10_000
+_IOFF, _UP, _SIOCSIFFLAGS = 40, 1, 0x8914
+_TIOCSERGETLSR, _TRANSMITTER_EMPTY = 0x5459, 1
+_STATE = Path("/sys/power/state")
+_MEM_SLEEP = Path("/sys/power/mem_sleep")
+_SERIAL_WAKES = Path("/sys/class/tty/ttyS1/power/wakeup")
+_RTC = Path("/sys/class/rtc/rtc0")
+
+# What a kernel does by itself while nobody does anything, several times a second: compacting
+# memory, looking whether a page should be huge, counting, watching for hangs, writing to a disk
+# that is not there. Nothing of it is about time, and in an idle hour of an emulated machine it is
+# most of the work.
+_HOUSEKEEPING_OFF = {
+    "/proc/sys/vm/compaction_proactiveness": "0",
+    "/sys/kernel/mm/transparent_hugepage/enabled": "never",
+    "/proc/sys/vm/stat_interval": "86400",
+    "/proc/sys/vm/dirty_writeback_centisecs": "0",
+    "/proc/sys/kernel/watchdog": "0",
+}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def kernel_clocks() -> ClockReading:
+    """The three clocks of this kernel, now."""
+    return ClockReading(
+        time.clock_gettime_ns(time.CLOCK_REALTIME),
+        time.clock_gettime_ns(time.CLOCK_MONOTONIC),
+        time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+    )
+
+
+class Channel:
+    """The guest's end of the line to the host.
+
+    Whoever waits for the host must not sleep: where idle time is skipped, the emulator then goes
+    from timer to timer as fast as it can, and the wait seems to last for minutes. (A serial port
+    writes byte after byte, and of single bytes a socket holds fewer than three hundred. A host that
+    was slow to read, on a busy machine, once cost 366 s.)
+    """
+
+    def __init__(self, file: int) -> None:
+        self._file, self._asked = file, 0
+        os.set_blocking(file, False)
+
+    @classmethod
+    def open(cls) -> Channel:
+        """The serial port, set to carry bytes as they are."""
+        file = os.open(CHANNEL, os.O_RDWR | os.O_NOCTTY)
+        tty.setraw(file)
+        return cls(file)
+
+    @property
+    def file(self) -> int:
+        """For a program that is to inherit it."""
+        return self._file
+
+    def tell(self, **message: Any) -> None:
+        """Says something; returns when it is on its way."""
+        data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        while data:
+            with suppress(BlockingIOError):
+                data = data[os.write(self._file, data) :]
+
+    def ask(self, what: str, **arguments: Any) -> None:
+        """Asks the host to do something, and returns when it is about to do it."""
+        self._asked += 1
+        self.tell(ask=what, number=self._asked, **arguments)
+        self.drain()
+
+    def drain(self) -> None:
+        """Until all that was said has left the machine."""
+        while (
+            self._asks_number(termios.TIOCOUTQ)
+            or not self._asks_number(_TIOCSERGETLSR) & _TRANSMITTER_EMPTY
+        ):
+            pass
+
+    def _asks_number(self, request: int) -> int:
+        return int(struct.unpack("i", fcntl.ioctl(self._file, request, bytes(4)))[0])
+
+    def tell_awake(self) -> None:
+        """Says that the sleep which was asked for last is over. (The host cannot say it: what it
+        sends before the serial port has been woken is lost.)"""
+        self.tell(awake=self._asked)
+
+    def drop_what_has_come(self) -> None:
+        """The byte that woke us is no answer."""
+        termios.tcflush(self._file, termios.TCIFLUSH)
+
+    def await_answer(self) -> None:
+        """Until the host says that it has done what was asked last."""
+        answer = b""
+        while not answer.endswith(b"\n"):
+            with suppress(BlockingIOError):
+                answer += os.read(self._file, 4096)
+        if json.loads(answer) != {"answer": self._asked}:
+            raise RuntimeError(f"the host answered {answer!r} to question {self._asked}")
+
+
+class GuestClocks:
+    """Moves the clocks of the kernel that this runs on: the contract of clocks/virtual.py, for
+    real."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    @staticmethod
+    def offered() -> str:
+        """The ways of sleeping that the kernel offers, such as "s2idle [deep]"."""
+        return _MEM_SLEEP.read_text().strip() if _MEM_SLEEP.exists() else ""
+
+    def suspend(self, lasts_ns: int) -> None:
+        """The kernel sleeps, to RAM; returns when it is awake."""
+        self._choose_suspend_to_ram()
+        self._channel.ask("suspend", lasts_ns=lasts_ns)
+        _STATE.write_text("mem")
+        self._channel.tell_awake()
+
+    def suspend_when_told(self) -> None:
+        """The same where it was the host that asked for it, and who wakes it when it likes."""
+        self._choose_suspend_to_ram()
+        _STATE.write_text("mem")
+        self._channel.tell_awake()
+
+    def _choose_suspend_to_ram(self) -> None:
+        if "deep" not in self.offered():
+            raise RuntimeError(
+                "this kernel offers no suspend to RAM (mem_sleep: "
+                f"{self.offered() or 'nothing'}); its s2idle "
+                "leaves the monotonic clock running where no idle driver stops it, which "
+                "is no suspend for a timer"
+            )
+        _MEM_SLEEP.write_text("deep")
+
+    def suspend_to_idle(self, lasts_ns: int) -> None:
+        """The other sleep (s2idle): processes are frozen and the machine idles until a byte comes
+        from the host. What that does to the clocks depends on the idle driver; measure it."""
+        _SERIAL_WAKES.write_text("enabled")
+        self._channel.ask("s2idle", lasts_ns=lasts_ns)
+        _STATE.write_text("freeze")
+        self._channel.drop_what_has_come()
+        self._channel.tell_awake()
+
+    def pause(self, lasts_ns: int) -> None:
+        """The whole machine stands still from outside; none of its clocks has moved when this
+        returns."""
+        self._channel.ask("pause", lasts_ns=lasts_ns)
+        self._channel.await_answer()
+
+    @staticmethod
+    def step(by_wall_ns: int) -> None:
+        """The wall clock is set, as `date -s` or a guest agent does."""
+        time.clock_settime_ns(
+            time.CLOCK_REALTIME, time.clock_gettime_ns(time.CLOCK_REALTIME) + by_wall_ns
+        )
+
+    @staticmethod
+    def set_from_rtc() -> None:
+        """The wall clock is set to what the machine's own clock shows, as `hwclock --hctosys` does."""
+        shown_s = int((_RTC / "since_epoch").read_text())
+        time.clock_settime_ns(time.CLOCK_REALTIME, shown_s * _NS_PER_S)
+
+    @staticmethod
+    def set_tick(microseconds: int) -> None:
+        """The length of a tick (10000 us is right): how chrony and ntpd make a clock run at another
+        rate."""
+        _adjtimex(_ADJ_TICK | _ADJ_FREQUENCY, tick=microseconds)
+
+    @staticmethod
+    def slew(by_us: int) -> None:
+        """The kernel's own slow correction of the wall clock (adjtime), at most 500 us a second."""
+        _adjtimex(_ADJ_OFFSET_SINGLESHOT, offset=by_us)
+
+
+class _Timex(ctypes.Structure):
+    _fields_ = (
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("constant", ctypes.c_long),
+        ("precision", ctypes.c_long),
+        ("tolerance", ctypes.c_long),
+        ("time", ctypes.c_long * 2),
+        ("tick", ctypes.c_long),
+        ("rest", ctypes.c_char * 128),
+    )
+
+
+def _adjtimex(modes: int, tick: int = 0, offset: int = 0) -> None:
+    values = _Timex(modes=modes, tick=tick, offset=offset)
+    if _libc.adjtimex(ctypes.byref(values)) < 0:
+        raise OSError(ctypes.get_errno(), "adjtimex")
+
+
+class Measuring:
+    """What a list of steps does to the clocks: each is told with the reading before it and the one
+    after it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel, self._clocks = channel, GuestClocks(channel)
+
+    def run(self, steps: list[dict[str, Any]]) -> None:
+        """A step: {"do": name, ...}; names are those of the methods below."""
+        for step in steps:
+            before = kernel_clocks()
+            self.do(step)
+            self._channel.tell(measured=step, before=before, after=kernel_clocks())
+
+    def do(self, step: dict[str, Any]) -> None:
+        """One step."""
+        arguments = {key: value for key, value in step.items() if key != "do"}
+        self._acts()[step["do"]](**arguments)
+
+    def _acts(self) -> dict[str, Callable[..., None]]:
+        clocks = self._clocks
+        return {
+            "idle": lambda lasts_ns: time.sleep(lasts_ns / _NS_PER_S),
+            "suspend": clocks.suspend,
+            "s2idle": clocks.suspend_to_idle,
+            "pause": clocks.pause,
+            "step": clocks.step,
+            "set_from_rtc": clocks.set_from_rtc,
+            "tick": clocks.set_tick,
+            "slew": clocks.slew,
+            "panic": self._panic,
+            "fill_memory": _fill_memory,
+            "hang_in_suspend": self._hang_in_suspend,
+        }
+
+    def _panic(self) -> None:
+        self._channel.drain()
+        _write("/proc/sysrq-trigger", "c")
+
+    def _hang_in_suspend(self) -> None:
+        """For tests of the host: says that it will sleep, and then does not."""
+        self._channel.ask("suspend", lasts_ns=_NS_PER_S)
+        while True:
+            pass
+
+
+class Timers:
+    """When the timers of other programs end, if a fault of the clocks comes while they wait. Each
+    program writes a line when it begins to wait and another when its wait has ended."""
+
+    _ENDS_WITHIN_S = 4 * 3600
+    _FAULT_AFTER_S = 60
+
+    def __init__(self, channel: Channel, programs: dict[str, list[str]]) -> None:
+        self._channel, self._programs, self._guest = channel, programs, GuestClocks(channel)
+
+    def run(self, faults: list[list[dict[str, Any]]]) -> None:
+        """All programs at once, anew for each fault; a fault is a list of steps as of `Measuring`."""
+        for number, steps in enumerate(faults):
+            lines = self._start()
+            armed = self._next_line(lines)
+            time.sleep(self._FAULT_AFTER_S)
+            before = kernel_clocks()
+            for step in steps:
+                Measuring(self._channel).do(step)
+            after = kernel_clocks()
+            ended = self._next_line({name: lines[name] for name in armed})
+            for name in self._programs:
+                self._channel.tell(
+                    timer=name,
+                    fault=number,
+                    armed=armed.get(name),
+                    before=before,
+                    after=after,
+                    ended=ended.get(name),
+                )
+            for program in self._running:
+                program.kill()
+                program.wait()
+
+    def _start(self) -> dict[str, Any]:
+        self._running = []
+        lines = {}
+        for name, argv in self._programs.items():
+            program = subprocess.Popen(
+                argv,
+                stdout=subprocess.PIPE,
+                env={"PATH": "/usr/bin", "HOME": _TEMPORARY},
+                cwd=_TEMPORARY,
+            )
+            self._running.append(program)
+            lines[name] = program.stdout
+        return lines
+
+    def _next_line(self, lines: dict[str, Any]) -> dict[str, ClockReading]:
+        """When each of them wrote a line; those that ended without one are missing."""
+        seen = {}
+        with selectors.DefaultSelector() as selector:
+            for name, file in lines.items():
+                selector.register(file, selectors.EVENT_READ, name)
+            give_up_s = time.monotonic() + self._ENDS_WITHIN_S
+            while selector.get_map() and time.monotonic() < give_up_s:
+                for key, _ in selector.select(600):
+                    if os.read(key.fd, 4096):
+                        seen[key.data] = kernel_clocks()
+                    selector.unregister(key.fileobj)
+        return seen
+
+
+def _fill_memory() -> None:
+    held = []
+    while True:
+        held.append(b"." * (1 << 24))
+
+
+def _write(path: str, text: str) -> None:
+    Path(path).write_text(text)
+
+
+# --- A Linux made of a bare kernel ----------------------------------------------------------------
+
+
+def prepare() -> None:
+    """File systems, loopback, modules, and a kernel that panics rather than linger when memory runs
+    out."""
+    for kind, place in (
+        ("devtmpfs", "/dev"),
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("tmpfs", _TEMPORARY),
+        ("tmpfs", "/run"),
+    ):
+        Path(place).mkdir(exist_ok=True)
+        failed = _libc.mount(kind.encode(), place.encode(), kind.encode(), 0, None)
+        if failed and ctypes.get_errno() != errno.EBUSY:  # the kernel has mounted it already
+            raise OSError(ctypes.get_errno(), f"mount {place}")
+    _write("/proc/sys/vm/panic_on_oom", "1")
+    for setting, value in _HOUSEKEEPING_OFF.items():
+        if Path(setting).exists():  # not every kernel keeps the same house
+            _write(setting, value)
+    _loopback_up()
+    for module in sorted(Path("/meshwake/modules").glob("*.ko")):
+        _load(module)
+
+
+def _loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", _UP))
+
+
+def _load(module: Path) -> None:
+    with module.open("rb") as file:
+        if _libc.syscall(_SYS_FINIT_MODULE, file.fileno(), b"", 0):
+            raise OSError(ctypes.get_errno(), f"the kernel does not take its module {module.name}")
+
+
+def main() -> None:
+    """Process 1. Never returns: when all is done, the machine goes off."""
+    try:
+        prepare()
+        channel = Channel.open()
+    except BaseException:  # noqa: BLE001  # only the console can tell of it
+        traceback.print_exc()
+        _power_off()
+    try:
+        channel.tell(
+            hello=PROTOCOL,
+            kernel=os.uname().release,
+            sleeps=GuestClocks.offered(),
+            booted_ns=kernel_clocks()[1],
+        )
+        _serve(json.loads(REQUEST.read_text()), channel)
+    except BaseException:  # noqa: BLE001  # whatever it was, the host must hear of it
+        channel.tell(failed={"exit_code": 5, "message": traceback.format_exc()})
+    channel.drain()
+    _power_off()
+
+
+def _serve(request: dict[str, Any], channel: Channel) -> None:
+    if request["do"] == "clocks":
+        Measuring(channel).run(request["steps"])
+        channel.tell(done={})
+        return
+    if request["do"] == "timers":
+        Timers(channel, request["programs"]).run(request["faults"])
+        channel.tell(done={})
+        return
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": _TEMPORARY,
+        CHANNEL_VARIABLE: str(channel.file),
+    } | request["environment"]
+    program = subprocess.Popen(
+        request["argv"], env=environment, pass_fds=[channel.file], cwd=_TEMPORARY
+    )
+    while True:
+        pid, status = os.wait()  # also the orphans that process 1 inherits
+        if pid == program.pid:
+            break
+    if status:
+        channel.tell(
+            failed={
+                "exit_code": 5,
+                "message": f"{request['argv'][0]} ended in the guest, status {status:#x}",
+            }
+        )
+
+
+def _power_off() -> None:
+    os.sync()
+    _libc.reboot(_RB_POWER_OFF)
+    while True:
+        time.sleep(3600)
+
+
+if __name__ == "__main__":
+    if os.getpid() != 1:
+        sys.exit("this is the first program of a guest; see harness/meshwake/clocks/guest/qemu.py")
+    main()

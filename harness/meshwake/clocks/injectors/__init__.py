@@ -1,0 +1,1 @@
+"""Ways to move the clocks of one program, under one contract (`meshwake clock`)."""

@@ -1,0 +1,206 @@
+"""What can be told of a program from its file, before it is started: so that a way of moving clocks
+can refuse it.
+
+A preloaded library is loaded by glibc's loader and by nothing else; a vDSO lasts until the next
+exec. Whether a program is out of reach of one or the other stands in its file: how it is linked,
+for which processor, which runtime and which allocator are in it, and, for a script, who is to read
+it. Nothing is executed. Go is known by text that it carries in every build, an allocator by the
+`malloc` that it defines for all libraries, which stripping does not take away.
+
+Limit: what a program executes, or loads with dlopen, while it runs, does not stand in its file.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshwake.core.errors import BadInput
+
+EM_X86_64, EM_AARCH64 = 62, 183
+SHELLS = frozenset(
+    {"sh", "ash", "bash", "dash", "ksh", "mksh", "zsh", "fish", "busybox", "xargs", "env"}
+)
+_PT_LOAD, _PT_INTERP = 1, 3
+_SHT_SYMTAB, _SHT_DYNAMIC, _SHT_DYNSYM, _DT_NEEDED = 2, 6, 11, 1
+_HEAD_BYTES, _ELF_64 = 64, 2
+_GO = b"\xff Go buildinf:"
+_ALLOCATORS = ("jemalloc", "tcmalloc", "mimalloc")
+_SCRIPTS_IN_A_ROW_MAX = 4
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that could be started. `path`: the file that the kernel will run in the end, which
+    for a script is its interpreter. `loader`: what loads its shared libraries; None: it is static.
+    `allocator`: what takes the place of the C library's; None: nothing."""
+
+    path: Path
+    machine: int
+    is_64_bit: bool
+    loader: str | None
+    is_go: bool
+    allocator: str | None
+    gains_rights: bool
+    script: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """For a message."""
+        return str(self.path) if self.script is None else f"{self.script} (read by {self.path})"
+
+    @property
+    def executes_others(self) -> bool:
+        """Whether it is a program whose whole purpose is to execute others."""
+        return self.path.name in SHELLS or os.path.realpath(self.path).rpartition("/")[2] in SHELLS
+
+    @property
+    def loader_is_glibc(self) -> bool:
+        """Whether a library that was built for glibc can be loaded into it."""
+        return self.loader is not None and self.loader.rpartition("/")[2].startswith("ld-linux")
+
+
+def find_program(word: str) -> Path:
+    """The file that a command's first word means. Raises BadInput."""
+    found = shutil.which(word)
+    if found is None:
+        raise BadInput(
+            f"there is no program {word!r} on PATH, and it is no path of one; is it executable?"
+        )
+    return Path(found).absolute()
+
+
+def look_at(path: Path) -> Program:
+    """What the file at `path` is. Raises BadInput when it is nothing that a kernel would run."""
+    script, seen = None, path
+    for _ in range(_SCRIPTS_IN_A_ROW_MAX):
+        interpreter = _interpreter_of(seen)
+        if interpreter is None:
+            return _look_at_elf(seen, script)
+        script, seen = script or seen, interpreter
+    raise BadInput(
+        f"{path}: a script that is read by a script, {_SCRIPTS_IN_A_ROW_MAX} times; name "
+        "the program itself"
+    )
+
+
+def symbols_of(path: Path, names: frozenset[str]) -> dict[str, int]:
+    """Address (as linked) of these symbols, of those that are in the full symbol table of a 64-bit
+    file."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
+        return {name: value for name, value in _symbols(image, _SHT_SYMTAB) if name in names}
+
+
+def _interpreter_of(path: Path) -> Path | None:
+    try:
+        with path.open("rb") as file:
+            first = file.read(256)
+    except OSError as error:
+        raise BadInput(
+            f"{path}: cannot be read ({error.strerror}), so nothing is known of it"
+        ) from error
+    if not first.startswith(b"#!"):
+        return None
+    words = first[2:].splitlines()[0].decode(errors="replace").split()
+    if not words:
+        raise BadInput(f"{path}: a script that names no interpreter")
+    return Path(words[0])
+
+
+def _look_at_elf(path: Path, script: Path | None) -> Program:
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+        if head[:4] != b"\x7fELF" or len(head) < _HEAD_BYTES:
+            raise BadInput(f"{path}: is neither a script nor an ELF program")
+        machine, gains = int(struct.unpack_from("<H", head, 18)[0]), _gains_rights(path)
+        if head[4] != _ELF_64:
+            return Program(path, machine, False, None, False, None, gains, script)
+        try:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
+                segments = _segments(image)
+                loader = next(
+                    (_text(image, place) for kind, place in segments if kind == _PT_INTERP), None
+                )
+                loaded = [place for kind, place in segments if kind == _PT_LOAD]
+                is_go = any(image.find(_GO, place.start, place.stop) >= 0 for place in loaded)
+                return Program(path, machine, True, loader, is_go, _allocator(image), gains, script)
+        except (struct.error, ValueError, OverflowError) as error:
+            raise BadInput(f"{path}: a damaged ELF program ({error})") from error
+
+
+def _segments(image: mmap.mmap) -> list[tuple[int, slice]]:
+    """Kind and place of each."""
+    table = struct.unpack_from("<Q", image, 32)[0]
+    size, count = struct.unpack_from("<HH", image, 54)
+    found = []
+    for index in range(count):
+        kind, _, offset, _, _, length, _, _ = struct.unpack_from(
+            "<IIQQQQQQ", image, table + size * index
+        )
+        found.append((kind, slice(offset, offset + length)))
+    return found
+
+
+def _allocator(image: mmap.mmap) -> str | None:
+    """What takes the place of the C library's malloc."""
+    if any(name == "malloc" for name, _ in _symbols(image, _SHT_DYNSYM)):
+        return "one that is built into it"
+    needed = (name for name in _needed(image) if any(one in name for one in _ALLOCATORS))
+    return next(needed, None)
+
+
+def _symbols(image: mmap.mmap, kind: int) -> Iterator[tuple[str, int]]:
+    """Name and address of what a symbol table defines."""
+    sections = _sections(image)
+    for section in sections:
+        if section[1] == kind:
+            text = sections[section[6]][4]
+            for place in range(section[4], section[4] + section[5], 24):
+                name_at, _, _, defined_in, value = struct.unpack_from("<IBBHQ", image, place)
+                if defined_in:
+                    yield _word(image, text + name_at), value
+
+
+def _needed(image: mmap.mmap) -> Iterator[str]:
+    """The shared libraries that the loader is told to load."""
+    sections = _sections(image)
+    for section in sections:
+        if section[1] == _SHT_DYNAMIC:
+            for place in range(section[4], section[4] + section[5], 16):
+                tag, value = struct.unpack_from("<QQ", image, place)
+                if tag == _DT_NEEDED:
+                    yield _word(image, sections[section[6]][4] + value)
+
+
+def _sections(image: mmap.mmap) -> list[tuple[int, ...]]:
+    """Name, kind, flags, address, offset, size, link, info, alignment and entry size of each."""
+    table = struct.unpack_from("<Q", image, 40)[0]
+    size, count = struct.unpack_from("<HH", image, 58)
+    return [
+        struct.unpack_from("<IIQQQQIIQQ", image, table + size * index) for index in range(count)
+    ]
+
+
+def _word(image: mmap.mmap, place: int) -> str:
+    return bytes(image[place : image.find(b"\0", place)]).decode(errors="replace")
+
+
+def _text(image: mmap.mmap, place: slice) -> str:
+    return bytes(image[place]).rstrip(b"\0").decode(errors="replace")
+
+
+def _gains_rights(path: Path) -> bool:
+    """Whether the kernel gives it more rights than its starter has: then the loader preloads
+    nothing into it."""
+    if path.stat().st_mode & (stat.S_ISUID | stat.S_ISGID):
+        return True
+    try:
+        return bool(os.getxattr(path, "security.capability"))
+    except (OSError, AttributeError):
+        return False

@@ -1,0 +1,1 @@
+"""Ways to move a node's clocks, and to restore them."""

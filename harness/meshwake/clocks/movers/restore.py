@@ -1,0 +1,359 @@
+"""How the engine's wall clock is put back: by what really elapsed, at most once, whoever comes
+first.
+
+Before anything is changed an intent is written down: what the clocks were (the anchor), and every
+base (wall - monotonic) that will be set from then on. The clock belongs where the anchor's base
+puts it, and by as much further as the machine has really slept since. That does not depend on how
+many steps were carried out before a crash, and doing it twice does what doing it once does.
+
+Whoever touches the clock of one engine holds the lock beside its intent: the harness for its whole
+run, then its watchdog or `restore_leftovers`. Who gets the lock and finds no intent has nothing to
+do.
+
+    python -m meshwake.clocks.movers.restore INTENT
+
+is the watchdog: it waits for the end of its standard input, which is the end of the harness however
+that came about, and then restores the clock. Limits: a clock that somebody else has set meanwhile
+(it stands at no base of ours) is left as it is; and where every way into the machine is gone, the
+message says how to do it by hand, and the intent stays for the next command.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from meshwake.clocks.movers.node_access import (
+    Answer,
+    Inside,
+    Measured,
+    NoAnswer,
+    Way,
+    measure,
+    set_base,
+)
+from meshwake.clocks.movers.timesync import TimeSync, let_go
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.durations import NS_PER_MS, NS_PER_S, seconds
+from meshwake.core.errors import LabUnavailable, SubjectFailed
+from meshwake.core.resources import SOURCES
+
+# Setting takes two short-lived programs inside the node; what is nearer than this needs no setting.
+RIGHT_WITHIN_NS = 250 * NS_PER_MS
+# An intended base is recognised again within this, whatever NTP has slewed meanwhile (500 ppm of an
+# hour).
+RECOGNISED_WITHIN_NS = 2 * NS_PER_S
+# /proc/uptime counts hundredths of a second; a machine that sleeps does so for longer than this.
+_SLEPT_AT_LEAST_NS = NS_PER_S
+_SETS_MAX = 3
+_PAUSE_S = 2.0
+# The harness's own children hold its pipe for a moment longer than it; its lock ends with it.
+_LOCK_WITHIN_S = 60.0
+_SUFFIX = ".intent.json"
+
+
+class Intent(BaseModel):
+    """What will be done to an engine's clock, written before it is done. Clocks in ns; see the
+    module. The environment and the command lines are those by which its machine can be entered
+    without the harness."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    format: int = 1
+    boot_id: str
+    wall_ns: int
+    monotonic_ns: int
+    boottime_ns: int
+    bases_ns: tuple[int, ...] = ()
+    held: tuple[TimeSync, ...] = ()
+    node: str
+    ways: tuple[tuple[str, ...], ...]
+    host_way: tuple[str, ...] | None
+    environment: dict[str, str] = {}
+
+    @property
+    def base_ns(self) -> int:
+        """Where the wall clock belongs beside the monotonic one, if the machine does not sleep."""
+        return self.wall_ns - self.monotonic_ns
+
+    @property
+    def clocks(self) -> ClockReading:
+        """The anchor."""
+        return ClockReading(self.wall_ns, self.monotonic_ns, self.boottime_ns)
+
+    def inside(self) -> Inside:
+        """The first way into the machine that answers."""
+        return AnyWay(tuple(Way(way, self.environment) for way in self.ways))
+
+    def on_host(self) -> Inside | None:
+        """The way to the machine's own processes."""
+        return None if self.host_way is None else Way(self.host_way, self.environment)
+
+
+@dataclass(frozen=True)
+class AnyWay(Inside):
+    """Several ways into one machine; tried in order, because a node may be gone when its clock is
+    put back."""
+
+    ways: tuple[Inside, ...]
+
+    def run(self, node: str, argv: Sequence[str], within_s: float) -> Answer:
+        """See Inside. A way whose program could not enter the node (125 to 127, 255) counts as
+        none."""
+        why = "there is no way into it"
+        for way in self.ways:
+            try:
+                answer = way.run(node, argv, within_s)
+            except NoAnswer as error:
+                why = str(error)
+                continue
+            if answer.code not in (125, 126, 127, 255):
+                return answer
+            why = answer.error[-300:] or f"exit code {answer.code}"
+        raise NoAnswer(f"node {node}: {why}")
+
+
+# What is to be done
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the wall clock is to be set (`base_ns`) or left alone (None), and why."""
+
+    base_ns: int | None
+    why: str
+
+
+def decide(intent: Intent, now: Measured) -> Decision:
+    """Where the wall clock of the machine belongs that `now` was measured on."""
+    if now.boot_id != intent.boot_id:
+        return Decision(None, "the machine was started anew since, and has set its clock itself")
+    slept_ns = _slept_ns(intent.clocks, now.clocks)
+    right_ns = intent.base_ns + slept_ns
+    off_ns = now.base_ns - right_ns
+    if abs(off_ns) <= RIGHT_WITHIN_NS:
+        return Decision(None, "the clock is right")
+    ours = [
+        base_ns + slept for base_ns in (*intent.bases_ns, intent.base_ns) for slept in {0, slept_ns}
+    ]
+    if all(abs(now.base_ns - base_ns) > RECOGNISED_WITHIN_NS for base_ns in ours):
+        return Decision(
+            None,
+            f"somebody else has set it since ({seconds(off_ns):+.1f} s from where we would put it)",
+        )
+    return Decision(right_ns, f"it is {seconds(off_ns):+.3f} s from where it belongs")
+
+
+def _slept_ns(anchor: ClockReading, now: ClockReading) -> int:
+    """How long the machine has really slept since: what boottime went further than monotonic."""
+    moved = now.since(anchor)
+    slept_ns = moved.boottime_ns - moved.monotonic_ns
+    return slept_ns if slept_ns >= _SLEPT_AT_LEAST_NS else 0
+
+
+def put_back(intent: Intent, inside: Inside, pause: Callable[[float], None] = time.sleep) -> str:
+    """Puts the clock where it belongs and says why it was left or moved. Raises SubjectFailed, with
+    what to do by hand, when it cannot be reached or does not stay where it was put."""
+    if not intent.bases_ns:
+        return "it had not been moved"
+    why, sets = "nobody answered", 0
+    for _ in range(_SETS_MAX):
+        try:
+            decision = decide(intent, measure(inside, intent.node))
+            if decision.base_ns is None:
+                return f"put back: {why}" if sets else decision.why
+            why, sets = decision.why, sets + 1
+            set_base(inside, intent.node, decision.base_ns)
+            if decide(intent, measure(inside, intent.node)).base_ns is None:
+                return f"put back: {why}"
+        except NoAnswer as error:
+            why = str(error)
+        pause(_PAUSE_S)
+    raise SubjectFailed(
+        f"the wall clock of the engine's machine (boot {intent.boot_id}) could not be put "
+        f"back: {why}; do it by hand "
+        "on that machine: 'hwclock -s', or restart its time synchronisation, or restart "
+        "the machine (Docker Desktop: "
+        "quit and start it)"
+    )
+
+
+# Intents on disk
+
+
+def intent_path(directory: Path, boot_id: str) -> Path:
+    """Where the intent for the machine with this boot lies."""
+    return directory / f"{boot_id}{_SUFFIX}"
+
+
+def write_intent(path: Path, intent: Intent) -> None:
+    """Whole or not at all, and on the disk when this returns: the next thing that is done is to set
+    a clock."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with fresh.open("w", encoding="utf-8") as stream:
+        stream.write(intent.model_dump_json(indent=2))
+        stream.flush()
+        os.fsync(stream.fileno())
+    fresh.replace(path)
+
+
+def read_intent(path: Path) -> Intent | None:
+    """The intent that lies there, None when there is none. Raises LabUnavailable for what cannot be
+    understood: a clock may be wrong, and this program does not know how."""
+    try:
+        return Intent.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise LabUnavailable(
+            f"{path}: says what was done to an engine's clock, and cannot be read "
+            f"({type(error).__name__}); look at "
+            "that machine's clock yourself, then remove the file"
+        ) from error
+
+
+@contextmanager
+def locked(path: Path, within_s: float = 0.0) -> Iterator[None]:
+    """Nobody else touches the clock that the intent at `path` is about. Raises LabUnavailable when
+    somebody does."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    give_up = time.monotonic() + within_s
+    try:
+        while not _lock_at_once(handle):
+            if time.monotonic() >= give_up:
+                raise LabUnavailable(
+                    "another run is moving the clock of this engine's machine; wait for "
+                    "its end (one clock, one run)"
+                )
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(handle)
+
+
+def lock_now(path: Path) -> ExitStack:
+    """The lock of `locked`, held until what is returned is closed."""
+    stack = ExitStack()
+    stack.enter_context(locked(path))
+    return stack
+
+
+def _lock_at_once(handle: int) -> bool:
+    with suppress(BlockingIOError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def restore(path: Path, pause: Callable[[float], None] = time.sleep) -> str | None:
+    """Puts back what the intent at `path` says, lets time synchronisation go on, and removes it;
+    None when there is none. The caller holds the lock. SubjectFailed, and the intent stays, when
+    the clock could not be reached."""
+    intent = read_intent(path)
+    if intent is None:
+        return None
+    try:
+        said = put_back(intent, intent.inside(), pause)
+    finally:
+        # Also when the clock could not be reached: whoever synchronises it will put it right.
+        failed = release_time_syncs(intent)
+    if failed:
+        raise SubjectFailed(f"{said}; but time synchronisation is still held: {'; '.join(failed)}")
+    path.unlink(missing_ok=True)
+    return said
+
+
+def release_time_syncs(intent: Intent) -> list[str]:
+    """Lets go on whoever was held; why it failed for those for which it did."""
+    host = intent.on_host()
+    return [] if host is None or not intent.held else let_go(host, intent.held)
+
+
+def leftovers(directory: Path) -> tuple[Path, ...]:
+    """The intents that lie in `directory`: clocks that are being moved, or were when a harness was
+    killed."""
+    return tuple(sorted(directory.glob(f"*{_SUFFIX}")))
+
+
+def restore_leftovers(directory: Path) -> list[str]:
+    """Puts back every clock that a killed harness has left and nobody is at work on; what was done,
+    one line each."""
+    said = []
+    for path in leftovers(directory):
+        with suppress(LabUnavailable), locked(path):
+            try:
+                done = restore(path)
+            except SubjectFailed as error:
+                done = str(error)
+            said += [] if done is None else [f"{path.name.removesuffix(_SUFFIX)}: {done}"]
+    return said
+
+
+# The watchdog
+
+
+class Watchdog:
+    """A process outside the harness, in a session of its own, that puts the clock back when the
+    harness has ended and has not done so itself. It needs nothing of the harness but the intent at
+    `path`."""
+
+    def __init__(self, path: Path) -> None:
+        log = path.with_suffix(".log")
+        with log.open("ab") as words:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "meshwake.clocks.movers.restore", str(path)],
+                stdin=subprocess.PIPE,
+                stdout=words,
+                stderr=words,
+                start_new_session=True,
+                cwd=SOURCES,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def end(self) -> None:
+        """No more is needed of it: the intent has gone, so it finds nothing to do. Call this
+        without the lock."""
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(_LOCK_WITHIN_S + 5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The watchdog's side; how it went is its exit code, and in its log."""
+    (name,) = arguments
+    path = Path(name)
+    while os.read(0, 4096):
+        pass
+    try:
+        with locked(path, _LOCK_WITHIN_S):
+            said = restore(path)
+    except (LabUnavailable, SubjectFailed) as error:
+        print(error, flush=True)  # noqa: T201  into its log
+        return 1
+    if said is not None:
+        print(said, flush=True)  # noqa: T201  as above
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

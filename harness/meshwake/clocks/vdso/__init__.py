@@ -1,0 +1,1 @@
+"""Moving one process's clocks by its vDSO."""

@@ -1,0 +1,443 @@
+"""Programs caught at their exec, before their first instruction: for processes that somebody else
+starts (Linux, root).
+
+Problem: a ztunnel that is restarted under a moved clock takes its time base with its first
+instructions. A helper that finds the new process and attaches to it comes too late: the base is
+then taken on the kernel's clocks, and the program starts with a drift that it would not have.
+
+Idea: fanotify asks us before a marked file is executed (FAN_OPEN_EXEC_PERM), and the exec waits for
+our answer. While it waits we begin to trace the thread (PTRACE_SEIZE with TRACEEXEC), then we let
+the exec go on; the kernel stops the process at the end of the exec, and there the clock page is put
+in. Two kinds of files are marked:
+
+    programs    the executable itself. A mark belongs to a file of one mounted file system, and a new container has a
+                new one, so this catches what is started again in a container that is known.
+    launchers   the container runtime's binary on the node (runc, crun). What it executes and forks is followed
+                (TRACEFORK, TRACECLONE, TRACEEXEC) up to the first program that is neither the runtime itself nor still
+                outside of the container (a runtime that is wrapped in another program, a hook): the program of a new
+                container, whatever its image.
+
+Nothing hangs when we die: the kernel answers questions of a closed fanotify file with yes, and lets
+go what a dead tracer traced. Everything that is followed is let go after `FOLLOWED_WITHIN_S`.
+
+Limits: before Linux 6.8 an exec waits for the answer with a lock held that PTRACE_SEIZE needs, so
+there only launchers can be used; `holds` is found out by trying. The same lock is held at any
+release while the interpreter of a script is opened, so what is marked must not be one: with
+/usr/bin/python3 under a rule and a runtime that is a Python script, a container hung until the
+helper's alarm went off. fanotify needs CAP_SYS_ADMIN of the machine itself, not of a user
+namespace.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+from meshwake.clocks.vdso.ptrace import (
+    EVENT_CLONE,
+    EVENT_EXEC,
+    EVENT_FORK,
+    EVENT_VFORK,
+    OPTION_CLONE,
+    OPTION_EXEC,
+    OPTION_FORK,
+    OPTION_VFORK,
+    Stop,
+    Tracee,
+    await_interruption,
+    event_number,
+    interrupt,
+    let_go,
+    next_stop,
+    resume,
+    seize,
+)
+from meshwake.core.errors import HarnessError, LabUnavailable
+
+FOLLOWED_WITHIN_S = 120.0
+_EXEC_WITHIN_S = 5.0
+_STARTS_WITHIN_S = 2.0
+_SEIZED_WITHIN_S = 0.5
+_STOPPED_WITHIN_S = 2.0
+_PROBE_WITHIN_S = 3.0
+
+_FAN_CLASS_CONTENT, _FAN_CLOEXEC, _FAN_NONBLOCK, _FAN_REPORT_TID = 0x4, 0x1, 0x2, 0x100
+_FAN_MARK_ADD, _FAN_OPEN_EXEC_PERM, _FAN_ALLOW, _AT_FDCWD = 0x1, 0x40000, 1, -100
+_EVENT = struct.Struct("=IBBHQii")
+_FOLLOW = OPTION_FORK | OPTION_VFORK | OPTION_CLONE | OPTION_EXEC
+# A runtime that executes a sealed copy of itself is still the runtime.
+_COPY_OF_A_LAUNCHER = "/memfd:"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fanotify_mark.argtypes = [
+    ctypes.c_int,
+    ctypes.c_uint,
+    ctypes.c_uint64,
+    ctypes.c_int,
+    ctypes.c_char_p,
+]
+
+
+class _FileId(NamedTuple):
+    device: int
+    inode: int
+
+
+@dataclass
+class _Held:
+    """An exec that waits for our answer, given through `file`."""
+
+    file: int
+    tid: int
+    is_launcher: bool
+    give_up: float
+
+
+@dataclass
+class _Traced:
+    """A thread that we trace. `is_followed`: with all that it forks."""
+
+    is_followed: bool
+    give_up: float
+    is_leaving: bool = False
+
+
+@dataclass
+class WatchCounts:
+    """What has happened so far."""
+
+    asked: int = 0
+    caught: int = 0
+    passed: int = 0
+    missed: int = 0
+
+
+class ExecWatch:
+    """Watches execs of marked files. `wanted` is asked about a process that has just exec'ed, and
+    is stopped; if it says yes, `install` gets the process before its first instruction. Both are
+    called from `serve`.
+
+    To be made and served by one thread. Raises LabUnavailable when this system does not allow it.
+    """
+
+    def __init__(
+        self,
+        wanted: Callable[[int], bool],
+        install: Callable[[Tracee], None],
+        refused: Callable[[int, str], None] = lambda pid, why: None,
+    ) -> None:
+        self._wanted, self._install, self._refused = wanted, install, refused
+        self.counts = WatchCounts()
+        self.file = _fanotify()
+        self._launchers: set[_FileId] = set()
+        self._outside: set[str] = (
+            set()
+        )  # mount namespaces in which launchers were executed: no container's
+        self._marked: set[_FileId] = set()
+        self._held: list[_Held] = []
+        self._traced: dict[int, _Traced] = {}
+        self.holds = _can_seize_while_held()
+
+    @property
+    def marks(self) -> int:
+        """How many files are marked."""
+        return len(self._marked)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is held or followed just now, so that `serve` should be called soon
+        again."""
+        return bool(self._held or self._traced)
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether a program has been on its way for a moment only: what is followed for longer is a
+        runtime that waits for something, or never ends."""
+        now = time.monotonic()
+        return bool(self._held) or any(
+            traced.give_up - now
+            > (FOLLOWED_WITHIN_S if traced.is_followed else _EXEC_WITHIN_S) - _STARTS_WITHIN_S
+            for traced in self._traced.values()
+        )
+
+    def follows(self, pid: int) -> bool:
+        """Whether this process is on its way to be caught, or let go."""
+        return pid in self._traced
+
+    def mark_program(self, path: Path) -> bool:
+        """From now on execs of this very file are caught; False when it is not there, or cannot be
+        held here."""
+        return self.holds and self._mark(path) is not None
+
+    def mark_launcher(self, path: Path) -> bool:
+        """From now on what this file executes and forks is followed; False when it is not there."""
+        found = self._mark(path)
+        if found is not None:
+            self._launchers.add(found)
+        return found is not None
+
+    def serve(self) -> None:
+        """Answers every exec that waits, and takes every traced thread one step on; does not wait."""
+        self._take_questions()
+        for held in list(self._held):
+            self._answer(held)
+        self._look_at_stops()
+        self._let_go_in_time()
+
+    def close(self) -> None:
+        """No more execs are caught. What waits goes on; what is followed is let go as it stops, or
+        when we end."""
+        for held in self._held:
+            os.close(held.file)
+        self._held.clear()
+        os.close(self.file)
+        for traced in self._traced.values():
+            traced.give_up = 0.0
+        give_up = time.monotonic() + _STOPPED_WITHIN_S
+        while self._traced and time.monotonic() < give_up:
+            self._let_go_in_time()
+            self._look_at_stops()
+            time.sleep(0.001)
+
+    def _mark(self, path: Path) -> _FileId | None:
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        found = _FileId(status.st_dev, status.st_ino)
+        # Also where that file has been marked already: the file system of a container that has gone
+        # gives its number to the next one, whose files of the same image have the same numbers, and
+        # no marks.
+        if (
+            _libc.fanotify_mark(
+                self.file, _FAN_MARK_ADD, _FAN_OPEN_EXEC_PERM, _AT_FDCWD, os.fsencode(path)
+            )
+            < 0
+        ):
+            raise LabUnavailable(f"{path} cannot be watched: {os.strerror(ctypes.get_errno())}")
+        self._marked.add(found)
+        return found
+
+    def _take_questions(self) -> None:
+        with suppress(BlockingIOError):
+            events = os.read(self.file, 4096)
+            for place in range(0, len(events), _EVENT.size):
+                _, _, _, _, _, file, tid = _EVENT.unpack_from(events, place)
+                self.counts.asked += 1
+                status = os.fstat(file)
+                is_launcher = _FileId(status.st_dev, status.st_ino) in self._launchers
+                self._held.append(
+                    _Held(file, tid, is_launcher, time.monotonic() + _SEIZED_WITHIN_S)
+                )
+
+    def _answer(self, held: _Held) -> None:
+        """Traces who asks and then says yes; where the lock is in the way (`holds`), yes comes
+        first."""
+        if not self.holds:
+            self._allow(held)
+        if held.tid not in self._traced:
+            try:
+                seize(held.tid, _FOLLOW if held.is_launcher else OPTION_EXEC)
+            except ProcessLookupError:
+                self.counts.missed += 1
+            except OSError:
+                # A surgeon of ours has its threads stopped at this moment, or a debugger holds it
+                # for good.
+                if self.holds and time.monotonic() < held.give_up:
+                    return
+                self.counts.missed += 1
+            else:
+                within_s = FOLLOWED_WITHIN_S if held.is_launcher else _EXEC_WITHIN_S
+                if held.is_launcher:
+                    self._outside.add(_mounts(held.tid))
+                self._traced[held.tid] = _Traced(held.is_launcher, time.monotonic() + within_s)
+        if self.holds:
+            self._allow(held)
+        self._held.remove(held)
+
+    def _allow(self, held: _Held) -> None:
+        os.write(self.file, struct.pack("=iI", held.file, _FAN_ALLOW))
+        os.close(held.file)
+
+    def _look_at_stops(self) -> None:
+        with suppress(ChildProcessError):
+            while (stop := next_stop()) is not None:
+                with suppress(
+                    ProcessLookupError
+                ):  # killed while it stood still; its end is reported next
+                    self._go_on(stop)
+
+    def _go_on(self, stop: Stop) -> None:
+        if (
+            stop.signal == 0
+        ):  # also the end of a child of ours that we do not trace; who made it looks at its pidfd
+            self._traced.pop(stop.tid, None)
+            return
+        # A child may stop for us before its parent tells of it.
+        traced = self._traced.setdefault(
+            stop.tid, _Traced(True, time.monotonic() + FOLLOWED_WITHIN_S)
+        )
+        if stop.event in (EVENT_FORK, EVENT_VFORK, EVENT_CLONE):
+            self._traced.setdefault(event_number(stop.tid), _Traced(True, traced.give_up))
+        elif stop.event == EVENT_EXEC:
+            self._at_exec(stop, traced)
+            return
+        if traced.is_leaving:
+            self._leave(stop)
+        else:
+            resume(stop)
+
+    def _at_exec(self, stop: Stop, traced: _Traced) -> None:
+        former = event_number(stop.tid)
+        if former != stop.tid:
+            self._traced.pop(former, None)
+        if traced.is_followed and self._is_launcher(stop.tid):
+            resume(stop)
+            return
+        if not self._wanted(stop.tid):
+            if traced.is_followed and _mounts(stop.tid) in self._outside:
+                resume(stop)
+                return
+            self.counts.passed += 1
+            self._leave(stop)
+            return
+        # The exec itself is not over at this stop; at the next one the process is about to do its
+        # first instruction.
+        interrupt(stop.tid)
+        resume(stop)
+        await_interruption(stop.tid, _STOPPED_WITHIN_S)
+        tracee = Tracee(stop.tid)
+        try:
+            self._install(tracee)
+            self.counts.caught += 1
+        except HarnessError as error:
+            self.counts.missed += 1
+            self._refused(stop.tid, str(error))
+        finally:
+            self._traced.pop(stop.tid, None)
+            tracee.detach()
+
+    def _is_launcher(self, pid: int) -> bool:
+        try:
+            status = Path(f"/proc/{pid}/exe").stat()
+            name = str(Path(f"/proc/{pid}/exe").readlink())
+        except OSError:
+            return False
+        return _FileId(status.st_dev, status.st_ino) in self._launchers or name.startswith(
+            _COPY_OF_A_LAUNCHER
+        )
+
+    def _leave(self, stop: Stop) -> None:
+        self._traced.pop(stop.tid, None)
+        with suppress(ProcessLookupError):
+            let_go(stop)
+
+    def _let_go_in_time(self) -> None:
+        """An exec that failed, a runtime that never ends: they are made to stop, and let go when
+        they have."""
+        for tid, traced in list(self._traced.items()):
+            if time.monotonic() > traced.give_up and not traced.is_leaving:
+                traced.is_leaving = True
+                try:
+                    interrupt(tid)
+                except OSError:
+                    del self._traced[tid]
+
+
+def _mounts(pid: int) -> str:
+    """Which mount namespace a process is in; another for each one of which that cannot be said."""
+    try:
+        return str(Path(f"/proc/{pid}/ns/mnt").readlink())
+    except OSError:
+        return f"that of process {pid}"
+
+
+def _fanotify() -> int:
+    flags = _FAN_CLASS_CONTENT | _FAN_CLOEXEC | _FAN_NONBLOCK | _FAN_REPORT_TID
+    file = int(_libc.fanotify_init(flags, os.O_RDONLY | os.O_CLOEXEC))
+    if file < 0:
+        raise LabUnavailable(
+            f"execs cannot be watched here: {os.strerror(ctypes.get_errno())}; fanotify's "
+            "permission events need root "
+            "of the machine itself (a privileged container, no user namespace, no rootless engine)"
+        )
+    return file
+
+
+def _can_seize_while_held() -> bool:
+    """Tried on a child of ours that executes the Python we are: whether a thread can be seized
+    while its exec waits."""
+    file = _fanotify()
+    program = os.path.realpath(sys.executable)
+    if (
+        _libc.fanotify_mark(
+            file, _FAN_MARK_ADD, _FAN_OPEN_EXEC_PERM, _AT_FDCWD, os.fsencode(program)
+        )
+        < 0
+    ):
+        os.close(file)
+        return False
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.alarm(int(2 * _PROBE_WITHIN_S))
+            os.execv(program, [program, "-I", "-S", "-c", ""])  # noqa: S606
+        finally:
+            os._exit(127)
+    try:
+        return _seized_while_held(file, pid)
+    finally:
+        os.close(file)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        while os.WIFSTOPPED(os.waitpid(pid, 0)[1]):
+            pass
+
+
+def _seized_while_held(file: int, pid: int) -> bool:
+    give_up = time.monotonic() + _PROBE_WITHIN_S
+    while time.monotonic() < give_up:
+        try:
+            events = os.read(file, 4096)
+        except BlockingIOError:
+            time.sleep(0.001)
+            continue
+        for place in range(0, len(events), _EVENT.size):
+            _, _, _, _, _, asked, tid = _EVENT.unpack_from(events, place)
+            try:
+                if tid == pid:
+                    with _interrupted_by_an_alarm():
+                        seize(pid, OPTION_EXEC)
+                    return True
+            except OSError:
+                return False
+            finally:
+                os.write(file, struct.pack("=iI", asked, _FAN_ALLOW))
+                os.close(asked)
+    return False
+
+
+@contextmanager
+def _interrupted_by_an_alarm() -> Iterator[None]:
+    """Where the lock is in the way, the call for it waits until a signal comes."""
+
+    def nothing(number: int, frame: FrameType | None) -> None:
+        """That it comes is enough."""
+
+    before = signal.signal(signal.SIGALRM, nothing)
+    signal.setitimer(signal.ITIMER_REAL, _PROBE_WITHIN_S / 3, 0.2)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,360 @@
+"""A process held still, its registers and memory in our hands (Linux; x86-64, ARM64).
+
+Uses, all rare and short: when a program has been exec'ed and has not run yet (vdso.py puts its code
+in), to do the same to a program that runs (attach.py), and to ask a running program for the time
+*from inside*, by making it call its own clock function.
+
+Only the thread that attached may speak to the tracee; every function here is called from one
+thread. Should that thread end, however it ends, the kernel lets all that was traced run on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from meshwake.clocks.vdso.registers import Registers, registers_here
+from meshwake.core.errors import SubjectFailed
+
+_TRACEME, _CONT, _SINGLESTEP, _DETACH = 0, 7, 9, 17
+_GETREGSET, _SETREGSET, _NT_PRSTATUS = 0x4204, 0x4205, 1
+_SETOPTIONS, _GETEVENTMSG, _SEIZE, _INTERRUPT, _LISTEN = 0x4200, 0x4201, 0x4206, 0x4207, 0x4208
+_GETSIGMASK, _SETSIGMASK = 0x420A, 0x420B
+_SIGNAL_SET_BYTES = 8
+_OPTION_EXITKILL = 0x100000
+OPTION_FORK, OPTION_VFORK, OPTION_CLONE, OPTION_EXEC = 0x2, 0x4, 0x8, 0x10
+EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC, EVENT_STOP = 1, 2, 3, 4, 128
+_WALL = 0x40000000
+_PR_SET_PDEATHSIG = 1
+_NOT_OF_OTHER_THREADS = 0x20000000
+_STOPS_ON_THE_WAY_MAX = 10
+_STOPS_WITHIN_S = 5.0
+_PAUSE_S = 0.0001
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+_libc.ptrace.restype = ctypes.c_long
+
+
+class _Vector(ctypes.Structure):
+    """struct iovec: where a register set lies, and its size."""
+
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+def _ptrace(request: int, pid: int, address: int = 0, data: Any = None) -> None:
+    if _libc.ptrace(request, pid, address, data) < 0:
+        number = ctypes.get_errno()
+        raise OSError(
+            number, f"ptrace request {request:#x} on process {pid}: {os.strerror(number)}"
+        )
+
+
+def request_trace_and_death_with_parent(parent_pid: int) -> None:
+    """In a forked child, before exec: stop at the exec, and die when the parent dies, by whatever
+    cause."""
+    die_with_parent(parent_pid)
+    _ptrace(_TRACEME, 0)
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """The kernel kills this process when the thread that started it ends; also when it has ended
+    already."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+class Tracee:
+    """A process that is stopped and traced by us."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
+
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes of its memory."""
+        return os.pread(self._memory, size, address)
+
+    def write(self, address: int, data: bytes) -> None:
+        """Also into pages that the process itself cannot write."""
+        if os.pwrite(self._memory, data, address) != len(data):
+            raise OSError(
+                f"process {self.pid}: only part of {len(data)} bytes written at {address:#x}"
+            )
+
+    def system_call(self, gadget: int, number: int, *arguments: int) -> int:
+        """Makes the process do one system call; `gadget` is an address in it that holds a `syscall`
+        instruction."""
+        registers = self._registers()
+        call = type(registers).from_buffer_copy(registers)
+        call.aim_at_system_call(gadget, number, arguments)
+        return self._run(_SINGLESTEP, call, registers)
+
+    def call(self, function: int, return_to: int, below: int, *arguments: int) -> int:
+        """Makes the process call `function`; `return_to` is an address that holds a breakpoint,
+        `below` one under which the stack is free: see `scratch`."""
+        registers = self._registers()
+        call = type(registers).from_buffer_copy(registers)
+        address, content = call.aim_at_function(function, return_to, below, arguments)
+        self.write(address, content)
+        return self._run(_CONT, call, registers)
+
+    def scratch(self, size: int, stack_top: int | None = None) -> int:
+        """An aligned address with `size` bytes of room: on its stack below everything in use, or
+        under `stack_top`."""
+        top = self._registers().stack_pointer - 256 if stack_top is None else stack_top
+        return int((top - size) & ~0xF)
+
+    @property
+    def at(self) -> int:
+        """The address of the instruction that it does next."""
+        return self._registers().at
+
+    def stack(self, size: int) -> bytes:
+        """What is on its stack, up to `size` bytes."""
+        try:
+            return self.read(self._registers().stack_pointer, size)
+        except OSError:  # a stack pointer that points nowhere
+            return b""
+
+    def step(self) -> None:
+        """Does one instruction; signals wait."""
+        with self._signals_waiting():
+            _ptrace(_SINGLESTEP, self.pid)
+            await_stop(self.pid, "the end of one instruction", _STOPS_WITHIN_S)
+
+    def detach(self) -> None:
+        """Lets it run, untraced."""
+        os.close(self._memory)
+        _ptrace(_DETACH, self.pid)
+
+    def _registers(self) -> Registers:
+        registers = registers_here()()
+        self._move_registers(_GETREGSET, registers)
+        return registers
+
+    def _move_registers(self, request: int, registers: Registers) -> None:
+        vector = _Vector(ctypes.addressof(registers), ctypes.sizeof(registers))
+        _ptrace(request, self.pid, _NT_PRSTATUS, ctypes.byref(vector))
+
+    def _run(self, request: int, call: Registers, restore: Registers) -> int:
+        """Runs from the registers of `call` to the next trap, and puts back those of `restore`."""
+        with self._signals_waiting():
+            self._move_registers(_SETREGSET, call)
+            for _ in range(_STOPS_ON_THE_WAY_MAX):
+                _ptrace(request, self.pid)
+                # Another stop than that of a trap is reported when somebody else stops the process
+                # meanwhile.
+                if await_stop(self.pid, "the end of an injected call", _STOPS_WITHIN_S).event == 0:
+                    break
+            else:
+                raise SubjectFailed(
+                    f"process {self.pid} stops again and again during an injected call"
+                )
+            result = self._registers().result
+            self._move_registers(_SETREGSET, restore)
+        return result
+
+    @contextmanager
+    def _signals_waiting(self) -> Iterator[None]:
+        """Signals for this thread wait: a handler must not run in the middle of a call of ours (Go
+        sends itself SIGURG all the time)."""
+        own, every = ctypes.c_uint64(), ctypes.c_uint64(2**64 - 1)
+        _ptrace(_GETSIGMASK, self.pid, _SIGNAL_SET_BYTES, ctypes.byref(own))
+        _ptrace(_SETSIGMASK, self.pid, _SIGNAL_SET_BYTES, ctypes.byref(every))
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                _ptrace(_SETSIGMASK, self.pid, _SIGNAL_SET_BYTES, ctypes.byref(own))
+
+
+class Stop(NamedTuple):
+    """A traced thread has stopped, for a signal (event 0) or an event of ptrace, or has ended
+    (`signal` 0)."""
+
+    tid: int
+    signal: int
+    event: int
+
+
+def next_stop(tid: int = -1) -> Stop | None:
+    """A stop that has not been looked at yet, of `tid` or of any thread that the calling thread
+    traces; does not wait. Raises ChildProcessError when nothing is traced."""
+    found, status = os.waitpid(tid, os.WNOHANG | _WALL | _NOT_OF_OTHER_THREADS)
+    if found == 0:
+        return None
+    if not os.WIFSTOPPED(status):
+        return Stop(found, 0, 0)
+    return Stop(found, os.WSTOPSIG(status), status >> 16)
+
+
+def await_stop(tid: int, awaited: str, within_s: float) -> Stop:
+    """The next stop of `tid`. Raises SubjectFailed when it ends instead, or does neither in time."""
+    give_up = time.monotonic() + within_s
+    while (stop := next_stop(tid)) is None:
+        if time.monotonic() > give_up:
+            raise SubjectFailed(
+                f"process {tid} did not stop within {within_s} s; awaited was {awaited}"
+            )
+        time.sleep(_PAUSE_S)
+    if stop.signal == 0:
+        raise SubjectFailed(f"process {tid} ended while {awaited} was awaited")
+    if stop.event == 0 and stop.signal not in (signal.SIGTRAP, signal.SIGSTOP):
+        raise SubjectFailed(
+            f"process {tid} got {signal.Signals(stop.signal).name} while {awaited} was awaited"
+        )
+    return stop
+
+
+def seize(tid: int, options: int = 0) -> None:
+    """From now on the calling thread traces `tid`, which does not notice."""
+    _ptrace(_SEIZE, tid, 0, options)
+
+
+def interrupt(tid: int) -> None:
+    """`tid` will stop with EVENT_STOP."""
+    _ptrace(_INTERRUPT, tid)
+
+
+def resume(stop: Stop) -> None:
+    """What stopped goes on as if nobody had looked: its signal reaches it, and if it was stopped by
+    job control it stays so."""
+    if stop.event == EVENT_STOP and stop.signal in (
+        signal.SIGSTOP,
+        signal.SIGTSTP,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+    ):
+        _ptrace(_LISTEN, stop.tid)
+    else:
+        _ptrace(_CONT, stop.tid, 0, 0 if stop.event else stop.signal)
+
+
+def let_go(stop: Stop) -> None:
+    """As `resume`, and it is not traced any more."""
+    _ptrace(_DETACH, stop.tid, 0, 0 if stop.event else stop.signal)
+
+
+def event_number(tid: int) -> int:
+    """What the event was about: the new thread's number, or at an exec the old one."""
+    number = ctypes.c_ulong()
+    _ptrace(_GETEVENTMSG, tid, 0, ctypes.byref(number))
+    return number.value
+
+
+def await_interruption(tid: int, within_s: float) -> None:
+    """Until `tid` has stopped because we said so; a signal that comes first is passed on."""
+    give_up = time.monotonic() + within_s
+    while True:
+        stop = next_stop(tid)
+        if stop is None:
+            if time.monotonic() > give_up:
+                raise SubjectFailed(
+                    f"thread {tid} could not be stopped within {within_s} s; is it in a vfork?"
+                )
+            time.sleep(_PAUSE_S)
+        elif stop.signal == 0:
+            raise ProcessLookupError(f"thread {tid} ended")
+        elif stop.event == EVENT_STOP:
+            return
+        else:
+            resume(stop)
+
+
+@contextmanager
+def every_thread_stopped(pid: int, within_s: float) -> Iterator[list[Tracee]]:
+    """All threads of a running process, also those that are made meanwhile, stopped for the length
+    of the block.
+
+    Raises SubjectFailed when they do not stop in time; then some may still be traced, and run on
+    when the calling process ends.
+    """
+    give_up = time.monotonic() + within_s
+    seen: set[int] = set()
+    stopped: list[Tracee] = []
+    try:
+        while new := {int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()} - seen:
+            seen |= new
+            traced = [tid for tid in sorted(new) if _seize_to_stop(pid, tid)]
+            for tid in traced:
+                with suppress(ProcessLookupError):
+                    await_interruption(tid, max(give_up - time.monotonic(), 0.0))
+                    stopped.append(Tracee(tid))
+        if not stopped:
+            raise SubjectFailed(f"process {pid} has ended")
+        yield stopped
+    except (ProcessLookupError, FileNotFoundError, ChildProcessError) as error:
+        raise SubjectFailed(
+            f"process {pid} ended or became another program while it was being stopped"
+        ) from error
+    finally:
+        for tracee in stopped:
+            with suppress(ProcessLookupError):
+                tracee.detach()
+
+
+def _seize_to_stop(pid: int, tid: int) -> bool:
+    try:
+        seize(tid)
+        interrupt(tid)
+    except ProcessLookupError:
+        return False
+    except PermissionError as error:
+        if _has_ended(pid, tid):
+            return False
+        raise SubjectFailed(
+            f"thread {tid} of process {pid} may not be traced; does a debugger hold it?"
+        ) from error
+    return True
+
+
+def _has_ended(pid: int, tid: int) -> bool:
+    """A first thread that has ended stays in the list until the last one ends."""
+    try:
+        return Path(f"/proc/{pid}/task/{tid}/stat").read_text().rpartition(")")[2].split()[0] in {
+            "Z",
+            "X",
+        }
+    except OSError:
+        return True
+
+
+def stopped_at_exec(pid: int) -> Tracee:
+    """A child of ours that called `request_trace_and_death_with_parent` and then exec'ed: stopped
+    before its first instruction. Raises SubjectFailed when it ended instead (exec failed)."""
+    _, status = os.waitpid(pid, _WALL)
+    if not os.WIFSTOPPED(status):
+        raise SubjectFailed(f"process {pid} ended (status {status:#x}) while its exec was awaited")
+    if os.WSTOPSIG(status) != signal.SIGTRAP:
+        name = signal.Signals(os.WSTOPSIG(status)).name
+        raise SubjectFailed(f"process {pid} got {name} while its exec was awaited")
+    _ptrace(_SETOPTIONS, pid, 0, _OPTION_EXITKILL)
+    return Tracee(pid)
+
+
+@contextmanager
+def interrupted(pid: int) -> Iterator[Tracee]:
+    """The main thread of a running process, stopped for the length of the block; system calls under
+    way in it are restarted by the kernel, or end with EINTR as they do for any debugger."""
+    try:
+        seize(pid)
+        interrupt(pid)
+        await_interruption(pid, _STOPS_WITHIN_S)
+        tracee = Tracee(pid)
+        try:
+            yield tracee
+        finally:
+            with suppress(
+                ProcessLookupError
+            ):  # it ended meanwhile, and an error that says so is on its way
+                tracee.detach()
+    except (ProcessLookupError, PermissionError) as error:
+        raise SubjectFailed(f"process {pid} could not be asked for its time: {error}") from error

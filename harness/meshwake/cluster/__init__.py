@@ -1,0 +1,1 @@
+"""What a cluster is made of, bringing it up, taking it down, its health."""

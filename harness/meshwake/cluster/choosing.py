@@ -1,0 +1,212 @@
+"""Which cluster of ours is meant: by its name, or by what was said of it; the only one there is,
+where it fits.
+
+`run`, `down` and `status` take the words of `up` (harness/meshwake/runner/options.py). A cluster
+fits them when it was made as they say; what was not said is as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from meshwake.cluster.cluster import existing_cluster, our_clusters
+from meshwake.cluster.docker import KIND_CLUSTER_LABEL, Engine, open_engine
+from meshwake.cluster.observe import running_versions
+from meshwake.cluster.stack.choice import Choice, choose_stack, full_name
+from meshwake.cluster.stack.pins import minor_of, read_pins
+from meshwake.cluster.state import ClusterState
+from meshwake.core.errors import BadInput, LabUnavailable
+from meshwake.core.plan import Plan, PlannedCluster
+from meshwake.kubernetes.api import Unreachable
+from meshwake.kubernetes.through_kr8s import connect
+
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class There:
+    """A cluster of ours that is there. `choice`: what it was made of, None where that is not
+    remembered here."""
+
+    name: str
+    choice: Choice | None
+
+
+def clusters_there(engine: Engine | None) -> tuple[There, ...]:
+    """Those that have machines; where no engine answers, those that are remembered."""
+    names = our_clusters(engine)
+    if engine is not None:
+        machines = engine.containers({KIND_CLUSTER_LABEL: None})
+        has_machines = {machine.labels[KIND_CLUSTER_LABEL] for machine in machines}
+        names = tuple(name for name in names if name in has_machines)
+    return _with_choice(names)
+
+
+def remembered(engine: Engine | None) -> tuple[There, ...]:
+    """All clusters of ours, also those of which only the memory is left."""
+    return _with_choice(our_clusters(engine))
+
+
+def _with_choice(names: Sequence[str]) -> tuple[There, ...]:
+    records = {name: ClusterState.of(name).read() for name in names}
+    return tuple(There(name, record.choice if record else None) for name, record in records.items())
+
+
+def fitting(
+    there: Sequence[There], asked: PlannedCluster, istio: str | None = None, nodes: int = 0
+) -> tuple[There, ...]:
+    """Those of `there` that `asked` may mean, of this Istio and with so many nodes for workloads."""
+    return tuple(one for one in there if not list(misfits(one, asked, istio, nodes)))
+
+
+def the_one(
+    fit: Sequence[There], there: Sequence[There], asked_by: str, say: str = "--name NAME"
+) -> There:
+    """The only one of `fit`. Raises BadInput that lists which there are."""
+    if len(fit) == 1:
+        return fit[0]
+    which = [described(one) for one in fit or there] or ["  none"]
+    found = "no cluster fits that;" if there and not fit else "which cluster?"
+    raise BadInput("\n".join([f"{asked_by}: {found} say {say}; there are:", *which]))
+
+
+def described(one: There) -> str:
+    """A line of a list of clusters."""
+    if one.choice is None:
+        return f"  {one.name}: nothing is known here of how it was made"
+    of = one.choice
+    return (
+        f"  {one.name}: Istio {of.istio} on Kubernetes {of.kubernetes}, {of.workers} workers, "
+        f"{', '.join(sorted(of.parts))}"
+    )
+
+
+def misfits(
+    one: There, asked: PlannedCluster, istio: str | None = None, nodes: int = 0
+) -> Iterator[str]:
+    """Why `one` is not the cluster that `asked` means, a phrase each. Nothing asked, everything
+    fits."""
+    if asked.name is not None and one.name != full_name(asked.name):
+        yield f"it is called {one.name}"
+    choice = one.choice
+    if choice is None:
+        if asked.name is None and (istio is not None or asked != PlannedCluster()):
+            yield "nothing is known here of how it was made"
+        return
+    said: dict[str, tuple[Any, Any, bool]] = {
+        "Istio": (istio, choice.istio, istio in {choice.istio, minor_of(choice.istio)}),
+        "profile": (asked.profile, choice.profile, asked.profile == choice.profile),
+        "Kubernetes": (
+            asked.kubernetes,
+            choice.kubernetes,
+            _is_version(asked.kubernetes, choice.kubernetes),
+        ),
+        "workers": (asked.workers, choice.workers, asked.workers == choice.workers),
+        "mirror": (asked.mirror, choice.mirror, (asked.mirror or "").rstrip("/") == choice.mirror),
+    }
+    for what, (wanted, is_, fits) in said.items():
+        if wanted is not None and not fits:
+            yield f"{what} {is_} there, {wanted} asked for"
+    yield from (f"without {part} there" for part in asked.with_parts if part not in choice.parts)
+    yield from (f"with {part} there" for part in asked.without_parts if part in choice.parts)
+    if choice.workers + 1 < nodes:
+        yield f"{choice.workers + 1} nodes there, {nodes} needed"
+
+
+def _is_version(wanted: str | None, found: str) -> bool:
+    bare = (wanted or "").removeprefix("v")
+    return bare in {found, minor_of(found)}
+
+
+def choice_of(plan: Plan) -> Choice:
+    """The cluster that would be made for `plan`: the same for all plans of a version, whatever
+    their certificates (reset.py sets those). More than two nodes need a cluster of their own.
+    Raises BadInput."""
+    asked = plan.cluster or PlannedCluster()
+    profile = asked.profile or "core"
+    workers = asked.workers or max(WORKERS, len(plan.nodes))
+    name = f"{profile}-{plan.version.replace('.', '-')}"
+    return choose_stack(
+        read_pins(),
+        profile=profile,
+        istio=plan.version,
+        kubernetes=asked.kubernetes,
+        workers=workers,
+        name=asked.name or (name if workers == WORKERS else f"{name}-{workers}w"),
+        with_parts=asked.with_parts,
+        without_parts=asked.without_parts,
+        mirror=asked.mirror,
+    )
+
+
+def choose_cluster(plan: Plan, engine: Engine) -> tuple[Choice, list[str]]:
+    """The cluster that `plan` runs on, and what there is to say about it: the one that is there and
+    fits, else the one that is to be made. Raises BadInput when several fit, or the one that is
+    named does not."""
+    asked, there = plan.cluster or PlannedCluster(), clusters_there(engine)
+    fit = fitting(there, asked, plan.version, len(plan.nodes))
+    if asked.name is None and fit:
+        found = the_one(fit, there, "run").choice
+        assert found is not None  # one whose making is not known fits only by its name
+        return found, []
+    named = next(
+        (one for one in there if asked.name is not None and one.name == full_name(asked.name)), None
+    )
+    if named is None or named.choice is None:
+        return choice_of(plan), [
+            f"{one.name} is there, but {'; '.join(_why(one, plan))}" for one in there
+        ]
+    if wrong := _why(named, plan):
+        raise BadInput(
+            f"--name {asked.name}: cluster {named.name} is there, but {'; '.join(wrong)}; "
+            "leave those options out, "
+            f"choose another --name, or put it away: meshwake down --name {named.name}"
+        )
+    return named.choice, []
+
+
+def _why(one: There, plan: Plan) -> list[str]:
+    return list(misfits(one, plan.cluster or PlannedCluster(), plan.version, len(plan.nodes)))
+
+
+def version_there(asked: PlannedCluster) -> str | None:
+    """The Istio of the cluster that `asked` means, None where there is none. Raises BadInput when
+    several with different versions are meant."""
+    if asked.kubeconfig is not None:
+        return _version_elsewhere(asked)
+    there = clusters_there(engine := _engine())
+    if engine is not None:
+        engine.close()
+    fit = [one for one in fitting(there, asked) if one.choice is not None]
+    versions = {one.choice.istio for one in fit if one.choice is not None}
+    if len(versions) > 1:
+        the_one(fit, there, "run")
+    return versions.pop() if versions else None
+
+
+def _version_elsewhere(asked: PlannedCluster) -> str | None:
+    """What the ztunnels of a cluster that is not ours say of themselves; None where they cannot be
+    asked, and the run itself will say why."""
+    assert asked.kubeconfig is not None
+    try:
+        cluster = existing_cluster(Path(asked.kubeconfig), asked.context, known_as=asked.known_as)
+        kubernetes = connect(cluster.kubeconfig, cluster.context)
+    except LabUnavailable:
+        return None
+    try:
+        running = running_versions(kubernetes, ())
+    except Unreachable:
+        return None
+    finally:
+        kubernetes.close()
+    return next((releases[0] for releases in running.ztunnels.values() if releases), None)
+
+
+def _engine() -> Any:
+    try:
+        return open_engine()
+    except LabUnavailable:
+        return None

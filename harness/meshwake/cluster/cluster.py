@@ -1,0 +1,375 @@
+"""A cluster, and what can be done with one: brought up, found again, put away, looked at; or taken
+as it is.
+
+A cluster that was made here is called meshwake-SOMETHING, and only what is so called is ever put
+away. A cluster that exists already is somebody else's: nothing here changes it (what a run puts in
+carries our label, and goes again).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from meshwake.cluster.docker import KIND_CLUSTER_LABEL, LOOK_LABEL, Engine
+from meshwake.cluster.failures import collect
+from meshwake.cluster.health import HealthFinding, examine
+from meshwake.cluster.making import Kit, Making, node_names, read_facts
+from meshwake.cluster.observe import Running, running_versions
+from meshwake.cluster.real_time import SystemTime
+from meshwake.cluster.reset import restore_after_kill
+from meshwake.cluster.stack.choice import Choice, is_our_name
+from meshwake.cluster.stack.own_images import OwnImage
+from meshwake.cluster.stack.pins import Pins, read_pins
+from meshwake.cluster.stack.render import stages
+from meshwake.cluster.stages import stage_drift
+from meshwake.cluster.state import ClusterState, known_names
+from meshwake.cluster.steps import Collected, Progress, Step, StepFailed, take
+from meshwake.cluster.tools import Tools
+from meshwake.cluster.up import steps_of
+from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
+from meshwake.core.outcome import Verdict
+from meshwake.kubernetes.api import Kubernetes
+from meshwake.kubernetes.kubeconfig import Access, read_access
+from meshwake.kubernetes.through_kr8s import ThroughKr8s, connect
+
+# More machines than a person's own cluster has.
+NODES_AT_MOST = 10
+_MANAGED_BY_A_CLOUD = re.compile(
+    r"\.eks\.amazonaws\.com$|\.azmk8s\.io$|\.gke\.goog$|\.k8s\.ondigitalocean\.com$|\.ibm\.com$|\.oraclecloud\.com$"
+    r"|\.linodelke\.net$|\.scw\.cloud$|\.ovh\.net$|\.openshiftapps\.com$|\.aliyuncs\.com$",
+    re.IGNORECASE,
+)
+_CLOUD_PROVIDERS = (
+    "aws",
+    "azure",
+    "gce",
+    "digitalocean",
+    "ibm",
+    "oci",
+    "linode",
+    "openstack",
+    "scaleway",
+)
+_SAYS_PRODUCTION = re.compile(r"(^|[^a-z])(prod|production|prd|live)([^a-z]|$)", re.IGNORECASE)
+_CLOUD_LOGINS = (
+    "aws",
+    "aws-iam-authenticator",
+    "gke-gcloud-auth-plugin",
+    "kubelogin",
+    "gcloud",
+    "doctl",
+    "oci",
+)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One cluster. `ours`: made here, and may be put away here. `choice` is None for a cluster that
+    existed. `nodes` are Kubernetes' names of its machines, workers first."""
+
+    name: str
+    kubeconfig: Path
+    context: str | None
+    ours: bool
+    choice: Choice | None
+    nodes: tuple[str, ...]
+
+    @contextmanager
+    def opened(self) -> Iterator[Kubernetes]:
+        """A connection to it as a run uses it; closed at the end."""
+        opened = connect(self.kubeconfig, self.context)
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+def bring_up(
+    choice: Choice,
+    pins: Pins,
+    engine: Engine,
+    tools: Tools,
+    tell: Callable[[Progress], None],
+    *,
+    folder: Path | None = None,
+    kit: Kit | None = None,
+    own_images: Iterable[OwnImage] = (),
+    before: tuple[Step[Making], ...] = (),
+    locked: bool = False,
+) -> Cluster:
+    """The cluster `choice`, brought up, or kept where it is up already. `folder` has charts/,
+    images/ and manifests/ for a machine without a network; `own_images` are built and put in too
+    (helper_image.py); `before`: steps that are taken before anything is made; `locked`: the caller
+    holds the lock of its state. Raises StepFailed that names the step, quotes the true reason where
+    one is found, and says where everything was collected that may explain it; another call goes on
+    from there."""
+    state = ClusterState.of(choice.name)
+    unknown_before = not state.directory.exists()
+    with nullcontext() if locked else state.lock("up"):
+        kit = kit or Kit(health=_broken, undo=_undo)
+        making = Making(choice, pins, engine, tools, state, kit, state.remembered_folder(folder))
+        try:
+            take(
+                steps_of(choice, pins, before, own_images),
+                making,
+                tell,
+                lambda step, error: collect(making, step, error),
+                making.kit.real,
+            )
+        except StepFailed as error:
+            if unknown_before and error.evidence is None:
+                _forget_what_never_was(making)
+            raise
+        finally:
+            making.forget_kube()
+    return _ours(state, choice, node_names(choice, pins))
+
+
+def _forget_what_never_was(making: Making) -> None:
+    """An `up` that was refused before there was a machine leaves nothing."""
+    with suppress(LabUnavailable):
+        if not making.containers():
+            making.state.forget()
+
+
+def _broken(making: Making) -> list[str]:
+    """Kit.health of a real cluster: UNKNOWN stops nobody, it is shown by `status`."""
+    cluster = _ours(making.state, making.choice, node_names(making.choice, making.pins))
+    return [
+        str(finding)
+        for finding in check_health(cluster, making.engine)
+        if finding.verdict is Verdict.BROKEN
+    ]
+
+
+def _undo(making: Making) -> list[str]:
+    """Kit.undo of a real cluster."""
+    cluster = _ours(making.state, making.choice, ())
+    with cluster.opened() as kubernetes:
+        return restore_after_kill(kubernetes, SystemTime(), making.name, "up")
+
+
+def _ours(state: ClusterState, choice: Choice | None, nodes: tuple[str, ...]) -> Cluster:
+    return Cluster(state.name, state.kubeconfig, None, ours=True, choice=choice, nodes=nodes)
+
+
+def check_health(cluster: Cluster, engine: Engine | None = None) -> list[HealthFinding]:
+    """Whether the stack keeps its own promises now, asked of the stack. `engine` lets the nodes of
+    a cluster of ours be looked into; without it what only they know is UNKNOWN."""
+    try:
+        with cluster.opened() as kubernetes:
+            return examine(
+                kubernetes, cluster.nodes, cluster.choice, engine if cluster.ours else None
+            )
+    except HarnessError as error:
+        return [HealthFinding("api", Verdict.UNKNOWN, str(error))]
+
+
+def find_drift(cluster: Cluster) -> list[str]:
+    """What of a cluster of ours is no longer as `up` made it, one sentence each; `up` puts it back.
+    While a run is at work, that is the run's."""
+    facts = read_facts(ClusterState.of(cluster.name))
+    if cluster.choice is None or facts is None:
+        return []
+    said: list[str] = []
+    with cluster.opened() as kubernetes:
+        for stage in stages(cluster.choice, read_pins(), facts):
+            try:
+                said += [str(changed) for changed in stage_drift(kubernetes, stage)]
+            except HarnessError as error:
+                said.append(f"{stage.name}: {error}")
+    return said
+
+
+def find_versions(cluster: Cluster) -> Running:
+    """What the cluster runs, by its own word."""
+    with cluster.opened() as kubernetes:
+        return running_versions(kubernetes, cluster.nodes)
+
+
+def find_cluster(name: str) -> Cluster | None:
+    """The cluster `name` that was made here and has been up; None when there is none. Asks neither
+    engine nor cluster: `bring_up` with the same choice does, and costs seconds when all is well."""
+    state = ClusterState.of(name)
+    record = state.read()
+    if (
+        record is None
+        or record.choice is None
+        or record.up_wall_s is None
+        or not state.kubeconfig.is_file()
+    ):
+        return None
+    return _ours(state, record.choice, node_names(record.choice, read_pins()))
+
+
+# Putting away
+
+
+def take_down(name: str, engine: Engine, tell: Callable[[Progress], None]) -> None:
+    """Removes the machines of the cluster `name` and what is remembered of it; nothing to do when
+    neither is there. A cluster that is half made, or whose memory is lost, goes as well. BadInput
+    for a name that cannot be ours."""
+    state = ClusterState.of(name)
+    with state.lock("down"):
+        steps = _down_steps(name)
+        take(
+            steps,
+            _Ending(state, engine, tell),
+            tell,
+            lambda step, error: Collected(None),
+            SystemTime(),
+        )
+
+
+@dataclass(frozen=True)
+class _Ending:
+    state: ClusterState
+    engine: Engine
+    tell: Callable[[Progress], None]
+
+
+def _down_steps(name: str) -> tuple[Step[_Ending], ...]:
+    return (
+        Step(
+            "machines",
+            f"containers of {name}",
+            300,
+            lambda ending, watch: _remove_machines(name, ending.engine),
+            (f"remove every container labelled {KIND_CLUSTER_LABEL}={name}, with its volumes",),
+            done=lambda ending: (
+                None if ending.engine.containers({KIND_CLUSTER_LABEL: name}) else "none is there"
+            ),
+        ),
+        Step(
+            "state",
+            "what is remembered of it",
+            30,
+            lambda ending, watch: ending.state.forget(),
+            (f"remove <state>/{name}: kubeconfig, logs, failures",),
+        ),
+    )
+
+
+def _remove_machines(name: str, engine: Engine) -> None:
+    for machine in engine.containers({KIND_CLUSTER_LABEL: name}):
+        engine.remove(machine.id)
+    if left := engine.containers({KIND_CLUSTER_LABEL: name}):
+        raise LabUnavailable(
+            f"still there after removing: {', '.join(machine.name for machine in left)}; try again"
+        )
+
+
+def our_clusters(engine: Engine | None) -> tuple[str, ...]:
+    """Every cluster of ours: those remembered here, and those that the engine has under a name of
+    ours."""
+    names = set(known_names())
+    if engine is not None:
+        names |= {
+            machine.labels[KIND_CLUSTER_LABEL]
+            for machine in engine.containers({KIND_CLUSTER_LABEL: None})
+        }
+    return tuple(sorted(filter(is_our_name, names)))
+
+
+def remove_looks(engine: Engine) -> int:
+    """Removes containers that answered one question and were left by a harness that was killed; how
+    many."""
+    left = [look for look in engine.containers({LOOK_LABEL: None}) if look.state != "running"]
+    for look in left:
+        engine.remove(look.id)
+    return len(left)
+
+
+# Plans
+
+
+def plan_up(choice: Choice, pins: Pins) -> list[dict[str, Any]]:
+    """What `up` would do, one object a step; nothing is asked and nothing is touched."""
+    return [_planned(step) for step in steps_of(choice, pins)]
+
+
+def plan_down(name: str) -> list[dict[str, Any]]:
+    """What `down` would do."""
+    return [_planned(step) for step in _down_steps(name)]
+
+
+def _planned(step: Step[Any]) -> dict[str, Any]:
+    return {
+        "step": step.name,
+        "title": step.title,
+        "within_s": step.within_s,
+        "does": list(step.plan),
+        "awaits": list(step.awaits),
+    }
+
+
+# A cluster that exists
+
+
+def existing_cluster(
+    kubeconfig: Path,
+    context: str | None,
+    *,
+    known_as: str | None = None,
+    connect: Callable[[Path, str | None], Kubernetes] = ThroughKr8s,
+) -> Cluster:
+    """The cluster that a context of `kubeconfig` names (None: the current one), looked at and left
+    as it is.
+
+    BadInput when the file has no such context, or when it looks like a cluster that people depend
+    on, unless `known_as` is exactly the name of that context. LabUnavailable when it does not
+    answer."""
+    access = read_access(kubeconfig, context)
+    name = access.context
+    reasons = [*_signs_in_words(access)]
+    kube = connect(kubeconfig, name)
+    try:
+        # Where the name says enough, nobody there is asked anything.
+        nodes = kube.all("Node") if not reasons or known_as == name else []
+    finally:
+        kube.close()
+    reasons += _signs_in_nodes(nodes)
+    if reasons and known_as != name:
+        raise BadInput(
+            f"{kubeconfig}: context {name!r} looks like a cluster that people depend on: "
+            f"{'; '.join(reasons)}. "
+            f"Runs break connections on purpose. If it is yours to break, say: --i-know {name}"
+        )
+    return Cluster(name, kubeconfig, name, ours=False, choice=None, nodes=_workers_first(nodes))
+
+
+def _signs_in_words(access: Access) -> Iterator[str]:
+    """Why a context looks like somebody's production, from what its file says of it."""
+    host = urlsplit(access.server).hostname or access.server
+    if _MANAGED_BY_A_CLOUD.search(host):
+        yield f"its server {host} belongs to a cloud"
+    command = Path(access.login_program or "").name
+    if command in _CLOUD_LOGINS:
+        yield f"one logs in to it with {command}"
+    if _SAYS_PRODUCTION.search(access.context) or _SAYS_PRODUCTION.search(host):
+        yield "its name says so"
+
+
+def _signs_in_nodes(nodes: list[dict[str, Any]]) -> Iterator[str]:
+    """And from its machines."""
+    if len(nodes) > NODES_AT_MOST:
+        yield f"it has {len(nodes)} nodes"
+    providers = {
+        str((node.get("spec") or {}).get("providerID", "")).partition(":")[0] for node in nodes
+    }
+    if clouds := sorted(providers & set(_CLOUD_PROVIDERS)):
+        yield f"its nodes belong to {', '.join(clouds)}"
+
+
+def _workers_first(nodes: list[dict[str, Any]]) -> tuple[str, ...]:
+    def key(node: dict[str, Any]) -> tuple[bool, str]:
+        labels = node["metadata"].get("labels") or {}
+        return "node-role.kubernetes.io/control-plane" in labels, str(node["metadata"]["name"])
+
+    return tuple(str(node["metadata"]["name"]) for node in sorted(nodes, key=key))

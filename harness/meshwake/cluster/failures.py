@@ -1,0 +1,68 @@
+"""What is collected when a step fails, and the reason that is found in it (causes.py)."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+from meshwake.cluster.causes import first_cause, read_evidence
+from meshwake.cluster.docker import Container
+from meshwake.cluster.making import Making
+from meshwake.cluster.preflight import PREFLIGHT
+from meshwake.cluster.steps import Collected, Step
+from meshwake.core.errors import HarnessError, LabUnavailable
+
+EXPORT_LOGS_WITHIN_S = 180
+
+
+def collect(making: Making, step: Step[Making], error: HarnessError) -> Collected:
+    """Whatever can explain a failure, in a directory of its own; nothing before there was anything
+    to collect from."""
+    if step.name == PREFLIGHT:
+        return Collected(
+            None
+        )  # nothing was done yet, and machines of that name may be somebody else's
+    machines: tuple[Container, ...] = ()
+    with suppress(LabUnavailable):
+        machines = making.containers()
+    if not machines:
+        return Collected(
+            making.state.directory if (making.state.directory / "words").is_dir() else None
+        )
+    place = _fresh_directory(making.state.directory / "failures", step.name)
+    (place / "error.txt").write_text(f"{error}\n", encoding="utf-8")
+    for work in (_collect_objects, _collect_logs):
+        try:
+            work(making, place)
+        except HarnessError as second:
+            (place / f"not-collected{work.__name__}.txt").write_text(
+                f"{second}\n", encoding="utf-8"
+            )
+    cause = first_cause(read_evidence(place), str(error))
+    return Collected(place, None if cause is None else str(cause))
+
+
+def _fresh_directory(parent: Path, name: str) -> Path:
+    number = 1
+    while (place := parent / f"{name}-{number}").exists():
+        number += 1
+    place.mkdir(parents=True)
+    return place
+
+
+def _collect_objects(making: Making, place: Path) -> None:
+    if not making.state.kubeconfig.is_file():
+        return
+    for kind in ("Node", "Pod", "Event", "Deployment.apps", "DaemonSet.apps", "Service"):
+        found = making.kube().all(kind)
+        (place / f"{kind.partition('.')[0].lower()}s.json").write_text(
+            json.dumps(found, indent=1), encoding="utf-8"
+        )
+
+
+def _collect_logs(making: Making, place: Path) -> None:
+    target = str(place / "kind")
+    making.tools.run(
+        "kind", "export", "logs", target, "--name", making.name, within_s=EXPORT_LOGS_WITHIN_S
+    )

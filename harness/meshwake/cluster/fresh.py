@@ -1,0 +1,143 @@
+"""What a cluster says of itself may be of before: a machine that was stopped or slept wakes with
+the statuses of then, and every wait of `up` would hold at once.
+
+A status counts when whoever writes it has written since. kubelet renews its node's Lease every ten
+seconds, and tells of each container when it started; so a status is old when
+
+    the Lease was last renewed before the node's machine started, or longer ago than kubelet ever
+    waits a container is said to run since before the node's machine started a workload is said to
+    have more pods available than kubelets say are ready
+
+All of it is read on the node's own clock, which wrote it. A machine that does not answer tells
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from meshwake.cluster.docker import Engine
+from meshwake.cluster.making import Making, node_names
+from meshwake.cluster.steps import Step, Watch
+from meshwake.core.errors import HarnessError, LabUnavailable
+from meshwake.kubernetes.api import Kubernetes, identity_of, is_ready
+from meshwake.kubernetes.rollouts import WORKLOADS
+
+FRESH_WITHIN_S = 240
+# kube-controller-manager takes a node for lost after as long.
+RENEWED_WITHIN_S = 40.0
+# Walls are told in whole seconds.
+_ROUNDED_S = 2.0
+_TICKS_PER_S = 100  # what Linux tells programs, whatever the kernel counts in
+_LOOK = ("sh", "-c", "cat /proc/1/stat /proc/uptime && date +%s")
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A node's machine: its wall clock now, and when it showed what at the start of its first
+    process."""
+
+    now_wall_s: float
+    started_wall_s: float
+
+
+def fresh_step() -> Step[Making]:
+    """The step that waits until the cluster tells of now."""
+    return Step(
+        "statuses",
+        "kubelets and controllers tell of now, not of before a restart or a sleep",
+        FRESH_WITHIN_S,
+        _await_fresh,
+        ("look at Leases, containers and workloads on the clocks of the nodes",),
+        done=lambda making: "all are of now" if _stale(making) is None else None,
+    )
+
+
+def _await_fresh(making: Making, watch: Watch) -> None:
+    watch.wait_for("statuses of after the machines' start", partial(_stale, making))
+
+
+def _stale(making: Making) -> str | None:
+    try:
+        found = list(stale(making.kube(), making.engine, node_names(making.choice, making.pins)))
+    except HarnessError as error:
+        return str(error)
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return "; ".join(found[:_SHOWN]) + more if found else None
+
+
+def stale(kubernetes: Kubernetes, engine: Engine, nodes: Sequence[str]) -> Iterator[str]:
+    """What the cluster says that is of before, one sentence each."""
+    machines = {node: read_machine(engine, node) for node in nodes}
+    for node, machine in machines.items():
+        if (why := _stale_lease(kubernetes, node, machine)) is not None:
+            yield f"node {node}: {why}"
+    pods = kubernetes.all("Pod")
+    for pod in pods:
+        where = machines.get((pod.get("spec") or {}).get("nodeName", ""))
+        if where is not None and _started_before(pod, where):
+            yield f"{identity_of(pod)}: is said to run since before its machine was started"
+    ready = list(filter(is_ready, pods))
+    for kind in WORKLOADS:
+        for thing in kubernetes.all(f"{kind}.apps"):
+            status = thing.get("status") or {}
+            said = status.get("numberAvailable", status.get("availableReplicas", 0))
+            there = _count(thing, ready)
+            if said > there:
+                yield (
+                    f"{identity_of(thing)}: {said} pods are said to be available, and {there} "
+                    "are ready"
+                )
+
+
+def read_machine(engine: Engine, node: str) -> Machine:
+    """The clocks of a node's machine. Raises LabUnavailable."""
+    code, said = engine.execute(node, _LOOK)
+    try:
+        stat, uptime, now = said.strip().splitlines()
+        # After the name of the program, which may hold anything: the 20th word is when it started,
+        # in ticks since boot.
+        since_s = float(uptime.split()[0]) - int(stat.rpartition(")")[2].split()[19]) / _TICKS_PER_S
+        return Machine(float(now), float(now) - since_s)
+    except (ValueError, IndexError) as error:
+        raise LabUnavailable(
+            f"node {node}: its clocks cannot be read (exit code {code}): {said[:200]}"
+        ) from error
+
+
+def _stale_lease(kubernetes: Kubernetes, node: str, machine: Machine) -> str | None:
+    lease = kubernetes.read("Lease.coordination.k8s.io", "kube-node-lease", node)
+    renewed = ((lease or {}).get("spec") or {}).get("renewTime")
+    if renewed is None:
+        return "kubelet has not told of it yet"
+    renewed_s = _wall_s(renewed)
+    if renewed_s < machine.started_wall_s - _ROUNDED_S:
+        return "kubelet has told nothing since its machine was started"
+    ago_s = machine.now_wall_s - renewed_s
+    return f"kubelet told of it {ago_s:.0f} s ago" if ago_s > RENEWED_WITHIN_S else None
+
+
+def _started_before(pod: Mapping[str, Any], machine: Machine) -> bool:
+    states = [
+        each.get("state") or {} for each in (pod.get("status") or {}).get("containerStatuses") or ()
+    ]
+    started = [_wall_s(state["running"]["startedAt"]) for state in states if "running" in state]
+    return any(wall_s < machine.started_wall_s - _ROUNDED_S for wall_s in started)
+
+
+def _count(thing: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> int:
+    wanted = (thing["spec"].get("selector") or {}).get("matchLabels") or {}
+    return sum(
+        pod["metadata"].get("namespace") == thing["metadata"].get("namespace")
+        and wanted.items() <= (pod["metadata"].get("labels") or {}).items()
+        for pod in pods
+    )
+
+
+def _wall_s(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()

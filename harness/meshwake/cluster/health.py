@@ -1,0 +1,322 @@
+"""Is the stack what it says it is? Seven questions that a cluster answers wrongly while every pod
+is ready.
+
+    chained_cni          istio-cni follows Cilium in the file that the nodes load; without it pods pass ztunnel by
+    ambient_redirected   ztunnel listens in every ambient pod, whatever its annotation says
+    cilium_settings      socket load balancing kept out of pods, Cilium leaves other CNI files alone
+    hbone_used           a request from pod to pod raises ztunnel's count of mutual TLS connections
+    address_in_pool      the Gateway has an address, and it is one of MetalLB's
+    gateway_answers      it answers at that address, over HTTPS where there is a certificate
+    waypoint_in_the_way  a request to the Service that is behind the waypoint goes through it
+
+`gateway_answers` asks from a node, where kube-proxy answers for load balancers itself: it proves
+Gateway and route, not that MetalLB's answers to ARP reach the rest of the network. What cannot be
+asked is UNKNOWN and never taken for well.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from meshwake.cluster.docker import Engine
+from meshwake.cluster.redirection import HBONE_PORT, ambient_pods, not_redirected
+from meshwake.cluster.stack.certificates import GATEWAY_HOST
+from meshwake.cluster.stack.choice import PARTS, Choice
+from meshwake.cluster.stack.pieces import (
+    CILIUM_NAMESPACE,
+    DEMO_NAMESPACE,
+    ISTIO_NAMESPACE,
+    METALLB_NAMESPACE,
+)
+from meshwake.core.errors import HarnessError, LabUnavailable
+from meshwake.core.outcome import Verdict
+from meshwake.kubernetes.api import Executed, Kubernetes, Pod, identity_of
+from meshwake.kubernetes.ztunnels import ZTUNNEL_LABELS
+
+HOLDS, BROKEN, UNKNOWN = Verdict
+
+# A runtime loads the first by name, and says so nowhere.
+_CNI_FILE = (
+    "sh",
+    "-c",
+    "cd /etc/cni/net.d && first=$(ls | LC_ALL=C sort | grep -E '[.](conf|conflist|json)$' "
+    "| head -n 1)"
+    ' && test -n "$first" && echo "$first" && cat "$first"',
+)
+METRICS_PORT = 15020
+ANSWERS_WITHIN_S = 10.0
+_CURL = ("curl", "-sS", "-k", "--max-time", "8", "-o", "/dev/null")
+_CLIENT, _CLIENT_CONTAINER = {"app": "client"}, "client"
+_WAYPOINT_PODS = {"gateway.networking.k8s.io/gateway-name": "waypoint"}
+_SAMPLE = re.compile(r"^(\w+)\{([^}]*)\} (\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class HealthFinding:
+    """The answer to one question, with what it rests on."""
+
+    check: str
+    verdict: Verdict
+    evidence: str
+
+    def __str__(self) -> str:
+        """As a person reads it: hbone_used: BROKEN: ..."""
+        return f"{self.check}: {self.verdict}: {self.evidence}"
+
+
+_Answer = tuple[Verdict, str]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    kubernetes: Kubernetes
+    nodes: Sequence[str]
+    parts: frozenset[str]
+    engine: Engine | None
+
+
+def examine(
+    kubernetes: Kubernetes, nodes: Sequence[str], choice: Choice | None, engine: Engine | None
+) -> list[HealthFinding]:
+    """Every question that goes with the cluster's parts, answered now; makes a few connections,
+    changes nothing."""
+    parts = choice.parts if choice is not None else frozenset(PARTS)
+    asked = _Asked(kubernetes, nodes, parts, engine)
+    return [_ask(name, question, asked) for name, question, needed in _QUESTIONS if needed <= parts]
+
+
+def _ask(name: str, question: Callable[[_Asked], _Answer], asked: _Asked) -> HealthFinding:
+    try:
+        verdict, evidence = question(asked)
+    except HarnessError as error:
+        verdict, evidence = UNKNOWN, f"could not be asked: {error}"
+    return HealthFinding(name, verdict, evidence)
+
+
+# The CNI file
+
+
+def _chained_cni(asked: _Asked) -> _Answer:
+    if asked.engine is None:
+        return (
+            UNKNOWN,
+            "the CNI configuration lies on the nodes, which only a cluster of ours lets "
+            "one look into",
+        )
+    wrong = [said for node in asked.nodes if (said := _not_chained(asked.engine, node)) is not None]
+    return (
+        (BROKEN, "; ".join(wrong))
+        if wrong
+        else (HOLDS, "what every node loads chains istio-cni to cilium-cni")
+    )
+
+
+def _not_chained(engine: Engine, node: str) -> str | None:
+    code, said = engine.execute(node, _CNI_FILE)
+    if code != 0:
+        return f"{node}: no CNI configuration: {said.strip()}"
+    name, _, content = said.partition("\n")
+    try:
+        types = [str(plugin["type"]) for plugin in json.loads(content)["plugins"]]
+    except (ValueError, KeyError, TypeError):
+        return f"{node}: {name} is no list of plugins: {content[:80]!r}"
+    if "cilium-cni" in types and "istio-cni" in types[types.index("cilium-cni") :]:
+        return None
+    return f"{node}: {name} has {', '.join(types)}, and istio-cni is expected after cilium-cni"
+
+
+def _ambient_redirected(asked: _Asked) -> _Answer:
+    if asked.engine is None:
+        return (
+            UNKNOWN,
+            "a pod's network namespace lies on its node, which only a cluster of ours lets "
+            "one look into",
+        )
+    pods = ambient_pods(asked.kubernetes)
+    lacking = not_redirected(pods, asked.engine, asked.nodes)
+    if lacking:
+        return BROKEN, f"nothing listens on {HBONE_PORT} in {', '.join(map(identity_of, lacking))}"
+    return HOLDS, f"ztunnel listens in all of {len(pods)} ambient pods"
+
+
+def _cilium_settings(asked: _Asked) -> _Answer:
+    found = asked.kubernetes.read("ConfigMap", CILIUM_NAMESPACE, "cilium-config")
+    if found is None:
+        return UNKNOWN, "there is no ConfigMap cilium-config"
+    wanted = {"bpf-lb-sock-hostns-only": "true", "cni-exclusive": "false"}
+    data = found.get("data") or {}
+    wrong = [
+        f"{key} is {data.get(key)!r}, expected {value!r}"
+        for key, value in wanted.items()
+        if data.get(key) != value
+    ]
+    return (
+        (BROKEN, "; ".join(wrong))
+        if wrong
+        else (HOLDS, ", ".join(f"{key}={value}" for key, value in wanted.items()))
+    )
+
+
+# HBONE and the waypoint: a request, and what rises
+
+
+def _hbone_used(asked: _Asked) -> _Answer:
+    client = _client(asked.kubernetes)
+    ztunnels = [
+        pod
+        for pod in asked.kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS)
+        if pod.node == client.node
+    ]
+    if not ztunnels:
+        return BROKEN, f"no ztunnel on {client.node}, where {client} runs"
+
+    def count() -> float:
+        metrics = asked.kubernetes.get(
+            ztunnels[0], METRICS_PORT, "/metrics", ANSWERS_WITHIN_S
+        ).decode()
+        return total(
+            metrics, "istio_tcp_connections_opened_total", 'connection_security_policy="mutual_tls"'
+        )
+
+    return _rises(asked, client, "server", f"mutual TLS connections of {ztunnels[0]}", count)
+
+
+def _waypoint_in_the_way(asked: _Asked) -> _Answer:
+    waypoints = asked.kubernetes.pods(DEMO_NAMESPACE, _WAYPOINT_PODS)
+    if not waypoints:
+        return BROKEN, "no pod of the waypoint"
+
+    def count() -> float:
+        answers = [
+            asked.kubernetes.get(pod, METRICS_PORT, "/stats/prometheus", ANSWERS_WITHIN_S)
+            for pod in waypoints
+        ]
+        return sum(total(answer.decode(), "istio_requests_total") for answer in answers)
+
+    return _rises(
+        asked,
+        _client(asked.kubernetes),
+        "server-by-waypoint",
+        "requests seen by the waypoint",
+        count,
+    )
+
+
+def _rises(
+    asked: _Asked, client: Pod, service: str, what: str, count: Callable[[], float]
+) -> _Answer:
+    """Whether a request to `service` is answered and counted."""
+    before = count()
+    said = _curl(asked.kubernetes, client, f"http://{service}.{DEMO_NAMESPACE}:8080/")
+    after = count()
+    if said != "200":
+        return BROKEN, f"{client} asked http://{service} and got {said}"
+    return (
+        HOLDS if after > before else BROKEN
+    ), f"{what}: {before:.0f} before a request, {after:.0f} after"
+
+
+def total(metrics: str, name: str, label: str = "") -> float:
+    """The sum of all samples `name` in Prometheus' text format whose labels hold `label`."""
+    return sum(
+        float(value)
+        for found, labels, value in _SAMPLE.findall(metrics)
+        if found == name and label in labels
+    )
+
+
+def _client(kubernetes: Kubernetes) -> Pod:
+    pods = [pod for pod in kubernetes.pods(DEMO_NAMESPACE, _CLIENT) if pod.ready]
+    if not pods:
+        raise LabUnavailable(f"no pod of DaemonSet {DEMO_NAMESPACE}/client is ready")
+    return pods[0]
+
+
+def _curl(kubernetes: Kubernetes, client: Pod, url: str) -> str:
+    ended = kubernetes.execute(
+        client, _CLIENT_CONTAINER, [*_CURL, "-w", "%{http_code}", url], ANSWERS_WITHIN_S
+    )
+    return _code(ended)
+
+
+def _code(ended: Executed) -> str:
+    return (
+        ended.stdout.strip()
+        if ended.code == 0
+        else f"{ended.stderr.strip()} (curl ended with {ended.code})"
+    )
+
+
+# The Gateway
+
+
+def _address_in_pool(asked: _Asked) -> _Answer:
+    address = _gateway_address(asked.kubernetes)
+    if address is None:
+        return BROKEN, f"Gateway {DEMO_NAMESPACE}/gateway has no address"
+    pool = asked.kubernetes.read("IPAddressPool.metallb.io", METALLB_NAMESPACE, "meshwake")
+    ranges = [str(each) for each in ((pool or {}).get("spec") or {}).get("addresses") or []]
+    if not ranges:
+        return UNKNOWN, f"address {address}; there is no IPAddressPool meshwake to compare it with"
+    inside = any(_within(address, each) for each in ranges)
+    return (HOLDS if inside else BROKEN), f"address {address}, pool {', '.join(ranges)}"
+
+
+def _gateway_address(kubernetes: Kubernetes) -> str | None:
+    found = kubernetes.read("Gateway.gateway.networking.k8s.io", DEMO_NAMESPACE, "gateway")
+    addresses = ((found or {}).get("status") or {}).get("addresses") or []
+    return str(addresses[0]["value"]) if addresses else None
+
+
+def _within(address: str, pool: str) -> bool:
+    first, _, last = pool.partition("-")
+    try:
+        return int(ip_address(first)) <= int(ip_address(address)) <= int(ip_address(last))
+    except ValueError:
+        return False
+
+
+def _gateway_answers(asked: _Asked) -> _Answer:
+    address = _gateway_address(asked.kubernetes)
+    if address is None:
+        return BROKEN, f"Gateway {DEMO_NAMESPACE}/gateway has no address"
+    if asked.engine is None or not asked.nodes:
+        return (
+            UNKNOWN,
+            "it is asked from a node, which only a cluster of ours allows; try: curl "
+            f"http://{address}/",
+        )
+    answers = [
+        _from_node(asked.engine, asked.nodes[-1], url, address)
+        for url in _gateway_urls(asked.parts)
+    ]
+    said = "; ".join(f"{url} at {address}: {code}" for url, code in answers)
+    return (HOLDS if all(code == "200" for _, code in answers) else BROKEN), said
+
+
+def _gateway_urls(parts: frozenset[str]) -> Iterator[str]:
+    yield f"http://{GATEWAY_HOST}/"
+    if "cert-manager" in parts:
+        yield f"https://{GATEWAY_HOST}/"
+
+
+def _from_node(engine: Engine, node: str, url: str, address: str) -> tuple[str, str]:
+    port = 443 if url.startswith("https:") else 80
+    command = [*_CURL, "-w", "%{http_code}", "--resolve", f"{GATEWAY_HOST}:{port}:{address}", url]
+    code, said = engine.execute(node, command)
+    return url, said.strip() if code == 0 else f"{said.strip()} (curl ended with {code})"
+
+
+_QUESTIONS: tuple[tuple[str, Callable[[_Asked], _Answer], frozenset[str]], ...] = (
+    ("chained_cni", _chained_cni, frozenset({"cilium", "istio"})),
+    ("ambient_redirected", _ambient_redirected, frozenset({"istio"})),
+    ("cilium_settings", _cilium_settings, frozenset({"cilium"})),
+    ("hbone_used", _hbone_used, frozenset({"istio"})),
+    ("address_in_pool", _address_in_pool, frozenset({"gateway", "metallb"})),
+    ("gateway_answers", _gateway_answers, frozenset({"gateway"})),
+    ("waypoint_in_the_way", _waypoint_in_the_way, frozenset({"waypoint"})),
+)

@@ -1,0 +1,264 @@
+"""One command at a time on a cluster, whoever's cluster it is.
+
+A Lease in the cluster (istio-system/meshwake) names its holder, so that a second machine finds it
+too. It is renewed while it is held. One that nobody renews for LEASE_S is free: that is watched on
+our own monotonic clock, because runs move wall clocks and machines disagree about them. A holder on
+this machine is asked for by its process instead, so that after a kill -9 the next command need not
+wait. `up` and `down` hold the file lock of a cluster of ours besides (state.py): they work while
+there is no cluster to hold a Lease.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from meshwake.cluster.real_time import RealTime
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.errors import HarnessError, LabUnavailable, SubjectFailed
+from meshwake.kubernetes.api import Kubernetes, Unreachable
+from meshwake.kubernetes.labels import OUR_LABELS, is_ours
+
+LEASE_KIND, LEASE_NAMESPACE, LEASE_NAME = "Lease.coordination.k8s.io", "istio-system", "meshwake"
+HOLDER = "meshwake.dev/holder"
+UNDER_WAY = "meshwake.dev/under-way"
+LEASE_S, RENEW_EVERY_S, LOOK_EVERY_S = 40, 5.0, 1.0
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A command that works on a cluster. `machine`: host, boot and process namespace, in which
+    `pid` means something; `started` tells that process from a later one of the same number (""
+    where the system does not say)."""
+
+    doing: str
+    pid: int
+    machine: str
+    started: str
+    since: str
+
+    @classmethod
+    def here(cls, doing: str) -> Holder:
+        """This process, at work from now on."""
+        return cls(doing, os.getpid(), _machine(), _started(os.getpid()), _now())
+
+    @classmethod
+    def read(cls, text: str) -> Holder | None:
+        """The holder that `text` (see `to_text`) names; None when it names none."""
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError):
+            return None
+
+    def to_text(self) -> str:
+        """As `read` takes it."""
+        return json.dumps(asdict(self))
+
+    @property
+    def lives_here(self) -> bool | None:
+        """Whether its process runs on this machine; None when it belongs to another machine."""
+        if self.machine != _machine():
+            return None
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return self.started == _started(self.pid)
+
+    def __str__(self) -> str:
+        """As a person reads it."""
+        return f"{self.doing} (process {self.pid} on {self.machine.split()[0]}, since {self.since})"
+
+
+class InUse(LabUnavailable):
+    """Somebody else works on the cluster; `holder` is who, None where nobody can tell."""
+
+    def __init__(self, cluster: str, holder: Holder | None) -> None:
+        who = str(holder) if holder is not None else "a command that does not say which"
+        super().__init__(f"{cluster} is in use: {who}; wait for its end, or end that process")
+        self.holder = holder
+
+
+class Hold:
+    """A Lease that is held; renewed by a thread until `let_go`."""
+
+    def __init__(self, kubernetes: Kubernetes, holder: Holder) -> None:
+        self._kubernetes, self._holder = kubernetes, holder
+        self._under_way = ""
+        self._ends = threading.Event()
+        self._lost_to: Holder | None = None
+        self._renewer = threading.Thread(target=self._renew_until_end, name="hold", daemon=True)
+        self._renewer.start()
+
+    @property
+    def lost(self) -> bool:
+        """Whether somebody else has taken the cluster over."""
+        return self._lost_to is not None
+
+    def check(self) -> None:
+        """Raises SubjectFailed when somebody else has taken the cluster over: it was not renewed in
+        time."""
+        if self._lost_to is not None:
+            raise SubjectFailed(
+                f"the cluster was taken over by {self._lost_to}: this command had not "
+                "renewed its Lease "
+                f"{LEASE_NAMESPACE}/{LEASE_NAME} for {LEASE_S} s (did this machine sleep?)"
+            )
+
+    def tell(self, under_way: str) -> None:
+        """What others are told is under way, at once and from now on; "": nothing."""
+        self._under_way = under_way
+        with suppress(HarnessError):
+            self._renew()
+
+    def let_go(self) -> None:
+        """Ends the renewing and deletes the Lease, if it is still this holder's."""
+        self._ends.set()
+        self._renewer.join(timeout=LEASE_S)
+        with suppress(Unreachable, HarnessError):
+            lease = _read(self._kubernetes)
+            if lease is not None and holder_in(lease) == self._holder:
+                self._kubernetes.delete_ours(LEASE_KIND, LEASE_NAMESPACE, LEASE_NAME)
+
+    def _renew_until_end(self) -> None:
+        while self._lost_to is None and not self._ends.wait(RENEW_EVERY_S):
+            # An API server that is away for a while is no loss; it is asked again.
+            with suppress(Unreachable, HarnessError):
+                self._renew()
+
+    def _renew(self) -> None:
+        lease = _read(self._kubernetes)
+        holder = holder_in(lease) if lease is not None else None
+        if holder is not None and holder != self._holder:
+            self._lost_to = holder
+            return
+        self._kubernetes.replace(_lease(self._holder, lease, self._under_way))
+
+
+@contextmanager
+def hold(kubernetes: Kubernetes, real: RealTime, cluster: str, doing: str) -> Iterator[Hold]:
+    """The cluster, for as long as the block lasts. Raises InUse when somebody else holds it."""
+    holder = Holder.here(doing)
+    _take(kubernetes, real, cluster, holder)
+    held = Hold(kubernetes, holder)
+    try:
+        yield held
+    finally:
+        held.let_go()
+
+
+def at_work(kubernetes: Kubernetes) -> str | None:
+    """Who holds the cluster, and what is under way; None: nobody, or somebody who has ended. Raises
+    Unreachable."""
+    lease = _read(kubernetes)
+    holder = None if lease is None else holder_in(lease)
+    if lease is None or holder is None or holder.lives_here is False:
+        return None
+    under_way = lease["metadata"]["annotations"].get(UNDER_WAY)
+    return f"{holder}; under way: {under_way}" if under_way else str(holder)
+
+
+def is_marked(kubernetes: Kubernetes) -> bool:
+    """Whether a command works on the cluster, or was killed while it did. Raises Unreachable."""
+    return _read(kubernetes) is not None
+
+
+def _take(kubernetes: Kubernetes, real: RealTime, cluster: str, holder: Holder) -> None:
+    seen, since_ns = "", real.monotonic_ns()
+    while True:
+        lease = _read(kubernetes)
+        if lease is None or _is_of_the_dead(lease) or _is_stale(lease, seen, since_ns, real):
+            if kubernetes.replace(_lease(holder, lease)):
+                return
+            continue  # another command was faster: the next look says which
+        _check_is_ours(lease)
+        found, version = holder_in(lease), str(lease["metadata"].get("resourceVersion"))
+        if (found is not None and found.lives_here) or (seen and version != seen):
+            raise InUse(f"cluster {cluster}", found)
+        if not seen:
+            seen, since_ns = version, real.monotonic_ns()
+        real.sleep(LOOK_EVERY_S)
+
+
+def _is_of_the_dead(lease: Mapping[str, Any]) -> bool:
+    holder = holder_in(lease)
+    return holder is not None and holder.lives_here is False
+
+
+def _is_stale(lease: Mapping[str, Any], seen: str, since_ns: int, real: RealTime) -> bool:
+    unchanged = str(lease["metadata"].get("resourceVersion")) == seen
+    return unchanged and real.monotonic_ns() - since_ns > LEASE_S * NS_PER_S
+
+
+def _check_is_ours(lease: Mapping[str, Any]) -> None:
+    if not is_ours(lease["metadata"].get("labels")):
+        raise LabUnavailable(
+            f"Lease {LEASE_NAMESPACE}/{LEASE_NAME} exists and does not carry our label, so "
+            "it is left alone; runs "
+            "need that name to keep each other out: rename it, or use another cluster"
+        )
+
+
+def holder_in(lease: Mapping[str, Any]) -> Holder | None:
+    """Who holds `lease`, as far as it says."""
+    return Holder.read((lease["metadata"].get("annotations") or {}).get(HOLDER, ""))
+
+
+def _read(kubernetes: Kubernetes) -> dict[str, Any] | None:
+    return kubernetes.read(LEASE_KIND, LEASE_NAMESPACE, LEASE_NAME)
+
+
+def _lease(holder: Holder, before: Mapping[str, Any] | None, under_way: str = "") -> dict[str, Any]:
+    """`before`: the version that it takes the place of."""
+    metadata: dict[str, Any] = {
+        "namespace": LEASE_NAMESPACE,
+        "name": LEASE_NAME,
+        "labels": dict(OUR_LABELS),
+        "annotations": {HOLDER: holder.to_text(), UNDER_WAY: under_way},
+    }
+    if before is not None:
+        metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
+    spec = {
+        "holderIdentity": f"{holder.machine.split()[0]}/{holder.pid}",
+        "leaseDurationSeconds": LEASE_S,
+        "renewTime": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+    }
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": metadata,
+        "spec": spec,
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _machine() -> str:
+    """Host name first; then what makes a process id mean one process: boot and process namespace
+    (Linux)."""
+    words = [socket.gethostname() or "unknown"]
+    with suppress(OSError):
+        words.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        words.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(words)
+
+
+def _started(pid: int) -> str:
+    """When a process started, in ticks since boot; "" where the system does not say."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return stat.rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""

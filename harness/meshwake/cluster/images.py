@@ -1,0 +1,306 @@
+"""Images: in the engine, from a folder of archives or pulled, and from there in every node."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import shlex
+import tarfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from packaging.version import Version
+
+from meshwake.cluster.docker import Engine, Image, missing_images, room_inside
+from meshwake.cluster.making import Making, node_names
+from meshwake.cluster.stack.choice import Choice
+from meshwake.cluster.stack.pins import Pins
+from meshwake.cluster.stack.render import images, node_image
+from meshwake.cluster.steps import Step, Watch
+from meshwake.cluster.tools import ToolFailed
+from meshwake.core.errors import LabUnavailable
+
+_CTR = ("ctr", "--namespace=k8s.io")
+# Labels by which containerd knows what a blob refers to.
+_CONFIG, _LAYER = "containerd.io/gc.ref.content.config", "containerd.io/gc.ref.content.l."
+_SNAPSHOT = "containerd.io/gc.ref.snapshot."
+_REFERENCE = re.compile(r"(containerd\.io/gc\.ref\.[\w.-]+)=(sha256:[0-9a-f]{64})")
+MIB, GIB = 1024**2, 1024**3
+# What an image takes unpacked, as long as the engine has it not and cannot say. Seen: the nine of
+# profile core 1.3 GB, the 22 of full 3.9 GB, which is 145 and 177 MB each; the machines' own 1.1
+# GB.
+IMAGE_BYTES, MACHINE_BYTES = 200 * MIB, 1200 * MIB
+# etcd, logs, and what containers write.
+NODE_WRITES_BYTES = 512 * MIB
+
+
+def wanted_images(choice: Choice, pins: Pins) -> tuple[str, ...]:
+    """Every image that the engine must have, the machines' own first."""
+    return tuple(dict.fromkeys([node_image(choice, pins), *images(choice, pins)]))
+
+
+def images_step(choice: Choice, pins: Pins) -> Step[Making]:
+    """The step that brings every image into the engine."""
+    wanted = wanted_images(choice, pins)
+    return Step(
+        "images",
+        f"{len(wanted)} images in the engine",
+        3600,
+        lambda making, watch: fetch_images(making, watch, wanted),
+        tuple(f"image {reference}" for reference in wanted),
+        done=lambda making: (
+            None if missing_images(making.engine, wanted) else f"all {len(wanted)} are there"
+        ),
+    )
+
+
+def fetch_images(making: Making, watch: Watch, wanted: tuple[str, ...]) -> None:
+    """Loads from the folder what of `wanted` is not in the engine, and pulls what is still missing.
+    Raises LabUnavailable that lists what cannot be had."""
+    if making.folder is not None:
+        for archive in sorted((making.folder / "images").glob("*.tar*")):
+            if not (missing := missing_images(making.engine, wanted)):
+                break
+            if may_hold(archive, missing):
+                watch.say(f"loading {archive.name}")
+                making.engine.load_archive(archive)
+        for reference in _by_tag_only(making, wanted):
+            watch.say(
+                f"{reference.partition('@')[0]} is taken as it was loaded: an archive has "
+                "no digest to compare"
+            )
+    missing = missing_images(making.engine, wanted)
+    for number, reference in enumerate(missing, start=1):
+        watch.say(f"pulling {number} of {len(missing)}: {reference}")
+        if watch.elapsed_s > watch.within_s:
+            raise LabUnavailable(
+                f"pulling took more than {watch.within_s:.0f} s; 'meshwake up' again goes "
+                "on from here"
+            )
+        try:
+            making.engine.pull(reference)
+        except LabUnavailable as error:
+            still = missing_images(making.engine, wanted)
+            raise LabUnavailable(
+                _missing_images(reference, error, still, len(wanted), making.folder)
+            ) from error
+
+
+def may_hold(archive: Path, wanted: Iterable[str]) -> bool:
+    """Whether an archive (docker save) has one of the images `wanted`; True where it does not say
+    what it has."""
+    try:
+        with tarfile.open(archive) as opened:
+            listed = json.load(opened.extractfile("manifest.json") or io.BytesIO())
+        tags = {full_reference(tag) for entry in listed for tag in entry["RepoTags"] or ()}
+    except (OSError, tarfile.TarError, ValueError, KeyError, TypeError):
+        return True
+    return not tags or bool(tags & {full_reference(image.partition("@")[0]) for image in wanted})
+
+
+def _by_tag_only(making: Making, wanted: tuple[str, ...]) -> list[str]:
+    found = {reference: making.engine.image(reference) for reference in wanted if "@" in reference}
+    return [
+        reference
+        for reference, image in found.items()
+        if image is not None and "@" not in image.name
+    ]
+
+
+def _missing_images(
+    reference: str, error: Exception, still: tuple[str, ...], of: int, folder: Path | None
+) -> str:
+    looked = f" (looked in {folder / 'images'} first)" if folder is not None else ""
+    return "\n".join(
+        [
+            f"{len(still)} of {of} images are not in the engine{looked}, and {reference} "
+            f"could not be pulled: {error}",
+            *(f"  missing: {one}" for one in still),
+            "pull them where there is a network and 'docker save' them into "
+            "DIR/images/*.tar, then --folder DIR; "
+            "or name a registry that has them: --mirror HOST[:PORT]",
+        ]
+    )
+
+
+# Room
+
+
+def bytes_needed(engine: Engine, choice: Choice, pins: Pins) -> int:
+    """What a cluster takes of the engine's disk: images that the engine lacks, and in each node all
+    but the machines' own, which all nodes share."""
+    machine = node_image(choice, pins)
+    lacked = missing_images(engine, wanted_images(choice, pins))
+    in_engine = sum(MACHINE_BYTES if image == machine else IMAGE_BYTES for image in lacked)
+    nodes = len(node_names(choice, pins))
+    return in_engine + nodes * (NODE_WRITES_BYTES + _bytes_in_node(engine, images(choice, pins)))
+
+
+def _bytes_in_node(engine: Engine, references: Sequence[str]) -> int:
+    """Each image lies there unpacked; the one that is loaded just now lies there a second time, as
+    layers."""
+    found = [engine.image(reference) for reference in references]
+    sizes = [IMAGE_BYTES if image is None else image.size_bytes for image in found]
+    return sum(sizes) + max(sizes, default=0)
+
+
+def free_bytes(engine: Engine, machine: Image | None) -> int | None:
+    """Room where the engine keeps images and nodes; None when neither this machine nor a container
+    can say."""
+    free = engine.free_disk_bytes()
+    return room_inside(engine, machine.name) if free is None and machine is not None else free
+
+
+def _check_room(making: Making, missing: Sequence[str]) -> None:
+    """Before the first of them: a disk that runs full ends every node at once."""
+    needed = len(node_names(making.choice, making.pins)) * _bytes_in_node(making.engine, missing)
+    free = free_bytes(making.engine, machine_image(making.engine, making.choice, making.pins))
+    if free is not None and free < needed:
+        raise LabUnavailable(
+            f"the engine has {free / GIB:.1f} GiB of disk free, and {len(missing)} images "
+            "in every node take "
+            f"{needed / GIB:.1f} GiB; make room (docker system df shows what takes it)"
+        )
+
+
+# In the nodes
+
+
+def nodes_images_step(choice: Choice, pins: Pins) -> Step[Making]:
+    """The step that brings every image into every node."""
+    count = len(images(choice, pins))
+    return Step(
+        "nodes-images",
+        "images in every node",
+        1800,
+        _load_into_nodes,
+        (f"docker save --platform <the engine's> and kind load image-archive, for {count} images",),
+        done=lambda making: None if _not_in_nodes(making) else f"all {count} are in every node",
+    )
+
+
+def _not_in_nodes(making: Making) -> tuple[str, ...]:
+    """The images that at least one node lacks."""
+    wanted = images(making.choice, making.pins)
+    there = [images_in(making.engine, node) for node in node_names(making.choice, making.pins)]
+    return tuple(
+        image for image in wanted if not all(full_reference(image) in found for found in there)
+    )
+
+
+def images_in(engine: Engine, node: str) -> set[str]:
+    """The full names of the images that a node has; none when it cannot be asked."""
+    code, said = engine.execute(node, ["crictl", "images", "--output", "json"])
+    try:
+        listed = json.loads(said)["images"] if code == 0 else []
+    except (ValueError, KeyError):
+        return set()
+    return {full_reference(name) for each in listed for name in each.get("repoTags") or ()}
+
+
+def machine_image(engine: Engine, choice: Choice, pins: Pins) -> Image | None:
+    """The machines' own image as the engine has it: by its tag alone where it was loaded from an
+    archive."""
+    return engine.image(node_image(choice, pins))
+
+
+def _load_into_nodes(making: Making, watch: Watch) -> None:
+    missing = _not_in_nodes(making)
+    _check_room(making, missing)
+    for number, reference in enumerate(missing, start=1):
+        watch.say(f"{number} of {len(missing)}: {reference}")
+        try:
+            load_one(making, watch, reference)
+        except ToolFailed as error:
+            if making.folder is not None:
+                raise
+            # With a network nothing is lost: the kubelet pulls what it lacks, only later and once a
+            # node.
+            watch.say(
+                f"{reference} is left to the nodes to pull: {str(error).splitlines()[0][:200]}"
+            )
+        _prune_layers(making)
+
+
+def _prune_layers(making: Making) -> None:
+    """An image lies in a node twice, as layers and unpacked, and runs without its layers;
+    containerd itself looks for its manifest and configuration only, also when it starts. Where it
+    cannot be done, only room is lost."""
+    for node in node_names(making.choice, making.pins):
+        code, said = making.engine.execute(node, [*_CTR, "content", "ls"])
+        if code == 0 and (found := prunable(said)):
+            # A lease that ends collects at once what nothing refers to any more.
+            drop = [
+                [*_CTR, "content", "label", blob, *(f"{key}=" for key in keys)]
+                for blob, keys in found.items()
+            ]
+            collect = [
+                [*_CTR, "leases", "create", "--id=prune"],
+                [*_CTR, "leases", "rm", "--sync", "prune"],
+            ]
+            making.engine.execute(node, ["sh", "-c", "; ".join(map(shlex.join, [*drop, *collect]))])
+
+
+def prunable(listed: str) -> dict[str, list[str]]:
+    """Of what `ctr content ls` lists: each manifest that refers to layers, and by which labels, of
+    an image that has been unpacked, which its configuration says. `ctr content prune references`
+    would take the layers of all others too, such as those of kind's own images that no pod has
+    needed yet: no pod could ever start from them."""
+    labels = {
+        line.split()[0]: dict(_REFERENCE.findall(line))
+        for line in listed.splitlines()
+        if line.strip()
+    }
+    unpacked = {
+        blob for blob, found in labels.items() if any(key.startswith(_SNAPSHOT) for key in found)
+    }
+    layers = {
+        blob: [key for key in found if key.startswith(_LAYER)] for blob, found in labels.items()
+    }
+    return {
+        blob: keys
+        for blob, keys in layers.items()
+        if keys and labels[blob].get(_CONFIG) in unpacked
+    }
+
+
+def load_one(making: Making, watch: Watch, reference: str) -> None:
+    """Puts an image of the engine into every node.
+
+    `kind load docker-image` fails with Docker's containerd image store, where an image has layers
+    of platforms that are not here (kind#3795). An archive of one platform has not; older engines
+    know no --platform and need none."""
+    facts = making.engine.facts()
+    one_platform = (
+        ["--platform", facts.platform] if Version(facts.api_version) >= Version("1.48") else []
+    )
+    archive, here = making.state.directory / "image.tar", making.engine.image(reference)
+    words = f"load-{hashlib.sha256(reference.encode()).hexdigest()[:12]}"
+    try:
+        save = [
+            "save",
+            *one_platform,
+            "--output",
+            str(archive),
+            reference if here is None else here.name,
+        ]
+        making.run(watch, words, "docker", *save)
+        load = ["load", "image-archive", str(archive), "--name", making.name]
+        making.run(watch, words, "kind", *load)
+    finally:
+        archive.unlink(missing_ok=True)
+
+
+def full_reference(image: str) -> str:
+    """`image` as containerd names it: docker.io/library/busybox:latest for busybox."""
+    name, at, digest = image.partition("@")
+    first, slash, _ = name.partition("/")
+    if not slash:
+        name = f"docker.io/library/{name}"
+    elif "." not in first and ":" not in first and first != "localhost":
+        name = f"docker.io/{name}"
+    if not at and ":" not in name.rpartition("/")[2]:
+        name += ":latest"
+    return f"{name}{at}{digest}"

@@ -1,0 +1,263 @@
+"""The machines of a cluster, made by kind, and the addresses it hands out."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import yaml
+from pytest_kubernetes.options import ClusterOptions
+from pytest_kubernetes.providers import select_provider_manager
+
+from meshwake.cluster.docker import KIND_CLUSTER_LABEL, KIND_NETWORK, KIND_ROLE_LABEL, Container
+from meshwake.cluster.images import machine_image
+from meshwake.cluster.limits import limit_problems, measure_limits
+from meshwake.cluster.making import Making, node_names, read_facts
+from meshwake.cluster.stack.choice import Choice
+from meshwake.cluster.stack.pieces import Facts
+from meshwake.cluster.stack.pins import Pins
+from meshwake.cluster.stack.pool import addresses_in, pool_of
+from meshwake.cluster.stack.render import kind_config
+from meshwake.cluster.state import ClusterState, known_names
+from meshwake.cluster.steps import Step, Watch
+from meshwake.core.errors import LabUnavailable
+from meshwake.kubernetes.api import Refused, Unreachable
+
+READY_WITHIN_S = 180
+# What a cluster of ours will hand out, from before MetalLB is in it; and how any cluster of kind's
+# is asked.
+_POOL_FILE = "/etc/meshwake-pool"
+_ASK_FOR_POOLS = (
+    "sh",
+    "-c",
+    "kubectl --kubeconfig=/etc/kubernetes/admin.conf --request-timeout=5s get "
+    "ipaddresspools.metallb.io -A -o jsonpath='{.items[*].spec.addresses[*]}' 2>/dev/null",
+)
+
+
+def cluster_step(choice: Choice, pins: Pins) -> Step[Making]:
+    """The step in which kind makes the machines."""
+    return Step(
+        "cluster",
+        f"{len(node_names(choice, pins))} machines made by kind",
+        900,
+        _make_cluster,
+        (
+            "kind create cluster --config kind.yaml --kubeconfig "
+            f"<state>/{choice.name}/kubeconfig --retain",
+            *(f"machine {name}" for name in node_names(choice, pins)),
+        ),
+        ("the API server is ready", "every machine has registered as a node"),
+        done=_cluster_done,
+    )
+
+
+def _cluster_done(making: Making) -> str | None:
+    wanted = node_names(making.choice, making.pins)
+    machines = {machine.name: machine.state for machine in making.containers()}
+    if not making.state.kubeconfig.is_file() or any(
+        machines.get(name) != "running" for name in wanted
+    ):
+        return None
+    return None if _unregistered(making) is not None else f"{len(wanted)} machines run"
+
+
+def _unregistered(making: Making) -> str | None:
+    """None when the API is ready and all nodes have registered; else what was seen."""
+    try:
+        if not making.kube().ready():
+            return "the API server is not ready"
+        there = {node["metadata"]["name"] for node in making.kube().all("Node")}
+    except (Unreachable, Refused) as error:
+        return str(error)
+    missing = [name for name in node_names(making.choice, making.pins) if name not in there]
+    return f"not registered: {', '.join(missing)}" if missing else None
+
+
+def _make_cluster(making: Making, watch: Watch) -> None:
+    wanted = node_names(making.choice, making.pins)
+    machines = making.containers()
+    # kind writes the kubeconfig last, so a cluster that has one was made to its end.
+    whole = {machine.name for machine in machines} >= set(
+        wanted
+    ) and making.state.kubeconfig.is_file()
+    if whole:
+        for machine in machines:
+            if machine.state != "running":
+                watch.say(f"starting {machine.name}, which is {machine.state}")
+                making.engine.start(machine.id)
+        making.forget_kube()
+    else:
+        _create_anew(making, machines, watch)
+    watch.wait_for("API server and nodes", partial(_unregistered, making), READY_WITHIN_S)
+
+
+def _create_anew(making: Making, machines: tuple[Container, ...], watch: Watch) -> None:
+    for machine in machines:
+        watch.say(f"removing {machine.name} of a cluster that was half made")
+        making.engine.remove(machine.id)
+    _check_limits(making)
+    making.forget_kube()
+    making.state.kubeconfig.unlink(missing_ok=True)
+    config = kind_config(making.choice, making.pins)
+    path = making.state.put(
+        "kind.yaml", yaml.safe_dump(_with_local_node_images(making, config), sort_keys=False)
+    )
+    watch.say("kind creates the machines, which takes a minute or two")
+    manager = KindManager(making, watch)
+    manager.create(
+        ClusterOptions(kubeconfig_path=making.state.kubeconfig, provider_config=path),
+        options=["--retain"],
+    )
+
+
+def _check_limits(making: Making) -> None:
+    """Preflight may have had no image to ask with; now there is one."""
+    machine = machine_image(making.engine, making.choice, making.pins)
+    limits = measure_limits(making.engine, None if machine is None else machine.name)
+    problems = list(limit_problems(limits, len(node_names(making.choice, making.pins))))
+    if problems:
+        raise LabUnavailable("\n".join(problems))
+
+
+def _with_local_node_images(making: Making, config: dict[str, Any]) -> dict[str, Any]:
+    """kind pulls an image that the engine does not find by the name in its configuration: one that
+    was loaded from an archive is found by its tag only."""
+
+    def name_of(reference: str) -> str:
+        found = making.engine.image(reference)
+        return reference if found is None or "@" in found.name else found.name
+
+    return {
+        **config,
+        "nodes": [{**node, "image": name_of(str(node["image"]))} for node in config["nodes"]],
+    }
+
+
+class KindManager(select_provider_manager("kind")):  # type: ignore[misc]
+    """pytest-kubernetes' manager for kind, without its shell (0.9.0 joins arguments into one string
+    for `sh -c`), with our kind and our bound, and with a look at readiness that waits nowhere: we
+    wait ourselves."""
+
+    def __init__(self, making: Making, watch: Watch) -> None:
+        self._making, self._watch, self._ran = making, watch, False
+        super().__init__(
+            making.name, str(making.state.directory / "kind.yaml"), making.state.kubeconfig
+        )
+
+    def _ensure_executable(self) -> None:
+        """Our kind was found and its version looked at before (tools.py)."""
+
+    def _exec(
+        self, arguments: list[str], additional_env: object = None, timeout: float | None = None
+    ) -> None:
+        self._making.run(self._watch, "-".join(["kind", *arguments[:2]]), "kind", *arguments)
+        self._ran = True
+
+    def ready(self, timeout: int = 0) -> bool:
+        """False until kind has run, so that it does; from then on it is for us to wait."""
+        return self._ran
+
+
+# Facts
+
+
+def facts_step() -> Step[Making]:
+    """The step that chooses addresses and a seed."""
+    return Step(
+        "facts",
+        "addresses for load balancers, a seed for the cluster's own secrets",
+        60,
+        _find_facts,
+        (
+            f"IPv4 addresses near the end of the network {KIND_NETWORK!r}, none that "
+            "another cluster of kind hands out",
+        ),
+        done=_facts_done,
+    )
+
+
+def _facts_done(making: Making) -> str | None:
+    facts = read_facts(making.state)
+    published = making.engine.read_file(_own_machine(making), _POOL_FILE) or ""
+    return (
+        f"addresses {facts.pool}" if facts is not None and published.strip() == facts.pool else None
+    )
+
+
+def _find_facts(making: Making, watch: Watch) -> None:
+    facts = read_facts(making.state)
+    if facts is None:
+        facts = Facts(_choose_pool(making, watch), making.kit.seed())
+        making.state.put("facts.json", json.dumps(asdict(facts)) + "\n")
+    _publish(making, facts.pool)  # the machine may be another than the one it was chosen for
+    watch.say(f"addresses {facts.pool}")
+
+
+def _choose_pool(making: Making, watch: Watch) -> str:
+    network = making.engine.network(KIND_NETWORK)
+    if network is None:
+        raise LabUnavailable(
+            f"the engine has no network '{KIND_NETWORK}', which kind makes; was it removed "
+            "meanwhile?"
+        )
+    while True:
+        taken = [
+            address
+            for addresses in _taken_by_others(making, watch).values()
+            for address in addresses
+        ]
+        pool = pool_of(network.ipam, [*network.addresses, *taken])
+        _publish(making, pool)
+        # Another may have chosen at the same moment: both see it now, and one of them chooses
+        # again.
+        chosen, others = set(addresses_in(pool)), _taken_by_others(making, watch)
+        clash = [
+            name
+            for name, taken in others.items()
+            if name < making.name and not chosen.isdisjoint(taken)
+        ]
+        if not clash:
+            return pool
+        watch.say(f"{', '.join(clash)} has chosen the same addresses; choosing again")
+
+
+def _publish(making: Making, pool: str) -> None:
+    """Where whoever uses this engine can see it, whatever state directory they have."""
+    making.engine.execute(_own_machine(making), ["sh", "-c", f"echo {pool} >{_POOL_FILE}"])
+
+
+def _own_machine(making: Making) -> str:
+    return node_names(making.choice, making.pins)[-1]
+
+
+def _taken_by_others(making: Making, watch: Watch) -> dict[str, list[str]]:
+    """The addresses that every other kind cluster on the engine hands out, whoever made it: as is
+    remembered here, as stands on its machine, and as its API server says where it runs."""
+    pools: dict[str, list[str]] = {}
+    for name in known_names():
+        if name != making.name and (facts := read_facts(ClusterState.of(name))) is not None:
+            pools[name] = [facts.pool]
+    for machine in making.engine.containers(
+        {KIND_CLUSTER_LABEL: None, KIND_ROLE_LABEL: "control-plane"}
+    ):
+        cluster = machine.labels[KIND_CLUSTER_LABEL]
+        if cluster == making.name:
+            continue
+        own = pools.setdefault(cluster, [])
+        with suppress(LabUnavailable):  # it is put away just now
+            own += (making.engine.read_file(machine.name, _POOL_FILE) or "").split()
+            if machine.state == "running":
+                own += making.engine.execute(machine.name, _ASK_FOR_POOLS)[1].split()
+            elif not own:
+                watch.say(
+                    f"{machine.name} is {machine.state}: which addresses {cluster} hands "
+                    "out cannot be asked"
+                )
+    return {
+        name: [address for pool in own for address in addresses_in(pool)]
+        for name, own in pools.items()
+    }

@@ -1,0 +1,296 @@
+"""What every ztunnel says of itself: its process, its certificates and their states (/config_dump
+on its localhost).
+
+Nobody tells us of a request to the authority. One that was answered shows as a new serial number,
+and the second in which it was answered stands in the certificate: notBefore + the backdate, by the
+authority's wall clock. So `csr_answered` is derived, to the second, and never placed before the
+last look that still showed the old certificate. A request that was refused leaves a line in
+ztunnel's log (`refusals_in`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from meshwake.core import versions
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.errors import LabUnavailable, SubjectFailed
+from meshwake.core.plan import Plan
+from meshwake.kubernetes.api import Kubernetes, Pod, Unreachable
+from meshwake.kubernetes.ztunnels import ZTUNNEL_LABELS
+from meshwake.ztunnel.config_dump import parse_config_dump
+
+ZTUNNEL_NAMESPACE = "istio-system"
+ZTUNNEL_CONTAINER = "istio-proxy"
+ADMIN_PORT = 15000
+ISTIOD_LABELS: Mapping[str, str] = {"app": "istiod"}
+ISTIOD_MONITORING_PORT = 15014
+ANSWER_WITHIN_S = 8.0
+
+_SPIFFE = re.compile(r"spiffe://[^/\s\"]+/ns/([^/\s\"]+)/sa/([^/\s\",;)]+)")
+_RELEASE = re.compile(r"\d+\.\d+\.\d+(-(alpha|beta|rc)\.\d+)?(?![\d.])")
+# Whose images are named in a history: component -> (namespace, labels of its pods).
+_COMPONENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "ztunnel": (ZTUNNEL_NAMESPACE, ZTUNNEL_LABELS),
+    "istiod": (ZTUNNEL_NAMESPACE, ISTIOD_LABELS),
+    "istio-cni": (ZTUNNEL_NAMESPACE, {"k8s-app": "istio-cni-node"}),
+    "cilium": ("kube-system", {"k8s-app": "cilium"}),
+}
+# istio/ztunnel src/identity/manager.rs, at every release that says anything: 1.22.1 and newer.
+_RENEWAL_FAILED = ("certificate fetch failed", "certificate renewal failed")
+
+
+@dataclass(frozen=True)
+class Held:
+    """What ztunnel says of one identity. Without a certificate only `state` is told."""
+
+    state: str
+    serial: str | None = None
+    not_before_wall_s: int | None = None
+    not_after_wall_s: int | None = None
+
+
+def read_config_dump(text: bytes) -> dict[str, Held]:
+    """identity (namespace/serviceaccount) -> what is held for it. Raises SubjectFailed when it is
+    no config_dump."""
+    try:
+        entries = parse_config_dump(text)
+    except ValueError as error:
+        raise SubjectFailed(f"ztunnel's /config_dump is not understood: {error}") from error
+    return {
+        entry.identity: Held(
+            entry.state, entry.serial, entry.not_before_wall_s, entry.not_after_wall_s
+        )
+        for entry in entries
+    }
+
+
+def refusals_in(lines: Iterable[str], identities: Sequence[str]) -> list[tuple[str, str]]:
+    """(identity, the line) of every failed renewal of one of `identities` that ztunnel's log tells
+    of, JSON or not."""
+    found = []
+    for line in lines:
+        match = _SPIFFE.search(line)
+        if (
+            match
+            and any(words in line for words in _RENEWAL_FAILED)
+            and f"{match[1]}/{match[2]}" in identities
+        ):
+            found.append((f"{match[1]}/{match[2]}", line))
+    return found
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One look at the ztunnel of one node of the plan; `held` has the identities of that node only."""
+
+    node: str
+    pod: Pod
+    held: Mapping[str, Held]
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate seen for the first time; `world_ns` is when it was issued."""
+
+    world_ns: int
+    identity: str
+    held: Held
+
+
+class Ztunnels:
+    """Where each plan node's ztunnel runs, and what it held when it was last looked at."""
+
+    def __init__(
+        self, kubernetes: Kubernetes, node_names: Mapping[str, str], backdate_s: int
+    ) -> None:
+        self._kubernetes, self._backdate_s = kubernetes, backdate_s
+        self._nodes = {name: node for node, name in node_names.items()}
+        self._held: dict[str, Held] = {}
+        self._looked_world_ns: dict[str, int] = {}
+
+    def pods(self) -> dict[str, Pod]:
+        """plan node -> its ztunnel's pod: the ready one, else one that runs. While istiod is away a
+        new ztunnel is not ready, and lives and can be asked all the same. Raises Unreachable."""
+        pods = sorted(
+            self._kubernetes.pods(ZTUNNEL_NAMESPACE, ZTUNNEL_LABELS), key=lambda pod: pod.ready
+        )
+        return {
+            self._nodes[pod.node]: pod
+            for pod in pods
+            if pod.node in self._nodes and (pod.ready or pod.started)
+        }
+
+    def look(self, node: str, pod: Pod, identities: Sequence[str]) -> Seen:
+        """Asks one ztunnel. Raises Unreachable."""
+        held = read_config_dump(
+            self._kubernetes.get(pod, ADMIN_PORT, "/config_dump", ANSWER_WITHIN_S)
+        )
+        return Seen(
+            node, pod, {identity: held[identity] for identity in identities if identity in held}
+        )
+
+    def forget(self, identities: Iterable[str]) -> None:
+        """A process ended, and with it what it held."""
+        for identity in identities:
+            self._held.pop(identity, None)
+
+    def changes(
+        self, seen: Seen, looked_world_ns: int, authority_wall_ns: int
+    ) -> tuple[list[Issued], list[tuple[str, Held]]]:
+        """What of `seen` is new since the last look: certificates issued, and states.
+        `authority_wall_ns`: its wall clock at `looked_world_ns`."""
+        earliest_ns = self._looked_world_ns.get(seen.node, 0)
+        self._looked_world_ns[seen.node] = looked_world_ns
+        issued, states = [], []
+        for identity, held in seen.held.items():
+            before = self._held.get(identity)
+            if held == before:
+                continue
+            self._held[identity] = held
+            states.append((identity, held))
+            if held.serial is not None and (before is None or held.serial != before.serial):
+                assert held.not_before_wall_s is not None
+                ago_ns = authority_wall_ns - (held.not_before_wall_s + self._backdate_s) * NS_PER_S
+                issued.append(
+                    Issued(
+                        min(max(looked_world_ns - ago_ns, earliest_ns), looked_world_ns),
+                        identity,
+                        held,
+                    )
+                )
+        return issued, states
+
+
+# What runs
+
+
+@dataclass(frozen=True)
+class Running:
+    """What a cluster is made of by its own word, not by anybody's choice. `ztunnels`: the releases
+    that each ztunnel may be, by what it says of itself (none: it does not know). `unknown`: what
+    could not be asked, and why."""
+
+    kubelets: Mapping[str, str]
+    images: Mapping[str, tuple[str, ...]]
+    ztunnels: Mapping[str, tuple[str, ...]]
+    istiod: str | None
+    istiod_nodes: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For run_started."""
+        return {
+            "kubernetes": dict(self.kubelets),
+            "image_ids": {name: list(ids) for name, ids in self.images.items()},
+            "ztunnel": {pod: list(releases) for pod, releases in self.ztunnels.items()},
+            "istiod": self.istiod,
+            "istiod_nodes": list(self.istiod_nodes),
+            **({"unknown": list(self.unknown)} if self.unknown else {}),
+        }
+
+
+def running_versions(kubernetes: Kubernetes, nodes: Sequence[str]) -> Running:
+    """Asks kubelets, pods, ztunnels and istiod. Raises Unreachable only when the API server does
+    not answer."""
+    pods = {name: kubernetes.pods(*where) for name, where in _COMPONENTS.items()}
+    unknown: list[str] = []
+    ztunnels = {str(pod): _ztunnel_releases(kubernetes, pod, unknown) for pod in pods["ztunnel"]}
+    return Running(
+        kubelets={node: _kubelet_version(kubernetes, node) for node in nodes},
+        images={name: _image_ids(kubernetes, found) for name, found in pods.items() if found},
+        ztunnels=ztunnels,
+        istiod=_istiod_version(kubernetes, pods["istiod"], unknown),
+        istiod_nodes=tuple(dict.fromkeys(pod.node for pod in pods["istiod"])),
+        unknown=tuple(unknown),
+    )
+
+
+def check_versions(plan: Plan, cluster: str, running: Running) -> None:
+    """Raises LabUnavailable when a ztunnel is a known release, and another than the one that would
+    be judged."""
+    for pod, releases in running.ztunnels.items():
+        known = [release for release in releases if versions.has_row(release)]
+        if known and plan.version not in known:
+            raise LabUnavailable(
+                f"cluster {cluster} runs ztunnel {known[0]} ({pod}), and the run would be "
+                f"judged as {plan.version}; "
+                f"say --istio {known[0]}, or use a cluster of {plan.version}"
+            )
+
+
+def node_names(plan: Plan, nodes: Sequence[str], istiod_nodes: Sequence[str]) -> dict[str, str]:
+    """Which Kubernetes node each node of the plan is: istiod's own is the one on which the plan
+    lets the authority live; where the plan has it apart, istiod's is taken last."""
+    home = next((node for node in istiod_nodes if node in nodes), None)
+    left = [node for node in nodes if node != home]
+    at_home = plan.authority_node if home is not None else None
+    if home is not None and at_home is None:
+        left.append(home)
+    names = {at_home: home} if home is not None and at_home is not None else {}
+    return {node.name: names.get(node.name) or left.pop(0) for node in plan.nodes}
+
+
+def istiod_nodes(kubernetes: Kubernetes) -> tuple[str, ...]:
+    """The Kubernetes nodes on which an istiod is ready. Raises Unreachable."""
+    pods = kubernetes.pods(ZTUNNEL_NAMESPACE, ISTIOD_LABELS)
+    return tuple(dict.fromkeys(pod.node for pod in pods if pod.ready))
+
+
+def _kubelet_version(kubernetes: Kubernetes, node: str) -> str:
+    found = kubernetes.read("Node", None, node) or {}
+    return str(found.get("status", {}).get("nodeInfo", {}).get("kubeletVersion", "unknown"))
+
+
+def _image_ids(kubernetes: Kubernetes, pods: Iterable[Pod]) -> tuple[str, ...]:
+    ids = []
+    for pod in pods:
+        found = kubernetes.read("Pod", pod.namespace, pod.name) or {}
+        ids += [
+            str(each.get("imageID"))
+            for each in found.get("status", {}).get("containerStatuses", [])
+        ]
+    return tuple(dict.fromkeys(ids))
+
+
+def _ztunnel_releases(kubernetes: Kubernetes, pod: Pod, unknown: list[str]) -> tuple[str, ...]:
+    try:
+        build = (
+            json.loads(kubernetes.get(pod, ADMIN_PORT, "/config_dump", ANSWER_WITHIN_S)).get(
+                "version"
+            )
+            or {}
+        )
+        return releases_of(build)
+    except (Unreachable, ValueError, AttributeError) as error:
+        unknown.append(f"version of {pod}: {error}")
+        return ()
+
+
+def releases_of(build: Mapping[str, Any]) -> tuple[str, ...]:
+    """The releases that a ztunnel's BuildInfo names: by the commit that it was built from, else by
+    the tag of its build. `istioVersion` is the chart's word, an environment variable of the pod,
+    and says nothing of the binary."""
+    if found := versions.built_from(
+        str(build.get("gitRevision", "")), str(build.get("buildStatus", ""))
+    ):
+        return found
+    match = _RELEASE.match(str(build.get("version", "")))
+    return (match[0],) if match else ()
+
+
+def _istiod_version(kubernetes: Kubernetes, pods: Sequence[Pod], unknown: list[str]) -> str | None:
+    ready = [pod for pod in pods if pod.ready]
+    if not ready:
+        unknown.append("version of istiod: none is ready")
+        return None
+    try:
+        said = kubernetes.get(ready[0], ISTIOD_MONITORING_PORT, "/version", ANSWER_WITHIN_S)
+    except Unreachable as error:
+        unknown.append(f"version of {ready[0]}: {error}")
+        return None
+    return said.decode(errors="replace").strip()

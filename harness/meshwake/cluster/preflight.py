@@ -1,0 +1,121 @@
+"""What can be known before anything is changed; all that is wrong is said at once. `meshwake
+doctor` asks the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from packaging.version import Version
+
+from meshwake.cluster.docker import KIND_CLUSTER_LABEL, Container, Engine, EngineFacts
+from meshwake.cluster.images import GIB, bytes_needed, free_bytes, machine_image
+from meshwake.cluster.limits import limit_problems, measure_limits
+from meshwake.cluster.making import Making
+from meshwake.cluster.stack.choice import Choice
+from meshwake.cluster.stack.pins import Pins
+from meshwake.cluster.state import Record, choice_to_json
+from meshwake.cluster.steps import Step, Watch
+from meshwake.core.errors import LabUnavailable
+
+PREFLIGHT = "preflight"
+# Cilium, istiod and three nodes' kubelets do not fit into less.
+MEMORY_AT_LEAST = 4 * GIB
+CGROUP_V2_FROM = Version("1.35")
+
+
+def preflight_step(choice: Choice) -> Step[Making]:
+    """The step that changes nothing and finds what would fail later."""
+    return Step(
+        PREFLIGHT,
+        "what can be known before anything is changed",
+        60,
+        _preflight,
+        (
+            "the engine answers; its cgroups, memory, disk and limits suffice for "
+            f"{choice.workers + 1} nodes",
+            f"no other cluster is called {choice.name}",
+        ),
+    )
+
+
+def _preflight(making: Making, watch: Watch) -> None:
+    facts = making.engine.facts()
+    watch.say(f"engine {facts.version} on {facts.operating_system}, {facts.cpus} CPUs")
+    machines = making.containers()
+    problems = [
+        *_engine_problems(making.choice, facts),
+        *_name_problems(making, machines),
+        # A cluster that is half there has taken its room already.
+        *([] if machines else room_problems(making.engine, making.choice, making.pins)),
+    ]
+    if problems:
+        raise LabUnavailable("\n".join(problems))
+    record = making.state.read()
+    if record is None or record.choice != making.choice or not machines:
+        making.state.write(Record(making.name, making.choice, int(making.kit.wall_s()), None))
+
+
+def _engine_problems(choice: Choice, facts: EngineFacts) -> Iterator[str]:
+    if facts.cgroup_version < 2 and Version(choice.kubernetes) >= CGROUP_V2_FROM:
+        yield (
+            f"the engine uses cgroup v1, and nodes of Kubernetes {CGROUP_V2_FROM} and newer "
+            "need v2; boot its machine "
+            f"with systemd.unified_cgroup_hierarchy=1, or choose an older one: --kubernetes VERSION"
+        )
+    if facts.memory_bytes < MEMORY_AT_LEAST:
+        yield (
+            f"the engine has {facts.memory_bytes / GIB:.1f} GiB of memory, and "
+            f"{MEMORY_AT_LEAST // GIB} GiB is the "
+            "least; give its machine more (Docker Desktop: Settings, Resources)"
+        )
+
+
+def _name_problems(making: Making, machines: tuple[Container, ...]) -> Iterator[str]:
+    if not machines:
+        return
+    record = making.state.read()
+    if record is None or record.choice is None:
+        yield (
+            f"a cluster {making.name} is there ({_names(machines)}), and nothing is known "
+            "here of how it was made; "
+            f"put it away: meshwake down --name {making.name}, or choose another --name"
+        )
+    elif record.choice.digest != making.choice.digest:
+        was, wanted = choice_to_json(record.choice), choice_to_json(making.choice)
+        differs = [
+            f"{key} {was[key]} there, {wanted[key]} wanted"
+            for key in was
+            if was[key] != wanted[key]
+        ]
+        yield (
+            f"a cluster {making.name} is there and is another one: {'; '.join(differs)}; "
+            f"put it away: meshwake down --name {making.name}, or choose another --name"
+        )
+
+
+def engine_problems(engine: Engine, choice: Choice, pins: Pins) -> list[str]:
+    """Why a cluster `choice` cannot be made on this engine; where one of kind's stands already,
+    only what goes for all of them: what room it has taken is not to be had twice."""
+    stands = engine.containers({KIND_CLUSTER_LABEL: None})
+    return [
+        *_engine_problems(choice, engine.facts()),
+        *([] if stands else room_problems(engine, choice, pins)),
+    ]
+
+
+def room_problems(engine: Engine, choice: Choice, pins: Pins) -> Iterator[str]:
+    """What of the engine's machine does not suffice for a cluster that is not there yet."""
+    machine = machine_image(engine, choice, pins)
+    needed, free = bytes_needed(engine, choice, pins), free_bytes(engine, machine)
+    if free is not None and free < needed:
+        yield (
+            f"the engine has {free / GIB:.1f} GiB of disk free, and {needed / GIB:.0f} GiB "
+            "are needed; "
+            "make room (docker system df shows what takes it), or choose fewer --nodes"
+        )
+    limits = measure_limits(engine, None if machine is None else machine.name)
+    yield from limit_problems(limits, choice.workers + 1)
+
+
+def _names(machines: Iterable[Container]) -> str:
+    return ", ".join(machine.name for machine in machines)

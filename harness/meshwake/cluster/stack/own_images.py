@@ -1,0 +1,124 @@
+"""Images of ours (clusters/helper/, clusters/fixes/wake-guard/): no registry has them, so they are
+built.
+
+Each is built by a Dockerfile that copies a few files of the package onto a plain Python image. The
+tag that a manifest names is completed by a digest of those files, so that no node goes on with an
+image of sources that are gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from meshwake.cluster.stack.pieces import image_references, read_objects
+from meshwake.core.errors import LabUnavailable
+from meshwake.core.resources import ROOT, SOURCES
+
+
+@dataclass(frozen=True)
+class OwnImage:
+    """One of them. `what` it is, for messages; `manifest` is the file below clusters/ whose
+    DaemonSet names it."""
+
+    name: str
+    what: str
+    dockerfile: Path
+    manifest: tuple[str, ...]
+
+    @property
+    def named(self) -> str:
+        """As the DaemonSet names it."""
+        (image,) = image_references(read_objects(*self.manifest))
+        return image
+
+    @property
+    def reference(self) -> str:
+        """As it is built here and now."""
+        digest = hashlib.sha256(self._text().encode())
+        for file in self.sources():
+            digest.update(f"{file}\0".encode() + (SOURCES / file).read_bytes() + b"\0")
+        return f"{self.named}-{digest.hexdigest()[:12]}"
+
+    @property
+    def base(self) -> str:
+        """The image that it is built on, unless another is named by --build-arg BASE."""
+        (base,) = re.findall(r"^ARG BASE=(\S+)$", self._text(), re.MULTILINE)
+        return str(base)
+
+    def sources(self) -> list[Path]:
+        """What its Dockerfile copies, below what has the package in it. Raises LabUnavailable."""
+        lines = self._text().replace("\\\n", " ").splitlines()
+        copied = [
+            SOURCES / word
+            for line in lines
+            if line.startswith("COPY ")
+            for word in line.split()[1:-1]
+        ]
+        files = [
+            file
+            for each in copied
+            for file in (sorted(each.glob("*.py")) if each.is_dir() else [each])
+        ]
+        return [file.relative_to(SOURCES) for file in files]
+
+    def write_context(self, place: Path) -> None:
+        """Copies what the image is built from to `place`: an installed package lies among all
+        others."""
+        for file in self.sources():
+            (place / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(SOURCES / file, place / file)
+
+    def _text(self) -> str:
+        path = ROOT / self.dockerfile
+        if not path.is_file():
+            raise LabUnavailable(
+                f"{path}: not found; it belongs to meshwake: install meshwake anew"
+            )
+        return path.read_text(encoding="utf-8")
+
+    @property
+    def build(self) -> str:
+        """What a person types to build it, from the root of the repository."""
+        return f"docker build --file {self.dockerfile} --tag {self.reference} harness"
+
+
+HELPER = OwnImage(
+    "helper",
+    "the helper that moves clocks",
+    Path("clusters/helper/Dockerfile"),
+    ("helper", "daemonset.yaml"),
+)
+GUARD = OwnImage(
+    "guard",
+    "the wake guard",
+    Path("clusters/fixes/wake-guard/Dockerfile"),
+    ("fixes", "wake-guard", "daemonset.yaml"),
+)
+
+
+def with_own_images(objects: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`objects`, with our images by the names under which they are built; another's image stays as
+    it is named."""
+    built = {image.named: image.reference for image in (HELPER, GUARD)}
+    return [_renamed(thing, built) for thing in objects]
+
+
+def own_images_in(objects: Iterable[Mapping[str, Any]]) -> tuple[OwnImage, ...]:
+    """Those that `objects` name."""
+    named = set(image_references(list(objects)))
+    return tuple(image for image in (HELPER, GUARD) if image.named in named)
+
+
+def _renamed(thing: Any, built: Mapping[str, str]) -> Any:
+    if isinstance(thing, Mapping):
+        return {
+            key: built.get(value, value) if key == "image" else _renamed(value, built)
+            for key, value in thing.items()
+        }
+    return [_renamed(each, built) for each in thing] if isinstance(thing, list) else thing

@@ -1,0 +1,139 @@
+"""The pieces that a cluster is put together from, and the label that tells them from everything
+else.
+
+A `Stage` is one step of an installation: what is put in, and what must be true before the next one
+may begin. Pieces are values: nothing here speaks to a cluster, so a whole installation can be
+printed before a byte of it is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from meshwake.core.errors import HarnessFault
+from meshwake.core.resources import CLUSTERS
+from meshwake.kubernetes.api import identity_of
+from meshwake.kubernetes.labels import OUR_LABELS, is_ours
+
+ISTIO_NAMESPACE = "istio-system"
+CILIUM_NAMESPACE = "kube-system"
+METALLB_NAMESPACE = "metallb-system"
+CERT_MANAGER_NAMESPACE = "cert-manager"
+ACME_NAMESPACE = "meshwake-acme"
+OBSERVABILITY_NAMESPACE = "meshwake-observability"
+DEMO_NAMESPACE = "meshwake-demo"
+
+_WITH_POD_TEMPLATE = ("DaemonSet", "Deployment", "Job", "ReplicaSet", "StatefulSet")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One helm release. `chart` is what helm takes: a name within `repo`, or, with `repo` None, an
+    oci:// address or a path. The namespace is made if it is missing."""
+
+    release: str
+    namespace: str
+    chart: str
+    repo: str | None
+    version: str
+    values: dict[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Objects that are applied on the server's side, in this order; all carry `OUR_LABELS`."""
+
+    name: str
+    objects: tuple[dict[str, Any], ...] = field(hash=False)
+
+    def __post_init__(self) -> None:
+        for thing in self.objects:
+            if not is_ours(thing["metadata"].get("labels")):
+                raise HarnessFault(
+                    f"{self.name}: {identity_of(thing)} lacks our label ({dict(OUR_LABELS)})"
+                )
+
+
+@dataclass(frozen=True)
+class RemoteManifest:
+    """A manifest that its project publishes: fetched, labelled, applied."""
+
+    name: str
+    url: str
+
+
+Piece = Chart | Objects | RemoteManifest
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step: `pieces` are put in, and until they are ready the next waits; the whole within
+    `within_s` seconds. `others`: what somebody else puts in and must be ready as well, as (kind,
+    namespace, name); name None: every one."""
+
+    name: str
+    title: str
+    pieces: tuple[Piece, ...]
+    within_s: int = 600  # on a machine that has to fetch every image over an ordinary line
+    others: tuple[tuple[str, str | None, str | None], ...] = ()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known only once the cluster's machines run. `pool`: addresses for load balancers,
+    FIRST-LAST. `seed`: the cluster's own secret, from which keys are worked out; without one they
+    follow from the choice and are no secret."""
+
+    pool: str
+    seed: str = ""
+
+
+def labelled(thing: Mapping[str, Any], labels: Mapping[str, str] = OUR_LABELS) -> dict[str, Any]:
+    """A copy of `thing` that carries `labels`, as do the pods it makes. Selectors stay as they are."""
+    copy = deepcopy(dict(thing))
+    copy.setdefault("metadata", {}).setdefault("labels", {}).update(labels)
+    if copy.get("kind") in _WITH_POD_TEMPLATE:
+        copy["spec"]["template"].setdefault("metadata", {}).setdefault("labels", {}).update(labels)
+    return copy
+
+
+def labelled_objects(name: str, things: Iterable[Mapping[str, Any]]) -> Objects:
+    """`things` with `OUR_LABELS` on each."""
+    return Objects(name, tuple(labelled(thing) for thing in things))
+
+
+def read_objects(*parts: str) -> list[dict[str, Any]]:
+    """The objects of a YAML file below clusters/, fresh copies each time; `parts` are ("gateway",
+    "gateway.yaml")."""
+    return deepcopy([thing for thing in _documents(CLUSTERS.joinpath(*parts)) if thing is not None])
+
+
+def read_values(*parts: str) -> dict[str, Any]:
+    """A chart's values from a YAML file below clusters/, a fresh copy each time."""
+    (values,) = read_objects(*parts)
+    return values
+
+
+@cache
+def _documents(path: Path) -> Sequence[Any]:
+    return tuple(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+
+
+def image_references(thing: Any) -> Iterator[str]:
+    """Every image of every container in `thing`, an object or a list of objects, ephemeral ones
+    left out."""
+    if isinstance(thing, Mapping):
+        for key, value in thing.items():
+            if key in {"containers", "initContainers"} and isinstance(value, list):
+                yield from (entry["image"] for entry in value if "image" in entry)
+            yield from image_references(value)
+    elif isinstance(thing, list | tuple):
+        for entry in thing:
+            yield from image_references(entry)

@@ -1,0 +1,122 @@
+"""Addresses for load balancers, worked out from the network that the container engine made for
+kind.
+
+MetalLB answers for addresses by ARP, so they must lie in the nodes' own network and belong to
+nobody: the engine gives its containers addresses from the low end, so ours are taken from the high
+end. Engines tell a network's ranges in any order and IPv6 may come first; the pool is IPv4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import (
+    AddressValueError,
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    NetmaskValueError,
+    ip_address,
+)
+from typing import Any
+
+from meshwake.core.errors import LabUnavailable
+
+POOL_MAX = 50
+POOL_MIN = 4
+# For containers that come later: nodes of this cluster and of others on the same network.
+KEPT_FOR_CONTAINERS = 32
+
+
+def pool_of(ipam_config: Sequence[Mapping[str, Any]], used: Iterable[str] = ()) -> str:
+    """A range of 4 to 50 addresses near the end of the first usable IPv4 range, as
+    "172.18.255.204-172.18.255.253".
+
+    `ipam_config` is the engine's IPAM.Config (entries with Subnet, perhaps Gateway and IPRange);
+    `used` are addresses that somebody has, with or without a prefix length; those of other networks
+    are nothing to us. Raises LabUnavailable when no IPv4 range has room.
+    """
+    taken = {address for text in used if (address := _address(text)) is not None}
+    seen = []
+    for entry in ipam_config:
+        network = _ipv4_network(entry.get("Subnet"))
+        if network is None:
+            seen.append(str(entry.get("Subnet")))
+            continue
+        found = _pool_in(network, taken | _kept(entry))
+        if found:
+            return found
+        seen.append(f"{network}, too small or too full")
+    raise LabUnavailable(
+        "the network of kind has no room for load balancer addresses: found "
+        f"{'; '.join(seen) or 'no range at all'}; "
+        f"expected an IPv4 range with {POOL_MIN} free addresses in a row above its first "
+        f"{KEPT_FOR_CONTAINERS}; "
+        "remove the network when no cluster uses it (docker network rm kind), and it is "
+        "made anew with the engine's "
+        "default size"
+    )
+
+
+def addresses_in(words: str) -> Iterator[str]:
+    """Every IPv4 address of a range as MetalLB writes it, FIRST-LAST or a network; nothing of what
+    is neither."""
+    first, dash, last = words.partition("-")
+    try:
+        network = IPv4Network(words, strict=False) if not dash else None
+        ends = (
+            (IPv4Address(first), IPv4Address(last))
+            if network is None
+            else (network[0], network[-1])
+        )
+    except ValueError:
+        return
+    yield from (str(IPv4Address(number)) for number in range(int(ends[0]), int(ends[1]) + 1))
+
+
+def _pool_in(network: IPv4Network, taken: set[IPv4Address]) -> str | None:
+    """The highest stretch of free addresses that is long enough, at most POOL_MAX of it."""
+    lowest = int(network.network_address) + 1 + KEPT_FOR_CONTAINERS
+    # The last address is that of the broadcast, and the one before it is often a router's.
+    last = int(network.broadcast_address) - 2
+    while last - POOL_MIN + 1 >= lowest:
+        first = _first_of_stretch(last, lowest, taken)
+        if last - first + 1 >= POOL_MIN:
+            return f"{IPv4Address(first)}-{IPv4Address(last)}"
+        last = first - 2
+    return None
+
+
+def _first_of_stretch(last: int, lowest: int, taken: set[IPv4Address]) -> int:
+    """The lowest address such that it and all up to `last` are free; `last` + 1 when that one is
+    taken."""
+    first = last + 1
+    while first > lowest and last - first + 1 < POOL_MAX and IPv4Address(first - 1) not in taken:
+        first -= 1
+    return first
+
+
+def _kept(entry: Mapping[str, Any]) -> set[IPv4Address]:
+    """The gateway, and the low end of the range that containers get addresses from, where there is
+    one."""
+    gateway, given = _address(str(entry.get("Gateway") or "")), _ipv4_network(entry.get("IPRange"))
+    kept = set() if gateway is None else {gateway}
+    if given is not None:
+        lowest = int(given.network_address)
+        kept |= {IPv4Address(number) for number in range(lowest, lowest + KEPT_FOR_CONTAINERS)}
+    return kept
+
+
+def _ipv4_network(subnet: Any) -> IPv4Network | None:
+    try:
+        return IPv4Network(str(subnet), strict=False)
+    except (AddressValueError, NetmaskValueError, ValueError):
+        return None
+
+
+def _address(text: str) -> IPv4Address | None:
+    """`text` without its prefix length, when it is an IPv4 address."""
+    try:
+        address: IPv4Address | IPv6Address = ip_address(text.partition("/")[0])
+    except ValueError:
+        return None
+    return address if isinstance(address, IPv4Address) else None

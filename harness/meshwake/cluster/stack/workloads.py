@@ -1,0 +1,132 @@
+"""What a run puts into the cluster for the identities of its plan, and where it is found there.
+
+For each identity, namespace/serviceaccount, a ServiceAccount, a Deployment of one pod pinned to the
+machine that the plan names, and a Service (clusters/workloads/identity.yaml). That pod is client
+and server at once: it has `curl`, and answers HTTP 200 on `SERVER_PORT`. Its SPIFFE identity is the
+plan's, word for word.
+
+Namespaces are made, with the run's label, so that they go with the run. "default" exists in every
+cluster and is nobody's to label or to take away: there, and everywhere, it is the pods that carry
+the label of ambient. Namespaces of the cluster and of the stack are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from meshwake.cluster.stack.pieces import (
+    ACME_NAMESPACE,
+    CERT_MANAGER_NAMESPACE,
+    CILIUM_NAMESPACE,
+    DEMO_NAMESPACE,
+    ISTIO_NAMESPACE,
+    METALLB_NAMESPACE,
+    OBSERVABILITY_NAMESPACE,
+    labelled,
+    read_objects,
+)
+from meshwake.cluster.stack.pins import Pins, read_pins
+from meshwake.core.errors import BadInput
+from meshwake.core.plan import Plan
+from meshwake.kubernetes.labels import OUR_LABELS, RUN_LABELS
+
+SERVER_PORT = 8080
+CONTAINER = "app"
+IMAGE = "echo"
+IDENTITY_LABEL = "meshwake.dev/identity"
+HOSTNAME_LABEL = "kubernetes.io/hostname"
+AMBIENT_LABELS: Mapping[str, str] = {"istio.io/dataplane-mode": "ambient"}
+# Exists in every cluster: used, and neither made nor labelled nor deleted.
+SHARED_NAMESPACE = "default"
+NOT_FOR_RUNS = frozenset(
+    {
+        CILIUM_NAMESPACE,
+        "kube-public",
+        "kube-node-lease",
+        ACME_NAMESPACE,
+        CERT_MANAGER_NAMESPACE,
+        DEMO_NAMESPACE,
+        ISTIO_NAMESPACE,
+        METALLB_NAMESPACE,
+        OBSERVABILITY_NAMESPACE,
+    }
+)
+
+
+def workload_objects(
+    plan: Plan, node_names: Mapping[str, str], pins: Pins | None = None
+) -> tuple[dict[str, Any], ...]:
+    """All objects for `plan`, namespaces first; `node_names`: node of the plan -> value of the
+    node's hostname label.
+
+    All carry `OUR_LABELS` and `RUN_LABELS`. Raises BadInput for an identity that cannot be placed.
+    """
+    image = (pins or read_pins()).images[IMAGE]
+    placed = [(identity, node.name) for node in plan.nodes for identity in node.identities]
+    names = sorted({_split(identity)[0] for identity, _ in placed} - {SHARED_NAMESPACE})
+    things = [_namespace(name) for name in names]
+    for identity, node in placed:
+        if node not in node_names:
+            raise BadInput(
+                f"node {node!r} of the plan has no machine; known: "
+                f"{', '.join(sorted(node_names)) or 'none'}"
+            )
+        things += _objects_of(identity, node_names[node], image)
+    return tuple(labelled(thing, {**OUR_LABELS, **RUN_LABELS}) for thing in things)
+
+
+def identity_labels(identity: str) -> dict[str, str]:
+    """The labels by which the pod of `identity` is found in its namespace."""
+    return {IDENTITY_LABEL: _split(identity)[1]}
+
+
+def namespace_of(identity: str) -> str:
+    """The namespace in which the pod of `identity` runs."""
+    return _split(identity)[0]
+
+
+def server_url(identity: str) -> str:
+    """Where the server of `identity` answers, from anywhere in the cluster."""
+    namespace, account = _split(identity)
+    return f"http://{account}.{namespace}.svc.cluster.local:{SERVER_PORT}/"
+
+
+def workload_images(pins: Pins) -> tuple[str, ...]:
+    """Every image that a run starts."""
+    return (pins.images[IMAGE],)
+
+
+def _split(identity: str) -> tuple[str, str]:
+    namespace, _, account = identity.partition("/")
+    if namespace in NOT_FOR_RUNS:
+        raise BadInput(
+            f"identity {identity!r}: {namespace!r} belongs to the cluster; use another "
+            "namespace, for example "
+            f"'{SHARED_NAMESPACE}/{account}'"
+        )
+    return namespace, account
+
+
+def _namespace(name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": name, "labels": dict(AMBIENT_LABELS)},
+    }
+
+
+def _objects_of(identity: str, machine: str, image: str) -> list[dict[str, Any]]:
+    namespace, name = _split(identity)
+    account, deployment, service = read_objects("workloads", "identity.yaml")
+    for thing in (account, deployment, service):
+        thing["metadata"].update(name=name, namespace=namespace)
+    labels = identity_labels(identity)
+    deployment["spec"]["selector"]["matchLabels"] = labels
+    template = deployment["spec"]["template"]
+    template["metadata"]["labels"].update(labels)
+    template["spec"]["serviceAccountName"] = name
+    template["spec"]["nodeSelector"] = {HOSTNAME_LABEL: machine}
+    template["spec"]["containers"][0]["image"] = image
+    service["spec"]["selector"] = labels
+    return [account, deployment, service]

@@ -1,0 +1,287 @@
+"""The stages of the stack: what is put in, and that it is ready before the next.
+
+Ready is what the cluster itself says of each object that a stage puts in
+(harness/meshwake/kubernetes/rollouts.py): the workloads of a chart, our own objects, what a
+Gateway's controller makes of it. That is looked at rather than left to `helm --wait`: a helm that
+is killed while it waits leaves its release pending, which costs an uninstall, and it says nothing
+of what it waits for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import yaml
+
+from meshwake.cluster.drift import Drift, drift, put_back, read_release
+from meshwake.cluster.making import Making
+from meshwake.cluster.stack.pieces import Chart, Objects, Piece, RemoteManifest, Stage, labelled
+from meshwake.cluster.steps import Step, Watch
+from meshwake.core.errors import HarnessError, LabUnavailable
+from meshwake.kubernetes.api import Kubernetes, Refused, identity_of, kind_of
+from meshwake.kubernetes.labels import OUR_LABELS
+from meshwake.kubernetes.rollouts import awaited_of, unmet, workloads
+
+MARKS_NAMESPACE, MARKS_NAME = "kube-system", "meshwake-up"
+FETCH_WITHIN_S = 120
+_PASSING = {404, 409, 429}  # no such kind yet, somebody else was faster, too many requests
+_PENDING = {"pending-install": "uninstall", "uninstalling": "uninstall"}
+_GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
+
+
+def stage_step(planned: Stage) -> Step[Making]:
+    """The step that puts in one stage and waits until it is ready."""
+    return Step(
+        planned.name,
+        planned.title,
+        planned.within_s,
+        partial(_take_stage, planned.name),
+        tuple(line for piece in planned.pieces for line in piece_lines(piece)),
+        tuple(awaited_lines(planned)),
+        done=partial(_stage_done, planned.name),
+    )
+
+
+def awaited_lines(stage: Stage) -> Iterator[str]:
+    """What a plan says of what a stage waits for."""
+    for piece in stage.pieces:
+        if isinstance(piece, Chart):
+            yield f"every workload of release {piece.release}: rolled out"
+        elif isinstance(piece, Objects):
+            for thing in piece.objects:
+                if (awaited := awaited_of(str(thing["kind"]))) is not None:
+                    yield f"{identity_of(thing)}: {awaited}"
+    for kind, namespace, name in stage.others:
+        plain = kind.partition(".")[0]
+        yield f"{plain} {'/'.join(filter(None, (namespace, name or '*')))}: {awaited_of(plain)}"
+
+
+def piece_lines(piece: Piece) -> Iterator[str]:
+    """What a plan says of a piece."""
+    if isinstance(piece, Chart):
+        source = f"{piece.repo} {piece.chart}" if piece.repo else piece.chart
+        yield (
+            f"helm upgrade --install {piece.release} --namespace {piece.namespace}  ({source} "
+            f"{piece.version})"
+        )
+    elif isinstance(piece, RemoteManifest):
+        yield f"apply {piece.url}"
+    else:
+        for thing in piece.objects:
+            yield f"apply {identity_of(thing)}"
+
+
+def stage_digest(stage: Stage) -> str:
+    """Names the pieces of a stage: equal digests, nothing new to put in."""
+    pieces = json.dumps([asdict(piece) for piece in stage.pieces], sort_keys=True)
+    return hashlib.sha256(pieces.encode()).hexdigest()[:16]
+
+
+def _stage_done(name: str, making: Making) -> str | None:
+    stage = making.stage(name)
+    if _marks(making).get(name) != stage_digest(stage):
+        return None
+    return (
+        "is in, and ready"
+        if _not_ready(making, stage) is None and not stage_drift(making.kube(), stage)
+        else None
+    )
+
+
+def _marks(making: Making) -> dict[str, str]:
+    found = making.kube().read("ConfigMap", MARKS_NAMESPACE, MARKS_NAME) or {}
+    return dict(found.get("data") or {})
+
+
+def _take_stage(name: str, making: Making, watch: Watch) -> None:
+    stage = making.stage(name)
+    for piece in stage.pieces:
+        _put_in(making, watch, piece)
+    watch.wait_for(
+        f"{stage.title} to be as it was made", partial(_as_it_was_made, making, watch, stage)
+    )
+    watch.wait_for(f"{stage.title} to be ready", partial(_not_ready, making, stage))
+    _mark(making, watch, name, stage_digest(stage))
+
+
+# Whether it is ready
+
+
+def stage_drift(kube: Kubernetes, stage: Stage) -> list[Drift]:
+    """What of a stage is no longer as it was put in."""
+    return drift(kube, _objects(kube, stage))
+
+
+def _as_it_was_made(making: Making, watch: Watch, stage: Stage) -> None:
+    """What others changed is put back: helm and `apply` leave alone what they did not set."""
+    for changed in stage_drift(making.kube(), stage):
+        watch.say(f"putting back {changed}")
+        put_back(making.kube(), changed)
+
+
+def _not_ready(making: Making, stage: Stage) -> str | None:
+    """None when everything of the stage is ready; else what was seen. A server that does not answer
+    was seen, too."""
+    try:
+        seen = [
+            said for thing in _there(making.kube(), stage) if (said := unmet(thing)) is not None
+        ]
+    except HarnessError as error:
+        return str(error)
+    return "; ".join(seen) if seen else None
+
+
+def _there(kube: Kubernetes, stage: Stage) -> Iterator[dict[str, Any]]:
+    """Everything that the stage waits for, as it is now."""
+    for wanted in _objects(kube, stage):
+        kind, metadata = str(wanted["kind"]), wanted["metadata"]
+        if awaited_of(kind) is None:
+            continue
+        yield kube.read(kind_of(wanted), metadata.get("namespace"), metadata["name"]) or _missing(
+            wanted
+        )
+        if kind == "Gateway":
+            yield from kube.all(
+                "Deployment.apps", metadata["namespace"], {_GATEWAY_NAME: metadata["name"]}
+            )
+    for kind, namespace, name in stage.others:
+        found = kube.all(kind, namespace) if name is None else [kube.read(kind, namespace, name)]
+        place = {"name": name or "*", "namespace": namespace}
+        missing = _missing({"kind": kind.partition(".")[0], "metadata": place})
+        yield from (thing or missing for thing in found or [None])
+
+
+def _missing(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """As if it were there, and had said nothing yet."""
+    return {"kind": wanted["kind"], "metadata": {**wanted["metadata"], "generation": 1}}
+
+
+def _objects(kube: Kubernetes, stage: Stage) -> Iterator[Mapping[str, Any]]:
+    """What the stage has made: of charts, by helm's own record of them."""
+    for piece in stage.pieces:
+        if isinstance(piece, Objects):
+            yield from piece.objects
+        elif isinstance(piece, Chart):
+            release = read_release(kube, piece.namespace, piece.release)
+            if release is None:
+                raise LabUnavailable(
+                    f"helm knows of no release {piece.release} in {piece.namespace}"
+                )
+            yield from workloads(release.objects)
+
+
+# Putting in
+
+
+def _mark(making: Making, watch: Watch, name: str, digest: str) -> None:
+    marks = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": MARKS_NAME, "namespace": MARKS_NAMESPACE, "labels": dict(OUR_LABELS)},
+        "data": {**_marks(making), name: digest},
+    }
+    _apply(making, watch, marks)
+
+
+def _put_in(making: Making, watch: Watch, piece: Piece) -> None:
+    if isinstance(piece, Chart):
+        _install(making, watch, piece)
+    elif isinstance(piece, RemoteManifest):
+        for thing in _documents_of(making, watch, piece):
+            _apply(making, watch, labelled(thing))
+    else:
+        assert isinstance(piece, Objects)
+        for thing in piece.objects:
+            _apply(making, watch, thing)
+
+
+def _apply(making: Making, watch: Watch, thing: Mapping[str, Any]) -> None:
+    """Applied again while it is refused for a reason that passes: a kind that is not served yet, a
+    webhook whose pod is not up yet. What the server finds wrong with the object itself is raised at
+    once."""
+
+    def refused() -> str | None:
+        try:
+            making.kube().apply([thing])
+        except Refused as error:
+            if error.status not in _PASSING:
+                raise
+            return str(error)
+        return None
+
+    watch.wait_for(f"the server to take {identity_of(thing)}", refused)
+
+
+def _documents_of(making: Making, watch: Watch, manifest: RemoteManifest) -> list[dict[str, Any]]:
+    here = (
+        making.folder / "manifests" / f"{manifest.name}.yaml" if making.folder is not None else None
+    )
+    if here is not None and here.is_file():
+        content = here.read_bytes()
+    else:
+        watch.say(f"fetching {manifest.url}")
+        content = making.kit.fetch(manifest.url, min(FETCH_WITHIN_S, watch.left_s))
+    return [thing for thing in yaml.safe_load_all(content) if thing]
+
+
+def _install(making: Making, watch: Watch, chart: Chart) -> None:
+    watch.say(f"helm installs {chart.release}")
+    values = making.state.put(
+        f"values/{chart.release}.yaml", yaml.safe_dump(chart.values, sort_keys=True)
+    )
+    _heal_release(making, watch, chart)
+    making.run(
+        watch,
+        f"helm-{chart.release}",
+        "helm",
+        *("upgrade", "--install", chart.release, *_chart_source(making, chart)),
+        *("--create-namespace", "--values", str(values), "--timeout", f"{int(watch.left_s)}s"),
+        *_place(making, chart),
+    )
+
+
+def _chart_source(making: Making, chart: Chart) -> list[str]:
+    if making.folder is not None:
+        name = chart.chart.rpartition("/")[2]
+        unpacked = making.folder / "charts" / name / chart.version
+        packed = making.folder / "charts" / f"{name}-{chart.version}.tgz"
+        for place in (unpacked, packed):
+            if place.exists():
+                return [str(place)]
+        raise LabUnavailable(
+            f"chart {name} {chart.version}: neither {unpacked} nor {packed} is there; put it there"
+        )
+    return [
+        chart.chart,
+        "--version",
+        chart.version,
+        *(["--repo", chart.repo] if chart.repo else []),
+    ]
+
+
+def _heal_release(making: Making, watch: Watch, chart: Chart) -> None:
+    """A helm that was killed leaves its release pending, and every later helm refuses it. Nobody
+    else works on this cluster (it is locked), so what is pending is nobody's."""
+    release = read_release(making.kube(), chart.namespace, chart.release)
+    if release is not None and (
+        release.status.startswith("pending-") or release.status in _PENDING
+    ):
+        watch.say(f"release {chart.release} was left {release.status}; that is undone first")
+        word = _PENDING.get(release.status, "rollback")
+        making.run(
+            watch,
+            f"helm-{word}-{chart.release}",
+            "helm",
+            word,
+            chart.release,
+            *_place(making, chart),
+        )
+
+
+def _place(making: Making, chart: Chart) -> tuple[str, ...]:
+    return "--namespace", chart.namespace, "--kubeconfig", str(making.state.kubeconfig)

@@ -1,0 +1,1 @@
+"""Values that all the others hand to one another."""

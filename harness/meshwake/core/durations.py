@@ -1,0 +1,105 @@
+"""Durations: written as people write them (`24h`, `1h30m`, `-13h`, `250ms`), kept as integer
+nanoseconds.
+
+Integers, because a week of simulated time added up in floats is off by more than a certificate's
+half-life is allowed to be off; nanoseconds, because that is what the clocks of a node count.
+"""
+
+from __future__ import annotations
+
+import re
+
+from meshwake.core.errors import BadInput
+
+NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
+
+_UNIT_NS = {
+    "ns": 1,
+    "us": 1_000,
+    "ms": NS_PER_MS,
+    "s": NS_PER_S,
+    "m": 60 * NS_PER_S,
+    "h": 3_600 * NS_PER_S,
+    "d": 86_400 * NS_PER_S,
+    "w": 604_800 * NS_PER_S,
+}
+_PART = re.compile(r"(\d+)(?:\.(\d+))?(ns|us|ms|s|m|h|d|w)")
+ALLOWED = (
+    "a number with a unit of w, d, h, m, s, ms, us, ns; parts may be joined: '24h', '1h30m', "
+    "'250ms'"
+)
+
+
+def parse_duration_ns(text: str) -> int:
+    """`text` in nanoseconds; a leading minus makes it negative. Raises ValueError naming what is
+    allowed."""
+    sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text)
+    total_ns, position = 0, 0
+    while match := _PART.match(rest, position):
+        whole, fraction, unit = match.groups()
+        total_ns += int(whole) * _UNIT_NS[unit] + _fraction_ns(fraction, unit, text)
+        position = match.end()
+    if position == 0 or position != len(rest):
+        raise ValueError(f"{text!r} is not a duration; allowed is {ALLOWED}")
+    return sign * total_ns
+
+
+def parse_go_duration_ns(text: str) -> int:
+    """`text` as Go's time.ParseDuration reads it, in whole nanoseconds: hours are its longest unit,
+    and a number without a unit is none but 0. Raises ValueError."""
+    match = re.fullmatch(r"([-+]?)((?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+|0)", text)
+    if match is None or len(text) > 60:
+        raise ValueError(
+            f"{text!r} is not a duration of Go; allowed are h, m, s, ms, us, ns: '12h', "
+            "'1h30m', '0.5s'"
+        )
+    parts = re.findall(r"(\d*)\.?(\d*)(ns|us|µs|μs|ms|s|m|h)", match[2])
+    units = {**_UNIT_NS, "µs": 1_000, "μs": 1_000}
+    total = 0
+    for whole, part, unit in parts:
+        total += int(f"0{whole}{part}") * units[unit] // int(10 ** len(part))
+    return -total if match[1] == "-" else total
+
+
+def said_ns(text: str, where: str) -> int:
+    """What somebody wrote at `where` (an option, a key), in nanoseconds. Raises BadInput that names
+    the place."""
+    try:
+        return parse_duration_ns(text)
+    except ValueError as error:
+        raise BadInput(f"{where}: {error}") from error
+
+
+def said_length_ns(text: str, where: str) -> int:
+    """The same of a length that must be longer than nothing. Raises BadInput."""
+    length_ns = said_ns(text, where)
+    if length_ns <= 0:
+        raise BadInput(f"{where}: read {text!r}, needed is longer than nothing")
+    return length_ns
+
+
+def _fraction_ns(digits: str | None, unit: str, text: str) -> int:
+    if digits is None:
+        return 0
+    numerator = int(digits) * _UNIT_NS[unit]
+    if numerator % 10 ** len(digits):
+        raise ValueError(f"{text!r} is finer than a nanosecond; allowed is {ALLOWED}")
+    return numerator // int(10 ** len(digits))
+
+
+def format_duration(duration_ns: int) -> str:
+    """The shortest text that `parse_duration_ns` reads back as the same number."""
+    sign, rest_ns = ("-", -duration_ns) if duration_ns < 0 else ("", duration_ns)
+    parts = []
+    for unit in ("d", "h", "m", "s", "ms", "us", "ns"):
+        count, rest_ns = divmod(rest_ns, _UNIT_NS[unit])
+        if count:
+            parts.append(f"{count}{unit}")
+    return sign + ("".join(parts) or "0s")
+
+
+def seconds(duration_ns: int) -> float:
+    """Nanoseconds as seconds, rounded to the millisecond: the precision that reports and JSON
+    promise."""
+    return round(duration_ns / NS_PER_S, 3)

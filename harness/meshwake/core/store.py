@@ -1,0 +1,201 @@
+"""Runs on disk, so that yesterday's history can be judged by today's checks.
+
+    runs/<scenario>/<lab>-<version>-<plan>[-n]/     plan.json  history.jsonl  result.json  logs/
+    runs/<scenario>/latest                          the newest run that was kept (a link, or a file with its name)
+
+The directory exists from before the lab starts, so that a run which is killed leaves everything up
+to its last moment. Once judged, a run is kept when it surprised or stayed unknown, or when it was
+asked for; else it is removed. The base is ./runs or $MESHWAKE_RUNS. Several processes may write
+below it at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from meshwake.core.errors import BadInput
+from meshwake.core.history import History
+from meshwake.core.plan import PLAN_FORMAT, Plan
+
+PLAN_FILE = "plan.json"
+HISTORY_FILE = "history.jsonl"
+RESULT_FILE = "result.json"
+LATEST = "latest"
+_SAME_PLAN_MAX = 10_000
+_VANISHED_MAX = 20
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The directory of one run and the names of what lies in it."""
+
+    path: Path
+
+    @property
+    def history(self) -> Path:
+        """Where the lab's recorder writes, event by event."""
+        return self.path / HISTORY_FILE
+
+    @property
+    def logs(self) -> Path:
+        """What the subjects said, for a person to read."""
+        return self.path / "logs"
+
+    def save_result(self, result: dict[str, Any]) -> None:
+        """Writes what `meshwake run --json` prints."""
+        text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+        (self.path / RESULT_FILE).write_text(text, encoding="utf-8")
+
+    def keep(self) -> None:
+        """The run stays; `latest` of its scenario points to it."""
+        pointer = self.path.parent / LATEST
+        fresh = self.path.parent / f".{LATEST}-{self.path.name}-{os.getpid()}"
+        try:
+            fresh.symlink_to(self.path.name)
+        except OSError:  # Windows gives links only to those who were granted them
+            fresh.write_text(self.path.name, encoding="utf-8")
+        fresh.replace(pointer)
+
+    def remove(self) -> None:
+        """The run goes, `latest` too if it points here, and the directories above when nothing else
+        lies in them."""
+        pointer = self.path.parent / LATEST
+        if _pointed_to(pointer) == self.path.name:
+            pointer.unlink(missing_ok=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):
+            self.path.parent.rmdir()
+            self.path.parent.parent.rmdir()
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A run read back. `result` is what it was judged then; None when it ended before that."""
+
+    path: Path
+    plan: Plan
+    history: History
+    result: dict[str, Any] | None
+
+    @property
+    def real_s(self) -> float:
+        """What the run cost in real time, as far as is known."""
+        cost = (self.result or {}).get("cost")
+        real_s = cost.get("real_s") if isinstance(cost, dict) else None
+        return float(real_s) if isinstance(real_s, (int, float)) else 0.0
+
+
+def runs_dir() -> Path:
+    """Where runs are kept: $MESHWAKE_RUNS, or ./runs."""
+    return Path(os.environ.get("MESHWAKE_RUNS") or "runs")
+
+
+def open_run(plan: Plan) -> RunDirectory:
+    """A new directory for a run of `plan`, with the plan in it. Raises BadInput when none can be
+    made."""
+    base = runs_dir() / (plan.scenario or "unnamed")
+    name = f"{plan.lab}-{plan.version}-{plan.sha256[:8]}"
+    try:
+        directory = RunDirectory(_make_directory(base, name))
+        directory.logs.mkdir()
+        (directory.path / PLAN_FILE).write_text(
+            plan.model_dump_json(indent=2) + "\n", encoding="utf-8"
+        )
+    except OSError as error:
+        raise BadInput(
+            f"{base}: cannot be written ({error.strerror}); set MESHWAKE_RUNS to a "
+            "directory of yours"
+        ) from error
+    return directory
+
+
+def _make_directory(base: Path, name: str) -> Path:
+    vanished = 0
+    for number in range(1, _SAME_PLAN_MAX):
+        path = base / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue  # another run of the same plan
+        except FileNotFoundError:
+            vanished += 1  # a run was removed just now, and its parents with it; or nothing can be made here at all
+            if vanished > _VANISHED_MAX:
+                raise
+            continue
+        return path
+    raise BadInput(f"{base}: holds {_SAME_PLAN_MAX} runs of one plan; remove the old ones")
+
+
+def read_run(path: Path) -> SavedRun:
+    """The run saved at `path`: its directory, or a `latest`. Raises BadInput when it is none."""
+    directory = _follow_latest(path)
+    if not (directory / PLAN_FILE).is_file():
+        raise BadInput(
+            f"{path}: is no run (it has no {PLAN_FILE}); give a directory below {runs_dir()}, "
+            f"for example {runs_dir()}/SCENARIO/{LATEST}"
+        )
+    plan = _read_plan(directory / PLAN_FILE)
+    return SavedRun(
+        directory,
+        plan,
+        History.read(directory / HISTORY_FILE),
+        _read_result(directory / RESULT_FILE),
+    )
+
+
+def _pointed_to(pointer: Path) -> str | None:
+    """The name of the run that a `latest` points to."""
+    if pointer.is_symlink():
+        return str(pointer.readlink())
+    return pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
+
+
+def _follow_latest(path: Path) -> Path:
+    name = _pointed_to(path) if path.name == LATEST else None
+    return path if name is None else path.parent / name
+
+
+def _read_plan(path: Path) -> Plan:
+    raw = _read_json(path)
+    found = raw.get("format") if isinstance(raw, dict) else None
+    if isinstance(raw, dict) and found != PLAN_FORMAT:
+        raise BadInput(
+            f"{path}: was written in format {found}, this meshwake reads format {PLAN_FORMAT}; "
+            "judge it with the version that made it"
+        )
+    try:
+        return Plan.model_validate_json(json.dumps(raw))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BadInput(
+            f"{path}: is no whole plan: {place or 'top level'}: {first['msg']}"
+        ) from error
+
+
+def _read_result(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    raw = _read_json(path)
+    return raw if isinstance(raw, dict) else None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(
+            f"{path}: cannot be read ({error.strerror}); give the directory of a run"
+        ) from error
+    except ValueError as error:
+        raise BadInput(
+            f"{path}: is half a file or no JSON ({error}); was the run killed while it began?"
+        ) from error

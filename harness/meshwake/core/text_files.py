@@ -1,0 +1,75 @@
+"""Files that people hand in, as text: what an editor or a shell may have made of them is read, what
+is no text is refused by name.
+
+PowerShell's `>` writes UTF-16 with a byte order mark, some editors UTF-8 with one.
+"""
+
+from __future__ import annotations
+
+import codecs
+import stat
+from pathlib import Path
+
+from meshwake.core.errors import BadInput
+
+BYTES_MOST = 64 << 20
+MARK = "\ufeff"
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def encoding_of(start: bytes) -> str:
+    """The encoding of a text that begins with `start`, by its mark or its zeros: UTF-8 where
+    nothing says otherwise."""
+    for mark, encoding in _MARKS:
+        if start.startswith(mark):
+            return encoding
+    if len(start) > 1 and (start[0] == 0) != (start[1] == 0):
+        return "utf-16-le" if start[1] == 0 else "utf-16-be"
+    return "utf-8-sig"
+
+
+def _is_marked(content: bytes) -> bool:
+    return content.startswith((codecs.BOM_UTF8, *(mark for mark, _ in _MARKS)))
+
+
+def is_there(path: Path) -> bool:
+    """What may not be looked at is there, and said to be so when it is read."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError):
+        return True
+    return True
+
+
+def read_text(path: Path, *, keep_mark: bool = False) -> str:
+    """All of `path`, with its line ends as they are. `keep_mark`: a byte order mark too, for what
+    makes a difference of it. Raises BadInput when it cannot be read, is no file, or no text."""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise BadInput(
+                f"{path}: is {'a directory' if stat.S_ISDIR(mode) else 'no regular file'}, "
+                "expected a file"
+            )
+        with path.open("rb") as stream:
+            content = stream.read(BYTES_MOST + 1)
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})"
+        ) from error
+    if len(content) > BYTES_MOST:
+        raise BadInput(f"{path}: has more than {BYTES_MOST >> 20} MiB")
+    encoding = encoding_of(content[:4])
+    try:
+        text = content.decode(encoding)
+        return f"{MARK}{text}" if keep_mark and _is_marked(content) else text.removeprefix(MARK)
+    except UnicodeDecodeError as error:
+        name = "UTF-8" if encoding.startswith("utf-8") else encoding.upper()
+        raise BadInput(f"{path}: is not {name} text (byte {error.start})") from error

@@ -1,0 +1,228 @@
+"""Istio releases and the class of certificate renewal that each one's ztunnel belongs to.
+
+The rows stand in clusters/versions.toml, so that a release is added without touching code. A
+version that is not there is refused, unless it is newer than all of them. The class of a newer one,
+and of a row that says `UNCLASSIFIED`, is not known: the model takes the newest class that is known
+before it, says so (`assumption`), and lets a person name another (`--as-class`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from meshwake.core.errors import BadInput
+from meshwake.core.resources import CLUSTERS
+
+VERSIONS_FILE = CLUSTERS / "versions.toml"
+BEHAVIOUR_CLASSES = ("A0", "A1", "B", "C", "D", "E")
+UNCLASSIFIED = "unclassified"
+
+
+@dataclass(frozen=True)
+class Release:
+    """One Istio release: its ztunnel's behaviour class and commit, its image (`digest` None: not
+    known yet), and what goes with it (what holds for its whole minor; "" where nobody has looked it
+    up)."""
+
+    version: str
+    behaviour_class: str
+    commit: str = ""
+    image: str = ""
+    digest: str | None = None
+    kubernetes: str = ""
+    end_of_life: str = ""
+    gateway_api: str = ""
+    node_image: str = ""
+    notes: str = ""
+
+    @property
+    def minor(self) -> str:
+        """As in 1.28."""
+        return minor_of(self.version)
+
+    @property
+    def model_class(self) -> str:
+        """The class that the model runs: its own, or while that is not known the one before it
+        (`assumption`)."""
+        return self.behaviour_class if self.classified else _classified_before(self).behaviour_class
+
+    @property
+    def assumption(self) -> str | None:
+        """What is assumed of a release whose class is not known, as a sentence; None of any other."""
+        if self.classified:
+            return None
+        before = _classified_before(self)
+        return (
+            f"the behaviour class of {self.version} is not known: taken as "
+            f"{before.behaviour_class}, that of "
+            f"{before.version} (choose another with --as-class)"
+        )
+
+    @property
+    def classified(self) -> bool:
+        """Whether its class is known."""
+        return self.behaviour_class != UNCLASSIFIED
+
+
+_ROW_KEYS = ("version", "class", "commit", "digest", "notes")
+_MINOR_KEYS = ("kubernetes", "end_of_life", "gateway_api", "node_image")
+
+
+def parse_version(text: str, option: str = "--istio") -> Version:
+    """The release `text` names, as something that can be compared. Raises BadInput."""
+    try:
+        return Version(text)
+    except InvalidVersion as error:
+        raise BadInput(
+            f"{option} {text!r} is no version; a release is written as in 1.28.0 or 1.31.0-rc.0"
+        ) from error
+
+
+def minor_of(version: str) -> str:
+    """The minor release that `version` belongs to, as in 1.28."""
+    major, minor = (*parse_version(version).release, 0)[:2]
+    return f"{major}.{minor}"
+
+
+def covers(version_range: str, version: str, until: str | None = None) -> bool:
+    """Whether `version` (pre-releases too) lies in `version_range`, written as in '>=1.24,<1.28',
+    and before `until`. Before 1.32.0 lie its pre-releases too: to end with the first of them, write
+    1.32.0-alpha.0."""
+    own = parse_version(version)
+    inside = SpecifierSet(version_range).contains(own, prereleases=True)
+    return inside and (until is None or own < parse_version(until, "until"))
+
+
+@cache
+def releases(path: Path = VERSIONS_FILE) -> tuple[Release, ...]:
+    """All rows of the table, oldest first. Raises BadInput when the file or a row is not what it
+    should be."""
+    try:
+        return parse_releases(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise BadInput(
+            f"{path}: cannot be read ({error.strerror}); it belongs to the repository"
+        ) from error
+
+
+def parse_releases(text: str, path: str) -> tuple[Release, ...]:
+    """The rows written in `text`, oldest first; `path` is for messages only. Raises BadInput."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(
+            f"{path}: is not TOML: {error}; take it from the repository again"
+        ) from error
+    minors, image = document.get("minor", {}), document.get("image", "")
+    rows = [_release(row, minors, image, path) for row in document.get("release", [])]
+    if not rows:
+        raise BadInput(f"{path}: has no [[release]]; take it from the repository again")
+    rows.sort(key=lambda row: Version(row.version))
+    for before, row in pairwise(rows):
+        if Version(before.version) == Version(row.version):
+            raise BadInput(f"{path}: {row.version} has two rows; one must go")
+    return tuple(rows)
+
+
+def _release(row: dict[str, Any], minors: dict[str, Any], image: str, path: str) -> Release:
+    named = row.get("version", "a [[release]] without version")
+    unknown = [key for key in row if key not in _ROW_KEYS]
+    if unknown or not {"version", "class"} <= row.keys():
+        raise BadInput(
+            f"{path}: {named}: keys {', '.join(row)}; allowed: {', '.join(_ROW_KEYS)}, the "
+            "first two always"
+        )
+    allowed = (*BEHAVIOUR_CLASSES, UNCLASSIFIED)
+    if row["class"] not in allowed:
+        raise BadInput(f"{path}: {named}: class {row['class']!r}, allowed: {', '.join(allowed)}")
+    of_minor = minors.get(minor_of(named), {})
+    return Release(
+        named,
+        row["class"],
+        row.get("commit", ""),
+        f"{image}:{named}" if image else "",
+        row.get("digest"),
+        **{key: of_minor.get(key, "") for key in _MINOR_KEYS},
+        notes=row.get("notes", ""),
+    )
+
+
+def _classified_before(release: Release) -> Release:
+    older = [
+        row
+        for row in releases()
+        if row.classified and Version(row.version) < Version(release.version)
+    ]
+    return older[-1] if older else next(row for row in releases() if row.classified)
+
+
+def newest() -> Release:
+    """The release that is tested when nobody says otherwise: of those whose class is known."""
+    return next(row for row in reversed(releases()) if row.classified)
+
+
+def check_class(behaviour_class: str, option: str = "--as-class") -> str:
+    """`behaviour_class`, if it is one that is modelled. Raises BadInput."""
+    if behaviour_class not in BEHAVIOUR_CLASSES:
+        expected = ", ".join(BEHAVIOUR_CLASSES)
+        raise BadInput(f"{option}: invalid value {behaviour_class!r}: expected one of {expected}")
+    return behaviour_class
+
+
+def find(version: str, option: str = "--istio") -> Release:
+    """The row of `version`, or one without a class for a version that is newer than all rows.
+    Raises BadInput with the nearest versions that have one."""
+    wanted = parse_version(version, option)
+    for release in releases():
+        if Version(release.version) == wanted:
+            return release
+    last = Version(releases()[-1].version)
+    if wanted > last and wanted.major == last.major:
+        return Release(
+            str(version).strip().removeprefix("v"),
+            UNCLASSIFIED,
+            notes="newer than clusters/versions.toml",
+        )
+    known = [release.version for release in releases()]
+    near = difflib.get_close_matches(version, known, n=3, cutoff=0.5) or [known[0], known[-1]]
+    raise BadInput(
+        f"{option} {version}: has no row in clusters/versions.toml; nearest: {', '.join(near)}"
+    )
+
+
+def built_from(revision: str, status: str) -> tuple[str, ...]:
+    """The releases whose ztunnel is the commit `revision`, oldest first (several may be made of
+    one); none for a build whose `status` is not "Clean". Both as ztunnel's own build information
+    has them."""
+    if not revision or status != "Clean":
+        return ()
+    return tuple(row.version for row in releases() if row.commit == revision)
+
+
+def has_row(version: str) -> bool:
+    """Whether the table knows `version`."""
+    return any(Version(row.version) == parse_version(version) for row in releases())
+
+
+def between(older: str, newer: str) -> tuple[Release, ...]:
+    """The rows from `older` to `newer`, both included."""
+    first, last = Version(older), Version(newer)
+    return tuple(row for row in releases() if first <= Version(row.version) <= last)
+
+
+def newest_of_each_minor(rows: Iterable[Release]) -> tuple[Release, ...]:
+    """Of `rows` the last of each minor, oldest first."""
+    last: dict[str, Release] = {}
+    for row in rows:
+        last[row.minor] = row
+    return tuple(last.values())

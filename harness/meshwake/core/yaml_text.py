@@ -1,0 +1,143 @@
+"""YAML as Kubernetes and Prometheus read it: several documents, lists of objects, and what a person
+may have saved instead.
+
+A date stays text, a key that stands twice is an error, and what is too deep or too large is
+refused, never a crash.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import yaml
+
+from meshwake.core.errors import BadInput
+from meshwake.core.text_files import MARK
+
+NODES_MOST = 500_000
+
+
+class _Loader(yaml.SafeLoader):
+    """Without dates and numbers of sixties, and with keys that stand once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} stands twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _without_sixties(tag: str, pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """1:30 is a text to every reader in Go, and ninety to YAML 1.1."""
+    return (
+        re.compile(rf"(?!.*:){pattern.pattern}", pattern.flags)
+        if tag in (_INT, _FLOAT)
+        else pattern
+    )
+
+
+_INT, _FLOAT, _TIME = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp"))
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, _without_sixties(tag, pattern)) for tag, pattern in resolvers if tag != _TIME]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read_documents(text: str, where: str) -> list[Any]:
+    """All documents in `text`, without empty ones. Raises BadInput that names `where`."""
+    try:
+        documents = _json(text)
+        if documents is None:
+            documents = [each for each in yaml.load_all(text, _Loader) if each is not None]
+        _check_size(documents)
+    except yaml.YAMLError as error:
+        if "{{" in text:
+            raise BadInput(
+                f"{where}: is a template of helm, no YAML yet; render it first: helm "
+                "template CHART > FILE"
+            ) from error
+        raise BadInput(f"{where}: is no YAML: {' '.join(str(error).split())}") from error
+    except (ValueError, OverflowError, RecursionError, TypeError, AttributeError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise BadInput(f"{where}: is no YAML that can be read: {why}") from error
+    return documents
+
+
+def _json(text: str) -> list[Any] | None:
+    """One document of JSON, which may be indented with tabs, as YAML may not; None for all else.
+    Raises ValueError for a key that stands twice."""
+    if not text.lstrip(f"{MARK} \t\r\n").startswith(("{", "[")):
+        return None
+    twice: list[str] = []
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice.append(next(key for key in keys if keys.count(key) > 1))
+        return made
+
+    try:
+        document = json.loads(text.removeprefix(MARK), object_pairs_hook=unique)
+    except (ValueError, RecursionError):
+        return None
+    if twice:
+        raise ValueError(f"the key {twice[0]!r} stands twice")
+    return [document]
+
+
+def _check_size(documents: list[Any]) -> None:
+    """Aliases can make much of little."""
+    left, waiting = NODES_MOST, [(each, 0) for each in documents]
+    while waiting:
+        value, depth = waiting.pop()
+        left -= 1
+        if left < 0 or depth > 100:
+            raise ValueError("it is too large, or nested too deeply")
+        if isinstance(value, dict):
+            waiting += [(each, depth + 1) for each in value.values()]
+        elif isinstance(value, list):
+            waiting += [(each, depth + 1) for each in value]
+
+
+def read_objects(text: str, where: str) -> list[Any]:
+    """All documents in `text`; a List (as `kubectl get -o yaml` prints it) as what it holds. Raises
+    BadInput."""
+    return [each for document in read_documents(text, where) for each in _items(document)]
+
+
+def _items(document: Any) -> Iterator[Any]:
+    if (
+        isinstance(document, dict)
+        and str(document.get("kind", "")).endswith("List")
+        and "items" in document
+    ):
+        items = document["items"]
+        if not isinstance(items, list):
+            return
+        kind = str(document["kind"]).removesuffix("List")
+        for each in items:
+            # A list of one kind need not say it of each.
+            own = {"apiVersion": document.get("apiVersion"), "kind": kind} if kind else {}
+            yield from _items({**own, **each} if isinstance(each, dict) else each)
+    else:
+        yield document
+
+
+def kinds_of(objects: list[Any]) -> str:
+    """What there is, in words."""
+    named = [
+        str(each.get("kind", "an object without kind"))
+        if isinstance(each, dict)
+        else repr(each)[:60]
+        for each in objects
+    ]
+    return ", ".join(named) or "nothing at all"

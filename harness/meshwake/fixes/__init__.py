@@ -1,0 +1,173 @@
+"""What people deploy against the fault: all of it, by name, read from what they would really apply.
+
+`FIXES` is the list. Every lab asks the same three questions: `adapted` (what does it change of the
+plan?), `deploy` (what does it restart, and what looks while the world runs?), `patch_of` (is it
+another ztunnel?). So a fix does the same in all of them.
+"""
+
+from __future__ import annotations
+
+from meshwake.clocks.virtual import Clocks
+from meshwake.core.errors import BadInput
+from meshwake.core.plan import Plan
+from meshwake.fixes import cron, looking, settings, sleep_hook, wake_guard, weekly_restart
+from meshwake.fixes.deploy import Deployment, Fix, Patch
+from meshwake.guard.watch import PlannedRestart
+
+__all__ = [
+    "FIXES",
+    "Clocks",
+    "Deployment",
+    "Fix",
+    "PlannedRestart",
+    "adapted",
+    "deploy",
+    "fix_of",
+    "patch_of",
+]
+
+
+def _daily(plan: Plan, clocks: Clocks) -> list[PlannedRestart]:
+    return cron.restarts(plan, clocks, "daily-restart")
+
+
+def _applications(plan: Plan, clocks: Clocks) -> list[PlannedRestart]:
+    """Pods of all nodes at once: a Deployment's rollout replaces them without regard to nodes."""
+    return cron.application_restarts(plan, clocks, "restart-applications")
+
+
+_ALL = (
+    Fix("none", "nothing", "what most people deploy"),
+    Fix(
+        weekly_restart.NAME,
+        "a CronJob restarts ztunnel on Sunday at 03:00; forgets the drift, once a week, "
+        "and comes late after a sleep",
+        "the original report",
+        "cronjob.yaml",
+        restarts=weekly_restart.restarts,
+    ),
+    Fix(
+        "daily-restart",
+        "the same every day",
+        "the original report, made stronger",
+        "cronjob.yaml",
+        restarts=_daily,
+    ),
+    Fix(
+        "log-watchdog",
+        "a CronJob looks every ten minutes whether ztunnel logged an expired certificate, "
+        "then restarts all ztunnels",
+        "dam-agents/dam#333",
+        "cronjob.yaml",
+        watchers=looking.log_watchers,
+    ),
+    Fix(
+        "near-expiry",
+        "a CronJob asks ztunnel every ten minutes what expires within the hour, then "
+        "restarts all ztunnels",
+        "rossoctl/rossoctl#2464 (which only warns)",
+        "cronjob.yaml",
+        watchers=looking.expiry_watchers,
+    ),
+    Fix(
+        "istiod-default-ttl",
+        "istiod's default lifetime, which counts only for requests that name none; "
+        "ztunnel's always name one",
+        "dam-agents/dam#333",
+        "values.yaml",
+        adapt=settings.with_istiod_default,
+    ),
+    Fix(
+        "secret-ttl-720h",
+        "certificates of 30 days: expired ones are served from 15 days of drift on, "
+        "instead of 12 hours",
+        "istio/ztunnel#742",
+        "values.yaml",
+        adapt=settings.with_secret_ttl,
+    ),
+    Fix(
+        "sleep-hook",
+        "systemd-sleep restarts the node's ztunnel after each sleep; a VM that is paused "
+        "is never told",
+        "vorta PR#2537 has the limits",
+        "restart-ztunnel",
+        restarts=sleep_hook.restarts,
+    ),
+    Fix(
+        "restart-applications",
+        "a CronJob restarts application pods: a fresh certificate, whose own renewal is as "
+        "late as before",
+        "rossoctl/rossoctl#1009",
+        "cronjob.yaml",
+        restarts=_applications,
+    ),
+    Fix(
+        "chrony-makestep",
+        "puts the wall clock right soon after a pause; the step is the jump",
+        "podman#11541",
+        "chrony.conf",
+        adapt=settings.with_makestep,
+    ),
+    Fix(
+        "fresh-time-base",
+        "a ztunnel that turns wall into monotonic time anew at every issue: late once "
+        "after a sleep, then right again",
+        "our patch, as pilot-agent does it",
+        patch="fresh-time-base",
+    ),
+    Fix(
+        "boottime",
+        "a ztunnel that waits on CLOCK_BOOTTIME, which counts a suspend and stands still "
+        "in a pause",
+        "tokio-rs/tokio#3185, rust-lang/rust#87906",
+        patch="boottime",
+    ),
+    Fix(
+        "wall-polling",
+        "a ztunnel that looks at the wall clock every ten seconds: is a renewal due, is a "
+        "certificate not valid yet?",
+        "our patch, as cert-manager#8464 and dapr#7565 do it",
+        patch="wall-polling",
+    ),
+    Fix(
+        wake_guard.NAME,
+        "our guard: sees clocks part, works out which certificate will be served expired, "
+        "restarts only then",
+        "harness/meshwake/guard",
+        "daemonset.yaml",
+        watchers=wake_guard.watchers,
+    ),
+)
+FIXES: dict[str, Fix] = {fix.name: fix for fix in _ALL}
+
+
+def fix_of(plan: Plan) -> Fix:
+    """What is deployed in `plan`. Raises BadInput when there is no such fix."""
+    name = plan.fix.name if plan.fix else "none"
+    if name not in FIXES:
+        raise BadInput(f"fix.name: read {name!r}, allowed: {', '.join(FIXES)}")
+    return FIXES[name]
+
+
+def adapted(plan: Plan) -> Plan:
+    """`plan` with the settings that its fix changes. Raises BadInput when the manifest is not what
+    it should be."""
+    return fix_of(plan).adapt(plan)
+
+
+def patch_of(plan: Plan) -> Patch | None:
+    """Which patched ztunnel the fix is, or None for one as released."""
+    return fix_of(plan).patch
+
+
+def deploy(plan: Plan, clocks: Clocks) -> Deployment:
+    """What of the fix acts during a run; restarts in order, all before the end. `clocks` as from
+    `clocks_of(plan)`.
+
+    Raises BadInput when there is no such fix, or its manifest is not what it should be.
+    """
+    fix = fix_of(plan)
+    restarts = sorted(
+        each for each in fix.restarts(plan, clocks) if each.world_ns < plan.duration_ns
+    )
+    return Deployment(tuple(restarts), tuple(fix.watchers(plan, clocks)))

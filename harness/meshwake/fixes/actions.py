@@ -1,0 +1,108 @@
+"""What a command does to ztunnel and to applications: the one place where that is decided, for
+every kind of fix.
+
+A command that a script comes to (shell/) is an action, or does nothing to them for a reason that
+can be said, or is not understood. kubectl.py knows kubectl, containers.py the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from meshwake.fixes.containers import IDLE, OTHERS
+from meshwake.fixes.effects import (
+    Action,
+    DoesNothing,
+    Harms,
+    NotUnderstood,
+    Place,
+    Waits,
+    without_prefix,
+)
+from meshwake.fixes.kubectl import Kubectl, PodLogs, pod_logs
+from meshwake.fixes.shell.memory import Memory, Ran, is_known
+
+__all__ = ["Action", "Place", "PodLogs", "Reading", "pod_logs", "read_actions"]
+
+
+@dataclass
+class Reading:
+    """What was found in all commands of a script. `idle` and `unclear` say of commands why they
+    restart nothing, or that they are not understood; `harmful` ends ztunnel for good."""
+
+    actions: list[Action] = field(default_factory=list)
+    idle: list[str] = field(default_factory=list)
+    unclear: list[str] = field(default_factory=list)
+    harmful: list[str] = field(default_factory=list)
+
+    def of(self, what: str) -> list[Action]:
+        """The actions on one kind of thing."""
+        return [each for each in self.actions if each.what == what]
+
+    def add(self, other: Reading) -> None:
+        """Takes over what another script does."""
+        self.actions += other.actions
+        self.idle += other.idle
+        self.unclear += other.unclear
+        self.harmful += other.harmful
+
+
+def read_actions(memory: Memory, place: Place) -> Reading:
+    """What the commands of a script do."""
+    reading = Reading()
+    for ran in memory.ran:
+        command = memory.shown(ran.words)
+        if ran.program == "wait":
+            reading.actions = [replace(each, background=False) for each in reading.actions]
+            continue
+        try:
+            found = _command(ran, memory, place)
+        except NotUnderstood as why:
+            reading.unclear.append(f"{_short(command)!r}: {why}")
+        except DoesNothing as why:
+            reading.idle.append(f"{_short(command)!r}: {why}")
+        except Harms as why:
+            reading.harmful.append(f"{_short(command)!r}: {why}")
+        except Waits:
+            reading.actions = [replace(each, waited=True) for each in reading.actions]
+        else:
+            reading.actions += [_as_run(each, ran, command) for each in found]
+    return reading
+
+
+def _as_run(action: Action, ran: Ran, command: str) -> Action:
+    return replace(
+        action,
+        command=_short(command),
+        conditions=ran.conditions,
+        after_s=ran.after_s,
+        background=ran.background,
+    )
+
+
+def _short(command: str) -> str:
+    text = " ".join(command.split())
+    return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+def _command(ran: Ran, memory: Memory, place: Place) -> list[Action]:
+    words = list(ran.words)
+    if words and not is_known(words[0]):
+        raise NotUnderstood("which program it is is not known")
+    program = ran.program.removesuffix(".exe")
+    if " " in words[0]:
+        raise DoesNothing(
+            "no program has such a name; its arguments belong into words of their own"
+        )
+    words = without_prefix(program, words)
+    program = words[0].rsplit("/", 1)[-1].removesuffix(".exe") if words else program
+    if program in ("kubectl", "oc", "microk8s.kubectl"):
+        return Kubectl(words, memory, place).actions()
+    reader = OTHERS.get(program)
+    if reader is not None:
+        return reader(ran, memory, place)
+    if ran.words[0] in memory.files:
+        raise DoesNothing("may not be executed: its ConfigMap is mounted without defaultMode: 0755")
+    if program in IDLE:
+        raise DoesNothing("restarts nothing")
+    raise NotUnderstood("what this program does is not known")

@@ -1,0 +1,256 @@
+"""Other programs than kubectl: those that end containers or processes of a node, and those that do
+nothing to ztunnel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from meshwake.fixes.effects import (
+    CONTAINER,
+    LABELS,
+    POD,
+    Action,
+    DoesNothing,
+    NotUnderstood,
+    Place,
+    without_prefix,
+)
+from meshwake.fixes.kubectl import lines_left
+from meshwake.fixes.shell import names
+from meshwake.fixes.shell.memory import Memory, Ran, Unknown, is_known
+
+IDLE = names(
+    "echo printf date sleep logger cat grep egrep fgrep sed awk gawk jq yq tee cut tr sort "
+    "uniq head tail wc sync touch mkdir rm cp mv chmod chown ls stat df free uptime hostname "
+    "uname id whoami env which type command expr seq test ping nc ntpdate chronyc "
+    "timedatectl hwclock ntpd journalctl dmesg modprobe rmmod ip ifconfig nmcli iw rfkill "
+    "ethtool mount umount swapon swapoff notify-send mail sendmail pgrep pidof ps readlink "
+    "realpath dirname basename find xxd base64 openssl true false iptables nft sysctl beep "
+    "aplay loginctl udevadm tput clear install apk apt-get yum dnf pip"
+)
+
+
+def _systemctl(ran: Ran, memory: Memory, place: Place) -> list[Action]:
+    words = [word for word in ran.words[1:] if not word.startswith("-")]
+    verb, units = (words[0] if words else ""), words[1:]
+    if verb in ("reboot", "poweroff", "halt", "kexec", "soft-reboot"):
+        raise NotUnderstood(f"systemctl {verb} is no restart of ztunnel")
+    if verb not in (
+        "restart",
+        "start",
+        "stop",
+        "try-restart",
+        "reload-or-restart",
+        "reload",
+        "kill",
+    ):
+        raise DoesNothing(f"systemctl {verb} restarts nothing")
+    for unit in units:
+        name = unit.removesuffix(".service")
+        if not is_known(unit):
+            raise NotUnderstood("which unit it is is not known")
+        if re.match(r"(k3s|rke2|kubelet|k0s|containerd|crio)", name) and "killall" not in name:
+            continue
+        if "ztunnel" in name or re.match(r"docker|microk8s|podman|snap|minikube", name):
+            raise NotUnderstood(f"what restarting the unit {unit!r} does is not known")
+    raise DoesNothing("it leaves ztunnel's container running")
+
+
+def _service(ran: Ran, memory: Memory, place: Place) -> list[Action]:
+    return _systemctl(
+        replace(ran, words=("systemctl", *ran.words[2:3], *ran.words[1:2])), memory, place
+    )
+
+
+def _crictl(ran: Ran, memory: Memory, place: Place) -> list[Action]:
+    """crictl stops containers or pods by what `crictl ps` and `crictl pods` print; kubelet starts
+    them anew."""
+    if place.in_pod:
+        raise NotUnderstood("crictl in a pod: which runtime it reaches is not known")
+    words = without_prefix(ran.program, list(ran.words))
+    operands = _operands(words[1:], _CRICTL_VALUES)
+    verb, names = (operands[0] if operands else ""), operands[1:]
+    if verb in (
+        "ps",
+        "pods",
+        "images",
+        "logs",
+        "inspect",
+        "inspectp",
+        "stats",
+        "info",
+        "version",
+        "statsp",
+    ):
+        raise DoesNothing(f"crictl {verb} restarts nothing")
+    if verb not in ("stop", "rm", "stopp", "rmp"):
+        raise NotUnderstood(f"crictl {verb} is not understood here")
+    if verb in ("rm", "rmp") and not {"-f", "--force", "-fa", "-af"} & set(words):
+        raise DoesNothing(f"crictl {verb} removes nothing that runs, without --force")
+    if not names and {"-a", "--all"} & set(words):
+        return [Action("ztunnel", "", "own node")]
+    return _of_container_ids(names, verb, memory)
+
+
+_CRICTL_VALUES = names(
+    "-r --runtime-endpoint -i --image-endpoint -t --timeout --config -c --name --label "
+    "--state -s --pod -p --id --namespace -o --output --last -n --image --filter"
+)
+
+
+def _operands(words: Sequence[str], takes_value: frozenset[str]) -> list[str]:
+    found, rest = [], list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            found.append(word)
+        elif word in takes_value and rest:
+            rest.pop(0)
+    return found
+
+
+def _of_container_ids(names: list[str], verb: str, memory: Memory) -> list[Action]:
+    unknowns = [unknown for name in names for unknown in memory.unknowns_in(name)]
+    if not unknowns:
+        raise DoesNothing("a container has another id after each restart")
+    for unknown in unknowns:
+        if not _ids_of_ztunnel(unknown, memory):
+            raise DoesNothing(
+                f"{unknown.text} names no container of ztunnel: the pod is ztunnel-..., its "
+                "container istio-proxy"
+            )
+    return [Action("ztunnel", "", "own node")]
+
+
+def _ids_of_ztunnel(unknown: Unknown, memory: Memory) -> bool:
+    """Whether the ids that some commands print have ztunnel's among them."""
+    first, *filters = unknown.runs or (None,)
+    if first is None:
+        raise NotUnderstood(f"what {unknown.text} is is not known")
+    words = without_prefix(first.program, list(first.words))
+    program = words[0].rsplit("/", 1)[-1]
+    rest = words[1:]
+    if program == "crictl":
+        operands = _operands(rest, _CRICTL_VALUES)
+        lists_pods = operands[:1] == ["pods"]
+        if operands[:1] not in (["pods"], ["ps"]):
+            raise NotUnderstood(f"what {unknown.text} prints is not understood")
+        own_name = POD if lists_pods else CONTAINER
+    elif program in ("docker", "nerdctl", "podman"):
+        if "ps" not in rest:
+            raise NotUnderstood(f"what {unknown.text} prints is not understood")
+        own_name = f"k8s_{CONTAINER}_{POD}_istio-system_uid_0"
+        lists_pods = False
+    else:
+        raise NotUnderstood(f"what {unknown.text} prints is not understood")
+    if not _options_select(rest, own_name, lists_pods, memory):
+        return False
+    line = f"4f1c2a7d image 26 hours ago Running {own_name} 0 77aa {POD} istio-system"
+    return bool(lines_left(filters, [line]))
+
+
+def _options_select(rest: list[str], own_name: str, lists_pods: bool, memory: Memory) -> bool:
+    for position, word in enumerate(rest):
+        name, equals, value = word.partition("=")
+        if not equals and position + 1 < len(rest):
+            value = rest[position + 1]
+        if name in ("--filter", "-f"):
+            name, _, value = value.partition("=")
+            name = f"--{name}"
+        if name == "--name" and not _found(value, own_name):
+            return False
+        if name == "--label":
+            key, _, wanted = value.partition("=")
+            own = {"io.kubernetes.container.name": CONTAINER, **(LABELS if lists_pods else {})}
+            if key not in own:
+                raise NotUnderstood(
+                    f"whether ztunnel's container has the label {key!r} is not known"
+                )
+            if wanted != own[key]:
+                return False
+        pods = memory.unknowns_in(value) if name in ("--pod", "-p") else []
+        if not all(_ids_of_ztunnel(each, memory) for each in pods):
+            return False
+    return True
+
+
+def _found(pattern: str, text: str) -> bool:
+    try:
+        return re.search(pattern, text) is not None
+    except re.error as error:
+        raise NotUnderstood(f"the pattern {pattern!r} is not understood") from error
+
+
+def _containers(ran: Ran, memory: Memory, place: Place) -> list[Action]:
+    """docker, nerdctl and podman: containers by what `ps` prints."""
+    operands = _operands(
+        ran.words[1:],
+        frozenset({"-t", "--time", "-s", "--signal", "--namespace", "-n", "-H", "-f", "--filter"}),
+    )
+    verb, names = (operands[0] if operands else ""), operands[1:]
+    if verb in ("ps", "logs", "inspect", "images", "info", "stats", "version"):
+        raise DoesNothing(f"{ran.program} {verb} restarts nothing")
+    if verb not in ("restart", "stop", "kill", "rm"):
+        raise NotUnderstood(f"{ran.program} {verb} is not understood here")
+    if place.in_pod or any(is_known(name) for name in names) or not names:
+        raise NotUnderstood(f"what container {' '.join(names)!r} is is not known")
+    return _of_container_ids(names, verb, memory)
+
+
+def _kill(ran: Ran, memory: Memory, place: Place) -> list[Action]:
+    """pkill, killall and kill: kubelet starts a container anew whose process has ended."""
+    words = list(ran.words[1:])
+    signals = [word for word in words if re.fullmatch(r"-(s|-signal.*|\d+|[A-Z][A-Z0-9]*)", word)]
+    operands = [word for word in words if not word.startswith("-")]
+    if signals and signals[0].removeprefix("-").removeprefix("SIG") not in (
+        "TERM",
+        "KILL",
+        "INT",
+        "QUIT",
+        "9",
+        "15",
+        "2",
+        "3",
+    ):
+        raise NotUnderstood(f"whether ztunnel ends on {signals[0]} is not known")
+    if ran.program == "kill":
+        programs = [
+            each
+            for name in operands
+            for unknown in memory.unknowns_in(name)
+            for each in unknown.runs
+        ]
+        if not programs or programs[0].program not in ("pidof", "pgrep"):
+            raise NotUnderstood("which process it ends is not known")
+        operands = [word for word in programs[0].words[1:] if not word.startswith("-")]
+    if not any(
+        _found(pattern, "/usr/local/bin/ztunnel proxy ztunnel" if "-f" in words else "ztunnel")
+        for pattern in operands
+    ):
+        raise DoesNothing("it ends another process")
+    if not place.sees_processes:
+        raise DoesNothing("a pod sees its own processes only, without hostPID")
+    return [Action("ztunnel", "", "own node")]
+
+
+def _curl(ran: Ran, memory: Memory, place: Place) -> list[Action]:
+    text = memory.shown(ran.words)
+    if re.search(
+        r"\s-X\s*'?(?!GET)\w|--request|\s-d\b|--data|--method|quitquitquit|\s-XDELETE|\s-XPATCH",
+        text,
+    ):
+        raise NotUnderstood("what this request changes is not understood; kubectl is")
+    raise DoesNothing("it only asks")
+
+
+OTHERS: dict[str, Callable[[Ran, Memory, Place], list[Action]]] = {
+    "systemctl": _systemctl,
+    "service": _service,
+    "rc-service": _service,
+    "crictl": _crictl,
+    **dict.fromkeys(["docker", "nerdctl", "podman"], _containers),
+    **dict.fromkeys(["pkill", "killall", "kill"], _kill),
+    **dict.fromkeys(["curl", "wget"], _curl),
+}

@@ -1,0 +1,250 @@
+"""A CronJob, read from the manifest that a user would apply (jobs.py), and when the cluster really
+runs it.
+
+The CronJob controller lives on the control plane (here: the authority's node) and waits on the same
+kind of clock as ztunnel. What it does, from its source (kubernetes
+pkg/controller/cronjob/cronjob_controllerv2.go, `syncCronJob`, `nextScheduleTimeDuration`; client-go
+util/workqueue/delaying_queue.go):
+
+    look     by the wall clock: is there a scheduled time since the last one served? Only the latest counts.
+             If it is not older than startingDeadlineSeconds, a job starts for it.
+    wait     until the next scheduled time + 100 ms, turned into a delay once, on the monotonic clock
+
+So a job that falls due while the machine sleeps comes late by the time slept. One thing cuts that
+short: the controller's informer delivers every object anew at a fixed interval of monotonic time,
+drawn once between 12 and 24 hours when the controller starts (cmd/kube-controller-manager/app
+`ResyncPeriod`, --min-resync-period 12h), and a CronJob delivered anew is looked at at once
+(`updateCronJob`). Here the draw is made from the plan's seed.
+
+The job itself takes no time but what it sleeps. A rollout restarts one node after another,
+`ROLLOUT_STEP_NS` apart, and waits for a node that sleeps. Not modelled: a relist after a broken
+watch, a restart of the controller.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from meshwake.clocks.virtual import Clocks, NodeClock
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.errors import BadInput
+from meshwake.core.plan import Plan
+from meshwake.fixes.actions import Action
+from meshwake.fixes.deploy import manifest_of
+from meshwake.fixes.jobs import (
+    ZTUNNEL_NAMESPACE,
+    CronJob,
+    Task,
+    acting,
+    read_tasks,
+    without_conditions,
+)
+from meshwake.fixes.schedule import Times
+from meshwake.guard.watch import PlannedRestart
+
+ROLLOUT_STEP_NS = 30 * NS_PER_S
+WAKES_AFTER_SCHEDULE_NS = 100_000_000
+RESYNC_MIN_NS = 12 * 3_600 * NS_PER_S
+RESTARTS_ZTUNNEL = (
+    "one that restarts ztunnel, for example: kubectl rollout restart daemonset/ztunnel -n "
+    "istio-system"
+)
+RESTARTS_APPLICATIONS = (
+    "one that restarts applications, for example: kubectl rollout restart deployment -n default"
+)
+
+
+def namespace_of(plan: Plan) -> str:
+    """Where ztunnel lives in the cluster of `plan`."""
+    return (plan.fix.ztunnel_namespace if plan.fix else None) or ZTUNNEL_NAMESPACE
+
+
+def tasks_of(plan: Plan) -> tuple[Task, ...]:
+    """The CronJobs that were applied. Raises BadInput."""
+    return read_tasks(manifest_of(plan), namespace_of(plan))
+
+
+def restarts(plan: Plan, clocks: Clocks, cause: str) -> list[PlannedRestart]:
+    """All ztunnels that CronJobs restart whatever they find. Raises BadInput when none does. What
+    they restart besides makes no difference: a new ztunnel fetches every certificate anew."""
+    tasks = acting(tasks_of(plan), "ztunnel", RESTARTS_ZTUNNEL)
+    return _restarts(
+        plan,
+        clocks,
+        [(task, without_conditions(task, task.reading.of("ztunnel"))) for task in tasks],
+        cause,
+    )
+
+
+def application_restarts(plan: Plan, clocks: Clocks, cause: str) -> list[PlannedRestart]:
+    """All that CronJobs restart whatever they find, applications among it. Raises BadInput when
+    none are."""
+    tasks = tasks_of(plan)
+    acting(tasks, "applications", RESTARTS_APPLICATIONS)
+    doing = [
+        (task, without_conditions(task, task.reading.actions))
+        for task in tasks
+        if task.reading.actions
+    ]
+    here = [(task, [each for each in actions if _is_here(plan, each)]) for task, actions in doing]
+    if not any(each.what == "applications" for _, actions in here for each in actions):
+        first = next(
+            each for _, actions in doing for each in actions if each.what == "applications"
+        )
+        what = f"{first.namespace}/{', '.join(first.names or ('*',))}"
+        raise BadInput(
+            f"fix.manifest: {first.command!r} restarts {what}, and no identity of the "
+            "scenario is called so"
+        )
+    return _restarts(plan, clocks, here, cause)
+
+
+def _restarts(
+    plan: Plan, clocks: Clocks, doing: list[tuple[Task, list[Action]]], cause: str
+) -> list[PlannedRestart]:
+    found: set[PlannedRestart] = set()
+    for number, (task, actions) in enumerate(doing):
+        for action in actions:
+            check_possible(plan, action)
+        name = cause if len(doing) == 1 else f"{cause} {number}"
+        for world_ns in cron_times_ns(plan, clocks, task.cron_job, name):
+            found.update(
+                each
+                for action in actions
+                for each in carried_out(plan, clocks, world_ns, action, cause)
+            )
+    return list(found)
+
+
+def read_cron_job(manifest: str, ztunnel_namespace: str = ZTUNNEL_NAMESPACE) -> CronJob:
+    """When the first CronJob of `manifest` comes that restarts ztunnel. Raises BadInput when none
+    does."""
+    task = acting(read_tasks(manifest, ztunnel_namespace), "ztunnel", RESTARTS_ZTUNNEL)[0]
+    without_conditions(task, task.reading.of("ztunnel"))
+    return task.cron_job
+
+
+def check_possible(plan: Plan, action: Action, own_node: str | None = None) -> None:
+    """Raises BadInput for what cannot be carried out on `plan`: on a node that is not in it, on the
+    own node of a job that runs nobody knows where, on some of the applications of a node."""
+    _nodes(plan, action, own_node)
+
+
+def carried_out(
+    plan: Plan,
+    clocks: Clocks,
+    world_ns: int,
+    action: Action,
+    cause: str,
+    own_node: str | None = None,
+) -> list[PlannedRestart]:
+    """What an action at `world_ns` restarts, on each node when that is awake. Raises BadInput as
+    check_possible."""
+    at_ns = world_ns + int(action.after_s * NS_PER_S)
+    if action.what == "ztunnel" and action.how == "rollout":
+        return rollout(plan, clocks, at_ns, cause)
+    nodes = _nodes(plan, action, own_node)
+    ready_ns = clocks[plan.authority_node].world_ns_when_running(at_ns)
+    return [
+        PlannedRestart(clocks[name].world_ns_when_running(ready_ns), name, cause, action.what)
+        for name in nodes
+    ]
+
+
+def _nodes(plan: Plan, action: Action, own_node: str | None) -> list[str]:
+    names = [node.name for node in plan.nodes]
+    if action.what == "applications":
+        return _nodes_of_applications(plan, action)
+    if action.node is not None:
+        if action.node not in names:
+            raise BadInput(
+                f"fix.manifest: {action.command!r}: the scenario has no node "
+                f"{action.node!r} ({', '.join(names)})"
+            )
+        return [action.node]
+    if action.how == "own node" and own_node is not None:
+        return [own_node]
+    if action.how in ("own node", "one of them") and len(names) > 1:
+        raise BadInput(
+            f"fix.manifest: {action.command!r} restarts one ztunnel, and which of "
+            f"{len(names)} is not known"
+        )
+    return names
+
+
+def _identities(plan: Plan, action: Action) -> dict[str, tuple[list[str], list[str]]]:
+    """For each node that has some of the applications: those, and all that live there."""
+    found = {}
+    for node in plan.nodes:
+        own = [each for each in node.identities if action.namespace in ("", each.split("/")[0])]
+        if action.names is not None:
+            named = {f"{action.namespace}/{name}" for name in action.names}
+            own = [each for each in own if each in named]
+        if own:
+            found[node.name] = (own, list(node.identities))
+    return found
+
+
+def _is_here(plan: Plan, action: Action) -> bool:
+    return action.what == "ztunnel" or bool(_identities(plan, action))
+
+
+def _nodes_of_applications(plan: Plan, action: Action) -> list[str]:
+    """The nodes on which those pods live; a lab restarts all pods of a node, or none."""
+    found = _identities(plan, action)
+    for name, (own, all_of_them) in found.items():
+        if len(own) < len(all_of_them):
+            others = ", ".join(each for each in all_of_them if each not in own)
+            raise BadInput(
+                f"fix.manifest: {action.command!r} restarts {', '.join(own)} on node "
+                f"{name}, and not {others}; a lab "
+                "restarts all applications of a node, or none"
+            )
+    return list(found)
+
+
+def cron_times_ns(plan: Plan, clocks: Clocks, cron_job: CronJob, name: str) -> Iterator[int]:
+    """World times at which the jobs of `cron_job` run, on the control plane of `plan`."""
+    resync_ns = RESYNC_MIN_NS + int(
+        RESYNC_MIN_NS * random.Random(f"{name} resync {plan.seed}").random()
+    )
+    return job_times_ns(cron_job, clocks[plan.authority_node], resync_ns, plan.duration_ns)
+
+
+def rollout(plan: Plan, clocks: Clocks, job_world_ns: int, cause: str) -> list[PlannedRestart]:
+    """One `kubectl rollout restart` of ztunnel: a node after another, each when it is awake."""
+    found, next_world_ns = [], job_world_ns
+    for node in plan.nodes:
+        ready_world_ns = clocks[plan.authority_node].world_ns_when_running(next_world_ns)
+        world_ns = clocks[node.name].world_ns_when_running(ready_world_ns)
+        found.append(PlannedRestart(world_ns, node.name, cause))
+        next_world_ns = world_ns + ROLLOUT_STEP_NS
+    return found
+
+
+def job_times_ns(
+    cron_job: CronJob, controller: NodeClock, resync_ns: int, duration_ns: int
+) -> Iterator[int]:
+    """World times at which jobs start, on a controller that started with the world and knows the
+    CronJob since then."""
+    if cron_job.suspended:
+        return
+    started = controller.reading_before(0)
+    served_wall_ns, world_ns = started.wall_ns, 0
+    times = Times(cron_job.parsed, cron_job.zone, started.wall_ns)
+    while world_ns < duration_ns:
+        now = controller.reading(world_ns)
+        scheduled_ns = times.latest_wall_ns(
+            served_wall_ns, now.wall_ns, cron_job.starting_deadline_s
+        )
+        if scheduled_ns is not None:
+            served_wall_ns = scheduled_ns
+            yield world_ns
+        wakes_wall_ns = times.next_wall_ns(served_wall_ns, now.wall_ns) + WAKES_AFTER_SCHEDULE_NS
+        due_monotonic_ns = now.monotonic_ns + wakes_wall_ns - now.wall_ns
+        since_resync_ns = (now.monotonic_ns - started.monotonic_ns) % resync_ns
+        resync_monotonic_ns = now.monotonic_ns - since_resync_ns + resync_ns
+        world_ns = controller.world_ns_at_monotonic(
+            min(due_monotonic_ns, resync_monotonic_ns), world_ns
+        )

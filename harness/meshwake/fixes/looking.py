@@ -1,0 +1,337 @@
+"""CronJobs that look before they restart: the log-scanning watchdog, and the check for certificates
+about to expire.
+
+Both come when the CronJob controller comes (cron.py), both end in a restart of ztunnels, and
+neither knows why a certificate ran out. The watchdog needs traffic that fails: it reads what
+ztunnel logged since `--since`, and its pattern must find what ztunnel writes then. The near-expiry
+check needs a certificate that is about to expire while the machine is awake.
+
+What a job looks for is the condition on which its script comes to the restart (shell/); any other
+condition is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable
+from fractions import Fraction
+from typing import NamedTuple, TypeVar
+
+from meshwake.clocks.virtual import Clocks
+from meshwake.core.durations import NS_PER_S, parse_go_duration_ns
+from meshwake.core.errors import BadInput
+from meshwake.core.plan import Plan
+from meshwake.fixes.actions import Action, Place, PodLogs, pod_logs
+from meshwake.fixes.cron import (
+    RESTARTS_ZTUNNEL,
+    carried_out,
+    check_possible,
+    cron_times_ns,
+    tasks_of,
+)
+from meshwake.fixes.jobs import Task, acting, shown
+from meshwake.fixes.patterns import PatternNotRead, grep_lets_through
+from meshwake.fixes.shell.linear import NOW
+from meshwake.fixes.shell.memory import Doubt, Memory, Ran, is_known
+from meshwake.fixes.shell.programs import date_offset_s
+from meshwake.guard.watch import PlannedRestart, View, Watcher
+
+LOG_WATCHDOG, NEAR_EXPIRY = "log-watchdog", "near-expiry"
+# What ztunnel writes of a certificate that was refused as expired (tests/data/ztunnel_logs), of one
+# that is fine, and of an authority that is away. A pattern has to find the first kind only.
+_EXPIRED = (
+    'error access connection complete error="io error: invalid peer certificate: '
+    "certificate expired: verification "
+    'time 1799276400 (UNIX), but certificate is not valid after 1799179140 (97260 seconds ago)"',
+    'warn access connection failed error="tls handshake error: Custom { kind: InvalidData, error: '
+    'AlertReceived(CertificateExpired) }"',
+)
+_OTHERWISE = (
+    'info access connection complete src.workload="client" dst.workload="server" '
+    'direction="outbound" duration="3ms"',
+    'error access connection complete error="identity error: signing gRPC error (The '
+    'service is unavailable)"',
+    "info ztunnel::identity::manager certificate renewal failed; retaining existing valid "
+    "certificate until later",
+)
+_TAIL_THAT_SHOWS_ALL = 1_000
+Found = TypeVar("Found")
+
+
+class _NotUnderstood(Exception):
+    """The condition is not what such a job looks for; the text says why."""
+
+
+class Scan(NamedTuple):
+    """What the watchdog reads: how far back (None: all since ztunnel started)."""
+
+    since_ns: int | None
+
+
+class _CronWatcher:
+    """Looks when its job runs; what it looks for is `finds`."""
+
+    def __init__(self, plan: Plan, clocks: Clocks, task: Task, action: Action, name: str) -> None:
+        self._plan, self._clocks, self._name, self._action = plan, clocks, name, action
+        check_possible(plan, action)
+        self._times_ns = list(cron_times_ns(plan, clocks, task.cron_job, name))
+
+    def next_look_world_ns(self, after_world_ns: int) -> int | None:
+        """See Watcher."""
+        position = bisect_right(self._times_ns, after_world_ns)
+        return self._times_ns[position] if position < len(self._times_ns) else None
+
+    def look(self, view: View) -> list[PlannedRestart]:
+        """See Watcher."""
+        if not any(self.finds(view, node.name) for node in self._plan.nodes):
+            return []
+        return carried_out(self._plan, self._clocks, view.world_ns, self._action, self._name)
+
+    def finds(self, view: View, node: str) -> bool:
+        """Whether something on `node` calls for a restart."""
+        raise NotImplementedError
+
+
+class _LogWatcher(_CronWatcher):
+    """`since_ns`: how far back the job reads the logs, by the wall clock."""
+
+    since_ns: int | None = None
+
+    def finds(self, view: View, node: str) -> bool:
+        """See _CronWatcher."""
+        since_wall_ns = 0 if self.since_ns is None else view.clocks(node).wall_ns - self.since_ns
+        return view.expiry_logged(node, since_wall_ns)
+
+
+class _ExpiryWatcher(_CronWatcher):
+    """`threshold_ns`: how little of a certificate's life is taken for trouble."""
+
+    threshold_ns = 0
+
+    def finds(self, view: View, node: str) -> bool:
+        """See _CronWatcher. It asks ztunnels only, as the check that people use does."""
+        latest_wall_ns = view.clocks(node).wall_ns + self.threshold_ns
+        ztunnels = (process for process in view.seen(node) if process.target == "ztunnel")
+        return any(
+            held.not_after_wall_ns < latest_wall_ns
+            for each in ztunnels
+            for held in each.certificates
+        )
+
+
+def log_watchers(plan: Plan, clocks: Clocks) -> list[Watcher]:
+    """The watchdogs of `plan`, one for each CronJob that restarts ztunnel."""
+    watchers: list[Watcher] = []
+    for task in acting(tasks_of(plan), "ztunnel", RESTARTS_ZTUNNEL):
+        action = _that_looks(
+            task,
+            LOG_WATCHDOG,
+            "kubectl logs --since=... of ztunnel, and grep for an expired certificate",
+        )
+        scans = [
+            _understood(task, action, each, log_scan, "reads ztunnel's log")
+            for each in action.conditions
+        ]
+        watcher = _LogWatcher(plan, clocks, task, action, LOG_WATCHDOG)
+        known = [each.since_ns for each in scans if each.since_ns is not None]
+        watcher.since_ns = min(known) if known else None
+        watchers.append(watcher)
+    return watchers
+
+
+def expiry_watchers(plan: Plan, clocks: Clocks) -> list[Watcher]:
+    """The near-expiry checks of `plan`, one for each CronJob that restarts ztunnel."""
+    watchers: list[Watcher] = []
+    for task in acting(tasks_of(plan), "ztunnel", RESTARTS_ZTUNNEL):
+        action = _that_looks(
+            task,
+            NEAR_EXPIRY,
+            "the expirationTime of ztunnel's config_dump, compared with now and THRESHOLD_SECONDS",
+        )
+        limits = [
+            _understood(
+                task,
+                action,
+                each,
+                expiry_threshold_ns,
+                "compares when certificates expire with a number of seconds",
+            )
+            for each in action.conditions
+        ]
+        watcher = _ExpiryWatcher(plan, clocks, task, action, NEAR_EXPIRY)
+        watcher.threshold_ns = min(limits)
+        watchers.append(watcher)
+    return watchers
+
+
+def _that_looks(task: Task, name: str, looks_at: str) -> Action:
+    """The restart of `task` that hangs on what it found."""
+    actions = task.reading.of("ztunnel")
+    looking = [each for each in actions if each.conditions]
+    if len(looking) < len(actions):
+        raise BadInput(
+            f"fix.manifest: CronJob {task.name}: {actions[0].command!r} runs whatever it "
+            f"finds, and {name} looks at "
+            f"{looks_at}; take fix daily-restart for a job that does not look"
+        )
+    return looking[0]
+
+
+def _understood(
+    task: Task,
+    action: Action,
+    condition: Doubt,
+    read: Callable[[Doubt, Memory, Place], Found],
+    does: str,
+) -> Found:
+    """What `read` makes of a condition. Raises BadInput where it makes nothing of it."""
+    try:
+        return read(condition, task.memory, task.place)
+    except _NotUnderstood as why:
+        raise BadInput(
+            f"fix.manifest: CronJob {task.name}: {action.command!r} runs when "
+            f"{shown(condition, task.memory)}: {why}; "
+            f"understood is a job that {does}"
+        ) from why
+
+
+# --- The log --------------------------------------------------------------------------------------
+
+
+def log_scan(condition: Doubt, memory: Memory, place: Place) -> Scan:
+    """What a condition reads in ztunnel's log. Raises _NotUnderstood."""
+    _finds_something(condition)
+    logs, *filters = _without_echo(condition.runs, memory) or (None,)
+    if logs is None:
+        raise _NotUnderstood("it does not read a log")
+    read = pod_logs(logs, memory, place)
+    if isinstance(read, str):
+        raise _NotUnderstood(read)
+    if not any(each.program in ("grep", "egrep", "fgrep") for each in filters):
+        raise _NotUnderstood("it does not look for an expired certificate (grep)")
+    if not any(_lets_through(filters, line) for line in _EXPIRED):
+        raise _NotUnderstood(
+            "its pattern finds nothing that ztunnel writes when a certificate has expired"
+        )
+    if any(_lets_through(filters, line) for line in _OTHERWISE):
+        raise _NotUnderstood(
+            "its pattern finds also what ztunnel writes while all certificates are valid"
+        )
+    return Scan(_since_ns(read, memory))
+
+
+def _without_echo(runs: tuple[Ran, ...], memory: Memory) -> tuple[Ran, ...]:
+    """`echo "$OUT" | grep` as what `OUT` was printed by, and the rest."""
+    first, rest = runs[:1], runs[1:]
+    if not first or first[0].program not in ("echo", "printf"):
+        return runs
+    unknowns = [each for word in first[0].words[1:] for each in memory.unknowns_in(word)]
+    return (*unknowns[0].runs, *rest) if len(unknowns) == 1 else runs
+
+
+def _finds_something(condition: Doubt) -> None:
+    """The condition is that a line was found, in one of the ways to write it."""
+    if not condition.test or condition.test[0] == "-n":
+        found = condition.is_true
+    else:
+        _, operator, number = condition.test
+        more = {("-gt", "0"), ("-ge", "1"), ("-ne", "0")}
+        none = {("-eq", "0"), ("=", "0"), ("=", ""), ("-lt", "1"), ("-le", "0")}
+        if (operator, number) not in more | none:
+            raise _NotUnderstood("how many lines it takes is more than one, or not known")
+        found = condition.is_true == ((operator, number) in more)
+    if not found:
+        raise _NotUnderstood("it restarts when nothing was found")
+
+
+def _lets_through(filters: list[Ran], line: str) -> bool:
+    for each in filters:
+        if each.program in ("grep", "egrep", "fgrep"):
+            if not all(is_known(word) for word in each.words):
+                raise _NotUnderstood("the pattern of grep is not known")
+            try:
+                if not grep_lets_through(each.words, line):
+                    return False
+            except PatternNotRead as error:
+                raise _NotUnderstood(f"grep {error}") from error
+        elif each.program not in ("wc", "head", "tail", "sort", "uniq", "tee", "cat", "tr"):
+            raise _NotUnderstood(f"what {each.program} lets through is not understood")
+    return True
+
+
+def _since_ns(read: PodLogs, memory: Memory) -> int | None:
+    if read.tail is not None and read.tail != "-1":
+        if not (read.tail.isdigit() and int(read.tail) >= _TAIL_THAT_SHOWS_ALL):
+            raise _NotUnderstood(
+                f"--tail={memory.shown(read.tail)} shows the last lines only; write --tail=-1"
+            )
+    elif read.tail is None and read.by_selector:
+        raise _NotUnderstood(
+            "kubectl logs -l shows the last ten lines of each pod only; write --tail=-1"
+        )
+    if read.since is not None:
+        if not is_known(read.since):
+            raise _NotUnderstood(f"--since={memory.shown(read.since)} is not known")
+        try:
+            return parse_go_duration_ns(read.since)
+        except ValueError as error:
+            raise _NotUnderstood(f"--since: {error}") from error
+    if read.since_time is not None:
+        unknowns = memory.unknowns_in(read.since_time)
+        run = unknowns[0].runs[0] if len(unknowns) == 1 and len(unknowns[0].runs) == 1 else None
+        offset_s = (
+            date_offset_s(run.words, memory) if run is not None and run.program == "date" else None
+        )
+        if offset_s is None or offset_s >= 0:
+            raise _NotUnderstood(
+                f"--since-time={memory.shown(read.since_time)} is not understood; write --since=10m"
+            )
+        return -offset_s * NS_PER_S
+    return None
+
+
+# --- Certificates about to expire -----------------------------------------------------------------
+
+
+def expiry_threshold_ns(condition: Doubt, memory: Memory, place: Place) -> int:
+    """Of a condition: how little of a certificate's life is left when it is true. Raises
+    _NotUnderstood."""
+    if len(condition.test) != 3:
+        raise _NotUnderstood("it compares no numbers")
+    left, operator, right = condition.test
+    one, other = memory.linear(left), memory.linear(right)
+    if one is None or other is None:
+        raise _NotUnderstood(
+            "what it compares is no number that can be known (is THRESHOLD_SECONDS set?)"
+        )
+    difference = one - other
+    names = dict(difference.factors)
+    now = names.pop(NOW, Fraction(0))
+    if len(names) != 1:
+        raise _NotUnderstood(
+            "it does not compare when a certificate expires with a number of seconds"
+        )
+    ((name, factor),) = names.items()
+    if factor != -now:
+        raise _NotUnderstood(
+            "it does not compare how long a certificate has left (expirationTime less date +%s)"
+        )
+    _must_expire(name, memory)
+    is_less = {"-lt": True, "-le": True, "-gt": False, "-ge": False}.get(operator)
+    if is_less is None or (is_less == condition.is_true) != (factor > 0):
+        raise _NotUnderstood("it restarts while a certificate has much of its life left")
+    return int(-difference.number / factor * NS_PER_S) + 1
+
+
+def _must_expire(name: str, memory: Memory) -> None:
+    """The unknown is when the first certificate of a ztunnel expires."""
+    text = " ".join(
+        memory.shown(run.words) for unknown in memory.unknowns_in(name) for run in unknown.runs
+    )
+    if "expirationTime" not in text or not re.search(
+        r"config_dump|ztunnel-config|config-dump", text
+    ):
+        raise _NotUnderstood("what it compares is not the expirationTime of ztunnel's certificates")
+    if re.search(r"\bmax\b|max_by|\blast\b|sort -r|tail", text):
+        raise _NotUnderstood("it takes the certificate that expires last, not first")

@@ -1,0 +1,237 @@
+"""Schedules as Kubernetes reads them: robfig/cron v3, its ParseStandard.
+
+Where it differs from other crons, and why that matters:
+
+    a day matches     when day of the month and day of the week both match, if one of them is `*`; else when
+    either does.
+                      `*/2` is not `*` there: "0 3 */2 * 1-5" comes on every odd day, and on every working day too
+    Sunday            is 0, never 7
+    @every 12h        is a delay, counted from the last time
+    daylight saving   an hour that is left out has no times, an hour that comes twice has them twice
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from typing import NamedTuple
+
+from meshwake.core.durations import NS_PER_S, parse_go_duration_ns
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_YEARS_LOOKED_AT = 5
+NEVER_NS = 1 << 62
+_MACROS = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+_MONTHS = {
+    name: at
+    for at, name in enumerate(
+        ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"], 1
+    )
+}
+_DAYS = {name: at for at, name in enumerate(["sun", "mon", "tue", "wed", "thu", "fri", "sat"])}
+
+
+class _Field(NamedTuple):
+    name: str
+    least: int
+    most: int
+    names: dict[str, int]
+
+
+_FIELDS = (
+    _Field("minute", 0, 59, {}),
+    _Field("hour", 0, 23, {}),
+    _Field("day of the month", 1, 31, {}),
+    _Field("month", 1, 12, _MONTHS),
+    _Field("day of the week", 0, 6, _DAYS),
+)
+
+
+@dataclass(frozen=True)
+class Every:
+    """`@every DURATION`."""
+
+    delay_ns: int
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """Five fields; `either_day` says that one of the two days is enough."""
+
+    minutes: frozenset[int]
+    hours: frozenset[int]
+    days: frozenset[int]
+    months: frozenset[int]
+    weekdays: frozenset[int]
+    either_day: bool
+
+    def comes_on(self, day: date) -> bool:
+        """Whether it has times on that day."""
+        if day.month not in self.months:
+            return False
+        of_month, of_week = day.day in self.days, day.isoweekday() % 7 in self.weekdays
+        return of_month or of_week if self.either_day else of_month and of_week
+
+
+def parse_schedule(text: str) -> Calendar | Every:
+    """Reads what stands in spec.schedule. Raises ValueError that says what is wrong."""
+    if re.match(r"\s*(CRON_)?TZ=", text):
+        raise ValueError("no TZ= or CRON_TZ= in a schedule; spec.timeZone is for that")
+    if text.startswith("@every "):
+        delay_ns = parse_go_duration_ns(text.removeprefix("@every ").strip())
+        return Every(max(delay_ns // NS_PER_S, 1) * NS_PER_S)
+    if text.startswith("@") and text not in _MACROS:
+        raise ValueError(f"allowed are {', '.join(_MACROS)} and '@every DURATION'")
+    written = _MACROS.get(text, text).split()
+    if len(written) != len(_FIELDS):
+        raise ValueError(f"{len(written)} fields")
+    parsed = [_field(text, field) for text, field in zip(written, _FIELDS, strict=True)]
+    (minutes, _), (hours, _), (days, any_day), (months, _), (weekdays, any_weekday) = parsed
+    return Calendar(minutes, hours, days, months, weekdays, either_day=not (any_day or any_weekday))
+
+
+def _field(text: str, field: _Field) -> tuple[frozenset[int], bool]:
+    """The values of a field, and whether it counts as `*`."""
+    values: set[int] = set()
+    is_star = False
+    for part in (each for each in text.split(",") if each):
+        own, star = _range(part, field)
+        values |= own
+        is_star |= star
+    if not values:
+        raise ValueError(f"{field.name}: {text!r}")
+    return frozenset(values), is_star
+
+
+def _range(part: str, field: _Field) -> tuple[set[int], bool]:
+    span, *steps = part.split("/")
+    ends = span.split("-")
+    if len(steps) > 1 or len(ends) > 2:
+        raise ValueError(f"{field.name}: {part!r}")
+    star = ends[0] in ("*", "?")
+    if star:
+        low, high = field.least, field.most
+    else:
+        low = _number(ends[0], field, part)
+        high = _number(ends[-1], field, part)
+    step = 1
+    if steps:
+        step = _number(steps[0], field._replace(names={}), part)
+        high = field.most if len(ends) == 1 else high
+        star = star and step == 1
+    if not field.least <= low <= high <= field.most or step < 1:
+        raise ValueError(f"{field.name}: {part!r}; allowed is {field.least} to {field.most}")
+    return set(range(low, high + 1, step)), star
+
+
+def _number(text: str, field: _Field, part: str) -> int:
+    if text.lower() in field.names:
+        return field.names[text.lower()]
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise ValueError(f"{field.name}: {part!r}")
+    return int(text)
+
+
+class Times:
+    """The times of a schedule, found once and looked up often: a job every ten minutes is due 4,000
+    times a month, and each time is asked for several times. All are of the wall clock, in
+    nanoseconds since 1970."""
+
+    def __init__(self, schedule: Calendar | Every, zone: tzinfo, from_wall_ns: int) -> None:
+        self._schedule, self._zone = schedule, zone
+        self._from_wall_ns = from_wall_ns
+        self._coming: Iterator[int] = iter(())
+        self._known: list[int] = []
+        if isinstance(schedule, Calendar):
+            self._begin(from_wall_ns)
+
+    def _begin(self, from_wall_ns: int) -> None:
+        assert isinstance(self._schedule, Calendar)
+        self._from_wall_ns = from_wall_ns
+        self._coming = calendar_times_ns(self._schedule, self._zone, from_wall_ns)
+        self._known = [next(self._coming, NEVER_NS)]
+
+    def next_wall_ns(self, served_wall_ns: int, now_wall_ns: int) -> int:
+        """The first time after now, and after the one served last."""
+        if isinstance(self._schedule, Every):
+            return (
+                self._every(served_wall_ns, max(now_wall_ns, served_wall_ns))
+                + self._schedule.delay_ns
+            )
+        after_wall_ns = max(served_wall_ns, now_wall_ns)
+        self._know(after_wall_ns)
+        return self._known[bisect_right(self._known, after_wall_ns)]
+
+    def latest_wall_ns(
+        self, served_wall_ns: int, now_wall_ns: int, deadline_s: int | None
+    ) -> int | None:
+        """The last time after the one served last and not after now that is not older than the
+        deadline, or None."""
+        earliest_ns = served_wall_ns
+        if deadline_s is not None:
+            earliest_ns = max(earliest_ns, now_wall_ns - deadline_s * NS_PER_S)
+        if isinstance(self._schedule, Every):
+            latest_ns = self._every(earliest_ns, now_wall_ns)
+            return latest_ns if latest_ns > earliest_ns else None
+        self._know(now_wall_ns)
+        at = bisect_right(self._known, now_wall_ns) - 1
+        if at < 0 or self._known[at] <= served_wall_ns:
+            return None
+        return self._known[at] if self._known[at] >= earliest_ns else None
+
+    def _every(self, anchor_wall_ns: int, until_wall_ns: int) -> int:
+        """The last of the chain that begins at the anchor, not after `until`."""
+        assert isinstance(self._schedule, Every)
+        return (
+            anchor_wall_ns
+            + max(until_wall_ns - anchor_wall_ns, 0)
+            // self._schedule.delay_ns
+            * self._schedule.delay_ns
+        )
+
+    def _know(self, wall_ns: int) -> None:
+        if wall_ns < self._from_wall_ns:
+            self._begin(wall_ns - 366 * 86_400 * NS_PER_S)
+        while self._known[-1] <= wall_ns:
+            self._known.append(next(self._coming, NEVER_NS))
+
+
+def calendar_times_ns(schedule: Calendar, zone: tzinfo, after_wall_ns: int) -> Iterator[int]:
+    """The times of a calendar after `after_wall_ns`, in order; it ends where none comes for five
+    years."""
+    begin = (_EPOCH + timedelta(seconds=after_wall_ns // NS_PER_S)).astimezone(zone)
+    day, idle_until = begin.date(), begin.date() + timedelta(days=366 * _YEARS_LOOKED_AT)
+    while day < idle_until:
+        if schedule.comes_on(day):
+            for at_s in _times_of_day_s(schedule, zone, day):
+                if at_s * NS_PER_S > after_wall_ns:
+                    yield at_s * NS_PER_S
+                    idle_until = day + timedelta(days=366 * _YEARS_LOOKED_AT)
+        day += timedelta(days=1)
+
+
+def _times_of_day_s(schedule: Calendar, zone: tzinfo, day: date) -> Iterator[int]:
+    """By hours that really pass, so that one which is left out or comes twice is."""
+    at_s, ends_s = _midnight_s(day, zone), _midnight_s(day + timedelta(days=1), zone)
+    minutes = sorted(schedule.minutes)
+    while at_s < ends_s:
+        local = datetime.fromtimestamp(at_s, tz=zone)
+        hour_s = at_s - local.minute * 60
+        if local.hour in schedule.hours and local.date() == day:
+            yield from (hour_s + minute * 60 for minute in minutes if hour_s + minute * 60 >= at_s)
+        at_s = hour_s + 3_600
+
+
+def _midnight_s(day: date, zone: tzinfo) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp())

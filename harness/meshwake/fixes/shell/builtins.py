@@ -1,0 +1,214 @@
+"""The builtins of a shell, and the programs that start others by what they read: xargs, su,
+systemd-run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from meshwake.fixes.shell import names, syntax
+from meshwake.fixes.shell.memory import Ends, Ran, Status
+from meshwake.fixes.shell.programs import UNIT_S, after_options, printed
+
+if TYPE_CHECKING:
+    from meshwake.fixes.shell.shell import Shell
+
+
+def _nothing(shell: Shell, words: list[str]) -> Status:
+    return True
+
+
+def _fails(shell: Shell, words: list[str]) -> Status:
+    return False
+
+
+def _prints(shell: Shell, words: list[str]) -> Status:
+    shell.memory.ran.append(
+        Ran(tuple(words), shell.conditions, shell.after_s, shell.background, shell.piped)
+    )
+    return True
+
+
+def _exit(shell: Shell, words: list[str]) -> Status:
+    what = "return" if words[0] == "return" else "exit"
+    raise Ends(what, words[1:2] in ([], ["0"]))
+
+
+def _leave(shell: Shell, words: list[str]) -> Status:
+    levels = int(words[1]) if len(words) > 1 and words[1].isdigit() else 1
+    raise Ends(words[0], levels=max(1, min(levels, 50)))
+
+
+def _test(shell: Shell, words: list[str]) -> Status:
+    asked = words[1:]
+    if words[0].endswith("["):
+        if asked[-1:] != ["]"]:
+            return False
+        asked = asked[:-1]
+    if "==" in asked:
+        shell.must_not_be_dash("== in a test", "=")
+    return shell.tested(asked, shell.memory.shown(words))
+
+
+def _declare(shell: Shell, words: list[str]) -> Status:
+    for word in words[1:]:
+        if match := re.match(r"([A-Za-z_]\w*)=", word):
+            shell.variables[match[1]] = word[match.end() :]
+    return True
+
+
+def _unset(shell: Shell, words: list[str]) -> Status:
+    for word in words[1:]:
+        shell.variables.pop(word, None)
+        shell.functions.pop(word, None)
+    return True
+
+
+def _shift(shell: Shell, words: list[str]) -> Status:
+    many = int(words[1]) if len(words) > 1 and words[1].isdigit() else 1
+    del shell.arguments[1 : 1 + many]
+    return True
+
+
+def _trap(shell: Shell, words: list[str]) -> Status:
+    """What a script does at its end; what signals make of it is not followed."""
+    if len(words) > 2 and {"EXIT", "0"} & set(words[2:]):
+        shell.at_exit = "" if words[1] == "-" else words[1]
+    return True
+
+
+def _set(shell: Shell, words: list[str]) -> Status:
+    for option, following in pairwise([*words[1:], ""]):
+        if option == "--":
+            break
+        if option[:1] in ("-", "+"):
+            shell.set_option(option, following)
+    if "--" in words:
+        shell.arguments = [shell.arguments[0], *words[words.index("--") + 1 :]]
+    return True
+
+
+def _read(shell: Shell, words: list[str]) -> Status:
+    names = [word for word in words[1:] if not word.startswith("-")] or ["REPLY"]
+    for name in names:
+        shell.variables[name] = shell.unknown(f"${name}", shell.piped)
+    return True
+
+
+def _source(shell: Shell, words: list[str]) -> Status:
+    """`. FILE`: what is known of it runs here."""
+    if words[0] == "source":
+        shell.must_not_be_dash("source", ".")
+    file = shell.memory.files.get(words[1]) if len(words) > 1 else None
+    return shell.follow(syntax.parse(file.text)) if file is not None else shell.program(words)
+
+
+def _eval(shell: Shell, words: list[str]) -> Status:
+    text = " ".join(words[1:])
+    return shell.follow(syntax.parse(text))
+
+
+def _alias(shell: Shell, words: list[str]) -> Status:
+    for word in words[1:]:
+        name, equals, text = word.partition("=")
+        if equals:
+            shell.functions[name] = syntax.parse(f'{text} "$@"')
+    return True
+
+
+def _xargs(shell: Shell, words: list[str]) -> Status:
+    """Runs its words with what it reads behind them, or in the place of what -I names."""
+    options = names("-n -L -P -d -E -s -a --max-args --max-procs --delimiter --max-lines")
+    rest, place, at_once = list(words[1:]), None, 0
+    while rest and rest[0].startswith("-"):
+        option = rest.pop(0)
+        if match := re.fullmatch(r"(?:-[nL]|--max-(?:args|lines)=)(\d+)", option):
+            at_once = int(match[1])
+        if option in ("-I", "--replace") and rest:
+            place = rest.pop(0)
+        elif option.startswith("-I") and len(option) > 2:
+            place = option[2:]
+        elif option in options and rest:
+            value = rest.pop(0)
+            if option in ("-n", "-L", "--max-args", "--max-lines") and value.isdigit():
+                at_once = int(value)
+    command = rest or ["echo"]
+    status: Status = True
+    for read in _given_to_xargs(shell, place is not None, at_once):
+        replaced = (
+            [word.replace(place, read[0]) for word in command] if place else [*command, *read]
+        )
+        status = shell.execute(replaced)
+    return status
+
+
+def _given_to_xargs(shell: Shell, by_lines: bool, at_once: int) -> list[list[str]]:
+    """The words that it reads, for each time that it runs its command."""
+    text = printed(shell.piped) if shell.piped else None
+    if text is None:
+        return [[shell.unknown("what xargs reads", shell.piped)]]
+    words = text.split("\n") if by_lines else text.split()
+    size = 1 if by_lines else min(at_once or len(words), 1_000)
+    return [words[at : at + size] for at in range(0, len(words), max(size, 1))]
+
+
+def _su(shell: Shell, words: list[str]) -> Status:
+    """`su USER -c SCRIPT`."""
+    if "-c" in words[:-1]:
+        script = words[words.index("-c") + 1]
+        return shell.script_in_subshell(script)
+    if "--" in words:
+        return shell.execute(words[words.index("--") + 1 :])
+    rest = after_options(words[1:], frozenset({"-u", "--user", "-g", "-s"}))
+    return shell.execute(rest) if words[0].endswith("runuser") and rest else shell.program(words)
+
+
+def _systemd_run(shell: Shell, words: list[str]) -> Status:
+    """A transient unit lives on by itself, also when its starter is ended; a timer of it waits."""
+    takes = names("-u --unit -p --property -E --setenv --description --slice --uid --gid -M -H")
+    rest, wait_s = list(words[1:]), 0.0
+    while rest and rest[0].startswith("-"):
+        option, equals, value = rest.pop(0).partition("=")
+        if option in (
+            "--on-active",
+            "--on-boot",
+            "--on-calendar",
+            "--on-startup",
+            "--on-unit-active",
+        ):
+            value = value if equals else rest.pop(0) if rest else ""
+            match = re.fullmatch(r"(\d+)\s*(s|sec|m|min|h)?", value)
+            if option != "--on-active" or match is None:
+                return shell.program(words)
+            wait_s = int(match[1]) * UNIT_S[(match[2] or "s")[0]]
+        elif option in takes and not equals and rest:
+            rest.pop(0)
+    inner = shell.copy()
+    inner.background, inner.after_s = False, shell.after_s + wait_s
+    with inner.ending():
+        inner.execute(rest)
+    return True
+
+
+BUILTINS: dict[str, Callable[[Shell, list[str]], Status]] = {
+    **dict.fromkeys([":", "true", "umask", "ulimit", "cd", "hash", "shopt", "disown"], _nothing),
+    **dict.fromkeys(["echo", "printf", "wait"], _prints),
+    **dict.fromkeys(["exit", "return"], _exit),
+    **dict.fromkeys(["break", "continue"], _leave),
+    **dict.fromkeys(["[", "test"], _test),
+    **dict.fromkeys(["export", "readonly", "local", "declare", "typeset"], _declare),
+    **dict.fromkeys(["su", "runuser"], _su),
+    "false": _fails,
+    "unset": _unset,
+    "shift": _shift,
+    "set": _set,
+    "trap": _trap,
+    **dict.fromkeys([".", "source"], _source),
+    "read": _read,
+    "eval": _eval,
+    "alias": _alias,
+    "xargs": _xargs,
+    "systemd-run": _systemd_run,
+}

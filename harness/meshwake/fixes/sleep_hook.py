@@ -1,0 +1,193 @@
+"""A script of systemd-sleep, or a unit that a sleep starts, that restarts ztunnel when the machine
+has slept.
+
+systemd runs what lies in /usr/lib/systemd/system-sleep with the arguments `pre` or `post` and
+`suspend` (or hibernate, hybrid-sleep): on the machine that goes to sleep by itself, and nowhere
+else. A VM whose host slept, which was paused or migrated, was never told, and neither does it run
+when a clock is stepped or drifts.
+
+What it does is found out by following it with the arguments of a suspend. So a restart on `pre` is
+one before the sleep, and one after a hibernation only is none at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from meshwake.clocks.virtual import Clocks
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.errors import BadInput
+from meshwake.core.plan import Plan, PlannedFault
+from meshwake.core.text_files import MARK
+from meshwake.fixes.actions import Action, Place, Reading, read_actions
+from meshwake.fixes.cron import carried_out, namespace_of
+from meshwake.fixes.deploy import manifest_of
+from meshwake.fixes.jobs import shown
+from meshwake.fixes.shell.memory import Memory
+from meshwake.fixes.shell.shell import run
+from meshwake.fixes.shell.syntax import NotRead
+from meshwake.fixes.units import is_unit, read_unit, run_unit
+from meshwake.guard.watch import PlannedRestart
+
+NAME = "sleep-hook"
+# systemd thaws user space, runs the hooks one after another, and the API server must answer.
+ACTS_AFTER_NS = 5 * NS_PER_S
+ACTS_BEFORE_NS = NS_PER_S
+_SHELLS = ("sh", "bash", "dash", "ash", "zsh", "ksh")
+_OTHER_SLEEPS = ("hibernate", "hybrid-sleep", "suspend-then-hibernate")
+
+
+@dataclass(frozen=True)
+class Hook:
+    """What it restarts before and after a suspend."""
+
+    before: tuple[Action, ...]
+    after: tuple[Action, ...]
+
+
+def restarts(plan: Plan, clocks: Clocks) -> list[PlannedRestart]:
+    """What the hook restarts around each sleep of a node, when its control plane is there. Raises
+    BadInput when it is none."""
+    hook = read_hook(manifest_of(plan), namespace_of(plan))
+    found: set[PlannedRestart] = set()
+    for fault in plan.faults:
+        if fault.kind == "suspend" and fault.node is not None:
+            found |= set(_around(plan, clocks, fault, fault.node, hook))
+    return list(found)
+
+
+def _around(
+    plan: Plan, clocks: Clocks, fault: PlannedFault, node: str, hook: Hook
+) -> list[PlannedRestart]:
+    before_ns, after_ns = (
+        max(fault.at_world_ns - ACTS_BEFORE_NS, 0),
+        fault.ends_world_ns + ACTS_AFTER_NS,
+    )
+    return [
+        restart
+        for world_ns, actions in ((before_ns, hook.before), (after_ns, hook.after))
+        for action in actions
+        for restart in carried_out(plan, clocks, world_ns, action, NAME, own_node=node)
+    ]
+
+
+@lru_cache(maxsize=16)  # a sweep asks the same of every run
+def read_hook(text: str, ztunnel_namespace: str) -> Hook:
+    """What a script or unit restarts around a suspend. Raises BadInput when it is neither, or
+    restarts ztunnel never."""
+    place = Place("default", False, ztunnel_namespace)
+    before, after = (_at(text, (moment, "suspend"), place) for moment in ("pre", "post"))
+    for _, reading in (before, after):
+        if reading.harmful:
+            raise BadInput(f"fix.manifest: the sleep hook: {reading.harmful[0]}")
+    ztunnels_after = _sure(after, "post")
+    ztunnels_before = (
+        [each for each in _sure(before, "pre") if each.waited] if before[1].of("ztunnel") else []
+    )
+    if not ztunnels_after and not ztunnels_before:
+        _explain(text, place, before[1], after[1])
+    return Hook(tuple(ztunnels_before), tuple(ztunnels_after))
+
+
+def _at(text: str, arguments: tuple[str, ...], place: Place) -> tuple[Memory, Reading]:
+    try:
+        if is_unit(text):
+            memory = run_unit(read_unit(text), arguments[0])
+        else:
+            _check_interpreter(text)
+            memory = run(text, arguments, {"SYSTEMD_SLEEP_ACTION": arguments[-1]})
+    except NotRead as error:
+        raise BadInput(f"fix.manifest: the sleep hook: {error}") from error
+    return memory, read_actions(memory, place)
+
+
+def _check_interpreter(text: str) -> None:
+    if text.startswith(MARK):
+        raise BadInput(
+            "fix.manifest: the sleep hook begins with a byte order mark, and no kernel "
+            "starts such a script; "
+            "save it as UTF-8 without one (dos2unix does)"
+        )
+    if "\r\n" in text:
+        raise BadInput(
+            "fix.manifest: the sleep hook: its lines end as on Windows (CR LF), and no "
+            "shell runs such a script; "
+            "dos2unix mends it"
+        )
+    if not text.startswith("#!"):
+        raise BadInput(
+            "fix.manifest: the sleep hook does not begin with '#!' and is no unit either; "
+            "systemd-sleep runs programs only, "
+            "for example a script that begins with #!/bin/sh"
+        )
+    words = text[2:].split("\n", 1)[0].split()
+    names = [word.rsplit("/", 1)[-1] for word in words if not word.startswith("-")]
+    program = names[1] if names[:1] == ["env"] and len(names) > 1 else names[0] if names else ""
+    if program not in _SHELLS:
+        raise BadInput(
+            f"fix.manifest: the sleep hook is a program for {program!r}; understood are "
+            "scripts for "
+            f"{', '.join(_SHELLS)}"
+        )
+
+
+def _sure(found: tuple[Memory, Reading], moment: str) -> list[Action]:
+    """The restarts of ztunnel that happen whenever it is called. Raises BadInput when all hang on
+    something."""
+    memory, reading = found
+    actions = reading.of("ztunnel")
+    sure = [each for each in actions if not each.conditions and not each.background]
+    if actions and not sure:
+        first = actions[0]
+        if first.background:
+            raise BadInput(
+                f"fix.manifest: the sleep hook leaves {first.command!r} in the background "
+                f"on {moment!r}, "
+                "and systemd ends "
+                "what a hook leaves behind; leave the '&' out, or use systemd-run"
+            )
+        raise BadInput(
+            f"fix.manifest: the sleep hook runs {first.command!r} on {moment!r} only when "
+            f"{shown(first.conditions[0], memory)}, and whether it is so cannot be known here; a "
+            "restart without a condition "
+            "is understood"
+        )
+    return sure
+
+
+def _explain(text: str, place: Place, before: Reading, after: Reading) -> None:
+    """Raises BadInput that says why no suspend restarts ztunnel; returns when a hibernation does,
+    which is no suspend."""
+    if before.of("ztunnel"):
+        raise BadInput(
+            f"fix.manifest: the sleep hook runs {before.of('ztunnel')[0].command!r} on "
+            "'pre' and does "
+            "not wait for it, so "
+            "whether the machine sleeps first is not known; restart on 'post', or wait: kubectl "
+            "rollout status ds/ztunnel"
+        )
+    if is_unit(text):
+        if not (before.idle or before.unclear or after.idle or after.unclear):
+            return
+    elif any(_at(text, ("post", kind), place)[1].of("ztunnel") for kind in _OTHER_SLEEPS):
+        return
+    else:
+        for word in ("resume", "thaw", "up", "wake"):
+            if any(
+                _at(text, arguments, place)[1].of("ztunnel")
+                for arguments in ((word, "suspend"), ("eth0", word))
+            ):
+                raise BadInput(
+                    f"fix.manifest: the sleep hook restarts ztunnel on {word!r}, which "
+                    "another program may call "
+                    "it with "
+                    "(pm-utils, NetworkManager); systemd-sleep calls it with 'pre' before "
+                    "and 'post' after the sleep"
+                )
+    reasons = [*after.unclear, *after.idle, *before.unclear, *before.idle]
+    raise BadInput(
+        "fix.manifest: the sleep hook does not restart ztunnel on 'post'; systemd-sleep "
+        "calls it with 'pre' before and "
+        f"'post' after the sleep. It runs {'; '.join(dict.fromkeys(reasons)) or 'nothing'}"
+    )

@@ -1,0 +1,182 @@
+"""The wake guard in the labs: the real guard (guard/), on the clocks and the processes of a lab's
+nodes.
+
+It looks every `period` of its node's monotonic clock. A lab skips the looks at which nothing can
+have changed: clocks run on as before, no trouble that is known is due, and no certificate is old
+enough to make a new one. What the looks left out would have found, the next one finds: the same
+restarts, at the same times (a test compares).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import yaml
+
+from meshwake.clocks.virtual import Clocks, NodeClock
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.errors import BadInput
+from meshwake.core.plan import Plan
+from meshwake.fixes.deploy import manifest_of
+from meshwake.guard.guard import Guard
+from meshwake.guard.settings import Settings, parse_settings
+from meshwake.guard.watch import PlannedRestart, Seen, View, Watcher
+
+NAME = "wake-guard"
+IDLE_LONGEST_NS = 3_600 * NS_PER_S
+# Of a certificate's life: far less than the half after which it may be replaced.
+IDLE_SHARE = 48
+
+
+def watchers(plan: Plan, clocks: Clocks) -> list[Watcher]:
+    """A guard for each node, as its manifest sets it. Raises BadInput."""
+    settings, turns = read_settings(manifest_of(plan)), Turns()
+    return [
+        LabGuard(node.name, clocks[node.name], settings, turns, plan.lifetime_s)
+        for node in plan.nodes
+    ]
+
+
+class Turns:
+    """Who may restart: one node a turn at a time. In a cluster Leases, here shared by the guards of
+    a run."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, tuple[str, int]] = {}
+
+    def take(self, number: int, node: str, world_ns: int, holds_ns: int) -> bool:
+        """Whether `node` has that turn from now on for `holds_ns`."""
+        holder, until_world_ns = self._held.get(number, (node, -1))
+        if world_ns < until_world_ns and node != holder:
+            return False
+        self._held[number] = (node, world_ns + holds_ns)
+        return True
+
+
+class LabGuard:
+    """The guard of one node of a lab; see Watcher. `idles` False: no look is skipped."""
+
+    def __init__(
+        self,
+        node: str,
+        clock: NodeClock,
+        settings: Settings,
+        turns: Turns,
+        lifetime_s: int,
+        *,
+        idles: bool = True,
+    ) -> None:
+        self._clock, self._settings, self._idles = clock, settings, idles
+        self._idle_ns = min(IDLE_LONGEST_NS, lifetime_s * NS_PER_S // IDLE_SHARE)
+        self._first_look_ns = settings.first_look_after_ns(node)
+        self._started_monotonic_ns = clock.reading_before(0).monotonic_ns + self._first_look_ns
+        self._node = _NodeInLab(node, turns, settings.turn_of(node))
+        self._guard = Guard(self._node, settings)
+
+    def next_look_world_ns(self, after_world_ns: int) -> int | None:
+        """See Watcher."""
+        if after_world_ns < 0:
+            return self._first_look_ns
+        if self._guard.busy or not self._idles:
+            return self._look_after(after_world_ns)
+        until_ns = [after_world_ns + self._idle_ns]
+        if (change_ns := self._clock.next_change_world_ns(after_world_ns)) is not None:
+            until_ns.append(change_ns)
+        if self._guard.next_wall_ns is not None:
+            until_ns.append(self._clock.world_ns_at_wall(self._guard.next_wall_ns, after_world_ns))
+        # The last look before is kept: it makes sure that a jump is seen as one.
+        return self._look_after(max(min(until_ns) - 2 * self._settings.period_ns, after_world_ns))
+
+    def _look_after(self, world_ns: int) -> int:
+        """The first time after `world_ns` at which its timer fires."""
+        passed_ns = self._clock.reading(world_ns).monotonic_ns - self._started_monotonic_ns
+        next_ns = (
+            self._started_monotonic_ns
+            + (passed_ns // self._settings.period_ns + 1) * self._settings.period_ns
+        )
+        return self._clock.world_ns_at_monotonic(next_ns, world_ns)
+
+    def look(self, view: View) -> list[PlannedRestart]:
+        """See Watcher."""
+        self._node.view = view
+        self._node.restarts = []
+        self._guard.look()
+        return self._node.restarts
+
+
+class _NodeInLab:
+    """See guard.Node; `view` is the world at this look, `restarts` what the guard did."""
+
+    view: View
+
+    def __init__(self, name: str, turns: Turns, turn: int) -> None:
+        self.name, self._turns, self._turn = name, turns, turn
+        self.restarts: list[PlannedRestart] = []
+
+    def clocks(self) -> ClockReading:
+        """See guard.Node."""
+        return self.view.clocks(self.name)
+
+    def seen(self) -> Sequence[Seen]:
+        """See guard.Node."""
+        return self.view.seen(self.name)
+
+    def authority_answers(self) -> bool:
+        """See guard.Node."""
+        return self.view.authority_answers()
+
+    def take_turn(self, holds_ns: int) -> bool:
+        """See guard.Node."""
+        return self._turns.take(self._turn, self.name, self.view.world_ns, holds_ns)
+
+    def restart(self, process: Seen, why: str) -> None:
+        """See guard.Node. A lab restarts all ztunnels of a node, or all its proxies."""
+        what: Any = "ztunnel" if process.target == "ztunnel" else "proxies"
+        restart = PlannedRestart(self.view.world_ns, self.name, NAME, what)
+        if restart not in self.restarts:
+            self.restarts.append(restart)
+
+    def held_back(self, process: Seen, why: str) -> None:
+        """See guard.Node: labs have no Events."""
+
+
+@lru_cache(maxsize=16)  # a sweep asks the same of every run
+def read_settings(manifest: str) -> Settings:
+    """The guard's settings in its DaemonSet (YAML, other objects beside it). Raises BadInput."""
+    try:
+        documents = [each for each in yaml.safe_load_all(manifest) if isinstance(each, dict)]
+        sets = [each for each in documents if each.get("kind") == "DaemonSet"]
+        words = [
+            str(word)
+            for each in sets
+            for container in each["spec"]["template"]["spec"]["containers"]
+            for word in container.get("args") or []
+        ]
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(
+            f"fix.manifest: holds no DaemonSet with containers: {' '.join(str(error).split())}"
+        ) from error
+    if len(sets) != 1:
+        raise BadInput(f"fix.manifest: holds {len(sets)} DaemonSets; needed is the guard's one")
+    if "--only-look" in words:
+        raise BadInput(
+            "fix.manifest: this guard has --only-look, so it restarts nothing; needed is "
+            "one without it"
+        )
+    return parse_settings(words)
+
+
+def with_turns(manifest: str, turns: int) -> str:
+    """The guard's manifest with that `--turns`; as the last of its arguments, so that it counts.
+    Raises BadInput."""
+    documents = [each for each in yaml.safe_load_all(manifest) if isinstance(each, dict)]
+    for each in documents:
+        if each.get("kind") == "DaemonSet":
+            for container in each["spec"]["template"]["spec"]["containers"]:
+                container["args"] = [*(container.get("args") or []), f"--turns={turns}"]
+    changed = yaml.safe_dump_all(documents)
+    read_settings(changed)
+    return changed

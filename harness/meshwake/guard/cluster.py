@@ -1,0 +1,204 @@
+"""A node of a real cluster, as the guard needs it: its pods by the API server, its clocks and
+processes by /proc.
+
+A pod that cannot be asked (it is starting, or kubelet is busy after a wake) is left out of this
+look, and said; the next look is half a minute away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.errors import HarnessFault
+from meshwake.guard.certificates import of_envoy, of_ztunnel
+from meshwake.guard.starts import (
+    PROC,
+    Process,
+    Starts,
+    Witnessed,
+    boottime_of_start_ns,
+    pid_of_container,
+)
+from meshwake.guard.watch import Seen
+
+ZTUNNELS = ("istio-system", "app=ztunnel")
+GATEWAYS = (None, "gateway.networking.k8s.io/gateway-name")
+ISTIOD = ("istio-system", "app=istiod")
+ADMIN_PORT, SIGNING_PORT = 15000, 15012
+
+
+class ApiPod(NamedTuple):
+    """What of a pod the guard needs. `started_wall_ns`: when each of its running containers
+    started; `owner`: what makes the next one when it is evicted."""
+
+    namespace: str
+    name: str
+    uid: str
+    address: str
+    ready: bool
+    started_wall_ns: dict[str, int]
+    owner: str = ""
+
+    @property
+    def full_name(self) -> str:
+        """As metrics and messages name it."""
+        return f"{self.namespace}/{self.name}"
+
+
+class Unreachable(HarnessFault):
+    """The API server, or something behind it, gave no answer in time."""
+
+
+class Api(Protocol):
+    """The API server, with the guard's own rights. Everything raises Unreachable when there is no
+    answer."""
+
+    def pods(self, namespace: str | None, labels: str, node: str | None) -> Sequence[ApiPod]:
+        """The pods with `labels`, of one node and namespace or of all, by name."""
+
+    def get_from_pod(self, pod: ApiPod, port: int, path: str) -> bytes:
+        """What a pod answers on a port of its own localhost."""
+
+    def evict(self, pod: ApiPod) -> None:
+        """Has a pod ended, as its disruption budget allows."""
+
+    def tell(self, pod: ApiPod, reason: str, message: str, warning: bool) -> None:
+        """An Event about `pod`."""
+
+    def take_lease(self, number: int, holder: str, holds_ns: int, now_monotonic_ns: int) -> bool:
+        """Whether `holder` has that one of the guards' Leases from now on."""
+
+
+class ClusterNode:
+    """See guard.Node. `connects` says whether somebody listens at an address; `say` is the guard's
+    log; `turn` is which of the Leases it takes."""
+
+    def __init__(
+        self,
+        name: str,
+        api: Api,
+        clocks: Callable[[], ClockReading],
+        connects: Callable[[str, int], bool],
+        say: Callable[[str], None],
+        proc: Path = PROC,
+        turn: int = 0,
+    ) -> None:
+        self.name, self._api, self._clocks, self._turn = name, api, clocks, turn
+        self._connects, self._say, self._proc = connects, say, proc
+        self._starts = Starts()
+        self._witnessed = Witnessed()
+        self._pods: dict[str, ApiPod] = {}
+        self._now = ClockReading(0, 0, 0)
+
+    def clocks(self) -> ClockReading:
+        """See guard.Node."""
+        self._now = self._clocks()
+        self._starts.look(self._now)
+        return self._now
+
+    def seen(self) -> Sequence[Seen]:
+        """See guard.Node. Raises Unreachable when the API server cannot be reached at all."""
+        ztunnels = self._api.pods(*ZTUNNELS, self.name)
+        gateways = self._api.pods(*GATEWAYS, self.name)
+        self._witnessed.look(
+            self._now,
+            {process for pod in ztunnels if (process := self._process_of(pod)) is not None},
+        )
+        self._pods = {pod.full_name: pod for pod in (*ztunnels, *gateways)}
+        found = [self._ask(self._ztunnel, pod) for pod in ztunnels] + [
+            self._ask(self._proxy, pod) for pod in gateways
+        ]
+        return [process for process in found if process is not None]
+
+    def _ask(self, ask: Callable[[ApiPod], Seen | None], pod: ApiPod) -> Seen | None:
+        try:
+            return ask(pod)
+        except (HarnessFault, OSError, ValueError) as error:
+            self._say(f"{pod.full_name}: not looked at this time: {error}")
+            return None
+
+    def _ztunnel(self, pod: ApiPod) -> Seen | None:
+        started_wall_ns, process = pod.started_wall_ns.get("istio-proxy"), self._process_of(pod)
+        if started_wall_ns is None or process is None:
+            self._say(
+                f"{pod.full_name}: has no running ztunnel that /proc shows; does the guard "
+                "run with hostPID?"
+            )
+            return None
+        started = self._witnessed.started(process) or self._starts.started(
+            started_wall_ns, process.boottime_ns
+        )
+        held = of_ztunnel(self._api.get_from_pod(pod, ADMIN_PORT, "/config_dump"))
+        return Seen(pod.full_name, "ztunnel", started, held, pod.owner)
+
+    def _process_of(self, pod: ApiPod) -> Process | None:
+        pid = pid_of_container(pod.uid, "ztunnel", self._proc)
+        try:
+            return None if pid is None else Process(pid, boottime_of_start_ns(pid, self._proc))
+        except (OSError, ValueError):
+            return None  # it has just ended
+
+    def _proxy(self, pod: ApiPod) -> Seen | None:
+        started_wall_ns = pod.started_wall_ns.get("istio-proxy")
+        if started_wall_ns is None:
+            return None
+        held = of_envoy(self._api.get_from_pod(pod, ADMIN_PORT, "/certs"))
+        # Its agent reckons anew at each issue, so the other clocks at its start are of no account.
+        return Seen(pod.full_name, "proxy", ClockReading(started_wall_ns, 0, 0), held, pod.owner)
+
+    def authority_answers(self) -> bool:
+        """See guard.Node: a pod of istiod is ready, and its signing port takes connections."""
+        return any(
+            pod.ready and self._connects(pod.address, SIGNING_PORT)
+            for pod in self._api.pods(*ISTIOD, None)
+        )
+
+    def take_turn(self, holds_ns: int) -> bool:
+        """See guard.Node."""
+        return self._api.take_lease(self._turn, self.name, holds_ns, self._clocks().monotonic_ns)
+
+    def restart(self, process: Seen, why: str) -> None:
+        """See guard.Node. The Event comes first: it must be there even when the eviction fails."""
+        pod = self._pods[process.name]
+        self._say(f"{process.name}: restarted: {why}")
+        self._api.tell(
+            pod, "WakeGuardRestarted", f"restarted on node {self.name}: {why}", warning=False
+        )
+        self._api.evict(pod)
+
+    def held_back(self, process: Seen, why: str) -> None:
+        """See guard.Node."""
+        self._say(f"{process.name}: restart held back: {why}")
+        self._api.tell(
+            self._pods[process.name], "WakeGuardHeldBack", f"restart held back: {why}", warning=True
+        )
+
+
+def pod_from(item: dict[str, Any], wall_ns_of: Callable[[str], int]) -> ApiPod:
+    """A pod from what the API server says of it."""
+    metadata, status = item["metadata"], item.get("status", {})
+    running = {
+        container["name"]: wall_ns_of(container["state"]["running"]["startedAt"])
+        for container in status.get("containerStatuses", [])
+        if "running" in container.get("state", {})
+    }
+    ready = any(
+        each["type"] == "Ready" and each["status"] == "True"
+        for each in status.get("conditions", [])
+    )
+    owners = [
+        f"{metadata['namespace']}/{owner['kind']}/{owner['name']}"
+        for owner in metadata.get("ownerReferences", [])
+    ]
+    return ApiPod(
+        metadata["namespace"],
+        metadata["name"],
+        metadata["uid"],
+        status.get("podIP", ""),
+        ready,
+        running,
+        owners[0] if owners else "",
+    )

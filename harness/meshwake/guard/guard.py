@@ -1,0 +1,245 @@
+"""What the guard does when it looks: have clocks parted, will a certificate be served expired, is a
+restart due?
+
+At each look, for each process of its node that serves certificates, ztunnels first:
+
+    drift     J, how far wall and monotonic clock parted since that process started. A suspend, a pause that was
+              corrected, a step, a slow drift, either sign: all are one number. (A gateway's agent reckons anew at each
+              issue, so there J counts from when the guard first saw the certificate.)
+    trouble   from the certificate's own dates and J (foresight.py): it will be served expired within `lead`, or is
+              already; the clock was set back behind its notBefore; or so far that it is renewed without end.
+    restart   only then, and only when nothing holds it back: clocks that have just jumped (`settle`: kubelet's token
+              and a VM's wall clock need a moment), a restart of the same process a moment ago (`cooldown`), an
+              authority that is away (a new process would have no certificate at all, the old one may still have a good
+              one), another node that is restarting right now.
+
+Every wait is on the monotonic clock: a jump of the wall clock must not end or extend it.
+
+What it cannot do: prevent that a certificate runs out while the machine sleeps. Then it is right
+`settle` + `period` after the wake, and the restart's own time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from meshwake.core.clock_reading import ClockReading, drift_ns
+from meshwake.core.durations import NS_PER_S, format_duration
+from meshwake.guard.settings import Settings
+from meshwake.guard.watch import Held, Seen
+from meshwake.ztunnel.foresight import foresee, renews_without_end
+
+HeldBackBy = Literal["settling", "cooldown", "authority-away", "another-node"]
+JUMP_NS = 2 * NS_PER_S
+# A slow drift is no jump: time services that slew stay below a tenth of a second a second.
+JUMP_SHARE = 10
+# pilot-agent spreads its renewals: SECRET_GRACE_PERIOD_RATIO_JITTER, 1 % of the lifetime.
+PROXY_SPREAD = 100
+
+
+class Node(Protocol):
+    """One node, as far as the guard needs it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    def clocks(self) -> ClockReading:
+        """Its clocks, now."""
+
+    def seen(self) -> Sequence[Seen]:
+        """The processes of this node that serve certificates: ztunnels, then gateways and
+        waypoints."""
+
+    def authority_answers(self) -> bool:
+        """Whether istiod is there to sign for a new process."""
+
+    def take_turn(self, holds_ns: int) -> bool:
+        """Whether this node may restart something now, because no other is just doing so."""
+
+    def restart(self, process: Seen, why: str) -> None:
+        """Ends `process`; its controller starts it anew. Tells why in an Event."""
+
+    def held_back(self, process: Seen, why: str) -> None:
+        """Tells in an Event that a restart is due and waits."""
+
+
+class Trouble(NamedTuple):
+    """Why a process needs a restart, and from which wall time on somebody suffers; `acts_wall_ns`:
+    when to act."""
+
+    why: str
+    acts_wall_ns: int
+
+
+class Metrics(Protocol):
+    """Who is told what the guard sees (metrics.py), or nobody (in labs that have no Prometheus)."""
+
+    def looked(self, now: ClockReading, seen: Sequence[tuple[Seen, int]]) -> None:
+        """A look: every process that there is, and by how much its renewals will be late."""
+
+    def restarted(self, target: str) -> None:
+        """A restart was done."""
+
+    def held_back(self, reason: str) -> None:
+        """A restart is due and waits."""
+
+
+class Unheard:
+    """Metrics that nobody reads."""
+
+    def looked(self, now: ClockReading, seen: Sequence[tuple[Seen, int]]) -> None:
+        """See Metrics."""
+
+    def restarted(self, target: str) -> None:
+        """See Metrics."""
+
+    def held_back(self, reason: str) -> None:
+        """See Metrics."""
+
+
+class Guard:
+    """The guard of one node. `look` is to be called every `settings.period_ns`. `acts` False: it
+    restarts nothing and needs no right to; what it sees is told all the same."""
+
+    def __init__(
+        self, node: Node, settings: Settings, metrics: Metrics | None = None, *, acts: bool = True
+    ) -> None:
+        self._node, self._settings, self._acts = node, settings, acts
+        self._metrics: Metrics = metrics or Unheard()
+        self._last: ClockReading | None = None
+        self._jumped_monotonic_ns: int | None = None
+        self._restarted_monotonic_ns: dict[str, int] = {}
+        self._first_seen: dict[tuple[str, Held], ClockReading] = {}
+        self._waits: set[tuple[str, HeldBackBy]] = set()
+        self.busy = False
+        self.next_wall_ns: int | None = None
+
+    def look(self) -> None:
+        """One look, and the restarts that are due. Afterwards `busy` says that something waits or
+        was just done, and `next_wall_ns` when the next trouble that is known will have to be acted
+        upon."""
+        now = self._node.clocks()
+        self._notice_jump(now)
+        processes = self._node.seen()
+        self._remember(processes, now)
+        seen = [(process, self._parted_ns(process, now)) for process in processes]
+        self._metrics.looked(now, seen)
+        self.busy, self.next_wall_ns = self._settling(now), None
+        for process, parted_ns in seen:
+            trouble = self._trouble(process, parted_ns, now) if self._acts else None
+            if trouble is None:
+                continue
+            if now.wall_ns >= trouble.acts_wall_ns:
+                self._act(process, trouble, now)
+            elif self.next_wall_ns is None or trouble.acts_wall_ns < self.next_wall_ns:
+                self.next_wall_ns = trouble.acts_wall_ns
+
+    # Seeing
+
+    def _notice_jump(self, now: ClockReading) -> None:
+        if self._last is not None:
+            passed_ns = now.monotonic_ns - self._last.monotonic_ns
+            if abs(drift_ns(self._last, now)) > max(JUMP_NS, passed_ns // JUMP_SHARE):
+                self._jumped_monotonic_ns = now.monotonic_ns
+        self._last = now
+
+    def _remember(self, processes: Sequence[Seen], now: ClockReading) -> None:
+        """When each certificate was first seen; the rest is forgotten, so that nothing grows."""
+        there = {(process.name, held) for process in processes for held in process.certificates}
+        self._first_seen = {key: self._first_seen.get(key, now) for key in there}
+
+    def _parted_ns(self, process: Seen, now: ClockReading) -> int:
+        """J, from the moment from which the process counts."""
+        if process.target == "ztunnel":
+            return drift_ns(process.started, now)
+        counted = (
+            drift_ns(self._first_seen[process.name, held], now) for held in process.certificates
+        )
+        return max(counted, default=0, key=abs)
+
+    # Judging
+
+    def _trouble(self, process: Seen, parted_ns: int, now: ClockReading) -> Trouble | None:
+        found = [
+            trouble
+            for held in process.certificates
+            if (trouble := self._trouble_of(process, held, parted_ns, now))
+        ]
+        return min(found, key=lambda trouble: trouble.acts_wall_ns, default=None)
+
+    def _trouble_of(
+        self, process: Seen, held: Held, parted_ns: int, now: ClockReading
+    ) -> Trouble | None:
+        _, begins_ns, ends_ns = held
+        # Set back since it started, or since this certificate was there (a sleep before can hide
+        # that from J): a new process would be given a certificate that is valid by this clock.
+        set_back = parted_ns < 0 or drift_ns(self._first_seen[process.name, held], now) < 0
+        if set_back and now.wall_ns < begins_ns:
+            return Trouble(
+                f"{held.identity}: not valid before {_ago(begins_ns - now.wall_ns)} from now",
+                now.wall_ns,
+            )
+        if process.target == "ztunnel" and renews_without_end(begins_ns, ends_ns, parted_ns):
+            return Trouble(
+                f"{held.identity}: would be renewed again and again without a pause", now.wall_ns
+            )
+        late_ns = (
+            parted_ns
+            if process.target == "ztunnel"
+            else parted_ns + (ends_ns - begins_ns) // PROXY_SPREAD
+        )
+        seen = foresee(begins_ns, ends_ns, late_ns, now.wall_ns)
+        if seen.outage_from_wall_ns is None or seen.outage_to_wall_ns is None:
+            return None
+        late, lasts = _ago(parted_ns), _ago(seen.outage_to_wall_ns - seen.outage_from_wall_ns)
+        why = (
+            f"{held.identity}: renewals are {late} late, its certificate would be served "
+            f"expired for {lasts}"
+        )
+        return Trouble(why, seen.outage_from_wall_ns - self._settings.lead_ns)
+
+    # Acting
+
+    def _act(self, process: Seen, trouble: Trouble, now: ClockReading) -> None:
+        self.busy = True
+        reason = self._held_back_by(process, now)
+        if reason is not None:
+            self._wait(process, reason, trouble)
+            return
+        self._waits = {wait for wait in self._waits if wait[0] != process.name}
+        self._restarted_monotonic_ns[process.lasting_name] = now.monotonic_ns
+        self._node.restart(process, trouble.why)
+        self._metrics.restarted(process.target)
+
+    def _wait(self, process: Seen, reason: HeldBackBy, trouble: Trouble) -> None:
+        """Told once for each reason, not at every look."""
+        if (process.name, reason) not in self._waits:
+            self._waits.add((process.name, reason))
+            self._metrics.held_back(reason)
+            self._node.held_back(process, f"{reason}: {trouble.why}")
+
+    def _held_back_by(self, process: Seen, now: ClockReading) -> HeldBackBy | None:
+        """Why not now; the turn is asked for last, since asking takes it."""
+        restarted_ns = self._restarted_monotonic_ns.get(process.lasting_name)
+        if self._settling(now):
+            return "settling"
+        if (
+            restarted_ns is not None
+            and now.monotonic_ns - restarted_ns < self._settings.cooldown_ns
+        ):
+            return "cooldown"
+        if not self._node.authority_answers():
+            return "authority-away"
+        if not self._node.take_turn(self._settings.turn_ns):
+            return "another-node"
+        return None
+
+    def _settling(self, now: ClockReading) -> bool:
+        jumped_ns = self._jumped_monotonic_ns
+        return jumped_ns is not None and now.monotonic_ns - jumped_ns < self._settings.settle_ns
+
+
+def _ago(length_ns: int) -> str:
+    return format_duration(length_ns // NS_PER_S * NS_PER_S)

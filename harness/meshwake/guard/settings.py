@@ -1,0 +1,63 @@
+"""How often the guard looks, how early it acts, how patient it is; read from its command line,
+wherever that stands."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+from meshwake.core.durations import NS_PER_S, said_length_ns
+from meshwake.core.errors import BadInput
+
+# A Lease each; a cluster of Kubernetes has 5,000 nodes at most.
+TURNS_MAX = 5_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Together they must fit into the five waking minutes in which a machine should recover."""
+
+    period_ns: int = 30 * NS_PER_S  # between two looks, on the monotonic clock
+    lead_ns: int = (
+        1800 * NS_PER_S
+    )  # how long before an outage it acts: time for an authority that is away to return
+    settle_ns: int = (
+        45 * NS_PER_S
+    )  # after clocks jumped: kubelet renews tokens, time services put the wall clock right
+    cooldown_ns: int = 120 * NS_PER_S  # between two restarts of one process, on the monotonic clock
+    turn_ns: int = 45 * NS_PER_S  # how long one node's restart keeps the others waiting
+    turns: int = 1  # so many nodes of a cluster may restart at a time
+
+    def turn_of(self, node: str) -> int:
+        """Which of the turns `node` waits for, from 0: by its name, so that nobody needs to be
+        asked."""
+        return zlib.crc32(node.encode()) % self.turns
+
+    def first_look_after_ns(self, node: str) -> int:
+        """How long `node` waits before it looks for the first time. The looks of each turn lie
+        apart from those of the others by an equal share of the period: all of a fleet that wakes at
+        once would else restart its first of every turn in one second (seen in a herd: 242 of 500).
+        """
+        return self.period_ns * self.turn_of(node) // self.turns
+
+
+def parse_settings(words: Iterable[str]) -> Settings:
+    """Settings from words such as `--period=30s` and `--turns=5`; others are not its business.
+    Raises BadInput."""
+    known = {field.name.removesuffix("_ns"): field.name for field in fields(Settings)}
+    read: dict[str, int] = {}
+    for word in words:
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not equals or name not in known:
+            continue
+        read[known[name]] = (
+            _count(name, value) if known[name] == name else said_length_ns(value, f"--{name}")
+        )
+    return Settings(**read)
+
+
+def _count(name: str, value: str) -> int:
+    if not value.isdecimal() or not 1 <= int(value) <= TURNS_MAX:
+        raise BadInput(f"--{name}: read {value!r}, needed is a number from 1 to {TURNS_MAX}")
+    return int(value)

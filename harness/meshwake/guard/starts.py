@@ -1,0 +1,106 @@
+"""What the clocks of a node showed when one of its processes started, found out afterwards.
+
+Three sources, none of which knows all: kubelet says by the wall clock when a container started.
+/proc/PID/stat says it by the boottime clock (field 22, since Linux 2.6.34). The monotonic clock
+differs from boottime by all the time that the machine was suspended since boot; how much that was
+at the start is known only if the guard was running by then. So it notes the difference at each
+look. For a process that is older than the guard, all sleep since boot is taken to lie after its
+start: the drift is then too large rather than too small, and at worst there is one restart too
+many.
+
+A process that was not there at the last look needs none of them where no clock has parted from
+another since (`Witnessed`): it started with the drift of now.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from bisect import bisect_right
+from pathlib import Path
+from typing import NamedTuple
+
+from meshwake.core.clock_reading import ClockReading, drift_ns
+from meshwake.core.durations import NS_PER_S
+
+PROC = Path("/proc")
+# After the name of the program, which may hold anything: the 20th word is field 22.
+_STARTTIME = 19
+# Within it two looks show the same drift: a sleep is longer, and time services slew by less in half
+# a minute.
+STEADY_NS = 2 * NS_PER_S
+
+
+class Starts:
+    """Remembers how far monotonic and boottime clock were apart, at every look that brought
+    something new."""
+
+    def __init__(self) -> None:
+        self._boottimes_ns: list[int] = []
+        self._suspended_ns: list[int] = []
+
+    def look(self, now: ClockReading) -> None:
+        """Notes the clocks of this look."""
+        suspended_ns = now.boottime_ns - now.monotonic_ns
+        # A microsecond passes between two clocks; a sleep is never so short.
+        if not self._suspended_ns or abs(suspended_ns - self._suspended_ns[-1]) > NS_PER_S // 1000:
+            self._boottimes_ns.append(now.boottime_ns)
+            self._suspended_ns.append(suspended_ns)
+
+    def started(self, wall_ns: int, boottime_ns: int) -> ClockReading:
+        """The clocks at the start of a process of which two are known."""
+        position = bisect_right(self._boottimes_ns, boottime_ns) - 1
+        suspended_ns = self._suspended_ns[position] if position >= 0 else 0
+        return ClockReading(wall_ns, boottime_ns - suspended_ns, boottime_ns)
+
+
+class Process(NamedTuple):
+    """Names a process: its number, and when it started by the kernel's boottime clock."""
+
+    pid: int
+    boottime_ns: int
+
+
+class Witnessed:
+    """Processes that began between two looks at which the clocks showed the same drift."""
+
+    def __init__(self) -> None:
+        self._looked: ClockReading | None = None
+        self._there: set[Process] = set()
+        self._began: dict[Process, ClockReading] = {}
+
+    def look(self, now: ClockReading, there: set[Process]) -> None:
+        """Notes who is there at a look at which nobody can have been missed."""
+        steady = self._looked is not None and abs(drift_ns(self._looked, now)) < STEADY_NS
+        new = there - self._there if steady else set()
+        self._began = {
+            each: self._began.get(each, now) for each in there & (self._began.keys() | new)
+        }
+        self._looked, self._there = now, there
+
+    def started(self, process: Process) -> ClockReading | None:
+        """Clocks that show the drift with which it started; None: nobody saw it begin."""
+        return self._began.get(process)
+
+
+def boottime_of_start_ns(pid: int, proc: Path = PROC) -> int:
+    """When a process started, by the boottime clock. Raises OSError when it has gone, ValueError on
+    nonsense."""
+    words = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    return int(words[_STARTTIME]) * NS_PER_S // os.sysconf("SC_CLK_TCK")
+
+
+def pid_of_container(pod_uid: str, program: str, proc: Path = PROC) -> int | None:
+    """The oldest process called `program` in the pod `pod_uid`, by the names of control groups;
+    None: there is none."""
+    named = re.compile(re.escape(pod_uid).replace(r"\-", "[-_]"))
+    found = []
+    for path in proc.glob("[0-9]*"):
+        try:
+            if (path / "comm").read_text().strip() == program and named.search(
+                (path / "cgroup").read_text()
+            ):
+                found.append((boottime_of_start_ns(int(path.name), proc), int(path.name)))
+        except (OSError, ValueError, IndexError):
+            continue  # it has just ended
+    return min(found)[1] if found else None

@@ -1,0 +1,135 @@
+"""What journals yield, and the tally of what was understood of them.
+
+Readers yield times of the wall clock that wrote the journal, in ns since 1970; laying.py puts them
+on one calendar.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple, TextIO
+
+from meshwake.core.durations import NS_PER_S
+
+SleepKind = Literal["suspend", "pause", "off"]
+EXAMPLES_SHOWN = 3
+EXAMPLE_CHARACTERS = 120
+# Before a line that was pasted: indented, quoted, or with its number by grep.
+PASTED = re.compile(r"[ \t]{0,40}(?:>[ \t]?){0,9}(?:\d{1,9}[:-](?=\d{4}-))?")
+# A line without an end must not fill the memory.
+LINE_CHARACTERS_MAX = 1 << 20
+# A wall clock that differs by less is taken for the same.
+NOTICED_NS = 30 * NS_PER_S
+# What a journal can be dated: damaged entries hold the year 1, 1601 or 586524. A clock that begins
+# at 1970 is right.
+_EARLIEST_NS = 0
+_LATEST_NS = int(datetime(2200, 1, 1, tzinfo=UTC).timestamp()) * NS_PER_S
+
+
+class Mark(NamedTuple):
+    """One moment that a journal tells of. `code` is the journal's own word for it (an event's
+    number, a message); `family` says which wakes end which sleeps: the same family asleep twice in
+    a row means that a wake is missing. `restored`: it goes on with the memory that it had, whatever
+    it looked like before."""
+
+    wall_ns: int
+    says: Literal["asleep", "awake", "off", "on", "restored"]
+    kind: SleepKind
+    code: str
+    family: str = ""
+
+
+class Span(NamedTuple):
+    """A sleep of which the journal tells both ends; it is believed rather than marks that overlap
+    it. `by_ns`: by how much the wall clock was off at its end against its beginning, which a
+    machine that was off may be. `corrected`: whether the wall clock of a guest that stood was put
+    right soon after."""
+
+    from_wall_ns: int
+    to_wall_ns: int
+    kind: SleepKind
+    by_ns: int = 0
+    corrected: bool = True
+
+
+class Step(NamedTuple):
+    """The wall clock was set by `by_ns`; `at_wall_ns` is what it showed just before."""
+
+    at_wall_ns: int
+    by_ns: int
+
+
+Item = Mark | Span | Step
+
+
+@dataclass
+class Tally:
+    """How much of one journal was understood. `used`: tells of sleep; `other`: well formed, about
+    something else; `not_understood`: neither."""
+
+    path: str
+    system: str = ""
+    used: int = 0
+    other: int = 0
+    not_understood: int = 0
+    examples: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def entries(self) -> int:
+        """All entries, whatever they were."""
+        return self.used + self.other + self.not_understood
+
+    def count(self, used: bool) -> None:
+        """Counts an entry that was understood."""
+        if used:
+            self.used += 1
+        else:
+            self.other += 1
+
+    def broken(self, text: str, why: str, place: int | None = None) -> None:
+        """Counts an entry that was not understood, and keeps the first few to show. `place`: its
+        number, where that is not the one of the entry that was counted last."""
+        self.not_understood += 1
+        if len(self.examples) < EXAMPLES_SHOWN:
+            shown = text.strip()[:EXAMPLE_CHARACTERS]
+            self.examples.append(
+                f"entry {self.entries if place is None else place}: {why}: {shown!r}"
+            )
+
+
+def checked_ns(wall_ns: int) -> int:
+    """A time that a journal can be dated. Raises ValueError for any other."""
+    if not _EARLIEST_NS <= wall_ns < _LATEST_NS:
+        raise ValueError("is dated outside of the years 1970 to 2200")
+    return wall_ns
+
+
+def lines_of(stream: TextIO) -> Iterator[str]:
+    """The lines of `stream`, in pieces where one is longer than anybody writes."""
+    return iter(lambda: stream.readline(LINE_CHARACTERS_MAX), "")
+
+
+def at_ns(item: Item) -> int:
+    """When it was, or began."""
+    if isinstance(item, Mark):
+        return item.wall_ns
+    return item.from_wall_ns if isinstance(item, Span) else item.at_wall_ns
+
+
+def moved(item: Item, by_ns: int) -> Item:
+    """The same, so much later."""
+    if isinstance(item, Mark):
+        return item._replace(wall_ns=item.wall_ns + by_ns)
+    if isinstance(item, Step):
+        return item._replace(at_wall_ns=item.at_wall_ns + by_ns)
+    return item._replace(from_wall_ns=item.from_wall_ns + by_ns, to_wall_ns=item.to_wall_ns + by_ns)
+
+
+def in_order(items: Iterable[Item]) -> list[Item]:
+    """By time; at one time marks come in the order in which they were told, spans and steps after
+    them."""
+    return sorted(items, key=lambda item: (at_ns(item), 0 if isinstance(item, Mark) else 1))

@@ -1,0 +1,128 @@
+"""macOS: `pmset -g log`, one line an event: local time with its offset, a domain, what happened.
+
+    2026-11-23 22:29:58 -0700 Sleep      <tab>Entering Sleep state due to 'Clamshell Sleep':TCPKeepAlive=active ...
+    2026-11-23 22:30:29 -0700 DarkWake   <tab>DarkWake from Deep Idle [CDN] : due to ...
+    2026-11-24 07:40:00 -0700 Wake       <tab>DarkWake to FullWake from Deep Idle [CDNVA] : due to ...
+
+A mesh on a Mac runs in a VM, which stands while the Mac sleeps: every sleep is a pause. In a dark
+wake processes run, VMs too; a Mac with Power Nap therefore sleeps many times a night. `Start`
+(powerd started) is a boot. "Entering DarkWake state" is not sleep, and "Wake Requests" lists what
+the Mac means to wake for later: no wake. All other domains (Assertions, Notification ...) are other
+entries.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from functools import lru_cache, partial
+from itertools import pairwise
+from typing import NamedTuple, TextIO
+
+from meshwake.core.durations import NS_PER_S
+from meshwake.importers.items import (
+    EXAMPLE_CHARACTERS,
+    PASTED,
+    Mark,
+    Tally,
+    checked_ns,
+    lines_of,
+    moved,
+)
+from meshwake.importers.laying import Laid, Rows
+
+SYSTEM = "macOS power log"
+LINES = re.compile(
+    rf"^{PASTED.pattern}\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{{4}} +[A-Z]", re.MULTILINE
+)
+_TIME_ENDS = 25
+_TIME = re.compile(r"\d{4}-\d\d-\d\d (\d\d):(\d\d):(\d\d) [+-]\d{4}$")
+# The domain and the first words: where tabs were lost on the way, only the words say where the
+# domain ends.
+_ASLEEP = re.compile(r"\s*Sleep\s+.*\bEntering Sleep\b")
+_AWAKE = re.compile(r"\s*(Wake|DarkWake)\s+(?:Dark|Full)?Wake\b(?! Requests)")
+AGAIN = "Sleep again"
+# Out of a dark wake of seconds, of which there may be no line.
+_AGAIN = re.compile(r"due to '(?:Maintenance Sleep|[^']*Back to Sleep)'")
+_STARTED = re.compile(r"\s*Start\s")
+
+
+class _Row(NamedTuple):
+    wall_ns: int
+    text: str
+    mark: Mark | None
+    place: int
+
+
+def read(stream: TextIO, tally: Tally) -> Laid | None:
+    """What the log tells, which may stand newest first."""
+    read_rows = _in_order(list(_rows(stream, tally)))
+    if unseen := _dark_wakes_unseen(read_rows):
+        tally.notes.append(
+            f"{unseen} dark wakes have no line, though it fell asleep again after them: "
+            "taken for sleep, since such a "
+            "wake lasts seconds; print the log without a filter"
+        )
+    rows = Rows(tally)
+    for row in read_rows:
+        rows.add(
+            row.wall_ns, row.text, None if row.mark is None else partial(moved, row.mark), row.place
+        )
+    return rows.laid()
+
+
+def _rows(stream: TextIO, tally: Tally) -> Iterator[_Row]:
+    for place, written in enumerate(lines_of(stream)):
+        line = PASTED.sub("", written, count=1)
+        if not (line[:4].isdigit() and line[4:5] == "-"):
+            tally.other += 1  # a heading, a sum, or the rest of an entry
+            continue
+        try:
+            wall_ns = _wall_ns(line[:_TIME_ENDS])
+        except ValueError as error:
+            tally.broken(line, str(error), place)
+            continue
+        yield _Row(wall_ns, line[:EXAMPLE_CHARACTERS], _mark(line[_TIME_ENDS:]), place)
+
+
+def _dark_wakes_unseen(rows: list[_Row]) -> int:
+    marks = [row.mark for row in rows if row.mark is not None]
+    return sum(one.says == "asleep" and two.code == AGAIN for one, two in pairwise(marks))
+
+
+def _in_order(rows: list[_Row]) -> list[_Row]:
+    """Oldest first, and each once: where some stand twice, logs were put together that overlap."""
+    telling = [(row.wall_ns, row.text) for row in rows if row.mark is not None]
+    if len(set(telling)) < len(telling):
+        once = {(row.wall_ns, row.text): row for row in reversed(rows)}
+        return sorted(once.values(), key=lambda row: (row.wall_ns, row.place))
+    rises = sum(two.wall_ns > one.wall_ns for one, two in pairwise(rows))
+    falls = sum(two.wall_ns < one.wall_ns for one, two in pairwise(rows))
+    return rows[::-1] if falls > rises else rows
+
+
+def _mark(text: str) -> Mark | None:
+    if _ASLEEP.match(text):
+        return Mark(0, "asleep", "pause", AGAIN if _AGAIN.search(text) else "Sleep")
+    if awake := _AWAKE.match(text):
+        return Mark(0, "awake", "pause", awake[1])
+    return Mark(0, "on", "off", "Start") if _STARTED.match(text) else None
+
+
+def _wall_ns(text: str) -> int:
+    match = _TIME.match(text)
+    if match is None:
+        raise ValueError("has no time such as '2026-11-23 22:29:58 -0700'")
+    hours, minutes, seconds = (int(group) for group in match.groups())
+    if hours > 23 or minutes > 59 or seconds > 60:
+        raise ValueError("has an impossible time")
+    return checked_ns(
+        (_midnight_s(text[:10], text[20:]) + hours * 3_600 + minutes * 60 + seconds) * NS_PER_S
+    )
+
+
+@lru_cache(maxsize=16)
+def _midnight_s(day: str, offset: str) -> int:
+    """A month of a log has thirty days, and a hundred thousand lines."""
+    return int(datetime.strptime(f"{day} {offset}", "%Y-%m-%d %z").timestamp())

@@ -1,0 +1,430 @@
+"""Windows event logs as CSV: from Event Viewer (commas or tabs), PowerShell's Export-Csv, and tools
+that read .evtx.
+
+Columns are known by their names in any order, between commas, semicolons or tabs; where the heading
+is in another language, or lost, by what stands in them. Times are local, as Windows writes them
+where it was exported: `zone` says where that was, `date_order` whether day or month comes first
+where the rows cannot tell (local_times.py).
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, tzinfo
+from itertools import pairwise
+from typing import TextIO
+
+from meshwake.core.errors import BadInput
+from meshwake.importers.items import Tally, lines_of
+from meshwake.importers.laying import OUT_OF_ORDER_NS, Laid
+from meshwake.importers.local_times import (
+    SUMMER_NS,
+    DateOrder,
+    Local,
+    Reading,
+    iso_ns,
+    knows_its_zone,
+    local_of,
+    moment_ns,
+    order_of,
+    plain,
+)
+from meshwake.importers.windows import HYPER_V, NUMBERS, Event, laid, short
+
+SYSTEM = "Windows event log (CSV)"
+EXPORT_XML = (
+    "export it as XML, which has one form everywhere: wevtutil qe System /f:xml > system.xml"
+)
+_DELIMITERS = ",;\t|"
+_NAMES = {
+    "time": (
+        "date and time",
+        "timecreated",
+        "timegenerated",
+        "time created",
+        "timewritten",
+        "date/time",
+        "datetime",
+    ),
+    "provider": (
+        "source",
+        "providername",
+        "provider",
+        "provider name",
+        "sourcename",
+        "source name",
+    ),
+    "number": ("event id", "eventid", "id", "event_id", "eventcode", "instanceid"),
+    "message": ("message", "description", "event description"),
+    "record": ("recordid", "eventrecordid", "record id", "recordnumber", "index"),
+    "log": ("logname", "channel", "log name", "log"),
+}
+_PROVIDER = re.compile(
+    r"(?:Microsoft-Windows-)?(?:Kernel-Power|Power-Troubleshooter|Kernel-General|Hyper-V-Worker.*)$"
+)
+_MESSAGES = (
+    (42, "Kernel-Power", "the system is entering sleep"),
+    (107, "Kernel-Power", "the system has resumed from sleep"),
+    (506, "Kernel-Power", "the system is entering"),
+    (507, "Kernel-Power", "the system is exiting"),
+    (41, "Kernel-Power", "the system has rebooted without"),
+    (1, "Power-Troubleshooter", "the system has returned from a low power state"),
+    (1, "Kernel-General", "the system time has changed"),
+    (12, "Kernel-General", "the operating system started"),
+    (13, "Kernel-General", "the operating system is shutting down"),
+    (6005, "EventLog", "the event log service was started"),
+    (6006, "EventLog", "the event log service was stopped"),
+)
+_ISO_TIME = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z)"
+_SLEEP = re.compile(r"Sleep Time:\s*" + _ISO_TIME)
+_WAKE = re.compile(r"Wake Time:\s*" + _ISO_TIME)
+_SET = re.compile(r"has changed to\s+" + _ISO_TIME + r"\s+from\s+" + _ISO_TIME)
+_SET_BECAUSE = re.compile(r"Change Reason:[^\n]*hardware clock")
+_VM = re.compile(r"^'?(.+?)'? (?:was|started|saved|has)\b")
+_THOUSANDS = re.compile(r"(?<=\d)[.,' ](?=\d{3}$)")
+_ROWS_LOOKED_AT = 1_000
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What a person said of how journals were written. `zone`: where local times were; `machine`:
+    which of several."""
+
+    zone: tzinfo = UTC
+    date_order: DateOrder | None = None
+    machine: str | None = None
+    said_zone: bool = False
+
+
+@dataclass(frozen=True)
+class _Columns:
+    time: int
+    number: int
+    provider: int | None
+    message: int | None
+    record: int | None = None
+    log: int | None = None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of which the number is known, and its time as it stands there."""
+
+    cells: list[str]
+    columns: _Columns
+    number: int
+    when: str
+    place: int
+
+    @property
+    def text(self) -> str:
+        return ",".join(self.cells)[:200]
+
+    def cell(self, place: int | None) -> str:
+        """What stands in a column; nothing where there is none."""
+        return self.cells[place].strip() if place is not None and place < len(self.cells) else ""
+
+    @property
+    def message(self) -> str:
+        """All that stands from the message on, since Event Viewer does not quote it; without marks
+        of direction."""
+        place = self.columns.message
+        return (
+            "".join(self.cells[place:]).replace("\u200e", "").strip() if place is not None else ""
+        )
+
+
+def is_csv(sample: str) -> bool:
+    """Whether this is the beginning of an event log as CSV."""
+    return _layout(sample) is not None
+
+
+def read(stream: TextIO, tally: Tally, writing: Writing, sample: str) -> Laid | None:
+    """What rows tell. Raises BadInput when nobody can say whether a time has the day or the month
+    first, or whose events they are."""
+    layout = _layout(sample)
+    assert layout is not None
+    rows = list(_rows(stream, tally, *layout))
+    if _nameless(rows):
+        raise BadInput(
+            f"{tally.path}: no column tells the provider of an event (ProviderName, "
+            "Source), and no message in English "
+            f"does; select ProviderName too, or {EXPORT_XML}"
+        )
+    order, local = _order(rows, tally, writing)
+    reading = Reading(writing.zone, order)
+    if local and not writing.said_zone:
+        tally.notes.append(
+            "local times without a zone, taken for UTC; say where they were written with --zone"
+        )
+    before = tally.not_understood
+    events = [*_events(rows, reading, tally)]
+    if not events and tally.not_understood > before:
+        raise BadInput(
+            f"{tally.path}: no time of it is understood: {tally.examples[0]}; {EXPORT_XML}"
+        )
+    return laid(events, tally, writing.machine, SUMMER_NS if local else OUT_OF_ORDER_NS)
+
+
+# --- Rows and columns -----------------------------------------------------------------------------
+
+
+def _layout(sample: str) -> tuple[str, _Columns | None] | None:
+    """The delimiter, and the columns where only what stands in them tells; None for what is no such
+    CSV."""
+    lines = [
+        line
+        for line in sample.lstrip("\ufeff").splitlines()[:200]
+        if line and not line.startswith("#TYPE")
+    ]
+    for delimiter in _DELIMITERS:
+        if any(_named(row) for row in _parsed(lines[:5], delimiter)):
+            return delimiter, None
+    for delimiter in _DELIMITERS:
+        if (columns := _by_content(_parsed(lines, delimiter))) is not None:
+            return delimiter, columns
+    return None
+
+
+def _parsed(lines: Sequence[str], delimiter: str) -> list[list[str]]:
+    found: list[list[str]] = []
+    with suppress(csv.Error):
+        found.extend(csv.reader((f"{line}\n" for line in lines), delimiter=delimiter))
+    return found
+
+
+def _named(row: Sequence[str]) -> _Columns | None:
+    """The columns that a heading names."""
+    names = [plain(cell).strip('"').lower() for cell in row]
+    place = {
+        what: next((names.index(name) for name in allowed if name in names), None)
+        for what, allowed in _NAMES.items()
+    }
+    if place["time"] is None or place["number"] is None or place["time"] == place["number"]:
+        return None
+    # Event Viewer writes the message after the last column that it names.
+    message = place["message"] if place["message"] is not None else len(names)
+    return _Columns(
+        place["time"], place["number"], place["provider"], message, place["record"], place["log"]
+    )
+
+
+def _by_content(rows: Sequence[Sequence[str]]) -> _Columns | None:
+    """The columns that only what stands in them tells: providers of sleep, times, and one of whole
+    numbers."""
+    telling = [row for row in rows if any(_PROVIDER.match(cell.strip()) for cell in row)]
+    if not telling:
+        return None
+    width = min(len(row) for row in telling)
+    providers = [
+        place
+        for place in range(width)
+        if all(_PROVIDER.match(row[place].strip()) for row in telling)
+    ]
+    times = [place for place in range(width) if all(_is_time(row[place]) for row in telling)]
+    numbers = [
+        place for place in range(width) if all(_whole(row[place]) in NUMBERS for row in telling)
+    ]
+    if len(providers) != 1 or len(times) != 1 or len(numbers) != 1:
+        return None
+    return _Columns(times[0], numbers[0], providers[0], max(providers[0], times[0], numbers[0]) + 1)
+
+
+def _is_time(text: str) -> bool:
+    with suppress(ValueError):
+        return iso_ns(plain(text), UTC) is not None or local_of(text) is not None
+    return False
+
+
+def _whole(text: str) -> int | None:
+    """A number as people write it: 18.500 is one in some places."""
+    text = _THOUSANDS.sub("", plain(text))
+    return int(text) if text.isdecimal() and len(text) < 12 else None
+
+
+def _rows(stream: TextIO, tally: Tally, delimiter: str, columns: _Columns | None) -> Iterator[_Row]:
+    """The rows of events that may tell of sleep, and those that show how far the log reaches."""
+    given = columns is not None
+    others = 0
+    last: _Row | None = None
+    for place, cells in enumerate(_cells(stream, tally, delimiter)):
+        if not given and (named := _named(cells)) is not None:
+            columns = named
+            continue
+        row = None if columns is None else _row(cells, columns, place)
+        if row is None:
+            if columns is not None and not _is_heading(cells, place == 0 and given):
+                tally.broken(",".join(cells), "has no event number where the heading says", place)
+            continue
+        if row.number in NUMBERS:
+            yield row
+            last = None
+            continue
+        others += 1
+        # As they stand, other events show how far the log reaches, and in which order it is.
+        if others <= _ROWS_LOOKED_AT or others % 100 == 0:
+            yield row
+            last = None
+        else:
+            if last is not None:
+                tally.other += 1
+            last = row
+    if last is not None:
+        yield last
+
+
+def _is_heading(cells: Sequence[str], may_name_columns: bool) -> bool:
+    """What is no row: nothing, a note of who wrote it, names of columns in another language, a line
+    of a table."""
+    text = "".join(cells).strip()
+    notes = len(cells) == 1 and text.startswith(("#TYPE", "sep="))
+    return not text or notes or may_name_columns or not text.strip("-: ")
+
+
+def _cells(stream: TextIO, tally: Tally, delimiter: str) -> Iterator[list[str]]:
+    rows = csv.reader(lines_of(stream), delimiter=delimiter)
+    while True:
+        try:
+            yield next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            tally.broken("", f"is no row ({error})")
+
+
+def _row(cells: list[str], columns: _Columns, place: int) -> _Row | None:
+    if len(cells) <= max(columns.time, columns.number):
+        return None
+    number = _whole(cells[columns.number])
+    # The number of an instance has flags above the number of its event.
+    return (
+        None
+        if number is None
+        else _Row(cells, columns, number & 0xFFFF, cells[columns.time], place)
+    )
+
+
+# --- What they tell -------------------------------------------------------------------------------
+
+
+def _nameless(rows: Sequence[_Row]) -> bool:
+    """Whether nobody can say whose events these are."""
+    telling = [row for row in rows if row.number in NUMBERS]
+    return bool(telling) and not any(_provider(row) for row in telling)
+
+
+def _provider(row: _Row) -> str:
+    if row.columns.provider is not None:
+        return row.cell(row.columns.provider)
+    message = row.message.lower()
+    return next(
+        (
+            name
+            for number, name, words in _MESSAGES
+            if number == row.number and message.startswith(words)
+        ),
+        "",
+    )
+
+
+def _order(rows: Sequence[_Row], tally: Tally, writing: Writing) -> tuple[DateOrder, bool]:
+    """Whether days or months come first, and whether there are local times at all."""
+    local: list[Local] = []
+    known: list[tuple[Local, int]] = []
+    shown = ""
+    for row in rows:
+        if knows_its_zone(plain(row.when)):
+            continue
+        with suppress(ValueError):
+            if iso_ns(plain(row.when), UTC) is None:
+                local.append(local_of(row.when))
+                shown = shown or row.when
+                if (slept := _slept(row)) is not None:
+                    known.append((local[-1], slept[1]))
+    zoned = all(knows_its_zone(plain(row.when)) for row in rows)
+    order = writing.date_order or order_of(local, known)
+    if order is None:
+        raise BadInput(
+            f"{tally.path}: whether {shown!r} begins with the day or the month cannot be "
+            "told from its rows; say it "
+            f"with --date-order day-first or --date-order month-first, or {EXPORT_XML}"
+        )
+    return order, not zoned
+
+
+def _events(rows: Sequence[_Row], reading: Reading, tally: Tally) -> Iterator[Event]:
+    before_ns: int | None = None
+    rises = _rises(rows, reading)
+    for row in rows if rises else reversed(rows):
+        try:
+            wall_ns = _row_ns(row.when, reading, before_ns)
+        except ValueError as error:
+            tally.broken(row.text, str(error), row.place)
+            continue
+        before_ns = wall_ns
+        provider = _provider(row)
+        vm = _VM.match(row.message) if HYPER_V in provider else None
+        yield Event(
+            provider,
+            row.number,
+            wall_ns,
+            row.text,
+            slept=_slept(row) if short(provider) == "Power-Troubleshooter" else None,
+            set=_set(row),
+            set_because="2" if _SET_BECAUSE.search(row.message) else "",
+            machine=vm[1] if vm else None,
+            record=_whole(row.cell(row.columns.record)),
+            log=row.cell(row.columns.log),
+        )
+
+
+def _rises(rows: Sequence[_Row], reading: Reading) -> bool:
+    """Whether the oldest rows come first."""
+    moments = []
+    for row in rows:
+        with suppress(ValueError):
+            moments.append(_row_ns(row.when, reading, None))
+    rises = sum(two > one for one, two in pairwise(moments))
+    falls = sum(two < one for one, two in pairwise(moments))
+    return moments[-1] >= moments[0] if moments and rises == falls else rises >= falls
+
+
+def _row_ns(text: str, reading: Reading, before_ns: int | None) -> int:
+    """When a row was written. An hour that comes twice, at a summer's end, is the second where the
+    first would lie before the row before. Raises ValueError."""
+    known = iso_ns(plain(text), reading.zone)
+    if known is not None:
+        return known
+    local = local_of(text)
+    first_ns = moment_ns(local, reading)
+    if before_ns is not None and first_ns < before_ns:
+        second_ns = moment_ns(local, reading, fold=1)
+        return (
+            second_ns if second_ns - first_ns <= SUMMER_NS and second_ns >= before_ns else first_ns
+        )
+    return first_ns
+
+
+def _slept(row: _Row) -> tuple[int, int] | None:
+    return _both(_SLEEP.search(row.message), _WAKE.search(row.message))
+
+
+def _set(row: _Row) -> tuple[int, int] | None:
+    """From when to when the clock was set, by the message that says so."""
+    found = _SET.search(row.message)
+    return None if found is None else _moments(found[2], found[1])
+
+
+def _both(one: re.Match[str] | None, two: re.Match[str] | None) -> tuple[int, int] | None:
+    return _moments(one[1], two[1]) if one and two else None
+
+
+def _moments(one: str, two: str) -> tuple[int, int] | None:
+    with suppress(ValueError):
+        begins, ends = iso_ns(plain(one), UTC), iso_ns(plain(two), UTC)
+        return None if begins is None or ends is None else (begins, ends)
+    return None

@@ -1,0 +1,171 @@
+"""What is asked of a cluster, by whoever brings it up and by a run alike: one small promise, kept
+by kr8s (through_kr8s.py) and, in tests, by simulated clusters.
+
+Every call has a bound, and may be made from several threads. It raises `Unreachable` when the way
+to the answer failed, which is no statement about whatever was asked, and `Refused` when the API
+server answered with an error.
+
+A kind is named with its group, as kubectl takes it: "Pod", "DaemonSet.apps",
+"Gateway.gateway.networking.k8s.io".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from meshwake.core.errors import LabUnavailable
+
+
+class Unreachable(LabUnavailable):
+    """The API server, a kubelet or a port inside a pod gave no answer; the text says which and how."""
+
+
+class LocalFailure(Unreachable):
+    """Nobody was asked, for a reason on this machine: no more files, ports or memory. Says nothing
+    of the cluster."""
+
+
+class LoginFailed(Unreachable):
+    """Nobody was asked: what a kubeconfig wants for its login is missing here, failed, or handed
+    out nothing."""
+
+
+class Refused(LabUnavailable):
+    """The API server answered with an error of the caller's side; `status` is its HTTP status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod as the API server knows it. `node` is the Kubernetes node; `restarts` counts its first
+    container's, which runs if `started`, whether or not it is ready."""
+
+    namespace: str
+    name: str
+    uid: str
+    node: str
+    ready: bool
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    restarts: int = 0
+    address: str = ""
+    started: bool = False
+
+    @property
+    def process(self) -> str:
+        """Names this very process: a container started anew in the same pod has other clocks to
+        count from."""
+        return f"{self.name}/{self.restarts}" if self.restarts else self.name
+
+    def __str__(self) -> str:
+        """As kubectl takes it: istio-system/ztunnel-x7k2p."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Executed:
+    """How a command inside a container ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Conversation(Protocol):
+    """A program in a container that answers each line with one."""
+
+    def ask(self, line: str, within_s: float) -> str:
+        """Its answer. Raises Unreachable when none comes; then the conversation is over."""
+
+    def close(self) -> None:
+        """Ends it, and the program finds the end of its input."""
+
+
+class Kubernetes(Protocol):
+    """One cluster. Everything may raise Unreachable and Refused."""
+
+    def ready(self) -> bool:
+        """Whether the API server says that it is ready; False too when it cannot be reached."""
+
+    def read(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
+        """One object, or None when there is none, or no such kind (yet)."""
+
+    def all(
+        self, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> list[dict[str, Any]]:
+        """All objects of `kind` with these labels, in one namespace or in all."""
+
+    def ours(self, kind: str, labels: Mapping[str, str]) -> list[tuple[str | None, str]]:
+        """(namespace, name) of every object of this kind with OUR_LABELS and `labels`."""
+
+    def pods(self, namespace: str | None, labels: Mapping[str, str]) -> list[Pod]:
+        """The pods with these labels, in one namespace or in all, that are not on their way out, in
+        the order of their names."""
+
+    def execute(
+        self, pod: Pod, container: str, command: Sequence[str], within_s: float
+    ) -> Executed:
+        """Runs `command` in a container and waits for its end."""
+
+    def converse(self, pod: Pod, container: str, command: Sequence[str]) -> Conversation:
+        """Runs `command` in a container for as long as it is asked; it answers each line of its
+        input with one."""
+
+    def get(self, pod: Pod, port: int, path: str, within_s: float) -> bytes:
+        """GET to a port inside the pod, one that listens on its localhost only too."""
+
+    def get_from_service(
+        self, namespace: str, service: str, port: int, path: str, within_s: float
+    ) -> bytes:
+        """GET to a Service by way of the API server."""
+
+    def log_lines(self, pod: Pod, container: str, since_s: int) -> list[str]:
+        """What the container wrote in the last seconds, by its node's clock."""
+
+    def apply(self, objects: Iterable[Mapping[str, Any]]) -> None:
+        """Applies on the server's side, as FIELD_MANAGER; all carry OUR_LABELS. What others set
+        stays."""
+
+    def replace(self, thing: Mapping[str, Any]) -> bool:
+        """Makes `thing`, which carries OUR_LABELS, or puts it in the place of the version that its
+        metadata.resourceVersion names; False when somebody else was faster."""
+
+    def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
+        """A strategic merge of `patch` into one object, ours or not."""
+
+    def delete_ours(self, kind: str, namespace: str | None, name: str) -> bool:
+        """Deletes one object if it carries OUR_LABELS; whether it did. Does not wait for its end."""
+
+    def end_pod(self, pod: Pod) -> None:
+        """Deletes a pod that its controller will make anew. Only for clusters that are ours."""
+
+    def close(self) -> None:
+        """Ends connections and threads."""
+
+
+def identity_of(thing: Mapping[str, Any]) -> str:
+    """An object's name for messages: Deployment istio-system/istiod."""
+    metadata = thing.get("metadata", {})
+    place = "/".join(part for part in (metadata.get("namespace"), metadata.get("name")) if part)
+    return f"{thing.get('kind')} {place}"
+
+
+def condition(thing: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What an object says of one of its conditions; {} where it has not said anything."""
+    conditions = (thing.get("status") or {}).get("conditions") or ()
+    return next((each for each in conditions if each.get("type") == name), {})
+
+
+def is_ready(thing: Mapping[str, Any]) -> bool:
+    """Whether a pod or a node says so of itself."""
+    return condition(thing, "Ready").get("status") == "True"
+
+
+def kind_of(thing: Mapping[str, Any]) -> str:
+    """Its kind as `Kubernetes` takes it: DaemonSet.apps."""
+    group = str(thing["apiVersion"]).rpartition("/")[0]
+    return f"{thing['kind']}.{group}" if group else str(thing["kind"])

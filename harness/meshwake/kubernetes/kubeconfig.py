@@ -1,0 +1,593 @@
+"""Kubeconfigs: the one reader. It merges, chooses and resolves as kubectl does, and names, before
+anything is connected to, the file and what it lacks.
+
+kr8s is then given a configuration of one context without relative paths (`Access.laid_out`): what
+it cannot do is refused here, and the little that it does otherwise than kubectl is done here.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import importlib.util
+import json
+import os
+import re
+import shutil
+import ssl
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import httpx
+
+from meshwake.core.errors import BadInput
+from meshwake.core.text_files import is_there, read_text
+from meshwake.core.yaml_text import read_documents
+from meshwake.kubernetes.api import LoginFailed
+
+GIVE_ONE = "give one with --kubeconfig"
+_NAMES_SHOWN = 20
+_SECTIONS = {"clusters": "cluster", "contexts": "context", "users": "user"}
+_TEXTS = (
+    *("cluster", "user", "namespace"),  # of a context
+    *(
+        "server",
+        "tls-server-name",
+        "proxy-url",
+        "certificate-authority",
+        "certificate-authority-data",
+    ),
+    *("client-certificate", "client-certificate-data", "client-key", "client-key-data"),
+    *("token", "tokenFile", "username", "password"),
+)
+_FLAGS = ("insecure-skip-tls-verify",)
+# What is loaded for TLS; each is a path, or with -data after its name what such a file holds.
+_AUTHORITY, _CERTIFICATE, _KEY = "certificate-authority", "client-certificate", "client-key"
+_EXEC_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
+_PROXIES = ("http", "https", "socks5", "socks5h")
+
+
+class _Entry(NamedTuple):
+    """One named cluster, user or context, and the file that has it: its relative paths begin there."""
+
+    value: dict[str, Any]
+    file: Path
+
+
+@dataclass(frozen=True)
+class Access:
+    """How one cluster is reached: what a context leads to, checked. Paths in `cluster` and `user`
+    are absolute."""
+
+    context: str
+    file: Path
+    server: str
+    user_name: str
+    cluster: Mapping[str, Any]
+    user: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.file} (context {self.context!r})"
+
+    @property
+    def login_program(self) -> str | None:
+        """The program that hands out the credentials; None where the file holds them."""
+        return self.user["exec"]["command"] if "exec" in self.user else None
+
+    def laid_out(self, folder: Path) -> dict[str, Any]:
+        """A kubeconfig of this context alone, as kr8s can use it; keys and certificates that the
+        file holds are written to `folder`. Raises LoginFailed for a program or a library that is
+        not installed here."""
+        self._check_programs()
+        cluster, user = _written(self.cluster, folder), _written(self.user, folder)
+        cluster["server"] = self.server
+        if (
+            _CERTIFICATE in user
+            and _AUTHORITY not in cluster
+            and (system := ssl.get_default_verify_paths().cafile)
+        ):
+            cluster[_AUTHORITY] = system  # with a client certificate kr8s trusts nobody else
+        if "tokenFile" in user:
+            user = _ReadsToken(user, token="")
+        if self.login_program is not None:
+            user["exec"] = self._exec()
+        return {
+            "clusters": [{"name": "cluster", "cluster": cluster}],
+            "users": [{"name": "user", "user": user}],
+            "contexts": [{"name": self.context, "context": {"cluster": "cluster", "user": "user"}}],
+            "current-context": self.context,
+        }
+
+    def _check_programs(self) -> None:
+        program = self.login_program
+        if program is not None and shutil.which(program) is None:
+            hint = self.user["exec"].get("installHint")
+            raise LoginFailed(
+                f"{self.file}: user {self.user_name!r} logs in by the program {program!r}, "
+                "which is not installed here"
+                + (f"; {' '.join(hint.split())}" if isinstance(hint, str) and hint else "")
+            )
+        scheme = urlsplit(self.cluster.get("proxy-url", "")).scheme
+        if scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
+            raise LoginFailed(
+                f"{self.file}: proxy-url {_masked(self.cluster['proxy-url'])}: a SOCKS "
+                "proxy needs one more package: "
+                "pip install 'httpx[socks]'"
+            )
+
+    def _exec(self) -> dict[str, Any]:
+        """With what kubectl puts into the environment of such a program."""
+        plugin = {key: self.user["exec"][key] for key in ("apiVersion", "command", "args", "env")}
+        spec: dict[str, Any] = {"interactive": False}
+        if self.user["exec"].get("provideClusterInfo"):
+            authority = _data_of(self.cluster, _AUTHORITY)
+            spec["cluster"] = {"server": self.server} | (
+                {"certificate-authority-data": base64.b64encode(authority).decode()}
+                if authority
+                else {}
+            )
+        info = {"kind": "ExecCredential", "apiVersion": plugin["apiVersion"], "spec": spec}
+        plugin["env"] = [
+            *plugin["env"],
+            {"name": "KUBERNETES_EXEC_INFO", "value": json.dumps(info)},
+        ]
+        return plugin
+
+
+class _ReadsToken(dict[str, Any]):
+    """A user whose token lies in a file that others renew: it is read whenever kr8s logs in."""
+
+    def __getitem__(self, key: str) -> Any:
+        if key != "token":
+            return super().__getitem__(key)
+        return Path(self["tokenFile"]).read_text(encoding="utf-8").strip()
+
+
+def read_access(kubeconfig: Path | None, context: str | None = None) -> Access:
+    """What `context` (None: the current one) leads to, in `kubeconfig`, or (None) in what
+    KUBECONFIG lists or else in ~/.kube/config. Raises BadInput that names the file and what it
+    lacks."""
+    files = [kubeconfig] if kubeconfig is not None else _default_files()
+    contents = [(file, _content(file)) for file in files]
+    where = ", ".join(map(str, files))
+    sections = {section: _merged(contents, section) for section in _SECTIONS}
+    current = next((name for file, content in contents if (name := _current(content, file))), "")
+    name = _chosen(where, sections["contexts"], context, current)
+    return _access(name, sections)
+
+
+def _default_files() -> list[Path]:
+    listed = os.environ.get("KUBECONFIG", "")
+    named = [Path(each).expanduser() for each in listed.split(os.pathsep) if each]
+    files = named or [_home() / ".kube" / "config"]
+    there = [file for file in files if is_there(file)]
+    if not there:
+        of = "KUBECONFIG: " if named else ""
+        raise BadInput(
+            f"{of}{', '.join(map(str, files))}: is no kubeconfig: there is no such file; {GIVE_ONE}"
+        )
+    return there
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise BadInput(f"~/.kube/config: {error}; {GIVE_ONE}") from error
+
+
+# --- Files ----------------------------------------------------------------------------------------
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """What `file` holds; an empty one holds nothing. Raises BadInput."""
+    if not is_there(file):
+        hint = (
+            f"a list of files goes into KUBECONFIG, or {GIVE_ONE}"
+            if os.pathsep in str(file)
+            else GIVE_ONE
+        )
+        raise BadInput(f"--kubeconfig {file}: is no kubeconfig: there is no such file; {hint}")
+    documents = read_documents(read_text(file), f"{file}: is no kubeconfig")
+    if not documents:
+        return {}
+    if len(documents) > 1:
+        raise BadInput(
+            f"{file}: is no kubeconfig: it holds {len(documents)} documents, expected one"
+        )
+    (content,) = documents
+    if not isinstance(content, dict):
+        raise BadInput(
+            f"{file}: is no kubeconfig: found {_shown(content)}, expected clusters, users "
+            "and contexts"
+        )
+    if content.get("kind") not in (None, "", "Config"):
+        raise BadInput(
+            f"{file}: is no kubeconfig: its kind is {_shown(content['kind'])}, expected 'Config'"
+        )
+    return content
+
+
+def _merged(contents: Iterable[tuple[Path, dict[str, Any]]], section: str) -> dict[str, _Entry]:
+    """All that the files name, as the first that names it has it."""
+    merged: dict[str, _Entry] = {}
+    for file, content in contents:
+        for name, entry in _section(content, section, file).items():
+            merged.setdefault(name, entry)
+    return merged
+
+
+def _section(content: dict[str, Any], section: str, file: Path) -> dict[str, _Entry]:
+    items = content.get(section) or []
+    if not isinstance(items, list):
+        raise BadInput(
+            f"{file}: is no kubeconfig: {section}: expected a list, found {_shown(items)}"
+        )
+    found: dict[str, _Entry] = {}
+    for number, item in enumerate(items):
+        place = f"{file}: is no kubeconfig: {section}[{number}]"
+        if not isinstance(item, dict) or not isinstance(item.get("name"), str) or not item["name"]:
+            raise BadInput(f"{place}: expected an entry with a name, found {_shown(item)}")
+        inner = item.get(_SECTIONS[section]) or {}
+        if not isinstance(inner, dict):
+            raise BadInput(
+                f"{place}: {_SECTIONS[section]}: expected keys and values, found {_shown(inner)}"
+            )
+        if item["name"] in found:
+            raise BadInput(f"{place}: the name {item['name']!r} stands twice in this file")
+        found[item["name"]] = _Entry(
+            _fields(inner, f"{file}: {_SECTIONS[section]} {item['name']!r}"), file
+        )
+    return found
+
+
+# What `kubectl config view` writes in the place of secrets.
+_LEFT_OUT = ("DATA+OMITTED", "REDACTED")
+
+
+def _fields(value: dict[str, Any], place: str) -> dict[str, Any]:
+    """Without what is empty, which says as much as what is not there. Raises BadInput for another
+    type."""
+    for key, found in value.items():
+        if found is None:
+            continue
+        if found in _LEFT_OUT:
+            raise BadInput(
+                f"{place}: {key}: was left out ({found}); save it with: kubectl config view --raw"
+            )
+        if key in _TEXTS and not isinstance(found, str):
+            raise BadInput(
+                f"{place}: {key}: expected text, found {type(found).__name__}; put it in quotes"
+            )
+        if key in _FLAGS and not isinstance(found, bool):
+            raise BadInput(f"{place}: {key}: expected true or false, found {_shown(found)}")
+    return {key: found for key, found in value.items() if found not in (None, "")}
+
+
+def _current(content: dict[str, Any], file: Path) -> str:
+    current = content.get("current-context") or ""
+    if not isinstance(current, str):
+        raise BadInput(
+            f"{file}: is no kubeconfig: current-context: expected a name, found {_shown(current)}"
+        )
+    return current
+
+
+# --- A context ------------------------------------------------------------------------------------
+
+
+def _chosen(where: str, contexts: dict[str, _Entry], asked: str | None, current: str) -> str:
+    if not contexts:
+        asks = f"--context {asked}: " if asked else ""
+        raise BadInput(
+            f"{asks}{where}: is no kubeconfig that leads to a cluster: it has no contexts; "
+            f"{GIVE_ONE}"
+        )
+    known = _names(contexts)
+    if asked:
+        if asked not in contexts:
+            raise BadInput(f"--context {asked}: {where} has no such context; it has: {known}")
+        return asked
+    choose = "choose one: --context NAME, or kubectl config use-context NAME"
+    if not current:
+        raise BadInput(f"{where}: no current-context is set; it has: {known}; {choose}")
+    if current not in contexts:
+        raise BadInput(
+            f"{where}: its current-context {current!r} is no context of it; it has: "
+            f"{known}; {choose}"
+        )
+    return current
+
+
+def _access(name: str, sections: Mapping[str, dict[str, _Entry]]) -> Access:
+    context = sections["contexts"][name]
+    cluster = _referred(name, context, sections, "cluster")
+    user = _referred(name, context, sections, "user")
+    if cluster is None:
+        raise BadInput(f"{context.file}: context {name!r} names no cluster; it lacks cluster: NAME")
+    cluster_place = f"{cluster.file}: cluster {context.value['cluster']!r}"
+    user_name = context.value.get("user", "")
+    user = user or _Entry({}, context.file)
+    user_place = f"{user.file}: user {user_name!r}"
+    of_cluster = _resolved(cluster, (_AUTHORITY,), cluster_place)
+    of_user = _resolved(user, (_CERTIFICATE, _KEY, "tokenFile"), user_place)
+    server = _server(of_cluster, of_user, cluster_place)
+    _check_proxy(of_cluster, cluster_place)
+    of_user = _login(of_user, user, user_place)
+    if server.startswith("https:"):
+        _check_tls(of_cluster, of_user, cluster_place, user_place)
+    return Access(name, context.file, server, user_name, of_cluster, of_user)
+
+
+def _referred(
+    name: str, context: _Entry, sections: Mapping[str, dict[str, _Entry]], what: str
+) -> _Entry | None:
+    named = context.value.get(what)
+    if named is None:
+        return None
+    there = sections[f"{what}s"]
+    if named not in there:
+        raise BadInput(
+            f"{context.file}: context {name!r} names {what} {named!r}, which is not there; "
+            f"{what}s that are: {_names(there)}"
+        )
+    return there[named]
+
+
+def _server(cluster: dict[str, Any], user: dict[str, Any], place: str) -> str:
+    """The address, with the scheme that kubectl would take where none is written."""
+    server = str(cluster.get("server", "")).strip()
+    if not server:
+        raise BadInput(f"{place}: lacks server: https://ADDRESS:PORT")
+    if "://" not in server:
+        keys = (_AUTHORITY, f"{_AUTHORITY}-data", "insecure-skip-tls-verify")
+        secure = any(key in cluster for key in keys) or any(
+            key.startswith(_CERTIFICATE) for key in user
+        )
+        server = f"{'https' if secure else 'http'}://{server}"
+    _check_address(server, ("http", "https"), f"{place}: server")
+    return server.rstrip("/")
+
+
+def _check_address(address: str, schemes: tuple[str, ...], place: str) -> None:
+    try:
+        split = urlsplit(address)
+        host, port = split.hostname, split.port
+        url = httpx.URL(address)
+        if any(character.isspace() for character in address):
+            raise ValueError("it has a space")
+    except (ValueError, httpx.InvalidURL) as error:
+        raise BadInput(
+            f"{place}: {_masked(address)} is no address ({error}); expected https://ADDRESS:PORT"
+        ) from error
+    if split.scheme.lower() not in schemes:
+        raise BadInput(
+            f"{place}: {_masked(address)}: expected one of "
+            f"{', '.join(f'{one}://' for one in schemes)}"
+        )
+    if not host or not url.host or port == 0:
+        raise BadInput(
+            f"{place}: {_masked(address)} lacks a host or a port; expected https://ADDRESS:PORT"
+        )
+
+
+def _check_proxy(cluster: dict[str, Any], place: str) -> None:
+    if "proxy-url" in cluster:
+        _check_address(cluster["proxy-url"], _PROXIES, f"{place}: proxy-url")
+
+
+def _resolved(entry: _Entry, keys: tuple[str, ...], place: str) -> dict[str, Any]:
+    """With absolute paths; a relative one begins at the file that has it. What a file holds and the
+    path of one: the former counts. A key where it does not belong counts for nothing, as for
+    kubectl."""
+    elsewhere = {_AUTHORITY, _CERTIFICATE, _KEY} - set(keys)
+    value = {
+        key: found
+        for key, found in entry.value.items()
+        if key.removesuffix("-data") not in elsewhere
+    }
+    for key in keys:
+        if f"{key}-data" in value:
+            value.pop(key, None)
+            _decoded(value[f"{key}-data"], f"{place}: {key}-data")
+        elif key in value:
+            path = entry.file.absolute().parent / value[key]
+            _check_file(path, f"{place}: {key}")
+            value[key] = str(path)
+    return value
+
+
+def _check_file(path: Path, place: str) -> None:
+    try:
+        with path.open("rb") as stream:
+            stream.read(1)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise BadInput(f"{place}: {path} cannot be read ({why})") from error
+
+
+def _decoded(text: str, place: str) -> bytes:
+    """base64 as Go reads it: lines of any length. PEM itself is taken for what it is."""
+    if "-----BEGIN" in text:
+        return text.encode()
+    try:
+        content = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadInput(f"{place}: is no base64 ({error})") from error
+    if not content:
+        raise BadInput(f"{place}: is empty")
+    return content
+
+
+def _data_of(value: Mapping[str, Any], key: str) -> bytes | None:
+    if f"{key}-data" in value:
+        return _decoded(value[f"{key}-data"], key)
+    return Path(value[key]).read_bytes() if key in value else None
+
+
+def _written(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """`value` with files in the place of what it holds: what kr8s writes itself it leaves behind,
+    keys too."""
+    written = {key: value[key] for key in (*_TEXTS, *_FLAGS) if key in value}
+    for key in (_AUTHORITY, _CERTIFICATE, _KEY):
+        if f"{key}-data" in written:
+            path = folder / key
+            path.touch(mode=0o600)
+            path.write_bytes(_decoded(written.pop(f"{key}-data"), key))
+            written[key] = str(path)
+    return written
+
+
+def _check_tls(
+    cluster: dict[str, Any], user: dict[str, Any], cluster_place: str, user_place: str
+) -> None:
+    """Loads what will be loaded, so that what is wrong with it is said of the file that has it."""
+    with tempfile.TemporaryDirectory(prefix="meshwake-") as folder:
+        of_cluster, of_user = _written(cluster, Path(folder)), _written(user, Path(folder))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if _AUTHORITY in of_cluster:
+            try:
+                context.load_verify_locations(cafile=of_cluster[_AUTHORITY])
+            except (OSError, ValueError) as error:
+                raise BadInput(
+                    f"{cluster_place}: {_AUTHORITY}: holds no certificate in PEM ({error})"
+                ) from error
+        if (_CERTIFICATE in of_user) != (_KEY in of_user):
+            has, lacks = (_CERTIFICATE, _KEY) if _CERTIFICATE in of_user else (_KEY, _CERTIFICATE)
+            raise BadInput(f"{user_place}: has {has} and lacks {lacks}")
+        if _CERTIFICATE in of_user:
+            try:
+                # With a password, a wrong one: else OpenSSL asks for that of an encrypted key on
+                # the terminal.
+                context.load_cert_chain(of_user[_CERTIFICATE], of_user[_KEY], password=lambda: "-")
+            except (OSError, ValueError) as error:
+                raise BadInput(
+                    f"{user_place}: {_CERTIFICATE} and {_KEY}: expected a certificate and "
+                    "its key in PEM, "
+                    f"not encrypted ({error})"
+                ) from error
+
+
+# --- Logging in -----------------------------------------------------------------------------------
+
+
+def _login(user: dict[str, Any], entry: _Entry, place: str) -> dict[str, Any]:
+    """The user as kr8s can log in as it. Raises BadInput that names the way that it cannot go."""
+    if impersonates := [
+        key for key in ("as", "as-uid", "as-groups", "as-user-extra") if key in user
+    ]:
+        raise BadInput(
+            f"{place}: {impersonates[0]}: acting as another user is not supported; use a "
+            "context without it"
+        )
+    if "auth-provider" in user:
+        user = _without_provider(user, place)
+    if "username" in user or "password" in user:
+        raise BadInput(
+            f"{place}: username and password: Kubernetes gave this up in 1.19; use a token "
+            "or a certificate"
+        )
+    if "exec" in user:
+        user["exec"] = _plugin(user["exec"], entry, f"{place}: exec")
+    if "tokenFile" in user:
+        user.pop("token", None)
+        _check_token(
+            read_text(Path(user["tokenFile"])).strip(), f"{place}: tokenFile {user['tokenFile']}"
+        )
+    if "token" in user:
+        user["token"] = user["token"].strip()
+        _check_token(user["token"], f"{place}: token")
+    return user
+
+
+def _without_provider(user: dict[str, Any], place: str) -> dict[str, Any]:
+    provider = user["auth-provider"]
+    name = provider.get("name") if isinstance(provider, dict) else provider
+    config = provider.get("config") if isinstance(provider, dict) else None
+    token = config.get("id-token") if isinstance(config, dict) else None
+    if name != "oidc" or not isinstance(token, str) or not token:
+        raise BadInput(
+            f"{place}: auth-provider {_shown(name)} is not supported, and not by kubectl "
+            "since 1.26; "
+            "have your cloud's tool write a user with exec (a plugin), or use a token"
+        )
+    return {key: value for key, value in user.items() if key != "auth-provider"} | {"token": token}
+
+
+def _plugin(plugin: Any, entry: _Entry, place: str) -> dict[str, Any]:
+    if (
+        not isinstance(plugin, dict)
+        or not isinstance(plugin.get("command"), str)
+        or not plugin["command"].strip()
+    ):
+        raise BadInput(f"{place}: lacks command: PROGRAM")
+    if plugin.get("apiVersion") not in _EXEC_VERSIONS:
+        raise BadInput(
+            f"{place}: apiVersion {_shown(plugin.get('apiVersion'))}: expected one of "
+            f"{', '.join(_EXEC_VERSIONS)}"
+        )
+    if plugin.get("interactiveMode") == "Always":
+        raise BadInput(
+            f"{place}: {plugin['command']!r} asks questions (interactiveMode: Always), "
+            "which nobody answers"
+        )
+    arguments, environment = plugin.get("args") or [], plugin.get("env") or []
+    if not isinstance(arguments, list) or not all(
+        isinstance(each, str) and "\0" not in each for each in arguments
+    ):
+        raise BadInput(f"{place}: args: expected a list of texts, found {_shown(arguments)}")
+    if not isinstance(environment, list) or not all(map(_is_variable, environment)):
+        raise BadInput(
+            f"{place}: env: expected a list of name and value, found {_shown(environment)}"
+        )
+    command = plugin["command"]
+    if "\0" in command:
+        raise BadInput(f"{place}: command: {_shown(command)} is no program")
+    if os.sep in command:
+        command = str(entry.file.absolute().parent / command)
+    return {**plugin, "command": command, "args": arguments, "env": environment}
+
+
+def _is_variable(thing: Any) -> bool:
+    if not isinstance(thing, dict):
+        return False
+    name, value = thing.get("name"), thing.get("value")
+    if not isinstance(name, str) or not isinstance(value, str):
+        return False
+    return bool(name) and "=" not in name and "\0" not in name + value
+
+
+def _check_token(token: str, place: str) -> None:
+    """It becomes part of a header. Never shown."""
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise BadInput(
+            f"{place}: expected one word of ASCII, found "
+            f"{'nothing' if not token else 'something else'}"
+        )
+
+
+# --- Words ----------------------------------------------------------------------------------------
+
+
+def _names(entries: Mapping[str, _Entry]) -> str:
+    names = sorted(entries)
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return (", ".join(names[:_NAMES_SHOWN]) or "none") + more
+
+
+def _masked(address: str) -> str:
+    """Without name and password."""
+    return repr(re.sub(r"//[^/]*@", "//...@", address))[:120]
+
+
+def _shown(value: Any) -> str:
+    """Only of what is not secret, or too short to be: an entry may hold a token."""
+    if isinstance(value, dict):
+        return f"keys {', '.join(sorted(map(str, value)))[:80] or '(none)'}"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return repr(value)[:80]

@@ -1,0 +1,89 @@
+"""HTTP to a port inside a pod, spoken over the websocket of the API server's `portforward` itself.
+
+No port of this machine is opened: a forward that listens on one that was free a moment ago meets
+others who chose the same (kr8s' `portforward(local_port="auto")` looks for a free one, lets go of
+it, and listens afterwards).
+
+Each frame begins with its channel: 0 carries data, 1 an error; the first frame of each only names
+the port.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import h11
+import httpx_ws
+
+_DATA, _ERROR = 0, 1
+
+
+class PortFailed(Exception):
+    """The other side said no: nobody listens there, or HTTP was not what it spoke."""
+
+
+class ClosedUnanswered(PortFailed):
+    """The forward was closed before a byte of an answer came. Some kubelets do that now and then
+    when many are open at once (Kubernetes 1.34 with containerd 2.3, one of a few hundred); another
+    is as good as new."""
+
+
+class Websocket(Protocol):
+    """What is used of httpx_ws.AsyncWebSocketSession."""
+
+    async def send_bytes(self, data: bytes) -> None:
+        """One frame."""
+
+    async def receive_bytes(self) -> bytes:
+        """The next frame. Raises httpx_ws.WebSocketDisconnect at the end."""
+
+
+async def get(websocket: Websocket, path: str) -> bytes:
+    """The body of the answer to GET `path`. Raises PortFailed, and what the websocket raises when
+    it breaks."""
+    http = h11.Connection(h11.CLIENT)
+    request = h11.Request(
+        method="GET", target=path, headers=[("Host", "localhost"), ("Connection", "close")]
+    )
+    words = (http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b"")
+    await websocket.send_bytes(bytes([_DATA]) + words)
+    body, status, named, answered = b"", 0, set[int](), False
+    while True:
+        try:
+            event: Any = http.next_event()
+        except h11.RemoteProtocolError as error:
+            if not answered:
+                raise ClosedUnanswered("was closed without an answer") from error
+            raise PortFailed(
+                f"is no HTTP that can be understood, or it ended early: {error}"
+            ) from error
+        if event is h11.NEED_DATA:
+            data = await _next_data(websocket, named)
+            answered = answered or bool(data)
+            http.receive_data(data)
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+        elif isinstance(event, h11.Data):
+            body += event.data
+        elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
+            break
+    if status != 200:
+        raise PortFailed(f"HTTP {status or 'nothing'}: {body[:200].decode(errors='replace')}")
+    return body
+
+
+async def _next_data(websocket: Websocket, named: set[int]) -> bytes:
+    """What came next on the data channel; nothing at its end. `named`: the channels whose port was
+    named."""
+    while True:
+        try:
+            frame = await websocket.receive_bytes()
+        except httpx_ws.WebSocketDisconnect:
+            return b""
+        channel = frame[0]
+        if channel not in named:
+            named.add(channel)
+        elif channel == _ERROR:
+            raise PortFailed(frame[1:].decode(errors="replace"))
+        elif len(frame) > 1:
+            return frame[1:]

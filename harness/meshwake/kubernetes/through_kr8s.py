@@ -1,0 +1,599 @@
+"""`Kubernetes` kept by kr8s: its asyncio side on a thread of our own, so that every call can be
+given up in time.
+
+kr8s brings kubeconfigs with all their ways to authenticate, and exec. Its own synchronous calls
+wait without a bound (exec waits for ever for a pod to be ready); here each call is one coroutine
+under one deadline, on the monotonic clock of the machine that the harness is on. What kinds a
+server has is asked anew as long as one is unknown: its definition may have been applied a moment
+ago.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import tempfile
+import threading
+import warnings
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import httpx_ws
+import kr8s
+from kr8s.asyncio import api as connect_kr8s
+from kr8s.asyncio.objects import Pod as PodObject
+
+from meshwake.core.errors import BadInput, HarnessFault
+from meshwake.kubernetes import ported
+from meshwake.kubernetes.api import (
+    Conversation,
+    Executed,
+    LocalFailure,
+    LoginFailed,
+    Pod,
+    Refused,
+    Unreachable,
+    identity_of,
+    is_ready,
+    kind_of,
+)
+from meshwake.kubernetes.kubeconfig import Access, read_access
+from meshwake.kubernetes.labels import FIELD_MANAGER, OUR_LABELS, is_ours
+from meshwake.kubernetes.talk import PROTOCOL, Talk, TalkOver
+
+CALL_WITHIN_S = 15.0
+# So many forwards are opened for one answer, if they are closed without any.
+FORWARDS = 3
+_Answer = TypeVar("_Answer")
+_LOST = (
+    OSError,  # TimeoutError and ssl.SSLError are some
+    httpx.HTTPError,
+    httpx_ws.HTTPXWSException,
+    kr8s.APITimeoutError,
+    kr8s.ConnectionClosedError,
+    kr8s.NotFoundError,
+    kr8s.ExecError,
+    ported.PortFailed,
+    TalkOver,
+)
+# What this machine, and nobody else, has run out of.
+_LOCAL = {
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.EADDRINUSE,
+    errno.EADDRNOTAVAIL,
+}
+# What kr8s raises where a login program fails (RuntimeError) or prints no credentials, and where an
+# answer is no API's.
+_NO_LOGIN = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, ImportError)
+_NOT_FOUND, _CONFLICT, _SERVER_ERROR = 404, 409, 500
+
+
+def connect(kubeconfig: Path | Access, context: str | None = None) -> ThroughKr8s:
+    """The cluster of a context (None: the current one). Raises Unreachable, with something to try,
+    when it does not answer."""
+    cluster = ThroughKr8s(kubeconfig, context)
+    try:
+        cluster.version()
+    except LoginFailed:
+        cluster.close()
+        raise
+    except (Unreachable, Refused) as error:
+        cluster.close()
+        file, of = kubeconfig, context
+        if isinstance(kubeconfig, Access):
+            file, of = kubeconfig.file, kubeconfig.context
+            if kubeconfig.login_program is not None:
+                error = Unreachable(f"{error}; one logs in to it by {kubeconfig.login_program!r}")
+        raise Unreachable(
+            f"{file}: the cluster of context {of or '(current)'} does not answer ({error}); "
+            f"try: kubectl --kubeconfig {file} {f'--context {of} ' if of else ''}get nodes"
+        ) from error
+    return cluster
+
+
+class ThroughKr8s:
+    """See api.Kubernetes. Connects when first asked, and again after it could not."""
+
+    def __init__(self, kubeconfig: Path | Access, context: str | None = None) -> None:
+        self._kubeconfig, self._context = kubeconfig, context
+        self._keys = tempfile.TemporaryDirectory(prefix="meshwake-", ignore_cleanup_errors=True)
+        self._loop = asyncio.new_event_loop()
+        # What a websocket's own tasks meet when a connection breaks is told by the call that waits
+        # for them; asyncio would print it a second time, with a traceback.
+        self._loop.set_exception_handler(lambda loop, context: None)
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="kubernetes", daemon=True
+        )
+        self._thread.start()
+        self._api: Any = None
+        self._connecting = asyncio.Lock()
+        # By the path of a group's version: kind -> (its name in paths, whether it lives in
+        # namespaces). Pods need no look-up: who may see nothing but pods can be served, too.
+        self._kinds: dict[str, dict[str, tuple[str, bool]]] = {"/api/v1": {"Pod": ("pods", True)}}
+        self._versions: dict[str, list[str]] = {}
+
+    def close(self) -> None:
+        """See Kubernetes."""
+        with suppress(Unreachable):
+            self._call(_hang_up(self._api), CALL_WITHIN_S, "close")
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=CALL_WITHIN_S)
+        if not self._loop.is_running():
+            self._loop.close()
+        self._keys.cleanup()
+
+    # The way to an answer
+
+    def _call(self, work: Coroutine[Any, Any, _Answer], within_s: float, what: str) -> _Answer:
+        future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, within_s), self._loop)
+        try:
+            return future.result(within_s + 1.0)
+        except TimeoutError as error:
+            stuck = not future.done()
+            future.cancel()
+            if stuck:
+                raise LocalFailure(
+                    f"{what}: this program itself did not get to it in {within_s:.0f} s"
+                ) from error
+            raise Unreachable(f"{what}: no answer within {within_s:.0f} s") from error
+        except _LOST as error:
+            raise _unreachable(what, error) from error
+        except ExceptionGroup as group:  # of a websocket, whose tasks end together
+            lost, others = group.split(_LOST)
+            if lost is None or others is not None:
+                raise
+            raise _unreachable(what, _first_of(lost), group) from group
+        except kr8s.ServerError as error:
+            raise _refused(what, error) from error
+        except (ValueError, KeyError) as error:  # an answer that is no API's
+            raise Unreachable(f"{what}: {error}") from error
+
+    def _about_pod(self, work: Coroutine[Any, Any, _Answer], within_s: float, what: str) -> _Answer:
+        """A pod that has just gone, or is not ready, is as much out of reach as a kubelet that does
+        not answer."""
+        try:
+            return self._call(work, within_s, what)
+        except Refused as error:
+            raise Unreachable(str(error)) from error
+
+    async def _connected(self) -> Any:
+        async with self._connecting:
+            if self._api is None:
+                access = self._access()
+                config: Any = access.laid_out(Path(self._keys.name))
+                with warnings.catch_warnings():
+                    warnings.simplefilter(
+                        "ignore"
+                    )  # kr8s warns of Kubernetes versions newer than itself
+                    api = await _logged_in(access, partial(connect_kr8s, kubeconfig=config))
+                # kr8s logs in again by itself when credentials have run out.
+                auth: Any = api.auth
+                auth.reauthenticate = partial(_logged_in, access, auth.reauthenticate)
+                api.timeout = CALL_WITHIN_S
+                self._api = api
+        return self._api
+
+    def _access(self) -> Access:
+        """Read anew with each connection: a cluster that was started again may have another
+        address."""
+        if isinstance(self._kubeconfig, Access):
+            return self._kubeconfig
+        try:
+            return read_access(self._kubeconfig, self._context)
+        except BadInput as error:
+            raise Unreachable(str(error)) from error
+
+    async def _request(self, method: str, path: str, **about: Any) -> httpx.Response:
+        api = await self._connected()
+        base, _, last = path.rpartition("/")
+        # kr8s puts a slash between the two: of "/" and "readyz" it would make a host's name of the
+        # latter.
+        base = base or str(api.auth.server).rstrip("/")
+        async with api.call_api(method, version="", base=base, url=last, **about) as response:
+            answer: httpx.Response = response
+            return answer
+
+    async def _path(
+        self, kind: str, namespace: str | None, name: str = "", version: str = ""
+    ) -> str:
+        """Where an object, or all of a kind, lies; by what the server says of itself."""
+        kind, _, group = kind.partition(".")
+        for base in await self._bases(group, version):
+            if kind not in self._kinds.get(base, {}):
+                resources = (await self._request("GET", base)).json()["resources"]
+                self._kinds[base] = {
+                    each["kind"]: (each["name"], each["namespaced"])
+                    for each in resources
+                    if "/" not in each["name"]
+                }
+            if kind in self._kinds[base]:
+                plural, namespaced = self._kinds[base][kind]
+                within = (
+                    f"/namespaces/{namespace or 'default'}"
+                    if namespaced and (namespace or name)
+                    else ""
+                )
+                return f"{base}{within}/{plural}" + (f"/{name}" if name else "")
+        raise _NoSuchKind(f"{group or 'v1'} knows no {kind} (yet)")
+
+    async def _bases(self, group: str, version: str) -> list[str]:
+        """The paths of a group's versions, the server's own choice first: not every kind is in each
+        of them."""
+        if not group:
+            return ["/api/v1"]
+        if version:
+            return [f"/apis/{group}/{version}"]
+        if group not in self._versions:
+            answer = (await self._request("GET", f"/apis/{group}")).json()
+            others = [str(each["version"]) for each in answer.get("versions") or ()]
+            self._versions[group] = list(
+                dict.fromkeys([str(answer["preferredVersion"]["version"]), *others])
+            )
+        return [f"/apis/{group}/{each}" for each in self._versions[group]]
+
+    async def _on(
+        self,
+        method: str,
+        kind: str,
+        namespace: str | None,
+        name: str,
+        version: str = "",
+        **about: Any,
+    ) -> httpx.Response:
+        return await self._request(
+            method, await self._path(kind, namespace, name, version), **about
+        )
+
+    # Reading
+
+    def version(self) -> str:
+        """The version that the API server gives itself."""
+        return str(
+            self._call(self._request("GET", "/version"), CALL_WITHIN_S, "version").json()[
+                "gitVersion"
+            ]
+        )
+
+    def ready(self) -> bool:
+        """See Kubernetes."""
+        try:
+            return (
+                self._call(self._request("GET", "/readyz"), CALL_WITHIN_S, "readyz").text.strip()
+                == "ok"
+            )
+        except (Unreachable, Refused):
+            return False
+
+    def read(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
+        """See Kubernetes."""
+        try:
+            work = self._on("GET", kind, namespace, name)
+            return dict(self._call(work, CALL_WITHIN_S, f"read {kind} {name}").json())
+        except Refused as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise
+
+    def all(
+        self, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> list[dict[str, Any]]:
+        """See Kubernetes."""
+        query = {"labelSelector": _selector(labels)} if labels else {}
+        try:
+            work = self._on("GET", kind, namespace, "", params=query)
+            answer = self._call(work, CALL_WITHIN_S, f"list {kind}").json()
+        except Refused as error:
+            if error.status == _NOT_FOUND:
+                return []
+            raise
+        about = {"kind": kind.partition(".")[0], "apiVersion": str(answer.get("apiVersion", ""))}
+        return [{**about, **item} for item in answer.get("items") or []]
+
+    def ours(self, kind: str, labels: Mapping[str, str]) -> list[tuple[str | None, str]]:
+        """See Kubernetes."""
+        found = [item["metadata"] for item in self.all(kind, None, {**OUR_LABELS, **labels})]
+        return sorted(((each.get("namespace"), each["name"]) for each in found), key=str)
+
+    def pods(self, namespace: str | None, labels: Mapping[str, str]) -> list[Pod]:
+        """See Kubernetes."""
+        items = [
+            item
+            for item in self.all("Pod", namespace, labels)
+            if "deletionTimestamp" not in item["metadata"]
+        ]
+        return sorted(map(pod_of, items), key=lambda pod: pod.name)
+
+    def log_lines(self, pod: Pod, container: str, since_s: int) -> list[str]:
+        """See Kubernetes."""
+        query = {
+            "container": container,
+            "sinceSeconds": str(max(since_s, 1)),
+            "limitBytes": "1000000",
+        }
+        work = self._request("GET", f"{_of_pod(pod)}/log", params=query)
+        return self._about_pod(work, CALL_WITHIN_S, f"log of {pod}").text.splitlines()
+
+    # Within pods
+
+    def execute(
+        self, pod: Pod, container: str, command: Sequence[str], within_s: float
+    ) -> Executed:
+        """See Kubernetes."""
+        return self._about_pod(self._execute(pod, container, command), within_s, f"exec in {pod}")
+
+    async def _execute(self, pod: Pod, container: str, command: Sequence[str]) -> Executed:
+        thing = await PodObject.get(pod.name, namespace=pod.namespace, api=await self._connected())
+        ended = await thing.async_exec(list(command), container=container, check=False)
+        return Executed(
+            ended.returncode,
+            ended.stdout.decode(errors="replace"),
+            ended.stderr.decode(errors="replace"),
+        )
+
+    def converse(self, pod: Pod, container: str, command: Sequence[str]) -> Conversation:
+        """See Kubernetes."""
+        return _Conversation(self, pod, container, command)
+
+    async def open_talk(self, pod: Pod, container: str, command: Sequence[str]) -> Talk:
+        """The exec behind a conversation, on our loop."""
+        api = await self._connected()
+        params = {
+            "command": list(command),
+            "container": container,
+            "stdin": "true",
+            "stdout": "true",
+            "stderr": "true",
+        }
+        place = {"namespace": pod.namespace, "params": params, "subprotocols": (PROTOCOL,)}
+        return Talk(api.open_websocket(version="v1", url=f"pods/{pod.name}/exec", **place))
+
+    def about_pod(self, work: Coroutine[Any, Any, _Answer], within_s: float, what: str) -> _Answer:
+        """For conversations: `work` on our loop, within a bound."""
+        return self._about_pod(work, within_s, what)
+
+    def get(self, pod: Pod, port: int, path: str, within_s: float) -> bytes:
+        """See Kubernetes."""
+        return self._about_pod(self._get(pod, port, path), within_s, f"GET {pod}:{port}{path}")
+
+    async def _get(self, pod: Pod, port: int, path: str) -> bytes:
+        api = await self._connected()
+        url, place = (
+            f"pods/{pod.name}/portforward",
+            {"namespace": pod.namespace, "params": {"ports": str(port)}},
+        )
+        for _ in range(FORWARDS):
+            async with api.open_websocket(version="v1", url=url, **place) as websocket:
+                with suppress(ported.ClosedUnanswered):
+                    return await ported.get(websocket, path)
+        raise ported.ClosedUnanswered(f"{FORWARDS} forwards were closed without an answer")
+
+    def get_from_service(
+        self, namespace: str, service: str, port: int, path: str, within_s: float
+    ) -> bytes:
+        """See Kubernetes."""
+        work = self._request(
+            "GET", f"/api/v1/namespaces/{namespace}/services/{service}:{port}/proxy{path}"
+        )
+        return self._about_pod(
+            work, within_s, f"GET service {namespace}/{service}:{port}{path}"
+        ).content
+
+    # Changing
+
+    def apply(self, objects: Iterable[Mapping[str, Any]]) -> None:
+        """See Kubernetes."""
+        for thing in objects:
+            metadata = thing["metadata"]
+            if not is_ours(metadata.get("labels")):
+                raise HarnessFault(f"{identity_of(thing)} lacks our label and is not applied")
+            query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+            where = (kind_of(thing), metadata.get("namespace"), metadata["name"])
+            version = str(thing["apiVersion"]).rpartition("/")[2]
+            work = self._on(
+                "PATCH", *where, version, params=query, **_body(thing, "apply-patch+yaml")
+            )
+            self._call(work, CALL_WITHIN_S, f"apply {identity_of(thing)}")
+
+    def replace(self, thing: Mapping[str, Any]) -> bool:
+        """See Kubernetes."""
+        metadata = thing["metadata"]
+        name, method = (metadata["name"], "PUT") if "resourceVersion" in metadata else ("", "POST")
+        work = self._on(
+            method, kind_of(thing), metadata.get("namespace"), name, **_body(thing, "json")
+        )
+        try:
+            self._call(work, CALL_WITHIN_S, f"{method} {identity_of(thing)}")
+        except Refused as error:
+            # 404: what was to be replaced has gone meanwhile.
+            if error.status == _CONFLICT or (error.status == _NOT_FOUND and method == "PUT"):
+                return False
+            raise
+        return True
+
+    def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
+        """See Kubernetes."""
+        query = {"fieldManager": FIELD_MANAGER}
+        work = self._on(
+            "PATCH",
+            kind,
+            namespace,
+            name,
+            params=query,
+            **_body(patch, "strategic-merge-patch+json"),
+        )
+        self._call(work, CALL_WITHIN_S, f"patch {kind} {namespace}/{name}")
+
+    def delete_ours(self, kind: str, namespace: str | None, name: str) -> bool:
+        """See Kubernetes."""
+        found = self.read(kind, namespace, name)
+        if found is None or not is_ours(found["metadata"].get("labels")):
+            return False
+        # The uid makes sure that it is still the object whose label was looked at.
+        body = {
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": found["metadata"]["uid"]},
+        }
+        return self._delete(kind, namespace, name, body)
+
+    def end_pod(self, pod: Pod) -> None:
+        """See Kubernetes."""
+        self._delete("Pod", pod.namespace, pod.name, {"preconditions": {"uid": pod.uid}})
+
+    def _delete(self, kind: str, namespace: str | None, name: str, body: Mapping[str, Any]) -> bool:
+        work = self._on(
+            "DELETE", kind, namespace, name, **_body({"kind": "DeleteOptions", **body}, "json")
+        )
+        try:
+            self._call(work, CALL_WITHIN_S, f"delete {kind} {name}")
+        except Refused as error:
+            if error.status in {_NOT_FOUND, _CONFLICT}:
+                return False
+            raise
+        return True
+
+
+async def _logged_in(access: Access, log_in: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    try:
+        return await log_in()
+    except _NO_LOGIN as error:
+        said = " ".join(str(error).split())[:300]
+        if access.login_program is None:
+            raise Unreachable(
+                f"{access}: no connection ({type(error).__name__}: {said})"
+            ) from error
+        raise LoginFailed(
+            f"{access}: user {access.user_name!r} logs in by {access.login_program!r}, "
+            "which handed out "
+            f"no credentials: {type(error).__name__}: {said}"
+        ) from error
+
+
+class _Conversation:
+    """See api.Conversation. Opened when first asked; one question at a time."""
+
+    def __init__(
+        self, cluster: ThroughKr8s, pod: Pod, container: str, command: Sequence[str]
+    ) -> None:
+        self._cluster, self._pod, self._container, self._command = cluster, pod, container, command
+        self._lock = threading.Lock()
+        self._talk: Talk | None = None
+
+    def ask(self, line: str, within_s: float) -> str:
+        """See Conversation."""
+        with self._lock:
+            return self._cluster.about_pod(self._ask(line), within_s, f"exec in {self._pod}")
+
+    def close(self) -> None:
+        """See Conversation."""
+        with self._lock, suppress(Unreachable):
+            self._cluster.about_pod(self._close(), CALL_WITHIN_S, "close")
+
+    async def _ask(self, line: str) -> str:
+        if self._talk is None:
+            self._talk = await self._cluster.open_talk(self._pod, self._container, self._command)
+        return await self._talk.ask(line)
+
+    async def _close(self) -> None:
+        if self._talk is not None:
+            await self._talk.close()
+
+
+class _NoSuchKind(kr8s.ServerError):
+    """As if the server had said 404: nobody has defined this kind."""
+
+
+def _refused(what: str, error: kr8s.ServerError) -> Refused | Unreachable:
+    status = (
+        _NOT_FOUND
+        if isinstance(error, _NoSuchKind)
+        else getattr(error.response, "status_code", _SERVER_ERROR)
+    )
+    said = _said_by_server(error)
+    if status >= _SERVER_ERROR:
+        return Unreachable(f"{what}: {said}")
+    return Refused(f"{what}: the API server refused: {said}", status)
+
+
+def _said_by_server(error: kr8s.ServerError) -> str:
+    """The API server's own sentence; kr8s gives it for 4xx only."""
+    try:
+        return str(
+            (error.response.json() if error.response is not None else {}).get("message") or error
+        )
+    except (ValueError, AttributeError):
+        return str(error)
+
+
+def _unreachable(
+    what: str, error: BaseException, group: BaseException | None = None
+) -> Unreachable:
+    local = next(
+        (
+            each
+            for each in _causes(group or error)
+            if isinstance(each, OSError) and each.errno in _LOCAL
+        ),
+        None,
+    )
+    if local is not None:
+        return LocalFailure(f"{what}: not asked, for this machine could not: {local}")
+    return Unreachable(f"{what}: {type(error).__name__}: {error}")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        for each in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
+            yield from _causes(each)
+        error = error.__cause__ or error.__context__
+
+
+def _first_of(group: BaseException) -> BaseException:
+    return _first_of(group.exceptions[0]) if isinstance(group, BaseExceptionGroup) else group
+
+
+async def _hang_up(api: Any) -> None:
+    """Closes the connections that kr8s keeps; it has no word for it."""
+    session = getattr(api, "_session", None)
+    if session is not None:
+        await session.aclose()
+
+
+def _body(content: Mapping[str, Any], media_type: str) -> dict[str, Any]:
+    return {
+        "content": json.dumps(content),
+        "headers": {"Content-Type": f"application/{media_type}"},
+    }
+
+
+def _of_pod(pod: Pod) -> str:
+    return f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
+
+
+def _selector(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in labels.items())
+
+
+def pod_of(item: Mapping[str, Any]) -> Pod:
+    """A pod from what the API server says of it."""
+    metadata, status = item["metadata"], item.get("status", {})
+    containers = status.get("containerStatuses") or [{}]
+    return Pod(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        node=item["spec"].get("nodeName", ""),
+        ready=is_ready(item),
+        labels=metadata.get("labels", {}),
+        restarts=containers[0].get("restartCount", 0),
+        address=status.get("podIP", ""),
+        started="running" in containers[0].get("state", {}),
+    )

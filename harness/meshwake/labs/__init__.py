@@ -1,0 +1,72 @@
+"""Four levels of reality, one vocabulary. A lab does what a plan says and records; it judges
+nothing.
+
+Every lab is a package with a module `lab` that keeps the promise of `Lab`. It is imported when it
+is used, so that nothing which only one system has (namespaces, ptrace) stands in the way of the
+model elsewhere.
+
+Within one world time the order is the same in every lab: faults first, then timers, then
+connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from meshwake.core.errors import BadInput
+from meshwake.core.history import Recorder
+from meshwake.core.plan import Plan
+
+LAB_MODULES = {
+    "model": "meshwake.labs.model.lab",
+    "process": "meshwake.labs.process.lab",
+    "machine": "meshwake.labs.machine.lab",
+    "kind": "meshwake.labs.kind.lab",
+}
+# Labs whose subject is a ztunnel binary.
+WITH_BINARY = ("process", "machine")
+NO_BINARY = (
+    "no ztunnel binary; pass --ztunnel PATH, or put one into the cache (see meshwake doctor)"
+)
+# Labs that take a scenario's numbers from its [real_time] table, unless idle time is skipped
+# (PlannedCluster.lapse).
+IN_REAL_TIME = ("kind",)
+
+
+@dataclass(frozen=True)
+class Toolbox:
+    """What a lab may use beside the plan: the binary under test, a directory for logs, somebody to
+    tell of progress (called with world time in ns; may be called often)."""
+
+    ztunnel: Path | None
+    work_dir: Path
+    progress: Callable[[int], None] = lambda world_ns: None
+
+
+class Lab(Protocol):
+    """What every lab offers."""
+
+    def missing(self, ztunnel: Path | None) -> list[str]:
+        """Why this lab cannot run on this machine, one sentence a reason, each with what to do; []
+        when it can."""
+
+    def refusals(self, plan: Plan) -> list[str]:
+        """What in `plan` this lab cannot do, by name ("fault 1: ..."); [] when it can do all of it."""
+
+    def run(self, plan: Plan, toolbox: Toolbox, recorder: Recorder) -> None:
+        """Carries out `plan` and records what happens, `run_started` first, `run_ended` last.
+
+        Raises LabUnavailable, SubjectFailed or HarnessFault; whatever it started has ended when it
+        returns.
+        """
+
+
+def load_lab(name: str) -> Lab:
+    """The lab called `name`. Raises BadInput when there is none."""
+    if name not in LAB_MODULES:
+        raise BadInput(f"--lab {name}: allowed: auto, {', '.join(LAB_MODULES)}")
+    return cast(Lab, import_module(LAB_MODULES[name]).LAB)

@@ -1,0 +1,274 @@
+"""Who moves the clocks of a cluster: the plan says which way (`--clock`), here it is put together.
+
+engine    clocks/movers/engine.py, by way of the docker command line, so that its watchdog can go
+          the same way
+command   clocks/movers/command.py; nodes of a cluster of ours are looked into by docker exec,
+          those of another by way of the helper's pod
+process   clocks/movers/process.py, by way of the helper's pod
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from meshwake.clocks.movers.base import Meanwhile, Moved, Mover, sleep_meanwhile
+from meshwake.clocks.movers.command import CommandMover, command_refusals
+from meshwake.clocks.movers.engine import EngineMover, EngineWays, engine_refusals
+from meshwake.clocks.movers.node_access import Answer, Inside, NoAnswer, Way, measure
+from meshwake.clocks.movers.process import ProcessMover
+from meshwake.cluster.docker import LOOK_LABEL
+from meshwake.cluster.moved import end_begun_moved, unmark
+from meshwake.cluster.node_channel import (
+    CONTAINER,
+    LABELS,
+    NAMESPACE,
+    Help,
+    HelpedLapse,
+    HelpedMover,
+    PodChannel,
+    install_helper,
+)
+from meshwake.cluster.observe import ISTIOD_LABELS, ZTUNNEL_NAMESPACE
+from meshwake.cluster.real_time import RealTime
+from meshwake.cluster.state import intents_dir
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
+from meshwake.core.plan import Plan, PlannedCluster, PlannedFault
+from meshwake.core.scenario import CLOCK_FAULTS
+from meshwake.kubernetes.api import Kubernetes, Unreachable
+from meshwake.kubernetes.ztunnels import ZTUNNEL_LABELS
+from meshwake.labs.kind.ways import Place
+
+INTO_NODE = ("docker", "exec", "{node}")
+_DOCKER_WORDS = (
+    "DOCKER_HOST",
+    "DOCKER_CONTEXT",
+    "DOCKER_CONFIG",
+    "DOCKER_CERT_PATH",
+    "DOCKER_TLS_VERIFY",
+)
+
+
+def mover_refusals(plan: Plan) -> list[str]:
+    """What of the plan the chosen way cannot do, by name; touches nothing."""
+    cluster = _cluster_of(plan)
+    if not moves_clocks(plan):
+        return []
+    if cluster.clock == "process":
+        return ProcessMover(plan, _NoChannel()).refusals(plan)
+    if cluster.clock == "command":
+        return command_refusals(plan, cluster.suspend_command or "")
+    if cluster.kubeconfig is not None:
+        return [
+            "--clock engine: sets the clock of the machine that runs our nodes, and "
+            "--kubeconfig names a cluster whose "
+            "machines are not known here; use --clock process, or --suspend-command"
+        ]
+    return engine_refusals(plan)
+
+
+def make_mover(
+    plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str], real: RealTime
+) -> Mover:
+    """The mover for `plan` on a cluster; not prepared yet."""
+    cluster = _cluster_of(plan)
+    put_in, take_out = _helper_of(place, kubernetes, node_names, real)
+    inside = inside_of(place, kubernetes)
+    if not moves_clocks(plan) and not cluster.lapse:
+        return (
+            Reader(inside, node_names)
+            if place.ours
+            else Reader(inside, node_names, put_in, take_out)
+        )
+    if cluster.clock == "engine":
+        ways = engine_ways(str(place.about["node_image"]))
+        return EngineMover(
+            plan, ways, node_names, intents_dir(), allow_own_clock=cluster.allow_own_clock
+        )
+    if cluster.clock == "process":
+
+        def when_released(begun_moved: list[dict[str, Any]]) -> None:
+            end_begun_moved(kubernetes, real, begun_moved, place.ours)
+            unmark(kubernetes)
+
+        others = _others(kubernetes, node_names) if cluster.lapse else {}
+        channel = PodChannel(kubernetes, {**node_names, **others})
+
+        def after() -> None:
+            channel.close()
+            take_out()
+
+        help_ = Help(
+            lambda owner: put_in({"owner": owner, "ours": place.ours}), when_released, after
+        )
+        if cluster.lapse:
+            return HelpedLapse(plan, channel, help_, tuple(others))
+        return HelpedMover(plan, channel, help_)
+    command = cluster.suspend_command or ""
+    if place.ours:
+        return CommandMover(plan, inside, node_names, command)
+    return _CommandElsewhere(plan, inside, node_names, command, put_in, take_out)
+
+
+def _others(kubernetes: Kubernetes, node_names: Mapping[str, str]) -> dict[str, str]:
+    """Nodes beside the plan's on which programs live by the mesh's time: each of our names for one,
+    and Kubernetes'."""
+    labels = (ZTUNNEL_LABELS, ISTIOD_LABELS)
+    nodes = {pod.node for each in labels for pod in kubernetes.pods(ZTUNNEL_NAMESPACE, each)}
+    return {
+        f"{node} (none of the plan's)": node
+        for node in sorted(nodes - set(node_names.values()))
+        if node
+    }
+
+
+def inside_of(place: Place, kubernetes: Kubernetes) -> Inside:
+    """The way into the nodes of a cluster."""
+    return Way(INTO_NODE) if place.ours else PodInside(kubernetes)
+
+
+def engine_ways(image: str) -> EngineWays:
+    """Into a node by its name; into the machine by a privileged container of `image`, also when no
+    node is left."""
+    container = (
+        "docker",
+        "run",
+        "--rm",
+        "--pull=never",
+        "--privileged",
+        "--network=none",
+        f"--label={LOOK_LABEL}=true",
+    )
+    environment = {name: os.environ[name] for name in _DOCKER_WORDS if name in os.environ}
+    return EngineWays(
+        nodes=(INTO_NODE, (*container, "--entrypoint=", image)),
+        host=(*container, "--pid=host", "--entrypoint=", image),
+        environment=environment,
+    )
+
+
+class PodInside(Inside):
+    """Into a node by way of the helper's pod there; a node is called as Kubernetes calls it."""
+
+    def __init__(self, kubernetes: Kubernetes) -> None:
+        self._kubernetes = kubernetes
+
+    def run(self, node: str, argv: Sequence[str], within_s: float) -> Answer:
+        """See Inside."""
+        try:
+            pods = [
+                pod
+                for pod in self._kubernetes.pods(NAMESPACE, LABELS)
+                if pod.node == node and pod.ready
+            ]
+            if not pods:
+                raise NoAnswer(f"node {node}: no helper is ready there; see namespace {NAMESPACE}")
+            ended = self._kubernetes.execute(pods[0], CONTAINER, list(argv), within_s)
+        except Unreachable as error:
+            raise NoAnswer(f"node {node}: {error}") from error
+        return Answer(ended.code, ended.stdout.strip(), ended.stderr.strip())
+
+
+class Reader:
+    """A Mover for plans in which no clock is moved: it only reads them."""
+
+    name = "reader"
+
+    def __init__(
+        self,
+        inside: Inside,
+        names: Mapping[str, str],
+        put_in: Any = lambda: None,
+        take_out: Any = lambda: None,
+    ) -> None:
+        self._inside, self._names, self._put_in, self._take_out = (
+            inside,
+            dict(names),
+            put_in,
+            take_out,
+        )
+
+    def refusals(self, plan: Plan) -> list[str]:
+        """See Mover."""
+        return []
+
+    def prepare(self) -> None:
+        """See Mover: the way into the nodes is there."""
+        self._put_in()
+
+    def read(self, node: str) -> ClockReading:
+        """See Mover."""
+        try:
+            return measure(self._inside, self._names[node]).clocks
+        except NoAnswer as error:
+            raise SubjectFailed(f"node {node}: its clocks cannot be read: {error}") from error
+
+    def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
+        """See Mover: never."""
+        raise HarnessFault(
+            f"fault {fault.index}: {fault.kind} was to be moved by one that only reads clocks"
+        )
+
+    def release(self) -> None:
+        """See Mover."""
+        self._take_out()
+
+
+class _CommandElsewhere(CommandMover):
+    """A CommandMover that puts its way into the nodes there first, and takes it away again."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        inside: Inside,
+        names: Mapping[str, str],
+        command: str,
+        put_in: Any,
+        take_out: Any,
+    ) -> None:
+        super().__init__(plan, inside, names, command)
+        self._put_in, self._take_out = put_in, take_out
+
+    def prepare(self) -> None:
+        """See Mover."""
+        self._put_in()
+        super().prepare()
+
+    def release(self) -> None:
+        """See Mover."""
+        self._take_out()
+
+
+def _helper_of(
+    place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str], real: RealTime
+) -> tuple[Any, Any]:
+    """How the helper is put in, and how it is taken away: never from a cluster of ours, where it
+    stays for the next."""
+
+    def put_in(mark: Mapping[str, Any] | None = None) -> None:
+        install_helper(
+            kubernetes, real, set(node_names.values()), place.name, mark, stays=place.ours
+        )
+
+    def take_out() -> None:
+        # Its namespace carries our label, and what is in it goes with it.
+        if not place.ours:
+            kubernetes.delete_ours("Namespace", None, NAMESPACE)
+
+    return put_in, take_out
+
+
+def moves_clocks(plan: Plan) -> bool:
+    """Whether anybody is needed who does."""
+    return any(fault.kind in CLOCK_FAULTS for fault in plan.faults)
+
+
+def _cluster_of(plan: Plan) -> PlannedCluster:
+    return plan.cluster or PlannedCluster()
+
+
+class _NoChannel:
+    def send(self, node: str, request: Mapping[str, Any], within_s: float = 0.0) -> dict[str, Any]:
+        raise LabUnavailable("a mover that is only asked for refusals has no way to a node")

@@ -1,0 +1,40 @@
+"""Whether `--clock engine` would set this machine's own clock: asked of the engine before anything
+is made on it."""
+
+from __future__ import annotations
+
+from meshwake.clocks.movers.engine import refuse_own_kernel
+from meshwake.clocks.movers.node_access import NoAnswer, Way, measure
+from meshwake.clocks.movers.own_clock import Own, OwnMachine
+from meshwake.cluster.images import fetch_images, machine_image
+from meshwake.cluster.making import Making
+from meshwake.cluster.stack.render import node_image
+from meshwake.cluster.steps import Step, Watch
+from meshwake.core.errors import LabUnavailable
+from meshwake.labs.kind.movers import engine_ways
+
+WITHIN_S = 1800
+
+
+def own_clock_step(own: Own | None = None) -> Step[Making]:
+    """The step. It needs one image in the engine, the machines' own, which the cluster needs
+    anyway."""
+
+    def look(making: Making, watch: Watch) -> None:
+        machine = node_image(making.choice, making.pins)
+        fetch_images(making, watch, (machine,))
+        found = machine_image(making.engine, making.choice, making.pins)
+        ways = engine_ways(machine if found is None else found.name)
+        try:
+            measured = measure(Way(ways.nodes[-1], ways.environment), making.name)
+        except NoAnswer as error:
+            raise LabUnavailable(f"--clock engine: {error}") from error
+        refuse_own_kernel(own or OwnMachine(), measured)
+
+    return Step(
+        "own-clock",
+        "whose clock --clock engine would set",
+        WITHIN_S,
+        look,
+        ("boot id and monotonic clock of the engine's machine are not those of this one",),
+    )

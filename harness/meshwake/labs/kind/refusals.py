@@ -1,0 +1,205 @@
+"""What of a plan this lab cannot do, by name, before anything is touched. It never does something
+weaker instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from meshwake.cluster.observe import ZTUNNEL_NAMESPACE
+from meshwake.core.durations import NS_PER_S, format_duration
+from meshwake.core.plan import Plan, PlannedFault
+from meshwake.core.scenario import CLOCK_FAULTS
+from meshwake.fixes.cron import namespace_of
+from meshwake.fixes.wake_guard import NAME as GUARD
+from meshwake.fixes.weekly_restart import NAME as WEEKLY_RESTART
+from meshwake.fixes.weekly_restart import read_cron_job
+from meshwake.labs.kind.fix import APPLIED, CRON_JOBS
+
+# istio security/pkg/pki/util/generate_cert.go, ClockSkewGracePeriod: the same in every release, and
+# no option.
+BACKDATE_S = 120
+LIFETIME_MIN_S = 240
+DURATION_MAX_NS = 2 * 3_600 * NS_PER_S
+LAPSE_MAX_NS = 90 * 86_400 * NS_PER_S
+WORKERS_MAX = 5
+_NEVER = {
+    "drift": "a wall clock that runs at another rate would have to be kept so for the whole run, "
+    "and nothing in a "
+    "cluster does that; use --lab process",
+    "freeze": "a node that is silent for 40 s is lost to Kubernetes and its pods are evicted, so "
+    "what came after would "
+    "not be about clocks; use --clock process, which stops only the programs that are judged",
+    "ca_hang": "the connections of an istiod that is stopped are closed by HTTP/2 pings within "
+    "seconds, so no request "
+    "would hang; use --lab process",
+    "ca_slow": "nothing in istiod can be told to take its time; use --lab process",
+    "ca_root_change": "what a new root does to gateways and istiod's own clients is another question; use "
+    "--lab model",
+    "ca_clock": "istiod has the clock of its node, and that is not moved apart; use --lab process",
+    "ca_lifetime": "istiod gives what it is asked for; use --lab process",
+    "ca_root": "istiod's root is not changed under it; use --lab process",
+    "pod_restart": "pods are replaced by kubectl there, not by a scenario; use --lab process",
+    "token_expired": "kubelet renews tokens and their life is counted in hours; use --lab process",
+}
+_NOT_ELSEWHERE = {
+    "restart": "ends a pod of ztunnel, and in a cluster that is not ours only what carries our label "
+    "is ended",
+    "ca_outage": "scales istiod to nothing, which is not done to a cluster that is not ours",
+}
+
+_RESTARTS_BY_THE_CALENDAR = (WEEKLY_RESTART, "daily-restart")
+
+
+def refusals(plan: Plan) -> list[str]:
+    """One sentence a reason, each with what to do; [] when all of it can be done."""
+    return [*_about_numbers(plan), *_about_faults(plan), *_about_authority(plan), *_about_fix(plan)]
+
+
+def _about_numbers(plan: Plan) -> Iterator[str]:
+    if plan.backdate_s != BACKDATE_S:
+        yield (
+            f"backdate {plan.backdate_s} s: istiod dates certificates back by {BACKDATE_S} "
+            "s, which is built in; write "
+            "2m in [real_time], or leave it out"
+        )
+    if plan.lifetime_s < LIFETIME_MIN_S:
+        yield (
+            f"lifetime {plan.lifetime_s} s: too short to be seen from outside; at least "
+            f"{LIFETIME_MIN_S} s, best 6 to "
+            "10 min"
+        )
+    lapse = plan.cluster is not None and plan.cluster.lapse
+    if lapse and plan.duration_ns > LAPSE_MAX_NS:
+        yield (
+            f"duration {format_duration(plan.duration_ns)}: istiod's clocks would go past "
+            "the end of the API server's "
+            f"certificate, which lives a year; at most {format_duration(LAPSE_MAX_NS)}, or "
+            "use --lab process"
+        )
+    if not lapse and plan.duration_ns > DURATION_MAX_NS:
+        yield (
+            f"duration {format_duration(plan.duration_ns)}: a run in real time lasts at most 2 "
+            "h; shorten [real_time]"
+        )
+    if len(plan.nodes) > WORKERS_MAX:
+        yield f"{len(plan.nodes)} nodes: at most {WORKERS_MAX} workers; use --lab model"
+
+
+def _about_faults(plan: Plan) -> Iterator[str]:
+    for (kind, _), group in groupby(plan.faults, key=lambda fault: (fault.kind, fault.by_wall_ns)):
+        fault = next(group)
+        if kind == "freeze" and plan.cluster is not None and plan.cluster.clock == "process":
+            continue
+        if kind in _NEVER:
+            yield f"[fault {fault.index}] {kind}: {_NEVER[kind]}"
+        elif (
+            kind in _NOT_ELSEWHERE
+            and plan.cluster is not None
+            and plan.cluster.kubeconfig is not None
+        ):
+            yield f"[fault {fault.index}] {kind}: {_NOT_ELSEWHERE[kind]}; leave --kubeconfig out"
+        elif kind == "step" and _floods(plan, fault):
+            yield (
+                f"[fault {fault.index}] step by {format_duration(fault.by_wall_ns)}: more "
+                "than half a certificate's "
+                "life back, so ztunnel renews without a pause, and from outside only the "
+                "last certificate is seen; "
+                "use --lab process"
+            )
+
+
+def _floods(plan: Plan, fault: PlannedFault) -> bool:
+    return -fault.by_wall_ns >= plan.half_life_s * NS_PER_S
+
+
+def _about_authority(plan: Plan) -> Iterator[str]:
+    clock = plan.cluster.clock if plan.cluster is not None else "engine"
+    if (
+        plan.authority_node is None
+        and clock != "process"
+        and any(f.kind in CLOCK_FAULTS for f in plan.faults)
+    ):
+        yield (
+            f"authority apart: istiod runs on a machine whose clock --clock {clock} moves "
+            "too; use --clock process, or "
+            "let it live on a node"
+        )
+
+
+def _about_fix(plan: Plan) -> Iterator[str]:
+    """A fix is applied as the user would apply it, so whether it acts within minutes is up to its
+    own schedule."""
+    if plan.gateways or plan.token_s is not None:
+        yield (
+            "[[gateway]] and authority.token: a cluster has its own gateways, and kubelet its "
+            "tokens; use --lab model"
+        )
+    if plan.fix is None or plan.fix.name == "none":
+        return
+    if plan.fix.name not in APPLIED:
+        yield (
+            f"fix {plan.fix.name}: is no object to apply to a cluster (but a chart's value, "
+            "a setting of the machine, "
+            "or another ztunnel); use --lab model or --lab process"
+        )
+        return
+    if namespace_of(plan) != ZTUNNEL_NAMESPACE:
+        yield (
+            f"fix.ztunnel_namespace {namespace_of(plan)}: ztunnel of a run lives in "
+            f"{ZTUNNEL_NAMESPACE}, where what is "
+            "meant for another namespace finds none; leave ztunnel_namespace out and name "
+            f"{ZTUNNEL_NAMESPACE} in the manifest, or use --lab model"
+        )
+        return
+    if plan.cluster is not None and plan.cluster.clock == "process":
+        yield from _about_clocks_of_fix(plan, plan.fix.name)
+    if plan.fix.name in _RESTARTS_BY_THE_CALENDAR and plan.fix.manifest is not None:
+        yield from _about_schedule(plan, plan.fix.name, plan.fix.manifest)
+
+
+def _about_clocks_of_fix(plan: Plan, name: str) -> Iterator[str]:
+    """Who acts for a fix must live by the clocks of its node, and --clock process moves those of
+    programs, one by one. A controller that kubelet restarts because it stood still would begin
+    anew, as none does after a sleep."""
+    moved = [fault for fault in plan.faults if fault.kind in CLOCK_FAULTS]
+    if name in CRON_JOBS and plan.cluster is not None and plan.cluster.lapse:
+        yield (
+            f"fix {name}: its CronJob is run by kube-controller-manager, which lives in "
+            "real time while the mesh's "
+            "time is skipped; use --real-time, or --lab process"
+        )
+        return
+    if name in CRON_JOBS and any(fault.node == plan.authority_node for fault in moved):
+        yield (
+            f"fix {name}: its CronJob is run by kube-controller-manager on the control "
+            "plane (authority.node "
+            f"{plan.authority_node}), whose clock --clock process does not move with its "
+            "node, and its jobs read the "
+            "node's own; use --clock engine or --lab process, or let the authority live on "
+            "a node that stays awake"
+        )
+    if name == GUARD:
+        for fault in moved:
+            if fault.kind in ("pause", "step"):
+                yield (
+                    f"[fault {fault.index}] {fault.kind} beside fix {name}: the guard "
+                    "learns from kubelet and /proc "
+                    "when a ztunnel started, and --clock process moves neither, so a new "
+                    "ztunnel would look old to it; "
+                    "use --clock engine, or a suspend"
+                )
+
+
+def _about_schedule(plan: Plan, name: str, manifest: str) -> Iterator[str]:
+    cron_job = read_cron_job(manifest, namespace_of(plan))
+    first_ns = cron_job.next_wall_ns(plan.starts_wall_s * NS_PER_S)
+    every_ns = cron_job.next_wall_ns(first_ns) - first_ns
+    if every_ns > plan.duration_ns // 2:
+        yield (
+            f"fix {name}: its CronJob {cron_job.schedule!r} runs every "
+            f"{format_duration(every_ns)}, and the "
+            f"whole run lasts {format_duration(plan.duration_ns)}; what never acts shows "
+            "nothing: use --lab model, or "
+            "a manifest whose schedule is minutes"
+        )

@@ -1,0 +1,560 @@
+"""One run: what the plan says is done when its time has come, and everything is looked at
+meanwhile.
+
+    while world time is left:   faults that are due · connections that are due · looks that are due · told in order ·
+                                time passes, as real time does or in leaps over what is idle (pace.py)
+
+Whatever may take its time (a connection that hangs for five seconds, a port that is slow to open)
+happens on other threads; only this one changes anything, so nothing here is locked. Before a fault
+all that is under way is awaited, so that no look or attempt lies across a jump.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from concurrent.futures import wait as wait_for_futures
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from meshwake.clocks.movers.base import NobodyToAsk
+from meshwake.clocks.virtual import NodeClock, clocks_of
+from meshwake.cluster.observe import Seen, Ztunnels, istiod_nodes
+from meshwake.cluster.real_time import NodeClocks, RealTime, WorldTime
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.durations import NS_PER_S, seconds
+from meshwake.core.errors import HarnessFault, SubjectFailed
+from meshwake.core.history import HISTORY_FORMAT, Recorder
+from meshwake.core.plan import Plan
+from meshwake.kubernetes.api import Kubernetes, LocalFailure, Pod, Unreachable
+from meshwake.labs.kind.ledger import HELD_BACK_NS, Ledger
+from meshwake.labs.kind.pace import TICK_S, LapsePace, Pace, RealTimePace, Skips
+from meshwake.labs.kind.renewals import Renewals
+from meshwake.labs.kind.traffic import EXEC_WITHIN_S, Attempt, Client, Knocks, Route
+from meshwake.labs.probes import ProbeSchedule
+
+LOOK_EVERY_NS = 2 * NS_PER_S
+LAPSE_LOOK_EVERY_NS = (
+    10 * NS_PER_S
+)  # where time is skipped it is known when there is something to see
+CLOCKS_EVERY_NS = 15 * NS_PER_S
+LOST_WITHIN_NS = 120 * NS_PER_S
+ISTIOD_EVERY_NS = 5 * NS_PER_S
+# Movers that move the clocks of all machines of a cluster together.
+CLOCKS_SHARED = ("engine", "command")
+PENDING_WITHIN_S = EXEC_WITHIN_S + 10.0
+_LOCALLY = "this machine's way to"
+
+
+class Watcher(Protocol):
+    """Something else that is looked at now and then, the same way every time; see watchers.py."""
+
+    @property
+    def name(self) -> str:
+        """What is looked at, for messages."""
+
+    @property
+    def every_s(self) -> float:
+        """How often, in real time."""
+
+    @property
+    def reads_logs(self) -> bool:
+        """Whether it looks at what ztunnels have written: where time is skipped, before it is, if
+        anything failed."""
+
+    def look(self) -> list[Told]:
+        """What there is to tell; what is told twice in a row is recorded once. Raises Unreachable."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """An event of a watcher. `key` names what it is about: only a change of it is recorded. `node`
+    is a plan's."""
+
+    kind: str
+    key: str
+    data: Mapping[str, Any] = field(hash=False)
+    node: str | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a session works with. `routes` are the plan's pairs first; `clients` by source."""
+
+    plan: Plan
+    kubernetes: Kubernetes
+    real: RealTime
+    executor: Executor
+    node_names: Mapping[str, str]
+    routes: tuple[Route, ...]
+    clients: Mapping[str, Client]
+    subject: Mapping[str, Any]
+    watchers: tuple[Watcher, ...] = ()
+    progress: Callable[[int], None] = lambda world_ns: None
+    tell_under_way: Callable[[str], object] = lambda under_way: (
+        None
+    )  # whoever asks for the cluster's status is told
+    check_held: Callable[[], None] = lambda: (
+        None
+    )  # raises when somebody else has taken the cluster over
+    skips: Skips | None = None  # who skips idle time; None: the run goes on in real time
+
+
+class FaultsOfRun(Protocol):
+    """Carries out what the plan says; faults.py."""
+
+    def next_world_ns(self) -> int | None:
+        """World time of the next thing to do, None after the last."""
+
+    def do_next(self) -> None:
+        """Does it, and records it."""
+
+
+class Session:
+    """World time begins when this is made: every ztunnel has started, every workload is ready."""
+
+    def __init__(self, setting: Setting, clocks_source: Any, recorder: Recorder) -> None:
+        self.setting, self.plan = setting, setting.plan
+        self.ledger = Ledger(recorder)
+        self.ztunnels = Ztunnels(setting.kubernetes, setting.node_names, self.plan.backdate_s)
+        self._identities = {node.name: node.identities for node in self.plan.nodes}
+        pods = self._first_pods()
+        already_ns = 0 if setting.skips is None else self._since_first_issue_ns(clocks_source, pods)
+        self.world = WorldTime(setting.real, already_ns)
+        self.clocks = NodeClocks(clocks_source, tuple(self._identities), self.world)
+        self._running: dict[str, Pod] = pods
+        self._shares_clocks = getattr(clocks_source, "name", "") in CLOCKS_SHARED
+        self._istiod_on: str | None = None  # the Kubernetes node on which istiod was seen last
+        self.asleep: frozenset[str] = (
+            frozenset()
+        )  # nodes whose programs stand still: nobody there can be asked
+        self.moving = False  # clocks are being moved: what they show is no disturbance
+        self.cause = ""  # why a ztunnel that is found new was started: a fault under way; else the fix, or nobody knows
+        self.istiod_away = False  # by a fault of the plan
+        self.restarting = False  # a ztunnel, by a fault of the plan
+        self.troubled = False  # something failed since the logs were looked at
+        self.disturbed_world_ns = 0  # when clocks were moved, or a ztunnel started, last
+        self.renewals = Renewals(lambda node: self.clocks.at(node, self.world.now_ns))
+        self._without_ztunnel: frozenset[str] = frozenset()
+        self.pace = self._pace()
+        self._knocks = Knocks(setting.kubernetes, setting.clients)
+        self._pending: list[tuple[Future[Any], Callable[[Any], None]]] = []
+        self._due_ns: dict[str, int] = {}
+        self._lost_since_ns: dict[str, int] = {}
+        self._told: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._probes = ProbeSchedule(self.plan, self._planned_clocks())
+
+    def _pace(self) -> Pace:
+        skips = self.setting.skips
+        return (
+            RealTimePace(self)
+            if skips is None
+            else LapsePace(self, skips, mended=self.plan.fix is not None)
+        )
+
+    @property
+    def real(self) -> RealTime:
+        """See Paced."""
+        return self.setting.real
+
+    def _first_pods(self) -> dict[str, Pod]:
+        pods = self.ztunnels.pods()
+        without = [node for node in self._identities if node not in pods]
+        if without:
+            raise SubjectFailed(
+                f"no ready ztunnel runs on {', '.join(without)}; see the pods of istio-system"
+            )
+        return pods
+
+    def _since_first_issue_ns(self, clocks_source: Any, pods: Mapping[str, Pod]) -> int:
+        """How long ago the first certificate of the run was issued. Clocks are not moved yet, and
+        istiod has those of every node."""
+        ago_ns = [0]
+        for node, identities in self._identities.items():
+            seen = self.ztunnels.look(node, pods[node], identities)
+            wall_ns = clocks_source.read(node).wall_ns
+            begins_s = [
+                held.not_before_wall_s
+                for held in seen.held.values()
+                if held.not_before_wall_s is not None
+            ]
+            ago_ns += [wall_ns - (each + self.plan.backdate_s) * NS_PER_S for each in begins_s]
+        return max(ago_ns)
+
+    def _planned_clocks(self) -> dict[str | None, NodeClock]:
+        """The plan's timeline, laid on the wall clock that the nodes have now."""
+        starts_wall_ns = min(self.clocks.at(node, 0).wall_ns for node in self._identities)
+        return clocks_of(self.plan.model_copy(update={"starts_wall_s": starts_wall_ns // NS_PER_S}))
+
+    def run(self, faults: FaultsOfRun) -> None:
+        """From run_started to run_ended. What was learned is told, however it ends."""
+        try:
+            self._begin()
+            while self.world.now_ns < self.plan.duration_ns:
+                self._step(faults)
+            self.settle()
+            self.ledger.add(self.world.now_ns, "run_ended", None, None, reason="duration")
+        finally:
+            self.ledger.tell_all()
+            self._knocks.close()
+
+    def _begin(self) -> None:
+        data = {"lab": "kind", "version": self.plan.version, "subject": dict(self.setting.subject)}
+        self.ledger.add(0, "run_started", None, None, format=HISTORY_FORMAT, **data)
+        for node in self._identities:
+            self._tell_started(node, 0, "start")
+        self._take_istiod(_or_error(lambda: istiod_nodes(self.setting.kubernetes))())
+        self._look()
+        self._collect(wait_s=PENDING_WITHIN_S)
+
+    def _step(self, faults: FaultsOfRun) -> None:
+        self.setting.check_held()
+        fault_ns = faults.next_world_ns()
+        if fault_ns is not None and fault_ns <= self.world.now_ns and self.pace.may_go_on():
+            self.settle()
+            faults.do_next()
+        if self.pace.may_go_on():
+            self._attempt()
+        self._look()
+        self._collect()
+        self.ledger.tell_until(self.world.now_ns - HELD_BACK_NS)
+        self.setting.progress(self.world.now_ns)
+        fault_ns = faults.next_world_ns()
+        end_ns = self.plan.duration_ns
+        self.pace.let_pass(end_ns if fault_ns is None else min(end_ns, fault_ns))
+
+    # What the pace asks
+
+    def all_asleep(self) -> bool:
+        """See Paced."""
+        return self.asleep >= self._identities.keys()
+
+    def without_ztunnel(self) -> frozenset[str]:
+        """See Paced."""
+        return self._without_ztunnel
+
+    def next_attempt_world_ns(self) -> int | None:
+        """See Paced."""
+        return self._probes.next_world_ns()
+
+    def look_at_ztunnels(self) -> None:
+        """See Paced. The logs first: what was refused came before what it led to."""
+        self.look_at_logs()
+        self._ask_ztunnels()
+        self._collect(wait_s=PENDING_WITHIN_S)
+
+    def look_at_pods(self) -> None:
+        """See Paced."""
+        self._start(_or_error(self.ztunnels.pods), self._take_pods)
+        self._collect(wait_s=PENDING_WITHIN_S)
+
+    def look_at_logs(self) -> None:
+        """See Paced."""
+        for watcher in self.setting.watchers:
+            if watcher.reads_logs:
+                self._start(_or_error(watcher.look), partial(self._take_told, watcher))
+        self._collect(wait_s=PENDING_WITHIN_S)
+        self.troubled = False
+
+    def finish(self) -> None:
+        """See Paced."""
+        self._collect(wait_s=PENDING_WITHIN_S)
+        self.ledger.tell_all()
+
+    def settle(self) -> None:
+        """Awaits all that is under way, and tells everything: the moment before a fault, or the
+        end."""
+        self._ask_ztunnels()
+        self._collect(wait_s=PENDING_WITHIN_S)
+        self.ledger.tell_all()
+
+    def wait_until(self, what: str, within_s: float, done: Callable[[], bool]) -> None:
+        """Lets time pass, looking and attempting as always, until `done`. Raises SubjectFailed past
+        the bound. Nothing is told meanwhile, so that what is learned at the end still finds its
+        place."""
+        give_up_ns = self.setting.real.monotonic_ns() + int(within_s * NS_PER_S)
+        while not done():
+            self.setting.check_held()
+            if self.setting.real.monotonic_ns() > give_up_ns:
+                raise SubjectFailed(f"waited {within_s:.0f} s for {what}; it did not come")
+            self._attempt()
+            self._look()
+            self._collect()
+            self.setting.real.sleep(TICK_S)
+
+    # Work on other threads
+
+    def _start(self, work: Callable[[], Any], finish: Callable[[Any], None]) -> None:
+        self._pending.append((self.setting.executor.submit(work), finish))
+
+    def _collect(self, wait_s: float = 0.0) -> None:
+        """Takes in what has been done; with `wait_s`, awaits all of it."""
+        if wait_s:
+            left = wait_for_futures([future for future, _ in self._pending], wait_s).not_done
+            if left:
+                raise HarnessFault(
+                    f"{len(left)} looks or attempts did not end within {wait_s:.0f} s of "
+                    "their bound"
+                )
+        pending, self._pending = self._pending, []
+        for future, finish in pending:
+            if future.done():
+                finish(future.result())
+            else:
+                self._pending.append((future, finish))
+
+    def _is_due(self, name: str, every_ns: int) -> bool:
+        if self.setting.real.monotonic_ns() < self._due_ns.get(name, 0):
+            return False
+        self._due_ns[name] = self.setting.real.monotonic_ns() + every_ns
+        return True
+
+    def _reached(self, what: str, error: Unreachable | None) -> None:
+        """Keeps account of what cannot be reached. Raises SubjectFailed when that lasts, and
+        HarnessFault when it is this machine that cannot look: then nobody was asked, so nobody is
+        out of reach."""
+        now_ns = self.setting.real.monotonic_ns()
+        if error is None:
+            self._lost_since_ns.pop(what, None)
+            self._lost_since_ns.pop(f"{_LOCALLY} {what}", None)
+            return
+        local = isinstance(error, LocalFailure)
+        what = f"{_LOCALLY} {what}" if local else what
+        if what not in self._lost_since_ns:
+            self.ledger.add(
+                self.world.now_ns, "observation_failed", None, None, what=what, error=str(error)
+            )
+        lost_ns = now_ns - self._lost_since_ns.setdefault(what, now_ns)
+        if lost_ns > LOST_WITHIN_NS:
+            failed = HarnessFault if local else SubjectFailed
+            raise failed(f"{what} has not been reached for {seconds(lost_ns):.0f} s: {error}")
+
+    # Connections
+
+    def _attempt(self) -> None:
+        due_ns = self._probes.next_world_ns()
+        if due_ns is None or due_ns > self.world.now_ns:
+            return
+        if self.restarting and self.setting.skips is not None:
+            return  # the plan has a restart take no time: what is due then comes after it, as in other labs
+        pairs = self._probes.take(self.world.now_ns)
+        for route in self.setting.routes:
+            if route.via is not None or (route.source, route.destination) in pairs:
+                self._attempt_route(route)
+
+    def _attempt_route(self, route: Route) -> None:
+        world_ns = self.world.now_ns
+        ends = (route.source, route.destination)
+        asleep = [
+            node for node in self.asleep if any(end in self._identities[node] for end in ends)
+        ]
+
+        def finish(result: Attempt) -> None:
+            node = self.plan.node_of(route.source)
+            about = {"source": route.source, "destination": route.destination}
+            kind = "connection_attempted" if route.via is None else "route_attempted"
+            told = {"ok": result.error is None} | ({"via": route.via} if route.via else {})
+            self.troubled = self.troubled or result.error is not None
+            if not result.made:
+                kind, told = "connection_not_attempted", {}
+            self.ledger.add(
+                world_ns,
+                kind,
+                node,
+                self.clocks.at(node, world_ns),
+                **about,
+                **told,
+                error=result.error,
+            )
+
+        if asleep:  # a sleep begins when it can, so it may last beyond the moment at which the plan has it end
+            finish(Attempt(made=False, error=f"node {', '.join(asleep)} is asleep"))
+            return
+        self._start(lambda: self._knocks.attempt(route), finish)
+
+    # Looks
+
+    def _look(self) -> None:
+        every_ns = LOOK_EVERY_NS if self.setting.skips is None else LAPSE_LOOK_EVERY_NS
+        if self._is_due("ztunnels", every_ns):
+            (self._ask_ztunnels if self.setting.skips is None else self.look_at_ztunnels)()
+        if self._is_due("istiod", ISTIOD_EVERY_NS):
+            self._start(_or_error(lambda: istiod_nodes(self.setting.kubernetes)), self._take_istiod)
+        if not self.moving and self._is_due("clocks", CLOCKS_EVERY_NS):
+            for node in self._identities.keys() - self.asleep:
+                self._check_clocks(node)
+        for watcher in self.setting.watchers:
+            if self._is_due(watcher.name, int(watcher.every_s * NS_PER_S)):
+                self._start(_or_error(watcher.look), partial(self._take_told, watcher))
+
+    def _check_clocks(self, node: str) -> None:
+        """Where ztunnel is just being started anew, its clocks are looked at the next time; never
+        for good."""
+        what, now_ns = f"the clocks of node {node}", self.setting.real.monotonic_ns()
+        try:
+            self.clocks.check_undisturbed(node)
+        except NobodyToAsk as error:
+            if now_ns - self._lost_since_ns.setdefault(what, now_ns) > LOST_WITHIN_NS:
+                raise SubjectFailed(
+                    f"{what} have not been read for {seconds(LOST_WITHIN_NS):.0f} s: {error}"
+                ) from error
+        else:
+            self._lost_since_ns.pop(what, None)
+
+    def _ask_ztunnels(self) -> None:
+        self._start(_or_error(self.ztunnels.pods), self._take_pods)
+        for node, pod in self._running.items():
+            if node not in self.asleep:
+                self._look_at(node, pod)
+
+    def _look_at(self, node: str, pod: Pod) -> None:
+        identities = self._identities[node]
+
+        def finish(seen: Seen | Unreachable) -> None:
+            if self._running.get(node) != pod:
+                return
+            # A ztunnel that cannot be asked may be on its way out: then the list of pods says so.
+            self._reached(
+                f"ztunnel of node {node}", seen if isinstance(seen, Unreachable) else None
+            )
+            if isinstance(seen, Seen):
+                self._take_seen(seen)
+
+        self._start(_or_error(lambda: self.ztunnels.look(node, pod, identities)), finish)
+
+    def _take_pods(self, pods: dict[str, Pod] | Unreachable) -> None:
+        self._reached("the API server", pods if isinstance(pods, Unreachable) else None)
+        if isinstance(pods, Unreachable):
+            return
+        self._without_ztunnel = frozenset(self._identities.keys() - pods.keys())
+        for node, pod in pods.items():
+            if node in self._identities and pod.process != self._running[node].process:
+                self._replaced(node, pod)
+
+    def _replaced(self, node: str, pod: Pod) -> None:
+        """A new ztunnel is ready; the old one ended before."""
+        world_ns = self.world.now_ns
+        cause = self.cause or (self.plan.fix.name if self.plan.fix else "by itself")
+        old, self._running[node] = self._running[node], pod
+        self.ledger.add(
+            world_ns,
+            "ztunnel_stopped",
+            node,
+            self.clocks.at(node, world_ns),
+            process=old.process,
+            cause=cause,
+        )
+        self.ztunnels.forget(self._identities[node])
+        self._tell_started(node, world_ns, cause)
+
+    def process_of(self, node: str) -> Pod:
+        """The ztunnel that runs on `node` of the plan, as far as is known."""
+        return self._running[node]
+
+    def _tell_started(self, node: str, world_ns: int, cause: str) -> None:
+        identities = self._identities[node]
+        self.renewals.started(node, identities, self.clocks.at(node, world_ns))
+        self.disturbed_world_ns = world_ns
+        data = {
+            "process": self._running[node].process,
+            "identities": list(identities),
+            "cause": cause,
+        }
+        self.ledger.add(world_ns, "ztunnel_started", node, self.clocks.at(node, world_ns), **data)
+        self._probes.ztunnel_started(identities, world_ns)
+
+    def _take_seen(self, seen: Seen) -> None:
+        world_ns, node = self.world.now_ns, seen.node
+        issued, states = self.ztunnels.changes(
+            seen, world_ns, self.authority_clocks(world_ns).wall_ns
+        )
+        for new in issued:
+            held = new.held
+            assert held.serial is not None
+            assert held.not_before_wall_s is not None
+            assert held.not_after_wall_s is not None
+            self.answered(node, new.identity, new.world_ns, "issued", vars(held))
+            self._probes.certificate_issued(
+                new.identity,
+                held.serial,
+                held.not_before_wall_s,
+                held.not_after_wall_s,
+                new.world_ns,
+            )
+        at_ns = {new.identity: new.world_ns for new in issued}
+        for identity, held in states:
+            self.renewals.holds(identity, held)
+            when_ns = at_ns.get(identity, world_ns)
+            data = {
+                "state": held.state,
+                "serial": held.serial,
+                "not_after_wall_s": held.not_after_wall_s,
+            }
+            clocks = self.clocks.at(node, when_ns)
+            self.ledger.add(when_ns, "certificate_state", node, clocks, identity=identity, **data)
+
+    def _take_istiod(self, nodes: tuple[str, ...] | Unreachable) -> None:
+        """While it is away, nothing is known of where it will come back."""
+        if isinstance(nodes, Unreachable) or not nodes or self._istiod_on in nodes:
+            return
+        self._istiod_on = nodes[0]
+        data = {"kubernetes_node": self._istiod_on}
+        self.ledger.add(self.world.now_ns, "istiod_seen", self._istiod_node, None, **data)
+
+    @property
+    def _istiod_node(self) -> str | None:
+        """The node of the plan on which istiod runs."""
+        names = self.setting.node_names
+        return next((node for node in self._identities if names[node] == self._istiod_on), None)
+
+    def authority_clocks(self, world_ns: int) -> ClockReading:
+        """The authority's clocks: those of the node on which istiod runs now. Apart, or on a node
+        that is none of the plan's, they are moved by nobody, unless all machines share theirs."""
+        node = self._istiod_node if self.plan.authority_node is not None else None
+        if node is None and self._shares_clocks:
+            node = next(iter(self._identities))
+        return self.clocks.unmoved(world_ns) if node is None else self.clocks.at(node, world_ns)
+
+    def answered(
+        self, node: str, identity: str, world_ns: int, outcome: str, held: Mapping[str, Any]
+    ) -> None:
+        """Tells of one request to the authority that is known to have been answered."""
+        keys = ("serial", "not_before_wall_s", "not_after_wall_s")
+        data = {key: held.get(key) for key in keys} | {"identity": identity, "outcome": outcome}
+        self.ledger.add(world_ns, "csr_answered", node, self.clocks.at(node, world_ns), **data)
+
+    def _take_told(self, watcher: Watcher, told: list[Told] | Unreachable) -> None:
+        """A watcher that cannot look is no reason to end a run: it says so once."""
+        if isinstance(told, Unreachable):
+            if watcher.name not in self._lost_since_ns:
+                self._lost_since_ns[watcher.name] = self.setting.real.monotonic_ns()
+                data = {"what": watcher.name, "error": str(told)}
+                self.ledger.add(self.world.now_ns, "observation_failed", None, None, **data)
+            return
+        self._lost_since_ns.pop(watcher.name, None)
+        for one in told:
+            self._take_one(one)
+
+    def _take_one(self, one: Told) -> None:
+        if self._told.get((one.kind, one.key)) == one.data:
+            return
+        self._told[one.kind, one.key] = one.data
+        world_ns = self.world.now_ns
+        if one.kind == "csr_answered" and one.node is not None:
+            self.answered(one.node, one.data["identity"], world_ns, one.data["outcome"], one.data)
+            return
+        clocks = None if one.node is None else self.clocks.at(one.node, world_ns)
+        self.ledger.add(world_ns, one.kind, one.node, clocks, **one.data)
+
+
+def _or_error(work: Callable[[], Any]) -> Callable[[], Any]:
+    """`work` that returns Unreachable instead of raising it."""
+
+    def run() -> Any:
+        try:
+            return work()
+        except Unreachable as error:
+            return error
+
+    return run

@@ -1,0 +1,2 @@
+"""Lab `machine`: the process lab inside a QEMU guest whose kernel is really suspended, or paused
+from outside."""

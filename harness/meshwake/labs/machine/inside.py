@@ -1,0 +1,78 @@
+"""The guest's side of a run: the plan comes with the image, events go to the host, as from the
+process lab's runner."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from meshwake.clocks.guest.init import CHANNEL_VARIABLE, REQUEST, Channel
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.errors import HarnessError
+from meshwake.core.history import Event
+from meshwake.core.plan import Plan
+from meshwake.labs.process.namespaces import enter_own_world
+
+DIRECTORY = Path("/run/lab")
+LOG_BYTES_MAX = 32_768
+_PROGRESS_EVERY_S = 0.2
+
+
+class _Output:
+    """What the host hears."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel, self._next_progress_s = channel, 0.0
+
+    def event(self, event: Event) -> None:
+        self._channel.tell(event=json.loads(event.to_line()))
+
+    def progress(self, world_ns: int) -> None:
+        if time.monotonic() >= self._next_progress_s:
+            self._next_progress_s = time.monotonic() + _PROGRESS_EVERY_S
+            self._channel.tell(progress=world_ns)
+
+    def logs(self) -> None:
+        """The end of what everybody logged."""
+        for log in sorted(DIRECTORY.glob("*.log")):
+            text = log.read_bytes()[-LOG_BYTES_MAX:].decode(errors="replace")
+            self._channel.tell(log=log.name, text=text)
+
+
+def main() -> None:
+    """Entry point; the first program of the guest starts it."""
+    channel = Channel(int(os.environ[CHANNEL_VARIABLE]))
+    output = _Output(channel)
+    try:
+        _carry_out(json.loads(REQUEST.read_text()), channel, output)
+    except HarnessError as error:
+        output.logs()
+        channel.tell(failed={"exit_code": int(error.exit_code), "message": str(error)})
+    except BaseException:  # noqa: BLE001  # whatever it was, the host must hear of it
+        output.logs()
+        channel.tell(failed={"exit_code": 5, "message": traceback.format_exc()})
+
+
+def _carry_out(request: dict[str, Any], channel: Channel, output: _Output) -> None:
+    enter_own_world()
+    # Only now: this brings libraries which may start threads, and a namespace is entered by a
+    # process with one.
+    from meshwake.labs.machine.world import KernelWorld
+
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    plan = Plan.model_validate_json(json.dumps(request["plan"]))
+    time.clock_settime_ns(time.CLOCK_REALTIME, plan.starts_wall_s * NS_PER_S)
+    world = KernelWorld(
+        plan, Path(request["ztunnel"]), DIRECTORY, output.event, output.progress, channel
+    )
+    world.run(request["subject"])
+    output.logs()
+    channel.tell(done={"jumps": world.jumps, "looks": world.looks})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,287 @@
+"""Lab `machine`: the process lab on a kernel that really sleeps, in a QEMU guest. No KVM, no root,
+no network.
+
+    kernel.py              a distribution's kernel, found or fetched
+    image.py, cpio.py      the guest's file system
+    lab.py                 starts the guest and takes in what it tells
+    inside.py              what runs in the guest
+    world.py               the process lab's world, on the kernel's clocks
+    fleet_world.py         several nodes: the world over several guests
+    hands.py, node.py      what runs in each of them
+    clocks/guest/qemu.py   QEMU, suspended and paused for real
+
+Time: idle time is skipped by the emulator, so an hour of two ztunnels costs seconds.
+MESHWAKE_MACHINE_TIME=real makes time pass as it does, with KVM where that works.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from meshwake.clocks.guest.fleet import Fleet
+from meshwake.clocks.guest.qemu import (
+    Accelerator,
+    Machine,
+    kvm_unavailable,
+    run_guest,
+    unavailable_here,
+)
+from meshwake.core.durations import NS_PER_S, format_duration
+from meshwake.core.errors import (
+    BadInput,
+    ExitCode,
+    HarnessError,
+    HarnessFault,
+    LabUnavailable,
+    SubjectFailed,
+)
+from meshwake.core.history import Event, Recorder
+from meshwake.core.plan import Plan
+from meshwake.core.scenario import CLOCK_FAULTS
+from meshwake.labs import NO_BINARY, Toolbox
+from meshwake.labs.machine.fleet_world import FleetWorld, guests_of, requests_of
+from meshwake.labs.machine.image import SUBJECT, assemble, base_part, binary_part, guest_python
+from meshwake.labs.machine.kernel import find_kernel
+from meshwake.labs.process.lab import LAB as PROCESS_LAB
+from meshwake.ztunnel import binaries
+
+IDENTITIES_MAX = 8  # in one guest
+GUESTS_MAX = 4
+# How long several guests may go on: those that share one time must be woken one by one, about 15
+# times a second.
+FLEET_SKIPPED_NS, FLEET_REAL_NS = 2 * 86400 * NS_PER_S, 3 * 3600 * NS_PER_S
+SHORTEST_SLEEP_NS = 5 * NS_PER_S
+MEMORY_MB = 768
+TIME_VARIABLE = "MESHWAKE_MACHINE_TIME"
+IMAGE_FILE = "guest.cpio"
+_TIMES = ("skipped", "real")
+_ERRORS: dict[int, type[HarnessError]] = {
+    ExitCode.LAB_UNAVAILABLE: LabUnavailable,
+    ExitCode.HARNESS_FAULT: SubjectFailed,
+}
+
+
+class MachineLab:
+    """See meshwake.labs.Lab. `last_cost`: what the last run's guest cost, as
+    clocks.guest.GuestCost, and its looks."""
+
+    last_cost: dict[str, Any] | None = None
+
+    def missing(self, ztunnel: Path | None) -> list[str]:
+        """Why it cannot run here."""
+        reasons = unavailable_here()
+        try:
+            if find_kernel() is None:
+                reasons.append(
+                    "no Linux kernel for guests; run meshwake fetch-kernel (takes Debian's "
+                    "package, needs no root)"
+                )
+        except BadInput as error:
+            reasons.append(str(error))
+        if ztunnel is None:
+            reasons.append(NO_BINARY)
+        return reasons
+
+    def refusals(self, plan: Plan) -> list[str]:
+        """What of the plan it cannot do."""
+        refused = list(PROCESS_LAB.refusals(plan))  # it is the process lab that runs in the guest
+        if plan.ztunnel_mode != "dedicated":
+            refused.append("ztunnel in in-pod mode: the guest has no node agent; use --lab process")
+        count = max(len(node.identities) for node in plan.nodes)
+        if count > IDENTITIES_MAX:
+            refused.append(
+                f"{count} identities: at most {IDENTITIES_MAX} ztunnels fit into a guest; "
+                "use --lab process"
+            )
+        if needs_fleet(plan):
+            refused += _refusals_of_fleet(plan)
+        refused += [
+            f"fault {fault.index + 1}: {fault.kind}: no ztunnel in a guest was seen to "
+            "watch its root file; "
+            "use --lab process"
+            for fault in plan.faults
+            if fault.kind == "ca_root_change"
+        ]
+        refused += [
+            f"fault {fault.index + 1}: ca_slow: nobody in a guest tells the authority when "
+            "to answer; use --lab process"
+            for fault in plan.faults
+            if fault.kind == "ca_slow"
+        ]
+        refused += [
+            f"fault {fault.index + 1}: a {fault.kind} of {format_duration(fault.lasts_ns)}: "
+            "a machine's own clock "
+            f"shows whole seconds, so a sleep lasts {format_duration(SHORTEST_SLEEP_NS)} at least"
+            for fault in plan.faults
+            if fault.kind == "suspend" and fault.lasts_ns < SHORTEST_SLEEP_NS
+        ]
+        return refused
+
+    def run(self, plan: Plan, toolbox: Toolbox, recorder: Recorder) -> None:
+        """See meshwake.labs.Lab.run."""
+        assert toolbox.ztunnel is not None
+        directory = toolbox.work_dir.resolve()
+        directory.mkdir(parents=True, exist_ok=True)
+        if needs_fleet(plan):
+            self.last_cost = run_fleet(plan, toolbox, directory, recorder)
+            _write_cost(directory, self.last_cost)
+            return
+        machine = _machine(plan, toolbox.ztunnel, directory)
+        told = _Told(toolbox, recorder, directory)
+        try:
+            cost = run_guest(machine, directory, told.take)
+        finally:
+            machine.initrd.unlink(missing_ok=True)
+        told.raise_failure()
+        self.last_cost = asdict(cost) | told.done
+        _write_cost(directory, self.last_cost)
+
+
+def _write_cost(directory: Path, cost: dict[str, Any]) -> None:
+    (directory / "cost.json").write_text(json.dumps(cost, indent=2) + "\n")
+
+
+class _Told:
+    """Takes in what the guest tells."""
+
+    def __init__(self, toolbox: Toolbox, recorder: Recorder, directory: Path) -> None:
+        self._toolbox, self._recorder, self._directory = toolbox, recorder, directory
+        self._failed: dict[str, Any] | None = None
+        self.done: dict[str, Any] = {}
+
+    def take(self, message: dict[str, Any]) -> None:
+        if "event" in message:
+            self._recorder.append(Event.from_line(json.dumps(message["event"])))
+        elif "progress" in message:
+            self._toolbox.progress(message["progress"])
+        elif "log" in message:
+            (self._directory / Path(message["log"]).name).write_text(message["text"])
+        elif "done" in message:
+            self.done = message["done"]
+        elif "failed" in message:
+            self._failed = message["failed"]
+        elif "garbled" in message:
+            raise HarnessFault(f"the guest said what is no JSON: {message['garbled']!r}")
+
+    def raise_failure(self) -> None:
+        """The guest's own account of why it could not go on."""
+        if self._failed is not None:
+            raise _ERRORS.get(self._failed["exit_code"], HarnessFault)(
+                f"in the guest: {self._failed['message']}"
+            )
+
+
+def needs_fleet(plan: Plan) -> bool:
+    """Whether one guest is not enough: several nodes, or an authority that goes on while the one
+    node sleeps."""
+    apart = plan.authority_node is None and any(fault.kind in CLOCK_FAULTS for fault in plan.faults)
+    return len(plan.nodes) > 1 or apart
+
+
+def _refusals_of_fleet(plan: Plan) -> list[str]:
+    refused = []
+    if (count := len(guests_of(plan))) > GUESTS_MAX:
+        refused.append(
+            f"{count} machines: at most {GUESTS_MAX} guests run side by side; use --lab process"
+        )
+    longest_ns = FLEET_REAL_NS if time_passes_really() else FLEET_SKIPPED_NS
+    if plan.duration_ns > longest_ns:
+        how = "whose time passes as it does" if time_passes_really() else "that share one time"
+        refused.append(
+            f"{format_duration(plan.duration_ns)} of {count} guests {how}: at most "
+            f"{format_duration(longest_ns)}, "
+            "else it takes hours; use --lab process, or short certificates (--real-time "
+            "takes a scenario's own)"
+        )
+    return refused
+
+
+def run_fleet(plan: Plan, toolbox: Toolbox, directory: Path, recorder: Recorder) -> dict[str, Any]:
+    """Carries out a plan on several guests; returns what it cost."""
+    assert toolbox.ztunnel is not None
+    world: FleetWorld | None = None
+
+    def heard(guest: str, message: dict[str, Any]) -> None:
+        if "log" in message:
+            (directory / guest / Path(message["log"]).name).write_text(message["text"])
+        elif world is not None:
+            world.heard(guest, message)
+
+    machines = _machines(plan, toolbox.ztunnel, directory)
+    fleet = Fleet(machines, directory, heard, skip=not time_passes_really())
+    try:
+        fleet.boot()
+        world = FleetWorld(plan, directory, recorder.append, toolbox.progress, fleet)
+        world.run(_subject(toolbox.ztunnel))
+        for guest in machines:
+            if not fleet.is_away(guest):
+                fleet.order(guest, "logs")
+    finally:
+        fleet.close()
+        for machine in machines.values():
+            machine.initrd.unlink(missing_ok=True)
+    return {"guests": fleet.costs(), "jumps": world.jumps, "looks": world.looks}
+
+
+def _machines(plan: Plan, ztunnel: Path, directory: Path) -> dict[str, Machine]:
+    kernel = find_kernel()
+    assert kernel is not None
+    real = time_passes_really()
+    accelerator: Accelerator = "kvm" if real and kvm_unavailable() is None else "tcg"
+    parts = [base_part(kernel, with_lab=True, with_card=True), binary_part(ztunnel)]
+    machines = {}
+    for number, (name, told) in enumerate(requests_of(plan, SUBJECT).items()):
+        initrd = directory / f"{number}-{IMAGE_FILE}"
+        assemble(parts, _program("meshwake.labs.machine.hands") | told, initrd)
+        mac = f"52:54:00:4d:57:{number + 1:02x}"
+        machines[name] = Machine(
+            kernel.image,
+            initrd,
+            MEMORY_MB,
+            skip_idle=False,
+            accelerator=accelerator,
+            moved_time=not real,
+            mac=mac,
+        )
+    return machines
+
+
+def _program(module: str) -> dict[str, Any]:
+    return {
+        "do": "program",
+        "argv": [guest_python(), "-m", module],
+        "environment": {"PYTHONPATH": "/meshwake/site", "PYTHONDONTWRITEBYTECODE": "1"},
+    }
+
+
+def _subject(ztunnel: Path) -> dict[str, Any]:
+    kernel = find_kernel()
+    assert kernel is not None
+    return binaries.describe(ztunnel) | {"kernel": kernel.release}
+
+
+def _machine(plan: Plan, ztunnel: Path, directory: Path) -> Machine:
+    kernel = find_kernel()
+    assert kernel is not None
+    initrd = directory / IMAGE_FILE
+    told = {"plan": plan.model_dump(mode="json"), "ztunnel": SUBJECT, "subject": _subject(ztunnel)}
+    request = _program("meshwake.labs.machine.inside") | told
+    assemble([base_part(kernel, with_lab=True), binary_part(ztunnel)], request, initrd)
+    real = time_passes_really()
+    accelerator: Accelerator = "kvm" if real and kvm_unavailable() is None else "tcg"
+    return Machine(kernel.image, initrd, MEMORY_MB, skip_idle=not real, accelerator=accelerator)
+
+
+def time_passes_really() -> bool:
+    """Whether the user wants no time skipped. Raises BadInput for a word that is none."""
+    said = os.environ.get(TIME_VARIABLE, _TIMES[0])
+    if said not in _TIMES:
+        raise BadInput(f"{TIME_VARIABLE}={said}: allowed: {', '.join(_TIMES)}")
+    return said == "real"
+
+
+LAB = MachineLab()

@@ -1,0 +1,111 @@
+"""istiod, as far as certificates go: when it answers, what it signs, and by whose clock.
+
+notBefore is the authority's wall clock less the backdate, notAfter the same clock plus the lifetime
+that was asked for, both cut to whole seconds (istio security/pkg/pki/util/generate_cert.go). An
+answer takes no time, unless the authority is slow: then what it takes is dated, signed and answered
+some time after, by its monotonic clock, whatever it does to others by then. A request that is
+accepted while the authority hangs is never answered, not even after the fault has ended: ztunnel
+sets no deadline. Who trusts only a root that is no longer its own breaks off the handshake, and the
+authority hears of no request. An authority that starts anew with another root loses what it had
+taken and not answered.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from meshwake.clocks.virtual import NodeClock
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.plan import Plan
+
+Outcome = Literal["issued", "refused", "hung", "slow", "lost", "unauthenticated", "not_trusted"]
+
+# What each fault of the service does to a request; where several are active, the first of these
+# decides.
+_OUTCOMES: dict[str, Outcome] = {
+    "ca_hang": "hung",
+    "ca_outage": "refused",
+    "token_expired": "unauthenticated",
+}
+
+
+class Certificate(NamedTuple):
+    """Valid from `not_before_wall_s` to `not_after_wall_s`, both included, for those who know
+    `root`: who has a certificate of it himself."""
+
+    serial: str
+    not_before_wall_s: int
+    not_after_wall_s: int
+    root: int = 0
+
+
+class Answer(NamedTuple):
+    """What came of a request; `certificate` where the outcome is "issued", `answers_world_ns` where
+    it is "slow"."""
+
+    outcome: Outcome
+    certificate: Certificate | None = None
+    answers_world_ns: int = 0
+
+
+class Authority:
+    """Signs for every identity of `plan`; `clock` is the one it lives on."""
+
+    def __init__(self, plan: Plan, clock: NodeClock) -> None:
+        self._clock, self._backdate_s, self._plan = clock, plan.backdate_s, plan
+        self._faults = [
+            (fault.at_world_ns, fault.ends_world_ns, outcome)
+            for kind, outcome in _OUTCOMES.items()
+            for fault in plan.faults_on(None)
+            if fault.kind == kind
+        ]
+        self._roots_since_ns = [
+            fault.at_world_ns for fault in plan.faults_on(None) if fault.kind == "ca_root_change"
+        ]
+        self._signed = 0
+
+    def answer(self, lifetime_s: int, world_ns: int, root_of_world_ns: int | None = None) -> Answer:
+        """The answer at `world_ns` to a request, for a certificate of this lifetime, of somebody
+        who trusts the root that the authority had at `root_of_world_ns` (None: has now)."""
+        if root_of_world_ns is not None and any(
+            root_of_world_ns < at <= world_ns for at in self._roots_since_ns
+        ):
+            return Answer("not_trusted")
+        outcome = self._outcome(world_ns)
+        if outcome != "issued":
+            return Answer(outcome)
+        if after_ns := self._plan.answers_after_ns(world_ns):
+            due_monotonic_ns = self._clock.reading(world_ns).monotonic_ns + after_ns
+            return Answer(
+                "slow",
+                answers_world_ns=self._clock.world_ns_at_monotonic(due_monotonic_ns, world_ns),
+            )
+        return self.late_answer(lifetime_s, world_ns)
+
+    def late_answer(self, lifetime_s: int, world_ns: int) -> Answer:
+        """The answer, at `world_ns`, to a request that came when the authority was slow."""
+        return Answer("issued", self._sign(lifetime_s, world_ns))
+
+    def is_ready(self, world_ns: int) -> bool:
+        """Whether it is there and says so. One that accepts requests and never answers them says so
+        too, and so does one that finds a token expired."""
+        return self._outcome(world_ns) != "refused"
+
+    def _outcome(self, world_ns: int) -> Outcome:
+        if not self._clock.processes_run(world_ns):
+            return "refused"
+        active = (
+            outcome
+            for begins_ns, ends_ns, outcome in self._faults
+            if begins_ns <= world_ns < ends_ns
+        )
+        return next(active, "issued")
+
+    def _sign(self, lifetime_s: int, world_ns: int) -> Certificate:
+        state = self._plan.authority_at(world_ns)
+        now_wall_s = (self._clock.reading(world_ns).wall_ns + state.ahead_wall_ns) // NS_PER_S
+        not_after_wall_s = now_wall_s + (state.lifetime_s or lifetime_s)
+        self._signed += 1
+        return Certificate(
+            str(self._signed), now_wall_s - self._backdate_s, not_after_wall_s, state.root
+        )

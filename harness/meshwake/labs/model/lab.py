@@ -1,0 +1,36 @@
+"""The model as a lab: see meshwake.labs.Lab. It needs nothing, and can do all that a plan can say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from meshwake.core.history import Recorder
+from meshwake.core.plan import Plan
+from meshwake.labs import Toolbox
+from meshwake.labs.model.world import World
+from meshwake.labs.model.ztunnel import BEHAVIOURS
+
+
+class ModelLab:
+    """See meshwake.labs.Lab."""
+
+    def missing(self, ztunnel: Path | None) -> list[str]:
+        """Nothing: it runs wherever Python does."""
+        return []
+
+    def refusals(self, plan: Plan) -> list[str]:
+        """Only a behaviour class that nobody has described."""
+        if plan.behaviour_class in BEHAVIOURS:
+            return []
+        known = ", ".join(BEHAVIOURS)
+        return [
+            f"version {plan.version}: behaviour class {plan.behaviour_class!r} is not "
+            f"modelled; there are {known}"
+        ]
+
+    def run(self, plan: Plan, toolbox: Toolbox, recorder: Recorder) -> None:
+        """See meshwake.labs.Lab.run; same plan, same history, byte for byte."""
+        World(plan, recorder, toolbox.progress).run()
+
+
+LAB = ModelLab()

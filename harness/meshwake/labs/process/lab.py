@@ -1,0 +1,188 @@
+"""Lab `process`: one or more real ztunnels, on clocks that are moved, through a week in seconds.
+
+Needs Linux (x86-64 or ARM64) and a ztunnel binary. No root, no container engine, no network. What
+it is made of:
+
+    runner.py      the process in which a run lives, in namespaces of its own
+    world.py       the loop: quiet? then time goes to the next thing that anybody waits for
+    ztunnel.py     a real ztunnel, started with its clocks on a page of ours (clocks/vdso/page.py)
+    traffic.py     new connections, SOCKS5 -> HBONE with mTLS -> echo
+    namespaces.py  a network namespace for each identity
+
+This module starts the runner and takes in what it tells.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from packaging.version import Version
+
+from meshwake.clocks.vdso.page import unsupported_here
+from meshwake.core.errors import ExitCode, HarnessFault, LabUnavailable, SubjectFailed
+from meshwake.core.history import Event, Recorder
+from meshwake.core.plan import Plan
+from meshwake.fixes import patch_of
+from meshwake.fixes.patched import lacks_patch
+from meshwake.labs import NO_BINARY, Toolbox
+
+OLDEST_IN_DEDICATED_MODE = Version("1.24.0a0")
+IDENTITIES_MAX = 100
+_NAMESPACES_WITHIN_S = 20.0
+_ENDS_WITHIN_S = 5.0
+_ERRORS = {
+    ExitCode.LAB_UNAVAILABLE: LabUnavailable,
+    ExitCode.HARNESS_FAULT: SubjectFailed,
+}
+
+
+class ProcessLab:
+    """See meshwake.labs.Lab. `last_cost`: the last run's `jumps` of world time, and `looks` whether
+    all is quiet."""
+
+    last_cost: dict[str, int] | None = None
+
+    def missing(self, ztunnel: Path | None) -> list[str]:
+        """Why it cannot run here."""
+        if reason := unsupported_here():
+            return [reason]
+        reasons = []
+        if ztunnel is None:
+            reasons.append(NO_BINARY)
+        if reason := _namespaces_forbidden():
+            reasons.append(reason)
+        if not os.access("/etc/resolv.conf", os.R_OK):
+            reasons.append(
+                "/etc/resolv.conf cannot be read, and ztunnel does not start without it; "
+                "make an empty one"
+            )
+        return reasons
+
+    def refusals(self, plan: Plan) -> list[str]:
+        """What of the plan it cannot do."""
+        refused = []
+        if Version(plan.version) < OLDEST_IN_DEDICATED_MODE:
+            refused.append(
+                f"version {plan.version}: ztunnel before 1.24 has no PROXY_WORKLOAD_INFO, "
+                "so it cannot run in "
+                "dedicated mode, which is the mode of this lab; use --lab model"
+            )
+        count = sum(len(node.identities) for node in plan.nodes)
+        if count > IDENTITIES_MAX:
+            refused.append(
+                f"{count} identities: at most {IDENTITIES_MAX} ztunnels run side by side; "
+                "use --lab model"
+            )
+        if plan.gateways:
+            refused.append(
+                "gateway: gateways and waypoints are Envoys with a pilot-agent; use --lab model"
+            )
+        if plan.token_s is not None:
+            refused.append("authority.token: no kubelet renews tokens here; use --lab model")
+        if plan.fix and plan.fix.name == "restart-applications":
+            refused.append(
+                "fix restart-applications: a ztunnel in dedicated mode has no pods to "
+                "lose; use --lab model"
+            )
+        return refused
+
+    def run(self, plan: Plan, toolbox: Toolbox, recorder: Recorder) -> None:
+        """See meshwake.labs.Lab.run."""
+        assert toolbox.ztunnel is not None
+        if (why := lacks_patch(patch_of(plan), toolbox.ztunnel)) is not None:
+            raise LabUnavailable(why)
+        directory = toolbox.work_dir.resolve()
+        directory.mkdir(parents=True, exist_ok=True)
+        request = {
+            "plan": plan.model_dump(mode="json"),
+            "ztunnel": str(toolbox.ztunnel.resolve()),
+            "work_dir": str(directory),
+        }
+        complaints = directory / "runner.log"
+        with complaints.open("wb") as log:
+            runner = subprocess.Popen(
+                # The directory is there for whoever looks at a list of processes.
+                [
+                    sys.executable,
+                    "-m",
+                    "meshwake.labs.process.runner",
+                    str(os.getpid()),
+                    str(directory),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+            try:
+                self.last_cost = _take_in(runner, request, toolbox, recorder, complaints)
+            finally:
+                _end(runner)
+
+
+def _end(runner: subprocess.Popen[bytes]) -> None:
+    """It is asked to put its things away; if it does not, it is killed, and whatever it started
+    dies with it (PR_SET_PDEATHSIG)."""
+    runner.terminate()
+    try:
+        runner.wait(_ENDS_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        runner.kill()
+        runner.wait()
+
+
+def _take_in(
+    runner: subprocess.Popen[bytes],
+    request: dict[str, Any],
+    toolbox: Toolbox,
+    recorder: Recorder,
+    complaints: Path,
+) -> dict[str, int]:
+    """Passes on what the runner tells; returns what the run cost."""
+    assert runner.stdin is not None
+    assert runner.stdout is not None
+    with suppress(BrokenPipeError), runner.stdin as pipe:
+        pipe.write(json.dumps(request).encode())
+    with runner.stdout as lines:
+        for line in lines:
+            message = json.loads(line)
+            if "event" in message:
+                recorder.append(Event.from_line(json.dumps(message["event"])))
+            elif "progress" in message:
+                toolbox.progress(message["progress"])
+            elif "failed" in message:
+                kind = _ERRORS.get(ExitCode(message["failed"]["exit_code"]), HarnessFault)
+                raise kind(message["failed"]["message"])
+            elif "done" in message:
+                return dict(message["done"])
+    words = complaints.read_text(errors="replace").strip()[-1000:]
+    raise HarnessFault(
+        f"the runner of the process lab ended with code {runner.wait()} and no result: {words}"
+    )
+
+
+@cache
+def _namespaces_forbidden() -> str | None:
+    """Tried, not assumed: a short-lived process makes what a run needs. Why it could not, or None."""
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-m", "meshwake.labs.process.namespaces"],
+            capture_output=True,
+            text=True,
+            timeout=_NAMESPACES_WITHIN_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"network namespaces could not be made within {_NAMESPACES_WITHIN_S:.0f} s"
+    if probe.returncode:
+        return f"network namespaces could not be tried: {probe.stderr.strip()[-300:]}"
+    return probe.stdout.strip() or None
+
+
+LAB = ProcessLab()

@@ -1,0 +1,315 @@
+"""pytest's door: every scenario file is collected, one test per case, and judged as `meshwake run`
+judges it.
+
+    pytest scenarios/ [-k nightly] [-n auto] [--lab L] [--istio V] [--ztunnel PATH] [--seed N] [--keep-run]
+                      [--report DIR]
+
+A surprise fails its test with the finding, the evidence and the command that repeats it. A case
+that cannot run here is skipped with its reason. At the end a table says what happened, where the
+evidence lies and why each lab was chosen. The fixture `mesh` is for tests that tell a timeline in
+Python (harness/meshwake/runner/mesh.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshwake.cli.report import told_ending
+from meshwake.core.errors import HarnessError, LabUnavailable
+from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
+from meshwake.core.plan import Case
+from meshwake.core.scenario import read_scenario
+from meshwake.core.store import runs_dir
+from meshwake.report.html.folder import Entry, ReportFolder, begin
+from meshwake.report.result import Summary
+from meshwake.report.terminal import plain, summary_table
+from meshwake.runner.mesh import Mesh, World
+from meshwake.runner.options import add_to_pytest, as_typed, from_pytest, planned_cluster
+from meshwake.runner.pipeline import AUTO, Chooser, Ending, Options, Saved, run_case, summary_of
+
+PROPERTY = "meshwake"
+_CHOOSER = pytest.StashKey[Chooser]()
+_FAILED = pytest.StashKey[bool]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of `meshwake run`, in the same words."""
+    group = parser.getgroup("meshwake", "time jumps under a service mesh")
+    group.addoption("--lab", default=AUTO, help="auto (default), model, process, machine or kind")
+    group.addoption(
+        "--istio",
+        action="append",
+        default=[],
+        metavar="VERSION",
+        help="release under test; may be repeated",
+    )
+    group.addoption("--ztunnel", default=None, metavar="PATH", help="the ztunnel binary under test")
+    group.addoption(
+        "--seed", type=int, default=0, help="chooses what is left to chance, such as retry delays"
+    )
+    group.addoption(
+        "--keep-run", action="store_true", help="keep runs that came out as expected too"
+    )
+    group.addoption(
+        "--report", default=None, metavar="DIR", help="write pages for a browser to this folder"
+    )
+    group.addoption(
+        "--as-class", default=None, metavar="CLASS", help="lab model: the behaviour class to run"
+    )
+    add_to_pytest(group)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A wrong option is refused here, once, and not by every file."""
+    config.addinivalue_line(
+        "markers", "mesh(lifetime, backdate, every): the world of the `mesh` fixture, as durations"
+    )
+    try:
+        config.stash[_CHOOSER] = Chooser(_options(config))
+        report = config.getoption("--report")
+        if report and not hasattr(config, "workerinput"):  # one process begins it, whoever fills it
+            begin(Path(report))
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _options(config: pytest.Config) -> Options:
+    ztunnel, lab = config.getoption("--ztunnel"), config.getoption("--lab")
+    words = from_pytest(config.getoption)
+    return Options(
+        lab=lab,
+        istio=tuple(config.getoption("--istio")),
+        ztunnel=Path(ztunnel) if ztunnel else None,
+        seed=config.getoption("--seed"),
+        keep_run=config.getoption("--keep-run"),
+        real_time=words.real_time,
+        as_class=config.getoption("--as-class"),
+        cluster=planned_cluster(lab, words),
+    )
+
+
+# --- Scenario files -------------------------------------------------------------------------------
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ScenarioFile | None:
+    """A TOML file is a scenario when it lies below a directory called scenarios, or was named on
+    the command line."""
+    if file_path.suffix != ".toml":
+        return None
+    if "scenarios" not in file_path.parent.parts and not parent.session.isinitpath(file_path):
+        return None
+    collected: ScenarioFile = ScenarioFile.from_parent(parent, path=file_path)
+    return collected
+
+
+class ScenarioFile(pytest.File):
+    """One file; a bad one is an error of collection, with the reader's message."""
+
+    def collect(self) -> Iterable[ScenarioItem]:
+        """One item per case."""
+        try:
+            cases = self.config.stash[_CHOOSER].cases(read_scenario(self._written_path))
+        except HarnessError as error:
+            raise self.CollectError(str(error)) from error
+        for case in cases:
+            yield ScenarioItem.from_parent(self, name=case.id, case=case)
+
+    @property
+    def _written_path(self) -> Path:
+        """As a person would type it: messages and commands to repeat show this path."""
+        root = self.config.invocation_params.dir
+        return self.path.relative_to(root) if self.path.is_relative_to(root) else self.path
+
+
+class ScenarioItem(pytest.Item):
+    """One case. Its row of the summary travels as a user property, which xdist carries between
+    processes."""
+
+    def __init__(self, *, case: Case, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.case = case
+        if case.refusal is not None:
+            self._tell(Ending(case, error=LabUnavailable(case.refusal)))
+            self.add_marker(pytest.mark.skip(reason=f"{case.lab}: {case.refusal}"))
+
+    def runtest(self) -> None:
+        """Takes the case through the pipeline; anything but `as expected` fails."""
+        try:
+            saved = run_case(self.case, self.config.stash[_CHOOSER].options)
+        except HarnessError as error:
+            self._tell(Ending(self.case, error=error))
+            raise
+        self._tell(Ending(self.case, run=saved))
+        words = _canary_words(self.path, saved) + _words(saved)
+        if words:
+            raise _NotAsExpected("\n".join(words))
+
+    def _tell(self, ending: Ending) -> None:
+        report, run = self.config.getoption("--report"), told_ending(ending)
+        page = ReportFolder(Path(report)).add(run).id if report and run else ""
+        self.user_properties.append((PROPERTY, _row(ending, page)))
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """The message alone where it is meant for a person, a traceback where the harness itself is
+        at fault."""
+        error = excinfo.value
+        if isinstance(error, HarnessError) and error.evidence is not None:
+            return f"{error}\nevidence: {error.evidence}"
+        if isinstance(error, (_NotAsExpected, HarnessError)):
+            return str(error)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """What pytest shows as the place and the name."""
+        return self.path, 0, self.name
+
+
+class _NotAsExpected(Exception):
+    """A surprise or an unknown, with all a person needs to look into it."""
+
+
+def _canary_words(path: Path, saved: Saved) -> list[str]:
+    if "canary" not in path.parts:
+        return []
+    broken = any(
+        row.expected is Verdict.BROKEN and row.finding.verdict is Verdict.BROKEN
+        for row in saved.outcome.comparisons
+    )
+    if broken and saved.outcome.kind is OutcomeKind.AS_EXPECTED:
+        return []
+    return [
+        "the harness itself is broken: this canary must come out BROKEN; believe no other "
+        "result of this run"
+    ]
+
+
+def _words(saved: Saved) -> list[str]:
+    if saved.outcome.kind is OutcomeKind.AS_EXPECTED:
+        return []
+    lines = [f"{saved.outcome.kind}: {saved.outcome.why}"]
+    for row in saved.outcome.comparisons:
+        if row.kind is not OutcomeKind.AS_EXPECTED:
+            lines += _comparison_words(row)
+    return [*lines, f"evidence: {saved.directory.path}", f"repeat:   {repeat_command(saved.case)}"]
+
+
+def _comparison_words(row: Comparison) -> list[str]:
+    return [
+        f"{row.finding.check} is {row.finding.verdict}: {row.finding.because}",
+        f"  expected {row.expected}: {row.expected_because}",
+        *(f"  {evidence.world_s:>12.3f} s  {evidence.text}" for evidence in row.finding.evidence),
+    ]
+
+
+def repeat_command(case: Case) -> str:
+    """What to type to see the same again."""
+    words = [
+        "meshwake run",
+        case.scenario.path,
+        f"--lab {case.lab} --istio {case.version} --seed {case.seed}",
+    ]
+    if case.ztunnel is not None:
+        words.append(f"--ztunnel {case.ztunnel}")
+    if case.cluster is not None:
+        words += as_typed(case.cluster)
+    # On lab kind only this clock has another time to run in.
+    chosen = case.cluster is None or case.cluster.clock == "process"
+    return " ".join(words + ["--real-time"] * (case.real_time and chosen))
+
+
+# --- The summary ----------------------------------------------------------------------------------
+
+
+def _row(ending: Ending, page: str) -> str:
+    summary, run = summary_of(ending), told_ending(ending)
+    values = vars(summary) | {"run": str(summary.run) if summary.run else None}
+    entry = {"id": page, "words": run.words, "fix": run.fix, "real_s": run.real_s} if run else {}
+    return json.dumps(
+        {"chosen_because": ending.case.chosen_because, "summary": values, "entry": entry}
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of all cases of this session, in the order of their names."""
+    rows = _rows(terminalreporter)
+    if not rows:
+        return
+    summaries = [_summary(row["summary"]) for row in rows]
+    summaries.sort(key=lambda summary: (summary.scenario, summary.lab, summary.version))
+    terminalreporter.section("meshwake")
+    terminalreporter.write(plain(summary_table(summaries)))
+    for because in sorted({row["chosen_because"] for row in rows}):
+        terminalreporter.write_line(f"lab {because}")
+    if not any(summary.run for summary in summaries):
+        terminalreporter.write_line(
+            f"evidence: no surprise, so none was kept; --keep-run keeps every run in {runs_dir()}/"
+        )
+    if directory := terminalreporter.config.getoption("--report"):
+        _write_report(terminalreporter, directory, rows)
+
+
+def _write_report(
+    terminalreporter: pytest.TerminalReporter, directory: str, rows: list[dict[str, Any]]
+) -> None:
+    nothing = {"id": "", "words": "", "fix": "", "real_s": 0.0}
+    entries = [Entry(**nothing | row["entry"], summary=_summary(row["summary"])) for row in rows]
+    entries.sort(
+        key=lambda entry: (entry.summary.scenario, entry.summary.lab, entry.summary.version)
+    )
+    try:
+        terminalreporter.write_line(f"report: {ReportFolder(Path(directory)).finish(entries)}")
+    except HarnessError as error:
+        terminalreporter.write_line(f"report: not written: {error}", red=True)
+
+
+def _rows(terminalreporter: pytest.TerminalReporter) -> list[dict[str, Any]]:
+    rows = {}
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        for name, value in getattr(report, "user_properties", ()):
+            if name == PROPERTY:
+                rows[report.nodeid] = json.loads(value)
+    return list(rows.values())
+
+
+def _summary(values: dict[str, Any]) -> Summary:
+    return Summary(**values | {"run": Path(values["run"]) if values["run"] else None})
+
+
+# --- The fixture ----------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remembers that a test failed, for `mesh` to keep its evidence."""
+    report = yield
+    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+    return report
+
+
+@pytest.fixture
+def mesh(request: pytest.FixtureRequest) -> Iterator[Mesh]:
+    """A mesh on the lab and the version of the command line. What a failed test ran last is kept as
+    evidence."""
+    asked = request.config.stash[_CHOOSER].options
+    marker = request.node.get_closest_marker("mesh")
+    world = World(**marker.kwargs) if marker else World()
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", request.node.name).strip("-")
+    told = Mesh(Options(**{**vars(asked), "keep_run": True}), name, pytest.skip, world)
+    yield told
+    failed = request.node.stash.get(_FAILED, False)
+    for directory in told.directories if not asked.keep_run else ():
+        if not (failed and directory is told.directories[-1]):
+            directory.remove()
+    if failed and told.directories:
+        request.node.add_report_section(
+            "teardown", "meshwake", f"evidence: {told.directories[-1].path}"
+        )

@@ -1,0 +1,320 @@
+"""What stands on the page of one run, as plain values: for the templates, and for the script that
+draws timelines."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from meshwake.checks.derive import attempts, certificates, failures, outages, renewals
+from meshwake.checks.spans import Spans
+from meshwake.checks.words import count, lasting, moment, moment_exactly
+from meshwake.core.durations import seconds
+from meshwake.core.history import History
+from meshwake.core.outcome import Comparison, Evidence, Outcome, OutcomeKind
+from meshwake.core.plan import Plan
+from meshwake.report.lanes import EXPIRED, Lane, NodeStory, stories
+
+OPEN_NODES = 3
+RENEWALS_SHOWN = 500
+FAULTS_SHOWN = 200
+_Derived = TypeVar("_Derived")
+
+
+@dataclass(frozen=True)
+class ToldRun:
+    """A run that is to be shown. `path`: where it was kept, if it was."""
+
+    plan: Plan
+    history: History
+    outcome: Outcome
+    real_s: float = 0.0
+    path: Path | None = None
+
+    @property
+    def fix(self) -> str:
+        """What was deployed."""
+        return self.plan.fix.name if self.plan.fix else "none"
+
+    @property
+    def words(self) -> str:
+        """One line that tells this run from another."""
+        fix = "" if self.fix == "none" else f", {self.fix}"
+        return f"{self.plan.scenario} on {self.plan.lab}, ztunnel {self.plan.version}{fix}"
+
+    @property
+    def id(self) -> str:
+        """A name for files: the same for the same plan, whoever names it."""
+        plan = self.plan
+        name = f"{plan.scenario or 'unnamed'}-{plan.lab}-{plan.version}-{plan.sha256[:8]}"
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number on top of the page."""
+
+    label: str
+    value: str
+    note: str = ""
+    bad: bool = False
+
+
+def page(run: ToldRun, name: str) -> dict[str, Any]:
+    """What the template of a run shows. `name`: its file's, without an ending."""
+    plan = run.plan
+    told = _or_none(lambda: stories(plan, run.history)) or ()
+    listed = _or_none(lambda: list(_renewal_rows(run)))
+    return {
+        "id": name,
+        "title": plan.title,
+        "scenario": plan.scenario,
+        "lab": plan.lab,
+        "version": plan.version,
+        "fix": run.fix,
+        "plan": plan.sha256[:8],
+        "outcome": run.outcome.kind.value,
+        "why": run.outcome.why,
+        "world": lasting(run.history.end_world_ns),
+        "real": lasting(round(run.real_s * 1e9)) if run.real_s else "",
+        "facts": facts(run, told),
+        "nodes": [{"name": story.node, "words": node_words(story)} for story in told],
+        "open_nodes": OPEN_NODES,
+        "findings": [_finding(run, row) for row in run.outcome.comparisons],
+        "renewals": listed[:RENEWALS_SHOWN] if listed is not None else None,
+        "renewals_left_out": max(len(listed or ()) - RENEWALS_SHOWN, 0),
+        "command": f"meshwake check {run.path}"
+        if run.path
+        else "meshwake run SCENARIO.toml --keep-run",
+        "plan_json": _plan_text(plan),
+    }
+
+
+def _plan_text(plan: Plan) -> str:
+    left_out = max(len(plan.faults) - FAULTS_SHOWN, 0)
+    text = plan.model_copy(update={"faults": plan.faults[:FAULTS_SHOWN]}).model_dump_json(indent=2)
+    return text + (f"\n({left_out} more faults: see plan.json of the run)" if left_out else "")
+
+
+def data(run: ToldRun, name: str) -> str:
+    """The script that hands the timelines of `run` to report.js."""
+    told = _or_none(lambda: stories(run.plan, run.history)) or ()
+    content = {
+        "id": name,
+        "words": run.words,
+        "starts_s": run.plan.starts_wall_s,
+        "end_s": seconds(run.history.end_world_ns),
+        "facts": [[fact.label, fact.value, fact.note] for fact in facts(run, told)],
+        "findings": [
+            {
+                "check": row.finding.check,
+                "verdict": row.finding.verdict.value,
+                "because": row.finding.because,
+            }
+            for row in run.outcome.comparisons
+        ],
+        "nodes": [_node(story) for story in told],
+    }
+    # Within a script of its own there is no tag to break out of; the two separators are line ends
+    # to old JavaScript.
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=True)
+    return f"MESHWAKE.add({text});\n"
+
+
+def _or_none(derive: Callable[[], _Derived]) -> _Derived | None:
+    try:
+        return derive()
+    except Exception:  # noqa: BLE001
+        # A damaged history: the findings have named the error, and a page must show them all the
+        # same.
+        return None
+
+
+# --- Numbers --------------------------------------------------------------------------------------
+
+
+def facts(run: ToldRun, told: tuple[NodeStory, ...]) -> list[Fact]:
+    """The numbers on top; always the same labels, so that two runs can stand beside one another."""
+    return _or_none(lambda: list(_facts(run, told))) or []
+
+
+def _facts(run: ToldRun, told: tuple[NodeStory, ...]) -> Iterator[Fact]:
+    plan, history = run.plan, run.history
+    out_ns = Spans(outage.span for outage in outages(plan, history)).total_ns
+    failing = failures(plan, history)
+    yield Fact(
+        "Outage while awake",
+        lasting(out_ns) if out_ns else "none",
+        _share(out_ns, told),
+        out_ns > 0,
+    )
+    first = moment(failing[0].from_world_ns) if failing else "never"
+    yield Fact(
+        "First failure", first, count(len(failing), "outage") if failing else "", bool(failing)
+    )
+    tried = [event for pair in plan.pairs for event in attempts(history, pair)]
+    failed = sum(not event["ok"] for event in tried)
+    yield Fact("Connections failed", f"{failed} of {len(tried)}", "new connections", failed > 0)
+    late = [renewal.late_ns for renewal in renewals(plan, history) if renewal.late_ns is not None]
+    worst_ns = max(late, default=0)
+    # A second is rounding: certificates know whole seconds only.
+    word = lasting(worst_ns) if worst_ns > 1_000_000_000 else "on time"
+    yield Fact(
+        "Latest renewal", word, f"of {count(len(late), 'renewal')}", worst_ns > 60_000_000_000
+    )
+    issued = [one for held in certificates(history).values() for one in held]
+    served = _served_expired_ns(told)
+    yield Fact(
+        "Expired, still served",
+        lasting(served) if served else "never",
+        f"of {len(issued)} certificates",
+        served > 0,
+    )
+    drift_ns = max((story.drift_end_ns for story in told), key=abs, default=0)
+    yield Fact(
+        "Drift J at the end",
+        lasting(drift_ns) if drift_ns else "none",
+        "wall less monotonic, since the start",
+    )
+
+
+def _share(out_ns: int, told: tuple[NodeStory, ...]) -> str:
+    awake = [
+        story.clocks.world_ns[-1] - Spans(story.asleep).total_ns
+        for story in told
+        if story.clocks.world_ns
+    ]
+    return f"{100 * out_ns / max(awake):.1f} % of it" if out_ns and awake and max(awake) > 0 else ""
+
+
+def _served_expired_ns(told: tuple[NodeStory, ...]) -> int:
+    spans = Spans(
+        (bar.from_world_ns, bar.to_world_ns)
+        for story in told
+        for lane in story.lanes_of("certificate")
+        for bar in lane.bars
+        if bar.state == EXPIRED
+    )
+    return spans.total_ns
+
+
+def node_words(story: NodeStory) -> str:
+    """A timeline for who cannot see it, and for who reads no further."""
+    asleep_ns = Spans(story.asleep).total_ns
+    words = [
+        f"asleep {lasting(asleep_ns)} in {count(len(story.asleep), 'sleep')}"
+        if asleep_ns
+        else "never asleep"
+    ]
+    if story.drift_end_ns:
+        words.append(f"J {lasting(story.drift_end_ns)} at the end")
+    words.append(
+        f"no connection for {lasting(story.out_ns)} awake"
+        if story.out_ns
+        else "connections always worked"
+    )
+    if merged := sum(lane.merged for lane in story.lanes):
+        words.append(f"{merged} of its marks are drawn together with a neighbour")
+    return ", ".join(words)
+
+
+def _renewal_rows(run: ToldRun) -> Iterator[dict[str, str]]:
+    for renewal in renewals(run.plan, run.history):
+        done_ns = renewal.done_world_ns
+        yield {
+            "identity": renewal.identity,
+            "node": renewal.node,
+            "issued": moment_exactly(renewal.certificate.issued_world_ns),
+            "due": moment_exactly(renewal.certificate.due_world_ns),
+            "done": "never" if done_ns is None else moment_exactly(done_ns),
+            "late": "-" if renewal.late_ns is None else lasting(renewal.late_ns),
+        }
+
+
+# --- Findings -------------------------------------------------------------------------------------
+
+
+def _finding(run: ToldRun, row: Comparison) -> dict[str, Any]:
+    finding = row.finding
+    return {
+        "check": finding.check,
+        "verdict": finding.verdict.value,
+        "because": finding.because,
+        "beside": _beside(row),
+        "expected": row.expected.value if row.expected else "",
+        "expected_because": "" if finding.is_assumption else row.expected_because or "",
+        "evidence": [_place(run.plan, evidence) for evidence in finding.evidence],
+    }
+
+
+def _beside(row: Comparison) -> str:
+    if row.expected is None:
+        return "nothing was expected of it"
+    if row.kind is OutcomeKind.AS_EXPECTED:
+        return "as expected"
+    return f"{row.kind.value}: expected {row.expected.value}"
+
+
+def _place(plan: Plan, evidence: Evidence) -> dict[str, Any]:
+    return {
+        "world_s": evidence.world_s,
+        "moment": moment_exactly(round(evidence.world_s * 1e9)),
+        "text": evidence.text,
+        "node": _node_of(plan, evidence.data),
+    }
+
+
+def _node_of(plan: Plan, told: dict[str, Any]) -> str:
+    """On whose timeline a piece of evidence lies; "" when it does not say."""
+    if isinstance(told.get("node"), str):
+        return str(told["node"])
+    pair = told.get("pair")
+    identity = pair[0] if pair else told.get("identity")
+    return _or_none(lambda: plan.node_of(str(identity))) or "" if identity else ""
+
+
+# --- What report.js draws -------------------------------------------------------------------------
+
+
+def _node(story: NodeStory) -> dict[str, Any]:
+    lags = story.clocks.lags_ns
+    return {
+        "name": story.node,
+        "words": node_words(story),
+        "asleep": [_span(*span) for span in story.asleep],
+        "clocks": {
+            "t": [seconds(world_ns) for world_ns in story.clocks.world_ns],
+            "wall": [seconds(lag.wall_ns) for lag in lags],
+            "mono": [seconds(lag.monotonic_ns) for lag in lags],
+            "boot": [seconds(lag.boottime_ns) for lag in lags],
+        },
+        "walls": [_span(*point) for point in story.walls],
+        "lanes": [_lane(lane) for lane in story.lanes],
+    }
+
+
+def _span(from_ns: int, to_ns: int) -> list[float]:
+    return [seconds(from_ns), seconds(to_ns)]
+
+
+def _lane(lane: Lane) -> dict[str, Any]:
+    texts: dict[str, int] = {}
+    bars = [
+        [*_span(b.from_world_ns, b.to_world_ns), b.state, texts.setdefault(b.text, len(texts))]
+        for b in lane.bars
+    ]
+    marks = [
+        [seconds(mark.world_ns), mark.kind, texts.setdefault(mark.text, len(texts))]
+        for mark in lane.marks
+    ]
+    return {
+        "label": lane.label,
+        "kind": lane.kind,
+        "bars": bars,
+        "marks": marks,
+        "texts": list(texts),
+    }

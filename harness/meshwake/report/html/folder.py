@@ -1,0 +1,207 @@
+"""Writes a report: one folder that opens offline and can be sent, kept or published as it is.
+
+    index.html           all runs; the page of the run itself when there is only one
+    NAME.html            one run: timelines, findings with their evidence, renewals, the plan
+    compare.html         two runs of the folder on one time axis
+    assets/, data/       plotly.js once, our script and style; what timelines are drawn from
+    junit.xml            one test case a run, for whatever reads JUnit
+    summary.md           the table as Markdown; also appended to $GITHUB_STEP_SUMMARY where GitHub sets it
+
+Pages are made one by one (`add`), so that each worker of a parallel test run can make its own; who
+has all the entries makes the rest (`finish`). A file is written beside its place and moved there:
+nobody ever finds half of one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from meshwake.checks.words import lasting, moment
+from meshwake.core.durations import seconds
+from meshwake.core.errors import BadInput
+from meshwake.core.outcome import OutcomeKind
+from meshwake.report.gathered import junit_xml, markdown
+from meshwake.report.html.content import ToldRun, data, page
+from meshwake.report.result import Summary, summarise
+
+_ASSETS = ("report.css", "report.js")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run in the table of all; `id` names its page, "" for a case that did not run."""
+
+    id: str
+    words: str
+    fix: str
+    real_s: float
+    summary: Summary
+
+
+class ReportFolder:
+    """The folder at `path`. Raises BadInput where it cannot be written: every method may."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pages = Environment(
+            loader=PackageLoader("meshwake.report.html"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+        )
+        self._shared = {"version": version("meshwake")}
+
+    def add(self, run: ToldRun, many: bool = True) -> Entry:
+        """Writes the page of one run. `many`: there will be others to link to."""
+        name = self._claim(run.id)
+        self._write(f"data/{name}.js", data(run, name))
+        self._write(f"{name}.html", self._page("run.html.j2", run=page(run, name), many=many))
+        summary = summarise(run.plan, run.history, run.outcome, run.path)
+        return Entry(name, run.words, run.fix, run.real_s, summary)
+
+    def finish(self, entries: list[Entry]) -> Path:
+        """Writes what needs all runs; returns the page to open."""
+        from plotly.offline import (
+            get_plotlyjs,
+        )  # not before it is needed: it takes as long as the rest of a command
+
+        self._write("assets/plotly.min.js", get_plotlyjs())
+        for asset in _ASSETS:
+            self._write(
+                f"assets/{asset}",
+                files("meshwake.report.html").joinpath("assets", asset).read_text("utf-8"),
+            )
+        runs = [entry for entry in entries if entry.id]
+        if len(entries) == 1 and runs:
+            self._write(
+                "index.html", (self.path / f"{runs[0].id}.html").read_text(encoding="utf-8")
+            )
+        else:
+            self._write(
+                "index.html", self._page("index.html.j2", many=len(runs) > 1, **_table(entries))
+            )
+        if len(runs) > 1:
+            self._write("compare.html", self._page("compare.html.j2", runs=runs, many=True))
+        self._write("junit.xml", junit_xml([(entry.summary, entry.real_s) for entry in entries]))
+        self._write("summary.md", markdown([entry.summary for entry in entries]))
+        _tell_github(markdown([entry.summary for entry in entries]))
+        return self.path / "index.html"
+
+    def _page(self, template: str, **values: Any) -> str:
+        return self._pages.get_template(template).render(**self._shared, **values)
+
+    def _claim(self, name: str) -> str:
+        """`name`, or with a number behind it where another run of the same plan has it already."""
+        for number in range(1, 10_000):
+            claimed = name if number == 1 else f"{name}-{number}"
+            try:
+                (self.path / "data").mkdir(parents=True, exist_ok=True)
+                (self.path / "data" / f"{claimed}.js").open("x").close()
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise self._cannot(error) from error
+            return claimed
+        raise BadInput(f"{self.path}: holds 10000 pages of one plan; give an empty folder")
+
+    def _write(self, name: str, text: str) -> None:
+        place = self.path / name
+        fresh = place.with_name(f".{place.name}.{os.getpid()}")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                fresh.write_text(text, encoding="utf-8")
+                fresh.replace(place)
+            finally:
+                fresh.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._cannot(error) from error
+
+    def _cannot(self, error: OSError) -> BadInput:
+        return BadInput(
+            f"{self.path}: the report cannot be written ({error.strerror}); give another "
+            "--output, with room for about "
+            "5 MB and 1 MB a run; the runs themselves are untouched"
+        )
+
+
+def begin(path: Path) -> ReportFolder:
+    """The folder for a new report. An earlier report there gives way; anything else stays and is
+    refused."""
+    folder = ReportFolder(path)
+    if not path.exists():
+        return folder
+    if not path.is_dir():
+        raise BadInput(f"{path}: is a file; give a folder for the report")
+    strange = (
+        [each.name for each in path.iterdir()]
+        if not (path / "assets" / "report.js").is_file()
+        else []
+    )
+    if strange:
+        raise BadInput(
+            f"{path}: holds {', '.join(sorted(strange)[:3])} and no report; give a folder "
+            "that is new or empty"
+        )
+    for old in [*path.glob("*.html"), *path.glob("data/*.js")]:
+        old.unlink(missing_ok=True)
+    return folder
+
+
+def write_report(path: Path, runs: Iterable[ToldRun], others: Iterable[Summary] = ()) -> Path:
+    """The whole report of `runs`, and of `others`, which did not run; returns the page to open."""
+    folder, told = begin(path), list(runs)
+    rest = [Entry("", each.scenario, "", 0.0, each) for each in others]
+    entries = [folder.add(run, many=len(told) + len(rest) > 1) for run in told]
+    return folder.finish([*entries, *rest])
+
+
+def _table(entries: list[Entry]) -> dict[str, Any]:
+    most_ns = max((entry.summary.outage_ns or 0 for entry in entries), default=0)
+    unexpected = [e for e in entries if e.summary.outcome != OutcomeKind.AS_EXPECTED.value]
+    headline = (
+        f"{len(entries)} runs, {'all' if not unexpected else len(entries) - len(unexpected)} as "
+        "expected"
+    )
+    out = sum(1 for entry in entries if entry.summary.outage_ns)
+    return {
+        "headline": headline,
+        "subline": f"{out} of them had an outage while awake. Sort by a heading; open a run for its "
+        "timeline.",
+        "entries": [_row(entry, most_ns) for entry in entries],
+    }
+
+
+def _row(entry: Entry, most_ns: int) -> dict[str, Any]:
+    summary = entry.summary
+    outage_ns, first_ns = summary.outage_ns, summary.first_failure_world_ns
+    return asdict(summary) | {
+        "id": entry.id,
+        "fix": entry.fix,
+        "outage": "-" if outage_ns is None else lasting(outage_ns) if outage_ns else "none",
+        "outage_s": -1 if outage_ns is None else seconds(outage_ns),
+        "share": round(100 * outage_ns / most_ns, 1) if outage_ns and most_ns else 0,
+        "first": "-" if first_ns is None else moment(first_ns),
+        "first_s": -1 if first_ns is None else seconds(first_ns),
+    }
+
+
+def _tell_github(text: str) -> None:
+    place = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not place:
+        return
+    try:
+        with Path(place).open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise BadInput(
+            f"GITHUB_STEP_SUMMARY={place}: cannot be written ({error.strerror}); unset it"
+        ) from error

@@ -1,0 +1,134 @@
+"""One run as plain values: the JSON object that `meshwake run --json` prints, and one row of a
+table of runs.
+
+Times are seconds to the millisecond. A list that cannot be derived from a damaged history is null,
+not empty: empty would say that nothing happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from meshwake.checks.derive import (
+    ClockFault,
+    Outage,
+    Renewal,
+    clock_faults,
+    failures,
+    outages,
+    renewals,
+)
+from meshwake.checks.spans import Spans
+from meshwake.core.durations import seconds
+from meshwake.core.history import History
+from meshwake.core.outcome import Comparison, Outcome
+from meshwake.core.plan import Plan
+
+_Derived = TypeVar("_Derived")
+
+
+def result(plan: Plan, history: History, outcome: Outcome, real_s: float) -> dict[str, Any]:
+    """The object of docs/reference.md, keys in its order."""
+    return {
+        "scenario": plan.scenario,
+        "lab": plan.lab,
+        "version": plan.version,
+        "seed": plan.seed,
+        "outcome": outcome.kind.value,
+        "exit_code": int(outcome.exit_code),
+        "findings": [_finding(row) for row in outcome.comparisons],
+        "renewals": _or_null(lambda: [_renewal(renewal) for renewal in renewals(plan, history)]),
+        "outages": _or_null(lambda: [_outage(outage) for outage in outages(plan, history)]),
+        "clock_faults": _or_null(
+            lambda: [_clock_fault(fault) for fault in clock_faults(plan, history)]
+        ),
+        "cost": {"real_s": round(real_s, 3), "world_s": seconds(history.end_world_ns)},
+    }
+
+
+def _or_null(derive: Callable[[], _Derived]) -> _Derived | None:
+    try:
+        return derive()
+    except Exception:  # noqa: BLE001
+        # judge() met the same error and has named it in every finding; here it must not hide them.
+        return None
+
+
+def _finding(row: Comparison) -> dict[str, Any]:
+    return {
+        "check": row.finding.check,
+        "verdict": row.finding.verdict.value,
+        "expected": row.expected.value if row.expected else None,
+        "because": row.finding.because,
+        "evidence": [
+            {"world_s": evidence.world_s, "text": evidence.text, "data": evidence.data}
+            for evidence in row.finding.evidence
+        ],
+    }
+
+
+def _renewal(renewal: Renewal) -> dict[str, Any]:
+    return {
+        "node": renewal.node,
+        "identity": renewal.identity,
+        "issued_world_s": renewal.issued_world_s,
+        "due_world_s": renewal.due_world_s,
+        "done_world_s": renewal.done_world_s,
+        "late_s": renewal.late_s,
+    }
+
+
+def _outage(outage: Outage) -> dict[str, Any]:
+    return {
+        "pair": list(outage.pair),
+        "from_world_s": outage.from_world_s,
+        "to_world_s": outage.to_world_s,
+    }
+
+
+def _clock_fault(fault: ClockFault) -> dict[str, Any]:
+    measured = fault.measured
+    return {
+        "kind": fault.planned.kind,
+        "node": fault.planned.node,
+        "asked_s": seconds(fault.asked_ns),
+        "measured_wall_s": seconds(measured.wall_ns) if measured else None,
+        "measured_monotonic_s": seconds(measured.monotonic_ns) if measured else None,
+        "measured_boottime_s": seconds(measured.boottime_ns) if measured else None,
+    }
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One row of a table of runs. `outage_ns`: waking time during which any pair was out; None
+    where the case did not run. `why`: what was unexpected, or why it did not run; `run`: where the
+    evidence lies."""
+
+    scenario: str
+    lab: str
+    version: str
+    outcome: str
+    outage_ns: int | None = None
+    first_failure_world_ns: int | None = None
+    why: str = ""
+    run: Path | None = None
+
+
+def summarise(plan: Plan, history: History, outcome: Outcome, run: Path | None = None) -> Summary:
+    """The row of one run."""
+    failing = _or_null(lambda: failures(plan, history))
+    return Summary(
+        scenario=plan.scenario,
+        lab=plan.lab,
+        version=plan.version,
+        outcome=outcome.kind.value,
+        outage_ns=_or_null(
+            lambda: Spans(outage.span for outage in outages(plan, history)).total_ns
+        ),
+        first_failure_world_ns=failing[0].from_world_ns if failing else None,
+        why=outcome.why,
+        run=run,
+    )

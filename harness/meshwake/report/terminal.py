@@ -1,0 +1,213 @@
+"""Runs as a person reads them at a terminal: a table over many, and one run in detail.
+
+Everything is said in words; colour only repeats it, so that nothing is lost in a log, a pipe or to
+an eye that sees no red. Nothing is wider than 100 columns, and nothing is cut off: long text goes
+on in the next line.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import chain
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from meshwake.checks.derive import clock_faults, renewals
+from meshwake.checks.words import lasting, moment, moment_exactly
+from meshwake.core.history import History
+from meshwake.core.outcome import Comparison, Outcome, OutcomeKind, Verdict
+from meshwake.core.plan import Plan
+from meshwake.report.result import Summary
+
+WIDTH_MAX = 100
+_STYLES = {
+    OutcomeKind.AS_EXPECTED.value: "green",
+    OutcomeKind.SURPRISE.value: "bold red",
+    OutcomeKind.UNKNOWN.value: "yellow",
+    Verdict.HOLDS.value: "green",
+    Verdict.BROKEN.value: "red",
+    Verdict.UNKNOWN.value: "yellow",
+}
+_NOTHING = "-"
+# In ASCII: a table is also written to logs whose encoding nobody chose.
+_LINE_UNDER_HEADINGS = box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+
+
+def plain(renderable: RenderableType, width: int = WIDTH_MAX) -> str:
+    """`renderable` as text without colour, for logs and for pytest's own terminal; no line ends in
+    blanks."""
+    stream = io.StringIO()
+    Console(file=stream, width=width, color_system=None, highlight=False).print(renderable)
+    return "".join(line.rstrip() + "\n" for line in stream.getvalue().splitlines())
+
+
+def show(console: Console, renderable: RenderableType) -> None:
+    """Prints `renderable`, no wider than a person reads with ease; without colour or padding where
+    nobody watches."""
+    if console.is_terminal:
+        console.print(renderable, width=min(console.width, WIDTH_MAX), highlight=False)
+    else:
+        console.file.write(plain(renderable))
+
+
+# Many runs
+
+
+def summary_table(summaries: Sequence[Summary]) -> RenderableType:
+    """One line a run, and below it why those did not come out as expected and where their evidence
+    lies."""
+    table = Table(box=_LINE_UNDER_HEADINGS, pad_edge=False, padding=(0, 1), expand=False)
+    for heading in ("scenario", "lab", "ztunnel", "outcome", "outage", "first failure"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("outcome", "first failure"))
+    for row in summaries:
+        table.add_row(
+            row.scenario,
+            row.lab,
+            row.version,
+            _word(row.outcome),
+            _outage(row),
+            _first_failure(row),
+        )
+    return Group(table, *chain.from_iterable(_remarks(row) for row in summaries))
+
+
+def _word(word: str) -> Text:
+    return Text(word, style=_STYLES.get(word, ""))
+
+
+def _outage(row: Summary) -> str:
+    if row.outage_ns is None:
+        return _NOTHING
+    return lasting(row.outage_ns) if row.outage_ns else "none"
+
+
+def _first_failure(row: Summary) -> str:
+    return _NOTHING if row.first_failure_world_ns is None else moment(row.first_failure_world_ns)
+
+
+def _remarks(row: Summary) -> Iterator[RenderableType]:
+    if row.outcome == OutcomeKind.AS_EXPECTED.value:
+        return
+    yield Text.assemble(
+        f"{row.scenario} ({row.lab} {row.version}): ", _word(row.outcome), f": {row.why}"
+    )
+    if row.run is not None:
+        yield _indented(f"evidence: {row.run}", 2)
+
+
+# One run
+
+
+def run_detail(
+    plan: Plan, history: History, outcome: Outcome, verbose: bool = False
+) -> RenderableType:
+    """What the checks found, beside what was expected of it. `verbose` adds what goes well and was
+    not asked for, every piece of evidence, renewals and clock faults."""
+    parts: list[RenderableType] = [
+        Text(
+            f"{plan.scenario} on {plan.lab}, ztunnel {plan.version}, "
+            f"{lasting(plan.duration_ns)}: {plan.title}"
+        ),
+        Text(f"day 0 00:00 is {_starts(plan)}, when every ztunnel was started"),
+        Text.assemble("outcome: ", _word(outcome.kind.value), f" ({outcome.why})"),
+        Text(),
+    ]
+    asides = [] if verbose else [row for row in outcome.comparisons if _is_aside(row)]
+    told = (row for row in outcome.comparisons if row not in asides)
+    parts += chain.from_iterable(_comparison(row, verbose) for row in told)
+    if asides:
+        words = ", ".join(f"{row.finding.check} {row.finding.verdict.value}" for row in asides)
+        parts += [Text(f"nothing expected of: {words} (-v tells more)", overflow="fold")]
+    if verbose:
+        parts += _tables(plan, history)
+    return Group(*parts)
+
+
+def _starts(plan: Plan) -> str:
+    return f"{datetime.fromtimestamp(plan.starts_wall_s, UTC):%A %Y-%m-%d %H:%M} UTC"
+
+
+def _is_aside(row: Comparison) -> bool:
+    """Whether nobody asked about it and it is not BROKEN."""
+    return row.expected is None and row.finding.verdict is not Verdict.BROKEN
+
+
+def _comparison(row: Comparison, verbose: bool) -> Iterator[RenderableType]:
+    finding = row.finding
+    yield Text.assemble(
+        (f"{finding.verdict.value:<8}", _STYLES[finding.verdict.value]), finding.check, _beside(row)
+    )
+    yield _indented(finding.because, 8)
+    if (
+        row.expected is not None
+        and not finding.is_assumption
+        and (verbose or row.kind is not OutcomeKind.AS_EXPECTED)
+    ):
+        yield _indented(f"expected {row.expected.value}, because {row.expected_because}", 8)
+    if verbose or row.kind is not OutcomeKind.AS_EXPECTED:
+        for evidence in finding.evidence:
+            yield _indented(evidence.text, 10)
+
+
+def _beside(row: Comparison) -> str:
+    if row.expected is None:
+        return "  (nothing expected)"
+    if row.kind is OutcomeKind.AS_EXPECTED:
+        return "  (as expected)"
+    return f"  ({row.kind.value}: expected {row.expected.value})"
+
+
+def _indented(text: str, columns: int) -> RenderableType:
+    return Padding(Text(text, overflow="fold"), (0, 0, 0, columns))
+
+
+def _tables(plan: Plan, history: History) -> list[RenderableType]:
+    try:
+        return [*_renewal_table(plan, history), *_fault_table(plan, history)]
+    except Exception as error:  # noqa: BLE001
+        # A damaged history: the findings have said so, and are worth showing all the same.
+        return [Text(f"renewals and clock faults cannot be shown: {error}")]
+
+
+def _table(title: str, *headings: str, rows: Iterable[Sequence[str]]) -> Iterator[RenderableType]:
+    table = Table(*headings, box=_LINE_UNDER_HEADINGS, pad_edge=False, padding=(0, 1))
+    for row in rows:
+        table.add_row(*row)
+    if table.row_count:
+        yield Text(f"\n{title}")
+        yield table
+
+
+def _renewal_table(plan: Plan, history: History) -> Iterator[RenderableType]:
+    rows = [
+        (
+            renewal.identity,
+            moment_exactly(renewal.certificate.issued_world_ns),
+            moment_exactly(renewal.certificate.due_world_ns),
+            "never" if renewal.done_world_ns is None else moment_exactly(renewal.done_world_ns),
+            _NOTHING if renewal.late_ns is None else lasting(renewal.late_ns),
+        )
+        for renewal in renewals(plan, history)
+    ]
+    return _table("Renewals", "identity", "issued", "due", "done", "late (wall)", rows=rows)
+
+
+def _fault_table(plan: Plan, history: History) -> Iterator[RenderableType]:
+    rows = [
+        (
+            fault.planned.kind,
+            str(fault.planned.node),
+            moment_exactly(fault.span.began_world_ns),
+            lasting(fault.asked_ns),
+            *(("not ended",) * 3 if fault.measured is None else map(lasting, fault.measured)),
+        )
+        for fault in clock_faults(plan, history)
+    ]
+    headings = ("fault", "node", "began", "asked", "wall moved", "monotonic", "boottime")
+    return _table("Clock faults, as measured inside the subject", *headings, rows=rows)

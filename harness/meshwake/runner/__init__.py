@@ -1,0 +1,1 @@
+"""Choosing cases, running them, and what is asked around that."""

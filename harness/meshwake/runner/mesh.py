@@ -1,0 +1,157 @@
+"""The same in Python, for people who would rather write a test than a TOML file.
+
+    def test_my_week(mesh):
+        mesh.run(hours=15)
+        mesh.suspend(hours=8)
+        mesh.run(hours=16)
+        assert mesh.outages() == []
+
+What is told becomes a scenario, and goes the one way of every scenario
+(harness/meshwake/runner/pipeline.py) when the first question is asked. What is told after a
+question makes the timeline longer, and the next question runs all of it anew: the past of the same
+plan is the same. A clock fault takes its time on the timeline; a fault of the authority begins now
+and lies beside what is told next. How long is said in the words of datetime.timedelta: days, hours,
+minutes, seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from meshwake.core.durations import NS_PER_S, format_duration
+from meshwake.core.errors import HarnessFault
+from meshwake.core.outcome import Finding
+from meshwake.core.plan import Case
+from meshwake.core.scenario import DEFAULT_STARTS, Scenario, scenario_of
+from meshwake.core.store import RunDirectory
+from meshwake.runner.pipeline import Options, Saved, choose, run_case
+
+NS_PER_US = 1_000
+CLIENT, SERVER = "default/client", "default/server"
+
+
+@dataclass(frozen=True)
+class World:
+    """What the story happens in: one machine with a client and a server. Durations as in a scenario
+    file."""
+
+    lifetime: str = "24h"
+    backdate: str = "2m"
+    every: str = "10m"
+
+
+@dataclass
+class Mesh:
+    """A timeline told call by call. `refused` is called, and must not return, when the lab asked
+    for cannot run it."""
+
+    options: Options
+    name: str
+    refused: Callable[[str], Any]
+    world: World = field(default_factory=World)
+    directories: list[RunDirectory] = field(default_factory=list)
+    _now_ns: int = 0
+    _faults: list[dict[str, Any]] = field(default_factory=list)
+    _answered: Saved | None = None
+
+    def run(self, **length: float) -> None:
+        """Time passes, and nothing happens."""
+        self._advance(_ns(length))
+
+    def suspend(self, **length: float) -> None:
+        """The machine sleeps: wall and boottime count it, monotonic does not."""
+        self._last("suspend", _ns(length))
+
+    def pause(self, corrected_after_s: float, **length: float) -> None:
+        """The whole VM stands, all clocks with it; the wall clock is put right `corrected_after_s`
+        after."""
+        corrected_after_ns = round(corrected_after_s * NS_PER_S)
+        self._last("pause", _ns(length), corrected_after=format_duration(corrected_after_ns))
+        self._advance(corrected_after_ns)
+
+    def freeze(self, **length: float) -> None:
+        """The processes are stopped, all clocks go on."""
+        self._last("freeze", _ns(length))
+
+    def step(self, **length: float) -> None:
+        """The wall clock is set, forward, or back with negative numbers."""
+        self._happen("step", by=format_duration(_ns(length)))
+
+    def restart(self) -> None:
+        """Every ztunnel is ended and started anew."""
+        self._happen("restart")
+
+    def ca_outage(self, **length: float) -> None:
+        """From now on, for so long, the authority answers every request with UNAVAILABLE. The
+        timeline stays here."""
+        self._happen("ca_outage", lasts=format_duration(_ns(length)))
+
+    def outages(self) -> list[dict[str, Any]]:
+        """When a pair could not talk: pair, from_world_s, to_world_s."""
+        return self._listed("outages")
+
+    def renewals(self) -> list[dict[str, Any]]:
+        """Every renewal: node, identity, issued_world_s, due_world_s, done_world_s, late_s."""
+        return self._listed("renewals")
+
+    def findings(self) -> dict[str, Finding]:
+        """What every check says, by its name."""
+        return {finding.check: finding for finding in self._answer().findings}
+
+    def _listed(self, key: str) -> list[dict[str, Any]]:
+        answered = self._answer()
+        listed: list[dict[str, Any]] | None = answered.result[key]
+        if listed is None:
+            raise HarnessFault(f"{key} cannot be told from this history: {answered.outcome.why}")
+        return listed
+
+    def _advance(self, by_ns: int) -> None:
+        self._now_ns += by_ns
+        self._answered = None
+
+    def _last(self, kind: str, lasts_ns: int, **more: str) -> None:
+        self._happen(kind, lasts=format_duration(lasts_ns), **more)
+        self._advance(lasts_ns)
+
+    def _happen(self, kind: str, **more: str) -> None:
+        self._faults.append({"kind": kind, "at": format_duration(self._now_ns), **more})
+        self._answered = None
+
+    def _answer(self) -> Saved:
+        if self._answered is None:
+            case = self._case()
+            if case.refusal is not None:
+                self.refused(f"{case.id}: {case.refusal}")
+            self._answered = run_case(case, self.options)
+            if self._answered.kept:
+                self.directories.append(self._answered.directory)
+        return self._answered
+
+    def _case(self) -> Case:
+        return choose(self._scenario(), self.options)[0]
+
+    def _scenario(self) -> Scenario:
+        document = {
+            "title": f"told by {self.name}",
+            "duration": format_duration(self._now_ns),
+            "starts": DEFAULT_STARTS,
+            "certificate": {"lifetime": self.world.lifetime, "backdate": self.world.backdate},
+            "node": [{"name": "laptop", "identities": [CLIENT, SERVER]}],
+            "traffic": {"pairs": [[CLIENT, SERVER]], "every": self.world.every},
+            "fault": self._faults,
+            "expect": [
+                {
+                    "check": "traffic_flows",
+                    "verdict": "holds",
+                    "because": "the test that tells it will judge",
+                }
+            ],
+        }
+        return scenario_of(document, self.name, self.name)
+
+
+def _ns(length: dict[str, float]) -> int:
+    return timedelta(**length) // timedelta(microseconds=1) * NS_PER_US

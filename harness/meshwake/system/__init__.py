@@ -1,0 +1,1 @@
+"""One of each helper around processes and waiting."""

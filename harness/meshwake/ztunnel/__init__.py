@@ -1,0 +1,1 @@
+"""Facts of the system under test, once each."""

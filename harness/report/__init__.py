@@ -1,1 +1,0 @@
-"""Shows what came out: to a program (result), to a person at a terminal (terminal). It computes no verdict."""

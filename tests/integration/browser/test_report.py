@@ -1,0 +1,286 @@
+"""The report as a person meets it: opened from a folder in a real browser that reaches no network."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from meshwake.checks import judge
+from meshwake.checks.derive import outages, renewals
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.outcome import compare
+from meshwake.core.plan import Plan, PlannedFault, PlannedNode
+from meshwake.report.html.content import ToldRun
+from meshwake.report.html.folder import write_report
+from meshwake.runner.execution import execute
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.unit.report.told import ISSUE_1481, NIGHTS, recorded
+
+WAITS_S = 60
+DAY_NS = 86_400 * NS_PER_S
+
+
+def opened(browser: webdriver.Chrome, page: Path, query: str = "", done: str = "ready") -> None:
+    """Opens a page and waits until its script has run; what the console said of pages before is
+    forgotten."""
+    browser.get_log("browser")  # type: ignore[no-untyped-call]
+    browser.get(f"{page.as_uri()}{query}")
+    WebDriverWait(browser, WAITS_S).until(
+        lambda it: it.execute_script(f"return document.documentElement.dataset.{done} === 'yes'")
+    )
+
+
+def complaints(browser: webdriver.Chrome) -> list[Any]:
+    """What the console said since the page was opened."""
+    return list(browser.get_log("browser"))  # type: ignore[no-untyped-call]
+
+
+def ask(browser: webdriver.Chrome, script: str) -> Any:
+    """What JavaScript says."""
+    return browser.execute_script(f"return {script}")
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of two runs of real ztunnels."""
+    path = tmp_path_factory.mktemp("two") / "report"
+    write_report(path, [recorded(ISSUE_1481), recorded(NIGHTS)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def issue(two: Path) -> Path:
+    """The page of the run of the issue."""
+    return next(two.glob("ztunnel_1481-*.html"))
+
+
+def drawn(browser: webdriver.Chrome, state: str) -> list[list[float]]:
+    """From, to and row of every rectangle of a state, read from what plotly draws."""
+    found: list[list[float]] = ask(
+        browser,
+        f"""(() => {{
+          const trace = MESHWAKE.plots[0].div.data.find((each) => each.name === '{state}' && each.yaxis === 'y2');
+          const found = [];
+          for (let at = 0; trace && at < trace.x.length; at += 6)
+            found.push([trace.x[at], trace.x[at + 1], Math.round((trace.y[at] + trace.y[at + 2]) / 2)]);
+          return found;
+        }})()""",
+    )
+    return found
+
+
+def test_every_page_opens_offline_without_a_complaint(browser: webdriver.Chrome, two: Path) -> None:
+    """The table, each run, and two beside one another; plotly drew something on each page of a run."""
+    for page in sorted(two.glob("*.html")):
+        opened(browser, page, done="compared" if page.name == "compare.html" else "ready")
+        assert complaints(browser) == [], page.name
+        if page.name != "index.html":
+            assert len(browser.find_elements(By.CSS_SELECTOR, ".plot .main-svg")) > 0, page.name
+
+
+def test_the_timeline_shows_what_the_history_says(browser: webdriver.Chrome, issue: Path) -> None:
+    """Outages and renewals, to the second, as plotly has them."""
+    run_1481 = recorded(ISSUE_1481)
+    opened(browser, issue)
+    red = [(from_s, to_s) for from_s, to_s, _ in drawn(browser, "fails")]
+    assert red == [
+        (out.from_world_s, out.to_world_s) for out in outages(run_1481.plan, run_1481.history)
+    ]
+    marks = ask(browser, "MESHWAKE.plots[0].div.data.find((each) => each.name === 'renewed').x")
+    done_ns = sorted(one.done_world_ns or 0 for one in renewals(run_1481.plan, run_1481.history))
+    assert sorted(marks) == [at / NS_PER_S for at in done_ns if at]
+    assert (
+        ask(
+            browser, "MESHWAKE.plots[0].div.data.find((each) => each.name === 'monotonic').y.at(-1)"
+        )
+        == -17
+    )
+
+
+def test_evidence_jumps_to_its_place(browser: webdriver.Chrome, issue: Path) -> None:
+    """The range is around it, the cursor on it, and the timeline has the keyboard."""
+    opened(browser, issue)
+    button = browser.find_element(By.CSS_SELECTOR, "[data-do=jump][data-at='3541.0']")
+    browser.execute_script("arguments[0].click()", button)
+    from_s, to_s = ask(browser, "MESHWAKE.page.range")
+    assert from_s < 3541 < to_s
+    assert to_s - from_s < 1000
+    assert ask(browser, "MESHWAKE.page.cursor") == 3541
+    assert ask(browser, "document.activeElement.classList.contains('plot')")
+    assert "day 0 00:59:01" in browser.find_element(By.CSS_SELECTOR, ".readout").text
+
+
+def test_by_keyboard(browser: webdriver.Chrome, issue: Path) -> None:
+    """Arrows go from event to event and tell it aloud; plus and minus zoom; zero shows all."""
+    opened(browser, issue)
+    plot = browser.find_element(By.CSS_SELECTOR, ".plot")
+    plot.send_keys(Keys.ARROW_RIGHT)
+    assert ask(browser, "MESHWAKE.page.cursor") == 240
+    readout = browser.find_element(By.CSS_SELECTOR, ".readout")
+    assert readout.get_attribute("aria-live") == "polite"
+    assert "renewed" in readout.text
+    plot.send_keys("+")
+    assert ask(browser, "MESHWAKE.page.range[1] - MESHWAKE.page.range[0]") < 10_800
+    plot.send_keys("0")
+    assert ask(browser, "MESHWAKE.page.range") == [0, 10_800]
+
+
+def test_the_axis_of_the_node_stands_still_with_its_clock(
+    browser: webdriver.Chrome, issue: Path
+) -> None:
+    """By its own wall clock the node never noticed the pause; then it was stepped by 17 minutes."""
+    opened(browser, issue)
+    browser.find_element(By.CSS_SELECTOR, "[data-axis=wall]").click()
+    starts_s = recorded(ISSUE_1481).plan.starts_wall_s
+    asleep = ask(browser, "MESHWAKE.plots[0].div.data[0].x.slice(0, 2)")
+    assert [round(at - starts_s) for at in asleep] == [1800, 1800]
+    assert ask(browser, "MESHWAKE.page.range") == [starts_s, starts_s + 10_800]
+    assert complaints(browser) == []
+
+
+def test_one_zoom_for_all_plots(browser: webdriver.Chrome, two: Path) -> None:
+    """Two runs share their time axis."""
+    opened(browser, two / "compare.html", done="compared")
+    browser.execute_script("MESHWAKE.show([1000, 2000])")
+    ranges = ask(browser, "MESHWAKE.plots.map((plot) => [...plot.div.layout.xaxis.range])")
+    assert ranges == [[1000, 2000], [1000, 2000]]
+    differing = browser.find_elements(By.CSS_SELECTOR, "tr.differs td code")
+    assert "valid_certificate_kept" not in [each.text for each in differing]
+
+
+def test_dark_and_light(browser: webdriver.Chrome, issue: Path) -> None:
+    """The page and the plots follow."""
+    opened(browser, issue)
+    paint = "getComputedStyle(document.body).backgroundColor"
+    line = "MESHWAKE.plots[0].div.data.find((each) => each.name === 'wall').line.color"
+    before = ask(browser, f"[{paint}, {line}]")
+    browser.find_element(By.CSS_SELECTOR, "[data-do=theme]").click()
+    after = ask(browser, f"[{paint}, {line}]")
+    assert before[0] != after[0] and before[1] != after[1]
+    browser.find_element(By.CSS_SELECTOR, "[data-do=theme]").click()
+
+
+def test_names_for_who_cannot_see(browser: webdriver.Chrome, issue: Path) -> None:
+    """Every button, field and timeline says what it is; headings are in order."""
+    opened(browser, issue)
+    nameless = ask(
+        browser,
+        "[...document.querySelectorAll('button, input, select, .plot')].filter((each) =>"
+        " !(each.getAttribute('aria-label') || each.textContent.trim() || "
+        "each.labels?.length)).length",
+    )
+    assert nameless == 0
+    levels = ask(
+        browser,
+        "[...document.querySelectorAll('h1, h2, h3')].map((each) => Number(each.tagName[1]))",
+    )
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in pairwise(levels))
+    assert "no connection for 1 h 7 m awake" in str(
+        browser.find_element(By.CSS_SELECTOR, ".plot").get_attribute("aria-label")
+    )
+
+
+def test_a_narrow_window_shows_everything(browser: webdriver.Chrome, issue: Path) -> None:
+    """Nothing makes the page wider than a telephone."""
+    size = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        opened(browser, issue)
+        assert ask(browser, "document.documentElement.scrollWidth") <= 400
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def a_year_of_fifty() -> ToldRun:
+    """Fifty machines, a year, a night of sleep every third day; certificates of thirty days keep
+    the model quick."""
+    names = [f"node-{number:02}" for number in range(50)]
+    nights = [
+        (day * DAY_NS + 15 * 3_600 * NS_PER_S, name) for day in range(0, 365, 3) for name in names
+    ]
+    plan = Plan(
+        scenario="a_year",
+        title="Fifty machines for a year",
+        lab="model",
+        version="1.31.0-rc.0",
+        behaviour_class="E",
+        seed=0,
+        starts_wall_s=1_799_049_600,
+        duration_ns=365 * DAY_NS,
+        lifetime_s=720 * 3_600,
+        backdate_s=120,
+        nodes=tuple(PlannedNode(name=name, identities=(f"{name}/workload",)) for name in names),
+        authority_node=None,
+        pairs=tuple((f"{name}/workload", "node-49/workload") for name in names[:4]),
+        attempt_every_ns=DAY_NS,
+        faults=tuple(
+            PlannedFault(
+                index=index,
+                kind="suspend",
+                node=name,
+                at_world_ns=at_ns,
+                lasts_ns=8 * 3_600 * NS_PER_S,
+            )
+            for index, (at_ns, name) in enumerate(nights)
+        ),
+    )
+    history = execute(plan).history
+    return ToldRun(plan, history, compare(plan, judge(plan, history)))
+
+
+def test_a_year_of_fifty_nodes_stays_usable(browser: webdriver.Chrome, place: Path) -> None:
+    """Three nodes are drawn, the others when they are opened; a zoom takes no longer than a person
+    waits."""
+    write_report(place, [a_year_of_fifty()])
+    size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+    assert size < 25_000_000
+    opened(browser, place / "index.html")
+    assert ask(browser, "MESHWAKE.plots.length") == 50
+    assert ask(browser, "MESHWAKE.plots.filter((plot) => plot.drawn).length") == 3
+    browser.execute_script("document.querySelectorAll('details.node')[40].open = true")
+    WebDriverWait(browser, WAITS_S).until(lambda it: ask(it, "MESHWAKE.plots[40].drawn"))
+    # Against drawing the same page for the first time, so that a busy machine does not decide.
+    first_ms, zoom_ms = ask(
+        browser,
+        """(() => {
+          const timed = (work) => { const began = performance.now(); work(); return performance.now() - began; };
+          return [timed(MESHWAKE.drawAll), timed(() => MESHWAKE.show([0, 86400 * 30]))];
+        })()""",
+    )
+    assert zoom_ms < 10 * first_ms + 1_000
+    assert complaints(browser) == []
+
+
+def test_paper_is_wide_enough_for_every_table(browser: webdriver.Chrome, two: Path) -> None:
+    """Nobody can scroll on paper; A4 between usual margins is 718 CSS pixels wide."""
+    size = browser.get_window_size()
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False},
+    )
+    try:
+        for page in sorted(two.glob("*.html")):
+            opened(browser, page, done="compared" if page.name == "compare.html" else "ready")
+            tables = ask(
+                browser,
+                "[...document.querySelectorAll('.scroll')].map((it) => [it.scrollWidth, "
+                "it.clientWidth])",
+            )
+            assert tables
+            assert all(scroll <= client for scroll, client in tables), f"{page.name}: {tables}"
+            assert (
+                ask(browser, "document.querySelectorAll('.modebar').length === 0")
+                or ask(browser, "getComputedStyle(document.querySelector('.modebar')).display")
+                == "none"
+            )
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.set_window_size(size["width"], size["height"])

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from meshwake.cli import app as cli
+from meshwake.cli.app import run_command
+from meshwake.core.errors import ExitCode
+from meshwake.core.store import LATEST, runs_dir
+
+from tests.unit.worlds import SURPRISING, UNKNOWN, small, write
+
+DESIGN_KEYS = {
+    "scenario",
+    "lab",
+    "version",
+    "seed",
+    "outcome",
+    "exit_code",
+    "findings",
+    "renewals",
+    "outages",
+    "clock_faults",
+    "cost",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (small(), ExitCode.AS_EXPECTED),
+        (SURPRISING, ExitCode.SURPRISE),
+        (UNKNOWN, ExitCode.UNKNOWN),
+        (small(('lasts = "8h"', 'lasts = "8"')), ExitCode.BAD_INPUT),
+        (small(('["model"]', '["process"]')), ExitCode.LAB_UNAVAILABLE),
+    ],
+)
+def test_exit_codes(text: str, code: ExitCode, tmp_path: Path) -> None:
+    """Each way a run can end has its own number."""
+    assert run_command(["run", str(write(tmp_path, text)), "--lab", "model"]) == code
+
+
+def test_a_run_as_a_person_sees_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was found, why this lab was chosen, and where the evidence lies, on stdout; nothing on
+    stderr."""
+    run_command(["run", str(write(tmp_path, SURPRISING)), "--lab", "model"])
+    out, err = capsys.readouterr()
+    assert "BROKEN  traffic_flows  (surprise: expected HOLDS)" in out
+    assert "lab model: asked for with --lab" in out
+    assert f"evidence: {runs_dir()}" in out
+    assert err == ""
+
+
+def test_json_of_one_run_is_an_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The keys of the reference, and the exit code of the command."""
+    code = run_command(["run", str(write(tmp_path, SURPRISING)), "--lab", "model", "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed.keys() >= DESIGN_KEYS
+    assert printed["exit_code"] == code == ExitCode.SURPRISE
+    assert Path(printed["run"]).is_dir()
+    assert printed["outages"][0]["pair"] == ["default/client", "default/server"]
+
+
+def test_json_of_several_runs_is_an_array(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A refused one among them is an object with its error; stderr says it too."""
+    good, refused = (
+        write(tmp_path, name="good"),
+        write(tmp_path, small(('["model"]', '["process"]')), "refused"),
+    )
+    code = run_command(["run", str(good), str(refused), "--lab", "model", "--json"])
+    out, err = capsys.readouterr()
+    printed = json.loads(out)
+    assert [one["outcome"] for one in printed] == ["as expected", "refused"]
+    assert printed[1]["error"] in err
+    assert code == printed[1]["exit_code"] == ExitCode.LAB_UNAVAILABLE
+
+
+def test_of_many_runs_only_those_are_shown_that_need_a_look(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others are a line of the table."""
+    good, bad = write(tmp_path, name="good"), write(tmp_path, SURPRISING, "bad")
+    run_command(["run", str(good), str(bad), "--lab", "model"])
+    out = capsys.readouterr().out
+    assert "bad on model" in out
+    assert "good on model" not in out
+    assert re.search(r"good +model +\S+ +as expected", out)
+
+
+def test_check_judges_a_kept_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Same exit code, same findings."""
+    run_command(["run", str(write(tmp_path, SURPRISING)), "--lab", "model", "--json"])
+    ran = json.loads(capsys.readouterr().out)
+    assert run_command(["check", str(runs_dir() / "small" / LATEST), "--json"]) == ExitCode.SURPRISE
+    assert json.loads(capsys.readouterr().out)["findings"] == ran["findings"]
+    assert run_command(["check", str(runs_dir() / "small" / LATEST)]) == ExitCode.SURPRISE
+    assert "BROKEN  traffic_flows" in capsys.readouterr().out
+
+
+def test_check_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A directory that is no run: exit 3, and what a run is."""
+    assert run_command(["check", str(tmp_path)]) == ExitCode.BAD_INPUT
+    assert "is no run" in capsys.readouterr().err
+
+
+def test_plan_prints_every_fault_in_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """JSON, and nothing runs."""
+    path = write(tmp_path, small(('lasts = "8h"', 'lasts = "8h"\nevery = "24h"')))
+    assert run_command(["plan", str(path), "--lab", "model", "--seed", "7"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["seed"] == 7
+    assert [fault["at_world_ns"] // 3_600_000_000_000 for fault in plan["faults"]] == [15, 39]
+    assert not runs_dir().exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run"],
+        ["run", "x.toml", "--lap", "model"],
+        ["walk"],
+        ["run", "x.toml", "--seed", "many"],
+        ["run", "x.toml"],
+    ],
+)
+def test_usage_errors_are_bad_input(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """3, not the 2 of other programs, which here means unknown."""
+    assert run_command(arguments) == ExitCode.BAD_INPUT
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """And lists the commands."""
+    assert run_command(["--help"]) == 0
+    out = capsys.readouterr().out
+    for command in ("run", "check", "plan", "doctor", "versions"):
+        assert command in out
+
+
+def test_interrupted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """^C ends with 130 and leaves no run."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("meshwake.runner.execution.judge", interrupt)
+    assert run_command(["run", str(write(tmp_path)), "--lab", "model"]) == 130
+    assert not runs_dir().exists()
+
+
+def test_a_fault_of_ours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 5 without a traceback on the screen; it lies in the directory of the run."""
+
+    def fall_over(*_: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("meshwake.runner.execution.judge", fall_over)
+    assert run_command(["run", str(write(tmp_path)), "--lab", "model"]) == ExitCode.HARNESS_FAULT
+    err = capsys.readouterr().err
+    assert "this is a fault of meshwake: ZeroDivisionError: by zero" in err
+    assert "Traceback" not in err
+    assert list(runs_dir().rglob("traceback.txt"))
+
+
+def test_a_fault_outside_any_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """-v shows the traceback, since there is no directory to keep it in."""
+
+    def fall_over() -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(cli, "examine", fall_over)
+    assert run_command(["doctor"]) == ExitCode.HARNESS_FAULT
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every row, as a table and as JSON."""
+    assert run_command(["versions"]) == 0
+    assert "1.28.0" in capsys.readouterr().out
+    assert run_command(["versions", "--json"]) == 0
+    rows = {row["version"]: row["behaviour_class"] for row in json.loads(capsys.readouterr().out)}
+    assert rows["1.28.0"] == "D"
+    assert run_command(["versions", "--plain", "--newest-of-each-minor", "--since", "1.27"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "1.27.9 docker.io/istio/ztunnel:1.27.9"
+    assert run_command(["versions", "--since", "soon"]) == ExitCode.BAD_INPUT

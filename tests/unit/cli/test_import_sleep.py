@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from meshwake.cli.app import run_command
+from meshwake.core.errors import ExitCode
+
+from tests.support.paths import DATA
+
+JOURNALS = DATA / "journals"
+
+
+def test_a_month_is_imported_and_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two nights of eight hours, then a day: what is imported breaks just as it would have."""
+    text = (JOURNALS / "systemd_laptop.json").read_text().splitlines()
+    later = json.loads(text[19])
+    assert later["MESSAGE"].startswith("Operation")
+    for key in ("__REALTIME_TIMESTAMP", "__MONOTONIC_TIMESTAMP"):
+        later[key] = str(int(later[key]) + 40 * 3_600_000_000)
+    journal, scenario = tmp_path / "journal.json", tmp_path / "mine.toml"
+    journal.write_text("\n".join([*text[:20], json.dumps(later | {"MESSAGE": "still awake"})]))
+    assert (
+        run_command(["import-sleep", str(journal), "--output", str(scenario)])
+        == ExitCode.AS_EXPECTED
+    )
+    told = capsys.readouterr()
+    assert "asleep 2 times (16h1m)" in told.err and told.out == f"{scenario}\n"
+    assert run_command(["run", str(scenario), "--lab", "model", "--json"]) == ExitCode.SURPRISE
+    findings = {
+        each["check"]: each["verdict"] for each in json.loads(capsys.readouterr().out)["findings"]
+    }
+    assert findings["clock_fault_happened"] == "HOLDS"
+    assert findings["traffic_flows"] == findings["recovers_within"] == "BROKEN"
+
+
+@pytest.mark.parametrize("path", sorted(JOURNALS.iterdir()), ids=lambda path: path.name)
+def test_every_import_is_a_scenario_that_runs(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each sample makes a scenario whose faults really happen, on the model."""
+    scenario = tmp_path / "mine.toml"
+    assert run_command(["import-sleep", str(path), "-o", str(scenario)]) == ExitCode.AS_EXPECTED
+    capsys.readouterr()
+    code = run_command(["run", str(scenario), "--lab", "model", "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert code in (ExitCode.AS_EXPECTED, ExitCode.SURPRISE)
+    assert {each["verdict"] for each in result["findings"][:3]} == {"HOLDS"}
+
+
+def test_what_was_not_understood_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Counted, with the first examples; the scenario goes to stdout."""
+    assert (
+        run_command(["import-sleep", str(JOURNALS / "windows_evtx_dump.xml")])
+        == ExitCode.AS_EXPECTED
+    )
+    told = capsys.readouterr()
+    assert "5 entries: 2 tell of sleep, 0 of something else, 3 not understood" in told.err
+    assert "entry 5: breaks off" in told.err
+    assert told.out.startswith("# Made by meshwake import-sleep from windows_evtx_dump.xml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--as", "nap"], "--as: invalid value 'nap': expected one of suspend, pause"),
+        (["--zone", "Mars/Olympus"], "--zone: invalid value"),
+        (["--corrected-after", "soon"], "--corrected-after"),
+        (["--date-order", "year-first"], "expected one of day-first, month-first"),
+        (["--corrected-after", "-3s"], "must not be negative"),
+        (["--output", "/nowhere/x.toml"], "cannot be written"),
+    ],
+)
+def test_wrong_options(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 3 and a sentence, never a traceback."""
+    assert (
+        run_command(["import-sleep", str(JOURNALS / "pmset_macbook.log"), *arguments])
+        == ExitCode.BAD_INPUT
+    )
+    assert said in capsys.readouterr().err
+
+
+def test_a_journal_without_sleep_has_nothing_to_import(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said with how much was read."""
+    (tmp_path / "j.json").write_text(
+        (JOURNALS / "systemd_laptop.json").read_text().splitlines()[0] + "\n"
+    )
+    assert run_command(["import-sleep", str(tmp_path / "j.json")]) == ExitCode.BAD_INPUT
+    assert "nothing to import" in capsys.readouterr().err
+
+
+def test_every_sleep_can_be_taken_for_another_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    """--as suspend: the mesh runs on the machine itself, not in a VM."""
+    assert (
+        run_command(["import-sleep", str(JOURNALS / "pmset_macbook.log"), "--as", "suspend"])
+        == ExitCode.AS_EXPECTED
+    )
+    assert '"pause"' not in capsys.readouterr().out

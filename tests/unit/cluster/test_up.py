@@ -1,0 +1,625 @@
+"""A cluster is brought up whatever happens on the way: every step may be taken again, wherever it
+was cut off."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from meshwake.cli.cluster import plan_lines
+from meshwake.cluster.cluster import (
+    bring_up,
+    find_cluster,
+    our_clusters,
+    plan_down,
+    plan_up,
+    take_down,
+)
+from meshwake.cluster.hold import InUse
+from meshwake.cluster.images import machine_image, may_hold, prunable, wanted_images
+from meshwake.cluster.stack.choice import Choice, choose_stack
+from meshwake.cluster.stack.own_images import GUARD, HELPER, OwnImage
+from meshwake.cluster.stack.pool import addresses_in
+from meshwake.cluster.stack.render import node_image
+from meshwake.cluster.state import ClusterState, clusters_dir
+from meshwake.cluster.steps import Progress, StepFailed
+from meshwake.cluster.tools import ToolFailed
+from meshwake.cluster.up import steps_of
+from meshwake.core.errors import BadInput, LabUnavailable
+
+from tests.unit.cluster.stack.choices import pins
+from tests.unit.cluster.world import (
+    GIB,
+    Killed,
+    SimulatedEngine,
+    SimulatedTools,
+    World,
+    id_of,
+    machine,
+    steps_taken,
+)
+
+PINS = pins()
+
+
+def choice_of(**about: Any) -> Choice:
+    return choose_stack(PINS, **{"name": "t", "workers": 1, **about})
+
+
+CHOICE = choice_of()
+
+
+def up(
+    world: World,
+    choice: Choice = CHOICE,
+    *,
+    tools: SimulatedTools | None = None,
+    folder: Path | None = None,
+) -> list[Progress]:
+    """All that was told."""
+    told: list[Progress] = []
+    tools = tools or SimulatedTools(world)
+    bring_up(
+        choice, PINS, SimulatedEngine(world), tools, told.append, folder=folder, kit=world.kit()
+    )
+    return told
+
+
+def test_up_takes_every_step_and_the_second_time_none() -> None:
+    """The steps of the plan in their order; then everything is kept but what only looks."""
+    world = World()
+    names = [step.name for step in steps_of(CHOICE, PINS)]
+    assert [word.split(":")[0] for word in steps_taken(up(world))] == names
+    acts, state = len(world.acts), world.state()
+    again = [
+        word
+        for word in steps_taken(up(world))
+        if not word.startswith(("preflight", "leftovers", "health"))
+    ]
+    assert again and all(word.endswith(": kept") for word in again)
+    assert world.state() == state
+    assert len(world.acts) == acts
+    cluster = find_cluster(CHOICE.name)
+    assert cluster is not None and cluster.ours and cluster.choice == CHOICE
+    assert our_clusters(SimulatedEngine(world)) == (CHOICE.name,)
+
+
+def _whole_way() -> tuple[int, dict[str, Any]]:
+    world = World()
+    up(world)
+    return len(world.acts), world.state()
+
+
+@pytest.mark.parametrize(("side", "every"), [("before", 3), ("after", 1)])
+def test_killed_at_any_act_it_goes_on_and_ends_where_it_should(side: str, every: int) -> None:
+    """kill -9 after each single thing that is done to the world (before one is after another, so of
+    those a third will do); then up again, and the end is the same."""
+    count, whole = _whole_way()
+    take_down(CHOICE.name, SimulatedEngine(World()), lambda _: None)
+    assert count > 30
+    for at in range(0, count, every):
+        world = World()
+
+        def kill(number: int, name: str, at: int = at) -> None:
+            if number == at:
+                raise Killed(name)
+
+        setattr(world, side, kill)
+        with pytest.raises(Killed):
+            up(world)
+        setattr(world, side, lambda number, name: None)
+        up(world)
+        assert world.state() == whole, f"killed {side} act {at}: {world.acts[at]}"
+        take_down(CHOICE.name, SimulatedEngine(world), lambda _: None)
+        assert not world.machines and not ClusterState.of(CHOICE.name).directory.exists()
+
+
+def test_what_is_done_is_not_done_twice() -> None:
+    """Killed late, the second up pulls nothing, makes no machine, and puts in only what was
+    missing."""
+    count, _ = _whole_way()
+    take_down(CHOICE.name, SimulatedEngine(World()), lambda _: None)
+    world = World()
+
+    def kill(number: int, name: str) -> None:
+        if number == count - 2:
+            raise Killed(name)
+
+    world.before = kill
+    with pytest.raises(Killed):
+        up(world)
+    world.before, first = (lambda number, name: None), len(world.acts)
+    up(world)
+    again = world.acts[first:]
+    assert not [act for act in again if act.startswith(("pull", "make", "load"))]
+
+
+@pytest.mark.parametrize(
+    ("act", "step"),
+    [
+        ("pull", "images"),
+        ("make", "cluster"),
+        ("write kubeconfig", "cluster"),
+        ("helm", "cilium"),
+        ("apply", "gateway"),
+    ],
+)
+def test_a_program_that_fails_names_its_step_and_the_next_up_goes_on(act: str, step: str) -> None:
+    """An error, not a kill: the step is named, evidence kept where there is any, and nothing is
+    half remembered."""
+    world = World()
+
+    def fail(number: int, name: str) -> None:
+        if name.startswith(act):
+            raise ToolFailed(f"{name}: ended with 1: no")
+
+    world.before = fail
+    with pytest.raises(StepFailed, match=f"step {step}"):
+        up(world)
+    world.before = lambda number, name: None
+    up(world)
+    assert find_cluster(CHOICE.name) is not None
+
+
+@pytest.mark.parametrize("program", ["docker", "kind", "helm"])
+def test_a_program_that_is_gone_meanwhile(program: str) -> None:
+    """docker only saves images into the nodes, which kubelets can also pull: the others end the
+    step."""
+    world = World()
+    tools = SimulatedTools(world, frozenset({program}))
+    if program == "docker":
+        told = up(world, tools=tools)
+        assert [line.detail for line in told if "left to the nodes to pull" in line.detail]
+        return
+    with pytest.raises(StepFailed, match=f"{program}: No such file"):
+        up(world, tools=tools)
+
+
+def test_a_wait_ends_at_its_bound_and_says_what_it_saw() -> None:
+    """Cilium does not come up."""
+    world = World()
+    world.unmet.add("cilium")
+    said = r"step cilium .*waited .* s for .* to be ready; last seen: Deployment kube-system/cilium: not seen by its"
+    with pytest.raises(StepFailed, match=said):
+        up(world)
+    failed = ClusterState.of(CHOICE.name).directory / "failures" / "cilium-1"
+    assert "last seen" in (failed / "error.txt").read_text() and (failed / "nodes.json").exists()
+    world.unmet.clear()
+    up(world)
+
+
+def test_what_somebody_changed_is_put_back_by_the_next_up() -> None:
+    """A run that was killed left its settings in ztunnel: that stage is taken again, and no other."""
+    world = World()
+    up(world)
+    whole = deepcopy(world.objects["DaemonSet", "istio-system", "ztunnel"])
+    (container,) = world.objects["DaemonSet", "istio-system", "ztunnel"]["spec"]["template"][
+        "spec"
+    ]["containers"]
+    container["env"] = [
+        *container["env"],
+        {"name": "POOL_MAX_STREAMS_PER_CONNECTION", "value": "1"},
+    ]
+    told = up(world)
+    assert "ztunnel: done" in steps_taken(told) and "istiod: kept" in steps_taken(told)
+    assert [
+        line.detail
+        for line in told
+        if "POOL_MAX_STREAMS_PER_CONNECTION is 1, was not set" in line.detail
+    ]
+    back = world.objects["DaemonSet", "istio-system", "ztunnel"]["spec"]["template"]
+    assert back["spec"] == whole["spec"]["template"]["spec"]
+    assert "ztunnel: kept" in steps_taken(up(world))
+
+
+def test_a_workload_that_somebody_deleted_is_put_in_again() -> None:
+    """The mark says that the stage was in, and the cluster that it is not."""
+    world = World()
+    up(world)
+    del world.objects["Deployment", "istio-system", "istiod"]
+    assert "istiod: done" in steps_taken(up(world))
+    assert ("Deployment", "istio-system", "istiod") in world.objects
+
+
+def test_an_unhealthy_stack_is_not_up() -> None:
+    """Every pod may be ready, and the stack broken."""
+    world = World(unhealthy=["hbone_used: BROKEN: no mutual TLS"])
+    with pytest.raises(StepFailed, match="hbone_used: BROKEN"):
+        up(world)
+    assert find_cluster(CHOICE.name) is None
+
+
+def test_a_release_that_a_killed_helm_left_pending_is_healed() -> None:
+    """Helm itself would refuse it for ever."""
+    world = World()
+
+    def kill(number: int, name: str) -> None:
+        if name == "helm cilium":
+            raise Killed(name)
+
+    world.before = kill
+    with pytest.raises(Killed):
+        up(world)
+    assert world.releases == {"cilium": "pending-install"}
+    world.before = lambda number, name: None
+    up(world)
+    assert set(world.releases.values()) == {"deployed"}
+
+
+def test_machines_that_stand_still_are_started() -> None:
+    """After a restart of the engine."""
+    world = World()
+    up(world)
+    for name, each in world.machines.items():
+        world.machines[name] = replace(each, state="exited")
+    up(world)
+    assert {each.state for each in world.machines.values()} == {"running"}
+
+
+def test_statuses_of_before_a_restart_are_not_believed() -> None:
+    """The machines were started a moment ago, and the kubelets have not told of it: every stage
+    would hold at once."""
+    world = World()
+    up(world)
+    world.booted_s, world.renewed_s = world.now_s - 1, world.now_s - 300
+    with pytest.raises(
+        StepFailed, match="step statuses .*kubelet has told nothing since its machine was started"
+    ):
+        up(world)
+    world.renewed_s = None
+    up(world)
+
+
+def test_ambient_pods_without_redirection_are_made_anew() -> None:
+    """Those that somebody makes anew, after a while in which a ztunnel that starts would listen
+    again."""
+    world = World()
+    up(world)
+    uids = {
+        name: f"{at:08x}-1111-4222-8333-444455556666" for at, name in enumerate(("seen", "unseen"))
+    }
+    for name, uid in uids.items():
+        metadata: dict[str, Any] = {
+            "name": name,
+            "namespace": "meshwake-demo",
+            "uid": uid,
+            "ownerReferences": [{}],
+        }
+        metadata["annotations"] = {"ambient.istio.io/redirection": "enabled"}
+        thing = {"kind": "Pod", "metadata": metadata, "spec": {}, "status": {"phase": "Running"}}
+        world.objects["Pod", "meshwake-demo", name] = thing
+    node = next(iter(world.machines))
+    world.pods_in[node] = {uid: name == "seen" for name, uid in uids.items()}
+    began_s = world.now_s
+    told = up(world)
+    assert "redirection: done" in steps_taken(told)
+    assert [key[2] for key in world.objects if key[0] == "Pod"] == ["seen"]
+    assert 10 <= world.now_s - began_s < 60
+    assert "redirection: kept" in steps_taken(up(world))
+
+
+def test_without_a_network_the_missing_images_are_listed_and_nothing_is_left() -> None:
+    """No machine, and nothing remembered."""
+    world = World(registry=False)
+    with pytest.raises(StepFailed) as failed:
+        up(world)
+    said = str(failed.value)
+    for reference in wanted_images(CHOICE, PINS):
+        assert f"  missing: {reference}" in said
+    assert "--folder DIR" in said and "--mirror HOST" in said
+    assert not world.acts and not world.machines
+    assert not ClusterState.of(CHOICE.name).directory.exists()
+
+
+def _folder(place: Path, references: Iterable[str]) -> Path:
+    """As a person makes it with docker save."""
+    (place / "images").mkdir()
+    for number, reference in enumerate(references):
+        (place / "images" / f"{number}.tar").write_text(reference)
+    return place
+
+
+def test_images_come_from_a_folder(tmp_path: Path) -> None:
+    """For a machine without a network: an archive has no digest, so the machines' image is there by
+    its tag; and a chart that is not in the folder is named."""
+    world, folder = World(registry=False), _folder(tmp_path, wanted_images(CHOICE, PINS))
+    with pytest.raises(StepFailed, match=r"step cilium .*chart cilium .* is there; put it there"):
+        up(world, folder=folder)
+    tagged = node_image(CHOICE, PINS).partition("@")[0]
+    assert {each.image for each in world.machines.values()} == {tagged}
+    machine = machine_image(SimulatedEngine(world), CHOICE, PINS)
+    assert machine is not None and (machine.name, machine.id) == (tagged, id_of(tagged))
+    assert not [act for act in world.acts if act.startswith("pull")]
+
+
+def test_an_image_that_neither_folder_nor_engine_has_is_named(tmp_path: Path) -> None:
+    """By tag or by digest: another tag of the same image is none of them."""
+    one, *rest = wanted_images(CHOICE, PINS)
+    folder = _folder(tmp_path, [f"{one.partition('@')[0]}-rebuilt", *rest])
+    with pytest.raises(
+        StepFailed, match=f"1 of .* images are not in the engine(.|\n)*  missing: {one}"
+    ):
+        up(World(registry=False), folder=folder)
+
+
+def test_layers_that_lie_in_a_node_twice_are_pruned() -> None:
+    world = World()
+    up(world)
+    assert world.pruned == set(world.machines)
+
+
+# Of a real worker (containerd 2.3): agnhost has been unpacked, CoreDNS not yet, and an index names
+# one of them.
+CONTENT = """\
+DIGEST\tSIZE\tAGE\tLABELS
+sha256:{a}\t423B\tAbout a minute\t{config}=sha256:{b},containerd.io/gc.ref.content.l.0=sha256:{c}
+sha256:{b}\t362B\t6 minutes\t-
+sha256:{c}\t22.8MiB\t6 minutes\tcontainerd.io/uncompressed=sha256:{c}
+sha256:{d}\t428B\t2 minutes\t{config}=sha256:{e},containerd.io/gc.ref.content.l.0=sha256:{f}
+sha256:{e}\t428B\t2 minutes\tcontainerd.io/gc.ref.snapshot.overlayfs=sha256:{f}
+sha256:{0}\t368B\t2 minutes\tcontainerd.io/gc.ref.content.m.0=sha256:{d}
+"""
+
+
+def test_layers_of_an_image_that_no_pod_has_needed_yet_stay() -> None:
+    """Without them it could never be unpacked. One that has been pruned already has nothing left."""
+    blobs = {name: name * 64 for name in "abcdef"}
+    listed = CONTENT.format("0" * 64, config="containerd.io/gc.ref.content.config", **blobs)
+    assert prunable(listed) == {f"sha256:{'d' * 64}": ["containerd.io/gc.ref.content.l.0"]}
+    pruned = listed.replace(f",containerd.io/gc.ref.content.l.0=sha256:{'f' * 64}", "")
+    assert prunable(pruned) == {} == prunable("")
+
+
+def _up_with(world: World, *images: OwnImage) -> list[str]:
+    told: list[Progress] = []
+    engine, tools = SimulatedEngine(world), SimulatedTools(world)
+    bring_up(CHOICE, PINS, engine, tools, told.append, kit=world.kit(), own_images=images)
+    return [step for step in steps_taken(told) if step.startswith(images[0].name)]
+
+
+@pytest.mark.parametrize("image", [HELPER, GUARD])
+def test_an_image_of_ours_is_built_once_and_put_into_every_node(image: OwnImage) -> None:
+    """No registry has it; a second run keeps it, and one killed in between goes on."""
+    world = World()
+
+    def kill(number: int, name: str) -> None:
+        if name.startswith("build"):
+            raise Killed(name)
+
+    world.after = kill
+    with pytest.raises(Killed):
+        _up_with(world, image)
+    world.after = lambda number, name: None
+    assert _up_with(world, image) == [f"{image.name}: done"]
+    assert all(image.reference in images for images in world.in_nodes.values())
+    assert [act for act in world.acts if act.startswith("build")] == [f"build {image.reference}"]
+    assert _up_with(world, image) == [f"{image.name}: kept"]
+
+
+def test_the_base_of_an_image_of_ours_comes_from_the_folder_too(tmp_path: Path) -> None:
+    """Without a network there is no other place; and by the name under which the engine has it
+    then."""
+    world, folder = (
+        World(registry=False),
+        _folder(tmp_path, [*wanted_images(CHOICE, PINS), GUARD.base]),
+    )
+    with pytest.raises(StepFailed, match="step cilium"):
+        bring_up(
+            *(CHOICE, PINS, SimulatedEngine(world), SimulatedTools(world), lambda told: None),
+            folder=folder,
+            kit=world.kit(),
+            own_images=[GUARD],
+        )
+    assert [act for act in world.acts if act.startswith("build")] == [f"build {GUARD.reference}"]
+    assert GUARD.base in world.images and HELPER.base == GUARD.base
+
+
+def test_only_those_archives_are_loaded_that_have_what_is_missing(tmp_path: Path) -> None:
+    """Loading one takes a minute. One that does not say what it has is loaded: it may."""
+    for name, tags in (("a", ["python:3.11"]), ("b", ["quay.io/cilium/cilium:v1"])):
+        manifest = json.dumps([{"RepoTags": tags}]).encode()
+        with tarfile.open(tmp_path / f"{name}.tar.gz", "w:gz") as archive:
+            entry = tarfile.TarInfo("manifest.json")
+            entry.size = len(manifest)
+            archive.addfile(entry, io.BytesIO(manifest))
+    (tmp_path / "c.tar").write_text("no archive")
+    wanted = ["docker.io/library/python:3.11@sha256:" + "0" * 64]
+    assert [
+        name for name in ("a.tar.gz", "b.tar.gz", "c.tar") if may_hold(tmp_path / name, wanted)
+    ] == [
+        "a.tar.gz",
+        "c.tar",
+    ]
+
+
+@pytest.mark.parametrize("image", [HELPER, GUARD])
+def test_an_image_of_ours_that_cannot_be_built_says_what_it_needs(image: OwnImage) -> None:
+    """A base image, which another may stand for."""
+    world = World()
+
+    def fail(number: int, name: str) -> None:
+        if name.startswith("build"):
+            raise ToolFailed("docker build: ended with 1: no such host")
+
+    world.before = fail
+    with pytest.raises(
+        StepFailed,
+        match=rf"step {image.name} .*could not be built: .*no such host; .*--build-arg BASE=",
+    ):
+        _up_with(world, image)
+
+
+# Bad input: refused before anything is touched
+
+
+def _refused(world: World, said: str, choice: Choice = CHOICE) -> None:
+    before = world.state()
+    with pytest.raises((StepFailed, LabUnavailable, BadInput), match=said):
+        up(world, choice)
+    assert world.acts == [] and world.state() == before
+
+
+def test_an_engine_that_is_too_small_or_too_old() -> None:
+    """All of it at once, each with what to do."""
+    facts = replace(World().facts, memory_bytes=2 * GIB, cgroup_version=1)
+    with pytest.raises(StepFailed) as failed:
+        up(World(facts=facts, disk=1 * GIB), choice_of(istio="1.31", kubernetes="1.37"))
+    said = str(failed.value)
+    assert "cgroup v1" in said and "2.0 GiB of memory" in said and "1.0 GiB of disk free" in said
+    assert not ClusterState.of(CHOICE.name).directory.exists()
+
+
+def test_no_disk() -> None:
+    _refused(World(disk=1 * GIB), r"1\.0 GiB of disk free, and \d+ GiB are needed; make room")
+
+
+def test_a_cluster_of_that_name_that_nobody_remembers() -> None:
+    """It is not ours to touch, whoever made it."""
+    name = f"{CHOICE.name}-control-plane"
+    _refused(
+        World(machines={name: machine(name, cluster=CHOICE.name)}),
+        "nothing is known here of how it was made",
+    )
+
+
+def test_an_older_cluster_of_the_same_name_that_is_another_one() -> None:
+    """Said what differs; the cluster stays up."""
+    world = World()
+    up(world)
+    state = world.state()
+    with pytest.raises(
+        StepFailed, match=r"is there and is another one: .*istio .* there, .* wanted.*meshwake down"
+    ):
+        up(world, choice_of(istio="1.31"))
+    assert world.state() == state
+    up(world)
+
+
+def test_two_at_once(tmp_path: Path) -> None:
+    """The second is told who is at work."""
+    with (
+        ClusterState.of(CHOICE.name).lock("run of nightly_sleep"),
+        pytest.raises(
+            InUse, match=r"meshwake-t is in use: run of nightly_sleep \(process \d+ on .*, since 20"
+        ),
+    ):
+        up(World())
+
+
+def test_two_clusters_hand_out_different_addresses() -> None:
+    """Side by side on one network."""
+    world = World()
+    up(world)
+    up(world, choice_of(name="u"))
+    assert len(set(world.pools.values())) == 2
+
+
+def test_addresses_are_others_than_those_of_any_kind_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of ours with another state directory, and somebody else's that MetalLB is in: their
+    machines tell."""
+    world = World(machines={"k-control-plane": machine("k-control-plane", cluster="k")})
+    world.metallb["k-control-plane"] = "172.18.255.240-172.18.255.250 10.9.0.0/24 fc00::/64"
+    for place in ("one", "two", "three"):
+        monkeypatch.setenv("MESHWAKE_STATE", str(tmp_path / place))
+        up(world, choice_of(name=place))
+        for name, each in world.machines.items():
+            if "one" in name:  # what stands on a machine can be read in whatever state it is
+                world.machines[name] = replace(each, state="paused")
+    pools = [
+        pool for text in (*world.pools.values(), *world.metallb.values()) for pool in text.split()
+    ]
+    taken = [set(addresses_in(pool)) for pool in pools]
+    assert len(taken) == 6 and sum(map(len, taken)) == len(set().union(*taken))
+
+
+def test_a_machine_that_stands_still_and_tells_nothing_is_named(tmp_path: Path) -> None:
+    """One by another program: its addresses cannot be known."""
+    world = World(machines={"k-control-plane": machine("k-control-plane", "exited", cluster="k")})
+    told = [each.detail for each in up(world)]
+    assert "k-control-plane is exited: which addresses k hands out cannot be asked" in told
+
+
+def test_of_two_that_choose_the_same_at_once_one_chooses_again() -> None:
+    """The other's choice is seen after one's own has been told."""
+    world = World(machines={"a-control-plane": machine("a-control-plane", cluster="a")})
+
+    def other_is_as_fast(number: int, name: str) -> None:
+        if name.startswith("publish") and not world.pools.get("a-control-plane"):
+            (world.pools["a-control-plane"],) = world.pools.values()
+
+    world.after = other_is_as_fast
+    up(world)
+    assert len(set(world.pools.values())) == 2
+
+
+def test_a_machine_made_anew_tells_its_addresses_again() -> None:
+    """They stay as they were chosen; others must see them."""
+    world = World()
+    up(world)
+    before = dict(world.pools)
+    world.pools.clear()
+    assert "facts: done" in steps_taken(up(world)) and world.pools == before
+
+
+# Putting away
+
+
+def test_down_removes_only_its_own(tmp_path: Path) -> None:
+    """Another cluster of ours, one of somebody else's and a plain container stay."""
+    others = {"kind-worker": machine("kind-worker", cluster="kind"), "db": machine("db")}
+    world = World(machines=dict(others))
+    up(world)
+    up(world, choice_of(name="u"))
+    take_down("meshwake-t", SimulatedEngine(world), lambda _: None)
+    assert set(others) < set(world.machines)
+    assert {name for name in world.machines if name.startswith("meshwake-t")} == set()
+    assert our_clusters(SimulatedEngine(world)) == ("meshwake-u",)
+    with pytest.raises(BadInput, match="only clusters called meshwake-NAME"):
+        take_down("kind", SimulatedEngine(world), lambda _: None)
+    take_down("meshwake-t", SimulatedEngine(world), lambda _: None)
+
+
+def test_down_killed_anywhere_goes_on() -> None:
+    """Between any two machines."""
+    for at in range(2):
+        world = World()
+        up(world)
+        first = len(world.acts)
+
+        def kill(number: int, name: str, at: int = first + at) -> None:
+            if number == at:
+                raise Killed(name)
+
+        world.after = kill
+        with pytest.raises(Killed):
+            take_down(CHOICE.name, SimulatedEngine(world), lambda _: None)
+        world.after = lambda number, name: None
+        take_down(CHOICE.name, SimulatedEngine(world), lambda _: None)
+        assert not world.machines and our_clusters(SimulatedEngine(world)) == ()
+
+
+# Plans
+
+
+def test_a_plan_names_every_step_and_touches_nothing(tmp_path: Path) -> None:
+    """The same every time, for people; no state is made."""
+    plan = plan_up(CHOICE, PINS)
+    assert plan == plan_up(CHOICE, PINS)
+    lines = list(plan_lines("up", plan))
+    text = "\n".join(lines)
+    for step in steps_of(CHOICE, PINS):
+        assert f". {step.name}: {step.title} (within {step.within_s:.0f} s)" in text
+    assert max(len(line) for line in lines) < 160
+    assert "remove every container labelled io.x-k8s.kind.cluster=meshwake-t" in str(
+        plan_down("meshwake-t")
+    )
+    assert not clusters_dir().exists()

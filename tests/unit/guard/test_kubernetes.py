@@ -1,0 +1,286 @@
+"""The guard's way to an API server: what it asks, with its rights, and what it makes of the
+answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from meshwake.core.errors import LabUnavailable
+from meshwake.guard import kubernetes
+from meshwake.guard.cluster import GATEWAYS, ISTIOD, ZTUNNELS, Unreachable
+from meshwake.guard.kubernetes import ThroughHttp
+
+from tests.support.paths import CLUSTERS
+from tests.unit.guard.api_server import Cluster, serving
+
+NS = 10**9
+WALL_NS = 1_800_000_000 * NS
+HOLDS_NS = 45 * NS
+DAEMONSET = CLUSTERS / "fixes" / "wake-guard" / "daemonset.yaml"
+
+
+def pod(namespace: str, name: str, node: str, **labels: str) -> dict[str, Any]:
+    running = {"name": "istio-proxy", "state": {"running": {"startedAt": "2027-01-15T08:00:00Z"}}}
+    return {
+        "metadata": {"namespace": namespace, "name": name, "uid": f"uid-{name}", "labels": labels},
+        "spec": {"nodeName": node},
+        "status": {
+            "podIP": "10.0.0.1",
+            "containerStatuses": [running],
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    gateway = {"gateway.networking.k8s.io/gateway-name": "web"}
+    return Cluster(
+        [
+            pod("istio-system", "ztunnel-b", "b", app="ztunnel"),
+            pod("istio-system", "ztunnel-a", "a", app="ztunnel"),
+            pod("elsewhere", "ztunnel-x", "a", app="ztunnel"),
+            pod("istio-system", "istiod-1", "b", app="istiod"),
+            pod("web", "web-1", "a", **gateway),
+        ]
+    )
+
+
+@pytest.fixture
+def api(cluster: Cluster, tmp_path: Path) -> Iterator[ThroughHttp]:
+    with serving(cluster, tmp_path) as kubeconfig:
+        through = ThroughHttp(kubeconfig, "meshwake-guard", lambda: WALL_NS)
+        yield through
+
+
+def test_pods_of_one_node(api: ThroughHttp) -> None:
+    """ztunnels where istio keeps them, gateways anywhere, istiod wherever it runs."""
+    (ztunnel,) = api.pods(*ZTUNNELS, "a")
+    assert (ztunnel.full_name, ztunnel.ready, ztunnel.started_wall_ns) == (
+        "istio-system/ztunnel-a",
+        True,
+        {"istio-proxy": WALL_NS},
+    )
+    assert [each.full_name for each in api.pods(*GATEWAYS, "a")] == ["web/web-1"]
+    assert [each.full_name for each in api.pods(*ISTIOD, None)] == ["istio-system/istiod-1"]
+
+
+def test_an_eviction_and_its_event(api: ThroughHttp, cluster: Cluster) -> None:
+    (ztunnel,) = api.pods(*ZTUNNELS, "a")
+    api.tell(ztunnel, "WakeGuardRestarted", "because", warning=False)
+    api.evict(ztunnel)
+    assert cluster.evicted == ["/api/v1/namespaces/istio-system/pods/ztunnel-a/eviction"]
+    (event,) = cluster.events
+    assert event["involvedObject"]["uid"] == "uid-ztunnel-a"
+    assert (event["type"], event["reason"], event["firstTimestamp"]) == (
+        "Normal",
+        "WakeGuardRestarted",
+        "2027-01-15T08:00:00Z",
+    )
+
+
+def test_the_lease_goes_from_one_node_to_the_next_when_it_has_stood_still(
+    api: ThroughHttp, cluster: Cluster
+) -> None:
+    """Judged by our own monotonic clock from when we saw it, whatever another wall clock wrote into
+    it."""
+    assert api.take_lease(0, "a", HOLDS_NS, 0)
+    assert api.take_lease(0, "a", HOLDS_NS, 10 * NS)
+    assert not api.take_lease(0, "b", HOLDS_NS, 20 * NS)
+    assert not api.take_lease(0, "b", HOLDS_NS, 64 * NS)
+    assert api.take_lease(0, "b", HOLDS_NS, 65 * NS)
+    assert cluster.leases["wake-guard"]["spec"]["holderIdentity"] == "b"
+
+
+def test_each_turn_has_a_lease_of_its_own(api: ThroughHttp, cluster: Cluster) -> None:
+    """Whoever has one keeps nobody waiting for another."""
+    assert api.take_lease(0, "a", HOLDS_NS, 0)
+    assert api.take_lease(7, "b", HOLDS_NS, 0)
+    assert not api.take_lease(7, "a", HOLDS_NS, 1)
+    assert {name: lease["spec"]["holderIdentity"] for name, lease in cluster.leases.items()} == {
+        "wake-guard": "a",
+        "wake-guard-7": "b",
+    }
+
+
+def test_of_two_that_reach_for_the_lease_one_gets_it(api: ThroughHttp, cluster: Cluster) -> None:
+    assert api.take_lease(0, "a", HOLDS_NS, 0)
+    cluster.refuse["/leases/wake-guard"] = 409
+    with pytest.raises(Unreachable):  # a conflict where none can be is no answer
+        api.take_lease(0, "a", HOLDS_NS, 1)
+    cluster.refuse.clear()
+    assert not api._write_lease("PUT", 0, {"resourceVersion": "0"}, "a", HOLDS_NS)
+
+
+DUMP = b'{"certificates": [' + b" " * 70_000 + b"]}"
+OK = b"\x00HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(DUMP)
+
+
+def test_an_admin_interface_on_localhost_is_reached_through_the_api_server(
+    api: ThroughHttp, cluster: Cluster
+) -> None:
+    """Head and body in several messages, a ping before them; more than one frame of the small kind
+    holds."""
+    pieces = [b"\x00" + DUMP[at : at + 40_000] for at in range(0, len(DUMP), 40_000)]
+    cluster.admin["ztunnel-a"] = [OK, *pieces]
+    (ztunnel,) = api.pods(*ZTUNNELS, "a")
+    assert api.get_from_pod(ztunnel, 15000, "/config_dump") == DUMP
+    assert (
+        cluster.heard[0].startswith(b"\x00GET /config_dump HTTP/1.1\r\n")
+        and cluster.heard[1] == b"are you there"
+    )
+    assert cluster.asked[-1] == (
+        "GET",
+        "/api/v1/namespaces/istio-system/pods/ztunnel-a/portforward",
+    )
+
+
+@pytest.mark.parametrize(
+    ("messages", "words"),
+    [
+        ([b"\x01error forwarding port 15000: connection refused"], "connection refused"),
+        (
+            [b"\x00HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"],
+            "503 Service Unavailable",
+        ),
+        ([b"\x00HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"], "IncompleteRead"),
+        ([], "RemoteDisconnected|BadStatusLine"),
+    ],
+)
+def test_a_port_that_does_not_answer_is_said_to_be_unreachable(
+    api: ThroughHttp, cluster: Cluster, messages: list[bytes], words: str
+) -> None:
+    """Nobody listens; it says no; it ends half way."""
+    cluster.admin["ztunnel-a"] = messages
+    (ztunnel,) = api.pods(*ZTUNNELS, "a")
+    with pytest.raises(
+        Unreachable, match=rf"GET istio-system/ztunnel-a:15000/config_dump: .*({words})"
+    ):
+        api.get_from_pod(ztunnel, 15000, "/config_dump")
+
+
+def test_a_forward_that_is_not_allowed_says_so(api: ThroughHttp, cluster: Cluster) -> None:
+    """With the API server's own words: a role is missing."""
+    cluster.refuse["/portforward"] = 403
+    (ztunnel,) = api.pods(*ZTUNNELS, "a")
+    with pytest.raises(Unreachable, match="403 Forbidden refused"):
+        api.get_from_pod(ztunnel, 15000, "/config_dump")
+
+
+def _authority() -> bytes:
+    key, name = (
+        ec.generate_private_key(ec.SECP256R1()),
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")]),
+    )
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def test_a_pod_finds_its_own_cluster(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what kubelet puts into it; its token is read anew for each call."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "::1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    monkeypatch.setattr(kubernetes, "SERVICE_ACCOUNT", tmp_path)
+    with pytest.raises(LabUnavailable, match="run in a pod"):
+        ThroughHttp(None, "meshwake-guard", lambda: WALL_NS)
+    (tmp_path / "ca.crt").write_bytes(_authority())
+    (tmp_path / "token").write_text("one\n")
+    server = kubernetes.server_of_pod()
+    assert server.address == ("::1", 443) and server.tls is not None
+    assert server.headers() == {"Authorization": "Bearer one"}
+    (tmp_path / "token").write_text("two\n")
+    assert server.headers() == {"Authorization": "Bearer two"}
+
+
+@pytest.mark.parametrize(
+    ("user", "words"),
+    [
+        ({"exec": {"command": "aws"}}, "logs in with another program"),
+        ({"auth-provider": {}}, "another program"),
+    ],
+)
+def test_a_login_that_only_another_program_knows_is_refused(
+    tmp_path: Path, user: dict[str, Any], words: str
+) -> None:
+    """With what to give it instead."""
+    with serving(Cluster([]), tmp_path) as kubeconfig:
+        config = yaml.safe_load(kubeconfig.read_text())
+        config["users"][0]["user"] = user
+        kubeconfig.write_text(yaml.safe_dump(config))
+        with pytest.raises(LabUnavailable, match=words):
+            ThroughHttp(kubeconfig, "meshwake-guard", lambda: WALL_NS)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "a: [", "{}", "clusters: 3", "contexts: [{}]\ncurrent-context: x"]
+)
+def test_what_is_no_kubeconfig_is_said_so(tmp_path: Path, text: str) -> None:
+    """No traceback."""
+    (tmp_path / "odd").write_text(text)
+    with pytest.raises(LabUnavailable, match="--kubeconfig"):
+        ThroughHttp(tmp_path / "odd", "meshwake-guard", lambda: WALL_NS)
+
+
+def test_no_answer_is_said_with_what_was_asked(api: ThroughHttp, cluster: Cluster) -> None:
+    cluster.refuse["/pods"] = 503
+    with pytest.raises(Unreachable, match="list pods"):
+        api.pods(*ZTUNNELS, "a")
+
+
+def test_a_kubeconfig_that_leads_nowhere_is_no_cluster(tmp_path: Path) -> None:
+    with serving(Cluster([]), tmp_path) as kubeconfig:
+        pass
+    with pytest.raises(LabUnavailable, match="--kubeconfig"):
+        ThroughHttp(kubeconfig, "meshwake-guard", lambda: WALL_NS)
+
+
+def test_the_manifest_allows_all_that_the_guard_asks(api: ThroughHttp, cluster: Cluster) -> None:
+    """Every request, held against the roles of the DaemonSet's service account."""
+    (ztunnel,) = api.pods(*ZTUNNELS, "a")
+    (gateway,) = api.pods(*GATEWAYS, "a")
+    for each in (ztunnel, gateway):
+        cluster.admin[each.name] = [OK, b"\x00" + DUMP[:65_000], b"\x00" + DUMP[65_000:]]
+        api.get_from_pod(each, 15000, "/config_dump")
+        api.evict(each)
+        api.tell(each, "x", "y", warning=True)
+    api.take_lease(0, "a", HOLDS_NS, 0)
+    api.take_lease(0, "a", HOLDS_NS, 1)
+    asked = [(method, path) for method, path in cluster.asked if not path.endswith("/version")]
+    assert len(asked) >= 10
+    refused = [(method, path) for method, path in asked if not _allowed(method, path)]
+    assert refused == []
+
+
+def _allowed(method: str, path: str) -> bool:
+    words = path.strip("/").split("/")
+    words = words[2:] if words[0] == "api" else words[3:]
+    namespace = words[1] if words[0] == "namespaces" else None
+    words = words[2:] if namespace else words
+    resource = f"{words[0]}/{words[2]}" if len(words) > 2 else words[0]
+    verb = {"POST": "create", "PUT": "update"}.get(method, "get" if len(words) > 1 else "list")
+    for thing in yaml.safe_load_all(DAEMONSET.read_text(encoding="utf-8")):
+        if thing["kind"] == "ClusterRole" or (
+            thing["kind"] == "Role" and thing["metadata"]["namespace"] == namespace
+        ):
+            for rule in thing["rules"]:
+                named = rule.get("resourceNames")
+                if (
+                    resource in rule["resources"]
+                    and verb in rule["verbs"]
+                    and (not named or words[1] in named)
+                ):
+                    return True
+    return False

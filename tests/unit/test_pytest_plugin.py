@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from meshwake.core.store import LATEST, runs_dir
+
+from tests.unit.worlds import SURPRISING, UNKNOWN, small, write
+
+ON_MODEL = ("--lab", "model")
+NOT_BROKEN = small(('"holds"', '"broken"'))
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> pytest.Pytester:
+    """A directory with the plugin named in its conftest, as in this repository."""
+    pytester.makeconftest('pytest_plugins = ["meshwake.pytest_plugin"]')
+    # hypothesis' plugin would be imported anew by every session within this one: seconds each, and
+    # state shared.
+    pytester.makeini(
+        "[pytest]\naddopts = --strict-markers -p no:hypothesispytest\nfilterwarnings = error\n"
+    )
+    return pytester
+
+
+def scenario(
+    project: pytest.Pytester, text: str = small(), name: str = "small", below: str = "scenarios"
+) -> Path:
+    return write(project.path / below, text, name)
+
+
+def output(result: pytest.RunResult) -> str:
+    return "\n".join(result.outlines)
+
+
+def test_one_item_per_case_with_a_name_that_reads(project: pytest.Pytester) -> None:
+    """scenario[lab-version], below its file."""
+    scenario(project)
+    result = project.runpytest(
+        *ON_MODEL, "--istio", "1.27.9", "--istio", "1.28.0", "--collect-only", "-q"
+    )
+    result.stdout.fnmatch_lines(
+        ["scenarios/small.toml::small?model-1.27.9?", "scenarios/small.toml::small?model-1.28.0?"]
+    )
+
+
+def test_only_scenarios_are_collected(project: pytest.Pytester) -> None:
+    """Other TOML files are left alone, unless they are named on the command line."""
+    elsewhere = scenario(project, below="elsewhere")
+    project.runpytest(*ON_MODEL).assert_outcomes()
+    project.runpytest(*ON_MODEL, str(elsewhere)).assert_outcomes(passed=1)
+
+
+def test_as_expected_passes_with_a_row(project: pytest.Pytester) -> None:
+    """The table has the case; the reason of the lab is told; nothing was kept."""
+    scenario(project)
+    result = project.runpytest(*ON_MODEL)
+    result.assert_outcomes(passed=1)
+    result.stdout.re_match_lines(
+        [r" small +model +\S+ +as expected +none +-", "lab model: asked for with --lab"]
+    )
+    assert not runs_dir().exists()
+
+
+def test_a_surprise_fails_with_all_a_person_needs(project: pytest.Pytester) -> None:
+    """Finding, evidence, where it lies and the command that repeats it; no traceback."""
+    scenario(project, SURPRISING)
+    result = project.runpytest(*ON_MODEL, "--seed", "7", "--istio", "1.28.0")
+    result.assert_outcomes(failed=1)
+    text = output(result)
+    for words in (
+        "surprise: traffic_flows is BROKEN, expected HOLDS",
+        "expected HOLDS: eight hours are less than half a life",
+        "default/client could not reach default/server from ",
+        f"evidence: {runs_dir()}",
+        "repeat:   meshwake run scenarios/small.toml --lab model --istio 1.28.0 --seed 7",
+    ):
+        assert words in text
+    assert "Traceback" not in text
+    assert "plugin.py" not in text
+
+
+def test_unknown_is_never_a_pass(project: pytest.Pytester) -> None:
+    """It fails, and says that it is unknown."""
+    scenario(project, UNKNOWN)
+    result = project.runpytest(*ON_MODEL)
+    result.assert_outcomes(failed=1)
+    assert "unknown: valid_certificate_kept is UNKNOWN, expected HOLDS" in output(result)
+
+
+def test_a_refused_case_is_skipped_with_its_reason(project: pytest.Pytester) -> None:
+    """In pytest's own list of skips and in the table."""
+    scenario(project, small(('["model"]', '["process"]')))
+    result = project.runpytest(*ON_MODEL, "-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.re_match_lines(
+        [r" small +model +\S+ +refused", r"SKIPPED .* model: the scenario names only process"]
+    )
+
+
+def test_a_bad_file_is_an_error_of_collection(project: pytest.Pytester) -> None:
+    """With the reader's message, and an exit code that is not 0."""
+    scenario(project, small(('lasts = "8h"', 'lasts = "8"')))
+    result = project.runpytest(*ON_MODEL)
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["scenarios/small.toml: fault?0?.lasts: read '8'*"])
+    assert "Traceback" not in output(result)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--lab", "modl"), "did you mean 'model'"),
+        (("--istio", "1.30.99"), "has no row in clusters/versions.toml"),
+        (("--as-class", "F"), "invalid value 'F'"),
+        (("--ztunnel", "nowhere"), "--ztunnel nowhere: cannot be read"),
+    ],
+)
+def test_a_wrong_option_is_refused_once(
+    project: pytest.Pytester, option: tuple[str, str], words: str
+) -> None:
+    """Before anything is collected."""
+    scenario(project)
+    result = project.runpytest(*option)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert words in "\n".join(result.errlines)
+
+
+def test_a_canary_that_sings(project: pytest.Pytester) -> None:
+    """It comes out BROKEN, as it must: the test passes."""
+    scenario(
+        project,
+        small(('lasts = "8h"', 'lasts = "20h"'), ('"holds"', '"broken"')),
+        below="scenarios/canary",
+    )
+    project.runpytest(*ON_MODEL).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("text", [NOT_BROKEN, small()])
+def test_a_canary_that_does_not_come_out_broken(project: pytest.Pytester, text: str) -> None:
+    """Whatever its file expects: then the harness is broken, and no other result is worth anything."""
+    scenario(project, text, below="scenarios/canary")
+    result = project.runpytest(*ON_MODEL)
+    result.assert_outcomes(failed=1)
+    assert "the harness itself is broken" in output(result)
+
+
+def test_with_xdist(project: pytest.Pytester) -> None:
+    """The rows of all workers are in one table, and runs of one plan do not get into each other's
+    way."""
+    for number in range(4):
+        scenario(project, name=f"s{number}")
+    scenario(project, SURPRISING, "surprise")
+    result = project.runpytest_subprocess(*ON_MODEL, "-n", "2")
+    result.assert_outcomes(passed=4, failed=1)
+    result.stdout.re_match_lines([rf" s{number} +model +\S+ +as expected" for number in range(4)])
+    assert (runs_dir() / "surprise" / LATEST).exists()
+
+
+def test_select_and_stop(project: pytest.Pytester) -> None:
+    """-k and -x are pytest's own."""
+    for name in ("one", "other"):
+        scenario(project, SURPRISING, name)
+    project.runpytest(*ON_MODEL, "-k", "other").assert_outcomes(failed=1, deselected=1)
+    project.runpytest(*ON_MODEL, "-x").assert_outcomes(failed=1)
+
+
+def test_keep_run(project: pytest.Pytester) -> None:
+    """Then as expected is kept too."""
+    scenario(project)
+    project.runpytest(*ON_MODEL, "--keep-run").assert_outcomes(passed=1)
+    assert (runs_dir() / "small" / LATEST).exists()
+
+
+def test_a_fault_of_ours_shows_where_its_evidence_lies(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error in the table, and no run lost."""
+
+    def fall_over(*_: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("meshwake.runner.execution.judge", fall_over)
+    scenario(project)
+    result = project.runpytest(*ON_MODEL)
+    result.assert_outcomes(failed=1)
+    text = output(result)
+    assert "this is a fault of meshwake: ZeroDivisionError: by zero" in text
+    assert f"evidence: {runs_dir()}" in text
+
+
+# --- The fixture
+
+
+MY_WEEK = """
+import pytest
+
+def test_my_week(mesh):
+    mesh.run(hours=15)
+    mesh.suspend(hours=8)
+    mesh.run(hours=16)
+    assert mesh.outages() == []
+    mesh.suspend(hours=8)
+    mesh.run(hours=24)
+    assert [round(outage["from_world_s"] / 3600) for outage in mesh.outages()] == [56]
+    assert mesh.findings()["traffic_flows"].verdict == "BROKEN"
+    assert mesh.renewals()[0]["done_world_s"] == 43140
+"""
+
+
+def test_a_timeline_told_in_python(project: pytest.Pytester) -> None:
+    """The numbers measured on a real ztunnel: the third day breaks, 55 h 58 min after the start.
+    Nothing is kept."""
+    project.makepyfile(MY_WEEK)
+    project.runpytest(*ON_MODEL).assert_outcomes(passed=1)
+    assert not runs_dir().exists()
+
+
+def test_every_fault_can_be_told(project: pytest.Pytester) -> None:
+    """A pause, a step, a freeze, a restart and an outage of the authority, in a world of one's own."""
+    project.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.mesh(lifetime="10m", every="1m")
+        def test_story(mesh):
+            mesh.run(minutes=30)
+            mesh.pause(minutes=17, corrected_after_s=25)
+            mesh.run(hours=1)
+            late_s = [renewal["late_s"] for renewal in mesh.renewals() if renewal["done_world_s"]]
+            assert round(late_s[-1]) == 1020
+            mesh.restart()
+            mesh.run(minutes=10)
+            mesh.freeze(minutes=2)
+            mesh.step(seconds=1)
+            mesh.ca_outage(seconds=20)
+            mesh.run(minutes=10)
+            assert mesh.findings()["clock_fault_happened"].verdict == "HOLDS"
+            late_s = [renewal["late_s"] for renewal in mesh.renewals() if renewal["done_world_s"]]
+            assert late_s[-1] < 300
+        """
+    )
+    project.runpytest(*ON_MODEL).assert_outcomes(passed=1)
+
+
+def test_evidence_of_a_failed_story_is_kept(project: pytest.Pytester) -> None:
+    """The last run of it, and pytest says where."""
+    project.makepyfile(
+        """
+        def test_story(mesh):
+            mesh.run(hours=30)
+            mesh.outages()
+            mesh.suspend(hours=40)
+            mesh.run(hours=2)
+            assert mesh.outages() == []
+        """
+    )
+    result = project.runpytest(*ON_MODEL)
+    result.assert_outcomes(failed=1)
+    runs = [path for path in (runs_dir() / "test_story").iterdir() if path.name != LATEST]
+    assert len(runs) == 1
+    assert f"evidence: {runs[0]}" in output(result)
+
+
+def test_an_impossible_story_is_refused(project: pytest.Pytester) -> None:
+    """A step at the very end has no time to show: the reader of scenarios says so."""
+    project.makepyfile(
+        "def test_story(mesh):\n    mesh.run(hours=1)\n    mesh.step(hours=1)\n    mesh.outages()\n"
+    )
+    result = project.runpytest(*ON_MODEL)
+    result.assert_outcomes(failed=1)
+    assert "begins after the end" in output(result)
