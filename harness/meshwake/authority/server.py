@@ -365,7 +365,7 @@ def _await_settings(control: socket.socket) -> tuple[Settings, Files] | None:
 
 def main() -> None:
     """Entry point of the process that `begin` starts."""
-    from meshwake.clocks.vdso.ptrace import die_with_parent
+    from meshwake.system.libc import die_with_parent
 
     die_with_parent(int(sys.argv[1]))
     told = _await_settings(socket.socket(fileno=int(sys.argv[2])))
