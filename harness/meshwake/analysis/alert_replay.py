@@ -51,7 +51,8 @@ from meshwake.checks.derive import Life, certificates, life_drift_ns, lives, tim
 from meshwake.checks.words import moment
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput, HarnessFault, LabUnavailable
-from meshwake.core.history import Event, History
+from meshwake.core.events import AlertFired, AlertsEvaluated
+from meshwake.core.history import History
 from meshwake.core.outcome import Finding, Verdict
 from meshwake.core.plan import Plan
 from meshwake.system.supervised import let_go, start_guarded
@@ -575,9 +576,9 @@ def judged(plan: Plan, history: History, rules: RuleSet, said: Told) -> Finding:
 def with_alerts(history: History, rules: Sequence[Rule], alerts: Sequence[Fired]) -> History:
     """`history` with what an alerting Prometheus would have added to it, for the checks to read."""
     watching = {rule.name for rule in rules if rule.watches}
-    evaluated = Event(0, "alerts_evaluated", None, None, {"rules": [rule.name for rule in rules]})
+    evaluated = AlertsEvaluated(0, None, None, {"rules": [rule.name for rule in rules]})
     said = [
-        Event(each.world_ns, "alert_fired", None, None, {"alert": each.rule})
+        AlertFired(each.world_ns, None, None, {"alert": each.rule})
         for each in alerts
         if each.rule not in watching
     ]

@@ -27,7 +27,8 @@ from meshwake.checks.spans import Span, Spans
 from meshwake.checks.timeline import NodeTimeline
 from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.durations import NS_PER_S, seconds
-from meshwake.core.history import Event, History
+from meshwake.core.events import Event
+from meshwake.core.history import History
 from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
 from meshwake.core.scenario import CLOCK_FAULTS
 

@@ -14,7 +14,8 @@ from meshwake.checks.derive import attempts, fault_spans, lives
 from meshwake.checks.finding import broken, holds, place, unknown
 from meshwake.checks.spans import Span
 from meshwake.checks.words import count, lasting, moment, moment_exactly
-from meshwake.core.history import Event, History
+from meshwake.core.events import Event
+from meshwake.core.history import History
 from meshwake.core.outcome import Evidence, Finding
 from meshwake.core.plan import RECOVERS_WITHIN_NS, Plan
 

@@ -13,7 +13,8 @@ from meshwake.checks.derive import Certificate, certificates, timeline
 from meshwake.checks.finding import broken, holds, place, unknown
 from meshwake.checks.words import count, lasting, moment, moment_exactly
 from meshwake.core.durations import NS_PER_S, seconds
-from meshwake.core.history import Event, History
+from meshwake.core.events import Event
+from meshwake.core.history import History
 from meshwake.core.outcome import Evidence, Finding
 from meshwake.core.plan import Plan
 

@@ -38,7 +38,8 @@ from meshwake.checks.timeline import NodeTimeline
 from meshwake.checks.words import count, lasting, moment_exactly
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.history import Event, History
+from meshwake.core.events import Event
+from meshwake.core.history import History
 from meshwake.core.plan import Plan, PlannedGateway
 
 BARS_MAX = 4_000

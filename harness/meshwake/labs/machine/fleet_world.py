@@ -25,7 +25,7 @@ from meshwake.authority.server import Mode, State
 from meshwake.clocks.guest.fleet import Fleet
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.history import Event
+from meshwake.core.events import Event
 from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
 from meshwake.labs.limits import FloodGuard
 from meshwake.labs.machine.world import FLOOD_WINDOW_NS, FOLLOW_DRIFT_EVERY_NS, next_to_do_ns

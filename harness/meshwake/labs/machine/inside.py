@@ -13,7 +13,7 @@ from typing import Any
 from meshwake.clocks.guest.init import CHANNEL_VARIABLE, REQUEST, Channel
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import HarnessError
-from meshwake.core.history import Event
+from meshwake.core.events import Event
 from meshwake.core.plan import Plan
 from meshwake.labs.process.namespaces import enter_own_world
 

@@ -39,7 +39,8 @@ from meshwake.core.errors import (
     LabUnavailable,
     SubjectFailed,
 )
-from meshwake.core.history import Event, Recorder
+from meshwake.core.events import Event
+from meshwake.core.history import Recorder
 from meshwake.core.plan import Plan
 from meshwake.core.scenario import CLOCK_FAULTS
 from meshwake.labs import NO_BINARY, Toolbox

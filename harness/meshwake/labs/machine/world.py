@@ -27,7 +27,7 @@ from meshwake.clocks.vdso.page import ClockPage
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS, NS_PER_S
 from meshwake.core.errors import SubjectFailed
-from meshwake.core.history import Event
+from meshwake.core.events import Event
 from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
 from meshwake.labs.agenda import Agenda
 from meshwake.labs.limits import FloodGuard

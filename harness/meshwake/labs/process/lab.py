@@ -27,7 +27,8 @@ from packaging.version import Version
 
 from meshwake.clocks.vdso.page import unsupported_here
 from meshwake.core.errors import ExitCode, HarnessFault, LabUnavailable, SubjectFailed
-from meshwake.core.history import Event, Recorder
+from meshwake.core.events import Event
+from meshwake.core.history import Recorder
 from meshwake.core.plan import Plan
 from meshwake.fixes import patch_of
 from meshwake.fixes.patched import lacks_patch

@@ -22,7 +22,7 @@ from typing import Any
 
 from meshwake.authority.begin import begin
 from meshwake.core.errors import HarnessError
-from meshwake.core.history import Event
+from meshwake.core.events import Event
 from meshwake.core.plan import Plan
 from meshwake.labs.process.namespaces import enter_own_world
 from meshwake.labs.process.processor import take_processor

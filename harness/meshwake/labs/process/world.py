@@ -23,7 +23,8 @@ from meshwake.clocks.virtual import clocks_of
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import HarnessFault, SubjectFailed
-from meshwake.core.history import HISTORY_FORMAT, Event
+from meshwake.core.events import Event
+from meshwake.core.history import HISTORY_FORMAT
 from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
 from meshwake.guard.watch import Held, Seen
 from meshwake.labs.agenda import Agenda
@@ -594,7 +595,7 @@ class World:
     ) -> None:
         if clocks is None and node is not None:
             clocks = self._pages[node].get()
-        self._tell(Event(self.now_world_ns, kind, node, clocks, data))
+        self._tell(Event.of_kind(self.now_world_ns, kind, node, clocks, data))
 
     def _record_requests(self) -> list[str]:
         """Records what the authority was asked, in an order that does not depend on which packet

@@ -11,7 +11,8 @@ import pytest
 from meshwake.checks import clock_fault_happened
 from meshwake.clocks.vdso.page import unsupported_here
 from meshwake.core.clock_reading import ClockReading
-from meshwake.core.history import Event, History
+from meshwake.core.events import Event
+from meshwake.core.history import History
 from meshwake.core.outcome import Verdict
 from meshwake.core.plan import Plan
 
