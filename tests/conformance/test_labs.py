@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from meshwake.checks import judge
-from meshwake.checks.derive import clock_faults
+from meshwake.checks.facts.clocks import clock_faults
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.history import History, Recorder
 from meshwake.core.outcome import Verdict

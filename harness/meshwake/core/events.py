@@ -131,7 +131,7 @@ class RunStarted(Event, kind="run_started"):
     format = Datum[int]()
     lab = Datum[str]()
     version = Datum[str | None]()
-    subject = Datum[dict[str, Any]]()
+    subject = Datum[object]()
 
 
 class RunEnded(Event, kind="run_ended"):

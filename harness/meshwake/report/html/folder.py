@@ -24,7 +24,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from meshwake.checks.words import lasting, moment
+from meshwake.checks.format import lasting, moment
 from meshwake.core.durations import seconds
 from meshwake.core.errors import BadInput
 from meshwake.core.outcome import OutcomeKind

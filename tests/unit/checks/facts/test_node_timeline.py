@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from meshwake.checks.derive import timeline
-from meshwake.checks.spans import Spans
-from meshwake.checks.timeline import NodeTimeline
+from meshwake.checks.facts.clocks import timeline
+from meshwake.checks.facts.node_timeline import NodeTimeline
+from meshwake.checks.facts.spans import Spans
 
 from tests.unit.checks.histories import LAPTOP, World, fault, ns, plan
 
