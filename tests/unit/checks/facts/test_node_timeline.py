@@ -168,6 +168,6 @@ def test_steps_of_one_moment_keep_their_order() -> None:
 
 
 def test_a_node_without_clocks_is_refused() -> None:
-    """Nothing is made up for a node whose clocks nobody read."""
-    with pytest.raises(ValueError, match="holds the clocks of node 'moon'"):
+    """Nothing is made up for a node whose clocks were not read."""
+    with pytest.raises(ValueError, match="has the clocks of node 'moon'"):
         timeline(World(plan()).start().history(), "moon")
