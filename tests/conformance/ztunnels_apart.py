@@ -29,8 +29,9 @@ from meshwake.labs.process.namespaces import (
     listen,
 )
 from meshwake.labs.process.places import Home, Place
-from meshwake.labs.process.ztunnel import ADMIN_PORT, AUTHORITY_PORT, INBOUND_PORT, local_xds
+from meshwake.labs.process.ztunnel import local_xds
 from meshwake.system.deadline import Deadline
+from meshwake.ztunnel.ports import ADMIN_PORT, HBONE_PORT, ISTIOD_PORT
 
 LISTENS_WITHIN_S = 20.0
 
@@ -45,7 +46,7 @@ class World:
         self.set_wall()
         self.places = {name: Place(f"mesh/{name}", name, *network.add(name)) for name in ("a", "b")}
         identities = tuple(place.identity for place in self.places.values())
-        with listen(AUTHORITY_ADDRESS, AUTHORITY_PORT) as listener:
+        with listen(AUTHORITY_ADDRESS, ISTIOD_PORT) as listener:
             self.authority = spawn(
                 self.page.file, listener, AUTHORITY_ADDRESS, directory, backdate_s, identities
             )
@@ -93,7 +94,7 @@ class World:
             deadline.check()
             if self.running[name].poll() is not None:
                 raise SystemExit(f"ztunnel {name} has ended; see its log")
-        knock((place.address, INBOUND_PORT), place.namespace).close()
+        knock((place.address, HBONE_PORT), place.namespace).close()
 
     def listens(self, place: Place) -> bool:
         """Whether its admin port is open."""

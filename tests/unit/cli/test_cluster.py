@@ -90,7 +90,7 @@ BAD = [
     (["up", "--nodes", "0"], "a cluster has 1 to"),
     (["up", "--nodes", "99"], "a cluster has 1 to"),
     (["up", "--name", "My Cluster"], "small letters"),
-    (["up", "--with", "promethues"], "did you mean 'prometheus'?"),
+    (["up", "--with", "promethues"], "'promethues' for --with: expected one of cilium"),
     (["up", "--without", "istio"], "needs 'istio'"),
     (["up", "--lifetime", "10 parsecs"], "--lifetime"),
     (["up", "--lifetime", "1m"], "lifetime 60 s"),

@@ -233,12 +233,13 @@ def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
     harness = subprocess.Popen(command)
     try:
         wait_until(
-            lambda: len(leftovers(tmp_path)) >= 5, "two stand-ins and an authority run", WITHIN_S
+            lambda: len(leftovers(tmp_path)) >= 5, "two stand-ins and an authority to run", WITHIN_S
         )
         ticking = tmp_path / "logs" / "default.client.log"
         wait_until(
-            "virtual time passes",
             lambda: ticking.exists() and ticking.read_text().count("tick") > 3,
+            "virtual time to pass",
+            WITHIN_S,
         )
         # Held open: the number of one that is gone may be given to another, of a test that runs
         # beside this one.
@@ -253,12 +254,12 @@ def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
     finally:
         os.kill(harness.pid, signal.SIGKILL)
         harness.wait()
-    wait_until(lambda: not leftovers(tmp_path), "everything ends", WITHIN_S)
+    wait_until(lambda: not leftovers(tmp_path), "everything to end", WITHIN_S)
     # A process on its way out gives up its command line, by which it was found, before its
     # namespaces.
     wait_until(
         lambda: not namespaces & set(namespaces_in_use()),
-        "nobody lives in its namespaces",
+        "its namespaces to be empty",
         WITHIN_S,
     )
     for namespace in held:
@@ -278,7 +279,7 @@ def test_the_runner_killed_alone_is_a_fault_that_is_named(tmp_path: Path) -> Non
         str(tmp_path / "logs"),
     ]
     harness = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: len(leftovers(tmp_path)) >= 5, "it runs", WITHIN_S)
+    wait_until(lambda: len(leftovers(tmp_path)) >= 5, "it to run", WITHIN_S)
     runner = next(
         line.split(":")[0]
         for line in (processes_below(harness.pid))
@@ -287,7 +288,7 @@ def test_the_runner_killed_alone_is_a_fault_that_is_named(tmp_path: Path) -> Non
     os.kill(int(runner), signal.SIGKILL)
     _, complaint = harness.communicate(timeout=WITHIN_S)
     assert "the runner of the process lab ended" in complaint
-    wait_until(lambda: not leftovers(tmp_path), "everything ends", WITHIN_S)
+    wait_until(lambda: not leftovers(tmp_path), "everything to end", WITHIN_S)
 
 
 def processes_below(parent: int) -> list[str]:
