@@ -13,7 +13,6 @@ things happen is the backend's (backend.py).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -26,10 +25,7 @@ from meshwake.labs.backend import Backend, CertificateState, CsrReport, MeshProc
 from meshwake.labs.limits import CsrFlood, FloodGuard
 from meshwake.labs.probes import ProbeSchedule
 from meshwake.labs.schedule import Schedule
-
-# How ztunnel logs a certificate that has expired, in every release; see the manifest of
-# log-watchdog.
-_EXPIRED = re.compile("certificate expired|CertificateExpired|InvalidCertificate\\(Expired")
+from meshwake.ztunnel.logs import EXPIRED
 
 
 class Driver:
@@ -244,7 +240,7 @@ class Driver:
             self.record_state(source)
             self.record_state(destination)
             self.settle()
-        if _EXPIRED.search(error):
+        if EXPIRED.search(error):
             self._note_expiry(pair)
 
     def _note_expiry(self, pair: tuple[str, str]) -> None:

@@ -23,7 +23,8 @@ from typing import Any
 
 from meshwake.clocks.guest.init import Channel, GuestClocks, kernel_clocks
 from meshwake.clocks.guest.kernel_page import KernelClockPage
-from meshwake.clocks.quiescence.detector import Stillness, Watched
+from meshwake.clocks.quiescence.detector import QuiescenceDetector
+from meshwake.clocks.quiescence.threads import WatchedProcess
 from meshwake.clocks.vdso.page import ClockPage
 from meshwake.clocks.virtual import clocks_of
 from meshwake.core.clock_reading import ClockReading
@@ -54,12 +55,12 @@ def wait_until_end(plan: Plan, now_world_ns: int) -> int | None:
     return before_end_ns if now_world_ns < before_end_ns else None
 
 
-class _PatientStillness(Stillness):
-    """As in the process lab, but it lets the others work before it checks."""
+class _PatientDetector(QuiescenceDetector):
+    """As in the process lab, but it lets the others work before it polls."""
 
-    def _disturbance(self, monotonic_now_ns: Callable[[Watched], int]) -> str | None:
+    def first_activity(self, monotonic_now_ns: Callable[[WatchedProcess], int]) -> str | None:
         time.sleep(_PATIENCE_S)
-        return super()._disturbance(monotonic_now_ns)
+        return super().first_activity(monotonic_now_ns)
 
 
 class GuestBackend(Mesh):
@@ -68,7 +69,7 @@ class GuestBackend(Mesh):
     flood_window_ns = FLOOD_WINDOW_NS
 
     def __init__(self, plan: Plan, binary: Path, directory: Path, channel: Channel) -> None:
-        super().__init__(plan, binary, directory, _PatientStillness)
+        super().__init__(plan, binary, directory, _PatientDetector)
         self.timeline = clocks_of(plan)
         self.jumps = 0
         self._guest = GuestClocks(channel)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from meshwake.authority.begin import Begun
-from meshwake.clocks.quiescence.detector import Watched
+from meshwake.clocks.quiescence.threads import WatchedProcess
 from meshwake.clocks.vdso.page import ClockPage
 from meshwake.clocks.virtual import clocks_of
 from meshwake.core.clock_reading import ClockReading
@@ -25,7 +25,7 @@ from meshwake.labs.process.processor import Processor
 # Ahead of any real monotonic clock, so that deadlines which programs hand to the kernel as absolute
 # times never come: behind it they would end at once, and the program would spin.
 MONOTONIC_START_NS = 10**18
-KICKS_AT_ONE_TIME_MAX = 10_000
+WAKES_AT_ONE_TIME_MAX = 10_000
 # A ztunnel that watches its root file polls it every half second of real time, and reads a change
 # when the file has not been modified for two seconds by its clock.
 ROOT_FILE_STABLE_NS = 2 * NS_PER_S
@@ -106,17 +106,17 @@ class ProcessBackend(Mesh):
     def fire_timers(self) -> None:
         """See Backend."""
         self._answer_late()
-        for _ in range(KICKS_AT_ONE_TIME_MAX):
+        for _ in range(WAKES_AT_ONE_TIME_MAX):
             due = [watched for node, watched in self.running() if self._is_due(node, watched)]
             if not due:
                 return
             for watched in due:
-                watched.kick(self.monotonic_now_ns(watched))
+                watched.wake(self.monotonic_now_ns(watched))
             self.recording.settle()
         names = ", ".join(watched.name for watched in due)
         raise HarnessFault(f"{names}: a timer is due again and again while its clock stands still")
 
-    def _is_due(self, node: str, watched: Watched) -> bool:
+    def _is_due(self, node: str, watched: WatchedProcess) -> bool:
         due_ns = watched.due_monotonic_ns()
         return due_ns is not None and due_ns <= self.pages[node].get().monotonic_ns
 

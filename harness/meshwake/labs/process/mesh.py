@@ -17,7 +17,9 @@ from typing import Any
 
 from meshwake.authority.begin import Begun
 from meshwake.authority.server import AuthorityProcess, spawn
-from meshwake.clocks.quiescence.detector import SocketsOfNamespace, Stillness, Watched
+from meshwake.clocks.quiescence.detector import QuiescenceDetector
+from meshwake.clocks.quiescence.sockets import SocketsOfNamespace
+from meshwake.clocks.quiescence.threads import WatchedProcess
 from meshwake.clocks.vdso.page import ClockPage
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault, SubjectFailed
@@ -38,7 +40,8 @@ from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, inside,
 from meshwake.labs.process.places import Home, Place
 from meshwake.labs.process.processor import Processor
 from meshwake.labs.process.traffic import Traffic
-from meshwake.labs.process.ztunnel import AUTHORITY_PORT, Ztunnel, workload
+from meshwake.labs.process.ztunnel import Ztunnel, workload
+from meshwake.ztunnel.ports import ISTIOD_PORT
 
 STARTS_WITHIN_S = 60.0
 LISTENING_POLL_S = 0.005
@@ -61,7 +64,7 @@ class Mesh(ABC):
         plan: Plan,
         binary: Path,
         directory: Path,
-        detector: Callable[[Callable[[], bool]], Stillness] = Stillness,
+        detector: Callable[[Callable[[], bool]], QuiescenceDetector] = QuiescenceDetector,
         begun: Begun | None = None,
         processor: Processor | None = None,
     ) -> None:
@@ -135,7 +138,7 @@ class Mesh(ABC):
         self.set_first_clocks()
 
     def _start_authority(self) -> AuthorityProcess:
-        with listen(AUTHORITY_ADDRESS, AUTHORITY_PORT) as listener:
+        with listen(AUTHORITY_ADDRESS, ISTIOD_PORT) as listener:
             authority = spawn(
                 self.pages[self.plan.authority_node].file,
                 listener,
@@ -148,7 +151,7 @@ class Mesh(ABC):
             )
         self._begun = None
         self._stack.callback(authority.close)
-        self._detector.processes["authority"] = Watched(
+        self._detector.processes["authority"] = WatchedProcess(
             authority.pid, "authority", waits_virtually=False
         )
         return authority
@@ -268,7 +271,7 @@ class Mesh(ABC):
         self._traffic.came(identity)
         self._publish_workloads()
 
-    def running(self) -> Iterator[tuple[str, Watched]]:
+    def running(self) -> Iterator[tuple[str, WatchedProcess]]:
         """The ztunnels that are not stopped: their node, and the process."""
         for ztunnel in self._ztunnels.values():
             if not ztunnel.watched.stopped:
@@ -344,21 +347,21 @@ class Mesh(ABC):
     @property
     def looks(self) -> int:
         """How often it was checked whether everything is quiet: the cost of the run."""
-        return self._detector.looks
+        return self._detector.polls
 
     def await_quiet(self) -> None:
         """See Backend."""
-        self._detector.await_quiet(self.monotonic_now_ns)
+        self._detector.wait_until_quiescent(self.monotonic_now_ns)
         if self._handshakes:
             for handshake in self._handshakes:
                 handshake.close()
             self._handshakes.clear()
-            self._detector.await_quiet(self.monotonic_now_ns)
+            self._detector.wait_until_quiescent(self.monotonic_now_ns)
 
     def _is_quiet(self) -> bool:
-        return self._detector.is_quiet(self.monotonic_now_ns)
+        return self._detector.is_quiescent(self.monotonic_now_ns)
 
-    def monotonic_now_ns(self, watched: Watched) -> int:
+    def monotonic_now_ns(self, watched: WatchedProcess) -> int:
         """The monotonic clock of a process; 0 for one that is on the kernel's own."""
         page = self._page_of_process.get(watched.pid)
         return page.get().monotonic_ns if page else 0
