@@ -4,7 +4,7 @@ Needs Linux (x86-64 or ARM64) and a ztunnel binary. No root, no container engine
 it is made of:
 
     runner.py      the process in which a run lives, in namespaces of its own
-    world.py       the loop: quiet? then time goes to the next thing that anybody waits for
+    mesh.py        ztunnels, authority and connections; backend.py the clocks they are on
     ztunnel.py     a real ztunnel, started with its clocks on a page of ours (clocks/vdso/page.py)
     traffic.py     new connections, SOCKS5 -> HBONE with mTLS -> echo
     namespaces.py  a network namespace for each identity
