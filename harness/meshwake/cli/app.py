@@ -8,10 +8,7 @@ several runs the most serious one decides.
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import traceback
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,40 +16,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from meshwake.cli import (
-    alerts as cli_alerts,
-)
-from meshwake.cli import (
-    clock as cli_clock,
-)
-from meshwake.cli import (
-    cluster as cli_cluster,
-)
-from meshwake.cli import (
-    fetch as cli_fetch,
-)
-from meshwake.cli import (
-    forecast as cli_forecast,
-)
-from meshwake.cli import (
-    import_sleep as cli_journal,
-)
-from meshwake.cli import (
-    kernel as cli_kernel,
-)
-from meshwake.cli import (
-    matrix as cli_matrix,
-)
-from meshwake.cli import (
-    report as cli_report,
-)
-from meshwake.cli import (
-    search as cli_search,
-)
-from meshwake.cli import (
-    versions as cli_versions,
-)
+from meshwake.cli.ending import Ended
+from meshwake.cli.main import app, main, run_command
 from meshwake.core.errors import ExitCode, HarnessError
+from meshwake.core.extras import require
 from meshwake.core.plan import Case, resolve
 from meshwake.core.scenario import read_scenario
 from meshwake.fixes import adapted
@@ -73,30 +40,7 @@ from meshwake.runner.pipeline import (
     summary_of,
 )
 
-CLICK_USAGE_ERROR = 2
-
-app = typer.Typer(
-    name="meshwake",
-    help="Makes time jump under a service mesh and tells, with evidence, what breaks.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-for door in (
-    cli_clock,
-    cli_cluster,
-    cli_fetch,
-    cli_forecast,
-    cli_journal,
-    cli_kernel,
-    cli_matrix,
-    cli_report,
-    cli_search,
-    cli_versions,
-    cli_alerts,
-):
-    door.add_commands(app)
+__all__ = ["app", "main", "run_command"]
 
 LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process, machine or kind.")]
 IstioOption = Annotated[
@@ -134,11 +78,14 @@ FilesArgument = Annotated[
 ]
 
 
-cli_versions.add_commands(app)
-_Ended = cli_versions.Ended
+def add_commands(app: typer.Typer) -> None:
+    """Adds run, check, plan and doctor to `app`."""
+    app.command()(run)
+    app.command()(check)
+    app.command()(plan)
+    app.command()(doctor)
 
 
-@app.command()
 @with_words(LabWords)
 def run(
     files: FilesArgument,
@@ -155,6 +102,8 @@ def run(
     words: LabWords,
 ) -> None:
     """Run scenarios and judge what happened."""
+    if report is not None:
+        require("report")  # before anything runs
     cluster = planned_cluster(lab, words)
     options = Options(
         lab, tuple(istio or ()), ztunnel, seed, keep_run, words.real_time, cluster, as_class
@@ -182,15 +131,16 @@ def run(
     elif len(suite.endings) > 1:
         show(Console(), summary_table([summary_of(ending) for ending in suite.endings]))
     codes = [ending.exit_code for ending in suite.endings]
-    if report is not None and (
-        unwritten := cli_report.report_endings(report, suite.endings, quiet=as_json)
-    ):
-        _say(unwritten)
-        codes.append(unwritten.exit_code)
-    raise _Ended(most_serious(codes))
+    if report is not None:
+        from meshwake.cli.report import report_endings
+
+        unwritten = report_endings(report, suite.endings, quiet=as_json)
+        if unwritten is not None:
+            _say(unwritten)
+            codes.append(unwritten.exit_code)
+    raise Ended(most_serious(codes))
 
 
-@app.command()
 def check(
     run_directory: Annotated[
         Path, typer.Argument(metavar="RUN", help="A run that was kept, or a 'latest'.")
@@ -205,10 +155,9 @@ def check(
     else:
         saved = checked.saved
         show(Console(), run_detail(saved.plan, saved.history, checked.outcome, verbose))
-    raise _Ended(checked.outcome.exit_code)
+    raise Ended(checked.outcome.exit_code)
 
 
-@app.command()
 def plan(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A scenario file.")],
     lab: LabOption = AUTO,
@@ -226,7 +175,6 @@ def plan(
             _print_error(f"{case.id}: would be refused: {case.refusal}")
 
 
-@app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Say which lab can run here, why another cannot, and what to install."""
     health = examine()
@@ -234,39 +182,6 @@ def doctor(as_json: JsonOption = False) -> None:
         _print_json([health.to_json()])
     else:
         _show_health(health)
-
-
-def run_command(arguments: Sequence[str]) -> int:
-    """The exit code of `meshwake ARGUMENTS`. Nothing is raised, whatever happens."""
-    verbose = "-v" in arguments or "--verbose" in arguments
-    try:
-        app(list(arguments), prog_name="meshwake")
-    except (_Ended, cli_forecast.Foretold) as ended:
-        return ended.code
-    except HarnessError as error:
-        _say(error)
-        return error.exit_code
-    except KeyboardInterrupt:  # ^C, or SIGTERM: see _end_in_order
-        return 130
-    except SystemExit as ended:
-        usage_error = ended.code == CLICK_USAGE_ERROR
-        return cli_versions.usage_error_code(arguments) if usage_error else int(ended.code or 0)
-    except Exception as error:  # noqa: BLE001  the last door: a fault of ours is reported, never shown as a bare traceback
-        _print_error(f"this is a fault of meshwake: {type(error).__name__}: {error}")
-        _print_error(traceback.format_exc() if verbose else "-v shows where it came from")
-        return ExitCode.HARNESS_FAULT
-    return ExitCode.AS_EXPECTED
-
-
-def main() -> None:
-    """The command `meshwake`."""
-    signal.signal(signal.SIGTERM, _end_in_order)
-    sys.exit(run_command(sys.argv[1:]))
-
-
-def _end_in_order(number: int, frame: object) -> None:
-    """SIGTERM is taken as ^C: what was started is put away."""
-    raise KeyboardInterrupt
 
 
 def _say(error: HarnessError) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meshwake.cli.versions import Ended
+from meshwake.cli.ending import Ended
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import said_ns
 from meshwake.core.errors import BadInput, SubjectFailed

@@ -1,0 +1,178 @@
+"""The command `meshwake`: finds the command that was named, runs it, and ends with an exit code.
+
+Results go to stdout, everything else to stderr. Every command ends with one of the exit codes of
+harness/meshwake/core/errors.py, 130 after ^C; docs/reference.md promises them to scripts. With
+several runs the most serious one decides.
+
+Only the module of the command in use is imported (commands.py is the table of all).
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from meshwake.cli.commands import COMMANDS, Entry
+from meshwake.cli.ending import Ended
+from meshwake.core.errors import ExitCode, HarnessError
+
+CLICK_USAGE_ERROR = 2
+FIRST_STEPS = """\
+Makes time jump under a service mesh and tells, with evidence, what breaks.
+
+  meshwake run nightly_sleep       a laptop that sleeps every night, on the model: no set-up
+  meshwake matrix                  which fix holds against which clock fault
+  meshwake fetch 1.31.0            a real ztunnel for the same scenarios (Linux)
+  meshwake doctor                  which labs can run here
+  meshwake --help                  all commands
+"""
+
+
+class LazyGroup(TyperGroup):
+    """The commands of the table. Each is imported when it is used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command called `cmd_name`; None when there is none."""
+        if cmd_name not in self.commands and cmd_name in COMMANDS:
+            self.commands[cmd_name] = _load(COMMANDS[cmd_name])
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Sections, and a last line with the commands that few people need."""
+        for section in dict.fromkeys(entry.section for entry in COMMANDS.values()):
+            entries = [entry for entry in COMMANDS.values() if entry.section == section]
+            if section:
+                with formatter.section(section):
+                    formatter.write_dl([(entry.name, entry.summary) for entry in entries])
+            else:
+                formatter.write_paragraph()
+                names = ", ".join(entry.name for entry in entries)
+                formatter.write_text(f"Also: {names}. meshwake COMMAND -h says more of each.")
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """The names from the table: nothing is imported while a person types."""
+        fitting = [entry for entry in COMMANDS.values() if entry.name.startswith(incomplete)]
+        if fitting:
+            item = import_module(f"{_click_package()}.shell_completion").CompletionItem
+            return [item(entry.name, help=entry.summary) for entry in fitting]
+        return super().shell_complete(ctx, incomplete)
+
+
+def _click_package() -> str:
+    """typer brings its own copy of click since 0.22 or so, and used the package before."""
+    return TyperGroup.__mro__[1].__module__.rpartition(".")[0]
+
+
+def _load(entry: Entry) -> Any:
+    """The command of `entry`, from its module."""
+    own = typer.Typer(rich_markup_mode=None, add_completion=False)
+    import_module(f"meshwake.cli.{entry.module}").add_commands(own)
+    return typer.main.get_group(own).commands[entry.name]
+
+
+app = typer.Typer(
+    name="meshwake",
+    cls=LazyGroup,
+    help="Makes time jump under a service mesh and tells, with evidence, what breaks.",
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"meshwake {version('meshwake')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _first_screen(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Makes time jump under a service mesh and tells, with evidence, what breaks."""
+    if context.invoked_subcommand is None:
+        typer.echo(FIRST_STEPS, nl=False)
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """The exit code of `meshwake ARGUMENTS`. Nothing is raised, whatever happens."""
+    try:
+        app(list(arguments), prog_name="meshwake")
+    except Ended as ended:
+        return ended.code
+    except HarnessError as error:
+        return _refused(error)
+    except KeyboardInterrupt:  # ^C, or SIGTERM: see _end_in_order
+        return 130
+    except SystemExit as ended:
+        usage_error = ended.code == CLICK_USAGE_ERROR
+        return _usage_error_code(arguments) if usage_error else int(ended.code or 0)
+    except Exception as error:  # noqa: BLE001  the last resort: a fault of ours is reported, never shown as a bare traceback
+        return _failed(error, arguments)
+    return ExitCode.AS_EXPECTED
+
+
+def main() -> None:
+    """The command `meshwake`."""
+    signal.signal(signal.SIGTERM, _end_in_order)
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def _end_in_order(number: int, frame: object) -> None:
+    """SIGTERM is handled as ^C: what was started is ended."""
+    raise KeyboardInterrupt
+
+
+def _refused(error: HarnessError) -> int:
+    _print_error(str(error))
+    if error.evidence is not None:
+        _print_error(f"evidence: {error.evidence}")
+    return error.exit_code
+
+
+def _failed(error: Exception, arguments: Sequence[str]) -> int:
+    """A missing extra is the user's to install; everything else is a defect of ours."""
+    import traceback
+
+    from meshwake.core.extras import missing_extra
+
+    lacking = missing_extra(error) if isinstance(error, ImportError) else None
+    if lacking is not None:
+        return _refused(lacking)
+    verbose = "-v" in arguments or "--verbose" in arguments
+    _print_error(f"this is a fault of meshwake: {type(error).__name__}: {error}")
+    _print_error(traceback.format_exc() if verbose else "-v shows where it came from")
+    return ExitCode.HARNESS_FAULT
+
+
+def _usage_error_code(arguments: Sequence[str]) -> int:
+    """How a command ends whose options are wrong. 3 would tell `git bisect run` that this commit is
+    bad, so `probe` ends with a code that stops the bisect."""
+    if arguments[:1] != ["probe"]:
+        return ExitCode.BAD_INPUT
+    from meshwake.analysis.probe import ABORT_GIT_BISECT
+
+    return ExitCode.BAD_INPUT + ABORT_GIT_BISECT
+
+
+def _print_error(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
