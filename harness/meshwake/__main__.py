@@ -1,5 +1,5 @@
 """`python -m meshwake` is `meshwake`."""
 
-from meshwake.cli.main import main
+from meshwake.cli.app import main
 
 main()

@@ -138,7 +138,7 @@ def _link(package: Distribution, site_packages: Path) -> None:
 def _write_scripts(installed: Installed) -> None:
     """The programs that pip would write from the entry points."""
     python = installed.root / "bin" / "python"
-    for name, module in (("meshwake", "meshwake.cli.main"), ("pytest", "pytest")):
+    for name, module in (("meshwake", "meshwake.cli.app"), ("pytest", "pytest")):
         script = installed.root / "bin" / name
         script.write_text(f"#!{python}\nimport sys\nfrom {module} import main\nsys.exit(main())\n")
         script.chmod(0o755)

@@ -3,15 +3,12 @@ install brings."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests.integration.wheel.installed import Installed
-from tests.support.paths import DATA, SCENARIOS
+from tests.support.paths import DATA
 from tests.unit.worlds import small, write
 
 # What the base install answers, and the exit code.

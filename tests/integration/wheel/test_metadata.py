@@ -54,7 +54,7 @@ def test_what_it_says_of_itself(wheel: Path) -> None:
         info = "meshwake-0.1.0.dist-info"
         header = HeaderParser().parsestr(packed.read(f"{info}/METADATA").decode("utf-8"))
         points = packed.read(f"{info}/entry_points.txt").decode("utf-8")
-    assert "meshwake = meshwake.cli.main:main" in points
+    assert "meshwake = meshwake.cli.app:main" in points
     assert "[pytest11]\nmeshwake = meshwake.pytest_plugin" in points
     assert {"Framework :: Pytest", "Typing :: Typed"} <= set(header.get_all("Classifier", []))
     assert header["License-Expression"] == "Apache-2.0"

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import meshwake.cli.main
+import meshwake.cli.app
 import pytest
 import typer
 from hypothesis import given
@@ -35,7 +35,7 @@ DOORS = {
     "down": ClusterWords,
     "status": ClusterWords,
 }
-MESHWAKE: Any = typer.main.get_command(meshwake.cli.main.app)
+MESHWAKE: Any = typer.main.get_command(meshwake.cli.app.app)
 
 
 class Group:
