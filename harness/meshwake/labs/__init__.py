@@ -17,10 +17,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
-from meshwake.core.errors import BadInput, LabUnavailable
+from meshwake.core.errors import LabUnavailable
 from meshwake.core.extras import EXTRAS, lacking_of
 from meshwake.core.history import Recorder
 from meshwake.core.plan import Plan
+from meshwake.core.refusal import invalid_choice
 
 LAB_MODULES = {
     "model": "meshwake.labs.model.lab",
@@ -88,7 +89,7 @@ class LabNotInstalled:
 def load_lab(name: str) -> Lab:
     """The lab called `name`. Raises BadInput when there is none."""
     if name not in LAB_MODULES:
-        raise BadInput(f"--lab {name}: allowed: auto, {', '.join(LAB_MODULES)}")
+        raise invalid_choice("--lab", name, LAB_MODULES)
     lacking = lacking_of(name) if name in EXTRAS else None
     if lacking is not None:
         return LabNotInstalled(lacking)
