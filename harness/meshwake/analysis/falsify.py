@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshwake.analysis.matrix import plan_for
 from meshwake.checks import CHECKS
-from meshwake.checks.words import lasting
+from meshwake.checks.format import lasting
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.errors import BadInput
 from meshwake.core.extras import require

@@ -31,7 +31,8 @@ from statistics import mean
 from typing import Any
 
 from meshwake.analysis.populations import IMPORTED, NODE, POPULATIONS, Remembered, faults_of
-from meshwake.checks.derive import certificates, failures
+from meshwake.checks.facts.certificates import certificates
+from meshwake.checks.facts.traffic import failures
 from meshwake.checks.recovers_within import NAME as RECOVERS_WITHIN
 from meshwake.core.durations import NS_PER_S, seconds
 from meshwake.core.errors import BadInput

@@ -18,8 +18,8 @@ import typer
 
 from meshwake.analysis.alert_replay import Fired, Told, judged, told
 from meshwake.analysis.alert_rules import RuleSet, read_rule_files
-from meshwake.checks.derive import failures
-from meshwake.checks.words import count, lasting, moment
+from meshwake.checks.facts.traffic import failures
+from meshwake.checks.format import count, lasting, moment
 from meshwake.cli.ending import Ended
 from meshwake.core.durations import seconds
 from meshwake.core.errors import ExitCode

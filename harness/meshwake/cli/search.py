@@ -24,7 +24,7 @@ from meshwake.analysis import thundering_herd as herds
 from meshwake.analysis import workers
 from meshwake.analysis.imported import remembered
 from meshwake.analysis.populations import IMPORTED, POPULATIONS
-from meshwake.checks.words import lasting
+from meshwake.checks.format import lasting
 from meshwake.cli.ending import Ended
 from meshwake.core import versions
 from meshwake.core.durations import NS_PER_S, parse_positive_ns

@@ -22,7 +22,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from meshwake.checks.words import lasting, moment
+from meshwake.checks.format import lasting, moment
 from meshwake.core.durations import seconds
 from meshwake.core.errors import BadInput
 from meshwake.core.extras import require

@@ -108,7 +108,7 @@ def test_a_subject_that_spins_is_named_within_a_bound(
     monkeypatch.setenv("MESHWAKE_QUIET_WITHIN_S", "2")
     with pytest.raises(
         HarnessError,
-        match=r"not quiet within 2 s; last seen busy: process ztunnel default\.\w+ runs",
+        match=r"not quiescent within 2 s; last seen busy: process ztunnel default\.\w+ runs",
     ):
         run(write_stand_in(tmp_path, at_tick="while True: pass"), tmp_path)
     assert not leftovers(tmp_path)
