@@ -24,7 +24,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from fractions import Fraction
 
-from meshwake.checks.spans import Span, Spans
+from meshwake.checks.facts.spans import Span, Spans
 from meshwake.core.clock_reading import ClockReading
 
 _AS_THE_WORLD = Fraction(1)

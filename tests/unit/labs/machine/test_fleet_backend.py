@@ -1,17 +1,17 @@
-"""The world over several guests, on guests that are none: what it orders, when, and what it
-records."""
+"""The backend over several guests, on simulated guests: which commands it sends, when, and what the
+driver records."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 from meshwake.checks import clock_fault_happened
 from meshwake.clocks.vdso.page import unsupported_here
 from meshwake.core.clock_reading import ClockReading
-from meshwake.core.history import Event, History
+from meshwake.core.events import Event
+from meshwake.core.history import History
 from meshwake.core.outcome import Verdict
 from meshwake.core.plan import Plan
 
@@ -33,7 +33,7 @@ class FakeFleet:
 
     def __init__(self, names: list[str]) -> None:
         self.now_ns, self.done = 0, []  # type: ignore[var-annotated]
-        self.heard: Callable[[str, dict[str, Any]], None] = lambda guest, message: None
+        self.received: Callable[[str, dict[str, Any]], None] = lambda guest, message: None
         self._away: dict[str, tuple[str, int]] = {}
         self._offsets = {name: [0, 0, 0] for name in names}
         self._serial = 0
@@ -96,7 +96,7 @@ class FakeFleet:
             "outcome": "issued",
         }
         dates = {"not_before_wall_s": 0, "not_after_wall_s": 2 * 10**9}
-        self.heard("east", {"requests": [issued | {"serial": str(self._serial)} | dates]})
+        self.received("east", {"requests": [issued | {"serial": str(self._serial)} | dates]})
 
     def _log_size(self, guest: str, name: str) -> int:
         return 0
@@ -105,13 +105,14 @@ class FakeFleet:
         return []
 
 
-def ran(of: Plan, directory: Path) -> tuple[FakeFleet, History]:
-    from meshwake.labs.machine.fleet_world import FleetWorld, guests_of
+def ran(of: Plan) -> tuple[FakeFleet, History]:
+    from meshwake.labs.driver import Driver
+    from meshwake.labs.machine.fleet_backend import FleetBackend, guests_of
 
     fleet, events = FakeFleet(guests_of(of)), list[Event]()
-    world = FleetWorld(of, directory, events.append, lambda world_ns: None, fleet)  # type: ignore[arg-type]
-    fleet.heard = world.heard
-    world.run({})
+    backend = FleetBackend(of, fleet)  # type: ignore[arg-type]
+    fleet.received = backend.received
+    Driver(of, backend, events.append, lambda world_ns: None).run({})
     return fleet, History(events)
 
 
@@ -125,10 +126,10 @@ def two_nodes(kind: str, more: str = "") -> Plan:
     )
 
 
-def test_one_node_sleeps_and_nobody_asks_it_anything(tmp_path: Path) -> None:
+def test_one_node_sleeps_and_nobody_asks_it_anything() -> None:
     """The other goes on; the fault is as planned, measured by the kernel that slept."""
     of = two_nodes("suspend")
-    fleet, history = ran(of, tmp_path)
+    fleet, history = ran(of)
     of_west = [(at, do) for at, guest, do in fleet.done if guest == "west" and 600 <= at <= 1080]
     assert (600, "suspend") in of_west
     assert (1080, "back") in of_west
@@ -141,28 +142,28 @@ def test_one_node_sleeps_and_nobody_asks_it_anything(tmp_path: Path) -> None:
     assert (moved.wall_ns, moved.monotonic_ns, moved.boottime_ns) == (8 * M, 0, 8 * M)
 
 
-def test_one_that_stood_is_put_right_when_the_scenario_says(tmp_path: Path) -> None:
+def test_one_that_stood_is_put_right_when_the_scenario_says() -> None:
     """Its wall clock only."""
     of = two_nodes("pause", 'corrected_after = "25s"')
-    fleet, history = ran(of, tmp_path)
+    fleet, history = ran(of)
     assert clock_fault_happened.check(of, history).verdict is Verdict.HOLDS
     assert (1105, "west", "set_clocks") in fleet.done
     [woke] = history.of("node_woke")
     assert woke.world_ns == 18 * M
 
 
-def test_connections_are_attempted_by_the_guest_of_their_source(tmp_path: Path) -> None:
+def test_connections_are_attempted_by_the_guest_of_their_source() -> None:
     """And only while both ends are there."""
-    fleet, history = ran(two_nodes("suspend"), tmp_path)
+    fleet, history = ran(two_nodes("suspend"))
     attempts = [(at, guest) for at, guest, do in fleet.done if do == "attempt"]
     assert len(attempts) == len(history.of("connection_attempted")) > 20
     assert {guest for _, guest in attempts} == {"east"}
     assert not [at for at, _ in attempts if 600 < at < 1080]
 
 
-def test_an_authority_apart_is_a_guest_and_does_not_sleep(tmp_path: Path) -> None:
+def test_an_authority_apart_is_a_guest_and_does_not_sleep() -> None:
     """Whatever the nodes are called."""
-    from meshwake.labs.machine.fleet_world import guests_of, requests_of
+    from meshwake.labs.machine.fleet_backend import guests_of, requests_of
 
     of = plan(
         '[authority]\nnode = "apart"\n',
@@ -175,10 +176,26 @@ def test_an_authority_apart_is_a_guest_and_does_not_sleep(tmp_path: Path) -> Non
     assert [one["first"] for one in told.values()] == [0, 1, 2]
 
 
-def test_an_authority_asleep_is_told_nothing(tmp_path: Path) -> None:
+def test_an_authority_asleep_is_told_nothing() -> None:
     """It would not hear it; those who ask it find nobody there."""
     of = two_nodes("suspend")
-    fleet, _ = ran(of.model_copy(update={"authority_node": "west"}), tmp_path)
+    fleet, _ = ran(of.model_copy(update={"authority_node": "west"}))
     modes = [at for at, guest, do in fleet.done if guest == "west" and do == "mode"]
     assert 1080 in modes
     assert not [at for at in modes if 600 < at < 1080]
+
+
+def test_a_restart_ends_and_starts_the_ztunnels_of_its_guest() -> None:
+    """And of no other one; the fault lies around it."""
+    of = plan(
+        '[authority]\nnode = "east"\n[[fault]]\nkind = "restart"\nnode = "west"\nat = "10m"',
+        nodes=TWO_NODES,
+        duration="30m",
+        lab="machine",
+    )
+    fleet, history = ran(of)
+    done = [(guest, do) for at, guest, do in fleet.done if at == 600 and do in ("end", "start")]
+    assert done == [("west", "end"), ("west", "start")]
+    at_restart = [event for event in history if event.world_ns == 10 * M and event.node == "west"]
+    kinds = [event.kind for event in at_restart if event.kind.startswith(("fault", "ztunnel"))]
+    assert kinds == ["fault_began", "ztunnel_stopped", "ztunnel_started", "fault_ended"]

@@ -12,18 +12,18 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the process lab
 
 
 def test_the_authority_is_awake_before_the_ztunnels_of_its_node() -> None:
-    """A ztunnel asks for what is overdue the moment it runs; an authority still told to be away
-    would refuse it."""
-    from meshwake.labs.process.world import World
+    """A ztunnel requests what is overdue the moment it runs; an authority still set to refuse would
+    refuse it."""
+    from meshwake.labs.process.mesh import Mesh
 
     order: list[str] = []
     watched = SimpleNamespace(resume=lambda: order.append("ztunnel"))
-    world: Any = SimpleNamespace(
+    mesh: Any = SimpleNamespace(
         _stopped_nodes={"vm"},
-        _set_authority_mode=lambda: order.append("authority"),
+        set_authority_mode=lambda: order.append("authority"),
         _ztunnels_on=lambda node: [SimpleNamespace(watched=watched)],
-        _settle=lambda: order.append("settled"),
+        recording=SimpleNamespace(settle=lambda: order.append("settled")),
     )
-    World._resume_node(world, "vm")
+    Mesh.resume_node(mesh, "vm")
     assert order == ["authority", "ztunnel", "settled"]
-    assert world._stopped_nodes == set()
+    assert mesh._stopped_nodes == set()

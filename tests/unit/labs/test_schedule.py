@@ -8,16 +8,16 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.plan import PlannedFault
 from meshwake.fixes import Deployment, PlannedRestart
 from meshwake.guard.watch import View
-from meshwake.labs.agenda import Agenda, Turn, agenda
+from meshwake.labs.schedule import Phase, Schedule, planned_actions
 
 from tests.unit.labs.plans import plan
 
 HOUR_NS = 3600 * NS_PER_S
 
 
-def turns(faults: str) -> list[tuple[int, Turn]]:
+def phases(faults: str) -> list[tuple[int, Phase]]:
     of = plan(faults, duration="10h")
-    return [(each.world_ns // HOUR_NS, each.turn) for each in agenda(of, clocks_of(of))]
+    return [(each.world_ns // HOUR_NS, each.phase) for each in planned_actions(of, clocks_of(of))]
 
 
 def fault(text: str) -> str:
@@ -25,35 +25,39 @@ def fault(text: str) -> str:
 
 
 def test_a_pause_begins_wakes_and_ends() -> None:
-    assert turns(fault('kind = "pause"\nat = "1h"\nlasts = "2h"\ncorrected_after = "1h"')) == [
-        (1, Turn.BEGIN),
-        (3, Turn.WAKE),
-        (4, Turn.END),
+    assert phases(fault('kind = "pause"\nat = "1h"\nlasts = "2h"\ncorrected_after = "1h"')) == [
+        (1, Phase.BEGIN),
+        (3, Phase.WAKE),
+        (4, Phase.END),
     ]
 
 
 def test_what_ends_comes_before_what_begins_whatever_the_order_in_the_file() -> None:
     later = fault('kind = "suspend"\nat = "3h"\nlasts = "1h"')
     earlier = fault('kind = "suspend"\nat = "1h"\nlasts = "2h"')
-    expected = [(1, Turn.BEGIN), (3, Turn.END), (3, Turn.BEGIN), (4, Turn.END)]
-    assert turns(later + earlier) == turns(earlier + later) == expected
+    expected = [(1, Phase.BEGIN), (3, Phase.END), (3, Phase.BEGIN), (4, Phase.END)]
+    assert phases(later + earlier) == phases(earlier + later) == expected
 
 
 def test_a_step_ends_after_its_own_beginning() -> None:
-    assert turns(fault('kind = "step"\nat = "1h"\nby = "1h"')) == [
-        (1, Turn.BEGIN),
-        (1, Turn.END_AT_ONCE),
+    assert phases(fault('kind = "step"\nat = "1h"\nby = "1h"')) == [
+        (1, Phase.BEGIN),
+        (1, Phase.END_SAME_INSTANT),
     ]
 
 
 def test_a_restart_during_sleep_happens_at_the_wake() -> None:
     asleep = fault('kind = "suspend"\nat = "1h"\nlasts = "4h"')
     restart = fault('kind = "restart"\nat = "2h"')
-    assert turns(asleep + restart) == [(1, Turn.BEGIN), (5, Turn.END), (5, Turn.RESTART_BY_FAULT)]
+    assert phases(asleep + restart) == [
+        (1, Phase.BEGIN),
+        (5, Phase.END),
+        (5, Phase.RESTART_BY_FAULT),
+    ]
 
 
 def test_nothing_is_left_for_after_the_end() -> None:
-    assert turns(fault('kind = "suspend"\nat = "9h"\nlasts = "4h"')) == [(9, Turn.BEGIN)]
+    assert phases(fault('kind = "suspend"\nat = "9h"\nlasts = "4h"')) == [(9, Phase.BEGIN)]
 
 
 # Fixes that look
@@ -94,18 +98,18 @@ class Keeping:
         self.done.append((self.world_ns / HOUR_NS, f"{fault.kind} ends"))
 
 
-def test_looks_lie_on_the_agenda_and_what_comes_of_them_too(
+def test_polls_are_scheduled_and_so_are_the_restarts_they_cause(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """At one moment a look comes last: it sees what has happened."""
+    """At one moment a poll comes last: it observes what has happened."""
     looker, world = Looker(), Keeping()
     monkeypatch.setattr(
-        "meshwake.labs.agenda.deploy", lambda plan, clocks: Deployment((), (looker,))
+        "meshwake.labs.schedule.deploy", lambda plan, clocks: Deployment((), (looker,))
     )
     of = plan(fault('kind = "freeze"\nat = "2h"\nlasts = "1h"'), duration="4h")
-    agenda_of_run = Agenda(of, clocks_of(of))
-    while (next_ns := agenda_of_run.next_world_ns()) is not None:
+    schedule = Schedule(of, clocks_of(of))
+    while (next_ns := schedule.next_world_ns()) is not None:
         world.world_ns = next_ns
-        agenda_of_run.keep_due(world, next_ns)  # type: ignore[arg-type]
+        schedule.run_due(world, next_ns)  # type: ignore[arg-type]
     assert looker.looked == [1, 2, 3]
     assert world.done == [(2, "freeze begins"), (2.5, "looker restarts laptop"), (3, "freeze ends")]

@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.history import Event, History
+from meshwake.core.events import Event
+from meshwake.core.history import History
 from meshwake.labs.limits import CSR_FLOOD_MAX
 
 from tests.unit.labs.plans import (

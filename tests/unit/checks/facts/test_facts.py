@@ -9,17 +9,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from meshwake.checks.derive import (
+from meshwake.checks.facts.certificates import (
     certificates,
-    clock_faults,
-    failures,
-    fault_spans,
     holdings,
     life_drift_ns,
     lives,
-    outages,
     renewals,
 )
+from meshwake.checks.facts.clocks import clock_faults, fault_spans
+from meshwake.checks.facts.traffic import failures, outages
 from meshwake.core.plan import Plan
 
 from tests.unit.checks.histories import (

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from meshwake.checks.derive import timeline
-from meshwake.checks.spans import Spans
-from meshwake.checks.timeline import NodeTimeline
+from meshwake.checks.facts.clocks import timeline
+from meshwake.checks.facts.node_timeline import NodeTimeline
+from meshwake.checks.facts.spans import Spans
 
 from tests.unit.checks.histories import LAPTOP, World, fault, ns, plan
 
@@ -168,6 +168,6 @@ def test_steps_of_one_moment_keep_their_order() -> None:
 
 
 def test_a_node_without_clocks_is_refused() -> None:
-    """Nothing is made up for a node whose clocks nobody read."""
-    with pytest.raises(ValueError, match="holds the clocks of node 'moon'"):
+    """Nothing is made up for a node whose clocks were not read."""
+    with pytest.raises(ValueError, match="has the clocks of node 'moon'"):
         timeline(World(plan()).start().history(), "moon")

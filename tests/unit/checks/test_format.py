@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from meshwake.checks.words import count, lasting, moment, moment_exactly
+from meshwake.checks.format import count, lasting, moment, moment_exactly
 
 from tests.unit.checks.histories import ns
 

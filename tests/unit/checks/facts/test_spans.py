@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
-from meshwake.checks.spans import Spans
+from meshwake.checks.facts.spans import Spans
 
 moments = st.integers(0, 40)
 some_spans = st.lists(st.tuples(moments, moments))
