@@ -1,5 +1,4 @@
-"""Checks: one property per file, each a pure function of plan and history. They know no lab and no
-file.
+"""Checks: one property per file, each a pure function of plan and history, without labs and files.
 
 Assumptions come first. Where one fails, nothing else can be judged: every other finding is UNKNOWN
 and names it. A check that raises is UNKNOWN too, never a pass; and what held until a run was cut
@@ -19,7 +18,8 @@ from meshwake.checks import (
     clock_fault_happened,
     traffic_was_attempted,
 )
-from meshwake.checks.words import moment
+from meshwake.checks.format import moment
+from meshwake.core.events import RunEnded
 from meshwake.core.history import History
 from meshwake.core.outcome import Finding, Verdict
 from meshwake.core.plan import Plan
@@ -65,7 +65,7 @@ def _find(name: str, plan: Plan, history: History, checks: dict[str, Check]) -> 
     try:
         return checks[name](plan, history)
     except Exception as error:  # noqa: BLE001
-        # Whatever a history or a check has wrong: a judge that could not judge has not acquitted.
+        # Whatever is wrong with a history or a check: what could not be judged has not passed.
         return Finding(
             name, Verdict.UNKNOWN, f"could not be judged: {type(error).__name__}: {error}"
         )
@@ -75,13 +75,13 @@ def _as_far_as_it_ran(finding: Finding, history: History) -> Finding:
     """A run that was killed can show that something broke, not that it held."""
     if finding.verdict is not Verdict.HOLDS:
         return finding
-    ended = history.of("run_ended")
+    ended = history.of(RunEnded)
     if not ended:
         because = (
             f"the run broke off at {moment(history.end_world_ns)}; until then {finding.because}"
         )
         return replace(finding, verdict=Verdict.UNKNOWN, because=because)
-    if ended[0]["reason"] != "duration":
+    if ended[0].reason != "duration":
         because = (
             f"{finding.because} (until the run was stopped at {moment(ended[0].world_ns)}: "
             f"{ended[0]['reason']})"
