@@ -1,5 +1,5 @@
-"""Lab `machine` on several guests as the driver's backend: this side sends commands, guest_agent.py in
-each guest carries them out.
+"""Lab `machine` on several guests as the driver's backend: this side sends commands, guest_agent.py
+in each guest carries them out.
 
 Time passes for all guests at once (clocks/guest/fleet.py), and world time is that time since the
 ztunnels were started, which an observer beside the machines would count too.

@@ -41,7 +41,7 @@ from meshwake.core.errors import (
 )
 from meshwake.core.events import Event
 from meshwake.core.history import Recorder
-from meshwake.core.plan import Plan
+from meshwake.core.plan import Plan, PlannedFault
 from meshwake.core.refusal import invalid_choice
 from meshwake.core.scenario import CLOCK_FAULTS
 from meshwake.labs import NO_BINARY, Toolbox
@@ -102,25 +102,10 @@ class MachineLab:
             )
         if needs_fleet(plan):
             refused += _refusals_of_fleet(plan)
-        refused += [
-            f"fault {fault.index + 1}: {fault.kind}: ztunnels in a guest have no root file to watch; "
-            "use --lab process"
-            for fault in plan.faults
-            if fault.kind == "ca_root_change"
-        ]
-        refused += [
-            f"fault {fault.index + 1}: ca_slow: the host cannot have an authority in a guest "
-            "answer at a planned time; use --lab process"
-            for fault in plan.faults
-            if fault.kind == "ca_slow"
-        ]
-        refused += [
-            f"fault {fault.index + 1}: a {fault.kind} of {format_duration(fault.lasts_ns)}: "
-            "a machine's own clock shows whole seconds, so a sleep lasts "
-            f"{format_duration(SHORTEST_SLEEP_NS)} at least"
-            for fault in plan.faults
-            if fault.kind == "suspend" and fault.lasts_ns < SHORTEST_SLEEP_NS
-        ]
+        for fault in plan.faults:
+            reason = _refusal_of_fault(fault)
+            if reason is not None:
+                refused.append(f"fault {fault.index + 1}: {reason}")
         return refused
 
     def run(self, plan: Plan, toolbox: Toolbox, recorder: Recorder) -> None:
@@ -141,6 +126,22 @@ class MachineLab:
         output.raise_failure()
         self.last_cost = asdict(cost) | output.done
         _write_cost(directory, self.last_cost)
+
+
+def _refusal_of_fault(fault: PlannedFault) -> str | None:
+    if fault.kind == "ca_root_change":
+        return f"{fault.kind}: ztunnels in a guest have no root file to watch; use --lab process"
+    if fault.kind == "ca_slow":
+        return (
+            f"{fault.kind}: the host cannot have an authority in a guest answer at a planned "
+            "time; use --lab process"
+        )
+    if fault.kind == "suspend" and fault.lasts_ns < SHORTEST_SLEEP_NS:
+        return (
+            f"a {fault.kind} of {format_duration(fault.lasts_ns)}: a machine's own clock shows "
+            f"whole seconds, so a sleep lasts {format_duration(SHORTEST_SLEEP_NS)} at least"
+        )
+    return None
 
 
 def _write_cost(directory: Path, cost: dict[str, Any]) -> None:
@@ -195,9 +196,8 @@ def _refusals_of_fleet(plan: Plan) -> list[str]:
         how = "whose time passes as it does" if time_passes_really() else "that share one time"
         refused.append(
             f"{format_duration(plan.duration_ns)} of {count} guests {how}: at most "
-            f"{format_duration(longest_ns)}, "
-            "else it takes hours; use --lab process, or short certificates (--real-time "
-            "takes a scenario's own)"
+            f"{format_duration(longest_ns)}, else it takes hours; use --lab process, or short "
+            "certificates (--real-time takes a scenario's own)"
         )
     return refused
 

@@ -72,9 +72,9 @@ class _ServedTraffic(Traffic):
 
 
 class Node:
-    """See guest_agent.CommandHandler. `request`: the name of this `node` and its `identities` (none where it is
-    there for the authority), `first` (see CardedNetwork), `authority` (what `spawn` is to know, or
-    None), `ztunnel`, `lifetime_s`."""
+    """See guest_agent.CommandHandler. `request`: the name of this `node` and its `identities` (none
+    where it is there for the authority), `first` (see CardedNetwork), `authority` (what `spawn` is
+    to know, or None), `ztunnel`, `lifetime_s`."""
 
     def __init__(self, request: dict[str, Any], outside: int, stack: ExitStack) -> None:
         self._request, self._stack = request, stack

@@ -106,7 +106,8 @@ def _unshare(flags: int) -> int:
     return 0
 
 
-# Settings with which a system forbids user namespaces: the value that does, and what to do about it.
+# Settings with which a system forbids user namespaces: the value that does, and what to do about
+# it.
 _SWITCHES = {
     "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": (
         "1",

@@ -68,8 +68,8 @@ class NodeAgent:
             ) from error
         if hello.version != PROTOCOL_VERSION:
             raise SubjectFailed(
-                f"the ztunnel of node {self.node} speaks version {hello.version} of the node agent's "
-                f"protocol, meshwake speaks {PROTOCOL_VERSION}"
+                f"the ztunnel of node {self.node} speaks version {hello.version} of the node "
+                f"agent's protocol, meshwake speaks {PROTOCOL_VERSION}"
             )
         for pod in pods:
             self.add(pod)

@@ -53,7 +53,8 @@ class _Output:
 
 
 def main() -> None:
-    """Entry point; the first argument is the process id of the starter, the second names the run."""
+    """Entry point; the first argument is the process id of the starter, the second names the
+    run."""
     die_with_parent(int(sys.argv[1]))
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is for our starter, which then ends us

@@ -2,7 +2,8 @@
 destination.
 
 In dedicated mode the way in is SOCKS5; where rules redirect what a workload sends (in-pod mode) the
-client is an ordinary one, which connects to the destination's address and does not know about ztunnel.
+client is an ordinary one, which connects to the destination's address and does not know about
+ztunnel.
 
 Nothing here waits for real time: an attempt that has no answer when the world is quiet is waiting
 for virtual time to pass, and counts as failed at the moment it was made.
@@ -158,9 +159,9 @@ class Traffic:
 
 
 class _Exchange:
-    """What a client sends and receives: SOCKS5 greeting, request and ping in one go, since the order of
-    the three is fixed and their lengths are known; then two answers of SOCKS5 and the echo. Without
-    a `socks_address`: ping and echo."""
+    """What a client sends and receives: SOCKS5 greeting, request and ping in one go, since the
+    order of the three is fixed and their lengths are known; then two answers of SOCKS5 and the
+    echo. Without a `socks_address`: ping and echo."""
 
     def __init__(self, socks_address: str) -> None:
         self.unsent, self._expected_bytes = _PING, len(_PING)
