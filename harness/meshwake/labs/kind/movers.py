@@ -39,7 +39,7 @@ from meshwake.core.plan import Plan, PlannedCluster, PlannedFault
 from meshwake.core.scenario import CLOCK_FAULTS
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.kubernetes.ztunnels import ZTUNNEL_LABELS
-from meshwake.labs.kind.ways import Place
+from meshwake.labs.kind.environment import Place
 
 INTO_NODE = ("docker", "exec", "{node}")
 _DOCKER_WORDS = (

@@ -40,7 +40,7 @@ def fetch_https(url: str, within_s: float) -> bytes:
 
 
 @dataclass(frozen=True)
-class Kit:
+class Dependencies:
     """What bringing up uses of the world beside engine and tools; tests bring their own."""
 
     connect: Callable[[Path], Kubernetes] = ThroughKr8s
@@ -49,13 +49,13 @@ class Kit:
     fetch: Callable[[str, float], bytes] = fetch_https
     seed: Callable[[], str] = lambda: secrets.token_hex(16)
     # Says what is broken, one sentence each, once everything is up.
-    health: Callable[[Making], list[str]] = lambda making: []
+    health: Callable[[BringUpContext], list[str]] = lambda bringup: []
     # Undoes what a run left that was killed, and says what it was, one sentence each.
-    undo: Callable[[Making], list[str]] = lambda making: []
+    undo: Callable[[BringUpContext], list[str]] = lambda bringup: []
 
 
 @dataclass
-class Making:
+class BringUpContext:
     """One cluster while it is brought up: what the steps work on."""
 
     choice: Choice
@@ -63,7 +63,7 @@ class Making:
     engine: Engine
     tools: Tools
     state: ClusterState
-    kit: Kit
+    dependencies: Dependencies
     folder: Path | None = None
     _kube: Kubernetes | None = None
 
@@ -75,7 +75,7 @@ class Making:
     def kube(self) -> Kubernetes:
         """The cluster's API; connected when first asked for."""
         if self._kube is None:
-            self._kube = self.kit.connect(self.state.kubeconfig)
+            self._kube = self.dependencies.connect(self.state.kubeconfig)
         return self._kube
 
     def forget_kube(self) -> None:

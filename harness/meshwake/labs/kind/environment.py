@@ -1,7 +1,7 @@
 """Where lab `kind` gets what it works with: a cluster, a way to speak to it, somebody who moves its
 clocks, workloads.
 
-`Ways` is the promise, so that a whole run can be tried on a simulated cluster; real_ways.py is this
+`Environment` is the promise, so that a whole run can be tried on a simulated cluster; local_environment.py is this
 machine.
 """
 
@@ -45,7 +45,7 @@ class LookedAt:
     watchers: tuple[Watcher, ...] = ()
 
 
-class Ways(Protocol):
+class Environment(Protocol):
     """What the lab asks for."""
 
     @property
