@@ -1,14 +1,15 @@
-"""Lab `kind`: the whole stack (Cilium, Istio ambient, MetalLB, gateway, waypoint) in real time,
-certificates short.
+"""Lab `kind`: the whole stack (Cilium, Istio ambient, MetalLB, gateway, waypoint) in a real
+cluster, in time lapse or in real time.
 
-    refusals.py                      what it cannot do
-    up.py, steps.py, cluster.py ...  the cluster: brought up once, used by all scenarios of a version
-    hold.py, reset.py                nobody else works on it; a known state before a run, and as it was after it
-    session.py, faults.py            the run: faults by a mover (clocks/movers/base.py), connections, looks
-    observe.py, traffic.py, watchers.py   what is looked at
-    environment.py, local_environment.py            where all of it comes from on this machine
+    refusals.py                  what it cannot do
+    session.py, pace.py          the run: what is due is done and observed; how time passes
+    faults.py, lapsed.py         faults, by a clock mover (clocks/movers/base.py)
+    traffic.py, watchers.py      what is observed beside ztunnel (cluster/observe.py)
+    environment.py, local_environment.py   what the lab depends on; the same on this machine
 
-The cluster stays up for the next run; `meshwake down` puts it away.
+The cluster itself is ../../cluster: it is created once and used by all scenarios of a version
+(up.py), one command at a time has it (hold.py), and a run leaves it as it found it (reset.py).
+`meshwake down` deletes it.
 """
 
 from __future__ import annotations
@@ -48,16 +49,16 @@ from meshwake.labs.kind.session import Session, Setting
 
 
 class KindLab:
-    """See meshwake.labs.Lab. `environment`: how it comes by a cluster and its clocks; tests give their
-    own."""
+    """See meshwake.labs.Lab. `environment`: cluster, API client and clock mover; tests pass a
+    simulated one."""
 
     def __init__(self, environment: Environment | None = None) -> None:
         self._given = environment
 
     @property
     def _environment(self) -> Environment:
-        """This machine's, unless a test gave others; imported when used, for they bring docker and
-        kr8s with them."""
+        """This machine's unless a test passed another; imported lazily, because it imports docker
+        and kr8s."""
         if self._given is None:
             from meshwake.labs.kind.local_environment import LocalEnvironment
 
@@ -65,17 +66,17 @@ class KindLab:
         return self._given
 
     def missing(self, ztunnel: Path | None) -> list[str]:
-        """Why no cluster can be brought up here. Bounded: an engine that hangs is given up after
+        """Why no cluster can be created here. Bounded: an engine that hangs is given up on after
         seconds."""
         return self._environment.missing()
 
     def refusals(self, plan: Plan) -> list[str]:
-        """What of the plan it cannot do."""
+        """What the plan requires that this lab cannot do."""
         return [*refusals(plan), *self._environment.refusals(plan)]
 
     def run(self, plan: Plan, toolbox: Toolbox, recorder: Recorder) -> None:
-        """See meshwake.labs.Lab.run. The cluster itself stays, for the next run; nobody else works
-        on it meanwhile."""
+        """See meshwake.labs.Lab.run. The cluster stays for the next run; no other command can use
+        it meanwhile."""
         with self._environment.place(plan, _tell) as place:
             kubernetes = self._environment.connect(place)
             try:
@@ -139,7 +140,7 @@ class _Run:
                 check_held=self._held.check,
                 skips=mover if isinstance(mover, LapseMover) else None,
                 # Beside the run: a fault must not wait for an API server that is slow.
-                tell_under_way=lambda under_way: executor.submit(self._held.tell, under_way),
+                report_under_way=lambda under_way: executor.submit(self._held.tell, under_way),
             )
             session = Session(setting, mover, recorder)
             session.run(self._faults(session, mover))
@@ -150,7 +151,7 @@ class _Run:
         return Faults(session, mover, self._kubernetes)
 
     def _say(self) -> None:
-        """What is going to happen, before anything is changed."""
+        """Print what is about to happen, before anything is changed."""
         where = f"cluster {self._place.name}" + ("" if self._place.ours else " (not ours)")
         _tell(
             f"{where}: workloads of {self._plan.scenario} are applied, every ztunnel is restarted"
@@ -170,8 +171,8 @@ class _Run:
 
     @contextmanager
     def _changed(self) -> Iterator[None]:
-        """The cluster as the plan wants it: its workloads, every ztunnel new. Afterwards it is as
-        it was before."""
+        """The cluster as the plan needs it: workloads applied, every ztunnel restarted. On exit all
+        of that is undone."""
         real, stamp = (
             self._environment.real,
             f"{self._plan.sha256[:12]}-{self._environment.real.monotonic_ns()}",
@@ -189,14 +190,14 @@ class _Run:
             restart_ztunnels(self._kubernetes, real, self._plan.lifetime_s, stamp, self._place.ours)
             yield
         finally:
-            if not self._held.lost:  # whoever has it now restores it
+            if not self._held.lost:  # the command that took it over restores it
                 restore_cluster(self._kubernetes, real)
 
     @contextmanager
     def _mover(self) -> Iterator[Mover]:
-        """The mover, guarded and ready; its clocks are put back afterwards. Workloads go before
-        that: an identity that has left the mesh has no certificate that a backward step could send
-        into endless renewal."""
+        """The mover, prepared; on exit its clocks are restored. Workloads are deleted before that:
+        an identity that has left the mesh has no certificate that a backward step could send into
+        endless renewal."""
         mover = self._environment.mover(self._plan, self._place, self._kubernetes, self._node_names)
         mover.prepare()
         try:
@@ -211,8 +212,8 @@ class _Run:
                 mover.release()
 
     def _subject(self) -> Mapping[str, Any]:
-        """What was tested, for run_started; apart from it, what the cluster was asked to be made
-        of."""
+        """The system under test, for run_started; `asked` is what the cluster was requested to be
+        made of, which may differ from what runs."""
         about = {"kind": "cluster", "cluster": self._place.name, "ours": self._place.ours}
         asked = {"asked": dict(self._place.about)} if self._place.about else {}
         return {**about, **self._running.to_json(), **asked, "nodes": dict(self._node_names)}

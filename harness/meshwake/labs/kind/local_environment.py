@@ -1,5 +1,5 @@
-"""`Environment` on this machine: clusters of ours through kind, or one that exists; movers, workloads,
-watchers."""
+"""`Environment` on this machine: our own clusters through kind, or an existing one; movers,
+workloads, watchers."""
 
 from __future__ import annotations
 

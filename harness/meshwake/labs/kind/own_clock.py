@@ -1,5 +1,4 @@
-"""Whether `--clock engine` would set this machine's own clock: asked of the engine before anything
-is made on it."""
+"""Checks, before anything is created, whether `--clock engine` would set this machine's clock."""
 
 from __future__ import annotations
 
@@ -17,8 +16,7 @@ WITHIN_S = 1800
 
 
 def own_clock_step(own: Own | None = None) -> Step[BringUpContext]:
-    """The step. It needs one image in the engine, the machines' own, which the cluster needs
-    anyway."""
+    """The step. It needs one image in the engine, the nodes', which the cluster needs anyway."""
 
     def look(bringup: BringUpContext, watch: Watch) -> None:
         machine = node_image(bringup.choice, bringup.pins)
