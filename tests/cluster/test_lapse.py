@@ -22,10 +22,8 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import ExitCode
 from meshwake.core.history import History
 from meshwake.core.plan import Plan
-from meshwake.core.scenario import parse_scenario
-from meshwake.runner.pipeline import Options, choose, run_case
 
-from tests.agreement.conftest import binary_of
+from tests.agreement.conftest import binary_of, run_text_on
 from tests.agreement.timelines import random_scenario
 from tests.cluster.test_kills import LEFT
 from tests.cluster.trial import OF_EVERY_LAB, Trial, differences, wait_until
@@ -119,11 +117,10 @@ def test_a_timeline_drawn_at_random_is_the_one_of_the_process_lab(
     """Every verdict; renewals to two seconds, unless a renewal was refused (ztunnel draws its
     retries by chance) or something took its real seconds (a restart)."""
     text, version = drawn_for_clusters(seed), trial.istio
-    options = Options(lab="process", istio=(version,))
     binary_of(version)
     path = tmp_path / f"seed_{seed}.toml"
     path.write_text(text)
-    other = run_case(choose(parse_scenario(text, path.name, path.stem), options)[0], options)
+    other = run_text_on(text, path.stem, version, "process")
     ran = trial.run(path, real_time=False)
     if ran.code == ExitCode.LAB_UNAVAILABLE:
         pytest.skip(ran.log[-300:])

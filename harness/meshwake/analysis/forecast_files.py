@@ -28,7 +28,6 @@ from typing import Any, NamedTuple, TypeVar
 from prometheus_client.parser import text_string_to_metric_families
 
 from meshwake.analysis.forecast import ALIKE_NS, Held, Node, Shown, Started
-from meshwake.cluster.observe import ZTUNNEL_CONTAINER
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput, SubjectFailed
@@ -38,6 +37,7 @@ from meshwake.importers import systemd
 from meshwake.importers.formats import read_systemd
 from meshwake.importers.items import Tally
 from meshwake.ztunnel.config_dump import parse_config_dump
+from meshwake.ztunnel.names import PROXY_CONTAINER
 
 TICK_NS = 10_000_000
 DRIFT_METRIC = "meshwake_guard_drift_seconds"
@@ -191,7 +191,7 @@ def started_in(pod: dict[str, Any]) -> tuple[int, int]:
     listed = (
         [each for each in statuses if isinstance(each, dict)] if isinstance(statuses, list) else []
     )
-    own = [each for each in listed if each.get("name") == ZTUNNEL_CONTAINER] or listed
+    own = [each for each in listed if each.get("name") == PROXY_CONTAINER] or listed
     started = value_at(own[0], "state", "running", "startedAt") if own else None
     if started is None:
         raise ValueError(

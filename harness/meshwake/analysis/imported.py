@@ -8,9 +8,9 @@ from pathlib import Path
 from meshwake.analysis.populations import Fault, Remembered
 from meshwake.core import versions
 from meshwake.core.errors import BadInput
-from meshwake.core.plan import Case, Plan, resolve
+from meshwake.core.plan import Plan, PlanRequest, resolve
 from meshwake.core.scenario import read_scenario
-from meshwake.runner.pipeline import scenario_files
+from meshwake.runner.suite import scenario_files
 
 
 def remembered(paths: Iterable[Path]) -> tuple[Remembered, ...]:
@@ -22,7 +22,8 @@ def remembered(paths: Iterable[Path]) -> tuple[Remembered, ...]:
         scenario = read_scenario(path)
         found.append(
             _machine(
-                path, resolve(Case(scenario, "model", release.version, release.behaviour_class))
+                path,
+                resolve(PlanRequest(scenario, "model", release.version, release.behaviour_class)),
             )
         )
     return tuple(found)

@@ -28,8 +28,9 @@ from meshwake.checks.words import lasting, moment
 from meshwake.core.durations import seconds
 from meshwake.core.errors import BadInput
 from meshwake.core.outcome import OutcomeKind
+from meshwake.core.run import Run
 from meshwake.report.gathered import junit_xml, markdown
-from meshwake.report.html.content import ToldRun, data, page
+from meshwake.report.html.content import data, page
 from meshwake.report.result import Summary, summarise
 
 _ASSETS = ("report.css", "report.js")
@@ -59,13 +60,13 @@ class ReportFolder:
         )
         self._shared = {"version": version("meshwake")}
 
-    def add(self, run: ToldRun, many: bool = True) -> Entry:
+    def add(self, run: Run, many: bool = True) -> Entry:
         """Writes the page of one run. `many`: there will be others to link to."""
-        name = self._claim(run.id)
+        name = self._claim(run.slug)
         self._write(f"data/{name}.js", data(run, name))
         self._write(f"{name}.html", self._page("run.html.j2", run=page(run, name), many=many))
-        summary = summarise(run.plan, run.history, run.outcome, run.path)
-        return Entry(name, run.words, run.fix, run.real_s, summary)
+        summary = summarise(run)
+        return Entry(name, run.label, run.fix_name, run.real_s, summary)
 
     def finish(self, entries: list[Entry]) -> Path:
         """Writes what needs all runs; returns the page to open."""
@@ -156,7 +157,7 @@ def begin(path: Path) -> ReportFolder:
     return folder
 
 
-def write_report(path: Path, runs: Iterable[ToldRun], others: Iterable[Summary] = ()) -> Path:
+def write_report(path: Path, runs: Iterable[Run], others: Iterable[Summary] = ()) -> Path:
     """The whole report of `runs`, and of `others`, which did not run; returns the page to open."""
     folder, told = begin(path), list(runs)
     rest = [Entry("", each.scenario, "", 0.0, each) for each in others]
