@@ -29,7 +29,7 @@ from meshwake.cluster.stack.pins import Pins, read_pins
 from meshwake.cluster.stack.render import stages
 from meshwake.cluster.stages import stage_drift
 from meshwake.cluster.state import ClusterState, known_names
-from meshwake.cluster.steps import Collected, Progress, Step, StepFailed, take
+from meshwake.cluster.steps import Collected, Progress, Step, StepFailed, run_steps
 from meshwake.cluster.tools import Tools
 from meshwake.cluster.up import steps_of
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
@@ -117,7 +117,7 @@ def bring_up(
             choice, pins, engine, tools, state, dependencies, state.remembered_folder(folder)
         )
         try:
-            take(
+            run_steps(
                 steps_of(choice, pins, before, own_images),
                 bringup,
                 tell,
@@ -220,7 +220,7 @@ def take_down(name: str, engine: Engine, tell: Callable[[Progress], None]) -> No
     state = ClusterState.of(name)
     with state.lock("down"):
         steps = _down_steps(name)
-        take(
+        run_steps(
             steps,
             _Ending(state, engine, tell),
             tell,

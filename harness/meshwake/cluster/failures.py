@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from meshwake.cluster.bring_up_context import BringUpContext
+from meshwake.cluster.bring_up_context import LOGS, BringUpContext
 from meshwake.cluster.causes import first_cause, read_evidence
 from meshwake.cluster.docker import Container
 from meshwake.cluster.preflight import PREFLIGHT
@@ -28,7 +28,7 @@ def collect(bringup: BringUpContext, step: Step[BringUpContext], error: HarnessE
         machines = bringup.containers()
     if not machines:
         return Collected(
-            bringup.state.directory if (bringup.state.directory / "words").is_dir() else None
+            bringup.state.directory if (bringup.state.directory / LOGS).is_dir() else None
         )
     place = _fresh_directory(bringup.state.directory / "failures", step.name)
     (place / "error.txt").write_text(f"{error}\n", encoding="utf-8")

@@ -14,10 +14,10 @@ from meshwake.cluster.reset import (
     CHANGED,
     RESTARTED_BY_KUBECTL,
     check_ambient,
-    istiod_away,
     restart_ztunnels,
     restore_after_kill,
     restore_cluster,
+    scale_istiod_down,
 )
 from meshwake.core.errors import HarnessError, LabUnavailable, SubjectFailed
 from meshwake.kubernetes.labels import OUR_LABELS, RUN_LABELS
@@ -169,7 +169,7 @@ def test_what_was_put_back_is_said() -> None:
         "metadata": {"labels": {**OUR_LABELS, **RUN_LABELS}}
     }
     restart_ztunnels(cluster, cluster, 600, "stamp", ours=True)
-    istiod_away(cluster)
+    scale_istiod_down(cluster)
     assert restore_cluster(cluster, cluster) == [
         "removed Namespace shop",
         "istiod scaled back to 1",
@@ -196,8 +196,8 @@ def test_two_outages_remember_how_many_there_were() -> None:
     """The second begins while istiod is away; three come back."""
     cluster = cluster_of(plan())
     cluster.objects[DEPLOYMENT]["spec"]["replicas"] = cluster.istiods = 3
-    istiod_away(cluster)
-    istiod_away(cluster)
+    scale_istiod_down(cluster)
+    scale_istiod_down(cluster)
     restore_cluster(cluster, cluster)
     assert cluster.istiods == 3
 
@@ -234,7 +234,7 @@ def test_programs_are_not_started_anew_on_clocks_that_are_still_moved(
 
     cluster = cluster_of(plan())
     restart_ztunnels(cluster, cluster, 600, "stamp", ours=True)
-    istiod_away(cluster)
+    scale_istiod_down(cluster)
     monkeypatch.setattr("meshwake.cluster.reset.restore_clocks", stuck)
     with pytest.raises(SubjectFailed, match="process 7"):
         restore_cluster(cluster, cluster)

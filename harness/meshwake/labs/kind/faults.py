@@ -20,7 +20,7 @@ from threading import Event
 from typing import Any
 
 from meshwake.clocks.movers.base import Moment, Moved, Mover, sleep_meanwhile
-from meshwake.cluster.reset import istiod_away, istiod_back
+from meshwake.cluster.reset import scale_istiod_back, scale_istiod_down
 from meshwake.core.durations import format_duration, seconds
 from meshwake.core.errors import HarnessFault
 from meshwake.core.plan import PlannedFault
@@ -196,7 +196,7 @@ class Faults:
 
     def _stop_istiod(self, fault: PlannedFault) -> None:
         self._mark_begun(fault)
-        istiod_away(self._kubernetes)
+        scale_istiod_down(self._kubernetes)
         self._await_istiod(0)
         self._record("fault_began", fault)
         self._session.istiod_away = True
@@ -204,7 +204,7 @@ class Faults:
         self._at(lasts_until_ns, lambda: self._start_istiod(fault))
 
     def _start_istiod(self, fault: PlannedFault) -> None:
-        self._await_istiod(istiod_back(self._kubernetes) or 1)
+        self._await_istiod(scale_istiod_back(self._kubernetes) or 1)
         self._session.istiod_away = False
         self._record("fault_ended", fault, wall_before_ns=None)
         self._mark_ended(fault)

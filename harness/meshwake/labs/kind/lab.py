@@ -25,11 +25,11 @@ from meshwake.clocks.movers.lapse import LapseMover
 from meshwake.cluster.hold import Hold, hold
 from meshwake.cluster.observe import check_versions, node_names, running_versions
 from meshwake.cluster.reset import (
+    apply_run_objects,
     check_ambient,
-    put_in,
+    delete_run_objects,
     restart_ztunnels,
     restore_cluster,
-    take_away,
 )
 from meshwake.cluster.stack.own_images import with_own_images
 from meshwake.core.durations import format_duration
@@ -140,7 +140,7 @@ class _Run:
                 check_held=self._held.check,
                 skips=mover if isinstance(mover, LapseMover) else None,
                 # Beside the run: a fault must not wait for an API server that is slow.
-                report_under_way=lambda under_way: executor.submit(self._held.tell, under_way),
+                report_under_way=lambda under_way: executor.submit(self._held.report, under_way),
             )
             session = Session(setting, mover, recorder)
             session.run(self._faults(session, mover))
@@ -186,7 +186,7 @@ class _Run:
                 *with_own_images(objects_of_fix(self._plan)),
             ]
             awaited = [*self._environment.awaited(self._plan), *awaited_of_fix(self._plan)]
-            put_in(self._kubernetes, real, objects, awaited)
+            apply_run_objects(self._kubernetes, real, objects, awaited)
             restart_ztunnels(self._kubernetes, real, self._plan.lifetime_s, stamp, self._place.ours)
             yield
         finally:
@@ -207,7 +207,7 @@ class _Run:
                 if isinstance(mover, LapseMover) or any(
                     fault.kind in CLOCK_FAULTS for fault in self._plan.faults
                 ):
-                    take_away(self._kubernetes, self._environment.real)
+                    delete_run_objects(self._kubernetes, self._environment.real)
             finally:
                 mover.release()
 
