@@ -19,7 +19,9 @@ from typing import Literal
 
 from meshwake.analysis.forecast import NodeForecast, forecast_node
 from meshwake.analysis.forecast_files import read_nodes
-from meshwake.checks.derive import Certificate, certificates, failures, lives, timeline
+from meshwake.checks.facts.certificates import Certificate, certificates, lives
+from meshwake.checks.facts.clocks import timeline
+from meshwake.checks.facts.traffic import failures
 from meshwake.clocks.virtual import clocks_of
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S, format_duration

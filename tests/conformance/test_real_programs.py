@@ -14,6 +14,7 @@ from meshwake.clocks.quiescence.threads import WatchedProcess
 from meshwake.clocks.vdso.page import ClockPage, read_inside
 from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.errors import SubjectFailed
+from meshwake.system.deadline import wait_until
 
 from tests.conformance.injectors import (
     SLEEPS_FOR_EVER,
@@ -42,10 +43,12 @@ def page() -> Iterator[ClockPage]:
 def await_asleep(process: WatchedProcess, monotonic_now_ns: int) -> None:
     """Until every thread sleeps in the kernel, and has from one look to the next, as the lab wants
     it."""
-    give_up = time.monotonic() + WITHIN_S
-    while not (process.asleep(monotonic_now_ns) and process.still_asleep()):
-        assert time.monotonic() < give_up, f"{process.name} never slept within {WITHIN_S} s"
-        time.sleep(0.001)
+    wait_until(
+        lambda: bool(process.asleep(monotonic_now_ns) and process.still_asleep()),
+        f"{process.name} to sleep",
+        WITHIN_S,
+        every_s=0.001,
+    )
 
 
 def test_a_program_reads_moved_clocks_from_its_first_instruction(
@@ -160,9 +163,7 @@ def test_a_process_that_ran_between_two_passes_was_not_asleep_all_the_time(
         await_asleep(watched, START.monotonic_ns)
         assert watched.still_asleep()
         os.kill(process.pid, signal.SIGUSR1)
-        give_up = time.monotonic() + WITHIN_S
-        while not marks.exists():
-            assert time.monotonic() < give_up, f"no answer within {WITHIN_S} s"
+        wait_until(marks.exists, "an answer", WITHIN_S, every_s=0.001)
         assert not watched.still_asleep()
         await_asleep(watched, START.monotonic_ns)
         assert watched.still_asleep()

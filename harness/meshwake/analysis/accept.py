@@ -21,6 +21,7 @@ from packaging.version import Version
 
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, HarnessFault
+from meshwake.core.events import RunStarted
 from meshwake.core.history import History
 from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
 from meshwake.core.run import Run
@@ -88,8 +89,8 @@ def _check_release(run: Path, judged: Run) -> None:
     """Raises BadInput unless the binary is the release whose truth would be written: of one that
     somebody built only its owner knows what it was built from, and with which changes."""
     version = versions.find(judged.plan.version).version
-    for event in judged.history.of("run_started"):
-        subject = event["subject"]
+    for event in judged.history.of(RunStarted):
+        subject = event.subject
         if not isinstance(subject, dict) or "sha256" not in subject:
             continue
         built_from = binaries.releases_of(str(subject.get("build", "")))
@@ -228,8 +229,8 @@ def _evidence(judged: Run, row: Comparison, today: str) -> str:
 
 
 def _subject(history: History) -> Iterator[str]:
-    for event in history.of("run_started"):
-        subject = event["subject"]
+    for event in history.of(RunStarted):
+        subject = event.subject
         if isinstance(subject, dict) and subject.get("sha256"):
             yield f"binary sha256 {str(subject['sha256'])[:12]}"
 

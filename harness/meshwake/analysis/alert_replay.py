@@ -30,7 +30,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -47,13 +46,16 @@ from packaging.version import Version
 from meshwake.analysis.alert_rules import Record, Rule, RuleSet, read_rules
 from meshwake.analysis.promql import Asked, Selector, absent_in, asked_by, at_each_look
 from meshwake.checks import CHECKS
-from meshwake.checks.derive import Life, certificates, life_drift_ns, lives, timeline
-from meshwake.checks.words import moment
+from meshwake.checks.facts.certificates import Life, certificates, life_drift_ns, lives
+from meshwake.checks.facts.clocks import timeline
+from meshwake.checks.format import moment
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput, HarnessFault, LabUnavailable
-from meshwake.core.history import Event, History
+from meshwake.core.events import AlertFired, AlertsEvaluated, ConnectionAttempted, RunEnded
+from meshwake.core.history import History
 from meshwake.core.outcome import Finding, Verdict
 from meshwake.core.plan import Plan
+from meshwake.system.deadline import Deadline
 from meshwake.system.supervised import let_go, start_guarded
 from meshwake.ztunnel.spiffe import spiffe_id
 
@@ -202,12 +204,8 @@ class _Scrapes:
 
 def _failures_of(history: History, source: str, destination: str) -> list[int]:
     """World times of the failed attempts of a pair."""
-    attempts = history.of("connection_attempted", ok=False)
-    return [
-        each.world_ns
-        for each in attempts
-        if (each["source"], each["destination"]) == (source, destination)
-    ]
+    failed = history.of(ConnectionAttempted, ok=False, source=source, destination=destination)
+    return [event.world_ns for event in failed]
 
 
 # --- What can be judged ---------------------------------------------------------------------------
@@ -375,15 +373,15 @@ def _free_port() -> int:
 
 
 def _await_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    give_up = time.monotonic() + READY_WITHIN_S
-    while process.poll() is None and time.monotonic() < give_up:
+    deadline = Deadline("Prometheus to be ready", READY_WITHIN_S, HarnessFault)
+    while process.poll() is None and not deadline.has_passed:
         try:
             with urllib.request.urlopen(f"{address}/-/ready", timeout=5):  # noqa: S310  loopback, by http
                 return
         except OSError:
-            time.sleep(0.05)
-    words = log.read_text(errors="replace").strip()[-500:]
-    raise HarnessFault(f"Prometheus was not ready within {READY_WITHIN_S:.0f} s; it said: {words}")
+            deadline.sleep(0.05)
+    printed = log.read_text(errors="replace").strip()[-500:]
+    raise deadline.error(f"its output {printed!r}")
 
 
 def fired(
@@ -575,15 +573,15 @@ def judged(plan: Plan, history: History, rules: RuleSet, said: Told) -> Finding:
 def with_alerts(history: History, rules: Sequence[Rule], alerts: Sequence[Fired]) -> History:
     """`history` with what an alerting Prometheus would have added to it, for the checks to read."""
     watching = {rule.name for rule in rules if rule.watches}
-    evaluated = Event(0, "alerts_evaluated", None, None, {"rules": [rule.name for rule in rules]})
+    evaluated = AlertsEvaluated(0, None, None, {"rules": [rule.name for rule in rules]})
     said = [
-        Event(each.world_ns, "alert_fired", None, None, {"alert": each.rule})
+        AlertFired(each.world_ns, None, None, {"alert": each.rule})
         for each in alerts
         if each.rule not in watching
     ]
     events = list(history)
-    ends = [event for event in events if event.kind == "run_ended"]
-    rest = [event for event in events if event.kind != "run_ended"]
+    ends = [event for event in events if isinstance(event, RunEnded)]
+    rest = [event for event in events if not isinstance(event, RunEnded)]
     first, *others = rest
     return History(
         [first, evaluated, *sorted([*others, *said], key=lambda event: event.world_ns), *ends]

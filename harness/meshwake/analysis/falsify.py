@@ -31,11 +31,13 @@ from typing import TYPE_CHECKING, Any
 
 from meshwake.analysis.matrix import plan_for
 from meshwake.checks import CHECKS
-from meshwake.checks.words import lasting
+from meshwake.checks.format import lasting
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.errors import BadInput
+from meshwake.core.extras import require
 from meshwake.core.outcome import Finding, Verdict
 from meshwake.core.plan import Plan
+from meshwake.core.refusal import invalid_choice
 from meshwake.core.scenario import Scenario, scenario_of
 from meshwake.core.versions import Release, releases
 from meshwake.fixes import FIXES
@@ -247,7 +249,7 @@ def asked(
 
 def _check_word(option: str, word: str, allowed: tuple[str, ...]) -> None:
     if word not in allowed:
-        raise BadInput(f"{option} {word}: is not known; allowed: {', '.join(allowed)}")
+        raise invalid_choice(option, word, allowed)
 
 
 # --- Searching ------------------------------------------------------------------------------------
@@ -332,6 +334,7 @@ def _finds(
 ) -> Iterator[Timeline]:
     """Some draws at a time, each batch with a seed of its own: where time ends the search changes
     no draw before."""
+    require("search")
     from hypothesis import HealthCheck, Phase, find, settings
     from hypothesis.errors import NoSuchExample
 

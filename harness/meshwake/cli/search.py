@@ -24,11 +24,13 @@ from meshwake.analysis import thundering_herd as herds
 from meshwake.analysis import workers
 from meshwake.analysis.imported import remembered
 from meshwake.analysis.populations import IMPORTED, POPULATIONS
-from meshwake.checks.words import lasting
+from meshwake.checks.format import lasting
+from meshwake.cli.ending import Ended
 from meshwake.core import versions
-from meshwake.core.durations import NS_PER_S, said_length_ns
+from meshwake.core.durations import NS_PER_S, parse_positive_ns
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
 from meshwake.core.outcome import Verdict
+from meshwake.core.refusal import invalid, invalid_choice
 from meshwake.fixes import adapted
 from meshwake.labs import load_lab
 from meshwake.report.progress import ProgressLine
@@ -94,7 +96,7 @@ def falsify(
     one was found; 2: of every timeline the check says UNKNOWN."""
     budget_s = _seconds("--budget", budget)
     if lab not in LABS:
-        raise BadInput(f"--lab {lab}: no search runs there; allowed: {', '.join(LABS)}")
+        raise invalid_choice("--lab", lab, LABS)
     kinds = tuple(word.strip() for word in faults.split(",") if word.strip())
     release, binary = _subject(lab, istio, ztunnel)
     question = search.asked(fix, check, release, lab, seed, kinds)
@@ -116,13 +118,13 @@ def falsify(
     else:
         _show_found(found, path, confirmed, why_not)
     if found.timeline is not None:
-        raise typer.Exit(ExitCode.SURPRISE)
+        raise Ended(ExitCode.SURPRISE)
     if found.unknown == found.tried:
-        raise typer.Exit(ExitCode.UNKNOWN)
+        raise Ended(ExitCode.UNKNOWN)
 
 
 def _seconds(option: str, text: str) -> float:
-    return said_length_ns(text, option) / NS_PER_S
+    return parse_positive_ns(text, option) / NS_PER_S
 
 
 def _subject(
@@ -390,9 +392,8 @@ def _herd(sizes: str, fixes: list[str] | None, turns: int, seed: int) -> list[he
     try:
         numbers = [int(word) for word in sizes.split(",")]
     except ValueError as error:
-        raise BadInput(
-            f"--herd {sizes}: needed are whole numbers joined by commas, such as 10,100,1000"
-        ) from error
+        expected = "whole numbers joined by commas, such as 10,100,1000"
+        raise invalid("--herd", sizes, expected) from error
     answers = []
     for nodes in numbers:
         for name in fixes or (herds.FIXES_ASKED if turns == 1 else herds.FIXES_WITH_TURNS):

@@ -2,7 +2,7 @@
 
 The owner is recorded before clocks are moved: on the helper's DaemonSet (`MARK`, visible from
 every machine that reaches the cluster) and, by the helper, on each node (/run/meshwake). A helper
-whose owner no longer renews its lease restores the clocks by itself (clocks/movers/node_helper.py).
+whose owner no longer renews its lease restores the clocks by itself (clocks/movers/node_helper/).
 This module does the same without waiting for that lease, reports what had been moved, and restarts
 the programs that had started on moved clocks. The two may run in either order.
 """
@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
-from meshwake.clocks.movers.node_helper import PROTOCOL_VERSION
+from meshwake.clocks.movers.node_helper.protocol import PROTOCOL_VERSION
 from meshwake.clocks.movers.process import EVERY_RULE, ISTIOD
 from meshwake.cluster.node_channel import (
     DAEMON_SET,

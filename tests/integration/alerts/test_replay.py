@@ -13,7 +13,7 @@ import pytest
 from meshwake.analysis import alert_replay as alerting
 from meshwake.analysis.alert_replay import Fired, read_rules
 from meshwake.checks import CHECKS
-from meshwake.checks.derive import failures
+from meshwake.checks.facts.traffic import failures
 from meshwake.core.history import History, Recorder
 from meshwake.core.outcome import Verdict
 from meshwake.core.plan import Plan, resolve

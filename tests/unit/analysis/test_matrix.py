@@ -16,7 +16,7 @@ from meshwake.analysis.confirmed import (
 from meshwake.analysis.fault_catalogue import FAULTS, scenario_for
 from meshwake.analysis.matrix import Row, plan_for, world_sha256
 from meshwake.analysis.matrix_table import END, long_table, put_between, short_table
-from meshwake.checks.derive import failures
+from meshwake.checks.facts.traffic import failures
 from meshwake.cli.app import run_command
 from meshwake.core.errors import BadInput
 from meshwake.core.versions import newest
@@ -215,7 +215,7 @@ def test_the_command_on_a_scenario_of_ones_own(capsys: pytest.CaptureFixture[str
     ("words", "said"),
     [
         (["--fix", "boot-time"], "did you mean 'boottime'"),
-        (["--fault", "sleep"], "--fault sleep: allowed: suspend"),
+        (["--fault", "sleep"], "invalid value 'sleep' for --fault: expected one of suspend"),
         (["--ztunnel", "x"], "say --confirm"),
         (["--write", "README.md", "--fix", "none"], "the whole matrix"),
     ],

@@ -288,7 +288,7 @@ def test_without_pyarrow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What to install; nothing is begun."""
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert run_command(["sweep", "--output", str(tmp_path / "out")]) == ExitCode.LAB_UNAVAILABLE
     assert "pip install 'meshwake[sweep]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -297,12 +297,15 @@ def test_without_pyarrow(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--population", "whales"], "--population whales: is not known; allowed: office-laptop"),
-        (["--fix", "prayer"], "--fix prayer: is not known"),
+        (
+            ["--population", "whales"],
+            "invalid value 'whales' for --population: expected one of office-laptop",
+        ),
+        (["--fix", "prayer"], "invalid value 'prayer' for --fix"),
         (["--lifetime", "1m"], "four minutes or more"),
         (["--istio", "0.1"], "0.1"),
-        (["--herd", "ten"], "needed are whole numbers"),
-        (["--herd", "0"], "needed are 1 to"),
+        (["--herd", "ten"], "expected whole numbers"),
+        (["--herd", "0"], "expected 1 to"),
     ],
 )
 def test_bad_words(

@@ -18,7 +18,8 @@ from typing import Any
 from meshwake.clocks.virtual import NodeClock, clocks_of
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S, parse_duration_ns
-from meshwake.core.history import HISTORY_FORMAT, Event, History, Recorder
+from meshwake.core.events import Event
+from meshwake.core.history import HISTORY_FORMAT, History, Recorder
 from meshwake.core.plan import Plan, PlannedExpectation, PlannedFault, PlannedNode
 
 CLIENT, SERVER = "default/client", "default/server"
@@ -134,7 +135,7 @@ class World:
             "run_ended": 9,
         }.get(kind, 5)
         self._events.append(
-            (world_ns, rank, len(self._events), Event(world_ns, kind, node, clocks, data))
+            (world_ns, rank, len(self._events), Event.of_kind(world_ns, kind, node, clocks, data))
         )
 
     def start(self, at: str = "0s", cause: str = "start") -> World:

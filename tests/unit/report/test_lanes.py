@@ -6,8 +6,9 @@ import pytest
 from meshwake.analysis.fault_catalogue import FAULTS, scenario_for
 from meshwake.analysis.matrix import plan_for
 from meshwake.checks import judge
-from meshwake.checks.derive import certificates, failures, outages, renewals
-from meshwake.checks.spans import Spans
+from meshwake.checks.facts.certificates import certificates, renewals
+from meshwake.checks.facts.spans import Spans
+from meshwake.checks.facts.traffic import failures, outages
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.history import History
 from meshwake.core.plan import Plan

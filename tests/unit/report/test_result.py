@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from meshwake.checks import judge
-from meshwake.core.history import Event, History
+from meshwake.core.events import Event
+from meshwake.core.history import History
 from meshwake.core.plan import Plan
 from meshwake.core.run import Run
 from meshwake.report.result import Summary, result, summarise
@@ -100,7 +101,7 @@ def damaged() -> tuple[Plan, History]:
     """A history whose connections have lists for names."""
     of, history = a_week()
     broken = {"source": [], "destination": [], "ok": True, "error": None}
-    event = Event(history.end_world_ns, "connection_attempted", LAPTOP, None, broken)
+    event = Event.of_kind(history.end_world_ns, "connection_attempted", LAPTOP, None, broken)
     return of, History([*history.events[:-1], event, history.events[-1]])
 
 

@@ -35,7 +35,7 @@ DOORS = {
     "down": ClusterWords,
     "status": ClusterWords,
 }
-COMMANDS: dict[str, Any] = typer.main.get_command(meshwake.cli.app.app).commands  # type: ignore[attr-defined]
+MESHWAKE: Any = typer.main.get_command(meshwake.cli.app.app)
 
 
 class Group:
@@ -75,7 +75,7 @@ def by_typer(arguments: Sequence[str]) -> LabWords:
 def test_every_door_takes_every_option_of_its_kind(door: str, words: type[ClusterWords]) -> None:
     """With the help that stands at its declaration, and no other default."""
     declared = {option.flag: (option.help, default) for _, _, option, default in options_of(words)}
-    taken = {each.opts[0]: each for each in COMMANDS[door].params}
+    taken = {each.opts[0]: each for each in MESHWAKE.get_command(None, door).params}
     assert declared.keys() <= taken.keys()
     assert {flag: taken[flag].help for flag in declared} == {
         flag: help_ for flag, (help_, _) in declared.items()
@@ -188,7 +188,7 @@ def test_what_is_planned_can_be_typed_again(tmp_path: Path) -> None:
         (
             "kind",
             LabWords(folder=Path("/nowhere/at/all")),
-            "--folder /nowhere/at/all: is no directory",
+            "invalid value '/nowhere/at/all' for --folder: expected a directory",
         ),
         (
             "kind",
@@ -200,7 +200,7 @@ def test_what_is_planned_can_be_typed_again(tmp_path: Path) -> None:
             LabWords(kubeconfig=Path("x"), name="y", workers=3),
             "--name, --nodes: say what .*leave them out",
         ),
-        ("kind", LabWords(clock="proces"), "--clock proces: .*did you mean 'process'"),
+        ("kind", LabWords(clock="proces"), "'proces' for --clock: .*did you mean 'process'"),
         ("kind", LabWords(context="c"), "of which file"),
         ("kind", LabWords(clock="command"), "go together"),
         (

@@ -14,7 +14,8 @@ from typing import Any
 
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.history import Event, Recorder
+from meshwake.core.events import Event
+from meshwake.core.history import Recorder
 
 # Longer than any single poll or connection attempt may take.
 HELD_BACK_NS = 20 * NS_PER_S
@@ -34,7 +35,7 @@ class ReorderBuffer:
     ) -> None:
         """Buffer an event. One that is older than what has been recorded already gets the time of
         the latest recorded one: world time does not go back."""
-        event = Event(max(world_ns, self._recorded_world_ns), kind, node, clocks, data)
+        event = Event.of_kind(max(world_ns, self._recorded_world_ns), kind, node, clocks, data)
         heapq.heappush(self._waiting, (event.world_ns, self._count, event))
         self._count += 1
 

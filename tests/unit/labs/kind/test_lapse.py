@@ -14,8 +14,9 @@ from meshwake.core.outcome import OutcomeKind, Verdict, compare
 from meshwake.core.plan import Plan, PlannedCluster, PlannedFix, resolve
 from meshwake.core.scenario import read_scenario
 from meshwake.kubernetes.api import Pod
+from meshwake.labs import Toolbox
 from meshwake.labs.kind.refusals import refusals
-from meshwake.labs.model.world import World
+from meshwake.labs.model.lab import LAB as MODEL_LAB
 from meshwake.runner.choose import Case, Chooser
 from meshwake.runner.options import Options
 
@@ -50,7 +51,7 @@ def renewals(history: History, until_world_ns: int) -> dict[str, list[int]]:
 
 def on_the_model(of: Plan) -> History:
     recorder = Recorder()
-    World(of, recorder, lambda world_ns: None).run()
+    MODEL_LAB.run(of, Toolbox(None, Path()), recorder)
     return recorder.history
 
 
