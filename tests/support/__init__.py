@@ -8,4 +8,6 @@
     fake_ztunnel.py       a program that the process lab takes for ztunnel
     processes.py          the state of a process
     unprivileged_user.py  programs run as a user without rights, by tests that root runs
+
+Tests import these as `tests.support.NAME`.
 """
