@@ -34,6 +34,7 @@ from meshwake.checks import CHECKS
 from meshwake.checks.format import lasting
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.errors import BadInput
+from meshwake.core.extras import require
 from meshwake.core.outcome import Finding, Verdict
 from meshwake.core.plan import Plan
 from meshwake.core.refusal import invalid_choice
@@ -333,6 +334,7 @@ def _finds(
 ) -> Iterator[Timeline]:
     """Some draws at a time, each batch with a seed of its own: where time ends the search changes
     no draw before."""
+    require("search")
     from hypothesis import HealthCheck, Phase, find, settings
     from hypothesis.errors import NoSuchExample
 

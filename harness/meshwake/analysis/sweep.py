@@ -35,7 +35,8 @@ from meshwake.checks.facts.certificates import certificates
 from meshwake.checks.facts.traffic import failures
 from meshwake.checks.recovers_within import NAME as RECOVERS_WITHIN
 from meshwake.core.durations import NS_PER_S, seconds
-from meshwake.core.errors import BadInput, LabUnavailable
+from meshwake.core.errors import BadInput
+from meshwake.core.extras import require
 from meshwake.core.outcome import Verdict
 from meshwake.core.plan import Plan, PlannedFix, PlannedNode
 from meshwake.core.refusal import invalid_choice
@@ -286,12 +287,7 @@ class Shelf:
 def open_shelf(path: Path, spec: Spec) -> Shelf:
     """The folder for `spec`, new or begun before. Raises BadInput where another question was asked
     there, or where nothing can be written; LabUnavailable without pyarrow."""
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError as error:
-        raise LabUnavailable(
-            "a sweep needs pyarrow; install it: pip install 'meshwake[sweep]'"
-        ) from error
+    require("sweep")
     question = path / SPEC_FILE
     try:
         (path / PARTS).mkdir(parents=True, exist_ok=True)

@@ -288,7 +288,7 @@ def test_without_pyarrow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What to install; nothing is begun."""
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert run_command(["sweep", "--output", str(tmp_path / "out")]) == ExitCode.LAB_UNAVAILABLE
     assert "pip install 'meshwake[sweep]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

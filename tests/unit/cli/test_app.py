@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from meshwake.cli import app as cli
+from meshwake.cli import run as cli
 from meshwake.cli.app import run_command
 from meshwake.core.errors import ExitCode
 from meshwake.core.store import LATEST, runs_dir
