@@ -25,7 +25,7 @@ from meshwake.labs.backend import (
 from meshwake.labs.driver import Driver
 from meshwake.labs.limits import CSR_FLOOD_MAX, CSR_FLOOD_WINDOW_NS
 
-from tests.unit.labs.plans import TWO_NODES, plan
+from tests.support.plans import TWO_NODES, plan
 
 MINUTE_NS = 60 * NS_PER_S
 CLIENT, SERVER = "default/client", "default/server"
