@@ -156,7 +156,7 @@ def test_a_program_that_does_not_come_up_is_ended(
         SubjectFailed, match=r"did not come up.*so it was ended.*use --injector vdso"
     ):
         injector.start(Start((PYTHON, "-S", "-c", "import select; select.epoll().poll()")))
-    assert [one.poll() for one in injector._taken] == [-9]
+    assert [one.poll() for one in injector._processes] == [-9]
 
 
 def test_the_refusal_of_allocators_is_no_superstition(

@@ -68,7 +68,7 @@ def test_shells_are_refused_and_so_is_what_shall_have_its_children_along(
             CannotInject, match=r"a vDSO lasts until the next exec.*use --injector faketime"
         ):
             vdso.start(start)
-    assert vdso._taken == []
+    assert vdso._processes == []
 
 
 def test_programs_for_another_processor_are_refused(vdso: VdsoInjector) -> None:
