@@ -15,7 +15,7 @@ from meshwake.fixes.jobs import CronJob
 from meshwake.fixes.schedule import Times
 
 from tests.support.paths import CLUSTERS
-from tests.unit.labs.plans import NIGHTS, TWO_NODES, issued_world_s, plan, run
+from tests.support.plans import NIGHTS, TWO_NODES, issued_world_s, plan, run
 
 MANIFEST = (CLUSTERS / "fixes" / "weekly-restart" / "cronjob.yaml").read_text(encoding="utf-8")
 FIX = '[fix]\nname = "weekly-restart"\nmanifest = "cronjob.yaml"\n'

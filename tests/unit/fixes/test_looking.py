@@ -12,7 +12,7 @@ from meshwake.core.errors import BadInput
 from meshwake.core.plan import Plan, PlannedFix
 from meshwake.fixes.looking import _ExpiryWatcher, _LogWatcher, expiry_watchers, log_watchers
 
-from tests.unit.labs.plans import plan
+from tests.support.plans import plan
 
 LOGS = "kubectl logs -n istio-system -l app=ztunnel --since=10m --tail=-1"
 EXPIRED = "grep -E 'certificate expired|CertificateExpired'"

@@ -9,7 +9,7 @@ from meshwake.core.history import History
 from meshwake.core.plan import PlannedFix
 from meshwake.fixes.sleep_hook import read_hook
 
-from tests.unit.labs.plans import NIGHTS, TWO_NODES, plan, run
+from tests.support.plans import NIGHTS, TWO_NODES, plan, run
 
 HOUR_S = 3_600
 RESTART = "kubectl -n istio-system rollout restart ds/ztunnel"
