@@ -43,7 +43,9 @@ def test_as_a_person_sees_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(ON_MODEL) == ExitCode.AS_EXPECTED
     out = capsys.readouterr().out
     assert "the first good version is 1.28.0; the last bad one before it is 1.27.9" in out
-    assert "sure: no release lies between the two, and each side said the same in 3 runs" in out
+    assert (
+        "sure: no release lies between the two, and each side had the same verdict in 3 runs" in out
+    )
     evidence = [
         Path(line.split("evidence: ")[1]) for line in out.splitlines() if "evidence: " in line
     ]
@@ -67,7 +69,7 @@ def test_the_log_gives_the_answer_again(capsys: pytest.CaptureFixture[str]) -> N
     assert run_command(["bisect", "--resume", str(log), "--json"]) == ExitCode.AS_EXPECTED
     again = capsys.readouterr()
     assert json.loads(again.out)["first_good"] == "1.28.0"
-    assert "was cut in half and is asked again" in again.err
+    assert "was cut in half and is tested again" in again.err
     assert len(log.read_text().splitlines()) == len(whole.splitlines())
 
 
