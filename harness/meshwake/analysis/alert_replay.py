@@ -15,9 +15,9 @@ Nobody is scraped while its node sleeps: there the data has a gap. Prometheus it
 machine that never sleeps; its time is world time.
 
 Recording rules are evaluated first, in the order in which they need one another. A rule that needs
-anything else cannot be judged, and is named with what it needs (`Told.unclear`). A rule that was
+anything else cannot be judged, and is named with what it needs (`RuleResults.unclear`). A rule that was
 true before anything had happened, or that asks for no series at all, warns of nothing
-(`Told.noisy`).
+(`RuleResults.noisy`).
 
 The limits: a rule is looked at once in `STEP_S`, or as often as its group says; and a series that
 ends is seen for five minutes more.
@@ -44,8 +44,8 @@ from typing import Any
 
 from packaging.version import Version
 
-from meshwake.analysis.alert_rules import Record, Rule, RuleSet, read_rules
-from meshwake.analysis.promql import Asked, Selector, absent_in, asked_by, at_each_look
+from meshwake.analysis.alert_rules import AlertRule, RecordingRule, RuleSet, read_rules
+from meshwake.analysis.promql import Query, Selector, absent_in, evaluated_at_each_step, parse_query
 from meshwake.checks import CHECKS
 from meshwake.checks.derive import Life, certificates, life_drift_ns, lives, timeline
 from meshwake.checks.words import moment
@@ -57,14 +57,14 @@ from meshwake.core.plan import Plan
 from meshwake.system.supervised import let_go, start_guarded
 
 __all__ = [
-    "Fired",
-    "Rule",
-    "Told",
-    "fired",
+    "AlertRule",
+    "FiredAlert",
+    "RuleResults",
+    "evaluate_rules",
+    "firing_alerts",
     "prometheus_with",
     "read_rules",
     "replay",
-    "told",
     "with_alerts",
 ]
 
@@ -79,7 +79,7 @@ _HOW = "Debian, Ubuntu: apt install prometheus"
 
 
 @dataclass(frozen=True)
-class Fired:
+class FiredAlert:
     """From when on a rule fired, in world time."""
 
     rule: str
@@ -87,12 +87,12 @@ class Fired:
 
 
 @dataclass(frozen=True)
-class Told:
+class RuleResults:
     """What rules would have said. `noisy` fired before anything had happened, each with its first
     time; `unclear` need series that are not replayed, which are named."""
 
-    fired: tuple[Fired, ...]
-    noisy: tuple[Fired, ...] = ()
+    fired: tuple[FiredAlert, ...]
+    noisy: tuple[FiredAlert, ...] = ()
     unclear: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
@@ -242,7 +242,7 @@ def missing_for(
 ) -> tuple[str, ...]:
     """The series and labels that an expression needs and that are not replayed, by name; () when it
     can be judged. `recorded` has for each recorded series what is missing for it."""
-    asked = asked_by(expression)
+    asked = parse_query(expression)
     found: list[str] = []
     for selector in asked.selectors:
         if selector.name in recorded:
@@ -276,7 +276,7 @@ def _is_known_to_be_absent(selector: Selector, plan: Plan) -> bool:
     return selector.name == _OF_PROXIES and (of_ztunnel or not plan.gateways)
 
 
-def _labels_that_matter(asked: Asked, name: str, plan: Plan) -> list[str]:
+def _labels_that_matter(asked: Query, name: str, plan: Plan) -> list[str]:
     """Labels by which it groups, which are not replayed and would make more than one group."""
     unknown = asked.labels - frozenset().union(*_LABELS.values())
     if len(plan.nodes) == 1:
@@ -289,7 +289,7 @@ def _labels_that_matter(asked: Asked, name: str, plan: Plan) -> list[str]:
 # --- Prometheus -----------------------------------------------------------------------------------
 
 
-def missing() -> list[str]:
+def missing_tools() -> list[str]:
     """Why nothing can be evaluated here; [] when it can."""
     return [
         f"no {name} on PATH ({_HOW})"
@@ -304,7 +304,7 @@ def prometheus_with(
 ) -> Iterator[str]:
     """The address of a Prometheus on loopback that knows what was scraped, and the lines of what
     was recorded; it ends with the block. Raises LabUnavailable where it is not installed."""
-    if reasons := missing():
+    if reasons := missing_tools():
         raise LabUnavailable("; ".join(reasons))
     with tempfile.TemporaryDirectory(prefix="meshwake-prometheus-") as folder:
         base = Path(folder)
@@ -385,19 +385,25 @@ def _await_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> N
     raise HarnessFault(f"Prometheus was not ready within {READY_WITHIN_S:.0f} s; it said: {words}")
 
 
-def fired(
-    address: str, plan: Plan, history: History, rules: Iterable[Rule], step_s: int | None = None
-) -> list[Fired]:
+def firing_alerts(
+    address: str,
+    plan: Plan,
+    history: History,
+    rules: Iterable[AlertRule],
+    step_s: int | None = None,
+) -> list[FiredAlert]:
     """When each rule began to fire, each time that it did, in order of world time."""
     found = [
-        Fired(rule.name, at_ns)
+        FiredAlert(rule.name, at_ns)
         for rule in rules
         for at_ns in _times(address, plan, history, rule, step_s)
     ]
     return sorted(found, key=lambda each: each.world_ns)
 
 
-def _times(address: str, plan: Plan, history: History, rule: Rule, step_s: int | None) -> list[int]:
+def _times(
+    address: str, plan: Plan, history: History, rule: AlertRule, step_s: int | None
+) -> list[int]:
     every_s = step_s or max(int(rule.every_s or STEP_S), LEAST_STEP_S)
     about = f"{rule.file}: {rule.name}"
     times: set[int] = set()
@@ -441,7 +447,12 @@ def _query(
 ) -> list[dict[str, Any]]:
     start_s, end_s, step_s = times
     asked = urllib.parse.urlencode(
-        {"query": at_each_look(expression), "start": start_s, "end": end_s, "step": step_s}
+        {
+            "query": evaluated_at_each_step(expression),
+            "start": start_s,
+            "end": end_s,
+            "step": step_s,
+        }
     )
     url = f"{address}/api/v1/query_range"
     try:
@@ -455,16 +466,18 @@ def _query(
 # --- Recording rules ------------------------------------------------------------------------------
 
 
-def _levels(records: Sequence[Record]) -> tuple[list[list[Record]], dict[str, tuple[str, ...]]]:
+def _levels(
+    records: Sequence[RecordingRule],
+) -> tuple[list[list[RecordingRule]], dict[str, tuple[str, ...]]]:
     """Records in the order in which they need one another; and those that need themselves, as what
     is missing."""
     names = {each.name for each in records}
     needs = {each.name: set[str]() for each in records}
     for each in records:
         needs[each.name] |= {
-            selector.name for selector in asked_by(each.expression).selectors
+            selector.name for selector in parse_query(each.expression).selectors
         } & names
-    levels: list[list[Record]] = []
+    levels: list[list[RecordingRule]] = []
     done: set[str] = set()
     while ready := [each for each in records if each.name not in done and needs[each.name] <= done]:
         levels.append(ready)
@@ -476,7 +489,7 @@ def _levels(records: Sequence[Record]) -> tuple[list[list[Record]], dict[str, tu
 
 
 def _recorded(
-    plan: Plan, history: History, records: Sequence[Record], scrape_s: int
+    plan: Plan, history: History, records: Sequence[RecordingRule], scrape_s: int
 ) -> tuple[list[str], dict[str, tuple[str, ...]]]:
     """The samples of recording rules, as lines of OpenMetrics; and for each recorded series what is
     missing for it."""
@@ -500,7 +513,7 @@ def _recorded(
 
 
 def _samples_of(
-    address: str, plan: Plan, history: History, record: Record, step_s: int
+    address: str, plan: Plan, history: History, record: RecordingRule, step_s: int
 ) -> list[str]:
     """Where a series ends, NaN is what no comparison is true of."""
     lines = []
@@ -522,27 +535,33 @@ def _samples_of(
 # --- Who was told ---------------------------------------------------------------------------------
 
 
-def told(plan: Plan, history: History, rules: RuleSet, step_s: int = STEP_S) -> Told:
+def evaluate_rules(
+    plan: Plan, history: History, rules: RuleSet, step_s: int = STEP_S
+) -> RuleResults:
     """What `rules` would have said of a run. Raises LabUnavailable without a Prometheus, and
     BadInput."""
     lines, missing_of = _recorded(plan, history, rules.records, step_s)
     unclear = [(each.name, missing_for(each.expression, plan, missing_of)) for each in rules.alerts]
     first_ns = min((fault.at_world_ns for fault in plan.faults), default=None)
-    good: list[Fired] = []
-    noisy: list[Fired] = []
+    good: list[FiredAlert] = []
+    noisy: list[FiredAlert] = []
     with prometheus_with(plan, history, step_s, lines) as address:
         for rule, (_, needs) in zip(rules.alerts, unclear, strict=True):
-            own = fired(address, plan, history, [rule], None if step_s == STEP_S else step_s)
+            own = firing_alerts(
+                address, plan, history, [rule], None if step_s == STEP_S else step_s
+            )
             if needs or not own:
                 continue
-            asks = bool(asked_by(rule.expression).selectors)
+            asks = bool(parse_query(rule.expression).selectors)
             is_noisy = not asks or (first_ns is not None and own[0].world_ns < first_ns)
             (noisy if is_noisy else good).extend(own[:1] if is_noisy else own)
     good.sort(key=lambda each: each.world_ns)
-    return Told(tuple(good), tuple(noisy), tuple((name, needs) for name, needs in unclear if needs))
+    return RuleResults(
+        tuple(good), tuple(noisy), tuple((name, needs) for name, needs in unclear if needs)
+    )
 
 
-def judged(plan: Plan, history: History, rules: RuleSet, said: Told) -> Finding:
+def judge_alerts(plan: Plan, history: History, rules: RuleSet, said: RuleResults) -> Finding:
     """Was somebody told in time? Unknown where that hangs on a rule that cannot be judged."""
     finding = CHECKS["alert_before_outage"](plan, with_alerts(history, rules.alerts, said.fired))
     about_mesh = {rule.name for rule in rules.alerts if not rule.watches}
@@ -571,7 +590,9 @@ def judged(plan: Plan, history: History, rules: RuleSet, said: Told) -> Finding:
     )
 
 
-def with_alerts(history: History, rules: Sequence[Rule], alerts: Sequence[Fired]) -> History:
+def with_alerts(
+    history: History, rules: Sequence[AlertRule], alerts: Sequence[FiredAlert]
+) -> History:
     """`history` with what an alerting Prometheus would have added to it, for the checks to read."""
     watching = {rule.name for rule in rules if rule.watches}
     evaluated = Event(0, "alerts_evaluated", None, None, {"rules": [rule.name for rule in rules]})
@@ -589,8 +610,10 @@ def with_alerts(history: History, rules: Sequence[Rule], alerts: Sequence[Fired]
     )
 
 
-def replay(plan: Plan, history: History, rules: Sequence[Rule], step_s: int = STEP_S) -> History:
+def replay(
+    plan: Plan, history: History, rules: Sequence[AlertRule], step_s: int = STEP_S
+) -> History:
     """`history` as it would have been had `rules` been deployed. Raises LabUnavailable without a
     Prometheus."""
     with prometheus_with(plan, history, step_s) as address:
-        return with_alerts(history, rules, fired(address, plan, history, rules, step_s))
+        return with_alerts(history, rules, firing_alerts(address, plan, history, rules, step_s))

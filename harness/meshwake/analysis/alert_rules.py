@@ -56,7 +56,7 @@ _DURATION = re.compile(
 
 
 @dataclass(frozen=True)
-class Rule:
+class AlertRule:
     """One alerting rule: its name, and the expression that makes it fire when it was true for
     `for_s`. `every_s`: how often it is looked at, None for the default. `watches`: it tells of
     those who watch, not of the mesh (label `concerns: watchers`), so that it warns nobody of an
@@ -71,7 +71,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Record:
+class RecordingRule:
     """One recording rule: the series that it makes."""
 
     name: str
@@ -84,8 +84,8 @@ class Record:
 class RuleSet:
     """All rules of some files."""
 
-    alerts: list[Rule] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
+    alerts: list[AlertRule] = field(default_factory=list)
+    records: list[RecordingRule] = field(default_factory=list)
 
 
 def read_rule_files(paths: Iterable[Path]) -> RuleSet:
@@ -104,7 +104,7 @@ def read_rule_files(paths: Iterable[Path]) -> RuleSet:
     return rules
 
 
-def read_rules(path: Path) -> list[Rule]:
+def read_rules(path: Path) -> list[AlertRule]:
     """The alerting rules of a rule file. Raises BadInput."""
     return read_rule_files([path]).alerts
 
@@ -314,12 +314,12 @@ def _take_rule(
         if not re.fullmatch(r"[a-zA-Z_:][\w:]*", name, re.ASCII):
             raise _wrong(where, f"{about}: no name that a series can have")
         rules.records.append(
-            Record(name, str(expression), Path(where).name, tuple(sorted(labels.items())))
+            RecordingRule(name, str(expression), Path(where).name, tuple(sorted(labels.items())))
         )
         return
     for_s = _duration_s(rule["for"], f"{about}: for", where) if rule.get("for") is not None else 0
     watches = labels.get("concerns") == "watchers"
-    rules.alerts.append(Rule(name, str(expression), Path(where).name, watches, for_s, every_s))
+    rules.alerts.append(AlertRule(name, str(expression), Path(where).name, watches, for_s, every_s))
 
 
 def _labels(labels: Any, about: str, where: str) -> dict[str, str]:

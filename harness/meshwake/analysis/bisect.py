@@ -23,7 +23,7 @@ from typing import Any
 
 from packaging.version import Version
 
-from meshwake.analysis.trial import Ask, Trial
+from meshwake.analysis.attempt import Attempt, RunAttempt
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, ExitCode
 from meshwake.core.outcome import Verdict
@@ -33,7 +33,7 @@ TRIES_AFTER_A_FAILURE = 1
 
 
 @dataclass(frozen=True)
-class Question:
+class BisectRequest:
     """What is asked. `good`, `bad`: what a person believes of the two ends of the range; `claimed`
     False: nobody said so, they are the ends of the table. `repeat`: how often the two sides of the
     boundary are run."""
@@ -59,34 +59,40 @@ class Question:
 
 
 @dataclass
-class Witness:
-    """All that was heard of one version."""
+class Observation:
+    """All that was observed of one version."""
 
     version: str
-    trials: list[Trial] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
 
     @property
     def flaky(self) -> bool:
         """Whether it answered now so, now so; runs that failed say nothing."""
-        return len({trial.verdict for trial in self.trials if not trial.failed}) > 1
+        return len({attempt.verdict for attempt in self.attempts if not attempt.failed}) > 1
 
     @property
     def verdict(self) -> Verdict:
         """What it says; UNKNOWN when it cannot be relied on."""
-        heard = [trial.verdict for trial in self.trials if not trial.failed]
-        return heard[0] if heard and not self.flaky else Verdict.UNKNOWN
+        observed = [attempt.verdict for attempt in self.attempts if not attempt.failed]
+        return observed[0] if observed and not self.flaky else Verdict.UNKNOWN
 
     @property
     def because(self) -> str:
         """Why, in one sentence."""
         if self.flaky:
-            said = ", ".join(f"{trial.verdict} with seed {trial.seed}" for trial in self.trials)
+            said = ", ".join(
+                f"{attempt.verdict} with seed {attempt.seed}" for attempt in self.attempts
+            )
             return f"flaky, so neither good nor bad: {said}"
-        return next((trial for trial in self.trials if not trial.failed), self.trials[-1]).because
+        return next(
+            (attempt for attempt in self.attempts if not attempt.failed), self.attempts[-1]
+        ).because
 
     def to_json(self) -> dict[str, Any]:
         """As `meshwake bisect --json` prints it."""
-        shown = next((trial for trial in self.trials if not trial.failed), self.trials[-1])
+        shown = next(
+            (attempt for attempt in self.attempts if not attempt.failed), self.attempts[-1]
+        )
         return {
             "version": self.version,
             "verdict": self.verdict.value,
@@ -94,7 +100,7 @@ class Witness:
             "flaky": self.flaky,
             "runs": [
                 {"seed": one.seed, "verdict": one.verdict.value, "run": one.run}
-                for one in self.trials
+                for one in self.attempts
             ],
         }
 
@@ -106,16 +112,16 @@ class Boundary:
 
     last_old: str
     first_new: str
-    untold: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Found:
+class BisectResult:
     """The answer. `boundaries`: one for each line that has the change, oldest first; none: `why`
     says why not."""
 
-    question: Question
-    tested: tuple[Witness, ...]
+    question: BisectRequest
+    tested: tuple[Observation, ...]
     boundaries: tuple[Boundary, ...]
     why: str
     exit_code: ExitCode
@@ -123,7 +129,7 @@ class Found:
     @property
     def exact(self) -> bool:
         """Whether no version that could not be asked hides the first boundary."""
-        return bool(self.boundaries) and not self.boundaries[0].untold
+        return bool(self.boundaries) and not self.boundaries[0].undecided
 
     @property
     def first(self) -> str | None:
@@ -153,16 +159,16 @@ class Found:
             "exact": self.exact,
             "answer": self.why,
             "exit_code": int(self.exit_code),
-            "tested": [witness.to_json() for witness in self.tested],
+            "tested": [observation.to_json() for observation in self.tested],
         }
 
 
 def candidates(boundary: Boundary) -> list[str]:
     """The versions of which any may be the first."""
-    return [*boundary.untold, boundary.first_new]
+    return [*boundary.undecided, boundary.first_new]
 
 
-def check_question(question: Question) -> None:
+def check_request(question: BisectRequest) -> None:
     """Raises BadInput when there is nothing to search between."""
     for option, version in (("--good", question.good), ("--bad", question.bad)):
         if not versions.has_row(versions.find(version, option).version):
@@ -178,44 +184,46 @@ def check_question(question: Question) -> None:
 
 @dataclass
 class Bisect:
-    """Carries out one question over the rows of the table. `tell` hears of each version as it
+    """Carries out one question over the rows of the table. `report` hears of each version as it
     answers; `impossible` says without a run why a version cannot be asked here."""
 
-    question: Question
-    ask: Ask
+    question: BisectRequest
+    ask: RunAttempt
     jobs: int = 1
-    tell: Callable[[Witness], None] = lambda witness: None
+    report: Callable[[Observation], None] = lambda observation: None
     impossible: Callable[[str], str | None] = lambda version: None
     rows: tuple[str, ...] = ()
-    heard: dict[str, Witness] = field(default_factory=dict)
+    observed: dict[str, Observation] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.rows:
-            check_question(self.question)
+            check_request(self.question)
             self.rows = tuple(row.version for row in versions.between(*self.question.ends))
         for row in self.rows:
             if (why := self.impossible(row)) is not None:
-                trial = Trial(
+                attempt = Attempt(
                     row,
                     self.question.seed,
                     Verdict.UNKNOWN,
                     f"cannot run here: {why}",
                     possible=False,
                 )
-                self.heard[row] = Witness(row, [trial])
+                self.observed[row] = Observation(row, [attempt])
 
     @property
     def possible(self) -> list[str]:
         """The versions that can be asked on this lab and machine."""
         return [
-            row for row in self.rows if row not in self.heard or self.heard[row].trials[0].possible
+            row
+            for row in self.rows
+            if row not in self.observed or self.observed[row].attempts[0].possible
         ]
 
-    def run(self) -> Found:
+    def run(self) -> BisectResult:
         """The answer. Raises BadInput when the two ends are the wrong way round."""
         self._hear(self.rows[0], self.rows[-1])
         while True:
-            older, newer = (self.heard[end].verdict for end in (self.rows[0], self.rows[-1]))
+            older, newer = (self.observed[end].verdict for end in (self.rows[0], self.rows[-1]))
             if Verdict.UNKNOWN in (older, newer):
                 return self._without_ends()
             if older is newer:
@@ -229,22 +237,22 @@ class Bisect:
 
     def _hear(self, *wanted: str) -> None:
         """Asks those of `wanted` that have not answered yet, `jobs` at a time."""
-        new = [version for version in dict.fromkeys(wanted) if version not in self.heard]
+        new = [version for version in dict.fromkeys(wanted) if version not in self.observed]
         if self.jobs > 1 and len(new) > 1:
             with ThreadPoolExecutor(self.jobs) as pool:
                 answered = list(pool.map(self._ask_first, new))
         else:
             answered = [self._ask_first(version) for version in new]
-        for witness in answered:
-            self.heard[witness.version] = witness
-            self.tell(witness)
+        for observation in answered:
+            self.observed[observation.version] = observation
+            self.report(observation)
 
-    def _ask_first(self, version: str) -> Witness:
-        witness = Witness(version, [self.ask(version, self.question.seed)])
+    def _ask_first(self, version: str) -> Observation:
+        observation = Observation(version, [self.ask(version, self.question.seed)])
         for number in range(1, TRIES_AFTER_A_FAILURE + 1):
-            if witness.trials[-1].failed:
-                witness.trials.append(self.ask(version, self.question.seed + number))
-        return witness
+            if observation.attempts[-1].failed:
+                observation.attempts.append(self.ask(version, self.question.seed + number))
+        return observation
 
     def _confirmed(self, boundaries: Sequence[Boundary]) -> bool:
         """Runs the two sides of every boundary again; False when one of them turned out to be
@@ -256,19 +264,19 @@ class Bisect:
         if not again:
             return True
         with ThreadPoolExecutor(max(self.jobs, 1)) as pool:
-            trials = list(pool.map(lambda asked: self.ask(*asked), again))
-        for trial in trials:
-            self.heard[trial.version].trials.append(trial)
-        flaky = [self.heard[side] for side in sides if self.heard[side].flaky]
-        for witness in flaky:
-            self.tell(witness)
+            attempts = list(pool.map(lambda asked: self.ask(*asked), again))
+        for attempt in attempts:
+            self.observed[attempt.version].attempts.append(attempt)
+        flaky = [self.observed[side] for side in sides if self.observed[side].flaky]
+        for observation in flaky:
+            self.report(observation)
         return not flaky
 
     def _seeds_left(self, version: str) -> list[int]:
-        done = self.heard[version].trials
-        first = max(trial.seed for trial in done) + 1
+        done = self.observed[version].attempts
+        first = max(attempt.seed for attempt in done) + 1
         return list(
-            range(first, first + self.question.repeat - sum(not trial.failed for trial in done))
+            range(first, first + self.question.repeat - sum(not attempt.failed for attempt in done))
         )
 
     # Searching. `line`: versions that can be asked here, in order, the first of the old kind, the
@@ -276,15 +284,15 @@ class Bisect:
 
     def _is_new(self, version: str) -> bool:
         self._hear(version)
-        return self.heard[version].verdict is self.heard[self.rows[-1]].verdict
+        return self.observed[version].verdict is self.observed[self.rows[-1]].verdict
 
     def _is_old(self, version: str) -> bool:
         self._hear(version)
-        return self.heard[version].verdict is self.heard[self.rows[0]].verdict
+        return self.observed[version].verdict is self.observed[self.rows[0]].verdict
 
     def _answers(self, version: str) -> bool:
         self._hear(version)
-        return self.heard[version].verdict is not Verdict.UNKNOWN
+        return self.observed[version].verdict is not Verdict.UNKNOWN
 
     def _boundaries(self) -> list[Boundary]:
         """On the line of first releases, and in each older minor that has the change too; oldest
@@ -309,9 +317,9 @@ class Bisect:
             return self._within(last, new)
         last_old, brought_back = self._search(tail[: tail.index(last) + 1])
         hidden = [
-            row for row in self._within(last_old, new).untold if minor_of(row) != minor_of(old)
+            row for row in self._within(last_old, new).undecided if minor_of(row) != minor_of(old)
         ]
-        return Boundary(last_old, new, (*self._within(last_old, brought_back).untold, *hidden))
+        return Boundary(last_old, new, (*self._within(last_old, brought_back).undecided, *hidden))
 
     def _brought_back(self, minor: str) -> list[Boundary]:
         """The boundaries in the minors before `minor`, wherever the last release that answers is
@@ -343,13 +351,13 @@ class Bisect:
         return line[low], line[high]
 
     def _is_unknown(self, version: str) -> bool:
-        return version in self.heard and self.heard[version].verdict is Verdict.UNKNOWN
+        return version in self.observed and self.observed[version].verdict is Verdict.UNKNOWN
 
     def _from_to(self, first: str, last: str) -> list[str]:
         return [row for row in self.possible if Version(first) <= Version(row) <= Version(last)]
 
     def _within(self, old: str, new: str) -> Boundary:
-        """The boundary with everything in it that was not heard, or said nothing."""
+        """The boundary with everything in it that was not observed, or said nothing."""
         return Boundary(
             old, new, tuple(row for row in self.rows if Version(old) < Version(row) < Version(new))
         )
@@ -378,34 +386,34 @@ class Bisect:
             f"say --good {question.bad} --bad {question.good}"
         )
 
-    def _without_ends(self) -> Found:
+    def _without_ends(self) -> BisectResult:
         """An end says nothing, so nothing can be narrowed down; whether any version is good can
         still be said."""
         self._hear(*self.rows)
         unknown = [
             end
             for end in (self.rows[0], self.rows[-1])
-            if self.heard[end].verdict is Verdict.UNKNOWN
+            if self.observed[end].verdict is Verdict.UNKNOWN
         ]
-        kinds = {self.heard[row].verdict for row in self.rows} - {Verdict.UNKNOWN}
+        kinds = {self.observed[row].verdict for row in self.rows} - {Verdict.UNKNOWN}
         why = (
             f"{unknown[0]} is UNKNOWN, which is neither good nor bad: "
-            f"{self.heard[unknown[0]].because}"
+            f"{self.observed[unknown[0]].because}"
         )
         if len(kinds) == 1:
             why = f"{_none_of(kinds.pop())}, as far as they could be asked; {why}"
         elif kinds:
-            told = [row for row in self.rows if self.heard[row].verdict is not Verdict.UNKNOWN]
+            told = [row for row in self.rows if self.observed[row].verdict is not Verdict.UNKNOWN]
             why += f"; the range that can be asked is {told[0]} to {told[-1]}"
         return self._answer((), why, ExitCode.UNKNOWN)
 
-    def _one_kind(self, kind: Verdict) -> Found:
+    def _one_kind(self, kind: Verdict) -> BisectResult:
         """Both ends are of one kind: then every version is asked before it is said of all."""
         self._hear(*self.rows)
         others = [
-            row for row in self.rows if self.heard[row].verdict not in (kind, Verdict.UNKNOWN)
+            row for row in self.rows if self.observed[row].verdict not in (kind, Verdict.UNKNOWN)
         ]
-        unknown = [row for row in self.rows if self.heard[row].verdict is Verdict.UNKNOWN]
+        unknown = [row for row in self.rows if self.observed[row].verdict is Verdict.UNKNOWN]
         if others:
             both = f"both ends, {self.rows[0]} and {self.rows[-1]}, are {kind}"
             words = (
@@ -418,7 +426,7 @@ class Bisect:
             f"{_none_of(kind)}: all {asked} that could be asked from {self.rows[0]} to "
             f"{self.rows[-1]} are {kind}"
         )
-        silent = [row for row in unknown if self.heard[row].trials[0].possible]
+        silent = [row for row in unknown if self.observed[row].attempts[0].possible]
         if silent:
             why += f"; UNKNOWN: {_listed(silent)}"
         if len(silent) < len(unknown):
@@ -431,13 +439,17 @@ class Bisect:
         machine."""
         if self.question.claimed:
             return ExitCode.SURPRISE
-        open_ = [row for row in unknown if any(trial.possible for trial in self.heard[row].trials)]
+        open_ = [
+            row
+            for row in unknown
+            if any(attempt.possible for attempt in self.observed[row].attempts)
+        ]
         return ExitCode.UNKNOWN if open_ else ExitCode.AS_EXPECTED
 
-    def _found(self, boundaries: Sequence[Boundary]) -> Found:
+    def _found(self, boundaries: Sequence[Boundary]) -> BisectResult:
         first, kind = boundaries[0], "good" if self.question.wants_good else "bad"
         other = "bad" if self.question.wants_good else "good"
-        if first.untold:
+        if first.undecided:
             why = (
                 f"the first {kind} version is one of {_listed(candidates(first))}: "
                 f"{first.last_old} is {other}, "
@@ -451,14 +463,18 @@ class Bisect:
         for boundary in boundaries[1:]:
             minor = minor_of(boundary.first_new)
             in_minor = (
-                f"one of {_listed(candidates(boundary))}" if boundary.untold else boundary.first_new
+                f"one of {_listed(candidates(boundary))}"
+                if boundary.undecided
+                else boundary.first_new
             )
             why += f"; in {minor} it is {in_minor} (up to {boundary.last_old} {other})"
         return self._answer(boundaries, why, ExitCode.AS_EXPECTED)
 
-    def _answer(self, boundaries: Iterable[Boundary], why: str, code: ExitCode) -> Found:
-        tested = tuple(sorted(self.heard.values(), key=lambda witness: Version(witness.version)))
-        return Found(self.question, tested, tuple(boundaries), why, code)
+    def _answer(self, boundaries: Iterable[Boundary], why: str, code: ExitCode) -> BisectResult:
+        tested = tuple(
+            sorted(self.observed.values(), key=lambda observation: Version(observation.version))
+        )
+        return BisectResult(self.question, tested, tuple(boundaries), why, code)
 
 
 def _spread(positions: Sequence[int], count: int) -> list[int]:

@@ -18,7 +18,7 @@ from typing import Any
 from packaging.version import Version
 
 from meshwake.analysis.bisect_log import sha256_of
-from meshwake.analysis.nightly import RESULTS_FILE, Row
+from meshwake.analysis.nightly import RESULTS_FILE, CaseResult
 from meshwake.core import versions
 from meshwake.core.errors import BadInput
 from meshwake.core.outcome import Verdict
@@ -156,7 +156,7 @@ def record(night: Path, seen: Path = SEEN, corpus: Path = CORPUS) -> int:
     return len(fresh)
 
 
-def _entry(row: Row, day: str, scenario_sha256: str) -> dict[str, Any]:
+def _entry(row: CaseResult, day: str, scenario_sha256: str) -> dict[str, Any]:
     return {
         "scenario": row.scenario,
         "lab": row.lab,
@@ -179,11 +179,11 @@ def _day_of(night: Path) -> str:
         ) from error
 
 
-def _rows_of(night: Path) -> Iterator[Row]:
+def _rows_of(night: Path) -> Iterator[CaseResult]:
     path = night / RESULTS_FILE
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
-            yield Row(**json.loads(line))
+            yield CaseResult(**json.loads(line))
     except (OSError, ValueError, TypeError) as error:
         raise BadInput(
             f"{path}: cannot be read ({error}); run the night again with --resume"

@@ -45,7 +45,7 @@ Prospect = Literal["none", "outage", "unknown"]
 ALIKE_NS = 2 * NS_PER_S
 
 
-class Started(NamedTuple):
+class ProcessStart(NamedTuple):
     """When the process started: between which two moments of the wall clock; and by BOOTTIME since
     boot."""
 
@@ -55,13 +55,13 @@ class Started(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Shown:
+class ObservedClocks:
     """What a cluster shows of the clocks of one ztunnel. `monotonic_ns` 0 with `knows_monotonic`
     False: not read."""
 
     now: ClockReading
     knows_monotonic: bool = True
-    started: Started | None = None
+    started: ProcessStart | None = None
     measured_drift_ns: int | None = None
     # Between which two bounds: a journal with entries close around ztunnel's start has them equal.
     apart_since_start_ns: tuple[int, int] | None = None
@@ -89,7 +89,7 @@ class Drift:
         return self.most_ns is not None and self.most_ns - self.least_ns <= ALIKE_NS
 
 
-def drift_of(shown: Shown) -> Drift | None:
+def drift_of(shown: ObservedClocks) -> Drift | None:
     """J by the best way that there is; None when there is none."""
     if shown.measured_drift_ns is not None:
         return Drift(shown.measured_drift_ns, shown.measured_drift_ns, "measured")
@@ -98,7 +98,7 @@ def drift_of(shown: Shown) -> Drift | None:
     return None if shown.started is None else _drift_since(shown, shown.started)
 
 
-def _drift_since(shown: Shown, started: Started) -> Drift | None:
+def _drift_since(shown: ObservedClocks, started: ProcessStart) -> Drift | None:
     youngest_ns, oldest_ns = (
         shown.now.wall_ns - at_ns for at_ns in (started.latest_wall_ns, started.earliest_wall_ns)
     )
@@ -121,7 +121,7 @@ def _drift_since(shown: Shown, started: Started) -> Drift | None:
     return Drift(least_ns + slept_at_least_ns, most_ns + min(slept_ns, ran_boottime_ns), "start")
 
 
-class Held(NamedTuple):
+class HeldCertificate(NamedTuple):
     """What ztunnel holds for one identity; the times are None while it holds no certificate."""
 
     identity: str
@@ -131,13 +131,13 @@ class Held(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Node:
+class ObservedNode:
     """One node, as it showed itself at one moment."""
 
     name: str
     process: str
-    shown: Shown
-    held: tuple[Held, ...]
+    shown: ObservedClocks
+    held: tuple[HeldCertificate, ...]
     namespace: str | None = None
 
 
@@ -190,7 +190,7 @@ class NodeForecast:
         )
 
 
-def forecast_node(node: Node, sleep_ns: int = 0) -> NodeForecast:
+def forecast_node(node: ObservedNode, sleep_ns: int = 0) -> NodeForecast:
     """What becomes of every certificate of `node` if it falls asleep now for `sleep_ns`."""
     drift = drift_of(node.shown)
     identities = (
@@ -210,7 +210,9 @@ def forecast_node(node: Node, sleep_ns: int = 0) -> NodeForecast:
     )
 
 
-def _forecast(held: Held, drift: Drift, shown: Shown, sleep_ns: int) -> IdentityForecast:
+def _forecast(
+    held: HeldCertificate, drift: Drift, shown: ObservedClocks, sleep_ns: int
+) -> IdentityForecast:
     now_ns = shown.now.wall_ns
     if (overdue := _overdue(held, drift, now_ns)) is not None:
         return overdue
@@ -226,7 +228,7 @@ def _forecast(held: Held, drift: Drift, shown: Shown, sleep_ns: int) -> Identity
     return best
 
 
-def _overdue(held: Held, drift: Drift, now_ns: int) -> IdentityForecast | None:
+def _overdue(held: HeldCertificate, drift: Drift, now_ns: int) -> IdentityForecast | None:
     """A certificate that is still held though, for every J that may be, it should have been
     renewed: its authority does not answer, or J is not what it seems. Where it has run out, the
     outage is under way."""
@@ -257,7 +259,7 @@ def _replaced(of: IdentityForecast, prospect: Prospect) -> IdentityForecast:
 RENEWED_WITHIN_NS = 5 * 60 * NS_PER_S
 
 
-def _future(held: Held, drift_ns: int, now_ns: int, sleep_ns: int) -> IdentityForecast:
+def _future(held: HeldCertificate, drift_ns: int, now_ns: int, sleep_ns: int) -> IdentityForecast:
     """The future of one certificate for one J."""
     begins_ns, ends_ns = held.not_before_wall_ns, held.not_after_wall_ns
     if begins_ns is None or ends_ns is None:

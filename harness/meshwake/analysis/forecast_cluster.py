@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from meshwake.analysis.forecast import Held, Node
+from meshwake.analysis.forecast import HeldCertificate, ObservedNode
 from meshwake.analysis.forecast_files import (
-    Clocks,
-    Place,
+    Origin,
+    SavedClocks,
     clocks_in,
     drift_in_metrics,
     held_in,
@@ -35,7 +35,9 @@ GUARD_NAMESPACE, GUARD_LABELS, GUARD_PORT = "meshwake-guard", {"app": "wake-guar
 LOOK = "echo wall $(date +%s.%N); echo uptime $(cat /proc/uptime); echo stat $(cat /proc/1/stat)"
 
 
-def look(kubernetes: Kubernetes, wall_ns: int, namespace: str | None = None) -> Iterator[Node]:
+def observe_ztunnels(
+    kubernetes: Kubernetes, wall_ns: int, namespace: str | None = None
+) -> Iterator[ObservedNode]:
     """Every ztunnel of the cluster. `wall_ns`: our own wall clock, for a node that tells no other;
     `namespace`: where ztunnels are, None: wherever. Raises LabUnavailable when there is none, or
     one does not answer."""
@@ -46,7 +48,7 @@ def look(kubernetes: Kubernetes, wall_ns: int, namespace: str | None = None) -> 
         yield _node(kubernetes, pod, guard, wall_ns)
 
 
-def _node(kubernetes: Kubernetes, pod: Pod, guard: Pod | None, wall_ns: int) -> Node:
+def _node(kubernetes: Kubernetes, pod: Pod, guard: Pod | None, wall_ns: int) -> ObservedNode:
     dump = _ask(
         f"config_dump of {pod}",
         lambda: kubernetes.get(pod, ADMIN_PORT, "/config_dump", ANSWER_WITHIN_S),
@@ -56,20 +58,20 @@ def _node(kubernetes: Kubernetes, pod: Pod, guard: Pod | None, wall_ns: int) -> 
         started = started_in(thing) if thing is not None else None
     except (ValueError, TypeError, OverflowError):
         started = None
-    clocks = _clocks(kubernetes, pod) or Clocks(wall_ns)
+    clocks = _clocks(kubernetes, pod) or SavedClocks(wall_ns)
     measured_ns = _measured_ns(kubernetes, guard, pod)
-    place = Place(pod.node, pod.name, pod.namespace)
+    place = Origin(pod.node, pod.name, pod.namespace)
     return node_of(place, _held(pod, dump), clocks, started, None, measured_ns)
 
 
-def _held(pod: Pod, dump: bytes) -> tuple[Held, ...]:
+def _held(pod: Pod, dump: bytes) -> tuple[HeldCertificate, ...]:
     try:
         return held_in(dump.decode(errors="replace"))
     except ValueError as error:
         raise LabUnavailable(f"config_dump of {pod}: {error}") from error
 
 
-def _clocks(kubernetes: Kubernetes, pod: Pod) -> Clocks | None:
+def _clocks(kubernetes: Kubernetes, pod: Pod) -> SavedClocks | None:
     """None where there is no shell to ask."""
     try:
         said = kubernetes.execute(pod, ZTUNNEL_CONTAINER, ["sh", "-c", LOOK], ANSWER_WITHIN_S)

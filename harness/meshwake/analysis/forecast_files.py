@@ -27,7 +27,13 @@ from typing import Any, NamedTuple, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from meshwake.analysis.forecast import ALIKE_NS, Held, Node, Shown, Started
+from meshwake.analysis.forecast import (
+    ALIKE_NS,
+    HeldCertificate,
+    ObservedClocks,
+    ObservedNode,
+    ProcessStart,
+)
 from meshwake.cluster.observe import ZTUNNEL_CONTAINER
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
@@ -50,7 +56,7 @@ _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
-class Clocks:
+class SavedClocks:
     """What clocks.txt says; None: a line that is not there."""
 
     wall_ns: int
@@ -60,7 +66,7 @@ class Clocks:
     elapsed_monotonic_ns: int | None = None
 
 
-def read_nodes(folder: Path) -> list[Node]:
+def read_nodes(folder: Path) -> list[ObservedNode]:
     """Every node saved in `folder`: one in each of its folders, or one in itself. Raises BadInput."""
     if not _is_directory(folder):
         raise BadInput(
@@ -85,7 +91,7 @@ def _is_directory(folder: Path) -> bool:
         return False
 
 
-def read_node(place: Path) -> Node:
+def read_node(place: Path) -> ObservedNode:
     """The node saved in `place`. Raises BadInput."""
     held = _read(place / "config_dump.json", held_in)
     pod = (
@@ -97,7 +103,7 @@ def read_node(place: Path) -> Node:
     name = str(value_at(pod, "spec", "nodeName") or place.name)
     process = str(value_at(pod, "metadata", "name") or "ztunnel")
     namespace = value_at(pod, "metadata", "namespace")
-    where = Place(name, process, str(namespace) if namespace else None)
+    where = Origin(name, process, str(namespace) if namespace else None)
     started = _in_file(place / "pod.json", lambda: started_in(pod)) if pod is not None else None
     journal = None
     if is_there(place / "journal.json") and started is not None:
@@ -113,7 +119,7 @@ def read_node(place: Path) -> Node:
     return node_of(where, held, clocks, started, journal, measured)
 
 
-class Place(NamedTuple):
+class Origin(NamedTuple):
     """Of which node, which pod and which namespace something was found; None: a namespace that
     nothing tells."""
 
@@ -123,13 +129,13 @@ class Place(NamedTuple):
 
 
 def node_of(
-    place: Place,
-    held: tuple[Held, ...],
-    clocks: Clocks | None,
+    place: Origin,
+    held: tuple[HeldCertificate, ...],
+    clocks: SavedClocks | None,
     started: tuple[int, int] | None,
     journal: JournalDrift | None = None,
     measured_ns: int | None = None,
-) -> Node:
+) -> ObservedNode:
     """One node, from what was found of it. `started`: between which two moments of its wall clock;
     `journal`: what its journal tells since then."""
     boottime_ns = (clocks.boottime_ns if clocks else None) or 0
@@ -142,21 +148,21 @@ def node_of(
         if clocks is not None and clocks.boottime_ns is not None
         else None
     )
-    shown = Shown(
+    shown = ObservedClocks(
         now=ClockReading(wall_ns, monotonic_ns or 0, boottime_ns),
         knows_monotonic=monotonic_ns is not None,
-        started=Started(*started, begun) if started is not None else None,
+        started=ProcessStart(*started, begun) if started is not None else None,
         measured_drift_ns=measured_ns,
         apart_since_start_ns=(journal.least_ns, journal.most_ns) if journal is not None else None,
         elapsed_monotonic_ns=clocks.elapsed_monotonic_ns if clocks is not None else None,
     )
-    return Node(place.node, place.process, shown, held, place.namespace)
+    return ObservedNode(place.node, place.process, shown, held, place.namespace)
 
 
 # --- Each file ------------------------------------------------------------------------------------
 
 
-def held_in(text: str) -> tuple[Held, ...]:
+def held_in(text: str) -> tuple[HeldCertificate, ...]:
     """The certificates of a config_dump, by identity. Raises ValueError."""
     dump = _json_or_yaml(
         text,
@@ -168,7 +174,7 @@ def held_in(text: str) -> tuple[Held, ...]:
     )
     domains = Counter(entry.identity for entry in entries)
     return tuple(
-        Held(
+        HeldCertificate(
             # One service account in two trust domains is two certificates: then the domain tells
             # them apart.
             entry.identity if domains[entry.identity] == 1 else entry.spiffe,
@@ -217,14 +223,14 @@ def value_at(thing: object, *keys: str) -> Any:
     return thing
 
 
-def clocks_in(text: str) -> Clocks:
+def clocks_in(text: str) -> SavedClocks:
     """The lines of clocks.txt. Raises ValueError."""
     lines = {words[0]: words[1:] for line in text.splitlines() if (words := line.split(maxsplit=1))}
     found = {name: rest[0] if rest else "" for name, rest in lines.items()}
     if "wall" not in found:
         raise ValueError("no line 'wall SECONDS', as 'echo wall $(date +%s.%N)' prints it")
     stat = found.get("stat")
-    return Clocks(
+    return SavedClocks(
         wall_ns=_seconds_ns(found["wall"], "wall"),
         boottime_ns=_seconds_ns((found["uptime"].split() or [""])[0], "uptime")
         if "uptime" in found

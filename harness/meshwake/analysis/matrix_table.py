@@ -129,12 +129,12 @@ def write_between(page: Path, which: str, table: str) -> bool:
     """Puts `table` between the marks of `page`; whether that changed anything. Raises BadInput when
     it has no marks."""
     text = page.read_text(encoding="utf-8")
-    changed = put_between(text, which, table, str(page))
+    changed = replace_between(text, which, table, str(page))
     page.write_text(changed, encoding="utf-8")
     return changed != text
 
 
-def put_between(text: str, which: str, table: str, page: str) -> str:
+def replace_between(text: str, which: str, table: str, page: str) -> str:
     """`text` with `table` between its marks. Raises BadInput when there are none."""
     begin = BEGIN.format(which)
     before, found, rest = text.partition(begin + "\n")

@@ -43,7 +43,7 @@ ON_BINARIES = ("process", "machine")
 
 
 @dataclass(frozen=True)
-class Row:
+class CaseResult:
     """How one case ended. `findings`: check -> verdict, of those that were expected or surprised;
     `differs`: check -> (verdict, expected), of those that were not as expected; `subject`: the
     digest of the binary, "" without one."""
@@ -68,13 +68,13 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Night:
+class NightlyRun:
     """What one night was. `missing`: lab -> why nothing ran there; `unclassified`: releases no
     model runs."""
 
     day: str
     labs: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[CaseResult, ...]
     missing: dict[str, str]
     versions: dict[str, tuple[str, ...]]
     unclassified: tuple[str, ...]
@@ -89,21 +89,21 @@ class Night:
 
 
 @dataclass
-class Keeper:
+class ResultLog:
     """The results on disk. `known`: what an earlier, broken off night left, if it is gone on with."""
 
     path: Path
-    known: dict[tuple[str, ...], Row] = field(default_factory=dict)
+    known: dict[tuple[str, ...], CaseResult] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
-    def keep(self, row: Row) -> Row:
+    def append(self, row: CaseResult) -> CaseResult:
         """`row` is on disk when this returns."""
         with self._lock, self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
         return row
 
 
-def open_keeper(directory: Path, resume: bool, say: Callable[[str], None]) -> Keeper:
+def open_result_log(directory: Path, resume: bool, warn: Callable[[str], None]) -> ResultLog:
     """Results below `directory`. Raises BadInput when there are some already and nobody said to go
     on with them."""
     path = directory / RESULTS_FILE
@@ -114,7 +114,7 @@ def open_keeper(directory: Path, resume: bool, say: Callable[[str], None]) -> Ke
                 f"{path}: is there already; say --resume to go on with it, or choose another --out"
             )
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        rows = list(_whole_rows(path, lines, say))
+        rows = list(_whole_rows(path, lines, warn))
         path.write_text(
             "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows),
             encoding="utf-8",
@@ -123,15 +123,17 @@ def open_keeper(directory: Path, resume: bool, say: Callable[[str], None]) -> Ke
         raise BadInput(
             f"{directory}: cannot be written ({error.strerror}); choose another --out"
         ) from error
-    return Keeper(path, {row.key: row for row in rows})
+    return ResultLog(path, {row.key: row for row in rows})
 
 
-def _whole_rows(path: Path, lines: Sequence[str], say: Callable[[str], None]) -> Iterator[Row]:
+def _whole_rows(
+    path: Path, lines: Sequence[str], warn: Callable[[str], None]
+) -> Iterator[CaseResult]:
     for number, line in enumerate(lines, start=1):
         try:
-            yield Row(**json.loads(line))
+            yield CaseResult(**json.loads(line))
         except (ValueError, TypeError) as error:
-            say(f"{path}:{number}: is no whole result ({error}); that case runs again")
+            warn(f"{path}:{number}: is no whole result ({error}); that case runs again")
 
 
 # What runs where
@@ -183,7 +185,7 @@ def why_missing(lab: str, found: Sequence[str]) -> str | None:
 
 
 @dataclass(frozen=True)
-class Request:
+class NightlyRequest:
     """What is asked of a night."""
 
     labs: tuple[str, ...]
@@ -193,12 +195,17 @@ class Request:
     jobs: int = 1
 
 
-def run_night(request: Request, keeper: Keeper, today: date, tell: Callable[[Row], None]) -> Night:
-    """All of it. `tell` hears of every row, those that were known already too. Raises BadInput."""
+def run_night(
+    request: NightlyRequest,
+    result_log: ResultLog,
+    today: date,
+    report: Callable[[CaseResult], None],
+) -> NightlyRun:
+    """All of it. `report` hears of every row, those that were known already too. Raises BadInput."""
     scenarios = [read_scenario(path) for path in scenario_files(request.files)]
     began_s, rows, missing, tried = (
         time.perf_counter(),
-        list[Row](),
+        list[CaseResult](),
         dict[str, str](),
         dict[str, tuple[str, ...]](),
     )
@@ -209,44 +216,44 @@ def run_night(request: Request, keeper: Keeper, today: date, tell: Callable[[Row
             missing[lab] = why
             continue
         tried[lab] = found
-        rows += _run_lab(request, lab, found, scenarios, keeper, tell)
+        rows += _run_lab(request, lab, found, scenarios, result_log, report)
     unclassified = tuple(row.version for row in versions.releases() if not row.classified)
     spent_s = time.perf_counter() - began_s
-    return Night(
+    return NightlyRun(
         today.isoformat(), tuple(request.labs), tuple(rows), missing, tried, unclassified, spent_s
     )
 
 
 def _run_lab(
-    request: Request,
+    request: NightlyRequest,
     lab: str,
     found: Sequence[str],
     scenarios: Iterable[Scenario],
-    keeper: Keeper,
-    tell: Callable[[Row], None],
-) -> list[Row]:
+    result_log: ResultLog,
+    report: Callable[[CaseResult], None],
+) -> list[CaseResult]:
     options = Options(lab, tuple(found), seed=request.seed, keep_run=lab != "model")
     chooser = Chooser(options)
     cases = [
         case for scenario in scenarios if lab in scenario.labs for case in chooser.cases(scenario)
     ]
 
-    def run(case: Case) -> Row:
-        row = _run_one(case, options, keeper)
-        tell(row)
+    def run(case: Case) -> CaseResult:
+        row = _run_one(case, options, result_log)
+        report(row)
         return row
 
     with ThreadPoolExecutor(request.jobs if lab in ON_BINARIES else 1) as pool:
         return list(pool.map(run, cases))
 
 
-def _run_one(case: Case, options: Options, keeper: Keeper) -> Row:
+def _run_one(case: Case, options: Options, result_log: ResultLog) -> CaseResult:
     empty = _row_of(case)
-    known = keeper.known.get(empty.key)
+    known = result_log.known.get(empty.key)
     if known is not None:
         return known
     if case.refusal is not None and not load_lab(case.lab).missing(case.ztunnel):
-        return keeper.keep(replace(empty, outcome=LEFT_OUT, why=case.refusal))
+        return result_log.append(replace(empty, outcome=LEFT_OUT, why=case.refusal))
     try:
         if case.refusal is not None:
             raise LabUnavailable(case.refusal)
@@ -255,16 +262,16 @@ def _run_one(case: Case, options: Options, keeper: Keeper) -> Row:
         raise
     except HarnessError as error:
         ending = Ending(case, error=error)
-    return keeper.keep(_filled(empty, ending))
+    return result_log.append(_filled(empty, ending))
 
 
-def _row_of(case: Case) -> Row:
+def _row_of(case: Case) -> CaseResult:
     plan = resolve(case).sha256[:16] if case.refusal is None else ""
     subject = binaries.sha256_of(case.ztunnel)[:16] if case.ztunnel is not None else ""
-    return Row(case.scenario.name, case.lab, case.version, "", 0, "", plan, subject)
+    return CaseResult(case.scenario.name, case.lab, case.version, "", 0, "", plan, subject)
 
 
-def _filled(row: Row, ending: Ending) -> Row:
+def _filled(row: CaseResult, ending: Ending) -> CaseResult:
     run = ending.run
     if run is None:
         word = "refused" if ending.exit_code is ExitCode.LAB_UNAVAILABLE else "error"

@@ -26,8 +26,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from meshwake.analysis.attempt import Attempt
 from meshwake.analysis.bisect_log import sha256_of
-from meshwake.analysis.trial import Trial
 from meshwake.core.errors import BadInput
 from meshwake.core.outcome import Verdict
 from meshwake.ztunnel import binaries
@@ -46,7 +46,7 @@ class GitVerdict(IntEnum):
 
 
 @dataclass(frozen=True)
-class CommitQuestion:
+class CommitProbe:
     """What is asked of the commit that is checked out in `repository`. `command` is given to the
     shell there, None: nothing needs to be built; `binary` is what it builds."""
 
@@ -61,7 +61,7 @@ class CommitQuestion:
 
 
 @dataclass(frozen=True)
-class CommitAnswer:
+class ProbeResult:
     """The answer, in a word for git and a sentence for a person. `commit`: "" where there is none
     or it has changes."""
 
@@ -81,21 +81,21 @@ class CommitAnswer:
         return asdict(self) | {"verdict": words[self.verdict], "exit_code": int(self.verdict)}
 
 
-AskBinary = Callable[[Path, int], Trial]  # the built binary, a seed
+ProbeBinary = Callable[[Path, int], Attempt]  # the built binary, a seed
 
 
 def probe_commit(
-    question: CommitQuestion, ask: AskBinary, say: Callable[[str], None] = lambda text: None
-) -> CommitAnswer:
+    question: CommitProbe, ask: ProbeBinary, warn: Callable[[str], None] = lambda text: None
+) -> ProbeResult:
     """Builds and asks, or remembers. Raises BadInput or LabUnavailable where no commit could be
     asked."""
     commit = clean_commit(question.repository)
     path = question.repository / question.binary
     failed = _built(question, path)
     if failed is not None:
-        return CommitAnswer(GitVerdict.CANNOT_SAY, failed, commit)
+        return ProbeResult(GitVerdict.CANNOT_SAY, failed, commit)
     place = _place_of(question, binaries.sha256_of(path))
-    kept = _kept_answer(place, commit, say)
+    kept = _kept_answer(place, commit, warn)
     if kept is not None:
         return kept
     answer = _judge(_ask_repeatedly(question, ask, path), commit)
@@ -125,7 +125,7 @@ def _git(repository: Path, *words: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
-def _built(question: CommitQuestion, path: Path) -> str | None:
+def _built(question: CommitProbe, path: Path) -> str | None:
     """Builds what is asked about; why there is nothing to ask, or None."""
     if question.command is not None:
         failed = build(question.command, question.repository, path, question.build_within_s)
@@ -155,38 +155,38 @@ def build(command: str, directory: Path, binary: Path, within_s: float) -> str |
     return f"it does not build: {command!r} ended with {done.returncode}: {words}"
 
 
-def _ask_repeatedly(question: CommitQuestion, ask: AskBinary, path: Path) -> list[Trial]:
-    trials: list[Trial] = []
+def _ask_repeatedly(question: CommitProbe, ask: ProbeBinary, path: Path) -> list[Attempt]:
+    attempts: list[Attempt] = []
     for seed in range(question.repeat):
         try:
-            trials.append(ask(path, seed))
+            attempts.append(ask(path, seed))
         except BadInput as error:
             if str(path) not in str(error):
                 raise
             # It is about this build and no other: it is no ztunnel, or not one for this machine.
-            trials.append(Trial("", seed, Verdict.UNKNOWN, str(error)))
-        if trials[-1].verdict is Verdict.UNKNOWN and not trials[-1].failed:
+            attempts.append(Attempt("", seed, Verdict.UNKNOWN, str(error)))
+        if attempts[-1].verdict is Verdict.UNKNOWN and not attempts[-1].failed:
             break
-    return trials
+    return attempts
 
 
-def _judge(trials: list[Trial], commit: str) -> CommitAnswer:
-    heard = {trial.verdict for trial in trials if not trial.failed}
-    first = next((trial for trial in trials if not trial.failed), trials[0])
-    if len(heard) > 1:
-        said = ", ".join(f"{trial.verdict} with seed {trial.seed}" for trial in trials)
-        return CommitAnswer(GitVerdict.CANNOT_SAY, f"flaky: {said}", commit, first.run)
-    if heard == {Verdict.HOLDS}:
-        return CommitAnswer(GitVerdict.GOOD, first.because, commit, first.run)
-    if heard == {Verdict.BROKEN}:
-        return CommitAnswer(GitVerdict.BAD, first.because, commit, first.run)
-    return CommitAnswer(GitVerdict.CANNOT_SAY, f"UNKNOWN: {first.because}", commit, first.run)
+def _judge(attempts: list[Attempt], commit: str) -> ProbeResult:
+    observed = {attempt.verdict for attempt in attempts if not attempt.failed}
+    first = next((attempt for attempt in attempts if not attempt.failed), attempts[0])
+    if len(observed) > 1:
+        said = ", ".join(f"{attempt.verdict} with seed {attempt.seed}" for attempt in attempts)
+        return ProbeResult(GitVerdict.CANNOT_SAY, f"flaky: {said}", commit, first.run)
+    if observed == {Verdict.HOLDS}:
+        return ProbeResult(GitVerdict.GOOD, first.because, commit, first.run)
+    if observed == {Verdict.BROKEN}:
+        return ProbeResult(GitVerdict.BAD, first.because, commit, first.run)
+    return ProbeResult(GitVerdict.CANNOT_SAY, f"UNKNOWN: {first.because}", commit, first.run)
 
 
 # Answers by what was built
 
 
-def _place_of(question: CommitQuestion, binary_sha256: str) -> Path:
+def _place_of(question: CommitProbe, binary_sha256: str) -> Path:
     asked = [
         sha256_of(question.scenario_file),
         question.check,
@@ -197,22 +197,22 @@ def _place_of(question: CommitQuestion, binary_sha256: str) -> Path:
     return binaries.cache_dir() / "probe" / f"{key}.json"
 
 
-def _kept_answer(path: Path, commit: str, say: Callable[[str], None]) -> CommitAnswer | None:
+def _kept_answer(path: Path, commit: str, warn: Callable[[str], None]) -> ProbeResult | None:
     if not path.is_file():
         return None
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        answer = CommitAnswer(
+        answer = ProbeResult(
             GitVerdict(raw["verdict"]), str(raw["because"]), commit, raw["run"], from_cache=True
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        say(f"{path}: a kept answer that cannot be read ({error}); it is asked anew")
+        warn(f"{path}: a kept answer that cannot be read ({error}); it is asked anew")
         path.unlink(missing_ok=True)
         return None
     return answer
 
 
-def _keep(path: Path, answer: CommitAnswer) -> None:
+def _keep(path: Path, answer: ProbeResult) -> None:
     fresh = path.with_suffix(".new")
     with suppress(OSError):  # a cache that cannot be written costs time, not the answer
         path.parent.mkdir(parents=True, exist_ok=True)

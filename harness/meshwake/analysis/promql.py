@@ -60,7 +60,7 @@ class Selector:
         return f"{self.name}{{{inner}}}" if inner or not self.name else self.name
 
 
-class Asked(NamedTuple):
+class Query(NamedTuple):
     """What an expression asks for: its selectors, and the labels by which it groups or joins."""
 
     selectors: tuple[Selector, ...]
@@ -83,11 +83,11 @@ def absent_in(expression: str) -> set[str]:
                 depth += {"(": 1, ")": -1}.get(tokens[end].text, 0)
                 end += 1
             inner = " ".join(each.text for each in tokens[at + 2 : end])
-            found |= {selector.name for selector in asked_by(inner).selectors}
+            found |= {selector.name for selector in parse_query(inner).selectors}
     return found
 
 
-def at_each_look(expression: str) -> str:
+def evaluated_at_each_step(expression: str) -> str:
     """An expression as a rule means it: there the start and the end of what is asked for are the
     moment of the look."""
     pieces = [(match.lastgroup, match[0]) for match in _TOKEN.finditer(expression)]
@@ -104,7 +104,7 @@ def at_each_look(expression: str) -> str:
     return "".join(kept)
 
 
-def asked_by(expression: str) -> Asked:
+def parse_query(expression: str) -> Query:
     """What `expression` asks for. Never raises: what is no expression asks for whatever is read in
     it."""
     tokens = list(_tokens(expression))
@@ -128,7 +128,7 @@ def asked_by(expression: str) -> Asked:
             selectors.append(_named(matchers))
         else:
             at += 1
-    return Asked(tuple(dict.fromkeys(selectors)), frozenset(labels))
+    return Query(tuple(dict.fromkeys(selectors)), frozenset(labels))
 
 
 def _tokens(expression: str) -> Iterator[_Token]:

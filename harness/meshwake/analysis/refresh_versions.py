@@ -81,12 +81,12 @@ def fetch(url: str) -> bytes:
 @dataclass(frozen=True)
 class CachedFetch:
     """`fetch`, but what was read within the last hour is not asked for again. A page of the cache
-    that is damaged is fetched anew, and `say` tells."""
+    that is damaged is fetched anew, and `warn` tells."""
 
     fetch: Fetch
     directory: Path
     now_s: Callable[[], float]
-    say: Callable[[str], None]
+    warn: Callable[[str], None]
 
     def __call__(self, url: str) -> bytes:
         """Raises OSError."""
@@ -115,7 +115,7 @@ class CachedFetch:
                 raise ValueError("its contents are not what was written")
             fresh = 0 <= self.now_s() - float(page["at_s"]) < CACHED_FOR_S
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            self.say(f"{path}: a page of the cache is damaged ({error}); it is fetched again")
+            self.warn(f"{path}: a page of the cache is damaged ({error}); it is fetched again")
             return None
         return body if fresh else None
 

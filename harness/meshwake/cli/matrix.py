@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from meshwake.analysis.confirm import confirm, subject
+from meshwake.analysis.confirm import confirm, find_subject
 from meshwake.analysis.fault_catalogue import FAULTS, scenario_for
-from meshwake.analysis.guard_trial import months, trial_words, try_guard
-from meshwake.analysis.matrix import Row, matrix
+from meshwake.analysis.guard_trial import describe_trial, random_months, try_guard
+from meshwake.analysis.matrix import MatrixRow, matrix
 from meshwake.analysis.matrix_table import (
     CONFIRMED,
     ONLY_RESTARTS,
@@ -144,15 +144,15 @@ def trial_command(
     """Put the wake guard through months of random sleeps and of an authority that is away."""
     if lab not in ("model", "process"):
         raise BadInput(f"--lab {lab}: allowed: model, process")
-    scenario, tell = months(seed, days), _say if sys.stderr.isatty() else lambda text: None
+    scenario, tell = random_months(seed, days), _say if sys.stderr.isatty() else lambda text: None
     if lab == "process":
-        path, release = subject(ztunnel, istio)
+        path, release = find_subject(ztunnel, istio)
         with tempfile.TemporaryDirectory(prefix="meshwake-trial-") as work:
             trial = try_guard(scenario, release, seed, days, lab, Toolbox(path, Path(work)), tell)
     else:
         release = versions.find(istio) if istio else versions.newest()
-        trial = try_guard(scenario, release, seed, days, tell=tell)
-    typer.echo(json.dumps(trial.to_json(), indent=2) if as_json else trial_words(trial))
+        trial = try_guard(scenario, release, seed, days, report=tell)
+    typer.echo(json.dumps(trial.to_json(), indent=2) if as_json else describe_trial(trial))
     raise typer.Exit(int(ExitCode.AS_EXPECTED if trial.passed else ExitCode.SURPRISE))
 
 
@@ -178,7 +178,7 @@ def _scenarios(faults: list[str] | None, files: list[Path] | None) -> dict[str, 
     return {name: scenario_for(FAULTS[name]) for name in _chosen("--fault", faults, list(FAULTS))}
 
 
-def _short(rows: list[Row]) -> Table:
+def _short(rows: list[MatrixRow]) -> Table:
     faults = list(dict.fromkeys(row.fault for row in rows if row.fault != ONLY_RESTARTS)) or [
         ONLY_RESTARTS
     ]
@@ -193,7 +193,7 @@ def _short(rows: list[Row]) -> Table:
     return table
 
 
-def _words(row: Row) -> Text:
+def _words(row: MatrixRow) -> Text:
     """In colour where there is some; the words say it too."""
     seen = f" {CONFIRMED}" if row.confirmed_on else ""
     if row.verdict == "HOLDS":
@@ -205,7 +205,7 @@ def _words(row: Row) -> Text:
     return Text(f"unknown{seen}", "yellow")
 
 
-def _long(rows: list[Row]) -> Table:
+def _long(rows: list[MatrixRow]) -> Table:
     table = Table(
         "fix",
         "fault",

@@ -22,7 +22,7 @@ from meshwake.analysis import falsify as search
 from meshwake.analysis import sweep as sweeps
 from meshwake.analysis import thundering_herd as herds
 from meshwake.analysis import workers
-from meshwake.analysis.imported import remembered
+from meshwake.analysis.imported import recorded_machines
 from meshwake.analysis.populations import IMPORTED, POPULATIONS
 from meshwake.checks.words import lasting
 from meshwake.core import versions
@@ -97,14 +97,14 @@ def falsify(
         raise BadInput(f"--lab {lab}: no search runs there; allowed: {', '.join(LABS)}")
     kinds = tuple(word.strip() for word in faults.split(",") if word.strip())
     release, binary = _subject(lab, istio, ztunnel)
-    question = search.asked(fix, check, release, lab, seed, kinds)
+    question = search.make_target(fix, check, release, lab, seed, kinds)
     with (
         tempfile.TemporaryDirectory(prefix="meshwake-falsify-") as work,
         _counter("timelines tried") as tell,
     ):
         question = replace(question, ztunnel=binary, work_dir=Path(work))
         _refuse_where_it_cannot_run(question)
-        found = search.falsify(question, budget_s, tell=tell)
+        found = search.falsify(question, budget_s, report=tell)
         path = search.save(found, output) if found.timeline is not None else None
         confirmed, why_not = (
             _replayed(found, Path(work)) if found.timeline is not None else (None, "")
@@ -149,14 +149,14 @@ def _subject(
     )
 
 
-def _refuse_where_it_cannot_run(question: search.Question) -> None:
+def _refuse_where_it_cannot_run(question: search.FalsifyTarget) -> None:
     lab = load_lab(question.lab)
     plan = question.plan((search.Move("restart", 1),))
     if reasons := lab.missing(question.ztunnel) or lab.refusals(adapted(plan)):
         raise LabUnavailable(f"--lab {question.lab}: {'; '.join(reasons)}")
 
 
-def _replayed(found: search.Found, work: Path) -> tuple[str | None, str]:
+def _replayed(found: search.FalsifyResult, work: Path) -> tuple[str | None, str]:
     """The release on whose real binary the timeline breaks the property too; or None, and why it is
     not known to."""
     assert found.timeline is not None
@@ -181,7 +181,7 @@ def _replayed(found: search.Found, work: Path) -> tuple[str | None, str]:
 
 
 def _found_json(
-    found: search.Found, path: Path | None, confirmed: str | None, why_not: str
+    found: search.FalsifyResult, path: Path | None, confirmed: str | None, why_not: str
 ) -> dict[str, Any]:
     events = [asdict(move) for move in found.timeline or ()]
     return {
@@ -192,7 +192,7 @@ def _found_json(
         "events": events,
         "tried": found.tried,
         "unknown": found.unknown,
-        "told": search.told(found.timeline) if found.timeline else None,
+        "told": search.describe(found.timeline) if found.timeline else None,
         "minimal": found.minimal,
         "because": found.because,
         "confirmed_on": confirmed,
@@ -205,7 +205,7 @@ def _found_json(
 
 
 def _show_found(
-    found: search.Found, path: Path | None, confirmed: str | None, why_not: str
+    found: search.FalsifyResult, path: Path | None, confirmed: str | None, why_not: str
 ) -> None:
     question = found.question
     unknown = f", {found.unknown} of them UNKNOWN" if found.unknown else ""
@@ -217,7 +217,7 @@ def _show_found(
     if found.timeline is None:
         typer.echo(f"nothing found ({spent})")
         return
-    typer.echo(f"BROKEN by {search.told(found.timeline)} ({spent})")
+    typer.echo(f"BROKEN by {search.describe(found.timeline)} ({spent})")
     typer.echo(f"  {found.because}")
     words = (
         "nothing can be left out, and nothing made a quarter shorter"
@@ -320,9 +320,9 @@ def sweep(
         machines,
         days,
         seed,
-        remembered(imported or []),
+        recorded_machines(imported or []),
     )
-    shelf = sweeps.open_shelf(output, spec)
+    store = sweeps.open_result_store(output, spec)
     line = ProgressLine(shown=not as_json)
     try:
         watch: list[Callable[[int], None]] = []
@@ -333,11 +333,11 @@ def sweep(
             watch[0](done)
 
         with (
-            workers.dask(scheduler)
+            workers.on_dask(scheduler)
             if scheduler
-            else nullcontext(workers.local(jobs or workers.cores())) as answers
+            else nullcontext(workers.on_this_machine(jobs or workers.cores())) as answers
         ):
-            summary = sweeps.sweep(spec, shelf, answers, tell)
+            summary = sweeps.sweep(spec, store, answers, tell)
     finally:
         line.end()
     if as_json:
@@ -386,7 +386,7 @@ def _length(length_s: float) -> str:
     return lasting(round(length_s * NS_PER_S)) if length_s else "none"
 
 
-def _herd(sizes: str, fixes: list[str] | None, turns: int, seed: int) -> list[herds.Herd]:
+def _herd(sizes: str, fixes: list[str] | None, turns: int, seed: int) -> list[herds.HerdResult]:
     try:
         numbers = [int(word) for word in sizes.split(",")]
     except ValueError as error:
@@ -397,11 +397,11 @@ def _herd(sizes: str, fixes: list[str] | None, turns: int, seed: int) -> list[he
     for nodes in numbers:
         for name in fixes or (herds.FIXES_ASKED if turns == 1 else herds.FIXES_WITH_TURNS):
             typer.echo(f"{nodes} nodes, {name}", err=True)
-            answers.append(herds.herd(nodes, name, seed, turns))
+            answers.append(herds.simulate_herd(nodes, name, seed, turns))
     return answers
 
 
-def _show_herd(answers: list[herds.Herd]) -> None:
+def _show_herd(answers: list[herds.HerdResult]) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in (
         "nodes",
@@ -429,7 +429,7 @@ def _show_herd(answers: list[herds.Herd]) -> None:
                 f"{100 * share:.0f} %"
                 for share in (one.good_at_once, one.good_in_5_min, one.good_in_1_h)
             ),
-            herds.drawn(one.per_minute),
+            herds.bar_line(one.per_minute),
         )
     show(Console(), table)
     typer.echo(

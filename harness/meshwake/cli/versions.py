@@ -24,22 +24,34 @@ from rich.table import Table
 
 from meshwake.analysis import dashboard
 from meshwake.analysis.accept import acceptance
-from meshwake.analysis.bisect import Bisect, Found, Question, Witness, check_question
-from meshwake.analysis.bisect_log import BisectLog, begin_log, check_scenario, mend_end, read_log
-from meshwake.analysis.classify import TELLING, Portrait, portray
-from meshwake.analysis.nightly import RESULTS_FILE, Request, Row, open_keeper, run_night
+from meshwake.analysis.attempt import Attempt, ScenarioExperiment, find_scenario, run_attempt
+from meshwake.analysis.bisect import Bisect, BisectRequest, BisectResult, Observation, check_request
+from meshwake.analysis.bisect_log import (
+    BisectLog,
+    begin_log,
+    check_scenario,
+    drop_partial_line,
+    read_log,
+)
+from meshwake.analysis.classify import CLASSIFYING, BehaviourSignature, observe_signature
+from meshwake.analysis.nightly import (
+    RESULTS_FILE,
+    CaseResult,
+    NightlyRequest,
+    open_result_log,
+    run_night,
+)
 from meshwake.analysis.nightly_report import page, summary
 from meshwake.analysis.probe import (
     ABORT_GIT_BISECT,
-    CommitAnswer,
-    CommitQuestion,
+    CommitProbe,
     GitVerdict,
+    ProbeResult,
     build,
     probe_commit,
 )
 from meshwake.analysis.refresh_versions import CachedFetch, Sources, fetch
 from meshwake.analysis.refresh_versions import refresh as renew
-from meshwake.analysis.trial import ScenarioAsker, Trial, ask_once, find_scenario
 from meshwake.checks import CHECKS
 from meshwake.core import versions
 from meshwake.core.durations import NS_PER_S, parse_duration_ns
@@ -130,14 +142,14 @@ def bisect(
 ) -> None:
     """Find the first version where a check of a scenario answers otherwise."""
     if resume is not None or replay is not None:
-        log, asker = _from_log(resume, replay, [scenario, check, good, bad])
+        log, experiment = _from_log(resume, replay, [scenario, check, good, bad])
     else:
         path, found = _read(scenario)
         options = Options(real_time=words.real_time, cluster=planned_cluster(lab, words))
         question = _question(found, check, good, bad, lab, repeat, seed, options)
-        asker = ScenarioAsker(found, question.check, question.lab, options)
+        experiment = ScenarioExperiment(found, question.check, question.lab, options)
         log = begin_log(question, path)
-    found_first = _carry_out(log, asker, jobs, as_json)
+    found_first = _carry_out(log, experiment, jobs, as_json)
     if as_json:
         print_json(found_first.to_json() | {"log": str(log.path)})
     else:
@@ -173,7 +185,7 @@ def _question(
     repeat: int | None,
     seed: int,
     options: Options,
-) -> Question:
+) -> BisectRequest:
     named = check_name(check)
     if (good is None) != (bad is None):
         missing = "--good" if good is None else "--bad"
@@ -186,10 +198,10 @@ def _question(
         if claimed
         else _ends_here(scenario, replace(options, lab="model" if lab == AUTO else lab))
     )
-    question = Question(
+    question = BisectRequest(
         scenario.name, named, lab, good or rows[-1], bad or rows[0], claimed, seed=seed
     )
-    check_question(question)
+    check_request(question)
     question = replace(
         question,
         good=versions.find(question.good).version,
@@ -200,7 +212,7 @@ def _question(
     return replace(question, repeat=repeat or _REPEATS.get(question.lab, 1))
 
 
-def _lab(lab: str, scenario: Scenario, question: Question) -> str:
+def _lab(lab: str, scenario: Scenario, question: BisectRequest) -> str:
     """What `auto` means here: the binaries, when both ends have one that can run this; else the
     model."""
     if lab != AUTO:
@@ -212,7 +224,7 @@ def _lab(lab: str, scenario: Scenario, question: Question) -> str:
     return "model" if refusals else "process"
 
 
-def _refuse_ends(question: Question, scenario: Scenario, options: Options) -> None:
+def _refuse_ends(question: BisectRequest, scenario: Scenario, options: Options) -> None:
     """Raises LabUnavailable when an end that a person named cannot run at all."""
     for version in (question.good, question.bad):
         if question.lab == "model" and (assumed := versions.find(version).assumption) is not None:
@@ -243,7 +255,7 @@ def _ends_here(scenario: Scenario, options: Options) -> tuple[str, str]:
 
 def _from_log(
     resume: Path | None, replay: Path | None, also: Sequence[str | None]
-) -> tuple[BisectLog, ScenarioAsker | None]:
+) -> tuple[BisectLog, ScenarioExperiment | None]:
     if resume is not None and replay is not None:
         raise BadInput(
             "--resume and --replay: one goes on with a log, the other runs nothing; give "
@@ -259,40 +271,40 @@ def _from_log(
     log = read_log(path)
     if log.broken_off:
         say(
-            f"{path}: its last line was cut in half and is asked again; {len(log.trials)} "
+            f"{path}: its last line was cut in half and is asked again; {len(log.attempts)} "
             "answers are whole"
         )
     if replay is not None:
         return log, None
     check_scenario(log)
-    mend_end(log)
+    drop_partial_line(log)
     scenario = read_scenario(Path(log.scenario_file))
-    return log, ScenarioAsker(scenario, log.question.check, log.question.lab)
+    return log, ScenarioExperiment(scenario, log.question.check, log.question.lab)
 
 
 def _carry_out(
-    log: BisectLog, asker: ScenarioAsker | None, jobs: int | None, as_json: bool
-) -> Found:
-    def tell(witness: Witness) -> None:
+    log: BisectLog, experiment: ScenarioExperiment | None, jobs: int | None, as_json: bool
+) -> BisectResult:
+    def tell(observation: Observation) -> None:
         if not as_json:
-            say(_cut(f"  {witness.version:<12} {witness.verdict:<8} {witness.because}"))
+            say(_cut(f"  {observation.version:<12} {observation.verdict:<8} {observation.because}"))
 
     question = log.question
     search = Bisect(
         question,
-        log.asking(asker, None if asker is None else asker.subject),
+        log.asking(experiment, None if experiment is None else experiment.subject),
         jobs or _jobs(question.lab),
         tell,
-        (lambda version: None) if asker is None else asker.impossible,
+        (lambda version: None) if experiment is None else experiment.impossible,
     )
     try:
         found = search.run()
     except BaseException as error:
         # Where the question itself was wrong there is nothing to go on with.
-        if asker is not None and not isinstance(error, BadInput):
-            say(f"what was heard so far is kept: meshwake bisect --resume {log.path}")
+        if experiment is not None and not isinstance(error, BadInput):
+            say(f"what was observed so far is kept: meshwake bisect --resume {log.path}")
         raise
-    if asker is not None:
+    if experiment is not None:
         _drop_runs(found)
     return found
 
@@ -302,50 +314,52 @@ def _jobs(lab: str) -> int:
     return 1 if lab in ("model", *IN_REAL_TIME) else os.cpu_count() or 1
 
 
-def _drop_runs(found: Found) -> None:
+def _drop_runs(found: BisectResult) -> None:
     """Keeps the first run of each side of a boundary and of whatever said nothing; the others go."""
     sides = {side for each in found.boundaries for side in (each.last_old, each.first_new)}
     if not sides and found.tested:
         sides = {found.tested[0].version, found.tested[-1].version}
-    for witness in found.tested:
+    for observation in found.tested:
         keep = (
-            witness.version in sides
-            or witness.flaky
-            or any(trial.failed for trial in witness.trials)
+            observation.version in sides
+            or observation.flaky
+            or any(attempt.failed for attempt in observation.attempts)
         )
-        for trial in witness.trials[
-            1 if keep and not witness.flaky else 0 if not keep else len(witness.trials) :
+        for attempt in observation.attempts[
+            1 if keep and not observation.flaky else 0 if not keep else len(observation.attempts) :
         ]:
-            if trial.run is not None and not trial.failed:
-                RunDirectory(Path(trial.run)).remove()
+            if attempt.run is not None and not attempt.failed:
+                RunDirectory(Path(attempt.run)).remove()
 
 
-def _show(found: Found, log: BisectLog) -> None:
+def _show(found: BisectResult, log: BisectLog) -> None:
     question = found.question
     out = [
         f"{question.scenario}, {question.check}, lab {question.lab}, {' to '.join(question.ends)}",
         found.why,
     ]
-    heard = {witness.version: witness for witness in found.tested}
+    observed = {observation.version: observation for observation in found.tested}
     for boundary in found.boundaries:
         for side in (boundary.last_old, boundary.first_new):
-            out += _side(heard[side])
+            out += _side(observed[side])
     out += [
-        f"flaky: {witness.version}: {witness.because}" for witness in found.tested if witness.flaky
+        f"flaky: {observation.version}: {observation.because}"
+        for observation in found.tested
+        if observation.flaky
     ]
     out += [_how_sure(found), f"log: {log.path} (meshwake bisect --replay {log.path})"]
     sys.stdout.write("\n".join(line for line in out if line) + "\n")
 
 
-def _side(witness: Witness) -> list[str]:
-    shown = witness.trials[0]
+def _side(observation: Observation) -> list[str]:
+    shown = observation.attempts[0]
     kept = shown.run is not None and Path(shown.run).is_dir()
-    lines = [f"  {witness.version} {witness.verdict}: {witness.because}"]
+    lines = [f"  {observation.version} {observation.verdict}: {observation.because}"]
     return [*lines, f"    evidence: {shown.run}"] if kept else lines
 
 
-def _how_sure(found: Found) -> str:
-    asked = [witness for witness in found.tested if witness.trials[0].possible]
+def _how_sure(found: BisectResult) -> str:
+    asked = [observation for observation in found.tested if observation.attempts[0].possible]
     count = (
         f"asked {len(asked)} of "
         f"{len(found.tested) if not found.boundaries else _in_range(found)} releases"
@@ -359,14 +373,14 @@ def _how_sure(found: Found) -> str:
         for w in found.tested
         if w.version in (found.boundaries[0].last_old, found.boundaries[0].first_new)
     ]
-    runs = min(len(witness.trials) for witness in sides)
+    runs = min(len(observation.attempts) for observation in sides)
     return (
         f"sure: no release lies between the two, and each side said the same in {runs} runs; "
         f"{count}"
     )
 
 
-def _in_range(found: Found) -> int:
+def _in_range(found: BisectResult) -> int:
     return len(versions.between(*found.question.ends))
 
 
@@ -460,7 +474,7 @@ def _probe_commit(
     istio: str | None,
     repeat: int,
     within: str,
-) -> CommitAnswer:
+) -> ProbeResult:
     named, file = check_name(check), find_scenario(word)
     if path is None:
         raise BadInput(
@@ -468,7 +482,7 @@ def _probe_commit(
         )
     version = versions.find(istio).version if istio else versions.newest().version
     found = read_scenario(file)
-    question = CommitQuestion(
+    question = CommitProbe(
         Path.cwd(),
         file,
         named,
@@ -480,11 +494,11 @@ def _probe_commit(
     )
     _refuse_probe(found, version)
 
-    def ask(built: Path, seed: int) -> Trial:
+    def ask(built: Path, seed: int) -> Attempt:
         # A commit may be that of a release, and then it is judged as that one, whatever the others
         # are nearest to.
         release = binaries.identify(built).own_version or version
-        return ask_once(
+        return run_attempt(
             found, named, Options("process", (release,), built, seed, keep_run=True), release
         )
 
@@ -537,25 +551,25 @@ def _name_class(path: Path | None, istio: str | None, lab: str, as_json: bool) -
         raise BadInput("--ztunnel PATH or --istio VERSION is missing: whose class is asked for?")
     where = _probe_lab(path, version, lab)
     options = Options(where, (version,), path)
-    say(f"probing {path or version} on lab {where}, with {len(TELLING)} scenarios")
+    say(f"probing {path or version} on lab {where}, with {len(CLASSIFYING)} scenarios")
 
-    def ask(name: str, check: str, seed: int) -> Trial:
-        trial = ask_once(
+    def ask(name: str, check: str, seed: int) -> Attempt:
+        attempt = run_attempt(
             read_scenario(find_scenario(name)),
             check,
             replace(options, seed=seed, keep_run=True),
             version,
             keep=False,
         )
-        say(_cut(f"  {name:<24} {trial.verdict:<8} {trial.because}"))
-        return trial
+        say(_cut(f"  {name:<24} {attempt.verdict:<8} {attempt.because}"))
+        return attempt
 
-    portrait = portray(ask)
+    signature = observe_signature(ask)
     known = None if release is None or path is not None else release.behaviour_class
-    code, words = _against_table(portrait, known)
+    code, words = _against_table(signature, known)
     if as_json:
         print_json(
-            portrait.to_json()
+            signature.to_json()
             | {"version": version, "lab": where, "table_says": known, "exit_code": int(code)}
         )
     else:
@@ -569,13 +583,13 @@ def _probe_lab(path: Path | None, version: str, lab: str) -> str:
     return "process" if path is not None or binaries.find(version) is not None else "model"
 
 
-def _against_table(portrait: Portrait, known: str | None) -> tuple[ExitCode, str]:
+def _against_table(signature: BehaviourSignature, known: str | None) -> tuple[ExitCode, str]:
     """The exit code and the sentence: what a release does, beside what the table says of it."""
     if known is None or known == versions.UNCLASSIFIED:
-        return portrait.exit_code, portrait.words
-    if known not in portrait.classes:
-        return ExitCode.SURPRISE, f"{portrait.words}; clusters/versions.toml says {known}"
-    return portrait.exit_code, f"{portrait.words} (clusters/versions.toml says {known})"
+        return signature.exit_code, signature.words
+    if known not in signature.classes:
+        return ExitCode.SURPRISE, f"{signature.words}; clusters/versions.toml says {known}"
+    return signature.exit_code, f"{signature.words} (clusters/versions.toml says {known})"
 
 
 # --- nightly --------------------------------------------------------------------------------------
@@ -609,9 +623,9 @@ def nightly(
 ) -> None:
     """Run all scenarios on all versions and tell what is news."""
     before = _previous(previous)
-    keeper = open_keeper(out, resume, say)
+    result_log = open_result_log(out, resume, say)
     os.environ.setdefault("MESHWAKE_RUNS", str(out / "runs"))
-    request = Request(
+    request = NightlyRequest(
         tuple(lab.strip() for lab in labs.split(",") if lab.strip()),
         tuple(files or [SCENARIOS]),
         tuple(istio or ()),
@@ -620,7 +634,7 @@ def nightly(
     )
     if not request.labs:
         raise BadInput("--labs: names no lab; for example --labs model,process")
-    night = run_night(request, keeper, datetime.now(UTC).date(), _tell_row)
+    night = run_night(request, result_log, datetime.now(UTC).date(), _tell_row)
     told = summary(
         night.day,
         [asdict(row) for row in night.rows],
@@ -640,7 +654,7 @@ def nightly(
     raise Ended(night.exit_code)
 
 
-def _tell_row(row: Row) -> None:
+def _tell_row(row: CaseResult) -> None:
     if row.lab != "model" or row.outcome != OutcomeKind.AS_EXPECTED:
         say(_cut(f"  {row.lab:<8} {row.version:<12} {row.scenario:<30} {row.outcome}"))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from meshwake.analysis import alert_replay as alerting
-from meshwake.analysis.alert_replay import Told, judged, told
+from meshwake.analysis.alert_replay import RuleResults, evaluate_rules, judge_alerts
 from meshwake.analysis.alert_rules import read_rule_files, read_rules
 from meshwake.core.errors import BadInput
 from meshwake.core.history import History
@@ -23,7 +23,8 @@ from meshwake.core.plan import Plan
 from tests.unit.labs import plans
 
 NEEDS = pytest.mark.skipif(
-    bool(alerting.missing()), reason="; ".join(alerting.missing()) or "Prometheus is here"
+    bool(alerting.missing_tools()),
+    reason="; ".join(alerting.missing_tools()) or "Prometheus is here",
 )
 NIGHTS = '\n[[fault]]\nkind = "suspend"\nat = "14h"\nlasts = "9h"\nevery = "24h"\n'
 OUTAGE_S = 205_081
@@ -51,13 +52,13 @@ def indented(text: str, by: int) -> str:
     return "".join(f"{' ' * by}{line}\n" for line in text.splitlines())
 
 
-def judge(text: str, folder: Path, body: str = NIGHTS) -> tuple[Finding, Told]:
+def judge(text: str, folder: Path, body: str = NIGHTS) -> tuple[Finding, RuleResults]:
     path = folder / "rules.yml"
     path.write_text(text, encoding="utf-8")
     plan, history = nights(body)
     rules = read_rule_files([path])
-    said = told(plan, history, rules)
-    return judged(plan, history, rules, said), said
+    said = evaluate_rules(plan, history, rules)
+    return judge_alerts(plan, history, rules, said), said
 
 
 PLAIN = group(alert(COUNTS))
@@ -196,7 +197,10 @@ def test_what_ztunnel_did_not_count_yet_is_not_there(tmp_path: Path) -> None:
     older = plan.model_copy(update={"version": "1.28.0"})
     (tmp_path / "r.yml").write_text(PLAIN)
     rules = read_rule_files([tmp_path / "r.yml"])
-    assert judged(older, history, rules, told(older, history, rules)).verdict == "BROKEN"
+    assert (
+        judge_alerts(older, history, rules, evaluate_rules(older, history, rules)).verdict
+        == "BROKEN"
+    )
 
 
 REFUSED = {
