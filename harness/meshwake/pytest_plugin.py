@@ -27,7 +27,7 @@ from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
 from meshwake.core.plan import Case
 from meshwake.core.scenario import read_scenario
 from meshwake.core.store import runs_dir
-from meshwake.report.html.folder import Entry, ReportFolder, begin
+from meshwake.report.html.folder import ReportEntry, ReportFolder, begin_report
 from meshwake.report.result import Summary
 from meshwake.report.terminal import plain, summary_table
 from meshwake.runner.mesh import Mesh, World
@@ -75,7 +75,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_CHOOSER] = Chooser(_options(config))
         report = config.getoption("--report")
         if report and not hasattr(config, "workerinput"):  # one process begins it, whoever fills it
-            begin(Path(report))
+            begin_report(Path(report))
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -259,7 +259,9 @@ def _write_report(
     terminalreporter: pytest.TerminalReporter, directory: str, rows: list[dict[str, Any]]
 ) -> None:
     nothing = {"id": "", "words": "", "fix": "", "real_s": 0.0}
-    entries = [Entry(**nothing | row["entry"], summary=_summary(row["summary"])) for row in rows]
+    entries = [
+        ReportEntry(**nothing | row["entry"], summary=_summary(row["summary"])) for row in rows
+    ]
     entries.sort(
         key=lambda entry: (entry.summary.scenario, entry.summary.lab, entry.summary.version)
     )

@@ -15,9 +15,9 @@ import typer
 from rich.console import Console
 
 from meshwake.core.errors import BadInput, HarnessError
-from meshwake.report.html.content import ToldRun
+from meshwake.report.ascii_timeline import ascii_timelines
+from meshwake.report.html.content import ReportedRun
 from meshwake.report.html.folder import write_report
-from meshwake.report.strip import strips
 from meshwake.report.terminal import WIDTH_MAX, run_detail, show
 from meshwake.runner.pipeline import Ending, check_run, summary_of
 
@@ -47,12 +47,12 @@ def report(
         console.print(f"open {write_report(output, told)}", highlight=False, soft_wrap=True)
         return
     for run in told:
-        show(console, strips(run.plan, run.history, min(console.width, WIDTH_MAX)))
+        show(console, ascii_timelines(run.plan, run.history, min(console.width, WIDTH_MAX)))
         show(console, run_detail(run.plan, run.history, run.outcome, verbose))
     console.print("--output DIR writes the same as pages for a browser", highlight=False)
 
 
-def told_runs(paths: Iterable[Path]) -> list[ToldRun]:
+def told_runs(paths: Iterable[Path]) -> list[ReportedRun]:
     """The runs saved at `paths`, judged today. Every one is read before anything is written: raises
     BadInput that names all that are none."""
     told, refusals = [], []
@@ -63,18 +63,20 @@ def told_runs(paths: Iterable[Path]) -> list[ToldRun]:
             refusals.append(str(error))
             continue
         saved = checked.saved
-        told.append(ToldRun(saved.plan, saved.history, checked.outcome, saved.real_s, saved.path))
+        told.append(
+            ReportedRun(saved.plan, saved.history, checked.outcome, saved.real_s, saved.path)
+        )
     if refusals:
         raise BadInput("\n".join(refusals))
     return told
 
 
-def told_ending(ending: Ending) -> ToldRun | None:
+def told_ending(ending: Ending) -> ReportedRun | None:
     """How a case ended, as a run to show; None when it did not run."""
     run = ending.run
     if run is None:
         return None
-    return ToldRun(
+    return ReportedRun(
         run.plan, run.history, run.outcome, run.real_s, run.directory.path if run.kept else None
     )
 

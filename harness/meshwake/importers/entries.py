@@ -49,7 +49,7 @@ _KERNEL = ("kernel", None)
 _FIRST_SET = ("Initial clock synchronization", "Initial synchronization to time server")
 
 
-class Entry(NamedTuple):
+class JournalEntry(NamedTuple):
     """One entry. `order`: the name of its journald's sequence, and its number there."""
 
     wall_ns: int
@@ -62,7 +62,7 @@ class Entry(NamedTuple):
     host: str
 
 
-def json_entries(stream: TextIO, tally: Tally) -> Iterator[Entry]:
+def json_entries(stream: TextIO, tally: Tally) -> Iterator[JournalEntry]:
     """Entries of any of the JSON forms."""
     pending = ""
     for written in lines_of(stream):
@@ -136,7 +136,7 @@ def _objects(text: str, tally: Tally) -> tuple[list[tuple[dict[str, Any], str]],
         place = end
 
 
-def export_entries(raw: BinaryIO, tally: Tally) -> Iterator[Entry]:
+def export_entries(raw: BinaryIO, tally: Tally) -> Iterator[JournalEntry]:
     """Entries of `journalctl -o export`."""
     fields: dict[str, Any] = {}
     while line := raw.readline(LINE_CHARACTERS_MAX):
@@ -163,14 +163,14 @@ def _skip_binary(raw: BinaryIO) -> bool:
     return raw.readline(2) in (b"\n", b"\r\n", b"")
 
 
-def _whole(fields: dict[str, Any], tally: Tally) -> Iterator[Entry]:
+def _whole(fields: dict[str, Any], tally: Tally) -> Iterator[JournalEntry]:
     if "__REALTIME_TIMESTAMP" not in fields and "not understood" in fields:
         tally.broken(fields["not understood"], "is no field of an entry")
     elif fields:
         yield from _entry(fields, str(fields), tally)
 
 
-def verbose_entries(stream: TextIO, tally: Tally) -> Iterator[Entry]:
+def verbose_entries(stream: TextIO, tally: Tally) -> Iterator[JournalEntry]:
     """Entries of `journalctl -o verbose`: the cursor in an entry's heading has its clocks, in
     hexadecimal."""
     fields: dict[str, Any] = {}
@@ -190,7 +190,7 @@ def verbose_entries(stream: TextIO, tally: Tally) -> Iterator[Entry]:
     yield from _whole(fields, tally)
 
 
-def _entry(fields: dict[str, Any], shown: str, tally: Tally) -> Iterator[Entry]:
+def _entry(fields: dict[str, Any], shown: str, tally: Tally) -> Iterator[JournalEntry]:
     """The entry that `fields` are, counted; nothing when they are none."""
     if cursor := _WHOLE_CURSOR.match(_text(fields.get("__CURSOR"))):
         boot, monotonic, wall = cursor.groups()
@@ -215,7 +215,7 @@ def _entry(fields: dict[str, Any], shown: str, tally: Tally) -> Iterator[Entry]:
     message = _text(fields.get("MESSAGE"))
     tells = _tells_of_sleep(fields, message)
     tally.count(tells)
-    yield Entry(
+    yield JournalEntry(
         wall_ns,
         monotonic_ns,
         boot,

@@ -1,6 +1,6 @@
 """What journals yield, and the tally of what was understood of them.
 
-Readers yield times of the wall clock that wrote the journal, in ns since 1970; laying.py puts them
+Readers yield times of the wall clock that wrote the journal, in ns since 1970; placement.py puts them
 on one calendar.
 """
 
@@ -29,20 +29,20 @@ _EARLIEST_NS = 0
 _LATEST_NS = int(datetime(2200, 1, 1, tzinfo=UTC).timestamp()) * NS_PER_S
 
 
-class Mark(NamedTuple):
+class PowerEvent(NamedTuple):
     """One moment that a journal tells of. `code` is the journal's own word for it (an event's
     number, a message); `family` says which wakes end which sleeps: the same family asleep twice in
     a row means that a wake is missing. `restored`: it goes on with the memory that it had, whatever
     it looked like before."""
 
     wall_ns: int
-    says: Literal["asleep", "awake", "off", "on", "restored"]
+    change: Literal["asleep", "awake", "off", "on", "restored"]
     kind: SleepKind
     code: str
     family: str = ""
 
 
-class Span(NamedTuple):
+class SleepSpan(NamedTuple):
     """A sleep of which the journal tells both ends; it is believed rather than marks that overlap
     it. `by_ns`: by how much the wall clock was off at its end against its beginning, which a
     machine that was off may be. `corrected`: whether the wall clock of a guest that stood was put
@@ -55,14 +55,14 @@ class Span(NamedTuple):
     corrected: bool = True
 
 
-class Step(NamedTuple):
+class ClockStep(NamedTuple):
     """The wall clock was set by `by_ns`; `at_wall_ns` is what it showed just before."""
 
     at_wall_ns: int
     by_ns: int
 
 
-Item = Mark | Span | Step
+JournalItem = PowerEvent | SleepSpan | ClockStep
 
 
 @dataclass
@@ -113,23 +113,23 @@ def lines_of(stream: TextIO) -> Iterator[str]:
     return iter(lambda: stream.readline(LINE_CHARACTERS_MAX), "")
 
 
-def at_ns(item: Item) -> int:
+def at_ns(item: JournalItem) -> int:
     """When it was, or began."""
-    if isinstance(item, Mark):
+    if isinstance(item, PowerEvent):
         return item.wall_ns
-    return item.from_wall_ns if isinstance(item, Span) else item.at_wall_ns
+    return item.from_wall_ns if isinstance(item, SleepSpan) else item.at_wall_ns
 
 
-def moved(item: Item, by_ns: int) -> Item:
+def shifted(item: JournalItem, by_ns: int) -> JournalItem:
     """The same, so much later."""
-    if isinstance(item, Mark):
+    if isinstance(item, PowerEvent):
         return item._replace(wall_ns=item.wall_ns + by_ns)
-    if isinstance(item, Step):
+    if isinstance(item, ClockStep):
         return item._replace(at_wall_ns=item.at_wall_ns + by_ns)
     return item._replace(from_wall_ns=item.from_wall_ns + by_ns, to_wall_ns=item.to_wall_ns + by_ns)
 
 
-def in_order(items: Iterable[Item]) -> list[Item]:
+def in_order(items: Iterable[JournalItem]) -> list[JournalItem]:
     """By time; at one time marks come in the order in which they were told, spans and steps after
     them."""
-    return sorted(items, key=lambda item: (at_ns(item), 0 if isinstance(item, Mark) else 1))
+    return sorted(items, key=lambda item: (at_ns(item), 0 if isinstance(item, PowerEvent) else 1))

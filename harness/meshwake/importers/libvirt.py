@@ -30,8 +30,16 @@ from typing import Any, Literal, NamedTuple, TextIO
 
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
-from meshwake.importers.items import PASTED, Mark, SleepKind, Tally, checked_ns, lines_of, moved
-from meshwake.importers.laying import Laid, Rows
+from meshwake.importers.items import (
+    PASTED,
+    PowerEvent,
+    SleepKind,
+    Tally,
+    checked_ns,
+    lines_of,
+    shifted,
+)
+from meshwake.importers.placement import EntryPlacer, PlacedJournal
 
 SYSTEM = "libvirt, QEMU"
 LINES = re.compile(
@@ -59,19 +67,19 @@ _MEMORY_FROM = re.compile(r"(?:^|\s)-(?:incoming|loadvm)\s")
 _COMMAND = re.compile(r"\S*qemu\S*(?:\s|$)|-name\s|[A-Z_]+=\S* \\?$|-machine\s")
 _NS_PER_US = 1_000
 
-_Says = Literal["asleep", "awake", "off", "on", "restored"]
+_Change = Literal["asleep", "awake", "off", "on", "restored"]
 
 
-class _Told(NamedTuple):
-    says: _Says
+class _Meaning(NamedTuple):
+    change: _Change
     kind: SleepKind
 
 
-_PAUSED, _RUNS = _Told("asleep", "pause"), _Told("awake", "pause")
-_SUSPENDED, _WOKE = _Told("asleep", "suspend"), _Told("awake", "suspend")
-_OFF, _ON, _RESTORED = _Told("off", "off"), _Told("on", "off"), _Told("restored", "pause")
+_PAUSED, _RUNS = _Meaning("asleep", "pause"), _Meaning("awake", "pause")
+_SUSPENDED, _WOKE = _Meaning("asleep", "suspend"), _Meaning("awake", "suspend")
+_OFF, _ON, _RESTORED = _Meaning("off", "off"), _Meaning("on", "off"), _Meaning("restored", "pause")
 # A guest that hibernated is off, and goes on from its own disk: the next start is its wake.
-_HIBERNATED = _Told("asleep", "suspend")
+_HIBERNATED = _Meaning("asleep", "suspend")
 
 _LIFECYCLE = {
     "Suspended": _PAUSED,
@@ -120,7 +128,7 @@ _MONITOR_EVENTS = {
 class _Event(NamedTuple):
     wall_ns: int
     domain: str | None
-    told: _Told | None
+    told: _Meaning | None
     code: str
 
 
@@ -138,7 +146,7 @@ class _Starting:
 class _Guest:
     """What is known of one guest so far."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: EntryPlacer) -> None:
         self._rows = rows
         self._starting: _Starting | None = None
         self._reason = ""
@@ -147,10 +155,10 @@ class _Guest:
     def event(self, event: _Event, line: str) -> None:
         """The next event of it."""
         told = self._as_things_are(event)
-        mark = None if told is None else Mark(0, told.says, told.kind, event.code)
-        self._rows.add(event.wall_ns, line, None if mark is None else partial(moved, mark))
+        mark = None if told is None else PowerEvent(0, told.change, told.kind, event.code)
+        self._rows.add(event.wall_ns, line, None if mark is None else partial(shifted, mark))
 
-    def _as_things_are(self, event: _Event) -> _Told | None:
+    def _as_things_are(self, event: _Event) -> _Meaning | None:
         """What an event means, which what came before it may change."""
         told = event.told
         if event.code == "MIGRATION completed" and self._stopped:
@@ -197,10 +205,10 @@ class _Guest:
             self._starting = None
 
 
-def read(stream: TextIO, tally: Tally, domain: str | None = None) -> Laid | None:
+def read(stream: TextIO, tally: Tally, domain: str | None = None) -> PlacedJournal | None:
     """What the lines tell of one domain: of `domain`, or of the first that they name. Raises
     BadInput where they stand newest first: what an event means may hang on the one before it."""
-    rows = Rows(tally)
+    rows = EntryPlacer(tally)
     guest = _Guest(rows)
     chosen = domain
     others: set[str] = set()
@@ -234,7 +242,7 @@ def read(stream: TextIO, tally: Tally, domain: str | None = None) -> Laid | None
     if falls > rises:
         raise BadInput(f"{tally.path}: stands newest first; turn it round: tac FILE > events.log")
     guest.settle()
-    return rows.laid()
+    return rows.placed()
 
 
 def _lines(stream: TextIO, tally: Tally, guest: _Guest) -> Iterator[tuple[str, _Event]]:
@@ -300,7 +308,7 @@ def _event(text: str) -> _Event | None:
     return None
 
 
-def _monitor(name: str, data: Any) -> tuple[_Told | None, str]:
+def _monitor(name: str, data: Any) -> tuple[_Meaning | None, str]:
     """What an event of QEMU tells, and its name with its status, if it has one."""
     status = data.get("status") if isinstance(data, dict) else None
     return _MONITOR_EVENTS.get(name), f"{name} {status}" if isinstance(status, str) else name

@@ -62,7 +62,7 @@ _HIJRI_IN_SHORT = range(40, 70)
 _FIRST_YEAR, _LAST_YEAR = 1900, 2299
 
 
-class Local(NamedTuple):
+class LocalTime(NamedTuple):
     """What a text says without saying which of the first two numbers is the day. `first`, `second`:
     None when the year came first or the month was a name; then `day` and `month` are sure."""
 
@@ -76,7 +76,7 @@ class Local(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reading:
+class LocalTimeRules:
     """How local times of one file are read."""
 
     zone: tzinfo
@@ -123,7 +123,7 @@ def knows_its_zone(text: str) -> bool:
     return match is not None and bool(match[4])
 
 
-def local_of(text: str) -> Local:
+def local_of(text: str) -> LocalTime:
     """What a local time says. Raises ValueError when it cannot be one."""
     cleaned = plain(text)
     date = _DATE.search(cleaned)
@@ -132,7 +132,7 @@ def local_of(text: str) -> Local:
     rest = cleaned[: date.start()] + " " + cleaned[date.end() :]
     seconds, part_ns = _time_of(rest, text)
     year, one, two, sure = _numbers(date, text)
-    return Local(year, one, two, sure, seconds, part_ns, date[2] == ".")
+    return LocalTime(year, one, two, sure, seconds, part_ns, date[2] == ".")
 
 
 def _numbers(date: re.Match[str], text: str) -> tuple[int, int, int, bool]:
@@ -182,7 +182,7 @@ def _time_of(rest: str, text: str) -> tuple[int, int]:
     return hour * 3_600 + minute * 60 + second, int((time["part"] or "0").ljust(9, "0"))
 
 
-def moment_ns(local: Local, reading: Reading, fold: int = 0) -> int:
+def moment_ns(local: LocalTime, reading: LocalTimeRules, fold: int = 0) -> int:
     """When it was. Raises ValueError for a day that no month has."""
     month, day = local.first, local.second
     if not local.sure and reading.order == "day-first":
@@ -201,7 +201,9 @@ def _stamp_s(moment: datetime, zone: tzinfo) -> int:
         raise ValueError("is an impossible time") from error
 
 
-def order_of(rows: Sequence[Local], known: Sequence[tuple[Local, int]] = ()) -> DateOrder | None:
+def order_of(
+    rows: Sequence[LocalTime], known: Sequence[tuple[LocalTime, int]] = ()
+) -> DateOrder | None:
     """Whether days or months come first; None when nothing tells. `rows` in the order of the file;
     `known`: local times of which the true moment stands beside them."""
     open_rows = [row for row in rows if not row.sure]
@@ -227,20 +229,20 @@ def order_of(rows: Sequence[Local], known: Sequence[tuple[Local, int]] = ()) -> 
     return None
 
 
-def _near(local: Local, true_ns: int, order: DateOrder) -> bool:
+def _near(local: LocalTime, true_ns: int, order: DateOrder) -> bool:
     """No zone is farther from UTC than 14 hours; a day is left for what is told late."""
     try:
-        return abs(moment_ns(local, Reading(UTC, order)) - true_ns) < 38 * 3_600 * NS_PER_S
+        return abs(moment_ns(local, LocalTimeRules(UTC, order)) - true_ns) < 38 * 3_600 * NS_PER_S
     except ValueError:
         return False
 
 
-def _in_order(rows: Sequence[Local], order: DateOrder) -> bool:
+def _in_order(rows: Sequence[LocalTime], order: DateOrder) -> bool:
     """Oldest or newest first, but for an hour that a summer's end repeats."""
     moments = []
     for row in rows:
         try:
-            moments.append(moment_ns(row, Reading(UTC, order)))
+            moments.append(moment_ns(row, LocalTimeRules(UTC, order)))
         except ValueError:
             return False
     rises = falls = True

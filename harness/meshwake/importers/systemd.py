@@ -15,8 +15,8 @@ backwards, it is a step. Jumps of less than `NOTICED_NS` are let grow until they
 clock that drifts (WSL) shows as many small pauses that add up to the same.
 
 A new _BOOT_ID is a boot. The order of boots is that of journald's own numbers where they are there,
-else of the file; in a boot the monotonic clock gives it. The wall clock is laid on that afterwards
-(laying.py).
+else of the file; in a boot the monotonic clock gives it. The wall clock is placed on that afterwards
+(placement.py).
 
 The limit: the moment of a silent pause is known as finely as entries lie. Jumps in the first two
 minutes after a boot are taken for part of it: nothing of a cluster runs yet.
@@ -32,9 +32,9 @@ from itertools import pairwise
 
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.errors import BadInput
-from meshwake.importers.entries import Entry
-from meshwake.importers.items import NOTICED_NS, Item, Span, Step, Tally
-from meshwake.importers.laying import ABSURD_NS, Laid, Stretch, lay
+from meshwake.importers.entries import JournalEntry
+from meshwake.importers.items import NOTICED_NS, ClockStep, JournalItem, SleepSpan, Tally
+from meshwake.importers.placement import ABSURD_NS, PlacedJournal, Stretch, place_stretches
 
 SYSTEM = "systemd journal"
 BOOTING_NS = 120 * NS_PER_S
@@ -68,7 +68,7 @@ class Boot:
     numbers: array[int] = field(default_factory=lambda: array("q"))
     blocks: list[tuple[int, int]] = field(default_factory=list)
 
-    def add(self, entry: Entry, place: int) -> None:
+    def add(self, entry: JournalEntry, place: int) -> None:
         """One more entry, which stands at `place` in the journal."""
         self.wall_us.append(entry.wall_ns // _NS_PER_US)
         self.monotonic_us.append(entry.monotonic_ns // _NS_PER_US)
@@ -107,7 +107,7 @@ class Boot:
 
 
 @dataclass
-class Log:
+class SystemdJournal:
     """The boots of one or several files, as `read` found them."""
 
     path: str
@@ -115,9 +115,9 @@ class Log:
     boots: dict[str, Boot] = field(default_factory=dict)
 
 
-def read(entries: Iterable[Entry], tally: Tally) -> Log:
+def read(entries: Iterable[JournalEntry], tally: Tally) -> SystemdJournal:
     """All entries, by boot."""
-    log = Log(tally.path, tally)
+    log = SystemdJournal(tally.path, tally)
     for place, entry in enumerate(entries):
         boot = log.boots.get(entry.boot)
         if boot is None:
@@ -126,10 +126,10 @@ def read(entries: Iterable[Entry], tally: Tally) -> Log:
     return log
 
 
-def joined(logs: Sequence[Log]) -> list[Log]:
+def joined(logs: Sequence[SystemdJournal]) -> list[SystemdJournal]:
     """Files that are pieces of one journal, as one: they share a boot, or were written by one
     machine."""
-    found: list[Log] = []
+    found: list[SystemdJournal] = []
     for log in logs:
         for other in found:
             if other.boots.keys() & log.boots.keys() or _machines(other) & _machines(log):
@@ -140,11 +140,11 @@ def joined(logs: Sequence[Log]) -> list[Log]:
     return found
 
 
-def _machines(log: Log) -> set[str]:
+def _machines(log: SystemdJournal) -> set[str]:
     return {machine for boot in log.boots.values() for machine in boot.machines}
 
 
-def _join(log: Log, piece: Log) -> None:
+def _join(log: SystemdJournal, piece: SystemdJournal) -> None:
     """Puts `piece` before or after what is known of its journal: as the clock of a boot says that
     both have, or else the wall clock at their ends."""
     log.path += f", {piece.path}"
@@ -169,16 +169,16 @@ def _join(log: Log, piece: Log) -> None:
         whole.blocks = sorted(whole.blocks + boot.blocks)
 
 
-def _ends(log: Log) -> int:
+def _ends(log: SystemdJournal) -> int:
     """What the wall clock showed at the end of the entries that came last."""
     return max(log.boots.values(), key=lambda boot: boot.blocks[-1][1]).wall_us[-1]
 
 
-def _last_place(log: Log) -> int:
+def _last_place(log: SystemdJournal) -> int:
     return max(boot.blocks[-1][1] for boot in log.boots.values())
 
 
-def _move(log: Log, by: int) -> None:
+def _move(log: SystemdJournal, by: int) -> None:
     for boot in log.boots.values():
         boot.blocks = [(first + by, last + by) for first, last in boot.blocks]
 
@@ -197,7 +197,7 @@ def _turned(boot: Boot) -> Boot:
     )
 
 
-def laid(log: Log, machine: str | None = None) -> Laid | None:
+def place_boots(log: SystemdJournal, machine: str | None = None) -> PlacedJournal | None:
     """What happened to the machine. Raises BadInput when there are several, and nobody said which."""
     boots = _in_order(_of_one_machine(log, machine))
     stretches: list[Stretch] = []
@@ -205,15 +205,17 @@ def laid(log: Log, machine: str | None = None) -> Laid | None:
         before_ns = stretches[-1].ends_wall_ns if stretches else None
         stretches.append(_stretch(boot, before_ns, log.tally))
     _refuse_at_one_time(log, boots, stretches)
-    found = lay(stretches)
+    found = place_stretches(stretches)
     return (
         None
         if found is None
-        else Laid(found.items, found.first_ns, found.last_ns, found.ahead_ns, measured=True)
+        else PlacedJournal(
+            found.items, found.first_ns, found.last_ns, found.ahead_ns, measured=True
+        )
     )
 
 
-def in_order(log: Log, machine: str | None = None) -> Iterator[tuple[str, int, int]]:
+def in_order(log: SystemdJournal, machine: str | None = None) -> Iterator[tuple[str, int, int]]:
     """The boot, wall and monotonic time of every entry, as they were written one after another.
     Raises BadInput when several machines wrote them, and nobody said which is meant."""
     for boot in _in_order(_of_one_machine(log, machine)):
@@ -226,7 +228,7 @@ def in_order(log: Log, machine: str | None = None) -> Iterator[tuple[str, int, i
 # --- Which machine, and in which order ------------------------------------------------------------
 
 
-def _of_one_machine(log: Log, name: str | None) -> list[Boot]:
+def _of_one_machine(log: SystemdJournal, name: str | None) -> list[Boot]:
     boots = list(log.boots.values())
     if name is not None:
         chosen = [boot for boot in boots if boot.is_of(name)]
@@ -273,7 +275,9 @@ def _in_order(boots: list[Boot]) -> list[Boot]:
     return sorted(boots, key=lambda boot: boot.blocks[-1][1])
 
 
-def _refuse_at_one_time(log: Log, boots: Sequence[Boot], stretches: Sequence[Stretch]) -> None:
+def _refuse_at_one_time(
+    log: SystemdJournal, boots: Sequence[Boot], stretches: Sequence[Stretch]
+) -> None:
     """Two boots that ran at one time, entry by entry, are two machines, whatever they call
     themselves."""
     for (one, its), (two, others) in pairwise(zip(boots, stretches, strict=True)):
@@ -315,7 +319,7 @@ class _Follow:
         self.right_from_ns = right_from_ns
         self.told_monotonic_ns: int | None = None
         self.pending: tuple[int, int] | None = None
-        self.items: list[Item] = []
+        self.items: list[JournalItem] = []
 
     @property
     def passed_ns(self) -> int:
@@ -343,10 +347,12 @@ class _Follow:
         )
         if jumped_ns < 0 or (not told and self._was_unset(jumped_ns, wall_ns, monotonic_ns, flags)):
             # Whoever set it wrote so at once: it was when this entry was written.
-            self.items.append(Step(self.passed_ns + monotonic_ns - self.monotonic_ns, jumped_ns))
+            self.items.append(
+                ClockStep(self.passed_ns + monotonic_ns - self.monotonic_ns, jumped_ns)
+            )
             self.stepped_ns += jumped_ns
             return
-        self.items.append(Span(self.passed_ns, self.passed_ns + jumped_ns, "pause"))
+        self.items.append(SleepSpan(self.passed_ns, self.passed_ns + jumped_ns, "pause"))
         self.slept_ns += jumped_ns
         self.pending = len(self.items) - 1, monotonic_ns + TELLS_FOR_NS
         if told:
@@ -366,7 +372,7 @@ class _Follow:
         """What the jump was that waited for a message is known now."""
         if self.pending is not None and told:
             span = self.items[self.pending[0]]
-            assert isinstance(span, Span)
+            assert isinstance(span, SleepSpan)
             self.items[self.pending[0]] = span._replace(kind="suspend")
         self.pending = None
 

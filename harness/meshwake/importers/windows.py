@@ -32,8 +32,16 @@ from itertools import pairwise
 from typing import Literal
 
 from meshwake.core.durations import NS_PER_S
-from meshwake.importers.items import NOTICED_NS, Item, Mark, SleepKind, Span, Tally, moved
-from meshwake.importers.laying import OUT_OF_ORDER_NS, Laid, Rows
+from meshwake.importers.items import (
+    NOTICED_NS,
+    JournalItem,
+    PowerEvent,
+    SleepKind,
+    SleepSpan,
+    Tally,
+    shifted,
+)
+from meshwake.importers.placement import OUT_OF_ORDER_NS, EntryPlacer, PlacedJournal
 
 POWER, TROUBLE, GENERAL, LOG = "Kernel-Power", "Power-Troubleshooter", "Kernel-General", "EventLog"
 HYPER_V = "Hyper-V-Worker"
@@ -42,8 +50,8 @@ _SLEPT_MAX_NS = 10 * 366 * 86_400 * NS_PER_S
 # Reason of Kernel-General 1: put right from the hardware clock, as after each sleep.
 _FROM_HARDWARE = "2"
 
-_Says = Literal["asleep", "awake", "off", "on", "restored"]
-_EVENTS: dict[tuple[str, int], tuple[_Says, SleepKind, str]] = {
+_Change = Literal["asleep", "awake", "off", "on", "restored"]
+_EVENTS: dict[tuple[str, int], tuple[_Change, SleepKind, str]] = {
     (POWER, 42): ("asleep", "pause", "sleep"),
     (POWER, 107): ("awake", "pause", "sleep"),
     (POWER, 506): ("asleep", "pause", "standby"),
@@ -68,7 +76,7 @@ NUMBERS = {number for _, number in _EVENTS} | {1}
 
 
 @dataclass(frozen=True)
-class Event:
+class WindowsEvent:
     """One event, from whichever form. `slept`: the two times that a Power-Troubleshooter tells;
     `set`: from when to when the clock was set; `record`: its number in its log."""
 
@@ -84,14 +92,14 @@ class Event:
     log: str = ""
 
 
-class Choice:
+class MachineFilter:
     """Which VM of a Hyper-V host is meant: the one asked for, or the first."""
 
     def __init__(self, machine: str | None, tally: Tally) -> None:
         self._machine, self._tally = machine, tally
         self._others: set[str] = set()
 
-    def is_another(self, event: Event) -> bool:
+    def is_another(self, event: WindowsEvent) -> bool:
         """Whether `event` is of another VM."""
         if event.machine is None:
             return False
@@ -107,11 +115,14 @@ class Choice:
         return True
 
 
-def laid(
-    events: Sequence[Event], tally: Tally, machine: str | None, tolerance_ns: int = OUT_OF_ORDER_NS
-) -> Laid | None:
+def place_events(
+    events: Sequence[WindowsEvent],
+    tally: Tally,
+    machine: str | None,
+    tolerance_ns: int = OUT_OF_ORDER_NS,
+) -> PlacedJournal | None:
     """What the events tell, which are as the file has them."""
-    rows, choice = Rows(tally, tolerance_ns), Choice(machine, tally)
+    rows, choice = EntryPlacer(tally, tolerance_ns), MachineFilter(machine, tally)
     events = _in_order(events)
     wakes = [event.wall_ns for event in events if _is_wake(event)]
     for event in events:
@@ -123,45 +134,45 @@ def laid(
         rows.add(
             event.wall_ns, event.text, None if item is None else partial(_at, item, event.wall_ns)
         )
-    return rows.laid()
+    return rows.placed()
 
 
-def _at(item: Mark | Span, wall_ns: int, place_ns: int) -> Item:
+def _at(item: PowerEvent | SleepSpan, wall_ns: int, place_ns: int) -> JournalItem:
     """The item, whose event was written at `wall_ns`, which is `place_ns` from the beginning of its
     stretch."""
-    if isinstance(item, Mark):
+    if isinstance(item, PowerEvent):
         return item._replace(wall_ns=place_ns)
-    return moved(item, place_ns - wall_ns)
+    return shifted(item, place_ns - wall_ns)
 
 
-def _item(event: Event) -> Mark | Span | None:
+def _item(event: WindowsEvent) -> PowerEvent | SleepSpan | None:
     kind = short(event.provider)
     if event.number == 1:
         return _span(event, kind)
     told = _EVENTS.get((kind, event.number))
-    return Mark(0, told[0], told[1], f"{kind} {event.number}", told[2]) if told else None
+    return PowerEvent(0, told[0], told[1], f"{kind} {event.number}", told[2]) if told else None
 
 
-def _span(event: Event, kind: str) -> Span | None:
+def _span(event: WindowsEvent, kind: str) -> SleepSpan | None:
     """A sleep whose both ends are told; also by a clock that the hardware's put right, ahead."""
     both = event.slept if kind == TROUBLE else None
     if kind == GENERAL and event.set is not None and event.set_because == _FROM_HARDWARE:
         both = event.set if event.set[1] - event.set[0] >= NOTICED_NS else None
     return (
-        Span(*both, "pause")
+        SleepSpan(*both, "pause")
         if both is not None and 0 < both[1] - both[0] <= _SLEPT_MAX_NS
         else None
     )
 
 
-def _is_wake(event: Event) -> bool:
+def _is_wake(event: WindowsEvent) -> bool:
     told = _EVENTS.get((short(event.provider), event.number))
     return (told is not None and told[0] != "asleep") or (
         event.number == 1 and event.slept is not None
     )
 
 
-def _is_step(event: Event, wakes: Sequence[int]) -> bool:
+def _is_step(event: WindowsEvent, wakes: Sequence[int]) -> bool:
     """Whether the clock was set, other than ahead after a sleep: that is done after each, and is
     the sleep itself."""
     if event.set is None or short(event.provider) != GENERAL:
@@ -176,7 +187,7 @@ def _is_step(event: Event, wakes: Sequence[int]) -> bool:
     )
 
 
-def _in_order(events: Sequence[Event]) -> list[Event]:
+def _in_order(events: Sequence[WindowsEvent]) -> list[WindowsEvent]:
     """Oldest first, and each once: where some stand twice, logs were put together that overlap."""
     once = list(dict.fromkeys(events))
     telling = [

@@ -20,12 +20,11 @@ from typing import TextIO
 
 from meshwake.core.errors import BadInput
 from meshwake.importers.items import Tally, lines_of
-from meshwake.importers.laying import OUT_OF_ORDER_NS, Laid
 from meshwake.importers.local_times import (
     SUMMER_NS,
     DateOrder,
-    Local,
-    Reading,
+    LocalTime,
+    LocalTimeRules,
     iso_ns,
     knows_its_zone,
     local_of,
@@ -33,7 +32,8 @@ from meshwake.importers.local_times import (
     order_of,
     plain,
 )
-from meshwake.importers.windows import HYPER_V, NUMBERS, Event, laid, short
+from meshwake.importers.placement import OUT_OF_ORDER_NS, PlacedJournal
+from meshwake.importers.windows import HYPER_V, NUMBERS, WindowsEvent, place_events, short
 
 SYSTEM = "Windows event log (CSV)"
 EXPORT_XML = (
@@ -90,7 +90,7 @@ _ROWS_LOOKED_AT = 1_000
 
 
 @dataclass(frozen=True)
-class Writing:
+class JournalOptions:
     """What a person said of how journals were written. `zone`: where local times were; `machine`:
     which of several."""
 
@@ -143,7 +143,9 @@ def is_csv(sample: str) -> bool:
     return _layout(sample) is not None
 
 
-def read(stream: TextIO, tally: Tally, writing: Writing, sample: str) -> Laid | None:
+def read(
+    stream: TextIO, tally: Tally, writing: JournalOptions, sample: str
+) -> PlacedJournal | None:
     """What rows tell. Raises BadInput when nobody can say whether a time has the day or the month
     first, or whose events they are."""
     layout = _layout(sample)
@@ -156,7 +158,7 @@ def read(stream: TextIO, tally: Tally, writing: Writing, sample: str) -> Laid | 
             f"does; select ProviderName too, or {EXPORT_XML}"
         )
     order, local = _order(rows, tally, writing)
-    reading = Reading(writing.zone, order)
+    reading = LocalTimeRules(writing.zone, order)
     if local and not writing.said_zone:
         tally.notes.append(
             "local times without a zone, taken for UTC; say where they were written with --zone"
@@ -167,7 +169,7 @@ def read(stream: TextIO, tally: Tally, writing: Writing, sample: str) -> Laid | 
         raise BadInput(
             f"{tally.path}: no time of it is understood: {tally.examples[0]}; {EXPORT_XML}"
         )
-    return laid(events, tally, writing.machine, SUMMER_NS if local else OUT_OF_ORDER_NS)
+    return place_events(events, tally, writing.machine, SUMMER_NS if local else OUT_OF_ORDER_NS)
 
 
 # --- Rows and columns -----------------------------------------------------------------------------
@@ -331,10 +333,10 @@ def _provider(row: _Row) -> str:
     )
 
 
-def _order(rows: Sequence[_Row], tally: Tally, writing: Writing) -> tuple[DateOrder, bool]:
+def _order(rows: Sequence[_Row], tally: Tally, writing: JournalOptions) -> tuple[DateOrder, bool]:
     """Whether days or months come first, and whether there are local times at all."""
-    local: list[Local] = []
-    known: list[tuple[Local, int]] = []
+    local: list[LocalTime] = []
+    known: list[tuple[LocalTime, int]] = []
     shown = ""
     for row in rows:
         if knows_its_zone(plain(row.when)):
@@ -356,7 +358,7 @@ def _order(rows: Sequence[_Row], tally: Tally, writing: Writing) -> tuple[DateOr
     return order, not zoned
 
 
-def _events(rows: Sequence[_Row], reading: Reading, tally: Tally) -> Iterator[Event]:
+def _events(rows: Sequence[_Row], reading: LocalTimeRules, tally: Tally) -> Iterator[WindowsEvent]:
     before_ns: int | None = None
     rises = _rises(rows, reading)
     for row in rows if rises else reversed(rows):
@@ -368,7 +370,7 @@ def _events(rows: Sequence[_Row], reading: Reading, tally: Tally) -> Iterator[Ev
         before_ns = wall_ns
         provider = _provider(row)
         vm = _VM.match(row.message) if HYPER_V in provider else None
-        yield Event(
+        yield WindowsEvent(
             provider,
             row.number,
             wall_ns,
@@ -382,7 +384,7 @@ def _events(rows: Sequence[_Row], reading: Reading, tally: Tally) -> Iterator[Ev
         )
 
 
-def _rises(rows: Sequence[_Row], reading: Reading) -> bool:
+def _rises(rows: Sequence[_Row], reading: LocalTimeRules) -> bool:
     """Whether the oldest rows come first."""
     moments = []
     for row in rows:
@@ -393,7 +395,7 @@ def _rises(rows: Sequence[_Row], reading: Reading) -> bool:
     return moments[-1] >= moments[0] if moments and rises == falls else rises >= falls
 
 
-def _row_ns(text: str, reading: Reading, before_ns: int | None) -> int:
+def _row_ns(text: str, reading: LocalTimeRules, before_ns: int | None) -> int:
     """When a row was written. An hour that comes twice, at a summer's end, is the second where the
     first would lie before the row before. Raises ValueError."""
     known = iso_ns(plain(text), reading.zone)

@@ -13,8 +13,8 @@ from meshwake.cli.app import run_command
 from meshwake.core.errors import BadInput, ExitCode
 from meshwake.core.store import runs_dir
 from meshwake.report.html import folder
-from meshwake.report.html.content import ToldRun, data
-from meshwake.report.html.folder import begin, write_report
+from meshwake.report.html.content import ReportedRun, data
+from meshwake.report.html.folder import begin_report, write_report
 from meshwake.report.result import Summary
 
 from tests.unit.report.told import ISSUE_1481, NIGHTS, RECORDED, modelled, recorded
@@ -90,11 +90,11 @@ def test_what_a_run_says_cannot_become_markup(tmp_path: Path) -> None:
     events = [
         replace(e, data=e.data | {"error": evil}) if e.data.get("error") else e for e in run.history
     ]
-    bad = ToldRun(run.plan, type(run.history)(events), run.outcome)
+    bad = ReportedRun(run.plan, type(run.history)(events), run.outcome)
     write_report(tmp_path / "report", [bad])
     assert evil not in ((tmp_path / "report") / "index.html").read_text()
     script = data(bad, "x")
-    assert json.loads(script[len("MESHWAKE.add(") : -3])["nodes"][0]["lanes"]
+    assert json.loads(script[len("MESHWAKE.add(") : -3])["nodes"][0]["tracks"]
 
 
 def test_an_earlier_report_gives_way_and_nothing_else(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_an_earlier_report_gives_way_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(BadInput, match=r"thesis\.tex and no report"):
-        begin(tmp_path / "mine")
+        begin_report(tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
 

@@ -6,7 +6,7 @@ from meshwake.checks import judge
 from meshwake.core.outcome import compare
 from meshwake.core.scenario import parse_scenario
 from meshwake.core.store import read_run
-from meshwake.report.html.content import ToldRun
+from meshwake.report.html.content import ReportedRun
 from meshwake.runner.pipeline import Options, choose, run_case
 
 from tests.support.paths import DATA
@@ -17,15 +17,15 @@ ISSUE_1481 = "ztunnel_1481-1.31.0-rc.0"
 NIGHTS = "nightly_sleep-1.28.0"
 
 
-def recorded(name: str) -> ToldRun:
+def recorded(name: str) -> ReportedRun:
     """A run of a real ztunnel, as it was recorded."""
     saved = read_run(RECORDED / name)
     outcome = compare(saved.plan, judge(saved.plan, saved.history))
-    return ToldRun(saved.plan, saved.history, outcome, saved.real_s, saved.path)
+    return ReportedRun(saved.plan, saved.history, outcome, saved.real_s, saved.path)
 
 
-def modelled(text: str = SURPRISING, name: str = "small") -> ToldRun:
+def modelled(text: str = SURPRISING, name: str = "small") -> ReportedRun:
     """A run of the model, just made."""
     options = Options(lab="model")
     saved = run_case(choose(parse_scenario(text, f"{name}.toml", name), options)[0], options)
-    return ToldRun(saved.plan, saved.history, saved.outcome, saved.real_s)
+    return ReportedRun(saved.plan, saved.history, saved.outcome, saved.real_s)

@@ -1,4 +1,4 @@
-"""Stretches of a journal, laid on one calendar.
+"""Stretches of a journal, placed on one calendar.
 
 What a journal shows beside its wall clock is sure: the order of its entries, and within a boot how
 much time passed between them. The wall clock is not: it may be behind after a boot, years off, or
@@ -18,7 +18,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from meshwake.core.durations import NS_PER_S
-from meshwake.importers.items import NOTICED_NS, Item, Mark, Span, Step, Tally, moved
+from meshwake.importers.items import (
+    NOTICED_NS,
+    ClockStep,
+    JournalItem,
+    PowerEvent,
+    SleepSpan,
+    Tally,
+    shifted,
+)
 
 # Entries that are written by several hands may stand a little out of order.
 OUT_OF_ORDER_NS = 120 * NS_PER_S
@@ -43,17 +51,17 @@ class Stretch:
     begins_wall_ns: int
     ends_wall_ns: int
     entries: int
-    items: list[Item] = field(default_factory=list)
+    items: list[JournalItem] = field(default_factory=list)
     booted: bool = False
     name: str = ""
 
 
 @dataclass
-class Laid:
+class PlacedJournal:
     """What one journal tells, on the calendar. `ahead_ns`: by how much the wall clock was ahead of
     it at the beginning; `system`: what wrote it."""
 
-    items: list[Item]
+    items: list[JournalItem]
     first_ns: int
     last_ns: int
     ahead_ns: int = 0
@@ -62,11 +70,11 @@ class Laid:
     system: str = ""
 
 
-def lay(stretches: Sequence[Stretch]) -> Laid | None:
+def place_stretches(stretches: Sequence[Stretch]) -> PlacedJournal | None:
     """All stretches, in their order, on the calendar; None when there are none."""
     if not stretches:
         return None
-    items: list[Item] = []
+    items: list[JournalItem] = []
     begins = _begins(stretches)
     last_ns = begins[0]
     off_ns = begins[0] - stretches[0].begins_wall_ns
@@ -75,13 +83,13 @@ def lay(stretches: Sequence[Stretch]) -> Laid | None:
         changed_ns = (stretch.begins_wall_ns - begins_ns) + off_ns
         changed_ns = changed_ns if abs(changed_ns) >= NOTICED_NS else 0
         if stretch.booted and stretch is not stretches[0]:
-            items.append(Span(last_ns, begins_ns, "off", changed_ns))
+            items.append(SleepSpan(last_ns, begins_ns, "off", changed_ns))
         elif changed_ns:
-            items.append(Step(begins_ns, changed_ns))
-        items += [moved(item, begins_ns) for item in stretch.items]
+            items.append(ClockStep(begins_ns, changed_ns))
+        items += [shifted(item, begins_ns) for item in stretch.items]
         last_ns = begins_ns + stretch.lasts_ns
         off_ns = last_ns - stretch.ends_wall_ns
-    return Laid(items, begins[0], last_ns, ahead_ns)
+    return PlacedJournal(items, begins[0], last_ns, ahead_ns)
 
 
 def _begins(stretches: Sequence[Stretch]) -> list[int]:
@@ -136,7 +144,7 @@ def _believed(stretches: Sequence[Stretch]) -> list[int]:
     return chosen[::-1]
 
 
-class Rows:
+class EntryPlacer:
     """Entries that have nothing but a wall clock, and their order. What cannot have been is told to
     `tally`."""
 
@@ -150,7 +158,7 @@ class Rows:
         self,
         wall_ns: int,
         text: str,
-        item: Callable[[int], Item] | None = None,
+        item: Callable[[int], JournalItem] | None = None,
         place: int | None = None,
     ) -> None:
         """The next entry, and what it tells: `item` makes it for a time. `place`: its number, where
@@ -166,7 +174,7 @@ class Rows:
 
     def set(self, old_wall_ns: int, new_wall_ns: int, text: str) -> None:
         """The next entry tells that the clock was set."""
-        self.add(old_wall_ns, text, lambda at_ns: Step(at_ns, new_wall_ns - old_wall_ns))
+        self.add(old_wall_ns, text, lambda at_ns: ClockStep(at_ns, new_wall_ns - old_wall_ns))
         self._stretches[-1].ends_wall_ns = new_wall_ns
 
     def _last(self, wall_ns: int, text: str, place: int) -> Stretch:
@@ -179,12 +187,12 @@ class Rows:
             self._shown.append((text, place))
         return last
 
-    def laid(self) -> Laid | None:
+    def placed(self) -> PlacedJournal | None:
         """All of it on the calendar, without what cannot have been."""
         while absurd := self._absurd():
             for position in reversed(absurd):
                 self._leave_out(position)
-        return lay(self._stretches)
+        return place_stretches(self._stretches)
 
     def _absurd(self) -> list[int]:
         """The positions of an entry or two by a time that fits nothing else."""
@@ -224,7 +232,9 @@ class Rows:
             self._tally.broken(
                 shown, "is dated by no clock that fits the entries around it", place + further
             )
-        started = [item for item in stretch.items if isinstance(item, Mark) and item.says == "on"]
+        started = [
+            item for item in stretch.items if isinstance(item, PowerEvent) and item.change == "on"
+        ]
         if started and position:
             before = self._stretches[position - 1]
             before.items.append(started[0]._replace(wall_ns=before.lasts_ns))

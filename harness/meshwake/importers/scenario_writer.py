@@ -19,7 +19,7 @@ from itertools import pairwise
 
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.scenario import DEFAULT_STARTS
-from meshwake.importers.month import Happened, Month
+from meshwake.importers.sleep_history import MachineEvent, SleepHistory
 
 WEEK_S = 604_800
 HOPES = {
@@ -31,7 +31,7 @@ HOPES = {
 
 
 @dataclass(frozen=True)
-class Writing:
+class ScenarioOptions:
     """What to write beside the month. `corrected_after_ns`: how long after a pause the wall clock
     is put right, None for never; `every_sleep_as`: "suspend" or "pause" instead of what the
     journals say."""
@@ -42,7 +42,7 @@ class Writing:
     every_sleep_as: str | None = None
 
 
-def scenario_text(month: Month, writing: Writing) -> str:
+def scenario_text(month: SleepHistory, writing: ScenarioOptions) -> str:
     """The scenario, as TOML."""
     weeks = weeks_ahead(_earliest_wall_s(month))
     starts = (
@@ -88,7 +88,7 @@ def weeks_ahead(earliest_wall_s: int) -> int:
     return max(0, -(-short_s // WEEK_S))
 
 
-def _earliest_wall_s(month: Month) -> int:
+def _earliest_wall_s(month: SleepHistory) -> int:
     """The least that the wall clock ever shows."""
     ahead = zip(month.happened, month.set_ahead_ns, strict=True)
     after = [
@@ -97,12 +97,12 @@ def _earliest_wall_s(month: Month) -> int:
     return month.starts_wall_s + min([0, *after]) // NS_PER_S
 
 
-def _shown(month: Month, each: Happened, ahead_ns: int) -> str:
+def _shown(month: SleepHistory, each: MachineEvent, ahead_ns: int) -> str:
     at_s = month.starts_wall_s + (each.at_world_ns + ahead_ns) // NS_PER_S
     return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _with_room(month: Month) -> Iterator[tuple[Happened, int | None, int]]:
+def _with_room(month: SleepHistory) -> Iterator[tuple[MachineEvent, int | None, int]]:
     """Each with the time until the next, None after the last; and by how much the wall clock was
     set ahead before."""
     pairs = pairwise((*month.happened, None))
@@ -114,7 +114,7 @@ def _with_room(month: Month) -> Iterator[tuple[Happened, int | None, int]]:
             yield each, room_ns, ahead_ns
 
 
-def _fault(each: Happened, room_ns: int | None, writing: Writing) -> Iterator[str]:
+def _fault(each: MachineEvent, room_ns: int | None, writing: ScenarioOptions) -> Iterator[str]:
     """One [[fault]], or two: a time switched off is a sleep at whose end everything is started
     anew; or three, when its wall clock began elsewhere then."""
     at = f"at    = {_quoted(format_duration(each.at_world_ns))}"
@@ -146,7 +146,7 @@ def _fault(each: Happened, room_ns: int | None, writing: Writing) -> Iterator[st
         )
 
 
-def _off(each: Happened, at: str) -> Iterator[str]:
+def _off(each: MachineEvent, at: str) -> Iterator[str]:
     """What is restarted in a sleep starts at its end, after the clock was set there."""
     yield from ("[[fault]]  # switched on", 'kind  = "restart"', at)
     if each.lasts_ns > 0:

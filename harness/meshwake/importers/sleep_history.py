@@ -17,8 +17,16 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from meshwake.core.durations import NS_PER_S
-from meshwake.importers.items import NOTICED_NS, Item, Mark, SleepKind, Span, Step, in_order
-from meshwake.importers.laying import Laid
+from meshwake.importers.items import (
+    NOTICED_NS,
+    ClockStep,
+    JournalItem,
+    PowerEvent,
+    SleepKind,
+    SleepSpan,
+    in_order,
+)
+from meshwake.importers.placement import PlacedJournal
 
 LEAD_NS = 60 * NS_PER_S
 # What tells of one thing tells it within so long: a boot has several messages, an interrupted sleep
@@ -28,7 +36,7 @@ _SAME_NS = 300 * NS_PER_S
 _SHORTEST_NS = NS_PER_S
 
 
-class Happened(NamedTuple):
+class MachineEvent(NamedTuple):
     """One thing that happened to the machine, in world time. `off`: it was switched off; a boot of
     no length is a restart that nobody saw coming. `by_ns`: by how much the wall clock was set;
     after an `off` it may have begun off by that. `corrected`: False for a pause whose wall clock
@@ -42,12 +50,12 @@ class Happened(NamedTuple):
 
 
 @dataclass
-class Month:
+class SleepHistory:
     """What happened between two moments. `starts_wall_s` is the wall clock at world time 0."""
 
     starts_wall_s: int
     duration_ns: int
-    happened: tuple[Happened, ...]
+    happened: tuple[MachineEvent, ...]
     dropped: list[str] = field(default_factory=list)
 
     def total_ns(self, *kinds: str) -> int:
@@ -80,7 +88,7 @@ class Month:
         return tuple(found)
 
 
-def month_of(journals: Sequence[Laid]) -> Month:
+def sleep_history_of(journals: Sequence[PlacedJournal]) -> SleepHistory:
     """What happened, from what was told. Raises ValueError when there are no journals."""
     dropped: list[str] = []
     journals = _continued(journals)
@@ -91,7 +99,7 @@ def month_of(journals: Sequence[Laid]) -> Month:
         [span for its, host in zip(told, is_host, strict=True) if not host for span in its],
     )
     whole = _merged([*spans, *_between(journals)])
-    steps = [item for journal in journals for item in journal.items if isinstance(item, Step)]
+    steps = [item for journal in journals for item in journal.items if isinstance(item, ClockStep)]
     steps = _once([*jumps, *(step for step in steps if not _is_sleep(step, whole))])
     begins_ns = min(
         [*(journal.first_ns for journal in journals), *(span.from_wall_ns for span in whole)]
@@ -106,23 +114,23 @@ def month_of(journals: Sequence[Laid]) -> Month:
         [ends_ns - starts_ns, *(each.at_world_ns + each.lasts_ns + LEAD_NS for each in happened)]
     )
     starts_wall_s = starts_ns // NS_PER_S + round(ahead_ns / NS_PER_S)
-    return Month(starts_wall_s, -(-last_ns // NS_PER_S) * NS_PER_S, happened, dropped)
+    return SleepHistory(starts_wall_s, -(-last_ns // NS_PER_S) * NS_PER_S, happened, dropped)
 
 
-def _continued(journals: Sequence[Laid]) -> list[Laid]:
+def _continued(journals: Sequence[PlacedJournal]) -> list[PlacedJournal]:
     """Pieces of one log that were cut within a sleep: the wake at the beginning of one ends the
     sleep at the end of the piece before it."""
-    found: list[Laid] = []
+    found: list[PlacedJournal] = []
     for journal in journals:
-        own = [item for item in in_order(journal.items) if isinstance(item, Mark)]
+        own = [item for item in in_order(journal.items) if isinstance(item, PowerEvent)]
         later = [
             mark
             for other in journals
             if other is not journal and other.system == journal.system and not other.measured
-            for mark in [item for item in in_order(other.items) if isinstance(item, Mark)][:1]
-            if mark.says not in ("asleep", "off") and mark.wall_ns >= journal.last_ns
+            for mark in [item for item in in_order(other.items) if isinstance(item, PowerEvent)][:1]
+            if mark.change not in ("asleep", "off") and mark.wall_ns >= journal.last_ns
         ]
-        if later and own and not journal.measured and own[-1].says in ("asleep", "off"):
+        if later and own and not journal.measured and own[-1].change in ("asleep", "off"):
             wake = min(later, key=lambda mark: mark.wall_ns)
             found.append(replace(journal, items=[*journal.items, wake]))
         else:
@@ -133,25 +141,25 @@ def _continued(journals: Sequence[Laid]) -> list[Laid]:
 # --- The sleeps of one journal --------------------------------------------------------------------
 
 
-def _spans(journal: Laid, dropped: list[str]) -> list[Span]:
+def _spans(journal: PlacedJournal, dropped: list[str]) -> list[SleepSpan]:
     """Those that it tells with both ends, and its marks paired where it does not."""
     told = in_order(journal.items)
-    spans = [item for item in told if isinstance(item, Span)]
+    spans = [item for item in told if isinstance(item, SleepSpan)]
     lost: list[tuple[int, str]] = []
-    paired = _paired([item for item in told if isinstance(item, Mark)], lost)
+    paired = _paired([item for item in told if isinstance(item, PowerEvent)], lost)
     whole = [*spans, *(span for span in paired if not _overlaps(span, spans))]
     dropped += [why for at_ns, why in lost if not _told_otherwise(at_ns, whole)]
     return whole
 
 
-def _paired(marks: Sequence[Mark], lost: list[tuple[int, str]]) -> list[Span]:
+def _paired(marks: Sequence[PowerEvent], lost: list[tuple[int, str]]) -> list[SleepSpan]:
     """Each falling asleep with its waking. Nested ones, as a hibernation within modern standby, are
     one sleep each."""
-    spans: list[Span] = []
-    asleep: dict[str, Mark] = {}
+    spans: list[SleepSpan] = []
+    asleep: dict[str, PowerEvent] = {}
     first_ns = marks[0].wall_ns if marks else 0
     for mark in marks:
-        if mark.says in ("asleep", "off"):
+        if mark.change in ("asleep", "off"):
             before = asleep.get(mark.family)
             if before is not None and before.code == mark.code:
                 lost.append((before.wall_ns, f"{before.code} without a wake before the next"))
@@ -163,13 +171,15 @@ def _paired(marks: Sequence[Mark], lost: list[tuple[int, str]]) -> list[Span]:
                 if mark.family in asleep
                 else [asleep.pop(name) for name in list(asleep)]
             )
-            if mark.says in ("on", "restored"):
+            if mark.change in ("on", "restored"):
                 ended += [asleep.pop(name) for name in list(asleep)]
-            spans += [Span(begun.wall_ns, mark.wall_ns, _kind(begun, mark)) for begun in ended]
+            spans += [SleepSpan(begun.wall_ns, mark.wall_ns, _kind(begun, mark)) for begun in ended]
         elif (
-            mark.says == "on" and mark.wall_ns > first_ns and not _just_started(mark.wall_ns, spans)
+            mark.change == "on"
+            and mark.wall_ns > first_ns
+            and not _just_started(mark.wall_ns, spans)
         ):
-            spans.append(Span(mark.wall_ns, mark.wall_ns, "off"))
+            spans.append(SleepSpan(mark.wall_ns, mark.wall_ns, "off"))
     lost += [
         (begun.wall_ns, f"{begun.code} at the end, without a wake") for begun in asleep.values()
     ]
@@ -183,24 +193,24 @@ def _paired(marks: Sequence[Mark], lost: list[tuple[int, str]]) -> list[Span]:
     ]
 
 
-def _kind(begun: Mark, ended: Mark) -> SleepKind:
+def _kind(begun: PowerEvent, ended: PowerEvent) -> SleepKind:
     """Switched on out of a sleep: the battery was empty, or it was off after all. Restored: it was
     not off."""
-    if ended.says == "restored":
+    if ended.change == "restored":
         return ended.kind
-    return "off" if ended.says == "on" else begun.kind
+    return "off" if ended.change == "on" else begun.kind
 
 
-def _just_started(at_ns: int, spans: Sequence[Span]) -> bool:
+def _just_started(at_ns: int, spans: Sequence[SleepSpan]) -> bool:
     """Whether that start is told already, by another message."""
     return bool(spans) and spans[-1].kind == "off" and at_ns - spans[-1].to_wall_ns <= _SAME_NS
 
 
-def _told_otherwise(at_ns: int, spans: Sequence[Span]) -> bool:
+def _told_otherwise(at_ns: int, spans: Sequence[SleepSpan]) -> bool:
     return any(span.from_wall_ns - _SAME_NS <= at_ns <= span.to_wall_ns for span in spans)
 
 
-def _overlaps(span: Span, others: Sequence[Span]) -> bool:
+def _overlaps(span: SleepSpan, others: Sequence[SleepSpan]) -> bool:
     return any(
         span.from_wall_ns < other.to_wall_ns and other.from_wall_ns < span.to_wall_ns
         for other in others
@@ -210,7 +220,7 @@ def _overlaps(span: Span, others: Sequence[Span]) -> bool:
 # --- All journals together ------------------------------------------------------------------------
 
 
-def _between(journals: Sequence[Laid]) -> Iterator[Span]:
+def _between(journals: Sequence[PlacedJournal]) -> Iterator[SleepSpan]:
     """The boots between journals of boots that follow one another: pieces of one that were saved
     one by one."""
     measured = sorted(
@@ -218,10 +228,12 @@ def _between(journals: Sequence[Laid]) -> Iterator[Span]:
     )
     for one, two in pairwise(measured):
         if one.last_ns <= two.first_ns:
-            yield Span(one.last_ns, two.first_ns, "off")
+            yield SleepSpan(one.last_ns, two.first_ns, "off")
 
 
-def _which_are_hosts(journals: Sequence[Laid], told: Sequence[Sequence[Span]]) -> list[bool]:
+def _which_are_hosts(
+    journals: Sequence[PlacedJournal], told: Sequence[Sequence[SleepSpan]]
+) -> list[bool]:
     """Which journals are of hosts: those of other systems, and of several systemd journals those
     that call their sleeps so, where another one only jumped."""
     says = [
@@ -238,8 +250,8 @@ def _which_are_hosts(journals: Sequence[Laid], told: Sequence[Sequence[Span]]) -
 
 
 def _as_guest_and_host(
-    host: Sequence[Span], guest: Sequence[Span]
-) -> tuple[list[Span], list[Step]]:
+    host: Sequence[SleepSpan], guest: Sequence[SleepSpan]
+) -> tuple[list[SleepSpan], list[ClockStep]]:
     """The sleeps of a host, and the jumps that a guest's clocks made when its wall clock was put
     right: a jump that is as long as one sleep, or as several together, is these. Where entries of
     the guest lie between these sleeps, its wall clock stayed behind until that jump, which is a
@@ -255,13 +267,13 @@ def _as_guest_and_host(
             spans.append(slept[0]._replace(to_wall_ns=slept[0].from_wall_ns + _length_ns(jump)))
         elif slept[0].from_wall_ns < jump.from_wall_ns - _SAME_NS:
             spans = [span._replace(corrected=False) if span in slept else span for span in spans]
-            steps.append(Step(jump.to_wall_ns, sum(map(_length_ns, slept))))
+            steps.append(ClockStep(jump.to_wall_ns, sum(map(_length_ns, slept))))
     return spans, steps
 
 
-def _slept_through(jump: Span, host: Sequence[Span]) -> list[Span]:
+def _slept_through(jump: SleepSpan, host: Sequence[SleepSpan]) -> list[SleepSpan]:
     """The last sleeps of the host until a jump of its guest that are as long together."""
-    slept: list[Span] = []
+    slept: list[SleepSpan] = []
     total_ns = 0
     # When in the time between two entries a guest stood, it does not know: its jump may be told too
     # early.
@@ -276,27 +288,29 @@ def _slept_through(jump: Span, host: Sequence[Span]) -> list[Span]:
     return []
 
 
-def _length_ns(span: Span) -> int:
+def _length_ns(span: SleepSpan) -> int:
     return span.to_wall_ns - span.from_wall_ns
 
 
-def _merged(spans: Iterable[Span]) -> list[Span]:
+def _merged(spans: Iterable[SleepSpan]) -> list[SleepSpan]:
     """In order; those that overlap, as two journals tell of one sleep, are one. Being off outweighs
     sleep."""
-    merged: list[Span] = []
+    merged: list[SleepSpan] = []
     for span in sorted(spans):
         if merged and span.from_wall_ns < merged[-1].to_wall_ns:
             last = merged[-1]
             kind: SleepKind = "off" if "off" in (last.kind, span.kind) else last.kind
             ends_ns = max(last.to_wall_ns, span.to_wall_ns)
             corrected = last.corrected and span.corrected
-            merged[-1] = Span(last.from_wall_ns, ends_ns, kind, last.by_ns or span.by_ns, corrected)
+            merged[-1] = SleepSpan(
+                last.from_wall_ns, ends_ns, kind, last.by_ns or span.by_ns, corrected
+            )
         elif not merged or span != merged[-1]:
             merged.append(span)
     return merged
 
 
-def _is_sleep(step: Step, spans: Sequence[Span]) -> bool:
+def _is_sleep(step: ClockStep, spans: Sequence[SleepSpan]) -> bool:
     """Whether the clock of a guest was set ahead by what its host slept, as the host's journal
     tells."""
     return step.by_ns > 0 and any(
@@ -307,9 +321,9 @@ def _is_sleep(step: Step, spans: Sequence[Span]) -> bool:
     )
 
 
-def _once(steps: Sequence[Step]) -> list[Step]:
+def _once(steps: Sequence[ClockStep]) -> list[ClockStep]:
     """Without those that another journal tells too."""
-    found: list[Step] = []
+    found: list[ClockStep] = []
     for step in sorted(steps):
         same = any(
             step.at_wall_ns - other.at_wall_ns <= _SAME_NS
@@ -321,9 +335,11 @@ def _once(steps: Sequence[Step]) -> list[Step]:
     return found
 
 
-def _placed(spans: Sequence[Span], steps: Sequence[Step], starts_ns: int) -> list[Happened]:
+def _placed(
+    spans: Sequence[SleepSpan], steps: Sequence[ClockStep], starts_ns: int
+) -> list[MachineEvent]:
     """In world time. No two overlap and none begins with another: the later waits a second."""
-    found: list[Happened] = []
+    found: list[MachineEvent] = []
     free_ns = NS_PER_S
     for item in in_order([*steps, *spans]):
         happened = _happened(item, starts_ns)
@@ -333,10 +349,10 @@ def _placed(spans: Sequence[Span], steps: Sequence[Step], starts_ns: int) -> lis
     return found
 
 
-def _happened(item: Item, starts_ns: int) -> Happened:
-    if isinstance(item, Step):
-        return Happened("step", item.at_wall_ns - starts_ns, by_ns=item.by_ns)
-    assert isinstance(item, Span)
-    return Happened(
+def _happened(item: JournalItem, starts_ns: int) -> MachineEvent:
+    if isinstance(item, ClockStep):
+        return MachineEvent("step", item.at_wall_ns - starts_ns, by_ns=item.by_ns)
+    assert isinstance(item, SleepSpan)
+    return MachineEvent(
         item.kind, item.from_wall_ns - starts_ns, _length_ns(item), item.by_ns, item.corrected
     )
