@@ -22,7 +22,6 @@ from functools import cache
 from pathlib import Path
 from threading import Lock
 
-from meshwake.analysis.nightly_report import LEFT_OUT
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
 from meshwake.core.plan import Case, resolve
@@ -39,6 +38,7 @@ from meshwake.runner.pipeline import (
 from meshwake.ztunnel import binaries
 
 RESULTS_FILE = "results.jsonl"
+LEFT_OUT = "left out"  # the outcome of a case that its lab never runs, on any machine
 ON_BINARIES = ("process", "machine")
 
 

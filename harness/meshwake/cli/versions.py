@@ -41,7 +41,7 @@ from meshwake.analysis.nightly import (
     open_result_log,
     run_night,
 )
-from meshwake.analysis.nightly_report import page, summary
+from meshwake.analysis.nightly_report import NightlyReport
 from meshwake.analysis.probe import (
     ABORT_GIT_BISECT,
     CommitProbe,
@@ -635,21 +635,12 @@ def nightly(
     if not request.labs:
         raise BadInput("--labs: names no lab; for example --labs model,process")
     night = run_night(request, result_log, datetime.now(UTC).date(), _tell_row)
-    told = summary(
-        night.day,
-        [asdict(row) for row in night.rows],
-        night.missing,
-        night.versions,
-        night.unclassified,
-        night.real_s,
-        night.exit_code,
-        before,
-    )
-    _write_night(out, told)
+    report = NightlyReport(night, before)
+    _write_night(out, report)
     if as_json:
-        print_json(told)
+        print_json(report.to_json())
     else:
-        sys.stdout.write(page(told))
+        sys.stdout.write(report.page())
         say(f"kept in {out}: summary.md, summary.json, {RESULTS_FILE}")
     raise Ended(night.exit_code)
 
@@ -659,33 +650,29 @@ def _tell_row(row: CaseResult) -> None:
         say(_cut(f"  {row.lab:<8} {row.version:<12} {row.scenario:<30} {row.outcome}"))
 
 
-def _previous(path: Path | None) -> dict[str, Any] | None:
-    """The night before; one that is not there, or cannot be read, is none."""
+def _previous(path: Path | None) -> frozenset[str] | None:
+    """The surprises of the night before; None when there is none that can be read."""
     if path is None or not path.is_file():
         return None
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        return frozenset(json.loads(path.read_text(encoding="utf-8")).get("surprises", []))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         say(f"--previous {path}: cannot be read ({error}); everything unexpected counts as new")
         return None
 
 
-def _write_night(out: Path, told: dict[str, Any]) -> None:
+def _write_night(out: Path, report: NightlyReport) -> None:
     """What people and the workflow read. The issue's parts are files of their own, for a shell
     script without JSON."""
-    body = page(told)
+    page, summary, action = report.page(), report.to_json(), report.issue
     (out / "summary.json").write_text(
-        json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    (out / "summary.md").write_text(body, encoding="utf-8")
-    (out / "exit_code").write_text(f"{told['exit_code']}\n", encoding="utf-8")
+    (out / "summary.md").write_text(page, encoding="utf-8")
+    (out / "exit_code").write_text(f"{summary['exit_code']}\n", encoding="utf-8")
     issue = out / "issue"
     issue.mkdir(exist_ok=True)
-    for name, text in (
-        ("action", told["issue"]["action"]),
-        ("title", told["issue"]["title"]),
-        ("body.md", body),
-    ):
+    for name, text in (("action", action["action"]), ("title", action["title"]), ("body.md", page)):
         (issue / name).write_text(f"{text.rstrip()}\n", encoding="utf-8")
 
 
