@@ -19,13 +19,13 @@ from typing import Literal
 
 from meshwake.analysis.forecast import NodeForecast, forecast_node
 from meshwake.analysis.forecast_files import read_nodes
-from meshwake.authority.ca import spiffe_id
 from meshwake.checks.derive import Certificate, certificates, failures, lives, timeline
 from meshwake.clocks.virtual import clocks_of
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.history import History
 from meshwake.core.plan import Plan
+from meshwake.ztunnel.spiffe import spiffe_id
 
 from tests.unit.labs import plans
 

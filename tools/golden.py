@@ -21,14 +21,14 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from meshwake.core.errors import LabUnavailable
 from meshwake.core.history import Recorder
-from meshwake.core.plan import resolve
 from meshwake.core.scenario import read_scenario
-from meshwake.fixes import adapted
 from meshwake.labs.model.ztunnel import BEHAVIOURS
+from meshwake.report.result import result
+from meshwake.runner.choose import choose
 from meshwake.runner.execution import execute
-from meshwake.runner.pipeline import Options, check_run, choose, refuse
+from meshwake.runner.options import Options
+from meshwake.runner.run import check_run
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "tools" / "golden.json"
@@ -42,19 +42,17 @@ def model_answer(scenario: str, behaviour_class: str, seed: int) -> str:
     """SHA-256 of the history's file, or why the model refuses the case."""
     options = Options(lab="model", as_class=behaviour_class, seed=seed)
     case = choose(read_scenario(SCENARIOS / scenario), options)[0]
-    try:
-        refuse(case)
-    except LabUnavailable:
+    if case.refusal is not None:
         return "refused"
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "history.jsonl"
-        execute(adapted(resolve(case)), recorder=Recorder(file))
+        execute(case.plan, recorder=Recorder(file))
         return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def recorded_answer(name: str) -> str:
     """SHA-256 of what today's checks find in a recorded history."""
-    facts = without_prose(check_run(RECORDED / name).result)
+    facts = without_prose(result(check_run(RECORDED / name)))
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

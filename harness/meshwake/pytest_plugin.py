@@ -21,18 +21,26 @@ from typing import Any
 
 import pytest
 
-from meshwake.cli.report import told_ending
 from meshwake.core.errors import HarnessError, LabUnavailable
 from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
-from meshwake.core.plan import Case
+from meshwake.core.run import Run
 from meshwake.core.scenario import read_scenario
 from meshwake.core.store import runs_dir
 from meshwake.report.html.folder import ReportEntry, ReportFolder, begin_report
 from meshwake.report.result import Summary
 from meshwake.report.terminal import plain, summary_table
+from meshwake.runner.choose import Case, Chooser
 from meshwake.runner.mesh import Mesh, World
-from meshwake.runner.options import add_to_pytest, as_typed, from_pytest, planned_cluster
-from meshwake.runner.pipeline import AUTO, Chooser, Ending, Options, Saved, run_case, summary_of
+from meshwake.runner.options import (
+    AUTO,
+    Options,
+    add_to_pytest,
+    as_typed,
+    from_pytest,
+    planned_cluster,
+)
+from meshwake.runner.run import run_case
+from meshwake.runner.suite import Ending, summary_of
 
 PROPERTY = "meshwake"
 _CHOOSER = pytest.StashKey[Chooser]()
@@ -142,17 +150,17 @@ class ScenarioItem(pytest.Item):
     def runtest(self) -> None:
         """Takes the case through the pipeline; anything but `as expected` fails."""
         try:
-            saved = run_case(self.case, self.config.stash[_CHOOSER].options)
+            run = run_case(self.case, self.config.stash[_CHOOSER].options)
         except HarnessError as error:
             self._tell(Ending(self.case, error=error))
             raise
-        self._tell(Ending(self.case, run=saved))
-        words = _canary_words(self.path, saved) + _words(saved)
+        self._tell(Ending(self.case, run=run))
+        words = _canary_words(self.path, run) + _words(self.case, run)
         if words:
             raise _NotAsExpected("\n".join(words))
 
     def _tell(self, ending: Ending) -> None:
-        report, run = self.config.getoption("--report"), told_ending(ending)
+        report, run = self.config.getoption("--report"), ending.run
         page = ReportFolder(Path(report)).add(run).id if report and run else ""
         self.user_properties.append((PROPERTY, _row(ending, page)))
 
@@ -175,14 +183,14 @@ class _NotAsExpected(Exception):
     """A surprise or an unknown, with all a person needs to look into it."""
 
 
-def _canary_words(path: Path, saved: Saved) -> list[str]:
+def _canary_words(path: Path, run: Run) -> list[str]:
     if "canary" not in path.parts:
         return []
     broken = any(
         row.expected is Verdict.BROKEN and row.finding.verdict is Verdict.BROKEN
-        for row in saved.outcome.comparisons
+        for row in run.outcome.comparisons
     )
-    if broken and saved.outcome.kind is OutcomeKind.AS_EXPECTED:
+    if broken and run.outcome.kind is OutcomeKind.AS_EXPECTED:
         return []
     return [
         "the harness itself is broken: this canary must come out BROKEN; believe no other "
@@ -190,14 +198,14 @@ def _canary_words(path: Path, saved: Saved) -> list[str]:
     ]
 
 
-def _words(saved: Saved) -> list[str]:
-    if saved.outcome.kind is OutcomeKind.AS_EXPECTED:
+def _words(case: Case, run: Run) -> list[str]:
+    if run.outcome.kind is OutcomeKind.AS_EXPECTED:
         return []
-    lines = [f"{saved.outcome.kind}: {saved.outcome.why}"]
-    for row in saved.outcome.comparisons:
+    lines = [f"{run.outcome.kind}: {run.outcome.why}"]
+    for row in run.outcome.comparisons:
         if row.kind is not OutcomeKind.AS_EXPECTED:
             lines += _comparison_words(row)
-    return [*lines, f"evidence: {saved.directory.path}", f"repeat:   {repeat_command(saved.case)}"]
+    return [*lines, f"evidence: {run.path}", f"repeat:   {repeat_command(case)}"]
 
 
 def _comparison_words(row: Comparison) -> list[str]:
@@ -228,9 +236,11 @@ def repeat_command(case: Case) -> str:
 
 
 def _row(ending: Ending, page: str) -> str:
-    summary, run = summary_of(ending), told_ending(ending)
+    summary, run = summary_of(ending), ending.run
     values = vars(summary) | {"run": str(summary.run) if summary.run else None}
-    entry = {"id": page, "words": run.words, "fix": run.fix, "real_s": run.real_s} if run else {}
+    entry = (
+        {"id": page, "words": run.label, "fix": run.fix_name, "real_s": run.real_s} if run else {}
+    )
     return json.dumps(
         {"chosen_because": ending.case.chosen_because, "summary": values, "entry": entry}
     )

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from meshwake.core.plan import Case
+from meshwake.core.run import Run
 from meshwake.core.scenario import parse_scenario, read_scenario
 from meshwake.labs import load_lab
-from meshwake.runner.pipeline import Options, Saved, choose, run_case
+from meshwake.report.result import result
+from meshwake.runner.choose import Case, choose
+from meshwake.runner.options import Options
+from meshwake.runner.run import run_case
 from meshwake.ztunnel import binaries
 
 from tests.support.paths import SCENARIOS
@@ -47,34 +50,34 @@ def case_of(scenario: str, lab: str, version: str) -> Case:
     return case
 
 
-def run(scenario: str, lab: str, version: str) -> Saved:
+def run(scenario: str, lab: str, version: str) -> Run:
     """The whole way from the file to the outcome."""
     return run_case(case_of(scenario, lab, version), Options(lab=lab, istio=(version,)))
 
 
-def run_text(text: str, name: str, version: str) -> tuple[Saved, Saved]:
+def run_text(text: str, name: str, version: str) -> tuple[Run, Run]:
     """A scenario written in a test, on the model and on the binary."""
     return run_text_on_model(text, name, version), run_text_on(text, name, version, "process")
 
 
-def run_text_on_model(text: str, name: str, version: str, seed: int = 0) -> Saved:
+def run_text_on_model(text: str, name: str, version: str, seed: int = 0) -> Run:
     """A scenario written in a test, on the model; `seed` draws its retries."""
     return run_text_on(text, name, version, "model", seed)
 
 
-def run_text_on(text: str, name: str, version: str, lab: str, seed: int = 0) -> Saved:
+def run_text_on(text: str, name: str, version: str, lab: str, seed: int = 0) -> Run:
     """A scenario written in a test, on one lab."""
     scenario = parse_scenario(text, f"{name}.toml", name)
     options = Options(lab=lab, istio=(version,), seed=seed)
     return run_case(choose(scenario, options)[0], options)
 
 
-def verdicts(saved: Saved) -> dict[str, Any]:
+def verdicts(saved: Run) -> dict[str, Any]:
     """What every check says."""
-    return {row["check"]: row["verdict"] for row in saved.result["findings"]}
+    return {row["check"]: row["verdict"] for row in result(saved)["findings"]}
 
 
-def times_are_fixed(*runs: Saved) -> bool:
+def times_are_fixed(*runs: Run) -> bool:
     """Whether nothing was left to chance: retries after a refusal are random inside ztunnel, and a
     flood is cut off after a number of requests, in the model and in reality at another one of them.
     """

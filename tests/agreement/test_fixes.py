@@ -4,7 +4,8 @@ same verdicts."""
 from __future__ import annotations
 
 import pytest
-from meshwake.runner.pipeline import Saved
+from meshwake.core.run import Run
+from meshwake.report.result import result
 
 from tests.agreement.conftest import VERSIONS, binary_of, run_text, verdicts
 
@@ -33,7 +34,7 @@ because = "no test of this judges"
 """
 
 
-def restarts_world_s(saved: Saved) -> list[tuple[float, str]]:
+def restarts_world_s(saved: Run) -> list[tuple[float, str]]:
     """When the fix restarted which node; a lab may have a ztunnel for each identity."""
     started = saved.history.of("ztunnel_started")
     return sorted(
@@ -58,7 +59,7 @@ def test_a_fix_does_the_same_to_a_real_ztunnel(fix: str, kind: str, version: str
     assert restarts_world_s(model) == restarts_world_s(real)
     assert (fix == "secret-ttl-720h") == (restarts_world_s(real) == [])
     assert verdicts(model) == verdicts(real)
-    ours, theirs = model.result["renewals"], real.result["renewals"]
+    ours, theirs = result(model)["renewals"], result(real)["renewals"]
     assert [row["done_world_s"] for row in ours] == pytest.approx(
         [row["done_world_s"] for row in theirs], abs=2.0
     )

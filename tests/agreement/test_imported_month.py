@@ -7,7 +7,9 @@ from pathlib import Path
 from meshwake.cli.app import run_command
 from meshwake.core.errors import ExitCode
 from meshwake.core.scenario import read_scenario
-from meshwake.runner.pipeline import Options, choose, run_case
+from meshwake.runner.choose import choose
+from meshwake.runner.options import Options
+from meshwake.runner.run import run_case
 
 from tests.agreement.conftest import binary_of, verdicts
 from tests.support.paths import DATA

@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 from meshwake.core.history import History
+from meshwake.core.run import Run
 from meshwake.core.scenario import parse_scenario
-from meshwake.runner.pipeline import Options, Saved, choose, run_case
+from meshwake.report.result import result
+from meshwake.runner.choose import choose
+from meshwake.runner.options import Options
+from meshwake.runner.run import run_case
 
 from tests.agreement.conftest import VERSIONS, binary_of, run_text, verdicts
 from tests.agreement.timelines import random_scenario
@@ -48,12 +52,12 @@ IN_POD = TEN_MINUTES_OF_LIFE + '[ztunnel]\nmode = "in-pod"\n'
 WITH_DISCOVERY = IN_POD + 'workloads = "discovery"\n'
 
 
-def on_process(text: str, version: str) -> Saved:
+def on_process(text: str, version: str) -> Run:
     options = Options(lab="process", istio=(version,))
     return run_case(choose(parse_scenario(text, "inpod.toml", "inpod"), options)[0], options)
 
 
-def issued(saved: Saved) -> list[tuple[Any, ...]]:
+def issued(saved: Run) -> list[tuple[Any, ...]]:
     """Every certificate: when, for whom, which one, and how long it is valid."""
     keys = ("identity", "outcome", "serial", "not_before_wall_s", "not_after_wall_s")
     return sorted(
@@ -72,8 +76,8 @@ def test_in_pod_dedicated_and_model_agree_to_the_nanosecond(version: str) -> Non
     )
     assert issued(inpod) == issued(dedicated)
     assert issued_times(inpod) == issued_times(model)
-    assert inpod.result["outages"] == dedicated.result["outages"] == model.result["outages"]
-    assert inpod.result["outages"]
+    assert result(inpod)["outages"] == result(dedicated)["outages"] == result(model)["outages"]
+    assert result(inpod)["outages"]
     assert verdicts(inpod) == verdicts(dedicated) == verdicts(model)
 
 
@@ -103,7 +107,7 @@ def test_workloads_by_discovery_change_nothing(version: str) -> None:
     binary_of(version)
     by_file, discovered = on_process(IN_POD, version), on_process(WITH_DISCOVERY, version)
     assert issued(discovered) == issued(by_file)
-    assert discovered.result["outages"] == by_file.result["outages"]
+    assert result(discovered)["outages"] == result(by_file)["outages"]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -143,7 +147,7 @@ def test_a_pod_restart_gives_a_fresh_certificate_and_no_fresh_time_base(version:
     binary_of(version)
     model, real = run_text(POD_RESTARTS, "pods", version)
     assert issued_times(real) == issued_times(model)
-    assert real.result["outages"] == model.result["outages"]
+    assert result(real)["outages"] == result(model)["outages"]
     assert verdicts(real) == verdicts(model)
     others = [at_s for identity, at_s in issued_times(real) if identity == "default/other"]
     after = others[others.index(32 * 60.0) + 1]
@@ -152,7 +156,7 @@ def test_a_pod_restart_gives_a_fresh_certificate_and_no_fresh_time_base(version:
     assert after == (32 + 4 + 7) * 60.0
 
 
-def issued_times(saved: Saved) -> list[tuple[str, float]]:
+def issued_times(saved: Run) -> list[tuple[str, float]]:
     return sorted(
         (event["identity"], event.world_ns / 1e9) for event in saved.history.of("csr_answered")
     )

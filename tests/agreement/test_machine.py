@@ -12,9 +12,13 @@ import os
 from typing import Any
 
 import pytest
+from meshwake.core.run import Run
 from meshwake.core.scenario import parse_scenario, read_scenario
 from meshwake.labs import load_lab
-from meshwake.runner.pipeline import Options, Saved, choose, run_case
+from meshwake.report.result import result
+from meshwake.runner.choose import choose
+from meshwake.runner.options import Options
+from meshwake.runner.run import run_case
 
 from tests.agreement.conftest import VERSIONS, binary_of, case_of, times_are_fixed, verdicts
 from tests.support.paths import SCENARIOS
@@ -58,10 +62,10 @@ def needs_machine(version: str) -> None:
         pytest.skip(reasons[0])
 
 
-def renewals(saved: Saved) -> dict[str, list[tuple[float | None, float | None]]]:
+def renewals(saved: Run) -> dict[str, list[tuple[float | None, float | None]]]:
     """Per identity, by how much each renewal came after its due time, and when it came."""
     found: dict[str, list[tuple[float | None, float | None]]] = {}
-    for row in saved.result["renewals"]:
+    for row in result(saved)["renewals"]:
         found.setdefault(row["identity"], []).append((row["late_s"], row["done_world_s"]))
     return found
 
@@ -72,7 +76,7 @@ def near(mine: float | None, theirs: float | None, within_s: float) -> bool:
     )
 
 
-def assert_near(real: Saved, other: Saved) -> None:
+def assert_near(real: Run, other: Run) -> None:
     """Each renewal is as late as there, give or take a second for each sleep since ztunnel started.
     One that waited for the end of a fault came when it ended, as there; how late that was depends
     on when it was due, and each renewal before it took a tenth of a second here."""

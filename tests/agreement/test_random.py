@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from meshwake.runner.pipeline import Saved
+from meshwake.core.run import Run
+from meshwake.report.result import result
 
 from tests.agreement.conftest import (
     VERSIONS,
@@ -70,7 +71,7 @@ def shifted(text: str) -> Iterator[str]:
             yield f'{text[: at.start()]}at = "{at_ms}ms"{text[at.end() :]}'
 
 
-def model_that_agrees(text: str, name: str, version: str, model: Saved, real: Saved) -> Saved:
+def model_that_agrees(text: str, name: str, version: str, model: Run, real: Run) -> Run:
     """The model's run with the binary's verdicts: `model` itself, nearly always.
 
     Else one that differs from it by what neither of them can know: the draw of a retry, or the
@@ -100,8 +101,8 @@ def test_model_and_binary_agree_on_a_timeline_drawn_at_random(seed: int, version
         return
     for rows, names, times in COMPARED:
         ours, theirs = (
-            numbers(model.result[rows], names, times),
-            numbers(real.result[rows], names, times),
+            numbers(result(model)[rows], names, times),
+            numbers(result(real)[rows], names, times),
         )
         assert_near(ours, theirs)
 

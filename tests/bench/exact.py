@@ -21,7 +21,8 @@ from meshwake.core.history import History, Recorder
 from meshwake.core.plan import Plan, resolve
 from meshwake.core.scenario import parse_scenario
 from meshwake.labs import Toolbox, load_lab
-from meshwake.runner.pipeline import Options, choose
+from meshwake.runner.choose import choose
+from meshwake.runner.options import Options
 from meshwake.ztunnel import binaries
 
 from tests.agreement.timelines import random_scenario

@@ -21,7 +21,8 @@ from meshwake.labs import Toolbox
 from meshwake.labs.machine.image import base_part
 from meshwake.labs.machine.lab import LAB
 from meshwake.labs.machine.measure import needed_kernel, run_request
-from meshwake.runner.pipeline import Options, choose
+from meshwake.runner.choose import choose
+from meshwake.runner.options import Options
 
 from tests.bench.numbers import MIB, Number, hand_over
 

@@ -17,7 +17,8 @@ from meshwake.core.history import History, Recorder
 from meshwake.core.plan import Plan, resolve
 from meshwake.core.scenario import read_scenario
 from meshwake.labs import Toolbox, load_lab
-from meshwake.runner.pipeline import Options, choose
+from meshwake.runner.choose import choose
+from meshwake.runner.options import Options
 
 from tests.bench.numbers import DAY_S, MIB, NIGHTLY_SLEEP, Number, hand_over, seconds_of
 from tests.support.paths import REPOSITORY

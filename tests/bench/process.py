@@ -19,12 +19,13 @@ from pathlib import Path
 
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.history import Recorder
-from meshwake.core.plan import Case, Plan, resolve
+from meshwake.core.plan import Plan, PlanRequest, resolve
 from meshwake.core.scenario import parse_scenario, read_scenario
 from meshwake.core.versions import newest
 from meshwake.labs import Toolbox, load_lab
 from meshwake.labs.process.lab import LAB
-from meshwake.runner.pipeline import Options, choose
+from meshwake.runner.choose import choose
+from meshwake.runner.options import Options
 
 from tests.bench.numbers import DAY_S, MIB, NIGHTLY_SLEEP, Number, hand_over, seconds_of
 from tests.bench.use import cpu_s, peak_bytes, tree
@@ -194,7 +195,7 @@ def measure_polling() -> list[Number]:
 def run_polling() -> Run:
     """Eight hours of the stand-in."""
     plan = resolve(
-        Case(
+        PlanRequest(
             parse_scenario(POLLING_SCENARIO, "bench.toml", "bench"),
             "process",
             newest().version,

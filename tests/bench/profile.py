@@ -19,7 +19,8 @@ from pathlib import Path
 
 from meshwake.core.plan import Plan, resolve
 from meshwake.core.scenario import read_scenario
-from meshwake.runner.pipeline import Options, choose
+from meshwake.runner.choose import choose
+from meshwake.runner.options import Options
 from meshwake.ztunnel import binaries
 
 from tests.bench.numbers import NIGHTLY_SLEEP

@@ -9,9 +9,9 @@ from statistics import median
 
 from meshwake.checks import judge
 from meshwake.core.history import History
-from meshwake.core.outcome import compare
 from meshwake.core.plan import Plan
-from meshwake.report.html.content import ReportedRun, data, page
+from meshwake.core.run import Run
+from meshwake.report.html.content import data, page
 from meshwake.report.html.folder import write_report
 from meshwake.runner.execution import execute
 
@@ -24,8 +24,8 @@ ROUNDS = 5
 def measure(plan: Plan, rounds: int) -> list[Number]:
     """Pages of one run, made anew each round: a history remembers what was derived from it."""
     history = execute(plan).history
-    outcome = compare(plan, judge(plan, history))
-    told = [ReportedRun(plan, History(history), outcome) for _ in range(rounds)]
+    findings = judge(plan, history)
+    told = [Run(plan, History(history), findings) for _ in range(rounds)]
     page_s = median(seconds_of(lambda one=one: (page(one, "x"), data(one, "x"))) for one in told)  # type: ignore[misc]
     judging_s = median(seconds_of(lambda: judge(plan, History(history))) for _ in range(rounds))
     with tempfile.TemporaryDirectory(prefix="meshwake-bench-") as place:

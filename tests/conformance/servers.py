@@ -40,8 +40,9 @@ from meshwake.labs.process.namespaces import (
     listen,
 )
 from meshwake.labs.process.places import Home, Place
-from meshwake.labs.process.ztunnel import ADMIN_PORT, AUTHORITY_PORT, INBOUND_PORT, local_xds
+from meshwake.labs.process.ztunnel import local_xds
 from meshwake.ztunnel.binaries import architecture, cache_dir, find
+from meshwake.ztunnel.ports import ADMIN_PORT, HBONE_PORT, ISTIOD_PORT
 from pyroute2 import IPRoute
 
 from tests.conformance.subjects import ANSWERS_WITHIN_S, Missing, Subject, Told
@@ -241,7 +242,7 @@ class Ztunnel:
 
     def begin_wait(self, kind: str, lasts_ms: int) -> None:
         """See Running: a knock makes it ask for its certificate."""
-        self._stack.enter_context(knock((_ADDRESS, INBOUND_PORT), self._namespace))
+        self._stack.enter_context(knock((_ADDRESS, HBONE_PORT), self._namespace))
         _await("its first certificate", lambda: self._heard() == 1, self)
 
     def still_waits(self, for_s: float) -> bool:
@@ -283,7 +284,7 @@ class Ztunnel:
         self._page = ClockPage("fixed")
         self._stack.callback(self._page.close)
         self._page.set(ClockReading(time.time_ns() + self._injector.moved.wall_ns, 0, 0))
-        with self._inside(), listen(AUTHORITY_ADDRESS, AUTHORITY_PORT) as listener:
+        with self._inside(), listen(AUTHORITY_ADDRESS, ISTIOD_PORT) as listener:
             authority = spawn(
                 self._page.file,
                 listener,
@@ -304,7 +305,7 @@ class Ztunnel:
         )
 
     def _listens(self) -> bool:
-        for address, port in (("127.0.0.1", ADMIN_PORT), (_ADDRESS, INBOUND_PORT)):
+        for address, port in (("127.0.0.1", ADMIN_PORT), (_ADDRESS, HBONE_PORT)):
             with self._inside(), socket.socket() as probe:
                 probe.settimeout(1.0)
                 if probe.connect_ex((address, port)):

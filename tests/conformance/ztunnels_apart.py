@@ -29,7 +29,8 @@ from meshwake.labs.process.namespaces import (
     listen,
 )
 from meshwake.labs.process.places import Home, Place
-from meshwake.labs.process.ztunnel import ADMIN_PORT, AUTHORITY_PORT, INBOUND_PORT, local_xds
+from meshwake.labs.process.ztunnel import local_xds
+from meshwake.ztunnel.ports import ADMIN_PORT, HBONE_PORT, ISTIOD_PORT
 
 LISTENS_WITHIN_S = 20.0
 
@@ -44,7 +45,7 @@ class World:
         self.set_wall()
         self.places = {name: Place(f"mesh/{name}", name, *network.add(name)) for name in ("a", "b")}
         identities = tuple(place.identity for place in self.places.values())
-        with listen(AUTHORITY_ADDRESS, AUTHORITY_PORT) as listener:
+        with listen(AUTHORITY_ADDRESS, ISTIOD_PORT) as listener:
             self.authority = spawn(
                 self.page.file, listener, AUTHORITY_ADDRESS, directory, backdate_s, identities
             )
@@ -91,7 +92,7 @@ class World:
             self.look()
             if time.monotonic() > give_up or self.running[name].poll() is not None:
                 raise SystemExit(f"ztunnel {name} does not listen; see its log")
-        knock((place.address, INBOUND_PORT), place.namespace).close()
+        knock((place.address, HBONE_PORT), place.namespace).close()
 
     def listens(self, place: Place) -> bool:
         """Whether its admin port is open."""

@@ -11,7 +11,9 @@ from meshwake.analysis.falsify import file_name
 from meshwake.core.outcome import Verdict
 from meshwake.core.scenario import read_scenario
 from meshwake.fixes import FIXES
-from meshwake.runner.pipeline import Options, choose, run_case
+from meshwake.runner.choose import choose
+from meshwake.runner.options import Options
+from meshwake.runner.run import run_case
 
 from tests.support.paths import REPOSITORY
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from meshwake.report.terminal import plain, summary_table
-from meshwake.runner.pipeline import Options, Suite, run_suite, summary_of
+from meshwake.runner.options import Options
+from meshwake.runner.suite import Suite, run_suite, summary_of
 
 from tests.support.paths import REPOSITORY
 

@@ -10,7 +10,11 @@ from meshwake.checks import ASSUMPTIONS, CHECKS
 from meshwake.cli.app import run_command
 from meshwake.core.errors import ExitCode
 from meshwake.core.scenario import CheckName, Fault, Scenario, parse_scenario
-from meshwake.runner.pipeline import MOST_SERIOUS_FIRST, Options, choose, run_case
+from meshwake.report.result import result
+from meshwake.runner.choose import choose
+from meshwake.runner.options import Options
+from meshwake.runner.run import run_case
+from meshwake.runner.suite import MOST_SERIOUS_FIRST
 
 from tests.support.paths import DOCS
 from tests.unit.worlds import SMALL
@@ -44,9 +48,9 @@ def test_json_fields() -> None:
     options = Options(lab="model")
     saved = run_case(choose(parse_scenario(SMALL, "small.toml", "small"), options)[0], options)
     named = set(re.findall(r"`(\w+)(?:\[\])?`", section("JSON")))
-    keys = set(saved.result)
+    keys = set(result(saved))
     for listed in ("findings", "renewals", "clock_faults"):
-        keys |= set(saved.result[listed][0])
+        keys |= set(result(saved)[listed][0])
     assert keys <= named
 
 

@@ -8,7 +8,10 @@ from meshwake.core import versions
 from meshwake.core.errors import ExitCode
 from meshwake.core.outcome import OutcomeKind
 from meshwake.core.scenario import read_scenario
-from meshwake.runner.pipeline import Chooser, Options, choose, run_case, scenario_files
+from meshwake.runner.choose import Chooser, choose
+from meshwake.runner.options import Options
+from meshwake.runner.run import run_case
+from meshwake.runner.suite import scenario_files
 
 from tests.support.paths import SCENARIOS
 

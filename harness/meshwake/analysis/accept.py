@@ -23,8 +23,9 @@ from meshwake.core import versions
 from meshwake.core.errors import BadInput, HarnessFault
 from meshwake.core.history import History
 from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
+from meshwake.core.run import Run
 from meshwake.core.scenario import Expect, Scenario, parse_scenario
-from meshwake.runner.pipeline import Rejudged, check_run
+from meshwake.runner.run import check_run
 from meshwake.ztunnel import binaries
 
 _HEADER = re.compile(r"^\s*\[\[\s*expect\s*\]\]")
@@ -74,7 +75,7 @@ def acceptance(run: Path, scenario_file: Path, today: str, because: str | None =
     text, sentences = old, []
     for row in surprises:
         text = _accept(text, scenario_file, judged, row, today, because)
-        version = judged.saved.plan.version
+        version = judged.plan.version
         sentences.append(
             f"{row.finding.check}: {row.expected} until {version}, {row.finding.verdict} "
             "from there on"
@@ -83,11 +84,11 @@ def acceptance(run: Path, scenario_file: Path, today: str, because: str | None =
     return Change(scenario_file, old, text, tuple(sentences))
 
 
-def _check_release(run: Path, judged: Rejudged) -> None:
+def _check_release(run: Path, judged: Run) -> None:
     """Raises BadInput unless the binary is the release whose truth would be written: of one that
     somebody built only its owner knows what it was built from, and with which changes."""
-    version = versions.find(judged.saved.plan.version).version
-    for event in judged.saved.history.of("run_started"):
+    version = versions.find(judged.plan.version).version
+    for event in judged.history.of("run_started"):
         subject = event["subject"]
         if not isinstance(subject, dict) or "sha256" not in subject:
             continue
@@ -108,9 +109,9 @@ def _check_release(run: Path, judged: Rejudged) -> None:
 
 
 def _accept(
-    text: str, path: Path, judged: Rejudged, row: Comparison, today: str, because: str | None
+    text: str, path: Path, judged: Run, row: Comparison, today: str, because: str | None
 ) -> str:
-    plan = judged.saved.plan
+    plan = judged.plan
     scenario = parse_scenario(text, str(path), path.stem)
     place, expect = _covering(scenario, path, row.finding.check, plan.version)
     if expect.verdict != _word(row.expected):
@@ -215,11 +216,11 @@ def _bounds_from_above(specifier: Specifier) -> bool:
     return specifier.operator in ("<", "<=", "!=")
 
 
-def _evidence(judged: Rejudged, row: Comparison, today: str) -> str:
-    plan = judged.saved.plan
+def _evidence(judged: Run, row: Comparison, today: str) -> str:
+    plan = judged.plan
     words = [
         f"lab {plan.lab}, ztunnel {plan.version}",
-        *_subject(judged.saved.history),
+        *_subject(judged.history),
         f"plan {plan.sha256[:12]}",
     ]
     words += [f"seed {plan.seed}", f"accepted {today}", f"found: {row.finding.because}"]
@@ -233,9 +234,9 @@ def _subject(history: History) -> Iterator[str]:
             yield f"binary sha256 {str(subject['sha256'])[:12]}"
 
 
-def _check_result(text: str, path: Path, judged: Rejudged, surprises: Sequence[Comparison]) -> None:
+def _check_result(text: str, path: Path, judged: Run, surprises: Sequence[Comparison]) -> None:
     """Raises HarnessFault when the edited text does not say what it should: it is then not written."""
-    scenario, plan = parse_scenario(text, str(path), path.stem), judged.saved.plan
+    scenario, plan = parse_scenario(text, str(path), path.stem), judged.plan
     for row in surprises:
         covering = [
             each

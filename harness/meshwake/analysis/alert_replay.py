@@ -55,6 +55,7 @@ from meshwake.core.history import Event, History
 from meshwake.core.outcome import Finding, Verdict
 from meshwake.core.plan import Plan
 from meshwake.system.supervised import let_go, start_guarded
+from meshwake.ztunnel.spiffe import spiffe_id
 
 __all__ = [
     "AlertRule",
@@ -165,8 +166,8 @@ def _traffic_labels(node: str, source: str, destination: str) -> str:
     """As ztunnel labels what fails at its source, of those labels that follow from an identity."""
     labels = {"node": node, "response_flags": "CONNECT", "reporter": "source"}
     for end, identity in (("source", source), ("destination", destination)):
-        namespace, account = identity.split("/", 1)
-        labels[f"{end}_principal"] = f"spiffe://cluster.local/ns/{namespace}/sa/{account}"
+        namespace, _ = identity.split("/", 1)
+        labels[f"{end}_principal"] = spiffe_id(identity)
         labels[f"{end}_workload_namespace"] = namespace
     return ",".join(f'{name}="{value}"' for name, value in labels.items())
 

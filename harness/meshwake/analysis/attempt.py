@@ -16,11 +16,15 @@ from typing import Any
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
 from meshwake.core.outcome import Verdict
-from meshwake.core.plan import Case
 from meshwake.core.resources import SCENARIOS
+from meshwake.core.run import Run
 from meshwake.core.scenario import Scenario
+from meshwake.core.store import RunDirectory
 from meshwake.report.result import result
-from meshwake.runner.pipeline import Options, Saved, choose, run_case, scenario_files
+from meshwake.runner.choose import Case, choose
+from meshwake.runner.options import Options
+from meshwake.runner.run import run_case
+from meshwake.runner.suite import scenario_files
 from meshwake.ztunnel import binaries
 
 
@@ -114,7 +118,7 @@ def run_attempt(
     attempt = replace(_told(saved, check, version), subject=_subject_of(case))
     if keep:
         return attempt
-    saved.directory.remove()
+    RunDirectory(saved.kept_at).remove()
     return replace(attempt, run=None)
 
 
@@ -122,8 +126,8 @@ def _subject_of(case: Case) -> str:
     return "" if case.ztunnel is None else binaries.sha256_of(case.ztunnel)
 
 
-def _told(saved: Saved, check: str, version: str) -> Attempt:
-    said = result(saved.plan, saved.history, saved.outcome, saved.real_s)
+def _told(saved: Run, check: str, version: str) -> Attempt:
+    said = result(saved)
     finding = next(row for row in said["findings"] if row["check"] == check)
     return Attempt(
         version,
@@ -131,7 +135,7 @@ def _told(saved: Saved, check: str, version: str) -> Attempt:
         Verdict(finding["verdict"]),
         finding["because"],
         tuple(finding["evidence"][:3]),
-        str(saved.directory.path) if saved.kept else None,
+        str(saved.path) if saved.path else None,
         round(saved.real_s, 3),
     )
 

@@ -24,7 +24,11 @@ from meshwake.core.errors import BadInput
 from meshwake.core.outcome import Verdict
 from meshwake.core.resources import SCENARIOS, SOURCES
 from meshwake.core.scenario import Scenario, read_scenario
-from meshwake.runner.pipeline import Options, choose, run_case, scenario_files
+from meshwake.core.store import RunDirectory
+from meshwake.runner.choose import choose
+from meshwake.runner.options import Options
+from meshwake.runner.run import run_case
+from meshwake.runner.suite import scenario_files
 
 # Pages of the repository: only a checkout has them (core/resources.py `repository`).
 DOCS = SOURCES.parent / "docs"
@@ -118,8 +122,8 @@ def _all_of(minor: str) -> list[str]:
 def _on_model(scenario: Scenario, version: str) -> Cell:
     options = Options("model", (version,))
     saved = run_case(choose(scenario, options)[0], options)
-    if saved.kept:
-        saved.directory.remove()
+    if saved.path is not None:
+        RunDirectory(saved.path).remove()
     expected = [
         row
         for row in saved.outcome.comparisons

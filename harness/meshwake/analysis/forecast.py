@@ -2,7 +2,7 @@
 lid is closed?
 
 Everything follows from one number, J: by how much wall and monotonic clock have parted since
-ztunnel started (harness/meshwake/ztunnel/foresight.py has the arithmetic). A cluster does not show
+ztunnel started (harness/meshwake/ztunnel/renewal.py has the arithmetic). A cluster does not show
 J. What it shows, and what can be known from it (tried on a real kernel,
 tests/unit/analysis/test_forecast.py):
 
@@ -32,9 +32,9 @@ from typing import Literal, NamedTuple
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import ExitCode
-from meshwake.ztunnel.foresight import (
+from meshwake.ztunnel.renewal import (
     expired_from_wall_ns,
-    foresee,
+    forecast_renewal,
     renewal_due_wall_ns,
     renews_without_end,
 )
@@ -265,7 +265,7 @@ def _future(held: HeldCertificate, drift_ns: int, now_ns: int, sleep_ns: int) ->
     if begins_ns is None or ends_ns is None:
         return IdentityForecast(held.identity, held.state, "unknown")
     wakes_ns, late_ns = now_ns + sleep_ns, drift_ns + sleep_ns
-    seen = foresee(begins_ns, ends_ns, late_ns, wakes_ns)
+    seen = forecast_renewal(begins_ns, ends_ns, late_ns, wakes_ns)
     outage_from_ns = None
     if seen.outage_from_wall_ns is not None:
         outage_from_ns = max(seen.outage_from_wall_ns, wakes_ns)

@@ -22,10 +22,11 @@ from meshwake.analysis.forecast_files import (
     node_of,
     started_in,
 )
-from meshwake.cluster.observe import ADMIN_PORT, ZTUNNEL_CONTAINER
 from meshwake.core.errors import LabUnavailable
 from meshwake.kubernetes.api import Kubernetes, Pod, Refused, Unreachable
 from meshwake.kubernetes.ztunnels import find_ztunnels
+from meshwake.ztunnel.names import PROXY_CONTAINER
+from meshwake.ztunnel.ports import ADMIN_PORT, CONFIG_DUMP_PATH, METRICS_PATH
 
 _Answer = TypeVar("_Answer")
 ANSWER_WITHIN_S = 10.0
@@ -51,7 +52,7 @@ def observe_ztunnels(
 def _node(kubernetes: Kubernetes, pod: Pod, guard: Pod | None, wall_ns: int) -> ObservedNode:
     dump = _ask(
         f"config_dump of {pod}",
-        lambda: kubernetes.get(pod, ADMIN_PORT, "/config_dump", ANSWER_WITHIN_S),
+        lambda: kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S),
     )
     thing = _ask(f"read {pod}", lambda: kubernetes.read("Pod", pod.namespace, pod.name))
     try:
@@ -74,7 +75,7 @@ def _held(pod: Pod, dump: bytes) -> tuple[HeldCertificate, ...]:
 def _clocks(kubernetes: Kubernetes, pod: Pod) -> SavedClocks | None:
     """None where there is no shell to ask."""
     try:
-        said = kubernetes.execute(pod, ZTUNNEL_CONTAINER, ["sh", "-c", LOOK], ANSWER_WITHIN_S)
+        said = kubernetes.execute(pod, PROXY_CONTAINER, ["sh", "-c", LOOK], ANSWER_WITHIN_S)
         return clocks_in(said.stdout) if said.code == 0 else None
     except (Unreachable, Refused, ValueError):
         return None
@@ -84,7 +85,7 @@ def _measured_ns(kubernetes: Kubernetes, guard: Pod | None, pod: Pod) -> int | N
     if guard is None:
         return None
     try:
-        page = kubernetes.get(guard, GUARD_PORT, "/metrics", ANSWER_WITHIN_S).decode(
+        page = kubernetes.get(guard, GUARD_PORT, METRICS_PATH, ANSWER_WITHIN_S).decode(
             errors="replace"
         )
         return drift_in_metrics(page, pod.name)

@@ -34,7 +34,6 @@ from meshwake.analysis.forecast import (
     ObservedNode,
     ProcessStart,
 )
-from meshwake.cluster.observe import ZTUNNEL_CONTAINER
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput, SubjectFailed
@@ -44,6 +43,7 @@ from meshwake.importers import systemd
 from meshwake.importers.formats import read_systemd
 from meshwake.importers.items import Tally
 from meshwake.ztunnel.config_dump import parse_config_dump
+from meshwake.ztunnel.names import PROXY_CONTAINER
 
 TICK_NS = 10_000_000
 DRIFT_METRIC = "meshwake_guard_drift_seconds"
@@ -197,7 +197,7 @@ def started_in(pod: dict[str, Any]) -> tuple[int, int]:
     listed = (
         [each for each in statuses if isinstance(each, dict)] if isinstance(statuses, list) else []
     )
-    own = [each for each in listed if each.get("name") == ZTUNNEL_CONTAINER] or listed
+    own = [each for each in listed if each.get("name") == PROXY_CONTAINER] or listed
     started = value_at(own[0], "state", "running", "startedAt") if own else None
     if started is None:
         raise ValueError(

@@ -8,9 +8,9 @@ from pathlib import Path
 from meshwake.analysis.populations import MachineFault, RecordedMachine
 from meshwake.core import versions
 from meshwake.core.errors import BadInput
-from meshwake.core.plan import Case, Plan, resolve
+from meshwake.core.plan import Plan, PlanRequest, resolve
 from meshwake.core.scenario import read_scenario
-from meshwake.runner.pipeline import scenario_files
+from meshwake.runner.suite import scenario_files
 
 
 def recorded_machines(paths: Iterable[Path]) -> tuple[RecordedMachine, ...]:
@@ -22,7 +22,8 @@ def recorded_machines(paths: Iterable[Path]) -> tuple[RecordedMachine, ...]:
         scenario = read_scenario(path)
         found.append(
             _machine(
-                path, resolve(Case(scenario, "model", release.version, release.behaviour_class))
+                path,
+                resolve(PlanRequest(scenario, "model", release.version, release.behaviour_class)),
             )
         )
     return tuple(found)

@@ -18,11 +18,12 @@ from typing import Any
 from meshwake.analysis.confirmed import Confirmation, confirmations
 from meshwake.checks.derive import failures
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.plan import Case, Plan, PlannedFix, resolve
+from meshwake.core.plan import Plan, PlannedFix, PlanRequest, resolve
+from meshwake.core.run import Run
 from meshwake.core.scenario import Scenario
 from meshwake.core.versions import Release, find
 from meshwake.fixes import FIXES, Fix, adapted
-from meshwake.runner.execution import Execution, execute
+from meshwake.runner.execution import execute
 
 WEEK_NS = 7 * 86_400 * NS_PER_S
 VERDICT_OF = "recovers_within"
@@ -70,7 +71,7 @@ def plan_for(
     fix: Fix, scenario: Scenario, release: Release, lab: str = "model", seed: int = 0
 ) -> Plan:
     """The plan of `scenario` with `fix` deployed as this repository has it. Raises BadInput."""
-    plan = resolve(Case(scenario, lab, release.version, release.model_class, seed))
+    plan = resolve(PlanRequest(scenario, lab, release.version, release.model_class, seed))
     return adapted(
         plan.model_copy(update={"fix": PlannedFix(name=fix.name, manifest=fix.read_manifest())})
     )
@@ -100,7 +101,7 @@ def matrix(
     return rows
 
 
-def row_of(executed: Execution, fix: str, fault: str) -> MatrixRow:
+def row_of(executed: Run, fix: str, fault: str) -> MatrixRow:
     """What the matrix says of one run."""
     plan, history = executed.plan, executed.history
     finding = executed.finding(VERDICT_OF)

@@ -24,17 +24,12 @@ from threading import Lock
 
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
-from meshwake.core.plan import Case, resolve
 from meshwake.core.scenario import Scenario, read_scenario
 from meshwake.labs import LAB_MODULES, load_lab
-from meshwake.runner.pipeline import (
-    Chooser,
-    Ending,
-    Options,
-    most_serious,
-    run_case,
-    scenario_files,
-)
+from meshwake.runner.choose import Case, Chooser
+from meshwake.runner.options import Options
+from meshwake.runner.run import run_case
+from meshwake.runner.suite import Ending, most_serious, scenario_files
 from meshwake.ztunnel import binaries
 
 RESULTS_FILE = "results.jsonl"
@@ -266,7 +261,7 @@ def _run_one(case: Case, options: Options, result_log: ResultLog) -> CaseResult:
 
 
 def _row_of(case: Case) -> CaseResult:
-    plan = resolve(case).sha256[:16] if case.refusal is None else ""
+    plan = case.plan.sha256[:16] if case.refusal is None else ""
     subject = binaries.sha256_of(case.ztunnel)[:16] if case.ztunnel is not None else ""
     return CaseResult(case.scenario.name, case.lab, case.version, "", 0, "", plan, subject)
 
@@ -274,10 +269,12 @@ def _row_of(case: Case) -> CaseResult:
 def _filled(row: CaseResult, ending: Ending) -> CaseResult:
     run = ending.run
     if run is None:
-        word = "refused" if ending.exit_code is ExitCode.LAB_UNAVAILABLE else "error"
-        evidence = str(ending.error.evidence) if ending.error and ending.error.evidence else None
         return replace(
-            row, outcome=word, exit_code=int(ending.exit_code), why=str(ending.error), run=evidence
+            row,
+            outcome=ending.word,
+            exit_code=int(ending.exit_code),
+            why=str(ending.error),
+            run=str(ending.evidence) if ending.evidence else None,
         )
     expected = [each for each in run.outcome.comparisons if each.expected is not None]
     return replace(
@@ -295,6 +292,6 @@ def _filled(row: CaseResult, ending: Ending) -> CaseResult:
             for each in expected
             if each.finding.verdict is not each.expected
         },
-        run=str(run.directory.path) if run.kept else None,
+        run=str(run.path) if run.path else None,
         real_s=round(run.real_s, 3),
     )

@@ -17,24 +17,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-TRUST_DOMAIN = "cluster.local"
+from meshwake.ztunnel.spiffe import TRUST_DOMAIN, identity_of
+
 # 1970-01-02 to 9999-12-30
 _ALWAYS_WALL_S = (86_400, 253_402_128_000)
 
 
-def spiffe_id(identity: str) -> str:
-    """namespace/serviceaccount -> the URI in the certificate."""
-    namespace, account = identity.split("/")
-    return f"spiffe://{TRUST_DOMAIN}/ns/{namespace}/sa/{account}"
-
-
-def identity_of(spiffe: str) -> str:
-    """The reverse of `spiffe_id`. Raises ValueError for another form of URI."""
-    prefix, _, rest = spiffe.partition("/ns/")
-    namespace, marker, account = rest.partition("/sa/")
-    if not (prefix.startswith("spiffe://") and namespace and marker and account):
-        raise ValueError(f"{spiffe!r} is not spiffe://<trust domain>/ns/<namespace>/sa/<account>")
-    return f"{namespace}/{account}"
+def requested_identity(csr_pem: str) -> str:
+    """namespace/serviceaccount of the workload that a request is for. Raises ValueError for a bad
+    request, and for a URI that is not a workload's SPIFFE identity."""
+    csr = x509.load_pem_x509_csr(csr_pem.encode())
+    names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    uri = names.get_values_for_type(x509.UniformResourceIdentifier)[0]
+    identity = identity_of(uri)
+    if identity is None:
+        raise ValueError(f"{uri!r} is not spiffe://<trust domain>/ns/<namespace>/sa/<account>")
+    return identity
 
 
 @dataclass(frozen=True)

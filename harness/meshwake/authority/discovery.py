@@ -18,7 +18,6 @@ from typing import Any
 import grpclib.const
 import grpclib.server
 
-from meshwake.authority.ca import TRUST_DOMAIN
 from meshwake.authority.proto.discovery_pb2 import (
     Address,
     DeltaDiscoveryRequest,
@@ -26,6 +25,7 @@ from meshwake.authority.proto.discovery_pb2 import (
     Resource,
     Workload,
 )
+from meshwake.ztunnel.spiffe import TRUST_DOMAIN
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 ADDRESS_TYPE = "type.googleapis.com/istio.workload.Address"

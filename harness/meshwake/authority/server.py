@@ -32,7 +32,7 @@ import grpclib.server
 from grpclib import GRPCError, Status
 
 from meshwake.authority.begin import LOG, Begun, begin
-from meshwake.authority.ca import CertificateAuthority, identity_of
+from meshwake.authority.ca import CertificateAuthority, requested_identity
 from meshwake.authority.discovery import DiscoveryService
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import SubjectFailed
@@ -111,7 +111,7 @@ class CertificateService:
 
         request = await stream.recv_message()
         assert request is not None
-        identity = _identity_in(request.csr)
+        identity = requested_identity(request.csr)
         outcome = OUTCOMES[self.mode]
         if outcome != "issued":
             self._tell({"identity": identity, "outcome": outcome} | dict.fromkeys(_ISSUED_KEYS))
@@ -176,14 +176,6 @@ class CertificateService:
 
 
 _ISSUED_KEYS = ("serial", "not_before_wall_s", "not_after_wall_s")
-
-
-def _identity_in(csr_pem: str) -> str:
-    from cryptography import x509
-
-    csr = x509.load_pem_x509_csr(csr_pem.encode())
-    names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return identity_of(names.get_values_for_type(x509.UniformResourceIdentifier)[0])
 
 
 def tls_context(authority: CertificateAuthority, address: str, directory: Path) -> ssl.SSLContext:
@@ -365,7 +357,7 @@ def _await_settings(control: socket.socket) -> tuple[Settings, Files] | None:
 
 def main() -> None:
     """Entry point of the process that `begin` starts."""
-    from meshwake.clocks.vdso.ptrace import die_with_parent
+    from meshwake.system.libc import die_with_parent
 
     die_with_parent(int(sys.argv[1]))
     told = _await_settings(socket.socket(fileno=int(sys.argv[2])))

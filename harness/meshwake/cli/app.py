@@ -53,25 +53,15 @@ from meshwake.cli import (
     versions as cli_versions,
 )
 from meshwake.core.errors import ExitCode, HarnessError
-from meshwake.core.plan import Case, resolve
 from meshwake.core.scenario import read_scenario
-from meshwake.fixes import adapted
 from meshwake.report.progress import ProgressLine
+from meshwake.report.result import result
 from meshwake.report.terminal import run_detail, show, summary_table
+from meshwake.runner.choose import Case, Chooser
 from meshwake.runner.doctor import Health, examine
-from meshwake.runner.options import LabWords, planned_cluster, with_words
-from meshwake.runner.pipeline import (
-    AUTO,
-    Chooser,
-    Ending,
-    Options,
-    Progress,
-    Suite,
-    check_run,
-    most_serious,
-    run_suite,
-    summary_of,
-)
+from meshwake.runner.options import AUTO, LabWords, Options, planned_cluster, with_words
+from meshwake.runner.run import Progress, check_run
+from meshwake.runner.suite import Ending, Suite, most_serious, run_suite, summary_of
 
 CLICK_USAGE_ERROR = 2
 
@@ -164,7 +154,7 @@ def run(
     alone = len(files) == 1 and files[0].is_file() and len(options.istio) <= 1
 
     def watch(case: Case) -> Progress:
-        return line.watch(case.id, resolve(case).duration_ns)
+        return line.watch(case.id, case.plan.duration_ns)
 
     def tell(ending: Ending) -> None:
         line.end()
@@ -201,10 +191,9 @@ def check(
     """Judge a saved run again, with today's checks."""
     checked = check_run(run_directory)
     if as_json:
-        _print_json([checked.result])
+        _print_json([result(checked)])
     else:
-        saved = checked.saved
-        show(Console(), run_detail(saved.plan, saved.history, checked.outcome, verbose))
+        show(Console(), run_detail(checked, verbose))
     raise _Ended(checked.outcome.exit_code)
 
 
@@ -220,7 +209,7 @@ def plan(
     """Print the plan of a scenario as JSON: every fault in its place, nothing left open."""
     options = Options(lab, tuple(istio or ()), ztunnel, seed, real_time=real_time)
     cases = Chooser(options).cases(read_scenario(file))
-    _print_json([adapted(resolve(case)).model_dump(mode="json") for case in cases])
+    _print_json([case.plan.model_dump(mode="json") for case in cases])
     for case in cases:
         if case.refusal is not None:
             _print_error(f"{case.id}: would be refused: {case.refusal}")
@@ -289,10 +278,10 @@ def _show_ending(ending: Ending, verbose: bool) -> None:
     if run is None:
         return
     console = Console()
-    show(console, run_detail(run.plan, run.history, run.outcome, verbose))
-    console.print(f"lab {run.case.chosen_because}", highlight=False, soft_wrap=True)
-    if run.kept:
-        console.print(f"evidence: {run.directory.path}", highlight=False, soft_wrap=True)
+    show(console, run_detail(run, verbose))
+    console.print(f"lab {ending.case.chosen_because}", highlight=False, soft_wrap=True)
+    if run.path is not None:
+        console.print(f"evidence: {run.path}", highlight=False, soft_wrap=True)
     console.print()
 
 
@@ -311,16 +300,16 @@ def _show_health(health: Health) -> None:
 
 def _json_of(ending: Ending) -> dict[str, Any]:
     case = ending.case
+    evidence = str(ending.evidence) if ending.evidence else None
     if ending.run is not None:
-        run = str(ending.run.directory.path) if ending.run.kept else None
-        return ending.run.result | {"chosen_because": case.chosen_because, "run": run}
+        return result(ending.run) | {"chosen_because": case.chosen_because, "run": evidence}
     return {
         "scenario": case.scenario.name,
         "lab": case.lab,
         "version": case.version,
         "seed": case.seed,
-        "outcome": "refused" if ending.exit_code is ExitCode.LAB_UNAVAILABLE else "error",
+        "outcome": ending.word,
         "exit_code": int(ending.exit_code),
         "error": str(ending.error),
-        "run": str(ending.error.evidence) if ending.error and ending.error.evidence else None,
+        "run": evidence,
     }

@@ -29,9 +29,9 @@ from meshwake.analysis.forecast import (
 from meshwake.analysis.forecast_files import read_nodes
 from meshwake.core.durations import NS_PER_S, format_duration, said_ns, seconds
 from meshwake.core.errors import BadInput, ExitCode
+from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
 RESTART = "kubectl -n {} rollout restart daemonset/ztunnel"
-USUAL_NAMESPACE = "istio-system"
 LONGEST_SLEEP_NS = 100 * 365 * 24 * 3_600 * NS_PER_S
 # The times that can be written as dates: years 1 to 9999.
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  every time here is UTC
@@ -239,7 +239,7 @@ def _overdue_words(each: IdentityForecast, since_wall_ns: int) -> str:
 
 
 def _advice(node: NodeForecast) -> Iterator[str]:
-    restart = RESTART.format(shlex.quote(node.namespace or USUAL_NAMESPACE))
+    restart = RESTART.format(shlex.quote(node.namespace or ISTIO_NAMESPACE))
     if any(each.renews_without_end for each in node.identities):
         yield f"the clock was set back: restart ztunnel: {restart}"
     elif any(each.overdue_since_wall_ns is not None for each in node.identities):

@@ -15,11 +15,12 @@ import typer
 from rich.console import Console
 
 from meshwake.core.errors import BadInput, HarnessError
+from meshwake.core.run import Run
 from meshwake.report.ascii_timeline import ascii_timelines
-from meshwake.report.html.content import ReportedRun
 from meshwake.report.html.folder import write_report
 from meshwake.report.terminal import WIDTH_MAX, run_detail, show
-from meshwake.runner.pipeline import Ending, check_run, summary_of
+from meshwake.runner.run import check_run
+from meshwake.runner.suite import Ending, summary_of
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -48,37 +49,22 @@ def report(
         return
     for run in told:
         show(console, ascii_timelines(run.plan, run.history, min(console.width, WIDTH_MAX)))
-        show(console, run_detail(run.plan, run.history, run.outcome, verbose))
+        show(console, run_detail(run, verbose))
     console.print("--output DIR writes the same as pages for a browser", highlight=False)
 
 
-def told_runs(paths: Iterable[Path]) -> list[ReportedRun]:
+def told_runs(paths: Iterable[Path]) -> list[Run]:
     """The runs saved at `paths`, judged today. Every one is read before anything is written: raises
     BadInput that names all that are none."""
     told, refusals = [], []
     for path in paths:
         try:
-            checked = check_run(path)
+            told.append(check_run(path))
         except BadInput as error:
             refusals.append(str(error))
-            continue
-        saved = checked.saved
-        told.append(
-            ReportedRun(saved.plan, saved.history, checked.outcome, saved.real_s, saved.path)
-        )
     if refusals:
         raise BadInput("\n".join(refusals))
     return told
-
-
-def told_ending(ending: Ending) -> ReportedRun | None:
-    """How a case ended, as a run to show; None when it did not run."""
-    run = ending.run
-    if run is None:
-        return None
-    return ReportedRun(
-        run.plan, run.history, run.outcome, run.real_s, run.directory.path if run.kept else None
-    )
 
 
 def report_endings(
@@ -86,10 +72,11 @@ def report_endings(
 ) -> HarnessError | None:
     """Writes the report of a suite that just ran, those that were refused included. A report that
     cannot be written takes nothing from the runs: its error is returned."""
-    told = [(ending, told_ending(ending)) for ending in endings]
-    others = [summary_of(ending) for ending, run in told if run is None]
+    endings = list(endings)
+    runs = [ending.run for ending in endings if ending.run is not None]
+    others = [summary_of(ending) for ending in endings if ending.run is None]
     try:
-        opened = write_report(path, [run for _, run in told if run is not None], others)
+        opened = write_report(path, runs, others)
     except HarnessError as error:
         return error
     if not quiet:

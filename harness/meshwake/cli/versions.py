@@ -62,8 +62,8 @@ from meshwake.core.scenario import Scenario, read_scenario
 from meshwake.core.store import RunDirectory, read_run
 from meshwake.labs import IN_REAL_TIME, load_lab
 from meshwake.report.terminal import show
-from meshwake.runner.options import LabWords, planned_cluster, with_words
-from meshwake.runner.pipeline import AUTO, Chooser, Options
+from meshwake.runner.choose import Chooser
+from meshwake.runner.options import AUTO, LabWords, Options, planned_cluster, with_words
 from meshwake.ztunnel import binaries
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]

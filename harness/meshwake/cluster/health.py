@@ -23,19 +23,15 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from meshwake.cluster.docker import Engine
-from meshwake.cluster.redirection import HBONE_PORT, ambient_pods, not_redirected
+from meshwake.cluster.redirection import ambient_pods, not_redirected
 from meshwake.cluster.stack.certificates import GATEWAY_HOST
 from meshwake.cluster.stack.choice import PARTS, Choice
-from meshwake.cluster.stack.pieces import (
-    CILIUM_NAMESPACE,
-    DEMO_NAMESPACE,
-    ISTIO_NAMESPACE,
-    METALLB_NAMESPACE,
-)
+from meshwake.cluster.stack.pieces import CILIUM_NAMESPACE, DEMO_NAMESPACE, METALLB_NAMESPACE
 from meshwake.core.errors import HarnessError, LabUnavailable
 from meshwake.core.outcome import Verdict
 from meshwake.kubernetes.api import Executed, Kubernetes, Pod, identity_of
-from meshwake.kubernetes.ztunnels import ZTUNNEL_LABELS
+from meshwake.ztunnel.names import ISTIO_NAMESPACE, ZTUNNEL_LABELS
+from meshwake.ztunnel.ports import ENVOY_METRICS_PATH, HBONE_PORT, METRICS_PATH, METRICS_PORT
 
 HOLDS, BROKEN, UNKNOWN = Verdict
 
@@ -47,7 +43,6 @@ _CNI_FILE = (
     "| head -n 1)"
     ' && test -n "$first" && echo "$first" && cat "$first"',
 )
-METRICS_PORT = 15020
 ANSWERS_WITHIN_S = 10.0
 _CURL = ("curl", "-sS", "-k", "--max-time", "8", "-o", "/dev/null")
 _CLIENT, _CLIENT_CONTAINER = {"app": "client"}, "client"
@@ -176,7 +171,7 @@ def _hbone_used(asked: _Asked) -> _Answer:
 
     def count() -> float:
         metrics = asked.kubernetes.get(
-            ztunnels[0], METRICS_PORT, "/metrics", ANSWERS_WITHIN_S
+            ztunnels[0], METRICS_PORT, METRICS_PATH, ANSWERS_WITHIN_S
         ).decode()
         return total(
             metrics, "istio_tcp_connections_opened_total", 'connection_security_policy="mutual_tls"'
@@ -192,7 +187,7 @@ def _waypoint_in_the_way(asked: _Asked) -> _Answer:
 
     def count() -> float:
         answers = [
-            asked.kubernetes.get(pod, METRICS_PORT, "/stats/prometheus", ANSWERS_WITHIN_S)
+            asked.kubernetes.get(pod, METRICS_PORT, ENVOY_METRICS_PATH, ANSWERS_WITHIN_S)
             for pod in waypoints
         ]
         return sum(total(answer.decode(), "istio_requests_total") for answer in answers)

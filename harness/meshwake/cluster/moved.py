@@ -26,13 +26,13 @@ from meshwake.cluster.node_channel import (
     NAMESPACE,
     PodChannel,
 )
-from meshwake.cluster.observe import ZTUNNEL_NAMESPACE
 from meshwake.cluster.real_time import RealTime, wait_for
 from meshwake.cluster.stack.pieces import DEMO_NAMESPACE
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import seconds
 from meshwake.core.errors import HarnessError, SubjectFailed
 from meshwake.kubernetes.api import Kubernetes, Pod
+from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
 NEXT_WITHIN_S = 120.0
 _POD_UID = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
@@ -102,7 +102,7 @@ def end_begun_moved(
     }
     pods = [
         pod
-        for namespace in (ZTUNNEL_NAMESPACE, DEMO_NAMESPACE)
+        for namespace in (ISTIO_NAMESPACE, DEMO_NAMESPACE)
         for pod in (kubernetes.pods(namespace, {}) if uids else ())
         if pod.uid in uids and pod.labels.get("app") != "ztunnel"
     ]

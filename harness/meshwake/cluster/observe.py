@@ -5,7 +5,7 @@ Nobody tells us of a request to the authority. One that was answered shows as a 
 and the second in which it was answered stands in the certificate: notBefore + the backdate, by the
 authority's wall clock. So `csr_answered` is derived, to the second, and never placed before the
 last look that still showed the old certificate. A request that was refused leaves a line in
-ztunnel's log (`refusals_in`).
+ztunnel's log (ztunnel/logs.py).
 """
 
 from __future__ import annotations
@@ -21,27 +21,20 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import LabUnavailable, SubjectFailed
 from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import Kubernetes, Pod, Unreachable
-from meshwake.kubernetes.ztunnels import ZTUNNEL_LABELS
 from meshwake.ztunnel.config_dump import parse_config_dump
+from meshwake.ztunnel.names import ISTIO_NAMESPACE, ISTIOD_LABELS, ZTUNNEL_LABELS
+from meshwake.ztunnel.ports import ADMIN_PORT, CONFIG_DUMP_PATH, ISTIOD_MONITORING_PORT
 
-ZTUNNEL_NAMESPACE = "istio-system"
-ZTUNNEL_CONTAINER = "istio-proxy"
-ADMIN_PORT = 15000
-ISTIOD_LABELS: Mapping[str, str] = {"app": "istiod"}
-ISTIOD_MONITORING_PORT = 15014
 ANSWER_WITHIN_S = 8.0
 
-_SPIFFE = re.compile(r"spiffe://[^/\s\"]+/ns/([^/\s\"]+)/sa/([^/\s\",;)]+)")
 _RELEASE = re.compile(r"\d+\.\d+\.\d+(-(alpha|beta|rc)\.\d+)?(?![\d.])")
 # Whose images are named in a history: component -> (namespace, labels of its pods).
 _COMPONENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    "ztunnel": (ZTUNNEL_NAMESPACE, ZTUNNEL_LABELS),
-    "istiod": (ZTUNNEL_NAMESPACE, ISTIOD_LABELS),
-    "istio-cni": (ZTUNNEL_NAMESPACE, {"k8s-app": "istio-cni-node"}),
+    "ztunnel": (ISTIO_NAMESPACE, ZTUNNEL_LABELS),
+    "istiod": (ISTIO_NAMESPACE, ISTIOD_LABELS),
+    "istio-cni": (ISTIO_NAMESPACE, {"k8s-app": "istio-cni-node"}),
     "cilium": ("kube-system", {"k8s-app": "cilium"}),
 }
-# istio/ztunnel src/identity/manager.rs, at every release that says anything: 1.22.1 and newer.
-_RENEWAL_FAILED = ("certificate fetch failed", "certificate renewal failed")
 
 
 @dataclass(frozen=True)
@@ -67,21 +60,6 @@ def read_config_dump(text: bytes) -> dict[str, Held]:
         )
         for entry in entries
     }
-
-
-def refusals_in(lines: Iterable[str], identities: Sequence[str]) -> list[tuple[str, str]]:
-    """(identity, the line) of every failed renewal of one of `identities` that ztunnel's log tells
-    of, JSON or not."""
-    found = []
-    for line in lines:
-        match = _SPIFFE.search(line)
-        if (
-            match
-            and any(words in line for words in _RENEWAL_FAILED)
-            and f"{match[1]}/{match[2]}" in identities
-        ):
-            found.append((f"{match[1]}/{match[2]}", line))
-    return found
 
 
 @dataclass(frozen=True)
@@ -117,7 +95,7 @@ class Ztunnels:
         """plan node -> its ztunnel's pod: the ready one, else one that runs. While istiod is away a
         new ztunnel is not ready, and lives and can be asked all the same. Raises Unreachable."""
         pods = sorted(
-            self._kubernetes.pods(ZTUNNEL_NAMESPACE, ZTUNNEL_LABELS), key=lambda pod: pod.ready
+            self._kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS), key=lambda pod: pod.ready
         )
         return {
             self._nodes[pod.node]: pod
@@ -128,7 +106,7 @@ class Ztunnels:
     def look(self, node: str, pod: Pod, identities: Sequence[str]) -> Seen:
         """Asks one ztunnel. Raises Unreachable."""
         held = read_config_dump(
-            self._kubernetes.get(pod, ADMIN_PORT, "/config_dump", ANSWER_WITHIN_S)
+            self._kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S)
         )
         return Seen(
             node, pod, {identity: held[identity] for identity in identities if identity in held}
@@ -237,7 +215,7 @@ def node_names(plan: Plan, nodes: Sequence[str], istiod_nodes: Sequence[str]) ->
 
 def istiod_nodes(kubernetes: Kubernetes) -> tuple[str, ...]:
     """The Kubernetes nodes on which an istiod is ready. Raises Unreachable."""
-    pods = kubernetes.pods(ZTUNNEL_NAMESPACE, ISTIOD_LABELS)
+    pods = kubernetes.pods(ISTIO_NAMESPACE, ISTIOD_LABELS)
     return tuple(dict.fromkeys(pod.node for pod in pods if pod.ready))
 
 
@@ -260,7 +238,7 @@ def _image_ids(kubernetes: Kubernetes, pods: Iterable[Pod]) -> tuple[str, ...]:
 def _ztunnel_releases(kubernetes: Kubernetes, pod: Pod, unknown: list[str]) -> tuple[str, ...]:
     try:
         build = (
-            json.loads(kubernetes.get(pod, ADMIN_PORT, "/config_dump", ANSWER_WITHIN_S)).get(
+            json.loads(kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S)).get(
                 "version"
             )
             or {}

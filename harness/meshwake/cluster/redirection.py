@@ -22,8 +22,8 @@ from meshwake.cluster.steps import Step, Watch
 from meshwake.core.errors import HarnessError, LabUnavailable
 from meshwake.kubernetes.api import Kubernetes, identity_of
 from meshwake.kubernetes.through_kr8s import pod_of
+from meshwake.ztunnel.ports import HBONE_PORT
 
-HBONE_PORT = 15008
 REDIRECTED_WITHIN_S = 240
 MODE_LABEL, REDIRECTION = "istio.io/dataplane-mode", "ambient.istio.io/redirection"
 # A ztunnel that starts anew listens again within seconds; pods that lack it for so many looks lack

@@ -25,21 +25,26 @@ from typing import Any
 from meshwake.cluster.hold import hold, is_marked
 from meshwake.cluster.moved import is_moved, restore_clocks
 from meshwake.cluster.node_channel import GOES_LABELS
-from meshwake.cluster.observe import ZTUNNEL_CONTAINER, ZTUNNEL_NAMESPACE
 from meshwake.cluster.real_time import RealTime, wait_for
 from meshwake.core.durations import NS_PER_S, parse_duration_ns
 from meshwake.core.errors import HarnessError, LabUnavailable
 from meshwake.kubernetes.api import Kubernetes, Unreachable, identity_of, kind_of
 from meshwake.kubernetes.labels import OUR_LABELS, RUN_LABELS, is_ours
 from meshwake.kubernetes.rollouts import unmet
-from meshwake.kubernetes.ztunnels import ZTUNNEL_LABELS
+from meshwake.ztunnel.environment import (
+    DEFAULT_SECRET_TTL,
+    MAX_STREAMS,
+    SECRET_TTL,
+    observed_environment,
+)
+from meshwake.ztunnel.names import ISTIO_NAMESPACE, PROXY_CONTAINER, ZTUNNEL_LABELS
 
 RESTARTED = "meshwake.dev/restarted"
 RESTARTED_BY_KUBECTL = "kubectl.kubernetes.io/restartedAt"
 # What a run has changed in an object, as JSON: see _restored_template and istiod_away.
 CHANGED = "meshwake.dev/changed"
-ZTUNNEL = ("DaemonSet.apps", ZTUNNEL_NAMESPACE, "ztunnel")
-ISTIOD = ("Deployment.apps", ZTUNNEL_NAMESPACE, "istiod")
+ZTUNNEL = ("DaemonSet.apps", ISTIO_NAMESPACE, "ztunnel")
+ISTIOD = ("Deployment.apps", ISTIO_NAMESPACE, "istiod")
 GONE_WITHIN_S, READY_WITHIN_S, ROLLED_OUT_WITHIN_S = 180.0, 240.0, 300.0
 # Children go with their owners, and what lives in a namespace goes with it. The order is that of
 # deletion.
@@ -56,18 +61,6 @@ KINDS_OF_A_RUN = (
     "ServiceAccount",
     "ConfigMap",
 )
-
-
-def ztunnel_environment(lifetime_s: int) -> dict[str, str]:
-    """What a run sets in ztunnel's environment."""
-    return {
-        "SECRET_TTL": f"{lifetime_s}s",
-        # A connection that is never used twice: every attempt is a handshake, which is where expiry
-        # is looked at.
-        "POOL_MAX_STREAMS_PER_CONNECTION": "1",
-        # Up to 1.27 a renewal that fails is told at this level only.
-        "RUST_LOG": "info,ztunnel::identity=debug",
-    }
 
 
 def take_away(kubernetes: Kubernetes, real: RealTime) -> list[str]:
@@ -156,7 +149,7 @@ def restart_ztunnels(
     found = check_ambient(kubernetes)
     if not ours:
         _check_environment(found, lifetime_s)
-    wanted = ztunnel_environment(lifetime_s) if ours else {}
+    wanted = observed_environment(lifetime_s) if ours else {}
     environment = _environment(found)
     marks = found["spec"]["template"].get("metadata", {}).get("annotations") or {}
     changed = {
@@ -183,7 +176,7 @@ def check_ambient(kubernetes: Kubernetes) -> dict[str, Any]:
         if elsewhere:
             raise LabUnavailable(
                 f"ztunnel runs in namespace {', '.join(elsewhere)}; runs need it in "
-                f"{ZTUNNEL_NAMESPACE} (meshwake "
+                f"{ISTIO_NAMESPACE} (meshwake "
                 "forecast does not)"
             )
         raise LabUnavailable(
@@ -195,7 +188,7 @@ def check_ambient(kubernetes: Kubernetes) -> dict[str, Any]:
 def _environment(daemon_set: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The entries of ztunnel's environment, by name."""
     containers = daemon_set["spec"]["template"]["spec"]["containers"]
-    found = [each.get("env") or [] for each in containers if each["name"] == ZTUNNEL_CONTAINER]
+    found = [each.get("env") or [] for each in containers if each["name"] == PROXY_CONTAINER]
     return {entry["name"]: entry for entries in found for entry in entries}
 
 
@@ -211,7 +204,7 @@ def _template(
             key=lambda each: order.index(each["name"]),
         )
         container = {
-            "name": ZTUNNEL_CONTAINER,
+            "name": PROXY_CONTAINER,
             "env": [*kept, *(each for each in environment if "$patch" in each)],
         }
         container["$setElementOrder/env"] = [{"name": name} for name in order]
@@ -350,7 +343,7 @@ def await_ztunnels(kubernetes: Kubernetes, real: RealTime) -> None:
             return "no such DaemonSet" if found is None else seen
         wanted, there = (
             found["status"]["desiredNumberScheduled"],
-            kubernetes.pods(ZTUNNEL_NAMESPACE, ZTUNNEL_LABELS),
+            kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS),
         )
         return None if len(there) == wanted else f"{len(there)} pods for {wanted} nodes"
 
@@ -364,16 +357,16 @@ def await_ztunnels(kubernetes: Kubernetes, real: RealTime) -> None:
 
 def _check_environment(daemon_set: Mapping[str, Any], lifetime_s: int) -> None:
     environment = {name: entry.get("value", "") for name, entry in _environment(daemon_set).items()}
-    asked = environment.get("SECRET_TTL", "24h")
-    streams = environment.get("POOL_MAX_STREAMS_PER_CONNECTION")
+    asked = environment.get(SECRET_TTL, DEFAULT_SECRET_TTL)
+    streams = environment.get(MAX_STREAMS)
     if _seconds(asked) != lifetime_s or streams != "1":
         raise LabUnavailable(
-            f"ztunnel of this cluster has SECRET_TTL={asked} and "
-            f"POOL_MAX_STREAMS_PER_CONNECTION={streams}, and a "
+            f"ztunnel of this cluster has {SECRET_TTL}={asked} and "
+            f"{MAX_STREAMS}={streams}, and a "
             "cluster that is not ours is not reconfigured; set them yourself: helm upgrade "
             "ztunnel istio/ztunnel "
-            f"-n istio-system --reuse-values --set env.SECRET_TTL={lifetime_s}s "
-            "--set-string env.POOL_MAX_STREAMS_PER_CONNECTION=1"
+            f"-n {ISTIO_NAMESPACE} --reuse-values --set env.{SECRET_TTL}={lifetime_s}s "
+            f"--set-string env.{MAX_STREAMS}=1"
         )
 
 

@@ -1,9 +1,8 @@
 """A plan: a scenario with nothing left open. It can be printed, hashed, saved, and run again to the
 same history.
 
-`choose` says on which lab and version a scenario is to run (`Case`); `resolve` turns a case into a
-plan: every fault in its place on the timeline, repeats and "*" written out, every number an
-integer.
+`resolve` turns a request (a scenario on one lab with one version) into a plan: every fault in its
+place on the timeline, repeats and "*" written out, every number an integer.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -271,9 +269,9 @@ class Plan(_Frozen):
 
 
 @dataclass(frozen=True)
-class Case:
-    """A scenario chosen for one lab and one version, or, with `refusal`, the reason why it cannot
-    run there."""
+class PlanRequest:
+    """What a plan is made from: a scenario on one lab with one version. The runner's `Case` adds
+    which binary runs it and why it was chosen."""
 
     scenario: Scenario
     lab: str
@@ -284,17 +282,9 @@ class Case:
     expectations: tuple[Expect, ...] = ()
     manifest: str | None = None
     cluster: PlannedCluster | None = None
-    ztunnel: Path | None = None
-    chosen_because: str = ""
-    refusal: str | None = None
-
-    @property
-    def id(self) -> str:
-        """The name a person reads in a list: nightly_sleep[process-1.31.0]."""
-        return f"{self.scenario.name}[{self.lab}-{self.version}]"
 
 
-def resolve(case: Case) -> Plan:
+def resolve(case: PlanRequest) -> Plan:
     """The plan of `case`. Raises BadInput when the scenario lacks what the lab needs."""
     scenario, numbers = case.scenario, _numbers(case)
     nodes = tuple(
@@ -357,7 +347,7 @@ class _Numbers:
     faults: list[Any]
 
 
-def _numbers(case: Case) -> _Numbers:
+def _numbers(case: PlanRequest) -> _Numbers:
     scenario = case.scenario
     if not case.real_time:
         certificate = scenario.certificate
@@ -384,7 +374,7 @@ def _numbers(case: Case) -> _Numbers:
     )
 
 
-def _planned_fix(scenario: Scenario, case: Case) -> PlannedFix | None:
+def _planned_fix(scenario: Scenario, case: PlanRequest) -> PlannedFix | None:
     fix = scenario.fix
     if fix is None:
         return None

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from meshwake.fixes.effects import (
-    CONTAINER,
     LABELS,
     POD,
     Action,
@@ -20,6 +19,7 @@ from meshwake.fixes.effects import (
 from meshwake.fixes.kubectl import lines_left
 from meshwake.fixes.shell import names
 from meshwake.fixes.shell.memory import Memory, Ran, Unknown, is_known
+from meshwake.ztunnel.names import PROXY_CONTAINER
 
 IDLE = names(
     "echo printf date sleep logger cat grep egrep fgrep sed awk gawk jq yq tee cut tr sort "
@@ -137,11 +137,11 @@ def _ids_of_ztunnel(unknown: Unknown, memory: Memory) -> bool:
         lists_pods = operands[:1] == ["pods"]
         if operands[:1] not in (["pods"], ["ps"]):
             raise NotUnderstood(f"what {unknown.text} prints is not understood")
-        own_name = POD if lists_pods else CONTAINER
+        own_name = POD if lists_pods else PROXY_CONTAINER
     elif program in ("docker", "nerdctl", "podman"):
         if "ps" not in rest:
             raise NotUnderstood(f"what {unknown.text} prints is not understood")
-        own_name = f"k8s_{CONTAINER}_{POD}_istio-system_uid_0"
+        own_name = f"k8s_{PROXY_CONTAINER}_{POD}_istio-system_uid_0"
         lists_pods = False
     else:
         raise NotUnderstood(f"what {unknown.text} prints is not understood")
@@ -163,7 +163,10 @@ def _options_select(rest: list[str], own_name: str, lists_pods: bool, memory: Me
             return False
         if name == "--label":
             key, _, wanted = value.partition("=")
-            own = {"io.kubernetes.container.name": CONTAINER, **(LABELS if lists_pods else {})}
+            own = {
+                "io.kubernetes.container.name": PROXY_CONTAINER,
+                **(LABELS if lists_pods else {}),
+            }
             if key not in own:
                 raise NotUnderstood(
                     f"whether ztunnel's container has the label {key!r} is not known"

@@ -32,16 +32,10 @@ from meshwake.core.errors import BadInput
 from meshwake.core.plan import Plan
 from meshwake.fixes.actions import Action
 from meshwake.fixes.deploy import manifest_of
-from meshwake.fixes.jobs import (
-    ZTUNNEL_NAMESPACE,
-    CronJob,
-    Task,
-    acting,
-    read_tasks,
-    without_conditions,
-)
+from meshwake.fixes.jobs import CronJob, Task, acting, read_tasks, without_conditions
 from meshwake.fixes.schedule import Times
 from meshwake.guard.watch import PlannedRestart
+from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
 ROLLOUT_STEP_NS = 30 * NS_PER_S
 WAKES_AFTER_SCHEDULE_NS = 100_000_000
@@ -57,7 +51,7 @@ RESTARTS_APPLICATIONS = (
 
 def namespace_of(plan: Plan) -> str:
     """Where ztunnel lives in the cluster of `plan`."""
-    return (plan.fix.ztunnel_namespace if plan.fix else None) or ZTUNNEL_NAMESPACE
+    return (plan.fix.ztunnel_namespace if plan.fix else None) or ISTIO_NAMESPACE
 
 
 def tasks_of(plan: Plan) -> tuple[Task, ...]:
@@ -117,7 +111,7 @@ def _restarts(
     return list(found)
 
 
-def read_cron_job(manifest: str, ztunnel_namespace: str = ZTUNNEL_NAMESPACE) -> CronJob:
+def read_cron_job(manifest: str, ztunnel_namespace: str = ISTIO_NAMESPACE) -> CronJob:
     """When the first CronJob of `manifest` comes that restarts ztunnel. Raises BadInput when none
     does."""
     task = acting(read_tasks(manifest, ztunnel_namespace), "ztunnel", RESTARTS_ZTUNNEL)[0]

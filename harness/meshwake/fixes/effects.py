@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from meshwake.fixes.shell.memory import Doubt
+from meshwake.ztunnel.names import ZTUNNEL_LABELS
 
 DAEMON_SET = "ztunnel"
-CONTAINER = "istio-proxy"
 LABELS = {
-    "app": "ztunnel",
+    **ZTUNNEL_LABELS,
     "app.kubernetes.io/name": "ztunnel",
     "sidecar.istio.io/inject": "false",
     "istio.io/dataplane-mode": "none",

@@ -26,8 +26,8 @@ from meshwake.fixes.shell import names
 from meshwake.fixes.shell.memory import Doubt, File, Memory, Unknown
 from meshwake.fixes.shell.shell import Ended, check_characters, run_words
 from meshwake.fixes.shell.syntax import NotRead
+from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
-ZTUNNEL_NAMESPACE = "istio-system"
 _Count = Annotated[int, Field(ge=0)]
 
 
@@ -191,7 +191,7 @@ class Task:
 
 
 @lru_cache(maxsize=16)  # a sweep asks the same of every run
-def read_tasks(manifest: str, ztunnel_namespace: str = ZTUNNEL_NAMESPACE) -> tuple[Task, ...]:
+def read_tasks(manifest: str, ztunnel_namespace: str = ISTIO_NAMESPACE) -> tuple[Task, ...]:
     """The CronJobs in `manifest` (YAML, lists, other objects beside them). Raises BadInput when
     there is none, or when an API server would refuse one."""
     try:

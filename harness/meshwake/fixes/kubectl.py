@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import yaml
 
 from meshwake.fixes.effects import (
-    CONTAINER,
     DAEMON_SET,
     LABELS,
     POD,
@@ -27,6 +26,7 @@ from meshwake.fixes.effects import (
 from meshwake.fixes.patterns import PatternNotRead, grep_lets_through
 from meshwake.fixes.shell import names
 from meshwake.fixes.shell.memory import UNKNOWN, Memory, Ran, Unknown, is_known
+from meshwake.ztunnel.names import PROXY_CONTAINER
 
 _TAKES_VALUE = names(
     "-n --namespace --context --cluster --kubeconfig --user --server -s --token --as "
@@ -617,8 +617,8 @@ def pod_logs(ran: Ran, memory: Memory, place: Place) -> PodLogs | str:
 
 def _logs_of_ztunnel(read: Kubectl, memory: Memory, place: Place) -> PodLogs | str:
     container = read.option("-c", "--container")
-    if container not in (None, CONTAINER):
-        return f"ztunnel's container is {CONTAINER}, and not {container!r}"
+    if container not in (None, PROXY_CONTAINER):
+        return f"ztunnel's container is {PROXY_CONTAINER}, and not {container!r}"
     for shows_less, why in (
         (read.is_on("-p", "--previous"), "--previous reads the log of the container before"),
         (read.is_on("-f", "--follow"), "-f waits for more without end"),

@@ -36,25 +36,9 @@ from meshwake.fixes.shell.linear import NOW
 from meshwake.fixes.shell.memory import Doubt, Memory, Ran, is_known
 from meshwake.fixes.shell.programs import date_offset_s
 from meshwake.guard.watch import PlannedRestart, View, Watcher
+from meshwake.ztunnel.logs import EXAMPLES_OF_EXPIRED, EXAMPLES_OF_OTHER_LINES
 
 LOG_WATCHDOG, NEAR_EXPIRY = "log-watchdog", "near-expiry"
-# What ztunnel writes of a certificate that was refused as expired (tests/data/ztunnel_logs), of one
-# that is fine, and of an authority that is away. A pattern has to find the first kind only.
-_EXPIRED = (
-    'error access connection complete error="io error: invalid peer certificate: '
-    "certificate expired: verification "
-    'time 1799276400 (UNIX), but certificate is not valid after 1799179140 (97260 seconds ago)"',
-    'warn access connection failed error="tls handshake error: Custom { kind: InvalidData, error: '
-    'AlertReceived(CertificateExpired) }"',
-)
-_OTHERWISE = (
-    'info access connection complete src.workload="client" dst.workload="server" '
-    'direction="outbound" duration="3ms"',
-    'error access connection complete error="identity error: signing gRPC error (The '
-    'service is unavailable)"',
-    "info ztunnel::identity::manager certificate renewal failed; retaining existing valid "
-    "certificate until later",
-)
 _TAIL_THAT_SHOWS_ALL = 1_000
 Found = TypeVar("Found")
 
@@ -210,11 +194,11 @@ def log_scan(condition: Doubt, memory: Memory, place: Place) -> Scan:
         raise _NotUnderstood(read)
     if not any(each.program in ("grep", "egrep", "fgrep") for each in filters):
         raise _NotUnderstood("it does not look for an expired certificate (grep)")
-    if not any(_lets_through(filters, line) for line in _EXPIRED):
+    if not any(_lets_through(filters, line) for line in EXAMPLES_OF_EXPIRED):
         raise _NotUnderstood(
             "its pattern finds nothing that ztunnel writes when a certificate has expired"
         )
-    if any(_lets_through(filters, line) for line in _OTHERWISE):
+    if any(_lets_through(filters, line) for line in EXAMPLES_OF_OTHER_LINES):
         raise _NotUnderstood(
             "its pattern finds also what ztunnel writes while all certificates are valid"
         )

@@ -25,8 +25,8 @@ from meshwake.core.errors import BadInput
 from meshwake.core.plan import Plan, PlannedFault
 from meshwake.core.yaml_text import read_documents, read_objects
 from meshwake.fixes.deploy import manifest_of
-from meshwake.fixes.effects import CONTAINER
 from meshwake.fixes.shell import names
+from meshwake.ztunnel.names import PROXY_CONTAINER
 
 # istio security/pkg/cmd/constants.go: the most that istiod gives unless it is told another.
 MAX_LIFETIME_NS = 90 * 86_400 * NS_PER_S
@@ -307,7 +307,7 @@ def _found(
 
 
 def _is_another_container(container: dict[str, Any]) -> bool:
-    return container.get("name") not in (CONTAINER, None, "discovery")
+    return container.get("name") not in (PROXY_CONTAINER, None, "discovery")
 
 
 # --- chrony ---------------------------------------------------------------------------------------

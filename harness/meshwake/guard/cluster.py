@@ -23,11 +23,26 @@ from meshwake.guard.starts import (
     pid_of_container,
 )
 from meshwake.guard.watch import Seen
+from meshwake.ztunnel.names import (
+    GATEWAY_LABEL,
+    ISTIO_NAMESPACE,
+    ISTIOD_LABELS,
+    PROXY_CONTAINER,
+    ZTUNNEL_LABELS,
+    ZTUNNEL_NAME,
+    selector,
+)
+from meshwake.ztunnel.ports import (
+    ADMIN_PORT,
+    CONFIG_DUMP_PATH,
+    ENVOY_CERTIFICATES_PATH,
+    ISTIOD_PORT,
+)
 
-ZTUNNELS = ("istio-system", "app=ztunnel")
-GATEWAYS = (None, "gateway.networking.k8s.io/gateway-name")
-ISTIOD = ("istio-system", "app=istiod")
-ADMIN_PORT, SIGNING_PORT = 15000, 15012
+# Namespace (None: all) and label selector of the pods that matter.
+ZTUNNELS = (ISTIO_NAMESPACE, selector(ZTUNNEL_LABELS))
+GATEWAYS = (None, GATEWAY_LABEL)
+ISTIOD = (ISTIO_NAMESPACE, selector(ISTIOD_LABELS))
 
 
 class ApiPod(NamedTuple):
@@ -121,7 +136,7 @@ class ClusterNode:
             return None
 
     def _ztunnel(self, pod: ApiPod) -> Seen | None:
-        started_wall_ns, process = pod.started_wall_ns.get("istio-proxy"), self._process_of(pod)
+        started_wall_ns, process = pod.started_wall_ns.get(PROXY_CONTAINER), self._process_of(pod)
         if started_wall_ns is None or process is None:
             self._say(
                 f"{pod.full_name}: has no running ztunnel that /proc shows; does the guard "
@@ -131,28 +146,28 @@ class ClusterNode:
         started = self._witnessed.started(process) or self._starts.started(
             started_wall_ns, process.boottime_ns
         )
-        held = of_ztunnel(self._api.get_from_pod(pod, ADMIN_PORT, "/config_dump"))
+        held = of_ztunnel(self._api.get_from_pod(pod, ADMIN_PORT, CONFIG_DUMP_PATH))
         return Seen(pod.full_name, "ztunnel", started, held, pod.owner)
 
     def _process_of(self, pod: ApiPod) -> Process | None:
-        pid = pid_of_container(pod.uid, "ztunnel", self._proc)
+        pid = pid_of_container(pod.uid, ZTUNNEL_NAME, self._proc)
         try:
             return None if pid is None else Process(pid, boottime_of_start_ns(pid, self._proc))
         except (OSError, ValueError):
             return None  # it has just ended
 
     def _proxy(self, pod: ApiPod) -> Seen | None:
-        started_wall_ns = pod.started_wall_ns.get("istio-proxy")
+        started_wall_ns = pod.started_wall_ns.get(PROXY_CONTAINER)
         if started_wall_ns is None:
             return None
-        held = of_envoy(self._api.get_from_pod(pod, ADMIN_PORT, "/certs"))
+        held = of_envoy(self._api.get_from_pod(pod, ADMIN_PORT, ENVOY_CERTIFICATES_PATH))
         # Its agent reckons anew at each issue, so the other clocks at its start are of no account.
         return Seen(pod.full_name, "proxy", ClockReading(started_wall_ns, 0, 0), held, pod.owner)
 
     def authority_answers(self) -> bool:
         """See guard.Node: a pod of istiod is ready, and its signing port takes connections."""
         return any(
-            pod.ready and self._connects(pod.address, SIGNING_PORT)
+            pod.ready and self._connects(pod.address, ISTIOD_PORT)
             for pod in self._api.pods(*ISTIOD, None)
         )
 

@@ -6,8 +6,8 @@ At each look, for each process of its node that serves certificates, ztunnels fi
     drift     J, how far wall and monotonic clock parted since that process started. A suspend, a pause that was
               corrected, a step, a slow drift, either sign: all are one number. (A gateway's agent reckons anew at each
               issue, so there J counts from when the guard first saw the certificate.)
-    trouble   from the certificate's own dates and J (foresight.py): it will be served expired within `lead`, or is
-              already; the clock was set back behind its notBefore; or so far that it is renewed without end.
+    trouble   from the certificate's own dates and J (ztunnel/renewal.py): it will be served expired within `lead`, or
+              is already; the clock was set back behind its notBefore; or so far that it is renewed without end.
     restart   only then, and only when nothing holds it back: clocks that have just jumped (`settle`: kubelet's token
               and a VM's wall clock need a moment), a restart of the same process a moment ago (`cooldown`), an
               authority that is away (a new process would have no certificate at all, the old one may still have a good
@@ -28,7 +28,7 @@ from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.guard.settings import Settings
 from meshwake.guard.watch import Held, Seen
-from meshwake.ztunnel.foresight import foresee, renews_without_end
+from meshwake.ztunnel.renewal import forecast_renewal, renews_without_end
 
 HeldBackBy = Literal["settling", "cooldown", "authority-away", "another-node"]
 JUMP_NS = 2 * NS_PER_S
@@ -190,7 +190,7 @@ class Guard:
             if process.target == "ztunnel"
             else parted_ns + (ends_ns - begins_ns) // PROXY_SPREAD
         )
-        seen = foresee(begins_ns, ends_ns, late_ns, now.wall_ns)
+        seen = forecast_renewal(begins_ns, ends_ns, late_ns, now.wall_ns)
         if seen.outage_from_wall_ns is None or seen.outage_to_wall_ns is None:
             return None
         late, lasts = _ago(parted_ns), _ago(seen.outage_to_wall_ns - seen.outage_from_wall_ns)

@@ -5,14 +5,11 @@ all namespaces.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from meshwake.core.errors import BadInput, LabUnavailable
 from meshwake.kubernetes.api import Kubernetes, Pod, Refused
+from meshwake.ztunnel.names import USUAL_ZTUNNEL_NAMESPACES, ZTUNNEL_LABELS, selector
 
-ZTUNNEL_LABELS: Mapping[str, str] = {"app": "ztunnel"}
-USUAL_NAMESPACES = ("istio-system", "ztunnel")
-_SELECTED = "label app=ztunnel"
+_SELECTED = f"label {selector(ZTUNNEL_LABELS)}"
 
 
 def find_ztunnels(kubernetes: Kubernetes, namespace: str | None = None) -> list[Pod]:
@@ -46,7 +43,7 @@ def find_ztunnels(kubernetes: Kubernetes, namespace: str | None = None) -> list[
 def _in_usual_places(kubernetes: Kubernetes, refused: Refused) -> list[Pod]:
     """For who may not list the pods of all namespaces."""
     seen = False
-    for namespace in USUAL_NAMESPACES:
+    for namespace in USUAL_ZTUNNEL_NAMESPACES:
         try:
             pods = kubernetes.pods(namespace, ZTUNNEL_LABELS)
         except Refused:
@@ -56,7 +53,7 @@ def _in_usual_places(kubernetes: Kubernetes, refused: Refused) -> list[Pod]:
         seen = True
     if not seen:
         raise refused
-    places = " and ".join(USUAL_NAMESPACES)
+    places = " and ".join(USUAL_ZTUNNEL_NAMESPACES)
     raise LabUnavailable(
         f"no ztunnel in {places} that may be seen ({_SELECTED}), and all namespaces may not "
         f"be listed ({refused}); "

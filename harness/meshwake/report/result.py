@@ -23,15 +23,15 @@ from meshwake.checks.derive import (
 )
 from meshwake.checks.spans import Spans
 from meshwake.core.durations import seconds
-from meshwake.core.history import History
-from meshwake.core.outcome import Comparison, Outcome
-from meshwake.core.plan import Plan
+from meshwake.core.outcome import Comparison
+from meshwake.core.run import Run
 
 _Derived = TypeVar("_Derived")
 
 
-def result(plan: Plan, history: History, outcome: Outcome, real_s: float) -> dict[str, Any]:
+def result(run: Run) -> dict[str, Any]:
     """The object of docs/reference.md, keys in its order."""
+    plan, history, outcome = run.plan, run.history, run.outcome
     return {
         "scenario": plan.scenario,
         "lab": plan.lab,
@@ -45,7 +45,7 @@ def result(plan: Plan, history: History, outcome: Outcome, real_s: float) -> dic
         "clock_faults": _or_null(
             lambda: [_clock_fault(fault) for fault in clock_faults(plan, history)]
         ),
-        "cost": {"real_s": round(real_s, 3), "world_s": seconds(history.end_world_ns)},
+        "cost": {"real_s": round(run.real_s, 3), "world_s": seconds(history.end_world_ns)},
     }
 
 
@@ -117,8 +117,9 @@ class Summary:
     run: Path | None = None
 
 
-def summarise(plan: Plan, history: History, outcome: Outcome, run: Path | None = None) -> Summary:
+def summarise(run: Run) -> Summary:
     """The row of one run."""
+    plan, history, outcome = run.plan, run.history, run.outcome
     failing = _or_null(lambda: failures(plan, history))
     return Summary(
         scenario=plan.scenario,
@@ -130,5 +131,5 @@ def summarise(plan: Plan, history: History, outcome: Outcome, run: Path | None =
         ),
         first_failure_world_ns=failing[0].from_world_ns if failing else None,
         why=outcome.why,
-        run=run,
+        run=run.path,
     )

@@ -21,8 +21,9 @@ from rich.text import Text
 from meshwake.checks.derive import clock_faults, renewals
 from meshwake.checks.words import lasting, moment, moment_exactly
 from meshwake.core.history import History
-from meshwake.core.outcome import Comparison, Outcome, OutcomeKind, Verdict
+from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
 from meshwake.core.plan import Plan
+from meshwake.core.run import Run
 from meshwake.report.result import Summary
 
 WIDTH_MAX = 100
@@ -104,11 +105,10 @@ def _remarks(row: Summary) -> Iterator[RenderableType]:
 # One run
 
 
-def run_detail(
-    plan: Plan, history: History, outcome: Outcome, verbose: bool = False
-) -> RenderableType:
+def run_detail(run: Run, verbose: bool = False) -> RenderableType:
     """What the checks found, beside what was expected of it. `verbose` adds what goes well and was
     not asked for, every piece of evidence, renewals and clock faults."""
+    plan, outcome = run.plan, run.outcome
     parts: list[RenderableType] = [
         Text(
             f"{plan.scenario} on {plan.lab}, ztunnel {plan.version}, "
@@ -125,7 +125,7 @@ def run_detail(
         words = ", ".join(f"{row.finding.check} {row.finding.verdict.value}" for row in asides)
         parts += [Text(f"nothing expected of: {words} (-v tells more)", overflow="fold")]
     if verbose:
-        parts += _tables(plan, history)
+        parts += _tables(plan, run.history)
     return Group(*parts)
 
 

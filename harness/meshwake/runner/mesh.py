@@ -7,7 +7,7 @@
         assert mesh.outages() == []
 
 What is told becomes a scenario, and goes the one way of every scenario
-(harness/meshwake/runner/pipeline.py) when the first question is asked. What is told after a
+(harness/meshwake/runner/run.py) when the first question is asked. What is told after a
 question makes the timeline longer, and the next question runs all of it anew: the past of the same
 plan is the same. A clock fault takes its time on the timeline; a fault of the authority begins now
 and lies beside what is told next. How long is said in the words of datetime.timedelta: days, hours,
@@ -24,10 +24,13 @@ from typing import Any
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.errors import HarnessFault
 from meshwake.core.outcome import Finding
-from meshwake.core.plan import Case
+from meshwake.core.run import Run
 from meshwake.core.scenario import DEFAULT_STARTS, Scenario, scenario_of
 from meshwake.core.store import RunDirectory
-from meshwake.runner.pipeline import Options, Saved, choose, run_case
+from meshwake.report.result import result
+from meshwake.runner.choose import Case, choose
+from meshwake.runner.options import Options
+from meshwake.runner.run import run_case
 
 NS_PER_US = 1_000
 CLIENT, SERVER = "default/client", "default/server"
@@ -55,7 +58,7 @@ class Mesh:
     directories: list[RunDirectory] = field(default_factory=list)
     _now_ns: int = 0
     _faults: list[dict[str, Any]] = field(default_factory=list)
-    _answered: Saved | None = None
+    _answered: Run | None = None
 
     def run(self, **length: float) -> None:
         """Time passes, and nothing happens."""
@@ -103,7 +106,7 @@ class Mesh:
 
     def _listed(self, key: str) -> list[dict[str, Any]]:
         answered = self._answer()
-        listed: list[dict[str, Any]] | None = answered.result[key]
+        listed: list[dict[str, Any]] | None = result(answered)[key]
         if listed is None:
             raise HarnessFault(f"{key} cannot be told from this history: {answered.outcome.why}")
         return listed
@@ -120,14 +123,14 @@ class Mesh:
         self._faults.append({"kind": kind, "at": format_duration(self._now_ns), **more})
         self._answered = None
 
-    def _answer(self) -> Saved:
+    def _answer(self) -> Run:
         if self._answered is None:
             case = self._case()
             if case.refusal is not None:
                 self.refused(f"{case.id}: {case.refusal}")
             self._answered = run_case(case, self.options)
-            if self._answered.kept:
-                self.directories.append(self._answered.directory)
+            if self._answered.path is not None:
+                self.directories.append(RunDirectory(self._answered.path))
         return self._answered
 
     def _case(self) -> Case:

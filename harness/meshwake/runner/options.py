@@ -13,7 +13,7 @@ import functools
 import inspect
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
 
@@ -21,6 +21,22 @@ from meshwake.core.errors import BadInput
 from meshwake.core.plan import ClockWay, PlannedCluster
 
 Words = TypeVar("Words", bound="ClusterWords")
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run is asked for, checked: which labs and versions, with what, and what to keep.
+    `cluster` is for lab kind, `as_class` for lab model."""
+
+    lab: str = AUTO
+    istio: tuple[str, ...] = ()
+    ztunnel: Path | None = None
+    seed: int = 0
+    keep_run: bool = False
+    real_time: bool = False
+    cluster: PlannedCluster = field(default_factory=PlannedCluster)
+    as_class: str | None = None
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ only: the wake guard brings this module along.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-_SPIFFE = re.compile(r"spiffe://[^/\s\"]+/ns/([^/\s\"]+)/sa/([^/\s\",;)]+)")
+from meshwake.ztunnel.spiffe import identity_of
+
 # The key that holds the leaf first, and how that form calls the fields of a certificate.
 _FORMS = (
     ("certChain", "serialNumber", "validFrom", "expirationTime"),
@@ -40,12 +40,6 @@ class ServedCertificate:
     def identity(self) -> str:
         """namespace/serviceaccount; the SPIFFE identity itself where it is not of Istio's form."""
         return identity_of(self.spiffe) or self.spiffe
-
-
-def identity_of(spiffe: str) -> str | None:
-    """namespace/serviceaccount of a SPIFFE identity as Istio writes it; None for any other text."""
-    match = _SPIFFE.fullmatch(spiffe)
-    return f"{match[1]}/{match[2]}" if match else None
 
 
 def parse_config_dump(text: bytes | str) -> tuple[ServedCertificate, ...]:

@@ -20,7 +20,8 @@ from meshwake.core.plan import Plan, resolve
 from meshwake.core.scenario import read_scenario
 from meshwake.core.store import read_run
 from meshwake.labs import Toolbox, load_lab
-from meshwake.runner.pipeline import Options, choose
+from meshwake.runner.choose import choose
+from meshwake.runner.options import Options
 
 from tests.integration.alerts.tools import ALERTS
 from tests.unit.labs import plans

@@ -7,7 +7,6 @@ turned off.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import platform
@@ -15,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 sys.path.insert(0, "/meshwake/site")
@@ -24,6 +23,7 @@ from meshwake.clocks.quiescence.detector import Watched
 from meshwake.clocks.vdso.code_x86_64 import Mode
 from meshwake.clocks.vdso.page import ClockPage, Launched, launch, read_inside
 from meshwake.core.clock_reading import ClockReading
+from meshwake.system.libc import mount, power_off
 
 HOUR_NS = 3_600 * 10**9
 STARTS = ClockReading(1_800_000_000 * 10**9, 10**18, 10**18)
@@ -42,7 +42,6 @@ print("ended at", time.time_ns(), flush=True)
 time.sleep(1000)
 """
 TALKS = "import sys\nfor line in sys.stdin:\n    pass\n"
-_libc = ctypes.CDLL(None)
 
 
 @contextmanager
@@ -182,7 +181,8 @@ def main() -> None:
         ("/tmp", "tmpfs"),  # noqa: S108  the guest's own
     ):
         Path(place).mkdir(exist_ok=True)
-        _libc.mount(kind.encode(), place.encode(), kind.encode(), 0, None)
+        with suppress(OSError):  # the kernel may have mounted it already
+            mount(kind, place)
     console = os.open("/dev/console", os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(console, number)
@@ -202,7 +202,7 @@ def main() -> None:
     sys.stdout.write("DONE\n")
     sys.stdout.flush()
     time.sleep(0.5)
-    _libc.reboot(0x4321FEDC)
+    power_off()
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ import pytest
 from meshwake.checks import judge
 from meshwake.checks.derive import outages, renewals
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.outcome import compare
 from meshwake.core.plan import Plan, PlannedFault, PlannedNode
-from meshwake.report.html.content import ReportedRun
+from meshwake.core.run import Run
 from meshwake.report.html.folder import write_report
 from meshwake.runner.execution import execute
 from selenium import webdriver
@@ -197,7 +196,7 @@ def test_a_narrow_window_shows_everything(browser: webdriver.Chrome, issue: Path
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def a_year_of_fifty() -> ReportedRun:
+def a_year_of_fifty() -> Run:
     """Fifty machines, a year, a night of sleep every third day; certificates of thirty days keep
     the model quick."""
     names = [f"node-{number:02}" for number in range(50)]
@@ -231,7 +230,7 @@ def a_year_of_fifty() -> ReportedRun:
         ),
     )
     history = execute(plan).history
-    return ReportedRun(plan, history, compare(plan, judge(plan, history)))
+    return Run(plan, history, judge(plan, history))
 
 
 def test_a_year_of_fifty_nodes_stays_usable(browser: webdriver.Chrome, place: Path) -> None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from meshwake.core.resources import SOURCES
 from meshwake.ztunnel.binaries import cache_dir
 from packaging.version import InvalidVersion, Version
 
@@ -28,11 +29,9 @@ ENDS_WITHIN_S = 10
 LAST_LINES = 15
 NEEDED = ("etcd", "kube-apiserver")
 FOR_WORKLOADS = ("kube-controller-manager", "kube-scheduler", "kwok")
-# PR_SET_PDEATHSIG = 1, SIGKILL = 9. A parent that died before prctl was called sends nothing any
-# more: hence getppid.
 _TIED_TO_PARENT = (
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9, 0, 0, 0); "
-    "os.getppid() == int(sys.argv[1]) or os._exit(1); os.execv(sys.argv[2], sys.argv[2:])"
+    "import os, sys; from meshwake.system.libc import die_with_parent; "
+    "die_with_parent(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
 )
 
 
@@ -112,7 +111,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self.environment},
+                env={**os.environ, "PYTHONPATH": str(SOURCES), **self.environment},
                 start_new_session=True,
             )
         return self

@@ -7,11 +7,11 @@ import json
 from typing import Any
 
 import pytest
-from meshwake.cluster.reset import ztunnel_environment
 from meshwake.cluster.stack.choice import choose_stack
 from meshwake.cluster.stack.pieces import Chart
 from meshwake.cluster.stack.pins import minor_of, read_pins
 from meshwake.cluster.stack.render import cilium_values
+from meshwake.ztunnel.environment import observed_environment
 
 from tests.integration.stack.charts import our_charts
 from tests.integration.stack.published import misfits, published
@@ -100,7 +100,7 @@ def test_words_that_the_cilium_agent_looks_up_are_words_that_it_has() -> None:
 
 
 @pytest.mark.parametrize(
-    "environment", [CHARTS["ztunnel"].values["env"], ztunnel_environment(600)], ids=["up", "a run"]
+    "environment", [CHARTS["ztunnel"].values["env"], observed_environment(600)], ids=["up", "a run"]
 )
 def test_ztunnel_reads_every_variable_that_it_is_given(environment: dict[str, str]) -> None:
     assert set(environment) <= set(published("ztunnel")["environment"])

@@ -7,14 +7,17 @@ import pytest
 from meshwake.analysis.accept import acceptance
 from meshwake.cli.app import run_command
 from meshwake.core.errors import BadInput, ExitCode
+from meshwake.core.run import Run
 from meshwake.core.scenario import Expect, parse_scenario, read_scenario
 from meshwake.core.versions import find
-from meshwake.runner.pipeline import Options, Saved, choose, run_case
+from meshwake.runner.choose import choose
+from meshwake.runner.options import Options
+from meshwake.runner.run import run_case
 
 from tests.unit.worlds import SURPRISING, small, write
 
 
-def surprising_run(path: Path, version: str = "1.28.0") -> Saved:
+def surprising_run(path: Path, version: str = "1.28.0") -> Run:
     options = Options(lab="model", istio=(version,))
     return run_case(choose(read_scenario(path), options)[0], options)
 
@@ -28,9 +31,7 @@ def test_the_old_truth_ends_where_the_surprise_begins(tmp_path: Path) -> None:
     evidence."""
     path = write(tmp_path, f"{SURPRISING}\n# The last words.\n")
     run = surprising_run(path)
-    change = acceptance(
-        run.directory.path, path, "2026-11-25", "twenty hours are more than half a life"
-    )
+    change = acceptance(run.kept_at, path, "2026-11-25", "twenty hours are more than half a life")
     old, new = expected(change.new)
     assert (old.verdict, old.versions, old.until) == ("holds", ">=0", "1.28.0")
     assert (new.verdict, new.versions, new.until) == ("broken", ">=1.28.0", None)
@@ -53,10 +54,7 @@ def test_then_it_comes_out_as_expected_and_older_releases_too(tmp_path: Path) ->
     """What was found is the truth from that release on; what is older is still expected to be as it
     was."""
     path = write(tmp_path, SURPRISING)
-    assert (
-        run_command(["accept", str(surprising_run(path).directory.path), "--scenario", str(path)])
-        == 0
-    )
+    assert run_command(["accept", str(surprising_run(path).kept_at), "--scenario", str(path)]) == 0
     assert (
         run_command(["run", str(path), "--lab", "model", "--istio", "1.28.0"])
         == ExitCode.AS_EXPECTED
@@ -83,7 +81,7 @@ def test_the_truth_of_a_release_is_written_from_its_own_binary_only(
 ) -> None:
     """Somebody's build of 1.28.0 may have any change in it."""
     path = write(tmp_path, SURPRISING)
-    history = surprising_run(path).directory.history
+    history = surprising_run(path).kept_at / "history.jsonl"
     first, *rest = history.read_text().splitlines(keepends=True)
     started = json.loads(first)
     commit = find(built_from).commit if built_from else "0" * 40
@@ -105,7 +103,7 @@ def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     path = write(tmp_path, SURPRISING)
     words = [
         "accept",
-        str(surprising_run(path).directory.path),
+        str(surprising_run(path).kept_at),
         "--scenario",
         str(path),
         "--dry-run",
@@ -121,7 +119,7 @@ def test_upper_bounds_stay(tmp_path: Path) -> None:
     """A row that ends before some release is split within its range only."""
     rows = 'versions = ">=1.21,<1.30"\nuntil = "1.29.5"\nbecause = "'
     path = write(tmp_path, SURPRISING.replace('because = "', rows))
-    old, new = expected(acceptance(surprising_run(path).directory.path, path, "2026-11-25").new)
+    old, new = expected(acceptance(surprising_run(path).kept_at, path, "2026-11-25").new)
     assert (old.versions, old.until) == (">=1.21,<1.30", "1.28.0")
     assert (new.versions, new.until) == (">=1.28.0,<1.30", "1.29.5")
 
@@ -131,7 +129,7 @@ def test_a_row_that_begins_there_is_replaced(tmp_path: Path) -> None:
     path = write(
         tmp_path, SURPRISING.replace('because = "', 'versions = ">=1.28.0-alpha.0"\nbecause = "')
     )
-    only = expected(acceptance(surprising_run(path).directory.path, path, "2026-11-25").new)
+    only = expected(acceptance(surprising_run(path).kept_at, path, "2026-11-25").new)
     assert [(row.verdict, row.versions) for row in only] == [("broken", ">=1.28.0")]
 
 
@@ -141,7 +139,7 @@ def test_what_did_not_surprise_is_not_accepted(tmp_path: Path) -> None:
     kept = Options(lab="model", istio=("1.28.0",), keep_run=True)
     saved = run_case(choose(read_scenario(as_expected), kept)[0], kept)
     with pytest.raises(BadInput, match="there is no surprise to accept"):
-        acceptance(saved.directory.path, as_expected, "2026-11-25")
+        acceptance(saved.kept_at, as_expected, "2026-11-25")
 
 
 def test_a_file_that_has_changed_since_is_refused(tmp_path: Path) -> None:
@@ -150,7 +148,7 @@ def test_a_file_that_has_changed_since_is_refused(tmp_path: Path) -> None:
     run = surprising_run(path)
     path.write_text(SURPRISING.replace('verdict = "holds"', 'verdict = "unknown"'))
     with pytest.raises(BadInput, match="run it again"):
-        acceptance(run.directory.path, path, "2026-11-25")
+        acceptance(run.kept_at, path, "2026-11-25")
     path.write_text(SURPRISING.replace('because = "', 'until = "1.20"\nbecause = "'))
     with pytest.raises(BadInput, match="expects nothing of traffic_flows on 1.28.0 any more"):
-        acceptance(run.directory.path, path, "2026-11-25")
+        acceptance(run.kept_at, path, "2026-11-25")

@@ -30,7 +30,9 @@ from meshwake.core.errors import ExitCode
 from meshwake.core.outcome import Finding, OutcomeKind, Verdict
 from meshwake.core.scenario import read_scenario, scenario_of
 from meshwake.core.versions import newest
-from meshwake.runner.pipeline import Options, choose, run_case
+from meshwake.runner.choose import choose
+from meshwake.runner.options import Options
+from meshwake.runner.run import run_case
 
 CHECK = "recovers_within"
 

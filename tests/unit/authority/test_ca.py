@@ -10,9 +10,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from hypothesis import given
-from hypothesis import strategies as st
-from meshwake.authority.ca import CertificateAuthority, identity_of, spiffe_id
+from meshwake.authority.ca import CertificateAuthority, requested_identity
+from meshwake.ztunnel.spiffe import spiffe_id
 
 STARTS_WALL_S = 1_799_049_600
 AUTHORITY = CertificateAuthority(backdate_s=120)
@@ -20,7 +19,11 @@ AUTHORITY = CertificateAuthority(backdate_s=120)
 
 def request_for(identity: str) -> str:
     """A request as ztunnel makes it: P-256, an empty subject, one URI."""
-    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id(identity))])
+    return request_for_uri(spiffe_id(identity))
+
+
+def request_for_uri(uri: str) -> str:
+    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
     builder = (
         x509.CertificateSigningRequestBuilder()
         .subject_name(x509.Name([]))
@@ -60,10 +63,9 @@ def test_a_leaf_carries_what_ztunnel_checks() -> None:
     assert root == AUTHORITY.root
 
 
-@given(st.from_regex(r"[a-z0-9-]{1,20}/[a-z0-9-]{1,20}", fullmatch=True))
-def test_an_identity_survives_its_uri(identity: str) -> None:
-    """namespace/serviceaccount to SPIFFE and back."""
-    assert identity_of(spiffe_id(identity)) == identity
+def test_the_identity_of_a_request() -> None:
+    """The authority knows by it who is served."""
+    assert requested_identity(request_for("default/client")) == "default/client"
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_an_identity_survives_its_uri(identity: str) -> None:
 def test_another_uri_is_refused(uri: str) -> None:
     """What is no workload's SPIFFE id is a ValueError that shows it."""
     with pytest.raises(ValueError, match="is not spiffe://"):
-        identity_of(uri)
+        requested_identity(request_for_uri(uri))
 
 
 def test_a_request_that_is_none_is_refused() -> None:

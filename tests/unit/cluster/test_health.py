@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from meshwake.cluster.health import examine, total
 from meshwake.cluster.stack.choice import choose_stack
-from meshwake.cluster.stack.pieces import ISTIO_NAMESPACE
 from meshwake.kubernetes.api import Executed, Pod, Unreachable
+from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
 from tests.unit.cluster.stack.choices import pins
 from tests.unit.cluster.world import SimulatedEngine, World

@@ -12,6 +12,7 @@ import pytest
 from meshwake.cluster import redirection
 from meshwake.cluster.redirection import ambient_pods, not_redirected
 from meshwake.core.errors import LabUnavailable
+from meshwake.ztunnel.ports import HBONE_PORT
 
 from tests.unit.cluster.world import SimulatedEngine, World
 from tests.unit.kubernetes.fake import FakeKubernetes
@@ -106,7 +107,7 @@ def test_the_look_itself_finds_a_listener_of_this_machine(monkeypatch: pytest.Mo
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
-        script = redirection._LOOK[-1].replace(f":{redirection.HBONE_PORT:04X} ", f":{port:04X} ")
+        script = redirection._LOOK[-1].replace(f":{HBONE_PORT:04X} ", f":{port:04X} ")
         assert _count(script) == 0
         listening.listen()
         assert _count(script) > 0

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
-from meshwake.core.plan import Case, Plan, resolve
+from meshwake.core.plan import Plan, PlanRequest, resolve
 from meshwake.core.scenario import parse_scenario
 
 from tests.unit.worlds import SMALL, small
@@ -13,9 +13,9 @@ from tests.unit.worlds import SMALL, small
 HOUR_NS = 3_600 * NS_PER_S
 
 
-def case_of(text: str = SMALL) -> Case:
+def case_of(text: str = SMALL) -> PlanRequest:
     scenario = parse_scenario(text, "small.toml", "small")
-    return Case(scenario, "model", "1.31.0-rc.0", "E", expectations=tuple(scenario.expect))
+    return PlanRequest(scenario, "model", "1.31.0-rc.0", "E", expectations=tuple(scenario.expect))
 
 
 def test_a_pause_that_nothing_corrects_drifts_by_nothing() -> None:

@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from meshwake.core.errors import BadInput
 from meshwake.core.plan import Plan, resolve
+from meshwake.core.run import Run
 from meshwake.core.scenario import parse_scenario
 from meshwake.core.store import LATEST, PLAN_FILE, open_run, read_run, runs_dir
-from meshwake.runner.pipeline import Options, Saved, choose, run_case
+from meshwake.report.result import result
+from meshwake.runner.choose import choose
+from meshwake.runner.options import Options
+from meshwake.runner.run import run_case
 
 from tests.unit.worlds import SMALL
 
@@ -18,7 +22,7 @@ def plan_of() -> Plan:
     return resolve(choose(parse_scenario(SMALL, "small.toml", "small"), Options(lab="model"))[0])
 
 
-def kept_run() -> Saved:
+def kept_run() -> Run:
     scenario = parse_scenario(SMALL, "small.toml", "small")
     options = Options(lab="model", keep_run=True)
     return run_case(choose(scenario, options)[0], options)
@@ -27,18 +31,18 @@ def kept_run() -> Saved:
 def test_a_kept_run_is_read_back() -> None:
     """Plan, history and result come back as they were, from the directory and from `latest`."""
     saved = kept_run()
-    for path in (saved.directory.path, saved.directory.path.parent / LATEST):
+    for path in (saved.kept_at, saved.kept_at.parent / LATEST):
         again = read_run(path)
         assert again.plan == saved.plan
         assert again.history.events == saved.history.events
-        assert again.result == saved.result
+        assert again.result == result(saved)
 
 
 def test_latest_is_the_newest() -> None:
     """A second run of the same plan gets a directory of its own, and `latest` moves to it."""
     first, second = kept_run(), kept_run()
-    assert second.directory.path.name == f"{first.directory.path.name}-2"
-    assert (first.directory.path.parent / LATEST).resolve() == second.directory.path.resolve()
+    assert second.kept_at.name == f"{first.kept_at.name}-2"
+    assert (first.kept_at.parent / LATEST).resolve() == second.kept_at.resolve()
 
 
 def test_latest_without_links(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +53,7 @@ def test_latest_without_links(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Path, "symlink_to", refuse)
     saved = kept_run()
-    assert read_run(saved.directory.path.parent / LATEST).plan == saved.plan
+    assert read_run(saved.kept_at.parent / LATEST).plan == saved.plan
 
 
 def test_many_at_once_get_different_directories() -> None:
@@ -77,7 +81,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_half_a_plan_is_refused() -> None:
     """A run that was killed while it began."""
-    path = kept_run().directory.path
+    path = kept_run().kept_at
     text = (path / PLAN_FILE).read_text()
     (path / PLAN_FILE).write_text(text[: len(text) // 2])
     with pytest.raises(BadInput, match="half a file"):
@@ -86,7 +90,7 @@ def test_half_a_plan_is_refused() -> None:
 
 def test_a_plan_that_lacks_something_is_refused() -> None:
     """The first thing that is missing is named."""
-    path = kept_run().directory.path
+    path = kept_run().kept_at
     plan = json.loads((path / PLAN_FILE).read_text())
     del plan["duration_ns"]
     (path / PLAN_FILE).write_text(json.dumps(plan))
@@ -96,7 +100,7 @@ def test_a_plan_that_lacks_something_is_refused() -> None:
 
 def test_another_format_is_refused() -> None:
     """A run of a later meshwake is not misread."""
-    path = kept_run().directory.path
+    path = kept_run().kept_at
     plan = json.loads((path / PLAN_FILE).read_text())
     (path / PLAN_FILE).write_text(json.dumps(plan | {"format": 2}))
     with pytest.raises(BadInput, match="written in format 2, this meshwake reads format 1"):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from meshwake.ztunnel.foresight import foresee
+from meshwake.ztunnel.renewal import forecast_renewal
 
 from tests.unit.guard.nodes import HOUR, MINUTE, NS, HandNode, guard_of, look_for
 
@@ -188,7 +188,7 @@ def test_it_restarts_only_what_would_be_served_expired(days: list[tuple[int, int
                     node.now.monotonic_ns - before.started.monotonic_ns
                 )
                 _, begins_ns, ends_ns = before.certificates[0]
-                seen = foresee(begins_ns, ends_ns, parted_ns, node.now.wall_ns)
+                seen = forecast_renewal(begins_ns, ends_ns, parted_ns, node.now.wall_ns)
                 assert seen.outage_from_wall_ns is not None
                 assert seen.outage_from_wall_ns - node.now.wall_ns <= 30 * MINUTE * NS
             node.awake(5 * MINUTE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from meshwake.core.history import History, Recorder
-from meshwake.core.plan import Case, Plan, resolve
+from meshwake.core.plan import Plan, PlanRequest, resolve
 from meshwake.core.scenario import parse_scenario
 from meshwake.labs import Toolbox
 from meshwake.labs.model.lab import LAB
@@ -65,7 +65,7 @@ def plan(
         {nodes}
         {body}
     """
-    case = Case(
+    case = PlanRequest(
         scenario=parse_scenario(text, "test.toml", "test"),
         lab=lab,
         version="1.31.0",

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from meshwake.cli.app import run_command
 from meshwake.core.errors import BadInput, ExitCode
+from meshwake.core.run import Run
 from meshwake.core.store import runs_dir
 from meshwake.report.html import folder
-from meshwake.report.html.content import ReportedRun, data
+from meshwake.report.html.content import data
 from meshwake.report.html.folder import begin_report, write_report
 from meshwake.report.result import Summary
 
@@ -90,7 +91,7 @@ def test_what_a_run_says_cannot_become_markup(tmp_path: Path) -> None:
     events = [
         replace(e, data=e.data | {"error": evil}) if e.data.get("error") else e for e in run.history
     ]
-    bad = ReportedRun(run.plan, type(run.history)(events), run.outcome)
+    bad = Run(run.plan, type(run.history)(events), run.findings)
     write_report(tmp_path / "report", [bad])
     assert evil not in ((tmp_path / "report") / "index.html").read_text()
     script = data(bad, "x")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from meshwake.checks import judge
 from meshwake.core.history import Event, History
-from meshwake.core.outcome import compare
 from meshwake.core.plan import Plan
+from meshwake.core.run import Run
 from meshwake.report.result import Summary, result, summarise
 
 from tests.unit.checks.histories import CLIENT, LAPTOP, SERVER, Formula, World, fault, ns, plan
@@ -26,7 +26,7 @@ def a_week() -> tuple[Plan, History]:
 def test_the_keys_are_those_that_were_promised() -> None:
     """Scripts read them; a key more or less is a change of the format."""
     of, history = a_week()
-    found = result(of, history, compare(of, judge(of, history)), 1.23456)
+    found = result(Run(of, history, judge(of, history), 1.23456))
     assert list(found) == [
         "scenario",
         "lab",
@@ -57,7 +57,7 @@ def test_the_keys_are_those_that_were_promised() -> None:
 def test_the_values_are_plain() -> None:
     """What is written as JSON is read back the same, and says what happened."""
     of, history = a_week()
-    found = result(of, history, compare(of, judge(of, history)), 1.23456)
+    found = result(Run(of, history, judge(of, history), 1.23456))
     assert json.loads(json.dumps(found)) == found
     assert (found["scenario"], found["outcome"], found["exit_code"]) == ("by_hand", "surprise", 1)
     assert found["cost"] == {"real_s": 1.235, "world_s": 604_800.0}
@@ -92,7 +92,7 @@ def test_a_fault_that_never_ended_has_no_measure() -> None:
     """Numbers that nobody read are null."""
     world = World(plan([NIGHTS], duration="1d"))
     history = world.history(killed_at="16h")
-    found = result(world.plan, history, compare(world.plan, judge(world.plan, history)), 0)
+    found = result(Run(world.plan, history, judge(world.plan, history)))
     assert found["clock_faults"][0]["measured_wall_s"] is None
 
 
@@ -107,7 +107,7 @@ def damaged() -> tuple[Plan, History]:
 def test_what_cannot_be_derived_is_null_and_not_nothing() -> None:
     """An empty list would say that there was no outage; the rest of the result is as good as ever."""
     of, history = damaged()
-    found = result(of, history, compare(of, judge(of, history)), 0)
+    found = result(Run(of, history, judge(of, history)))
     assert found["outages"] is None
     assert found["renewals"]
     assert found["outcome"] == "unknown"
@@ -122,7 +122,7 @@ def test_the_row_of_a_run() -> None:
         world.attempt("14h", ok=False, pair=pair)
         world.attempt("23h30m", ok=True, pair=pair)
     history = world.history()
-    row = summarise(of, history, compare(of, judge(of, history)), Path("runs/one"))
+    row = summarise(Run(of, history, judge(of, history), path=Path("runs/one")))
     assert row == Summary(
         scenario="by_hand",
         lab="model",
@@ -138,5 +138,5 @@ def test_the_row_of_a_run() -> None:
 def test_the_row_of_a_damaged_run() -> None:
     """It has no numbers, rather than zeros."""
     of, history = damaged()
-    row = summarise(of, history, compare(of, judge(of, history)))
+    row = summarise(Run(of, history, judge(of, history)))
     assert (row.outage_ns, row.first_failure_world_ns) == (None, None)

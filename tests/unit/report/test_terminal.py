@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from meshwake.checks import judge
 from meshwake.core.history import History
-from meshwake.core.outcome import Outcome, compare
-from meshwake.core.plan import Plan
+from meshwake.core.run import Run
 from meshwake.report.result import Summary, summarise
 from meshwake.report.terminal import plain, run_detail, show, summary_table
 from rich.console import Console
@@ -29,11 +28,11 @@ LONG = Summary(
 )
 
 
-def a_week() -> tuple[Plan, History, Outcome]:
+def a_week() -> Run:
     """Seven nights of sleep, of which somebody expected that traffic flows."""
     world = Formula(World(plan([NIGHTS], duration="7d", expectations=EXPECTED))).world
     history = world.history()
-    return world.plan, history, compare(world.plan, judge(world.plan, history))
+    return Run(world.plan, history, judge(world.plan, history))
 
 
 def words(text: str) -> str:
@@ -43,7 +42,7 @@ def words(text: str) -> str:
 
 def test_a_table_over_many_runs() -> None:
     """One line a run, with the numbers of the run in a person's words."""
-    week = summarise(*a_week(), Path("runs/nightly_sleep/1"))
+    week = summarise(replace(a_week(), path=Path("runs/nightly_sleep/1")))
     fine = Summary(
         "nothing_happens", "model", "1.31.0", "as expected", 0, None, "all 4 expectations met"
     )
@@ -56,7 +55,7 @@ def test_a_table_over_many_runs() -> None:
 
 def test_what_was_unexpected_is_explained_below_the_table() -> None:
     """The reason and the place of the evidence; of what came out as expected nothing more is said."""
-    week = summarise(*a_week(), Path("runs/nightly_sleep/1"))
+    week = summarise(replace(a_week(), path=Path("runs/nightly_sleep/1")))
     text = plain(summary_table([week, LONG]))
     assert "by_hand (model 1.31.0): surprise: traffic_flows is BROKEN, expected HOLDS" in text
     assert "  evidence: runs/nightly_sleep/1" in text
@@ -74,10 +73,10 @@ def test_a_case_that_did_not_run_has_no_numbers() -> None:
 @pytest.mark.parametrize("width", [100, 80])
 def test_nothing_is_wider_than_asked_nor_cut_off(width: int) -> None:
     """Long names go on in the next line."""
-    rows = [LONG, summarise(*a_week(), Path("runs") / ("x" * 120))]
+    rows = [LONG, summarise(replace(a_week(), path=Path("runs") / ("x" * 120)))]
     for text in (
         plain(summary_table(rows), width),
-        plain(run_detail(*a_week(), verbose=True), width),
+        plain(run_detail(a_week(), verbose=True), width),
     ):
         assert max(map(len, text.splitlines())) <= width
         assert "…" not in text
@@ -86,7 +85,7 @@ def test_nothing_is_wider_than_asked_nor_cut_off(width: int) -> None:
 
 def test_the_detail_of_a_run_says_everything_in_words() -> None:
     """Verdict, what was expected, because of what, and where to look."""
-    text = plain(run_detail(*a_week()))
+    text = plain(run_detail(a_week()))
     starts, told = text.split(
         "day 0 00:00 is Friday 2027-01-15 08:00 UTC, when every ztunnel was started\n"
     )
@@ -106,19 +105,15 @@ def test_the_detail_of_a_run_says_everything_in_words() -> None:
 
 def test_verbose_adds_renewals_and_clock_faults() -> None:
     """The tables are there when asked for, with what was never done said in a word."""
-    assert "Renewals" not in plain(run_detail(*a_week()))
-    text = words(plain(run_detail(*a_week(), verbose=True)))
+    assert "Renewals" not in plain(run_detail(a_week()))
+    text = words(plain(run_detail(a_week(), verbose=True)))
     assert f"{SERVER} day 0 11:59:00 day 0 23:58:00 day 1 07:58:00 8 h" in text
     assert "suspend laptop day 0 15:00:00 8 h 8 h 0 s 8 h" in text
     world = World(plan([NIGHTS], duration="16h", expectations=EXPECTED)).start()
     world.issue(SERVER, "0s")
     history = world.history(killed_at="15h")
     text = words(
-        plain(
-            run_detail(
-                world.plan, history, compare(world.plan, judge(world.plan, history)), verbose=True
-            )
-        )
+        plain(run_detail(Run(world.plan, history, judge(world.plan, history)), verbose=True))
     )
     assert f"{SERVER} day 0 00:00:00 day 0 11:59:00 never -" in text
     assert "not ended not ended not ended" in text
@@ -126,11 +121,13 @@ def test_verbose_adds_renewals_and_clock_faults() -> None:
 
 def test_a_damaged_history_is_shown_as_far_as_it_goes() -> None:
     """Findings that say what is wrong are worth showing; the tables say why they are missing."""
-    of, history, _ = a_week()
+    week = a_week()
     damaged = History(
-        [replace(event, data={**event.data, "identities": None}) for event in history]
+        [replace(event, data={**event.data, "identities": None}) for event in week.history]
     )
-    text = words(plain(run_detail(of, damaged, compare(of, judge(of, damaged)), verbose=True)))
+    text = words(
+        plain(run_detail(Run(week.plan, damaged, judge(week.plan, damaged)), verbose=True))
+    )
     assert (
         "UNKNOWN certificates_were_issued (unknown: expected HOLDS) could not be judged: TypeError"
         in text
@@ -141,7 +138,7 @@ def test_a_damaged_history_is_shown_as_far_as_it_goes() -> None:
 def test_a_stream_that_is_no_terminal_gets_plain_ascii() -> None:
     """No colour, no padding, nothing that a log of unknown encoding cannot hold."""
     stream = io.StringIO()
-    show(Console(file=stream, width=300), run_detail(*a_week(), verbose=True))
+    show(Console(file=stream, width=300), run_detail(a_week(), verbose=True))
     show(Console(file=stream, width=300), summary_table([LONG]))
     text = stream.getvalue()
     assert text.isascii()

@@ -10,12 +10,12 @@ from meshwake.checks.derive import certificates, failures, outages, renewals
 from meshwake.checks.spans import Spans
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.history import History
-from meshwake.core.outcome import compare
 from meshwake.core.plan import Plan
+from meshwake.core.run import Run
 from meshwake.core.versions import newest
 from meshwake.fixes import FIXES
 from meshwake.report import tracks
-from meshwake.report.html.content import ReportedRun, facts
+from meshwake.report.html.content import facts
 from meshwake.report.tracks import Bar, Mark, Track, node_tracks
 from meshwake.runner.execution import execute
 
@@ -180,7 +180,7 @@ def test_facts_have_the_same_labels_whatever_happened() -> None:
     """Two runs can stand beside one another."""
     run = recorded(NIGHTS)
     quiet_plan, quiet = nights(duration="1d")
-    fine = ReportedRun(quiet_plan, quiet, compare(quiet_plan, judge(quiet_plan, quiet)))
+    fine = Run(quiet_plan, quiet, judge(quiet_plan, quiet))
     busy = {fact.label: fact.value for fact in facts(run, node_tracks(run.plan, run.history))}
     calm = {fact.label: fact.value for fact in facts(fine, node_tracks(quiet_plan, quiet))}
     assert list(busy) == list(calm)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from meshwake.ztunnel.config_dump import ServedCertificate, identity_of, parse_config_dump
+from meshwake.ztunnel.config_dump import ServedCertificate, parse_config_dump
 
 from tests.support.paths import DATA
 
@@ -148,7 +148,6 @@ def test_any_json_is_read_or_refused(value: Any) -> None:
 
 
 def test_identities() -> None:
-    """Istio's own form, and no other."""
-    assert identity_of(CLIENT) == "default/client"
-    assert identity_of("spiffe://cluster.local/region/x") is None
+    """A SPIFFE identity that is not of Istio's form stays as it is."""
+    assert ServedCertificate(CLIENT, "Available").identity == "default/client"
     assert ServedCertificate("spiffe://other/x", "Available").identity == "spiffe://other/x"

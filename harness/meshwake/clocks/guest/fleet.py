@@ -27,7 +27,6 @@ bound.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import os
 import signal
@@ -48,6 +47,7 @@ from meshwake.clocks.vdso.page import ClockPage
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS, NS_PER_S
 from meshwake.core.errors import HarnessFault, SubjectFailed
+from meshwake.system.libc import signal_thread, system_call_number
 
 ANSWERS_WITHIN_S = float(os.environ.get("MESHWAKE_GUEST_SPEAKS_WITHIN_S", "300"))
 QUIET_WITHIN_S = 120.0
@@ -59,12 +59,13 @@ _PAUSE_S = 0.0002
 _REAL_PAUSE_S = 0.001
 _LONGEST_WAIT_S = 0.2
 _LEAP_MIN_NS = NS_PER_MS // 5
-_SYS_POLL, _SYS_PPOLL, _SYS_TGKILL = b"7", b"271", 234
+# As /proc/PID/task/TID/syscall shows them. QEMU of x86-64 guests runs on x86-64 only.
+_POLL = str(system_call_number("poll", "x86_64")).encode()
+_PPOLL = str(system_call_number("ppoll", "x86_64")).encode()
 _NEVER_MS = 0xFFFFFFFF
 # From a byte in a socket to a message in a queue: select, a reader woken, its task run.
 _TURNS_OF_THE_LOOP = 3
 
-_libc = ctypes.CDLL(None)
 _T = TypeVar("_T")
 
 
@@ -206,10 +207,10 @@ class Guest(Host):
     def _note_due(self) -> bool:
         """Notes when QEMU wants to be woken. Says whether it waits at all."""
         words = self._main_loop("syscall").split()
-        if words[0] == _SYS_POLL:
+        if words[0] == _POLL:
             timeout_ms = int(words[3], 16) & _NEVER_MS
             timeout_ns = None if timeout_ms > _NEVER_MS // 2 else timeout_ms * NS_PER_MS
-        elif words[0] == _SYS_PPOLL:
+        elif words[0] == _PPOLL:
             timeout_ns = self._timespec_ns(int(words[3], 16))
         else:
             return False
@@ -226,7 +227,7 @@ class Guest(Host):
         """Has QEMU look at its timers."""
         assert self._process is not None
         self._kicked_at = (self._main_loop("schedstat"), time.monotonic())
-        _libc.syscall(_SYS_TGKILL, self._process.pid, self._process.pid, signal.SIGALRM)
+        signal_thread(self._process.pid, self._process.pid, signal.SIGALRM)
 
     def _main_loop(self, file: str) -> bytes:
         assert self._process is not None

@@ -1,7 +1,7 @@
 """The first program in a guest: it makes a Linux of a bare kernel, and moves the guest's clocks for
 real.
 
-Imports nothing but the standard library and `reading`, so that it says "here I am" seconds after
+Imports nothing but the standard library, `clock_reading` and `libc`, so that it says "here I am" seconds after
 the kernel began. Then it does what the request in the initramfs says, by itself: a question to the
 host costs time that nobody may skip.
 
@@ -16,7 +16,6 @@ that sleeps cannot wake itself at a time that is not its own.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import json
@@ -36,6 +35,15 @@ from pathlib import Path
 from typing import Any
 
 from meshwake.core.clock_reading import ClockReading
+from meshwake.system.libc import (
+    ADJ_FREQUENCY,
+    ADJ_OFFSET_SINGLESHOT,
+    ADJ_TICK,
+    adjtimex,
+    load_module,
+    mount,
+    power_off,
+)
 
 PROTOCOL = 1
 CHANNEL = "/dev/ttyS1"
@@ -43,9 +51,6 @@ _TEMPORARY = "/tmp"  # noqa: S108  # of the guest, where nobody else lives
 CHANNEL_VARIABLE = "MESHWAKE_CHANNEL"
 REQUEST = Path("/meshwake/request.json")
 _NS_PER_S = 1_000_000_000
-_SYS_FINIT_MODULE = 313
-_RB_POWER_OFF = 0x4321FEDC
-_ADJ_FREQUENCY, _ADJ_TICK, _ADJ_OFFSET_SINGLESHOT = 0x0002, 0x4000, 0x8001
 _TICK_US = 10_000
 _IOFF, _UP, _SIOCSIFFLAGS = 40, 1, 0x8914
 _TIOCSERGETLSR, _TRANSMITTER_EMPTY = 0x5459, 1
@@ -65,8 +70,6 @@ _HOUSEKEEPING_OFF = {
     "/proc/sys/vm/dirty_writeback_centisecs": "0",
     "/proc/sys/kernel/watchdog": "0",
 }
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def kernel_clocks() -> ClockReading:
@@ -213,35 +216,12 @@ class GuestClocks:
     def set_tick(microseconds: int) -> None:
         """The length of a tick (10000 us is right): how chrony and ntpd make a clock run at another
         rate."""
-        _adjtimex(_ADJ_TICK | _ADJ_FREQUENCY, tick=microseconds)
+        adjtimex(ADJ_TICK | ADJ_FREQUENCY, tick_us=microseconds)
 
     @staticmethod
     def slew(by_us: int) -> None:
         """The kernel's own slow correction of the wall clock (adjtime), at most 500 us a second."""
-        _adjtimex(_ADJ_OFFSET_SINGLESHOT, offset=by_us)
-
-
-class _Timex(ctypes.Structure):
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("constant", ctypes.c_long),
-        ("precision", ctypes.c_long),
-        ("tolerance", ctypes.c_long),
-        ("time", ctypes.c_long * 2),
-        ("tick", ctypes.c_long),
-        ("rest", ctypes.c_char * 128),
-    )
-
-
-def _adjtimex(modes: int, tick: int = 0, offset: int = 0) -> None:
-    values = _Timex(modes=modes, tick=tick, offset=offset)
-    if _libc.adjtimex(ctypes.byref(values)) < 0:
-        raise OSError(ctypes.get_errno(), "adjtimex")
+        adjtimex(ADJ_OFFSET_SINGLESHOT, offset_us=by_us)
 
 
 class Measuring:
@@ -377,9 +357,11 @@ def prepare() -> None:
         ("tmpfs", "/run"),
     ):
         Path(place).mkdir(exist_ok=True)
-        failed = _libc.mount(kind.encode(), place.encode(), kind.encode(), 0, None)
-        if failed and ctypes.get_errno() != errno.EBUSY:  # the kernel has mounted it already
-            raise OSError(ctypes.get_errno(), f"mount {place}")
+        try:
+            mount(kind, place)
+        except OSError as error:
+            if error.errno != errno.EBUSY:  # the kernel has mounted it already
+                raise
     _write("/proc/sys/vm/panic_on_oom", "1")
     for setting, value in _HOUSEKEEPING_OFF.items():
         if Path(setting).exists():  # not every kernel keeps the same house
@@ -396,8 +378,11 @@ def _loopback_up() -> None:
 
 def _load(module: Path) -> None:
     with module.open("rb") as file:
-        if _libc.syscall(_SYS_FINIT_MODULE, file.fileno(), b"", 0):
-            raise OSError(ctypes.get_errno(), f"the kernel does not take its module {module.name}")
+        try:
+            load_module(file.fileno())
+        except OSError as error:
+            error.add_note(f"the kernel does not take its module {module.name}")
+            raise
 
 
 def main() -> None:
@@ -454,7 +439,7 @@ def _serve(request: dict[str, Any], channel: Channel) -> None:
 
 def _power_off() -> None:
     os.sync()
-    _libc.reboot(_RB_POWER_OFF)
+    power_off()
     while True:
         time.sleep(3600)
 

@@ -38,10 +38,10 @@ from typing import Protocol
 from meshwake.clocks.injectors.programs import Program
 from meshwake.clocks.injectors.unreachable_waits import BECAUSE, Stranded, unreached
 from meshwake.clocks.vdso.page import Launched
-from meshwake.clocks.vdso.ptrace import die_with_parent
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import seconds
 from meshwake.core.errors import BadInput, LabUnavailable, SubjectFailed
+from meshwake.system.libc import die_with_parent
 
 UNMOVED = ClockReading(0, 0, 0)
 _LOOK_EVERY_S = 0.002

@@ -25,9 +25,7 @@ kernel tells nothing here.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 import signal
 import struct
 import time
@@ -40,6 +38,7 @@ from meshwake.clocks.injectors.programs import look_at
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS, NS_PER_S, seconds
 from meshwake.core.errors import BadInput
+from meshwake.system.libc import signal_thread, system_call_numbers
 
 SHORT_NS, SHORT_IDLE_NS = 2 * NS_PER_S, 15 * NS_PER_S
 _SETTLES_WITHIN_S = 0.25
@@ -48,37 +47,25 @@ _RUNS = -1
 _RESTARTED = "restart_syscall"
 _PAGE_BYTES = 4096
 _A_CENTURY_NS = 100 * 366 * 86400 * NS_PER_S
-_CALLS: dict[str, dict[int, str]] = {
-    "x86_64": {
-        35: "nanosleep",
-        230: "clock_nanosleep",
-        202: "futex",
-        449: "futex_waitv",
-        219: _RESTARTED,
-        7: "poll",
-        271: "ppoll",
-        23: "select",
-        270: "pselect6",
-    },
-    "aarch64": {
-        101: "nanosleep",
-        115: "clock_nanosleep",
-        98: "futex",
-        449: "futex_waitv",
-        128: _RESTARTED,
-        73: "ppoll",
-        72: "pselect6",
-    },
-}
-_EPOLL_WAITS = {"x86_64": {232, 281, 441}, "aarch64": {22, 441}}
-_SYS_TGKILL = {"x86_64": 234, "aarch64": 131}
+# Calls that wait for a time, whose deadlines are looked at; number to name, of this machine.
+_CALLS = system_call_numbers(
+    "nanosleep",
+    "clock_nanosleep",
+    "futex",
+    "futex_waitv",
+    _RESTARTED,
+    "poll",
+    "ppoll",
+    "select",
+    "pselect6",
+)
+_EPOLL_WAITS = frozenset(system_call_numbers("epoll_wait", "epoll_pwait", "epoll_pwait2"))
 _TIMESPEC_ARGUMENT = {"nanosleep": 0, "ppoll": 2, "pselect6": 4}
 _FUTEX_WAIT, _FUTEX_WAIT_BITSET, _FUTEX_COMMAND = 0, 9, 0x7F
 _FUTEX_PRIVATE, _FUTEX_WALL = 0x80, 0x100
 _FUTEX_FLAGS = _FUTEX_PRIVATE | _FUTEX_WALL
 _TIMER_ABSTIME = 1
 _FOREVER_MS = 0x80000000
-_libc = ctypes.CDLL(None)
 _KERNEL_CLOCKS = {"wall": 0, "monotonic": 1, "boottime": 7}
 _CLOCKS = {0: "wall", 1: "monotonic", 7: "boottime", 8: "wall", 9: "boottime", 11: "wall"}
 
@@ -165,7 +152,7 @@ def stranded(pid: int, moved: ClockReading, least_ns: int = SHORT_NS) -> Strande
 def waits_in_epoll(tid: int) -> bool:
     """Whether the first thread of process `tid` waits there for something to happen."""
     with suppress(OSError):
-        return _call_of(tid, tid)[0] in _EPOLL_WAITS.get(platform.machine(), set())
+        return _call_of(tid, tid)[0] in _EPOLL_WAITS
     return False
 
 
@@ -207,8 +194,8 @@ def _kick_those_that_wait(pid: int, tids: set[int]) -> set[int]:
             number, _ = _call_of(pid, tid)
             if number == _RUNS:
                 ran.add(tid)
-            elif number in _EPOLL_WAITS[platform.machine()]:
-                _libc.syscall(_SYS_TGKILL[platform.machine()], pid, tid, signal.SIGSTOP)
+            elif number in _EPOLL_WAITS:
+                signal_thread(pid, tid, signal.SIGSTOP)
                 kicked = True
     if kicked:
         with suppress(ProcessLookupError):
@@ -232,7 +219,7 @@ def _deadline_of(pid: int, tid: int) -> _Deadline | None:
     """What a thread waits for in the kernel; None when it waits for no time, or for one that a kick
     reaches."""
     number, arguments = _call_of(pid, tid)
-    call = _CALLS.get(platform.machine(), {}).get(number)
+    call = _CALLS.get(number)
     if call == _RESTARTED:
         call = _first_call(pid, arguments)
     if call is None:

@@ -38,8 +38,8 @@ from meshwake.clocks.movers.process import (
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
 from meshwake.core.plan import Plan, PlannedFault
+from meshwake.ztunnel.ports import ISTIOD_PORT
 
-ISTIOD_PORT = 15012  # certificates and configuration
 STILL_WITHIN_S, _STILL_AT_ONCE_S = 60.0, 5.0
 # A node whose harness has gone is woken by its helper long before.
 _ASLEEP_AT_MOST_NS = 3_600 * 10**9

@@ -35,9 +35,7 @@ the kernel's.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 import signal
 import socket
 import struct
@@ -50,20 +48,36 @@ from meshwake.clocks.quiescence.packets import Moved, watch_packets
 from meshwake.clocks.quiescence.wakers import find_waker, wake
 from meshwake.core.durations import NS_PER_MS
 from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
+from meshwake.system.libc import signal_thread, system_call_numbers
 
 # Real time in which a busy world must fall quiet; a slow machine may need more.
 QUIET_WITHIN_S = float(os.environ.get("MESHWAKE_QUIET_WITHIN_S", "60"))
 LEFT_LYING_AFTER_S = 0.25
-_SYS_EPOLL_PWAIT2 = b"441"
-# To sleep in these is to wait for something to happen. epoll_wait and epoll_pwait, whose timeouts
-# are read; then poll, select, nanosleep, pause, wait4, rt_sigtimedwait, rt_sigsuspend, futex,
-# restart_syscall, clock_nanosleep, pselect6, ppoll. (ARM64 has not all of them.)
-_NUMBERS = {
-    "x86_64": ({b"232", b"281"}, b"7 23 35 34 61 128 130 202 219 230 270 271", 234),
-    "aarch64": ({b"22"}, b"101 260 137 133 98 128 115 72 73", 131),
-}
-_EPOLL_WAITS, _others, _SYS_TGKILL = _NUMBERS.get(platform.machine(), _NUMBERS["x86_64"])
-_WAITS = _EPOLL_WAITS | set(_others.split())
+
+
+def _as_shown(*names: str) -> frozenset[bytes]:
+    """Numbers of system calls as /proc/PID/task/TID/syscall shows them."""
+    return frozenset(str(number).encode() for number in system_call_numbers(*names))
+
+
+# To sleep in these is to wait for something to happen: first those whose timeouts are read.
+_EPOLL_WAITS = _as_shown("epoll_wait", "epoll_pwait")
+# Waited in too, but with a timeout in memory, which is not read: see Watched._waits.
+_EPOLL_PWAIT2 = _as_shown("epoll_pwait2")
+_WAITS = _EPOLL_WAITS | _as_shown(
+    "poll",
+    "ppoll",
+    "select",
+    "pselect6",
+    "pause",
+    "nanosleep",
+    "clock_nanosleep",
+    "wait4",
+    "rt_sigtimedwait",
+    "rt_sigsuspend",
+    "futex",
+    "restart_syscall",
+)
 _NOT_IN_A_CALL = b"-1"
 _TIMEOUT_ARGUMENT = 4
 _PAUSE_S = 0.0002
@@ -71,8 +85,6 @@ _SCHEDULED = (
     2  # of the clocks of a process: nanoseconds on a CPU (linux/posix-timers.h, CPUCLOCK_SCHED)
 )
 _LOOKS_BEFORE_A_PAUSE = 8
-
-_libc = ctypes.CDLL(None)
 
 
 @dataclass(eq=False)
@@ -199,7 +211,8 @@ class Watched:
             if thread.due_monotonic_ns is not None and thread.due_monotonic_ns <= monotonic_now_ns:
                 thread.awake = True
                 if not self._wake(thread):
-                    _libc.syscall(_SYS_TGKILL, self.pid, int(tid), signal.SIGSTOP)
+                    with suppress(ProcessLookupError):
+                        signal_thread(self.pid, int(tid), signal.SIGSTOP)
                     stopped = True
         if stopped:
             os.kill(self.pid, signal.SIGCONT)
@@ -269,12 +282,12 @@ class Watched:
         """Whether what a thread sleeps in is a wait, and not work: a page being read from a slow
         disk, for example."""
         number = call.split(maxsplit=1)[0]
-        if number == _SYS_EPOLL_PWAIT2 and self.waits_virtually:
+        if number in _EPOLL_PWAIT2 and self.waits_virtually:
             raise SubjectFailed(
                 f"{self.name} waits with epoll_pwait2, whose deadline meshwake cannot read "
                 "yet; please report it"
             )
-        if number in _WAITS or number == _SYS_EPOLL_PWAIT2:
+        if number in _WAITS or number in _EPOLL_PWAIT2:
             return True
         state = os.pread(thread.stat_file, 1024, 0).rsplit(b")", 1)[-1].split()[0]
         return number != _NOT_IN_A_CALL and state == b"S"

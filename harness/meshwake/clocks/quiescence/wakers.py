@@ -12,18 +12,16 @@ uses signals.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 from pathlib import Path
 
-_SYS_PIDFD_GETFD = 438
+from meshwake.system.libc import duplicate_file_of
+
 _EPOLLIN, _EPOLLET = 0x1, 0x80000000
 _EVENT = "anon_inode:[eventfd]"
 _ONE = (1).to_bytes(8, "little")
 _TARGET = re.compile(r"^tfd:\s*(\d+) events:\s*([0-9a-f]+)", re.MULTILINE)
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def find_waker(pid: int, epoll: int) -> int:
@@ -55,6 +53,6 @@ def _is_edge_triggered(events: int) -> bool:
 def _duplicate(pid: int, number: int) -> int:
     process = os.pidfd_open(pid)
     try:
-        return int(_libc.syscall(_SYS_PIDFD_GETFD, process, number, 0))
+        return duplicate_file_of(process, number)
     finally:
         os.close(process)

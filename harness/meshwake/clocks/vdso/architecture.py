@@ -28,8 +28,6 @@ class Architecture:
     system_call: bytes
     alignment: int
     jump: Callable[[int, int], bytes]
-    sys_mmap: int
-    sys_close: int
     user_space_ends: int
 
     def find_system_call(self, image: bytes, begin: int) -> int:
@@ -45,15 +43,13 @@ def _x86_64_jump(entry: int, target: int) -> bytes:
     return b"\xe9" + struct.pack("<i", target - (entry + 5))
 
 
-X86_64 = Architecture("x86_64", assemble_x86_64, b"\x0f\x05", 1, _x86_64_jump, 9, 3, 2**47)
+X86_64 = Architecture("x86_64", assemble_x86_64, b"\x0f\x05", 1, _x86_64_jump, 2**47)
 ARM64 = Architecture(
     "aarch64",
     assemble_arm64,
     bytes.fromhex("010000d4"),
     4,
     lambda entry, target: arm64_jump_to(target),
-    222,
-    57,
     0,
 )
 _KNOWN = {one.name: one for one in (X86_64, ARM64)}

@@ -29,7 +29,6 @@ leave that thread astray; a call takes some 100 us.
 from __future__ import annotations
 
 import array
-import ctypes
 import json
 import mmap
 import os
@@ -60,6 +59,7 @@ from meshwake.clocks.vdso.page import (
 from meshwake.clocks.vdso.ptrace import Tracee, every_thread_stopped
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessError, HarnessFault, LabUnavailable, SubjectFailed
+from meshwake.system.libc import duplicate_file_of
 
 ATTACHED_WITHIN_S = 5.0
 _SURGEON_SPARE_S = 2.0
@@ -68,14 +68,6 @@ _LOOK_EVERY_S = 0.002
 # A signal's frame with all registers of the widest vector units lies well within this much of the
 # stack.
 _SIGNAL_FRAMES_BYTES = 32768
-_SYS_MMAP, _SYS_MUNMAP, _SYS_CLOSE, _SYS_SOCKETPAIR, _SYS_RECVMSG, _SYS_PIDFD_GETFD = (
-    9,
-    11,
-    3,
-    53,
-    47,
-    438,
-)
 _MAP_PRIVATE_ANONYMOUS_FIXED_NOREPLACE = 0x2 | 0x20 | 0x100000
 _MSG_DONTWAIT_CMSG_CLOEXEC = 0x40 | 0x40000000
 _STEPS_OUT_MAX = JUMP_BYTES + 1
@@ -318,7 +310,6 @@ def _hand_over(tracee: Tracee, vdso: Vdso, page: ClockPage) -> int:
         tracee,
         vdso,
         "mmap",
-        _SYS_MMAP,
         spare,
         PAGE_BYTES,
         mmap.PROT_READ | mmap.PROT_WRITE,
@@ -331,9 +322,9 @@ def _hand_over(tracee: Tracee, vdso: Vdso, page: ClockPage) -> int:
         try:
             return map_page(tracee, vdso, file, base)
         finally:
-            tracee.system_call(vdso.gadget, _SYS_CLOSE, file)
+            tracee.system_call(vdso.gadget, "close", file)
     except BaseException:
-        tracee.system_call(vdso.gadget, _SYS_MUNMAP, spare, PAGE_BYTES)
+        tracee.system_call(vdso.gadget, "munmap", spare, PAGE_BYTES)
         raise
 
 
@@ -344,7 +335,6 @@ def _received(tracee: Tracee, vdso: Vdso, page: ClockPage, spare: int) -> int:
         tracee,
         vdso,
         "socketpair",
-        _SYS_SOCKETPAIR,
         socket.AF_UNIX,
         socket.SOCK_DGRAM | socket.SOCK_CLOEXEC,
         0,
@@ -358,9 +348,7 @@ def _received(tracee: Tracee, vdso: Vdso, page: ClockPage, spare: int) -> int:
         room = socket.CMSG_SPACE(4)
         tracee.write(spare + 64, struct.pack("<QIxxxxQQQQIxxxx", 0, 0, iovec, 1, control, room, 0))
         tracee.write(iovec, struct.pack("<QQ", byte, 1))
-        _injected(
-            tracee, vdso, "recvmsg", _SYS_RECVMSG, theirs, spare + 64, _MSG_DONTWAIT_CMSG_CLOEXEC
-        )
+        _injected(tracee, vdso, "recvmsg", theirs, spare + 64, _MSG_DONTWAIT_CMSG_CLOEXEC)
         length, level, kind, file = struct.unpack("<Qiii", tracee.read(control, 20))
         if (length, level, kind) != (socket.CMSG_LEN(4), socket.SOL_SOCKET, socket.SCM_RIGHTS):
             raise LabUnavailable(
@@ -370,22 +358,21 @@ def _received(tracee: Tracee, vdso: Vdso, page: ClockPage, spare: int) -> int:
             )
         return int(file)
     finally:
-        tracee.system_call(vdso.gadget, _SYS_CLOSE, ours)
-        tracee.system_call(vdso.gadget, _SYS_CLOSE, theirs)
+        tracee.system_call(vdso.gadget, "close", ours)
+        tracee.system_call(vdso.gadget, "close", theirs)
 
 
 def _send_file(pid: int, their_socket: int, page: ClockPage) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
     process = os.pidfd_open(_process_of(pid))
     try:
-        number = libc.syscall(_SYS_PIDFD_GETFD, process, their_socket, 0)
+        number = duplicate_file_of(process, their_socket)
+    except OSError as error:
+        raise LabUnavailable(
+            f"a socket of process {pid} could not be fetched: {error.strerror}; "
+            "pidfd_getfd needs Linux 5.6 and the right to trace (CAP_SYS_PTRACE)"
+        ) from error
     finally:
         os.close(process)
-    if number < 0:
-        raise LabUnavailable(
-            f"a socket of process {pid} could not be fetched: {os.strerror(ctypes.get_errno())}; "
-            "pidfd_getfd needs Linux 5.6 and the right to trace (CAP_SYS_PTRACE)"
-        )
     read_only = os.open(f"/proc/self/fd/{page.file}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         with socket.socket(fileno=number) as ours:
@@ -404,8 +391,8 @@ def _process_of(tid: int) -> int:
     raise SubjectFailed(f"thread {tid} has ended")
 
 
-def _injected(tracee: Tracee, vdso: Vdso, name: str, number: int, *arguments: int) -> int:
-    result = tracee.system_call(vdso.gadget, number, *arguments)
+def _injected(tracee: Tracee, vdso: Vdso, name: str, *arguments: int) -> int:
+    result = tracee.system_call(vdso.gadget, name, *arguments)
     if result < 0:
         raise LabUnavailable(
             f"process {tracee.pid} may not call {name}: {os.strerror(-result)}; does its "

@@ -30,7 +30,6 @@ namespace.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import struct
@@ -63,6 +62,7 @@ from meshwake.clocks.vdso.ptrace import (
     seize,
 )
 from meshwake.core.errors import HarnessError, LabUnavailable
+from meshwake.system.libc import fanotify_init, fanotify_mark
 
 FOLLOWED_WITHIN_S = 120.0
 _EXEC_WITHIN_S = 5.0
@@ -72,20 +72,11 @@ _STOPPED_WITHIN_S = 2.0
 _PROBE_WITHIN_S = 3.0
 
 _FAN_CLASS_CONTENT, _FAN_CLOEXEC, _FAN_NONBLOCK, _FAN_REPORT_TID = 0x4, 0x1, 0x2, 0x100
-_FAN_MARK_ADD, _FAN_OPEN_EXEC_PERM, _FAN_ALLOW, _AT_FDCWD = 0x1, 0x40000, 1, -100
+_FAN_MARK_ADD, _FAN_OPEN_EXEC_PERM, _FAN_ALLOW = 0x1, 0x40000, 1
 _EVENT = struct.Struct("=IBBHQii")
 _FOLLOW = OPTION_FORK | OPTION_VFORK | OPTION_CLONE | OPTION_EXEC
 # A runtime that executes a sealed copy of itself is still the runtime.
 _COPY_OF_A_LAUNCHER = "/memfd:"
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.fanotify_mark.argtypes = [
-    ctypes.c_int,
-    ctypes.c_uint,
-    ctypes.c_uint64,
-    ctypes.c_int,
-    ctypes.c_char_p,
-]
 
 
 class _FileId(NamedTuple):
@@ -218,13 +209,10 @@ class ExecWatch:
         # Also where that file has been marked already: the file system of a container that has gone
         # gives its number to the next one, whose files of the same image have the same numbers, and
         # no marks.
-        if (
-            _libc.fanotify_mark(
-                self.file, _FAN_MARK_ADD, _FAN_OPEN_EXEC_PERM, _AT_FDCWD, os.fsencode(path)
-            )
-            < 0
-        ):
-            raise LabUnavailable(f"{path} cannot be watched: {os.strerror(ctypes.get_errno())}")
+        try:
+            fanotify_mark(self.file, _FAN_MARK_ADD, _FAN_OPEN_EXEC_PERM, path)
+        except OSError as error:
+            raise LabUnavailable(f"{path} cannot be watched: {error.strerror}") from error
         self._marked.add(found)
         return found
 
@@ -364,14 +352,14 @@ def _mounts(pid: int) -> str:
 
 def _fanotify() -> int:
     flags = _FAN_CLASS_CONTENT | _FAN_CLOEXEC | _FAN_NONBLOCK | _FAN_REPORT_TID
-    file = int(_libc.fanotify_init(flags, os.O_RDONLY | os.O_CLOEXEC))
-    if file < 0:
+    try:
+        return fanotify_init(flags, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
         raise LabUnavailable(
-            f"execs cannot be watched here: {os.strerror(ctypes.get_errno())}; fanotify's "
-            "permission events need root "
-            "of the machine itself (a privileged container, no user namespace, no rootless engine)"
-        )
-    return file
+            f"execs cannot be watched here: {error.strerror}; fanotify's permission events need "
+            "root of the machine itself (a privileged container, no user namespace, no rootless "
+            "engine)"
+        ) from error
 
 
 def _can_seize_while_held() -> bool:
@@ -379,12 +367,9 @@ def _can_seize_while_held() -> bool:
     while its exec waits."""
     file = _fanotify()
     program = os.path.realpath(sys.executable)
-    if (
-        _libc.fanotify_mark(
-            file, _FAN_MARK_ADD, _FAN_OPEN_EXEC_PERM, _AT_FDCWD, os.fsencode(program)
-        )
-        < 0
-    ):
+    try:
+        fanotify_mark(file, _FAN_MARK_ADD, _FAN_OPEN_EXEC_PERM, program)
+    except OSError:
         os.close(file)
         return False
     pid = os.fork()

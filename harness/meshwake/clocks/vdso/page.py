@@ -281,7 +281,7 @@ def _install(tracee: Tracee, page: ClockPage) -> Launched:
     there."""
     vdso = vdso_of(tracee.pid)
     base = map_page(tracee, vdso, page.file, vdso.free_pages(1))
-    tracee.system_call(vdso.gadget, _architecture().sys_close, page.file)
+    tracee.system_call(vdso.gadget, "close", page.file)
     for address, jump in vdso.jumps(page, base).items():
         tracee.write(address, jump)
     tracee.detach()
@@ -293,7 +293,7 @@ def map_page(tracee: Tracee, vdso: Vdso, file: int, address: int) -> int:
     at `address`."""
     base = tracee.system_call(
         vdso.gadget,
-        _architecture().sys_mmap,
+        "mmap",
         address,
         PAGE_BYTES,
         mmap.PROT_READ | mmap.PROT_EXEC,

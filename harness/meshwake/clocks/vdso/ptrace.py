@@ -17,10 +17,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from meshwake.clocks.vdso.registers import Registers, registers_here
 from meshwake.core.errors import SubjectFailed
+from meshwake.system.libc import die_with_parent, ptrace, system_call_number
 
 _TRACEME, _CONT, _SINGLESTEP, _DETACH = 0, 7, 9, 17
 _GETREGSET, _SETREGSET, _NT_PRSTATUS = 0x4204, 0x4205, 1
@@ -31,15 +32,10 @@ _OPTION_EXITKILL = 0x100000
 OPTION_FORK, OPTION_VFORK, OPTION_CLONE, OPTION_EXEC = 0x2, 0x4, 0x8, 0x10
 EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC, EVENT_STOP = 1, 2, 3, 4, 128
 _WALL = 0x40000000
-_PR_SET_PDEATHSIG = 1
 _NOT_OF_OTHER_THREADS = 0x20000000
 _STOPS_ON_THE_WAY_MAX = 10
 _STOPS_WITHIN_S = 5.0
 _PAUSE_S = 0.0001
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-_libc.ptrace.restype = ctypes.c_long
 
 
 class _Vector(ctypes.Structure):
@@ -48,27 +44,11 @@ class _Vector(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
-def _ptrace(request: int, pid: int, address: int = 0, data: Any = None) -> None:
-    if _libc.ptrace(request, pid, address, data) < 0:
-        number = ctypes.get_errno()
-        raise OSError(
-            number, f"ptrace request {request:#x} on process {pid}: {os.strerror(number)}"
-        )
-
-
 def request_trace_and_death_with_parent(parent_pid: int) -> None:
     """In a forked child, before exec: stop at the exec, and die when the parent dies, by whatever
     cause."""
     die_with_parent(parent_pid)
-    _ptrace(_TRACEME, 0)
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """The kernel kills this process when the thread that started it ends; also when it has ended
-    already."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent_pid:
-        os._exit(1)
+    ptrace(_TRACEME, 0)
 
 
 class Tracee:
@@ -89,9 +69,11 @@ class Tracee:
                 f"process {self.pid}: only part of {len(data)} bytes written at {address:#x}"
             )
 
-    def system_call(self, gadget: int, number: int, *arguments: int) -> int:
-        """Makes the process do one system call; `gadget` is an address in it that holds a `syscall`
-        instruction."""
+    def system_call(self, gadget: int, name: str, *arguments: int) -> int:
+        """Makes the process do the system call `name`; `gadget` is an address in it that holds a
+        `syscall` instruction. Returns what the kernel answers: below zero it is -errno."""
+        number = system_call_number(name)
+        assert number is not None, name
         registers = self._registers()
         call = type(registers).from_buffer_copy(registers)
         call.aim_at_system_call(gadget, number, arguments)
@@ -127,13 +109,13 @@ class Tracee:
     def step(self) -> None:
         """Does one instruction; signals wait."""
         with self._signals_waiting():
-            _ptrace(_SINGLESTEP, self.pid)
+            ptrace(_SINGLESTEP, self.pid)
             await_stop(self.pid, "the end of one instruction", _STOPS_WITHIN_S)
 
     def detach(self) -> None:
         """Lets it run, untraced."""
         os.close(self._memory)
-        _ptrace(_DETACH, self.pid)
+        ptrace(_DETACH, self.pid)
 
     def _registers(self) -> Registers:
         registers = registers_here()()
@@ -142,14 +124,14 @@ class Tracee:
 
     def _move_registers(self, request: int, registers: Registers) -> None:
         vector = _Vector(ctypes.addressof(registers), ctypes.sizeof(registers))
-        _ptrace(request, self.pid, _NT_PRSTATUS, ctypes.byref(vector))
+        ptrace(request, self.pid, _NT_PRSTATUS, ctypes.byref(vector))
 
     def _run(self, request: int, call: Registers, restore: Registers) -> int:
         """Runs from the registers of `call` to the next trap, and puts back those of `restore`."""
         with self._signals_waiting():
             self._move_registers(_SETREGSET, call)
             for _ in range(_STOPS_ON_THE_WAY_MAX):
-                _ptrace(request, self.pid)
+                ptrace(request, self.pid)
                 # Another stop than that of a trap is reported when somebody else stops the process
                 # meanwhile.
                 if await_stop(self.pid, "the end of an injected call", _STOPS_WITHIN_S).event == 0:
@@ -167,13 +149,13 @@ class Tracee:
         """Signals for this thread wait: a handler must not run in the middle of a call of ours (Go
         sends itself SIGURG all the time)."""
         own, every = ctypes.c_uint64(), ctypes.c_uint64(2**64 - 1)
-        _ptrace(_GETSIGMASK, self.pid, _SIGNAL_SET_BYTES, ctypes.byref(own))
-        _ptrace(_SETSIGMASK, self.pid, _SIGNAL_SET_BYTES, ctypes.byref(every))
+        ptrace(_GETSIGMASK, self.pid, _SIGNAL_SET_BYTES, ctypes.byref(own))
+        ptrace(_SETSIGMASK, self.pid, _SIGNAL_SET_BYTES, ctypes.byref(every))
         try:
             yield
         finally:
             with suppress(ProcessLookupError):
-                _ptrace(_SETSIGMASK, self.pid, _SIGNAL_SET_BYTES, ctypes.byref(own))
+                ptrace(_SETSIGMASK, self.pid, _SIGNAL_SET_BYTES, ctypes.byref(own))
 
 
 class Stop(NamedTuple):
@@ -216,12 +198,12 @@ def await_stop(tid: int, awaited: str, within_s: float) -> Stop:
 
 def seize(tid: int, options: int = 0) -> None:
     """From now on the calling thread traces `tid`, which does not notice."""
-    _ptrace(_SEIZE, tid, 0, options)
+    ptrace(_SEIZE, tid, 0, options)
 
 
 def interrupt(tid: int) -> None:
     """`tid` will stop with EVENT_STOP."""
-    _ptrace(_INTERRUPT, tid)
+    ptrace(_INTERRUPT, tid)
 
 
 def resume(stop: Stop) -> None:
@@ -233,20 +215,20 @@ def resume(stop: Stop) -> None:
         signal.SIGTTIN,
         signal.SIGTTOU,
     ):
-        _ptrace(_LISTEN, stop.tid)
+        ptrace(_LISTEN, stop.tid)
     else:
-        _ptrace(_CONT, stop.tid, 0, 0 if stop.event else stop.signal)
+        ptrace(_CONT, stop.tid, 0, 0 if stop.event else stop.signal)
 
 
 def let_go(stop: Stop) -> None:
     """As `resume`, and it is not traced any more."""
-    _ptrace(_DETACH, stop.tid, 0, 0 if stop.event else stop.signal)
+    ptrace(_DETACH, stop.tid, 0, 0 if stop.event else stop.signal)
 
 
 def event_number(tid: int) -> int:
     """What the event was about: the new thread's number, or at an exec the old one."""
     number = ctypes.c_ulong()
-    _ptrace(_GETEVENTMSG, tid, 0, ctypes.byref(number))
+    ptrace(_GETEVENTMSG, tid, 0, ctypes.byref(number))
     return number.value
 
 
@@ -336,7 +318,7 @@ def stopped_at_exec(pid: int) -> Tracee:
     if os.WSTOPSIG(status) != signal.SIGTRAP:
         name = signal.Signals(os.WSTOPSIG(status)).name
         raise SubjectFailed(f"process {pid} got {name} while its exec was awaited")
-    _ptrace(_SETOPTIONS, pid, 0, _OPTION_EXITKILL)
+    ptrace(_SETOPTIONS, pid, 0, _OPTION_EXITKILL)
     return Tracee(pid)
 
 

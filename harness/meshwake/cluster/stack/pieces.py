@@ -22,7 +22,6 @@ from meshwake.core.resources import CLUSTERS
 from meshwake.kubernetes.api import identity_of
 from meshwake.kubernetes.labels import OUR_LABELS, is_ours
 
-ISTIO_NAMESPACE = "istio-system"
 CILIUM_NAMESPACE = "kube-system"
 METALLB_NAMESPACE = "metallb-system"
 CERT_MANAGER_NAMESPACE = "cert-manager"

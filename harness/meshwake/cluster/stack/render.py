@@ -21,7 +21,6 @@ from meshwake.cluster.stack.mirror import is_built_here, mirrored_stage, through
 from meshwake.cluster.stack.observability import observability_stages
 from meshwake.cluster.stack.pieces import (
     CILIUM_NAMESPACE,
-    ISTIO_NAMESPACE,
     METALLB_NAMESPACE,
     Chart,
     Facts,
@@ -35,6 +34,7 @@ from meshwake.cluster.stack.pieces import (
 )
 from meshwake.cluster.stack.pins import Pins, gateway_api_manifest, minor_of, pinned_chart
 from meshwake.cluster.stack.workloads import workload_images
+from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
 # Nothing is fetched from it: any range will do to work out what a cluster is made of.
 _ANY_FACTS = Facts(pool="192.0.2.1-192.0.2.4")

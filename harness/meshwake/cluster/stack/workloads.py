@@ -20,7 +20,6 @@ from meshwake.cluster.stack.pieces import (
     CERT_MANAGER_NAMESPACE,
     CILIUM_NAMESPACE,
     DEMO_NAMESPACE,
-    ISTIO_NAMESPACE,
     METALLB_NAMESPACE,
     OBSERVABILITY_NAMESPACE,
     labelled,
@@ -30,6 +29,7 @@ from meshwake.cluster.stack.pins import Pins, read_pins
 from meshwake.core.errors import BadInput
 from meshwake.core.plan import Plan
 from meshwake.kubernetes.labels import OUR_LABELS, RUN_LABELS
+from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
 SERVER_PORT = 8080
 CONTAINER = "app"

@@ -20,13 +20,13 @@ from threading import Event
 from typing import Any
 
 from meshwake.clocks.movers.base import Moment, Moved, Mover, sleep_meanwhile
-from meshwake.cluster.observe import ISTIOD_LABELS, ZTUNNEL_NAMESPACE
 from meshwake.cluster.reset import istiod_away, istiod_back
 from meshwake.core.durations import format_duration, seconds
 from meshwake.core.errors import HarnessFault
 from meshwake.core.plan import PlannedFault
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.labs.kind.session import CLOCKS_SHARED, Session
+from meshwake.ztunnel.names import ISTIO_NAMESPACE, ISTIOD_LABELS
 
 RESTARTED_WITHIN_S, SCALED_WITHIN_S, CORRECTED_WITHIN_S = 180.0, 240.0, 60.0
 _BY_MOVER = ("suspend", "pause", "step", "freeze")
@@ -213,7 +213,7 @@ class Faults:
     def _await_istiod(self, replicas: int) -> None:
         def there() -> bool:
             try:
-                pods = self._kubernetes.pods(ZTUNNEL_NAMESPACE, ISTIOD_LABELS)
+                pods = self._kubernetes.pods(ISTIO_NAMESPACE, ISTIOD_LABELS)
             except Unreachable:
                 return False
             return len(pods) == replicas and all(pod.ready for pod in pods)

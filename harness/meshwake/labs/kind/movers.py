@@ -30,7 +30,6 @@ from meshwake.cluster.node_channel import (
     PodChannel,
     install_helper,
 )
-from meshwake.cluster.observe import ISTIOD_LABELS, ZTUNNEL_NAMESPACE
 from meshwake.cluster.real_time import RealTime
 from meshwake.cluster.state import intents_dir
 from meshwake.core.clock_reading import ClockReading
@@ -38,8 +37,8 @@ from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
 from meshwake.core.plan import Plan, PlannedCluster, PlannedFault
 from meshwake.core.scenario import CLOCK_FAULTS
 from meshwake.kubernetes.api import Kubernetes, Unreachable
-from meshwake.kubernetes.ztunnels import ZTUNNEL_LABELS
 from meshwake.labs.kind.ways import Place
+from meshwake.ztunnel.names import ISTIO_NAMESPACE, ISTIOD_LABELS, ZTUNNEL_LABELS
 
 INTO_NODE = ("docker", "exec", "{node}")
 _DOCKER_WORDS = (
@@ -116,7 +115,7 @@ def _others(kubernetes: Kubernetes, node_names: Mapping[str, str]) -> dict[str, 
     """Nodes beside the plan's on which programs live by the mesh's time: each of our names for one,
     and Kubernetes'."""
     labels = (ZTUNNEL_LABELS, ISTIOD_LABELS)
-    nodes = {pod.node for each in labels for pod in kubernetes.pods(ZTUNNEL_NAMESPACE, each)}
+    nodes = {pod.node for each in labels for pod in kubernetes.pods(ISTIO_NAMESPACE, each)}
     return {
         f"{node} (none of the plan's)": node
         for node in sorted(nodes - set(node_names.values()))

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from meshwake.cluster.observe import ZTUNNEL_NAMESPACE
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.plan import Plan, PlannedFault
 from meshwake.core.scenario import CLOCK_FAULTS
@@ -15,6 +14,7 @@ from meshwake.fixes.wake_guard import NAME as GUARD
 from meshwake.fixes.weekly_restart import NAME as WEEKLY_RESTART
 from meshwake.fixes.weekly_restart import read_cron_job
 from meshwake.labs.kind.fix import APPLIED, CRON_JOBS
+from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
 # istio security/pkg/pki/util/generate_cert.go, ClockSkewGracePeriod: the same in every release, and
 # no option.
@@ -144,12 +144,12 @@ def _about_fix(plan: Plan) -> Iterator[str]:
             "or another ztunnel); use --lab model or --lab process"
         )
         return
-    if namespace_of(plan) != ZTUNNEL_NAMESPACE:
+    if namespace_of(plan) != ISTIO_NAMESPACE:
         yield (
             f"fix.ztunnel_namespace {namespace_of(plan)}: ztunnel of a run lives in "
-            f"{ZTUNNEL_NAMESPACE}, where what is "
+            f"{ISTIO_NAMESPACE}, where what is "
             "meant for another namespace finds none; leave ztunnel_namespace out and name "
-            f"{ZTUNNEL_NAMESPACE} in the manifest, or use --lab model"
+            f"{ISTIO_NAMESPACE} in the manifest, or use --lab model"
         )
         return
     if plan.cluster is not None and plan.cluster.clock == "process":

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from meshwake.cluster.observe import Held
 from meshwake.core.clock_reading import ClockReading
-from meshwake.ztunnel.renewal import planned_wall_ns
+from meshwake.core.durations import NS_PER_S
+from meshwake.ztunnel.renewal import renewal_due_wall_ns
 
 
 @dataclass
@@ -31,7 +32,9 @@ class _Identity:
         held = self.held
         if held is None or held.not_before_wall_s is None or held.not_after_wall_s is None:
             return None
-        planned_ns = planned_wall_ns(held.not_before_wall_s, held.not_after_wall_s)
+        planned_ns = renewal_due_wall_ns(
+            held.not_before_wall_s * NS_PER_S, held.not_after_wall_s * NS_PER_S
+        )
         return self.base.monotonic_ns + planned_ns - self.base.wall_ns
 
 

@@ -9,42 +9,22 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from meshwake.clocks.movers.node_access import Inside, NoAnswer
-from meshwake.cluster.observe import (
-    ADMIN_PORT,
-    ANSWER_WITHIN_S,
-    ZTUNNEL_CONTAINER,
-    ZTUNNEL_NAMESPACE,
-    refusals_in,
-)
+from meshwake.cluster.observe import ANSWER_WITHIN_S
 from meshwake.kubernetes.api import Kubernetes, Pod, Unreachable
-from meshwake.kubernetes.ztunnels import ZTUNNEL_LABELS
 from meshwake.labs.kind.session import Told
+from meshwake.ztunnel.envoy_certificates import parse_envoy_certificates
+from meshwake.ztunnel.logs import failed_renewals, kind_of_line
+from meshwake.ztunnel.names import GATEWAY_LABEL, ISTIO_NAMESPACE, PROXY_CONTAINER, ZTUNNEL_LABELS
+from meshwake.ztunnel.ports import ADMIN_PORT, ENVOY_CERTIFICATES_PATH
 
-# Every Envoy that istiod makes for a Gateway, a waypoint being one.
-GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
 # By way of process 1, whose root is the node's own, also where the way in is a container that sees
 # its processes.
 TOKEN_FILE = "/proc/1/root/var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~projected/istio-token/istio-token"  # noqa: S105  a path, no secret
-
-# What facts about istio/ztunnel 1.22 to 1.31 say a certificate at fault leaves in its log (src/tls,
-# src/proxy).
-LOG_LINES: Mapping[str, str] = {
-    "peer certificate expired": (
-        r"InvalidCertificate\(Expired|certificate expired: verification time|peer certificate: Expired"
-    ),
-    "own certificate refused": r"AlertReceived\(CertificateExpired\)|received fatal alert: CertificateExpired",
-    "certificate not valid yet": r"NotValidYet",
-    "no certificate": r"identity error: |signing error: ",
-    "renewal failed": r"certificate renewal failed|certificate fetch failed",
-    "prefetch failed": r"unable to prefetch cert",
-}
 
 
 @dataclass(frozen=True)
@@ -72,7 +52,7 @@ class ProxyCertificates:
         return told
 
     def _of(self, pod: Pod) -> list[Told]:
-        answer = self.kubernetes.get(pod, ADMIN_PORT, "/certs", ANSWER_WITHIN_S)
+        answer = self.kubernetes.get(pod, ADMIN_PORT, ENVOY_CERTIFICATES_PATH, ANSWER_WITHIN_S)
         return [
             Told(
                 "proxy_certificate",
@@ -87,25 +67,19 @@ def read_envoy_certs(text: bytes) -> list[tuple[str, dict[str, Any]]]:
     """(subject, what KINDS promises of it) of each leaf in Envoy's /certs. Raises Unreachable when
     it is none."""
     try:
-        chains = [
-            entry["cert_chain"]
-            for entry in json.loads(text)["certificates"]
-            if entry.get("cert_chain")
-        ]
-        return [_envoy_certificate(chain[0]) for chain in chains]
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise Unreachable(f"Envoy's /certs is not understood: {error!r}: {text[:200]!r}") from error
-
-
-def _envoy_certificate(leaf: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    names = [next(iter(name.values())) for name in leaf.get("subject_alt_names", [])]
-    subject = names[0] if names else ""
-    expires = datetime.fromisoformat(leaf["expiration_time"])
-    return subject, {
-        "subject": subject,
-        "serial": leaf["serial_number"],
-        "not_after_wall_s": int(expires.timestamp()),
-    }
+        certificates = parse_envoy_certificates(text)
+    except ValueError as error:
+        raise Unreachable(str(error)) from error
+    found = []
+    for certificate in certificates:
+        subject = certificate.names[0] if certificate.names else ""
+        about = {
+            "subject": subject,
+            "serial": certificate.serial,
+            "not_after_wall_s": certificate.not_after_wall_s,
+        }
+        found.append((subject, about))
+    return found
 
 
 @dataclass(frozen=True)
@@ -124,7 +98,7 @@ class Tokens:
         """One event for each token, when kubelet has changed it. The token itself is read and
         forgotten."""
         told = []
-        for pod in self.kubernetes.pods(ZTUNNEL_NAMESPACE, ZTUNNEL_LABELS):
+        for pod in self.kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS):
             if (expires_wall_s := read_token_expiry(self._token(pod))) is None:
                 raise Unreachable(
                     f"{TOKEN_FILE.format(uid=pod.uid)} on {pod.node} holds no token that ends"
@@ -173,10 +147,10 @@ class ZtunnelLogs:
     def look(self) -> list[Told]:
         """Each line once: it begins with a time, so no two are the same."""
         told = []
-        for pod in self.kubernetes.pods(ZTUNNEL_NAMESPACE, ZTUNNEL_LABELS):
+        for pod in self.kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS):
             if pod.node in self.nodes:
                 lines = self.kubernetes.log_lines(
-                    pod, ZTUNNEL_CONTAINER, since_s=int(self.every_s) * 4
+                    pod, PROXY_CONTAINER, since_s=int(self.every_s) * 4
                 )
                 told += self._of(pod, lines)
         return told
@@ -191,17 +165,12 @@ class ZtunnelLogs:
                 node,
             )
             for line in lines
-            if (match := match_of(line)) is not None
+            if (match := kind_of_line(line)) is not None
         ]
-        for identity, line in refusals_in(lines, identities):
+        for identity, line in failed_renewals(lines, identities):
             refused = {"identity": identity, "outcome": "refused", "because": line[:600]}
             told.append(Told("csr_answered", f"{pod} {line}", refused, node))
         return told
-
-
-def match_of(line: str) -> str | None:
-    """What a line of ztunnel's log says of certificates, in the words of LOG_LINES, or None."""
-    return next((name for name, pattern in LOG_LINES.items() if re.search(pattern, line)), None)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from meshwake.labs.process.dedicated import Dedicated, dedicated_environment, kn
 from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, inside, listen
 from meshwake.labs.process.places import Home, Place
 from meshwake.labs.process.traffic import Traffic
-from meshwake.labs.process.ztunnel import AUTHORITY_PORT, INBOUND_PORT, Ztunnel, local_xds
+from meshwake.labs.process.ztunnel import Ztunnel, local_xds
+from meshwake.ztunnel.ports import HBONE_PORT, ISTIOD_PORT
 
 CARD, _BRIDGE = "eth0", "mesh0"
 # What a connection may take on an emulated machine; after that it has no answer.
@@ -141,7 +142,7 @@ class Node:
             binary = Path(self._request["ztunnel"])
             self._ztunnels[home.name] = Ztunnel(binary, home, KernelClockPage(), DIRECTORY, told)
         self._await_listening()
-        self._knocks = [knock((home.address, INBOUND_PORT), home.namespace) for home in self._homes]
+        self._knocks = [knock((home.address, HBONE_PORT), home.namespace) for home in self._homes]
 
     def end(self) -> None:
         """Its ztunnels have ended when this returns."""
@@ -204,7 +205,7 @@ class Node:
 
     def _start_authority(self) -> AuthorityProcess:
         known = self._request["authority"]
-        with listen(AUTHORITY_ADDRESS, AUTHORITY_PORT) as listener:
+        with listen(AUTHORITY_ADDRESS, ISTIOD_PORT) as listener:
             identities = tuple(known["identities"])
             authority = spawn(
                 NO_FILE, listener, AUTHORITY_ADDRESS, DIRECTORY, known["backdate_s"], identities

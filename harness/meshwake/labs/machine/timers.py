@@ -20,7 +20,7 @@ from typing import Any
 
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
-from meshwake.labs.machine.image import binary_part, guest_python, tree_part
+from meshwake.labs.machine.image import GUEST_DIRECTORY, binary_part, guest_python, tree_part
 from meshwake.labs.machine.measure import needed_kernel, run_request
 
 WAIT_S = 600
@@ -40,17 +40,17 @@ _SAYS = "import os, sys\nsay = lambda: os.write(1, b'.\\n')\n"
 _TIMERFD = (
     _SAYS
     + """
-import ctypes, struct, time
-libc = ctypes.CDLL(None, use_errno=True)
+import time
+sys.path.insert(0, "SITE")
+from meshwake.system.libc import TFD_TIMER_ABSTIME, timerfd_create, timerfd_settime
 clock, absolute = int(sys.argv[1]), sys.argv[2] == "absolute"
-file = libc.timerfd_create(clock, 0)
-base = time.clock_gettime(clock) if absolute else 0
+file = timerfd_create(clock)
+base_s = int(time.clock_gettime(clock)) if absolute else 0
 say()
-if libc.timerfd_settime(file, int(absolute), struct.pack("qqqq", 0, 0, int(base) + WAIT, 0), None):
-    raise OSError(ctypes.get_errno(), "timerfd_settime")
+timerfd_settime(file, TFD_TIMER_ABSTIME if absolute else 0, base_s + WAIT)
 os.read(file, 8)
 say()
-"""
+""".replace("SITE", f"{GUEST_DIRECTORY}/site")
 )
 _PYTHON = {
     "Python time.sleep": "import time; say(); time.sleep(WAIT); say()",

@@ -40,7 +40,7 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS, NS_PER_S
 from meshwake.labs.model.authority import Answer, Certificate
 from meshwake.labs.model.timing import Due, Timing, renewal_due
-from meshwake.ztunnel.renewal import planned_wall_ns
+from meshwake.ztunnel.renewal import renewal_due_wall_ns
 
 REQUESTS_UNDER_WAY_MAX = 8
 RETRY_CONSTANT_NS = 60 * NS_PER_S
@@ -241,10 +241,10 @@ class Ztunnel:
             return Due(self._failed(identity, _ERRORS[answer.outcome], now))
         self._retry.succeeded(identity, now.monotonic_ns)
         self.states[identity] = CertificateState("Available", answer.certificate)
-        begins_s, ends_s = answer.certificate.not_before_wall_s, answer.certificate.not_after_wall_s
-        return renewal_due(
-            self._timing, planned_wall_ns(begins_s, ends_s), begins_s * NS_PER_S, self.base, now
-        )
+        not_before_wall_ns = answer.certificate.not_before_wall_s * NS_PER_S
+        not_after_wall_ns = answer.certificate.not_after_wall_s * NS_PER_S
+        planned_wall_ns = renewal_due_wall_ns(not_before_wall_ns, not_after_wall_ns)
+        return renewal_due(self._timing, planned_wall_ns, not_before_wall_ns, self.base, now)
 
     def forget(self, identity: str, now: ClockReading) -> None:
         """The pod of `identity` has gone: what was held for it, and what was known of its failures,

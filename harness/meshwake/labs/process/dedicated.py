@@ -17,14 +17,8 @@ from pathlib import Path
 from meshwake.core.plan import Plan
 from meshwake.labs.process.namespaces import Network, inside
 from meshwake.labs.process.places import Home, Place
-from meshwake.labs.process.ztunnel import (
-    ADMIN_PORT,
-    INBOUND_PORT,
-    SOCKS_PORT,
-    Ztunnel,
-    common_environment,
-    local_xds,
-)
+from meshwake.labs.process.ztunnel import Ztunnel, common_environment, local_xds
+from meshwake.ztunnel.ports import ADMIN_PORT, HBONE_PORT, SOCKS_PORT
 
 _CONNECT_WITHIN_S = 30.0
 
@@ -47,7 +41,7 @@ def dedicated_environment(
 class Dedicated:
     """See modes.Mode."""
 
-    ports = (ADMIN_PORT, SOCKS_PORT, INBOUND_PORT)
+    ports = (ADMIN_PORT, SOCKS_PORT, HBONE_PORT)
     redirects = False
     way_in = "socks5"
 
@@ -71,7 +65,7 @@ class Dedicated:
     def welcome(self, ztunnel: Ztunnel) -> list[socket.socket]:
         """See modes.Mode: a knock at its HBONE port. The handshake cannot succeed, since we show no
         certificate."""
-        return [knock((ztunnel.home.address, INBOUND_PORT), ztunnel.home.namespace)]
+        return [knock((ztunnel.home.address, HBONE_PORT), ztunnel.home.namespace)]
 
     def close(self) -> None:
         """See modes.Mode."""

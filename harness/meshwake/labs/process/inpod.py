@@ -22,13 +22,8 @@ from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, inside
 from meshwake.labs.process.node_agent import NodeAgent
 from meshwake.labs.process.places import Home, Place
 from meshwake.labs.process.redirect import redirected_here
-from meshwake.labs.process.ztunnel import (
-    ADMIN_PORT,
-    AUTHORITY_PORT,
-    Ztunnel,
-    common_environment,
-    local_xds,
-)
+from meshwake.labs.process.ztunnel import Ztunnel, common_environment, local_xds
+from meshwake.ztunnel.ports import ADMIN_PORT, ISTIOD_PORT
 
 
 class InPod:
@@ -72,7 +67,7 @@ class InPod:
                 "LOCAL_XDS_PATH": str(self._directory / "workloads.yaml"),
             }
         return told | {
-            "XDS_ADDRESS": f"https://{AUTHORITY_ADDRESS}:{AUTHORITY_PORT}",
+            "XDS_ADDRESS": f"https://{AUTHORITY_ADDRESS}:{ISTIOD_PORT}",
             "XDS_ROOT_CA": str(root_file),
         }
 

@@ -11,7 +11,7 @@ right of this machine is needed.
 
 from __future__ import annotations
 
-import ctypes
+import errno
 import os
 import re
 import socket
@@ -28,14 +28,18 @@ from meshwake.clocks.quiescence.detector import SocketsOfNamespace
 from meshwake.clocks.vdso.page import ClockPage, launch, read_inside
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import LabUnavailable, SubjectFailed
+from meshwake.system.libc import (
+    CAP_NET_ADMIN,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWUSER,
+    setns,
+    unshare,
+)
 
-CAP_NET_ADMIN = 12
-CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 AUTHORITY_ADDRESS = "10.77.0.1"
 _PREFIX_BITS = 16
 _BRIDGE = "mesh0"
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def enter_own_world() -> None:
@@ -81,7 +85,11 @@ def _use_small_socket_tables() -> None:
 
 def _unshare(flags: int) -> int:
     """0, or the errno."""
-    return 0 if _libc.unshare(flags) == 0 else ctypes.get_errno()
+    try:
+        unshare(flags)
+    except OSError as error:
+        return error.errno or errno.EPERM
+    return 0
 
 
 _SWITCHES = {
@@ -129,8 +137,7 @@ def inside(namespace: int) -> Iterator[None]:
 
 def join(namespace: int) -> None:
     """This thread moves into the network namespace of the open file `namespace`."""
-    if _libc.setns(namespace, CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")
+    setns(namespace, CLONE_NEWNET)
 
 
 class Network:

@@ -23,7 +23,8 @@ from pyroute2.netlink.nfnetlink.nftsocket import Cmp, Meta
 from pyroute2.nftables.expressions import genex
 from pyroute2.nftables.main import NFTables
 
-OUTBOUND_PORT, INBOUND_PLAINTEXT_PORT, HBONE_PORT = 15001, 15006, 15008
+from meshwake.ztunnel.ports import HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT
+
 ZTUNNEL_MARK = 0x539
 _TABLE = "meshwake"
 _IPV4 = 2

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from meshwake.authority.begin import begin
-from meshwake.clocks.vdso.ptrace import die_with_parent
 from meshwake.core.errors import HarnessError
 from meshwake.core.history import Event
 from meshwake.core.plan import Plan
 from meshwake.labs.process.namespaces import enter_own_world
 from meshwake.labs.process.processor import take_processor
+from meshwake.system.libc import die_with_parent
 from meshwake.ztunnel.binaries import describe
 
 _PROGRESS_EVERY_S = 0.2

@@ -23,7 +23,7 @@ from meshwake.clocks.quiescence.detector import QUIET_WITHIN_S
 from meshwake.core.errors import HarnessFault
 from meshwake.labs.process.namespaces import inside, listen
 from meshwake.labs.process.places import Place
-from meshwake.labs.process.ztunnel import SOCKS_PORT
+from meshwake.ztunnel.ports import SOCKS_PORT
 
 ECHO_PORT = 8080
 _LOOK_EVERY_S = 0.002

@@ -8,7 +8,6 @@ then the timers, then connections.
 
 from __future__ import annotations
 
-import re
 import socket
 import time
 from collections.abc import Callable
@@ -37,7 +36,9 @@ from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, inside,
 from meshwake.labs.process.places import Home, Place
 from meshwake.labs.process.processor import Processor
 from meshwake.labs.process.traffic import Traffic
-from meshwake.labs.process.ztunnel import AUTHORITY_PORT, CertificateState, Ztunnel, workload
+from meshwake.labs.process.ztunnel import CertificateState, Ztunnel, workload
+from meshwake.ztunnel.logs import EXPIRED
+from meshwake.ztunnel.ports import ISTIOD_PORT
 
 # Ahead of any real monotonic clock, so that deadlines which programs hand to the kernel as absolute
 # times never come: behind it they would end at once, and the program would spin.
@@ -46,7 +47,6 @@ STARTS_WITHIN_S = 60.0
 KICKS_AT_ONE_TIME_MAX = 10_000
 # What ztunnel logs of a certificate that ran out, in every release; see the manifest of
 # log-watchdog.
-_EXPIRED = re.compile("certificate expired|CertificateExpired|InvalidCertificate\\(Expired")
 # A ztunnel that watches its root file looks every half second of real time, and takes a change in
 # when the file has been left alone for two seconds by its clock.
 FILE_LEFT_ALONE_NS = 2 * NS_PER_S
@@ -177,7 +177,7 @@ class World:
         return mode_of(self.plan, network, self._directory)
 
     def _start_authority(self, stack: ExitStack) -> AuthorityProcess:
-        with listen(AUTHORITY_ADDRESS, AUTHORITY_PORT) as listener:
+        with listen(AUTHORITY_ADDRESS, ISTIOD_PORT) as listener:
             authority = spawn(
                 self._pages[self.plan.authority_node].file,
                 listener,
@@ -548,7 +548,7 @@ class World:
                 self._record_state(source)
                 self._record_state(destination)
                 self._settle()
-            if error is not None and _EXPIRED.search(error):
+            if error is not None and EXPIRED.search(error):
                 for name in {node, self._places[destination].node}:
                     self._expiry_logged_wall_ns[name] = self._pages[name].get().wall_ns
             (self._failing.discard if error is None else self._failing.add)((source, destination))

@@ -12,12 +12,11 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from meshwake.authority.ca import TRUST_DOMAIN, spiffe_id
 from meshwake.clocks.quiescence.detector import Watched
 from meshwake.clocks.vdso.page import ClockPage, Launched, launch, read_inside
 from meshwake.core.clock_reading import ClockReading
@@ -26,9 +25,11 @@ from meshwake.core.errors import SubjectFailed
 from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, inside, join
 from meshwake.labs.process.places import Home, Place
 from meshwake.ztunnel.config_dump import ServedCertificate, parse_config_dump
+from meshwake.ztunnel.environment import observed_environment
+from meshwake.ztunnel.logs import connection_error
+from meshwake.ztunnel.ports import ADMIN_PORT, CONFIG_DUMP_PATH, ISTIOD_PORT
+from meshwake.ztunnel.spiffe import TRUST_DOMAIN, spiffe_id
 
-ADMIN_PORT, SOCKS_PORT, INBOUND_PORT = 15000, 15080, 15008
-AUTHORITY_PORT = 15012
 ANSWER_WITHIN_S = 30.0
 
 
@@ -121,7 +122,7 @@ class Ztunnel:
         pods' connections first, which matters where it serves both ends."""
         with self.log.open("rb") as log:
             log.seek(position)
-            found = [error for line in log for error in _error_in(line)]
+            found = [error for line in log if (error := connection_error(line)) is not None]
         return [error for error, _ in sorted(found, key=lambda error: error[1] != "outbound")]
 
     def log_size(self) -> int:
@@ -143,7 +144,7 @@ class Ztunnel:
             try:
                 if self._admin is None:
                     self._admin = self._connect_admin()
-                self._admin.request("GET", "/config_dump")
+                self._admin.request("GET", CONFIG_DUMP_PATH)
                 return parse_config_dump(self._admin.getresponse().read())
             except (OSError, http.client.HTTPException, ValueError) as error:
                 if self._admin:
@@ -164,13 +165,6 @@ class Ztunnel:
         with inside(self.home.namespace):
             connection.sock = socket.create_connection(("127.0.0.1", ADMIN_PORT), ANSWER_WITHIN_S)
         return connection
-
-
-def _error_in(line: bytes) -> Iterator[tuple[str, str]]:
-    with suppress(ValueError):
-        entry = json.loads(line)
-        if isinstance(entry, dict) and entry.get("error"):
-            yield str(entry["error"]), str(entry.get("direction"))
 
 
 def workload(place: Place) -> dict[str, str]:
@@ -203,25 +197,23 @@ def local_xds(places: Iterable[Place], node_of: Callable[[Place], str]) -> str:
 
 def common_environment(node: str, root_file: Path, lifetime_s: int) -> dict[str, str]:
     """What every ztunnel is told; nothing of our own environment is."""
-    return {
-        "NODE_NAME": node,
-        "CLUSTER_ID": "Kubernetes",
-        "CA_ADDRESS": f"https://{AUTHORITY_ADDRESS}:{AUTHORITY_PORT}",
-        "CA_ROOT_CA": str(root_file),
-        "AUTH_TOKEN": "token-of-the-harness",
-        "SECRET_TTL": f"{lifetime_s}s",
-        "UNSTABLE_ENABLE_SOCKS5": "true",  # a way in for outbound traffic that needs no redirection rules
-        "ENABLE_ORIG_SRC": "false",  # else it sends from addresses that need the routes of a node
-        "IPV6_ENABLED": "false",
-        "ZTUNNEL_WORKER_THREADS": "1",
-        # At one stream a connection, a connection never enters the pool: each attempt is a new
-        # handshake, and the pool's thread, which wakes every 10 ms for ever, is never started.
-        "POOL_MAX_STREAMS_PER_CONNECTION": "1",
-        # The thread with which jemalloc (1.31 and newer) tidies up waits on the kernel's wall
-        # clock, for a time that it works out from ours: where ours is behind, it spun, and a world
-        # that starts in the past was never quiet.
-        "MALLOC_CONF": "background_thread:false",
-        "RUST_LOG": "info,ztunnel::identity=debug",
-        "RUST_BACKTRACE": "0",
-        "LOG_FORMAT": "json",
-    }
+    return (
+        observed_environment(lifetime_s)
+        | {
+            "NODE_NAME": node,
+            "CLUSTER_ID": "Kubernetes",
+            "CA_ADDRESS": f"https://{AUTHORITY_ADDRESS}:{ISTIOD_PORT}",
+            "CA_ROOT_CA": str(root_file),
+            "AUTH_TOKEN": "token-of-the-harness",
+            "UNSTABLE_ENABLE_SOCKS5": "true",  # a way in for outbound traffic that needs no redirection rules
+            "ENABLE_ORIG_SRC": "false",  # else it sends from addresses that need the routes of a node
+            "IPV6_ENABLED": "false",
+            "ZTUNNEL_WORKER_THREADS": "1",
+            # The thread with which jemalloc (1.31 and newer) tidies up waits on the kernel's wall
+            # clock, for a time that it works out from ours: where ours is behind, it spun, and a world
+            # that starts in the past was never quiet.
+            "MALLOC_CONF": "background_thread:false",
+            "RUST_BACKTRACE": "0",
+            "LOG_FORMAT": "json",
+        }
+    )

@@ -4,54 +4,23 @@ draws timelines."""
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from meshwake.checks.derive import attempts, certificates, failures, outages, renewals
 from meshwake.checks.spans import Spans
 from meshwake.checks.words import count, lasting, moment, moment_exactly
 from meshwake.core.durations import seconds
-from meshwake.core.history import History
-from meshwake.core.outcome import Comparison, Evidence, Outcome, OutcomeKind
+from meshwake.core.outcome import Comparison, Evidence, OutcomeKind
 from meshwake.core.plan import Plan
+from meshwake.core.run import Run
 from meshwake.report.tracks import EXPIRED, NodeTracks, Track, node_tracks
 
 OPEN_NODES = 3
 RENEWALS_SHOWN = 500
 FAULTS_SHOWN = 200
 _Derived = TypeVar("_Derived")
-
-
-@dataclass(frozen=True)
-class ReportedRun:
-    """A run that is to be shown. `path`: where it was kept, if it was."""
-
-    plan: Plan
-    history: History
-    outcome: Outcome
-    real_s: float = 0.0
-    path: Path | None = None
-
-    @property
-    def fix(self) -> str:
-        """What was deployed."""
-        return self.plan.fix.name if self.plan.fix else "none"
-
-    @property
-    def words(self) -> str:
-        """One line that tells this run from another."""
-        fix = "" if self.fix == "none" else f", {self.fix}"
-        return f"{self.plan.scenario} on {self.plan.lab}, ztunnel {self.plan.version}{fix}"
-
-    @property
-    def id(self) -> str:
-        """A name for files: the same for the same plan, whoever names it."""
-        plan = self.plan
-        name = f"{plan.scenario or 'unnamed'}-{plan.lab}-{plan.version}-{plan.sha256[:8]}"
-        return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
 
 
 @dataclass(frozen=True)
@@ -64,7 +33,7 @@ class Fact:
     bad: bool = False
 
 
-def page(run: ReportedRun, name: str) -> dict[str, Any]:
+def page(run: Run, name: str) -> dict[str, Any]:
     """What the template of a run shows. `name`: its file's, without an ending."""
     plan = run.plan
     nodes = _or_none(lambda: node_tracks(plan, run.history)) or ()
@@ -75,7 +44,7 @@ def page(run: ReportedRun, name: str) -> dict[str, Any]:
         "scenario": plan.scenario,
         "lab": plan.lab,
         "version": plan.version,
-        "fix": run.fix,
+        "fix": run.fix_name,
         "plan": plan.sha256[:8],
         "outcome": run.outcome.kind.value,
         "why": run.outcome.why,
@@ -100,12 +69,12 @@ def _plan_text(plan: Plan) -> str:
     return text + (f"\n({left_out} more faults: see plan.json of the run)" if left_out else "")
 
 
-def data(run: ReportedRun, name: str) -> str:
+def data(run: Run, name: str) -> str:
     """The script that hands the timelines of `run` to report.js."""
     nodes = _or_none(lambda: node_tracks(run.plan, run.history)) or ()
     content = {
         "id": name,
-        "words": run.words,
+        "words": run.label,
         "starts_s": run.plan.starts_wall_s,
         "end_s": seconds(run.history.end_world_ns),
         "facts": [[fact.label, fact.value, fact.note] for fact in facts(run, nodes)],
@@ -137,12 +106,12 @@ def _or_none(derive: Callable[[], _Derived]) -> _Derived | None:
 # --- Numbers --------------------------------------------------------------------------------------
 
 
-def facts(run: ReportedRun, nodes: tuple[NodeTracks, ...]) -> list[Fact]:
+def facts(run: Run, nodes: tuple[NodeTracks, ...]) -> list[Fact]:
     """The numbers on top; always the same labels, so that two runs can stand beside one another."""
     return _or_none(lambda: list(_facts(run, nodes))) or []
 
 
-def _facts(run: ReportedRun, nodes: tuple[NodeTracks, ...]) -> Iterator[Fact]:
+def _facts(run: Run, nodes: tuple[NodeTracks, ...]) -> Iterator[Fact]:
     plan, history = run.plan, run.history
     out_ns = Spans(outage.span for outage in outages(plan, history)).total_ns
     failing = failures(plan, history)
@@ -222,7 +191,7 @@ def describe_node(node: NodeTracks) -> str:
     return ", ".join(words)
 
 
-def _renewal_rows(run: ReportedRun) -> Iterator[dict[str, str]]:
+def _renewal_rows(run: Run) -> Iterator[dict[str, str]]:
     for renewal in renewals(run.plan, run.history):
         done_ns = renewal.done_world_ns
         yield {
@@ -238,7 +207,7 @@ def _renewal_rows(run: ReportedRun) -> Iterator[dict[str, str]]:
 # --- Findings -------------------------------------------------------------------------------------
 
 
-def _finding(run: ReportedRun, row: Comparison) -> dict[str, Any]:
+def _finding(run: Run, row: Comparison) -> dict[str, Any]:
     finding = row.finding
     return {
         "check": finding.check,

@@ -28,8 +28,9 @@ from meshwake.checks.words import lasting, moment
 from meshwake.core.durations import seconds
 from meshwake.core.errors import BadInput
 from meshwake.core.outcome import OutcomeKind
+from meshwake.core.run import Run
 from meshwake.report.ci_formats import junit_xml, markdown
-from meshwake.report.html.content import ReportedRun, data, page
+from meshwake.report.html.content import data, page
 from meshwake.report.result import Summary, summarise
 
 _ASSETS = ("report.css", "report.js")
@@ -59,13 +60,13 @@ class ReportFolder:
         )
         self._shared = {"version": version("meshwake")}
 
-    def add(self, run: ReportedRun, many: bool = True) -> ReportEntry:
+    def add(self, run: Run, many: bool = True) -> ReportEntry:
         """Writes the page of one run. `many`: there will be others to link to."""
-        name = self._claim(run.id)
+        name = self._claim(run.slug)
         self._write(f"data/{name}.js", data(run, name))
         self._write(f"{name}.html", self._page("run.html.j2", run=page(run, name), many=many))
-        summary = summarise(run.plan, run.history, run.outcome, run.path)
-        return ReportEntry(name, run.words, run.fix, run.real_s, summary)
+        summary = summarise(run)
+        return ReportEntry(name, run.label, run.fix_name, run.real_s, summary)
 
     def finish(self, entries: list[ReportEntry]) -> Path:
         """Writes what needs all runs; returns the page to open."""
@@ -156,7 +157,7 @@ def begin_report(path: Path) -> ReportFolder:
     return folder
 
 
-def write_report(path: Path, runs: Iterable[ReportedRun], others: Iterable[Summary] = ()) -> Path:
+def write_report(path: Path, runs: Iterable[Run], others: Iterable[Summary] = ()) -> Path:
     """The whole report of `runs`, and of `others`, which did not run; returns the page to open."""
     folder, shown = begin_report(path), list(runs)
     rest = [ReportEntry("", each.scenario, "", 0.0, each) for each in others]

@@ -18,6 +18,8 @@ from meshwake.clocks.injectors.base import CannotInject
 from meshwake.clocks.injectors.unreachable_waits import kick, unreached
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import ExitCode
+from meshwake.core.resources import SOURCES
+from meshwake.system.libc import TFD_TIMER_ABSTIME
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="the kernel's files are those of Linux"
@@ -26,10 +28,10 @@ H = 3600 * 10**9
 AWAKE, STEP, SUSPEND = ClockReading(H, H, H), ClockReading(H, 0, 0), ClockReading(H, 0, H)
 WITHIN_S = 20.0
 _TIMERFD = """
-import ctypes, os, struct, time
-libc = ctypes.CDLL(None)
-file = libc.timerfd_create({clock}, 0)
-libc.timerfd_settime(file, {flags}, struct.pack("qqqq", 0, 0, {due}, 0), None)
+import os, time
+from meshwake.system.libc import timerfd_create, timerfd_settime
+file = timerfd_create({clock})
+timerfd_settime(file, {flags}, int({due}))
 print("waits", flush=True)
 os.read(file, 8)
 """
@@ -40,6 +42,7 @@ def waiting(program: str) -> Iterator[int]:
     """A program that waits, or is about to."""
     process = subprocess.Popen(
         [os.path.realpath(sys.executable), "-S", "-c", program],
+        env={**os.environ, "PYTHONPATH": str(SOURCES)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
@@ -79,12 +82,12 @@ SAYS = "import select, threading, time; print('waits', flush=True); "
         ),
         (_TIMERFD.format(clock=1, flags=0, due=3600), "a timerfd for 3[56]", AWAKE),
         (
-            _TIMERFD.format(clock=0, flags=1, due="int(time.time()) + 3600"),
+            _TIMERFD.format(clock=0, flags=TFD_TIMER_ABSTIME, due="int(time.time()) + 3600"),
             "timerfd until a time of the wall",
             STEP,
         ),
         (
-            _TIMERFD.format(clock=7, flags=1, due=10**6),
+            _TIMERFD.format(clock=7, flags=TFD_TIMER_ABSTIME, due=10**6),
             "timerfd until a time of the boottime clock",
             SUSPEND,
         ),

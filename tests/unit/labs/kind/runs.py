@@ -7,7 +7,7 @@ from typing import Any
 from meshwake.checks import judge
 from meshwake.core.history import History, Recorder
 from meshwake.core.outcome import Verdict
-from meshwake.core.plan import Case, Plan, resolve
+from meshwake.core.plan import Plan, PlanRequest, resolve
 from meshwake.core.scenario import parse_scenario, read_scenario
 from meshwake.labs.kind.faults import Faults
 from meshwake.labs.kind.session import Session, Setting, Watcher
@@ -46,14 +46,14 @@ def plan(
         {nodes}
         {faults}
     """
-    case = Case(parse_scenario(text, "test.toml", "test"), "kind", "1.31.0", behaviour_class)
+    case = PlanRequest(parse_scenario(text, "test.toml", "test"), "kind", "1.31.0", behaviour_class)
     return resolve(case)
 
 
 def plan_of(name: str) -> Plan:
     """The plan of a scenario in real time, for this lab."""
     scenario = read_scenario(SCENARIOS / name)
-    return resolve(Case(scenario, "kind", "1.31.0", "E", real_time=True))
+    return resolve(PlanRequest(scenario, "kind", "1.31.0", "E", real_time=True))
 
 
 def node_names(of: Plan) -> dict[str, str]:

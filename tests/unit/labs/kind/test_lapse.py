@@ -11,12 +11,13 @@ from meshwake.checks import judge
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.history import History, Recorder
 from meshwake.core.outcome import OutcomeKind, Verdict, compare
-from meshwake.core.plan import Case, Plan, PlannedCluster, PlannedFix, resolve
+from meshwake.core.plan import Plan, PlannedCluster, PlannedFix, resolve
 from meshwake.core.scenario import read_scenario
 from meshwake.kubernetes.api import Pod
 from meshwake.labs.kind.refusals import refusals
 from meshwake.labs.model.world import World
-from meshwake.runner.pipeline import Chooser, Options
+from meshwake.runner.choose import Case, Chooser
+from meshwake.runner.options import Options
 
 from tests.support.paths import SCENARIOS
 from tests.unit.cluster.simulated import SimulatedCluster

@@ -8,9 +8,10 @@ from meshwake.checks import judge
 from meshwake.clocks.movers.base import Meanwhile, Moved, alike, sleep_meanwhile
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.outcome import OutcomeKind, compare
-from meshwake.core.plan import Case, PlannedCluster, PlannedFault, resolve
+from meshwake.core.plan import PlannedCluster, PlannedFault, resolve
 from meshwake.core.scenario import read_scenario
-from meshwake.runner.pipeline import Chooser, Options
+from meshwake.runner.choose import Case, Chooser
+from meshwake.runner.options import Options
 
 from tests.support.paths import SCENARIOS
 from tests.unit.cluster.simulated import Clock, SimulatedMover

@@ -10,7 +10,6 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.labs.model.authority import Answer, Certificate
 from meshwake.labs.model.ztunnel import BEHAVIOURS, Backoff, Ztunnel
-from meshwake.ztunnel.renewal import planned_wall_ns
 
 WALL_S = 1_800_000_000
 BASE = ClockReading(WALL_S * NS_PER_S, 77 * NS_PER_S, 77 * NS_PER_S)
@@ -57,16 +56,6 @@ def test_renewal_is_planned_for_the_middle_of_the_validity() -> None:
     """(L - B) / 2 after the issue: 4 min for 10 min, as in the comments of ztunnel#1481."""
     due_ns = ztunnel("E").answered(CLIENT, issued(after(0)), after(0))
     assert due_ns == after(240).monotonic_ns
-
-
-def test_an_odd_validity_has_its_middle_at_half_a_second() -> None:
-    """Nothing is rounded but the certificate's own dates."""
-    assert planned_wall_ns(10, 13) == 11_500_000_000
-
-
-def test_a_certificate_that_ends_before_it_begins_is_due_at_its_end() -> None:
-    """As src/tls/certificate.rs decides."""
-    assert planned_wall_ns(13, 10) == 10 * NS_PER_S
 
 
 @pytest.mark.parametrize("behaviour_class", BEHAVIOURS)

@@ -15,7 +15,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="namespaces are 
 SCRIPT = """
 import json, socket
 from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, enter_own_world, inside, listen
-from meshwake.labs.process.redirect import INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT, ZTUNNEL_MARK, redirected_here
+from meshwake.labs.process.redirect import (ZTUNNEL_MARK, redirected_here)
+from meshwake.ztunnel.ports import INBOUND_PLAINTEXT_PORT
+from meshwake.ztunnel.ports import OUTBOUND_PORT
 enter_own_world()
 network = Network()
 pod, address = network.add("pod")

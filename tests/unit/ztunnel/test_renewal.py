@@ -6,7 +6,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from meshwake.ztunnel.foresight import NS_PER_S, Foresight, foresee, renews_without_end
+from meshwake.core.durations import NS_PER_S
+from meshwake.ztunnel.renewal import (
+    RenewalForecast,
+    forecast_renewal,
+    renewal_due_wall_ns,
+    renews_without_end,
+)
 
 HOUR_NS = 3600 * NS_PER_S
 MINUTE_NS = 60 * NS_PER_S
@@ -14,8 +20,20 @@ ISSUED_NS = 1_800_000_000 * NS_PER_S
 BACKDATE_NS = 2 * MINUTE_NS
 
 
-def of(life_ns: int, drift_ns: int, age_ns: int = 0) -> Foresight:
-    return foresee(ISSUED_NS - BACKDATE_NS, ISSUED_NS + life_ns, drift_ns, ISSUED_NS + age_ns)
+def of(life_ns: int, drift_ns: int, age_ns: int = 0) -> RenewalForecast:
+    return forecast_renewal(
+        ISSUED_NS - BACKDATE_NS, ISSUED_NS + life_ns, drift_ns, ISSUED_NS + age_ns
+    )
+
+
+def test_an_odd_validity_has_its_middle_at_half_a_second() -> None:
+    """Nothing is rounded but the certificate's own dates."""
+    assert renewal_due_wall_ns(10 * NS_PER_S, 13 * NS_PER_S) == 11_500_000_000
+
+
+def test_a_certificate_that_ends_before_it_begins_is_due_at_its_end() -> None:
+    """As src/tls/certificate.rs decides."""
+    assert renewal_due_wall_ns(13 * NS_PER_S, 10 * NS_PER_S) == 10 * NS_PER_S
 
 
 @pytest.mark.parametrize(

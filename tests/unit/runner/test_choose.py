@@ -1,3 +1,5 @@
+"""Where a scenario runs, and why."""
+
 from __future__ import annotations
 
 import re
@@ -9,82 +11,18 @@ import pytest
 from meshwake.core import versions
 from meshwake.core.errors import (
     BadInput,
-    ExitCode,
-    HarnessError,
-    HarnessFault,
     LabUnavailable,
-    SubjectFailed,
 )
-from meshwake.core.history import Recorder
-from meshwake.core.outcome import OutcomeKind
-from meshwake.core.plan import Case, Plan
-from meshwake.core.scenario import Scenario, parse_scenario, read_scenario
-from meshwake.core.store import runs_dir
+from meshwake.core.scenario import read_scenario
 from meshwake.fixes.jobs import read_tasks
-from meshwake.labs import Toolbox, load_lab
-from meshwake.runner import execution, pipeline
-from meshwake.runner.pipeline import (
-    Ending,
-    Options,
-    Suite,
-    check_run,
-    choose,
-    most_serious,
-    run_case,
-    run_suite,
-)
+from meshwake.runner.choose import Case, Chooser, choose, read_manifest
+from meshwake.runner.options import Options
+from meshwake.runner.run import run_case
 from meshwake.ztunnel import binaries
 
-from tests.unit.worlds import SMALL, SURPRISING, UNKNOWN, small, write
+from tests.unit.runner.conftest import BOTH_LABS, FakeLab, case_of, scenario_of
+from tests.unit.worlds import SMALL, small, write
 from tests.unit.ztunnel.test_binaries import put
-
-BOTH_LABS = small(('["model"]', '["model", "process"]'))
-ON_MODEL = Options(lab="model")
-
-
-def scenario_of(text: str = SMALL, path: str = "small.toml") -> Scenario:
-    return parse_scenario(text, path, "small")
-
-
-def case_of(text: str = SMALL, options: Options = ON_MODEL) -> Case:
-    return choose(scenario_of(text), options)[0]
-
-
-class FakeLab:
-    """A lab that can do everything, or lacks what it is told to lack, or falls over as it is told
-    to."""
-
-    def __init__(self, missing: list[str] | None = None, refusals: list[str] | None = None) -> None:
-        self._missing, self._refusals = missing or [], refusals or []
-        self.error: BaseException | None = None
-
-    def missing(self, ztunnel: Path | None) -> list[str]:
-        return self._missing
-
-    def refusals(self, plan: Plan) -> list[str]:
-        return self._refusals
-
-    def run(self, plan: Plan, toolbox: Toolbox, recorder: Recorder) -> None:
-        if self.error is not None:
-            raise self.error
-        load_lab("model").run(plan, toolbox, recorder)
-
-
-@pytest.fixture
-def labs(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeLab], None]:
-    """Puts a fake in the place of the process lab (on whatever system), and the model stays."""
-
-    def use(fake: FakeLab) -> None:
-        monkeypatch.setattr(sys, "platform", "linux")
-        for module in (pipeline, execution):
-            monkeypatch.setattr(
-                module, "load_lab", lambda name: fake if name == "process" else load_lab(name)
-            )
-
-    return use
-
-
-# --- Choosing
 
 
 def test_auto_is_the_real_binary_when_there_is_one(
@@ -196,7 +134,7 @@ def test_a_binary_that_does_not_know_itself(
 ) -> None:
     """Its owner must say which release it was built from."""
     labs(FakeLab())
-    with pytest.raises(BadInput, match="say which release it was built from: --istio VERSION"):
+    with pytest.raises(BadInput, match="name the release it was built from: --istio VERSION"):
         given(monkeypatch, None)
     assert given(monkeypatch, None, istio=("1.30.1",)).version == "1.30.1"
 
@@ -207,10 +145,10 @@ def test_a_binary_that_says_otherwise(
     """A release that is called by another's name is refused; a development build may be called by
     the nearest."""
     labs(FakeLab())
-    with pytest.raises(BadInput, match=r"says it is 1\.28\.0, --istio says 1\.27\.9"):
+    with pytest.raises(BadInput, match=r"reports version 1\.28\.0, --istio names 1\.27\.9"):
         given(monkeypatch, "1.28.0", istio=("1.27.9",))
     with pytest.raises(
-        BadInput, match="has no row in clusters/versions.toml; say which release it is nearest to"
+        BadInput, match="has no row in clusters/versions.toml; name the release it is nearest to"
     ):
         given(monkeypatch, "1.30.99")
     assert given(monkeypatch, "1.30.99", istio=("1.31.0-rc.0",)).version == "1.31.0-rc.0"
@@ -235,11 +173,8 @@ def test_a_manifest_is_read_beside_the_scenario_or_in_the_repository(tmp_path: P
     fix = '[fix]\nname     = "weekly-restart"\nmanifest = "{}"\n\n[[expect]]'
     (tmp_path / "mine.yaml").write_text("kind: CronJob")
     beside = small(("[[expect]]", fix.format("mine.yaml")))
-    chooser = pipeline.Chooser(Options(lab="model"))
-    assert (
-        pipeline._read_manifest(scenario_of(beside, str(tmp_path / "small.toml")))
-        == "kind: CronJob"
-    )
+    chooser = Chooser(Options(lab="model"))
+    assert read_manifest(scenario_of(beside, str(tmp_path / "small.toml"))) == "kind: CronJob"
     in_repository = small(("[[expect]]", fix.format("clusters/fixes/weekly-restart/cronjob.yaml")))
     assert "CronJob" in str(chooser.cases(scenario_of(in_repository))[0].manifest)
 
@@ -254,7 +189,7 @@ def test_what_powershell_wrote_is_read(encoding: str, tmp_path: Path) -> None:
     scenario = SMALL.replace("[[expect]]", fix, 1)
     (tmp_path / "mine.toml").write_bytes(scenario.replace("\n", "\r\n").encode(encoding))
     read = read_scenario(tmp_path / "mine.toml")
-    manifest = pipeline._read_manifest(read)
+    manifest = read_manifest(read)
     assert manifest is not None and read_tasks(manifest) == read_tasks(text)
 
 
@@ -264,139 +199,9 @@ def test_a_manifest_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> N
     (tmp_path / "folder").mkdir()
     fix = f'[fix]\nname     = "daily-restart"\nmanifest = "{name}"\n\n[[expect]]'
     with pytest.raises(BadInput):
-        pipeline._read_manifest(
+        read_manifest(
             scenario_of(SMALL.replace("[[expect]]", fix, 1), str(tmp_path / "small.toml"))
         )
-
-
-# --- Running
-
-
-def test_as_expected_leaves_nothing_behind() -> None:
-    """Unless it was asked for."""
-    saved = run_case(case_of(), ON_MODEL)
-    assert saved.outcome.kind is OutcomeKind.AS_EXPECTED
-    assert not saved.kept
-    assert not runs_dir().exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"), [(SURPRISING, OutcomeKind.SURPRISE), (UNKNOWN, OutcomeKind.UNKNOWN)]
-)
-def test_a_surprise_and_an_unknown_are_kept(text: str, kind: OutcomeKind) -> None:
-    """With everything that is needed to judge them again."""
-    saved = run_case(case_of(text), ON_MODEL)
-    assert saved.outcome.kind is kind
-    assert sorted(path.name for path in saved.directory.path.iterdir()) == [
-        "history.jsonl",
-        "logs",
-        "plan.json",
-        "result.json",
-    ]
-
-
-def test_judged_again_it_says_the_same() -> None:
-    """`meshwake check` of a run made today."""
-    saved = run_case(case_of(SURPRISING), ON_MODEL)
-    again = check_run(saved.directory.path)
-    assert again.outcome == saved.outcome
-    assert again.result == saved.result
-
-
-def test_same_seed_same_bytes() -> None:
-    """Two runs of one plan on the model have the same history, byte for byte."""
-    options = Options(lab="model", keep_run=True)
-    one, two = (
-        run_case(case_of(SURPRISING, options), options).directory.history.read_bytes()
-        for _ in range(2)
-    )
-    assert one == two
-
-
-@pytest.mark.parametrize(
-    "error", [SubjectFailed("ztunnel ended with 101"), HarnessFault("the world was not quiet")]
-)
-def test_evidence_of_a_failure_is_kept(
-    error: HarnessError, labs: Callable[[FakeLab], None], empty_cache: Path
-) -> None:
-    """Whoever must act finds the logs."""
-    put(empty_cache, "1.30.1")
-    fake = FakeLab()
-    fake.error = error
-    labs(fake)
-    with pytest.raises(type(error)) as raised:
-        run_case(case_of(BOTH_LABS, Options()), Options())
-    assert raised.value.evidence is not None
-    assert raised.value.evidence.is_dir()
-
-
-def test_an_unforeseen_error_is_a_fault_of_ours(
-    labs: Callable[[FakeLab], None], empty_cache: Path
-) -> None:
-    """It ends as exit 5, with its traceback in the directory of the run."""
-    put(empty_cache, "1.30.1")
-    fake = FakeLab()
-    fake.error = ZeroDivisionError("by zero")
-    labs(fake)
-    with pytest.raises(
-        HarnessFault, match="this is a fault of meshwake: ZeroDivisionError: by zero"
-    ) as raised:
-        run_case(case_of(BOTH_LABS, Options()), Options())
-    assert raised.value.evidence is not None
-    assert "ZeroDivisionError" in (raised.value.evidence / "logs" / "traceback.txt").read_text()
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), LabUnavailable("port 15008 is taken")])
-def test_nothing_is_left_when_nothing_was_learned(
-    error: BaseException, labs: Callable[[FakeLab], None], empty_cache: Path
-) -> None:
-    """After ^C, and where the lab could not start."""
-    put(empty_cache, "1.30.1")
-    fake = FakeLab()
-    fake.error = error
-    labs(fake)
-    with pytest.raises(type(error)):
-        run_case(case_of(BOTH_LABS, Options()), Options())
-    assert not runs_dir().exists()
-
-
-def test_a_suite_reads_everything_before_it_runs_anything(tmp_path: Path) -> None:
-    """A bad file among good ones: all bad ones are named, and nothing has run."""
-    write(tmp_path, name="good")
-    for name in ("bad", "worse"):
-        write(tmp_path, "title = 1", name)
-    with pytest.raises(BadInput) as refused:
-        run_suite(Suite((tmp_path,), Options(lab="model", keep_run=True)))
-    assert "bad.toml" in str(refused.value)
-    assert "worse.toml" in str(refused.value)
-    assert not runs_dir().exists()
-
-
-def test_an_error_ends_its_own_case_only(tmp_path: Path) -> None:
-    """A refused case does not keep the others from running; the most serious decides."""
-    write(tmp_path, small(('["model"]', '["process"]')), "elsewhere")
-    write(tmp_path, SURPRISING, "surprising")
-    suite = run_suite(Suite((tmp_path,), Options(lab="model")))
-    codes = [ending.exit_code for ending in suite.endings]
-    assert codes == [ExitCode.LAB_UNAVAILABLE, ExitCode.SURPRISE]
-    assert most_serious(codes) is ExitCode.LAB_UNAVAILABLE
-
-
-def test_the_most_serious_of_all() -> None:
-    """5 before 3, 4, 1, 2 and 0."""
-    codes = list(ExitCode)
-    order = []
-    while codes:
-        order.append(most_serious(codes))
-        codes.remove(order[-1])
-    assert [int(code) for code in order] == [5, 3, 4, 1, 2, 0]
-    assert Ending(case_of()).exit_code is ExitCode.HARNESS_FAULT
-
-
-def test_a_directory_without_scenarios_is_refused(tmp_path: Path) -> None:
-    """Nothing judged is no pass."""
-    with pytest.raises(BadInput, match="holds no scenario"):
-        run_suite(Suite((tmp_path,), Options()))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,237 @@
+"""Where a scenario runs: the cases of one scenario, each on one lab with one version, or refused
+with the reason.
+
+`--lab auto` is the process lab where a binary is found and the lab can run it, the model elsewhere;
+a lab that was named is never replaced by another.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import get_args
+
+from meshwake.core import resources, versions
+from meshwake.core.errors import BadInput, LabUnavailable
+from meshwake.core.plan import Plan, PlanRequest, resolve
+from meshwake.core.scenario import Expect, LabName, Scenario
+from meshwake.core.text_files import is_there, read_text
+from meshwake.fixes import FIXES, adapted, patch_of
+from meshwake.fixes.patched import lacks_patch
+from meshwake.labs import IN_REAL_TIME, LAB_MODULES, WITH_BINARY, load_lab
+from meshwake.runner.options import AUTO, Options
+from meshwake.runner.subjects import Subject, find_subjects
+from meshwake.ztunnel import binaries
+
+
+@dataclass(frozen=True)
+class Case(PlanRequest):
+    """A scenario chosen for one lab and one version, or, with `refusal`, the reason why it cannot
+    run there."""
+
+    ztunnel: Path | None = None
+    chosen_because: str = ""
+    refusal: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The name a person reads in a list: nightly_sleep[process-1.31.0]."""
+        return f"{self.scenario.name}[{self.lab}-{self.version}]"
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan, with the settings that its fix changes. Raises BadInput when the scenario lacks
+        what the lab needs, or a manifest is not what it should be."""
+        return adapted(resolve(self))
+
+    def require_runnable(self) -> None:
+        """Raises LabUnavailable with the reason when the case was refused."""
+        if self.refusal is not None:
+            raise LabUnavailable(f"{self.id}: {self.refusal}")
+
+
+def choose(scenario: Scenario, options: Options) -> tuple[Case, ...]:
+    """The cases of one scenario: where it runs and why, or why it does not."""
+    return Chooser(options).cases(scenario)
+
+
+@dataclass
+class Chooser:
+    """Decides where scenarios run. It examines the binary and the machine once, however many
+    scenarios there are."""
+
+    options: Options
+    _subjects: tuple[Subject, ...] = field(init=False)
+    _missing: dict[tuple[str, Path | None], list[str]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_lab_name(self.options.lab)
+        if self.options.as_class is not None:
+            versions.check_class(self.options.as_class)
+        self._subjects = find_subjects(self.options)
+
+    def cases(self, scenario: Scenario) -> tuple[Case, ...]:
+        """One case for each version under test. Raises BadInput when the scenario and its files do
+        not fit together."""
+        check_ranges(scenario)
+        return tuple(self._case(scenario, subject) for subject in self._subjects)
+
+    def _case(self, scenario: Scenario, subject: Subject) -> Case:
+        options = self.options
+        base = Case(
+            scenario=scenario,
+            lab=options.lab,
+            version=subject.version,
+            behaviour_class="",
+            seed=options.seed,
+            real_time=options.real_time or self._lab_runs_in_real_time(),
+            manifest=read_manifest(scenario),
+            cluster=options.cluster if options.lab == "kind" else None,
+        )
+        if options.lab == AUTO and options.ztunnel is None:
+            return self._automatic(base, subject)
+        return self._named(base, subject)
+
+    def _lab_runs_in_real_time(self) -> bool:
+        return self.options.lab in IN_REAL_TIME and not self.options.cluster.lapse
+
+    def _named(self, base: Case, subject: Subject) -> Case:
+        """The case on the lab that was named, or, where only a binary was, on the process lab."""
+        if self.options.lab == AUTO:
+            lab, because = "process", "process: asked for with --ztunnel"
+        else:
+            lab, because = self.options.lab, f"{self.options.lab}: asked for with --lab"
+        if lab in WITH_BINARY and subject.ztunnel is not None:
+            because += f"; ztunnel {subject.version} {subject.found}"
+        return self._judged(_on(base, lab, subject, because, self.options.as_class))
+
+    def _automatic(self, base: Case, subject: Subject) -> Case:
+        """The process lab where it can run this, else the model with the reason."""
+        because = f"process: ztunnel {subject.version} {subject.found}"
+        process = self._judged(_on(base, "process", subject, because, as_class=None))
+        if process.refusal is None:
+            return process
+        if not self.options.istio:
+            subject = replace(subject, version=versions.newest().version)
+        because = f"model: {process.refusal}"
+        return self._judged(_on(base, "model", subject, because, self.options.as_class))
+
+    def _judged(self, case: Case) -> Case:
+        """`case`, refused where it cannot run. One that can stays the same object, and keeps the
+        plan that was made to find this out."""
+        refusal = self._refusal(case)
+        return case if refusal is None else replace(case, refusal=refusal)
+
+    def _refusal(self, case: Case) -> str | None:
+        """Why `case` cannot run, in one sentence, or None. The plan is made only where nothing
+        simpler stands against it: without its table of numbers a scenario has none."""
+        if case.lab not in case.scenario.labs:
+            return f"the scenario names only {', '.join(case.scenario.labs)} in 'labs'"
+        if case.lab in WITH_BINARY and not sys.platform.startswith("linux"):
+            return f"the {case.lab} lab needs Linux"
+        if case.lab in WITH_BINARY and case.ztunnel is None:
+            return _no_binary(case.version, named=bool(self.options.istio))
+        if case.real_time and case.scenario.real_time is None:
+            return "the scenario has no [real_time] table"
+        reasons = self._missing_for(case) or load_lab(case.lab).refusals(case.plan)
+        if case.ztunnel is not None:
+            unpatched = lacks_patch(patch_of(case.plan), case.ztunnel)
+            reasons = reasons if unpatched is None else [*reasons, unpatched]
+        return "; ".join(reasons) or None
+
+    def _missing_for(self, case: Case) -> list[str]:
+        """What this machine lacks. A cluster that exists needs no tools to bring one up."""
+        if case.cluster is not None and case.cluster.kubeconfig is not None:
+            return []
+        key = (case.lab, case.ztunnel)
+        if key not in self._missing:
+            self._missing[key] = load_lab(case.lab).missing(case.ztunnel)
+        return self._missing[key]
+
+
+def _check_lab_name(lab: str) -> None:
+    allowed = (AUTO, *LAB_MODULES)
+    if lab not in allowed:
+        near = difflib.get_close_matches(lab, (*allowed, *get_args(LabName)), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise BadInput(f"--lab {lab}: is no lab; allowed: {', '.join(allowed)}{hint}")
+
+
+def _no_binary(version: str, named: bool) -> str:
+    """`named`: the version was given, and its binary is not in the cache."""
+    place = binaries.place_of(version if named else "VERSION")
+    which = f" for {version}" if named else ""
+    return f"no ztunnel binary{which} (put one at {place} or pass --ztunnel PATH)"
+
+
+def _on(case: Case, lab: str, subject: Subject, because: str, as_class: str | None) -> Case:
+    """`case` on `lab`, with the expectations of its version, and its class or that which a person
+    named."""
+    release = versions.find(subject.version)
+    assumed = f"taken as class {as_class}" if as_class else release.assumption
+    if lab == "model" and assumed:
+        because += f"; {assumed}"
+    return replace(
+        case,
+        lab=lab,
+        version=subject.version,
+        behaviour_class=as_class or release.model_class,
+        expectations=_expectations(case.scenario, subject.version),
+        ztunnel=subject.ztunnel if lab in WITH_BINARY else None,
+        chosen_because=because,
+    )
+
+
+# --- What a case takes from the scenario and its files --------------------------------------------
+
+
+def check_ranges(scenario: Scenario) -> None:
+    """Raises BadInput when an expectation covers no release at all: a typing error in a range would
+    never be noticed."""
+    known = versions.releases()
+    for position, row in enumerate(scenario.expect):
+        if any(versions.covers(row.versions, each.version, row.until) for each in known):
+            continue
+        until = f" until {row.until}" if row.until else ""
+        raise BadInput(
+            f"{scenario.path}: expect[{position}].versions: {row.versions!r}{until} covers no "
+            f"release of clusters/versions.toml, which has {known[0].version} to "
+            f"{known[-1].version}"
+        )
+
+
+def _expectations(scenario: Scenario, version: str) -> tuple[Expect, ...]:
+    rows = tuple(
+        row for row in scenario.expect if versions.covers(row.versions, version, row.until)
+    )
+    checks = [row.check for row in rows]
+    for check in checks:
+        if checks.count(check) > 1:
+            raise BadInput(
+                f"{scenario.path}: expect: {checks.count(check)} rows for {check} cover {version}; "
+                "narrow their 'versions', or end one with 'until', so that only one does"
+            )
+    return rows
+
+
+def read_manifest(scenario: Scenario) -> str | None:
+    """The text of the fix's manifest: the user's own, or the one of this repository; None without a
+    fix. Raises BadInput when it cannot be read."""
+    if scenario.fix is None:
+        return None
+    if scenario.fix.manifest is None:
+        return FIXES[scenario.fix.name].read_manifest()
+    folders = (Path(scenario.path).parent, resources.ROOT)
+    for path in (folder / scenario.fix.manifest for folder in folders):
+        if is_there(path):
+            # With a byte order mark, or lines that end as on Windows, a script is not executable
+            # for the kernel: both stay, so that the fix fails here as it would there.
+            return read_text(path, keep_mark=True)
+    looked = " or ".join(str((folder / scenario.fix.manifest).parent) for folder in folders)
+    raise BadInput(
+        f"{scenario.path}: fix.manifest: read {scenario.fix.manifest!r}, which is not a file "
+        f"in {looked}"
+    )

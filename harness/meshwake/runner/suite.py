@@ -1,0 +1,135 @@
+"""Several scenario files: every file is read before anything runs, every case is chosen, and an
+error ends its own case only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from meshwake.core.errors import BadInput, ExitCode, HarnessError
+from meshwake.core.run import Run
+from meshwake.core.scenario import Scenario, read_scenario
+from meshwake.report.result import Summary, summarise
+from meshwake.runner.choose import Case, Chooser
+from meshwake.runner.options import Options
+from meshwake.runner.run import Progress, ignore_progress, run_case
+
+# Of several runs the most serious ending is the exit code: who has to act first, the furthest from
+# a verdict before the others.
+MOST_SERIOUS_FIRST = (
+    ExitCode.HARNESS_FAULT,
+    ExitCode.BAD_INPUT,
+    ExitCode.LAB_UNAVAILABLE,
+    ExitCode.SURPRISE,
+    ExitCode.UNKNOWN,
+    ExitCode.AS_EXPECTED,
+)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How one case ended: with a run, or with the error that stopped it."""
+
+    case: Case
+    run: Run | None = None
+    error: HarnessError | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The exit code of this case alone."""
+        if self.error is not None:
+            return self.error.exit_code
+        return self.run.outcome.exit_code if self.run else ExitCode.HARNESS_FAULT
+
+    @property
+    def word(self) -> str:
+        """The outcome in one word, as tables and JSON show it."""
+        if self.run is not None:
+            return self.run.outcome.kind.value
+        return "refused" if self.exit_code is ExitCode.LAB_UNAVAILABLE else "error"
+
+    @property
+    def evidence(self) -> Path | None:
+        """The directory with the evidence, where one was kept."""
+        if self.run is not None:
+            return self.run.path
+        return self.error.evidence if self.error else None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What is to run, and what has come of it so far. `watch` is called with each case before it
+    runs, `report` with how it ended."""
+
+    paths: tuple[Path, ...]
+    options: Options
+    watch: Callable[[Case], Progress] = lambda case: ignore_progress
+    report: Callable[[Ending], None] = lambda ending: None
+    endings: tuple[Ending, ...] = ()
+
+
+def run_suite(suite: Suite) -> Suite:
+    """Runs all of `suite`. Raises BadInput, before anything runs, when a file is wrong."""
+    scenarios = read_scenarios(suite.paths)
+    chooser = Chooser(suite.options)
+    cases = [case for scenario in scenarios for case in chooser.cases(scenario)]
+    endings = []
+    for case in cases:
+        ending = _run_one(case, suite)
+        suite.report(ending)
+        endings.append(ending)
+    return replace(suite, endings=tuple(endings))
+
+
+def _run_one(case: Case, suite: Suite) -> Ending:
+    try:
+        case.require_runnable()
+        return Ending(case, run=run_case(case, suite.options, suite.watch(case)))
+    except HarnessError as error:
+        return Ending(case, error=error)
+
+
+def read_scenarios(paths: Iterable[Path]) -> list[Scenario]:
+    """The scenarios in all files of `paths`. Raises BadInput that names every bad file."""
+    scenarios, refusals = [], []
+    for path in scenario_files(paths):
+        try:
+            scenarios.append(read_scenario(path))
+        except BadInput as error:
+            refusals.append(str(error))
+    if refusals:
+        raise BadInput("\n".join(refusals))
+    return scenarios
+
+
+def scenario_files(paths: Iterable[Path]) -> list[Path]:
+    """The files in `paths`, and those in its directories. Raises BadInput for a directory without
+    any."""
+    files: list[Path] = []
+    for path in paths:
+        inside = sorted(path.rglob("*.toml")) if path.is_dir() else [path]
+        if not inside:
+            raise BadInput(f"{path}: contains no scenario (*.toml); see scenarios/README.md")
+        files += inside
+    return files
+
+
+def most_serious(codes: Iterable[ExitCode]) -> ExitCode:
+    """The exit code of several runs together."""
+    return min(codes, key=MOST_SERIOUS_FIRST.index, default=ExitCode.AS_EXPECTED)
+
+
+def summary_of(ending: Ending) -> Summary:
+    """The row of one case in a table of many, whether it ran or not."""
+    if ending.run is not None:
+        return summarise(ending.run)
+    case = ending.case
+    return Summary(
+        case.scenario.name,
+        case.lab,
+        case.version,
+        ending.word,
+        why=str(ending.error),
+        run=ending.evidence,
+    )

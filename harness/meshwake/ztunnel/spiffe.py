@@ -1,0 +1,32 @@
+"""SPIFFE identities as Istio writes them: spiffe://<trust domain>/ns/<namespace>/sa/<account>.
+
+The harness names an identity `namespace/serviceaccount`. Standard library only: the image of the
+wake guard has nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+
+TRUST_DOMAIN = "cluster.local"
+# Ends at what may follow an identity in a line of a log: white space, quotes, brackets, separators.
+_SPIFFE = re.compile(r"spiffe://[^/\s\"]+/ns/([^/\s\"]+)/sa/([^/\s\",;)]+)")
+
+
+def spiffe_id(identity: str) -> str:
+    """namespace/serviceaccount -> the URI in the certificate."""
+    namespace, account = identity.split("/")
+    return f"spiffe://{TRUST_DOMAIN}/ns/{namespace}/sa/{account}"
+
+
+def identity_of(spiffe: str) -> str | None:
+    """namespace/serviceaccount of such a URI, of any trust domain; None for any other text."""
+    match = _SPIFFE.fullmatch(spiffe)
+    return f"{match[1]}/{match[2]}" if match else None
+
+
+def identity_in(text: str) -> str | None:
+    """namespace/serviceaccount of the first SPIFFE identity in `text`, such as a line of a log;
+    None without one."""
+    match = _SPIFFE.search(text)
+    return f"{match[1]}/{match[2]}" if match else None
