@@ -29,6 +29,8 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import tomlkit
+
 from meshwake.analysis.matrix import plan_for
 from meshwake.checks import CHECKS
 from meshwake.checks.words import lasting
@@ -456,16 +458,13 @@ def scenario_text(found: FalsifyResult) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(name: str, values: dict[str, Any]) -> list[str]:
-    width = max(len(key) for key in values)
-    return ["", name, *(f"{key:<{width}} = {_toml(value)}" for key, value in values.items())]
+def _table(header: str, values: dict[str, Any]) -> list[str]:
+    width = max(map(len, values))
+    return ["", header, *(f"{key:<{width}} = {_toml(value)}" for key, value in values.items())]
 
 
 def _toml(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(_toml(each) for each in value)}]"
-    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    return tomlkit.item(value).as_string()
 
 
 def _expected(found: FalsifyResult) -> Iterator[tuple[str, str]]:
