@@ -464,7 +464,7 @@ def _table(header: str, values: dict[str, Any]) -> list[str]:
 
 
 def _toml(value: Any) -> str:
-    return tomlkit.item(value).as_string()
+    return str(tomlkit.item(value).as_string())
 
 
 def _expected(found: FalsifyResult) -> Iterator[tuple[str, str]]:

@@ -136,7 +136,7 @@ def _month(placed: Sequence[PlacedJournal], tallies: list[Tally]) -> SleepHistor
         advice = f"; print it with: {JOURNALCTL}" if whose == {systemd.SYSTEM} else ""
         raise BadInput("\n".join([f"no entry with a time was found{advice}", *_told(tallies)]))
     month = sleep_history_of(placed)
-    if not month.happened:
+    if not month.events:
         last_ns = max(each.last_ns for each in placed)
         days = (last_ns - min(each.first_ns for each in placed)) / (86_400 * NS_PER_S)
         lines = [*_told(tallies), *(f"left out: {text}" for text in month.dropped[:LEFT_OUT_SHOWN])]

@@ -95,14 +95,18 @@ def _dark_wakes_unseen(rows: list[_Row]) -> int:
 
 
 def _in_order(rows: list[_Row]) -> list[_Row]:
-    """Oldest first, and each once: where some stand twice, logs were put together that overlap."""
-    telling = [(row.wall_ns, row.text) for row in rows if row.mark is not None]
-    if len(set(telling)) < len(telling):
+    """Oldest first, and each once: where some occur twice, logs that overlap were put together."""
+    power_rows = [(row.wall_ns, row.text) for row in rows if row.mark is not None]
+    if len(set(power_rows)) < len(power_rows):
         once = {(row.wall_ns, row.text): row for row in reversed(rows)}
         return sorted(once.values(), key=lambda row: (row.wall_ns, row.place))
+    return rows[::-1] if _is_newest_first(rows) else rows
+
+
+def _is_newest_first(rows: list[_Row]) -> bool:
     rises = sum(two.wall_ns > one.wall_ns for one, two in pairwise(rows))
     falls = sum(two.wall_ns < one.wall_ns for one, two in pairwise(rows))
-    return rows[::-1] if falls > rises else rows
+    return falls > rises
 
 
 def _mark(text: str) -> PowerEvent | None:

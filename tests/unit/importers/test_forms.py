@@ -255,7 +255,7 @@ def csv(
 
 
 def slept(month: SleepHistory) -> list[float]:
-    return [each.lasts_ns / NS_PER_S for each in month.happened]
+    return [each.lasts_ns / NS_PER_S for each in month.events]
 
 
 @pytest.mark.parametrize("place", LOCAL_TIMES)
@@ -582,7 +582,7 @@ def test_what_goes_on_with_its_memory_was_not_restarted(tmp_path: Path, guest: s
     """A pause, a suspend, or a time switched off, in hours."""
     text, expected = GUESTS[guest]
     month, _ = read_text(tmp_path, text)
-    assert [(each.kind, each.lasts_ns / NS_PER_S / 3_600) for each in month.happened] == expected
+    assert [(each.kind, each.lasts_ns / NS_PER_S / 3_600) for each in month.events] == expected
     assert not month.dropped
 
 
@@ -591,7 +591,7 @@ def test_events_that_stand_newest_first_are_turned_round_by_their_owner(tmp_path
     backwards = virsh("Started Booted", "Suspended Paused", "Resumed Unpaused").splitlines(
         keepends=True
     )[::-1]
-    with pytest.raises(BadInput, match=r"newest first; turn it round: tac FILE"):
+    with pytest.raises(BadInput, match=r"the newest event is first; reverse it: tac FILE"):
         read_text(tmp_path, "".join(backwards))
 
 

@@ -44,7 +44,7 @@ def imported(
 def happened(month: SleepHistory) -> list[tuple[str, str, float]]:
     """What, when by the wall clock as it was then, for how many seconds."""
     found: list[tuple[str, str, float]] = []
-    for each, ahead_ns in zip(month.happened, month.set_ahead_ns, strict=True):
+    for each, ahead_ns in zip(month.events, month.set_ahead_ns, strict=True):
         shown = datetime.fromtimestamp(
             month.starts_wall_s + (each.at_world_ns + ahead_ns) // NS_PER_S, UTC
         )

@@ -60,7 +60,7 @@ def told(month: SleepHistory) -> list[tuple[str, float, float, float]]:
             round(each.lasts_ns / NS_PER_S / HOUR_S, 2),
             round(each.by_ns / NS_PER_S / HOUR_S, 2),
         )
-        for each in month.happened
+        for each in month.events
     ]
 
 
@@ -221,7 +221,7 @@ def test_a_guest_whose_clock_stayed_behind(tmp_path: Path) -> None:
     placed = [each for each in (host.placed(), systemd.place_boots(guest)) if each is not None]
     month = sleep_history_of(placed)
     assert [each[0] for each in told(month)] == ["pause", "pause", "pause", "step"]
-    assert [each.corrected for each in month.happened] == [False, False, False, True]
+    assert [each.corrected for each in month.events] == [False, False, False, True]
     assert told(month)[-1][3] == 27.0
     assert month.largest_drift_ns == 27 * HOUR_S * NS_PER_S
 
@@ -368,10 +368,10 @@ def test_steps_and_sleeps_of_one_boot_are_measured_whatever_the_clock_shows(
     placed = systemd.place_boots(systemd.read(entries, Tally("x")))
     assert placed is not None
     month = sleep_history_of([placed])
-    assert [each.by_ns // NS_PER_S for each in month.happened if each.kind == "step"] == [
+    assert [each.by_ns // NS_PER_S for each in month.events if each.kind == "step"] == [
         -by for _, by, back in sleeps if back
     ]
-    assert [each.lasts_ns // NS_PER_S for each in month.happened if each.kind == "pause"] == [
+    assert [each.lasts_ns // NS_PER_S for each in month.events if each.kind == "pause"] == [
         by for _, by, back in sleeps if not back
     ]
     assert placed.last_ns - placed.first_ns == world_s * NS_PER_S

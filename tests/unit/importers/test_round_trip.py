@@ -136,7 +136,7 @@ def test_sleeps_written_are_sleeps_read(
             month.starts_wall_s + each.at_world_ns / NS_PER_S - starts_s,
             each.lasts_ns / NS_PER_S,
         )
-        for each in month.happened
+        for each in month.events
         if each.kind != "off"
     ]
     assert found == [(kind, begins, lasts) for begins, lasts in nights(turns)]
@@ -177,6 +177,6 @@ def test_a_journal_that_was_cut_tells_no_other_sleeps(
         return
     begins_s, starts_s = {begins for begins, _ in nights(turns)}, int(STARTS.timestamp())
     month = sleep_history_of([placed])
-    for each in month.happened:
+    for each in month.events:
         if each.kind != "off":
             assert month.starts_wall_s + each.at_world_ns / NS_PER_S - starts_s in begins_s
