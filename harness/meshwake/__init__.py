@@ -15,7 +15,8 @@ The map of the house. A room imports those below it and itself, never one above 
     clocks               reading clocks and moving them
     kubernetes           the one adapter to a cluster's API
     ztunnel              facts of the system under test, once each
-    core, system         values that all the others hand to one another; helpers around processes
+    core                 values that all the others hand to one another
+    system               one of each helper: deadlines, processes, libc, did-you-mean
 
 `labs` never imports `checks`. No lab imports another, except that `machine` runs `process` inside a
 guest. The guard imports neither scenarios nor plans: its image has only what it needs.

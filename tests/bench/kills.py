@@ -25,6 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshwake.system.deadline import Deadline
 from meshwake.ztunnel import binaries
 
 from tests.stand_in import write_stand_in
@@ -114,13 +115,11 @@ def run_once(chance: random.Random, binary: Path, directory: Path) -> Ending:
 
 def await_role(directory: Path, role: str, harness: subprocess.Popen[bytes]) -> None:
     """Until somebody is there in that role, or the run is over."""
-    give_up = time.monotonic() + ENDS_WITHIN_S
-    while (
-        role not in processes_of(directory).values()
-        and harness.poll() is None
-        and time.monotonic() < give_up
-    ):
-        time.sleep(0.02)
+    deadline = Deadline(f"a process in the role {role}", ENDS_WITHIN_S)
+    while role not in processes_of(directory).values():
+        if harness.poll() is not None or deadline.has_passed:
+            return
+        deadline.sleep(0.02)
 
 
 def kill_one(chance: random.Random, directory: Path, role: str) -> str | None:
@@ -159,11 +158,11 @@ def ended_with(code: int, said: str) -> str:
 
 def left_of(directory: Path) -> str:
     """What is still there of a run that has ended; "" when nothing is."""
-    give_up = time.monotonic() + GONE_WITHIN_S
+    deadline = Deadline("every process to end", GONE_WITHIN_S)
     while left := processes_of(directory):
-        if time.monotonic() > give_up:
+        if deadline.has_passed:
             return f"left behind: {sorted(left.values())}"
-        time.sleep(0.02)
+        deadline.sleep(0.02)
     return "a mount is left" if str(directory) in Path("/proc/self/mountinfo").read_text() else ""
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,6 +25,7 @@ from meshwake.core.store import SavedRun, read_run
 from meshwake.kubernetes.api import Kubernetes, identity_of
 from meshwake.kubernetes.labels import RUN_LABELS
 from meshwake.kubernetes.rollouts import WORKLOADS, unmet
+from meshwake.system.deadline import Deadline
 
 from tests.support.paths import REPOSITORY
 
@@ -293,10 +293,9 @@ def write_scenario(path: Path, text: str) -> Path:
 
 def wait_until(what: str, within_s: float, look: Callable[[], Seen | None]) -> Seen:
     """The first answer of `look` that is not None; an AssertionError past the bound."""
-    give_up = time.monotonic() + within_s
+    deadline = Deadline(what, within_s)
     while (seen := look()) is None:
-        assert time.monotonic() < give_up, f"waited {within_s:.0f} s for {what}"
-        time.sleep(LOOK_EVERY_S)
+        deadline.pause(LOOK_EVERY_S)
     return seen
 
 

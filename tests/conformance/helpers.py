@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 from meshwake.clocks.movers.node_helper import PROTOCOL_VERSION, send
 from meshwake.core.errors import LabUnavailable
+from meshwake.system.deadline import wait_until
 
 from tests.conformance.injectors import WITHIN_S
 
@@ -24,10 +24,7 @@ OWNER = "a test"
 
 def await_true(what: str, there: Callable[[], bool]) -> None:
     """Until it is so, within a bound."""
-    give_up = time.monotonic() + WITHIN_S
-    while not there():
-        assert time.monotonic() < give_up, f"{what}: not within {WITHIN_S} s"
-        time.sleep(0.005)
+    wait_until(there, what, WITHIN_S, every_s=0.005)
 
 
 class HelperProcess:

@@ -17,6 +17,7 @@ from meshwake.clocks.vdso.attach import attach, read_attached
 from meshwake.clocks.vdso.page import ClockPage, Launched, launch, read_inside, unsupported_here
 from meshwake.clocks.virtual import NodeClock
 from meshwake.core.clock_reading import ClockReading
+from meshwake.system.deadline import Deadline
 
 # Ahead of the machine's own monotonic clock, as in the process lab.
 START = ClockReading(1_799_049_600 * 10**9, 10**18, 10**18)
@@ -116,10 +117,9 @@ def await_text(log: Path, lines: int) -> list[str]:
     """The first `lines` lines of `log`, as soon as the last of them is whole: with PYTHONUNBUFFERED
     a program writes a line word by word, and its first word was taken for all of it now and then.
     """
-    give_up = time.monotonic() + WITHIN_S
+    deadline = Deadline(f"{lines} lines in {log}", WITHIN_S)
     while (text := log.read_text()).count("\n") < lines:
-        assert time.monotonic() < give_up, f"{lines} lines within {WITHIN_S} s, got {text!r}"
-        time.sleep(0.002)
+        deadline.pause(0.002, seen=repr(text))
     return text.splitlines()[:lines]
 
 

@@ -41,6 +41,7 @@ from meshwake.labs.process.namespaces import (
 )
 from meshwake.labs.process.places import Home, Place
 from meshwake.labs.process.ztunnel import local_xds
+from meshwake.system.deadline import Deadline
 from meshwake.ztunnel.binaries import architecture, cache_dir, find
 from meshwake.ztunnel.ports import ADMIN_PORT, HBONE_PORT, ISTIOD_PORT
 from pyroute2 import IPRoute
@@ -330,11 +331,10 @@ def _closed_on_error(stack: ExitStack) -> Iterator[None]:
 def _await(
     what: str, there: Callable[[], bool], of: Envoy | Ztunnel, within_s: float = ANSWERS_WITHIN_S
 ) -> None:
-    give_up = time.monotonic() + within_s
+    deadline = Deadline(what, within_s)
     while not there():
-        assert of.taken.poll() is None, f"it ended while awaited was {what}"
-        assert time.monotonic() < give_up, f"{what}: not within {within_s} s"
-        time.sleep(_LOOK_EVERY_S)
+        assert of.taken.poll() is None, f"it ended while waiting for {what}"
+        deadline.pause(_LOOK_EVERY_S)
 
 
 def _wall_ns(moment: str) -> int:

@@ -14,7 +14,6 @@ import select
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from meshwake.clocks.injectors.base import CannotInject, Injector, Start, Taken
+from meshwake.system.deadline import Deadline
 
 SOURCES = Path(__file__).parent / "programs"
 BUILT_WITHIN_S = 120
@@ -143,13 +143,10 @@ class Lines:
 
     def _line(self, awaited: str, within_s: float = ANSWERS_WITHIN_S) -> str:
         """The next line of it, whole."""
-        give_up = time.monotonic() + within_s
+        deadline = Deadline(f"{self._subject.name}: {awaited}", within_s)
         while b"\n" not in self._unread:
-            left_s = give_up - time.monotonic()
-            assert left_s > 0, (
-                f"{self._subject.name}: {awaited}: not within {within_s} s; got {self._unread!r}"
-            )
-            if select.select([self._output], [], [], left_s)[0]:
+            deadline.check(seen=repr(self._unread))
+            if select.select([self._output], [], [], deadline.remaining_s)[0]:
                 piece = os.read(self._output, 65536)
                 if not piece:
                     raise Ended(

@@ -17,6 +17,7 @@ from meshwake.clocks.vdso.attach import attach, detach, page_inside, read_attach
 from meshwake.clocks.vdso.page import ClockPage, vdso_of
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import LabUnavailable, SubjectFailed
+from meshwake.system.deadline import wait_until
 
 from tests.conformance.injectors import (
     START,
@@ -186,10 +187,7 @@ def sleeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def await_true(what: str, there: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + WITHIN_S
-    while not there():
-        assert time.monotonic() < give_up, f"{what}: not within {WITHIN_S} s"
-        time.sleep(0.005)
+    wait_until(there, what, WITHIN_S, every_s=0.005)
 
 
 def test_threads_that_read_clocks_notice_nothing_but_the_move(

@@ -6,11 +6,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from meshwake.system.deadline import Deadline
 from meshwake.ztunnel.binaries import cache_dir
 
 from tests.conformance.helpers import HelperProcess, own_copy
@@ -59,13 +59,10 @@ class Apart:
         return [int(line.split()[2]) / 1e9 for line in self.lines(f"asked mesh/{name} ")]
 
     def await_lines(self, beginning: str, count: int, within_s: float = 2 * WITHIN_S) -> None:
-        give_up = time.monotonic() + within_s
+        deadline = Deadline(f"{count} lines {beginning!r}", within_s)
         while len(self.lines(beginning)) < count:
             assert self.process.poll() is None, self.errors.read_text()[-600:]
-            assert time.monotonic() < give_up, (
-                f"{count} lines {beginning!r}; got {self.log.read_text()}"
-            )
-            time.sleep(0.01)
+            deadline.pause(0.01, seen=self.log.read_text())
 
     def close(self) -> None:
         self.process.stdin.close()  # type: ignore[union-attr]

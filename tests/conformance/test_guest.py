@@ -26,6 +26,7 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import SubjectFailed
 from meshwake.labs.machine.image import assemble, base_part
 from meshwake.labs.machine.kernel import find_kernel
+from meshwake.system.deadline import Deadline
 from meshwake.ztunnel.binaries import cache_dir
 
 H, M, S = 3600 * 10**9, 60 * 10**9, 10**9
@@ -239,10 +240,9 @@ def children(pid: int) -> list[int]:
 
 
 def awaited(what: str, there: Any) -> Any:
-    give_up = time.monotonic() + 60
+    deadline = Deadline(what, 60)
     while not (found := there()):
-        assert time.monotonic() < give_up, f"{what}: not within 60 s"
-        time.sleep(0.02)
+        deadline.pause(0.02)
     return found
 
 

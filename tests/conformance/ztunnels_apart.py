@@ -30,6 +30,7 @@ from meshwake.labs.process.namespaces import (
 )
 from meshwake.labs.process.places import Home, Place
 from meshwake.labs.process.ztunnel import local_xds
+from meshwake.system.deadline import Deadline
 from meshwake.ztunnel.ports import ADMIN_PORT, HBONE_PORT, ISTIOD_PORT
 
 LISTENS_WITHIN_S = 20.0
@@ -87,11 +88,12 @@ class World:
                 preexec_fn=lambda: join(place.namespace),  # noqa: PLW1509  # one thread, and nothing else enters it
             )
         say(f"started {name} {self.running[name].pid}")
-        give_up = time.monotonic() + LISTENS_WITHIN_S
+        deadline = Deadline(f"ztunnel {name} to listen (see its log)", LISTENS_WITHIN_S, SystemExit)
         while not self.listens(place):
             self.look()
-            if time.monotonic() > give_up or self.running[name].poll() is not None:
-                raise SystemExit(f"ztunnel {name} does not listen; see its log")
+            deadline.check()
+            if self.running[name].poll() is not None:
+                raise SystemExit(f"ztunnel {name} has ended; see its log")
         knock((place.address, HBONE_PORT), place.namespace).close()
 
     def listens(self, place: Place) -> bool:

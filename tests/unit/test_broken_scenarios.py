@@ -31,7 +31,7 @@ MUST_NAME = {
     "fault_without_length": ("fault[0].lasts", "is missing", DURATION),
     "fraction_of_a_second": ("certificate.lifetime", "'1500ms'", "whole seconds"),
     "impossible_rate": ("fault[0].rate", "25", "between 0.1 and 10"),
-    "manifest_missing": ("fix.manifest", "cronjb.yaml", "no file in"),
+    "manifest_missing": ("fix.manifest", "cronjb.yaml", "not a file in"),
     "negative_length": ("fault[0].lasts", "'-8h'", "longer than nothing"),
     "no_because": ("expect[0].because", "''", "at least 1 character"),
     "no_expectations": ("expect", "is missing", "write what should hold, or break"),

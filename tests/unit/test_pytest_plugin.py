@@ -111,7 +111,7 @@ def test_a_bad_file_is_an_error_of_collection(project: pytest.Pytester) -> None:
     ("option", "words"),
     [
         (("--lab", "modl"), "did you mean 'model'"),
-        (("--istio", "1.30.99"), "has no row in clusters/versions.toml"),
+        (("--istio", "1.30.99"), "expected a release of clusters/versions.toml"),
         (("--as-class", "F"), "invalid value 'F'"),
         (("--ztunnel", "nowhere"), "--ztunnel nowhere: cannot be read"),
     ],

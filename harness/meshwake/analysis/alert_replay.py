@@ -30,7 +30,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -54,6 +53,7 @@ from meshwake.core.errors import BadInput, HarnessFault, LabUnavailable
 from meshwake.core.history import Event, History
 from meshwake.core.outcome import Finding, Verdict
 from meshwake.core.plan import Plan
+from meshwake.system.deadline import Deadline
 from meshwake.system.supervised import let_go, start_guarded
 from meshwake.ztunnel.spiffe import spiffe_id
 
@@ -375,15 +375,15 @@ def _free_port() -> int:
 
 
 def _await_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    give_up = time.monotonic() + READY_WITHIN_S
-    while process.poll() is None and time.monotonic() < give_up:
+    deadline = Deadline("Prometheus to be ready", READY_WITHIN_S, HarnessFault)
+    while process.poll() is None and not deadline.has_passed:
         try:
             with urllib.request.urlopen(f"{address}/-/ready", timeout=5):  # noqa: S310  loopback, by http
                 return
         except OSError:
-            time.sleep(0.05)
-    words = log.read_text(errors="replace").strip()[-500:]
-    raise HarnessFault(f"Prometheus was not ready within {READY_WITHIN_S:.0f} s; it said: {words}")
+            deadline.sleep(0.05)
+    printed = log.read_text(errors="replace").strip()[-500:]
+    raise deadline.error(f"its output {printed!r}")
 
 
 def firing_alerts(

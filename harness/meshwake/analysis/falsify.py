@@ -38,6 +38,7 @@ from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.errors import BadInput
 from meshwake.core.outcome import Finding, Verdict
 from meshwake.core.plan import Plan
+from meshwake.core.refusal import invalid_choice
 from meshwake.core.scenario import Scenario, scenario_of
 from meshwake.core.versions import Release, releases
 from meshwake.fixes import FIXES
@@ -249,7 +250,7 @@ def make_target(
 
 def _check_word(option: str, word: str, allowed: tuple[str, ...]) -> None:
     if word not in allowed:
-        raise BadInput(f"{option} {word}: is not known; allowed: {', '.join(allowed)}")
+        raise invalid_choice(option, word, allowed)
 
 
 # --- Searching ------------------------------------------------------------------------------------

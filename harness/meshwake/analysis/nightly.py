@@ -24,6 +24,7 @@ from threading import Lock
 
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
+from meshwake.core.refusal import invalid_choice
 from meshwake.core.scenario import Scenario, read_scenario
 from meshwake.labs import LAB_MODULES, load_lab
 from meshwake.runner.choose import Case, Chooser
@@ -167,7 +168,7 @@ def _is_supported(row: versions.Release, today: date) -> bool:
 def why_missing(lab: str, found: Sequence[str]) -> str | None:
     """Why nothing can run on `lab`, or None. Raises BadInput when there is no such lab."""
     if lab not in LAB_MODULES:
-        raise BadInput(f"--labs {lab}: is no lab; allowed: {', '.join(LAB_MODULES)}")
+        raise invalid_choice("--labs", lab, LAB_MODULES)
     if not found:
         what = (
             "no ztunnel binary of a known release in the cache"

@@ -37,6 +37,7 @@ from meshwake.core.durations import NS_PER_S, seconds
 from meshwake.core.errors import BadInput, LabUnavailable
 from meshwake.core.outcome import Verdict
 from meshwake.core.plan import Plan, PlannedFix, PlannedNode
+from meshwake.core.refusal import invalid_choice
 from meshwake.core.versions import find
 from meshwake.fixes import FIXES, adapted
 from meshwake.runner.execution import execute
@@ -141,7 +142,7 @@ def spec_of(
 def _known(option: str, words: tuple[str, ...], allowed: Iterable[str]) -> None:
     for word in words:
         if word not in allowed:
-            raise BadInput(f"{option} {word}: is not known; allowed: {', '.join(allowed)}")
+            raise invalid_choice(option, word, allowed)
 
 
 def parts(spec: SweepSpec) -> Iterator[SweepPart]:

@@ -21,6 +21,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
 from meshwake.core.history import History
 from meshwake.core.plan import Plan, PlannedFault, PlannedFix, PlannedNode
+from meshwake.core.refusal import invalid, invalid_choice
 from meshwake.core.versions import newest
 from meshwake.fixes import FIXES, adapted, wake_guard
 from meshwake.runner.execution import execute
@@ -62,9 +63,9 @@ def simulate_herd(nodes: int, fix: str, seed: int, turns: int = 1) -> HerdResult
     """The herd with `fix` on every node, of which `turns` wake guards may restart at a time. Raises
     BadInput."""
     if not 1 <= nodes <= NODES_MAX:
-        raise BadInput(f"--herd {nodes}: needed are 1 to {NODES_MAX} nodes")
+        raise invalid("--herd", nodes, f"1 to {NODES_MAX} nodes")
     if fix not in FIXES:
-        raise BadInput(f"--fix {fix}: is not known; allowed: {', '.join(FIXES)}")
+        raise invalid_choice("--fix", fix, FIXES)
     plan = adapted(plan_of(nodes, fix, seed, turns))
     history = execute(plan).history
     asked_ns = [

@@ -36,6 +36,7 @@ from meshwake.authority.ca import CertificateAuthority, requested_identity
 from meshwake.authority.discovery import DiscoveryService
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import SubjectFailed
+from meshwake.system.deadline import Deadline
 
 Mode = Literal["up", "ca_outage", "ca_hang", "ca_slow", "token_expired"]
 OUTCOMES = {
@@ -289,15 +290,14 @@ class AuthorityProcess:
         self._control.close()
 
     def _await_heard(self, expected: str) -> None:
-        give_up = time.monotonic() + _START_WITHIN_S
+        deadline = Deadline(f"the authority to say {expected}", _START_WITHIN_S, SubjectFailed)
         try:
             while self._heard != self._orders:
-                self._control.settimeout(max(give_up - time.monotonic(), 0.001))
+                # 0 would make the socket non-blocking, which ends with another error.
+                self._control.settimeout(max(deadline.remaining_s, 0.001))
                 self._take(self._receive())
         except TimeoutError as error:
-            raise SubjectFailed(
-                f"the authority did not say {expected} within {_START_WITHIN_S:.0f} s"
-            ) from error
+            raise deadline.error() from error
 
     def _receive(self) -> bytes:
         try:

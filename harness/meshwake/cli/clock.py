@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,8 +18,10 @@ import typer
 
 from meshwake.cli.versions import Ended
 from meshwake.core.clock_reading import ClockReading
-from meshwake.core.durations import said_ns
+from meshwake.core.durations import parse_option_ns
 from meshwake.core.errors import BadInput, SubjectFailed
+from meshwake.core.refusal import invalid_choice
+from meshwake.system.deadline import Deadline
 
 if TYPE_CHECKING:  # what only Linux has is imported by the command that needs it
     from meshwake.clocks.injectors.base import Injector, Taken
@@ -94,9 +95,7 @@ def execute(
             "--awake 1h"
         )
     if injector not in INJECTORS:
-        raise BadInput(
-            f"--injector {injector}: there is none such; allowed: {', '.join(INJECTORS)}"
-        )
+        raise invalid_choice("--injector", injector, INJECTORS)
     after_ns = _duration(after, "--after")
     clocks = _choose(injector, command, by, with_children=with_children)
     try:
@@ -160,7 +159,7 @@ def _movement(suspend: str | None, step: str | None, awake: str | None) -> Clock
 
 
 def _duration(text: str | None, option: str) -> int | None:
-    return None if text is None else said_ns(text, option)
+    return None if text is None else parse_option_ns(text, option)
 
 
 def _choose(name: str, command: list[str], by: ClockReading, *, with_children: bool) -> Injector:
@@ -266,11 +265,11 @@ def _await_end(injector: Injector, taken: Taken) -> None:
 
 
 def _ends_within(taken: Taken, within_s: float) -> bool:
-    give_up = time.monotonic() + within_s
+    deadline = Deadline(f"the end of process {taken.pid}", within_s)
     while taken.poll() is None:
-        if time.monotonic() >= give_up:
+        if deadline.has_passed:
             return False
-        time.sleep(_LOOK_EVERY_S)
+        deadline.sleep(_LOOK_EVERY_S)
     return True
 
 

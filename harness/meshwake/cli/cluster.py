@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meshwake.core.durations import NS_PER_S, format_duration, parse_duration_ns
+from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
 from meshwake.core.plan import PlannedCluster
 from meshwake.runner.options import ClusterWords, cluster_said, said_in, with_words
@@ -374,10 +374,7 @@ def _warn_outside_support(choice: Choice, pins: Pins) -> None:
 
 
 def _whole_seconds(text: str) -> int:
-    try:
-        return parse_duration_ns(text) // NS_PER_S
-    except ValueError as error:
-        raise BadInput(f"--lifetime {error}") from error
+    return parse_option_ns(text, "--lifetime") // NS_PER_S
 
 
 def _full(name: str) -> str:

@@ -27,7 +27,7 @@ from meshwake.analysis.forecast import (
     forecast_node,
 )
 from meshwake.analysis.forecast_files import read_nodes
-from meshwake.core.durations import NS_PER_S, format_duration, said_ns, seconds
+from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns, seconds
 from meshwake.core.errors import BadInput, ExitCode
 from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
@@ -97,7 +97,7 @@ def forecast(
 
 
 def _sleep_ns(text: str | None) -> int:
-    sleep_ns = said_ns(text, "--sleep") if text is not None else 0
+    sleep_ns = parse_option_ns(text, "--sleep") if text is not None else 0
     if sleep_ns < 0:
         raise BadInput(f"--sleep {text}: must not be negative")
     if sleep_ns > LONGEST_SLEEP_NS:

@@ -16,8 +16,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
-from meshwake.core.durations import NS_PER_S, format_duration, said_ns
+from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput
+from meshwake.core.refusal import invalid, invalid_choice
 from meshwake.core.scenario import parse_scenario
 from meshwake.importers import systemd
 from meshwake.importers.formats import JOURNALCTL, read_journal
@@ -103,17 +104,14 @@ def import_sleep(
 
 def _check_choice(option: str, read: str | None, *allowed: str) -> None:
     if read is not None and read not in allowed:
-        raise BadInput(f"{option}: invalid value {read!r}: expected one of {', '.join(allowed)}")
+        raise invalid_choice(option, read, allowed)
 
 
 def _zone(name: str | None) -> tzinfo:
     try:
         return UTC if name is None else ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise BadInput(
-            f"--zone: invalid value {name!r}: expected a time zone that is known, such as "
-            "Europe/Berlin"
-        ) from error
+        raise invalid("--zone", name, "a time zone such as Europe/Berlin") from error
 
 
 def _placed(
@@ -151,7 +149,7 @@ def _corrected_after_ns(text: str | None, tallies: list[Tally]) -> int | None:
     if text == "never":
         return None
     default = "0s" if all(tally.system == systemd.SYSTEM for tally in tallies) else CORRECTED_AFTER
-    after_ns = said_ns(text or default, "--corrected-after")
+    after_ns = parse_option_ns(text or default, "--corrected-after")
     if after_ns < 0:
         raise BadInput(f"--corrected-after {text}: must not be negative")
     return after_ns

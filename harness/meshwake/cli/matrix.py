@@ -7,7 +7,6 @@ harness/meshwake/cli/app.py says them and ends with their exit code.
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from meshwake.analysis.matrix_table import (
 )
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, ExitCode
+from meshwake.core.refusal import invalid_choice
 from meshwake.core.scenario import Scenario, read_scenario
 from meshwake.fixes import FIXES
 from meshwake.labs import Toolbox
@@ -143,7 +143,7 @@ def trial_command(
 ) -> None:
     """Put the wake guard through months of random sleeps and of an authority that is away."""
     if lab not in ("model", "process"):
-        raise BadInput(f"--lab {lab}: allowed: model, process")
+        raise invalid_choice("--lab", lab, ("model", "process"))
     scenario, tell = random_months(seed, days), _say if sys.stderr.isatty() else lambda text: None
     if lab == "process":
         path, release = find_subject(ztunnel, istio)
@@ -163,9 +163,7 @@ def _say(text: str) -> None:
 def _chosen(option: str, named: list[str] | None, known: list[str]) -> list[str]:
     for name in named or []:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f"; did you mean {near[0]!r}?" if near else ""
-            raise BadInput(f"{option} {name}: allowed: {', '.join(known)}{meant}")
+            raise invalid_choice(option, name, known)
     return named or known
 
 

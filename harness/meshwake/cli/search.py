@@ -26,9 +26,10 @@ from meshwake.analysis.imported import recorded_machines
 from meshwake.analysis.populations import IMPORTED, POPULATIONS
 from meshwake.checks.words import lasting
 from meshwake.core import versions
-from meshwake.core.durations import NS_PER_S, said_length_ns
+from meshwake.core.durations import NS_PER_S, parse_positive_ns
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
 from meshwake.core.outcome import Verdict
+from meshwake.core.refusal import invalid, invalid_choice
 from meshwake.fixes import adapted
 from meshwake.labs import load_lab
 from meshwake.report.progress import ProgressLine
@@ -94,7 +95,7 @@ def falsify(
     one was found; 2: of every timeline the check says UNKNOWN."""
     budget_s = _seconds("--budget", budget)
     if lab not in LABS:
-        raise BadInput(f"--lab {lab}: no search runs there; allowed: {', '.join(LABS)}")
+        raise invalid_choice("--lab", lab, LABS)
     kinds = tuple(word.strip() for word in faults.split(",") if word.strip())
     release, binary = _subject(lab, istio, ztunnel)
     question = search.make_target(fix, check, release, lab, seed, kinds)
@@ -122,7 +123,7 @@ def falsify(
 
 
 def _seconds(option: str, text: str) -> float:
-    return said_length_ns(text, option) / NS_PER_S
+    return parse_positive_ns(text, option) / NS_PER_S
 
 
 def _subject(
@@ -390,9 +391,8 @@ def _herd(sizes: str, fixes: list[str] | None, turns: int, seed: int) -> list[he
     try:
         numbers = [int(word) for word in sizes.split(",")]
     except ValueError as error:
-        raise BadInput(
-            f"--herd {sizes}: needed are whole numbers joined by commas, such as 10,100,1000"
-        ) from error
+        expected = "whole numbers joined by commas, such as 10,100,1000"
+        raise invalid("--herd", sizes, expected) from error
     answers = []
     for nodes in numbers:
         for name in fixes or (herds.FIXES_ASKED if turns == 1 else herds.FIXES_WITH_TURNS):

@@ -6,7 +6,6 @@ stands in docs/bisect.md.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import sys
@@ -54,9 +53,10 @@ from meshwake.analysis.refresh_versions import CachedFetch, Sources, fetch
 from meshwake.analysis.refresh_versions import refresh as renew
 from meshwake.checks import CHECKS
 from meshwake.core import versions
-from meshwake.core.durations import NS_PER_S, parse_duration_ns
+from meshwake.core.durations import NS_PER_S, parse_option_ns
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
 from meshwake.core.outcome import OutcomeKind
+from meshwake.core.refusal import invalid_choice
 from meshwake.core.resources import SCENARIOS
 from meshwake.core.scenario import Scenario, read_scenario
 from meshwake.core.store import RunDirectory, read_run
@@ -170,10 +170,9 @@ def check_name(check: str | None) -> str:
     """`check`, if it is one. Raises BadInput with the nearest."""
     if check in CHECKS:
         return check
-    near = difflib.get_close_matches(check or "", CHECKS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    said = "--check: is missing" if check is None else f"--check {check}: is no check"
-    raise BadInput(f"{said}; allowed: {', '.join(CHECKS)}{hint}")
+    if check is None:
+        raise BadInput(f"--check is missing: expected one of {', '.join(CHECKS)}")
+    raise invalid_choice("--check", check, CHECKS)
 
 
 def _question(
@@ -518,10 +517,7 @@ def _refuse_probe(scenario: Scenario, version: str) -> None:
 
 
 def _duration_s(option: str, text: str) -> float:
-    try:
-        return parse_duration_ns(text) / NS_PER_S
-    except ValueError as error:
-        raise BadInput(f"{option} {error}") from error
+    return parse_option_ns(text, option) / NS_PER_S
 
 
 def _probed(

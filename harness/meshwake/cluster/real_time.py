@@ -22,6 +22,7 @@ from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.durations import NS_PER_S, seconds
 from meshwake.core.errors import HarnessError, SubjectFailed
 from meshwake.kubernetes.api import Unreachable
+from meshwake.system.deadline import Deadline
 
 # NTP slews by half a millisecond a second; a step is more. Reading a clock inside a container takes
 # this long at most.
@@ -63,7 +64,13 @@ def wait_for(
     """The one wait of this lab: looks until `look` gives None; what it gives else is what was seen,
     which is also what is raised when it cannot be reached. Past the bound `failed` is raised, with
     what was awaited and seen last."""
-    give_up_ns = real.monotonic_ns() + int(within_s * NS_PER_S)
+    deadline = Deadline(
+        what,
+        within_s,
+        failed,
+        now_s=lambda: real.monotonic_ns() / NS_PER_S,
+        sleep=real.sleep,
+    )
     while True:
         try:
             seen = look()
@@ -71,10 +78,9 @@ def wait_for(
             seen = str(error)
         if seen is None:
             return
-        if real.monotonic_ns() >= give_up_ns:
-            raise failed(f"waited {within_s:.0f} s for {what}; last seen: {seen}")
+        deadline.check(seen)
         tell(seen)
-        real.sleep(LOOK_EVERY_S)
+        deadline.sleep(LOOK_EVERY_S)
 
 
 class WorldTime:

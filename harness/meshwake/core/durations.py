@@ -25,15 +25,12 @@ _UNIT_NS = {
     "w": 604_800 * NS_PER_S,
 }
 _PART = re.compile(r"(\d+)(?:\.(\d+))?(ns|us|ms|s|m|h|d|w)")
-ALLOWED = (
-    "a number with a unit of w, d, h, m, s, ms, us, ns; parts may be joined: '24h', '1h30m', "
-    "'250ms'"
-)
+EXPECTED = "a duration such as '24h', '1h30m' or '250ms' (units w, d, h, m, s, ms, us, ns)"
 
 
 def parse_duration_ns(text: str) -> int:
-    """`text` in nanoseconds; a leading minus makes it negative. Raises ValueError naming what is
-    allowed."""
+    """`text` in nanoseconds; a leading minus makes it negative. Raises ValueError that says what
+    was expected."""
     sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text)
     total_ns, position = 0, 0
     while match := _PART.match(rest, position):
@@ -41,7 +38,7 @@ def parse_duration_ns(text: str) -> int:
         total_ns += int(whole) * _UNIT_NS[unit] + _fraction_ns(fraction, unit, text)
         position = match.end()
     if position == 0 or position != len(rest):
-        raise ValueError(f"{text!r} is not a duration; allowed is {ALLOWED}")
+        raise ValueError(f"expected {EXPECTED}")
     return sign * total_ns
 
 
@@ -62,20 +59,21 @@ def parse_go_duration_ns(text: str) -> int:
     return -total if match[1] == "-" else total
 
 
-def said_ns(text: str, where: str) -> int:
-    """What somebody wrote at `where` (an option, a key), in nanoseconds. Raises BadInput that names
-    the place."""
+def parse_option_ns(text: str, option: str) -> int:
+    """The value of `option`, or of a key, in nanoseconds. Raises BadInput that names it."""
     try:
         return parse_duration_ns(text)
     except ValueError as error:
-        raise BadInput(f"{where}: {error}") from error
+        # The sentence of core/refusal.py, which is not imported here: this module is in the image
+        # of the node helper, where nothing is that it does not need.
+        raise BadInput(f"invalid value {text!r} for {option}: {error}") from error
 
 
-def said_length_ns(text: str, where: str) -> int:
-    """The same of a length that must be longer than nothing. Raises BadInput."""
-    length_ns = said_ns(text, where)
+def parse_positive_ns(text: str, option: str) -> int:
+    """The same for a length, which must be more than 0. Raises BadInput."""
+    length_ns = parse_option_ns(text, option)
     if length_ns <= 0:
-        raise BadInput(f"{where}: read {text!r}, needed is longer than nothing")
+        raise BadInput(f"invalid value {text!r} for {option}: expected more than 0")
     return length_ns
 
 
@@ -84,7 +82,7 @@ def _fraction_ns(digits: str | None, unit: str, text: str) -> int:
         return 0
     numerator = int(digits) * _UNIT_NS[unit]
     if numerator % 10 ** len(digits):
-        raise ValueError(f"{text!r} is finer than a nanosecond; allowed is {ALLOWED}")
+        raise ValueError(f"expected whole nanoseconds, not {text!r}")
     return numerator // int(10 ** len(digits))
 
 

@@ -6,9 +6,8 @@ file, the key, what was read, what is allowed and the nearest right word. docs: 
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from itertools import accumulate, pairwise, product
@@ -31,6 +30,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from meshwake.core.durations import NS_PER_S, format_duration, parse_duration_ns
 from meshwake.core.errors import BadInput
 from meshwake.core.text_files import read_text
+from meshwake.system.hints import did_you_mean
 
 LabName = Literal["model", "process", "machine", "kind"]
 CheckName = Literal[
@@ -474,11 +474,6 @@ def _refuse(location: Place, read: object, why: str) -> None:
     raise _Impossible(location, read, why)
 
 
-def _nearest(word: str, allowed: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def _check_names(scenario: Scenario) -> None:
     names = [node.name for node in scenario.node]
     identities = [identity for node in scenario.node for identity in node.identities]
@@ -497,14 +492,14 @@ def _check_names(scenario: Scenario) -> None:
         _refuse(
             ("authority", "node"),
             word,
-            f"is no node; allowed: {', '.join(allowed)}{_nearest(word, allowed)}",
+            f"is no node; allowed: {', '.join(allowed)}{did_you_mean(word, allowed)}",
         )
     for position, pair in enumerate(scenario.traffic.pairs):
         for identity in pair:
             if identity not in identities:
                 why = (
                     "lives on no node; allowed: "
-                    f"{', '.join(identities)}{_nearest(identity, identities)}"
+                    f"{', '.join(identities)}{did_you_mean(identity, identities)}"
                 )
                 _refuse(("traffic", "pairs", position), identity, why)
         if pair[0] == pair[1]:
@@ -515,7 +510,7 @@ def _check_gateways(scenario: Scenario, names: list[str]) -> None:
     known: set[str] = {*names}
     for position, gateway in enumerate(scenario.gateway):
         if gateway.node not in names:
-            why = f"is no node; allowed: {', '.join(names)}{_nearest(gateway.node, names)}"
+            why = f"is no node; allowed: {', '.join(names)}{did_you_mean(gateway.node, names)}"
             _refuse(("gateway", position, "node"), gateway.node, why)
         if gateway.name in known:
             _refuse(
@@ -578,7 +573,7 @@ def _check_faults(scenario: Scenario, faults: list[Any], duration_ns: int, place
         if fault.node is None and len(names) > 1:
             _refuse((*where, "node"), None, f"is missing; allowed: {', '.join(names)}, '*'")
         if fault.node not in (None, EVERY_NODE, *names):
-            why = f"is no node; allowed: {', '.join(names)}, '*'{_nearest(str(fault.node), names)}"
+            why = f"is no node; allowed: {', '.join(names)}, '*'{did_you_mean(str(fault.node), names)}"
             _refuse((*where, "node"), fault.node, why)
     _check_overlaps(names, faults, duration_ns, place)
     _check_wall_clocks(scenario, faults, duration_ns, place)
@@ -589,7 +584,7 @@ def _check_pod_restart(scenario: Scenario, fault: PodRestart, where: Place) -> N
     if fault.identity not in identities:
         why = (
             "lives on no node; allowed: "
-            f"{', '.join(identities)}{_nearest(fault.identity, identities)}"
+            f"{', '.join(identities)}{did_you_mean(fault.identity, identities)}"
         )
         _refuse((*where, "identity"), fault.identity, why)
     if fault.at == 0:
@@ -726,7 +721,7 @@ def _explain(detail: ErrorDetails, path: str, document: dict[str, Any]) -> str:
         return (
             f"{path}: unknown key {str(location[-1])!r} in "
             f"{_place(location[:-1]) or 'the top level'}"
-            f"{_nearest(str(location[-1]), allowed)} (allowed: {', '.join(allowed)})"
+            f"{did_you_mean(str(location[-1]), allowed)} (allowed: {', '.join(allowed)})"
         )
     if kind == "missing":
         return f"{path}: {place}: is missing{_hint(location)}"
@@ -734,7 +729,7 @@ def _explain(detail: ErrorDetails, path: str, document: dict[str, Any]) -> str:
         where, read, allowed = _choice(detail, location)
         return (
             f"{path}: {where}: read {read!r}, allowed: "
-            f"{', '.join(allowed)}{_nearest(str(read), allowed)}"
+            f"{', '.join(allowed)}{did_you_mean(str(read), allowed)}"
         )
     if kind == "union_tag_not_found":
         return (

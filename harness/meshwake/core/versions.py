@@ -8,7 +8,6 @@ before it, says so (`assumption`), and lets a person name another (`--as-class`)
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +20,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from meshwake.core.errors import BadInput
+from meshwake.core.refusal import invalid, invalid_choice, unreadable
 from meshwake.core.resources import CLUSTERS
+from meshwake.system.hints import closest
 
 VERSIONS_FILE = CLUSTERS / "versions.toml"
 BEHAVIOUR_CLASSES = ("A0", "A1", "B", "C", "D", "E")
@@ -83,9 +84,7 @@ def parse_version(text: str, option: str = "--istio") -> Version:
     try:
         return Version(text)
     except InvalidVersion as error:
-        raise BadInput(
-            f"{option} {text!r} is no version; a release is written as in 1.28.0 or 1.31.0-rc.0"
-        ) from error
+        raise invalid(option, text, "a version such as 1.28.0 or 1.31.0-rc.0") from error
 
 
 def minor_of(version: str) -> str:
@@ -110,9 +109,7 @@ def releases(path: Path = VERSIONS_FILE) -> tuple[Release, ...]:
     try:
         return parse_releases(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
-        raise BadInput(
-            f"{path}: cannot be read ({error.strerror}); it belongs to the repository"
-        ) from error
+        raise unreadable(path, error, "it belongs to the repository") from error
 
 
 def parse_releases(text: str, path: str) -> tuple[Release, ...]:
@@ -139,12 +136,12 @@ def _release(row: dict[str, Any], minors: dict[str, Any], image: str, path: str)
     unknown = [key for key in row if key not in _ROW_KEYS]
     if unknown or not {"version", "class"} <= row.keys():
         raise BadInput(
-            f"{path}: {named}: keys {', '.join(row)}; allowed: {', '.join(_ROW_KEYS)}, the "
+            f"{path}: {named}: invalid keys {', '.join(row)}: expected {', '.join(_ROW_KEYS)}, the "
             "first two always"
         )
     allowed = (*BEHAVIOUR_CLASSES, UNCLASSIFIED)
     if row["class"] not in allowed:
-        raise BadInput(f"{path}: {named}: class {row['class']!r}, allowed: {', '.join(allowed)}")
+        raise invalid_choice(f"class of {named} in {path}", row["class"], allowed)
     of_minor = minors.get(minor_of(named), {})
     return Release(
         named,
@@ -174,8 +171,7 @@ def newest() -> Release:
 def check_class(behaviour_class: str, option: str = "--as-class") -> str:
     """`behaviour_class`, if it is one that is modelled. Raises BadInput."""
     if behaviour_class not in BEHAVIOUR_CLASSES:
-        expected = ", ".join(BEHAVIOUR_CLASSES)
-        raise BadInput(f"{option}: invalid value {behaviour_class!r}: expected one of {expected}")
+        raise invalid_choice(option, behaviour_class, BEHAVIOUR_CLASSES)
     return behaviour_class
 
 
@@ -194,9 +190,9 @@ def find(version: str, option: str = "--istio") -> Release:
             notes="newer than clusters/versions.toml",
         )
     known = [release.version for release in releases()]
-    near = difflib.get_close_matches(version, known, n=3, cutoff=0.5) or [known[0], known[-1]]
-    raise BadInput(
-        f"{option} {version}: has no row in clusters/versions.toml; nearest: {', '.join(near)}"
+    near = closest(version, known, most=3) or [known[0], known[-1]]
+    raise invalid(
+        option, version, f"a release of clusters/versions.toml, such as {', '.join(near)}"
     )
 
 

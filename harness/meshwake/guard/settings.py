@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
-from meshwake.core.durations import NS_PER_S, said_length_ns
+from meshwake.core.durations import NS_PER_S, parse_positive_ns
 from meshwake.core.errors import BadInput
 
 # A Lease each; a cluster of Kubernetes has 5,000 nodes at most.
@@ -52,7 +52,7 @@ def parse_settings(words: Iterable[str]) -> Settings:
         if not word.startswith("--") or not equals or name not in known:
             continue
         read[known[name]] = (
-            _count(name, value) if known[name] == name else said_length_ns(value, f"--{name}")
+            _count(name, value) if known[name] == name else parse_positive_ns(value, f"--{name}")
         )
     return Settings(**read)
 

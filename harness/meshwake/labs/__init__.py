@@ -17,9 +17,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
-from meshwake.core.errors import BadInput
 from meshwake.core.history import Recorder
 from meshwake.core.plan import Plan
+from meshwake.core.refusal import invalid_choice
 
 LAB_MODULES = {
     "model": "meshwake.labs.model.lab",
@@ -68,5 +68,5 @@ class Lab(Protocol):
 def load_lab(name: str) -> Lab:
     """The lab called `name`. Raises BadInput when there is none."""
     if name not in LAB_MODULES:
-        raise BadInput(f"--lab {name}: allowed: auto, {', '.join(LAB_MODULES)}")
+        raise invalid_choice("--lab", name, LAB_MODULES)
     return cast(Lab, import_module(LAB_MODULES[name]).LAB)

@@ -7,17 +7,16 @@ a lab that was named is never replaced by another.
 
 from __future__ import annotations
 
-import difflib
 import sys
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import get_args
 
 from meshwake.core import resources, versions
 from meshwake.core.errors import BadInput, LabUnavailable
 from meshwake.core.plan import Plan, PlanRequest, resolve
-from meshwake.core.scenario import Expect, LabName, Scenario
+from meshwake.core.refusal import invalid_choice
+from meshwake.core.scenario import Expect, Scenario
 from meshwake.core.text_files import is_there, read_text
 from meshwake.fixes import FIXES, adapted, patch_of
 from meshwake.fixes.patched import lacks_patch
@@ -155,9 +154,7 @@ class Chooser:
 def _check_lab_name(lab: str) -> None:
     allowed = (AUTO, *LAB_MODULES)
     if lab not in allowed:
-        near = difflib.get_close_matches(lab, (*allowed, *get_args(LabName)), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise BadInput(f"--lab {lab}: is no lab; allowed: {', '.join(allowed)}{hint}")
+        raise invalid_choice("--lab", lab, allowed)
 
 
 def _no_binary(version: str, named: bool) -> str:

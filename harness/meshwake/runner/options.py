@@ -8,7 +8,6 @@ nothing was said.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import shlex
@@ -19,6 +18,7 @@ from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
 
 from meshwake.core.errors import BadInput
 from meshwake.core.plan import ClockWay, PlannedCluster
+from meshwake.core.refusal import invalid, invalid_choice
 
 Words = TypeVar("Words", bound="ClusterWords")
 AUTO = "auto"
@@ -232,9 +232,8 @@ def _folder(words: ClusterWords) -> str | None:
     if words.folder is None:
         return None
     if not words.folder.is_dir():
-        raise BadInput(
-            f"--folder {words.folder}: is no directory; expected one that has images/, "
-            "charts/ and manifests/"
+        raise invalid(
+            "--folder", str(words.folder), "a directory with images/, charts/ and manifests/"
         )
     return str(words.folder.resolve())
 
@@ -251,12 +250,7 @@ def _way(words: LabWords) -> ClockWay:
     )
     way = words.clock or otherwise
     if way not in get_args(ClockWay):
-        near = difflib.get_close_matches(way, get_args(ClockWay), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise BadInput(
-            f"--clock {way}: is no way to move clocks; allowed: "
-            f"{', '.join(get_args(ClockWay))}{hint}"
-        )
+        raise invalid_choice("--clock", way, get_args(ClockWay))
     return cast(ClockWay, way)
 
 

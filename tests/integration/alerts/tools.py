@@ -7,7 +7,6 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from meshwake.system.deadline import Deadline
 
 from tests.support.paths import CLUSTERS
 
@@ -70,17 +70,14 @@ def alertmanager(config: Path, folder: Path) -> Iterator[str]:
 
 
 def _await_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    give_up = time.monotonic() + WITHIN_S
-    while process.poll() is None and time.monotonic() < give_up:
+    deadline = Deadline("Alertmanager to be ready", WITHIN_S)
+    while process.poll() is None and not deadline.has_passed:
         try:
             with urllib.request.urlopen(f"{address}/-/ready", timeout=5):  # noqa: S310  loopback
                 return
         except OSError:
-            time.sleep(0.05)
-    pytest.fail(
-        f"Alertmanager was not ready within {WITHIN_S:.0f} s: "
-        f"{log.read_text(errors='replace')[-500:]}"
-    )
+            deadline.sleep(0.05)
+    raise deadline.error(log.read_text(errors="replace")[-500:])
 
 
 def post_alerts(address: str, alerts: list[dict[str, str]]) -> None:

@@ -20,11 +20,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from meshwake.labs.machine.cpio import write_archive
+from meshwake.system.deadline import Deadline
 
 from tests.support.paths import PACKAGE
 
@@ -126,7 +126,7 @@ def _resolve(root: Path, path: Path) -> Path | None:
 
 def lines_of(command: list[str]) -> Iterator[str]:
     """What the guest's console says, until it is off. Raises SystemExit when that takes too long."""
-    give_up = time.monotonic() + WITHIN_S
+    deadline = Deadline("the guest to be off", WITHIN_S)
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as guest:
@@ -134,9 +134,7 @@ def lines_of(command: list[str]) -> Iterator[str]:
         try:
             rest = b""
             while True:
-                ready, _, _ = select.select(
-                    [guest.stdout], [], [], max(give_up - time.monotonic(), 0)
-                )
+                ready, _, _ = select.select([guest.stdout], [], [], deadline.remaining_s)
                 if not ready:
                     raise SystemExit(
                         f"the guest was not done within {WITHIN_S:.0f} s; last said: "

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, "/meshwake/site")
 
-from meshwake.clocks.quiescence.detector import Watched
+from meshwake.clocks.quiescence.threads import WatchedProcess
 from meshwake.clocks.vdso.code_x86_64 import Mode
 from meshwake.clocks.vdso.page import ClockPage, Launched, launch, read_inside
 from meshwake.core.clock_reading import ClockReading
@@ -113,7 +113,7 @@ def read_from_inside_and_moved_while_it_runs() -> str:
 
 def idle_time_is_skipped() -> str:
     with running("fixed", PYTHON, "-S", "-c", WAITS) as (launched, log):
-        watched = Watched(launched.pid, "waits")
+        watched = WatchedProcess(launched.pid, "waits")
         give_up = time.monotonic() + WITHIN_S
         while not (
             watched.asleep(STARTS.monotonic_ns)
@@ -128,7 +128,7 @@ def idle_time_is_skipped() -> str:
         launched.page.set(
             ClockReading(STARTS.wall_ns + HOUR_NS, due_ns, STARTS.boottime_ns + HOUR_NS)
         )
-        watched.kick(due_ns)
+        watched.wake(due_ns)
         ended = said(log)[0]
         took_s = time.monotonic() - began_s
         watched.close()

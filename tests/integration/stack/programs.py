@@ -6,12 +6,12 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from meshwake.system.deadline import Deadline
 from meshwake.ztunnel.binaries import cache_dir
 
 _ELSEWHERE = ("/usr/sbin", "/usr/local/sbin", "/sbin")
@@ -81,15 +81,15 @@ def running(
             env={**os.environ, **environment},
         )
     try:
-        deadline = time.monotonic() + within_s
+        deadline = Deadline(f"{command[0]} to be ready", within_s)
         while not ready():
-            if process.poll() is not None or time.monotonic() > deadline:
+            if process.poll() is not None or deadline.has_passed:
                 state = "ended" if process.poll() is not None else f"not ready within {within_s} s"
                 pytest.fail(
                     f"{command[0]} {state}; its last "
                     f"words:\n{log.read_text(errors='replace')[-3000:]}"
                 )
-            time.sleep(_LOOK_AGAIN_S)
+            deadline.sleep(_LOOK_AGAIN_S)
         yield
     finally:
         process.terminate()

@@ -234,7 +234,7 @@ def test_a_run_that_failed_is_tried_again() -> None:
     [
         ("1.28.0", "1.28.0", "are both 1.28.0"),
         ("1.99.0", "1.28.0", "--good 1.99.0: has no row"),
-        ("1.28.0", "latest", "--bad 'latest' is no version"),
+        ("1.28.0", "latest", "invalid value 'latest' for --bad"),
     ],
 )
 def test_a_question_without_a_range_is_refused(good: str, bad: str, words: str) -> None:

@@ -110,7 +110,7 @@ def test_a_damaged_log_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
             "are they swapped?",
         ),
         ([*ASK, "--good", "1.28.0"], ExitCode.BAD_INPUT, "--bad is missing"),
-        ([*ASK[:2], *RANGE], ExitCode.BAD_INPUT, "--check: is missing"),
+        ([*ASK[:2], *RANGE], ExitCode.BAD_INPUT, "--check is missing"),
         (
             [*ASK[:3], "valid_certificate", *RANGE],
             ExitCode.BAD_INPUT,

@@ -140,15 +140,18 @@ def test_nothing_found_is_said_as_such() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--fix", "prayer"], "--fix prayer: is not known; allowed: none, weekly-restart"),
-        (["--fix", "none", "--property", "luck"], "--property luck: is not known"),
+        (
+            ["--fix", "prayer"],
+            "invalid value 'prayer' for --fix: expected one of none, weekly-restart",
+        ),
+        (["--fix", "none", "--property", "luck"], "invalid value 'luck' for --property"),
         (
             ["--fix", "none", "--faults", "earthquake"],
-            "--faults earthquake: is not known; allowed: suspend",
+            "invalid value 'earthquake' for --faults: expected one of suspend",
         ),
-        (["--fix", "none", "--budget", "60"], "is not a duration"),
-        (["--fix", "none", "--budget", "-5s"], "needed is longer than nothing"),
-        (["--fix", "none", "--lab", "kind"], "allowed: model, process"),
+        (["--fix", "none", "--budget", "60"], "expected a duration such as"),
+        (["--fix", "none", "--budget", "-5s"], "expected more than 0"),
+        (["--fix", "none", "--lab", "kind"], "expected one of model, process"),
         (["--fix", "none", "--ztunnel", "z"], "lab model runs no binary"),
     ],
 )

@@ -46,4 +46,4 @@ def test_the_command_refuses_a_lab_that_there_is_none_of(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run_command(["guard-trial", "--lab", "moon"]) == 3
-    assert "allowed: model, process" in capsys.readouterr().err
+    assert "expected one of model, process" in capsys.readouterr().err

@@ -215,7 +215,7 @@ def test_the_command_on_a_scenario_of_ones_own(capsys: pytest.CaptureFixture[str
     ("words", "said"),
     [
         (["--fix", "boot-time"], "did you mean 'boottime'"),
-        (["--fault", "sleep"], "--fault sleep: allowed: suspend"),
+        (["--fault", "sleep"], "invalid value 'sleep' for --fault: expected one of suspend"),
         (["--ztunnel", "x"], "say --confirm"),
         (["--write", "README.md", "--fix", "none"], "the whole matrix"),
     ],

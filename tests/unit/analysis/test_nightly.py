@@ -157,7 +157,7 @@ def test_a_broken_off_night_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("labs", "words"), [("modle", "is no lab; allowed: model, process"), (" , ", "names no lab")]
+    ("labs", "words"), [("modle", "expected one of model, process"), (" , ", "names no lab")]
 )
 def test_labs_that_are_none(
     labs: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -311,12 +311,15 @@ def test_without_pyarrow(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--population", "whales"], "--population whales: is not known; allowed: office-laptop"),
-        (["--fix", "prayer"], "--fix prayer: is not known"),
+        (
+            ["--population", "whales"],
+            "invalid value 'whales' for --population: expected one of office-laptop",
+        ),
+        (["--fix", "prayer"], "invalid value 'prayer' for --fix"),
         (["--lifetime", "1m"], "four minutes or more"),
         (["--istio", "0.1"], "0.1"),
-        (["--herd", "ten"], "needed are whole numbers"),
-        (["--herd", "0"], "needed are 1 to"),
+        (["--herd", "ten"], "expected whole numbers"),
+        (["--herd", "0"], "expected 1 to"),
     ],
 )
 def test_bad_words(

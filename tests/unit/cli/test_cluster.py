@@ -84,18 +84,18 @@ def test_a_plan_of_down(capsys: Says) -> None:
 
 
 BAD = [
-    (["up", "--profile", "fool"], "allowed: core, full"),
+    (["up", "--profile", "fool"], "expected one of core, full"),
     (["up", "--istio", "1.2"], "1.2"),
     (["up", "--kubernetes", "1.12"], "1.12"),
     (["up", "--nodes", "0"], "a cluster has 1 to"),
     (["up", "--nodes", "99"], "a cluster has 1 to"),
     (["up", "--name", "My Cluster"], "small letters"),
-    (["up", "--with", "promethues"], "is no part of the stack"),
+    (["up", "--with", "promethues"], "'promethues' for --with: expected one of cilium"),
     (["up", "--without", "istio"], "needs 'istio'"),
     (["up", "--lifetime", "10 parsecs"], "--lifetime"),
     (["up", "--lifetime", "1m"], "lifetime 60 s"),
     (["up", "--mirror", "https://mirror"], "without https://"),
-    (["up", "--folder", "/no/such/folder"], "is no directory"),
+    (["up", "--folder", "/no/such/folder"], "expected a directory"),
     (["down", "--name", "t", "--all"], "say one of the two"),
     (["down", "--name", "../../etc"], "only clusters so named"),
     (["status", "--name", "X"], "only clusters so named"),

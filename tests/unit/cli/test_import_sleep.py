@@ -64,8 +64,8 @@ def test_what_was_not_understood_is_shown(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--as", "nap"], "--as: invalid value 'nap': expected one of suspend, pause"),
-        (["--zone", "Mars/Olympus"], "--zone: invalid value"),
+        (["--as", "nap"], "invalid value 'nap' for --as: expected one of suspend, pause"),
+        (["--zone", "Mars/Olympus"], "invalid value 'Mars/Olympus' for --zone"),
         (["--corrected-after", "soon"], "--corrected-after"),
         (["--date-order", "year-first"], "expected one of day-first, month-first"),
         (["--corrected-after", "-3s"], "must not be negative"),

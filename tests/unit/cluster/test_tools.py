@@ -7,12 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from meshwake.cluster.tools import InstalledTools, ToolFailed, find_tools, goes_with, look_for_tools
 from meshwake.core.errors import LabUnavailable
+from meshwake.system.deadline import wait_until
 
 from tests.processes import state_of
 
@@ -170,15 +170,9 @@ def test_a_program_ends_when_the_harness_is_killed(programs: Path, tmp_path: Pat
 
 
 def _await_number(path: Path) -> int:
-    give_up = time.monotonic() + 30
-    while not (path.exists() and path.read_text().endswith("\n")):
-        assert time.monotonic() < give_up, f"{path} did not appear"
-        time.sleep(0.02)
+    wait_until(lambda: path.exists() and path.read_text().endswith("\n"), f"{path}", 30)
     return int(path.read_text())
 
 
 def _await_gone(pid: int) -> None:
-    give_up = time.monotonic() + 30
-    while state_of(pid) != "Z":
-        assert time.monotonic() < give_up, f"process {pid} runs on"
-        time.sleep(0.02)
+    wait_until(lambda: state_of(pid) == "Z", f"the end of process {pid}", 30)

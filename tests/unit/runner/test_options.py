@@ -188,7 +188,7 @@ def test_what_is_planned_can_be_typed_again(tmp_path: Path) -> None:
         (
             "kind",
             LabWords(folder=Path("/nowhere/at/all")),
-            "--folder /nowhere/at/all: is no directory",
+            "invalid value '/nowhere/at/all' for --folder: expected a directory",
         ),
         (
             "kind",
@@ -200,7 +200,7 @@ def test_what_is_planned_can_be_typed_again(tmp_path: Path) -> None:
             LabWords(kubeconfig=Path("x"), name="y", workers=3),
             "--name, --nodes: say what .*leave them out",
         ),
-        ("kind", LabWords(clock="proces"), "--clock proces: .*did you mean 'process'"),
+        ("kind", LabWords(clock="proces"), "'proces' for --clock: .*did you mean 'process'"),
         ("kind", LabWords(context="c"), "of which file"),
         ("kind", LabWords(clock="command"), "go together"),
         (

@@ -42,7 +42,7 @@ from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from meshwake.clocks.guest.hub import Hub
 from meshwake.clocks.guest.qemu import SLEEPS_WITHIN_S, WAKES_WITHIN_S, Host, Machine
-from meshwake.clocks.quiescence.detector import Watched
+from meshwake.clocks.quiescence.threads import WatchedProcess
 from meshwake.clocks.vdso.page import ClockPage
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS, NS_PER_S
@@ -106,7 +106,9 @@ class Guest(Host):
             if self._cable is not None:
                 self._cable.close()
         assert self._process is not None
-        self.watched = Watched(self._process.pid, f"guest {self.name}", waits_virtually=False)
+        self.watched = WatchedProcess(
+            self._process.pid, f"guest {self.name}", waits_virtually=False
+        )
         self._memory = os.open(f"/proc/{self._process.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
         self._qmp = QMPClient(self.name)
         reader, self._writer = await asyncio.open_connection(sock=channel)

@@ -75,7 +75,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from meshwake.clocks.injectors.unreachable_waits import kick, waits_in_epoll
-from meshwake.clocks.quiescence.detector import Watched
+from meshwake.clocks.quiescence.threads import WatchedProcess
 from meshwake.clocks.vdso.attach import attach, detach, install_stopped, page_inside, read_attached
 from meshwake.clocks.vdso.exec_watch import ExecWatch
 from meshwake.clocks.vdso.page import ClockPage, Launched, attaching_unsupported_here
@@ -247,7 +247,7 @@ class Node:
         self._asleep: dict[str, Any] | None = None
         self._scan_due = 0.0
         self.ends = False
-        self._watched: dict[int, Watched] = {}
+        self._watched: dict[int, WatchedProcess] = {}
         self._streams: dict[int, _Streams] = {}
         # The second is for programs that keep their monotonic clock.
         self.page, self.kept_page = ClockPage("offset"), ClockPage("offset")
@@ -419,7 +419,7 @@ class Node:
             self._streams.pop(pid, None)
         for pid, known in self.known.items():
             watched = self._watched.setdefault(
-                pid, Watched(pid, known.executable, waits_virtually=False)
+                pid, WatchedProcess(pid, known.executable, waits_virtually=False)
             )
             rule = self._rule_of(pid)
             works = rule is not None and rule.idles_in_epoll and not waits_in_epoll(pid)

@@ -1,1 +1,1 @@
-"""Is every program idle, and until when: what skipping idle time rests on."""
+"""Is every program idle, and until when: the question that skipping idle time rests on."""

@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from meshwake.cluster.stack.pins import Pins, minor_of, nearest
+from meshwake.cluster.stack.pins import Pins, minor_of
 from meshwake.core.errors import BadInput
+from meshwake.core.refusal import invalid_choice
 
 PARTS: tuple[str, ...] = (
     "cilium",
@@ -117,15 +118,11 @@ def _istio(pins: Pins, wanted: str | None) -> str:
 
 def _parts(profile: str, added: tuple[str, ...], removed: tuple[str, ...]) -> frozenset[str]:
     if profile not in PROFILES:
-        raise BadInput(
-            f"--profile {profile!r}: is none{nearest(profile, PROFILES)}; allowed: "
-            f"{', '.join(sorted(PROFILES))}"
-        )
-    for part in (*added, *removed):
-        if part not in PARTS:
-            raise BadInput(
-                f"{part!r} is no part of the stack{nearest(part, PARTS)}; parts: {', '.join(PARTS)}"
-            )
+        raise invalid_choice("--profile", profile, sorted(PROFILES))
+    for option, named in (("--with", added), ("--without", removed)):
+        for part in named:
+            if part not in PARTS:
+                raise invalid_choice(option, part, PARTS)
     both = sorted(set(added) & set(removed))
     if both:
         raise BadInput(f"{both[0]!r} is asked for and left out at once; say one of the two")

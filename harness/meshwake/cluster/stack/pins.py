@@ -3,10 +3,8 @@ guesses: what has no pin is refused."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import tomllib
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from meshwake.cluster.stack.pieces import Chart
 from meshwake.core.errors import BadInput
+from meshwake.core.refusal import invalid_choice
 from meshwake.core.resources import CLUSTERS
 from meshwake.core.versions import parse_version
 
@@ -142,11 +141,7 @@ class Pins(_Strict):
         for version in sorted(self.kubernetes, key=Version, reverse=True):
             if wanted in {version, minor_of(version)}:
                 return version
-        raise BadInput(
-            f"--kubernetes {text}: has no node image in "
-            f"{STACK_FILE.name}{nearest(wanted, self.kubernetes)}; "
-            f"has: {', '.join(sorted(self.kubernetes, key=Version))}"
-        )
+        raise invalid_choice("--kubernetes", text, sorted(self.kubernetes, key=Version))
 
     def outside_support(self, istio: str, kubernetes: str) -> str | None:
         """A sentence when Istio's own table does not have this pair; None when it has."""
@@ -173,12 +168,6 @@ def minor_of(version: str) -> str:
 def gateway_api_manifest(pin: IstioMinor) -> str:
     """The key in [manifests] of the Gateway API that goes with an Istio minor."""
     return f"gateway-api-{pin.gateway_api}"
-
-
-def nearest(wanted: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' when something in `known` is close, else nothing."""
-    near = difflib.get_close_matches(wanted, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 @cache

@@ -22,7 +22,8 @@ from typing import Any
 
 from meshwake.clocks.guest.init import Channel, GuestClocks, kernel_clocks
 from meshwake.clocks.guest.kernel_page import KernelClockPage
-from meshwake.clocks.quiescence.detector import Stillness, Watched
+from meshwake.clocks.quiescence.detector import QuiescenceDetector
+from meshwake.clocks.quiescence.threads import WatchedProcess
 from meshwake.clocks.vdso.page import ClockPage
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS, NS_PER_S
@@ -67,12 +68,12 @@ def next_to_do_ns(plan: Plan, agenda: Agenda, probes: ProbeSchedule, now_world_n
     )
 
 
-class _PatientStillness(Stillness):
-    """As in the process lab, but it lets the others work before it looks."""
+class _PatientDetector(QuiescenceDetector):
+    """As in the process lab, but it lets the others work before it polls."""
 
-    def _disturbance(self, monotonic_now_ns: Callable[[Watched], int]) -> str | None:
+    def first_activity(self, monotonic_now_ns: Callable[[WatchedProcess], int]) -> str | None:
         time.sleep(_PATIENCE_S)
-        return super()._disturbance(monotonic_now_ns)
+        return super().first_activity(monotonic_now_ns)
 
 
 class KernelWorld(World):
@@ -89,7 +90,7 @@ class KernelWorld(World):
     ) -> None:
         super().__init__(plan, ztunnel, directory, tell, progress)
         self._guest = GuestClocks(channel)
-        self._stillness = _PatientStillness(self._drain)
+        self._stillness = _PatientDetector(self._drain)
         self._began_boottime_ns = kernel_clocks().boottime_ns
         self._stood_ns = 0
         self._drifting: set[int] = set()

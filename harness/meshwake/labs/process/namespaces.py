@@ -24,7 +24,7 @@ from pathlib import Path
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from meshwake.clocks.quiescence.detector import SocketsOfNamespace
+from meshwake.clocks.quiescence.sockets import SocketsOfNamespace
 from meshwake.clocks.vdso.page import ClockPage, launch, read_inside
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import LabUnavailable, SubjectFailed

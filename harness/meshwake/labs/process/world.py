@@ -17,7 +17,9 @@ from typing import Any
 
 from meshwake.authority.begin import Begun
 from meshwake.authority.server import AuthorityProcess, Mode, State, spawn
-from meshwake.clocks.quiescence.detector import SocketsOfNamespace, Stillness, Watched
+from meshwake.clocks.quiescence.detector import QuiescenceDetector
+from meshwake.clocks.quiescence.sockets import SocketsOfNamespace
+from meshwake.clocks.quiescence.threads import WatchedProcess
 from meshwake.clocks.vdso.page import ClockPage
 from meshwake.clocks.virtual import clocks_of
 from meshwake.core.clock_reading import ClockReading
@@ -100,7 +102,7 @@ class World:
         self._page_of_process: dict[int, ClockPage] = {}
         self._roots = 1
         self._root_taken_in_world_ns: int | None = None
-        self._stillness = Stillness(self._drain)
+        self._stillness = QuiescenceDetector(self._drain)
 
     def run(self, subject: dict[str, Any]) -> None:
         """The whole plan, from run_started to run_ended. What it started has ended when it returns
@@ -136,7 +138,7 @@ class World:
     @property
     def looks(self) -> int:
         """How often it was looked whether the world is quiet: the cost of the run."""
-        return self._stillness.looks
+        return self._stillness.polls
 
     # Building
 
@@ -193,7 +195,7 @@ class World:
         return authority
 
     def _watch(self, stack: ExitStack) -> None:
-        self._stillness.processes["authority"] = Watched(
+        self._stillness.processes["authority"] = WatchedProcess(
             self._authority.pid, "authority", waits_virtually=False
         )
         self._stillness.watch_sockets("authority", SocketsOfNamespace("authority"))
@@ -315,7 +317,7 @@ class World:
             if not due:
                 return
             for watched in due:
-                watched.kick(self._monotonic_now_ns(watched))
+                watched.wake(self._monotonic_now_ns(watched))
             self._settle()
         names = ", ".join(watched.name for watched in due)
         raise HarnessFault(f"{names}: a timer is due again and again while its clock stands still")
@@ -341,16 +343,16 @@ class World:
 
     def _settle(self) -> None:
         """Lets everything happen that happens by itself at this moment, and records it."""
-        self._stillness.await_quiet(self._monotonic_now_ns)
+        self._stillness.wait_until_quiescent(self._monotonic_now_ns)
         while self._requests or self._knocks:
             for knock in self._knocks:
                 knock.close()
             self._knocks.clear()
             for identity in self._record_requests():
                 self._record_state(identity)
-            self._stillness.await_quiet(self._monotonic_now_ns)
+            self._stillness.wait_until_quiescent(self._monotonic_now_ns)
 
-    def _monotonic_now_ns(self, watched: Watched) -> int:
+    def _monotonic_now_ns(self, watched: WatchedProcess) -> int:
         page = self._page_of_process.get(watched.pid)
         return page.get().monotonic_ns if page else 0
 
@@ -452,7 +454,7 @@ class World:
         self._stillness.processes.pop("authority").close()
         self._roots += 1
         self._authority = self._start_authority(self._stack)
-        self._stillness.processes["authority"] = Watched(
+        self._stillness.processes["authority"] = WatchedProcess(
             self._authority.pid, "authority", waits_virtually=False
         )
         self._authority_state = State()
@@ -557,7 +559,7 @@ class World:
         return self._ztunnels[self._home_of[identity].name]
 
     def _is_quiet(self) -> bool:
-        return self._stillness.is_quiet(self._monotonic_now_ns)
+        return self._stillness.is_quiescent(self._monotonic_now_ns)
 
     # What a fix sees: see fixes.watch.View
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from meshwake.clocks.quiescence.detector import Watched
+from meshwake.clocks.quiescence.threads import WatchedProcess
 from meshwake.clocks.vdso.page import ClockPage, Launched, launch, read_inside
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
@@ -64,7 +64,7 @@ class Ztunnel:
             log=self.log,
             before_exec=lambda: join(home.namespace),
         )
-        self.watched = Watched(self._process.pid, f"ztunnel {home.name}")
+        self.watched = WatchedProcess(self._process.pid, f"ztunnel {home.name}")
 
     def read_clocks(self) -> ClockReading:
         """The clocks as this ztunnel sees them, read inside it."""

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from meshwake.clocks.injectors.unreachable_waits import kick, unreached
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import ExitCode
 from meshwake.core.resources import SOURCES
+from meshwake.system.deadline import wait_until
 from meshwake.system.libc import TFD_TIMER_ABSTIME
 
 pytestmark = pytest.mark.skipif(
@@ -56,10 +56,7 @@ def waiting(program: str) -> Iterator[int]:
 
 
 def await_true(what: str, there: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + WITHIN_S
-    while not there():
-        assert time.monotonic() < give_up, f"{what}: not within {WITHIN_S} s"
-        time.sleep(0.002)
+    wait_until(there, what, WITHIN_S, every_s=0.002)
 
 
 def in_a_call(pid: int, numbers: tuple[str, ...]) -> bool:

@@ -15,6 +15,7 @@ from meshwake.clocks.movers.process import ISTIOD, ZTUNNEL, ProcessMover, rules_
 from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.errors import LabUnavailable, SubjectFailed
 from meshwake.core.plan import Plan, PlannedFault, PlannedNode
+from meshwake.system.deadline import wait_until
 
 MS = 10**6
 NONE = ClockReading(0, 0, 0)
@@ -265,9 +266,7 @@ def test_a_helper_that_has_given_up_ends_the_run_and_says_why(
     helpers = Helpers()
     mover = ready(helpers)
     helpers.given_up = "it was not heard for 20 s"
-    give_up = time.monotonic() + 20
-    while helpers.words("a").count("renew") == 0 and time.monotonic() < give_up:
-        time.sleep(0.01)
+    wait_until(lambda: "renew" in helpers.words("a"), "a renewal", 20)
     time.sleep(0.1)
     with pytest.raises(LabUnavailable, match="node a: it was not heard for 20 s"):
         mover.read("a")

@@ -31,6 +31,7 @@ from meshwake.clocks.movers.restore import (
 from meshwake.clocks.movers.timesync import TimeSync, find_time_syncs, hold, let_go
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import LabUnavailable, SubjectFailed
+from meshwake.system.deadline import Deadline
 
 from tests.processes import state_of
 from tests.unit.clocks.machines import BOOT_ID, NS, Box, Machine, answer
@@ -263,9 +264,9 @@ def test_the_watchdog_does_nothing_when_all_is_well(tmp_path: Path, box: Box) ->
 
 
 def _await_end(pid: int) -> None:
-    give_up = time.monotonic() + 60
+    deadline = Deadline("the watchdog to end", 60)
     while state_of(pid) != "Z":
-        if time.monotonic() > give_up:
+        if deadline.has_passed:
             os.kill(pid, signal.SIGKILL)
-            pytest.fail("the watchdog did not end")
-        time.sleep(0.05)
+            raise deadline.error()
+        deadline.sleep(0.05)

@@ -101,7 +101,8 @@ def test_a_version_without_a_node_image_is_refused_with_those_that_have_one() ->
     pins = read_pins()
     assert pins.kubernetes_version("v1.36") == "1.36.4"
     with pytest.raises(
-        BadInput, match=r"--kubernetes 1\.34\.1: .* did you mean '1\.34\.11'\?; has: 1\.30\.13, "
+        BadInput,
+        match=r"'1\.34\.1' for --kubernetes: expected one of 1\.30\.13, .* did you mean '1\.34\.11'\?",
     ):
         pins.kubernetes_version("1.34.1")
 

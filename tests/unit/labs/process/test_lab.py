@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from meshwake.core.errors import HarnessError, LabUnavailable, SubjectFailed
 from meshwake.core.history import History, Recorder
 from meshwake.core.plan import Plan
 from meshwake.labs import Toolbox, load_lab
+from meshwake.system.deadline import wait_until
 
 from tests.stand_in import write_program, write_stand_in
 from tests.unit.labs import plans
@@ -204,15 +204,6 @@ def namespaces_in_use() -> Iterator[str]:
             continue
 
 
-def wait_until(what: str, is_so: object) -> None:
-    """Until is_so() holds; the bound is named."""
-    assert callable(is_so)
-    give_up = time.monotonic() + WITHIN_S
-    while not is_so():
-        assert time.monotonic() < give_up, f"{what} within {WITHIN_S} s"
-        time.sleep(0.01)
-
-
 RUN_FOR_EVER = """
 import sys
 from pathlib import Path
@@ -241,11 +232,14 @@ def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
     ]
     harness = subprocess.Popen(command)
     try:
-        wait_until("two stand-ins and an authority run", lambda: len(leftovers(tmp_path)) >= 5)
+        wait_until(
+            lambda: len(leftovers(tmp_path)) >= 5, "two stand-ins and an authority to run", WITHIN_S
+        )
         ticking = tmp_path / "logs" / "default.client.log"
         wait_until(
-            "virtual time passes",
             lambda: ticking.exists() and ticking.read_text().count("tick") > 3,
+            "virtual time to pass",
+            WITHIN_S,
         )
         # Held open: the number of one that is gone may be given to another, of a test that runs
         # beside this one.
@@ -260,10 +254,14 @@ def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
     finally:
         os.kill(harness.pid, signal.SIGKILL)
         harness.wait()
-    wait_until("everything ends", lambda: not leftovers(tmp_path))
+    wait_until(lambda: not leftovers(tmp_path), "everything to end", WITHIN_S)
     # A process on its way out gives up its command line, by which it was found, before its
     # namespaces.
-    wait_until("nobody lives in its namespaces", lambda: not namespaces & set(namespaces_in_use()))
+    wait_until(
+        lambda: not namespaces & set(namespaces_in_use()),
+        "its namespaces to be empty",
+        WITHIN_S,
+    )
     for namespace in held:
         os.close(namespace)
     assert Path("/proc/self/mountinfo").read_text() == mounts_before
@@ -281,7 +279,7 @@ def test_the_runner_killed_alone_is_a_fault_that_is_named(tmp_path: Path) -> Non
         str(tmp_path / "logs"),
     ]
     harness = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    wait_until("it runs", lambda: len(leftovers(tmp_path)) >= 5)
+    wait_until(lambda: len(leftovers(tmp_path)) >= 5, "it to run", WITHIN_S)
     runner = next(
         line.split(":")[0]
         for line in (processes_below(harness.pid))
@@ -290,7 +288,7 @@ def test_the_runner_killed_alone_is_a_fault_that_is_named(tmp_path: Path) -> Non
     os.kill(int(runner), signal.SIGKILL)
     _, complaint = harness.communicate(timeout=WITHIN_S)
     assert "the runner of the process lab ended" in complaint
-    wait_until("everything ends", lambda: not leftovers(tmp_path))
+    wait_until(lambda: not leftovers(tmp_path), "everything to end", WITHIN_S)
 
 
 def processes_below(parent: int) -> list[str]:

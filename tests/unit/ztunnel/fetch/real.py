@@ -7,13 +7,13 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import urljoin
 
 import httpx
+from meshwake.system.deadline import Deadline
 
 from tests.unit.ztunnel.fetch.images import INDEX, MANIFEST, Image, digest_of
 
@@ -53,15 +53,13 @@ class RealRegistry:
         self._client = httpx.Client(base_url=self.address, trust_env=False)
 
     def __enter__(self) -> Self:
-        give_up = time.monotonic() + ANSWERS_WITHIN_S
+        deadline = Deadline("docker-registry to answer", ANSWERS_WITHIN_S)
         while True:
             try:
                 self._client.get("/v2/").raise_for_status()
-            except httpx.HTTPError:
-                assert self._process.poll() is None and time.monotonic() < give_up, (
-                    "docker-registry does not answer"
-                )
-                time.sleep(0.05)
+            except httpx.HTTPError as error:
+                assert self._process.poll() is None, "docker-registry has ended"
+                deadline.pause(0.05, seen=error)
             else:
                 return self
 

@@ -1,4 +1,4 @@
-"""Whether a packet has moved is told, by packet sockets and by counters, and told once."""
+"""A packet that has moved is reported, by packet sockets and by counters, and reported once."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ def send_one_packet() -> None:
         assert receiver.recv(1) == b"x"
 
 
-def watch(kind: str) -> Any:
-    from meshwake.clocks.quiescence import packets
+def observe(kind: str) -> Any:
+    from meshwake.clocks.quiescence import traffic
 
-    if kind == "Counters":
-        return packets.Counters()
+    if kind == "DeviceCounters":
+        return traffic.DeviceCounters()
     try:
-        return packets.Tap()
+        return traffic.PacketTap()
     except PermissionError:
         pytest.skip("packet sockets need CAP_NET_RAW")
 
 
-@pytest.mark.parametrize("kind", ["Tap", "Counters"])
+@pytest.mark.parametrize("kind", ["PacketTap", "DeviceCounters"])
 def test_a_packet_is_noticed(kind: str) -> None:
-    """However many came; and who is no longer watched is not heard. (Other tests use the loopback
+    """However many came; and one that was removed is not polled. (Other tests use the loopback
     device too.)"""
-    from meshwake.clocks.quiescence.packets import Moved
+    from meshwake.clocks.quiescence.traffic import Traffic
 
-    one, moved = watch(kind), Moved()
-    moved.add(one)
-    moved.since_last_asked()
+    one, traffic = observe(kind), Traffic()
+    traffic.add(one)
+    traffic.moved_since_last_poll()
     for _ in range(20):
         send_one_packet()
-    assert moved.since_last_asked()
-    moved.remove(one)
-    assert not moved.since_last_asked()
+    assert traffic.moved_since_last_poll()
+    traffic.remove(one)
+    assert not traffic.moved_since_last_poll()
     one.close()
-    moved.close()
+    traffic.close()

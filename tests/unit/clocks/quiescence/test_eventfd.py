@@ -1,8 +1,7 @@
-"""A program waits in epoll as a runtime of Rust does, and is woken by its own event, from outside."""
+"""A program that waits in epoll as a runtime of Rust does is woken from outside, by its own event."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -38,36 +37,36 @@ def waiting(*events: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
             child.kill()
 
 
-def test_who_waits_is_woken_by_its_own_event() -> None:
+def test_a_waiting_thread_is_woken_by_its_own_event() -> None:
     """An hour's wait ends at once, with that one event."""
-    from meshwake.clocks.quiescence.wakers import find_waker, wake
+    from meshwake.clocks.quiescence.eventfd import find_waker
 
     with waiting(EDGE) as (child, epoll):
         waker = find_waker(child.pid, epoll)
-        if waker < 0:
+        if waker is None:
             pytest.skip("pidfd_getfd is not allowed here")
         began_s = time.monotonic()
-        assert wake(waker)
+        assert waker.wake()
         assert child.stdout is not None and child.stdout.readline() == "1\n"
         assert time.monotonic() - began_s < 60
-        os.close(waker)
+        waker.close()
 
 
 @pytest.mark.parametrize("events", [(), (LEVEL,), (EDGE, EDGE)])
-def test_without_one_event_that_is_known_for_certain_there_is_no_waker(
+def test_without_exactly_one_wake_up_event_there_is_no_waker(
     events: tuple[str, ...],
 ) -> None:
-    """None, another kind, more than one: signals must do."""
-    from meshwake.clocks.quiescence.wakers import find_waker
+    """None, another kind, more than one: signals are used."""
+    from meshwake.clocks.quiescence.eventfd import find_waker
 
     with waiting(*events) as (child, epoll):
-        assert find_waker(child.pid, epoll) == -1
+        assert find_waker(child.pid, epoll) is None
 
 
-def test_who_has_gone_has_no_waker() -> None:
-    """A process that ended, or an epoll that was closed, is no error."""
-    from meshwake.clocks.quiescence.wakers import find_waker
+def test_a_process_that_has_ended_has_no_waker() -> None:
+    """A process that ended, or an epoll that was closed, is not an error."""
+    from meshwake.clocks.quiescence.eventfd import find_waker
 
     with waiting(EDGE) as (child, epoll):
-        assert find_waker(child.pid, 999) == -1
-    assert find_waker(child.pid, epoll) == -1
+        assert find_waker(child.pid, 999) is None
+    assert find_waker(child.pid, epoll) is None
