@@ -138,16 +138,16 @@ def test_an_end_that_says_nothing_is_told() -> None:
     """Nothing can be narrowed down; but if no version is good, that can be said."""
     found = search(lambda v, s: UNKNOWN if v == "1.18.0" else BROKEN)
     assert found.exit_code is ExitCode.UNKNOWN
-    assert "no version is good, as far as they could be asked; 1.18.0 is UNKNOWN" in found.why
+    assert "no version is good, as far as they could be run; 1.18.0 is UNKNOWN" in found.why
     mixed = search(lambda v, s: UNKNOWN if v == "1.18.0" else since("1.20.0")(v, s))
-    assert "the range that can be asked is 1.18.1 to 1.23.4" in mixed.why
+    assert "the range that can be run is 1.18.1 to 1.23.4" in mixed.why
 
 
 def test_no_version_is_good() -> None:
     """Every version is asked before that is said; a person who named a good one was wrong."""
     found = search(lambda v, s: BROKEN)
     assert found.why.startswith(
-        "no version is good: all 30 that could be asked from 1.18.0 to 1.23.4 are BROKEN"
+        "no version is good: all 30 that could be run from 1.18.0 to 1.23.4 are BROKEN"
     )
     assert (found.first, found.exit_code) == (None, ExitCode.SURPRISE)
     assert len(found.tested) == len(ROWS)
@@ -166,7 +166,7 @@ def test_a_change_that_was_taken_back_is_told() -> None:
 
 def test_swapped_ends_are_told() -> None:
     """With what to say instead."""
-    with pytest.raises(BadInput, match=r"are they swapped\? say --good 1\.23\.4 --bad 1\.18\.0"):
+    with pytest.raises(BadInput, match=r"are they swapped\? try --good 1\.23\.4 --bad 1\.18\.0"):
         search(since("1.20.0"), good="1.18.0", bad="1.23.4")
 
 
