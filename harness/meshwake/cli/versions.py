@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -21,7 +22,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from meshwake.analysis import dashboard
 from meshwake.analysis.accept import acceptance
 from meshwake.analysis.attempt import Attempt, ScenarioExperiment, find_scenario, run_attempt
 from meshwake.analysis.bisect import Bisect, BisectRequest, BisectResult, Observation, check_request
@@ -57,7 +57,7 @@ from meshwake.core.durations import NS_PER_S, parse_option_ns
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
 from meshwake.core.outcome import OutcomeKind
 from meshwake.core.refusal import invalid_choice
-from meshwake.core.resources import SCENARIOS
+from meshwake.core.resources import SCENARIOS, repository
 from meshwake.core.scenario import Scenario, read_scenario
 from meshwake.core.store import RunDirectory, read_run
 from meshwake.labs import IN_REAL_TIME, load_lab
@@ -723,16 +723,11 @@ def make_dashboard(
     """Write docs/versions.md: what is true of which release on which lab."""
     if check and night is not None:
         raise BadInput("--check writes nothing, --record does; give one of them")
-    if night is not None:
-        say(f"recorded {dashboard.record(night)} results of {night} in {dashboard.SEEN}")
-    page_text = dashboard.make_page()
-    stale = not dashboard.PAGE.is_file() or dashboard.PAGE.read_text(encoding="utf-8") != page_text
-    if check and stale:
-        say(f"{dashboard.PAGE} is stale; run: meshwake dashboard")
-        raise Ended(ExitCode.SURPRISE)
-    if stale:
-        dashboard.PAGE.write_text(page_text, encoding="utf-8")
-    say(f"{dashboard.PAGE}: {'written' if stale else 'is up to date'}")
+    # The page belongs to the repository, and so does the program that makes it.
+    words = [sys.executable, str(repository() / "tools" / "dashboard.py")]
+    words += ["--check"] if check else []
+    words += ["--record", str(night)] if night is not None else []
+    raise Ended(subprocess.run(words, check=False).returncode)
 
 
 # --- versions -------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="no git on t
 PROBER = """\
 import sys
 from pathlib import Path
-from meshwake.analysis.probe import CommitQuestion, probe_commit
+from meshwake.analysis.probe import CommitProbe, probe_commit
 from meshwake.analysis.classify import experiment
 from meshwake.analysis.attempt import find_scenario
 
@@ -39,7 +39,7 @@ def ask(binary, seed):
         word = "CD"[seed % 2]
     return experiment("ca_away_at_renewal", "model")(FIRST[word], seed)
 
-question = CommitQuestion(
+question = CommitProbe(
     Path.cwd(), find_scenario("ca_away_at_renewal"), "valid_certificate_kept", Path("built"), "sh build.sh"
 )
 answer = probe_commit(question, ask, lambda text: print(text, file=sys.stderr))
@@ -53,7 +53,7 @@ def git(repository: Path, *words: str, check: bool = True) -> subprocess.Complet
         "PATH": os.environ["PATH"],
         "HOME": str(repository),
         "GIT_CONFIG_NOSYSTEM": "1",
-        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONPATH": str(REPOSITORY / "harness"),
         **{name: value for name, value in os.environ.items() if name.startswith("MESHWAKE")},
         **{
             f"GIT_{who}_{what}": "tester"
