@@ -1,10 +1,10 @@
-"""What a live cluster shows of its ztunnels, for a forecast. Reads only: pods, /config_dump through
+"""Observes the ztunnels of a live cluster for a forecast. It only reads: pods, /config_dump through
 a port forward, the wake guard's metrics where it runs, and a few files of /proc by an exec into
 ztunnel's own container.
 
-Nothing is installed and nothing privileged is asked for: pods get/list, pods/portforward and
-pods/exec in ztunnel's namespace. A distroless ztunnel has no shell; then, without a wake guard, J
-is not known, and is said to be.
+Nothing is installed and nothing privileged is needed: pods get/list, pods/portforward and pods/exec
+in ztunnel's namespace. A distroless ztunnel has no shell; then, without a wake guard, the clock
+drift is reported as not known.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ from meshwake.ztunnel.ports import ADMIN_PORT, CONFIG_DUMP_PATH, METRICS_PATH
 _Answer = TypeVar("_Answer")
 ANSWER_WITHIN_S = 10.0
 GUARD_NAMESPACE, GUARD_LABELS, GUARD_PORT = "meshwake-guard", {"app": "wake-guard"}, 15099
-# In ztunnel's container process 1 is ztunnel. The wall clock stands between the two that it is read
-# with.
+# In its container ztunnel is process 1. The wall clock is read first, next to the others.
 LOOK = "echo wall $(date +%s.%N); echo uptime $(cat /proc/uptime); echo stat $(cat /proc/1/stat)"
 
 
@@ -73,10 +72,10 @@ def _held(pod: Pod, dump: bytes) -> tuple[HeldCertificate, ...]:
 
 
 def _clocks(kubernetes: Kubernetes, pod: Pod) -> SavedClocks | None:
-    """None where there is no shell to ask."""
+    """None where the container has no shell."""
     try:
-        said = kubernetes.execute(pod, PROXY_CONTAINER, ["sh", "-c", LOOK], ANSWER_WITHIN_S)
-        return clocks_in(said.stdout) if said.code == 0 else None
+        result = kubernetes.execute(pod, PROXY_CONTAINER, ["sh", "-c", LOOK], ANSWER_WITHIN_S)
+        return clocks_in(result.stdout) if result.code == 0 else None
     except (Unreachable, Refused, ValueError):
         return None
 
@@ -94,7 +93,7 @@ def _measured_ns(kubernetes: Kubernetes, guard: Pod | None, pod: Pod) -> int | N
 
 
 def _guards(kubernetes: Kubernetes) -> list[Pod]:
-    """Wake guards, where there are any that we may see."""
+    """Wake guards, where there are any that we may list."""
     try:
         return kubernetes.pods(GUARD_NAMESPACE, GUARD_LABELS)
     except (Unreachable, Refused):

@@ -341,7 +341,7 @@ def test_what_is_wrong_with_a_file_is_said(
 def test_nothing_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An empty folder, none at all, no clocks, both ways at once."""
     assert "no config_dump.json" in forecast(["--from", str(tmp_path)], capsys)[2]
-    assert "is no directory" in forecast(["--from", str(tmp_path / "x")], capsys)[2]
+    assert "is not a directory" in forecast(["--from", str(tmp_path / "x")], capsys)[2]
     (save(tmp_path) / "laptop" / "clocks.txt").unlink()
     assert "neither clocks.txt" in forecast(["--from", str(tmp_path)], capsys)[2]
     assert "say one of the two" in forecast(["--from", "x", "--kubeconfig", "y"], capsys)[2]
