@@ -7,15 +7,18 @@
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.set-up
+# The developers' packages are installed over the others: both locks have the same versions.
+DEVELOP := $(VENV)/.set-up-develop
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-.PHONY: help setup scenarios test check clocks bench lock proto clean nightly tools cluster
+.PHONY: help setup develop scenarios test check clocks bench lock proto clean nightly tools cluster
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
-setup: $(STAMP) ## make .venv with everything in requirements.lock; nothing to do the second time
+setup: $(STAMP) ## make .venv with what scenarios need (requirements.lock); nothing to do the second time
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { \
@@ -28,35 +31,47 @@ $(STAMP): requirements.lock pyproject.toml
 		exit 1; }
 	@rm -rf $(VENV)
 	"$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(INSTALL) --require-hashes -r requirements.lock
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+develop: $(DEVELOP) ## setup, and everything that the tests use (requirements-dev.lock)
+
+$(DEVELOP): $(STAMP) requirements-dev.lock
+	$(INSTALL) --require-hashes -r requirements-dev.lock
 	@touch $@
 
 scenarios: $(STAMP) ## run all scenarios on the most real lab that can run here
 	$(BIN)/pytest scenarios/
 
-test: $(STAMP) ## format, lint, types and all tests
+test: $(DEVELOP) ## format, lint, types and all tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/pytest tests/ -n auto --dist worksteal
 
-check: $(STAMP) ## as test, but only what needs no real ztunnel: for while one is writing
+check: $(DEVELOP) ## as test, but only what needs no real ztunnel: for while one is writing
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/pytest tests/unit tests/unit/checks tests/repository -n auto
 
-clocks: $(STAMP) ## measure what a suspend does in a real kernel, and write docs/clocks-measured.md and docs/timers.md
+clocks: $(DEVELOP) ## measure what a suspend does in a real kernel, and write docs/clocks-measured.md and docs/timers.md
 	$(BIN)/meshwake clocks
 	$(BIN)/meshwake timers
 
-bench: $(STAMP) ## how fast the labs are, as ratios
+bench: $(DEVELOP) ## how fast the labs are, as ratios
 	$(BIN)/python -m tests.bench
 
-lock: ## write requirements.lock anew from pyproject.toml (needs uv)
-	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-emit-index-url --upgrade \
-		--custom-compile-command "make lock" --quiet --output-file requirements.lock
+# UPGRADE= keeps every version that still fits.
+UPGRADE ?= --upgrade
+COMPILE := uv pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --quiet \
+	--custom-compile-command "make lock" $(UPGRADE)
+
+lock: ## write both locks anew from pyproject.toml (needs uv; UPGRADE= keeps versions)
+	$(COMPILE) --all-extras --group dev --output-file requirements-dev.lock
+	$(COMPILE) --extra fetch --extra pytest --group build --constraint requirements-dev.lock \
+		--output-file requirements.lock
 
 proto: ## make *_pb2.py anew from the .proto files (needs grpcio-tools; its protobuf must not be newer than the locked one)
 	python3 -m grpc_tools.protoc -Iharness --python_out=harness --pyi_out=harness harness/meshwake/authority/proto/*.proto
@@ -69,13 +84,13 @@ LABS  ?= model,process
 NIGHT ?= nightly/$(shell date -u +%F)
 
 # make itself ends with 2 whatever failed; how the night ended stands in $(NIGHT)/exit_code.
-nightly: $(STAMP) ## all scenarios on all versions (LABS=model,process NIGHT=directory); a broken off night goes on
+nightly: $(DEVELOP) ## all scenarios on all versions (LABS=model,process NIGHT=directory); a broken off night goes on
 	MESHWAKE_RUNS=$(NIGHT)/runs $(BIN)/meshwake nightly --labs $(LABS) --out $(NIGHT) --resume $(NIGHTLY)
 
 CLUSTER ?= trial
 
 # UP='--profile full --nodes 1'   TRY='-m "not slow"'
-cluster: $(STAMP) ## bring up a cluster on kind and try everything on it (CLUSTER=name UP=words TRY=words); it stays up
+cluster: $(DEVELOP) ## bring up a cluster on kind and try everything on it (CLUSTER=name UP=words TRY=words); it stays up
 	$(BIN)/meshwake up --name $(CLUSTER) $(UP)
 	MESHWAKE_TEST_CLUSTER=$(CLUSTER) MESHWAKE_TEST_RUNS=$(NIGHT)/runs $(BIN)/pytest tests/cluster $(TRY)
 
@@ -95,5 +110,5 @@ tools: $(STAMP) ## kind and helm for lab kind, built with Go into meshwake's cac
 	GOBIN="$$place" go install "helm.sh/helm/v3/cmd/helm@$(HELM_TO_INSTALL)"
 
 .PHONY: injectors
-injectors: $(STAMP) ## measure which injector moves which program's clocks, and write docs/injectors.md
+injectors: $(DEVELOP) ## measure which injector moves which program's clocks, and write docs/injectors.md
 	$(BIN)/python -m tests.conformance.matrix

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.history import Event, Recorder
+from meshwake.core.events import Event
+from meshwake.core.history import Recorder
 from meshwake.core.plan import resolve
 from meshwake.core.scenario import parse_scenario
 from meshwake.labs import Toolbox

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from meshwake.clocks.movers.node_helper import Rule
+from meshwake.clocks.movers.node_helper.rules import Rule
 from meshwake.clocks.movers.process import ProcessMover
 from meshwake.clocks.vdso.attach import page_inside
 from meshwake.system.deadline import Deadline
 
 from tests.conformance.helpers import HelperProcess, await_true, own_copy, python_environment
 from tests.conformance.injectors import needs_vdso
-from tests.processes import state_of
+from tests.support.processes import state_of
 from tests.unit.clocks.movers.test_process import fault, plan
 
 pytestmark = [
@@ -70,7 +70,7 @@ class Socket:
 
     def send(self, node: str, request: Mapping[str, Any], within_s: float = 0.0) -> dict[str, Any]:
         """See NodeChannel."""
-        from meshwake.clocks.movers.node_helper import send
+        from meshwake.clocks.movers.node_helper.client import send
 
         return send(self._path, json.dumps(request))
 

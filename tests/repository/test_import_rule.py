@@ -38,7 +38,7 @@ def test_imports_go_downwards() -> None:
     ("module", "line"),
     [
         ("labs/model/lab.py", "from meshwake.checks import derive"),
-        ("checks/derive.py", "from meshwake.labs import probes"),
+        ("checks/facts/clocks.py", "from meshwake.labs import probes"),
         ("labs/kind/lab.py", "from meshwake.labs.process import world"),
         ("core/plan.py", "from meshwake.clocks import virtual"),
         ("report/result.py", "from meshwake.runner import pipeline"),

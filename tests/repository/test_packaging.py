@@ -3,6 +3,7 @@ tools."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -17,8 +18,28 @@ from packaging.utils import canonicalize_name
 from tests.support.paths import REPOSITORY
 
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
-LOCK = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
-PINS = re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)", LOCK, re.MULTILINE)
+LOCKS = {
+    name: (REPOSITORY / name).read_text(encoding="utf-8")
+    for name in ("requirements.lock", "requirements-dev.lock")
+}
+LOCK, DEV_LOCK = LOCKS.values()
+PINS, DEV_PINS = (
+    dict(re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)", lock, re.MULTILINE)) for lock in LOCKS.values()
+)
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+GROUPS = PYPROJECT["dependency-groups"]
+# What `make scenarios` runs.
+OF_SCENARIOS = [
+    *PYPROJECT["project"]["dependencies"],
+    *EXTRAS["fetch"],
+    *EXTRAS["pytest"],
+    *GROUPS["build"],
+]
+OF_TESTS = [
+    *OF_SCENARIOS,
+    *itertools.chain.from_iterable(EXTRAS.values()),
+    *(each for each in GROUPS["dev"] if isinstance(each, str)),
+]
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
 
@@ -30,26 +51,43 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_every_dependency_is_locked_with_hashes() -> None:
-    """What pyproject.toml asks for stands in requirements.lock, in a version it allows."""
-    locked = dict(PINS)
-    for text in [*PYPROJECT["project"]["dependencies"], *PYPROJECT["dependency-groups"]["dev"]]:
-        wanted = Requirement(text)
-        assert wanted.specifier.contains(locked[canonicalize_name(wanted.name)]), text
-    entries = re.split(r"\n(?=[A-Za-z0-9])", LOCK)
+@pytest.mark.parametrize(
+    ("lock", "pins", "wanted"), [(LOCK, PINS, OF_SCENARIOS), (DEV_LOCK, DEV_PINS, OF_TESTS)]
+)
+def test_every_dependency_is_locked_with_hashes(
+    lock: str, pins: dict[str, str], wanted: list[str]
+) -> None:
+    """What pyproject.toml asks for is locked, in a version it allows."""
+    for text in wanted:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
+    entries = re.split(r"\n(?=[A-Za-z0-9])", lock)
     assert all("--hash=sha256:" in entry for entry in entries if "==" in entry)
 
 
-def test_the_lock_names_no_place() -> None:
-    """No registry, no directory of somebody's machine: it installs from wherever its user installs
-    from."""
-    assert not re.search(r"://|--index|--find-links|--extra|/home/|/root/|/work/|/tmp/", LOCK)
+def test_the_locks_agree() -> None:
+    """The developers' packages are installed over those of the scenarios: the same versions."""
+    assert PINS.items() <= DEV_PINS.items()
 
 
-def test_the_lock_is_for_every_system() -> None:
+def test_scenarios_install_only_what_they_run() -> None:
+    """Nothing of the developers' tools, of Dask, of plotly, of a cluster."""
+    for name in ("mypy", "ruff", "selenium", "pyarrow", "distributed", "plotly", "docker", "kr8s"):
+        assert name in DEV_PINS
+        assert name not in PINS
+
+
+@pytest.mark.parametrize("lock", LOCKS.values(), ids=LOCKS)
+def test_the_lock_names_no_place(lock: str) -> None:
+    """No registry, no directory of a machine: it installs from wherever its user installs from."""
+    assert not re.search(r"://|--index|--find-links|/home/|/root/|/work/|/tmp/", lock)
+
+
+@pytest.mark.parametrize("lock", LOCKS.values(), ids=LOCKS)
+def test_the_lock_is_for_every_system(lock: str) -> None:
     """What only one system needs has a marker."""
-    assert re.search(r"^pyroute2==\S+ ; sys_platform == 'linux'", LOCK, re.MULTILINE)
-    assert re.search(r"^colorama==\S+ ; sys_platform == 'win32'", LOCK, re.MULTILINE)
+    assert re.search(r"^pyroute2==\S+ ; sys_platform == 'linux'", lock, re.MULTILINE)
+    assert re.search(r"^colorama==\S+ ; sys_platform == 'win32'", lock, re.MULTILINE)
 
 
 def test_every_ignored_rule_has_its_reason() -> None:
@@ -81,7 +119,7 @@ def test_the_build_machine_runs_the_tests_and_nothing_else() -> None:
 def test_make_alone_lists_the_targets() -> None:
     """Every target with a word on what it does."""
     listed = make().stdout
-    for target in ("setup", "scenarios", "test", "check", "bench", "lock", "clean"):
+    for target in ("setup", "develop", "scenarios", "test", "check", "bench", "lock", "clean"):
         assert re.search(rf"make {target} +\w", listed)
 
 
@@ -120,3 +158,13 @@ def test_set_up_is_done_once(tmp_path: Path) -> None:
     )
     os.utime(stamp, (1, 1))
     assert "--require-hashes" in make("--dry-run", "setup", f"VENV={tmp_path}").stdout
+
+
+@needs_make
+def test_tests_install_the_developers_packages_too(tmp_path: Path) -> None:
+    """`make scenarios` does not; both set up the rest first."""
+    venv = f"VENV={tmp_path}"
+    assert "-r requirements-dev.lock" in make("--dry-run", "test", venv).stdout
+    only_scenarios = make("--dry-run", "scenarios", venv).stdout
+    assert "-r requirements.lock" in only_scenarios
+    assert "requirements-dev.lock" not in only_scenarios

@@ -79,7 +79,7 @@ def test_the_nightly_cluster_is_what_make_brings_up_and_tries() -> None:
     job = workflow["jobs"]["cluster"]
     (line,) = [run for run in runs_of(job) if run.startswith("make cluster")]
     said = subprocess.run(
-        [*shlex.split(line), "--dry-run", "-o", ".venv/.set-up"],
+        [*shlex.split(line), "--dry-run", "-o", ".venv/.set-up-develop"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

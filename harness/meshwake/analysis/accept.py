@@ -20,6 +20,7 @@ from tomlkit.items import AoT, Table
 
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, HarnessFault
+from meshwake.core.events import RunStarted
 from meshwake.core.history import History
 from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
 from meshwake.core.run import Run
@@ -88,8 +89,8 @@ def _check_release(run: Path, judged: Run) -> None:
     """Raises BadInput unless the binary is a clean build of the release whose expectation would be
     written: a build of one's own may contain any change."""
     version = versions.find(judged.plan.version).version
-    for event in judged.history.of("run_started"):
-        subject = event["subject"]
+    for event in judged.history.of(RunStarted):
+        subject = event.subject
         if not isinstance(subject, dict) or "sha256" not in subject:
             continue  # a model has no binary
         built_from = binaries.releases_of(str(subject.get("build", "")))
@@ -197,8 +198,8 @@ def _evidence(judged: Run, row: Comparison, today: str) -> str:
 
 
 def _subjects(history: History) -> Iterator[str]:
-    for event in history.of("run_started"):
-        subject = event["subject"]
+    for event in history.of(RunStarted):
+        subject = event.subject
         if isinstance(subject, dict) and subject.get("sha256"):
             yield f"binary sha256 {str(subject['sha256'])[:12]}"
 

@@ -46,11 +46,13 @@ from packaging.version import Version
 from meshwake.analysis.alert_rules import AlertRule, RecordingRule, RuleSet, read_rules
 from meshwake.analysis.promql import Query, Selector, absent_in, evaluated_at_each_step, parse_query
 from meshwake.checks import CHECKS
-from meshwake.checks.derive import Certificate, Life, certificates, life_drift_ns, lives, timeline
-from meshwake.checks.words import moment
+from meshwake.checks.facts.certificates import Certificate, Life, certificates, life_drift_ns, lives
+from meshwake.checks.facts.clocks import timeline
+from meshwake.checks.format import moment
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput, HarnessFault, LabUnavailable
-from meshwake.core.history import Event, History
+from meshwake.core.events import AlertFired, AlertsEvaluated, ConnectionAttempted, RunEnded
+from meshwake.core.history import History
 from meshwake.core.outcome import Finding, Verdict
 from meshwake.core.plan import Plan
 from meshwake.system.deadline import Deadline
@@ -238,12 +240,8 @@ class _Scrapes:
 
 def _failures_of(history: History, source: str, destination: str) -> list[int]:
     """World times of the failed attempts of a pair."""
-    attempts = history.of("connection_attempted", ok=False)
-    return [
-        each.world_ns
-        for each in attempts
-        if (each["source"], each["destination"]) == (source, destination)
-    ]
+    failed = history.of(ConnectionAttempted, ok=False, source=source, destination=destination)
+    return [event.world_ns for event in failed]
 
 
 # --- What can be judged ---------------------------------------------------------------------------
@@ -643,11 +641,11 @@ def with_alerts(
 ) -> History:
     """`history` with what an alerting Prometheus would have added to it, for the checks to read."""
     watching = {rule.name for rule in rules if rule.watches}
-    evaluated = Event(0, "alerts_evaluated", None, None, {"rules": [rule.name for rule in rules]})
-    ends = history.of("run_ended")
-    first, *middle = (event for event in history if event.kind != "run_ended")
+    evaluated = AlertsEvaluated(0, None, None, {"rules": [rule.name for rule in rules]})
+    ends = history.of(RunEnded)
+    first, *middle = (event for event in history if not isinstance(event, RunEnded))
     middle += [
-        Event(each.world_ns, "alert_fired", None, None, {"alert": each.rule})
+        AlertFired(each.world_ns, None, None, {"alert": each.rule})
         for each in alerts
         if each.rule not in watching
     ]

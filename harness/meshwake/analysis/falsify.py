@@ -33,9 +33,10 @@ import tomlkit
 
 from meshwake.analysis.matrix import plan_for
 from meshwake.checks import CHECKS
-from meshwake.checks.words import lasting
+from meshwake.checks.format import lasting
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.errors import BadInput
+from meshwake.core.extras import require
 from meshwake.core.outcome import Finding, Verdict
 from meshwake.core.plan import Plan
 from meshwake.core.refusal import invalid_choice
@@ -339,6 +340,7 @@ def _finds(
 ) -> Iterator[Timeline]:
     """Some draws at a time, each batch with a seed of its own: where time ends the search changes
     no draw before."""
+    require("search")
     from hypothesis import HealthCheck, Phase, find, settings
     from hypothesis.errors import NoSuchExample
 

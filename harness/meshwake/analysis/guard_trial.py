@@ -19,9 +19,9 @@ from random import Random
 from typing import Any
 
 from meshwake.analysis.matrix import plan_for
-from meshwake.checks.derive import Failing, failures
+from meshwake.checks.facts.spans import Spans
+from meshwake.checks.facts.traffic import PairFailure, failures
 from meshwake.checks.recovers_within import NAME as RECOVERS_WITHIN
-from meshwake.checks.spans import Spans
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.outcome import Verdict
 from meshwake.core.plan import RECOVERS_WITHIN_NS, Plan, PlannedFault
@@ -164,7 +164,7 @@ def try_guard(
     )
 
 
-def _with_authority_ns(plan: Plan, failing: Failing) -> int:
+def _with_authority_ns(plan: Plan, failing: PairFailure) -> int:
     """Waking time of an outage during which the authority was there."""
     away = Spans(
         (

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshwake.analysis.confirmed import Confirmation, confirmations
-from meshwake.checks.derive import failures
+from meshwake.checks.facts.traffic import failures
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.plan import Plan, PlannedFix, PlanRequest, resolve
 from meshwake.core.run import Run

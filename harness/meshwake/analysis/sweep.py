@@ -31,10 +31,12 @@ from statistics import mean
 from typing import Any
 
 from meshwake.analysis.populations import IMPORTED, NODE, POPULATIONS, RecordedMachine, faults_of
-from meshwake.checks.derive import certificates, failures
+from meshwake.checks.facts.certificates import certificates
+from meshwake.checks.facts.traffic import failures
 from meshwake.checks.recovers_within import NAME as RECOVERS_WITHIN
 from meshwake.core.durations import NS_PER_S, seconds
-from meshwake.core.errors import BadInput, LabUnavailable
+from meshwake.core.errors import BadInput
+from meshwake.core.extras import require
 from meshwake.core.outcome import Verdict
 from meshwake.core.plan import Plan, PlannedFix, PlannedNode
 from meshwake.core.refusal import invalid_choice
@@ -288,12 +290,7 @@ class ResultStore:
 def open_result_store(path: Path, spec: SweepSpec) -> ResultStore:
     """The folder for `spec`, new or begun before. Raises BadInput where another question was asked
     there, or where nothing can be written; LabUnavailable without pyarrow."""
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError as error:
-        raise LabUnavailable(
-            "a sweep needs pyarrow; install it: pip install 'meshwake[sweep]'"
-        ) from error
+    require("sweep")
     question = path / SPEC_FILE
     try:
         (path / PARTS).mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from random import Random
 
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
+from meshwake.core.events import CsrAnswered, ZtunnelStopped
 from meshwake.core.history import History
 from meshwake.core.plan import Plan, PlannedFault, PlannedFix, PlannedNode
 from meshwake.core.refusal import invalid, invalid_choice
@@ -155,17 +156,17 @@ def _per_minute(times_ns: Iterable[int]) -> list[tuple[int, int]]:
 
 def _good(plan: Plan, history: History, world_ns: int) -> float:
     """The share of nodes that hold a certificate valid at `world_ns`; every wall clock is the
-    world's by then. Read off the events: checks/derive.py looks at every ztunnel for each that
+    world's by then. Read off the events: checks/facts looks at every ztunnel for each that
     ends, too slow for ten thousand of them."""
     wall_s = plan.starts_wall_s + world_ns // NS_PER_S
     held_until_s: dict[str | None, int] = {}
     for event in history:
         if event.world_ns > world_ns:
             break
-        if event.kind == "ztunnel_stopped":
+        if isinstance(event, ZtunnelStopped):
             held_until_s.pop(event.node, None)
-        elif event.kind == "csr_answered" and event["outcome"] == "issued":
-            held_until_s[event.node] = event["not_after_wall_s"]
+        elif isinstance(event, CsrAnswered) and event.not_after_wall_s is not None:
+            held_until_s[event.node] = event.not_after_wall_s
     return sum(wall_s <= until_s for until_s in held_until_s.values()) / len(plan.nodes)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from meshwake.analysis.sweep import MachineResult, PartRunner, SweepPart, simulate_part
 from meshwake.core.errors import HarnessFault, LabUnavailable
+from meshwake.core.extras import require
 
 ANSWERS_WITHIN_S = 10
 DEATHS_OF_WORKERS_MAX = 10
@@ -63,12 +64,9 @@ def _leave_interrupts_to_the_parent() -> None:
 def on_dask(scheduler: str) -> Iterator[PartRunner]:
     """The workers of the Dask cluster at `scheduler`, which must be able to import `harness`.
     Workers may die: Dask gives their parts to others. Raises LabUnavailable where none answers."""
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise LabUnavailable(
-            "--scheduler needs dask.distributed; install it: pip install 'meshwake[sweep]'"
-        ) from error
+    require("sweep")
+    from distributed import Client
+
     try:
         make: Any = Client  # its types are only half told
         client = make(scheduler, timeout=ANSWERS_WITHIN_S, set_as_default=False)

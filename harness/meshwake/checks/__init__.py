@@ -1,5 +1,4 @@
-"""Checks: one property per file, each a pure function of plan and history. They know no lab and no
-file.
+"""Checks: one property per file, each a pure function of plan and history, without labs and files.
 
 Assumptions come first. Where one fails, nothing else can be judged: every other finding is UNKNOWN
 and names it. A check that raises is UNKNOWN too, never a pass; and what held until a run was cut
@@ -10,26 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from types import ModuleType
+from typing import cast, get_args
 
 from meshwake.checks import (
-    alert_before_outage,
-    ca_not_flooded,
     certificates_were_issued,
     clock_fault_happened,
-    no_expired_certificate_served,
-    recovers_within,
-    renewals_on_time,
-    traffic_flows,
     traffic_was_attempted,
-    valid_certificate_kept,
 )
-from meshwake.checks.words import moment
+from meshwake.checks.format import moment
+from meshwake.core.events import RunEnded
 from meshwake.core.history import History
 from meshwake.core.outcome import Finding, Verdict
 from meshwake.core.plan import Plan
+from meshwake.core.scenario import CheckName
 
 Check = Callable[[Plan, History], Finding]
+
+
+def _check(name: str) -> Check:
+    """The function `check` of the module that is called like the check."""
+    return cast(Check, import_module(f"{__name__}.{name}").check)
 
 
 def _by_name(*modules: ModuleType) -> dict[str, Check]:
@@ -39,15 +40,8 @@ def _by_name(*modules: ModuleType) -> dict[str, Check]:
 ASSUMPTIONS: dict[str, Check] = _by_name(
     clock_fault_happened, certificates_were_issued, traffic_was_attempted
 )
-CHECKS: dict[str, Check] = _by_name(
-    no_expired_certificate_served,
-    renewals_on_time,
-    traffic_flows,
-    recovers_within,
-    ca_not_flooded,
-    valid_certificate_kept,
-    alert_before_outage,
-)
+# The names that a scenario may expect something of are the one list of checks.
+CHECKS: dict[str, Check] = {name: _check(name) for name in get_args(CheckName)}
 
 
 def judge(plan: Plan, history: History) -> tuple[Finding, ...]:
@@ -71,7 +65,7 @@ def _find(name: str, plan: Plan, history: History, checks: dict[str, Check]) -> 
     try:
         return checks[name](plan, history)
     except Exception as error:  # noqa: BLE001
-        # Whatever a history or a check has wrong: a judge that could not judge has not acquitted.
+        # Whatever is wrong with a history or a check: what could not be judged has not passed.
         return Finding(
             name, Verdict.UNKNOWN, f"could not be judged: {type(error).__name__}: {error}"
         )
@@ -81,13 +75,13 @@ def _as_far_as_it_ran(finding: Finding, history: History) -> Finding:
     """A run that was killed can show that something broke, not that it held."""
     if finding.verdict is not Verdict.HOLDS:
         return finding
-    ended = history.of("run_ended")
+    ended = history.of(RunEnded)
     if not ended:
         because = (
             f"the run broke off at {moment(history.end_world_ns)}; until then {finding.because}"
         )
         return replace(finding, verdict=Verdict.UNKNOWN, because=because)
-    if ended[0]["reason"] != "duration":
+    if ended[0].reason != "duration":
         because = (
             f"{finding.because} (until the run was stopped at {moment(ended[0].world_ns)}: "
             f"{ended[0]['reason']})"

@@ -1,19 +1,21 @@
-"""Somebody is told before an outage of more than five minutes begins.
+"""An alert fires before an outage of more than five minutes begins.
 
-An alert at any earlier moment counts, also one that was first about an earlier outage: whoever was
-told had the time.
+An alert at any earlier moment counts, also one that was first about an earlier outage: its receiver
+had the time.
 
-Of an outage that begins with the jump itself (a sleep longer than a certificate had left to live:
-the outage is there at the wake) nobody can be told before. Then it must be within five waking
-minutes: before it lasts so long that it counts.
+An outage that begins with the jump itself (a sleep longer than a certificate had left to live: the
+outage is there at the wake) cannot be alerted on before. Then the alert must come within five
+waking minutes: before the outage is long enough to count.
 """
 
 from __future__ import annotations
 
-from meshwake.checks.derive import Failing, asleep_either, failures, fault_spans
+from meshwake.checks.facts.clocks import asleep_either, fault_spans
+from meshwake.checks.facts.traffic import PairFailure, failures
 from meshwake.checks.finding import broken, holds, place, unknown
-from meshwake.checks.words import count, lasting, moment, moment_exactly
+from meshwake.checks.format import count, lasting, moment, moment_exactly
 from meshwake.core.durations import NS_PER_S
+from meshwake.core.events import AlertFired, AlertsEvaluated
 from meshwake.core.history import History
 from meshwake.core.outcome import Evidence, Finding
 from meshwake.core.plan import Plan
@@ -25,31 +27,31 @@ LONG_NS = 300 * NS_PER_S
 
 def check(plan: Plan, history: History) -> Finding:
     """Unknown when no alerting rule was ever evaluated."""
-    if not history.of("alerts_evaluated"):
+    if not history.of(AlertsEvaluated):
         return unknown(NAME, "nothing that could alert was deployed")
     long = [failing for failing in failures(plan, history) if failing.awake_ns > LONG_NS]
     if not long:
         return holds(NAME, f"there was no outage of more than {lasting(LONG_NS)}")
-    fired = history.of("alert_fired")
+    fired = history.of(AlertFired)
     first_ns = fired[0].world_ns if fired else None
-    untold = [
+    unannounced = [
         failing
         for failing in long
         if first_ns is None or not _in_time(plan, history, failing, first_ns)
     ]
-    if untold:
-        because = f"an outage began at {moment(untold[0].from_world_ns)} and {_told(first_ns)}"
-        return broken(NAME, because, [_place(failing) for failing in untold])
+    if unannounced:
+        because = f"an outage began at {moment(unannounced[0].from_world_ns)} and {_first_alert(first_ns)}"
+        return broken(NAME, because, [_place(failing) for failing in unannounced])
     begun = sum(failing.from_world_ns <= fired[0].world_ns for failing in long)
     when = "before" if not begun else "as soon as a clock had jumped, with"
     return holds(
         NAME,
-        f"{fired[0]['alert']} fired at {moment(fired[0].world_ns)}, {when} the first of "
+        f"{fired[0].alert} fired at {moment(fired[0].world_ns)}, {when} the first of "
         f"{count(len(long), 'outage')}",
     )
 
 
-def _in_time(plan: Plan, history: History, failing: Failing, first_ns: int) -> bool:
+def _in_time(plan: Plan, history: History, failing: PairFailure, first_ns: int) -> bool:
     if first_ns < failing.from_world_ns:
         return True
     asleep = asleep_either(plan, history, failing.pair)
@@ -57,7 +59,7 @@ def _in_time(plan: Plan, history: History, failing: Failing, first_ns: int) -> b
     return awake_ns <= LONG_NS and _begins_with_a_jump(plan, history, failing)
 
 
-def _begins_with_a_jump(plan: Plan, history: History, failing: Failing) -> bool:
+def _begins_with_a_jump(plan: Plan, history: History, failing: PairFailure) -> bool:
     """Whether a clock fault of either node was going on, or had just ended, when it began."""
     nodes = {plan.node_of(identity) for identity in failing.pair}
     return any(
@@ -67,15 +69,13 @@ def _begins_with_a_jump(plan: Plan, history: History, failing: Failing) -> bool:
     )
 
 
-def _told(first_ns: int | None) -> str:
-    return (
-        "no alert ever fired"
-        if first_ns is None
-        else f"the first alert fired at {moment(first_ns)}"
-    )
+def _first_alert(first_ns: int | None) -> str:
+    if first_ns is None:
+        return "no alert ever fired"
+    return f"the first alert fired at {moment(first_ns)}"
 
 
-def _place(failing: Failing) -> Evidence:
+def _place(failing: PairFailure) -> Evidence:
     source, destination = failing.pair
     text = (
         f"{source} could not reach {destination} from {moment_exactly(failing.from_world_ns)} "

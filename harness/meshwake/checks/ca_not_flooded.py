@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshwake.checks.finding import broken, holds, place, unknown
-from meshwake.checks.words import count, lasting, moment, moment_exactly
+from meshwake.checks.format import count, lasting, moment, moment_exactly
 from meshwake.core.durations import NS_PER_S
+from meshwake.core.events import CsrAnswered, RunEnded
 from meshwake.core.history import History
 from meshwake.core.outcome import Evidence, Finding
 from meshwake.core.plan import Plan
@@ -29,7 +30,7 @@ class _Flood:
     from_world_ns: int
     requests: int
 
-    def words(self, when: str) -> str:
+    def text(self, when: str) -> str:
         return (
             f"{self.identity} sent {count(self.requests, 'request')} within "
             f"{lasting(WINDOW_NS)} from {when} on"
@@ -39,9 +40,9 @@ class _Flood:
 def check(plan: Plan, history: History) -> Finding:
     """Requests of every kind of answer count."""
     asked: dict[str, list[int]] = {}
-    for event in history.of("csr_answered"):
-        asked.setdefault(event["identity"], []).append(event.world_ns)
-    stopped = history.of("run_ended", reason="csr_flood")
+    for event in history.of(CsrAnswered):
+        asked.setdefault(event.identity, []).append(event.world_ns)
+    stopped = history.of(RunEnded, reason="csr_flood")
     if not asked and not stopped:
         return unknown(NAME, "no request to the authority was recorded")
     minutes = [_fullest(identity, worlds_ns) for identity, worlds_ns in asked.items()]
@@ -50,7 +51,7 @@ def check(plan: Plan, history: History) -> Finding:
     if floods:
         return broken(
             NAME,
-            floods[0].words(moment(floods[0].from_world_ns)),
+            floods[0].text(moment(floods[0].from_world_ns)),
             [_place(flood) for flood in floods],
         )
     if stopped:
@@ -78,5 +79,5 @@ def _fullest(identity: str, worlds_ns: list[int]) -> _Flood:
 
 
 def _place(flood: _Flood) -> Evidence:
-    text = flood.words(moment_exactly(flood.from_world_ns))
+    text = flood.text(moment_exactly(flood.from_world_ns))
     return place(flood.from_world_ns, text, identity=flood.identity, requests=flood.requests)

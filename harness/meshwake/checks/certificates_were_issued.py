@@ -1,11 +1,10 @@
-"""Assumption: every identity got a certificate; a mesh without certificates has none that could
-expire."""
+"""Assumption: every identity got a certificate; without one, none can expire."""
 
 from __future__ import annotations
 
-from meshwake.checks.derive import certificates, holdings
+from meshwake.checks.facts.certificates import certificates, holdings
 from meshwake.checks.finding import broken, holds
-from meshwake.checks.words import count
+from meshwake.checks.format import count
 from meshwake.core.history import History
 from meshwake.core.outcome import Finding
 from meshwake.core.plan import Plan

@@ -1,29 +1,28 @@
 """Assumption: every clock fault that was planned did to the clocks what its kind does, measured
 inside the subject.
 
-The trap others fell into: a container is frozen, its clocks run on, nothing breaks, and "suspend"
-is ticked off.
+The mistake that this rules out: a container is frozen, its clocks run on, nothing breaks, and
+"suspend" is ticked off.
 
     suspend   wall parts from monotonic by the sleep; boottime goes with wall
     pause     wall parts from monotonic by the sleep, once it is corrected; boottime stays with monotonic
     step      wall parts from monotonic by the step
     drift     wall parts from monotonic by (rate - 1) x the time awake, and by every other fault that lies within
-    freeze    nothing parts, and time passed: as long as planned, or seconds longer; in a cluster its begin is told
-              before the node is asked to stand still, and its end once it was seen to have ended
+    freeze    nothing parts, and time passed: as long as planned, or seconds longer; in a cluster its beginning is
+              recorded before the node is frozen, and its end once it was observed to have ended
 
 Faults that were to begin after the end of the history (it may have been stopped early) are not
-asked for. Of one that was to outlast it, only the beginning is; of a drift also what it has done by
+looked for. Of one that was to outlast it, only the beginning is; of a drift also what it has done by
 then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 
-from meshwake.checks.derive import ClockFault, clock_faults, timeline
+from meshwake.checks.facts.clocks import ClockFault, clock_faults, timeline
 from meshwake.checks.finding import broken, holds, place
-from meshwake.checks.words import count, lasting, moment_exactly
+from meshwake.checks.format import count, lasting, moment_exactly
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.history import History
@@ -40,23 +39,24 @@ _SEEN_WITHIN_NS = 5 * NS_PER_S
 def check(plan: Plan, history: History) -> Finding:
     """Holds when none was planned."""
     due = [
-        f for f in plan.faults if f.kind in CLOCK_FAULTS and f.at_world_ns < history.end_world_ns
+        fault
+        for fault in plan.faults
+        if fault.kind in CLOCK_FAULTS and fault.at_world_ns < history.end_world_ns
     ]
     if not due:
         return holds(NAME, "no clock fault was planned for the time of this run")
     happened = {fault.planned.index: fault for fault in clock_faults(plan, history)}
-    wrong = [
-        (fault, why)
-        for fault in due
-        for why in _wrong(plan, history, fault, happened.get(fault.index))
-    ]
+    wrong = []
+    for fault in due:
+        why = _wrong(plan, history, fault, happened.get(fault.index))
+        if why:
+            wrong.append((fault, why))
+    faults = count(len(due), "clock fault")
     if wrong:
-        because = (
-            f"{_named(wrong[0][0])} {wrong[0][1]}; {len(wrong)} of "
-            f"{count(len(due), 'clock fault')} went wrong"
-        )
-        return broken(NAME, because, [_place(*entry) for entry in wrong])
-    return holds(NAME, f"{count(len(due), 'clock fault')} measured inside the subject, as planned")
+        fault, why = wrong[0]
+        because = f"{_named(fault)} {why}; {len(wrong)} of {faults} went wrong"
+        return broken(NAME, because, [_place(fault, why) for fault, why in wrong])
+    return holds(NAME, f"{faults} measured inside the subject, as planned")
 
 
 def _named(fault: PlannedFault) -> str:
@@ -75,62 +75,77 @@ def _place(fault: PlannedFault, why: str) -> Evidence:
 
 def _wrong(
     plan: Plan, history: History, fault: PlannedFault, happened: ClockFault | None
-) -> Iterator[str]:
+) -> str | None:
     """The first thing wrong with `fault`, if any."""
     if happened is None:
-        yield "was planned and never began"
-    elif happened.measured is not None:
-        world_ns = happened.span.until_world_ns - happened.span.began_world_ns
-        yield from list(_wrong_clocks(plan, fault, happened.measured, world_ns))[:1]
-    elif fault.ends_world_ns < history.end_world_ns or happened.span.ended is not None:
-        yield "began and never ended, or nobody read the clocks"
-    elif fault.kind == "drift":
-        yield from _wrong_so_far(plan, history, happened)
+        return "was planned and never began"
+    if happened.measured is not None:
+        lasted_ns = happened.span.until_world_ns - happened.span.began_world_ns
+        return _wrong_clocks(plan, fault, happened.measured, lasted_ns)
+    if fault.ends_world_ns < history.end_world_ns or happened.span.ended is not None:
+        return "began and never ended, or the clocks were not read"
+    if fault.kind == "drift":
+        return _wrong_so_far(plan, history, happened)
+    return None
 
 
 def _wrong_clocks(
-    plan: Plan, fault: PlannedFault, moved: ClockReading, world_ns: int
-) -> Iterator[str]:
-    expected_ns = (
-        _drift_ns(plan, fault, fault.ends_world_ns)
-        if fault.kind == "drift"
-        else fault.expected_drift_ns
-    )
-    if not _near(_parted_ns(moved), expected_ns):
-        yield _parted_words(_parted_ns(moved), expected_ns)
-    ahead_ns = moved.boottime_ns - moved.monotonic_ns
-    boottime_ns = fault.lasts_ns if fault.kind == "suspend" else 0
-    if fault.kind in ASLEEP_FAULTS and not _near(ahead_ns, boottime_ns):
-        yield (
-            f"moved boottime {lasting(ahead_ns)} ahead of monotonic instead of "
-            f"{lasting(boottime_ns)}"
-        )
-    seen_ns = max(world_ns - _SEEN_WITHIN_NS, min(world_ns, fault.lasts_ns))
-    if fault.kind == "freeze" and not _near(seen_ns, fault.lasts_ns):
-        yield f"lasted {lasting(world_ns)} instead of {lasting(fault.lasts_ns)}"
+    plan: Plan, fault: PlannedFault, moved: ClockReading, lasted_ns: int
+) -> str | None:
+    """What is wrong with how far the clocks `moved` within a fault that lasted `lasted_ns` of world
+    time."""
+    expected_ns = fault.expected_drift_ns
+    if fault.kind == "drift":
+        expected_ns = _drift_ns(plan, fault, fault.ends_world_ns)
+    wrong_drift = _wrong_drift(moved, expected_ns)
+    if wrong_drift:
+        return wrong_drift
+    if fault.kind in ASLEEP_FAULTS:
+        return _wrong_boottime(fault, moved)
+    if fault.kind == "freeze":
+        return _wrong_length(fault, lasted_ns)
+    return None
 
 
-def _wrong_so_far(plan: Plan, history: History, drift: ClockFault) -> Iterator[str]:
-    """A drift that outlasts the run, by the last reading of its node; not when that was taken
-    within another fault."""
-    began, last = drift.span.began, timeline(history, str(drift.planned.node)).last_reading
-    if began.clocks is None or last is None:
-        yield "began, and nobody read the clocks"
-        return
-    last_world_ns, clocks = last
-    if any(f.at_world_ns <= last_world_ns < f.ends_world_ns for f in _within(plan, drift.planned)):
-        return
-    expected_ns = _drift_ns(plan, drift.planned, last_world_ns)
-    if not _near(_parted_ns(clocks.since(began.clocks)), expected_ns):
-        yield _parted_words(_parted_ns(clocks.since(began.clocks)), expected_ns)
-
-
-def _parted_words(parted_ns: int, expected_ns: int) -> str:
+def _wrong_drift(moved: ClockReading, expected_ns: int) -> str | None:
+    parted_ns = moved.wall_ns - moved.monotonic_ns
+    if _near(parted_ns, expected_ns):
+        return None
     return f"parted wall from monotonic by {lasting(parted_ns)} instead of {lasting(expected_ns)}"
 
 
-def _parted_ns(moved: ClockReading) -> int:
-    return moved.wall_ns - moved.monotonic_ns
+def _wrong_boottime(fault: PlannedFault, moved: ClockReading) -> str | None:
+    """Boottime counts a suspend, and not a pause."""
+    ahead_ns = moved.boottime_ns - moved.monotonic_ns
+    expected_ns = fault.lasts_ns if fault.kind == "suspend" else 0
+    if _near(ahead_ns, expected_ns):
+        return None
+    return (
+        f"moved boottime {lasting(ahead_ns)} ahead of monotonic instead of {lasting(expected_ns)}"
+    )
+
+
+def _wrong_length(freeze: PlannedFault, lasted_ns: int) -> str | None:
+    # What was recorded may be longer than the freeze by the time that it took to observe it.
+    observed_ns = max(lasted_ns - _SEEN_WITHIN_NS, min(lasted_ns, freeze.lasts_ns))
+    if _near(observed_ns, freeze.lasts_ns):
+        return None
+    return f"lasted {lasting(lasted_ns)} instead of {lasting(freeze.lasts_ns)}"
+
+
+def _wrong_so_far(plan: Plan, history: History, drift: ClockFault) -> str | None:
+    """Of a drift that outlasts the run, by the last reading of its node; not when that was taken
+    within another fault."""
+    began = drift.span.began
+    last = timeline(history, str(drift.planned.node)).last_reading
+    if began.clocks is None or last is None:
+        return "began, and the clocks were not read"
+    last_world_ns, clocks = last
+    for other in _within(plan, drift.planned):
+        if other.at_world_ns <= last_world_ns < other.ends_world_ns:
+            return None
+    expected_ns = _drift_ns(plan, drift.planned, last_world_ns)
+    return _wrong_drift(clocks.since(began.clocks), expected_ns)
 
 
 def _near(measured_ns: int, expected_ns: int) -> bool:
@@ -149,6 +164,7 @@ def _drift_ns(plan: Plan, drift: PlannedFault, until_world_ns: int) -> int:
 
 
 def _within(plan: Plan, drift: PlannedFault) -> list[PlannedFault]:
+    """The other clock faults of its node that begin while `drift` lasts."""
     return [
         other
         for other in plan.faults_on(drift.node)

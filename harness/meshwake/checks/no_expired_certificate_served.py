@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshwake.checks.derive import Holding, holdings, life_drift_ns, timeline
+from meshwake.checks.facts.certificates import Holding, holdings, life_drift_ns
+from meshwake.checks.facts.clocks import timeline
+from meshwake.checks.facts.spans import Span
 from meshwake.checks.finding import broken, holds, place, unknown
-from meshwake.checks.spans import Span
-from meshwake.checks.words import count, lasting, moment, moment_exactly
+from meshwake.checks.format import count, lasting, moment, moment_exactly
 from meshwake.core.durations import NS_PER_S, seconds
 from meshwake.core.history import History
 from meshwake.core.outcome import Evidence, Finding
@@ -40,23 +41,18 @@ class _Served:
         return sum(to_ns - from_ns for from_ns, to_ns in self.spans)
 
     @property
-    def drift_words(self) -> str:
-        return "" if self.drift_ns is None else f" (J = {lasting(self.drift_ns)})"
+    def drift_text(self) -> str:
+        return "" if self.drift_ns is None else f" (clock drift {lasting(self.drift_ns)})"
 
 
 def check(plan: Plan, history: History) -> Finding:
-    """Every certificate held, by the authority's word or ztunnel's own."""
+    """Every certificate held, whether the authority recorded it or ztunnel reported it."""
     held = holdings(history)
     if not held:
-        return unknown(NAME, "no certificate was held by anybody in this history")
-    served = sorted(
-        (
-            served
-            for holding in held
-            if (served := _served(history, holding)).awake_ns >= TOLERATED_NS
-        ),
-        key=lambda served: served.from_world_ns,
-    )
+        return unknown(NAME, "no ztunnel held a certificate in this history")
+    served = [_served(history, holding) for holding in held]
+    served = [one for one in served if one.awake_ns >= TOLERATED_NS]
+    served.sort(key=lambda one: one.from_world_ns)
     if not served:
         return holds(
             NAME,
@@ -66,13 +62,11 @@ def check(plan: Plan, history: History) -> Finding:
     first = served[0]
     because = (
         f"{first.holding.identity} served an expired certificate for {lasting(first.awake_ns)}, "
-        f"first at {moment(first.from_world_ns)}{first.drift_words}"
+        f"first at {moment(first.from_world_ns)}{first.drift_text}"
     )
     if len(served) > 1:
-        longest_ns, total_ns = (
-            max(one.awake_ns for one in served),
-            sum(one.awake_ns for one in served),
-        )
+        longest_ns = max(one.awake_ns for one in served)
+        total_ns = sum(one.awake_ns for one in served)
         because += (
             f"; {len(served)} certificates in all, for up to {lasting(longest_ns)}, "
             f"{lasting(total_ns)} together"
@@ -86,9 +80,8 @@ def _served(history: History, holding: Holding) -> _Served:
         holding.not_after_wall_s * NS_PER_S, holding.from_world_ns, holding.to_world_ns
     )
     spans = [part for span in expired for part in clock.asleep.without(*span)]
-    return _Served(
-        holding, spans, life_drift_ns(history, holding.life, spans[0][0]) if spans else None
-    )
+    drift_ns = life_drift_ns(history, holding.life, spans[0][0]) if spans else None
+    return _Served(holding, spans, drift_ns)
 
 
 def _place(served: _Served) -> Evidence:
@@ -96,7 +89,7 @@ def _place(served: _Served) -> Evidence:
     text = (
         f"{served.holding.identity} served an expired certificate from "
         f"{moment_exactly(served.from_world_ns)} "
-        f"until {moment_exactly(to_world_ns)}, {lasting(served.awake_ns)} awake{served.drift_words}"
+        f"until {moment_exactly(to_world_ns)}, {lasting(served.awake_ns)} awake{served.drift_text}"
     )
     return place(
         served.from_world_ns,

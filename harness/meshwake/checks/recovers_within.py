@@ -2,19 +2,23 @@
 outage comes of it.
 
 What a fix must deliver. A sleep longer than the rest of a certificate's life leaves an expired one
-at the moment of waking, whatever is deployed; what can be asked for is that it does not stay.
+at the moment of waking, whatever is deployed; what a fix can be held to is that it does not stay.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from itertools import accumulate
+from typing import NamedTuple
 
-from meshwake.checks.derive import attempts, fault_spans, lives
+from meshwake.checks.facts.certificates import lives
+from meshwake.checks.facts.clocks import fault_spans
+from meshwake.checks.facts.spans import Span
+from meshwake.checks.facts.traffic import attempts
 from meshwake.checks.finding import broken, holds, place, unknown
-from meshwake.checks.spans import Span
-from meshwake.checks.words import count, lasting, moment, moment_exactly
-from meshwake.core.history import Event, History
+from meshwake.checks.format import count, lasting, moment, moment_exactly
+from meshwake.core.events import ConnectionAttempted
+from meshwake.core.history import History
 from meshwake.core.outcome import Evidence, Finding
 from meshwake.core.plan import RECOVERS_WITHIN_NS, Plan
 
@@ -22,15 +26,37 @@ NAME = "recovers_within"
 BOUND_NS = RECOVERS_WITHIN_NS
 
 
+class _Failed(NamedTuple):
+    """A failed attempt, and the waking time between the last fault and it (0: within a fault; None:
+    before any)."""
+
+    event: ConnectionAttempted
+    awake_since_fault_ns: int | None
+
+    def text(self, when: str) -> str:
+        return (
+            f"{self.event.source} could not reach {self.event.destination} at {when}, "
+            f"{self._after_fault} ({self.event.error})"
+        )
+
+    @property
+    def _after_fault(self) -> str:
+        if self.awake_since_fault_ns is None:
+            return "before any fault"
+        if self.awake_since_fault_ns == 0:
+            return "during a fault"
+        return f"{lasting(self.awake_since_fault_ns)} awake after the last fault"
+
+
 class _Excuses:
-    """The faults, service faults and restarts that a pair may suffer from. A sleep of either node
-    is such a fault too: between the last of them and a failure both were awake."""
+    """The clock faults, service faults and restarts that excuse failures of one pair. A sleep of
+    either node is such a fault too: between the last of them and a failure both were awake."""
 
     def __init__(self, plan: Plan, history: History, pair: tuple[str, str]) -> None:
         spans = sorted(_excusing(plan, history, pair))
         self._begins = [span[0] for span in spans]
-        # The latest end of all that began so far: in this order no span needs to be looked at
-        # twice.
+        # The latest end of all that began so far, so that one look finds the end of whatever was
+        # going on, however the spans overlap.
         self._ends = list(accumulate((span[1] for span in spans), max))
         self._end_world_ns = history.end_world_ns
 
@@ -47,99 +73,88 @@ class _Excuses:
         return position >= 0 and self._ends[position] >= self._end_world_ns
 
     def excuse(self, world_ns: int) -> bool:
-        """Whether a failure at `world_ns` is forgiven."""
+        """Whether a failure at `world_ns` is excused."""
         since_ns = self.awake_since_ns(world_ns)
         return since_ns is not None and since_ns <= BOUND_NS
 
 
 def _excusing(plan: Plan, history: History, pair: tuple[str, str]) -> list[Span]:
-    """Faults of the pair's nodes, of the authority and of its node; and every ztunnel of the pair
-    started anew."""
+    """Faults of the pair's nodes, of the authority and of its node; and every restart of a ztunnel
+    of the pair."""
     nodes = {plan.node_of(identity) for identity in pair}
     touching = {*nodes, plan.authority_node, None}
     faults = [
-        (f.began_world_ns, f.until_world_ns) for f in fault_spans(history) if f.node in touching
+        (fault.began_world_ns, fault.until_world_ns)
+        for fault in fault_spans(history)
+        if fault.node in touching
     ]
-    started = [
-        life.started
+    restarts = [
+        (life.started.world_ns, life.started.world_ns)
         for life in lives(history)
-        if life.node in nodes and life.started["cause"] != "start"
+        if life.node in nodes and life.started.cause != "start"
     ]
-    return faults + [(event.world_ns, event.world_ns) for event in started]
+    return faults + restarts
 
 
 def check(plan: Plan, history: History) -> Finding:
     """Unknown when what excuses a failure, or the five minutes after it, had not ended when the
     history did."""
-    late: list[tuple[Event, int | None]] = []
-    unshown: list[Event] = []
+    late: list[_Failed] = []
+    unshown: list[_Failed] = []
     failed = 0
     for pair in plan.pairs:
         tried = attempts(history, pair)
-        if all(event["ok"] for event in tried):
+        failed_here = sum(not event.ok for event in tried)
+        if not failed_here:
             continue
         excuses = _Excuses(plan, history, pair)
         late += _late(tried, excuses)
         unshown += _unshown(tried, excuses, history.end_world_ns)
-        failed += sum(not event["ok"] for event in tried)
+        failed += failed_here
     if late:
-        late.sort(key=lambda entry: entry[0].world_ns)
-        because = (
-            f"{_words(*late[0], exact=False)}; {count(len(late), 'outage')} that no fault excuses"
-        )
-        return broken(NAME, because, [_place(*entry) for entry in late])
+        late.sort(key=lambda one: one.event.world_ns)
+        first = late[0].text(moment(late[0].event.world_ns))
+        because = f"{first}; {count(len(late), 'outage')} that no fault excuses"
+        return broken(NAME, because, [_place(one) for one in late])
     if unshown:
-        because = (
-            f"{_words(unshown[0], 0, exact=False)}; the run ended too early to show whether it "
-            "recovers"
-        )
-        return unknown(NAME, because, [_place(event, 0) for event in unshown])
+        first = unshown[0].text(moment(unshown[0].event.world_ns))
+        because = f"{first}; the run ended too early to show whether it recovers"
+        return unknown(NAME, because, [_place(one) for one in unshown])
     if failed:
-        return holds(
-            NAME,
-            f"{count(failed, 'failed attempt')}, within a fault or {lasting(BOUND_NS)} "
-            "awake after one",
-        )
+        within = f"within a fault or {lasting(BOUND_NS)} awake after one"
+        return holds(NAME, f"{count(failed, 'failed attempt')}, {within}")
     return holds(NAME, "no attempt failed")
 
 
-def _unshown(tried: list[Event], excuses: _Excuses, end_world_ns: int) -> list[Event]:
-    """A failure within a fault that lasted until the end, or still there and still excused at the
-    end."""
+def _unshown(
+    tried: list[ConnectionAttempted], excuses: _Excuses, end_world_ns: int
+) -> list[_Failed]:
+    """A failure within a fault that lasted until the end, or one that is still there and still
+    excused at the end."""
     for event in tried:
-        if not event["ok"] and excuses.outlasts_the_run(event.world_ns):
-            return [event]
-    return tried[-1:] if not tried[-1]["ok"] and excuses.excuse(end_world_ns) else []
+        if not event.ok and excuses.outlasts_the_run(event.world_ns):
+            return [_Failed(event, 0)]
+    last = tried[-1]
+    if not last.ok and excuses.excuse(end_world_ns):
+        return [_Failed(last, 0)]
+    return []
 
 
-def _late(tried: list[Event], excuses: _Excuses) -> list[tuple[Event, int | None]]:
-    """Of each outage the first attempt that no fault excuses, and how long awake after the last
-    fault it was."""
-    late: list[tuple[Event, int | None]] = []
-    told = False
+def _late(tried: list[ConnectionAttempted], excuses: _Excuses) -> list[_Failed]:
+    """Of each outage the first attempt that no fault excuses."""
+    late: list[_Failed] = []
+    outage_is_listed = False
     for event in tried:
-        if event["ok"]:
-            told = False
-        elif not told and not excuses.excuse(event.world_ns):
-            told = True
-            late.append((event, excuses.awake_since_ns(event.world_ns)))
+        if event.ok:
+            outage_is_listed = False
+        elif not outage_is_listed and not excuses.excuse(event.world_ns):
+            outage_is_listed = True
+            late.append(_Failed(event, excuses.awake_since_ns(event.world_ns)))
     return late
 
 
-def _words(event: Event, since_ns: int | None, exact: bool = True) -> str:
-    when = moment_exactly(event.world_ns) if exact else moment(event.world_ns)
-    return (
-        f"{event['source']} could not reach {event['destination']} at {when}, "
-        f"{_after(since_ns)} ({event['error']})"
-    )
-
-
-def _after(since_ns: int | None) -> str:
-    if since_ns is None:
-        return "before any fault"
-    return f"{lasting(since_ns)} awake after the last fault" if since_ns else "during a fault"
-
-
-def _place(event: Event, since_ns: int | None) -> Evidence:
-    pair = [event["source"], event["destination"]]
-    return place(event.world_ns, _words(event, since_ns), pair=pair, error=event["error"])
+def _place(failed: _Failed) -> Evidence:
+    event = failed.event
+    text = failed.text(moment_exactly(event.world_ns))
+    pair = [event.source, event.destination]
+    return place(event.world_ns, text, pair=pair, error=event.error)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshwake.checks.derive import Renewal, life_drift_ns, renewals, timeline
+from meshwake.checks.facts.certificates import Renewal, life_drift_ns, renewals
+from meshwake.checks.facts.clocks import timeline
 from meshwake.checks.finding import broken, holds, place, unknown
-from meshwake.checks.words import count, lasting, moment, moment_exactly
+from meshwake.checks.format import count, lasting, moment, moment_exactly
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.history import History
 from meshwake.core.outcome import Evidence, Finding
@@ -24,16 +25,17 @@ TOLERATED_NS = 60 * NS_PER_S
 
 @dataclass(frozen=True)
 class _Wrong:
-    """A renewal off its time by `off_ns`: awake time when late, wall time when early (negative)."""
+    """A renewal off its time by `off_ns`: awake time when late, wall time when early (negative).
+    `drift_ns`: the clock drift of the process that was to do it."""
 
     renewal: Renewal
     off_ns: int
     drift_ns: int | None
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         who = self.renewal.identity
-        drift = "" if self.drift_ns is None else f" (J = {lasting(self.drift_ns)})"
+        drift = "" if self.drift_ns is None else f" (clock drift {lasting(self.drift_ns)})"
         if self.renewal.done_world_ns is None:
             issued = moment(self.renewal.certificate.issued_world_ns)
             return (
@@ -61,7 +63,7 @@ def check(plan: Plan, history: History) -> Finding:
         within = f"came within {lasting(TOLERATED_NS)} of waking time of its due"
         return holds(NAME, f"each of {count(len(done), 'renewal')} {within}")
     of_all = f"; {len(wrong)} of {len(done)} renewals were off their time" if len(done) > 1 else ""
-    return broken(NAME, wrong[0].words + of_all, [_place(one) for one in wrong])
+    return broken(NAME, wrong[0].text + of_all, [_place(one) for one in wrong])
 
 
 def _off(history: History, renewal: Renewal) -> int:
@@ -72,27 +74,30 @@ def _off(history: History, renewal: Renewal) -> int:
         return renewal.late_ns
     clock = timeline(history, renewal.node)
     due_ns = clock.world_ns_at_wall(certificate.due_wall_ns, certificate.issued_world_ns)
-    done_ns = (
-        certificate.life.until_world_ns if renewal.done_world_ns is None else renewal.done_world_ns
-    )
-    late_ns = 0 if due_ns is None else clock.awake_ns(due_ns, done_ns)
+    if due_ns is None:
+        return 0
+    late_ns = clock.awake_ns(due_ns, _done_or_ended_ns(renewal))
     return late_ns if late_ns > TOLERATED_NS else 0
 
 
 def _drift(history: History, renewal: Renewal) -> int | None:
-    life = renewal.certificate.life
-    world_ns = life.until_world_ns if renewal.done_world_ns is None else renewal.done_world_ns
-    return life_drift_ns(history, life, world_ns)
+    return life_drift_ns(history, renewal.certificate.life, _done_or_ended_ns(renewal))
+
+
+def _done_or_ended_ns(renewal: Renewal) -> int:
+    """When it was done; the end of its process for one that never was."""
+    if renewal.done_world_ns is None:
+        return renewal.certificate.life.until_world_ns
+    return renewal.done_world_ns
 
 
 def _place(wrong: _Wrong) -> Evidence:
     renewal = wrong.renewal
-    due = moment_exactly(renewal.certificate.due_world_ns)
+    due_world_ns = renewal.certificate.due_world_ns
+    due = moment_exactly(due_world_ns)
     return place(
-        renewal.certificate.due_world_ns
-        if renewal.done_world_ns is None
-        else renewal.done_world_ns,
-        f"{wrong.words}; due {due}",
+        due_world_ns if renewal.done_world_ns is None else renewal.done_world_ns,
+        f"{wrong.text}; due {due}",
         identity=renewal.identity,
         serial=renewal.certificate.serial,
         due_world_s=renewal.due_world_s,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from meshwake.checks.derive import Failing, attempts, failures
+from meshwake.checks.facts.traffic import PairFailure, attempts, failures
 from meshwake.checks.finding import broken, holds, place, unknown
-from meshwake.checks.words import lasting, moment, moment_exactly
+from meshwake.checks.format import lasting, moment, moment_exactly
 from meshwake.core.durations import seconds
 from meshwake.core.history import History
 from meshwake.core.outcome import Evidence, Finding
@@ -36,7 +36,7 @@ def check(plan: Plan, history: History) -> Finding:
     return broken(NAME, because, [_place(one) for one in failing])
 
 
-def _place(failing: Failing) -> Evidence:
+def _place(failing: PairFailure) -> Evidence:
     until = f"until {moment_exactly(failing.to_world_ns)}" if failing.recovered else "until the end"
     text = (
         f"{failing.pair[0]} could not reach {failing.pair[1]} from "

@@ -1,10 +1,10 @@
-"""Assumption: every pair tried to talk; where nobody calls, nobody notices an outage."""
+"""Assumption: every pair tried to connect; without attempts no outage can show."""
 
 from __future__ import annotations
 
-from meshwake.checks.derive import attempts
+from meshwake.checks.facts.traffic import attempts
 from meshwake.checks.finding import broken, holds
-from meshwake.checks.words import count
+from meshwake.checks.format import count
 from meshwake.core.history import History
 from meshwake.core.outcome import Finding
 from meshwake.core.plan import Plan

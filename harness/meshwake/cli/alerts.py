@@ -18,9 +18,9 @@ import typer
 
 from meshwake.analysis.alert_replay import FiredAlert, RuleResults, evaluate_rules, judge_alerts
 from meshwake.analysis.alert_rules import RuleSet, read_rule_files
-from meshwake.checks.derive import failures
-from meshwake.checks.words import count, lasting, moment
-from meshwake.cli.forecast import Foretold
+from meshwake.checks.facts.traffic import failures
+from meshwake.checks.format import count, lasting, moment
+from meshwake.cli.ending import Ended
 from meshwake.core.durations import seconds
 from meshwake.core.errors import ExitCode
 from meshwake.core.history import History
@@ -66,7 +66,7 @@ def alerts(
     else:
         sys.stdout.write("\n".join(_lines(plan, history, rules, said)) + "\n")
         sys.stdout.write(f"{finding.verdict}  {finding.check}: {finding.because}\n")
-    raise Foretold(_CODES[finding.verdict])
+    raise Ended(_CODES[finding.verdict])
 
 
 def _as_json(finding: Finding, said: RuleResults) -> dict[str, Any]:

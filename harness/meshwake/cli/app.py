@@ -1,249 +1,141 @@
-"""What a person types: meshwake run | check | plan | doctor | versions.
+"""The command `meshwake`: finds the command that was named, runs it, and ends with an exit code.
 
 Results go to stdout, everything else to stderr. Every command ends with one of the exit codes of
 harness/meshwake/core/errors.py, 130 after ^C; docs/reference.md promises them to scripts. With
 several runs the most serious one decides.
+
+Only the module of the command in use is imported (commands.py is the table of all).
 """
 
 from __future__ import annotations
 
-import json
+import difflib
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
-from pathlib import Path
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from typer.core import TyperGroup
 
-from meshwake.cli import (
-    alerts as cli_alerts,
-)
-from meshwake.cli import (
-    clock as cli_clock,
-)
-from meshwake.cli import (
-    cluster as cli_cluster,
-)
-from meshwake.cli import (
-    fetch as cli_fetch,
-)
-from meshwake.cli import (
-    forecast as cli_forecast,
-)
-from meshwake.cli import (
-    import_sleep as cli_journal,
-)
-from meshwake.cli import (
-    kernel as cli_kernel,
-)
-from meshwake.cli import (
-    matrix as cli_matrix,
-)
-from meshwake.cli import (
-    report as cli_report,
-)
-from meshwake.cli import (
-    search as cli_search,
-)
-from meshwake.cli import (
-    versions as cli_versions,
-)
+from meshwake.cli.commands import COMMANDS, Entry
+from meshwake.cli.ending import Ended
 from meshwake.core.errors import ExitCode, HarnessError
-from meshwake.core.scenario import read_scenario
-from meshwake.report.progress import ProgressLine
-from meshwake.report.result import result
-from meshwake.report.terminal import run_detail, show, summary_table
-from meshwake.runner.choose import Case, Chooser
-from meshwake.runner.doctor import Health, examine
-from meshwake.runner.options import AUTO, LabWords, Options, planned_cluster, with_words
-from meshwake.runner.run import Progress, check_run
-from meshwake.runner.suite import Ending, Suite, most_serious, run_suite, summary_of
 
 CLICK_USAGE_ERROR = 2
+FIRST_STEPS = """\
+Makes time jump under a service mesh and tells, with evidence, what breaks.
+
+  meshwake run nightly_sleep       a laptop that sleeps every night, on the model: no set-up
+  meshwake matrix                  which fix holds against which clock fault
+  meshwake fetch 1.31.0            a real ztunnel for the same scenarios (Linux)
+  meshwake doctor                  which labs can run here
+  meshwake --help                  all commands
+"""
+
+
+class LazyGroup(TyperGroup):
+    """The commands of the table. Each is imported when it is used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command called `cmd_name`; None when there is none."""
+        if cmd_name not in self.commands and cmd_name in COMMANDS:
+            self.commands[cmd_name] = _load(COMMANDS[cmd_name])
+        return self.commands.get(cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As typer does it, which looks for the nearest among commands already imported."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Sections, and a last line with the commands that few people need."""
+        for section in dict.fromkeys(entry.section for entry in COMMANDS.values()):
+            entries = [entry for entry in COMMANDS.values() if entry.section == section]
+            if section:
+                with formatter.section(section):
+                    formatter.write_dl([(entry.name, entry.summary) for entry in entries])
+            else:
+                formatter.write_paragraph()
+                names = ", ".join(entry.name for entry in entries)
+                formatter.write_text(f"Also: {names}. meshwake COMMAND -h says more of each.")
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """The names from the table: nothing is imported while a person types."""
+        fitting = [entry for entry in COMMANDS.values() if entry.name.startswith(incomplete)]
+        if fitting:
+            item = import_module(f"{_click_package()}.shell_completion").CompletionItem
+            return [item(entry.name, help=entry.summary) for entry in fitting]
+        return super().shell_complete(ctx, incomplete)
+
+
+def _click_package() -> str:
+    """typer brings its own copy of click since 0.22 or so, and used the package before."""
+    return TyperGroup.__mro__[1].__module__.rpartition(".")[0]
+
+
+def _load(entry: Entry) -> Any:
+    """The command of `entry`, from its module."""
+    own = typer.Typer(rich_markup_mode=None, add_completion=False)
+    import_module(f"meshwake.cli.{entry.module}").add_commands(own)
+    return typer.main.get_group(own).commands[entry.name]
+
 
 app = typer.Typer(
     name="meshwake",
+    cls=LazyGroup,
     help="Makes time jump under a service mesh and tells, with evidence, what breaks.",
-    no_args_is_help=True,
-    add_completion=False,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-for door in (
-    cli_clock,
-    cli_cluster,
-    cli_fetch,
-    cli_forecast,
-    cli_journal,
-    cli_kernel,
-    cli_matrix,
-    cli_report,
-    cli_search,
-    cli_versions,
-    cli_alerts,
-):
-    door.add_commands(app)
-
-LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process, machine or kind.")]
-IstioOption = Annotated[
-    list[str] | None,
-    typer.Option("--istio", metavar="VERSION", help="The release under test; may be repeated."),
-]
-ZtunnelOption = Annotated[
-    Path | None, typer.Option("--ztunnel", metavar="PATH", help="The ztunnel binary under test.")
-]
-SeedOption = Annotated[
-    int, typer.Option("--seed", min=0, help="Chooses what is left to chance, such as retry delays.")
-]
-KeepOption = Annotated[
-    bool, typer.Option("--keep-run", help="Keep the run even when it came out as expected.")
-]
-RealTimeOption = Annotated[
-    bool, typer.Option("--real-time", help="Use the numbers of the [real_time] table.")
-]
-ClassOption = Annotated[
-    str | None,
-    typer.Option(
-        "--as-class",
-        metavar="CLASS",
-        help="Lab model: the behaviour class to run, whatever the release's.",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
-ReportOption = Annotated[
-    Path | None,
-    typer.Option("--report", metavar="DIR", help="Write pages for a browser to this folder."),
-]
-VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show all evidence.")]
-FilesArgument = Annotated[
-    list[Path], typer.Argument(metavar="FILE...", help="Scenario files, or directories of them.")
-]
 
 
-cli_versions.add_commands(app)
-_Ended = cli_versions.Ended
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"meshwake {version('meshwake')}")
+        raise typer.Exit
 
 
-@app.command()
-@with_words(LabWords)
-def run(
-    files: FilesArgument,
-    lab: LabOption = AUTO,
-    istio: IstioOption = None,
-    ztunnel: ZtunnelOption = None,
-    seed: SeedOption = 0,
-    keep_run: KeepOption = False,
-    as_class: ClassOption = None,
-    report: ReportOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
-    *,
-    words: LabWords,
+@app.callback()
+def _first_screen(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True),
+    ] = False,
 ) -> None:
-    """Run scenarios and judge what happened."""
-    cluster = planned_cluster(lab, words)
-    options = Options(
-        lab, tuple(istio or ()), ztunnel, seed, keep_run, words.real_time, cluster, as_class
-    )
-    line = ProgressLine(shown=not as_json)
-    # Of many runs only those are shown in full that somebody must look at; the table has the rest.
-    alone = len(files) == 1 and files[0].is_file() and len(options.istio) <= 1
-
-    def watch(case: Case) -> Progress:
-        return line.watch(case.id, case.plan.duration_ns)
-
-    def tell(ending: Ending) -> None:
-        line.end()
-        if ending.error is not None:
-            _say(ending.error)
-        elif not as_json and (verbose or alone or ending.exit_code is not ExitCode.AS_EXPECTED):
-            _show_ending(ending, verbose)
-
-    try:
-        suite = run_suite(Suite(tuple(files), options, watch, tell))
-    finally:
-        line.end()
-    if as_json:
-        _print_json([_json_of(ending) for ending in suite.endings])
-    elif len(suite.endings) > 1:
-        show(Console(), summary_table([summary_of(ending) for ending in suite.endings]))
-    codes = [ending.exit_code for ending in suite.endings]
-    if report is not None and (
-        unwritten := cli_report.report_endings(report, suite.endings, quiet=as_json)
-    ):
-        _say(unwritten)
-        codes.append(unwritten.exit_code)
-    raise _Ended(most_serious(codes))
-
-
-@app.command()
-def check(
-    run_directory: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run that was kept, or a 'latest'.")
-    ],
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
-) -> None:
-    """Judge a saved run again, with today's checks."""
-    checked = check_run(run_directory)
-    if as_json:
-        _print_json([result(checked)])
-    else:
-        show(Console(), run_detail(checked, verbose))
-    raise _Ended(checked.outcome.exit_code)
-
-
-@app.command()
-def plan(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A scenario file.")],
-    lab: LabOption = AUTO,
-    istio: IstioOption = None,
-    ztunnel: ZtunnelOption = None,
-    seed: SeedOption = 0,
-    real_time: RealTimeOption = False,
-) -> None:
-    """Print the plan of a scenario as JSON: every fault in its place, nothing left open."""
-    options = Options(lab, tuple(istio or ()), ztunnel, seed, real_time=real_time)
-    cases = Chooser(options).cases(read_scenario(file))
-    _print_json([case.plan.model_dump(mode="json") for case in cases])
-    for case in cases:
-        if case.refusal is not None:
-            _print_error(f"{case.id}: would be refused: {case.refusal}")
-
-
-@app.command()
-def doctor(as_json: JsonOption = False) -> None:
-    """Say which lab can run here, why another cannot, and what to install."""
-    health = examine()
-    if as_json:
-        _print_json([health.to_json()])
-    else:
-        _show_health(health)
+    """Makes time jump under a service mesh and tells, with evidence, what breaks."""
+    if context.invoked_subcommand is None:
+        typer.echo(FIRST_STEPS, nl=False)
 
 
 def run_command(arguments: Sequence[str]) -> int:
     """The exit code of `meshwake ARGUMENTS`. Nothing is raised, whatever happens."""
-    verbose = "-v" in arguments or "--verbose" in arguments
     try:
         app(list(arguments), prog_name="meshwake")
-    except (_Ended, cli_forecast.Foretold) as ended:
+    except Ended as ended:
         return ended.code
     except HarnessError as error:
-        _say(error)
-        return error.exit_code
+        return _refused(error)
     except KeyboardInterrupt:  # ^C, or SIGTERM: see _end_in_order
         return 130
     except SystemExit as ended:
         usage_error = ended.code == CLICK_USAGE_ERROR
-        return cli_versions.usage_error_code(arguments) if usage_error else int(ended.code or 0)
-    except Exception as error:  # noqa: BLE001  the last door: a fault of ours is reported, never shown as a bare traceback
-        _print_error(f"this is a fault of meshwake: {type(error).__name__}: {error}")
-        _print_error(traceback.format_exc() if verbose else "-v shows where it came from")
-        return ExitCode.HARNESS_FAULT
+        return _usage_error_code(arguments) if usage_error else int(ended.code or 0)
+    except Exception as error:  # noqa: BLE001  the last resort: a fault of ours is reported, never shown as a bare traceback
+        return _failed(error, arguments)
     return ExitCode.AS_EXPECTED
 
 
@@ -254,62 +146,42 @@ def main() -> None:
 
 
 def _end_in_order(number: int, frame: object) -> None:
-    """SIGTERM is taken as ^C: what was started is put away."""
+    """SIGTERM is handled as ^C: what was started is ended."""
     raise KeyboardInterrupt
 
 
-def _say(error: HarnessError) -> None:
+def _refused(error: HarnessError) -> int:
     _print_error(str(error))
     if error.evidence is not None:
         _print_error(f"evidence: {error.evidence}")
+    return error.exit_code
+
+
+def _failed(error: Exception, arguments: Sequence[str]) -> int:
+    """A missing extra is the user's to install; everything else is a defect of ours."""
+    import traceback
+
+    from meshwake.core.extras import missing_extra
+
+    lacking = missing_extra(error) if isinstance(error, ImportError) else None
+    if lacking is not None:
+        return _refused(lacking)
+    verbose = "-v" in arguments or "--verbose" in arguments
+    _print_error(f"this is a fault of meshwake: {type(error).__name__}: {error}")
+    _print_error(traceback.format_exc() if verbose else "-v shows where it came from")
+    return ExitCode.HARNESS_FAULT
+
+
+def _usage_error_code(arguments: Sequence[str]) -> int:
+    """How a command ends whose options are wrong. 3 would tell `git bisect run` that this commit is
+    bad, so `probe` ends with a code that stops the bisect."""
+    if arguments[:1] != ["probe"]:
+        return ExitCode.BAD_INPUT
+    from meshwake.analysis.probe import ABORT_GIT_BISECT
+
+    return ExitCode.BAD_INPUT + ABORT_GIT_BISECT
 
 
 def _print_error(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _print_json(objects: list[dict[str, Any]]) -> None:
-    """One object for one run, an array for several."""
-    print(json.dumps(objects[0] if len(objects) == 1 else objects, indent=2, ensure_ascii=False))
-
-
-def _show_ending(ending: Ending, verbose: bool) -> None:
-    run = ending.run
-    if run is None:
-        return
-    console = Console()
-    show(console, run_detail(run, verbose))
-    console.print(f"lab {ending.case.chosen_because}", highlight=False, soft_wrap=True)
-    if run.path is not None:
-        console.print(f"evidence: {run.path}", highlight=False, soft_wrap=True)
-    console.print()
-
-
-def _show_health(health: Health) -> None:
-    console = Console()
-    table = Table("lab", "here", "why not, and what to do")
-    for lab in health.labs:
-        table.add_row(lab.lab, "yes" if lab.can_run else "no", "\n".join(lab.reasons))
-    console.print(f"Python {health.python} on {health.system}", highlight=False)
-    console.print(f"ztunnel binaries in {health.cache}:", highlight=False, soft_wrap=True)
-    for version, path in health.ztunnels or [("none", "")]:
-        console.print(f"  {version}  {path}".rstrip(), highlight=False, soft_wrap=True)
-    show(console, table)
-    console.print(f"--lab auto would choose: {health.auto}", highlight=False)
-
-
-def _json_of(ending: Ending) -> dict[str, Any]:
-    case = ending.case
-    evidence = str(ending.evidence) if ending.evidence else None
-    if ending.run is not None:
-        return result(ending.run) | {"chosen_because": case.chosen_because, "run": evidence}
-    return {
-        "scenario": case.scenario.name,
-        "lab": case.lab,
-        "version": case.version,
-        "seed": case.seed,
-        "outcome": ending.word,
-        "exit_code": int(ending.exit_code),
-        "error": str(ending.error),
-        "run": evidence,
-    }
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meshwake.cli.versions import Ended
+from meshwake.cli.ending import Ended
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import parse_option_ns
 from meshwake.core.errors import BadInput, SubjectFailed

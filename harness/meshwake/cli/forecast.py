@@ -27,8 +27,10 @@ from meshwake.analysis.forecast import (
     forecast_node,
 )
 from meshwake.analysis.forecast_files import read_nodes
+from meshwake.cli.ending import Ended
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns, seconds
 from meshwake.core.errors import BadInput, ExitCode
+from meshwake.core.extras import require
 from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
 RESTART = "kubectl -n {} rollout restart daemonset/ztunnel"
@@ -41,14 +43,6 @@ _EARLIEST_NS, _LATEST_NS = -62_135_596_800 * NS_PER_S, 253_402_300_800 * NS_PER_
 def add_commands(app: typer.Typer) -> None:
     """Adds forecast to `app`."""
     app.command("forecast")(forecast)
-
-
-class Foretold(Exception):
-    """Carries the answer's exit code past typer, whose own code 2 means a usage error."""
-
-    def __init__(self, code: ExitCode) -> None:
-        super().__init__(code)
-        self.code = code
 
 
 def forecast(
@@ -93,7 +87,7 @@ def forecast(
         text = "\n".join(_lines(forecasts)) + "\n"
         encoding = sys.stdout.encoding or "utf-8"
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    raise Foretold(code)
+    raise Ended(code)
 
 
 def _sleep_ns(text: str | None) -> int:
@@ -110,6 +104,7 @@ def _sleep_ns(text: str | None) -> int:
 def _live(
     kubeconfig: Path | None, context: str | None, namespace: str | None
 ) -> list[ObservedNode]:
+    require("kind")
     from meshwake.analysis.forecast_cluster import observe_ztunnels
     from meshwake.kubernetes.kubeconfig import read_access
     from meshwake.kubernetes.through_kr8s import connect

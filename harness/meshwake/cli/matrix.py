@@ -30,6 +30,7 @@ from meshwake.analysis.matrix_table import (
     short_table,
     write_between,
 )
+from meshwake.cli.ending import Ended
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, ExitCode
 from meshwake.core.refusal import invalid_choice
@@ -153,7 +154,7 @@ def trial_command(
         release = versions.find(istio) if istio else versions.newest()
         trial = try_guard(scenario, release, seed, days, report=tell)
     typer.echo(json.dumps(trial.to_json(), indent=2) if as_json else describe_trial(trial))
-    raise typer.Exit(int(ExitCode.AS_EXPECTED if trial.passed else ExitCode.SURPRISE))
+    raise Ended(ExitCode.AS_EXPECTED if trial.passed else ExitCode.SURPRISE)
 
 
 def _say(text: str) -> None:

@@ -24,7 +24,8 @@ from meshwake.analysis import thundering_herd as herds
 from meshwake.analysis import workers
 from meshwake.analysis.imported import recorded_machines
 from meshwake.analysis.populations import IMPORTED, POPULATIONS
-from meshwake.checks.words import lasting
+from meshwake.checks.format import lasting
+from meshwake.cli.ending import Ended
 from meshwake.core import versions
 from meshwake.core.durations import NS_PER_S, parse_positive_ns
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
@@ -117,9 +118,9 @@ def falsify(
     else:
         _show_found(found, path, confirmed, why_not)
     if found.timeline is not None:
-        raise typer.Exit(ExitCode.SURPRISE)
+        raise Ended(ExitCode.SURPRISE)
     if found.unknown == found.tried:
-        raise typer.Exit(ExitCode.UNKNOWN)
+        raise Ended(ExitCode.UNKNOWN)
 
 
 def _seconds(option: str, text: str) -> float:

@@ -52,6 +52,7 @@ from meshwake.analysis.probe import (
 from meshwake.analysis.refresh_versions import CachedFetch, Sources, fetch
 from meshwake.analysis.refresh_versions import refresh as renew
 from meshwake.checks import CHECKS
+from meshwake.cli.ending import Ended
 from meshwake.core import versions
 from meshwake.core.durations import NS_PER_S, parse_option_ns
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
@@ -72,20 +73,6 @@ LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process or k
 
 # How often each side of a boundary is run, where nobody says; in real time once.
 _REPEATS = {"model": 3, "process": 2, "machine": 2}
-
-
-class Ended(Exception):
-    """Carries the exit code of a command past typer, whose own code 2 means a usage error."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
-
-
-def usage_error_code(arguments: Sequence[str]) -> int:
-    """How a command ends whose options are wrong. 3 would tell `git bisect run` that this commit is
-    bad."""
-    return ExitCode.BAD_INPUT + (ABORT_GIT_BISECT if arguments[:1] == ["probe"] else 0)
 
 
 def add_commands(app: typer.Typer) -> None:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from meshwake.cluster.bring_up_context import BringUpContext, Dependencies, node_names, read_facts
 from meshwake.cluster.docker import KIND_CLUSTER_LABEL, LOOK_LABEL, Engine
 from meshwake.cluster.failures import collect
 from meshwake.cluster.health import HealthFinding, examine
-from meshwake.cluster.making import Kit, Making, node_names, read_facts
 from meshwake.cluster.observe import Running, running_versions
 from meshwake.cluster.real_time import SystemTime
 from meshwake.cluster.reset import restore_after_kill
@@ -29,7 +29,7 @@ from meshwake.cluster.stack.pins import Pins, read_pins
 from meshwake.cluster.stack.render import stages
 from meshwake.cluster.stages import stage_drift
 from meshwake.cluster.state import ClusterState, known_names
-from meshwake.cluster.steps import Collected, Progress, Step, StepFailed, take
+from meshwake.cluster.steps import Collected, Progress, Step, StepFailed, run_steps
 from meshwake.cluster.tools import Tools
 from meshwake.cluster.up import steps_of
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
@@ -98,9 +98,9 @@ def bring_up(
     tell: Callable[[Progress], None],
     *,
     folder: Path | None = None,
-    kit: Kit | None = None,
+    dependencies: Dependencies | None = None,
     own_images: Iterable[OwnImage] = (),
-    before: tuple[Step[Making], ...] = (),
+    before: tuple[Step[BringUpContext], ...] = (),
     locked: bool = False,
 ) -> Cluster:
     """The cluster `choice`, brought up, or kept where it is up already. `folder` has charts/,
@@ -112,47 +112,49 @@ def bring_up(
     state = ClusterState.of(choice.name)
     unknown_before = not state.directory.exists()
     with nullcontext() if locked else state.lock("up"):
-        kit = kit or Kit(health=_broken, undo=_undo)
-        making = Making(choice, pins, engine, tools, state, kit, state.remembered_folder(folder))
+        dependencies = dependencies or Dependencies(health=_broken, undo=_undo)
+        bringup = BringUpContext(
+            choice, pins, engine, tools, state, dependencies, state.remembered_folder(folder)
+        )
         try:
-            take(
+            run_steps(
                 steps_of(choice, pins, before, own_images),
-                making,
+                bringup,
                 tell,
-                lambda step, error: collect(making, step, error),
-                making.kit.real,
+                lambda step, error: collect(bringup, step, error),
+                bringup.dependencies.real,
             )
         except StepFailed as error:
             if unknown_before and error.evidence is None:
-                _forget_what_never_was(making)
+                _forget_what_never_was(bringup)
             raise
         finally:
-            making.forget_kube()
+            bringup.forget_kube()
     return _ours(state, choice, node_names(choice, pins))
 
 
-def _forget_what_never_was(making: Making) -> None:
+def _forget_what_never_was(bringup: BringUpContext) -> None:
     """An `up` that was refused before there was a machine leaves nothing."""
     with suppress(LabUnavailable):
-        if not making.containers():
-            making.state.forget()
+        if not bringup.containers():
+            bringup.state.forget()
 
 
-def _broken(making: Making) -> list[str]:
-    """Kit.health of a real cluster: UNKNOWN stops nobody, it is shown by `status`."""
-    cluster = _ours(making.state, making.choice, node_names(making.choice, making.pins))
+def _broken(bringup: BringUpContext) -> list[str]:
+    """Dependencies.health of a real cluster: UNKNOWN stops nobody, it is shown by `status`."""
+    cluster = _ours(bringup.state, bringup.choice, node_names(bringup.choice, bringup.pins))
     return [
         str(finding)
-        for finding in check_health(cluster, making.engine)
+        for finding in check_health(cluster, bringup.engine)
         if finding.verdict is Verdict.BROKEN
     ]
 
 
-def _undo(making: Making) -> list[str]:
-    """Kit.undo of a real cluster."""
-    cluster = _ours(making.state, making.choice, ())
+def _undo(bringup: BringUpContext) -> list[str]:
+    """Dependencies.undo of a real cluster."""
+    cluster = _ours(bringup.state, bringup.choice, ())
     with cluster.opened() as kubernetes:
-        return restore_after_kill(kubernetes, SystemTime(), making.name, "up")
+        return restore_after_kill(kubernetes, SystemTime(), bringup.name, "up")
 
 
 def _ours(state: ClusterState, choice: Choice | None, nodes: tuple[str, ...]) -> Cluster:
@@ -218,7 +220,7 @@ def take_down(name: str, engine: Engine, tell: Callable[[Progress], None]) -> No
     state = ClusterState.of(name)
     with state.lock("down"):
         steps = _down_steps(name)
-        take(
+        run_steps(
             steps,
             _Ending(state, engine, tell),
             tell,

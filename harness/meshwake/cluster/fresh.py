@@ -20,8 +20,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from meshwake.cluster.bring_up_context import BringUpContext, node_names
 from meshwake.cluster.docker import Engine
-from meshwake.cluster.making import Making, node_names
 from meshwake.cluster.steps import Step, Watch
 from meshwake.core.errors import HarnessError, LabUnavailable
 from meshwake.kubernetes.api import Kubernetes, identity_of, is_ready
@@ -46,7 +46,7 @@ class Machine:
     started_wall_s: float
 
 
-def fresh_step() -> Step[Making]:
+def fresh_step() -> Step[BringUpContext]:
     """The step that waits until the cluster tells of now."""
     return Step(
         "statuses",
@@ -54,17 +54,19 @@ def fresh_step() -> Step[Making]:
         FRESH_WITHIN_S,
         _await_fresh,
         ("look at Leases, containers and workloads on the clocks of the nodes",),
-        done=lambda making: "all are of now" if _stale(making) is None else None,
+        done=lambda bringup: "all are of now" if _stale(bringup) is None else None,
     )
 
 
-def _await_fresh(making: Making, watch: Watch) -> None:
-    watch.wait_for("statuses of after the machines' start", partial(_stale, making))
+def _await_fresh(bringup: BringUpContext, watch: Watch) -> None:
+    watch.wait_for("statuses of after the machines' start", partial(_stale, bringup))
 
 
-def _stale(making: Making) -> str | None:
+def _stale(bringup: BringUpContext) -> str | None:
     try:
-        found = list(stale(making.kube(), making.engine, node_names(making.choice, making.pins)))
+        found = list(
+            stale(bringup.kube(), bringup.engine, node_names(bringup.choice, bringup.pins))
+        )
     except HarnessError as error:
         return str(error)
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""

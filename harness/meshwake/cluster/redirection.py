@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from meshwake.cluster.bring_up_context import BringUpContext, node_names
 from meshwake.cluster.docker import Engine
-from meshwake.cluster.making import Making, node_names
 from meshwake.cluster.steps import Step, Watch
 from meshwake.core.errors import HarnessError, LabUnavailable
 from meshwake.kubernetes.api import Kubernetes, identity_of
@@ -92,7 +92,7 @@ def _looked_into(engine: Engine, node: str) -> Iterator[tuple[str, bool]]:
     yield from found.items()
 
 
-def redirection_step() -> Step[Making]:
+def redirection_step() -> Step[BringUpContext]:
     """The step that makes pods anew which ztunnel does not see."""
     return Step(
         "redirection",
@@ -107,30 +107,30 @@ def redirection_step() -> Step[Making]:
     )
 
 
-def _lacking(making: Making) -> tuple[int, list[Mapping[str, Any]]]:
-    pods = ambient_pods(making.kube())
-    return len(pods), not_redirected(pods, making.engine, node_names(making.choice, making.pins))
+def _lacking(bringup: BringUpContext) -> tuple[int, list[Mapping[str, Any]]]:
+    pods = ambient_pods(bringup.kube())
+    return len(pods), not_redirected(pods, bringup.engine, node_names(bringup.choice, bringup.pins))
 
 
-def _all_redirected(making: Making) -> str | None:
-    count, lacking = _lacking(making)
+def _all_redirected(bringup: BringUpContext) -> str | None:
+    count, lacking = _lacking(bringup)
     return f"{count} ambient pods, and all are" if not lacking else None
 
 
-def _make_anew(making: Making, watch: Watch) -> None:
-    watch.wait_for("every ambient pod to be redirected", partial(_look, making, watch, Counter()))
+def _make_anew(bringup: BringUpContext, watch: Watch) -> None:
+    watch.wait_for("every ambient pod to be redirected", partial(_look, bringup, watch, Counter()))
 
 
-def _look(making: Making, watch: Watch, seen: Counter[str]) -> str | None:
+def _look(bringup: BringUpContext, watch: Watch, seen: Counter[str]) -> str | None:
     """One look; a pod that lacks it at the last of so many is ended, if somebody makes it anew."""
     try:
-        _, lacking = _lacking(making)
+        _, lacking = _lacking(bringup)
         for pod in lacking:
             uid = pod["metadata"]["uid"]
             seen[uid] += 1
             if seen[uid] == LOOKS and pod["metadata"].get("ownerReferences"):
                 watch.say(f"{identity_of(pod)} is made anew: nothing listens on {HBONE_PORT} in it")
-                making.kube().end_pod(pod_of(pod))
+                bringup.kube().end_pod(pod_of(pod))
     except HarnessError as error:
         return str(error)
     return (

@@ -27,14 +27,18 @@ SCENARIOS = _data("scenarios")
 ROOT = CLUSTERS.parent
 
 
+def is_checkout() -> bool:
+    """Whether this program runs from a checkout, and not from an installed package."""
+    return (SOURCES.parent / "pyproject.toml").is_file()
+
+
 def repository() -> Path:
     """The checkout that this program runs from. Raises BadInput in an installed one, which has
     none."""
-    top = SOURCES.parent
-    if not (top / "pyproject.toml").is_file():
+    if not is_checkout():
         raise BadInput(
             "this writes pages of the project's own repository, and meshwake runs from an "
             "installed package; "
             "run it from a checkout"
         )
-    return top
+    return SOURCES.parent

@@ -25,7 +25,7 @@ from meshwake.fixes.schedule import Calendar, Every, Times, calendar_times_ns, p
 from meshwake.fixes.shell import names
 from meshwake.fixes.shell.memory import Doubt, File, Memory, Unknown
 from meshwake.fixes.shell.shell import Ended, check_characters, run_words
-from meshwake.fixes.shell.syntax import NotRead
+from meshwake.fixes.shell.tree import NotRead
 from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
 _Count = Annotated[int, Field(ge=0)]

@@ -26,7 +26,7 @@ from meshwake.fixes.deploy import manifest_of
 from meshwake.fixes.jobs import shown
 from meshwake.fixes.shell.memory import Memory
 from meshwake.fixes.shell.shell import run
-from meshwake.fixes.shell.syntax import NotRead
+from meshwake.fixes.shell.tree import NotRead
 from meshwake.fixes.units import is_unit, read_unit, run_unit
 from meshwake.guard.watch import PlannedRestart
 

@@ -2,7 +2,7 @@
 
 A `Watcher` wakes at times of its own, on the clock of the machine it lives on, is shown a `View`,
 and answers with what is to be restarted. Labs carry looks out as they carry out faults, by the
-agenda (labs/agenda.py).
+schedule (labs/schedule.py).
 """
 
 from __future__ import annotations

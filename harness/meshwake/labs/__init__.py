@@ -17,6 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
+from meshwake.core.errors import LabUnavailable
+from meshwake.core.extras import EXTRAS, lacking_of
 from meshwake.core.history import Recorder
 from meshwake.core.plan import Plan
 from meshwake.core.refusal import invalid_choice
@@ -65,8 +67,30 @@ class Lab(Protocol):
         """
 
 
+class LabNotInstalled:
+    """A lab whose extra is not installed: it says so wherever a lab says why it cannot run."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def missing(self, ztunnel: Path | None) -> list[str]:
+        """How to install it."""
+        return [self.reason]
+
+    def refusals(self, plan: Plan) -> list[str]:
+        """None: what it could do is not the question."""
+        return []
+
+    def run(self, plan: Plan, toolbox: Toolbox, recorder: Recorder) -> None:
+        """Raises LabUnavailable."""
+        raise LabUnavailable(self.reason)
+
+
 def load_lab(name: str) -> Lab:
     """The lab called `name`. Raises BadInput when there is none."""
     if name not in LAB_MODULES:
         raise invalid_choice("--lab", name, LAB_MODULES)
+    lacking = lacking_of(name) if name in EXTRAS else None
+    if lacking is not None:
+        return LabNotInstalled(lacking)
     return cast(Lab, import_module(LAB_MODULES[name]).LAB)

@@ -32,3 +32,7 @@ class FloodGuard:
         of world time."""
         self._worlds_ns.append(world_ns)
         return len(self._worlds_ns) > self._most and self._worlds_ns[0] > world_ns - self._window_ns
+
+
+class CsrFlood(Exception):  # it ends a run on purpose, and is no error
+    """Requests come without end and without time passing."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-from meshwake.clocks.virtual import NodeClock
+from meshwake.clocks.virtual import Clocks
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.plan import RECOVERS_WITHIN_NS, Plan, PlannedFault
 
@@ -29,7 +29,7 @@ class _Asked:
 class ProbeSchedule:
     """The attempts of one run. `clocks` as from `clocks_of(plan)`."""
 
-    def __init__(self, plan: Plan, clocks: dict[str | None, NodeClock]) -> None:
+    def __init__(self, plan: Plan, clocks: Clocks) -> None:
         self._plan, self._clocks = plan, clocks
         self._asked: list[_Asked] = []
         self._next_regular = 0

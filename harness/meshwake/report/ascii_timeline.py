@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from meshwake.checks.words import moment
+from meshwake.checks.format import moment
 from meshwake.core.history import History
 from meshwake.core.plan import Plan
 from meshwake.report.html.content import describe_node

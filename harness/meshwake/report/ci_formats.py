@@ -6,7 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
-from meshwake.checks.words import lasting, moment
+from meshwake.checks.format import lasting, moment
 from meshwake.core.outcome import OutcomeKind
 from meshwake.report.result import Summary
 

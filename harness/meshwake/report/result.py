@@ -12,16 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from meshwake.checks.derive import (
-    ClockFault,
-    Outage,
-    Renewal,
-    clock_faults,
-    failures,
-    outages,
-    renewals,
-)
-from meshwake.checks.spans import Spans
+from meshwake.checks.facts.certificates import Renewal, renewals
+from meshwake.checks.facts.clocks import ClockFault, clock_faults
+from meshwake.checks.facts.spans import Spans
+from meshwake.checks.facts.traffic import Outage, failures, outages
 from meshwake.core.durations import seconds
 from meshwake.core.outcome import Comparison
 from meshwake.core.run import Run

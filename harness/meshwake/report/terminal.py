@@ -18,8 +18,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from meshwake.checks.derive import clock_faults, renewals
-from meshwake.checks.words import lasting, moment, moment_exactly
+from meshwake.checks.facts.certificates import renewals
+from meshwake.checks.facts.clocks import clock_faults
+from meshwake.checks.format import lasting, moment, moment_exactly
 from meshwake.core.history import History
 from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
 from meshwake.core.plan import Plan

@@ -20,25 +20,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 
-from meshwake.checks.derive import (
-    Certificate,
-    Failing,
-    Holding,
-    asleep_either,
-    attempts,
-    certificates,
-    failures,
-    fault_spans,
-    holdings,
-    lives,
-    timelines,
-)
-from meshwake.checks.spans import Span, Spans
-from meshwake.checks.timeline import NodeTimeline
-from meshwake.checks.words import count, lasting, moment_exactly
+from meshwake.checks.facts.certificates import Certificate, Holding, certificates, holdings, lives
+from meshwake.checks.facts.clocks import asleep_either, fault_spans, timelines
+from meshwake.checks.facts.node_timeline import NodeTimeline
+from meshwake.checks.facts.spans import Span, Spans
+from meshwake.checks.facts.traffic import PairFailure, attempts, failures
+from meshwake.checks.format import count, lasting, moment_exactly
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.history import Event, History
+from meshwake.core.events import (
+    AlertFired,
+    ApplicationsRestarted,
+    CsrAnswered,
+    Event,
+    FaultEnded,
+    ProxyStarted,
+    ProxyStopped,
+)
+from meshwake.core.history import History
 from meshwake.core.plan import Plan, PlannedGateway
 
 BARS_MAX = 4_000
@@ -123,9 +122,9 @@ class _SortedHistory:
     for each."""
 
     by_node: dict[str, list[Event]]
-    unanswered: dict[str, list[Event]]
+    unanswered: dict[str, list[CsrAnswered]]
     unissued: dict[str, list[Holding]]
-    failing: dict[str, list[Failing]]
+    failing: dict[str, list[PairFailure]]
 
 
 def _sort_history(plan: Plan, history: History) -> _SortedHistory:
@@ -133,8 +132,8 @@ def _sort_history(plan: Plan, history: History) -> _SortedHistory:
     for event in history:
         if event.node is not None and event.clocks is not None:
             events.by_node.setdefault(event.node, []).append(event)
-        if event.kind == "csr_answered" and event["outcome"] != "issued":
-            events.unanswered.setdefault(event["identity"], []).append(event)
+        if isinstance(event, CsrAnswered) and event.outcome != "issued":
+            events.unanswered.setdefault(event.identity, []).append(event)
     issued = {
         (one.identity, one.serial, one.issued_world_ns)
         for held in certificates(history).values()
@@ -203,8 +202,8 @@ def _clock_line(events: list[Event], end_world_ns: int) -> ClockLine:
         if event.clocks is None:
             continue
         start = start or (event.world_ns, event.clocks)
-        if event.kind == "fault_ended" and event["wall_before_ns"] is not None:
-            before = event.clocks._replace(wall_ns=event["wall_before_ns"])
+        if isinstance(event, FaultEnded) and event.wall_before_ns is not None:
+            before = event.clocks._replace(wall_ns=event.wall_before_ns)
             points.append((event.world_ns, _lag(start, event.world_ns, before)))
         points.append((event.world_ns, _lag(start, event.world_ns, event.clocks)))
     if points and end_world_ns > points[-1][0]:
@@ -269,7 +268,7 @@ def _certificate_track(
         text = f"certificate {holding.serial}, as ztunnel shows it"
         bars += _validity_bars(span, holding.not_after_wall_s, span[1], clock, text)
     marks += [
-        Mark(event.world_ns, REFUSED, f"the request for {identity} was {event['outcome']}")
+        Mark(event.world_ns, REFUSED, f"the request for {identity} was {event.outcome}")
         for event in events.unanswered.get(identity, [])
     ]
     return Track(
@@ -280,8 +279,8 @@ def _certificate_track(
 def _gateway_track(gateway: PlannedGateway, history: History, clock: NodeTimeline) -> Track:
     """A gateway or waypoint: its agent asks by itself, so that only issues and ends are known, not
     when one was due."""
-    issued = history.of("csr_answered", identity=gateway.identity, outcome="issued")
-    stopped_ns = [event.world_ns for event in history.of("proxy_stopped", process=gateway.name)]
+    issued = history.of(CsrAnswered, identity=gateway.identity, outcome="issued")
+    stopped_ns = [event.world_ns for event in history.of(ProxyStopped, process=gateway.name)]
     ends_ns = sorted([*(event.world_ns for event in issued), *stopped_ns, history.end_world_ns])
     bars: list[Bar] = []
     for event in issued:
@@ -290,9 +289,10 @@ def _gateway_track(gateway: PlannedGateway, history: History, clock: NodeTimelin
             for end_ns in ends_ns
             if end_ns > event.world_ns or end_ns == history.end_world_ns
         )
-        text = f"certificate {event['serial']} of {moment_exactly(event.world_ns)}"
+        text = f"certificate {event.serial} of {moment_exactly(event.world_ns)}"
+        assert event.not_after_wall_s is not None  # as always when it was issued
         bars += _validity_bars(
-            (event.world_ns, until_ns), event["not_after_wall_s"], until_ns, clock, text
+            (event.world_ns, until_ns), event.not_after_wall_s, until_ns, clock, text
         )
     marks = [Mark(event.world_ns, RENEWED, "certificate issued to the gateway") for event in issued]
     return Track(f"{gateway.identity} (gateway)", "certificate", tuple(bars), tuple(marks))
@@ -365,7 +365,7 @@ def _life_marks(
 
 
 def _connection_track(
-    plan: Plan, history: History, pair: tuple[str, str], failing: Sequence[Failing]
+    plan: Plan, history: History, pair: tuple[str, str], failing: Sequence[PairFailure]
 ) -> Track:
     """Nothing is drawn for a time when either node slept: nobody could try."""
     own, tried = [failure for failure in failing if failure.pair == pair], attempts(history, pair)
@@ -381,16 +381,14 @@ def _connection_track(
             Bar(*span, WORKS, "works")
             for span in idle.without(tried[0].world_ns, history.end_world_ns)
         ]
-    marks = [
-        Mark(event.world_ns, FAILED, str(event["error"])) for event in tried if not event["ok"]
-    ]
+    marks = [Mark(event.world_ns, FAILED, str(event.error)) for event in tried if not event.ok]
     label = f"{pair[0]} \N{RIGHTWARDS ARROW} {pair[1]}"
     return Track(
         label, "connections", tuple(sorted(bars, key=lambda bar: bar.from_world_ns)), tuple(marks)
     )
 
 
-def _failing_words(failing: Failing) -> str:
+def _failing_words(failing: PairFailure) -> str:
     return (
         f"no connection for {lasting(failing.awake_ns)} awake, "
         f"{count(failing.attempts, 'attempt')}: {failing.error}"
@@ -419,19 +417,24 @@ def _fault_track(history: History, node: str) -> Track:
         Mark(
             life.started.world_ns,
             RESTARTED,
-            f"ztunnel {life.process} restarted: {life.started['cause']}",
+            f"ztunnel {life.process} restarted: {life.started.cause}",
         )
         for life in lives(history)
-        if life.node == node and life.started["cause"] != "start"
+        if life.node == node and life.started.cause != "start"
     ]
     marks += [
-        Mark(event.world_ns, RESTARTED, f"{_restarted_words(event)} restarted: {event['cause']}")
-        for event in history.of("proxy_started", "applications_restarted")
-        if event.node == node and event["cause"] != "start"
+        Mark(event.world_ns, RESTARTED, f"gateway {event.process} restarted: {event.cause}")
+        for event in history.of(ProxyStarted)
+        if event.node == node and event.cause != "start"
     ]
     marks += [
-        Mark(event.world_ns, ALERTED, f"alert {event['alert']} fired")
-        for event in history.of("alert_fired")
+        Mark(event.world_ns, RESTARTED, f"all application pods restarted: {event.cause}")
+        for event in history.of(ApplicationsRestarted)
+        if event.node == node and event.cause != "start"
+    ]
+    marks += [
+        Mark(event.world_ns, ALERTED, f"alert {event.alert} fired")
+        for event in history.of(AlertFired)
         if event.node in (node, None)
     ]
     return Track(
@@ -442,16 +445,10 @@ def _fault_track(history: History, node: str) -> Track:
     )
 
 
-def _restarted_words(event: Event) -> str:
-    return (
-        f"gateway {event['process']}" if event.kind == "proxy_started" else "all application pods"
-    )
-
-
-def _stepped_by(ended: Event | None) -> str:
-    if ended is None or ended.clocks is None or ended.data.get("wall_before_ns") is None:
+def _stepped_by(ended: FaultEnded | None) -> str:
+    if ended is None or ended.clocks is None or ended.wall_before_ns is None:
         return ""
-    by_ns = ended.clocks.wall_ns - ended["wall_before_ns"]
+    by_ns = ended.clocks.wall_ns - ended.wall_before_ns
     return f" by {'+' if by_ns > 0 else ''}{lasting(by_ns)}"
 
 

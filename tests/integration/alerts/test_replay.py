@@ -13,7 +13,7 @@ import pytest
 from meshwake.analysis import alert_replay as alerting
 from meshwake.analysis.alert_replay import FiredAlert, read_rules
 from meshwake.checks import CHECKS
-from meshwake.checks.derive import failures
+from meshwake.checks.facts.traffic import failures
 from meshwake.core.history import History, Recorder
 from meshwake.core.outcome import Verdict
 from meshwake.core.plan import Plan, resolve
@@ -24,7 +24,7 @@ from meshwake.runner.choose import choose
 from meshwake.runner.options import Options
 
 from tests.integration.alerts.tools import ALERTS
-from tests.unit.labs import plans
+from tests.support import plans
 
 ROOT = ALERTS.parents[2]
 OURS = read_rules(ALERTS / "mesh.yml")

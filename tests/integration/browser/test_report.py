@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from meshwake.checks import judge
-from meshwake.checks.derive import outages, renewals
+from meshwake.checks.facts.certificates import renewals
+from meshwake.checks.facts.traffic import outages
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.plan import Plan, PlannedFault, PlannedNode
 from meshwake.core.run import Run

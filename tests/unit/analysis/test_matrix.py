@@ -16,7 +16,7 @@ from meshwake.analysis.confirmed import (
 from meshwake.analysis.fault_catalogue import FAULTS, scenario_for
 from meshwake.analysis.matrix import MatrixRow, plan_for, world_sha256
 from meshwake.analysis.matrix_table import END, long_table, replace_between, short_table
-from meshwake.checks.derive import failures
+from meshwake.checks.facts.traffic import failures
 from meshwake.cli.app import run_command
 from meshwake.core.errors import BadInput
 from meshwake.core.versions import newest

@@ -14,7 +14,7 @@ from meshwake.core.outcome import Finding, Verdict
 from meshwake.core.plan import Plan
 from meshwake.core.scenario import CheckName
 
-from tests.unit.checks.histories import (
+from tests.support.histories import (
     CLIENT,
     LAPTOP,
     SERVER,
@@ -44,9 +44,11 @@ def a_day(faults: list[dict[str, Any]] | None = None, duration: str = "1d") -> W
     return world
 
 
-def test_checks_are_those_of_scenarios() -> None:
-    """What a scenario may expect is what is judged, no more and no less."""
+def test_every_check_is_the_module_of_its_name() -> None:
+    """What a scenario may expect is what is judged, and a finding names its check."""
     assert tuple(CHECKS) == get_args(CheckName)
+    for name, check in (CHECKS | ASSUMPTIONS).items():
+        assert check(a_day().plan, a_day().history()).check == name
 
 
 # --- The assumptions
@@ -200,7 +202,7 @@ def test_an_expired_certificate_is_seen() -> None:
     finding = found(EXPIRED, world)
     assert finding.verdict is BROKEN
     assert finding.because.startswith(
-        f"{CLIENT} served an expired certificate for 4 h, first at day 1 00:00 (J = 8 h); 2 "
+        f"{CLIENT} served an expired certificate for 4 h, first at day 1 00:00 (clock drift 8 h); 2 "
         "certificates"
     )
     assert finding.evidence[0].data | {"serial": ""} == {
@@ -312,7 +314,7 @@ def test_a_late_renewal_says_how_late_and_why() -> None:
         world.issue(identity, "19h59m")
     finding = found(ON_TIME, world)
     assert finding.because == (
-        f"{CLIENT} renewed its certificate 8 h late by waking time, at day 0 19:59 (J = 8 h); "
+        f"{CLIENT} renewed its certificate 8 h late by waking time, at day 0 19:59 (clock drift 8 h); "
         "2 of 2 renewals were off their time"
     )
     assert finding.evidence[0].data["late_s"] == 28_800.0

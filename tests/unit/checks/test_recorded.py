@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from meshwake.checks import judge
-from meshwake.checks.derive import clock_faults, outages, renewals
+from meshwake.checks.facts.certificates import renewals
+from meshwake.checks.facts.clocks import clock_faults
+from meshwake.checks.facts.traffic import outages
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.history import History, Recorder
 from meshwake.core.outcome import OutcomeKind, Verdict, compare

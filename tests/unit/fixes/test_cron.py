@@ -15,7 +15,7 @@ from meshwake.fixes.jobs import CronJob
 from meshwake.fixes.schedule import Times
 
 from tests.support.paths import CLUSTERS
-from tests.unit.labs.plans import NIGHTS, TWO_NODES, issued_world_s, plan, run
+from tests.support.plans import NIGHTS, TWO_NODES, issued_world_s, plan, run
 
 MANIFEST = (CLUSTERS / "fixes" / "weekly-restart" / "cronjob.yaml").read_text(encoding="utf-8")
 FIX = '[fix]\nname = "weekly-restart"\nmanifest = "cronjob.yaml"\n'
@@ -306,7 +306,7 @@ def test_lists_and_several_jobs_are_read_and_those_that_touch_ztunnel_are_taken(
         ('command: ["sh", "-c", "[ $(date +%u) = 7 ] && kubectl rollout restart ds/ztunnel"]', "runs only when"),
         ('command: ["sh", "-c", "kubectl rollout restart ds/$DS"], envFrom: [{configMapRef: {name: a}}]', "is not known"),
         ('args: ["sh", "-c", "kubectl rollout restart ds/ztunnel"]', "kubectl sh is not understood"),
-        ('command: ["sh", "-c", "kubectl delete ds ztunnel"]', "nothing makes it anew"),
+        ('command: ["sh", "-c", "kubectl delete ds ztunnel"]', "nothing creates it again"),
         ('command: ["sh", "-c", "if true; kubectl"]', "the script of container a: line 1"),
         ("command: kubectl rollout restart ds/ztunnel", "should be a valid list"),
         ("imagePullPolicy: Always", "kubectl prints its help"),

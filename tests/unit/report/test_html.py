@@ -18,8 +18,8 @@ from meshwake.report.html.content import data
 from meshwake.report.html.folder import begin_report, write_report
 from meshwake.report.result import Summary
 
+from tests.support.scenarios import SURPRISING, small, write
 from tests.unit.report.told import ISSUE_1481, NIGHTS, RECORDED, modelled, recorded
-from tests.unit.worlds import SURPRISING, small, write
 
 REFUSED = Summary("elsewhere", "process", "1.31.0", "refused", why="no ztunnel binary")
 

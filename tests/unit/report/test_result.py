@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 
 from meshwake.checks import judge
-from meshwake.core.history import Event, History
+from meshwake.core.events import Event
+from meshwake.core.history import History
 from meshwake.core.plan import Plan
 from meshwake.core.run import Run
 from meshwake.report.result import Summary, result, summarise
 
-from tests.unit.checks.histories import CLIENT, LAPTOP, SERVER, Formula, World, fault, ns, plan
+from tests.support.histories import CLIENT, LAPTOP, SERVER, Formula, World, fault, ns, plan
 
 EXPECTED = {"no_expired_certificate_served": "BROKEN", "traffic_flows": "HOLDS"}
 NIGHTS = fault("suspend", "15h", lasts="8h", every="24h")
@@ -100,7 +101,7 @@ def damaged() -> tuple[Plan, History]:
     """A history whose connections have lists for names."""
     of, history = a_week()
     broken = {"source": [], "destination": [], "ok": True, "error": None}
-    event = Event(history.end_world_ns, "connection_attempted", LAPTOP, None, broken)
+    event = Event.of_kind(history.end_world_ns, "connection_attempted", LAPTOP, None, broken)
     return of, History([*history.events[:-1], event, history.events[-1]])
 
 

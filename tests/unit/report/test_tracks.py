@@ -6,8 +6,9 @@ import pytest
 from meshwake.analysis.fault_catalogue import FAULTS, scenario_for
 from meshwake.analysis.matrix import plan_for
 from meshwake.checks import judge
-from meshwake.checks.derive import certificates, failures, outages, renewals
-from meshwake.checks.spans import Spans
+from meshwake.checks.facts.certificates import certificates, renewals
+from meshwake.checks.facts.spans import Spans
+from meshwake.checks.facts.traffic import failures, outages
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.history import History
 from meshwake.core.plan import Plan
@@ -19,7 +20,7 @@ from meshwake.report.html.content import facts
 from meshwake.report.tracks import Bar, Mark, Track, node_tracks
 from meshwake.runner.execution import execute
 
-from tests.unit.checks.histories import CLIENT, LAPTOP, SERVER, Formula, World, fault, ns, plan
+from tests.support.histories import CLIENT, LAPTOP, SERVER, Formula, World, fault, ns, plan
 from tests.unit.report.told import ISSUE_1481, NIGHTS, RECORDED, recorded
 
 NAMES = sorted(path.name for path in RECORDED.iterdir() if path.is_dir())

@@ -35,7 +35,7 @@ DOORS = {
     "down": ClusterWords,
     "status": ClusterWords,
 }
-COMMANDS: dict[str, Any] = typer.main.get_command(meshwake.cli.app.app).commands  # type: ignore[attr-defined]
+MESHWAKE: Any = typer.main.get_command(meshwake.cli.app.app)
 
 
 class Group:
@@ -75,7 +75,7 @@ def by_typer(arguments: Sequence[str]) -> LabWords:
 def test_every_door_takes_every_option_of_its_kind(door: str, words: type[ClusterWords]) -> None:
     """With the help that stands at its declaration, and no other default."""
     declared = {option.flag: (option.help, default) for _, _, option, default in options_of(words)}
-    taken = {each.opts[0]: each for each in COMMANDS[door].params}
+    taken = {each.opts[0]: each for each in MESHWAKE.get_command(None, door).params}
     assert declared.keys() <= taken.keys()
     assert {flag: taken[flag].help for flag in declared} == {
         flag: help_ for flag, (help_, _) in declared.items()

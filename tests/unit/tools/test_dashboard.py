@@ -7,7 +7,7 @@ import pytest
 from meshwake.cli.app import run_command
 from meshwake.core.errors import BadInput, ExitCode
 
-from tests.unit.worlds import SURPRISING, small, write
+from tests.support.scenarios import SURPRISING, small, write
 from tools import dashboard
 
 

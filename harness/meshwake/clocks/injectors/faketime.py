@@ -64,6 +64,7 @@ from meshwake.clocks.injectors.unreachable_waits import Stranded, kick, stranded
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import SubjectFailed
+from meshwake.core.extras import how_to_install
 
 Clocks = Literal["wall", "all"]
 LIBRARY = Path("vendor", "libfaketime", "src", "libfaketime.so.1")
@@ -279,7 +280,7 @@ def _is_still(pid: int, program: Program) -> bool:
 def _library_that_fits() -> Path:
     path = library()
     if path is None:
-        because, instead = "python-libfaketime is not installed", "pip install libfaketime (Linux)"
+        because, instead = "python-libfaketime is not installed", how_to_install("faketime")
     elif look_at(path).machine != _MACHINES.get(platform.machine()):
         because, instead = f"the library that it brings is not for {platform.machine()}", _VDSO
     else:

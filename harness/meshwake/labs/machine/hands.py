@@ -1,4 +1,4 @@
-"""One machine of several: the guest's side. It does what the world outside (fleet_world.py) orders,
+"""One machine of several: the guest's side. It does what the host (fleet_backend.py) orders,
 with the process lab's own namespaces, ztunnels, authority and connections, and tells what its
 authority has been asked.
 

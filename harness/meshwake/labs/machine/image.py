@@ -51,7 +51,8 @@ _LEFT_OUT = {
 # What the process lab imports in the guest, by what brings it.
 _IMPORTED = (
     "meshwake.labs.process.runner",
-    "meshwake.labs.process.world",
+    "meshwake.labs.process.backend",
+    "meshwake.labs.driver",
     "meshwake.authority.proto.citadel_pb2",
     "cryptography.hazmat.primitives.asymmetric.ec",
 )

@@ -13,7 +13,7 @@ from typing import Any
 from meshwake.clocks.guest.init import CHANNEL_VARIABLE, REQUEST, Channel
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import HarnessError
-from meshwake.core.history import Event
+from meshwake.core.events import Event
 from meshwake.core.plan import Plan
 from meshwake.labs.process.namespaces import enter_own_world
 
@@ -61,17 +61,16 @@ def _carry_out(request: dict[str, Any], channel: Channel, output: _Output) -> No
     enter_own_world()
     # Only now: this brings libraries which may start threads, and a namespace is entered by a
     # process with one.
-    from meshwake.labs.machine.world import KernelWorld
+    from meshwake.labs.driver import Driver
+    from meshwake.labs.machine.backend import GuestBackend
 
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     plan = Plan.model_validate_json(json.dumps(request["plan"]))
     time.clock_settime_ns(time.CLOCK_REALTIME, plan.starts_wall_s * NS_PER_S)
-    world = KernelWorld(
-        plan, Path(request["ztunnel"]), DIRECTORY, output.event, output.progress, channel
-    )
-    world.run(request["subject"])
+    backend = GuestBackend(plan, Path(request["ztunnel"]), DIRECTORY, channel)
+    Driver(plan, backend, output.event, output.progress).run(request["subject"])
     output.logs()
-    channel.tell(done={"jumps": world.jumps, "looks": world.looks})
+    channel.tell(done={"jumps": backend.jumps, "looks": backend.looks})
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ no network.
     image.py, cpio.py      the guest's file system
     lab.py                 starts the guest and takes in what it tells
     inside.py              what runs in the guest
-    world.py               the process lab's world, on the kernel's clocks
-    fleet_world.py         several nodes: the world over several guests
+    backend.py             the process lab's mesh, on the kernel's clocks
+    fleet_backend.py       several nodes: over several guests
     hands.py, node.py      what runs in each of them
     clocks/guest/qemu.py   QEMU, suspended and paused for real
 
@@ -39,11 +39,13 @@ from meshwake.core.errors import (
     LabUnavailable,
     SubjectFailed,
 )
-from meshwake.core.history import Event, Recorder
+from meshwake.core.events import Event
+from meshwake.core.history import Recorder
 from meshwake.core.plan import Plan
 from meshwake.core.scenario import CLOCK_FAULTS
 from meshwake.labs import NO_BINARY, Toolbox
-from meshwake.labs.machine.fleet_world import FleetWorld, guests_of, requests_of
+from meshwake.labs.driver import Driver
+from meshwake.labs.machine.fleet_backend import FleetBackend, guests_of, requests_of
 from meshwake.labs.machine.image import SUBJECT, assemble, base_part, binary_part, guest_python
 from meshwake.labs.machine.kernel import find_kernel
 from meshwake.labs.process.lab import LAB as PROCESS_LAB
@@ -203,20 +205,20 @@ def _refusals_of_fleet(plan: Plan) -> list[str]:
 def run_fleet(plan: Plan, toolbox: Toolbox, directory: Path, recorder: Recorder) -> dict[str, Any]:
     """Carries out a plan on several guests; returns what it cost."""
     assert toolbox.ztunnel is not None
-    world: FleetWorld | None = None
+    backend: FleetBackend | None = None
 
-    def heard(guest: str, message: dict[str, Any]) -> None:
+    def received(guest: str, message: dict[str, Any]) -> None:
         if "log" in message:
             (directory / guest / Path(message["log"]).name).write_text(message["text"])
-        elif world is not None:
-            world.heard(guest, message)
+        elif backend is not None:
+            backend.received(guest, message)
 
     machines = _machines(plan, toolbox.ztunnel, directory)
-    fleet = Fleet(machines, directory, heard, skip=not time_passes_really())
+    fleet = Fleet(machines, directory, received, skip=not time_passes_really())
     try:
         fleet.boot()
-        world = FleetWorld(plan, directory, recorder.append, toolbox.progress, fleet)
-        world.run(_subject(toolbox.ztunnel))
+        backend = FleetBackend(plan, fleet)
+        Driver(plan, backend, recorder.append, toolbox.progress).run(_subject(toolbox.ztunnel))
         for guest in machines:
             if not fleet.is_away(guest):
                 fleet.order(guest, "logs")
@@ -224,7 +226,7 @@ def run_fleet(plan: Plan, toolbox: Toolbox, directory: Path, recorder: Recorder)
         fleet.close()
         for machine in machines.values():
             machine.initrd.unlink(missing_ok=True)
-    return {"guests": fleet.costs(), "jumps": world.jumps, "looks": world.looks}
+    return {"guests": fleet.costs(), "jumps": backend.jumps, "looks": backend.looks}
 
 
 def _machines(plan: Plan, ztunnel: Path, directory: Path) -> dict[str, Machine]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from meshwake.core.history import Recorder
 from meshwake.core.plan import Plan
 from meshwake.labs import Toolbox
-from meshwake.labs.model.world import World
+from meshwake.labs.driver import Driver
+from meshwake.labs.model.backend import ModelBackend
 from meshwake.labs.model.ztunnel import BEHAVIOURS
 
 
@@ -30,7 +31,8 @@ class ModelLab:
 
     def run(self, plan: Plan, toolbox: Toolbox, recorder: Recorder) -> None:
         """See meshwake.labs.Lab.run; same plan, same history, byte for byte."""
-        World(plan, recorder, toolbox.progress).run()
+        subject = {"kind": "model", "behaviour_class": plan.behaviour_class}
+        Driver(plan, ModelBackend(plan), recorder.append, toolbox.progress).run(subject)
 
 
 LAB = ModelLab()

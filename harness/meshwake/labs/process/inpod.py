@@ -77,11 +77,12 @@ class InPod:
         self._agents[ztunnel.home.node].welcome(pods)
         return []
 
-    def remove_pod(self, identity: str) -> None:
-        """The pod of `identity` has gone; its namespace goes with it."""
+    def remove_pod(self, identity: str) -> Place:
+        """Removes the pod of `identity` and its namespace; returns where it was."""
         place = self.places.pop(identity)
         self._agents[place.node].remove(place)
         self._network.remove(_pod_name(place))
+        return place
 
     def add_pod(self, identity: str, node: str, life: int) -> Place:
         """Another pod of `identity` has come, in a namespace of its own."""

@@ -4,7 +4,7 @@ Needs Linux (x86-64 or ARM64) and a ztunnel binary. No root, no container engine
 it is made of:
 
     runner.py      the process in which a run lives, in namespaces of its own
-    world.py       the loop: quiet? then time goes to the next thing that anybody waits for
+    mesh.py        ztunnels, authority and connections; backend.py the clocks they are on
     ztunnel.py     a real ztunnel, started with its clocks on a page of ours (clocks/vdso/page.py)
     traffic.py     new connections, SOCKS5 -> HBONE with mTLS -> echo
     namespaces.py  a network namespace for each identity
@@ -27,7 +27,8 @@ from packaging.version import Version
 
 from meshwake.clocks.vdso.page import unsupported_here
 from meshwake.core.errors import ExitCode, HarnessFault, LabUnavailable, SubjectFailed
-from meshwake.core.history import Event, Recorder
+from meshwake.core.events import Event
+from meshwake.core.history import Recorder
 from meshwake.core.plan import Plan
 from meshwake.fixes import patch_of
 from meshwake.fixes.patched import lacks_patch

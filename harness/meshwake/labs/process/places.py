@@ -10,6 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+def process_name(identity: str) -> str:
+    """What the ztunnel and the workload of `identity` are called in logs and messages."""
+    return identity.replace("/", ".")
+
+
 @dataclass(frozen=True)
 class Place:
     """Where an identity lives: its node, its network namespace (an open file) and its address.
@@ -25,7 +30,7 @@ class Place:
     def name(self) -> str:
         """The service account: also the name of the workload, and of its ztunnel in logs and
         messages."""
-        return self.identity.replace("/", ".")
+        return process_name(self.identity)
 
     @property
     def uid(self) -> str:

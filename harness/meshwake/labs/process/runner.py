@@ -22,7 +22,7 @@ from typing import Any
 
 from meshwake.authority.begin import begin
 from meshwake.core.errors import HarnessError
-from meshwake.core.history import Event
+from meshwake.core.events import Event
 from meshwake.core.plan import Plan
 from meshwake.labs.process.namespaces import enter_own_world
 from meshwake.labs.process.processor import take_processor
@@ -65,21 +65,14 @@ def main() -> None:
         begun = begin(Path(request["work_dir"]))  # it loads its libraries while we load ours
         # Only now: this brings libraries which may start threads, and a namespace is entered by a
         # process with one.
-        from meshwake.labs.process.world import World
+        from meshwake.labs.driver import Driver
+        from meshwake.labs.process.backend import ProcessBackend
 
         ztunnel = Path(request["ztunnel"])
         plan = Plan.model_validate_json(json.dumps(request["plan"]))
-        world = World(
-            plan,
-            ztunnel,
-            Path(request["work_dir"]),
-            output.event,
-            output.progress,
-            begun,
-            processor,
-        )
-        world.run(describe(ztunnel))
-        output.line({"done": {"jumps": world.jumps, "looks": world.looks}})
+        backend = ProcessBackend(plan, ztunnel, Path(request["work_dir"]), begun, processor)
+        Driver(plan, backend, output.event, output.progress).run(describe(ztunnel))
+        output.line({"done": {"jumps": backend.jumps, "looks": backend.looks}})
     except HarnessError as error:
         output.line({"failed": {"exit_code": int(error.exit_code), "message": str(error)}})
         sys.exit(int(error.exit_code))

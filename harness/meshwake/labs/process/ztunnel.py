@@ -14,7 +14,6 @@ import signal
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from meshwake.clocks.quiescence.threads import WatchedProcess
@@ -22,6 +21,7 @@ from meshwake.clocks.vdso.page import ClockPage, Launched, launch, read_inside
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import SubjectFailed
+from meshwake.labs.backend import CertificateState
 from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, inside, join
 from meshwake.labs.process.places import Home, Place
 from meshwake.ztunnel.config_dump import ServedCertificate, parse_config_dump
@@ -31,15 +31,6 @@ from meshwake.ztunnel.ports import ADMIN_PORT, CONFIG_DUMP_PATH, ISTIOD_PORT
 from meshwake.ztunnel.spiffe import TRUST_DOMAIN, spiffe_id
 
 ANSWER_WITHIN_S = 30.0
-
-
-@dataclass(frozen=True)
-class CertificateState:
-    """What ztunnel says of its certificate; serial and not-after are None while it holds none."""
-
-    state: str
-    serial: str | None
-    not_after_wall_s: int | None
 
 
 class Ztunnel:

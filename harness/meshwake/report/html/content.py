@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from meshwake.checks.derive import attempts, certificates, failures, outages, renewals
-from meshwake.checks.spans import Spans
-from meshwake.checks.words import count, lasting, moment, moment_exactly
+from meshwake.checks.facts.certificates import certificates, renewals
+from meshwake.checks.facts.spans import Spans
+from meshwake.checks.facts.traffic import attempts, failures, outages
+from meshwake.checks.format import count, lasting, moment, moment_exactly
 from meshwake.core.durations import seconds
 from meshwake.core.outcome import Comparison, Evidence, OutcomeKind
 from meshwake.core.plan import Plan
@@ -126,7 +127,7 @@ def _facts(run: Run, nodes: tuple[NodeTracks, ...]) -> Iterator[Fact]:
         "First failure", first, count(len(failing), "outage") if failing else "", bool(failing)
     )
     tried = [event for pair in plan.pairs for event in attempts(history, pair)]
-    failed = sum(not event["ok"] for event in tried)
+    failed = sum(not event.ok for event in tried)
     yield Fact("Connections failed", f"{failed} of {len(tried)}", "new connections", failed > 0)
     late = [renewal.late_ns for renewal in renewals(plan, history) if renewal.late_ns is not None]
     worst_ns = max(late, default=0)

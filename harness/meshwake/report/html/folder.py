@@ -22,11 +22,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from meshwake.checks.words import lasting, moment
+from meshwake.checks.format import lasting, moment
 from meshwake.core.durations import seconds
 from meshwake.core.errors import BadInput
+from meshwake.core.extras import require
 from meshwake.core.outcome import OutcomeKind
 from meshwake.core.run import Run
 from meshwake.report.ci_formats import junit_xml, markdown
@@ -48,9 +47,13 @@ class ReportEntry:
 
 
 class ReportFolder:
-    """The folder at `path`. Raises BadInput where it cannot be written: every method may."""
+    """The folder at `path`. Raises LabUnavailable without the extra `report`, BadInput where it
+    cannot be written: every method may."""
 
     def __init__(self, path: Path) -> None:
+        require("report")
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+
         self.path = path
         self._pages = Environment(
             loader=PackageLoader("meshwake.report.html"),

@@ -227,6 +227,7 @@ def test_without_the_library_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     """With what to install."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        CannotInject, match="python-libfaketime is not installed; pip install libfaketime"
+        CannotInject,
+        match=r"python-libfaketime is not installed; pip install 'meshwake\[faketime\]'",
     ):
         FaketimeInjector()

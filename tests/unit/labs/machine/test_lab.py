@@ -11,7 +11,7 @@ from meshwake.core.history import Recorder
 from meshwake.labs import Toolbox
 from meshwake.labs.machine.lab import LAB, TIME_VARIABLE, _Told, time_passes_really
 
-from tests.unit.labs.plans import NIGHTS, TWO_NODES, plan
+from tests.support.plans import NIGHTS, TWO_NODES, plan
 
 APART = '[authority]\nnode = "apart"\n'
 

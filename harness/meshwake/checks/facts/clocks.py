@@ -1,0 +1,161 @@
+"""What happened to the clocks of a node: faults as they were measured, its wall clock as a function
+of world time, and when it was asleep."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from meshwake.checks.facts.node_timeline import NodeTimeline
+from meshwake.checks.facts.once import once
+from meshwake.checks.facts.spans import Spans
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.events import FaultBegan, FaultEnded, NodeWoke
+from meshwake.core.history import History
+from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
+from meshwake.core.scenario import CLOCK_FAULTS
+
+# Faults during which the processes of a node do not run. A suspend and a pause are over when the
+# node wakes; a frozen node wakes at the end of the fault.
+_STOPS_PROCESSES = (*ASLEEP_FAULTS, "freeze")
+
+
+@dataclass(frozen=True)
+class FaultSpan:
+    """One fault as it happened. `woke`: processes of the node run again, before the end (pause).
+    `ended` None: it had not ended when the history did, and `until_world_ns` is the end of that."""
+
+    index: int
+    kind: str
+    node: str | None
+    began: FaultBegan
+    woke: NodeWoke | None
+    ended: FaultEnded | None
+    until_world_ns: int
+
+    @property
+    def began_world_ns(self) -> int:
+        """World time of its beginning."""
+        return self.began.world_ns
+
+    @property
+    def asleep_until_world_ns(self) -> int:
+        """World time at which processes run again, if it is a fault that stops them."""
+        return self.woke.world_ns if self.woke else self.until_world_ns
+
+
+@once
+def fault_spans(history: History) -> tuple[FaultSpan, ...]:
+    """The faults that began, in order."""
+    woke = {event.fault: event for event in history.of(NodeWoke)}
+    ended = {event.fault: event for event in history.of(FaultEnded)}
+    spans = []
+    for began in history.of(FaultBegan):
+        end = ended.get(began.fault)
+        spans.append(
+            FaultSpan(
+                index=began.fault,
+                kind=began.fault_kind,
+                node=began.node,
+                began=began,
+                woke=woke.get(began.fault),
+                ended=end,
+                until_world_ns=end.world_ns if end else history.end_world_ns,
+            )
+        )
+    return tuple(spans)
+
+
+@once
+def timelines(history: History) -> dict[str, NodeTimeline]:
+    """The timeline of every node whose clocks were recorded."""
+    readings: dict[str, list[tuple[int, ClockReading]]] = defaultdict(list)
+    points: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for event in history:
+        if event.node is None or event.clocks is None:
+            continue
+        if isinstance(event, FaultEnded) and event.wall_before_ns is not None:
+            # A step has two points at one world time: before it, and after it.
+            points[event.node].append((event.world_ns, event.wall_before_ns))
+        points[event.node].append((event.world_ns, event.clocks.wall_ns))
+        readings[event.node].append((event.world_ns, event.clocks))
+    found = {}
+    for node, walls in points.items():
+        faults = [fault for fault in fault_spans(history) if fault.node == node]
+        rate_after = _rate_after(faults, walls[-1])
+        found[node] = NodeTimeline(walls, _asleep(faults), rate_after, readings[node])
+    return found
+
+
+def _asleep(faults: Iterable[FaultSpan]) -> Spans:
+    return Spans(
+        (fault.began_world_ns, fault.asleep_until_world_ns)
+        for fault in faults
+        if fault.kind in _STOPS_PROCESSES
+    )
+
+
+def _rate_after(faults: Iterable[FaultSpan], last: tuple[int, int]) -> Fraction:
+    """How the wall clock of a node runs after the `last` recorded (world, wall): faults that never
+    ended decide."""
+    rate = Fraction(1)
+    last_world_ns, last_wall_ns = last
+    for fault in faults:
+        if fault.ended is not None or fault.began.clocks is None:
+            continue
+        if fault.kind == "pause" and fault.woke is None:
+            return Fraction(0)
+        lasted_ns = last_world_ns - fault.began_world_ns
+        # Within less than a second a drift is lost in the noise of reading real clocks.
+        if fault.kind == "drift" and lasted_ns >= NS_PER_S:
+            rate = Fraction(last_wall_ns - fault.began.clocks.wall_ns, lasted_ns)
+    return rate
+
+
+def timeline(history: History, node: str) -> NodeTimeline:
+    """The timeline of `node`. Raises ValueError when its clocks were never recorded."""
+    if node not in timelines(history):
+        raise ValueError(f"no event of this history has the clocks of node {node!r}")
+    return timelines(history)[node]
+
+
+def asleep_either(plan: Plan, history: History, pair: tuple[str, str]) -> Spans:
+    """When one or the other node of `pair` was asleep."""
+    nodes = {plan.node_of(identity) for identity in pair}
+    known = timelines(history)
+    return Spans(span for node in nodes if node in known for span in known[node].asleep)
+
+
+@dataclass(frozen=True)
+class ClockFault:
+    """A clock fault that began: what was planned, and how far each clock of the node really moved
+    from its beginning to its end. World time that passes awake within it (a pause before its
+    correction) is in all three."""
+
+    planned: PlannedFault
+    span: FaultSpan
+    measured: ClockReading | None
+
+    @property
+    def asked_ns(self) -> int:
+        """By how much a step was to set the wall clock; how long any other fault was to last."""
+        return self.planned.by_wall_ns if self.planned.kind == "step" else self.planned.lasts_ns
+
+
+def clock_faults(plan: Plan, history: History) -> tuple[ClockFault, ...]:
+    """The clock faults of the plan that began; `measured` is None for one that had not ended."""
+    spans = {span.index: span for span in fault_spans(history)}
+    return tuple(
+        ClockFault(fault, spans[fault.index], _measured(spans[fault.index]))
+        for fault in plan.faults
+        if fault.kind in CLOCK_FAULTS and fault.index in spans
+    )
+
+
+def _measured(span: FaultSpan) -> ClockReading | None:
+    if span.ended is None or span.ended.clocks is None or span.began.clocks is None:
+        return None
+    return span.ended.clocks.since(span.began.clocks)

@@ -1,0 +1,413 @@
+"""The half of a backend that is the same wherever ztunnels run in namespaces of this kernel: the
+network, the authority, ztunnels and connections.
+
+The other half is time. Lab `process` moves virtual clocks (backend.py here); in lab `machine` time
+passes by itself in a guest (machine/backend.py).
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from meshwake.authority.begin import Begun
+from meshwake.authority.server import AuthorityProcess, spawn
+from meshwake.clocks.quiescence.detector import QuiescenceDetector
+from meshwake.clocks.quiescence.sockets import SocketsOfNamespace
+from meshwake.clocks.quiescence.threads import WatchedProcess
+from meshwake.clocks.vdso.page import ClockPage
+from meshwake.core.clock_reading import ClockReading
+from meshwake.core.errors import HarnessFault, SubjectFailed
+from meshwake.core.plan import Plan, PlannedFault
+from meshwake.guard.watch import Held, Seen
+from meshwake.labs.backend import (
+    CertificateState,
+    CsrReport,
+    IssuedCertificate,
+    MeshProcess,
+    ProcessKind,
+    Recording,
+)
+from meshwake.labs.process.authority_control import AuthorityControl
+from meshwake.labs.process.inpod import InPod
+from meshwake.labs.process.modes import Mode
+from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, inside, listen
+from meshwake.labs.process.places import Home, Place
+from meshwake.labs.process.processor import Processor
+from meshwake.labs.process.traffic import Traffic
+from meshwake.labs.process.ztunnel import Ztunnel, workload
+from meshwake.ztunnel.ports import ISTIOD_PORT
+
+STARTS_WITHIN_S = 60.0
+LISTENING_POLL_S = 0.005
+# Of each identity, an authority with a new root numbers on from here: a serial names one
+# certificate of a run.
+SERIALS_OF_A_ROOT = 100_000
+
+
+class Mesh(ABC):
+    """See labs.backend.Backend, of which this is everything but time and clock faults.
+
+    `binary` is the ztunnel, `directory` where it logs. An authority process that has `begun` is
+    used; a `processor` is where everything runs.
+    """
+
+    starts_together = False
+
+    def __init__(
+        self,
+        plan: Plan,
+        binary: Path,
+        directory: Path,
+        detector: Callable[[Callable[[], bool]], QuiescenceDetector] = QuiescenceDetector,
+        begun: Begun | None = None,
+        processor: Processor | None = None,
+    ) -> None:
+        self.plan, self._binary, self._directory = plan, binary, directory
+        self._begun, self._processor = begun, processor
+        self._detector = detector(self._drain)
+        self.pages: dict[str | None, ClockPage] = {}
+        self._ztunnels: dict[str, Ztunnel] = {}
+        self._started: dict[str, ClockReading] = {}
+        self._page_of_process: dict[int, ClockPage] = {}
+        self._handshakes: list[socket.socket] = []
+        self._stopped_nodes: set[str] = set()
+        self._removed: dict[str, Place] = {}  # pods that have no successor yet
+        self._log_position = 0  # of the last attempt's source, when the attempt began
+        self._roots = 1
+
+    # What the other half provides
+
+    @property
+    @abstractmethod
+    def world_ns(self) -> int:
+        """See Backend."""
+
+    @abstractmethod
+    def new_page(self) -> ClockPage:
+        """The clocks of one node."""
+
+    @abstractmethod
+    def set_first_clocks(self) -> None:
+        """All pages have been made: they show the clocks of world time 0 when this returns."""
+
+    @abstractmethod
+    def new_mode(self, network: Network) -> Mode:
+        """How ztunnels run."""
+
+    @abstractmethod
+    def csr_reported(self, message: dict[str, Any]) -> None:
+        """The authority reported a request: see AuthorityProcess.requests."""
+
+    # Building
+
+    def open(self, recording: Recording, stack: ExitStack) -> None:
+        """See Backend."""
+        self.recording, self._stack = recording, stack
+        network = Network()
+        stack.callback(network.close)
+        self._make_pages(stack)
+        self.authority = self._start_authority()
+        self.control = AuthorityControl(self.plan, self.authority)
+        if self._processor is not None:
+            self._processor.bind()
+            self._processor.bind(self.authority.pid)
+        self._mode = self.new_mode(network)
+        stack.callback(self._mode.close)
+        self._places = self._mode.places
+        self._homes = {home.name: home for home in self._mode.homes}
+        self._home_of = {
+            identity: home for home in self._mode.homes for identity in home.identities
+        }
+        self._watch(stack)
+        self._publish_workloads()
+        self._traffic = Traffic(self._places, self._mode.redirects)
+        stack.callback(self._traffic.close)
+        stack.callback(self._end_ztunnels)
+
+    def _make_pages(self, stack: ExitStack) -> None:
+        nodes = [node.name for node in self.plan.nodes]
+        for node in dict.fromkeys([*nodes, self.plan.authority_node]):
+            self.pages[node] = self.new_page()
+            stack.callback(self.pages[node].close)
+        self.set_first_clocks()
+
+    def _start_authority(self) -> AuthorityProcess:
+        with listen(AUTHORITY_ADDRESS, ISTIOD_PORT) as listener:
+            authority = spawn(
+                self.pages[self.plan.authority_node].file,
+                listener,
+                AUTHORITY_ADDRESS,
+                self._directory,
+                self.plan.backdate_s,
+                tuple(sorted(identity for node in self.plan.nodes for identity in node.identities)),
+                (self._roots - 1) * SERIALS_OF_A_ROOT,
+                self._begun,
+            )
+        self._begun = None
+        self._stack.callback(authority.close)
+        self._detector.processes["authority"] = WatchedProcess(
+            authority.pid, "authority", waits_virtually=False
+        )
+        return authority
+
+    def _watch(self, stack: ExitStack) -> None:
+        self._detector.watch_sockets("authority", SocketsOfNamespace("authority"))
+        for home in self._homes.values():
+            self._watch_namespace(home.name, home.namespace, home)
+        for place in self._places.values():
+            self._watch_pod(place)
+        stack.callback(self._detector.close)
+
+    def _watch_pod(self, place: Place) -> None:
+        home = self._home_of[place.identity]
+        if place.namespace != home.namespace:
+            self._watch_namespace(place.identity, place.namespace, home)
+
+    def _watch_namespace(self, name: str, namespace: int, home: Home) -> None:
+        with inside(namespace):
+            self._detector.watch_namespace(name, home.name)
+
+    def _publish_workloads(self) -> None:
+        if self.plan.discovery:
+            self.authority.set_workloads([workload(place) for place in self._places.values()])
+
+    def subject_details(self) -> dict[str, Any]:
+        """See Backend."""
+        return {"mode": self.plan.ztunnel_mode, "way_in": self._mode.way_in}
+
+    # Clocks
+
+    def clocks(self, node: str) -> ClockReading:
+        """See Backend."""
+        return self.pages[node].get()
+
+    def measure(self, fault: PlannedFault) -> ClockReading:
+        """See Backend. The first ztunnel of the node reads them."""
+        if fault.node is None:
+            return self.pages[self.plan.authority_node].get()
+        if fault.kind == "pod_restart":
+            # Nothing happens to the clocks, so no program is woken to read them.
+            return self.pages[fault.node].get()
+        return self._ztunnels_on(fault.node)[0].read_clocks()
+
+    def step_wall_clock(self, fault: PlannedFault) -> int:
+        """Steps the wall clock of the fault's node as the fault wants it (a step, or the late
+        correction of a pause). Returns the wall clock before, in ns."""
+        clocks = self.measure(fault)
+        self.recording.settle()
+        stepped = clocks._replace(wall_ns=clocks.wall_ns + fault.expected_drift_ns)
+        self.pages[fault.node].set(stepped)
+        return clocks.wall_ns
+
+    # ztunnels
+
+    def processes(self, node: str, kind: ProcessKind) -> list[MeshProcess]:
+        """See Backend. There are no proxies: a plan with some was refused."""
+        return [
+            MeshProcess(home.name, home.node, home.identities)
+            for home in self._homes.values()
+            if home.node == node and kind == "ztunnel"
+        ]
+
+    def start(self, process: MeshProcess) -> ClockReading:
+        """See Backend."""
+        home = self._homes[process.name]
+        page = self.pages[home.node]
+        environment = dict(self._mode.environment(home, self.authority.root_file))
+        ztunnel = Ztunnel(self._binary, home, page, self._directory, environment)
+        self._ztunnels[home.name] = ztunnel
+        self._page_of_process[ztunnel.watched.pid] = page
+        self._detector.processes[home.name] = ztunnel.watched
+        self._started[home.name] = page.get()
+        return self._started[home.name]
+
+    def await_ready(self, processes: Sequence[MeshProcess]) -> None:
+        """See Backend."""
+        started = [self._ztunnels[process.name] for process in processes]
+        give_up_s = time.monotonic() + STARTS_WITHIN_S
+        while not all(ztunnel.listening(self._mode.ports) for ztunnel in started):
+            for ztunnel in started:
+                ztunnel.check_alive()
+            if time.monotonic() > give_up_s:
+                names = ", ".join(process.name for process in processes)
+                raise SubjectFailed(
+                    f"ztunnel {names} did not listen within {STARTS_WITHIN_S:.0f} s; "
+                    f"see {self._directory}"
+                )
+            time.sleep(LISTENING_POLL_S)
+        for ztunnel in started:
+            self._handshakes += self._mode.welcome(ztunnel)
+
+    def stop(self, processes: Sequence[MeshProcess]) -> None:
+        """See Backend."""
+        for process in processes:
+            self._ztunnels.pop(process.name).end()
+
+    def restart_applications(self, node: str) -> None:
+        """See Backend: refused before the run (lab.py)."""
+        raise HarnessFault("lab process has no application pods")
+
+    def remove_pod(self, identity: str) -> None:
+        """See Backend."""
+        assert isinstance(self._mode, InPod)
+        self._traffic.gone(identity)
+        self._removed[identity] = self._mode.remove_pod(identity)
+        self._publish_workloads()
+        self.recording.settle()
+        self._detector.forget_namespace(identity)
+
+    def add_pod(self, identity: str) -> None:
+        """See Backend."""
+        assert isinstance(self._mode, InPod)
+        before = self._removed.pop(identity)
+        place = self._mode.add_pod(identity, before.node, before.life + 1)
+        self._watch_pod(place)
+        self._traffic.came(identity)
+        self._publish_workloads()
+
+    def running(self) -> Iterator[tuple[str, WatchedProcess]]:
+        """The ztunnels that are not stopped: their node, and the process."""
+        for ztunnel in self._ztunnels.values():
+            if not ztunnel.watched.stopped:
+                yield ztunnel.home.node, ztunnel.watched
+
+    def stop_processes(self, node: str) -> None:
+        """Stops the ztunnels of `node`, as a freezer does."""
+        for ztunnel in self._ztunnels_on(node):
+            ztunnel.watched.stop()
+
+    def stop_node(self, node: str) -> None:
+        """The programs of `node` stop; so does the authority if it is there."""
+        self._stopped_nodes.add(node)
+        self.stop_processes(node)
+        self.set_authority_mode()
+
+    def resume_node(self, node: str) -> None:
+        """The reverse of `stop_node`. What was overdue has been done when this returns."""
+        # Pages already show the clocks before any jump at this moment: a correction of the wall
+        # clock that is due when the node wakes comes after it, in a step of its own.
+        self._stopped_nodes.discard(node)
+        # First the authority: a ztunnel requests what is overdue the moment it runs, and on a busy
+        # machine it was refused now and then by an authority that was still set to refuse.
+        self.set_authority_mode()
+        for ztunnel in self._ztunnels_on(node):
+            ztunnel.watched.resume()
+        self.recording.settle()
+
+    def _end_ztunnels(self) -> None:
+        for ztunnel in self._ztunnels.values():
+            ztunnel.end()
+
+    def _ztunnels_on(self, node: str) -> list[Ztunnel]:
+        return [ztunnel for ztunnel in self._ztunnels.values() if ztunnel.home.node == node]
+
+    # The authority
+
+    def set_authority_mode(self) -> None:
+        """The authority behaves as the plan has it now."""
+        self.control.apply(self.world_ns, self._stopped_nodes)
+
+    def authority_answers(self) -> bool:
+        """See Backend."""
+        return self.control.mode != "ca_outage"
+
+    def change_root(self) -> None:
+        """The authority ends, and one with another root replaces it; every ztunnel's root file has
+        the new one."""
+        self.authority.close()
+        self._detector.processes.pop("authority").close()
+        self._roots += 1
+        self.authority = self._start_authority()
+        self.control = AuthorityControl(self.plan, self.authority)
+        self._publish_workloads()
+        self.set_authority_mode()
+
+    # Connections
+
+    def attempt(self, source: str, destination: str) -> str | None:
+        """See Backend."""
+        self._log_position = self._ztunnel_of(source).log_size()
+        return self._traffic.attempt(source, destination, self._is_quiet)
+
+    def logged_error(self, source: str) -> str | None:
+        """See Backend."""
+        return next(iter(self._ztunnel_of(source).errors_since(self._log_position)), None)
+
+    def _ztunnel_of(self, identity: str) -> Ztunnel:
+        return self._ztunnels[self._home_of[identity].name]
+
+    # State
+
+    @property
+    def looks(self) -> int:
+        """How often it was checked whether everything is quiet: the cost of the run."""
+        return self._detector.polls
+
+    def await_quiet(self) -> None:
+        """See Backend."""
+        self._detector.wait_until_quiescent(self.monotonic_now_ns)
+        if self._handshakes:
+            for handshake in self._handshakes:
+                handshake.close()
+            self._handshakes.clear()
+            self._detector.wait_until_quiescent(self.monotonic_now_ns)
+
+    def _is_quiet(self) -> bool:
+        return self._detector.is_quiescent(self.monotonic_now_ns)
+
+    def monotonic_now_ns(self, watched: WatchedProcess) -> int:
+        """The monotonic clock of a process; 0 for one that is on the kernel's own."""
+        page = self._page_of_process.get(watched.pid)
+        return page.get().monotonic_ns if page else 0
+
+    def _drain(self) -> bool:
+        """Takes in what the authority, handshakes and echo servers have; whether there was any."""
+        messages = self.authority.requests()
+        for message in messages:
+            self.csr_reported(message)
+        read = [_discard(handshake) for handshake in self._handshakes]
+        return self._traffic.serve() or any(read) or bool(messages)
+
+    def certificate_state(self, identity: str) -> CertificateState | None:
+        """See Backend."""
+        ztunnel = self._ztunnels.get(self._home_of[identity].name)
+        if ztunnel is None or ztunnel.watched.stopped:
+            return None
+        return ztunnel.certificate_state(identity)
+
+    def observe(self, node: str) -> list[Seen]:
+        """See Backend: what each ztunnel reports of its certificates, now."""
+        observed = []
+        for ztunnel in self._ztunnels_on(node):
+            held = tuple(Held(*validity) for validity in ztunnel.validities())
+            self.recording.settle()
+            started = self._started[ztunnel.home.name]
+            observed.append(Seen(ztunnel.home.name, "ztunnel", started, held))
+        return observed
+
+
+def report_of(message: dict[str, Any], clocks: ClockReading | None = None) -> CsrReport:
+    """What AuthorityProcess.requests returned, as the driver wants it."""
+    identity = message["identity"]
+    if "taken" in message:
+        return CsrReport(identity, "taken", clocks=clocks)
+    issued = None
+    if message["outcome"] == "issued":
+        issued = IssuedCertificate(
+            message["serial"], message["not_before_wall_s"], message["not_after_wall_s"]
+        )
+    return CsrReport(identity, message["outcome"], issued, clocks)
+
+
+def _discard(handshake: socket.socket) -> bool:
+    """Reads what ztunnel answers to a handshake that was only to wake it: unread it would look as
+    if something were under way."""
+    with suppress(BlockingIOError, OSError):
+        return bool(handshake.recv(65536))
+    return False
