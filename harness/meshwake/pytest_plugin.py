@@ -26,7 +26,7 @@ from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
 from meshwake.core.run import Run
 from meshwake.core.scenario import read_scenario
 from meshwake.core.store import runs_dir
-from meshwake.report.html.folder import Entry, ReportFolder, begin
+from meshwake.report.html.folder import ReportEntry, ReportFolder, begin_report
 from meshwake.report.result import Summary
 from meshwake.report.terminal import plain, summary_table
 from meshwake.runner.choose import Case, Chooser
@@ -63,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_REPORT] = flags.report
         # Of the processes of pytest-xdist only the first begins the report; all of them add to it.
         if flags.report is not None and not hasattr(config, "workerinput"):
-            begin(flags.report)
+            begin_report(flags.report)
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -235,7 +235,9 @@ def _write_report(
     terminalreporter: pytest.TerminalReporter, directory: Path, rows: list[dict[str, Any]]
 ) -> None:
     nothing = {"id": "", "words": "", "fix": "", "real_s": 0.0}
-    entries = [Entry(**nothing | row["entry"], summary=_summary(row["summary"])) for row in rows]
+    entries = [
+        ReportEntry(**nothing | row["entry"], summary=_summary(row["summary"])) for row in rows
+    ]
     entries.sort(
         key=lambda entry: (entry.summary.scenario, entry.summary.lab, entry.summary.version)
     )

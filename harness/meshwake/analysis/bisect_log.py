@@ -1,4 +1,4 @@
-"""What a bisect has heard so far, on disk: one line a run, so that it can be gone on with, and
+"""What a bisect has observed so far, on disk: one line a run, so that it can be gone on with, and
 replayed.
 
     {"format": 1, "scenario": ..., "scenario_sha256": ..., "check": ..., "lab": ..., "good": ...,
@@ -18,8 +18,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from meshwake.analysis.bisect import Question
-from meshwake.analysis.trial import Ask, Trial
+from meshwake.analysis.attempt import Attempt, RunAttempt
+from meshwake.analysis.bisect import BisectRequest
 from meshwake.core.errors import BadInput
 from meshwake.core.outcome import Verdict
 from meshwake.core.store import runs_dir
@@ -35,39 +35,41 @@ class BisectLog:
     cut in half."""
 
     path: Path
-    question: Question
+    question: BisectRequest
     scenario_file: str
     scenario_sha256: str
-    trials: dict[tuple[str, int], Trial] = field(default_factory=dict)
+    attempts: dict[tuple[str, int], Attempt] = field(default_factory=dict)
     broken_off: bool = False
     _lock: Lock = field(default_factory=Lock)
 
-    def asking(self, ask: Ask | None, subject: Callable[[str], str] | None = None) -> Ask:
+    def asking(
+        self, ask: RunAttempt | None, subject: Callable[[str], str] | None = None
+    ) -> RunAttempt:
         """Answers from the log, else from `ask`, and then it is in the log; with None from the log
         alone. `subject`: the SHA-256 of the binary that would answer for a version now; an answer
         of another one is asked anew."""
 
-        def answer(version: str, seed: int) -> Trial:
-            known = self.trials.get((version, seed))
+        def answer(version: str, seed: int) -> Attempt:
+            known = self.attempts.get((version, seed))
             if known is not None and (
                 ask is None or subject is None or known.subject == subject(version)
             ):
                 return known
             if ask is None:
-                return Trial(
+                return Attempt(
                     version, seed, Verdict.UNKNOWN, f"not in the log {self.path}", possible=False
                 )
-            trial = ask(version, seed)
-            self._append(trial)
-            return trial
+            attempt = ask(version, seed)
+            self._append(attempt)
+            return attempt
 
         return answer
 
-    def _append(self, trial: Trial) -> None:
+    def _append(self, attempt: Attempt) -> None:
         with self._lock:
-            self.trials[trial.version, trial.seed] = trial
+            self.attempts[attempt.version, attempt.seed] = attempt
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(trial.to_json(), ensure_ascii=False) + "\n")
+                file.write(json.dumps(attempt.to_json(), ensure_ascii=False) + "\n")
 
 
 def sha256_of(path: Path) -> str:
@@ -80,7 +82,7 @@ def sha256_of(path: Path) -> str:
         ) from error
 
 
-def begin_log(question: Question, scenario_file: Path) -> BisectLog:
+def begin_log(question: BisectRequest, scenario_file: Path) -> BisectLog:
     """A new log below runs/bisect/. Raises BadInput when none can be made there."""
     base = runs_dir() / "bisect"
     log = BisectLog(base, question, str(scenario_file), sha256_of(scenario_file))
@@ -129,13 +131,13 @@ def read_log(path: Path) -> BisectLog:
     log.broken_off = bool(rest)
     for number, line in enumerate(lines[1:], start=2):
         try:
-            trial = Trial.from_json(json.loads(line))
+            attempt = Attempt.from_json(json.loads(line))
         except (ValueError, KeyError, TypeError) as error:
             raise BadInput(
                 f"{path}:{number}: is no answer of a bisect ({error}); remove that line, "
                 "and it is asked again"
             ) from error
-        log.trials[trial.version, trial.seed] = trial
+        log.attempts[attempt.version, attempt.seed] = attempt
     return log
 
 
@@ -147,7 +149,7 @@ def _read_head(path: Path, line: str) -> BisectLog:
                 f"{path}: was written in format {head['format']}, this meshwake reads "
                 f"format {FORMAT}"
             )
-        question = Question(**{key: head[key] for key in _QUESTION_KEYS})
+        question = BisectRequest(**{key: head[key] for key in _QUESTION_KEYS})
         return BisectLog(path, question, head["scenario_file"], head["scenario_sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(
@@ -155,7 +157,7 @@ def _read_head(path: Path, line: str) -> BisectLog:
         ) from error
 
 
-def mend_end(log: BisectLog) -> None:
+def drop_partial_line(log: BisectLog) -> None:
     """Takes the half line away that a killed bisect left, so that the next one begins where a line
     begins."""
     if log.broken_off:

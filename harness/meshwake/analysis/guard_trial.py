@@ -39,7 +39,7 @@ _RESTARTS_MAX = 1_000
 
 
 @dataclass(frozen=True)
-class Trial:
+class GuardTrialResult:
     """What came out. `unneeded_world_s` should be empty. Outages are counted in waking time;
     `longest_with_authority_s` leaves out what of it the authority was away, when nobody could have
     helped."""
@@ -68,7 +68,7 @@ class Trial:
         return vars(self) | {"passed": self.passed}
 
 
-def months(seed: int, days: int) -> Scenario:
+def random_months(seed: int, days: int) -> Scenario:
     """A world of `days` days: naps, nights and weekends, suspended or paused, and an authority that
     is away now and then."""
     random = Random(f"guard trial {seed}")
@@ -128,23 +128,23 @@ def try_guard(
     days: int,
     lab: str = "model",
     toolbox: Toolbox | None = None,
-    tell: Callable[[str], None] = lambda text: None,
-) -> Trial:
+    report: Callable[[str], None] = lambda text: None,
+) -> GuardTrialResult:
     """The guard through `scenario` on `lab`; what would have been is worked out on the model."""
     plan = plan_for(FIXES[GUARD], scenario, release, lab, seed)
-    tell(f"{days} days on lab {lab}")
+    report(f"{days} days on lab {lab}")
     executed = execute(plan, toolbox)
     history, finding = executed.history, executed.finding(RECOVERS_WITHIN)
     bare = plan_for(FIXES["none"], scenario, release, "model", seed)
     restarts_ns = sorted({event.world_ns for event in history.of("ztunnel_started", cause=GUARD)})
-    tell(f"{len(restarts_ns)} restarts; was each needed?")
+    report(f"{len(restarts_ns)} restarts; was each needed?")
     unneeded = [
         at for number, at in enumerate(restarts_ns) if not _needed(bare, restarts_ns[:number], at)
     ]
-    tell("how few could there have been?")
+    report("how few could there have been?")
     failing = failures(plan, history)
     sleeps = [fault for fault in plan.faults if fault.kind in ("suspend", "pause")]
-    return Trial(
+    return GuardTrialResult(
         seed=seed,
         days=days,
         lab=lab,
@@ -235,7 +235,7 @@ def _with_restarts(bare: Plan, restarts_ns: list[int], ends_ns: int) -> Plan:
     return bare.model_copy(update={"faults": numbered, "duration_ns": ends_ns})
 
 
-def trial_words(trial: Trial) -> str:
+def describe_trial(trial: GuardTrialResult) -> str:
     """What a person reads."""
     lines = [
         f"{trial.days} days on lab {trial.lab}, seed {trial.seed}: {trial.sleeps} sleeps, "

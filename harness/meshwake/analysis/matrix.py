@@ -45,7 +45,7 @@ _WORLD = (
 
 
 @dataclass(frozen=True)
-class Row:
+class MatrixRow:
     """One fix against one fault. `outage_s_per_week` counts waking time, `recovery_s_worst` is the
     longest one of it at a time, from the wake on where it began asleep; `flooded`: the authority
     was asked without end, and the run was stopped there."""
@@ -82,9 +82,9 @@ def matrix(
     scenarios: dict[str, Scenario],
     release: Release,
     seed: int = 0,
-    tell: Callable[[str, str], None] = lambda fix, fault: None,
-) -> list[Row]:
-    """Every fix against every fault, in order, on the model of `release`. `tell` hears which pair
+    report: Callable[[str, str], None] = lambda fix, fault: None,
+) -> list[MatrixRow]:
+    """Every fix against every fault, in order, on the model of `release`. `report` hears which pair
     is next."""
     known = {
         world: each
@@ -94,14 +94,14 @@ def matrix(
     rows = []
     for name in fixes:
         for fault, scenario in scenarios.items():
-            tell(name, fault)
+            report(name, fault)
             plan = plan_for(FIXES[name], scenario, release, seed=seed)
             row = row_of(execute(plan), name, fault)
             rows.append(_with_confirmation(row, known.get(world_sha256(plan))))
     return rows
 
 
-def row_of(executed: Run, fix: str, fault: str) -> Row:
+def row_of(executed: Run, fix: str, fault: str) -> MatrixRow:
     """What the matrix says of one run."""
     plan, history = executed.plan, executed.history
     finding = executed.finding(VERDICT_OF)
@@ -111,7 +111,7 @@ def row_of(executed: Run, fix: str, fault: str) -> Row:
     # restart.
     started = history.of("ztunnel_started", "proxy_started", cause=fix)
     restarts = len({(event.world_ns, event.node, event.kind) for event in started})
-    return Row(
+    return MatrixRow(
         fix=fix,
         fault=fault,
         verdict=finding.verdict.value,
@@ -125,11 +125,11 @@ def row_of(executed: Run, fix: str, fault: str) -> Row:
     )
 
 
-def _with_confirmation(row: Row, confirmation: Confirmation | None) -> Row:
+def _with_confirmation(row: MatrixRow, confirmation: Confirmation | None) -> MatrixRow:
     """Only the same verdict counts."""
     if confirmation is None or confirmation.verdict != row.verdict:
         return row
-    return Row(**vars(row) | {"confirmed_on": confirmation.version})
+    return MatrixRow(**vars(row) | {"confirmed_on": confirmation.version})
 
 
 def world_sha256(plan: Plan) -> str:

@@ -30,7 +30,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from meshwake.analysis.populations import IMPORTED, NODE, POPULATIONS, Remembered, faults_of
+from meshwake.analysis.populations import IMPORTED, NODE, POPULATIONS, RecordedMachine, faults_of
 from meshwake.checks.facts.certificates import certificates
 from meshwake.checks.facts.traffic import failures
 from meshwake.checks.recovers_within import NAME as RECOVERS_WITHIN
@@ -53,7 +53,7 @@ DAY_S = 86_400
 
 
 @dataclass(frozen=True)
-class Spec:
+class SweepSpec:
     """What a sweep asks. `machines` of each population, each for `days`; every combination of the
     others. `remembered`: the real machines of which the population `imported` is made."""
 
@@ -64,7 +64,7 @@ class Spec:
     machines: int
     days: int
     seed: int
-    remembered: tuple[Remembered, ...] = ()
+    remembered: tuple[RecordedMachine, ...] = ()
     machines_a_part: int = 50
 
     def to_json(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Spec:
 
 
 @dataclass(frozen=True)
-class Part:
+class SweepPart:
     """Some machines of one population, under one release and one lifetime, with every fix."""
 
     number: int
@@ -83,11 +83,11 @@ class Part:
     lifetime_s: int
     first: int
     last: int
-    spec: Spec
+    spec: SweepSpec
 
 
 @dataclass(frozen=True)
-class Row:
+class MachineResult:
     """One machine with one fix. `recovers`: that was shown; `unknown`: neither that nor its
     opposite was (an assumption failed, or the run ended too early). `outage_s` counts waking time,
     `worst_s` is the longest outage; `first_failure_s` -1: never. `requests` is every one that
@@ -118,10 +118,10 @@ def spec_of(
     machines: int,
     days: int,
     seed: int,
-    remembered: tuple[Remembered, ...] = (),
-) -> Spec:
+    remembered: tuple[RecordedMachine, ...] = (),
+) -> SweepSpec:
     """The question, its words looked up. Raises BadInput that names what is allowed."""
-    spec = Spec(
+    spec = SweepSpec(
         tuple(dict.fromkeys(populations)),
         tuple(dict.fromkeys(fixes)),
         tuple(dict.fromkeys(lifetimes_s)),
@@ -147,7 +147,7 @@ def _known(option: str, words: tuple[str, ...], allowed: Iterable[str]) -> None:
             raise invalid_choice(option, word, allowed)
 
 
-def parts(spec: Spec) -> Iterator[Part]:
+def parts(spec: SweepSpec) -> Iterator[SweepPart]:
     """Every part, numbered in the order in which rows are counted."""
     number = 0
     for population in spec.populations:
@@ -155,20 +155,20 @@ def parts(spec: Spec) -> Iterator[Part]:
             for lifetime_s in spec.lifetimes_s:
                 for first in range(0, spec.machines, spec.machines_a_part):
                     last = min(first + spec.machines_a_part, spec.machines)
-                    yield Part(number, population, version, lifetime_s, first, last, spec)
+                    yield SweepPart(number, population, version, lifetime_s, first, last, spec)
                     number += 1
 
 
 # --- Answering ------------------------------------------------------------------------------------
 
 
-def answer(part: Part) -> list[Row]:
+def simulate_part(part: SweepPart) -> list[MachineResult]:
     """Every machine of `part` with every fix. Runs in a worker: it takes plain values and returns
     plain values."""
     return [row for machine in range(part.first, part.last) for row in _of_machine(part, machine)]
 
 
-def _of_machine(part: Part, machine: int) -> Iterator[Row]:
+def _of_machine(part: SweepPart, machine: int) -> Iterator[MachineResult]:
     spec = part.spec
     faults = faults_of(part.population, machine, spec.seed, spec.days, spec.remembered)
     base = _base_plan(part.population, part.version, part.lifetime_s, spec.days)
@@ -206,13 +206,13 @@ def _base_plan(population: str, version: str, lifetime_s: int, days: int) -> Pla
     )
 
 
-def _row(plan: Plan, part: Part, machine: int, fix: str) -> Row:
+def _row(plan: Plan, part: SweepPart, machine: int, fix: str) -> MachineResult:
     executed = execute(plan)
     history, verdict = executed.history, executed.verdict(RECOVERS_WITHIN)
     failing = failures(plan, history)
     restarted = history.of("ztunnel_started", "proxy_started", cause=fix)
     asleep_ns = sum(fault.asleep_until_world_ns - fault.at_world_ns for fault in plan.faults)
-    return Row(
+    return MachineResult(
         population=part.population,
         version=part.version,
         lifetime_s=part.lifetime_s,
@@ -235,7 +235,7 @@ def _row(plan: Plan, part: Part, machine: int, fix: str) -> Row:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ResultStore:
     """The folder of a sweep: its question, a Parquet file for every part answered, and the summary."""
 
     path: Path
@@ -246,7 +246,7 @@ class Shelf:
             int(file.stem) for file in (self.path / PARTS).glob("*.parquet") if file.stem.isdigit()
         }
 
-    def put(self, part: Part, rows: list[Row]) -> None:
+    def put(self, part: SweepPart, rows: list[MachineResult]) -> None:
         """Keeps the rows of one part. Raises BadInput where the disk does not take them; parts kept
         before stay."""
         import pyarrow as pa
@@ -254,7 +254,10 @@ class Shelf:
 
         place = self.path / PARTS / f"{part.number:06}.parquet"
         fresh = place.with_name(f".{place.name}.{os.getpid()}")
-        columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(Row)}
+        columns = {
+            field.name: [getattr(row, field.name) for row in rows]
+            for field in fields(MachineResult)
+        }
         try:
             try:
                 pq.write_table(pa.table(columns), fresh)
@@ -269,7 +272,7 @@ class Shelf:
                 "kept: make room and give the same command again, and it goes on from there"
             ) from error
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[MachineResult]:
         """Everything that was answered, in the order of parts."""
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -281,10 +284,10 @@ class Shelf:
                 raise BadInput(
                     f"{file}: is no whole part ({error}); remove it and give the same command again"
                 ) from error
-            yield from (Row(**values) for values in table.to_pylist())
+            yield from (MachineResult(**values) for values in table.to_pylist())
 
 
-def open_shelf(path: Path, spec: Spec) -> Shelf:
+def open_result_store(path: Path, spec: SweepSpec) -> ResultStore:
     """The folder for `spec`, new or begun before. Raises BadInput where another question was asked
     there, or where nothing can be written; LabUnavailable without pyarrow."""
     require("sweep")
@@ -299,10 +302,10 @@ def open_shelf(path: Path, spec: Spec) -> Shelf:
             f"{path}: cannot be written ({error.strerror}); give another --output"
         ) from error
     _same_question(path, asked, spec)
-    return Shelf(path)
+    return ResultStore(path)
 
 
-def _same_question(path: Path, asked: str, spec: Spec) -> None:
+def _same_question(path: Path, asked: str, spec: SweepSpec) -> None:
     try:
         before = json.loads(asked)
     except ValueError as error:
@@ -328,37 +331,37 @@ def _same_question(path: Path, asked: str, spec: Spec) -> None:
 
 # --- The whole sweep ------------------------------------------------------------------------------
 
-Answers = Callable[[list[Part]], Iterator[tuple[Part, list[Row]]]]
+PartRunner = Callable[[list[SweepPart]], Iterator[tuple[SweepPart, list[MachineResult]]]]
 
 
 def sweep(
-    spec: Spec, shelf: Shelf, answers: Answers, tell: Callable[[int, int], None]
+    spec: SweepSpec, store: ResultStore, answers: PartRunner, report: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    """Answers every part that is not on the shelf yet, with `answers` (workers.py), and sums up.
-    `tell` hears how many of how many parts are there."""
+    """Answers every part that is not on the store yet, with `answers` (workers.py), and sums up.
+    `report` hears how many of how many parts are there."""
     everything = list(parts(spec))
-    done = shelf.done()
-    tell(len(done), len(everything))
+    done = store.done()
+    report(len(done), len(everything))
     for part, rows in answers([part for part in everything if part.number not in done]):
-        shelf.put(part, rows)
+        store.put(part, rows)
         done.add(part.number)
-        tell(len(done), len(everything))
-    summary = summed_up(spec, shelf.rows())
+        report(len(done), len(everything))
+    summary = summarise_results(spec, store.rows())
     try:
-        (shelf.path / SUMMARY_FILE).write_text(
+        (store.path / SUMMARY_FILE).write_text(
             json.dumps(summary, indent=1) + "\n", encoding="utf-8"
         )
     except OSError as error:
         raise BadInput(
-            f"{shelf.path}: cannot be written ({error.strerror}); every part is kept"
+            f"{store.path}: cannot be written ({error.strerror}); every part is kept"
         ) from error
     return summary
 
 
-def summed_up(spec: Spec, rows: Iterable[Row]) -> dict[str, Any]:
+def summarise_results(spec: SweepSpec, rows: Iterable[MachineResult]) -> dict[str, Any]:
     """The distribution of each fix in each population, and the digest of all rows: equal where they
     are."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+    groups: dict[tuple[Any, ...], list[MachineResult]] = {}
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps(list(asdict(row).values())).encode())
@@ -376,7 +379,7 @@ def summed_up(spec: Spec, rows: Iterable[Row]) -> dict[str, Any]:
     }
 
 
-def _distribution(spec: Spec, rows: list[Row]) -> dict[str, Any]:
+def _distribution(spec: SweepSpec, rows: list[MachineResult]) -> dict[str, Any]:
     weeks = spec.days / 7
     outage_s = sorted(row.outage_s / weeks for row in rows)
     return {

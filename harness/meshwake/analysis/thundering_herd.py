@@ -43,7 +43,7 @@ _BARS = " .:-=+*#%@"
 
 
 @dataclass(frozen=True)
-class Herd:
+class HerdResult:
     """What one herd did in the hour after its wake. `good_*`: the share of nodes with a valid
     certificate by then."""
 
@@ -60,7 +60,7 @@ class Herd:
     per_minute: list[int]
 
 
-def herd(nodes: int, fix: str, seed: int, turns: int = 1) -> Herd:
+def simulate_herd(nodes: int, fix: str, seed: int, turns: int = 1) -> HerdResult:
     """The herd with `fix` on every node, of which `turns` wake guards may restart at a time. Raises
     BadInput."""
     if not 1 <= nodes <= NODES_MAX:
@@ -74,7 +74,7 @@ def herd(nodes: int, fix: str, seed: int, turns: int = 1) -> Herd:
         for event in history.of("csr_answered")
         if event.world_ns >= WAKES_NS
     ]
-    return Herd(
+    return HerdResult(
         nodes=nodes,
         fix=fix,
         turns=turns,
@@ -170,7 +170,7 @@ def _good(plan: Plan, history: History, world_ns: int) -> float:
     return sum(wall_s <= until_s for until_s in held_until_s.values()) / len(plan.nodes)
 
 
-def markdown(herds: Iterable[Herd]) -> str:
+def markdown(herds: Iterable[HerdResult]) -> str:
     """The table of docs/sweeps.md."""
     head = ("nodes", "deployed", "requests in the worst second", "in the worst 10 s", "in the hour")
     lines = [[*head, "well again after 5 min", "after an hour"], ["---"] * 7]
@@ -185,7 +185,7 @@ def markdown(herds: Iterable[Herd]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def drawn(counts: list[int]) -> str:
+def bar_line(counts: list[int]) -> str:
     """A load as a line of characters, one a minute, by the most of them."""
     most = max([*counts, 1])
     return "".join(_BARS[-(-count * (len(_BARS) - 1) // most)] for count in counts)

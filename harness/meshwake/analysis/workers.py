@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
-from meshwake.analysis.sweep import Answers, Part, Row, answer
+from meshwake.analysis.sweep import MachineResult, PartRunner, SweepPart, simulate_part
 from meshwake.core.errors import HarnessFault, LabUnavailable
 from meshwake.core.extras import require
 
@@ -29,19 +29,19 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def local(jobs: int) -> Answers:
+def on_this_machine(jobs: int) -> PartRunner:
     """`jobs` processes of this machine; with one, this very process."""
 
-    def one(todo: list[Part]) -> Iterator[tuple[Part, list[Row]]]:
-        yield from ((part, answer(part)) for part in todo)
+    def one(todo: list[SweepPart]) -> Iterator[tuple[SweepPart, list[MachineResult]]]:
+        yield from ((part, simulate_part(part)) for part in todo)
 
-    def several(todo: list[Part]) -> Iterator[tuple[Part, list[Row]]]:
+    def several(todo: list[SweepPart]) -> Iterator[tuple[SweepPart, list[MachineResult]]]:
         if not todo:
             return
         # Not forked: a fork takes over the threads' locks of whoever calls.
         pool = ProcessPoolExecutor(jobs, get_context("spawn"), _leave_interrupts_to_the_parent)
         try:
-            asked = {pool.submit(answer, part): part for part in todo}
+            asked = {pool.submit(simulate_part, part): part for part in todo}
             for future in as_completed(asked):
                 yield asked[future], future.result()
         except BrokenProcessPool as error:
@@ -61,7 +61,7 @@ def _leave_interrupts_to_the_parent() -> None:
 
 
 @contextmanager
-def dask(scheduler: str) -> Iterator[Answers]:
+def on_dask(scheduler: str) -> Iterator[PartRunner]:
     """The workers of the Dask cluster at `scheduler`, which must be able to import `harness`.
     Workers may die: Dask gives their parts to others. Raises LabUnavailable where none answers."""
     require("sweep")
@@ -83,7 +83,7 @@ def dask(scheduler: str) -> Iterator[Answers]:
         client.close()
 
 
-def _through(client: Any, todo: list[Part]) -> Iterator[tuple[Part, list[Row]]]:
+def _through(client: Any, todo: list[SweepPart]) -> Iterator[tuple[SweepPart, list[MachineResult]]]:
     import distributed
 
     as_they_come: Any = distributed.as_completed
@@ -93,7 +93,9 @@ def _through(client: Any, todo: list[Part]) -> Iterator[tuple[Part, list[Row]]]:
     # By a key of its own for each part: a part that was lost with its worker is asked for again
     # under the same name.
     asked = {
-        client.submit(answer, part, key=_key(part), retries=DEATHS_OF_WORKERS_MAX, pure=True): part
+        client.submit(
+            simulate_part, part, key=_key(part), retries=DEATHS_OF_WORKERS_MAX, pure=True
+        ): part
         for part in todo
     }
     try:
@@ -112,7 +114,7 @@ def _through(client: Any, todo: list[Part]) -> Iterator[tuple[Part, list[Row]]]:
         client.cancel([future for future in asked if not future.done()])
 
 
-def _key(part: Part) -> str:
+def _key(part: SweepPart) -> str:
     spec = part.spec
     return f"meshwake-{part.population}-{part.version}-{part.lifetime_s}-{part.first}-{part.last}-{hash_of(spec)}"
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from meshwake.analysis.accept import acceptance
-from meshwake.analysis.trial import find_scenario
+from meshwake.analysis.attempt import find_scenario
 from meshwake.cli.options import DryRunOption
 from meshwake.cli.output import say, write_text
 from meshwake.core.store import read_run

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from meshwake.analysis.alert_replay import Fired, Told, judged, told
+from meshwake.analysis.alert_replay import FiredAlert, RuleResults, evaluate_rules, judge_alerts
 from meshwake.analysis.alert_rules import RuleSet, read_rule_files
 from meshwake.checks.facts.traffic import failures
 from meshwake.checks.format import count, lasting, moment
@@ -55,8 +55,8 @@ def alerts(
     rules = read_rule_files(files or [OURS])
     saved = read_run(run_directory)
     plan, history = saved.plan, saved.history
-    said = told(plan, history, rules)
-    finding = judged(plan, history, rules, said)
+    said = evaluate_rules(plan, history, rules)
+    finding = judge_alerts(plan, history, rules, said)
     if as_json:
         print_json(_as_json(finding, said))
     else:
@@ -65,7 +65,7 @@ def alerts(
     raise Ended(_CODES[finding.verdict])
 
 
-def _as_json(finding: Finding, said: Told) -> dict[str, Any]:
+def _as_json(finding: Finding, said: RuleResults) -> dict[str, Any]:
     return {
         "verdict": finding.verdict,
         "because": finding.because,
@@ -75,11 +75,11 @@ def _as_json(finding: Finding, said: Told) -> dict[str, Any]:
     }
 
 
-def _rows(alerts: Sequence[Fired]) -> list[dict[str, Any]]:
+def _rows(alerts: Sequence[FiredAlert]) -> list[dict[str, Any]]:
     return [{"alert": each.rule, "world_s": seconds(each.world_ns)} for each in alerts]
 
 
-def _lines(plan: Plan, history: History, rules: RuleSet, said: Told) -> list[str]:
+def _lines(plan: Plan, history: History, rules: RuleSet, said: RuleResults) -> list[str]:
     long = count(len(failures(plan, history)), "outage")
     lines = [f"{count(len(rules.alerts), 'rule')}, {long} in {lasting(plan.duration_ns)}"]
     lines += [f"{moment(each.world_ns)}  {each.rule}" for each in said.fired[:SHOWN]]

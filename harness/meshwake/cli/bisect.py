@@ -13,9 +13,15 @@ from typing import Annotated
 
 import typer
 
-from meshwake.analysis.bisect import Bisect, Found, Question, Witness, check_question
-from meshwake.analysis.bisect_log import BisectLog, begin_log, check_scenario, mend_end, read_log
-from meshwake.analysis.trial import ScenarioAsker, find_scenario
+from meshwake.analysis.attempt import ScenarioExperiment, find_scenario
+from meshwake.analysis.bisect import Bisect, BisectRequest, BisectResult, Observation, check_request
+from meshwake.analysis.bisect_log import (
+    BisectLog,
+    begin_log,
+    check_scenario,
+    drop_partial_line,
+    read_log,
+)
 from meshwake.cli.options import JsonOption, check_name
 from meshwake.cli.output import Ended, cut, print_json, print_text, say
 from meshwake.core import versions
@@ -73,16 +79,16 @@ def bisect(
 ) -> None:
     """Find the first version where a check of a scenario has another verdict."""
     if resume is not None or replay is not None:
-        log, asker = _from_log(resume, replay, [scenario, check, good, bad])
+        log, experiment = _from_log(resume, replay, [scenario, check, good, bad])
     else:
         path, found_scenario = _read(scenario)
         options = Options(
             lab=flags.lab, real_time=flags.real_time, seed=seed, cluster=planned_cluster(flags)
         )
         question = _question(found_scenario, check, good, bad, repeat, options)
-        asker = ScenarioAsker(found_scenario, question.check, question.lab, options)
+        experiment = ScenarioExperiment(found_scenario, question.check, question.lab, options)
         log = begin_log(question, path)
-    found = _search(log, asker, jobs, as_json)
+    found = _search(log, experiment, jobs, as_json)
     if as_json:
         print_json(found.to_json() | {"log": str(log.path)})
     else:
@@ -109,7 +115,7 @@ def _question(
     bad: str | None,
     repeat: int | None,
     options: Options,
-) -> Question:
+) -> BisectRequest:
     """The question, with both ends of the range and a lab that can run them."""
     named_check = check_name(check)
     _refuse_one_end(good, bad)
@@ -118,10 +124,10 @@ def _question(
         good, bad = _outermost_versions(scenario, options)
     assert good is not None
     assert bad is not None
-    question = Question(
+    question = BisectRequest(
         scenario.name, named_check, options.lab, good, bad, both_named, seed=options.seed
     )
-    check_question(question)
+    check_request(question)
     question = replace(
         question,
         good=versions.find(good).version,
@@ -140,7 +146,7 @@ def _refuse_one_end(good: str | None, bad: str | None) -> None:
         )
 
 
-def _lab(scenario: Scenario, question: Question) -> str:
+def _lab(scenario: Scenario, question: BisectRequest) -> str:
     """What `auto` means here: the binaries, when both ends have one that can run this; else the
     model."""
     if question.lab != AUTO:
@@ -154,7 +160,7 @@ def _lab(scenario: Scenario, question: Question) -> str:
     return "process"
 
 
-def _refuse_ends(question: Question, scenario: Scenario, options: Options) -> None:
+def _refuse_ends(question: BisectRequest, scenario: Scenario, options: Options) -> None:
     """Raises LabUnavailable when an end that a person named cannot run at all."""
     ends = (question.good, question.bad)
     if question.lab == "model":
@@ -185,8 +191,8 @@ def _outermost_versions(scenario: Scenario, options: Options) -> tuple[str, str]
 
 def _from_log(
     resume: Path | None, replay: Path | None, also: Sequence[str | None]
-) -> tuple[BisectLog, ScenarioAsker | None]:
-    """The log to go on with; without an asker where only the log may answer."""
+) -> tuple[BisectLog, ScenarioExperiment | None]:
+    """The log to go on with; without an experiment where only the log may answer."""
     if resume is not None and replay is not None:
         raise BadInput(
             "--resume and --replay: one goes on with a log, the other runs nothing; give "
@@ -202,41 +208,43 @@ def _from_log(
     log = read_log(path)
     if log.broken_off:
         say(
-            f"{path}: its last line was cut in half and is tested again; {len(log.trials)} "
+            f"{path}: its last line was cut in half and is tested again; {len(log.attempts)} "
             "answers are whole"
         )
     if replay is not None:
         return log, None
     check_scenario(log)
-    mend_end(log)
+    drop_partial_line(log)
     scenario = read_scenario(Path(log.scenario_file))
-    return log, ScenarioAsker(scenario, log.question.check, log.question.lab)
+    return log, ScenarioExperiment(scenario, log.question.check, log.question.lab)
 
 
 # --- The search -----------------------------------------------------------------------------------
 
 
-def _search(log: BisectLog, asker: ScenarioAsker | None, jobs: int | None, as_json: bool) -> Found:
-    def report(witness: Witness) -> None:
+def _search(
+    log: BisectLog, experiment: ScenarioExperiment | None, jobs: int | None, as_json: bool
+) -> BisectResult:
+    def report(observation: Observation) -> None:
         if not as_json:
-            say(cut(f"  {witness.version:<12} {witness.verdict:<8} {witness.because}"))
+            say(cut(f"  {observation.version:<12} {observation.verdict:<8} {observation.because}"))
 
     question = log.question
     search = Bisect(
         question,
-        log.asking(asker, None if asker is None else asker.subject),
+        log.asking(experiment, None if experiment is None else experiment.subject),
         jobs or _default_jobs(question.lab),
         report,
-        (lambda version: None) if asker is None else asker.impossible,
+        (lambda version: None) if experiment is None else experiment.impossible,
     )
     try:
         found = search.run()
     except BaseException as error:
         # Where the question itself was wrong there is nothing to go on with.
-        if asker is not None and not isinstance(error, BadInput):
+        if experiment is not None and not isinstance(error, BadInput):
             say(f"the answers so far are kept: meshwake bisect --resume {log.path}")
         raise
-    if asker is not None:
+    if experiment is not None:
         _drop_runs(found)
     return found
 
@@ -246,16 +254,16 @@ def _default_jobs(lab: str) -> int:
     return 1 if lab in ("model", *IN_REAL_TIME) else os.cpu_count() or 1
 
 
-def _drop_runs(found: Found) -> None:
+def _drop_runs(found: BisectResult) -> None:
     """Removes the runs that nobody will look at. Runs that failed stay in any case."""
     sides = _sides(found)
-    for witness in found.tested:
-        for trial in witness.trials[_evidence_count(witness, sides) :]:
-            if trial.run is not None and not trial.failed:
-                RunDirectory(Path(trial.run)).remove()
+    for observation in found.tested:
+        for attempt in observation.attempts[_evidence_count(observation, sides) :]:
+            if attempt.run is not None and not attempt.failed:
+                RunDirectory(Path(attempt.run)).remove()
 
 
-def _sides(found: Found) -> set[str]:
+def _sides(found: BisectResult) -> set[str]:
     """The versions on both sides of every boundary; where there is none, the ends of the range."""
     sides = {side for each in found.boundaries for side in (each.last_old, each.first_new)}
     if not sides and found.tested:
@@ -263,46 +271,46 @@ def _sides(found: Found) -> set[str]:
     return sides
 
 
-def _evidence_count(witness: Witness, sides: set[str]) -> int:
+def _evidence_count(observation: Observation, sides: set[str]) -> int:
     """How many of the runs of a version are evidence: all where they contradict each other, the
     first where the version is a side of a boundary or a run failed, else none."""
-    if witness.flaky:
-        return len(witness.trials)
-    failed = any(trial.failed for trial in witness.trials)
-    return 1 if witness.version in sides or failed else 0
+    if observation.flaky:
+        return len(observation.attempts)
+    failed = any(attempt.failed for attempt in observation.attempts)
+    return 1 if observation.version in sides or failed else 0
 
 
 # --- What is shown --------------------------------------------------------------------------------
 
 
-def _show(found: Found, log: BisectLog) -> None:
+def _show(found: BisectResult, log: BisectLog) -> None:
     question = found.question
     lines = [
         f"{question.scenario}, {question.check}, lab {question.lab}, {' to '.join(question.ends)}",
         found.why,
     ]
-    by_version = {witness.version: witness for witness in found.tested}
+    by_version = {observation.version: observation for observation in found.tested}
     for boundary in found.boundaries:
         for side in (boundary.last_old, boundary.first_new):
             lines += _side(by_version[side])
-    for witness in found.tested:
-        if witness.flaky:
-            lines.append(f"flaky: {witness.version}: {witness.because}")
+    for observation in found.tested:
+        if observation.flaky:
+            lines.append(f"flaky: {observation.version}: {observation.because}")
     lines.append(_how_sure(found))
     lines.append(f"log: {log.path} (meshwake bisect --replay {log.path})")
     print_text("\n".join(line for line in lines if line))
 
 
-def _side(witness: Witness) -> list[str]:
-    shown = witness.trials[0]
-    lines = [f"  {witness.version} {witness.verdict}: {witness.because}"]
+def _side(observation: Observation) -> list[str]:
+    shown = observation.attempts[0]
+    lines = [f"  {observation.version} {observation.verdict}: {observation.because}"]
     if shown.run is not None and Path(shown.run).is_dir():
         lines.append(f"    evidence: {shown.run}")
     return lines
 
 
-def _how_sure(found: Found) -> str:
-    tested = sum(1 for witness in found.tested if witness.trials[0].possible)
+def _how_sure(found: BisectResult) -> str:
+    tested = sum(1 for observation in found.tested if observation.attempts[0].possible)
     of = len(versions.between(*found.question.ends)) if found.boundaries else len(found.tested)
     count = f"tested {tested} of {of} releases"
     if not found.boundaries:
@@ -311,7 +319,7 @@ def _how_sure(found: Found) -> str:
         return f"not sure: {count}; put the missing binaries into the cache, or use --lab model"
     boundary = found.boundaries[0]
     sides = (boundary.last_old, boundary.first_new)
-    runs = min(len(each.trials) for each in found.tested if each.version in sides)
+    runs = min(len(each.attempts) for each in found.tested if each.version in sides)
     return (
         "sure: no release lies between the two, and each side had the same verdict in "
         f"{runs} runs; {count}"

@@ -69,14 +69,14 @@ def falsify(
         raise invalid_choice("--lab", lab, LABS)
     kinds = tuple(word.strip() for word in faults.split(",") if word.strip())
     release, binary = _subject(lab, istio, ztunnel)
-    question = search.asked(fix, check, release, lab, seed, kinds)
+    question = search.make_target(fix, check, release, lab, seed, kinds)
     with (
         tempfile.TemporaryDirectory(prefix="meshwake-falsify-") as work,
         _counter("timelines tried") as report,
     ):
         question = replace(question, ztunnel=binary, work_dir=Path(work))
         _refuse_where_it_cannot_run(question)
-        found = search.falsify(question, budget_s, tell=report)
+        found = search.falsify(question, budget_s, report=report)
         answer = _Answer(found)
         if found.timeline is not None:
             path = search.save(found, output)
@@ -115,14 +115,14 @@ def _subject(
     )
 
 
-def _refuse_where_it_cannot_run(question: search.Question) -> None:
+def _refuse_where_it_cannot_run(question: search.FalsifyTarget) -> None:
     lab = load_lab(question.lab)
     plan = question.plan((search.Move("restart", 1),))
     if reasons := lab.missing(question.ztunnel) or lab.refusals(adapted(plan)):
         raise LabUnavailable(f"--lab {question.lab}: {'; '.join(reasons)}")
 
 
-def _replayed(found: search.Found, work: Path) -> tuple[str | None, str]:
+def _replayed(found: search.FalsifyResult, work: Path) -> tuple[str | None, str]:
     """The release on whose real binary the timeline breaks the property too; or None, and why that
     was not seen."""
     assert found.timeline is not None
@@ -151,7 +151,7 @@ class _Answer:
     """What was found, the scenario that it was written to, and the release on whose real binary it
     was seen too, or why it was not."""
 
-    found: search.Found
+    found: search.FalsifyResult
     path: Path | None = None
     confirmed_on: str | None = None
     not_confirmed_because: str = ""
@@ -167,7 +167,7 @@ class _Answer:
             "events": [asdict(move) for move in found.timeline or ()],
             "tried": found.tried,
             "unknown": found.unknown,
-            "told": search.told(found.timeline) if found.timeline else None,
+            "told": search.describe(found.timeline) if found.timeline else None,
             "minimal": found.minimal,
             "because": found.because,
             "confirmed_on": self.confirmed_on,
@@ -190,7 +190,7 @@ class _Answer:
         if found.timeline is None:
             return [f"{subject}: nothing found ({spent})"]
         return [
-            f"{subject}: BROKEN by {search.told(found.timeline)} ({spent})",
+            f"{subject}: BROKEN by {search.describe(found.timeline)} ({spent})",
             f"  {found.because}",
             f"  {_MINIMAL if found.minimal else _NOT_MINIMAL}",
             f"  scenario: {self.path}",

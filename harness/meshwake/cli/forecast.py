@@ -19,8 +19,8 @@ import typer
 
 from meshwake.analysis.forecast import (
     IdentityForecast,
-    Node,
     NodeForecast,
+    ObservedNode,
     exit_code_of,
     forecast_node,
 )
@@ -95,16 +95,18 @@ def _sleep_ns(text: str | None) -> int:
     return sleep_ns
 
 
-def _live(kubeconfig: Path | None, context: str | None, namespace: str | None) -> list[Node]:
+def _live(
+    kubeconfig: Path | None, context: str | None, namespace: str | None
+) -> list[ObservedNode]:
     require("kind")
-    from meshwake.analysis.forecast_cluster import look
+    from meshwake.analysis.forecast_cluster import observe_ztunnels
     from meshwake.kubernetes.kubeconfig import read_access
     from meshwake.kubernetes.through_kr8s import connect
 
     access = read_access(kubeconfig, context)
     kubernetes = connect(access)
     try:
-        return list(look(kubernetes, time.time_ns(), namespace))
+        return list(observe_ztunnels(kubernetes, time.time_ns(), namespace))
     finally:
         kubernetes.close()
 

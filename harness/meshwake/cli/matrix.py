@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from meshwake.analysis.confirm import confirm, subject
+from meshwake.analysis.confirm import confirm, find_subject
 from meshwake.analysis.fault_catalogue import FAULTS, scenario_for
-from meshwake.analysis.guard_trial import months, trial_words, try_guard
-from meshwake.analysis.matrix import Row, matrix
+from meshwake.analysis.guard_trial import describe_trial, random_months, try_guard
+from meshwake.analysis.matrix import MatrixRow, matrix
 from meshwake.analysis.matrix_table import (
     CONFIRMED,
     ONLY_RESTARTS,
@@ -133,7 +133,7 @@ def _refuse_contradictions(
         raise BadInput("--scenario has faults of its own; leave --fault out")
 
 
-def _write_page(page: Path, rows: list[Row]) -> None:
+def _write_page(page: Path, rows: list[MatrixRow]) -> None:
     if page.name == "README.md":
         changed = write_between(page, "short", short_table(rows))
     else:
@@ -154,20 +154,20 @@ def trial_command(
     """Test the wake guard for months of random sleeps and outages of the authority."""
     if lab not in ("model", "process"):
         raise invalid_choice("--lab", lab, ("model", "process"))
-    scenario = months(seed, days)
+    scenario = random_months(seed, days)
     report = say if sys.stderr.isatty() else _report_nothing
     if lab == "process":
-        path, release = subject(ztunnel, istio)
+        path, release = find_subject(ztunnel, istio)
         with tempfile.TemporaryDirectory(prefix="meshwake-trial-") as work:
             toolbox = Toolbox(path, Path(work))
             trial = try_guard(scenario, release, seed, days, lab, toolbox, report)
     else:
         release = versions.find(istio) if istio else versions.newest()
-        trial = try_guard(scenario, release, seed, days, tell=report)
+        trial = try_guard(scenario, release, seed, days, report=report)
     if as_json:
         print_json(trial.to_json())
     else:
-        print_text(trial_words(trial))
+        print_text(describe_trial(trial))
     raise Ended(ExitCode.AS_EXPECTED if trial.passed else ExitCode.SURPRISE)
 
 
@@ -193,7 +193,7 @@ def _scenarios(faults: list[str] | None, files: list[Path] | None) -> dict[str, 
     return {name: scenario_for(FAULTS[name]) for name in _chosen("--fault", faults, list(FAULTS))}
 
 
-def _short(rows: list[Row]) -> Table:
+def _short(rows: list[MatrixRow]) -> Table:
     faults = list(dict.fromkeys(row.fault for row in rows if row.fault != ONLY_RESTARTS)) or [
         ONLY_RESTARTS
     ]
@@ -208,7 +208,7 @@ def _short(rows: list[Row]) -> Table:
     return table
 
 
-def _words(row: Row) -> Text:
+def _words(row: MatrixRow) -> Text:
     """In colour where there is some; the words say it too."""
     confirmed = f" {CONFIRMED}" if row.confirmed_on else ""
     if row.verdict == "HOLDS":
@@ -219,7 +219,7 @@ def _words(row: Row) -> Text:
     return Text(f"unknown{confirmed}", "yellow")
 
 
-def _long(rows: list[Row]) -> Table:
+def _long(rows: list[MatrixRow]) -> Table:
     table = Table(
         "fix",
         "fault",

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from meshwake.analysis.nightly import RESULTS_FILE, Request, Row, open_keeper, run_night
-from meshwake.analysis.nightly_report import page, summary
+from meshwake.analysis.nightly import (
+    RESULTS_FILE,
+    CaseResult,
+    NightlyRequest,
+    open_result_log,
+    run_night,
+)
+from meshwake.analysis.nightly_report import NightlyReport
 from meshwake.cli.options import JsonOption, SeedOption
 from meshwake.cli.output import Ended, cut, print_json, print_text, say
 from meshwake.core.errors import BadInput
@@ -53,31 +58,22 @@ def nightly(
 ) -> None:
     """Run the full corpus on all versions and report what changed since last night."""
     before = _previous(previous)
-    keeper = open_keeper(out, resume, say)
+    result_log = open_result_log(out, resume, say)
     os.environ.setdefault("MESHWAKE_RUNS", str(out / "runs"))
-    request = Request(
+    request = NightlyRequest(
         _lab_names(labs),
         tuple(files or [SCENARIOS]),
         tuple(istio or ()),
         seed,
         jobs or os.cpu_count() or 1,
     )
-    night = run_night(request, keeper, datetime.now(UTC).date(), _report_row)
-    results = summary(
-        night.day,
-        [asdict(row) for row in night.rows],
-        night.missing,
-        night.versions,
-        night.unclassified,
-        night.real_s,
-        night.exit_code,
-        before,
-    )
-    _write_night(out, results)
+    night = run_night(request, result_log, datetime.now(UTC).date(), _report_row)
+    report = NightlyReport(night, before)
+    _write_night(out, report)
     if as_json:
-        print_json(results)
+        print_json(report.to_json())
     else:
-        print_text(page(results).rstrip("\n"))
+        print_text(report.page().rstrip("\n"))
         say(f"kept in {out}: summary.md, summary.json, {RESULTS_FILE}")
     raise Ended(night.exit_code)
 
@@ -89,39 +85,40 @@ def _lab_names(text: str) -> tuple[str, ...]:
     return names
 
 
-def _report_row(row: Row) -> None:
+def _report_row(row: CaseResult) -> None:
     """Progress. Of the quick model only what was not as expected."""
     if row.lab != "model" or row.outcome != OutcomeKind.AS_EXPECTED:
         say(cut(f"  {row.lab:<8} {row.version:<12} {row.scenario:<30} {row.outcome}"))
 
 
-def _previous(path: Path | None) -> dict[str, Any] | None:
-    """The summary of the night before; None when it does not exist or cannot be read, because a
+def _previous(path: Path | None) -> frozenset[str] | None:
+    """The surprises of the night before; None when it does not exist or cannot be read, because a
     night must not be lost over it."""
     if path is None or not path.is_file():
         return None
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        return frozenset(summary.get("surprises", []))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         say(f"--previous {path}: cannot be read ({error}); everything unexpected counts as new")
         return None
 
 
-def _write_night(out: Path, results: dict[str, Any]) -> None:
+def _write_night(out: Path, report: NightlyReport) -> None:
     """What people and the workflow read. The parts of the issue are files of their own, for a shell
     script without JSON."""
-    body = page(results)
+    page, summary = report.page(), report.to_json()
     (out / "summary.json").write_text(
-        json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    (out / "summary.md").write_text(body, encoding="utf-8")
-    (out / "exit_code").write_text(f"{results['exit_code']}\n", encoding="utf-8")
+    (out / "summary.md").write_text(page, encoding="utf-8")
+    (out / "exit_code").write_text(f"{summary['exit_code']}\n", encoding="utf-8")
     issue = out / "issue"
     issue.mkdir(exist_ok=True)
     parts = {
-        "action": results["issue"]["action"],
-        "title": results["issue"]["title"],
-        "body.md": body,
+        "action": report.issue["action"],
+        "title": report.issue["title"],
+        "body.md": page,
     }
     for name, text in parts.items():
         (issue / name).write_text(f"{text.rstrip()}\n", encoding="utf-8")

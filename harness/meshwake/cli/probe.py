@@ -12,16 +12,16 @@ from typing import Annotated
 
 import typer
 
-from meshwake.analysis.classify import TELLING, Portrait, portray
+from meshwake.analysis.attempt import Attempt, find_scenario, run_attempt
+from meshwake.analysis.classify import CLASSIFYING, BehaviourSignature, observe_signature
 from meshwake.analysis.probe import (
     ABORT_GIT_BISECT,
-    CommitAnswer,
-    CommitQuestion,
+    CommitProbe,
     GitVerdict,
+    ProbeResult,
     build,
     probe_commit,
 )
-from meshwake.analysis.trial import Trial, ask_once, find_scenario
 from meshwake.cli.options import JsonOption, LabOption, check_name
 from meshwake.cli.output import Ended, cut, print_json, print_text, say
 from meshwake.core import versions
@@ -106,7 +106,7 @@ def probe(
     raise Ended(code)
 
 
-def _show(answer: CommitAnswer) -> None:
+def _show(answer: ProbeResult) -> None:
     cached = " (kept from before)" if answer.from_cache else ""
     commit = answer.commit[:12] or "work tree"
     print_text(f"{commit}: {_GIT_WORDS[answer.verdict]}{cached}: {answer.because}")
@@ -129,13 +129,13 @@ def _probe_commit(
     istio: str | None,
     repeat: int,
     build_within: str,
-) -> CommitAnswer:
+) -> ProbeResult:
     named_check, file = check_name(check), find_scenario(scenario)
     if path is None:
         raise _no_binary()
     version = versions.find(istio).version if istio else versions.newest().version
     found = read_scenario(file)
-    question = CommitQuestion(
+    question = CommitProbe(
         Path.cwd(),
         file,
         named_check,
@@ -147,12 +147,12 @@ def _probe_commit(
     )
     _refuse_where_no_binary_runs(found)
 
-    def ask(built: Path, seed: int) -> Trial:
+    def ask(built: Path, seed: int) -> Attempt:
         # A commit may be that of a release, and is then judged as that one, whatever the others are
         # nearest to.
         release = binaries.identify(built).own_version or version
         options = Options("process", (release,), built, seed, keep_run=True)
-        return ask_once(found, named_check, options, release)
+        return run_attempt(found, named_check, options, release)
 
     return probe_commit(question, ask, say)
 
@@ -199,13 +199,13 @@ def _name_class(path: Path | None, istio: str | None, lab: str, as_json: bool) -
     if release is not None and release.assumption is not None and path is None:
         say(release.assumption)
     where = _lab(path, version, lab)
-    say(f"probing {path or version} on lab {where}, with {len(TELLING)} scenarios")
-    portrait = _portrait(Options(where, (version,), path), version)
+    say(f"probing {path or version} on lab {where}, with {len(CLASSIFYING)} scenarios")
+    signature = _signature(Options(where, (version,), path), version)
     in_table = None if release is None or path is not None else release.behaviour_class
-    code, words = _against_table(portrait, in_table)
+    code, words = _against_table(signature, in_table)
     if as_json:
         print_json(
-            portrait.to_json()
+            signature.to_json()
             | {"version": version, "lab": where, "table_says": in_table, "exit_code": int(code)}
         )
     else:
@@ -213,19 +213,19 @@ def _name_class(path: Path | None, istio: str | None, lab: str, as_json: bool) -
     raise Ended(code)
 
 
-def _portrait(options: Options, version: str) -> Portrait:
-    def ask(name: str, check: str, seed: int) -> Trial:
-        trial = ask_once(
+def _signature(options: Options, version: str) -> BehaviourSignature:
+    def ask(name: str, check: str, seed: int) -> Attempt:
+        attempt = run_attempt(
             read_scenario(find_scenario(name)),
             check,
             replace(options, seed=seed, keep_run=True),
             version,
             keep=False,
         )
-        say(cut(f"  {name:<24} {trial.verdict:<8} {trial.because}"))
-        return trial
+        say(cut(f"  {name:<24} {attempt.verdict:<8} {attempt.because}"))
+        return attempt
 
-    return portray(ask)
+    return observe_signature(ask)
 
 
 def _lab(path: Path | None, version: str, lab: str) -> str:
@@ -234,10 +234,10 @@ def _lab(path: Path | None, version: str, lab: str) -> str:
     return "process" if path is not None or binaries.find(version) is not None else "model"
 
 
-def _against_table(portrait: Portrait, in_table: str | None) -> tuple[ExitCode, str]:
+def _against_table(signature: BehaviourSignature, in_table: str | None) -> tuple[ExitCode, str]:
     """The exit code and the sentence: what a release does, beside the class it has in the table."""
     if in_table is None or in_table == versions.UNCLASSIFIED:
-        return portrait.exit_code, portrait.words
-    if in_table not in portrait.classes:
-        return ExitCode.SURPRISE, f"{portrait.words}; clusters/versions.toml says {in_table}"
-    return portrait.exit_code, f"{portrait.words} (clusters/versions.toml says {in_table})"
+        return signature.exit_code, signature.words
+    if in_table not in signature.classes:
+        return ExitCode.SURPRISE, f"{signature.words}; clusters/versions.toml says {in_table}"
+    return signature.exit_code, f"{signature.words} (clusters/versions.toml says {in_table})"

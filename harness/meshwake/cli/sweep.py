@@ -15,7 +15,7 @@ from rich.table import Table
 from meshwake.analysis import sweep as sweeps
 from meshwake.analysis import thundering_herd as herds
 from meshwake.analysis import workers
-from meshwake.analysis.imported import remembered
+from meshwake.analysis.imported import recorded_machines
 from meshwake.analysis.populations import IMPORTED, POPULATIONS
 from meshwake.checks.format import lasting
 from meshwake.cli.options import JsonOption, SeedOption
@@ -137,7 +137,7 @@ def sweep(
         machines,
         days,
         seed,
-        remembered(imported or []),
+        recorded_machines(imported or []),
     )
     summary = _sweep(spec, output, jobs, scheduler, quiet=as_json)
     if as_json:
@@ -158,9 +158,9 @@ def _populations(named: list[str] | None, imported: list[Path] | None) -> list[s
 
 
 def _sweep(
-    spec: sweeps.Spec, output: Path, jobs: int, scheduler: str | None, *, quiet: bool
+    spec: sweeps.SweepSpec, output: Path, jobs: int, scheduler: str | None, *, quiet: bool
 ) -> dict[str, Any]:
-    shelf = sweeps.open_shelf(output, spec)
+    store = sweeps.open_result_store(output, spec)
     line = ProgressLine(shown=not quiet)
     watch: list[Callable[[int], None]] = []
 
@@ -170,10 +170,10 @@ def _sweep(
             watch.append(line.watch(f"{spec.machines * len(spec.fixes)} machines by fixes", of))
         watch[0](done)
 
-    local = nullcontext(workers.local(jobs or workers.cores()))
+    local = nullcontext(workers.on_this_machine(jobs or workers.cores()))
     try:
-        with workers.dask(scheduler) if scheduler else local as answers:
-            return sweeps.sweep(spec, shelf, answers, report)
+        with workers.on_dask(scheduler) if scheduler else local as answers:
+            return sweeps.sweep(spec, store, answers, report)
     finally:
         line.end()
 
@@ -215,13 +215,13 @@ def _length(length_s: float) -> str:
 # --- Many nodes that wake at once -----------------------------------------------------------------
 
 
-def _herds(sizes: str, fixes: list[str] | None, turns: int, seed: int) -> list[herds.Herd]:
+def _herds(sizes: str, fixes: list[str] | None, turns: int, seed: int) -> list[herds.HerdResult]:
     default_fixes = herds.FIXES_ASKED if turns == 1 else herds.FIXES_WITH_TURNS
     found = []
     for nodes in _sizes(sizes):
         for name in fixes or default_fixes:
             say(f"{nodes} nodes, {name}")
-            found.append(herds.herd(nodes, name, seed, turns))
+            found.append(herds.simulate_herd(nodes, name, seed, turns))
     return found
 
 
@@ -233,7 +233,7 @@ def _sizes(text: str) -> list[int]:
         raise invalid("--herd", text, expected) from error
 
 
-def _show_herds(found: list[herds.Herd], as_json: bool, as_markdown: bool) -> None:
+def _show_herds(found: list[herds.HerdResult], as_json: bool, as_markdown: bool) -> None:
     if as_json:
         print_json([asdict(one) for one in found])
     elif as_markdown:
@@ -246,7 +246,7 @@ def _show_herds(found: list[herds.Herd], as_json: bool, as_markdown: bool) -> No
         )
 
 
-def _herds_table(found: list[herds.Herd]) -> Table:
+def _herds_table(found: list[herds.HerdResult]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in _HERD_COLUMNS:
         is_text = heading in (_FIX_COLUMN, _LOAD_COLUMN)
@@ -261,6 +261,6 @@ def _herds_table(found: list[herds.Herd]) -> Table:
             _percent(one.good_at_once),
             _percent(one.good_in_5_min),
             _percent(one.good_in_1_h),
-            herds.drawn(one.per_minute),
+            herds.bar_line(one.per_minute),
         )
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -14,14 +15,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from meshwake.analysis import dashboard
 from meshwake.analysis.refresh_versions import CachedFetch, Sources, fetch
 from meshwake.analysis.refresh_versions import refresh as renew
 from meshwake.cli.options import JsonOption
 from meshwake.cli.output import Ended, print_json, print_text, say, write_text
 from meshwake.core import versions
-from meshwake.core.errors import BadInput, ExitCode
+from meshwake.core.errors import BadInput
 from meshwake.core.refusal import unreadable
+from meshwake.core.resources import repository
 from meshwake.report.terminal import show
 from meshwake.ztunnel import binaries
 
@@ -60,16 +61,13 @@ def make_dashboard(
     """Write docs/versions.md: what is true of which release on which lab."""
     if check and night is not None:
         raise BadInput("--check writes nothing, --record does; give one of them")
+    # The page belongs to the repository, and so does the program that makes it.
+    command = [sys.executable, str(repository() / "tools" / "dashboard.py")]
+    if check:
+        command.append("--check")
     if night is not None:
-        say(f"recorded {dashboard.record(night)} results of {night} in {dashboard.SEEN}")
-    page_text = dashboard.make_page()
-    stale = not dashboard.PAGE.is_file() or dashboard.PAGE.read_text(encoding="utf-8") != page_text
-    if check and stale:
-        say(f"{dashboard.PAGE} is stale; run: meshwake dashboard")
-        raise Ended(ExitCode.SURPRISE)
-    if stale:
-        dashboard.PAGE.write_text(page_text, encoding="utf-8")
-    say(f"{dashboard.PAGE}: {'written' if stale else 'is up to date'}")
+        command += ["--record", str(night)]
+    raise Ended(subprocess.run(command, check=False).returncode)
 
 
 def list_versions(

@@ -20,10 +20,10 @@ from meshwake.core.errors import BadInput
 from meshwake.core.text_files import encoding_of
 from meshwake.importers import entries, libvirt, pmset, systemd, windows_csv, windows_xml
 from meshwake.importers.items import Tally
-from meshwake.importers.laying import Laid
-from meshwake.importers.windows_csv import Writing
+from meshwake.importers.placement import PlacedJournal
+from meshwake.importers.windows_csv import JournalOptions
 
-AS_IT_IS = Writing()
+DEFAULT_OPTIONS = JournalOptions()
 _SAMPLE_BYTES = 1 << 16
 _BUFFER_BYTES = 1 << 18
 JOURNALCTL = 'journalctl -o json --since "1 month ago" > journal.json'
@@ -133,8 +133,8 @@ def _encoding(start: bytes) -> str:
 
 
 def read_journal(
-    path: Path, tally: Tally, writing: Writing = AS_IT_IS
-) -> Laid | systemd.Log | None:
+    path: Path, tally: Tally, writing: JournalOptions = DEFAULT_OPTIONS
+) -> PlacedJournal | systemd.SystemdJournal | None:
     """What the journal at `path` tells; `tally` is filled on the way. A systemd journal comes as
     its boots, since several files may be pieces of one. None: no entry has a time. Raises BadInput
     for what is no journal that is known."""
@@ -143,20 +143,20 @@ def read_journal(
     log = _systemd_log(path, sample, tally)
     if log is not None:
         return log
-    laid = _host_log(path, sample, tally, writing)
-    if laid is not None:
-        laid.system = tally.system
-    return laid
+    placed = _host_log(path, sample, tally, writing)
+    if placed is not None:
+        placed.system = tally.system
+    return placed
 
 
-def read_systemd(path: Path, tally: Tally) -> systemd.Log | None:
+def read_systemd(path: Path, tally: Tally) -> systemd.SystemdJournal | None:
     """The boots of a systemd journal in any form that has both clocks; None for what is none."""
     with opened(path) as stream:
         sample = stream.read(_SAMPLE_BYTES)
     return _systemd_log(path, sample, tally)
 
 
-def _systemd_log(path: Path, sample: str, tally: Tally) -> systemd.Log | None:
+def _systemd_log(path: Path, sample: str, tally: Tally) -> systemd.SystemdJournal | None:
     """The boots of a systemd journal; None for what is none. Raises BadInput."""
     if _EXPORT_JOURNAL.search(sample) and not _JSON_JOURNAL.search(sample):
         tally.system = systemd.SYSTEM
@@ -178,7 +178,9 @@ def _systemd_log(path: Path, sample: str, tally: Tally) -> systemd.Log | None:
         return systemd.read(reader(stream, tally), tally)
 
 
-def _host_log(path: Path, sample: str, tally: Tally, writing: Writing) -> Laid | None:
+def _host_log(
+    path: Path, sample: str, tally: Tally, writing: JournalOptions
+) -> PlacedJournal | None:
     """What the log of another system tells. Raises BadInput for what is no journal that is known."""
     with opened(path) as stream:
         if _XML.search(sample):

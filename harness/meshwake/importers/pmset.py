@@ -24,13 +24,13 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.importers.items import (
     EXAMPLE_CHARACTERS,
     PASTED,
-    Mark,
+    PowerEvent,
     Tally,
     checked_ns,
     lines_of,
-    moved,
+    shifted,
 )
-from meshwake.importers.laying import Laid, Rows
+from meshwake.importers.placement import EntryPlacer, PlacedJournal
 
 SYSTEM = "macOS power log"
 LINES = re.compile(
@@ -51,11 +51,11 @@ _STARTED = re.compile(r"\s*Start\s")
 class _Row(NamedTuple):
     wall_ns: int
     text: str
-    mark: Mark | None
+    mark: PowerEvent | None
     place: int
 
 
-def read(stream: TextIO, tally: Tally) -> Laid | None:
+def read(stream: TextIO, tally: Tally) -> PlacedJournal | None:
     """What the log tells, which may stand newest first."""
     read_rows = _in_order(list(_rows(stream, tally)))
     if unseen := _dark_wakes_unseen(read_rows):
@@ -64,12 +64,15 @@ def read(stream: TextIO, tally: Tally) -> Laid | None:
             "taken for sleep, since such a "
             "wake lasts seconds; print the log without a filter"
         )
-    rows = Rows(tally)
+    rows = EntryPlacer(tally)
     for row in read_rows:
         rows.add(
-            row.wall_ns, row.text, None if row.mark is None else partial(moved, row.mark), row.place
+            row.wall_ns,
+            row.text,
+            None if row.mark is None else partial(shifted, row.mark),
+            row.place,
         )
-    return rows.laid()
+    return rows.placed()
 
 
 def _rows(stream: TextIO, tally: Tally) -> Iterator[_Row]:
@@ -88,26 +91,30 @@ def _rows(stream: TextIO, tally: Tally) -> Iterator[_Row]:
 
 def _dark_wakes_unseen(rows: list[_Row]) -> int:
     marks = [row.mark for row in rows if row.mark is not None]
-    return sum(one.says == "asleep" and two.code == AGAIN for one, two in pairwise(marks))
+    return sum(one.change == "asleep" and two.code == AGAIN for one, two in pairwise(marks))
 
 
 def _in_order(rows: list[_Row]) -> list[_Row]:
-    """Oldest first, and each once: where some stand twice, logs were put together that overlap."""
-    telling = [(row.wall_ns, row.text) for row in rows if row.mark is not None]
-    if len(set(telling)) < len(telling):
+    """Oldest first, and each once: where some occur twice, logs that overlap were put together."""
+    power_rows = [(row.wall_ns, row.text) for row in rows if row.mark is not None]
+    if len(set(power_rows)) < len(power_rows):
         once = {(row.wall_ns, row.text): row for row in reversed(rows)}
         return sorted(once.values(), key=lambda row: (row.wall_ns, row.place))
+    return rows[::-1] if _is_newest_first(rows) else rows
+
+
+def _is_newest_first(rows: list[_Row]) -> bool:
     rises = sum(two.wall_ns > one.wall_ns for one, two in pairwise(rows))
     falls = sum(two.wall_ns < one.wall_ns for one, two in pairwise(rows))
-    return rows[::-1] if falls > rises else rows
+    return falls > rises
 
 
-def _mark(text: str) -> Mark | None:
+def _mark(text: str) -> PowerEvent | None:
     if _ASLEEP.match(text):
-        return Mark(0, "asleep", "pause", AGAIN if _AGAIN.search(text) else "Sleep")
+        return PowerEvent(0, "asleep", "pause", AGAIN if _AGAIN.search(text) else "Sleep")
     if awake := _AWAKE.match(text):
-        return Mark(0, "awake", "pause", awake[1])
-    return Mark(0, "on", "off", "Start") if _STARTED.match(text) else None
+        return PowerEvent(0, "awake", "pause", awake[1])
+    return PowerEvent(0, "on", "off", "Start") if _STARTED.match(text) else None
 
 
 def _wall_ns(text: str) -> int:

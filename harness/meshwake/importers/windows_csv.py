@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
@@ -20,12 +20,11 @@ from typing import TextIO
 
 from meshwake.core.errors import BadInput
 from meshwake.importers.items import Tally, lines_of
-from meshwake.importers.laying import OUT_OF_ORDER_NS, Laid
 from meshwake.importers.local_times import (
     SUMMER_NS,
     DateOrder,
-    Local,
-    Reading,
+    LocalTime,
+    LocalTimeRules,
     iso_ns,
     knows_its_zone,
     local_of,
@@ -33,7 +32,8 @@ from meshwake.importers.local_times import (
     order_of,
     plain,
 )
-from meshwake.importers.windows import HYPER_V, NUMBERS, Event, laid, short
+from meshwake.importers.placement import OUT_OF_ORDER_NS, PlacedJournal
+from meshwake.importers.windows import HYPER_V, NUMBERS, WindowsEvent, place_events, short
 
 SYSTEM = "Windows event log (CSV)"
 EXPORT_XML = (
@@ -90,7 +90,7 @@ _ROWS_LOOKED_AT = 1_000
 
 
 @dataclass(frozen=True)
-class Writing:
+class JournalOptions:
     """What a person said of how journals were written. `zone`: where local times were; `machine`:
     which of several."""
 
@@ -143,7 +143,9 @@ def is_csv(sample: str) -> bool:
     return _layout(sample) is not None
 
 
-def read(stream: TextIO, tally: Tally, writing: Writing, sample: str) -> Laid | None:
+def read(
+    stream: TextIO, tally: Tally, writing: JournalOptions, sample: str
+) -> PlacedJournal | None:
     """What rows tell. Raises BadInput when nobody can say whether a time has the day or the month
     first, or whose events they are."""
     layout = _layout(sample)
@@ -156,7 +158,7 @@ def read(stream: TextIO, tally: Tally, writing: Writing, sample: str) -> Laid | 
             f"does; select ProviderName too, or {EXPORT_XML}"
         )
     order, local = _order(rows, tally, writing)
-    reading = Reading(writing.zone, order)
+    reading = LocalTimeRules(writing.zone, order)
     if local and not writing.said_zone:
         tally.notes.append(
             "local times without a zone, taken for UTC; say where they were written with --zone"
@@ -167,27 +169,30 @@ def read(stream: TextIO, tally: Tally, writing: Writing, sample: str) -> Laid | 
         raise BadInput(
             f"{tally.path}: no time of it is understood: {tally.examples[0]}; {EXPORT_XML}"
         )
-    return laid(events, tally, writing.machine, SUMMER_NS if local else OUT_OF_ORDER_NS)
+    return place_events(events, tally, writing.machine, SUMMER_NS if local else OUT_OF_ORDER_NS)
 
 
 # --- Rows and columns -----------------------------------------------------------------------------
 
 
 def _layout(sample: str) -> tuple[str, _Columns | None] | None:
-    """The delimiter, and the columns where only what stands in them tells; None for what is no such
-    CSV."""
-    lines = [
-        line
-        for line in sample.lstrip("\ufeff").splitlines()[:200]
-        if line and not line.startswith("#TYPE")
-    ]
+    """The delimiter, and the columns where only their contents say which they are; None for what is
+    not such a CSV file."""
+    lines = _lines_of_rows(sample)
     for delimiter in _DELIMITERS:
         if any(_named(row) for row in _parsed(lines[:5], delimiter)):
             return delimiter, None
     for delimiter in _DELIMITERS:
-        if (columns := _by_content(_parsed(lines, delimiter))) is not None:
+        columns = _by_content(_parsed(lines, delimiter))
+        if columns is not None:
             return delimiter, columns
     return None
+
+
+def _lines_of_rows(sample: str) -> list[str]:
+    """The first lines, without the type that Export-Csv writes above them."""
+    lines = sample.lstrip("\ufeff").splitlines()[:200]
+    return [line for line in lines if line and not line.startswith("#TYPE")]
 
 
 def _parsed(lines: Sequence[str], delimiter: str) -> list[list[str]]:
@@ -200,38 +205,45 @@ def _parsed(lines: Sequence[str], delimiter: str) -> list[list[str]]:
 def _named(row: Sequence[str]) -> _Columns | None:
     """The columns that a heading names."""
     names = [plain(cell).strip('"').lower() for cell in row]
-    place = {
-        what: next((names.index(name) for name in allowed if name in names), None)
-        for what, allowed in _NAMES.items()
-    }
-    if place["time"] is None or place["number"] is None or place["time"] == place["number"]:
+    place = {what: _first_of(allowed, names) for what, allowed in _NAMES.items()}
+    time, number = place["time"], place["number"]
+    if time is None or number is None or time == number:
         return None
-    # Event Viewer writes the message after the last column that it names.
-    message = place["message"] if place["message"] is not None else len(names)
-    return _Columns(
-        place["time"], place["number"], place["provider"], message, place["record"], place["log"]
-    )
+    message = place["message"]
+    if message is None:
+        # Event Viewer writes the message after the last column that it names.
+        message = len(names)
+    return _Columns(time, number, place["provider"], message, place["record"], place["log"])
+
+
+def _first_of(allowed: Sequence[str], names: Sequence[str]) -> int | None:
+    """The position of the first allowed name among `names`."""
+    return next((names.index(name) for name in allowed if name in names), None)
 
 
 def _by_content(rows: Sequence[Sequence[str]]) -> _Columns | None:
-    """The columns that only what stands in them tells: providers of sleep, times, and one of whole
-    numbers."""
-    telling = [row for row in rows if any(_PROVIDER.match(cell.strip()) for cell in row)]
-    if not telling:
+    """The columns by what is in them: providers of sleep events, times, and numbers of events; None
+    where one of these is not clear."""
+    power_rows = [row for row in rows if any(map(_is_provider, row))]
+    if not power_rows:
         return None
-    width = min(len(row) for row in telling)
-    providers = [
-        place
-        for place in range(width)
-        if all(_PROVIDER.match(row[place].strip()) for row in telling)
-    ]
-    times = [place for place in range(width) if all(_is_time(row[place]) for row in telling)]
-    numbers = [
-        place for place in range(width) if all(_whole(row[place]) in NUMBERS for row in telling)
-    ]
-    if len(providers) != 1 or len(times) != 1 or len(numbers) != 1:
+    provider = _only_column(power_rows, _is_provider)
+    time = _only_column(power_rows, _is_time)
+    number = _only_column(power_rows, lambda cell: _whole(cell) in NUMBERS)
+    if provider is None or time is None or number is None:
         return None
-    return _Columns(times[0], numbers[0], providers[0], max(providers[0], times[0], numbers[0]) + 1)
+    return _Columns(time, number, provider, max(provider, time, number) + 1)
+
+
+def _only_column(rows: Sequence[Sequence[str]], fits: Callable[[str], bool]) -> int | None:
+    """The one column whose every cell fits; None where none does, or several."""
+    width = min(map(len, rows))
+    columns = [place for place in range(width) if all(fits(row[place]) for row in rows)]
+    return columns[0] if len(columns) == 1 else None
+
+
+def _is_provider(cell: str) -> bool:
+    return _PROVIDER.match(cell.strip()) is not None
 
 
 def _is_time(text: str) -> bool:
@@ -331,10 +343,10 @@ def _provider(row: _Row) -> str:
     )
 
 
-def _order(rows: Sequence[_Row], tally: Tally, writing: Writing) -> tuple[DateOrder, bool]:
+def _order(rows: Sequence[_Row], tally: Tally, writing: JournalOptions) -> tuple[DateOrder, bool]:
     """Whether days or months come first, and whether there are local times at all."""
-    local: list[Local] = []
-    known: list[tuple[Local, int]] = []
+    local: list[LocalTime] = []
+    known: list[tuple[LocalTime, int]] = []
     shown = ""
     for row in rows:
         if knows_its_zone(plain(row.when)):
@@ -356,7 +368,7 @@ def _order(rows: Sequence[_Row], tally: Tally, writing: Writing) -> tuple[DateOr
     return order, not zoned
 
 
-def _events(rows: Sequence[_Row], reading: Reading, tally: Tally) -> Iterator[Event]:
+def _events(rows: Sequence[_Row], reading: LocalTimeRules, tally: Tally) -> Iterator[WindowsEvent]:
     before_ns: int | None = None
     rises = _rises(rows, reading)
     for row in rows if rises else reversed(rows):
@@ -368,7 +380,7 @@ def _events(rows: Sequence[_Row], reading: Reading, tally: Tally) -> Iterator[Ev
         before_ns = wall_ns
         provider = _provider(row)
         vm = _VM.match(row.message) if HYPER_V in provider else None
-        yield Event(
+        yield WindowsEvent(
             provider,
             row.number,
             wall_ns,
@@ -382,7 +394,7 @@ def _events(rows: Sequence[_Row], reading: Reading, tally: Tally) -> Iterator[Ev
         )
 
 
-def _rises(rows: Sequence[_Row], reading: Reading) -> bool:
+def _rises(rows: Sequence[_Row], reading: LocalTimeRules) -> bool:
     """Whether the oldest rows come first."""
     moments = []
     for row in rows:
@@ -393,7 +405,7 @@ def _rises(rows: Sequence[_Row], reading: Reading) -> bool:
     return moments[-1] >= moments[0] if moments and rises == falls else rises >= falls
 
 
-def _row_ns(text: str, reading: Reading, before_ns: int | None) -> int:
+def _row_ns(text: str, reading: LocalTimeRules, before_ns: int | None) -> int:
     """When a row was written. An hour that comes twice, at a summer's end, is the second where the
     first would lie before the row before. Raises ValueError."""
     known = iso_ns(plain(text), reading.zone)

@@ -156,17 +156,17 @@ def test_a_bisect_that_is_broken_off_can_be_gone_on_with(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """^C, or a machine that is gone in the middle: the answers so far are in the log that is named."""
-    from meshwake.analysis.trial import ScenarioAsker
+    from meshwake.analysis.attempt import ScenarioExperiment
 
-    real, asked = ScenarioAsker.__call__, list[str]()
+    real, asked = ScenarioExperiment.__call__, list[str]()
 
-    def until_the_third(self: ScenarioAsker, version: str, seed: int) -> Any:
+    def until_the_third(self: ScenarioExperiment, version: str, seed: int) -> Any:
         asked.append(version)
         if len(asked) == 3:
             raise KeyboardInterrupt
         return real(self, version, seed)
 
-    monkeypatch.setattr(ScenarioAsker, "__call__", until_the_third)
+    monkeypatch.setattr(ScenarioExperiment, "__call__", until_the_third)
     assert run_command(ON_MODEL) == 130
     log = capsys.readouterr().err.split("meshwake bisect --resume ")[1].strip()
     assert run_command(["bisect", "--resume", log, "--json"]) == ExitCode.AS_EXPECTED

@@ -150,9 +150,9 @@ def test_a_network_that_is_gone_in_the_middle(public: Public, tmp_path: Path) ->
 def test_a_source_that_says_something_else(public: Public) -> None:
     """An error page, or another format: refused by name."""
     public.pages["/tags"] = {"message": "rate limited"}
-    with pytest.raises(BadInput, match="images: .* is no page of tags"):
+    with pytest.raises(BadInput, match="images: .* is not a page of tags"):
         refresh(TABLE, "t.toml", fetch, public.sources)
-    with pytest.raises(BadInput, match="is no JSON"):
+    with pytest.raises(BadInput, match="is not JSON"):
         refresh(TABLE, "t.toml", lambda url: b"<html>", public.sources)
 
 

@@ -29,7 +29,7 @@ from meshwake.ztunnel import binaries
 
 
 @dataclass(frozen=True)
-class Trial:
+class Attempt:
     """What one run said. `places`: where in the history its reason lies; `run`: its directory, if
     that was kept; `failed`: the run ended in an error, so to try again may help; `subject`: the
     SHA-256 of the binary that was asked, "" where none was."""
@@ -50,16 +50,16 @@ class Trial:
         return asdict(self) | {"verdict": self.verdict.value, "places": list(self.places)}
 
     @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> Trial:
+    def from_json(cls, raw: dict[str, Any]) -> Attempt:
         """Raises KeyError, TypeError or ValueError when it is none."""
         return cls(**raw | {"verdict": Verdict(raw["verdict"]), "places": tuple(raw["places"])})
 
 
-Ask = Callable[[str, int], Trial]
+RunAttempt = Callable[[str, int], Attempt]
 
 
 @dataclass
-class ScenarioAsker:
+class ScenarioExperiment:
     """Asks `check` of `scenario` on one lab. `keep` False: leaves no run behind that nobody would
     look at."""
 
@@ -69,9 +69,11 @@ class ScenarioAsker:
     options: Options = field(default_factory=Options)
     keep: bool = True
 
-    def __call__(self, version: str, seed: int) -> Trial:
+    def __call__(self, version: str, seed: int) -> Attempt:
         """One run of `version`. Raises BadInput."""
-        return ask_once(self.scenario, self.check, self._options(version, seed), version, self.keep)
+        return run_attempt(
+            self.scenario, self.check, self._options(version, seed), version, self.keep
+        )
 
     def subject(self, version: str) -> str:
         """The SHA-256 of the binary that answers for `version` now; "" where none does."""
@@ -89,13 +91,13 @@ class ScenarioAsker:
         return replace(self.options, lab=self.lab, istio=(version,), seed=seed, keep_run=True)
 
 
-def ask_once(
+def run_attempt(
     scenario: Scenario, check: str, options: Options, version: str, keep: bool = True
-) -> Trial:
+) -> Attempt:
     """One run with these options, told as one of `version`. Raises BadInput."""
     case = choose(scenario, options)[0]
     if case.refusal is not None:
-        return Trial(
+        return Attempt(
             version,
             options.seed,
             Verdict.UNKNOWN,
@@ -107,27 +109,27 @@ def ask_once(
     except BadInput:
         raise
     except LabUnavailable as error:
-        return Trial(version, options.seed, Verdict.UNKNOWN, str(error), possible=False)
+        return Attempt(version, options.seed, Verdict.UNKNOWN, str(error), possible=False)
     except HarnessError as error:
         run = None if error.evidence is None else str(error.evidence)
-        return Trial(
+        return Attempt(
             version, options.seed, Verdict.UNKNOWN, f"the run failed: {error}", run=run, failed=True
         )
-    trial = replace(_told(saved, check, version), subject=_subject_of(case))
+    attempt = replace(_told(saved, check, version), subject=_subject_of(case))
     if keep:
-        return trial
+        return attempt
     RunDirectory(saved.kept_at).remove()
-    return replace(trial, run=None)
+    return replace(attempt, run=None)
 
 
 def _subject_of(case: Case) -> str:
     return "" if case.ztunnel is None else binaries.sha256_of(case.ztunnel)
 
 
-def _told(saved: Run, check: str, version: str) -> Trial:
+def _told(saved: Run, check: str, version: str) -> Attempt:
     said = result(saved)
     finding = next(row for row in said["findings"] if row["check"] == check)
-    return Trial(
+    return Attempt(
         version,
         saved.plan.seed,
         Verdict(finding["verdict"]),
