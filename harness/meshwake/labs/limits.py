@@ -17,10 +17,10 @@ CSR_FLOOD_WINDOW_NS = NS_PER_S
 
 
 class FloodGuard:
-    """Counts requests to the authority. `identities`: how many the plan has. All of them ask at
-    once when ztunnels start, so a large mesh may send more than `CSR_FLOOD_MAX` within the window
-    before it counts as a flood. Where an answer takes time (an emulated machine), the window is
-    longer."""
+    """Counts requests to the authority. `identities`: how many the plan has. All of them send a
+    request when ztunnels start, so a large mesh may send more than `CSR_FLOOD_MAX` within the
+    window before it counts as a flood. Where an answer takes time (an emulated machine), the window
+    is longer."""
 
     def __init__(self, identities: int, window_ns: int = CSR_FLOOD_WINDOW_NS) -> None:
         self._window_ns = window_ns

@@ -31,7 +31,7 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS, NS_PER_S
 from meshwake.core.errors import SubjectFailed
 from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
-from meshwake.labs.machine.telling import DedicatedInGuest
+from meshwake.labs.machine.guest_overrides import DedicatedInGuest
 from meshwake.labs.process.mesh import Mesh, report_of
 from meshwake.labs.process.modes import Mode
 from meshwake.labs.process.namespaces import Network

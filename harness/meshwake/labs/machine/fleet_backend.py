@@ -1,5 +1,5 @@
-"""Lab `machine` on several guests as the driver's backend: this side sends commands, hands.py in
-each guest carries them out.
+"""Lab `machine` on several guests as the driver's backend: this side sends commands, guest_agent.py
+in each guest carries them out.
 
 Time passes for all guests at once (clocks/guest/fleet.py), and world time is that time since the
 ztunnels were started, which an observer beside the machines would count too.
@@ -32,7 +32,7 @@ from meshwake.labs.backend import CertificateState, MeshProcess, ProcessKind, Re
 from meshwake.labs.machine.backend import FLOOD_WINDOW_NS, FOLLOW_DRIFT_EVERY_NS, wait_until_end
 from meshwake.labs.process.authority_control import AuthorityControl
 from meshwake.labs.process.mesh import report_of
-from meshwake.labs.process.places import process_name
+from meshwake.labs.process.workloads import process_name
 
 APART = "authority"  # the guest of an authority without a node
 _PROGRESS_EVERY_NS = 60 * NS_PER_S

@@ -114,7 +114,7 @@ class ProcessBackend(Mesh):
                 watched.wake(self.monotonic_now_ns(watched))
             self.recording.settle()
         names = ", ".join(watched.name for watched in due)
-        raise HarnessFault(f"{names}: a timer is due again and again while its clock stands still")
+        raise HarnessFault(f"{names}: a timer is due again and again while its clock does not move")
 
     def _is_due(self, node: str, watched: WatchedProcess) -> bool:
         due_ns = watched.due_monotonic_ns()
