@@ -396,7 +396,7 @@ def _herd(sizes: str, fixes: list[str] | None, turns: int, seed: int) -> list[he
         raise invalid("--herd", sizes, expected) from error
     answers = []
     for nodes in numbers:
-        for name in fixes or (herds.FIXES_ASKED if turns == 1 else herds.FIXES_WITH_TURNS):
+        for name in fixes or (herds.FIXES_SHOWN if turns == 1 else herds.FIXES_WITH_TURNS):
             typer.echo(f"{nodes} nodes, {name}", err=True)
             answers.append(herds.simulate_herd(nodes, name, seed, turns))
     return answers

@@ -278,7 +278,7 @@ def _carry_out(
     question = log.question
     search = Bisect(
         question,
-        log.asking(experiment, None if experiment is None else experiment.subject),
+        log.logged(experiment, None if experiment is None else experiment.subject),
         jobs or _jobs(question.lab),
         tell,
         (lambda version: None) if experiment is None else experiment.impossible,
