@@ -82,7 +82,7 @@ def test_a_damaged_log_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     lines = log.read_text().splitlines()
     log.write_text("\n".join([lines[0], '{"version": "1.26.0"}', *lines[2:], ""]))
     assert run_command(["bisect", "--resume", str(log)]) == ExitCode.BAD_INPUT
-    assert f"{log}:2: is no answer of a bisect" in capsys.readouterr().err
+    assert f"{log}:2: is not a run of a bisect" in capsys.readouterr().err
     log.write_text("\n".join([*lines, ""]))
     write(tmp_path, small(("8h", "9h")))
     assert run_command(["bisect", "--resume", str(log)]) == ExitCode.BAD_INPUT

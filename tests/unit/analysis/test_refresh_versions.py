@@ -164,7 +164,7 @@ def test_a_commit_that_is_not_told_is_left_out(public: Public) -> None:
         next(row for row in parse_releases(renewed.new, "t") if row.version == "1.31.0").commit
         == ""
     )
-    assert any("1.31.0: istio.deps does not tell" in note for note in renewed.notes)
+    assert any("1.31.0: istio.deps does not have" in note for note in renewed.notes)
 
 
 def test_the_command(
