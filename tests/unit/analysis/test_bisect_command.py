@@ -89,7 +89,7 @@ def test_a_damaged_log_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "is about another" in capsys.readouterr().err
     for text, said in (
         ("", "has no whole line"),
-        ("{}\n", "does not begin a log"),
+        ("{}\n", "is not the first line of a log"),
         ('{"format": 9}\n', "format 9"),
     ):
         log.write_text(text)
@@ -121,7 +121,7 @@ def test_a_damaged_log_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
         (
             ["bisect", "no_such", *ASK[2:]],
             ExitCode.BAD_INPUT,
-            "nor the name of one below scenarios/",
+            "nor the name of one in scenarios/",
         ),
         (["bisect"], ExitCode.BAD_INPUT, "SCENARIO is missing"),
         (
