@@ -2,7 +2,7 @@
 moves.
 
 Everything that is not about time is the process lab's own (process/mesh.py). World time is what an
-ideal observer beside the machine would count: boottime since the start, and the time for which the
+ideal observer outside the machine would count: boottime since the start, and the time for which the
 whole machine was stopped (its own clocks do not count that).
 
     suspend   the kernel sleeps, here and now; when the call returns it is over, and world time has

@@ -2,7 +2,7 @@
 in each guest carries them out.
 
 Time passes for all guests at once (clocks/guest/fleet.py), and world time is that time since the
-ztunnels were started, which an observer beside the machines would count too.
+ztunnels were started, which an observer outside the machines would count too.
 
     suspend   the node's kernel sleeps when the fault begins and is woken when it ends; the others
               go on meanwhile
@@ -205,7 +205,7 @@ class FleetBackend:
     # Clocks
 
     def clocks(self, node: str) -> ClockReading:
-        """See Backend. While the guest is away: the last reading."""
+        """See Backend. While the guest sleeps or is stopped: the last reading."""
         if not self._fleet.is_away(node):
             self._last_clocks[node] = self._fleet.clocks(node)
         return self._last_clocks[node]

@@ -1,5 +1,5 @@
-"""Lab `process` as the driver's backend: real ztunnels on clocks that stand until everything is
-quiet, and then jump to the next thing that is due."""
+"""Lab `process` as the driver's backend: real ztunnels on clocks that do not move until everything
+is quiescent, and then jump to the next thing that is due."""
 
 from __future__ import annotations
 
