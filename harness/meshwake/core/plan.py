@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
-from meshwake.core.scenario import APART, EVERY_NODE, CheckName, Expect, Scenario, fault_times_ns
+from meshwake.core.faults import EVERY_NODE, fault_times_ns
+from meshwake.core.scenario import CheckName, Expect, Scenario
+from meshwake.core.scenario_checks import APART
 
 PLAN_FORMAT: Literal[1] = 1
 FaultKind = Literal[

@@ -40,9 +40,9 @@ from meshwake.core.errors import (
     SubjectFailed,
 )
 from meshwake.core.events import Event
+from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.history import Recorder
 from meshwake.core.plan import Plan
-from meshwake.core.scenario import CLOCK_FAULTS
 from meshwake.labs import NO_BINARY, Toolbox
 from meshwake.labs.driver import Driver
 from meshwake.labs.machine.fleet_backend import FleetBackend, guests_of, requests_of
