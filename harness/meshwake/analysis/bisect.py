@@ -390,7 +390,7 @@ class Bisect:
 
     def _check_direction(self, older: Verdict) -> None:
         """Raises BadInput when the ends that the user named are the other way round; ends that
-        nobody named are swapped."""
+        were not named are swapped."""
         question = self.question
         found_good = self.rows[0] if older is Verdict.HOLDS else self.rows[-1]
         if Version(found_good) == Version(question.good):
@@ -407,8 +407,8 @@ class Bisect:
         return [row for row in self.rows if self.observed[row].verdict in wanted]
 
     def _without_ends(self) -> BisectResult:
-        """An end is UNKNOWN, so nothing can be narrowed down; whether any version is good can still
-        be said."""
+        """An end is UNKNOWN, so nothing can be narrowed down; whether any version is good may still
+        be known."""
         self._run_all(*self.rows)
         unknown = self.rows[0] if self._is_unknown(self.rows[0]) else self.rows[-1]
         why = (
@@ -423,7 +423,7 @@ class Bisect:
         return self._result((), why, ExitCode.UNKNOWN)
 
     def _one_kind(self, kind: Verdict) -> BisectResult:
-        """Both ends have one verdict: then every version is run before it is said of all."""
+        """Both ends have one verdict: then every version is run before that is reported of all."""
         self._run_all(*self.rows)
         other_kind = Verdict.BROKEN if kind is Verdict.HOLDS else Verdict.HOLDS
         others, unknown = self._with_verdict(other_kind), self._with_verdict(Verdict.UNKNOWN)

@@ -1,11 +1,9 @@
-"""What a bisect has observed so far, on disk: one line a run, so that it can be gone on with, and
-replayed.
+"""The runs of a bisect, on disk: one line a run, so that it can be resumed and replayed.
 
     {"format": 1, "scenario": ..., "scenario_sha256": ..., "check": ..., "lab": ..., "good": ...,
     "bad": ..., ...} {"version": "1.28.0", "seed": 0, "verdict": "HOLDS", "because": ..., ...}
 
-Each line is whole or was never written; half a line at the end is what a killed bisect leaves, and
-is left out.
+A line without its end is what a killed bisect leaves; it is dropped, and that version runs again.
 """
 
 from __future__ import annotations
@@ -31,8 +29,7 @@ _QUESTION_KEYS = ("scenario", "check", "lab", "good", "bad", "claimed", "repeat"
 
 @dataclass
 class BisectLog:
-    """The log of one question. `ask` answers from it what it knows; `broken_off`: its last line was
-    cut in half."""
+    """The log of one bisect. `broken_off`: its last line has no end."""
 
     path: Path
     question: BisectRequest
@@ -42,19 +39,19 @@ class BisectLog:
     broken_off: bool = False
     _lock: Lock = field(default_factory=Lock)
 
-    def asking(
+    def logged(
         self, ask: RunAttempt | None, subject: Callable[[str], str] | None = None
     ) -> RunAttempt:
-        """Answers from the log, else from `ask`, and then it is in the log; with None from the log
-        alone. `subject`: the SHA-256 of the binary that would answer for a version now; an answer
-        of another one is asked anew."""
+        """A function that takes attempts from the log, and else makes and logs them with `ask`; with
+        None from the log alone. `subject`: the SHA-256 of the binary that would run as a version
+        now; an attempt of another one is repeated."""
 
-        def answer(version: str, seed: int) -> Attempt:
+        def run(version: str, seed: int) -> Attempt:
             known = self.attempts.get((version, seed))
-            if known is not None and (
-                ask is None or subject is None or known.subject == subject(version)
-            ):
-                return known
+            if known is not None:
+                same_binary = subject is None or known.subject == subject(version)
+                if ask is None or same_binary:
+                    return known
             if ask is None:
                 return Attempt(
                     version, seed, Verdict.UNKNOWN, f"not in the log {self.path}", possible=False
@@ -63,7 +60,7 @@ class BisectLog:
             self._append(attempt)
             return attempt
 
-        return answer
+        return run
 
     def _append(self, attempt: Attempt) -> None:
         with self._lock:
@@ -73,7 +70,7 @@ class BisectLog:
 
 
 def sha256_of(path: Path) -> str:
-    """Names the contents of a scenario file. Raises BadInput."""
+    """The SHA-256 of a scenario file. Raises BadInput."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
@@ -119,14 +116,16 @@ def _head(log: BisectLog) -> dict[str, Any]:
 
 
 def read_log(path: Path) -> BisectLog:
-    """The log at `path`. Raises BadInput with the line that is none of a log."""
+    """The log at `path`. Raises BadInput with the line that does not belong to a log."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read as a log of a bisect ({error})") from error
     *lines, rest = text.split("\n")
     if not lines:
-        raise BadInput(f"{path}: has no whole line, so it is no log of a bisect; begin it anew")
+        raise BadInput(
+            f"{path}: has no whole line, so it is not a log of a bisect; start the bisect again"
+        )
     log = _read_head(path, lines[0])
     log.broken_off = bool(rest)
     for number, line in enumerate(lines[1:], start=2):
@@ -134,8 +133,8 @@ def read_log(path: Path) -> BisectLog:
             attempt = Attempt.from_json(json.loads(line))
         except (ValueError, KeyError, TypeError) as error:
             raise BadInput(
-                f"{path}:{number}: is no answer of a bisect ({error}); remove that line, "
-                "and it is asked again"
+                f"{path}:{number}: is not a run of a bisect ({error}); remove that line, "
+                "and that version runs again"
             ) from error
         log.attempts[attempt.version, attempt.seed] = attempt
     return log
@@ -153,13 +152,12 @@ def _read_head(path: Path, line: str) -> BisectLog:
         return BisectLog(path, question, head["scenario_file"], head["scenario_sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(
-            f"{path}:1: does not begin a log of a bisect ({error!r}); begin it anew"
+            f"{path}:1: is not the first line of a log of a bisect ({error!r}); start the bisect again"
         ) from error
 
 
 def drop_partial_line(log: BisectLog) -> None:
-    """Takes the half line away that a killed bisect left, so that the next one begins where a line
-    begins."""
+    """Removes the partial line that a killed bisect left, so that the next one begins a line."""
     if log.broken_off:
         whole = log.path.read_text(encoding="utf-8").rpartition("\n")[0]
         log.path.write_text(whole + "\n", encoding="utf-8")
@@ -167,12 +165,12 @@ def drop_partial_line(log: BisectLog) -> None:
 
 
 def check_scenario(log: BisectLog) -> None:
-    """Raises BadInput when the scenario is not the one that the log is about: its answers would be
-    of two questions."""
+    """Raises BadInput when the scenario has changed since the log was begun: its runs would be of two
+    scenarios."""
     found = sha256_of(Path(log.scenario_file))
     if found != log.scenario_sha256:
         raise BadInput(
             f"{log.path}: is about another {log.scenario_file} (sha256 "
             f"{log.scenario_sha256[:8]}, now {found[:8]}); "
-            "begin the bisect anew, or only --replay the log"
+            "start the bisect again, or only --replay the log"
         )

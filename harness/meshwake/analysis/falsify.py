@@ -12,7 +12,7 @@ says so).
 Deterministic: the same fix, property, seed and budget that suffices give the same timeline. The
 budget bounds the search in real time and nothing else.
 
-Left out unless asked for: `ca_hang`. A request that is never answered breaks every ztunnel without
+Left out unless requested: `ca_hang`. A request that is never answered breaks every ztunnel without
 any clock fault, whatever is deployed (facts: no deadline in any release), so that nothing else
 would ever be found.
 """
@@ -89,8 +89,8 @@ class Move:
 
     @property
     def takes(self) -> int:
-        """Minutes until the next move may begin: a fault of the authority lies beside what follows
-        it."""
+        """Minutes until the next move may begin: a fault of the authority overlaps what
+        follows it."""
         return (
             0
             if self.kind in ("ca_outage", "ca_hang", "token_expired")
@@ -261,7 +261,7 @@ def _check_word(option: str, word: str, allowed: tuple[str, ...]) -> None:
 class FalsifyResult:
     """What a search ended with. `timeline` None: nothing was found in the budget. `minimal`:
     nothing can be left out and nothing made a quarter shorter; False only when the budget of
-    shrinking ran out first. `unknown`: of how many timelines the check said UNKNOWN, which neither
+    shrinking ran out first. `unknown`: for how many timelines the check was UNKNOWN, which neither
     breaks the property nor shows that it holds."""
 
     question: FalsifyTarget
@@ -302,8 +302,8 @@ def falsify(
     report: Callable[[int], None] = lambda tried: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> FalsifyResult:
-    """Searches until something breaks or the budget is over. A find that takes many moves is set
-    beside a few others, as long as the budget lasts. `report` hears how many timelines were tried."""
+    """Searches until something breaks or the budget is over. A find of many moves is
+    compared with a few others, as long as the budget lasts. `report` gets how many were tried."""
     breaks, began_s = _Counted(question, report), clock()
 
     def in_time() -> bool:

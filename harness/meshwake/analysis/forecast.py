@@ -114,8 +114,8 @@ def _drift_since(shown: ObservedClocks, started: ProcessStart) -> Drift | None:
     least_ns, most_ns = youngest_ns - ran_boottime_ns, oldest_ns - ran_boottime_ns
     if not shown.knows_monotonic:
         return Drift(least_ns, None, "start")
-    # Slept since boot. How much of it was before ztunnel started is not known, but it is no more
-    # than the time from boot to start.
+    # Slept since boot. How much of it was before ztunnel started is not known, but it is at most
+    #  the time from boot to start.
     slept_ns = max(shown.now.boottime_ns - shown.now.monotonic_ns, 0)
     slept_at_least_ns = max(slept_ns - started.boottime_ns, 0)
     return Drift(least_ns + slept_at_least_ns, most_ns + min(slept_ns, ran_boottime_ns), "start")

@@ -168,8 +168,8 @@ def held_in(text: str) -> tuple[HeldCertificate, ...]:
     domains = Counter(entry.identity for entry in entries)
     return tuple(
         HeldCertificate(
-            # One service account in two trust domains is two certificates: then the domain tells
-            # them apart.
+            # One service account in two trust domains is two certificates: then the domain
+            # distinguishes them.
             entry.identity if domains[entry.identity] == 1 else entry.spiffe,
             entry.state,
             _ns(entry.not_before_wall_s),
@@ -311,7 +311,7 @@ def drift_in_journal(path: Path, started: tuple[int, int], node: str | None = No
     if not bounds and reached_back:
         raise BadInput(
             f"{path}: the node has booted since the container of pod.json started; save "
-            "pod.json anew"
+            "pod.json again"
         )
     if not bounds:
         raise BadInput(

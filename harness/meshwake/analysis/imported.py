@@ -44,7 +44,7 @@ def _machine(path: Path, plan: Plan) -> RecordedMachine:
     )
     if not faults:
         raise BadInput(
-            f"--imported {path}: nothing happens to node {plan.nodes[0].name}; needed is a "
+            f"--imported {path}: nothing happens to node {plan.nodes[0].name}; expected a "
             "scenario as "
             "`meshwake import-sleep` writes it"
         )

@@ -1,7 +1,7 @@
 """Which fix holds against which clock fault: every pair run on the model, judged like any run.
 
 The verdict of a row is that of `recovers_within`: five waking minutes after a fault connections
-work, and no later outage comes of it. Beside it: hours without connection a week, the longest of
+work, and no later outage follows. Other columns: hours without connection a week, the longest of
 them in one piece (awake), restarts, and certificates issued. A row is `confirmed_on` a release when
 the same world was run on a real ztunnel with the same verdict; such runs are recorded
 (confirmed.py) and never typed.
@@ -47,9 +47,9 @@ _WORLD = (
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """One fix against one fault. `outage_s_per_week` counts waking time, `recovery_s_worst` is the
+    """One fix against one fault. `outage_s_per_week` counts time awake, `recovery_s_worst` is the
     longest one of it at a time, from the wake on where it began asleep; `flooded`: the authority
-    was asked without end, and the run was stopped there."""
+    got requests without end, and the run was stopped there."""
 
     fix: str
     fault: str
@@ -85,8 +85,8 @@ def matrix(
     seed: int = 0,
     report: Callable[[str, str], None] = lambda fix, fault: None,
 ) -> list[MatrixRow]:
-    """Every fix against every fault, in order, on the model of `release`. `report` hears which pair
-    is next."""
+    """Every fix against every fault, in order, on the model of `release`. `report` gets each pair
+    before it runs."""
     known = {
         world: each
         for world, each in confirmations().items()
@@ -108,7 +108,7 @@ def row_of(executed: Run, fix: str, fault: str) -> MatrixRow:
     finding = executed.finding(VERDICT_OF)
     failing = failures(plan, history)
     weeks = plan.duration_ns / WEEK_NS
-    # A lab may have a ztunnel for each identity: those of a node that start anew together are one
+    # A lab may have a ztunnel for each identity: those of a node that restart together are one
     # restart.
     started = history.of("ztunnel_started", "proxy_started", cause=fix)
     restarts = len({(event.world_ns, event.node, event.kind) for event in started})

@@ -102,6 +102,6 @@ def replace_between(text: str, which: str, table: str, page: str) -> str:
     if not found or not ended:
         raise BadInput(
             f"{page}: has no place for the matrix; write the lines {begin!r} and {END!r} "
-            "where it should stand"
+            "where it should be"
         )
     return f"{before}{begin}\n{table}{END}{after}"

@@ -135,10 +135,10 @@ def _whole_rows(
 # --- What runs where
 
 
-def versions_on(lab: str, asked: Sequence[str], today: date) -> tuple[str, ...]:
-    """The releases that can be tried on `lab`, oldest first. `asked`: only these, if any are
+def versions_on(lab: str, named: Sequence[str], today: date) -> tuple[str, ...]:
+    """The releases that can be tried on `lab`, oldest first. `named`: only these, if any are
     named."""
-    wanted = {versions.find(version).version for version in asked}
+    wanted = {versions.find(version).version for version in named}
     rows = _rows_on(lab, today)
     return tuple(row.version for row in rows if not wanted or row.version in wanted)
 

@@ -1,9 +1,9 @@
 """How machines of different kinds sleep: seeded generators of the clock faults of one machine.
 
-Each is a short story of days, drawn from a distribution that stands in its docstring. They are
-assumptions, not measurements: `sweep` asks which fix holds over a whole range of habits, not how
-often a habit occurs. Whoever has journals of real machines imports them (meshwake import-sleep) and
-sweeps over those: the population `imported`.
+Each is a sequence of days, drawn from a distribution that its docstring states. They are
+assumptions, not measurements: `sweep` finds which fix holds over a whole range of habits, not how
+often a habit occurs. Journals of real machines can be imported (meshwake import-sleep) and swept
+over: the population `imported`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def office_laptop(chance: Random, days: int) -> Iterator[MachineFault]:
 
 def homelab(chance: Random, days: int) -> Iterator[MachineFault]:
     """A machine at home: asleep from 00:30 +- 1.5 h for 5 to 9 h in 7 nights of 10, else on; now
-    and then ztunnel is started anew."""
+    and then ztunnel is restarted."""
     for day in range(days):
         begins_ns = day * DAY_NS
         if chance.random() < 0.1:
@@ -91,7 +91,7 @@ def homelab(chance: Random, days: int) -> Iterator[MachineFault]:
 
 
 def wsl(chance: Random, days: int) -> Iterator[MachineFault]:
-    """A VM below a laptop: paused with it at lunch and over night, the wall clock put right 5 s to
+    """A VM below a laptop: paused with it at lunch and over night, the wall clock corrected 5 s to
     10 min after."""
     for day in range(days):
         begins_ns = day * DAY_NS

@@ -130,7 +130,7 @@ def _built(question: CommitProbe, path: Path) -> str | None:
         failed = build(question.command, question.repository, path, question.build_within_s)
         if failed is not None:
             return failed
-    return None if path.is_file() else f"there is no {question.binary} after the build"
+    return None if path.is_file() else f"the build left no {question.binary}"
 
 
 def build(command: str, directory: Path, binary: Path, within_s: float) -> str | None:
@@ -188,13 +188,13 @@ def _judge(attempts: list[Attempt], commit: str) -> ProbeResult:
 
 
 def _cache_file(question: CommitProbe, binary_sha256: str) -> Path:
-    asked = [
+    what = [
         sha256_of(question.scenario_file),
         question.check,
         question.version,
         question.repeat,
     ]
-    key = hashlib.sha256(json.dumps([CACHE_FORMAT, binary_sha256, *asked]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([CACHE_FORMAT, binary_sha256, *what]).encode()).hexdigest()
     return binaries.cache_dir() / "probe" / f"{key}.json"
 
 

@@ -80,8 +80,8 @@ def fetch(url: str) -> bytes:
 
 @dataclass(frozen=True)
 class CachedFetch:
-    """`fetch`, but what was read within the last hour is not asked for again. A page of the cache
-    that is damaged is fetched anew, and `warn` tells."""
+    """`fetch` with a cache of an hour. A page of the cache that is damaged is fetched again, after a
+    warning by `warn`."""
 
     fetch: Fetch
     directory: Path
@@ -231,7 +231,7 @@ def _wanted(released: list[str]) -> list[str]:
 
 
 def _commit(get: Fetch, url: str, version: str, notes: list[str]) -> str:
-    """The commit of its ztunnel; "" with a note where istio.deps does not tell."""
+    """The commit of its ztunnel; "" with a note where istio.deps does not have it."""
     try:
         listed = _json(get, url.format(version=version), "deps")
         commit = str(
@@ -241,7 +241,7 @@ def _commit(get: Fetch, url: str, version: str, notes: list[str]) -> str:
         commit = ""
     if not _COMMIT.match(commit):
         notes.append(
-            f"{version}: istio.deps does not tell the commit of its ztunnel; the row has none"
+            f"{version}: istio.deps does not have the commit of its ztunnel; the row has none"
         )
         return ""
     return commit

@@ -1,20 +1,20 @@
-"""The question of the matrix asked of whole populations: thousands of machines x fixes x lifetimes
-x releases.
+"""Runs the fixes over whole populations: thousands of machines x fixes x lifetimes x releases.
 
-    Spec ── parts ──> Part (some machines of one population) ── answer ──> Rows ── one Parquet file
-    a part ──> Summary
+    SweepSpec ── parts ──> SweepPart (some machines of one population) ── simulate_part ──> MachineResults ── one
+    Parquet file a part ──> summary
 
-Every part can be answered anywhere, alone, and gives the same rows: chance comes from the seed, the
-population and the number of the machine, and every fix meets the very same sleeps. So it does not
-matter on how many cores or machines a sweep ran, whether workers died on the way, or whether it was
-killed and begun again: the digest of the rows is equal.
+Every part can be simulated anywhere, alone, and gives the same rows: chance comes from the seed,
+the population and the number of the machine, and every fix meets the very same sleeps. So it does
+not matter on how many cores or machines a sweep ran, whether workers died on the way, or whether it
+was killed and started again: the digest of the rows is equal.
 
-A part is written when it is whole, beside its place and then moved there. A sweep that is begun
-again in the same folder takes what is there, after making sure that it was asked the same question.
+A part is written to a temporary file and then renamed, so it is whole or missing. A sweep that is
+started again in the same folder takes the parts that are there, after checking that their spec is
+the same.
 
 Its limits: lab model only (a week of a real ztunnel takes seconds, not milliseconds), and one
 ztunnel with two identities a machine. Where a connection fails is known to the second, since the
-model tries one whenever the answer could change.
+model tries one whenever the result could change.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class SweepSpec:
     machines_a_part: int = 50
 
     def to_json(self) -> dict[str, Any]:
-        """As it is kept beside the results."""
+        """As it is kept with the results."""
         plain: dict[str, Any] = json.loads(json.dumps({"format": SPEC_FORMAT, **asdict(self)}))
         return plain
 
@@ -89,7 +89,7 @@ class SweepPart:
 @dataclass(frozen=True)
 class MachineResult:
     """One machine with one fix. `recovers`: that was shown; `unknown`: neither that nor its
-    opposite was (an assumption failed, or the run ended too early). `outage_s` counts waking time,
+    opposite was (an assumption failed, or the run ended too early). `outage_s` counts time awake,
     `worst_s` is the longest outage; `first_failure_s` -1: never. `requests` is every one that
     reached the authority."""
 
@@ -135,8 +135,7 @@ def spec_of(
     _known("--fix", spec.fixes, FIXES)
     if min(spec.lifetimes_s, default=0) < 240:
         raise BadInput(
-            "--lifetime: needed are certificates of four minutes or more: istiod dates "
-            "them two back"
+            "--lifetime: expected four minutes or more, since istiod backdates certificates by two"
         )
     return spec
 
@@ -282,35 +281,35 @@ class ResultStore:
                 table = pq.read_table(file)
             except (OSError, pa.ArrowException) as error:
                 raise BadInput(
-                    f"{file}: is no whole part ({error}); remove it and give the same command again"
+                    f"{file}: is not a whole part ({error}); remove it and give the same command again"
                 ) from error
             yield from (MachineResult(**values) for values in table.to_pylist())
 
 
 def open_result_store(path: Path, spec: SweepSpec) -> ResultStore:
-    """The folder for `spec`, new or begun before. Raises BadInput where another question was asked
-    there, or where nothing can be written; LabUnavailable without pyarrow."""
+    """The folder for `spec`, new or begun before. Raises BadInput where the folder is of another
+    spec, or where nothing can be written; LabUnavailable without pyarrow."""
     require("sweep")
     question = path / SPEC_FILE
     try:
         (path / PARTS).mkdir(parents=True, exist_ok=True)
         if not question.exists():
             question.write_text(json.dumps(spec.to_json(), indent=1) + "\n", encoding="utf-8")
-        asked = question.read_text(encoding="utf-8")
+        kept = question.read_text(encoding="utf-8")
     except OSError as error:
         raise BadInput(
             f"{path}: cannot be written ({error.strerror}); give another --output"
         ) from error
-    _same_question(path, asked, spec)
+    _check_spec(path, kept, spec)
     return ResultStore(path)
 
 
-def _same_question(path: Path, asked: str, spec: SweepSpec) -> None:
+def _check_spec(path: Path, kept: str, spec: SweepSpec) -> None:
     try:
-        before = json.loads(asked)
+        before = json.loads(kept)
     except ValueError as error:
         raise BadInput(
-            f"{path / SPEC_FILE}: is half a file ({error}); remove {path} and begin anew"
+            f"{path / SPEC_FILE}: is half a file ({error}); remove {path} and start again"
         ) from error
     now = spec.to_json()
     if not isinstance(before, dict) or before.get("format") != SPEC_FORMAT:
@@ -321,10 +320,10 @@ def _same_question(path: Path, asked: str, spec: SweepSpec) -> None:
         )
     differ = [key for key in now if before.get(key) != now[key]]
     if differ:
-        told = (key if key == "remembered" else f"{key} {before.get(key)}" for key in differ)
+        differences = (key if key == "remembered" else f"{key} {before.get(key)}" for key in differ)
         raise BadInput(
-            f"{path}: holds a sweep with another question ({', '.join(told)}); ask the same "
-            "to go on, or give another "
+            f"{path}: holds a sweep with another spec ({', '.join(differences)}); give the same "
+            "to continue, or give another "
             "--output"
         )
 
@@ -338,7 +337,7 @@ def sweep(
     spec: SweepSpec, store: ResultStore, answers: PartRunner, report: Callable[[int, int], None]
 ) -> dict[str, Any]:
     """Answers every part that is not on the store yet, with `answers` (workers.py), and sums up.
-    `report` hears how many of how many parts are there."""
+    `report` gets how many of how many parts are there."""
     everything = list(parts(spec))
     done = store.done()
     report(len(done), len(everything))

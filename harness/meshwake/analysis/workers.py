@@ -1,8 +1,8 @@
-"""Who answers the parts of a sweep: this process, all cores of this machine, or an existing Dask
+"""Runs the parts of a sweep: in this process, on all cores of this machine, or on an existing Dask
 cluster.
 
-Each takes parts and yields them with their rows as they come, in any order. None of them keeps
-anything: what was yielded is the sweep's to write down, and what was not is answered again.
+Each runner takes parts and yields them with their rows as they come, in any order. None of them
+keeps anything: the sweep writes down what was yielded, and runs the rest again.
 """
 
 from __future__ import annotations
@@ -38,17 +38,16 @@ def on_this_machine(jobs: int) -> PartRunner:
     def several(todo: list[SweepPart]) -> Iterator[tuple[SweepPart, list[MachineResult]]]:
         if not todo:
             return
-        # Not forked: a fork takes over the threads' locks of whoever calls.
+        # Not forked: a fork inherits the locks of the caller's threads.
         pool = ProcessPoolExecutor(jobs, get_context("spawn"), _leave_interrupts_to_the_parent)
         try:
-            asked = {pool.submit(simulate_part, part): part for part in todo}
-            for future in as_completed(asked):
-                yield asked[future], future.result()
+            submitted = {pool.submit(simulate_part, part): part for part in todo}
+            for future in as_completed(submitted):
+                yield submitted[future], future.result()
         except BrokenProcessPool as error:
             raise HarnessFault(
-                "a worker of the sweep died (out of memory, or killed); what was answered "
-                "is kept: give the same "
-                "command again, perhaps with fewer --jobs"
+                "a worker of the sweep died (out of memory, or killed); finished parts are kept: "
+                "give the same command again, perhaps with fewer --jobs"
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -68,7 +67,7 @@ def on_dask(scheduler: str) -> Iterator[PartRunner]:
     from distributed import Client
 
     try:
-        make: Any = Client  # its types are only half told
+        make: Any = Client  # it is typed only in part
         client = make(scheduler, timeout=ANSWERS_WITHIN_S, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise LabUnavailable(
@@ -90,28 +89,28 @@ def _through(client: Any, todo: list[SweepPart]) -> Iterator[tuple[SweepPart, li
 
     if not client.scheduler_info()["workers"]:
         raise LabUnavailable("the Dask scheduler has no worker; start one: dask worker ADDRESS")
-    # By a key of its own for each part: a part that was lost with its worker is asked for again
+    # By a key of its own for each part: a part that was lost with its worker is submitted again
     # under the same name.
-    asked = {
+    submitted = {
         client.submit(
             simulate_part, part, key=_key(part), retries=DEATHS_OF_WORKERS_MAX, pure=True
         ): part
         for part in todo
     }
     try:
-        for future in as_they_come(list(asked), loop=client.loop):
+        for future in as_they_come(list(submitted), loop=client.loop):
             try:
                 rows = future.result()
             except Exception as error:
                 raise HarnessFault(
-                    f"part {asked[future].number} of the sweep failed on the Dask cluster "
-                    f"({_words(error)}); what was "
-                    "answered is kept: give the same command again"
+                    f"part {submitted[future].number} of the sweep failed on the Dask cluster "
+                    f"({_words(error)}); finished "
+                    "parts are kept: give the same command again"
                 ) from error
-            yield asked[future], rows
+            yield submitted[future], rows
             future.release()
     finally:
-        client.cancel([future for future in asked if not future.done()])
+        client.cancel([future for future in submitted if not future.done()])
 
 
 def _key(part: SweepPart) -> str:

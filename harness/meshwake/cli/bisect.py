@@ -232,7 +232,7 @@ def _search(
     question = log.question
     search = Bisect(
         question,
-        log.asking(experiment, None if experiment is None else experiment.subject),
+        log.logged(experiment, None if experiment is None else experiment.subject),
         jobs or _default_jobs(question.lab),
         report,
         (lambda version: None) if experiment is None else experiment.impossible,

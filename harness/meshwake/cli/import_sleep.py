@@ -87,7 +87,7 @@ def import_sleep(
     _check_choice("--date-order", date_order, *get_args(DateOrder))
     tallies = [Tally(str(path)) for path in files]
     options = JournalOptions(
-        _zone(zone), cast(DateOrder | None, date_order), machine, said_zone=zone is not None
+        _zone(zone), cast(DateOrder | None, date_order), machine, zone_given=zone is not None
     )
     month = _month(_placed(files, tallies, options), tallies)
     after_ns = _corrected_after_ns(corrected_after, tallies)

@@ -216,7 +216,7 @@ def _length(length_s: float) -> str:
 
 
 def _herds(sizes: str, fixes: list[str] | None, turns: int, seed: int) -> list[herds.HerdResult]:
-    default_fixes = herds.FIXES_ASKED if turns == 1 else herds.FIXES_WITH_TURNS
+    default_fixes = herds.FIXES_SHOWN if turns == 1 else herds.FIXES_WITH_TURNS
     found = []
     for nodes in _sizes(sizes):
         for name in fixes or default_fixes:

@@ -13,7 +13,7 @@ started from a snapshot; a guest that migrates continues elsewhere a moment late
 it was. A QEMU that was started with -incoming or -loadvm continues with a memory that it had.
 PMSuspended/SUSPEND to WAKEUP is a suspend, the guest's own, and so is a guest that hibernated and
 was started again. All other Stopped, SHUTDOWN and "shutting down" switch it off, and a reboot
-(RESET) starts it anew.
+(RESET) is a restart.
 
 The host's own sleep is not in these logs: import the host's journal for that.
 """

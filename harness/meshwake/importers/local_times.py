@@ -49,7 +49,7 @@ _PM = {
     *("μμ", "попл", "م", "بظ", "अपराह्न", "หลังเที่ยง"),
     *("오후", "下午", "午後", "晚上", "中午"),
 }
-# Words beside a time that mean nothing.
+# Words next to a time that mean nothing.
 _NO_HALF = {"", "h", "ч", "г", "uhr", "kl", "klo", "s", "min", "godz"}  # noqa: RUF001
 _MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, start=1)}
@@ -238,7 +238,7 @@ def _order_by_numbers(rows: Sequence[LocalTime]) -> DateOrder | None:
         if row.dotted:
             return "day-first"  # dots are only written where the day comes first
     if all(row.first == row.second for row in rows):
-        return "month-first"  # both orders mean the same; also where there is no row
+        return "month-first"  # both orders mean the same; also without any row
     return None
 
 

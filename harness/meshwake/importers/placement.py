@@ -122,7 +122,7 @@ def _trusted(stretches: Sequence[Stretch]) -> list[int]:
         passed_ns += stretch.lasts_ns
     # For each weight that can be reached, the least room at which it ends. Both lists increase.
     ends: list[int] = []
-    best: list[tuple[int, int]] = []  # (weight, position) beside `ends`
+    best: list[tuple[int, int]] = []  # (weight, position) of each of `ends`
     before: list[int | None] = []
     for position, (stretch, own) in enumerate(zip(stretches, room, strict=True)):
         place = bisect_right(ends, own + OUT_OF_ORDER_NS // 4)

@@ -4,7 +4,7 @@
     2026-11-23 22:30:29 -0700 DarkWake   <tab>DarkWake from Deep Idle [CDN] : due to ...
     2026-11-24 07:40:00 -0700 Wake       <tab>DarkWake to FullWake from Deep Idle [CDNVA] : due to ...
 
-A mesh on a Mac runs in a VM, which stands while the Mac sleeps: every sleep is a pause. In a dark
+A mesh on a Mac runs in a VM, which is paused while the Mac sleeps: every sleep is a pause. In a dark
 wake processes run, VMs too; a Mac with Power Nap therefore sleeps many times a night. `Start`
 (powerd started) is a boot. "Entering DarkWake state" is not sleep, and "Wake Requests" lists what
 the Mac means to wake for later: no wake. All other domains (Assertions, Notification ...) are other
@@ -56,7 +56,7 @@ class _Row(NamedTuple):
 
 
 def read(stream: TextIO, tally: Tally) -> PlacedJournal | None:
-    """What the log tells, which may stand newest first."""
+    """What the log reports; it may be newest first."""
     read_rows = _in_order(list(_rows(stream, tally)))
     if unseen := _dark_wakes_unseen(read_rows):
         tally.notes.append(

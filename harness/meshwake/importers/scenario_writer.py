@@ -1,12 +1,12 @@
-"""A history of a machine as the text of a scenario that `meshwake run` takes.
+"""Writes the sleep history of a machine as a scenario that `meshwake run` takes.
 
-The expectations are what one hopes for: that nothing broke. A history in which something did comes
-out as a surprise (exit code 1), and its findings tell what, when and for how long.
+The expectations are that nothing broke. A history in which something did comes out as a surprise
+(exit code 1), and its findings show what, when and for how long.
 
 The history is moved ahead by whole weeks, so that weekdays and hours stay: labs that run real
-programs need wall clocks ahead of the real one, since a deadline that a program hands to the kernel
-as an absolute wall time would else have passed long ago, and the program spins (seen on ztunnel
-1.31.0-rc.0). Each fault has beside it what the wall clock of the machine showed.
+programs need wall clocks ahead of the real one. A deadline that a program gives to the kernel as an
+absolute wall time would else have passed long ago, and the program spins (seen on ztunnel
+1.31.0-rc.0). A comment above each fault has what the wall clock of the machine showed.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ HOPES = {
 
 @dataclass(frozen=True)
 class ScenarioOptions:
-    """What to write beside the history. `corrected_after_ns`: how long after a pause the wall clock
-    is put right, None for never; `every_sleep_as`: "suspend" or "pause" instead of what the
+    """What to write in addition to the history. `corrected_after_ns`: how long after a pause the
+    wall clock is corrected, None for never; `every_sleep_as`: "suspend" or "pause" instead of what the
     journals say."""
 
     sources: Sequence[str]
@@ -116,8 +116,8 @@ def _with_room(history: SleepHistory) -> Iterator[tuple[MachineEvent, int | None
 
 
 def _fault(event: MachineEvent, room_ns: int | None, writing: ScenarioOptions) -> Iterator[str]:
-    """One [[fault]], or two: a time switched off is a sleep at whose end everything is started
-    anew; or three, when its wall clock began elsewhere then."""
+    """One [[fault]]; or two: a time switched off is a sleep at whose end everything restarts; or
+    three: its wall clock was off then."""
     at = f"at    = {_quoted(format_duration(event.at_world_ns))}"
     if event.kind == "step":
         yield from (

@@ -3,8 +3,8 @@ the forms).
 
 journald reads both clocks at one moment. Within a boot their difference only changes while the
 machine sleeps, so each jump of it is exactly what makes ztunnel late, to the microsecond. It shows
-also where no message reports it: a VM that its host paused writes nothing. Messages only tell what
-a jump was:
+also where no message reports it: a VM that its host paused writes nothing. Messages only explain
+what a jump was:
 
     kernel          PM: suspend entry (deep) ... PM: suspend exit; PM: hibernation: ...
     systemd-sleep   MESSAGE_ID 6bbd95ee... (begins), 8811e6df... (has ended)

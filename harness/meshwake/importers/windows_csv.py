@@ -2,9 +2,9 @@
 that read .evtx.
 
 Columns are known by their names in any order, between commas, semicolons or tabs; where the heading
-is in another language, or lost, by what stands in them. Times are local, as Windows writes them
+is in another language, or lost, by their contents. Times are local, as Windows writes them
 where it was exported: `zone` says where that was, `date_order` whether day or month comes first
-where the rows cannot tell (local_times.py).
+where the rows do not decide it (local_times.py).
 """
 
 from __future__ import annotations
@@ -91,13 +91,13 @@ _ROWS_LOOKED_AT = 1_000
 
 @dataclass(frozen=True)
 class JournalOptions:
-    """What a person said of how journals were written. `zone`: where local times were; `machine`:
+    """What the user said about how journals were written. `zone`: where local times were; `machine`:
     which of several."""
 
     zone: tzinfo = UTC
     date_order: DateOrder | None = None
     machine: str | None = None
-    said_zone: bool = False
+    zone_given: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class _Columns:
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of which the number is known, and its time as it stands there."""
+    """A row whose event number is known, and its time as it is written."""
 
     cells: list[str]
     columns: _Columns
@@ -125,12 +125,12 @@ class _Row:
         return ",".join(self.cells)[:200]
 
     def cell(self, place: int | None) -> str:
-        """What stands in a column; nothing where there is none."""
+        """The contents of a column; "" where there is none."""
         return self.cells[place].strip() if place is not None and place < len(self.cells) else ""
 
     @property
     def message(self) -> str:
-        """All that stands from the message on, since Event Viewer does not quote it; without marks
+        """Everything from the message on, since Event Viewer does not quote it; without marks
         of direction."""
         place = self.columns.message
         return (
@@ -146,20 +146,20 @@ def is_csv(sample: str) -> bool:
 def read(
     stream: TextIO, tally: Tally, writing: JournalOptions, sample: str
 ) -> PlacedJournal | None:
-    """What rows tell. Raises BadInput when nobody can say whether a time has the day or the month
+    """What rows report. Raises BadInput when it is not clear whether a time has the day or the month
     first, or whose events they are."""
     layout = _layout(sample)
     assert layout is not None
     rows = list(_rows(stream, tally, *layout))
     if _nameless(rows):
         raise BadInput(
-            f"{tally.path}: no column tells the provider of an event (ProviderName, "
+            f"{tally.path}: no column has the provider of an event (ProviderName, "
             "Source), and no message in English "
             f"does; select ProviderName too, or {EXPORT_XML}"
         )
     order, local = _order(rows, tally, writing)
     reading = LocalTimeRules(writing.zone, order)
-    if local and not writing.said_zone:
+    if local and not writing.zone_given:
         tally.notes.append(
             "local times without a zone, taken for UTC; say where they were written with --zone"
         )
@@ -259,7 +259,7 @@ def _whole(text: str) -> int | None:
 
 
 def _rows(stream: TextIO, tally: Tally, delimiter: str, columns: _Columns | None) -> Iterator[_Row]:
-    """The rows of events that may tell of sleep, and those that show how far the log reaches."""
+    """The rows of events that may be about sleep, and those that show how far the log reaches."""
     given = columns is not None
     others = 0
     last: _Row | None = None
@@ -277,7 +277,7 @@ def _rows(stream: TextIO, tally: Tally, delimiter: str, columns: _Columns | None
             last = None
             continue
         others += 1
-        # As they stand, other events show how far the log reaches, and in which order it is.
+        # Other events show how far the log reaches, and in which order it is.
         if others <= _ROWS_LOOKED_AT or others % 100 == 0:
             yield row
             last = None
@@ -290,7 +290,7 @@ def _rows(stream: TextIO, tally: Tally, delimiter: str, columns: _Columns | None
 
 
 def _is_heading(cells: Sequence[str], may_name_columns: bool) -> bool:
-    """What is no row: nothing, a note of who wrote it, names of columns in another language, a line
+    """What is not a row: nothing, a note of the writer, names of columns in another language, a line
     of a table."""
     text = "".join(cells).strip()
     notes = len(cells) == 1 and text.startswith(("#TYPE", "sep="))
@@ -305,7 +305,7 @@ def _cells(stream: TextIO, tally: Tally, delimiter: str) -> Iterator[list[str]]:
         except StopIteration:
             return
         except csv.Error as error:
-            tally.broken("", f"is no row ({error})")
+            tally.broken("", f"is not a row ({error})")
 
 
 def _row(cells: list[str], columns: _Columns, place: int) -> _Row | None:
@@ -320,13 +320,13 @@ def _row(cells: list[str], columns: _Columns, place: int) -> _Row | None:
     )
 
 
-# --- What they tell -------------------------------------------------------------------------------
+# --- What they report -------------------------------------------------------------------------------
 
 
 def _nameless(rows: Sequence[_Row]) -> bool:
-    """Whether nobody can say whose events these are."""
-    telling = [row for row in rows if row.number in NUMBERS]
-    return bool(telling) and not any(_provider(row) for row in telling)
+    """Whether the provider of the events is not known."""
+    power_rows = [row for row in rows if row.number in NUMBERS]
+    return bool(power_rows) and not any(map(_provider, power_rows))
 
 
 def _provider(row: _Row) -> str:
@@ -362,7 +362,7 @@ def _order(rows: Sequence[_Row], tally: Tally, writing: JournalOptions) -> tuple
     if order is None:
         raise BadInput(
             f"{tally.path}: whether {shown!r} begins with the day or the month cannot be "
-            "told from its rows; say it "
+            "decided from its rows; say it "
             f"with --date-order day-first or --date-order month-first, or {EXPORT_XML}"
         )
     return order, not zoned

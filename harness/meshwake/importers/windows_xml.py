@@ -31,7 +31,7 @@ _PREFIX = re.compile(r"(</?)\w+:(?=\w)")
 
 
 def read(stream: TextIO, tally: Tally, machine: str | None = None) -> PlacedJournal | None:
-    """What events in XML tell."""
+    """What events in XML report."""
     return place_events(list(_events(stream, tally)), tally, machine)
 
 
@@ -54,11 +54,11 @@ def _events(stream: TextIO, tally: Tally) -> Iterator[WindowsEvent]:
         try:
             yield _parse(text)
         except (ET.ParseError, ValueError, KeyError) as error:
-            tally.broken(text, f"is no event ({error})", place)
+            tally.broken(text, f"is not an event ({error})", place)
 
 
 def _texts(stream: TextIO, tally: Tally) -> Iterator[str]:
-    """Each <Event>...</Event>; what stands between them is markup or lost."""
+    """Each <Event>...</Event>; what is between them is markup or lost."""
     rest, place = "", 0
     while chunk := stream.read(_CHUNK):
         *whole, rest = _ENDS.split(rest + chunk)
@@ -77,7 +77,7 @@ def _texts(stream: TextIO, tally: Tally) -> Iterator[str]:
 
 
 def _moment(text: str) -> WindowsEvent | None:
-    """An event that tells of nothing but its time."""
+    """An event that has nothing but its time."""
     time = _TIME.search(text)
     with suppress(ValueError):
         return (

@@ -1,6 +1,6 @@
-"""The timelines of a run for a terminal: one strip a node, for who has no browser at hand.
+"""The timelines of a run for a terminal: one ASCII strip a node.
 
-    laptop          asleep 8 h in 1 sleep, J 8 h at the end, connections always worked
+    laptop          asleep 8 h in 1 sleep, clock drift 8 h at the end, connections always worked
                     day 0 00:00                                                       day 2 00:00
     asleep          ..............zzzzzzzz..............................................
     default/client  ------------============---------------------------------------------

@@ -1,17 +1,15 @@
-"""A history as a person would draw it: for each node its clocks, its sleep, and tracks of bars and
-marks.
+"""A history as tracks of bars and marks: for each node its clocks, its sleep and what it held.
 
-    clocks        by how much wall, monotonic and boottime clock lag behind the world; where two part, that is drift
+    clocks        by how much wall, monotonic and boottime clock lag behind the world; where two diverge, that is drift
     certificate   one track an identity: fresh until it is due, overdue until it is renewed, expired while still served
     connections   one track a pair: works, fails
     faults        what was done to the node, to its ztunnel and to istiod; alerts
 
-Both pictures, the page and the strip of the terminal, are drawn from this and from nothing else, so
-they cannot tell different stories. It is a pure function of plan and history; verdicts are not its
-business.
+Both renderings, the page and the ASCII timeline, are drawn from this and from nothing else, so they
+cannot differ. It is a pure function of plan and history; verdicts are not its business.
 
 Its limits: a track of more than `BARS_MAX` bars of one state, or of `MARKS_MAX` marks, is drawn
-coarser, and says so (`merged`). Nobody sees a difference until they zoom in far.
+coarser, and has how many were merged (`merged`). The difference is invisible until one zooms in far.
 """
 
 from __future__ import annotations
@@ -118,8 +116,8 @@ def node_tracks(plan: Plan, history: History) -> tuple[NodeTracks, ...]:
 
 @dataclass(frozen=True)
 class _SortedHistory:
-    """A history read once, by whom its events are about: with many nodes nobody may read all of it
-    for each."""
+    """The events of a history by node and identity: with many nodes, reading all of it for each would
+    be slow."""
 
     by_node: dict[str, list[Event]]
     unanswered: dict[str, list[CsrAnswered]]
@@ -367,7 +365,7 @@ def _life_marks(
 def _connection_track(
     plan: Plan, history: History, pair: tuple[str, str], failing: Sequence[PairFailure]
 ) -> Track:
-    """Nothing is drawn for a time when either node slept: nobody could try."""
+    """Nothing is drawn for a time when either node slept: no connection could be tried."""
     own, tried = [failure for failure in failing if failure.pair == pair], attempts(history, pair)
     asleep = asleep_either(plan, history, pair)
     bars = [

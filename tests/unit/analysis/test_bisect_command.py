@@ -82,14 +82,14 @@ def test_a_damaged_log_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     lines = log.read_text().splitlines()
     log.write_text("\n".join([lines[0], '{"version": "1.26.0"}', *lines[2:], ""]))
     assert run_command(["bisect", "--resume", str(log)]) == ExitCode.BAD_INPUT
-    assert f"{log}:2: is no answer of a bisect" in capsys.readouterr().err
+    assert f"{log}:2: is not a run of a bisect" in capsys.readouterr().err
     log.write_text("\n".join([*lines, ""]))
     write(tmp_path, small(("8h", "9h")))
     assert run_command(["bisect", "--resume", str(log)]) == ExitCode.BAD_INPUT
     assert "is about another" in capsys.readouterr().err
     for text, said in (
         ("", "has no whole line"),
-        ("{}\n", "does not begin a log"),
+        ("{}\n", "is not the first line of a log"),
         ('{"format": 9}\n', "format 9"),
     ):
         log.write_text(text)
@@ -121,7 +121,7 @@ def test_a_damaged_log_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
         (
             ["bisect", "no_such", *ASK[2:]],
             ExitCode.BAD_INPUT,
-            "nor the name of one below scenarios/",
+            "nor the name of one in scenarios/",
         ),
         (["bisect"], ExitCode.BAD_INPUT, "SCENARIO is missing"),
         (

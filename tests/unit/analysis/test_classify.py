@@ -53,7 +53,7 @@ def test_what_told_nothing_leaves_several_classes() -> None:
     """UNKNOWN is no answer: it takes no class away."""
     signature = observe_signature(answering("E", new_authority_root=UNKNOWN))
     assert signature.classes == ("D", "E")
-    assert signature.words == "behaviour class D or E: new_authority_root told nothing"
+    assert signature.words == "behaviour class D or E: new_authority_root UNKNOWN"
     assert signature.to_json()["class"] is None
     assert signature.exit_code is ExitCode.UNKNOWN
 

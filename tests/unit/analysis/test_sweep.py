@@ -132,7 +132,7 @@ def test_a_killed_sweep_goes_on_where_it_ended(alone: dict[str, Any], tmp_path: 
 def test_another_question_is_not_mixed_in(tmp_path: Path) -> None:
     """It says which one lies there."""
     swept(small(machines=1, populations=["wsl"]), tmp_path)
-    with pytest.raises(BadInput, match=r"another question \(machines 1\)"):
+    with pytest.raises(BadInput, match=r"another spec \(machines 1\)"):
         open_result_store(tmp_path, small(machines=2, populations=["wsl"]))
     question = json.loads((tmp_path / "sweep.json").read_text())
     (tmp_path / "sweep.json").write_text(json.dumps(question | {"format": 9}))
@@ -173,7 +173,7 @@ def test_real_machines_are_a_population(tmp_path: Path, capsys: pytest.CaptureFi
         assert told["spec"]["remembered"][0]["name"] == "month"
     (tmp_path / "month.toml").write_text(month.read_text().replace("8h17s", "7h17s"))
     assert run_command(command) == ExitCode.BAD_INPUT
-    assert "another question (remembered)" in capsys.readouterr().err
+    assert "another spec (remembered)" in capsys.readouterr().err
 
 
 def test_a_machine_to_which_nothing_happens_is_refused(
@@ -185,7 +185,7 @@ def test_a_machine_to_which_nothing_happens_is_refused(
         run_command(["sweep", "--imported", str(path), "--output", str(tmp_path / "out")])
         == ExitCode.BAD_INPUT
     )
-    assert "needed is a scenario as `meshwake import-sleep` writes it" in capsys.readouterr().err
+    assert "expected a scenario as `meshwake import-sleep` writes it" in capsys.readouterr().err
 
 
 def test_half_a_part_is_named(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_half_a_part_is_named(tmp_path: Path) -> None:
     swept(spec, tmp_path)
     part = next((tmp_path / "parts").glob("*.parquet"))
     part.write_bytes(part.read_bytes()[:100])
-    with pytest.raises(BadInput, match="is no whole part"):
+    with pytest.raises(BadInput, match="is not a whole part"):
         swept(spec, tmp_path)
 
 

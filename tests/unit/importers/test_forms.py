@@ -327,7 +327,7 @@ def test_an_hour_that_comes_twice_is_told_by_the_order_of_rows(tmp_path: Path) -
         ("25.10.2026 02:10:00", 107),
         ("25.10.2026 03:00:00", 7036),
     ]
-    berlin = JournalOptions(zone=ZoneInfo("Europe/Berlin"), said_zone=True)
+    berlin = JournalOptions(zone=ZoneInfo("Europe/Berlin"), zone_given=True)
     assert slept(read_text(tmp_path, csv(rows), berlin)[0]) == [2_400.0]
     assert slept(read_text(tmp_path, csv([*rows[:2], rows[2]][::-1]), berlin)[0]) == [2_400.0]
 

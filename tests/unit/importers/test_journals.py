@@ -24,7 +24,7 @@ from tests.support.paths import DATA
 
 JOURNALS = DATA / "journals"
 AS_IT_IS = JournalOptions()
-BERLIN = JournalOptions(zone=ZoneInfo("Europe/Berlin"), said_zone=True)
+BERLIN = JournalOptions(zone=ZoneInfo("Europe/Berlin"), zone_given=True)
 
 
 def imported(

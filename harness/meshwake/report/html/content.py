@@ -1,4 +1,4 @@
-"""What stands on the page of one run, as plain values: for the templates, and for the script that
+"""The contents of the page of one run, as plain values: for the templates, and for the script that
 draws timelines."""
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def data(run: Run, name: str) -> str:
         ],
         "nodes": [_node(node) for node in nodes],
     }
-    # Within a script of its own there is no tag to break out of; the two separators are line ends
+    # A script of its own has no tag to break out of; the two separators are line ends
     # to old JavaScript.
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=True)
     return f"MESHWAKE.add({text});\n"
@@ -108,7 +108,7 @@ def _or_none(derive: Callable[[], _Derived]) -> _Derived | None:
 
 
 def facts(run: Run, nodes: tuple[NodeTracks, ...]) -> list[Fact]:
-    """The numbers on top; always the same labels, so that two runs can stand beside one another."""
+    """The numbers on top; always the same labels, so that two runs can be compared side by side."""
     return _or_none(lambda: list(_facts(run, nodes))) or []
 
 
@@ -146,7 +146,7 @@ def _facts(run: Run, nodes: tuple[NodeTracks, ...]) -> Iterator[Fact]:
     )
     drift_ns = max((node.drift_end_ns for node in nodes), key=abs, default=0)
     yield Fact(
-        "Drift J at the end",
+        "Clock drift at the end",
         lasting(drift_ns) if drift_ns else "none",
         "wall less monotonic, since the start",
     )
@@ -173,7 +173,7 @@ def _served_expired_ns(nodes: tuple[NodeTracks, ...]) -> int:
 
 
 def describe_node(node: NodeTracks) -> str:
-    """A timeline for who cannot see it, and for who reads no further."""
+    """A timeline in words, for readers who cannot see it or want a summary."""
     asleep_ns = Spans(node.asleep).total_ns
     words = [
         f"asleep {lasting(asleep_ns)} in {count(len(node.asleep), 'sleep')}"
@@ -181,7 +181,7 @@ def describe_node(node: NodeTracks) -> str:
         else "never asleep"
     ]
     if node.drift_end_ns:
-        words.append(f"J {lasting(node.drift_end_ns)} at the end")
+        words.append(f"clock drift {lasting(node.drift_end_ns)} at the end")
     words.append(
         f"no connection for {lasting(node.out_ns)} awake"
         if node.out_ns
@@ -214,14 +214,14 @@ def _finding(run: Run, row: Comparison) -> dict[str, Any]:
         "check": finding.check,
         "verdict": finding.verdict.value,
         "because": finding.because,
-        "beside": _beside(row),
+        "expectation": _expectation(row),
         "expected": row.expected.value if row.expected else "",
         "expected_because": "" if finding.is_assumption else row.expected_because or "",
         "evidence": [_place(run.plan, evidence) for evidence in finding.evidence],
     }
 
 
-def _beside(row: Comparison) -> str:
+def _expectation(row: Comparison) -> str:
     if row.expected is None:
         return "nothing was expected of it"
     if row.kind is OutcomeKind.AS_EXPECTED:

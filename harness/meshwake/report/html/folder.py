@@ -8,8 +8,8 @@
     summary.md           the table as Markdown; also appended to $GITHUB_STEP_SUMMARY where GitHub sets it
 
 Pages are made one by one (`add`), so that each worker of a parallel test run can make its own; who
-has all the entries makes the rest (`finish`). A file is written beside its place and moved there:
-nobody ever finds half of one.
+has all the entries makes the rest (`finish`). A file is written under a temporary name and renamed, so
+it is whole or missing.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class ReportFolder:
             self._write("compare.html", self._page("compare.html.j2", runs=runs, many=True))
         self._write("junit.xml", junit_xml([(entry.summary, entry.real_s) for entry in entries]))
         self._write("summary.md", markdown([entry.summary for entry in entries]))
-        _tell_github(markdown([entry.summary for entry in entries]))
+        _append_to_github_summary(markdown([entry.summary for entry in entries]))
         return self.path / "index.html"
 
     def _page(self, template: str, **values: Any) -> str:
@@ -198,7 +198,7 @@ def _row(entry: ReportEntry, most_ns: int) -> dict[str, Any]:
     }
 
 
-def _tell_github(text: str) -> None:
+def _append_to_github_summary(text: str) -> None:
     place = os.environ.get("GITHUB_STEP_SUMMARY")
     if not place:
         return

@@ -184,7 +184,7 @@ const MESHWAKE = (() => {
     if (!apart) return [];
     const above = clocks.wall[last] >= clocks.mono[last];
     return [name("wall", clocks.wall[last], "--wall", above ? -17 : 0), name("monotonic", clocks.mono[last], "--mono", above ? 0 : -17),
-      { text: `J = ${lasting(clocks.wall[last] - clocks.mono[last])}`, xref: "x domain", x: 1, xanchor: "right", yref: "y",
+      { text: `clock drift ${lasting(clocks.wall[last] - clocks.mono[last])}`, xref: "x domain", x: 1, xanchor: "right", yref: "y",
         y: (clocks.wall[last] + clocks.mono[last]) / 2 / unit_s, yanchor: "middle", showarrow: false, font: { size: 12, color: colour("--mono") } }];
   }
   function cursorShapes(plot) {
@@ -280,7 +280,7 @@ const MESHWAKE = (() => {
     const head = document.createElement("div"), list = document.createElement("ul");
     const strong = document.createElement("b");
     strong.textContent = moment(world_s, true);
-    head.append(strong, ` · wall ${wallText(along(plot.node.walls, 0, 1, world_s), true)} UTC · J = ${lasting(clocksAt(plot.node, world_s))}${asleep ? " · asleep" : ""}`);
+    head.append(strong, ` · wall ${wallText(along(plot.node.walls, 0, 1, world_s), true)} UTC · clock drift ${lasting(clocksAt(plot.node, world_s))}${asleep ? " · asleep" : ""}`);
     for (const [paint, label, words] of detailsAt(plot, world_s, near_s)) {
       const item = document.createElement("li"), name = document.createElement("b");
       item.style.setProperty("--of", `var(${paint})`);
@@ -427,7 +427,7 @@ const MESHWAKE = (() => {
   return { add: (run) => runs.set(run.id, run), start, runs, plots, page, place, show, jump, setAxis, setTheme, drawAll, whole, moment, lasting };
 })();
 
-// Two runs of a folder beside one another, on one time axis: compare.html?left=ID&right=ID.
+// Two runs of a folder side by side, on one time axis: compare.html?left=ID&right=ID.
 const COMPARE = (() => {
   const WORDS = { HOLDS: "good", BROKEN: "bad", UNKNOWN: "unsure" };
   const make = (tag, text, cls) => Object.assign(document.createElement(tag), { textContent: text ?? "", className: cls ?? "" });
@@ -494,10 +494,10 @@ const COMPARE = (() => {
   function start() {
     const selects = ["left", "right"].map((name) => document.getElementById(name));
     if (!selects[0]) return;
-    const asked = new URLSearchParams(location.search);
+    const query = new URLSearchParams(location.search);
     selects.forEach((select, at) => {
       select.selectedIndex = Math.min(at, select.options.length - 1);
-      const wanted = asked.get(select.id);
+      const wanted = query.get(select.id);
       if ([...select.options].some((option) => option.value === wanted)) select.value = wanted;
       select.addEventListener("change", () => show(selects[0].value, selects[1].value));
     });
