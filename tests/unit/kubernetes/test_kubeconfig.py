@@ -169,7 +169,7 @@ TEXTS: dict[str, tuple[str | bytes, str]] = {
         "context 'a' names no cluster",
     ),
     "no text at all": (b"\xff\x00\x81", "is not UTF"),
-    "deep": ("[" * 5_000, "no YAML"),
+    "deep": ("[" * 5_000, "YAML that cannot be read"),
     "half of UTF-16": (b"\xff\xfea", "is not UTF-16 text"),
 }
 
