@@ -229,7 +229,7 @@ REFUSED = {
     "nothing": ("", "nothing at all"),
     "a key twice": ("groups: []\ngroups: []", "is there twice"),
     "much of little": ("a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{c}: &{c} [{','.join(['*' + p] * 9)}]\n" for p, c in zip("abcdefg", "bcdefgh", strict=True)), "too large"),
-    "a deep one": ("[" * 5_000, "no YAML"),
+    "a deep one": ("[" * 5_000, "YAML that cannot be read"),
 }  # fmt: skip
 
 
