@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from fractions import Fraction
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from meshwake.core.authority_state import AuthorityState
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.scenario import CheckName
 
@@ -91,15 +92,6 @@ class PlannedFault(_Frozen):
         if self.kind == "drift":
             return self.lasts_ns * self.rate_numerator // self.rate_denominator - self.lasts_ns
         return 0
-
-
-class AuthorityState(NamedTuple):
-    """How far its wall clock is ahead of its node's; the lifetime of certificates it issues (None:
-    as requested); which of its roots it signs with."""
-
-    ahead_wall_ns: int
-    lifetime_s: int | None
-    root: int
 
 
 class PlannedNode(_Frozen):
