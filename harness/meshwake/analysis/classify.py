@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from meshwake.analysis.trial import ScenarioAsker, Trial, find_scenario
+from meshwake.analysis.trial import ScenarioAsker, Trial
 from meshwake.core import versions
 from meshwake.core.errors import ExitCode, HarnessFault
 from meshwake.core.outcome import Verdict
 from meshwake.core.scenario import read_scenario
+from meshwake.runner.corpus import scenario_file
 
 # scenario -> the check that tells, and what a person reads of it.
 TELLING: dict[str, tuple[str, str]] = {
@@ -160,4 +161,4 @@ def portraits_of_classes() -> dict[str, dict[str, Verdict]]:
 
 def asker(name: str, lab: str) -> ScenarioAsker:
     """Asks the telling scenario `name` on `lab`, of the releases."""
-    return ScenarioAsker(read_scenario(find_scenario(name)), TELLING[name][0], lab, keep=False)
+    return ScenarioAsker(read_scenario(scenario_file(name)), TELLING[name][0], lab, keep=False)

@@ -26,9 +26,9 @@ from meshwake.core.resources import SCENARIOS, SOURCES
 from meshwake.core.scenario import Scenario, read_scenario
 from meshwake.core.store import RunDirectory
 from meshwake.runner.choose import choose
+from meshwake.runner.corpus import scenario_files
 from meshwake.runner.options import Options
 from meshwake.runner.run import run_case
-from meshwake.runner.suite import scenario_files
 
 # Pages of the repository: only a checkout has them (core/resources.py `repository`).
 DOCS = SOURCES.parent / "docs"

@@ -10,7 +10,7 @@ from meshwake.core import versions
 from meshwake.core.errors import BadInput
 from meshwake.core.plan import Plan, PlanRequest, resolve
 from meshwake.core.scenario import read_scenario
-from meshwake.runner.suite import scenario_files
+from meshwake.runner.corpus import scenario_files
 
 
 def remembered(paths: Iterable[Path]) -> tuple[Remembered, ...]:

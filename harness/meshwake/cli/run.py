@@ -23,6 +23,7 @@ from meshwake.report.progress import ProgressLine
 from meshwake.report.result import result
 from meshwake.report.terminal import run_detail, show, summary_table
 from meshwake.runner.choose import Case, Chooser
+from meshwake.runner.corpus import scenario_file
 from meshwake.runner.doctor import Health, examine
 from meshwake.runner.options import AUTO, LabWords, Options, planned_cluster, with_words
 from meshwake.runner.run import Progress, check_run
@@ -60,7 +61,10 @@ ReportOption = Annotated[
 ]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show all evidence.")]
 FilesArgument = Annotated[
-    list[Path], typer.Argument(metavar="FILE...", help="Scenario files, or directories of them.")
+    list[Path],
+    typer.Argument(
+        metavar="SCENARIO...", help="Files, directories of them, or names (meshwake list)."
+    ),
 ]
 
 
@@ -96,7 +100,7 @@ def run(
     )
     line = ProgressLine(shown=not as_json)
     # Of many runs only those are shown in full that somebody must look at; the table has the rest.
-    alone = len(files) == 1 and files[0].is_file() and len(options.istio) <= 1
+    alone = len(files) == 1 and not files[0].is_dir() and len(options.istio) <= 1
 
     def watch(case: Case) -> Progress:
         return line.watch(case.id, case.plan.duration_ns)
@@ -144,7 +148,7 @@ def check(
 
 
 def plan(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A scenario file.")],
+    file: Annotated[Path, typer.Argument(metavar="SCENARIO", help="A file, or a name.")],
     lab: LabOption = AUTO,
     istio: IstioOption = None,
     ztunnel: ZtunnelOption = None,
@@ -153,7 +157,7 @@ def plan(
 ) -> None:
     """Print the plan of a scenario as JSON: every fault in its place, nothing left open."""
     options = Options(lab, tuple(istio or ()), ztunnel, seed, real_time=real_time)
-    cases = Chooser(options).cases(read_scenario(file))
+    cases = Chooser(options).cases(read_scenario(scenario_file(file)))
     _print_json([case.plan.model_dump(mode="json") for case in cases])
     for case in cases:
         if case.refusal is not None:

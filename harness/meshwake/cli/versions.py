@@ -38,7 +38,7 @@ from meshwake.analysis.probe import (
 )
 from meshwake.analysis.refresh_versions import CachedFetch, Sources, fetch
 from meshwake.analysis.refresh_versions import refresh as renew
-from meshwake.analysis.trial import ScenarioAsker, Trial, ask_once, find_scenario
+from meshwake.analysis.trial import ScenarioAsker, Trial, ask_once
 from meshwake.checks import CHECKS
 from meshwake.cli.ending import Ended
 from meshwake.core import versions
@@ -52,6 +52,7 @@ from meshwake.core.store import RunDirectory, read_run
 from meshwake.labs import IN_REAL_TIME, load_lab
 from meshwake.report.terminal import show
 from meshwake.runner.choose import Chooser
+from meshwake.runner.corpus import scenario_file
 from meshwake.runner.options import AUTO, LabWords, Options, planned_cluster, with_words
 from meshwake.ztunnel import binaries
 
@@ -137,7 +138,7 @@ def _read(word: str | None) -> tuple[Path, Scenario]:
         raise BadInput(
             "SCENARIO is missing: give a scenario file, or --resume LOG, or --replay LOG"
         )
-    path = find_scenario(word)
+    path = scenario_file(word)
     return path, read_scenario(path)
 
 
@@ -447,7 +448,7 @@ def _probe_commit(
     repeat: int,
     within: str,
 ) -> CommitAnswer:
-    named, file = check_name(check), find_scenario(word)
+    named, file = check_name(check), scenario_file(word)
     if path is None:
         raise BadInput(
             "--binary PATH is missing: where --command leaves the ztunnel that it builds"
@@ -524,7 +525,7 @@ def _name_class(path: Path | None, istio: str | None, lab: str, as_json: bool) -
 
     def ask(name: str, check: str, seed: int) -> Trial:
         trial = ask_once(
-            read_scenario(find_scenario(name)),
+            read_scenario(scenario_file(name)),
             check,
             replace(options, seed=seed, keep_run=True),
             version,
@@ -679,7 +680,7 @@ def accept(
     """Write what surprised into the scenario file, with its evidence, as what is expected from now
     on."""
     saved = read_run(run)
-    file = Path(scenario) if scenario is not None else find_scenario(saved.plan.scenario)
+    file = Path(scenario) if scenario is not None else scenario_file(saved.plan.scenario)
     change = acceptance(run, file, datetime.now(UTC).date().isoformat(), because)
     sys.stdout.write(change.diff)
     for sentence in change.sentences:

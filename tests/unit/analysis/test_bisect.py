@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from meshwake.analysis.bisect import Bisect, Found, Question, check_question
-from meshwake.analysis.trial import ScenarioAsker, Trial, find_scenario
+from meshwake.analysis.trial import ScenarioAsker, Trial
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, ExitCode
 from meshwake.core.outcome import Verdict
 from meshwake.core.scenario import read_scenario
 from meshwake.core.versions import minor_of
+from meshwake.runner.corpus import scenario_file
 from packaging.version import Version
 
 ROWS = tuple(f"1.{minor}.{patch}" for minor in range(18, 24) for patch in range(5))
@@ -252,7 +253,7 @@ KEYS = [
 
 
 def on_the_model(scenario: str, check: str, good: str, bad: str) -> Found:
-    read = read_scenario(find_scenario(scenario))
+    read = read_scenario(scenario_file(scenario))
     asker = ScenarioAsker(read, check, "model")
     question = Question(read.name, check, "model", good, bad)
     return Bisect(question, asker, impossible=asker.impossible).run()

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 from meshwake.analysis.probe import CommitQuestion, GitVerdict, clean_commit, probe_commit
-from meshwake.analysis.trial import Trial, find_scenario
+from meshwake.analysis.trial import Trial
 from meshwake.core.errors import BadInput
 from meshwake.core.outcome import Verdict
 from meshwake.labs import load_lab
+from meshwake.runner.corpus import scenario_file
 from meshwake.ztunnel import binaries
 
 from tests.support.paths import REPOSITORY
@@ -29,7 +30,6 @@ import sys
 from pathlib import Path
 from meshwake.analysis.probe import CommitQuestion, probe_commit
 from meshwake.analysis.classify import asker
-from meshwake.analysis.trial import find_scenario
 
 FIRST = {"C": "1.24.0", "D": "1.28.0"}
 
@@ -40,7 +40,7 @@ def ask(binary, seed):
     return asker("ca_away_at_renewal", "model")(FIRST[word], seed)
 
 question = CommitQuestion(
-    Path.cwd(), find_scenario("ca_away_at_renewal"), "valid_certificate_kept", Path("built"), "sh build.sh"
+    Path.cwd(), scenario_file("ca_away_at_renewal"), "valid_certificate_kept", Path("built"), "sh build.sh"
 )
 answer = probe_commit(question, ask, lambda text: print(text, file=sys.stderr))
 print(answer.commit[:8], answer.verdict.name, answer.because)
@@ -123,7 +123,7 @@ def test_git_bisect_finds_the_commit_and_skips_what_cannot_say(
 def question(
     repository: Path, command: str | None = "sh build.sh", repeat: int = 2
 ) -> CommitQuestion:
-    scenario = find_scenario("ca_away_at_renewal")
+    scenario = scenario_file("ca_away_at_renewal")
     return CommitQuestion(
         repository, scenario, "valid_certificate_kept", Path("built"), command, repeat=repeat
     )
