@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from meshwake.clocks.movers.node_helper import PROTOCOL_VERSION
+from meshwake.clocks.movers.node_helper.protocol import PROTOCOL_VERSION
 from meshwake.clocks.movers.process import EVERY_RULE
 from meshwake.cluster.cluster import Cluster
 from meshwake.cluster.docker import DockerEngine

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from meshwake.clocks.movers.node_helper import PROTOCOL_VERSION, send
+from meshwake.clocks.movers.node_helper.client import send
+from meshwake.clocks.movers.node_helper.protocol import PROTOCOL_VERSION
 from meshwake.core.errors import LabUnavailable
 from meshwake.system.deadline import wait_until
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from meshwake.clocks.movers.node_helper import Rule
+from meshwake.clocks.movers.node_helper.rules import Rule
 from meshwake.clocks.movers.process import ProcessMover
 from meshwake.clocks.vdso.attach import page_inside
 from meshwake.core.clock_reading import ClockReading, drift_ns

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from meshwake.clocks.movers.node_helper import Rule
+from meshwake.clocks.movers.node_helper.rules import Rule
 from meshwake.clocks.movers.process import ProcessMover
 from meshwake.clocks.vdso.attach import page_inside
 from meshwake.system.deadline import Deadline
@@ -70,7 +70,7 @@ class Socket:
 
     def send(self, node: str, request: Mapping[str, Any], within_s: float = 0.0) -> dict[str, Any]:
         """See NodeChannel."""
-        from meshwake.clocks.movers.node_helper import send
+        from meshwake.clocks.movers.node_helper.client import send
 
         return send(self._path, json.dumps(request))
 

@@ -39,14 +39,17 @@ def test_an_example_prints_what_the_page_shows(
     command: str, output: str, empty_cache: Path
 ) -> None:
     """Every console block is run, on a machine without a binary, and its output compared to the
-    letter."""
+    letter; a last line `...` in the page leaves out the rest."""
     words = [sys.executable, "-m", "meshwake", *shlex.split(command)[1:]]
     environment = os.environ | {"COLUMNS": "100"}
     done = subprocess.run(
         words, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
     )
     assert done.stderr == ""
-    assert done.stdout == output
+    if output.endswith("\n...\n"):
+        assert done.stdout.startswith(output.removesuffix("...\n"))
+    else:
+        assert done.stdout == output
 
 
 def test_the_fixture_of_the_readme_works(pytester: pytest.Pytester, empty_cache: Path) -> None:
@@ -57,13 +60,6 @@ def test_the_fixture_of_the_readme_works(pytester: pytest.Pytester, empty_cache:
     pytester.runpytest("-p", "meshwake.pytest_plugin", "-p", "no:cacheprovider").assert_outcomes(
         passed=1
     )
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    """Every relative link of a page is a file of the repository."""
-    for target in re.findall(r"\]\(([^)#:]+?)\)", page.read_text()):
-        assert (page.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -2,7 +2,7 @@
 
 Who moves them is written down before they are moved: on the helper's DaemonSet (`MARK`: any machine
 that reaches the cluster sees it) and, by the helper, on each node (/run/meshwake). A helper that
-hears nothing of its owner puts back by itself (clocks/movers/node_helper.py); what is done here is
+hears nothing of its owner puts back by itself (clocks/movers/node_helper/); what is done here is
 to wait for no lease, to say what had been moved, and to start anew what began on moved clocks.
 Which was first makes no difference.
 """
@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
-from meshwake.clocks.movers.node_helper import PROTOCOL_VERSION
+from meshwake.clocks.movers.node_helper.protocol import PROTOCOL_VERSION
 from meshwake.clocks.movers.process import EVERY_RULE, ISTIOD
 from meshwake.cluster.node_channel import (
     DAEMON_SET,

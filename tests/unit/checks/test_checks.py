@@ -44,9 +44,11 @@ def a_day(faults: list[dict[str, Any]] | None = None, duration: str = "1d") -> W
     return world
 
 
-def test_checks_are_those_of_scenarios() -> None:
-    """What a scenario may expect is what is judged, no more and no less."""
+def test_every_check_is_the_module_of_its_name() -> None:
+    """What a scenario may expect is what is judged, and a finding names its check."""
     assert tuple(CHECKS) == get_args(CheckName)
+    for name, check in (CHECKS | ASSUMPTIONS).items():
+        assert check(a_day().plan, a_day().history()).check == name
 
 
 # --- The assumptions

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from meshwake.clocks.movers.node_helper import PROTOCOL_VERSION
+from meshwake.clocks.movers.node_helper.protocol import PROTOCOL_VERSION
 from meshwake.cluster.moved import restore_clocks
 from meshwake.cluster.node_channel import DAEMON_SET, LABELS, MARK, NAMESPACE, install_helper
 from meshwake.core.errors import LabUnavailable, SubjectFailed

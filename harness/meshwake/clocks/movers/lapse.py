@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from meshwake.clocks.movers.base import Meanwhile, Moved, sleep_meanwhile
-from meshwake.clocks.movers.node_helper import Rule
+from meshwake.clocks.movers.node_helper.rules import Rule
 from meshwake.clocks.movers.process import (
     GUARD,
     ISTIOD,

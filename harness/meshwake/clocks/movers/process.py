@@ -12,7 +12,7 @@ run on, their clocks are set back by it.
     freeze     stopped, all clocks have gone on: the trap
     drift      refused: a rate would have to be made of many steps, each of which is one
 
-The helper on each node (node_helper.py) does it; a `NodeChannel` carries requests there. Nodes
+The helper on each node (node_helper/) does it; a `NodeChannel` carries requests there. Nodes
 whose faults differ in nothing but the node are put to sleep together, with the first of them.
 
 Every helper hears every `RENEWED_EVERY_S` that we are still there. After `LEASE_S` without a word
@@ -40,7 +40,8 @@ from meshwake.clocks.movers.base import (
     alike,
     sleep_meanwhile,
 )
-from meshwake.clocks.movers.node_helper import PROTOCOL_VERSION, Rule
+from meshwake.clocks.movers.node_helper.protocol import PROTOCOL_VERSION
+from meshwake.clocks.movers.node_helper.rules import Rule
 from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.durations import NS_PER_S, seconds
 from meshwake.core.errors import BadInput, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
@@ -71,7 +72,7 @@ class NodeChannel(Protocol):
     def send(
         self, node: str, request: Mapping[str, Any], within_s: float = ANSWERED_WITHIN_S
     ) -> dict[str, Any]:
-        """Carries one request of node_helper.py to the helper of `node` (a node of the plan) and
+        """Carries one request of node_helper/protocol.py to the helper of `node` (a node of the plan) and
         returns its whole answer, {"version": 3, "ok": ...}. May be called from several threads at
         once. Raises LabUnavailable when nobody answers in time; the usual bound is longer than the
         120 s of the helper's own `send`."""
@@ -142,7 +143,7 @@ class _Renewals:
 
 class ProcessMover:
     """A Mover (clocks/movers/base.py) for the nodes of `plan`. The first rule of a node names the
-    program that is measured and must be there. `launchers`: see node_helper.py; None: the usual
+    program that is measured and must be there. `launchers`: see node_helper/protocol.py; None: the usual
     ones."""
 
     name = "process"

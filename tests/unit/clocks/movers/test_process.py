@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from meshwake.clocks.movers.base import Moment
-from meshwake.clocks.movers.node_helper import PROTOCOL_VERSION
+from meshwake.clocks.movers.node_helper.protocol import PROTOCOL_VERSION
 from meshwake.clocks.movers.process import ISTIOD, ZTUNNEL, ProcessMover, rules_for
 from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.errors import LabUnavailable, SubjectFailed

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from meshwake.clocks.movers.node_helper import PROTOCOL_VERSION
+from meshwake.clocks.movers.node_helper.protocol import PROTOCOL_VERSION
 from meshwake.clocks.movers.process import GUARD as GUARD_RULE
 from meshwake.cluster.stack import own_images
 from meshwake.cluster.stack.own_images import (
@@ -32,7 +32,7 @@ NOT_IN_THE_IMAGE = {"yaml"}
 BOTH = pytest.mark.parametrize(
     ("image", "program"),
     [
-        (HELPER, "meshwake/clocks/movers/node_helper.py"),
+        (HELPER, "meshwake/clocks/movers/node_helper/__main__.py"),
         (GUARD, "meshwake/guard/__main__.py"),
     ],
 )
