@@ -46,7 +46,7 @@ from meshwake.core.durations import NS_PER_S, parse_option_ns
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
 from meshwake.core.outcome import OutcomeKind
 from meshwake.core.refusal import invalid_choice
-from meshwake.core.resources import SCENARIOS
+from meshwake.core.resources import SCENARIOS, repository
 from meshwake.core.scenario import Scenario, read_scenario
 from meshwake.core.store import RunDirectory, read_run
 from meshwake.labs import IN_REAL_TIME, load_lab
@@ -708,6 +708,7 @@ def make_dashboard(
     ] = False,
 ) -> None:
     """Write docs/versions.md: what is true of which release on which lab."""
+    repository()  # the page and what was seen are files of the project, not of the package
     if check and night is not None:
         raise BadInput("--check writes nothing, --record does; give one of them")
     if night is not None:
