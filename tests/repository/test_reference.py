@@ -17,7 +17,7 @@ from meshwake.runner.run import run_case
 from meshwake.runner.suite import MOST_SERIOUS_FIRST
 
 from tests.support.paths import DOCS
-from tests.unit.worlds import SMALL
+from tests.support.scenarios import SMALL
 
 TEXT = (DOCS / "reference.md").read_text(encoding="utf-8")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from meshwake.core.store import LATEST, runs_dir
 
-from tests.unit.worlds import SURPRISING, UNKNOWN, small, write
+from tests.support.scenarios import SURPRISING, UNKNOWN, small, write
 
 ON_MODEL = ("--lab", "model")
 NOT_BROKEN = small(('"holds"', '"broken"'))

@@ -16,7 +16,7 @@ from meshwake.fixes.effects import (
     Place,
     without_prefix,
 )
-from meshwake.fixes.kubectl import lines_left
+from meshwake.fixes.pipelines import lines_left
 from meshwake.fixes.shell import names
 from meshwake.fixes.shell.memory import Memory, Ran, Unknown, is_known
 from meshwake.ztunnel.names import PROXY_CONTAINER
@@ -36,7 +36,7 @@ def _systemctl(ran: Ran, memory: Memory, place: Place) -> list[Action]:
     words = [word for word in ran.words[1:] if not word.startswith("-")]
     verb, units = (words[0] if words else ""), words[1:]
     if verb in ("reboot", "poweroff", "halt", "kexec", "soft-reboot"):
-        raise NotUnderstood(f"systemctl {verb} is no restart of ztunnel")
+        raise NotUnderstood(f"systemctl {verb} does not restart ztunnel")
     if verb not in (
         "restart",
         "start",
@@ -50,7 +50,7 @@ def _systemctl(ran: Ran, memory: Memory, place: Place) -> list[Action]:
     for unit in units:
         name = unit.removesuffix(".service")
         if not is_known(unit):
-            raise NotUnderstood("which unit it is is not known")
+            raise NotUnderstood("which unit it names is not known")
         if re.match(r"(k3s|rke2|kubelet|k0s|containerd|crio)", name) and "killall" not in name:
             continue
         if "ztunnel" in name or re.match(r"docker|microk8s|podman|snap|minikube", name):
@@ -128,7 +128,7 @@ def _ids_of_ztunnel(unknown: Unknown, memory: Memory) -> bool:
     """Whether the ids that some commands print have ztunnel's among them."""
     first, *filters = unknown.runs or (None,)
     if first is None:
-        raise NotUnderstood(f"what {unknown.text} is is not known")
+        raise NotUnderstood(f"the value of {unknown.text} is not known")
     words = without_prefix(first.program, list(first.words))
     program = words[0].rsplit("/", 1)[-1]
     rest = words[1:]
@@ -198,7 +198,7 @@ def _containers(ran: Ran, memory: Memory, place: Place) -> list[Action]:
     if verb not in ("restart", "stop", "kill", "rm"):
         raise NotUnderstood(f"{ran.program} {verb} is not understood here")
     if place.in_pod or any(is_known(name) for name in names) or not names:
-        raise NotUnderstood(f"what container {' '.join(names)!r} is is not known")
+        raise NotUnderstood(f"which container {' '.join(names)!r} names is not known")
     return _of_container_ids(names, verb, memory)
 
 

@@ -20,7 +20,7 @@ from meshwake.core.history import History
 from meshwake.core.outcome import Finding
 from meshwake.core.plan import Plan
 
-from tests.unit.labs import plans
+from tests.support import plans
 
 NEEDS = pytest.mark.skipif(
     bool(alerting.missing()), reason="; ".join(alerting.missing()) or "Prometheus is here"

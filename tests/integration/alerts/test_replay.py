@@ -24,7 +24,7 @@ from meshwake.runner.choose import choose
 from meshwake.runner.options import Options
 
 from tests.integration.alerts.tools import ALERTS
-from tests.unit.labs import plans
+from tests.support import plans
 
 ROOT = ALERTS.parents[2]
 OURS = read_rules(ALERTS / "mesh.yml")

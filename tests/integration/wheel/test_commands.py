@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.wheel.installed import Installed
 from tests.support.paths import DATA
-from tests.unit.worlds import small, write
+from tests.support.scenarios import small, write
 
 # What the base install answers, and the exit code.
 COMMANDS: tuple[tuple[str, int, str], ...] = (

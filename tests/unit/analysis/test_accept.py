@@ -14,7 +14,7 @@ from meshwake.runner.choose import choose
 from meshwake.runner.options import Options
 from meshwake.runner.run import run_case
 
-from tests.unit.worlds import SURPRISING, small, write
+from tests.support.scenarios import SURPRISING, small, write
 
 
 def surprising_run(path: Path, version: str = "1.28.0") -> Run:

@@ -14,7 +14,7 @@ from meshwake.core.store import runs_dir
 from meshwake.labs import load_lab
 from meshwake.ztunnel import binaries
 
-from tests.unit.worlds import small, write
+from tests.support.scenarios import small, write
 
 ASK = ["bisect", "ca_away_at_renewal", "--check", "valid_certificate_kept"]
 RANGE = ["--good", "1.28.0", "--bad", "1.26.0"]

@@ -8,7 +8,7 @@ from meshwake.analysis import dashboard
 from meshwake.cli.app import run_command
 from meshwake.core.errors import BadInput, ExitCode
 
-from tests.unit.worlds import SURPRISING, small, write
+from tests.support.scenarios import SURPRISING, small, write
 
 
 def test_the_page_of_the_repository_is_up_to_date() -> None:

@@ -14,7 +14,7 @@ from meshwake.core.errors import ExitCode
 from meshwake.labs.process.lab import LAB
 from meshwake.ztunnel import binaries
 
-from tests.unit.worlds import SURPRISING, UNKNOWN, small, write
+from tests.support.scenarios import SURPRISING, UNKNOWN, small, write
 
 TODAY = date(2026, 11, 25)
 ON_TWO = ["--istio", "1.27.9", "--istio", "1.28.0"]

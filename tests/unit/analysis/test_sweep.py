@@ -21,8 +21,8 @@ from meshwake.core.errors import BadInput, ExitCode
 from meshwake.core.outcome import Finding, Verdict
 from meshwake.core.versions import newest
 
+from tests.support import scenarios
 from tests.support.paths import DATA
-from tests.unit import worlds
 
 JOURNALS = DATA / "journals"
 WITHOUT_FAULT = ('[[fault]]\nkind  = "suspend"\nat    = "15h"\nlasts = "8h"\n', "")
@@ -166,7 +166,7 @@ def test_a_machine_to_which_nothing_happens_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whoever gives the wrong file is told which is meant."""
-    path = worlds.write(tmp_path, worlds.small(WITHOUT_FAULT))
+    path = scenarios.write(tmp_path, scenarios.small(WITHOUT_FAULT))
     assert (
         run_command(["sweep", "--imported", str(path), "--output", str(tmp_path / "out")])
         == ExitCode.BAD_INPUT

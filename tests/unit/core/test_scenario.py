@@ -7,7 +7,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
 from meshwake.core.scenario import fault_times_ns, parse_scenario, read_scenario
 
-from tests.unit.worlds import SMALL, small, write
+from tests.support.scenarios import SMALL, small, write
 
 HOUR_NS = 3_600 * NS_PER_S
 

@@ -15,7 +15,7 @@ from meshwake.runner.choose import choose
 from meshwake.runner.options import Options
 from meshwake.runner.run import run_case
 
-from tests.unit.worlds import SMALL
+from tests.support.scenarios import SMALL
 
 
 def plan_of() -> Plan:

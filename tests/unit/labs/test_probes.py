@@ -5,7 +5,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.plan import Plan
 from meshwake.labs.probes import ProbeSchedule
 
-from tests.unit.labs.plans import CLIENT, SERVER, TWO_NODES, plan
+from tests.support.plans import CLIENT, SERVER, TWO_NODES, plan
 
 PAIR = (CLIENT, SERVER)
 HOUR_S = 3_600

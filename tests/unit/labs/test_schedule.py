@@ -10,7 +10,7 @@ from meshwake.fixes import Deployment, PlannedRestart
 from meshwake.guard.watch import View
 from meshwake.labs.schedule import Phase, Schedule, planned_actions
 
-from tests.unit.labs.plans import plan
+from tests.support.plans import plan
 
 HOUR_NS = 3600 * NS_PER_S
 

@@ -18,8 +18,8 @@ from meshwake.report.html.content import data
 from meshwake.report.html.folder import begin, write_report
 from meshwake.report.result import Summary
 
+from tests.support.scenarios import SURPRISING, small, write
 from tests.unit.report.told import ISSUE_1481, NIGHTS, RECORDED, modelled, recorded
-from tests.unit.worlds import SURPRISING, small, write
 
 REFUSED = Summary("elsewhere", "process", "1.31.0", "refused", why="no ztunnel binary")
 
@@ -171,7 +171,7 @@ HISTORY = (RECORDED / ISSUE_1481 / "history.jsonl").read_text()
     ("text", "words"),
     [
         ("", "is empty or does not begin with run_started"),
-        (HISTORY[:-40], "237: is no event of a history"),
+        (HISTORY[:-40], "237: is not an event of a history"),
         (
             HISTORY.replace('"format":1', '"format":7', 1),
             "was written in format 7, this meshwake reads format 1",

@@ -20,7 +20,7 @@ from meshwake.report.html.content import facts
 from meshwake.report.lanes import Bar, Lane, Mark, stories
 from meshwake.runner.execution import execute
 
-from tests.unit.checks.histories import CLIENT, LAPTOP, SERVER, Formula, World, fault, ns, plan
+from tests.support.histories import CLIENT, LAPTOP, SERVER, Formula, World, fault, ns, plan
 from tests.unit.report.told import ISSUE_1481, NIGHTS, RECORDED, recorded
 
 NAMES = sorted(path.name for path in RECORDED.iterdir() if path.is_dir())

@@ -20,8 +20,8 @@ from meshwake.runner.options import Options
 from meshwake.runner.run import run_case
 from meshwake.ztunnel import binaries
 
+from tests.support.scenarios import SMALL, small, write
 from tests.unit.runner.conftest import BOTH_LABS, FakeLab, case_of, scenario_of
-from tests.unit.worlds import SMALL, small, write
 from tests.unit.ztunnel.test_binaries import put
 
 

@@ -50,7 +50,7 @@ def test_each_token_is_read_on_its_own_node() -> None:
     nodes = Nodes(
         {("worker0", FILE.format(1)): token(1000), ("worker1", FILE.format(2)): token(2000)}
     )
-    told = Tokens(cluster, nodes).look()
+    told = Tokens(cluster, nodes).poll()
     assert {each.data["pod"]: each.data["expires_wall_s"] for each in told} == {
         "istio-system/ztunnel-1": 1000,
         "istio-system/ztunnel-2": 2000,
@@ -64,10 +64,10 @@ def test_each_token_is_read_on_its_own_node() -> None:
     [
         (Nodes({}), "cat on worker0 ended with 1: cat: .*No such file"),
         (Nodes({}, silent=True), "docker: no answer"),
-        (Nodes({("worker0", FILE.format(1)): "no token"}), "holds no token that ends"),
+        (Nodes({("worker0", FILE.format(1)): "no token"}), "holds no token with an expiry"),
     ],
 )
 def test_what_cannot_be_read_is_said(nodes: Nodes, said: str) -> None:
     """A watcher out of reach; the run tells it once."""
     with pytest.raises(Unreachable, match=said):
-        Tokens(cluster_of(plan()), nodes).look()
+        Tokens(cluster_of(plan()), nodes).poll()

@@ -15,7 +15,7 @@ from meshwake.core.history import History
 from meshwake.core.outcome import Verdict
 from meshwake.core.plan import Plan
 
-from tests.unit.labs.plans import TWO_NODES, plan
+from tests.support.plans import TWO_NODES, plan
 
 pytestmark = pytest.mark.skipif(bool(unsupported_here()), reason=str(unsupported_here()))
 S, M = 10**9, 60 * 10**9

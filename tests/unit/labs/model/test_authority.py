@@ -5,7 +5,7 @@ from meshwake.clocks.virtual import clocks_of
 from meshwake.core.durations import NS_PER_S
 from meshwake.labs.model.authority import Answer, Authority, Certificate
 
-from tests.unit.labs.plans import TWO_NODES, plan
+from tests.support.plans import TWO_NODES, plan
 
 
 def answer(body: str, at_s: float, nodes: str = TWO_NODES) -> Answer:

@@ -11,7 +11,7 @@ from meshwake.core.events import Event
 from meshwake.core.history import History
 from meshwake.labs.limits import CSR_FLOOD_MAX
 
-from tests.unit.labs.plans import (
+from tests.support.plans import (
     CLIENT,
     NIGHTS,
     ONE_NODE,

@@ -11,7 +11,7 @@ from meshwake.core.plan import Plan
 from meshwake.labs import load_lab
 from meshwake.labs.model.lab import LAB
 
-from tests.unit.labs.plans import NIGHTS, TWO_NODES, plan, run
+from tests.support.plans import NIGHTS, TWO_NODES, plan, run
 
 # Retries by chance, two nodes, an authority apart: everything in which an order of things could
 # show.
@@ -32,7 +32,7 @@ lasts = "40m"
 RUN_PLAN_ON_STDIN = """
 import sys
 from meshwake.core.plan import Plan
-from tests.unit.labs.plans import run
+from tests.support.plans import run
 sys.stdout.write(run(Plan.model_validate_json(sys.stdin.read())).to_text())
 """
 

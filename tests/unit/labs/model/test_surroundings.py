@@ -13,7 +13,7 @@ from meshwake.core.history import History
 from meshwake.core.plan import PlannedFix
 from meshwake.labs.model.tokens import Tokens
 
-from tests.unit.labs.plans import NIGHTS, SERVER, failed_world_s, issued_world_s, plan, run
+from tests.support.plans import NIGHTS, SERVER, failed_world_s, issued_world_s, plan, run
 
 HOUR_S, DAY_S = 3_600, 86_400
 GATEWAY = '\n[[gateway]]\nname = "ingress"\nnode = "laptop"\nidentity = "ingress/gateway"\n'

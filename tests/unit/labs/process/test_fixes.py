@@ -13,7 +13,7 @@ from meshwake.fixes import FIXES, patch_of
 from meshwake.fixes.patched import PATCH_MARK
 from meshwake.labs import Toolbox, load_lab
 
-from tests.unit.labs.plans import NIGHTS, plan
+from tests.support.plans import NIGHTS, plan
 
 GATEWAY = '\n[[gateway]]\nname = "ingress"\nnode = "laptop"\nidentity = "ingress/gateway"\n'
 PATCHED = [fix.name for fix in FIXES.values() if fix.patch]

@@ -29,7 +29,7 @@ from meshwake.core.history import History
 from meshwake.core.plan import Plan
 from meshwake.ztunnel.spiffe import spiffe_id
 
-from tests.unit.labs import plans
+from tests.support import plans
 
 Way = Literal["journal", "elapsed", "start"]
 WAYS: tuple[Way, ...] = ("journal", "elapsed", "start")
@@ -60,7 +60,7 @@ def case(seed: int, lab: str = "model") -> Case:
     sleep_s = random.choice((0, random.randint(600, 50_000)))
     if sleep_s:
         # Until a VM's wall clock is put right, it takes what ran out meanwhile for valid: nobody
-        # can foretell how long.
+        # can predict how long.
         kind = random.choice(('"suspend"', '"pause"\ncorrected_after = "1s"'))
         body.append(f'[[fault]]\nkind = {kind}\nat = "{at_s}s"\nlasts = "{sleep_s}s"')
     duration = format_duration((at_s + sleep_s + 180_000) * NS_PER_S)
@@ -184,7 +184,7 @@ def _journal(started: ClockReading, now: ClockReading) -> str:
 @dataclass(frozen=True)
 class Compared:
     """By how much the forecast was off, in seconds: the worst of renewals and of the next break.
-    `breaks`: whether one was foretold."""
+    `breaks`: whether one was predicted."""
 
     off_s: float
     breaks: bool
@@ -192,12 +192,12 @@ class Compared:
 
 
 def compare(of: Case, history: History, folder: Path) -> Compared:
-    """Raises AssertionError when a break came that was not foretold, or one that was did not come."""
+    """Raises AssertionError when a break came that was not predicted, or one that was did not come."""
     save_shown(of, history, folder)
     forecasts = [forecast_node(node, of.sleep_ns) for node in read_nodes(folder)]
     off_s = max(_renewals_off_s(of, history, each) for each in forecasts)
     breaks = [each.outage_from_wall_ns for node in forecasts for each in node.identities]
-    foretold = min((at_ns for at_ns in breaks if at_ns is not None), default=None)
+    predicted = min((at_ns for at_ns in breaks if at_ns is not None), default=None)
     renewed_world_ns = max(
         _renewed_world_ns(of, history, identity) for identity in (plans.CLIENT, plans.SERVER)
     )
@@ -206,14 +206,14 @@ def compare(of: Case, history: History, folder: Path) -> Compared:
          if each.to_world_ns > of.at_world_ns + of.sleep_ns and each.from_world_ns < renewed_world_ns),
         None,
     )  # fmt: skip
-    if foretold is None or happened is None:
-        assert (foretold is None) == (happened is None), (
-            f"case {of.seed}: foretold {foretold}, happened {happened}"
+    if predicted is None or happened is None:
+        assert (predicted is None) == (happened is None), (
+            f"case {of.seed}: predicted {predicted}, happened {happened}"
         )
         return Compared(off_s, breaks=False, words=f"no break, renewals {off_s:.2f} s off")
     awake_world_ns = max(happened, of.at_world_ns + of.sleep_ns)
-    break_off_s = abs(_world_ns(of, forecasts[0], foretold) - awake_world_ns) / NS_PER_S
-    words = f"break foretold {break_off_s:.2f} s off, renewals {off_s:.2f} s off"
+    break_off_s = abs(_world_ns(of, forecasts[0], predicted) - awake_world_ns) / NS_PER_S
+    words = f"break predicted {break_off_s:.2f} s off, renewals {off_s:.2f} s off"
     return Compared(max(off_s, break_off_s), breaks=True, words=words)
 
 
@@ -231,9 +231,9 @@ def _renewals_off_s(of: Case, history: History, forecast: NodeForecast) -> float
     worst_s = 0.0
     for each in forecast.identities:
         assert each.renews_wall_ns is not None
-        foretold_ns = _world_ns(of, forecast, each.renews_wall_ns)
+        predicted_ns = _world_ns(of, forecast, each.renews_wall_ns)
         worst_s = max(
-            worst_s, abs(foretold_ns - _renewed_world_ns(of, history, each.identity)) / NS_PER_S
+            worst_s, abs(predicted_ns - _renewed_world_ns(of, history, each.identity)) / NS_PER_S
         )
     return worst_s
 

@@ -1,5 +1,5 @@
-"""A shell script as a tree: what POSIX sh has, and the parts of bash that people use in jobs and
-hooks.
+"""Reads a shell script into a tree: what POSIX sh has, and the parts of bash that people use in
+jobs and hooks.
 
 Not read: arrays, process substitution, coprocesses, select. They raise NotRead, which says where.
 """
@@ -9,257 +9,45 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+
+from meshwake.fixes.shell import names
+from meshwake.fixes.shell.tree import (
+    AndOr,
+    Arithmetic,
+    Case,
+    DoubleBracket,
+    DoubleParenthesis,
+    For,
+    Function,
+    Group,
+    If,
+    Literal,
+    Node,
+    NotRead,
+    Pipeline,
+    Redirect,
+    Redirected,
+    Segment,
+    Sequence,
+    Simple,
+    Substitution,
+    Variable,
+    While,
+    Word,
+)
 
 DEEPEST = 60
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=")
+# Parameters of one character: arguments, their number, the last status, process ids, options.
 _SPECIAL = "@*#?$!-"
+_DOLLAR_NAME = re.compile(rf"\$([A-Za-z_]\w*|\d|[{re.escape(_SPECIAL)}])")
+_BRACE_NAME = re.compile(rf"\$\{{(#?)([A-Za-z_]\w*|\d+|[{re.escape(_SPECIAL)}])")
+_BRACE_OPERATOR = re.compile(r":[-=+?]|[-=+?]|##?|%%?|//?|\^\^?|,,?|:")
 _ENDS_WORD = " \t\n;&|<>()"
 _REDIRECT = re.compile(r"(\d*)(&>>|&>|<<<|<<-|<<|<>|<&|>&|>>|>\||<|>)")
-_RESERVED = frozenset(
-    [
-        "if",
-        "then",
-        "else",
-        "elif",
-        "fi",
-        "for",
-        "while",
-        "until",
-        "do",
-        "done",
-        "case",
-        "esac",
-        "{",
-        "}",
-        "!",
-        "[[",
-        "function",
-        "in",
-    ]
-)
-_ENDS_LIST = frozenset(["then", "else", "elif", "fi", "do", "done", "esac", "}"])
-
-
-class NotRead(Exception):
-    """The script is none that can be read; the text says what was found and in which line."""
-
-
-class Literal(NamedTuple):
-    """Characters that stand for themselves."""
-
-    text: str
-    quoted: bool
-
-
-class Variable(NamedTuple):
-    """`$name` or `${name...}`; `operator` is "" or what follows the name, such as ":-", and `word`
-    its argument."""
-
-    name: str
-    operator: str
-    word: Word | None
-    quoted: bool
-
-
-class Substitution(NamedTuple):
-    """`$(...)` or backquotes; `text` is what stands between."""
-
-    body: Sequence
-    text: str
-    quoted: bool
-
-
-class Arithmetic(NamedTuple):
-    """`$((...))`."""
-
-    text: str
-    quoted: bool
-
-
-Segment = Literal | Variable | Substitution | Arithmetic
-
-
-class Word(NamedTuple):
-    """One word, not expanded yet; `text` is how it was written."""
-
-    segments: tuple[Segment, ...]
-    text: str
-
-    @property
-    def plain(self) -> str | None:
-        """The word where nothing in it is quoted or expanded, or None."""
-        if all(isinstance(each, Literal) and not each.quoted for each in self.segments):
-            return "".join(each.text for each in self.segments if isinstance(each, Literal))
-        return None
-
-
-@dataclass(frozen=True)
-class Redirect:
-    """`operator` with its target; `lines` are those of a here-document, as they were written."""
-
-    operator: str
-    target: Word
-    lines: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Simple:
-    """A simple command."""
-
-    assignments: tuple[tuple[str, bool, Word], ...]
-    words: tuple[Word, ...]
-    redirects: tuple[Redirect, ...]
-    text: str
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """Commands joined by pipes; `negated` by a leading `!`."""
-
-    parts: tuple[Node, ...]
-    negated: bool
-    text: str
-
-
-@dataclass(frozen=True)
-class AndOr:
-    """Pipelines joined by `&&` and `||`: the operator stands before each, "" before the first."""
-
-    parts: tuple[tuple[str, Node], ...]
-
-
-@dataclass(frozen=True)
-class Sequence:
-    """Commands one after another; the flag says that one was put into the background."""
-
-    items: tuple[tuple[Node, bool], ...] = ()
-
-
-@dataclass(frozen=True)
-class If:
-    """Conditions with their bodies; `otherwise` is None without an else."""
-
-    branches: tuple[tuple[Sequence, Sequence], ...]
-    otherwise: Sequence | None
-
-
-@dataclass(frozen=True)
-class While:
-    """`until` when `wanted` is False."""
-
-    condition: Sequence
-    body: Sequence
-    wanted: bool
-
-
-@dataclass(frozen=True)
-class For:
-    """`words` is None for the arguments of the script."""
-
-    name: str
-    words: tuple[Word, ...] | None
-    body: Sequence
-
-
-@dataclass(frozen=True)
-class Case:
-    """The patterns of each item with its body."""
-
-    subject: Word
-    items: tuple[tuple[tuple[Word, ...], Sequence], ...]
-
-
-@dataclass(frozen=True)
-class Function:
-    """A function, by its name; `by_keyword`: written as `function NAME`."""
-
-    name: str
-    body: Node
-    by_keyword: bool = False
-
-
-@dataclass(frozen=True)
-class Group:
-    """`{ ... }`, or `( ... )` when `subshell`."""
-
-    body: Sequence
-    subshell: bool
-
-
-@dataclass(frozen=True)
-class DoubleBracket:
-    """`[[ ... ]]`; operators are words of one plain literal."""
-
-    words: tuple[Word, ...]
-    text: str
-
-
-@dataclass(frozen=True)
-class DoubleParenthesis:
-    """`(( ... ))`."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Redirected:
-    """A compound command with redirects."""
-
-    body: Node
-    redirects: tuple[Redirect, ...]
-
-
-Node = (
-    Simple
-    | Pipeline
-    | AndOr
-    | Sequence
-    | If
-    | While
-    | For
-    | Case
-    | Function
-    | Group
-    | DoubleBracket
-    | DoubleParenthesis
-    | Redirected
-)
-
-
-_WORDS_MOST = 1_000
-_BRACES = re.compile(r"\{([^{}\s,]*(?:,[^{}\s,]*)+)\}")
-
-
-def without_braces(word: Word) -> list[Word]:
-    """`a{b,c}d` as `abd` and `acd`. Only where nothing in the braces is quoted or a variable.
-    Raises NotRead."""
-    found, waiting = list[Word](), [word]
-    while waiting:
-        first = waiting.pop()
-        for place, segment in enumerate(first.segments):
-            if (
-                isinstance(segment, Literal)
-                and not segment.quoted
-                and (match := _BRACES.search(segment.text))
-            ):
-                before, after = segment.text[: match.start()], segment.text[match.end() :]
-                waiting += [
-                    _with(first, place, before + each + after)
-                    for each in reversed(match[1].split(","))
-                ]
-                break
-        else:
-            found.append(first)
-        if len(found) + len(waiting) > _WORDS_MOST:
-            raise NotRead(f"{word.text[:40]!r} is more than {_WORDS_MOST} words")
-    return found
-
-
-def _with(word: Word, place: int, text: str) -> Word:
-    segments = (*word.segments[:place], Literal(text, quoted=False), *word.segments[place + 1 :])
-    return Word(segments, word.text)
+_RESERVED = names("if then else elif fi for while until do done case esac { } ! [[ function in")
+_ENDS_LIST = names("then else elif fi do done esac }")
 
 
 def parse(script: str) -> Sequence:
@@ -326,7 +114,7 @@ class _Parser:
         self.here_documents.clear()
 
     def next_reserved(self) -> str:
-        """The reserved word that stands here, or ""."""
+        """The reserved word at this position, or ""."""
         match = re.compile(r"\[\[|[{}!]|[a-z]+").match(self.text, self.position)
         if match is None or match[0] not in _RESERVED:
             return ""
@@ -512,14 +300,17 @@ class _Parser:
             patterns = self._patterns()
             body = self.sequence()
             items.append((patterns, body))
-            self.newlines()
-            if self.at(";;") or self.at(";&"):
-                if self.at(";&") or self.at(";;&"):
-                    raise self.wrong("';&' in a case is not understood")
-                self.position += 2
-            self.newlines()
+            self._end_of_item()
         self.take("esac")
         return Case(subject, tuple(items))
+
+    def _end_of_item(self) -> None:
+        self.newlines()
+        if self.at(";&") or self.at(";;&"):
+            raise self.wrong("';&' in a case is not understood")
+        if self.at(";;"):
+            self.position += 2
+        self.newlines()
 
     def _patterns(self) -> tuple[Word, ...]:
         patterns = []
@@ -566,7 +357,7 @@ class _Parser:
             words.append(self.word(" \t\n" if is_pattern else _ENDS_WORD))
 
     def _double_end(self, begins: int) -> int | None:
-        """Where the `))` stands that ends what begins there."""
+        """The position of the `))` that ends what begins at `begins`; None without one."""
         depth = 0
         for at in range(begins, len(self.text) - 1):
             if self.text[at] == "(":
@@ -649,13 +440,10 @@ class _Parser:
         return Word(tuple(segments), self.text[begins : self.position])
 
     def _segment(self, segments: list[Segment], *, quoted: bool, ends: str) -> None:
-        """One piece of a word, or of what stands between double quotes."""
+        """One piece of a word, or of a text in double quotes."""
         char = self.peek()
         if char == "\\":
-            following = self.text[self.position + 1 : self.position + 2]
-            kept = quoted and following not in '$`"\\'
-            segments.append(Literal(f"\\{following}" if kept else following, quoted=True))
-            self.position += 2
+            segments.append(self._escaped(quoted=quoted))
         elif char == "'" and not quoted:
             segments.append(Literal(self._until("'"), quoted=True))
         elif char == '"' and not quoted:
@@ -666,13 +454,28 @@ class _Parser:
             text = re.sub(r"\\([`$\\])", r"\1", self._until("`"))
             segments.append(Substitution(parse(text), text, quoted))
         else:
-            stops = f'\\"$`{ends}' if quoted else f"\\'\"$`{ends}"
-            begins = self.position
-            while self.peek() and (self.peek() not in stops or self.position == begins):
-                self.position += 1
-            segments.append(Literal(self.text[begins : self.position], quoted))
+            segments.append(self._literal(quoted=quoted, ends=ends))
+
+    def _escaped(self, *, quoted: bool) -> Literal:
+        """A backslash and what follows it. In double quotes it escapes four characters only, and
+        stays in the text before any other."""
+        following = self.text[self.position + 1 : self.position + 2]
+        self.position += 2
+        if quoted and following not in '$`"\\':
+            return Literal(f"\\{following}", quoted=True)
+        return Literal(following, quoted=True)
+
+    def _literal(self, *, quoted: bool, ends: str) -> Literal:
+        """Characters that mean themselves: at least one, up to the next that means something."""
+        stops = f'\\"$`{ends}' if quoted else f"\\'\"$`{ends}"
+        begins = self.position
+        self.position += 1
+        while self.peek() and self.peek() not in stops:
+            self.position += 1
+        return Literal(self.text[begins : self.position], quoted)
 
     def _until(self, quote: str) -> str:
+        """What stands between two quotes of this kind; only in backquotes a backslash escapes."""
         begins = self.position + 1
         end = begins
         while end < len(self.text) and self.text[end] != quote:
@@ -701,21 +504,23 @@ class _Parser:
         if self.at("${"):
             return self._braces(quoted=quoted)
         if not quoted and self.at("$'"):
-            self.position += 1
-            raw = self._until("'")
-            try:
-                text = raw.encode("latin-1", "backslashreplace").decode("unicode_escape")
-            except UnicodeDecodeError as error:
-                raise self.wrong(f"$'{raw}' is not understood") from error
-            return Literal(text, quoted=True)
-        match = re.compile(rf"\$([A-Za-z_]\w*|\d|[{re.escape(_SPECIAL)}])").match(
-            self.text, self.position
-        )
+            return self._escapes()
+        match = _DOLLAR_NAME.match(self.text, self.position)
         if match is None:
             self.position += 1
             return Literal("$", quoted)
         self.position = match.end()
         return Variable(match[1], "", None, quoted)
+
+    def _escapes(self) -> Literal:
+        """`$'...'`, with the escapes of C in it."""
+        self.position += 1
+        raw = self._until("'")
+        try:
+            text = raw.encode("latin-1", "backslashreplace").decode("unicode_escape")
+        except UnicodeDecodeError as error:
+            raise self.wrong(f"$'{raw}' is not understood") from error
+        return Literal(text, quoted=True)
 
     def _substitution(self, *, quoted: bool) -> Substitution:
         self.position += 2
@@ -729,27 +534,32 @@ class _Parser:
         return Substitution(body, text, quoted)
 
     def _braces(self, *, quoted: bool) -> Variable:
-        match = re.compile(rf"\$\{{(#?)([A-Za-z_]\w*|\d+|[{re.escape(_SPECIAL)}])").match(
-            self.text, self.position
-        )
+        """`${name}`, `${#name}`, or `${name` with an operator and its argument."""
+        match = _BRACE_NAME.match(self.text, self.position)
         if match is None:
             raise self.wrong(f"{self.rest()!r} is not understood")
+        is_length, name = match[1] == "#", match[2]
         self.position = match.end()
-        operators = re.compile(r":[-=+?]|[-=+?]|##?|%%?|//?|\^\^?|,,?|:")
-        operator, word = match[1], None
-        if not operator and (found := operators.match(self.text, self.position)):
+        operator, word = "", None
+        if is_length:
+            operator = "length"
+            if self.peek() != "}":
+                raise self.wrong("'${#' is not understood here")
+        elif found := _BRACE_OPERATOR.match(self.text, self.position):
             operator, self.position = found[0], found.end()
-            segments: list[Segment] = []
-            begins = self.position
-            while self.peek() and self.peek() != "}":
-                if quoted and self.peek() == '"':
-                    segments += self._double_quoted()
-                else:
-                    self._segment(segments, quoted=quoted, ends="}")
-            word = Word(tuple(segments), self.text[begins : self.position])
-        elif operator and self.peek() != "}":
-            raise self.wrong("'${#' is not understood here")
+            word = self._brace_word(quoted=quoted)
         if not self.at("}"):
             raise self.wrong(f"found {self.rest()!r}, expected '}}'")
         self.position += 1
-        return Variable(match[2], "length" if match[1] else operator, word, quoted)
+        return Variable(name, operator, word, quoted)
+
+    def _brace_word(self, *, quoted: bool) -> Word:
+        """The argument of an operator, up to the closing brace."""
+        segments: list[Segment] = []
+        begins = self.position
+        while self.peek() and self.peek() != "}":
+            if quoted and self.peek() == '"':
+                segments += self._double_quoted()
+            else:
+                self._segment(segments, quoted=quoted, ends="}")
+        return Word(tuple(segments), self.text[begins : self.position])

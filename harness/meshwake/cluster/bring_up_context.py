@@ -1,4 +1,4 @@
-"""One cluster while it is brought up: what every step works on."""
+"""The context of bringing up one cluster: what every step works on."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from meshwake.kubernetes.through_kr8s import ThroughKr8s
 
 
 def fetch_https(url: str, within_s: float) -> bytes:
-    """What `url` has, over https only. Raises LabUnavailable."""
+    """The content of `url`, over https only. Raises LabUnavailable."""
     if not url.startswith("https://"):
-        raise LabUnavailable(f"{url}: is fetched over https only")
+        raise LabUnavailable(f"{url}: invalid URL: expected https")
     try:
         with urllib.request.urlopen(url, timeout=within_s) as answer:  # noqa: S310  https, see above
             return bytes(answer.read())
@@ -39,31 +39,35 @@ def fetch_https(url: str, within_s: float) -> bytes:
         ) from error
 
 
+# Below the cluster's state directory: one log for each program that was run.
+LOGS = "logs"
+
+
 @dataclass(frozen=True)
-class Kit:
-    """What bringing up uses of the world beside engine and tools; tests bring their own."""
+class Dependencies:
+    """What bringing up depends on beside engine and tools; tests pass their own."""
 
     connect: Callable[[Path], Kubernetes] = ThroughKr8s
     real: RealTime = field(default_factory=SystemTime)
     wall_s: Callable[[], float] = time.time
     fetch: Callable[[str, float], bytes] = fetch_https
     seed: Callable[[], str] = lambda: secrets.token_hex(16)
-    # Says what is broken, one sentence each, once everything is up.
-    health: Callable[[Making], list[str]] = lambda making: []
-    # Undoes what a run left that was killed, and says what it was, one sentence each.
-    undo: Callable[[Making], list[str]] = lambda making: []
+    # What is broken once everything is up, one sentence each.
+    health: Callable[[BringUpContext], list[str]] = lambda bringup: []
+    # Undoes what a killed run left; returns what was undone, one sentence each.
+    undo: Callable[[BringUpContext], list[str]] = lambda bringup: []
 
 
 @dataclass
-class Making:
-    """One cluster while it is brought up: what the steps work on."""
+class BringUpContext:
+    """See the module. `folder`: the archive folder of --folder, when one was named."""
 
     choice: Choice
     pins: Pins
     engine: Engine
     tools: Tools
     state: ClusterState
-    kit: Kit
+    dependencies: Dependencies
     folder: Path | None = None
     _kube: Kubernetes | None = None
 
@@ -73,37 +77,37 @@ class Making:
         return self.choice.name
 
     def kube(self) -> Kubernetes:
-        """The cluster's API; connected when first asked for."""
+        """A client of the cluster's API, connected at first use."""
         if self._kube is None:
-            self._kube = self.kit.connect(self.state.kubeconfig)
+            self._kube = self.dependencies.connect(self.state.kubeconfig)
         return self._kube
 
     def forget_kube(self) -> None:
-        """Closes the connection: the next `kube` reads the kubeconfig anew."""
+        """Close the connection: the next `kube` reads the kubeconfig again."""
         if self._kube is not None:
             self._kube.close()
             self._kube = None
 
     def containers(self) -> tuple[Container, ...]:
-        """The cluster's machines, as the engine knows them."""
+        """The containers that are the cluster's nodes."""
         return self.engine.containers({KIND_CLUSTER_LABEL: self.name})
 
     def stage(self, name: str) -> Stage:
-        """The stage `name`, with everything known."""
+        """The stage `name`, with the facts filled in."""
         facts = read_facts(self.state)
         if facts is None:
             raise HarnessFault(f"stage {name} before step facts")
         return next(stage for stage in stages(self.choice, self.pins, facts) if stage.name == name)
 
-    def run(self, watch: Watch, words: str, name: str, *arguments: str) -> None:
-        """Runs a program (tools.py) within the bound of the step; what it says is kept as `words`.
-        helm sees nothing of the user's own repositories, plugins and credentials."""
+    def run(self, watch: Watch, log_name: str, name: str, *arguments: str) -> None:
+        """Run a program (tools.py) within the step's timeout; its output goes to the log
+        `log_name`. helm is kept away from the user's repositories, plugins and credentials."""
         home = self.state.directory / "helm"
         self.tools.run(
             name,
             *arguments,
             within_s=watch.left_s,
-            log=self.state.directory / "words" / words,
+            log=self.state.directory / LOGS / log_name,
             environment={
                 f"HELM_{kind}_HOME": str(home / kind.lower())
                 for kind in ("CACHE", "CONFIG", "DATA")
@@ -112,7 +116,7 @@ class Making:
 
 
 def node_names(choice: Choice, pins: Pins) -> tuple[str, ...]:
-    """The names that kind gives the machines (and Kubernetes its nodes), workers first."""
+    """The names that kind gives the containers, and Kubernetes the nodes; workers first."""
     roles = [str(node.get("role", "control-plane")) for node in kind_config(choice, pins)["nodes"]]
     named = [
         f"{choice.name}-{role}{roles[:position].count(role) + 1 if role in roles[:position] else ''}"
@@ -122,7 +126,7 @@ def node_names(choice: Choice, pins: Pins) -> tuple[str, ...]:
 
 
 def read_facts(state: ClusterState) -> Facts | None:
-    """What was found out and drawn for a cluster once; None before that."""
+    """The facts of a cluster, which are determined once; None before that."""
     try:
         return Facts(**json.loads((state.directory / "facts.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

@@ -1,5 +1,5 @@
 """Forecasts made in the middle of generated runs, against what then happened: on the model here, on
-real ztunnels in tests/agreement/test_foretold.py and, fifty of them, in tests/bench/forecast.py.
+real ztunnels in tests/agreement/test_forecasts.py and, fifty of them, in tests/bench/forecast.py.
 """
 
 from __future__ import annotations
@@ -8,24 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from tests import foretold
-from tests.unit.labs import plans
+from tests.support import forecasts, plans
 
 
 @pytest.mark.parametrize("seed", range(50))
 def test_what_is_foretold_happens(seed: int, tmp_path: Path) -> None:
     """The next renewal and the next break, within two seconds of world time."""
-    case = foretold.case(seed)
+    case = forecasts.case(seed)
     history = plans.run(case.plan)
-    assert foretold.wall_is_whole(case, history)
-    assert foretold.compare(case, history, tmp_path).off_s <= foretold.WITHIN_S
+    assert forecasts.wall_is_whole(case, history)
+    assert forecasts.compare(case, history, tmp_path).off_s <= forecasts.WITHIN_S
 
 
 def test_the_cases_are_of_all_kinds(tmp_path: Path) -> None:
     """Breaks and none, with a sleep ahead and without."""
-    cases = [foretold.case(seed) for seed in range(50)]
+    cases = [forecasts.case(seed) for seed in range(50)]
     breaks = [
-        foretold.compare(case, plans.run(case.plan), tmp_path / str(case.seed)).breaks
+        forecasts.compare(case, plans.run(case.plan), tmp_path / str(case.seed)).breaks
         for case in cases
     ]
     assert 10 <= sum(breaks) <= 40

@@ -33,14 +33,14 @@ TELL_THE_TIME = 'print("tick", time.time_ns(), time.monotonic_ns(), flush=True)'
 
 def write_program(directory: Path, program: str) -> Path:
     """`program` (Python) as an executable file in `directory`."""
-    path = directory / "stand-in"
+    path = directory / "fake-ztunnel"
     path.write_text(f"#!{sys.executable} -S\n{program}")
     path.chmod(0o755)
     return path
 
 
-def write_stand_in(directory: Path, every_s: int = 600, at_tick: str = TELL_THE_TIME) -> Path:
-    """A stand-in whose timer fires every `every_s` seconds of its monotonic clock, and then does
+def write_fake_ztunnel(directory: Path, every_s: int = 600, at_tick: str = TELL_THE_TIME) -> Path:
+    """A fake whose timer fires every `every_s` seconds of its monotonic clock, and then does
     `at_tick`."""
     return write_program(
         directory, _PROGRAM.replace("{every_s}", str(every_s)).replace("{at_tick}", at_tick)

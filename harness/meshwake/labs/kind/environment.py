@@ -1,8 +1,7 @@
-"""Where lab `kind` gets what it works with: a cluster, a way to speak to it, somebody who moves its
-clocks, workloads.
+"""What lab `kind` depends on: a cluster, a client of its API, a clock mover, workloads.
 
-`Ways` is the promise, so that a whole run can be tried on a simulated cluster; real_ways.py is this
-machine.
+`Environment` is the interface, so that a whole run can be tested on a simulated cluster;
+local_environment.py implements it for this machine.
 """
 
 from __future__ import annotations
@@ -24,8 +23,9 @@ from meshwake.labs.kind.traffic import Client, Route
 
 @dataclass(frozen=True)
 class Place:
-    """A cluster that runs. `nodes`: the Kubernetes nodes for workloads, in a fixed order; `ours`:
-    made by us; `about`: what else run_started tells of it; `parts`: what is known to be in it."""
+    """A running cluster. `nodes`: the Kubernetes nodes for workloads, in a fixed order; `ours`:
+    created by meshwake; `about`: further fields of run_started; `parts`: the parts of the stack
+    that it was created with."""
 
     name: str
     kubeconfig: Path
@@ -38,44 +38,43 @@ class Place:
 
 @dataclass(frozen=True)
 class LookedAt:
-    """Whom connections are made between (the plan's pairs first), and what else is looked at."""
+    """The routes that connections take (the plan's pairs first), and what else is observed."""
 
     routes: tuple[Route, ...]
     clients: Mapping[str, Client] = field(hash=False)
     watchers: tuple[Watcher, ...] = ()
 
 
-class Ways(Protocol):
-    """What the lab asks for."""
+class Environment(Protocol):
+    """See the module."""
 
     @property
     def real(self) -> RealTime:
-        """Time as the harness lives through it."""
+        """The harness's own time, which no fault moves."""
 
     def missing(self) -> list[str]:
-        """Why no cluster can be brought up on this machine; takes seconds at most, and never
-        raises."""
+        """Why no cluster can be created on this machine; takes seconds at most and never raises."""
 
     def refusals(self, plan: Plan) -> list[str]:
-        """What of the plan neither the stack nor the chosen mover can do."""
+        """What the plan requires that the stack or the chosen mover cannot do."""
 
     def place(self, plan: Plan, tell: Callable[[str], None]) -> AbstractContextManager[Place]:
-        """The cluster: one of ours, found or brought up, or one that exists. No other command of
-        this machine brings it up or puts it away while the block lasts."""
+        """The cluster: one of ours, found or created, or an existing one. No other command on
+        this machine creates or deletes it while the block lasts."""
 
     def connect(self, place: Place) -> Kubernetes:
-        """A way to speak to it, to be closed by whoever asked."""
+        """A client of its API; the caller closes it."""
 
     def mover(
         self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]
     ) -> Mover:
-        """Who moves its clocks; not prepared yet."""
+        """The clock mover; `prepare` has not been called."""
 
     def executor(self) -> Executor:
-        """Where looks and attempts are done, side by side."""
+        """The thread pool on which polls and connection attempts run."""
 
     def objects(self, plan: Plan, node_names: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:
-        """What a run puts into the cluster. `node_names`: plan node -> Kubernetes node."""
+        """The objects that a run applies. `node_names`: plan node -> Kubernetes node."""
 
     def awaited(self, plan: Plan) -> tuple[tuple[str, Mapping[str, str]], ...]:
         """(namespace, labels) of the pods among them that must be ready before world time begins."""
@@ -83,4 +82,4 @@ class Ways(Protocol):
     def looked_at(
         self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]
     ) -> LookedAt:
-        """Whom, and what, a run looks at."""
+        """Routes, clients and watchers of a run."""

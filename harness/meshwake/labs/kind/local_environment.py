@@ -1,5 +1,5 @@
-"""`Ways` on this machine: clusters of ours through kind, or one that exists; movers, workloads,
-watchers."""
+"""`Environment` on this machine: our own clusters through kind, or an existing one; movers,
+workloads, watchers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from meshwake.clocks.movers.base import Mover
+from meshwake.cluster.bring_up_context import BringUpContext
 from meshwake.cluster.choosing import choice_of, choose_cluster
 from meshwake.cluster.cluster import Cluster, bring_up, existing_cluster
 from meshwake.cluster.docker import Engine, open_engine
 from meshwake.cluster.images import machine_image
-from meshwake.cluster.making import Making
 from meshwake.cluster.preflight import engine_problems
 from meshwake.cluster.real_time import SystemTime
 from meshwake.cluster.stack.choice import Choice, choose_stack
@@ -38,13 +38,13 @@ from meshwake.core.errors import BadInput, HarnessError
 from meshwake.core.plan import Plan, PlannedCluster
 from meshwake.kubernetes.api import Kubernetes
 from meshwake.kubernetes.through_kr8s import connect
+from meshwake.labs.kind.environment import LookedAt, Place
 from meshwake.labs.kind.fix import objects_of_fix
 from meshwake.labs.kind.movers import inside_of, make_mover, mover_refusals, moves_clocks
 from meshwake.labs.kind.own_clock import own_clock_step
 from meshwake.labs.kind.session import Watcher
 from meshwake.labs.kind.traffic import Client, Route
 from meshwake.labs.kind.watchers import Alerts, Flows, ProxyCertificates, Tokens, ZtunnelLogs
-from meshwake.labs.kind.ways import LookedAt, Place
 
 AT_ONCE = 16
 # The doctor waits for it; a container that is asked takes a second, on a busy machine ten.
@@ -52,20 +52,20 @@ ASKED_WITHIN_S = 15.0
 PROMETHEUS, ALERTMANAGER = ("prometheus", 9090), ("alertmanager", 9093)
 
 
-class RealWays:
-    """See ways.Ways."""
+class LocalEnvironment:
+    """See environment.Environment."""
 
     real = SystemTime()
 
     def missing(self) -> list[str]:
-        """See Ways."""
+        """See Environment."""
         pins = read_pins().tools
         wanted = {"kind": pins.kind, "helm": pins.helm}
         reasons = _asked("the programs docker, kind and helm", lambda: look_for_tools(wanted)[1])
         return [*reasons, *_asked("the container engine", _engine_missing)]
 
     def refusals(self, plan: Plan) -> list[str]:
-        """See Ways."""
+        """See Environment."""
         try:
             if _cluster_of(plan).kubeconfig is None:
                 choice_of(plan)
@@ -76,7 +76,7 @@ class RealWays:
 
     @contextmanager
     def place(self, plan: Plan, tell: Callable[[str], None]) -> Iterator[Place]:
-        """See Ways."""
+        """See Environment."""
         asked = _cluster_of(plan)
         if asked.kubeconfig is not None:
             yield _place(
@@ -94,32 +94,32 @@ class RealWays:
             engine.close()
 
     def connect(self, place: Place) -> Kubernetes:
-        """See Ways."""
+        """See Environment."""
         return connect(place.kubeconfig, place.context)
 
     def mover(
         self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]
     ) -> Mover:
-        """See Ways."""
+        """See Environment."""
         return make_mover(plan, place, kubernetes, node_names, self.real)
 
     def executor(self) -> Executor:
-        """See Ways."""
+        """See Environment."""
         return ThreadPoolExecutor(AT_ONCE, "look")
 
     def objects(self, plan: Plan, node_names: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:
-        """See Ways."""
+        """See Environment."""
         return workload_objects(plan, node_names)
 
     def awaited(self, plan: Plan) -> tuple[tuple[str, Mapping[str, str]], ...]:
-        """See Ways."""
+        """See Environment."""
         identities = [identity for node in plan.nodes for identity in node.identities]
         return tuple((namespace_of(identity), identity_labels(identity)) for identity in identities)
 
     def looked_at(
         self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]
     ) -> LookedAt:
-        """See Ways."""
+        """See Environment."""
         pairs = tuple(
             Route(source, destination, server_url(destination))
             for source, destination in plan.pairs
@@ -156,7 +156,7 @@ def _brought_up(choice: Choice, plan: Plan, engine: Engine, tell: Callable[[str]
     return cluster
 
 
-def _asked_first(plan: Plan) -> tuple[Step[Making], ...]:
+def _asked_first(plan: Plan) -> tuple[Step[BringUpContext], ...]:
     """This machine's own clock is not set: known before a cluster is made for it."""
     asked = _cluster_of(plan)
     return (

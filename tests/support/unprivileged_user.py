@@ -26,7 +26,7 @@ _TOOLS = ("unshare", "mount", "setpriv")
 
 
 def refusal() -> str | None:
-    """Why nothing can be run as an ordinary user here, or None."""
+    """Why nothing can be run as an unprivileged user here, or None."""
     if not sys.platform.startswith("linux"):
         return "users without rights are made by Linux's namespaces here"
     if os.geteuid() != 0:
@@ -42,7 +42,7 @@ def refusal() -> str | None:
     )
 
 
-def run_as_ordinary_user(
+def run_as_unprivileged_user(
     command: Sequence[str], home: Path, within_s: float, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """`command` in the directory `home`, which becomes the user's own: by whoever runs this, or, if
@@ -89,7 +89,7 @@ def run_scenarios(
         "--json",
     ]
     command += ["--istio", version, "--ztunnel", str(own)]
-    return run_as_ordinary_user(command, home, within_s, MESHWAKE_RUNS=str(home / "runs"))
+    return run_as_unprivileged_user(command, home, within_s, MESHWAKE_RUNS=str(home / "runs"))
 
 
 def _run(

@@ -12,8 +12,8 @@ import pytest
 
 from tests.agreement.conftest import VERSIONS, binary_of
 from tests.conformance.injectors import needs_vdso
-from tests.ordinary_user import NOBODY, refusal, run_as_ordinary_user, run_scenarios
 from tests.support.paths import REPOSITORY
+from tests.support.unprivileged_user import NOBODY, refusal, run_as_unprivileged_user, run_scenarios
 
 pytestmark = [needs_vdso, pytest.mark.skipif(refusal() is not None, reason=str(refusal()))]
 WITHIN_S = 300
@@ -27,7 +27,7 @@ print(os.geteuid(), int(rights, 16), os.getcwd() == os.environ["HOME"], os.acces
 def test_it_is_somebody_without_rights(tmp_path: Path) -> None:
     """In a home of its own; the interpreter and the checkout are there, and nothing else of what
     root hides."""
-    who = run_as_ordinary_user([sys.executable, "-c", WHO], tmp_path / "home", WITHIN_S)
+    who = run_as_unprivileged_user([sys.executable, "-c", WHO], tmp_path / "home", WITHIN_S)
     assert who.stdout.split() == [
         str(NOBODY if os.geteuid() == 0 else os.geteuid()),
         "0",
@@ -38,7 +38,7 @@ def test_it_is_somebody_without_rights(tmp_path: Path) -> None:
     hidden.write_text("")
     sees = "import os, sys; print(*map(os.path.exists, sys.argv[1:]))"
     command = [sys.executable, "-c", sees, str(hidden), str(REPOSITORY / "pyproject.toml")]
-    seen = run_as_ordinary_user(command, tmp_path / "home", WITHIN_S)
+    seen = run_as_unprivileged_user(command, tmp_path / "home", WITHIN_S)
     assert seen.stdout.split()[1:] == ["True"], seen.stderr
     if os.geteuid() == 0 and not tmp_path.parent.stat().st_mode & 1:
         assert seen.stdout.split()[0] == "False"
@@ -47,7 +47,7 @@ def test_it_is_somebody_without_rights(tmp_path: Path) -> None:
 
 def skip_if_forbidden(home: Path) -> None:
     """The system may forbid namespaces to such a user; then its reason is what is said."""
-    made = run_as_ordinary_user(
+    made = run_as_unprivileged_user(
         [sys.executable, "-m", "meshwake.labs.process.namespaces"], home, WITHIN_S
     )
     assert made.returncode == 0, made.stderr
