@@ -7,7 +7,7 @@ from meshwake.core.errors import BadInput
 from meshwake.runner.corpus import corpus, scenario_file, scenario_files
 
 from tests.support.paths import SCENARIOS
-from tests.unit.worlds import write
+from tests.support.scenarios import write
 
 
 @pytest.mark.parametrize(
