@@ -86,8 +86,8 @@ def test_a_clock_set_back_makes_the_old_token_not_valid_yet_and_a_new_pod_gets_a
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
-        ('node = "laptop"\nidentity', 'node = "lap"\nidentity', "is no node"),
-        ('"ingress"', '"laptop"', "stands twice"),
+        ('node = "laptop"\nidentity', 'node = "lap"\nidentity', "expected one of laptop"),
+        ('"ingress"', '"laptop"', "is used twice"),
     ],
 )
 def test_a_gateway_that_cannot_be_is_refused(old: str, new: str, why: str) -> None:
