@@ -137,9 +137,9 @@ def test_a_network_that_is_gone_in_the_middle(public: Public, tmp_path: Path) ->
 def test_a_source_that_says_something_else(public: Public) -> None:
     """An error page, or another format: refused by name."""
     public.pages["/tags"] = {"message": "rate limited"}
-    with pytest.raises(BadInput, match="images: .* is no page of tags"):
+    with pytest.raises(BadInput, match="images: .* is not a page of tags"):
         refresh(TABLE, "t.toml", fetch, public.sources)
-    with pytest.raises(BadInput, match="is no JSON"):
+    with pytest.raises(BadInput, match="is not JSON"):
         refresh(TABLE, "t.toml", lambda url: b"<html>", public.sources)
 
 
@@ -151,7 +151,7 @@ def test_a_commit_that_is_not_told_is_left_out(public: Public) -> None:
         next(row for row in parse_releases(renewed.new, "t") if row.version == "1.31.0").commit
         == ""
     )
-    assert any("1.31.0: istio.deps does not tell" in note for note in renewed.notes)
+    assert any("1.31.0: istio.deps does not have" in note for note in renewed.notes)
 
 
 def test_the_command(
