@@ -260,8 +260,7 @@ class Bisect:
         return observation
 
     def _confirmed(self, boundaries: Sequence[Boundary]) -> bool:
-        """Runs the two sides of every boundary again; False when one of them turned out to be
-        flaky."""
+        """Runs the two sides of every boundary again; False when one of them turned out to be flaky."""
         sides = _sides_of(boundaries)
         again = [(side, seed) for side in sides for seed in self._seeds_left(side)]
         if not again:
@@ -270,10 +269,15 @@ class Bisect:
             attempts = list(pool.map(lambda run: self.run_once(*run), again))
         for attempt in attempts:
             self.observed[attempt.version].attempts.append(attempt)
-        flaky = [self.observed[side] for side in sides if self.observed[side].flaky]
+        return not self._report_flaky(sides)
+
+    def _report_flaky(self, versions_run: Iterable[str]) -> list[Observation]:
+        """Reports and returns those whose verdict varies."""
+        observations = [self.observed[version] for version in versions_run]
+        flaky = [observation for observation in observations if observation.flaky]
         for observation in flaky:
             self.report(observation)
-        return not flaky
+        return flaky
 
     def _seeds_left(self, version: str) -> list[int]:
         """The seeds of the runs that `version` still lacks."""
@@ -312,17 +316,18 @@ class Bisect:
         return [*self._backports_before(minor_of(new)), self._after_tail(old, new)]
 
     def _after_tail(self, old: str, new: str) -> Boundary:
-        """The boundary between the minor of `old` and `new`: its last old release is the last one
-        of that minor, or the one before the change was backported to it."""
-        tail = [row for row in self._from_to(old, new)[:-1] if minor_of(row) == minor_of(old)]
-        last = next(row for row in reversed(tail) if self._is_conclusive(row))
+        """The boundary between the minor of `old` and `new`: its last old release is the last one of
+        that minor, or the one before the change was backported to it."""
+        minor = minor_of(old)
+        tail = [row for row in self._from_to(old, new)[:-1] if minor_of(row) == minor]
+        last = self._first_conclusive(tail[::-1])
+        assert last is not None  # `old` is one
         if self._is_old(last):
             return self._within(last, new)
         last_old, backport = self._search(tail[: tail.index(last) + 1])
         in_tail = self._within(last_old, backport).undecided
-        after_tail = [
-            row for row in self._within(last_old, new).undecided if minor_of(row) != minor_of(old)
-        ]
+        between = self._within(last_old, new).undecided
+        after_tail = [row for row in between if minor_of(row) != minor]
         return Boundary(last_old, new, (*in_tail, *after_tail))
 
     def _backports_before(self, minor: str) -> list[Boundary]:
@@ -340,13 +345,18 @@ class Bisect:
     def _backport_in(self, minor: str) -> Boundary | None:
         """The boundary within `minor`, if its first conclusive release is old and its last new."""
         line = [row for row in self.possible if minor_of(row) == minor]
-        last = next((row for row in reversed(line) if self._is_conclusive(row)), None)
+        last = self._first_conclusive(line[::-1])
         if last is None or self._is_old(last):
             return None
-        first = next(row for row in line if self._is_conclusive(row))
-        if not self._is_old(first):
+        first = self._first_conclusive(line)
+        if first is None or not self._is_old(first):
             return None
-        return self._within(*self._search(line[line.index(first) : line.index(last) + 1]))
+        searched = line[line.index(first) : line.index(last) + 1]
+        return self._within(*self._search(searched))
+
+    def _first_conclusive(self, line: Sequence[str]) -> str | None:
+        """The first version on `line` that is not UNKNOWN."""
+        return next((row for row in line if self._is_conclusive(row)), None)
 
     def _search(self, line: Sequence[str]) -> tuple[str, str]:
         """The last old version on `line` and the first new one after it."""
@@ -354,12 +364,12 @@ class Bisect:
         while open_ := self._open_positions(line, low, high):
             chosen = _spread(open_, self.jobs)
             self._run_all(*(line[at] for at in chosen))
-            # The first new one ends the range; the last old one before it begins it.
-            for at in chosen:
-                if at < high and self._is_new(line[at]):
+            for at in reversed(chosen):
+                if self._is_new(line[at]):
                     high = at
             for at in chosen:
-                if low < at < high and self._is_old(line[at]):
+                # A version after the first new one may be old: the change was reverted. It is ignored.
+                if at < high and self._is_old(line[at]):
                     low = at
         return line[low], line[high]
 

@@ -344,11 +344,15 @@ def _entries(path: Path, node: str | None) -> Iterator[_Entry]:
     log = read_systemd(path, Tally(str(path)))
     if log is None:
         return
-    known = node is not None and any(boot.is_of(node) for boot in log.boots.values())
-    if node is not None and not known:
+    if node is not None and not _has_entries_of(log, node):
         _refuse_several_hosts(path, log, node)
-    for boot, wall_ns, monotonic_ns in systemd.in_order(log, node if known else None):
+        node = None
+    for boot, wall_ns, monotonic_ns in systemd.in_order(log, node):
         yield _Entry(wall_ns, wall_ns - monotonic_ns, boot)
+
+
+def _has_entries_of(log: systemd.SystemdJournal, node: str) -> bool:
+    return any(boot.is_of(node) for boot in log.boots.values())
 
 
 def _refuse_several_hosts(path: Path, log: systemd.SystemdJournal, node: str) -> None:
