@@ -2,7 +2,7 @@
 moves.
 
 Everything that is not about time is the process lab's own (process/mesh.py). World time is what an
-ideal observer beside the machine would count: boottime since the start, and the time for which the
+ideal observer outside the machine would count: boottime since the start, and the time for which the
 whole machine was stopped (its own clocks do not count that).
 
     suspend   the kernel sleeps, here and now; when the call returns it is over, and world time has
@@ -31,7 +31,7 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS, NS_PER_S
 from meshwake.core.errors import SubjectFailed
 from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
-from meshwake.labs.machine.telling import DedicatedInGuest
+from meshwake.labs.machine.guest_overrides import DedicatedInGuest
 from meshwake.labs.process.mesh import Mesh, report_of
 from meshwake.labs.process.modes import Mode
 from meshwake.labs.process.namespaces import Network

@@ -1,5 +1,5 @@
-"""Lab `process` as the driver's backend: real ztunnels on clocks that stand until everything is
-quiet, and then jump to the next thing that is due."""
+"""Lab `process` as the driver's backend: real ztunnels on clocks that do not move until everything
+is quiescent, and then jump to the next thing that is due."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class ProcessBackend(Mesh):
                 watched.wake(self.monotonic_now_ns(watched))
             self.recording.settle()
         names = ", ".join(watched.name for watched in due)
-        raise HarnessFault(f"{names}: a timer is due again and again while its clock stands still")
+        raise HarnessFault(f"{names}: a timer is due again and again while its clock does not move")
 
     def _is_due(self, node: str, watched: WatchedProcess) -> bool:
         due_ns = watched.due_monotonic_ns()

@@ -9,7 +9,7 @@ it is made of:
     traffic.py     new connections, SOCKS5 -> HBONE with mTLS -> echo
     namespaces.py  a network namespace for each identity
 
-This module starts the runner and takes in what it tells.
+This module starts the runner and receives its events.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ _ERRORS = {
 
 
 class ProcessLab:
-    """See meshwake.labs.Lab. `last_cost`: the last run's `jumps` of world time, and `looks` whether
-    all is quiet."""
+    """See meshwake.labs.Lab. `last_cost`: the last run's `jumps` of world time, and `looks`: how
+    often it was checked whether everything is quiet."""
 
     last_cost: dict[str, int] | None = None
 
@@ -106,10 +106,10 @@ class ProcessLab:
             "ztunnel": str(toolbox.ztunnel.resolve()),
             "work_dir": str(directory),
         }
-        complaints = directory / "runner.log"
-        with complaints.open("wb") as log:
+        stderr_log = directory / "runner.log"
+        with stderr_log.open("wb") as log:
             runner = subprocess.Popen(
-                # The directory is there for whoever looks at a list of processes.
+                # The directory is there for people who read a list of processes.
                 [
                     sys.executable,
                     "-m",
@@ -122,14 +122,14 @@ class ProcessLab:
                 stderr=log,
             )
             try:
-                self.last_cost = _take_in(runner, request, toolbox, recorder, complaints)
+                self.last_cost = _receive(runner, request, toolbox, recorder, stderr_log)
             finally:
                 _end(runner)
 
 
 def _end(runner: subprocess.Popen[bytes]) -> None:
-    """It is asked to put its things away; if it does not, it is killed, and whatever it started
-    dies with it (PR_SET_PDEATHSIG)."""
+    """Has it tear down what it made; if it does not, it is killed, and all that it started dies
+    with it (PR_SET_PDEATHSIG)."""
     runner.terminate()
     try:
         runner.wait(_ENDS_WITHIN_S)
@@ -138,14 +138,14 @@ def _end(runner: subprocess.Popen[bytes]) -> None:
         runner.wait()
 
 
-def _take_in(
+def _receive(
     runner: subprocess.Popen[bytes],
     request: dict[str, Any],
     toolbox: Toolbox,
     recorder: Recorder,
-    complaints: Path,
+    stderr_log: Path,
 ) -> dict[str, int]:
-    """Passes on what the runner tells; returns what the run cost."""
+    """Passes on the events of the runner; returns what the run cost."""
     assert runner.stdin is not None
     assert runner.stdout is not None
     with suppress(BrokenPipeError), runner.stdin as pipe:
@@ -162,15 +162,16 @@ def _take_in(
                 raise kind(message["failed"]["message"])
             elif "done" in message:
                 return dict(message["done"])
-    words = complaints.read_text(errors="replace").strip()[-1000:]
+    text = stderr_log.read_text(errors="replace").strip()[-1000:]
     raise HarnessFault(
-        f"the runner of the process lab ended with code {runner.wait()} and no result: {words}"
+        f"the runner of the process lab ended with code {runner.wait()} and no result: {text}"
     )
 
 
 @cache
 def _namespaces_forbidden() -> str | None:
-    """Tried, not assumed: a short-lived process makes what a run needs. Why it could not, or None."""
+    """Tried, not assumed: a short-lived process makes what a run needs. Returns the reason why it
+    could not, or None."""
     try:
         probe = subprocess.run(
             [sys.executable, "-m", "meshwake.labs.process.namespaces"],

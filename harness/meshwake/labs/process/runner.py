@@ -6,8 +6,8 @@ event (`{"event": ...}`), now and then one for progress (`{"progress": world_ns}
 `{"done": ...}` with what the run cost, or `{"failed": ...}` when it could not go on.
 
 It is a process of its own because namespaces can be entered only by a process with one thread, and
-because the kernel then cleans up: when whoever started it dies, even by kill -9, it is killed, and
-with it all that it started.
+because the kernel then cleans up: when its starter dies, even by kill -9, it is killed, and with
+it all that it started.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from meshwake.authority.begin import begin
 from meshwake.core.errors import HarnessError
 from meshwake.core.events import Event
 from meshwake.core.plan import Plan
-from meshwake.labs.process.namespaces import enter_own_world
-from meshwake.labs.process.processor import take_processor
+from meshwake.labs.process.namespaces import enter_own_namespaces
+from meshwake.labs.process.processor import claim_processor
 from meshwake.system.libc import die_with_parent
 from meshwake.ztunnel.binaries import describe
 
@@ -53,16 +53,18 @@ class _Output:
 
 
 def main() -> None:
-    """Entry point; the first argument is the process id of the starter, the second names the run."""
+    """Entry point; the first argument is the process id of the starter, the second names the
+    run."""
     die_with_parent(int(sys.argv[1]))
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is for our starter, which then ends us
     output = _Output()
     try:
         request = json.loads(sys.stdin.read())
-        processor = take_processor()
-        enter_own_world()
-        begun = begin(Path(request["work_dir"]))  # it loads its libraries while we load ours
+        processor = claim_processor()
+        enter_own_namespaces()
+        # It loads its libraries while we load ours.
+        begun = begin(Path(request["work_dir"]))
         # Only now: this brings libraries which may start threads, and a namespace is entered by a
         # process with one.
         from meshwake.labs.driver import Driver
@@ -76,7 +78,7 @@ def main() -> None:
     except HarnessError as error:
         output.line({"failed": {"exit_code": int(error.exit_code), "message": str(error)}})
         sys.exit(int(error.exit_code))
-    except BaseException:  # noqa: BLE001  # whatever it was, the starter must hear of it
+    except BaseException:  # noqa: BLE001  # whatever it was, the starter must get to know it
         output.line({"failed": {"exit_code": 5, "message": traceback.format_exc()}})
         sys.exit(5)
 

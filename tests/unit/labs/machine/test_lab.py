@@ -9,7 +9,7 @@ import pytest
 from meshwake.core.errors import BadInput, HarnessFault, SubjectFailed
 from meshwake.core.history import Recorder
 from meshwake.labs import Toolbox
-from meshwake.labs.machine.lab import LAB, TIME_VARIABLE, _Told, time_passes_really
+from meshwake.labs.machine.lab import LAB, TIME_VARIABLE, _GuestOutput, time_passes_really
 
 from tests.support.plans import NIGHTS, TWO_NODES, plan
 
@@ -97,29 +97,31 @@ def test_time_is_skipped_unless_said_otherwise(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(TIME_VARIABLE, "real")
     assert time_passes_really()
     monkeypatch.setenv(TIME_VARIABLE, "fast")
-    with pytest.raises(BadInput, match="MESHWAKE_MACHINE_TIME=fast: allowed: skipped, real"):
+    with pytest.raises(
+        BadInput, match=r"'fast' for MESHWAKE_MACHINE_TIME: expected one of skipped, real"
+    ):
         time_passes_really()
 
 
-def told(directory: Path) -> _Told:
-    return _Told(Toolbox(None, directory), Recorder(), directory)
+def output(directory: Path) -> _GuestOutput:
+    return _GuestOutput(Toolbox(None, directory), Recorder(), directory)
 
 
 def test_the_guests_own_account_of_a_failure_is_passed_on(tmp_path: Path) -> None:
     """With the kind of error that it was there."""
-    listener = told(tmp_path)
-    listener.take({"failed": {"exit_code": 5, "message": "ztunnel ended by itself"}})
+    listener = output(tmp_path)
+    listener.receive({"failed": {"exit_code": 5, "message": "ztunnel ended by itself"}})
     with pytest.raises(SubjectFailed, match="in the guest: ztunnel ended by itself"):
         listener.raise_failure()
 
 
 def test_logs_of_the_guest_stay_in_the_run(tmp_path: Path) -> None:
     """Whatever name the guest gives them."""
-    told(tmp_path).take({"log": "../../default.client.log", "text": "said"})
+    output(tmp_path).receive({"log": "../../default.client.log", "text": "said"})
     assert (tmp_path / "default.client.log").read_text() == "said"
 
 
 def test_a_garbled_line_is_a_fault_of_ours(tmp_path: Path) -> None:
     """It is not skipped."""
-    with pytest.raises(HarnessFault, match="what is no JSON"):
-        told(tmp_path).take({"garbled": "{"})
+    with pytest.raises(HarnessFault, match="not JSON"):
+        output(tmp_path).receive({"garbled": "{"})

@@ -68,7 +68,7 @@ def test_after_j_of_sleep_the_timer_is_set_j_late_in_every_class(behaviour_class
 
 def test_only_a0_asks_for_a_day_whatever_it_is_told() -> None:
     """SECRET_TTL came with 1.21."""
-    assert {name: ztunnel(name).asks_for_s for name in BEHAVIOURS} == {
+    assert {name: ztunnel(name).requested_lifetime_s for name in BEHAVIOURS} == {
         "A0": 86_400, "A1": 600, "B": 600, "C": 600, "D": 600, "E": 600
     }  # fmt: skip
 
@@ -168,9 +168,9 @@ def test_eight_requests_that_are_never_answered_stop_all_others() -> None:
     identities = tuple(f"default/{number}" for number in range(9))
     subject = ztunnel("E", identities)
     for identity in identities[:8]:
-        assert subject.may_ask
+        assert subject.has_free_slot
         assert subject.answered(identity, Answer("hung"), after(0)) is None
-    assert not subject.may_ask
+    assert not subject.has_free_slot
 
 
 def test_a_request_under_way_changes_no_state() -> None:

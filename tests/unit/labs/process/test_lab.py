@@ -138,7 +138,7 @@ def test_forbidden_namespaces_are_a_refusal_with_a_way_out(tmp_path: Path) -> No
         from meshwake.labs.process import namespaces
         namespaces._unshare = lambda flags: 1
         try:
-            namespaces.enter_own_world()
+            namespaces.enter_own_namespaces()
         except Exception as error:
             print(type(error).__name__, error)
         """

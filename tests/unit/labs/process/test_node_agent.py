@@ -74,18 +74,18 @@ def talk(tmp_path: Path) -> Iterator[Talk]:
 def test_every_pod_is_handed_over_with_its_namespace_and_then_the_end_is_told(talk: Talk) -> None:
     """Name, namespace and account of each, one open file each, one after another; then that these
     were all."""
-    from meshwake.labs.process.places import Place
+    from meshwake.labs.process.workloads import Workload
 
     with (
         Path("/proc/self/ns/net").open("rb") as here,
         Path("/proc/self/ns/mnt").open("rb") as there,
     ):
         pods = [
-            Place("default/client", "laptop", here.fileno(), "10.77.0.11"),
-            Place("shop/web", "laptop", there.fileno(), "10.77.0.12", life=2),
+            Workload("default/client", "laptop", here.fileno(), "10.77.0.11"),
+            Workload("shop/web", "laptop", there.fileno(), "10.77.0.12", life=2),
         ]
         ztunnel = talk.ztunnel([OK, OK, OK])
-        talk.agent.welcome(pods)
+        talk.agent.send_pods(pods)
         inodes = [os.fstat(pod.namespace).st_ino for pod in pods]
     (first, first_files), (second, second_files), (last, last_files) = ztunnel.result(10)
     assert (first.add.uid, first.add.workload_info.name) == ("uid/default.client", "default.client")
@@ -97,11 +97,11 @@ def test_every_pod_is_handed_over_with_its_namespace_and_then_the_end_is_told(ta
 
 def test_a_pod_that_goes_is_told_without_a_file(talk: Talk) -> None:
     """After the first list, pods go and come one at a time."""
-    from meshwake.labs.process.places import Place
+    from meshwake.labs.process.workloads import Workload
 
     ztunnel = talk.ztunnel([OK, OK])
-    talk.agent.welcome([])
-    talk.agent.remove(Place("default/client", "laptop", -1, "10.77.0.11"))
+    talk.agent.send_pods([])
+    talk.agent.remove(Workload("default/client", "laptop", -1, "10.77.0.11"))
     request, files = ztunnel.result(10)[1]
     assert (request.WhichOneof("payload"), request.gone.uid) == ("gone", "uid/default.client")
     assert files == []
@@ -113,7 +113,7 @@ def test_a_pod_that_goes_is_told_without_a_file(talk: Talk) -> None:
         (
             [WorkloadResponse(ack=Ack(error="no such namespace"))],
             1,
-            "did not take the end of the list.*no such namesp",
+            "refused the end of the list.*no such namesp",
         ),
         ([None], 1, "closed its node agent's connection"),
         ([OK], 7, "speaks version 7"),
@@ -125,7 +125,7 @@ def test_what_goes_wrong_is_named(
     """A refusal, an end, another protocol: the node and what it was about are in the message."""
     ztunnel = talk.ztunnel(answers, version)
     with pytest.raises(SubjectFailed, match=f"node laptop.*{why}"):
-        talk.agent.welcome([])
+        talk.agent.send_pods([])
     talk.agent.close()
     ztunnel.result(10)
 
@@ -134,6 +134,6 @@ def test_a_ztunnel_that_never_comes_is_named(talk: Talk, monkeypatch: pytest.Mon
     """The wait for it has a bound."""
     monkeypatch.setattr("meshwake.labs.process.node_agent.ANSWERS_WITHIN_S", 0.05)
     with pytest.raises(
-        SubjectFailed, match=r"node laptop did not ask its node agent for pods within"
+        SubjectFailed, match=r"node laptop did not connect to its node agent within"
     ):
-        talk.agent.welcome([])
+        talk.agent.send_pods([])

@@ -14,15 +14,15 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="namespaces are 
 
 SCRIPT = """
 import json, socket
-from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, enter_own_world, inside, listen
+from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, enter_own_namespaces, in_namespace, listen
 from meshwake.labs.process.redirect import (ZTUNNEL_MARK, redirected_here)
 from meshwake.ztunnel.ports import INBOUND_PLAINTEXT_PORT
 from meshwake.ztunnel.ports import OUTBOUND_PORT
-enter_own_world()
+enter_own_namespaces()
 network = Network()
 pod, address = network.add("pod")
 said = {}
-with inside(pod):
+with in_namespace(pod):
     if not redirected_here():
         print("null"); raise SystemExit
     servers = {port: listen("0.0.0.0", port) for port in (OUTBOUND_PORT, INBOUND_PLAINTEXT_PORT, 8080, 15008)}
@@ -37,7 +37,7 @@ def reached(address, port, mark=0, within=None):
             try:
                 server.accept()[0].close(); return name
             except TimeoutError: pass
-with inside(pod):
+with in_namespace(pod):
     said["sent"] = reached(AUTHORITY_ADDRESS, 8080)
     said["sent by ztunnel"] = reached(AUTHORITY_ADDRESS, 8080, ZTUNNEL_MARK)
     said["sent to itself"] = reached("127.0.0.1", 8080)

@@ -15,7 +15,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import HarnessError
 from meshwake.core.events import Event
 from meshwake.core.plan import Plan
-from meshwake.labs.process.namespaces import enter_own_world
+from meshwake.labs.process.namespaces import enter_own_namespaces
 
 DIRECTORY = Path("/run/lab")
 LOG_BYTES_MAX = 32_768
@@ -23,7 +23,7 @@ _PROGRESS_EVERY_S = 0.2
 
 
 class _Output:
-    """What the host hears."""
+    """What is sent to the host."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel, self._next_progress_s = channel, 0.0
@@ -36,11 +36,12 @@ class _Output:
             self._next_progress_s = time.monotonic() + _PROGRESS_EVERY_S
             self._channel.tell(progress=world_ns)
 
-    def logs(self) -> None:
-        """The end of what everybody logged."""
-        for log in sorted(DIRECTORY.glob("*.log")):
-            text = log.read_bytes()[-LOG_BYTES_MAX:].decode(errors="replace")
-            self._channel.tell(log=log.name, text=text)
+
+def send_logs(channel: Channel) -> None:
+    """Sends the end of every log to the host."""
+    for log in sorted(DIRECTORY.glob("*.log")):
+        text = log.read_bytes()[-LOG_BYTES_MAX:].decode(errors="replace")
+        channel.tell(log=log.name, text=text)
 
 
 def main() -> None:
@@ -50,15 +51,15 @@ def main() -> None:
     try:
         _carry_out(json.loads(REQUEST.read_text()), channel, output)
     except HarnessError as error:
-        output.logs()
+        send_logs(channel)
         channel.tell(failed={"exit_code": int(error.exit_code), "message": str(error)})
-    except BaseException:  # noqa: BLE001  # whatever it was, the host must hear of it
-        output.logs()
+    except BaseException:  # noqa: BLE001  # whatever it was, the host must get to know it
+        send_logs(channel)
         channel.tell(failed={"exit_code": 5, "message": traceback.format_exc()})
 
 
 def _carry_out(request: dict[str, Any], channel: Channel, output: _Output) -> None:
-    enter_own_world()
+    enter_own_namespaces()
     # Only now: this brings libraries which may start threads, and a namespace is entered by a
     # process with one.
     from meshwake.labs.driver import Driver
@@ -69,7 +70,7 @@ def _carry_out(request: dict[str, Any], channel: Channel, output: _Output) -> No
     time.clock_settime_ns(time.CLOCK_REALTIME, plan.starts_wall_s * NS_PER_S)
     backend = GuestBackend(plan, Path(request["ztunnel"]), DIRECTORY, channel)
     Driver(plan, backend, output.event, output.progress).run(request["subject"])
-    output.logs()
+    send_logs(channel)
     channel.tell(done={"jumps": backend.jumps, "looks": backend.looks})
 
 

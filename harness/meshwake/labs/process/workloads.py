@@ -1,8 +1,8 @@
-"""Where things are in a run: workloads in namespaces of their own, and the ztunnels that serve
-them.
+"""Workloads in namespaces of their own, and the ztunnels that serve them.
 
 dedicated    a ztunnel for each identity, in the identity's own namespace
-in-pod       a ztunnel for each node, in the node's namespace; its identities' pods are in namespaces of their own
+in-pod       a ztunnel for each node, in the node's namespace; the pods of its identities are in
+namespaces of their own
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 
 def process_name(identity: str) -> str:
-    """What the ztunnel and the workload of `identity` are called in logs and messages."""
+    """The name of the workload of `identity`, and of its ztunnel in dedicated mode, in logs and
+    messages."""
     return identity.replace("/", ".")
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where an identity lives: its node, its network namespace (an open file) and its address.
-    `life` counts the pods it has had before this one."""
+class Workload:
+    """The pod of an identity: its node, its network namespace (an open file) and its address.
+    `life` counts the pods that the identity had before this one."""
 
     identity: str
     node: str
@@ -28,8 +29,7 @@ class Place:
 
     @property
     def name(self) -> str:
-        """The service account: also the name of the workload, and of its ztunnel in logs and
-        messages."""
+        """See `process_name`."""
         return process_name(self.identity)
 
     @property
@@ -39,9 +39,9 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Home:
-    """Where one ztunnel lives, and whom it serves. `name` is that of the process in logs and
-    messages."""
+class ZtunnelSpec:
+    """Where one ztunnel runs, and which identities it serves. `name` is that of the process in logs
+    and messages."""
 
     name: str
     node: str
