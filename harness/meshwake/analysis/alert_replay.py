@@ -625,14 +625,19 @@ def judge_alerts(plan: Plan, history: History, rules: RuleSet, results: RuleResu
     """Whether an alert fired in time. UNKNOWN where that depends on a rule that cannot be judged."""
     finding = CHECKS["alert_before_outage"](plan, with_alerts(history, rules.alerts, results.fired))
     holds = finding.verdict is Verdict.HOLDS
-    about_mesh = {rule.name for rule in rules.alerts if not rule.watches}
-    unclear = [(name, needs) for name, needs in results.unclear if name in about_mesh]
+    about_mesh = _about_mesh(rules)
+    unclear = [each for each in results.unclear if each[0] in about_mesh]
     none_is_clear = len(unclear) + len(results.noisy) >= len(about_mesh)
     if unclear and (none_is_clear or not holds):
         return _unknown(finding, unclear)
-    if not results.noisy:
-        return finding
-    return _with_noise(finding, _noise(results.noisy), none_is_clear)
+    if results.noisy:
+        return _with_noise(finding, _noise(results.noisy), none_is_clear)
+    return finding
+
+
+def _about_mesh(rules: RuleSet) -> set[str]:
+    """The names of alerts that are about the mesh and not about the monitoring."""
+    return {rule.name for rule in rules.alerts if not rule.watches}
 
 
 def _unknown(finding: Finding, unclear: Sequence[tuple[str, tuple[str, ...]]]) -> Finding:

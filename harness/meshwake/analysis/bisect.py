@@ -364,14 +364,21 @@ class Bisect:
         while open_ := self._open_positions(line, low, high):
             chosen = _spread(open_, self.jobs)
             self._run_all(*(line[at] for at in chosen))
-            for at in reversed(chosen):
-                if self._is_new(line[at]):
-                    high = at
-            for at in chosen:
-                # A version after the first new one may be old: the change was reverted. It is ignored.
-                if at < high and self._is_old(line[at]):
-                    low = at
+            low, high = self._narrowed(line, low, high, chosen)
         return line[low], line[high]
+
+    def _narrowed(
+        self, line: Sequence[str], low: int, high: int, chosen: Sequence[int]
+    ) -> tuple[int, int]:
+        """The range after the versions at positions `chosen` have run."""
+        for at in reversed(chosen):
+            if self._is_new(line[at]):
+                high = at
+        for at in chosen:
+            # A version after the first new one may be old: the change was reverted. It is ignored.
+            if at < high and self._is_old(line[at]):
+                low = at
+        return low, high
 
     def _open_positions(self, line: Sequence[str], low: int, high: int) -> list[int]:
         """Positions between `low` and `high` whose version has not run, or is not UNKNOWN."""

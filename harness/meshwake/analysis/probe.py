@@ -178,12 +178,15 @@ def _judge(attempts: list[Attempt], commit: str) -> ProbeResult:
     shown = [*finished, attempts[0]][0]
     verdicts = {attempt.verdict for attempt in finished} or {Verdict.UNKNOWN}
     if len(verdicts) > 1:
-        runs = ", ".join(f"{attempt.verdict} with seed {attempt.seed}" for attempt in attempts)
-        return ProbeResult(GitVerdict.CANNOT_SAY, f"flaky: {runs}", commit, shown.run)
+        return ProbeResult(GitVerdict.CANNOT_SAY, f"flaky: {_listed(attempts)}", commit, shown.run)
     for_git = _FOR_GIT.get(verdicts.pop())
     if for_git is None:
         return ProbeResult(GitVerdict.CANNOT_SAY, f"UNKNOWN: {shown.because}", commit, shown.run)
     return ProbeResult(for_git, shown.because, commit, shown.run)
+
+
+def _listed(attempts: list[Attempt]) -> str:
+    return ", ".join(f"{attempt.verdict} with seed {attempt.seed}" for attempt in attempts)
 
 
 # --- Results by what was built

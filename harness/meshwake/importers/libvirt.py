@@ -180,10 +180,13 @@ class _Guest:
             # A guest whose memory was written out before is not off: saved, or on another host.
             return None if self._moved_out else meaning
         if meaning is not None:
-            self._stopped = meaning == _PAUSED
-            self._moved_out = self._moved_out and self._stopped
-            self._hibernated = event.code in ("PMSuspended Disk", "SUSPEND_DISK")
+            self._remember(event, meaning)
         return meaning
+
+    def _remember(self, event: _Event, meaning: _Meaning) -> None:
+        self._stopped = meaning == _PAUSED
+        self._moved_out = self._moved_out and self._stopped
+        self._hibernated = event.code in ("PMSuspended Disk", "SUSPEND_DISK")
 
     def log_line(self, match: re.Match[str], wall_ns: int, line: str) -> None:
         """A start or an end in a domain's own log."""

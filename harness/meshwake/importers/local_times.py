@@ -242,9 +242,11 @@ def _order_by_numbers(rows: Sequence[LocalTime]) -> DateOrder | None:
         return "month-first"
     if any(row.dotted for row in rows):
         return "day-first"  # dots are only written where the day comes first
-    if all(row.first == row.second for row in rows):
-        return "month-first"  # both orders mean the same
-    return None
+    return "month-first" if all(map(_is_same_either_way, rows)) else None
+
+
+def _is_same_either_way(row: LocalTime) -> bool:
+    return row.first == row.second
 
 
 def _fits_known(known: Sequence[tuple[LocalTime, int]], order: DateOrder) -> bool:

@@ -126,7 +126,7 @@ class _SortedHistory:
 
 
 def _sort_history(plan: Plan, history: History) -> _SortedHistory:
-    events = _SortedHistory({}, {}, {}, {})
+    events = _SortedHistory({}, {}, {}, _failing_by_node(plan, history))
     for event in history:
         if event.node is not None and event.clocks is not None:
             events.by_node.setdefault(event.node, []).append(event)
@@ -135,10 +135,15 @@ def _sort_history(plan: Plan, history: History) -> _SortedHistory:
             events.unanswered.setdefault(answer.identity, []).append(answer)
     for holding in _unissued(history):
         events.unissued.setdefault(holding.identity, []).append(holding)
-    for failing in failures(plan, history):
-        node = plan.node_of(failing.pair[0])
-        events.failing.setdefault(node, []).append(failing)
     return events
+
+
+def _failing_by_node(plan: Plan, history: History) -> dict[str, list[PairFailure]]:
+    """By the node of the source."""
+    by_node: dict[str, list[PairFailure]] = {}
+    for failing in failures(plan, history):
+        by_node.setdefault(plan.node_of(failing.pair[0]), []).append(failing)
+    return by_node
 
 
 def _unissued(history: History) -> Iterator[Holding]:
