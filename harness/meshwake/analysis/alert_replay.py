@@ -91,8 +91,9 @@ class FiredAlert:
 
 @dataclass(frozen=True)
 class RuleResults:
-    """When rules would have fired. `noisy`: those that fired before anything had happened, each with
-    its first time; `unclear`: those that need series that are not replayed, which are named."""
+    """When rules would have fired. `noisy`: those that fired before anything had happened, each
+    with its first time; `unclear`: those that need series that are not replayed, which are
+    named."""
 
     fired: tuple[FiredAlert, ...]
     noisy: tuple[FiredAlert, ...] = ()
@@ -552,7 +553,8 @@ def _samples_of_level(
     scrape_s: int,
     earlier: Sequence[str],
 ) -> list[str]:
-    """The samples of records that need those of `earlier` levels only, each series as one family."""
+    """The samples of records that need those of `earlier` levels only, each series as one
+    family."""
     families: dict[str, list[str]] = {}
     with prometheus_with(plan, history, scrape_s, earlier) as address:
         for record in records:
@@ -564,8 +566,8 @@ def _samples_of_level(
 def _samples_of(
     address: str, plan: Plan, history: History, record: RecordingRule, step_s: int
 ) -> list[str]:
-    """The samples of one recording rule, as lines of OpenMetrics. A series ends with NaN, of which no
-    comparison is true."""
+    """The samples of one recording rule, as lines of OpenMetrics. A series ends with NaN, of which
+    no comparison is true."""
     lines = []
     about = f"{record.file}: {record.name}"
     for labels, values in _true_at(
@@ -622,7 +624,8 @@ def _is_noisy(rule: AlertRule, plan: Plan, fired: Sequence[FiredAlert]) -> bool:
 
 
 def judge_alerts(plan: Plan, history: History, rules: RuleSet, results: RuleResults) -> Finding:
-    """Whether an alert fired in time. UNKNOWN where that depends on a rule that cannot be judged."""
+    """Whether an alert fired in time. UNKNOWN where that depends on a rule that cannot be
+    judged."""
     finding = CHECKS["alert_before_outage"](plan, with_alerts(history, rules.alerts, results.fired))
     holds = finding.verdict is Verdict.HOLDS
     about_mesh = _about_mesh(rules)

@@ -30,8 +30,8 @@ from meshwake.ztunnel import binaries
 
 @dataclass(frozen=True)
 class Attempt:
-    """The verdict of one run. `places`: where in the history its reason lies; `run`: its directory, if
-    that was kept; `failed`: the run ended in an error, so to try again may help; `subject`: the
+    """The verdict of one run. `places`: where in the history its reason lies; `run`: its directory,
+    if that was kept; `failed`: the run ended in an error, so to try again may help; `subject`: the
     SHA-256 of the binary that ran, "" where none did."""
 
     version: str
@@ -141,7 +141,8 @@ def _attempt_of(saved: Run, check: str, version: str) -> Attempt:
 
 
 def find_scenario(word: str) -> Path:
-    """The file that `word` names: a path, or the name of a scenario of the corpus. Raises BadInput."""
+    """The file that `word` names: a path, or the name of a scenario of the corpus. Raises
+    BadInput."""
     path = Path(word)
     if path.is_file():
         return path
@@ -151,6 +152,6 @@ def find_scenario(word: str) -> Path:
     if found:
         return found[0]
     raise BadInput(
-        f"{word}: no such scenario: neither a file nor the name of one in scenarios/; give the path "
-        "of a TOML file"
+        f"{word}: no such scenario: neither a file nor the name of one in scenarios/; give the "
+        "path of a TOML file"
     )

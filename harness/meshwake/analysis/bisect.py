@@ -260,7 +260,8 @@ class Bisect:
         return observation
 
     def _confirmed(self, boundaries: Sequence[Boundary]) -> bool:
-        """Runs the two sides of every boundary again; False when one of them turned out to be flaky."""
+        """Runs the two sides of every boundary again; False when one of them turned out to be
+        flaky."""
         sides = _sides_of(boundaries)
         again = [(side, seed) for side in sides for seed in self._seeds_left(side)]
         if not again:
@@ -316,8 +317,8 @@ class Bisect:
         return [*self._backports_before(minor_of(new)), self._after_tail(old, new)]
 
     def _after_tail(self, old: str, new: str) -> Boundary:
-        """The boundary between the minor of `old` and `new`: its last old release is the last one of
-        that minor, or the one before the change was backported to it."""
+        """The boundary between the minor of `old` and `new`: its last old release is the last one
+        of that minor, or the one before the change was backported to it."""
         minor = minor_of(old)
         tail = [row for row in self._from_to(old, new)[:-1] if minor_of(row) == minor]
         last = self._first_conclusive(tail[::-1])
@@ -396,7 +397,8 @@ class Bisect:
         return Boundary(old, new, tuple(between))
 
     def _first_of_each_minor(self) -> list[str]:
-        """The line on which minors follow one another: the first of each, and the end of the range."""
+        """The line on which minors follow one another: the first of each, and the end of the
+        range."""
         first: dict[str, str] = {}
         for row in self.possible:
             first.setdefault(minor_of(row), row)

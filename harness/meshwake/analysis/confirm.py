@@ -30,8 +30,8 @@ def confirm(
     directory: Path = DIRECTORY,
 ) -> list[Confirmation]:
     """Every pair that the process lab can run, on `ztunnel` or on the newest binary of the cache. A
-    pair that it cannot run is reported and left out. Raises LabUnavailable when it can run nothing at
-    all, BadInput."""
+    pair that it cannot run is reported and left out. Raises LabUnavailable when it can run nothing
+    at all, BadInput."""
     path, release = find_subject(ztunnel, istio)
     lab = load_lab("process")
     if missing := lab.missing(path):

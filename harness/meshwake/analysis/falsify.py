@@ -1,13 +1,14 @@
 """The smallest timeline that breaks a fix, or a promise: searched for, shrunk, and written down as
 a scenario.
 
-    hypothesis draws timelines  ──>  the first that breaks  ──>  hypothesis shrinks it  ──>  `smallest` goes on
+hypothesis draws timelines  ──>  the first that breaks  ──>  hypothesis shrinks it  ──>  `smallest`
+goes on
 
 A timeline is a list of moves, one after another on one machine; each is some time after the one
 before. What hypothesis leaves is shrunk further by plain rules until none applies: no move can be
 left out, and no length, step or pause before a move can be made a quarter shorter, without the
-break going away. That is checked, move by move, before anything is called smallest (`FalsifyResult.minimal`
-says so).
+break going away. That is checked, move by move, before anything is called smallest
+(`FalsifyResult.minimal` says so).
 
 Deterministic: the same fix, property, seed and budget that suffices give the same timeline. The
 budget bounds the search in real time and nothing else.
@@ -422,7 +423,8 @@ def _with(timeline: Timeline, position: int, name: str, value: int) -> Timeline:
 
 
 def _to_the_minute(timeline: Timeline, breaks: Callable[[Timeline], bool]) -> Timeline:
-    """Each number as small as it can be, found by halves: 12 h 1 m says more to a person than 14 h."""
+    """Each number as small as it can be, found by halves: 12 h 1 m says more to a person than 14
+    h."""
     for position in range(len(timeline)):
         for name, least in _LEAST.items():
             good, bad = least - 1, getattr(timeline[position], name)

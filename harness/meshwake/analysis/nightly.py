@@ -66,7 +66,8 @@ class CaseResult:
 @dataclass(frozen=True)
 class NightlyRun:
     """All results of one night. `missing`: lab -> why nothing ran there; `versions`: lab -> the
-    releases that were tried there; `unclassified`: releases without a class, which no model runs."""
+    releases that were tried there; `unclassified`: releases without a class, which no model
+    runs."""
 
     day: str
     labs: tuple[str, ...]
@@ -100,8 +101,8 @@ class ResultLog:
 
 
 def open_result_log(directory: Path, resume: bool, warn: Callable[[str], None]) -> ResultLog:
-    """The log of results in `directory`. Raises BadInput when it has results already and `resume` is
-    False."""
+    """The log of results in `directory`. Raises BadInput when it has results already and `resume`
+    is False."""
     path = directory / RESULTS_FILE
     try:
         directory.mkdir(parents=True, exist_ok=True)

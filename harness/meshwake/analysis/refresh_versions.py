@@ -80,8 +80,8 @@ def fetch(url: str) -> bytes:
 
 @dataclass(frozen=True)
 class CachedFetch:
-    """`fetch` with a cache of an hour. A page of the cache that is damaged is fetched again, after a
-    warning by `warn`."""
+    """`fetch` with a cache of an hour. A page of the cache that is damaged is fetched again, after
+    a warning by `warn`."""
 
     fetch: Fetch
     directory: Path

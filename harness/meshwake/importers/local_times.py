@@ -79,7 +79,8 @@ class LocalTime(NamedTuple):
 
 @dataclass(frozen=True)
 class LocalTimeRules:
-    """How the local times of one file are read: in which zone, and with which order of day and month."""
+    """How the local times of one file are read: in which zone, and with which order of day and
+    month."""
 
     zone: tzinfo
     order: DateOrder

@@ -370,7 +370,8 @@ def _joined(one: SleepSpan, two: SleepSpan) -> SleepSpan:
 
 
 def _is_sleep(step: ClockStep, spans: Sequence[SleepSpan]) -> bool:
-    """Whether a guest's clock was set ahead by what its host slept, as the host's journal has it."""
+    """Whether a guest's clock was set ahead by what its host slept, as the host's journal has
+    it."""
     return step.by_ns > 0 and any(
         span.kind != "off"
         and abs(_length_ns(span) - step.by_ns) <= _SAME_NS

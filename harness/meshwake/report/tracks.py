@@ -9,8 +9,8 @@ Both renderings, the page and the ASCII timeline, are drawn from this and from n
 cannot differ. It is a pure function of plan and history; verdicts are not its business.
 
 Its limits: a track of more than `BARS_MAX` bars of one state, or of `MARKS_MAX` marks, is drawn
-coarser, and has how many were merged (`merged`). The difference is invisible until one zooms in far.
-"""
+coarser, and has how many were merged (`merged`). The difference is invisible until one zooms in
+far."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class NodeTracks:
 
 
 def node_tracks(plan: Plan, history: History) -> tuple[NodeTracks, ...]:
-    """One node a node of the plan, in its order; nodes whose clocks were never recorded have none."""
+    """The tracks of each node of the plan, in its order, whose clocks were recorded."""
     known, events = timelines(history), _sort_history(plan, history)
     return tuple(
         _tracks_of_node(plan, history, node.name, node.identities, known[node.name], events)
@@ -116,8 +116,8 @@ def node_tracks(plan: Plan, history: History) -> tuple[NodeTracks, ...]:
 
 @dataclass(frozen=True)
 class _SortedHistory:
-    """The events of a history by node and identity: with many nodes, reading all of it for each would
-    be slow."""
+    """The events of a history by node and identity: with many nodes, reading all of it for each
+    would be slow."""
 
     by_node: dict[str, list[Event]]
     unanswered: dict[str, list[CsrAnswered]]

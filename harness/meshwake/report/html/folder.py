@@ -8,9 +8,8 @@
     summary.md           the table as Markdown; also appended to $GITHUB_STEP_SUMMARY where GitHub sets it
 
 Pages are made one by one (`add`), so that each worker of a parallel test run can make its own; who
-has all the entries makes the rest (`finish`). A file is written under a temporary name and renamed, so
-it is whole or missing.
-"""
+has all the entries makes the rest (`finish`). A file is written under a temporary name and renamed,
+so it is whole or missing."""
 
 from __future__ import annotations
 
@@ -175,8 +174,8 @@ def _table(entries: list[ReportEntry]) -> dict[str, Any]:
     out = sum(bool(entry.summary.outage_ns) for entry in entries)
     return {
         "headline": f"{len(entries)} runs, {count} as expected",
-        "subline": f"{out} of them had an outage while awake. Sort by a heading; open a run for its "
-        "timeline.",
+        "subline": f"{out} of them had an outage while awake. Sort by a heading; open a run for "
+        "its timeline.",
         "entries": [_row(entry, most_ns) for entry in entries],
     }
 
