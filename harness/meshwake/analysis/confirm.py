@@ -72,7 +72,7 @@ def find_subject(ztunnel: Path | None, istio: str | None) -> tuple[Path, Release
     if ztunnel is not None:
         if istio is None:
             raise BadInput(
-                f"--ztunnel {ztunnel}: say which release it was built from: --istio VERSION"
+                f"--ztunnel {ztunnel}: name the release it was built from: --istio VERSION"
             )
         return ztunnel, versions.find(istio)
     cached = {binary.version: binary.path for binary in binaries.cached()}

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
+from meshwake.cli.output import print_text, say, write_text
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput
 from meshwake.core.refusal import invalid, invalid_choice
@@ -98,7 +99,7 @@ def import_sleep(
         text, str(output or "the scenario"), "imported"
     )  # never hand out what `run` would refuse
     for line in _summary(month, tallies):
-        sys.stderr.write(f"{line}\n")
+        say(line)
     _hand_out(text, output)
 
 
@@ -207,8 +208,5 @@ def _hand_out(text: str, output: Path | None) -> None:
     if output is None:
         sys.stdout.write(text)
         return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"--output {output}: cannot be written ({error.strerror})") from error
-    sys.stdout.write(f"{output}\n")
+    write_text(output, text, "--output")
+    print_text(str(output))

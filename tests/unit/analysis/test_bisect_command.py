@@ -43,7 +43,9 @@ def test_as_a_person_sees_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(ON_MODEL) == ExitCode.AS_EXPECTED
     out = capsys.readouterr().out
     assert "the first good version is 1.28.0; the last bad one before it is 1.27.9" in out
-    assert "sure: no release lies between the two, and each side said the same in 3 runs" in out
+    assert (
+        "sure: no release lies between the two, and each side had the same verdict in 3 runs" in out
+    )
     evidence = [
         Path(line.split("evidence: ")[1]) for line in out.splitlines() if "evidence: " in line
     ]
@@ -67,7 +69,7 @@ def test_the_log_gives_the_answer_again(capsys: pytest.CaptureFixture[str]) -> N
     assert run_command(["bisect", "--resume", str(log), "--json"]) == ExitCode.AS_EXPECTED
     again = capsys.readouterr()
     assert json.loads(again.out)["first_good"] == "1.28.0"
-    assert "was cut in half and is asked again" in again.err
+    assert "was cut in half and is tested again" in again.err
     assert len(log.read_text().splitlines()) == len(whole.splitlines())
 
 
@@ -87,7 +89,7 @@ def test_a_damaged_log_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "is about another" in capsys.readouterr().err
     for text, said in (
         ("", "has no whole line"),
-        ("{}\n", "does not begin a log"),
+        ("{}\n", "is not the first line of a log"),
         ('{"format": 9}\n', "format 9"),
     ):
         log.write_text(text)
@@ -119,7 +121,7 @@ def test_a_damaged_log_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
         (
             ["bisect", "no_such", *ASK[2:]],
             ExitCode.BAD_INPUT,
-            "nor the name of one below scenarios/",
+            "nor the name of one in scenarios/",
         ),
         (["bisect"], ExitCode.BAD_INPUT, "SCENARIO is missing"),
         (

@@ -216,7 +216,7 @@ def test_the_command_on_a_scenario_of_ones_own(capsys: pytest.CaptureFixture[str
     [
         (["--fix", "boot-time"], "did you mean 'boottime'"),
         (["--fault", "sleep"], "invalid value 'sleep' for --fault: expected one of suspend"),
-        (["--ztunnel", "x"], "say --confirm"),
+        (["--ztunnel", "x"], "use --confirm"),
         (["--write", "README.md", "--fix", "none"], "the whole matrix"),
     ],
 )
