@@ -1,5 +1,5 @@
 """Gateways, tokens and application pods in the model: late once, refused for a minute, forgotten
-and fetched anew."""
+and fetched again."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def test_traffic_may_come_from_a_gateway() -> None:
         duration="5d",
         every="1h",
     )
-    told = {"pairs": (("ingress/gateway", SERVER),), "fix": PlannedFix(name="wall-polling")}
-    gateway = of.model_copy(update=told)
+    update = {"pairs": (("ingress/gateway", SERVER),), "fix": PlannedFix(name="wall-polling")}
+    gateway = of.model_copy(update=update)
     failed = failed_world_s(run(gateway))
     assert failed[0] == 78 * HOUR_S
     assert failed[-1] <= 89 * HOUR_S
