@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meshwake.clocks.vdso.code_x86_64 import CLOCK_MONOTONIC
-from meshwake.clocks.vdso.page import vdso_of
+from meshwake.clocks.vdso.image import vdso_of
 
 CALLS, ROUNDS = 200_000, 15
 

@@ -2,7 +2,7 @@
 
 python -m tests.bench.corpus VERSION
 
-Root runs them as somebody without rights (tests/ordinary_user.py), anybody else as what they are.
+Root runs them as somebody without rights (tests/support/unprivileged_user.py), anybody else as what they are.
 What the lab never does, and what asks for a ztunnel that was patched, is declined: that is an
 answer too, and counted apart.
 """
@@ -19,8 +19,8 @@ from meshwake.core.errors import ExitCode
 from meshwake.ztunnel import binaries
 
 from tests.bench.numbers import Number, hand_over, seconds_of
-from tests.ordinary_user import refusal, run_scenarios
 from tests.support.paths import REPOSITORY
+from tests.support.unprivileged_user import refusal, run_scenarios
 
 WITHIN_S = 1800
 

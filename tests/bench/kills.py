@@ -2,7 +2,7 @@
 
     python -m tests.bench.kills [RUNS [SEED]]
 
-Each run is of a real ztunnel (or of a stand-in, where there is none), in a mode drawn by chance.
+Each run is of a real ztunnel (or of a fake, where there is none), in a mode drawn by chance.
 After a time drawn by chance one of its processes is ended with SIGKILL: harness, runner, authority
 or a ztunnel. Then: did the harness end within the bound, did it say why (or had it ended well
 before), is any process, or mount, of the run left? (A network namespace lives as long as a process
@@ -28,8 +28,8 @@ from pathlib import Path
 from meshwake.system.deadline import Deadline
 from meshwake.ztunnel import binaries
 
-from tests.stand_in import write_stand_in
-from tests.unit.labs import plans
+from tests.support import plans
+from tests.support.fake_ztunnel import write_fake_ztunnel
 
 ENDS_WITHIN_S, GONE_WITHIN_S = 120.0, 30.0
 ROLES = ("harness", "runner", "authority", "ztunnel")
@@ -175,7 +175,7 @@ def main() -> int:
     for _ in range(runs):
         with tempfile.TemporaryDirectory(prefix="meshwake-kills-") as text:
             directory = Path(text)
-            binary = cached[-1].path if cached else write_stand_in(directory)
+            binary = cached[-1].path if cached else write_fake_ztunnel(directory)
             endings.append(run_once(chance, binary, directory))
         if endings[-1].wrong:
             sys.stderr.write(f"run {len(endings)}: {endings[-1].wrong}\n")

@@ -2,7 +2,7 @@
 everybody.
 
 python -m tests.bench.process VERSION      the ztunnel of the cache for that release
-python -m tests.bench.process polling      a stand-in for ztunnel that wakes every ten seconds of its time
+python -m tests.bench.process polling      a fake for ztunnel that wakes every ten seconds of its time
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pathlib import Path
 
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.history import Recorder
-from meshwake.core.plan import Plan, PlanRequest, resolve
+from meshwake.core.plan import Plan
+from meshwake.core.resolve import PlanRequest, resolve
 from meshwake.core.scenario import parse_scenario, read_scenario
 from meshwake.core.versions import newest
 from meshwake.labs import Toolbox, load_lab
@@ -29,7 +30,7 @@ from meshwake.runner.options import Options
 
 from tests.bench.numbers import DAY_S, MIB, NIGHTLY_SLEEP, Number, hand_over, seconds_of
 from tests.bench.use import cpu_s, peak_bytes, tree
-from tests.stand_in import write_stand_in
+from tests.support.fake_ztunnel import write_fake_ztunnel
 
 WEEK_S, POLLING_S = 7 * DAY_S, 8 * 3_600
 STARTS, ROUNDS, STOPS = 3, 2, 2_000
@@ -193,7 +194,7 @@ def measure_polling() -> list[Number]:
 
 
 def run_polling() -> Run:
-    """Eight hours of the stand-in."""
+    """Eight hours of the fake."""
     plan = resolve(
         PlanRequest(
             parse_scenario(POLLING_SCENARIO, "bench.toml", "bench"),
@@ -203,7 +204,7 @@ def run_polling() -> Run:
         )
     )
     with tempfile.TemporaryDirectory(prefix="meshwake-bench-") as directory:
-        return best_run(plan, write_stand_in(Path(directory), every_s=10, at_tick="pass"))
+        return best_run(plan, write_fake_ztunnel(Path(directory), every_s=10, at_tick="pass"))
 
 
 def _speed(

@@ -9,30 +9,35 @@ from meshwake.core.errors import ExitCode
 
 from tests.cluster.trial import OF_EVERY_LAB, SCENARIOS, Ran, Trial, differences
 
-SHORT = ("frozen_nodes", "restart_without_authority")
-LONG = (
+# Ten minutes to half an hour each.
+IN_REAL_TIME = (
+    "frozen_nodes",
+    "restart_without_authority",
     "short_sleep",
     "short_sleep_with_guard",
     "one_node_sleeps_alone",
     "two_nodes_of_one_machine",
 )
-# Certificates of a day, idle time skipped: a minute or two each.
+# Idle time skipped: one to three minutes each.
 SKIPPED = (
-    "nothing_happens",
-    "forward_step",
-    "ca_away_at_renewal",
-    "one_long_suspend",
-    "docker_pause_freeze",
-    "ztunnel_restart",
+    OF_EVERY_LAB / "nothing_happens.toml",
+    OF_EVERY_LAB / "forward_step.toml",
+    OF_EVERY_LAB / "ca_away_at_renewal.toml",
+    OF_EVERY_LAB / "one_long_suspend.toml",
+    OF_EVERY_LAB / "docker_pause_freeze.toml",
+    OF_EVERY_LAB / "ztunnel_restart.toml",
+    OF_EVERY_LAB / "many_short_sleeps.toml",
+    OF_EVERY_LAB / "regressions" / "ztunnel_1481.toml",
+    SCENARIOS / "two_nodes_of_one_machine.toml",
+    SCENARIOS / "one_node_sleeps_alone.toml",
+    SCENARIOS / "frozen_nodes.toml",
+    SCENARIOS / "restart_without_authority.toml",
 )
 WEEKS = (OF_EVERY_LAB / "nightly_sleep.toml", SCENARIOS / "nightly_sleep_with_guard.toml")
 
 
-def _slow(*cases: str | Path) -> list[object]:
-    return [pytest.param(case, marks=pytest.mark.slow) for case in cases]
-
-
-@pytest.mark.parametrize("name", [*SHORT, *_slow(*LONG)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IN_REAL_TIME)
 def test_a_run_in_real_time_is_judged_as_expected_and_leaves_the_cluster_as_it_was(
     trial: Trial, name: str
 ) -> None:
@@ -41,7 +46,7 @@ def test_a_run_in_real_time_is_judged_as_expected_and_leaves_the_cluster_as_it_w
 
 @pytest.mark.parametrize(
     "scenario",
-    [*(OF_EVERY_LAB / f"{name}.toml" for name in SKIPPED), *_slow(*WEEKS)],
+    [*SKIPPED, *(pytest.param(week, marks=pytest.mark.slow) for week in WEEKS)],
     ids=lambda scenario: scenario.stem,
 )
 def test_a_run_that_skips_idle_time_is_judged_as_expected_and_leaves_the_cluster_as_it_was(

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,12 +113,24 @@ class Trial:
     def __init__(self, cluster: Cluster, engine: DockerEngine, directory: Path, runs: Path) -> None:
         self.cluster, self.engine, self.directory = cluster, engine, directory
         self.environment = {**os.environ, "MESHWAKE_RUNS": str(runs)}
-        self._runs, self._ran = runs, dict[tuple[Path, bool], Ran]()
+        self.runs, self._ran = runs, dict[tuple[Path, bool], Ran]()
 
     @property
     def name(self) -> str:
         """As it is given to --name."""
         return self.cluster.name
+
+    @property
+    def istio(self) -> str:
+        """The release that runs there."""
+        assert self.cluster.choice is not None
+        return self.cluster.choice.istio
+
+    @property
+    def context(self) -> str:
+        """Its name in its kubeconfig."""
+        assert self.cluster.context is not None
+        return self.cluster.context
 
     @property
     def parts(self) -> frozenset[str]:
@@ -168,18 +180,23 @@ class Trial:
 
     @contextmanager
     def running(
-        self, scenario: Path, log: Path, *, real_time: bool = True
+        self,
+        scenario: Path,
+        log: Path,
+        *,
+        real_time: bool = True,
+        cluster: Sequence[str] | None = None,
     ) -> Iterator[subprocess.Popen[bytes]]:
         """A run by --clock process, so that nothing but programs in the cluster is moved; ended if
-        it still is at work at the end of the block. Without `real_time` idle time is skipped."""
+        it still is at work at the end of the block. Without `real_time` idle time is skipped.
+        `cluster`: the options that say which one, instead of its name."""
         command = [
             *MESHWAKE,
             "run",
             str(scenario),
             "--lab",
             "kind",
-            "--name",
-            self.name,
+            *(("--name", self.name) if cluster is None else cluster),
             "--clock",
             "process",
         ]
@@ -204,18 +221,23 @@ class Trial:
         session."""
         key = (scenario, real_time)
         if key not in self._ran:
-            self._ran[key] = self._run(scenario, real_time)
+            self._ran[key] = self.run(scenario, real_time=real_time)
         return self._ran[key]
 
-    def _run(self, scenario: Path, real_time: bool) -> Ran:
+    def run(self, scenario: Path, *, real_time: bool) -> Ran:
+        """As `ran`, anew each time."""
         log = self.directory / f"{scenario.stem}{'-real-time' if real_time else ''}.log"
         before = self.objects()
         with self.running(scenario, log, real_time=real_time) as run:
             code = wait_until(
                 f"the end of the run of {scenario.name}", 3600 + AROUND_A_RUN_S, run.poll
             )
-        kept = self._runs / scenario.stem / "latest"
-        return Ran(code, log.read_text(), kept, before, self.objects())
+        latest = (self.runs / scenario.stem / "latest").resolve()
+        return Ran(code, log.read_text(), latest, before, self.objects())
+
+    def histories(self, scenario: Path) -> set[Path]:
+        """Of every run of `scenario` that was kept or is under way."""
+        return set(self.runs.glob(f"{scenario.stem}/*/history.jsonl"))
 
     # What is in the cluster
 
@@ -254,6 +276,15 @@ class Trial:
             channel = PodChannel(kubernetes, nodes)
             for node in nodes:
                 _is_not_moved(channel, node)
+
+    def has_no_helper(self) -> None:
+        """The helpers' namespace is gone, before a bound: what is deleted takes its seconds."""
+        with self.cluster.opened() as kubernetes:
+            wait_until(
+                "the helpers to go",
+                120,
+                lambda: kubernetes.read("Namespace", None, NAMESPACE) is None or None,
+            )
 
     def is_ready(self) -> None:
         """Every workload is rolled out, before a bound."""

@@ -32,14 +32,14 @@ from meshwake.clocks.injectors.programs import look_at
 from meshwake.clocks.vdso.page import ClockPage
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
-from meshwake.labs.process.dedicated import dedicated_environment, knock
+from meshwake.labs.process.dedicated import dedicated_environment, trigger_handshake
 from meshwake.labs.process.namespaces import (
     AUTHORITY_ADDRESS,
     _new_network_namespace,
-    inside,
+    in_namespace,
     listen,
 )
-from meshwake.labs.process.places import Home, Place
+from meshwake.labs.process.workloads import Workload, ZtunnelSpec
 from meshwake.labs.process.ztunnel import local_xds
 from meshwake.system.deadline import Deadline
 from meshwake.ztunnel.binaries import architecture, cache_dir, find
@@ -243,7 +243,7 @@ class Ztunnel:
 
     def begin_wait(self, kind: str, lasts_ms: int) -> None:
         """See Running: a knock makes it ask for its certificate."""
-        self._stack.enter_context(knock((_ADDRESS, HBONE_PORT), self._namespace))
+        self._stack.enter_context(trigger_handshake((_ADDRESS, HBONE_PORT), self._namespace))
         _await("its first certificate", lambda: self._heard() == 1, self)
 
     def still_waits(self, for_s: float) -> bool:
@@ -298,9 +298,9 @@ class Ztunnel:
         return authority
 
     def _environment(self) -> dict[str, str]:
-        place = Place(self._IDENTITY, "node", self._namespace, _ADDRESS)
+        place = Workload(self._IDENTITY, "node", self._namespace, _ADDRESS)
         (self._directory / "workloads.yaml").write_text(local_xds([place], lambda one: one.name))
-        home = Home(place.name, "node", self._namespace, _ADDRESS, (self._IDENTITY,))
+        home = ZtunnelSpec(place.name, "node", self._namespace, _ADDRESS, (self._IDENTITY,))
         return dedicated_environment(
             home, self._directory, self._authority.root_file, self._LIFETIME_S
         )
@@ -315,7 +315,7 @@ class Ztunnel:
 
     @contextmanager
     def _inside(self) -> Iterator[None]:
-        with inside(self._namespace):
+        with in_namespace(self._namespace):
             yield
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from meshwake.clocks.injectors.base import CannotInject, Injector, Start, Taken
+from meshwake.clocks.injectors.base import CannotInject, Injector, ManagedProcess, Start
 from meshwake.system.deadline import Deadline
 
 SOURCES = Path(__file__).parent / "programs"
@@ -66,7 +66,7 @@ class Subject:
 class Running(Protocol):
     """A program under an injector, and the talk with it. Every answer is awaited within a bound."""
 
-    taken: Taken
+    taken: ManagedProcess
     ready: Told  # its clocks at its start
 
     def clocks(self) -> Told:

@@ -16,8 +16,8 @@ from meshwake.core.plan import Plan
 from meshwake.labs import IN_REAL_TIME, LAB_MODULES, Toolbox, load_lab
 from meshwake.ztunnel import binaries
 
-from tests.stand_in import write_stand_in
-from tests.unit.labs.plans import TWO_NODES, plan
+from tests.support.fake_ztunnel import write_fake_ztunnel
+from tests.support.plans import TWO_NODES, plan
 
 H = 3600
 
@@ -50,7 +50,7 @@ NEAR_NS = {"model": 0, "process": 0, "machine": 3 * NS_PER_S}
 def subject_for(lab: str, directory: Path) -> Path | None:
     """The ztunnel to run in `lab`: a fake one, the newest real one in the cache, or none."""
     if lab == "process":
-        return write_stand_in(directory, at_tick="pass")
+        return write_fake_ztunnel(directory, at_tick="pass")
     if lab == "machine":
         return next((binary.path for binary in reversed(binaries.cached())), None)
     return None

@@ -21,7 +21,7 @@ from meshwake.core.clock_reading import ClockReading, drift_ns
 
 from tests.conformance.helpers import OWNER, HelperProcess, await_true, own_copy, python_environment
 from tests.conformance.injectors import WITHIN_S, await_text, kernel_clocks, needs_vdso
-from tests.processes import state_of
+from tests.support.processes import state_of
 from tests.unit.clocks.movers.test_process import fault, plan
 
 pytestmark = [

@@ -22,7 +22,7 @@ from meshwake.system.deadline import Deadline
 
 from tests.conformance.helpers import HelperProcess, await_true, own_copy, python_environment
 from tests.conformance.injectors import needs_vdso
-from tests.processes import state_of
+from tests.support.processes import state_of
 from tests.unit.clocks.movers.test_process import fault, plan
 
 pytestmark = [

@@ -19,16 +19,16 @@ from pathlib import Path
 from meshwake.authority.server import spawn
 from meshwake.clocks.vdso.page import ClockPage
 from meshwake.core.clock_reading import ClockReading
-from meshwake.labs.process.dedicated import dedicated_environment, knock
+from meshwake.labs.process.dedicated import dedicated_environment, trigger_handshake
 from meshwake.labs.process.namespaces import (
     AUTHORITY_ADDRESS,
     Network,
-    enter_own_world,
-    inside,
+    enter_own_namespaces,
+    in_namespace,
     join,
     listen,
 )
-from meshwake.labs.process.places import Home, Place
+from meshwake.labs.process.workloads import Workload, ZtunnelSpec
 from meshwake.labs.process.ztunnel import local_xds
 from meshwake.system.deadline import Deadline
 from meshwake.ztunnel.ports import ADMIN_PORT, HBONE_PORT, ISTIOD_PORT
@@ -44,7 +44,9 @@ class World:
         network = Network()
         self.page, self.ahead_ns = ClockPage("fixed"), 0
         self.set_wall()
-        self.places = {name: Place(f"mesh/{name}", name, *network.add(name)) for name in ("a", "b")}
+        self.places = {
+            name: Workload(f"mesh/{name}", name, *network.add(name)) for name in ("a", "b")
+        }
         identities = tuple(place.identity for place in self.places.values())
         with listen(AUTHORITY_ADDRESS, ISTIOD_PORT) as listener:
             self.authority = spawn(
@@ -74,7 +76,7 @@ class World:
     def start(self, name: str) -> None:
         """A ztunnel, and a knock that makes it ask for its certificate."""
         place = self.places[name]
-        home = Home(place.name, name, place.namespace, place.address, (place.identity,))
+        home = ZtunnelSpec(place.name, name, place.namespace, place.address, (place.identity,))
         told = dedicated_environment(
             home, self.directory, self.authority.root_file, self.lifetime_s
         )
@@ -94,13 +96,13 @@ class World:
             deadline.check()
             if self.running[name].poll() is not None:
                 raise SystemExit(f"ztunnel {name} has ended; see its log")
-        knock((place.address, HBONE_PORT), place.namespace).close()
+        trigger_handshake((place.address, HBONE_PORT), place.namespace).close()
 
-    def listens(self, place: Place) -> bool:
+    def listens(self, place: Workload) -> bool:
         """Whether its admin port is open."""
         import socket
 
-        with inside(place.namespace), socket.socket() as probe:
+        with in_namespace(place.namespace), socket.socket() as probe:
             probe.settimeout(1.0)
             return probe.connect_ex(("127.0.0.1", ADMIN_PORT)) == 0
 
@@ -127,7 +129,7 @@ def say(line: str) -> None:
 
 def main() -> None:
     """Until standard input ends."""
-    enter_own_world()
+    enter_own_namespaces()
     world = World(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
     say("ready")
     try:

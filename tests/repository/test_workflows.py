@@ -4,6 +4,7 @@ the test's own."""
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -20,8 +21,21 @@ from tests.support.paths import REPOSITORY
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
 SCRIPTS = tuple(
     REPOSITORY / ".github" / name
-    for name in ("nightly-issue", "nightly-binaries", "nightly-machine", "nightly-engine")
+    for name in (
+        "nightly-issue",
+        "nightly-binaries",
+        "nightly-machine",
+        "nightly-engine",
+        "release-wheel",
+        "release-notes",
+    )
 )
+# What a job of a workflow may have beyond reading the repository.
+MAY_HAVE = {
+    "ci": {"contents"},
+    "nightly": {"contents", "issues"},
+    "release": {"contents", "packages", "id-token", "attestations"},
+}
 
 
 def actionlint() -> str | None:
@@ -29,6 +43,19 @@ def actionlint() -> str | None:
     return shutil.which("actionlint") or shutil.which(
         "actionlint", path=str(Path.home() / "go" / "bin")
     )
+
+
+def read(name: str) -> dict[Any, Any]:
+    """A workflow, by the name of its file."""
+    path = REPOSITORY / ".github" / "workflows" / f"{name}.yml"
+    workflow: dict[Any, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return workflow
+
+
+def needs_of(job: dict[str, Any]) -> set[str]:
+    """The jobs that it waits for; YAML allows one name or a list."""
+    needs = job.get("needs", [])
+    return {needs} if isinstance(needs, str) else set(needs)
 
 
 def runs_of(job: dict[str, Any]) -> list[str]:
@@ -50,12 +77,101 @@ def test_actionlint_has_nothing_to_say(path: Path) -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_a_workflow_is_yaml_that_says_when_and_what(path: Path) -> None:
-    """Also where there is no actionlint: every job has a bound, and nothing may write but issues."""
-    workflow: dict[Any, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    """Also where there is no actionlint: every job has a bound and few rights, every action has a
+    version, and a job waits for jobs that exist."""
+    workflow = read(path.stem)
     assert workflow["permissions"] == {"contents": "read"}
     for job in workflow["jobs"].values():
         assert job["timeout-minutes"] > 0
-        assert set(job.get("permissions", {})) <= {"contents", "issues"}
+        assert set(job.get("permissions", {})) <= MAY_HAVE[path.stem]
+        assert needs_of(job) <= set(workflow["jobs"])
+        for step in job["steps"]:
+            assert "uses" in step or "run" in step
+            assert re.fullmatch(r"[\w.-]+/[\w.-]+@(v\d+|release/v\d+)", step.get("uses", "x/y@v1"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_script_that_a_workflow_runs_exists(path: Path) -> None:
+    """Below .github or .ci, and executable or named after bash."""
+    for job in read(path.stem)["jobs"].values():
+        for run in runs_of(job):
+            for script in re.findall(r"\.(?:github|ci)/[\w-]+", run):
+                assert (REPOSITORY / script).is_file(), script
+
+
+def test_a_release_is_published_only_after_everything_was_tried() -> None:
+    """Only a tag begins one; each job that publishes waits, in the end, for the trials of the wheel;
+    and only those jobs may write."""
+    workflow = read("release")
+    # YAML 1.1 reads `on` as true.
+    assert workflow[True] == {"push": {"tags": ["v*"]}}
+    jobs = workflow["jobs"]
+
+    def waits_for(name: str) -> set[str]:
+        direct = needs_of(jobs[name])
+        return direct.union(*(waits_for(each) for each in direct))
+
+    writing = {
+        name
+        for name, job in jobs.items()
+        if any(right == "write" for right in job.get("permissions", {}).values())
+    }
+    assert writing == {"images", "pypi", "page"}
+    for name in writing:
+        assert {"build", "try"} <= waits_for(name)
+
+
+def test_a_release_is_attested_and_has_no_token() -> None:
+    """What is published has a record of where it was built; PyPI is reached by trusted publishing."""
+    jobs = read("release")["jobs"]
+    for name in ("images", "pypi"):
+        uses = [step["uses"].partition("@")[0] for step in jobs[name]["steps"]]
+        assert "actions/attest-build-provenance" in uses
+        assert jobs[name]["permissions"]["id-token"] == "write"
+    (publish,) = [step for step in jobs["pypi"]["steps"] if "pypi-publish" in step["uses"]]
+    assert "with" not in publish  # neither user nor password
+    text = (REPOSITORY / ".github/workflows/release.yml").read_text(encoding="utf-8")
+    assert set(re.findall(r"secrets\.(\w+)", text)) <= {"GITHUB_TOKEN"}
+
+
+def test_images_of_a_release_are_built_as_their_files_say() -> None:
+    """Each Dockerfile exists, and names the context that the workflow builds it in."""
+    for image in read("release")["jobs"]["images"]["strategy"]["matrix"]["include"]:
+        text = (REPOSITORY / image["file"]).read_text(encoding="utf-8")
+        assert re.search(
+            rf"docker build -f {re.escape(image['file'])} .* harness$", text, re.MULTILINE
+        )
+
+
+def release_notes(version: str) -> subprocess.CompletedProcess[str]:
+    """What .github/release-notes prints about a version."""
+    return subprocess.run(
+        [str(REPOSITORY / ".github" / "release-notes"), version],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_notes_of_a_release_are_its_section_of_the_changelog() -> None:
+    """And a version without one is not released."""
+    done = release_notes("0.1.0")
+    assert done.returncode == 0 and "fixes" in done.stdout and "## " not in done.stdout
+    done = release_notes("9.9.9")
+    assert done.returncode == 1 and "no section" in done.stderr
+
+
+def test_a_wheel_is_built_for_the_tag_it_is_of(tmp_path: Path) -> None:
+    """A tag that does not say what pyproject.toml says ends before anything is built."""
+    done = subprocess.run(
+        [str(REPOSITORY / ".github" / "release-wheel"), str(tmp_path / "dist"), "9.9.9"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "the tag is of 9.9.9" in done.stderr
+    assert not (tmp_path / "dist").exists()
 
 
 def test_the_nightly_workflow_only_calls_make() -> None:

@@ -13,7 +13,7 @@ from tests.bench import calls, model
 from tests.bench.__main__ import machine, readable, table
 from tests.bench.numbers import Number, hand_over
 from tests.bench.page import HEADING, NEXT, PAGE, page
-from tests.unit.labs import plans
+from tests.support import plans
 
 MODEL_KEYS = {
     "days_per_s",

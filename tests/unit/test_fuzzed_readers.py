@@ -23,8 +23,8 @@ from meshwake.core.plan import Plan, PlannedFix
 from meshwake.fixes import FIXES, adapted, deploy
 
 from tests.support.paths import REPOSITORY
+from tests.support.plans import NIGHTS, plan
 from tests.unit.fixes.test_cron import with_script
-from tests.unit.labs.plans import NIGHTS, plan
 
 TRIES = int(os.environ.get("MESHWAKE_FUZZ", "150"))
 SEED = int(os.environ.get("MESHWAKE_FUZZ_SEED", "1"))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meshwake.cli.ending import Ended
+from meshwake.cli.output import Ended, print_text
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import parse_option_ns
 from meshwake.core.errors import BadInput, SubjectFailed
@@ -24,7 +24,7 @@ from meshwake.core.refusal import invalid_choice
 from meshwake.system.deadline import Deadline
 
 if TYPE_CHECKING:  # what only Linux has is imported by the command that needs it
-    from meshwake.clocks.injectors.base import Injector, Taken
+    from meshwake.clocks.injectors.base import Injector, ManagedProcess
     from meshwake.clocks.injectors.programs import Program
 
 INJECTORS = ("auto", "vdso", "attach", "faketime")
@@ -120,19 +120,19 @@ def attach_to(
     if give_back and by is not None:
         raise BadInput("--give-back: goes with no movement")
     if by is None and not give_back:
-        sys.stdout.write(f"process {pid}: moved by {in_words(offsets_inside(pid))}\n")
+        print_text(f"process {pid}: moved by {in_words(offsets_inside(pid))}")
         return
     injector = AttachInjector()
     try:
-        taken = injector.take(pid)
+        taken = injector.attach(pid)
         if by is None:
-            injector.give_back(taken)
-            sys.stdout.write(f"process {pid} ({taken.name}): the kernel's clocks\n")
+            injector.detach(taken)
+            print_text(f"process {pid} ({taken.name}): the kernel's clocks")
             return
         injector.move(by)
-        sys.stdout.write(
+        print_text(
             f"process {pid} ({taken.name}): moved by {in_words(injector.moved)} "
-            f"{_seen(injector, taken)}\n"
+            f"{_seen(injector, taken)}"
         )
     finally:
         injector.close()
@@ -240,7 +240,7 @@ def _run(
     return code if code >= 0 else 128 - code
 
 
-def _await_end(injector: Injector, taken: Taken) -> None:
+def _await_end(injector: Injector, taken: ManagedProcess) -> None:
     """Until the program has ended. One that sleeps for hours by our doing is not waited for without
     a word."""
     from meshwake.clocks.injectors.base import CannotInject
@@ -248,7 +248,7 @@ def _await_end(injector: Injector, taken: Taken) -> None:
 
     told: set[int] = set()
     while not _ends_within(taken, _ASK_EVERY_S):
-        found = injector.stranded(taken)
+        found = injector.unreachable_waits(taken)
         for wait in found.waits:
             if found.all_of_it:
                 what = (
@@ -264,7 +264,7 @@ def _await_end(injector: Injector, taken: Taken) -> None:
                 )
 
 
-def _ends_within(taken: Taken, within_s: float) -> bool:
+def _ends_within(taken: ManagedProcess, within_s: float) -> bool:
     deadline = Deadline(f"the end of process {taken.pid}", within_s)
     while taken.poll() is None:
         if deadline.has_passed:
@@ -273,7 +273,7 @@ def _ends_within(taken: Taken, within_s: float) -> bool:
     return True
 
 
-def _interrupt(taken: Taken) -> None:
+def _interrupt(taken: ManagedProcess) -> None:
     for number in (
         signal.SIGINT,
         signal.SIGTERM,
@@ -285,7 +285,7 @@ def _interrupt(taken: Taken) -> None:
             return
 
 
-def _seen(injector: Injector, taken: Taken) -> str:
+def _seen(injector: Injector, taken: ManagedProcess) -> str:
     """Whether the program sees what was set: its clocks are read in it, and the kernel's before and
     after that."""
     from meshwake.clocks.injectors.base import in_words

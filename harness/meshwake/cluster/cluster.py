@@ -1,9 +1,8 @@
-"""A cluster, and what can be done with one: brought up, found again, put away, looked at; or taken
-as it is.
+"""Operations on clusters: bring up, find, check, delete; or use an existing one.
 
-A cluster that was made here is called meshwake-SOMETHING, and only what is so called is ever put
-away. A cluster that exists already is somebody else's: nothing here changes it (what a run puts in
-carries our label, and goes again).
+Clusters that meshwake creates are named meshwake-SOMETHING, and only those are ever deleted. An
+existing cluster is not changed by anything here; what a run applies to it carries our label and is
+deleted at its end.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from meshwake.cluster.bring_up_context import BringUpContext, Dependencies, node_names, read_facts
 from meshwake.cluster.docker import KIND_CLUSTER_LABEL, LOOK_LABEL, Engine
 from meshwake.cluster.failures import collect
 from meshwake.cluster.health import HealthFinding, examine
-from meshwake.cluster.making import Kit, Making, node_names, read_facts
 from meshwake.cluster.observe import Running, running_versions
 from meshwake.cluster.real_time import SystemTime
 from meshwake.cluster.reset import restore_after_kill
@@ -29,7 +28,7 @@ from meshwake.cluster.stack.pins import Pins, read_pins
 from meshwake.cluster.stack.render import stages
 from meshwake.cluster.stages import stage_drift
 from meshwake.cluster.state import ClusterState, known_names
-from meshwake.cluster.steps import Collected, Progress, Step, StepFailed, take
+from meshwake.cluster.steps import Collected, Progress, Step, StepFailed, run_steps
 from meshwake.cluster.tools import Tools
 from meshwake.cluster.up import steps_of
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
@@ -38,7 +37,7 @@ from meshwake.kubernetes.api import Kubernetes
 from meshwake.kubernetes.kubeconfig import Access, read_access
 from meshwake.kubernetes.through_kr8s import ThroughKr8s, connect
 
-# More machines than a person's own cluster has.
+# A personal cluster has fewer nodes.
 NODES_AT_MOST = 10
 _MANAGED_BY_A_CLOUD = re.compile(
     r"\.eks\.amazonaws\.com$|\.azmk8s\.io$|\.gke\.goog$|\.k8s\.ondigitalocean\.com$|\.ibm\.com$|\.oraclecloud\.com$"
@@ -70,8 +69,8 @@ _CLOUD_LOGINS = (
 
 @dataclass(frozen=True)
 class Cluster:
-    """One cluster. `ours`: made here, and may be put away here. `choice` is None for a cluster that
-    existed. `nodes` are Kubernetes' names of its machines, workers first."""
+    """A cluster. `ours`: created by meshwake, which may delete it. `choice` None: an existing
+    cluster. `nodes`: the names of its Kubernetes nodes, workers first."""
 
     name: str
     kubeconfig: Path
@@ -82,7 +81,7 @@ class Cluster:
 
     @contextmanager
     def opened(self) -> Iterator[Kubernetes]:
-        """A connection to it as a run uses it; closed at the end."""
+        """An API client, closed at the end of the block."""
         opened = connect(self.kubeconfig, self.context)
         try:
             yield opened
@@ -98,9 +97,9 @@ def bring_up(
     tell: Callable[[Progress], None],
     *,
     folder: Path | None = None,
-    kit: Kit | None = None,
+    dependencies: Dependencies | None = None,
     own_images: Iterable[OwnImage] = (),
-    before: tuple[Step[Making], ...] = (),
+    before: tuple[Step[BringUpContext], ...] = (),
     locked: bool = False,
 ) -> Cluster:
     """The cluster `choice`, brought up, or kept where it is up already. `folder` has charts/,
@@ -112,47 +111,49 @@ def bring_up(
     state = ClusterState.of(choice.name)
     unknown_before = not state.directory.exists()
     with nullcontext() if locked else state.lock("up"):
-        kit = kit or Kit(health=_broken, undo=_undo)
-        making = Making(choice, pins, engine, tools, state, kit, state.remembered_folder(folder))
+        dependencies = dependencies or Dependencies(health=_broken, undo=_undo)
+        bringup = BringUpContext(
+            choice, pins, engine, tools, state, dependencies, state.remembered_folder(folder)
+        )
         try:
-            take(
+            run_steps(
                 steps_of(choice, pins, before, own_images),
-                making,
+                bringup,
                 tell,
-                lambda step, error: collect(making, step, error),
-                making.kit.real,
+                lambda step, error: collect(bringup, step, error),
+                bringup.dependencies.real,
             )
         except StepFailed as error:
             if unknown_before and error.evidence is None:
-                _forget_what_never_was(making)
+                _forget_what_never_was(bringup)
             raise
         finally:
-            making.forget_kube()
+            bringup.forget_kube()
     return _ours(state, choice, node_names(choice, pins))
 
 
-def _forget_what_never_was(making: Making) -> None:
-    """An `up` that was refused before there was a machine leaves nothing."""
+def _forget_what_never_was(bringup: BringUpContext) -> None:
+    """Remove the state of an `up` that was refused before any container was created."""
     with suppress(LabUnavailable):
-        if not making.containers():
-            making.state.forget()
+        if not bringup.containers():
+            bringup.state.forget()
 
 
-def _broken(making: Making) -> list[str]:
-    """Kit.health of a real cluster: UNKNOWN stops nobody, it is shown by `status`."""
-    cluster = _ours(making.state, making.choice, node_names(making.choice, making.pins))
+def _broken(bringup: BringUpContext) -> list[str]:
+    """Dependencies.health of a real cluster: UNKNOWN does not fail `up`; `status` shows it."""
+    cluster = _ours(bringup.state, bringup.choice, node_names(bringup.choice, bringup.pins))
     return [
         str(finding)
-        for finding in check_health(cluster, making.engine)
+        for finding in check_health(cluster, bringup.engine)
         if finding.verdict is Verdict.BROKEN
     ]
 
 
-def _undo(making: Making) -> list[str]:
-    """Kit.undo of a real cluster."""
-    cluster = _ours(making.state, making.choice, ())
+def _undo(bringup: BringUpContext) -> list[str]:
+    """Dependencies.undo of a real cluster."""
+    cluster = _ours(bringup.state, bringup.choice, ())
     with cluster.opened() as kubernetes:
-        return restore_after_kill(kubernetes, SystemTime(), making.name, "up")
+        return restore_after_kill(kubernetes, SystemTime(), bringup.name, "up")
 
 
 def _ours(state: ClusterState, choice: Choice | None, nodes: tuple[str, ...]) -> Cluster:
@@ -160,8 +161,8 @@ def _ours(state: ClusterState, choice: Choice | None, nodes: tuple[str, ...]) ->
 
 
 def check_health(cluster: Cluster, engine: Engine | None = None) -> list[HealthFinding]:
-    """Whether the stack keeps its own promises now, asked of the stack. `engine` lets the nodes of
-    a cluster of ours be looked into; without it what only they know is UNKNOWN."""
+    """Run the health checks. `engine` is used to inspect nodes of our own clusters; without it what
+    only they can tell is UNKNOWN."""
     try:
         with cluster.opened() as kubernetes:
             return examine(
@@ -172,8 +173,8 @@ def check_health(cluster: Cluster, engine: Engine | None = None) -> list[HealthF
 
 
 def find_drift(cluster: Cluster) -> list[str]:
-    """What of a cluster of ours is no longer as `up` made it, one sentence each; `up` puts it back.
-    While a run is at work, that is the run's."""
+    """What has been changed in a cluster of ours since `up`, one sentence each; `up` restores it.
+    During a run this includes the run's own changes."""
     facts = read_facts(ClusterState.of(cluster.name))
     if cluster.choice is None or facts is None:
         return []
@@ -188,7 +189,7 @@ def find_drift(cluster: Cluster) -> list[str]:
 
 
 def find_versions(cluster: Cluster) -> Running:
-    """What the cluster runs, by its own word."""
+    """The versions that the cluster's own programs report."""
     with cluster.opened() as kubernetes:
         return running_versions(kubernetes, cluster.nodes)
 
@@ -208,17 +209,16 @@ def find_cluster(name: str) -> Cluster | None:
     return _ours(state, record.choice, node_names(record.choice, read_pins()))
 
 
-# Putting away
+# Deleting
 
 
 def take_down(name: str, engine: Engine, tell: Callable[[Progress], None]) -> None:
-    """Removes the machines of the cluster `name` and what is remembered of it; nothing to do when
-    neither is there. A cluster that is half made, or whose memory is lost, goes as well. BadInput
-    for a name that cannot be ours."""
+    """Delete the containers and the state of the cluster `name`, as far as they exist: also those
+    of one that is half created, or whose state is lost. BadInput for a name that cannot be ours."""
     state = ClusterState.of(name)
     with state.lock("down"):
         steps = _down_steps(name)
-        take(
+        run_steps(
             steps,
             _Ending(state, engine, tell),
             tell,
@@ -266,8 +266,7 @@ def _remove_machines(name: str, engine: Engine) -> None:
 
 
 def our_clusters(engine: Engine | None) -> tuple[str, ...]:
-    """Every cluster of ours: those remembered here, and those that the engine has under a name of
-    ours."""
+    """Every cluster of ours: those with a state here, and those with containers in the engine."""
     names = set(known_names())
     if engine is not None:
         names |= {
@@ -278,8 +277,7 @@ def our_clusters(engine: Engine | None) -> tuple[str, ...]:
 
 
 def remove_looks(engine: Engine) -> int:
-    """Removes containers that answered one question and were left by a harness that was killed; how
-    many."""
+    """Remove probe containers that a killed harness left; returns their number."""
     left = [look for look in engine.containers({LOOK_LABEL: None}) if look.state != "running"]
     for look in left:
         engine.remove(look.id)
@@ -290,7 +288,7 @@ def remove_looks(engine: Engine) -> int:
 
 
 def plan_up(choice: Choice, pins: Pins) -> list[dict[str, Any]]:
-    """What `up` would do, one object a step; nothing is asked and nothing is touched."""
+    """What `up` would do, one object for each step; queries and changes nothing."""
     return [_planned(step) for step in steps_of(choice, pins)]
 
 
@@ -309,7 +307,7 @@ def _planned(step: Step[Any]) -> dict[str, Any]:
     }
 
 
-# A cluster that exists
+# Existing clusters
 
 
 def existing_cluster(
@@ -319,18 +317,17 @@ def existing_cluster(
     known_as: str | None = None,
     connect: Callable[[Path, str | None], Kubernetes] = ThroughKr8s,
 ) -> Cluster:
-    """The cluster that a context of `kubeconfig` names (None: the current one), looked at and left
-    as it is.
+    """The cluster of a context of `kubeconfig` (None: the current context); nothing is changed.
 
     BadInput when the file has no such context, or when it looks like a cluster that people depend
     on, unless `known_as` is exactly the name of that context. LabUnavailable when it does not
     answer."""
     access = read_access(kubeconfig, context)
     name = access.context
-    reasons = [*_signs_in_words(access)]
+    reasons = [*_signs_in_kubeconfig(access)]
     kube = connect(kubeconfig, name)
     try:
-        # Where the name says enough, nobody there is asked anything.
+        # Where the name is reason enough, no request is sent.
         nodes = kube.all("Node") if not reasons or known_as == name else []
     finally:
         kube.close()
@@ -344,8 +341,8 @@ def existing_cluster(
     return Cluster(name, kubeconfig, name, ours=False, choice=None, nodes=_workers_first(nodes))
 
 
-def _signs_in_words(access: Access) -> Iterator[str]:
-    """Why a context looks like somebody's production, from what its file says of it."""
+def _signs_in_kubeconfig(access: Access) -> Iterator[str]:
+    """Why a context looks like production, from its kubeconfig."""
     host = urlsplit(access.server).hostname or access.server
     if _MANAGED_BY_A_CLOUD.search(host):
         yield f"its server {host} belongs to a cloud"
@@ -357,7 +354,7 @@ def _signs_in_words(access: Access) -> Iterator[str]:
 
 
 def _signs_in_nodes(nodes: list[dict[str, Any]]) -> Iterator[str]:
-    """And from its machines."""
+    """Why a cluster looks like production, from its nodes."""
     if len(nodes) > NODES_AT_MOST:
         yield f"it has {len(nodes)} nodes"
     providers = {

@@ -6,9 +6,9 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
+from meshwake.cluster.bring_up_context import LOGS, BringUpContext
 from meshwake.cluster.causes import first_cause, read_evidence
 from meshwake.cluster.docker import Container
-from meshwake.cluster.making import Making
 from meshwake.cluster.preflight import PREFLIGHT
 from meshwake.cluster.steps import Collected, Step
 from meshwake.core.errors import HarnessError, LabUnavailable
@@ -16,7 +16,7 @@ from meshwake.core.errors import HarnessError, LabUnavailable
 EXPORT_LOGS_WITHIN_S = 180
 
 
-def collect(making: Making, step: Step[Making], error: HarnessError) -> Collected:
+def collect(bringup: BringUpContext, step: Step[BringUpContext], error: HarnessError) -> Collected:
     """Whatever can explain a failure, in a directory of its own; nothing before there was anything
     to collect from."""
     if step.name == PREFLIGHT:
@@ -25,16 +25,16 @@ def collect(making: Making, step: Step[Making], error: HarnessError) -> Collecte
         )  # nothing was done yet, and machines of that name may be somebody else's
     machines: tuple[Container, ...] = ()
     with suppress(LabUnavailable):
-        machines = making.containers()
+        machines = bringup.containers()
     if not machines:
         return Collected(
-            making.state.directory if (making.state.directory / "words").is_dir() else None
+            bringup.state.directory if (bringup.state.directory / LOGS).is_dir() else None
         )
-    place = _fresh_directory(making.state.directory / "failures", step.name)
+    place = _fresh_directory(bringup.state.directory / "failures", step.name)
     (place / "error.txt").write_text(f"{error}\n", encoding="utf-8")
     for work in (_collect_objects, _collect_logs):
         try:
-            work(making, place)
+            work(bringup, place)
         except HarnessError as second:
             (place / f"not-collected{work.__name__}.txt").write_text(
                 f"{second}\n", encoding="utf-8"
@@ -51,18 +51,18 @@ def _fresh_directory(parent: Path, name: str) -> Path:
     return place
 
 
-def _collect_objects(making: Making, place: Path) -> None:
-    if not making.state.kubeconfig.is_file():
+def _collect_objects(bringup: BringUpContext, place: Path) -> None:
+    if not bringup.state.kubeconfig.is_file():
         return
     for kind in ("Node", "Pod", "Event", "Deployment.apps", "DaemonSet.apps", "Service"):
-        found = making.kube().all(kind)
+        found = bringup.kube().all(kind)
         (place / f"{kind.partition('.')[0].lower()}s.json").write_text(
             json.dumps(found, indent=1), encoding="utf-8"
         )
 
 
-def _collect_logs(making: Making, place: Path) -> None:
+def _collect_logs(bringup: BringUpContext, place: Path) -> None:
     target = str(place / "kind")
-    making.tools.run(
-        "kind", "export", "logs", target, "--name", making.name, within_s=EXPORT_LOGS_WITHIN_S
+    bringup.tools.run(
+        "kind", "export", "logs", target, "--name", bringup.name, within_s=EXPORT_LOGS_WITHIN_S
     )

@@ -1,15 +1,16 @@
-"""What a cluster says of itself may be of before: a machine that was stopped or slept wakes with
-the statuses of then, and every wait of `up` would hold at once.
+"""Detects stale statuses: a node that was stopped or slept wakes up with the statuses of before,
+and every wait of `up` would succeed at once.
 
-A status counts when whoever writes it has written since. kubelet renews its node's Lease every ten
-seconds, and tells of each container when it started; so a status is old when
+A status is fresh when its writer has written since. kubelet renews the Lease of its node every ten
+seconds, and reports when each container started; so a status is stale when
 
-    the Lease was last renewed before the node's machine started, or longer ago than kubelet ever
-    waits a container is said to run since before the node's machine started a workload is said to
-    have more pods available than kubelets say are ready
+    the Lease was last renewed before the node's container started, or longer ago than kubelet ever
+        waits between renewals
+    a container is reported as running since before the node's container started
+    a workload is reported to have more pods available than kubelets report as ready
 
-All of it is read on the node's own clock, which wrote it. A machine that does not answer tells
-nothing.
+All times are compared with the clock of the node that wrote them. Nothing is concluded for a node
+whose clock cannot be read.
 """
 
 from __future__ import annotations
@@ -20,51 +21,54 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from meshwake.cluster.bring_up_context import BringUpContext, node_names
 from meshwake.cluster.docker import Engine
-from meshwake.cluster.making import Making, node_names
 from meshwake.cluster.steps import Step, Watch
 from meshwake.core.errors import HarnessError, LabUnavailable
 from meshwake.kubernetes.api import Kubernetes, identity_of, is_ready
 from meshwake.kubernetes.rollouts import WORKLOADS
 
 FRESH_WITHIN_S = 240
-# kube-controller-manager takes a node for lost after as long.
+# kube-controller-manager's default node-monitor-grace-period: after it a node counts as lost.
 RENEWED_WITHIN_S = 40.0
-# Walls are told in whole seconds.
+# Both wall times are in whole seconds.
 _ROUNDED_S = 2.0
-_TICKS_PER_S = 100  # what Linux tells programs, whatever the kernel counts in
+# USER_HZ: the unit of times in /proc/PID/stat, whatever the kernel's own HZ is.
+_TICKS_PER_S = 100
 _LOOK = ("sh", "-c", "cat /proc/1/stat /proc/uptime && date +%s")
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A node's machine: its wall clock now, and when it showed what at the start of its first
-    process."""
+    """The container of a node: its wall clock now, and its wall clock when its first process
+    started."""
 
     now_wall_s: float
     started_wall_s: float
 
 
-def fresh_step() -> Step[Making]:
-    """The step that waits until the cluster tells of now."""
+def fresh_step() -> Step[BringUpContext]:
+    """The step that waits until all statuses are fresh."""
     return Step(
         "statuses",
         "kubelets and controllers tell of now, not of before a restart or a sleep",
         FRESH_WITHIN_S,
         _await_fresh,
         ("look at Leases, containers and workloads on the clocks of the nodes",),
-        done=lambda making: "all are of now" if _stale(making) is None else None,
+        done=lambda bringup: "all are of now" if _stale(bringup) is None else None,
     )
 
 
-def _await_fresh(making: Making, watch: Watch) -> None:
-    watch.wait_for("statuses of after the machines' start", partial(_stale, making))
+def _await_fresh(bringup: BringUpContext, watch: Watch) -> None:
+    watch.wait_for("statuses of after the machines' start", partial(_stale, bringup))
 
 
-def _stale(making: Making) -> str | None:
+def _stale(bringup: BringUpContext) -> str | None:
     try:
-        found = list(stale(making.kube(), making.engine, node_names(making.choice, making.pins)))
+        found = list(
+            stale(bringup.kube(), bringup.engine, node_names(bringup.choice, bringup.pins))
+        )
     except HarnessError as error:
         return str(error)
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
@@ -72,7 +76,7 @@ def _stale(making: Making) -> str | None:
 
 
 def stale(kubernetes: Kubernetes, engine: Engine, nodes: Sequence[str]) -> Iterator[str]:
-    """What the cluster says that is of before, one sentence each."""
+    """The stale statuses of the cluster, one sentence each."""
     machines = {node: read_machine(engine, node) for node in nodes}
     for node, machine in machines.items():
         if (why := _stale_lease(kubernetes, node, machine)) is not None:
@@ -96,12 +100,12 @@ def stale(kubernetes: Kubernetes, engine: Engine, nodes: Sequence[str]) -> Itera
 
 
 def read_machine(engine: Engine, node: str) -> Machine:
-    """The clocks of a node's machine. Raises LabUnavailable."""
+    """Read the clocks of a node. Raises LabUnavailable."""
     code, said = engine.execute(node, _LOOK)
     try:
         stat, uptime, now = said.strip().splitlines()
-        # After the name of the program, which may hold anything: the 20th word is when it started,
-        # in ticks since boot.
+        # Field 22 of /proc/PID/stat is the start time in ticks since boot. Field 2, the name of the
+        # program, may contain anything, so the fields are counted from the parenthesis after it.
         since_s = float(uptime.split()[0]) - int(stat.rpartition(")")[2].split()[19]) / _TICKS_PER_S
         return Machine(float(now), float(now) - since_s)
     except (ValueError, IndexError) as error:

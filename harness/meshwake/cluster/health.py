@@ -1,17 +1,18 @@
-"""Is the stack what it says it is? Seven questions that a cluster answers wrongly while every pod
-is ready.
+"""Health checks of the stack: seven properties that can be broken while every pod is ready.
 
-    chained_cni          istio-cni follows Cilium in the file that the nodes load; without it pods pass ztunnel by
-    ambient_redirected   ztunnel listens in every ambient pod, whatever its annotation says
-    cilium_settings      socket load balancing kept out of pods, Cilium leaves other CNI files alone
+    chained_cni          istio-cni follows Cilium in the CNI file that the nodes load; otherwise
+                         traffic of new pods bypasses ztunnel
+    ambient_redirected   ztunnel listens in every ambient pod, whatever the pod's annotation says
+    cilium_settings      socket load balancing is limited to host namespaces, and Cilium leaves
+                         other CNI files alone
     hbone_used           a request from pod to pod raises ztunnel's count of mutual TLS connections
-    address_in_pool      the Gateway has an address, and it is one of MetalLB's
-    gateway_answers      it answers at that address, over HTTPS where there is a certificate
-    waypoint_in_the_way  a request to the Service that is behind the waypoint goes through it
+    address_in_pool      the Gateway has an address, and it is in MetalLB's pool
+    gateway_answers      the Gateway answers at that address, over HTTPS where it has a certificate
+    waypoint_in_the_way  a request to the Service behind the waypoint goes through the waypoint
 
-`gateway_answers` asks from a node, where kube-proxy answers for load balancers itself: it proves
-Gateway and route, not that MetalLB's answers to ARP reach the rest of the network. What cannot be
-asked is UNKNOWN and never taken for well.
+`gateway_answers` connects from a node, where kube-proxy itself answers for load balancers: it
+proves Gateway and route, but not that MetalLB's ARP replies reach the rest of the network. A property that
+cannot be checked is UNKNOWN, never HOLDS.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from meshwake.ztunnel.ports import ENVOY_METRICS_PATH, HBONE_PORT, METRICS_PATH,
 
 HOLDS, BROKEN, UNKNOWN = Verdict
 
-# A runtime loads the first by name, and says so nowhere.
+# containerd loads the first file by name, and does not report which.
 _CNI_FILE = (
     "sh",
     "-c",
@@ -52,22 +53,22 @@ _SAMPLE = re.compile(r"^(\w+)\{([^}]*)\} (\S+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class HealthFinding:
-    """The answer to one question, with what it rests on."""
+    """The result of one check, with its evidence."""
 
     check: str
     verdict: Verdict
     evidence: str
 
     def __str__(self) -> str:
-        """As a person reads it: hbone_used: BROKEN: ..."""
+        """One line, such as `hbone_used: BROKEN: ...`."""
         return f"{self.check}: {self.verdict}: {self.evidence}"
 
 
-_Answer = tuple[Verdict, str]
+_Result = tuple[Verdict, str]
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Subject:
     kubernetes: Kubernetes
     nodes: Sequence[str]
     parts: frozenset[str]
@@ -77,32 +78,34 @@ class _Asked:
 def examine(
     kubernetes: Kubernetes, nodes: Sequence[str], choice: Choice | None, engine: Engine | None
 ) -> list[HealthFinding]:
-    """Every question that goes with the cluster's parts, answered now; makes a few connections,
-    changes nothing."""
+    """Run every check that applies to the cluster's parts. Makes a few connections, changes
+    nothing."""
     parts = choice.parts if choice is not None else frozenset(PARTS)
-    asked = _Asked(kubernetes, nodes, parts, engine)
-    return [_ask(name, question, asked) for name, question, needed in _QUESTIONS if needed <= parts]
+    subject = _Subject(kubernetes, nodes, parts, engine)
+    return [_run_check(name, check, subject) for name, check, needed in _CHECKS if needed <= parts]
 
 
-def _ask(name: str, question: Callable[[_Asked], _Answer], asked: _Asked) -> HealthFinding:
+def _run_check(name: str, check: Callable[[_Subject], _Result], subject: _Subject) -> HealthFinding:
     try:
-        verdict, evidence = question(asked)
+        verdict, evidence = check(subject)
     except HarnessError as error:
-        verdict, evidence = UNKNOWN, f"could not be asked: {error}"
+        verdict, evidence = UNKNOWN, f"could not be checked: {error}"
     return HealthFinding(name, verdict, evidence)
 
 
 # The CNI file
 
 
-def _chained_cni(asked: _Asked) -> _Answer:
-    if asked.engine is None:
+def _chained_cni(subject: _Subject) -> _Result:
+    if subject.engine is None:
         return (
             UNKNOWN,
             "the CNI configuration lies on the nodes, which only a cluster of ours lets "
             "one look into",
         )
-    wrong = [said for node in asked.nodes if (said := _not_chained(asked.engine, node)) is not None]
+    wrong = [
+        said for node in subject.nodes if (said := _not_chained(subject.engine, node)) is not None
+    ]
     return (
         (BROKEN, "; ".join(wrong))
         if wrong
@@ -124,22 +127,22 @@ def _not_chained(engine: Engine, node: str) -> str | None:
     return f"{node}: {name} has {', '.join(types)}, and istio-cni is expected after cilium-cni"
 
 
-def _ambient_redirected(asked: _Asked) -> _Answer:
-    if asked.engine is None:
+def _ambient_redirected(subject: _Subject) -> _Result:
+    if subject.engine is None:
         return (
             UNKNOWN,
             "a pod's network namespace lies on its node, which only a cluster of ours lets "
             "one look into",
         )
-    pods = ambient_pods(asked.kubernetes)
-    lacking = not_redirected(pods, asked.engine, asked.nodes)
+    pods = ambient_pods(subject.kubernetes)
+    lacking = not_redirected(pods, subject.engine, subject.nodes)
     if lacking:
         return BROKEN, f"nothing listens on {HBONE_PORT} in {', '.join(map(identity_of, lacking))}"
     return HOLDS, f"ztunnel listens in all of {len(pods)} ambient pods"
 
 
-def _cilium_settings(asked: _Asked) -> _Answer:
-    found = asked.kubernetes.read("ConfigMap", CILIUM_NAMESPACE, "cilium-config")
+def _cilium_settings(subject: _Subject) -> _Result:
+    found = subject.kubernetes.read("ConfigMap", CILIUM_NAMESPACE, "cilium-config")
     if found is None:
         return UNKNOWN, "there is no ConfigMap cilium-config"
     wanted = {"bpf-lb-sock-hostns-only": "true", "cni-exclusive": "false"}
@@ -156,45 +159,45 @@ def _cilium_settings(asked: _Asked) -> _Answer:
     )
 
 
-# HBONE and the waypoint: a request, and what rises
+# HBONE and the waypoint: a counter rises with a request
 
 
-def _hbone_used(asked: _Asked) -> _Answer:
-    client = _client(asked.kubernetes)
+def _hbone_used(subject: _Subject) -> _Result:
+    client = _client(subject.kubernetes)
     ztunnels = [
         pod
-        for pod in asked.kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS)
+        for pod in subject.kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS)
         if pod.node == client.node
     ]
     if not ztunnels:
         return BROKEN, f"no ztunnel on {client.node}, where {client} runs"
 
     def count() -> float:
-        metrics = asked.kubernetes.get(
+        metrics = subject.kubernetes.get(
             ztunnels[0], METRICS_PORT, METRICS_PATH, ANSWERS_WITHIN_S
         ).decode()
         return total(
             metrics, "istio_tcp_connections_opened_total", 'connection_security_policy="mutual_tls"'
         )
 
-    return _rises(asked, client, "server", f"mutual TLS connections of {ztunnels[0]}", count)
+    return _rises(subject, client, "server", f"mutual TLS connections of {ztunnels[0]}", count)
 
 
-def _waypoint_in_the_way(asked: _Asked) -> _Answer:
-    waypoints = asked.kubernetes.pods(DEMO_NAMESPACE, _WAYPOINT_PODS)
+def _waypoint_in_the_way(subject: _Subject) -> _Result:
+    waypoints = subject.kubernetes.pods(DEMO_NAMESPACE, _WAYPOINT_PODS)
     if not waypoints:
         return BROKEN, "no pod of the waypoint"
 
     def count() -> float:
         answers = [
-            asked.kubernetes.get(pod, METRICS_PORT, ENVOY_METRICS_PATH, ANSWERS_WITHIN_S)
+            subject.kubernetes.get(pod, METRICS_PORT, ENVOY_METRICS_PATH, ANSWERS_WITHIN_S)
             for pod in waypoints
         ]
         return sum(total(answer.decode(), "istio_requests_total") for answer in answers)
 
     return _rises(
-        asked,
-        _client(asked.kubernetes),
+        subject,
+        _client(subject.kubernetes),
         "server-by-waypoint",
         "requests seen by the waypoint",
         count,
@@ -202,11 +205,11 @@ def _waypoint_in_the_way(asked: _Asked) -> _Answer:
 
 
 def _rises(
-    asked: _Asked, client: Pod, service: str, what: str, count: Callable[[], float]
-) -> _Answer:
-    """Whether a request to `service` is answered and counted."""
+    subject: _Subject, client: Pod, service: str, what: str, count: Callable[[], float]
+) -> _Result:
+    """Whether a request to `service` is answered, and `count` rises with it."""
     before = count()
-    said = _curl(asked.kubernetes, client, f"http://{service}.{DEMO_NAMESPACE}:8080/")
+    said = _curl(subject.kubernetes, client, f"http://{service}.{DEMO_NAMESPACE}:8080/")
     after = count()
     if said != "200":
         return BROKEN, f"{client} asked http://{service} and got {said}"
@@ -249,11 +252,11 @@ def _code(ended: Executed) -> str:
 # The Gateway
 
 
-def _address_in_pool(asked: _Asked) -> _Answer:
-    address = _gateway_address(asked.kubernetes)
+def _address_in_pool(subject: _Subject) -> _Result:
+    address = _gateway_address(subject.kubernetes)
     if address is None:
         return BROKEN, f"Gateway {DEMO_NAMESPACE}/gateway has no address"
-    pool = asked.kubernetes.read("IPAddressPool.metallb.io", METALLB_NAMESPACE, "meshwake")
+    pool = subject.kubernetes.read("IPAddressPool.metallb.io", METALLB_NAMESPACE, "meshwake")
     ranges = [str(each) for each in ((pool or {}).get("spec") or {}).get("addresses") or []]
     if not ranges:
         return UNKNOWN, f"address {address}; there is no IPAddressPool meshwake to compare it with"
@@ -275,19 +278,19 @@ def _within(address: str, pool: str) -> bool:
         return False
 
 
-def _gateway_answers(asked: _Asked) -> _Answer:
-    address = _gateway_address(asked.kubernetes)
+def _gateway_answers(subject: _Subject) -> _Result:
+    address = _gateway_address(subject.kubernetes)
     if address is None:
         return BROKEN, f"Gateway {DEMO_NAMESPACE}/gateway has no address"
-    if asked.engine is None or not asked.nodes:
+    if subject.engine is None or not subject.nodes:
         return (
             UNKNOWN,
             "it is asked from a node, which only a cluster of ours allows; try: curl "
             f"http://{address}/",
         )
     answers = [
-        _from_node(asked.engine, asked.nodes[-1], url, address)
-        for url in _gateway_urls(asked.parts)
+        _from_node(subject.engine, subject.nodes[-1], url, address)
+        for url in _gateway_urls(subject.parts)
     ]
     said = "; ".join(f"{url} at {address}: {code}" for url, code in answers)
     return (HOLDS if all(code == "200" for _, code in answers) else BROKEN), said
@@ -306,7 +309,7 @@ def _from_node(engine: Engine, node: str, url: str, address: str) -> tuple[str, 
     return url, said.strip() if code == 0 else f"{said.strip()} (curl ended with {code})"
 
 
-_QUESTIONS: tuple[tuple[str, Callable[[_Asked], _Answer], frozenset[str]], ...] = (
+_CHECKS: tuple[tuple[str, Callable[[_Subject], _Result], frozenset[str]], ...] = (
     ("chained_cni", _chained_cni, frozenset({"cilium", "istio"})),
     ("ambient_redirected", _ambient_redirected, frozenset({"istio"})),
     ("cilium_settings", _cilium_settings, frozenset({"cilium"})),

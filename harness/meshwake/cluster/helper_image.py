@@ -6,9 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from meshwake.cluster.bring_up_context import BringUpContext, node_names
 from meshwake.cluster.docker import missing_images
 from meshwake.cluster.images import fetch_images, full_reference, images_in, load_one
-from meshwake.cluster.making import Making, node_names
 from meshwake.cluster.stack.mirror import through_mirror
 from meshwake.cluster.stack.own_images import OwnImage
 from meshwake.cluster.steps import Step, Watch
@@ -19,36 +19,37 @@ from meshwake.core.resources import ROOT
 _WITHIN_S = 900
 
 
-def own_image_step(image: OwnImage) -> Step[Making]:
+def own_image_step(image: OwnImage) -> Step[BringUpContext]:
     """The step that builds `image` and puts it into every node."""
     return Step(
         image.name,
         f"{image.what}, built and in every node",
         _WITHIN_S,
-        lambda making, watch: _provide(making, watch, image),
+        lambda bringup, watch: _provide(bringup, watch, image),
         (image.build, "docker save and kind load image-archive, for that image"),
-        done=lambda making: _done(making, image),
+        done=lambda bringup: _done(bringup, image),
     )
 
 
-def _done(making: Making, image: OwnImage) -> str | None:
+def _done(bringup: BringUpContext, image: OwnImage) -> str | None:
     wanted = full_reference(image.reference)
     there = [
-        wanted in images_in(making.engine, node) for node in node_names(making.choice, making.pins)
+        wanted in images_in(bringup.engine, node)
+        for node in node_names(bringup.choice, bringup.pins)
     ]
     return f"{image.reference} is in every node" if all(there) else None
 
 
-def _provide(making: Making, watch: Watch, image: OwnImage) -> None:
-    if missing_images(making.engine, [image.reference]):
-        _build(making, watch, image)
+def _provide(bringup: BringUpContext, watch: Watch, image: OwnImage) -> None:
+    if missing_images(bringup.engine, [image.reference]):
+        _build(bringup, watch, image)
     watch.say(f"loading {image.reference} into the nodes")
-    load_one(making, watch, image.reference)
+    load_one(bringup, watch, image.reference)
 
 
-def _build(making: Making, watch: Watch, image: OwnImage) -> None:
-    base = through_mirror(image.base, making.choice.mirror)
-    fetch_images(making, watch, (base,))
+def _build(bringup: BringUpContext, watch: Watch, image: OwnImage) -> None:
+    base = through_mirror(image.base, bringup.choice.mirror)
+    fetch_images(bringup, watch, (base,))
     watch.say(f"building {image.reference}")
     words = [
         "--file",
@@ -61,7 +62,7 @@ def _build(making: Making, watch: Watch, image: OwnImage) -> None:
     try:
         with TemporaryDirectory(prefix="meshwake-image-") as context:
             image.write_context(Path(context))
-            making.run(watch, f"build-{image.name}", "docker", "build", *words, context)
+            bringup.run(watch, f"build-{image.name}", "docker", "build", *words, context)
     except ToolFailed as error:
         raise LabUnavailable(
             f"the image of {image.what} could not be built: {error}; it is built on a "

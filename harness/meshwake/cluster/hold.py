@@ -1,11 +1,11 @@
-"""One command at a time on a cluster, whoever's cluster it is.
+"""One command at a time on a cluster, also on one that is not ours.
 
-A Lease in the cluster (istio-system/meshwake) names its holder, so that a second machine finds it
-too. It is renewed while it is held. One that nobody renews for LEASE_S is free: that is watched on
-our own monotonic clock, because runs move wall clocks and machines disagree about them. A holder on
-this machine is asked for by its process instead, so that after a kill -9 the next command need not
-wait. `up` and `down` hold the file lock of a cluster of ours besides (state.py): they work while
-there is no cluster to hold a Lease.
+A Lease in the cluster (istio-system/meshwake) names its holder, so that commands on other machines
+see it too. It is renewed while it is held, and free when it has not been renewed for LEASE_S. That
+time is measured on our own monotonic clock, because runs move wall clocks and machines disagree
+about them. A holder on this machine is checked by its process instead, so that after a kill -9 the
+next command need not wait. For our own clusters `up` and `down` also take a file lock (state.py):
+they run while there is no cluster yet, or no longer, that could have a Lease.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ LEASE_S, RENEW_EVERY_S, LOOK_EVERY_S = 40, 5.0, 1.0
 
 @dataclass(frozen=True)
 class Holder:
-    """A command that works on a cluster. `machine`: host, boot and process namespace, in which
-    `pid` means something; `started` tells that process from a later one of the same number (""
-    where the system does not say)."""
+    """A command that uses a cluster. `machine`: host, boot and process namespace, the scope of
+    `pid`; `started` distinguishes that process from a later one of the same number ("" where the
+    system does not expose it)."""
 
     doing: str
     pid: int
@@ -47,24 +47,24 @@ class Holder:
 
     @classmethod
     def here(cls, doing: str) -> Holder:
-        """This process, at work from now on."""
+        """This process, from now on."""
         return cls(doing, os.getpid(), _machine(), _started(os.getpid()), _now())
 
     @classmethod
     def read(cls, text: str) -> Holder | None:
-        """The holder that `text` (see `to_text`) names; None when it names none."""
+        """Parse `to_text`; None for anything else."""
         try:
             return cls(**json.loads(text))
         except (ValueError, TypeError):
             return None
 
     def to_text(self) -> str:
-        """As `read` takes it."""
+        """The text that `read` parses."""
         return json.dumps(asdict(self))
 
     @property
     def lives_here(self) -> bool | None:
-        """Whether its process runs on this machine; None when it belongs to another machine."""
+        """Whether its process still runs; None when it is on another machine."""
         if self.machine != _machine():
             return None
         try:
@@ -76,21 +76,21 @@ class Holder:
         return self.started == _started(self.pid)
 
     def __str__(self) -> str:
-        """As a person reads it."""
+        """For messages."""
         return f"{self.doing} (process {self.pid} on {self.machine.split()[0]}, since {self.since})"
 
 
 class InUse(LabUnavailable):
-    """Somebody else works on the cluster; `holder` is who, None where nobody can tell."""
+    """Another command uses the cluster; `holder` None: it is not known which."""
 
     def __init__(self, cluster: str, holder: Holder | None) -> None:
-        who = str(holder) if holder is not None else "a command that does not say which"
+        who = str(holder) if holder is not None else "an unknown command"
         super().__init__(f"{cluster} is in use: {who}; wait for its end, or end that process")
         self.holder = holder
 
 
 class Hold:
-    """A Lease that is held; renewed by a thread until `let_go`."""
+    """A Lease that is held; renewed by a thread until `release`."""
 
     def __init__(self, kubernetes: Kubernetes, holder: Holder) -> None:
         self._kubernetes, self._holder = kubernetes, holder
@@ -102,12 +102,12 @@ class Hold:
 
     @property
     def lost(self) -> bool:
-        """Whether somebody else has taken the cluster over."""
+        """Whether another command has taken the cluster over."""
         return self._lost_to is not None
 
     def check(self) -> None:
-        """Raises SubjectFailed when somebody else has taken the cluster over: it was not renewed in
-        time."""
+        """Raises SubjectFailed when another command has taken the cluster over, because the Lease
+        was not renewed in time."""
         if self._lost_to is not None:
             raise SubjectFailed(
                 f"the cluster was taken over by {self._lost_to}: this command had not "
@@ -115,14 +115,14 @@ class Hold:
                 f"{LEASE_NAMESPACE}/{LEASE_NAME} for {LEASE_S} s (did this machine sleep?)"
             )
 
-    def tell(self, under_way: str) -> None:
-        """What others are told is under way, at once and from now on; "": nothing."""
+    def report(self, under_way: str) -> None:
+        """Publish what is under way, for `status` and the refusals of other commands."""
         self._under_way = under_way
         with suppress(HarnessError):
             self._renew()
 
-    def let_go(self) -> None:
-        """Ends the renewing and deletes the Lease, if it is still this holder's."""
+    def release(self) -> None:
+        """Stop renewing and delete the Lease, if it is still this holder's."""
         self._ends.set()
         self._renewer.join(timeout=LEASE_S)
         with suppress(Unreachable, HarnessError):
@@ -132,7 +132,7 @@ class Hold:
 
     def _renew_until_end(self) -> None:
         while self._lost_to is None and not self._ends.wait(RENEW_EVERY_S):
-            # An API server that is away for a while is no loss; it is asked again.
+            # An API server may be unavailable for a while; the next renewal is tried as usual.
             with suppress(Unreachable, HarnessError):
                 self._renew()
 
@@ -147,19 +147,19 @@ class Hold:
 
 @contextmanager
 def hold(kubernetes: Kubernetes, real: RealTime, cluster: str, doing: str) -> Iterator[Hold]:
-    """The cluster, for as long as the block lasts. Raises InUse when somebody else holds it."""
+    """Hold the cluster for the length of the block. Raises InUse when another command has it."""
     holder = Holder.here(doing)
     _take(kubernetes, real, cluster, holder)
     held = Hold(kubernetes, holder)
     try:
         yield held
     finally:
-        held.let_go()
+        held.release()
 
 
 def at_work(kubernetes: Kubernetes) -> str | None:
-    """Who holds the cluster, and what is under way; None: nobody, or somebody who has ended. Raises
-    Unreachable."""
+    """Which command holds the cluster, and what is under way; None: none, or one that has ended.
+    Raises Unreachable."""
     lease = _read(kubernetes)
     holder = None if lease is None else holder_in(lease)
     if lease is None or holder is None or holder.lives_here is False:
@@ -169,7 +169,7 @@ def at_work(kubernetes: Kubernetes) -> str | None:
 
 
 def is_marked(kubernetes: Kubernetes) -> bool:
-    """Whether a command works on the cluster, or was killed while it did. Raises Unreachable."""
+    """Whether a command uses the cluster, or was killed while it did. Raises Unreachable."""
     return _read(kubernetes) is not None
 
 
@@ -177,10 +177,10 @@ def _take(kubernetes: Kubernetes, real: RealTime, cluster: str, holder: Holder) 
     seen, since_ns = "", real.monotonic_ns()
     while True:
         lease = _read(kubernetes)
-        if lease is None or _is_of_the_dead(lease) or _is_stale(lease, seen, since_ns, real):
+        if lease is None or _holder_has_ended(lease) or _is_stale(lease, seen, since_ns, real):
             if kubernetes.replace(_lease(holder, lease)):
                 return
-            continue  # another command was faster: the next look says which
+            continue  # another command was faster: read again
         _check_is_ours(lease)
         found, version = holder_in(lease), str(lease["metadata"].get("resourceVersion"))
         if (found is not None and found.lives_here) or (seen and version != seen):
@@ -190,7 +190,7 @@ def _take(kubernetes: Kubernetes, real: RealTime, cluster: str, holder: Holder) 
         real.sleep(LOOK_EVERY_S)
 
 
-def _is_of_the_dead(lease: Mapping[str, Any]) -> bool:
+def _holder_has_ended(lease: Mapping[str, Any]) -> bool:
     holder = holder_in(lease)
     return holder is not None and holder.lives_here is False
 
@@ -203,14 +203,14 @@ def _is_stale(lease: Mapping[str, Any], seen: str, since_ns: int, real: RealTime
 def _check_is_ours(lease: Mapping[str, Any]) -> None:
     if not is_ours(lease["metadata"].get("labels")):
         raise LabUnavailable(
-            f"Lease {LEASE_NAMESPACE}/{LEASE_NAME} exists and does not carry our label, so "
-            "it is left alone; runs "
-            "need that name to keep each other out: rename it, or use another cluster"
+            f"Lease {LEASE_NAMESPACE}/{LEASE_NAME} exists without our label, so it is left alone; "
+            "runs need a Lease of that name to keep each other out: rename it, or use another "
+            "cluster"
         )
 
 
 def holder_in(lease: Mapping[str, Any]) -> Holder | None:
-    """Who holds `lease`, as far as it says."""
+    """The holder that `lease` names; None when it names none."""
     return Holder.read((lease["metadata"].get("annotations") or {}).get(HOLDER, ""))
 
 
@@ -219,7 +219,7 @@ def _read(kubernetes: Kubernetes) -> dict[str, Any] | None:
 
 
 def _lease(holder: Holder, before: Mapping[str, Any] | None, under_way: str = "") -> dict[str, Any]:
-    """`before`: the version that it takes the place of."""
+    """`before`: the version that it replaces."""
     metadata: dict[str, Any] = {
         "namespace": LEASE_NAMESPACE,
         "name": LEASE_NAME,
@@ -246,17 +246,17 @@ def _now() -> str:
 
 
 def _machine() -> str:
-    """Host name first; then what makes a process id mean one process: boot and process namespace
-    (Linux)."""
-    words = [socket.gethostname() or "unknown"]
+    """Host name first; then what makes a process id unique: boot and process namespace (Linux)."""
+    parts = [socket.gethostname() or "unknown"]
     with suppress(OSError):
-        words.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
-        words.append(str(Path("/proc/self/ns/pid").readlink()))
-    return " ".join(words)
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(parts)
 
 
 def _started(pid: int) -> str:
-    """When a process started, in ticks since boot; "" where the system does not say."""
+    """When a process started, in clock ticks since boot (field 22 of /proc/PID/stat; the second
+    field may contain spaces and parentheses); "" where the system does not expose it."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         return stat.rpartition(")")[2].split()[19]

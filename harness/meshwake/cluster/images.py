@@ -13,8 +13,8 @@ from pathlib import Path
 
 from packaging.version import Version
 
+from meshwake.cluster.bring_up_context import BringUpContext, node_names
 from meshwake.cluster.docker import Engine, Image, missing_images, room_inside
-from meshwake.cluster.making import Making, node_names
 from meshwake.cluster.stack.choice import Choice
 from meshwake.cluster.stack.pins import Pins
 from meshwake.cluster.stack.render import images, node_image
@@ -41,37 +41,37 @@ def wanted_images(choice: Choice, pins: Pins) -> tuple[str, ...]:
     return tuple(dict.fromkeys([node_image(choice, pins), *images(choice, pins)]))
 
 
-def images_step(choice: Choice, pins: Pins) -> Step[Making]:
+def images_step(choice: Choice, pins: Pins) -> Step[BringUpContext]:
     """The step that brings every image into the engine."""
     wanted = wanted_images(choice, pins)
     return Step(
         "images",
         f"{len(wanted)} images in the engine",
         3600,
-        lambda making, watch: fetch_images(making, watch, wanted),
+        lambda bringup, watch: fetch_images(bringup, watch, wanted),
         tuple(f"image {reference}" for reference in wanted),
-        done=lambda making: (
-            None if missing_images(making.engine, wanted) else f"all {len(wanted)} are there"
+        done=lambda bringup: (
+            None if missing_images(bringup.engine, wanted) else f"all {len(wanted)} are there"
         ),
     )
 
 
-def fetch_images(making: Making, watch: Watch, wanted: tuple[str, ...]) -> None:
+def fetch_images(bringup: BringUpContext, watch: Watch, wanted: tuple[str, ...]) -> None:
     """Loads from the folder what of `wanted` is not in the engine, and pulls what is still missing.
     Raises LabUnavailable that lists what cannot be had."""
-    if making.folder is not None:
-        for archive in sorted((making.folder / "images").glob("*.tar*")):
-            if not (missing := missing_images(making.engine, wanted)):
+    if bringup.folder is not None:
+        for archive in sorted((bringup.folder / "images").glob("*.tar*")):
+            if not (missing := missing_images(bringup.engine, wanted)):
                 break
             if may_hold(archive, missing):
                 watch.say(f"loading {archive.name}")
-                making.engine.load_archive(archive)
-        for reference in _by_tag_only(making, wanted):
+                bringup.engine.load_archive(archive)
+        for reference in _by_tag_only(bringup, wanted):
             watch.say(
                 f"{reference.partition('@')[0]} is taken as it was loaded: an archive has "
                 "no digest to compare"
             )
-    missing = missing_images(making.engine, wanted)
+    missing = missing_images(bringup.engine, wanted)
     for number, reference in enumerate(missing, start=1):
         watch.say(f"pulling {number} of {len(missing)}: {reference}")
         if watch.elapsed_s > watch.within_s:
@@ -80,11 +80,11 @@ def fetch_images(making: Making, watch: Watch, wanted: tuple[str, ...]) -> None:
                 "on from here"
             )
         try:
-            making.engine.pull(reference)
+            bringup.engine.pull(reference)
         except LabUnavailable as error:
-            still = missing_images(making.engine, wanted)
+            still = missing_images(bringup.engine, wanted)
             raise LabUnavailable(
-                _missing_images(reference, error, still, len(wanted), making.folder)
+                _missing_images(reference, error, still, len(wanted), bringup.folder)
             ) from error
 
 
@@ -100,8 +100,8 @@ def may_hold(archive: Path, wanted: Iterable[str]) -> bool:
     return not tags or bool(tags & {full_reference(image.partition("@")[0]) for image in wanted})
 
 
-def _by_tag_only(making: Making, wanted: tuple[str, ...]) -> list[str]:
-    found = {reference: making.engine.image(reference) for reference in wanted if "@" in reference}
+def _by_tag_only(bringup: BringUpContext, wanted: tuple[str, ...]) -> list[str]:
+    found = {reference: bringup.engine.image(reference) for reference in wanted if "@" in reference}
     return [
         reference
         for reference, image in found.items()
@@ -153,10 +153,10 @@ def free_bytes(engine: Engine, machine: Image | None) -> int | None:
     return room_inside(engine, machine.name) if free is None and machine is not None else free
 
 
-def _check_room(making: Making, missing: Sequence[str]) -> None:
+def _check_room(bringup: BringUpContext, missing: Sequence[str]) -> None:
     """Before the first of them: a disk that runs full ends every node at once."""
-    needed = len(node_names(making.choice, making.pins)) * _bytes_in_node(making.engine, missing)
-    free = free_bytes(making.engine, machine_image(making.engine, making.choice, making.pins))
+    needed = len(node_names(bringup.choice, bringup.pins)) * _bytes_in_node(bringup.engine, missing)
+    free = free_bytes(bringup.engine, machine_image(bringup.engine, bringup.choice, bringup.pins))
     if free is not None and free < needed:
         raise LabUnavailable(
             f"the engine has {free / GIB:.1f} GiB of disk free, and {len(missing)} images "
@@ -168,7 +168,7 @@ def _check_room(making: Making, missing: Sequence[str]) -> None:
 # In the nodes
 
 
-def nodes_images_step(choice: Choice, pins: Pins) -> Step[Making]:
+def nodes_images_step(choice: Choice, pins: Pins) -> Step[BringUpContext]:
     """The step that brings every image into every node."""
     count = len(images(choice, pins))
     return Step(
@@ -177,14 +177,14 @@ def nodes_images_step(choice: Choice, pins: Pins) -> Step[Making]:
         1800,
         _load_into_nodes,
         (f"docker save --platform <the engine's> and kind load image-archive, for {count} images",),
-        done=lambda making: None if _not_in_nodes(making) else f"all {count} are in every node",
+        done=lambda bringup: None if _not_in_nodes(bringup) else f"all {count} are in every node",
     )
 
 
-def _not_in_nodes(making: Making) -> tuple[str, ...]:
+def _not_in_nodes(bringup: BringUpContext) -> tuple[str, ...]:
     """The images that at least one node lacks."""
-    wanted = images(making.choice, making.pins)
-    there = [images_in(making.engine, node) for node in node_names(making.choice, making.pins)]
+    wanted = images(bringup.choice, bringup.pins)
+    there = [images_in(bringup.engine, node) for node in node_names(bringup.choice, bringup.pins)]
     return tuple(
         image for image in wanted if not all(full_reference(image) in found for found in there)
     )
@@ -206,30 +206,30 @@ def machine_image(engine: Engine, choice: Choice, pins: Pins) -> Image | None:
     return engine.image(node_image(choice, pins))
 
 
-def _load_into_nodes(making: Making, watch: Watch) -> None:
-    missing = _not_in_nodes(making)
-    _check_room(making, missing)
+def _load_into_nodes(bringup: BringUpContext, watch: Watch) -> None:
+    missing = _not_in_nodes(bringup)
+    _check_room(bringup, missing)
     for number, reference in enumerate(missing, start=1):
         watch.say(f"{number} of {len(missing)}: {reference}")
         try:
-            load_one(making, watch, reference)
+            load_one(bringup, watch, reference)
         except ToolFailed as error:
-            if making.folder is not None:
+            if bringup.folder is not None:
                 raise
             # With a network nothing is lost: the kubelet pulls what it lacks, only later and once a
             # node.
             watch.say(
                 f"{reference} is left to the nodes to pull: {str(error).splitlines()[0][:200]}"
             )
-        _prune_layers(making)
+        _prune_layers(bringup)
 
 
-def _prune_layers(making: Making) -> None:
+def _prune_layers(bringup: BringUpContext) -> None:
     """An image lies in a node twice, as layers and unpacked, and runs without its layers;
     containerd itself looks for its manifest and configuration only, also when it starts. Where it
     cannot be done, only room is lost."""
-    for node in node_names(making.choice, making.pins):
-        code, said = making.engine.execute(node, [*_CTR, "content", "ls"])
+    for node in node_names(bringup.choice, bringup.pins):
+        code, said = bringup.engine.execute(node, [*_CTR, "content", "ls"])
         if code == 0 and (found := prunable(said)):
             # A lease that ends collects at once what nothing refers to any more.
             drop = [
@@ -240,7 +240,9 @@ def _prune_layers(making: Making) -> None:
                 [*_CTR, "leases", "create", "--id=prune"],
                 [*_CTR, "leases", "rm", "--sync", "prune"],
             ]
-            making.engine.execute(node, ["sh", "-c", "; ".join(map(shlex.join, [*drop, *collect]))])
+            bringup.engine.execute(
+                node, ["sh", "-c", "; ".join(map(shlex.join, [*drop, *collect]))]
+            )
 
 
 def prunable(listed: str) -> dict[str, list[str]]:
@@ -266,17 +268,17 @@ def prunable(listed: str) -> dict[str, list[str]]:
     }
 
 
-def load_one(making: Making, watch: Watch, reference: str) -> None:
+def load_one(bringup: BringUpContext, watch: Watch, reference: str) -> None:
     """Puts an image of the engine into every node.
 
     `kind load docker-image` fails with Docker's containerd image store, where an image has layers
     of platforms that are not here (kind#3795). An archive of one platform has not; older engines
     know no --platform and need none."""
-    facts = making.engine.facts()
+    facts = bringup.engine.facts()
     one_platform = (
         ["--platform", facts.platform] if Version(facts.api_version) >= Version("1.48") else []
     )
-    archive, here = making.state.directory / "image.tar", making.engine.image(reference)
+    archive, here = bringup.state.directory / "image.tar", bringup.engine.image(reference)
     words = f"load-{hashlib.sha256(reference.encode()).hexdigest()[:12]}"
     try:
         save = [
@@ -286,9 +288,9 @@ def load_one(making: Making, watch: Watch, reference: str) -> None:
             str(archive),
             reference if here is None else here.name,
         ]
-        making.run(watch, words, "docker", *save)
-        load = ["load", "image-archive", str(archive), "--name", making.name]
-        making.run(watch, words, "kind", *load)
+        bringup.run(watch, words, "docker", *save)
+        load = ["load", "image-archive", str(archive), "--name", bringup.name]
+        bringup.run(watch, words, "kind", *load)
     finally:
         archive.unlink(missing_ok=True)
 

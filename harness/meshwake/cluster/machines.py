@@ -12,10 +12,10 @@ import yaml
 from pytest_kubernetes.options import ClusterOptions
 from pytest_kubernetes.providers import select_provider_manager
 
+from meshwake.cluster.bring_up_context import BringUpContext, node_names, read_facts
 from meshwake.cluster.docker import KIND_CLUSTER_LABEL, KIND_NETWORK, KIND_ROLE_LABEL, Container
 from meshwake.cluster.images import machine_image
 from meshwake.cluster.limits import limit_problems, measure_limits
-from meshwake.cluster.making import Making, node_names, read_facts
 from meshwake.cluster.stack.choice import Choice
 from meshwake.cluster.stack.pieces import Facts
 from meshwake.cluster.stack.pins import Pins
@@ -38,7 +38,7 @@ _ASK_FOR_POOLS = (
 )
 
 
-def cluster_step(choice: Choice, pins: Pins) -> Step[Making]:
+def cluster_step(choice: Choice, pins: Pins) -> Step[BringUpContext]:
     """The step in which kind makes the machines."""
     return Step(
         "cluster",
@@ -55,80 +55,80 @@ def cluster_step(choice: Choice, pins: Pins) -> Step[Making]:
     )
 
 
-def _cluster_done(making: Making) -> str | None:
-    wanted = node_names(making.choice, making.pins)
-    machines = {machine.name: machine.state for machine in making.containers()}
-    if not making.state.kubeconfig.is_file() or any(
+def _cluster_done(bringup: BringUpContext) -> str | None:
+    wanted = node_names(bringup.choice, bringup.pins)
+    machines = {machine.name: machine.state for machine in bringup.containers()}
+    if not bringup.state.kubeconfig.is_file() or any(
         machines.get(name) != "running" for name in wanted
     ):
         return None
-    return None if _unregistered(making) is not None else f"{len(wanted)} machines run"
+    return None if _unregistered(bringup) is not None else f"{len(wanted)} machines run"
 
 
-def _unregistered(making: Making) -> str | None:
+def _unregistered(bringup: BringUpContext) -> str | None:
     """None when the API is ready and all nodes have registered; else what was seen."""
     try:
-        if not making.kube().ready():
+        if not bringup.kube().ready():
             return "the API server is not ready"
-        there = {node["metadata"]["name"] for node in making.kube().all("Node")}
+        there = {node["metadata"]["name"] for node in bringup.kube().all("Node")}
     except (Unreachable, Refused) as error:
         return str(error)
-    missing = [name for name in node_names(making.choice, making.pins) if name not in there]
+    missing = [name for name in node_names(bringup.choice, bringup.pins) if name not in there]
     return f"not registered: {', '.join(missing)}" if missing else None
 
 
-def _make_cluster(making: Making, watch: Watch) -> None:
-    wanted = node_names(making.choice, making.pins)
-    machines = making.containers()
+def _make_cluster(bringup: BringUpContext, watch: Watch) -> None:
+    wanted = node_names(bringup.choice, bringup.pins)
+    machines = bringup.containers()
     # kind writes the kubeconfig last, so a cluster that has one was made to its end.
     whole = {machine.name for machine in machines} >= set(
         wanted
-    ) and making.state.kubeconfig.is_file()
+    ) and bringup.state.kubeconfig.is_file()
     if whole:
         for machine in machines:
             if machine.state != "running":
                 watch.say(f"starting {machine.name}, which is {machine.state}")
-                making.engine.start(machine.id)
-        making.forget_kube()
+                bringup.engine.start(machine.id)
+        bringup.forget_kube()
     else:
-        _create_anew(making, machines, watch)
-    watch.wait_for("API server and nodes", partial(_unregistered, making), READY_WITHIN_S)
+        _create_anew(bringup, machines, watch)
+    watch.wait_for("API server and nodes", partial(_unregistered, bringup), READY_WITHIN_S)
 
 
-def _create_anew(making: Making, machines: tuple[Container, ...], watch: Watch) -> None:
+def _create_anew(bringup: BringUpContext, machines: tuple[Container, ...], watch: Watch) -> None:
     for machine in machines:
         watch.say(f"removing {machine.name} of a cluster that was half made")
-        making.engine.remove(machine.id)
-    _check_limits(making)
-    making.forget_kube()
-    making.state.kubeconfig.unlink(missing_ok=True)
-    config = kind_config(making.choice, making.pins)
-    path = making.state.put(
-        "kind.yaml", yaml.safe_dump(_with_local_node_images(making, config), sort_keys=False)
+        bringup.engine.remove(machine.id)
+    _check_limits(bringup)
+    bringup.forget_kube()
+    bringup.state.kubeconfig.unlink(missing_ok=True)
+    config = kind_config(bringup.choice, bringup.pins)
+    path = bringup.state.put(
+        "kind.yaml", yaml.safe_dump(_with_local_node_images(bringup, config), sort_keys=False)
     )
     watch.say("kind creates the machines, which takes a minute or two")
-    manager = KindManager(making, watch)
+    manager = KindManager(bringup, watch)
     manager.create(
-        ClusterOptions(kubeconfig_path=making.state.kubeconfig, provider_config=path),
+        ClusterOptions(kubeconfig_path=bringup.state.kubeconfig, provider_config=path),
         options=["--retain"],
     )
 
 
-def _check_limits(making: Making) -> None:
+def _check_limits(bringup: BringUpContext) -> None:
     """Preflight may have had no image to ask with; now there is one."""
-    machine = machine_image(making.engine, making.choice, making.pins)
-    limits = measure_limits(making.engine, None if machine is None else machine.name)
-    problems = list(limit_problems(limits, len(node_names(making.choice, making.pins))))
+    machine = machine_image(bringup.engine, bringup.choice, bringup.pins)
+    limits = measure_limits(bringup.engine, None if machine is None else machine.name)
+    problems = list(limit_problems(limits, len(node_names(bringup.choice, bringup.pins))))
     if problems:
         raise LabUnavailable("\n".join(problems))
 
 
-def _with_local_node_images(making: Making, config: dict[str, Any]) -> dict[str, Any]:
+def _with_local_node_images(bringup: BringUpContext, config: dict[str, Any]) -> dict[str, Any]:
     """kind pulls an image that the engine does not find by the name in its configuration: one that
     was loaded from an archive is found by its tag only."""
 
     def name_of(reference: str) -> str:
-        found = making.engine.image(reference)
+        found = bringup.engine.image(reference)
         return reference if found is None or "@" in found.name else found.name
 
     return {
@@ -142,10 +142,10 @@ class KindManager(select_provider_manager("kind")):  # type: ignore[misc]
     for `sh -c`), with our kind and our bound, and with a look at readiness that waits nowhere: we
     wait ourselves."""
 
-    def __init__(self, making: Making, watch: Watch) -> None:
-        self._making, self._watch, self._ran = making, watch, False
+    def __init__(self, bringup: BringUpContext, watch: Watch) -> None:
+        self._making, self._watch, self._ran = bringup, watch, False
         super().__init__(
-            making.name, str(making.state.directory / "kind.yaml"), making.state.kubeconfig
+            bringup.name, str(bringup.state.directory / "kind.yaml"), bringup.state.kubeconfig
         )
 
     def _ensure_executable(self) -> None:
@@ -165,7 +165,7 @@ class KindManager(select_provider_manager("kind")):  # type: ignore[misc]
 # Facts
 
 
-def facts_step() -> Step[Making]:
+def facts_step() -> Step[BringUpContext]:
     """The step that chooses addresses and a seed."""
     return Step(
         "facts",
@@ -180,25 +180,25 @@ def facts_step() -> Step[Making]:
     )
 
 
-def _facts_done(making: Making) -> str | None:
-    facts = read_facts(making.state)
-    published = making.engine.read_file(_own_machine(making), _POOL_FILE) or ""
+def _facts_done(bringup: BringUpContext) -> str | None:
+    facts = read_facts(bringup.state)
+    published = bringup.engine.read_file(_own_machine(bringup), _POOL_FILE) or ""
     return (
         f"addresses {facts.pool}" if facts is not None and published.strip() == facts.pool else None
     )
 
 
-def _find_facts(making: Making, watch: Watch) -> None:
-    facts = read_facts(making.state)
+def _find_facts(bringup: BringUpContext, watch: Watch) -> None:
+    facts = read_facts(bringup.state)
     if facts is None:
-        facts = Facts(_choose_pool(making, watch), making.kit.seed())
-        making.state.put("facts.json", json.dumps(asdict(facts)) + "\n")
-    _publish(making, facts.pool)  # the machine may be another than the one it was chosen for
+        facts = Facts(_choose_pool(bringup, watch), bringup.dependencies.seed())
+        bringup.state.put("facts.json", json.dumps(asdict(facts)) + "\n")
+    _publish(bringup, facts.pool)  # the machine may be another than the one it was chosen for
     watch.say(f"addresses {facts.pool}")
 
 
-def _choose_pool(making: Making, watch: Watch) -> str:
-    network = making.engine.network(KIND_NETWORK)
+def _choose_pool(bringup: BringUpContext, watch: Watch) -> str:
+    network = bringup.engine.network(KIND_NETWORK)
     if network is None:
         raise LabUnavailable(
             f"the engine has no network '{KIND_NETWORK}', which kind makes; was it removed "
@@ -207,51 +207,51 @@ def _choose_pool(making: Making, watch: Watch) -> str:
     while True:
         taken = [
             address
-            for addresses in _taken_by_others(making, watch).values()
+            for addresses in _taken_by_others(bringup, watch).values()
             for address in addresses
         ]
         pool = pool_of(network.ipam, [*network.addresses, *taken])
-        _publish(making, pool)
+        _publish(bringup, pool)
         # Another may have chosen at the same moment: both see it now, and one of them chooses
         # again.
-        chosen, others = set(addresses_in(pool)), _taken_by_others(making, watch)
+        chosen, others = set(addresses_in(pool)), _taken_by_others(bringup, watch)
         clash = [
             name
             for name, taken in others.items()
-            if name < making.name and not chosen.isdisjoint(taken)
+            if name < bringup.name and not chosen.isdisjoint(taken)
         ]
         if not clash:
             return pool
         watch.say(f"{', '.join(clash)} has chosen the same addresses; choosing again")
 
 
-def _publish(making: Making, pool: str) -> None:
+def _publish(bringup: BringUpContext, pool: str) -> None:
     """Where whoever uses this engine can see it, whatever state directory they have."""
-    making.engine.execute(_own_machine(making), ["sh", "-c", f"echo {pool} >{_POOL_FILE}"])
+    bringup.engine.execute(_own_machine(bringup), ["sh", "-c", f"echo {pool} >{_POOL_FILE}"])
 
 
-def _own_machine(making: Making) -> str:
-    return node_names(making.choice, making.pins)[-1]
+def _own_machine(bringup: BringUpContext) -> str:
+    return node_names(bringup.choice, bringup.pins)[-1]
 
 
-def _taken_by_others(making: Making, watch: Watch) -> dict[str, list[str]]:
+def _taken_by_others(bringup: BringUpContext, watch: Watch) -> dict[str, list[str]]:
     """The addresses that every other kind cluster on the engine hands out, whoever made it: as is
     remembered here, as stands on its machine, and as its API server says where it runs."""
     pools: dict[str, list[str]] = {}
     for name in known_names():
-        if name != making.name and (facts := read_facts(ClusterState.of(name))) is not None:
+        if name != bringup.name and (facts := read_facts(ClusterState.of(name))) is not None:
             pools[name] = [facts.pool]
-    for machine in making.engine.containers(
+    for machine in bringup.engine.containers(
         {KIND_CLUSTER_LABEL: None, KIND_ROLE_LABEL: "control-plane"}
     ):
         cluster = machine.labels[KIND_CLUSTER_LABEL]
-        if cluster == making.name:
+        if cluster == bringup.name:
             continue
         own = pools.setdefault(cluster, [])
         with suppress(LabUnavailable):  # it is put away just now
-            own += (making.engine.read_file(machine.name, _POOL_FILE) or "").split()
+            own += (bringup.engine.read_file(machine.name, _POOL_FILE) or "").split()
             if machine.state == "running":
-                own += making.engine.execute(machine.name, _ASK_FOR_POOLS)[1].split()
+                own += bringup.engine.execute(machine.name, _ASK_FOR_POOLS)[1].split()
             elif not own:
                 watch.say(
                     f"{machine.name} is {machine.state}: which addresses {cluster} hands "

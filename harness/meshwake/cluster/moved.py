@@ -1,10 +1,10 @@
-"""Clocks that a run by `--clock process` has moved, found again and put back by whoever comes next.
+"""Restores the clocks that a killed run by `--clock process` had moved.
 
-Who moves them is written down before they are moved: on the helper's DaemonSet (`MARK`: any machine
-that reaches the cluster sees it) and, by the helper, on each node (/run/meshwake). A helper that
-hears nothing of its owner puts back by itself (clocks/movers/node_helper/); what is done here is
-to wait for no lease, to say what had been moved, and to start anew what began on moved clocks.
-Which was first makes no difference.
+The owner is recorded before clocks are moved: on the helper's DaemonSet (`MARK`, visible from
+every machine that reaches the cluster) and, by the helper, on each node (/run/meshwake). A helper
+whose owner no longer renews its lease restores the clocks by itself (clocks/movers/node_helper/).
+This module does the same without waiting for that lease, reports what had been moved, and restarts
+the programs that had started on moved clocks. The two may run in either order.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _POD_UID = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
 
 
 def restore_clocks(kubernetes: Kubernetes, real: RealTime) -> list[str]:
-    """Puts back what a run that was killed has moved; one sentence a node. To be called by whoever
-    holds the cluster, before ztunnels are started anew: one that starts on moved clocks keeps a
-    wrong time base. Raises SubjectFailed when a node cannot be put back."""
+    """Restore the clocks that a killed run has moved; returns one sentence a node. The caller must
+    hold the cluster, and must restart ztunnels only afterwards: one that starts on moved clocks
+    keeps a wrong time base. Raises SubjectFailed when a node cannot be restored."""
     mark = _mark(kubernetes)
     if mark is None:
         return []
@@ -60,7 +60,7 @@ def _restore(
     said, failed, begun_moved = [], [], []
     for node in sorted(nodes, key=lambda node: (not _has_istiod(channel, node), node)):
         try:
-            told = _give_back(channel, node)
+            told = _release(channel, node)
         except HarnessError as error:
             failed.append(str(error))
             continue
@@ -69,9 +69,9 @@ def _restore(
         said += _sentences(node, told)
     if failed:
         raise SubjectFailed(
-            f"clocks that {mark['owner']} had moved could not be put back: "
-            f"{'; '.join(failed)}; end the pods of those "
-            "programs (kubectl delete pod), new ones have the clocks of their node"
+            f"clocks that {mark['owner']} had moved could not be restored: "
+            f"{'; '.join(failed)}; delete the pods of those programs (kubectl delete pod): new "
+            "ones have the clocks of their node"
         )
     said += end_begun_moved(kubernetes, real, begun_moved, ours=bool(mark["ours"]))
     unmark(kubernetes)
@@ -79,12 +79,12 @@ def _restore(
 
 
 def is_moved(kubernetes: Kubernetes) -> bool:
-    """Whether clocks may be moved."""
+    """Whether clocks may be moved at present."""
     return _mark(kubernetes) is not None
 
 
 def unmark(kubernetes: Kubernetes) -> None:
-    """Nothing is moved any more."""
+    """Remove the mark: all clocks are restored."""
     kubernetes.patch(
         "DaemonSet.apps", NAMESPACE, DAEMON_SET, {"metadata": {"annotations": {MARK: None}}}
     )
@@ -93,10 +93,10 @@ def unmark(kubernetes: Kubernetes) -> None:
 def end_begun_moved(
     kubernetes: Kubernetes, real: RealTime, begun_moved: Iterable[Mapping[str, Any]], ours: bool
 ) -> list[str]:
-    """Programs that took their time base while clocks were moved, or were ended because they were
-    ahead, are started anew with their pods (a container that ends again and again is made to wait
-    by kubelet); in a cluster that is not ours they are only named. ztunnels are left out: every run
-    starts them anew at its end."""
+    """Restart the pods of programs that took their time base while clocks were moved, or were ended
+    because their clocks were ahead (kubelet would delay the restart of such a container: its
+    back-off counts). In a cluster that is not ours they are only named. ztunnels are left out:
+    every run restarts them at its end."""
     uids = {
         uid.replace("_", "-") for each in begun_moved for uid in _POD_UID.findall(each["cgroup"])
     }
@@ -114,33 +114,33 @@ def end_begun_moved(
         for pod in pods:
             kubernetes.end_pod(pod)
         _await_next(kubernetes, real, wanted)
-        return [f"{pod} had begun on moved clocks and is started anew" for pod in pods]
+        return [f"{pod} had started on moved clocks and is restarted" for pod in pods]
     return [
-        f"{pod} began on moved clocks and runs on; start it anew: kubectl delete pod"
+        f"{pod} started on moved clocks and still runs; restart it: kubectl delete pod"
         for pod in pods
     ]
 
 
 def _lasting(pod: Pod) -> dict[str, str]:
-    """The labels that the next pod of its controller has too."""
+    """The labels that the next pod of its controller will have too."""
     return {key: value for key, value in pod.labels.items() if not key.endswith("-hash")}
 
 
 def _await_next(
     kubernetes: Kubernetes, real: RealTime, wanted: Iterable[tuple[str, Mapping[str, str], int]]
 ) -> None:
-    """Waits until as many are ready as there were. What does not come is no reason to leave more
-    undone: it is told by whoever needs it."""
+    """Wait until as many pods are ready as before. One that does not become ready is no reason to
+    leave the rest of the restore undone: the next check of the cluster reports it."""
     for namespace, labels, count in wanted:
         look = partial(_not_ready_again, kubernetes, namespace, labels, count)
         with suppress(SubjectFailed):
-            wait_for(f"the pods in {namespace} that are started anew", real, NEXT_WITHIN_S, look)
+            wait_for(f"the restarted pods in {namespace}", real, NEXT_WITHIN_S, look)
 
 
 def _not_ready_again(
     kubernetes: Kubernetes, namespace: str, labels: Mapping[str, str], count: int
 ) -> str | None:
-    """What is seen until `count` pods are ready; None then."""
+    """What is observed until `count` pods are ready; None then."""
     ready = [pod for pod in kubernetes.pods(namespace, labels) if pod.ready]
     return None if len(ready) >= count else f"{len(ready)} of {count} ready"
 
@@ -152,8 +152,8 @@ def _mark(kubernetes: Kubernetes) -> dict[str, Any] | None:
 
 
 def _nodes_with_helper(kubernetes: Kubernetes, real: RealTime) -> list[str]:
-    """Kubernetes' names, when each of its helpers is there: it may have been killed too, and finds
-    everything again."""
+    """The Kubernetes nodes of all helpers, once all are ready: a helper may have been killed too,
+    and reads its state from the node when it is restarted."""
     pods: list[Pod] = []
 
     def look() -> str | None:
@@ -165,24 +165,24 @@ def _nodes_with_helper(kubernetes: Kubernetes, real: RealTime) -> list[str]:
 
 
 def _has_istiod(channel: PodChannel, node: str) -> bool:
-    """Those first: where time was skipped, what is ahead is ended, and what is started anew must
-    not ask an istiod that is. A node that does not answer says so when it is released."""
+    """Nodes with istiod are restored first: after a time lapse programs that are ahead are ended,
+    and those that are restarted must not get a certificate from an istiod that is still ahead. A
+    node that does not answer fails when it is released."""
     with suppress(HarnessError):
         processes = _asked(channel, node, do="list")["processes"]
         return any(process["executable"] == ISTIOD.executable for process in processes)
     return False
 
 
-def _give_back(channel: PodChannel, node: str) -> dict[str, Any]:
-    """What the helper of `node` says of what it released, now or before when it had given up
-    waiting."""
+def _release(channel: PodChannel, node: str) -> dict[str, Any]:
+    """What the helper of `node` released: now, or earlier, when its lease ran out."""
     told = _asked(channel, node, do="list")
     rules = [rule._asdict() for rule in EVERY_RULE]
     released = _asked(channel, node, do="release", owner=told["owner"], rules=rules)
     if told["given_up"] is not None:
         earlier = told["given_up"]
         return {**earlier, "failed": released["failed"]}
-    return {**released, "why": "this command has found it"}
+    return {**released, "why": "this command found it"}
 
 
 def _asked(channel: PodChannel, node: str, **request: Any) -> dict[str, Any]:
@@ -207,5 +207,5 @@ def _sentences(node: str, told: Mapping[str, Any]) -> list[str]:
         else ""
     )
     return [
-        f"node {node}: {count} were put back ({', '.join(shown)} moved){how}, because {told['why']}"
+        f"node {node}: {count} were restored ({', '.join(shown)} moved){how}, because {told['why']}"
     ]

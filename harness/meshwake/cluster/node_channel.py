@@ -1,8 +1,8 @@
-"""The way to the helper of each node (clusters/helper/), which moves the clocks of programs there.
+"""The connection to the helper on each node (clusters/helper/), which moves the clocks of programs.
 
-The helper is a privileged pod on every node. Its image is built from this repository and loaded
-into the nodes: no registry has it. It is put in when a run asks for --clock process, and stays in a
-cluster of ours; from one that is not it is taken away again.
+The helper is a privileged pod on every node. Its image is built from this package and loaded into
+the nodes: it is in no registry. Runs with --clock process install it; in our own clusters it stays,
+in others it is removed at the end of the run.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ NAMESPACE, LABELS, CONTAINER = (
     "helper",
 )
 DAEMON_SET = "node-helper"
-# On the DaemonSet while clocks may be moved: by whom, and whether the cluster is ours (moved.py).
+# Annotation of the DaemonSet while clocks may be moved: the owner, and whether the cluster is ours
+# (moved.py).
 MARK = "meshwake.dev/moved-by"
-# On the helper's namespace where it goes with the run: from a cluster that is not ours.
+# Label of the helper's namespace where it is to be removed with the run: in a cluster that is not
+# ours.
 GOES_LABELS: Mapping[str, str] = {"meshwake.dev/goes": "true"}
 SOCKET = "/run/meshwake/clocks.sock"
 HELPER_WITHIN_S = 180.0
@@ -39,12 +41,12 @@ HELPER_WITHIN_S = 180.0
 
 class PodChannel:
     """A NodeChannel (clocks/movers/process.py) by an exec into the helper's pod that stays open,
-    one for each node; a helper that was started anew is spoken to anew. `node_names`: plan node ->
-    Kubernetes'."""
+    one for each node; it is opened again when a helper was restarted. `node_names`: plan node ->
+    Kubernetes node."""
 
     def __init__(self, kubernetes: Kubernetes, node_names: Mapping[str, str]) -> None:
         self._kubernetes, self._node_names = kubernetes, node_names
-        self._talks: dict[str, Conversation] = {}
+        self._conversations: dict[str, Conversation] = {}
         self._lock = threading.Lock()
 
     def send(
@@ -52,29 +54,29 @@ class PodChannel:
     ) -> dict[str, Any]:
         """See NodeChannel."""
         line = json.dumps(request)
-        was_open = node in self._talks
+        was_open = node in self._conversations
         try:
             try:
-                said = self._talk(node).ask(line, within_s)
+                answered = self._conversation(node).ask(line, within_s)
             except Unreachable:
-                self._hang_up(node)
+                self._close(node)
                 if not was_open:
                     raise
-                said = self._talk(node).ask(line, within_s)
+                answered = self._conversation(node).ask(line, within_s)
         except Unreachable as error:
-            self._hang_up(node)
+            self._close(node)
             raise LabUnavailable(f"node {node}: its helper cannot be reached: {error}") from error
         try:
-            answer: dict[str, Any] = json.loads(said)
+            answer: dict[str, Any] = json.loads(answered)
         except ValueError as error:
             raise LabUnavailable(
-                f"node {node}: the helper gave no answer that is understood: {said[-300:]}"
+                f"node {node}: invalid answer from the helper: {answered[-300:]}"
             ) from error
         return answer
 
-    def _talk(self, node: str) -> Conversation:
-        with self._lock:  # renewals of the lease come from threads of their own
-            if node not in self._talks:
+    def _conversation(self, node: str) -> Conversation:
+        with self._lock:  # renewals of the lease are sent by threads of their own
+            if node not in self._conversations:
                 pods = self._kubernetes.pods(NAMESPACE, LABELS)
                 pod = next((pod for pod in pods if pod.node == self._node_names[node]), None)
                 if pod is None:
@@ -90,18 +92,18 @@ class PodChannel:
                     SOCKET,
                     "-",
                 ]
-                self._talks[node] = self._kubernetes.converse(pod, CONTAINER, command)
-            return self._talks[node]
+                self._conversations[node] = self._kubernetes.converse(pod, CONTAINER, command)
+            return self._conversations[node]
 
     def close(self) -> None:
-        """Ends what is open."""
-        for node in list(self._talks):
-            self._hang_up(node)
+        """Close all open execs."""
+        for node in list(self._conversations):
+            self._close(node)
 
-    def _hang_up(self, node: str) -> None:
-        talk = self._talks.pop(node, None)
-        if talk is not None:
-            talk.close()
+    def _close(self, node: str) -> None:
+        conversation = self._conversations.pop(node, None)
+        if conversation is not None:
+            conversation.close()
 
 
 def install_helper(
@@ -113,9 +115,9 @@ def install_helper(
     *,
     stays: bool = True,
 ) -> None:
-    """Puts the helper in, and waits for it on `nodes` (Kubernetes'). `mark` stays on it until
-    nothing is moved any more; one that does not stay in the cluster carries GOES_LABELS. Raises
-    LabUnavailable with what to do."""
+    """Install the helper and wait until it is ready on `nodes` (Kubernetes names). `mark` is its
+    annotation until all clocks are restored; one that does not stay in the cluster gets
+    GOES_LABELS. Raises LabUnavailable with the next step."""
     objects = with_own_images(read_objects("helper", "daemonset.yaml"))
     for thing in objects:
         if not stays and thing["kind"] == "Namespace":
@@ -125,8 +127,8 @@ def install_helper(
     kubernetes.apply(objects)
 
     def look() -> str | None:
-        # Ready ones of an older image do not count: each gives back what it has when the new one
-        # takes its place.
+        # Ready pods of an older image do not count: the rollout replaces them, and each restores
+        # the clocks that it has moved when it ends.
         seen = unmet(kubernetes.read("DaemonSet.apps", NAMESPACE, DAEMON_SET))
         ready = {pod.node for pod in kubernetes.pods(NAMESPACE, LABELS) if pod.ready}
         done = seen is None and nodes <= ready
@@ -140,24 +142,22 @@ def install_helper(
         wait_for("the helpers that move clocks", real, HELPER_WITHIN_S, look, failed=LabUnavailable)
     except LabUnavailable as error:
         raise LabUnavailable(
-            f"{error}; its image is in no registry: build it and bring it onto the nodes of "
-            f"{cluster}, from the root "
-            f"of this repository: {HELPER.build}"
+            f"{error}; its image is in no registry: build it and load it into the nodes of "
+            f"{cluster}, from the root of this repository: {HELPER.build}"
         ) from error
 
 
 @dataclass(frozen=True)
 class Help:
-    """What is done about the helpers: `before` a mover prepares (they are put in, marked with its
-    owner), `when_released` (what began on moved clocks is started anew) and `after` all, however it
-    ended."""
+    """Hooks around a mover: `before` it prepares (install the helpers, marked with its owner),
+    `when_released` (restart what started on moved clocks), `after` it has ended, in any way."""
 
     before: Callable[[str], None]
     when_released: Callable[[list[dict[str, Any]]], None]
     after: Callable[[], None]
 
     def release(self, mover: ProcessMover, release: Callable[[], None]) -> None:
-        """`release` of `mover`, and what belongs around it."""
+        """Call `release`, which is that of `mover`, and the hooks that belong around it."""
         try:
             release()
             self.when_released(mover.begun_moved)
@@ -166,7 +166,7 @@ class Help:
 
 
 class _Helped(ProcessMover):
-    """What a mover does about helpers that are put in for it, around what it does itself."""
+    """A mover with the hooks that install and remove its helpers."""
 
     _help: Help
 
@@ -181,7 +181,7 @@ class _Helped(ProcessMover):
 
 
 class HelpedMover(_Helped):
-    """A ProcessMover by way of helpers that are put in for it."""
+    """A ProcessMover that installs its helpers."""
 
     def __init__(self, plan: Plan, channel: PodChannel, help_: Help) -> None:
         super().__init__(plan, channel)
@@ -189,7 +189,7 @@ class HelpedMover(_Helped):
 
 
 class HelpedLapse(_Helped, LapseMover):
-    """A LapseMover by way of helpers that are put in for it."""
+    """A LapseMover that installs its helpers."""
 
     def __init__(self, plan: Plan, channel: PodChannel, help_: Help, others: Sequence[str]) -> None:
         LapseMover.__init__(self, plan, channel, others)

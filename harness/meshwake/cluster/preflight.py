@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 
 from packaging.version import Version
 
+from meshwake.cluster.bring_up_context import BringUpContext
 from meshwake.cluster.docker import KIND_CLUSTER_LABEL, Container, Engine, EngineFacts
 from meshwake.cluster.images import GIB, bytes_needed, free_bytes, machine_image
 from meshwake.cluster.limits import limit_problems, measure_limits
-from meshwake.cluster.making import Making
 from meshwake.cluster.stack.choice import Choice
 from meshwake.cluster.stack.pins import Pins
 from meshwake.cluster.state import Record, choice_to_json
@@ -23,7 +23,7 @@ MEMORY_AT_LEAST = 4 * GIB
 CGROUP_V2_FROM = Version("1.35")
 
 
-def preflight_step(choice: Choice) -> Step[Making]:
+def preflight_step(choice: Choice) -> Step[BringUpContext]:
     """The step that changes nothing and finds what would fail later."""
     return Step(
         PREFLIGHT,
@@ -38,21 +38,23 @@ def preflight_step(choice: Choice) -> Step[Making]:
     )
 
 
-def _preflight(making: Making, watch: Watch) -> None:
-    facts = making.engine.facts()
+def _preflight(bringup: BringUpContext, watch: Watch) -> None:
+    facts = bringup.engine.facts()
     watch.say(f"engine {facts.version} on {facts.operating_system}, {facts.cpus} CPUs")
-    machines = making.containers()
+    machines = bringup.containers()
     problems = [
-        *_engine_problems(making.choice, facts),
-        *_name_problems(making, machines),
+        *_engine_problems(bringup.choice, facts),
+        *_name_problems(bringup, machines),
         # A cluster that is half there has taken its room already.
-        *([] if machines else room_problems(making.engine, making.choice, making.pins)),
+        *([] if machines else room_problems(bringup.engine, bringup.choice, bringup.pins)),
     ]
     if problems:
         raise LabUnavailable("\n".join(problems))
-    record = making.state.read()
-    if record is None or record.choice != making.choice or not machines:
-        making.state.write(Record(making.name, making.choice, int(making.kit.wall_s()), None))
+    record = bringup.state.read()
+    if record is None or record.choice != bringup.choice or not machines:
+        bringup.state.write(
+            Record(bringup.name, bringup.choice, int(bringup.dependencies.wall_s()), None)
+        )
 
 
 def _engine_problems(choice: Choice, facts: EngineFacts) -> Iterator[str]:
@@ -70,26 +72,26 @@ def _engine_problems(choice: Choice, facts: EngineFacts) -> Iterator[str]:
         )
 
 
-def _name_problems(making: Making, machines: tuple[Container, ...]) -> Iterator[str]:
+def _name_problems(bringup: BringUpContext, machines: tuple[Container, ...]) -> Iterator[str]:
     if not machines:
         return
-    record = making.state.read()
+    record = bringup.state.read()
     if record is None or record.choice is None:
         yield (
-            f"a cluster {making.name} is there ({_names(machines)}), and nothing is known "
+            f"a cluster {bringup.name} is there ({_names(machines)}), and nothing is known "
             "here of how it was made; "
-            f"put it away: meshwake down --name {making.name}, or choose another --name"
+            f"put it away: meshwake down --name {bringup.name}, or choose another --name"
         )
-    elif record.choice.digest != making.choice.digest:
-        was, wanted = choice_to_json(record.choice), choice_to_json(making.choice)
+    elif record.choice.digest != bringup.choice.digest:
+        was, wanted = choice_to_json(record.choice), choice_to_json(bringup.choice)
         differs = [
             f"{key} {was[key]} there, {wanted[key]} wanted"
             for key in was
             if was[key] != wanted[key]
         ]
         yield (
-            f"a cluster {making.name} is there and is another one: {'; '.join(differs)}; "
-            f"put it away: meshwake down --name {making.name}, or choose another --name"
+            f"a cluster {bringup.name} is there and is another one: {'; '.join(differs)}; "
+            f"put it away: meshwake down --name {bringup.name}, or choose another --name"
         )
 
 

@@ -1,11 +1,10 @@
-"""Whether the traffic of each ambient pod really goes through ztunnel, asked of the pod's own
-network namespace.
+"""Checks in each ambient pod's network namespace whether its traffic really goes through ztunnel.
 
-The annotation `ambient.istio.io/redirection: enabled` says what istio-cni meant to do. A pod whose
-sandbox was made while istio-cni had no part in the CNI configuration (a Cilium agent writes its
-file anew at each start) has the annotation of its former sandbox, and nothing listens: it is
-outside the mesh, silently and for good. So each pod is asked for ztunnel's listener on port 15008,
-in /proc of any of its processes. Only the nodes of a cluster of ours can be looked into.
+The annotation `ambient.istio.io/redirection: enabled` only records what istio-cni intended. A pod
+whose sandbox was created while istio-cni was not in the CNI chain (a Cilium agent rewrites its file
+at every start) has the annotation of its former sandbox, and nothing listens: it is outside the
+mesh, silently and permanently. So ztunnel's listener on port 15008 is looked up in each pod, in
+/proc/PID/net of any of its processes. Only nodes of our own clusters can be inspected.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from meshwake.cluster.bring_up_context import BringUpContext, node_names
 from meshwake.cluster.docker import Engine
-from meshwake.cluster.making import Making, node_names
 from meshwake.cluster.steps import Step, Watch
 from meshwake.core.errors import HarnessError, LabUnavailable
 from meshwake.kubernetes.api import Kubernetes, identity_of
@@ -26,10 +25,11 @@ from meshwake.ztunnel.ports import HBONE_PORT
 
 REDIRECTED_WITHIN_S = 240
 MODE_LABEL, REDIRECTION = "istio.io/dataplane-mode", "ambient.istio.io/redirection"
-# A ztunnel that starts anew listens again within seconds; pods that lack it for so many looks lack
-# it for good.
-LOOKS = 6
+# A ztunnel that is restarted listens again within seconds; a pod without its listener for this many
+# polls will not get one.
+POLLS = 6
 _POD_UID = "pod[0-9a-f]{8}[-_][0-9a-f_-]{27}"
+# A line of /proc/net/tcp: local address, remote address, state 0A (TCP_LISTEN); ports in hex.
 _LISTENS = f":{HBONE_PORT:04X} [0-9A-F]+:[0-9A-F]+ 0A "
 _LOOK = (
     "sh",
@@ -42,8 +42,8 @@ _SOCKETS = re.compile(r"^/proc/(\d+)/net/tcp6?:(\d+)$", re.MULTILINE)
 
 
 def ambient_pods(kubernetes: Kubernetes) -> list[dict[str, Any]]:
-    """The pods that run and are in the mesh: by their own label or their namespace's, or as
-    istio-cni says."""
+    """The running pods that are in the mesh: by their own label, their namespace's label, or
+    istio-cni's annotation."""
     labels = {
         each["metadata"]["name"]: each["metadata"].get("labels") or {}
         for each in kubernetes.all("Namespace")
@@ -69,17 +69,17 @@ def _is_ambient(pod: Mapping[str, Any], of_namespace: Mapping[str, str]) -> bool
 def not_redirected(
     pods: Sequence[Mapping[str, Any]], engine: Engine, nodes: Sequence[str]
 ) -> list[Mapping[str, Any]]:
-    """Those of `pods` in which nothing listens for HBONE. A pod of which no process is seen is not
-    judged. Raises LabUnavailable."""
+    """Those of `pods` in which nothing listens for HBONE. A pod without a visible process is
+    skipped. Raises LabUnavailable."""
     listens: dict[str, bool] = {}
     for node in nodes:
-        listens |= dict(_looked_into(engine, node))
+        listens |= dict(_listening_pods(engine, node))
     return [pod for pod in pods if listens.get(pod["metadata"]["uid"]) is False]
 
 
-def _looked_into(engine: Engine, node: str) -> Iterator[tuple[str, bool]]:
-    """(uid of a pod, whether something listens in it), of every pod with processes on a node."""
-    _, said = engine.execute(node, _LOOK)  # grep's exit code tells of the last file only
+def _listening_pods(engine: Engine, node: str) -> Iterator[tuple[str, bool]]:
+    """(uid, whether something listens) for every pod with processes on a node."""
+    _, said = engine.execute(node, _LOOK)  # the exit code is that of the last grep only
     listeners = Counter[str]()
     for pid, count in _SOCKETS.findall(said):
         listeners[pid] += int(count)
@@ -92,13 +92,13 @@ def _looked_into(engine: Engine, node: str) -> Iterator[tuple[str, bool]]:
     yield from found.items()
 
 
-def redirection_step() -> Step[Making]:
-    """The step that makes pods anew which ztunnel does not see."""
+def redirection_step() -> Step[BringUpContext]:
+    """The step that deletes pods which are not redirected, so that they are created again."""
     return Step(
         "redirection",
         "the traffic of every ambient pod goes through ztunnel",
         REDIRECTED_WITHIN_S,
-        _make_anew,
+        _recreate,
         (
             f"delete the pods in which nothing listens on port {HBONE_PORT}; their "
             "controllers make them anew",
@@ -107,30 +107,31 @@ def redirection_step() -> Step[Making]:
     )
 
 
-def _lacking(making: Making) -> tuple[int, list[Mapping[str, Any]]]:
-    pods = ambient_pods(making.kube())
-    return len(pods), not_redirected(pods, making.engine, node_names(making.choice, making.pins))
+def _lacking(bringup: BringUpContext) -> tuple[int, list[Mapping[str, Any]]]:
+    pods = ambient_pods(bringup.kube())
+    return len(pods), not_redirected(pods, bringup.engine, node_names(bringup.choice, bringup.pins))
 
 
-def _all_redirected(making: Making) -> str | None:
-    count, lacking = _lacking(making)
+def _all_redirected(bringup: BringUpContext) -> str | None:
+    count, lacking = _lacking(bringup)
     return f"{count} ambient pods, and all are" if not lacking else None
 
 
-def _make_anew(making: Making, watch: Watch) -> None:
-    watch.wait_for("every ambient pod to be redirected", partial(_look, making, watch, Counter()))
+def _recreate(bringup: BringUpContext, watch: Watch) -> None:
+    watch.wait_for("every ambient pod to be redirected", partial(_poll, bringup, watch, Counter()))
 
 
-def _look(making: Making, watch: Watch, seen: Counter[str]) -> str | None:
-    """One look; a pod that lacks it at the last of so many is ended, if somebody makes it anew."""
+def _poll(bringup: BringUpContext, watch: Watch, seen: Counter[str]) -> str | None:
+    """Poll once. A pod that lacks the listener for the POLLS-th time is deleted, if it has a
+    controller that will replace it."""
     try:
-        _, lacking = _lacking(making)
+        _, lacking = _lacking(bringup)
         for pod in lacking:
             uid = pod["metadata"]["uid"]
             seen[uid] += 1
-            if seen[uid] == LOOKS and pod["metadata"].get("ownerReferences"):
+            if seen[uid] == POLLS and pod["metadata"].get("ownerReferences"):
                 watch.say(f"{identity_of(pod)} is made anew: nothing listens on {HBONE_PORT} in it")
-                making.kube().end_pod(pod_of(pod))
+                bringup.kube().end_pod(pod_of(pod))
     except HarnessError as error:
         return str(error)
     return (

@@ -1,19 +1,19 @@
-"""The cluster brought to a known state before a run, and left as it was after it.
+"""Brings the cluster to a known state before a run, and restores it afterwards.
 
-    take_away          what runs put in, by label; only what carries ours is ever deleted
-    put_in             the workloads of this run; all ready
-    restart_ztunnels   every ztunnel new, so that no drift of an earlier run is left in any of them
-    istiod_away        istiod scaled to nothing; istiod_back undoes it
-    restore_cluster    all of that undone: at the end of a run, and by the next command where a run was killed
+    delete_run_objects   delete what runs applied, by label; nothing else is ever deleted
+    apply_run_objects    apply the workloads of this run and wait until they are ready
+    restart_ztunnels     restart every ztunnel, so that none keeps the drift of an earlier run
+    scale_istiod_down    scale istiod to 0; scale_istiod_back undoes it
+    restore_cluster      undo all of that: at the end of a run, and by the next command after a run
+                         that was killed
 
-One cluster serves all scenarios of a version, so how long certificates live is set here and not by
-its installation: `SECRET_TTL` in ztunnel's own DaemonSet. In a cluster that is not ours nothing of
-that is changed: it must be as the plan wants it, and the restart is what `kubectl rollout restart`
-does.
+One cluster serves all scenarios of a version, so the lifetime of certificates is set here and not
+by the installation: `SECRET_TTL` in ztunnel's own DaemonSet. A cluster that is not ours is not
+changed: it must fit the plan already, and the restart is that of `kubectl rollout restart`.
 
-What a run changes in an object that it did not make is written into an annotation of that object,
-by the very request that changes it. So there is no moment at which a run can be killed and nobody
-knows what to put back.
+What a run changes in an object that it did not create is recorded in an annotation of that object,
+by the same request that makes the change. So whenever a run is killed, the cluster itself says what
+has to be restored.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ from meshwake.ztunnel.names import ISTIO_NAMESPACE, PROXY_CONTAINER, ZTUNNEL_LAB
 
 RESTARTED = "meshwake.dev/restarted"
 RESTARTED_BY_KUBECTL = "kubectl.kubernetes.io/restartedAt"
-# What a run has changed in an object, as JSON: see _restored_template and istiod_away.
+# What a run has changed in an object, as JSON: see _restored_template and
+# scale_istiod_down.
 CHANGED = "meshwake.dev/changed"
 ZTUNNEL = ("DaemonSet.apps", ISTIO_NAMESPACE, "ztunnel")
 ISTIOD = ("Deployment.apps", ISTIO_NAMESPACE, "istiod")
 GONE_WITHIN_S, READY_WITHIN_S, ROLLED_OUT_WITHIN_S = 180.0, 240.0, 300.0
-# Children go with their owners, and what lives in a namespace goes with it. The order is that of
-# deletion.
+# In order of deletion. Objects that are owned, or are in one of these namespaces, are deleted by
+# Kubernetes.
 KINDS_OF_A_RUN = (
     "Namespace",
     "CronJob.batch",
@@ -63,8 +64,8 @@ KINDS_OF_A_RUN = (
 )
 
 
-def take_away(kubernetes: Kubernetes, real: RealTime) -> list[str]:
-    """Removes what runs put in, and waits until it has gone; what it was."""
+def delete_run_objects(kubernetes: Kubernetes, real: RealTime) -> list[str]:
+    """Delete the objects of runs and wait until they are gone; returns their names."""
     gone = []
     for kind in KINDS_OF_A_RUN:
         for namespace, name in _of_runs(kubernetes, kind):
@@ -90,21 +91,21 @@ def _of_runs(kubernetes: Kubernetes, kind: str) -> list[tuple[str | None, str]]:
 
 
 def of_this_run(thing: Mapping[str, Any]) -> dict[str, Any]:
-    """`thing` with the labels by which a run knows its own."""
+    """`thing` with the labels that mark the objects of a run."""
     metadata = dict(thing["metadata"])
     metadata["labels"] = {**metadata.get("labels", {}), **OUR_LABELS, **RUN_LABELS}
     return {**thing, "metadata": metadata}
 
 
-def put_in(
+def apply_run_objects(
     kubernetes: Kubernetes,
     real: RealTime,
     objects: Iterable[Mapping[str, Any]],
     awaited: Iterable[tuple[str, Mapping[str, str]]],
 ) -> None:
-    """Applies `objects`, namespaces first, and waits until each of `awaited` (namespace, labels)
-    has a ready pod. Raises LabUnavailable before anything is changed when one of these names is
-    taken by something that is not ours."""
+    """Apply `objects`, namespaces first, and wait until each of `awaited` (namespace, labels) has
+    a ready pod. Raises LabUnavailable, before anything is changed, when an object of that name
+    exists and is not ours."""
     things = sorted(
         (of_this_run(thing) for thing in objects), key=lambda thing: thing["kind"] != "Namespace"
     )
@@ -137,15 +138,15 @@ def _await_pod(
             None if pods else "no pod"
         )
 
-    words = ",".join(f"{key}={value}" for key, value in labels.items())
-    wait_for(f"a ready pod of {words} in {namespace}", real, READY_WITHIN_S, look)
+    selector = ",".join(f"{key}={value}" for key, value in labels.items())
+    wait_for(f"a ready pod of {selector} in {namespace}", real, READY_WITHIN_S, look)
 
 
 def restart_ztunnels(
     kubernetes: Kubernetes, real: RealTime, lifetime_s: int, stamp: str, ours: bool
 ) -> None:
-    """Every ztunnel is new and ready. `stamp` must be one that was never used before. Raises
-    LabUnavailable when a cluster that is not ours asks for another lifetime."""
+    """Restart every ztunnel and wait until all are ready. `stamp` must be unique. Raises
+    LabUnavailable when a cluster that is not ours is configured for another lifetime."""
     found = check_ambient(kubernetes)
     if not ours:
         _check_environment(found, lifetime_s)
@@ -195,8 +196,9 @@ def _environment(daemon_set: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _template(
     annotations: Mapping[str, Any], environment: list[dict[str, Any]], order: list[str]
 ) -> dict[str, Any]:
-    """The patch of a pod template. `order`: that of ztunnel's environment, which a merge would
-    change otherwise; the API server refuses entries of a patch that stand in another."""
+    """The strategic merge patch of a pod template. `order` is the order of ztunnel's environment:
+    a merge would change it otherwise, and the API server refuses a patch whose entries are in
+    another order than its $setElementOrder."""
     template: dict[str, Any] = {"metadata": {"annotations": dict(annotations)}}
     if environment:
         kept = sorted(
@@ -212,13 +214,13 @@ def _template(
     return template
 
 
-# Putting back
+# Restoring
 
 
 def restore_cluster(kubernetes: Kubernetes, real: RealTime) -> list[str]:
-    """Undoes all that runs did to the cluster, and waits until it is as it was; what was undone,
-    one sentence each. To be called by whoever holds the cluster (hold.py). What fails keeps nothing
-    else from being undone."""
+    """Undo everything that runs did to the cluster and wait until it is restored; returns what was
+    undone, one sentence each. The caller must hold the cluster (hold.py). A step that fails does
+    not keep the others from being undone."""
     done: list[str] = []
     failed: list[Exception] = []
     for undo in (
@@ -233,7 +235,7 @@ def restore_cluster(kubernetes: Kubernetes, real: RealTime) -> list[str]:
         except (Unreachable, HarnessError) as error:
             failed.append(error)
             if undo is restore_clocks:
-                break  # what is started anew now would begin on moved clocks
+                break  # programs that are restarted now would start on moved clocks
     if failed:
         raise failed[0]
     return done
@@ -242,8 +244,8 @@ def restore_cluster(kubernetes: Kubernetes, real: RealTime) -> list[str]:
 def restore_after_kill(
     kubernetes: Kubernetes, real: RealTime, cluster: str, doing: str
 ) -> list[str]:
-    """What a run left behind that was killed, or could not undo it, is undone, as `restore_cluster`
-    does. Raises InUse when a command is at work on the cluster, and Unreachable."""
+    """`restore_cluster`, if a run that was killed left anything behind. Raises InUse when another
+    command uses the cluster, and Unreachable."""
     if not is_marked(kubernetes) and not _is_left(kubernetes):
         return []
     with hold(kubernetes, real, cluster, doing):
@@ -251,26 +253,26 @@ def restore_after_kill(
 
 
 def _is_left(kubernetes: Kubernetes) -> bool:
-    """Whether anything of a run is in the cluster."""
+    """Whether the cluster contains or shows anything of a run."""
     changed = any(_changed_in(kubernetes.read(*thing)) is not None for thing in (ZTUNNEL, ISTIOD))
     helper = is_moved(kubernetes) or kubernetes.ours("Namespace", GOES_LABELS)
     return changed or bool(helper) or any(_of_runs(kubernetes, kind) for kind in KINDS_OF_A_RUN)
 
 
 def _remove_helper(kubernetes: Kubernetes, real: RealTime) -> list[str]:
-    """From a cluster that is not ours; nothing is moved any more."""
+    """Delete the helper where it does not stay: in a cluster that is not ours."""
     found = [name for _, name in kubernetes.ours("Namespace", GOES_LABELS)]
     gone = [name for name in found if kubernetes.delete_ours("Namespace", None, name)]
     return [f"removed Namespace {name}" for name in gone]
 
 
 def _remove_objects(kubernetes: Kubernetes, real: RealTime) -> list[str]:
-    gone = take_away(kubernetes, real)
+    gone = delete_run_objects(kubernetes, real)
     return [f"removed {', '.join(gone)}"] if gone else []
 
 
 def _restore_istiod(kubernetes: Kubernetes, real: RealTime) -> list[str]:
-    replicas = istiod_back(kubernetes)
+    replicas = scale_istiod_back(kubernetes)
     return [] if replicas is None else [f"istiod scaled back to {replicas}"]
 
 
@@ -290,7 +292,8 @@ def _restore_ztunnels(kubernetes: Kubernetes, real: RealTime) -> list[str]:
 def _restored_template(
     changed: Mapping[str, Any], environment: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """What somebody else has set since is left as it is."""
+    """The patch that restores ztunnel's template. A variable that has been changed since by
+    another hand is left alone."""
     entries = []
     for name, note in changed["environment"].items():
         if environment.get(name, {}).get("value") != note["set"]:
@@ -306,23 +309,24 @@ def _restored_template(
 
 
 def _changed_in(thing: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What a run says that it changed in `thing`; None when it has changed nothing."""
+    """What a run recorded as changed in `thing`; None when it has changed nothing."""
     note = ((thing or {}).get("metadata", {}).get("annotations") or {}).get(CHANGED)
     return None if note is None else dict(json.loads(note))
 
 
-def istiod_away(kubernetes: Kubernetes) -> None:
-    """Scales istiod to nothing."""
+def scale_istiod_down(kubernetes: Kubernetes) -> None:
+    """Scale istiod to 0, and record the number of replicas in its annotation."""
     found = kubernetes.read(*ISTIOD) or {}
     if _changed_in(found) is not None:
-        return  # an outage that began before this one has counted them
+        return  # an earlier outage, which still lasts, has recorded the number
     replicas = max(int(found.get("spec", {}).get("replicas") or 1), 1)
     note = {"annotations": {CHANGED: json.dumps({"replicas": replicas})}}
     kubernetes.patch(*ISTIOD, {"metadata": note, "spec": {"replicas": 0}})
 
 
-def istiod_back(kubernetes: Kubernetes) -> int | None:
-    """Undoes `istiod_away`: how many there will be again; None when istiod is not away."""
+def scale_istiod_back(kubernetes: Kubernetes) -> int | None:
+    """Undo `scale_istiod_down`; returns the number of replicas, None when it was not scaled
+    down."""
     changed = _changed_in(kubernetes.read(*ISTIOD))
     if changed is None:
         return None
@@ -334,8 +338,8 @@ def istiod_back(kubernetes: Kubernetes) -> int | None:
 
 
 def await_ztunnels(kubernetes: Kubernetes, real: RealTime) -> None:
-    """Waits until every node has its present ztunnel, available, and none of before (two overlap
-    while one is new)."""
+    """Wait until every node has its current ztunnel, available, and no earlier one (the two overlap
+    during a rollout)."""
 
     def look() -> str | None:
         found = kubernetes.read(*ZTUNNEL)

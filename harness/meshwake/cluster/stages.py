@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
+from meshwake.cluster.bring_up_context import BringUpContext
 from meshwake.cluster.drift import Drift, drift, put_back, read_release
-from meshwake.cluster.making import Making
 from meshwake.cluster.stack.pieces import Chart, Objects, Piece, RemoteManifest, Stage, labelled
 from meshwake.cluster.steps import Step, Watch
 from meshwake.core.errors import HarnessError, LabUnavailable
@@ -34,7 +34,7 @@ _PENDING = {"pending-install": "uninstall", "uninstalling": "uninstall"}
 _GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 
 
-def stage_step(planned: Stage) -> Step[Making]:
+def stage_step(planned: Stage) -> Step[BringUpContext]:
     """The step that puts in one stage and waits until it is ready."""
     return Step(
         planned.name,
@@ -82,31 +82,31 @@ def stage_digest(stage: Stage) -> str:
     return hashlib.sha256(pieces.encode()).hexdigest()[:16]
 
 
-def _stage_done(name: str, making: Making) -> str | None:
-    stage = making.stage(name)
-    if _marks(making).get(name) != stage_digest(stage):
+def _stage_done(name: str, bringup: BringUpContext) -> str | None:
+    stage = bringup.stage(name)
+    if _marks(bringup).get(name) != stage_digest(stage):
         return None
     return (
         "is in, and ready"
-        if _not_ready(making, stage) is None and not stage_drift(making.kube(), stage)
+        if _not_ready(bringup, stage) is None and not stage_drift(bringup.kube(), stage)
         else None
     )
 
 
-def _marks(making: Making) -> dict[str, str]:
-    found = making.kube().read("ConfigMap", MARKS_NAMESPACE, MARKS_NAME) or {}
+def _marks(bringup: BringUpContext) -> dict[str, str]:
+    found = bringup.kube().read("ConfigMap", MARKS_NAMESPACE, MARKS_NAME) or {}
     return dict(found.get("data") or {})
 
 
-def _take_stage(name: str, making: Making, watch: Watch) -> None:
-    stage = making.stage(name)
+def _take_stage(name: str, bringup: BringUpContext, watch: Watch) -> None:
+    stage = bringup.stage(name)
     for piece in stage.pieces:
-        _put_in(making, watch, piece)
+        _put_in(bringup, watch, piece)
     watch.wait_for(
-        f"{stage.title} to be as it was made", partial(_as_it_was_made, making, watch, stage)
+        f"{stage.title} to be as it was made", partial(_as_it_was_made, bringup, watch, stage)
     )
-    watch.wait_for(f"{stage.title} to be ready", partial(_not_ready, making, stage))
-    _mark(making, watch, name, stage_digest(stage))
+    watch.wait_for(f"{stage.title} to be ready", partial(_not_ready, bringup, stage))
+    _mark(bringup, watch, name, stage_digest(stage))
 
 
 # Whether it is ready
@@ -117,19 +117,19 @@ def stage_drift(kube: Kubernetes, stage: Stage) -> list[Drift]:
     return drift(kube, _objects(kube, stage))
 
 
-def _as_it_was_made(making: Making, watch: Watch, stage: Stage) -> None:
+def _as_it_was_made(bringup: BringUpContext, watch: Watch, stage: Stage) -> None:
     """What others changed is put back: helm and `apply` leave alone what they did not set."""
-    for changed in stage_drift(making.kube(), stage):
+    for changed in stage_drift(bringup.kube(), stage):
         watch.say(f"putting back {changed}")
-        put_back(making.kube(), changed)
+        put_back(bringup.kube(), changed)
 
 
-def _not_ready(making: Making, stage: Stage) -> str | None:
+def _not_ready(bringup: BringUpContext, stage: Stage) -> str | None:
     """None when everything of the stage is ready; else what was seen. A server that does not answer
     was seen, too."""
     try:
         seen = [
-            said for thing in _there(making.kube(), stage) if (said := unmet(thing)) is not None
+            said for thing in _there(bringup.kube(), stage) if (said := unmet(thing)) is not None
         ]
     except HarnessError as error:
         return str(error)
@@ -178,36 +178,36 @@ def _objects(kube: Kubernetes, stage: Stage) -> Iterator[Mapping[str, Any]]:
 # Putting in
 
 
-def _mark(making: Making, watch: Watch, name: str, digest: str) -> None:
+def _mark(bringup: BringUpContext, watch: Watch, name: str, digest: str) -> None:
     marks = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": MARKS_NAME, "namespace": MARKS_NAMESPACE, "labels": dict(OUR_LABELS)},
-        "data": {**_marks(making), name: digest},
+        "data": {**_marks(bringup), name: digest},
     }
-    _apply(making, watch, marks)
+    _apply(bringup, watch, marks)
 
 
-def _put_in(making: Making, watch: Watch, piece: Piece) -> None:
+def _put_in(bringup: BringUpContext, watch: Watch, piece: Piece) -> None:
     if isinstance(piece, Chart):
-        _install(making, watch, piece)
+        _install(bringup, watch, piece)
     elif isinstance(piece, RemoteManifest):
-        for thing in _documents_of(making, watch, piece):
-            _apply(making, watch, labelled(thing))
+        for thing in _documents_of(bringup, watch, piece):
+            _apply(bringup, watch, labelled(thing))
     else:
         assert isinstance(piece, Objects)
         for thing in piece.objects:
-            _apply(making, watch, thing)
+            _apply(bringup, watch, thing)
 
 
-def _apply(making: Making, watch: Watch, thing: Mapping[str, Any]) -> None:
+def _apply(bringup: BringUpContext, watch: Watch, thing: Mapping[str, Any]) -> None:
     """Applied again while it is refused for a reason that passes: a kind that is not served yet, a
     webhook whose pod is not up yet. What the server finds wrong with the object itself is raised at
     once."""
 
     def refused() -> str | None:
         try:
-            making.kube().apply([thing])
+            bringup.kube().apply([thing])
         except Refused as error:
             if error.status not in _PASSING:
                 raise
@@ -217,39 +217,43 @@ def _apply(making: Making, watch: Watch, thing: Mapping[str, Any]) -> None:
     watch.wait_for(f"the server to take {identity_of(thing)}", refused)
 
 
-def _documents_of(making: Making, watch: Watch, manifest: RemoteManifest) -> list[dict[str, Any]]:
+def _documents_of(
+    bringup: BringUpContext, watch: Watch, manifest: RemoteManifest
+) -> list[dict[str, Any]]:
     here = (
-        making.folder / "manifests" / f"{manifest.name}.yaml" if making.folder is not None else None
+        bringup.folder / "manifests" / f"{manifest.name}.yaml"
+        if bringup.folder is not None
+        else None
     )
     if here is not None and here.is_file():
         content = here.read_bytes()
     else:
         watch.say(f"fetching {manifest.url}")
-        content = making.kit.fetch(manifest.url, min(FETCH_WITHIN_S, watch.left_s))
+        content = bringup.dependencies.fetch(manifest.url, min(FETCH_WITHIN_S, watch.left_s))
     return [thing for thing in yaml.safe_load_all(content) if thing]
 
 
-def _install(making: Making, watch: Watch, chart: Chart) -> None:
+def _install(bringup: BringUpContext, watch: Watch, chart: Chart) -> None:
     watch.say(f"helm installs {chart.release}")
-    values = making.state.put(
+    values = bringup.state.put(
         f"values/{chart.release}.yaml", yaml.safe_dump(chart.values, sort_keys=True)
     )
-    _heal_release(making, watch, chart)
-    making.run(
+    _heal_release(bringup, watch, chart)
+    bringup.run(
         watch,
         f"helm-{chart.release}",
         "helm",
-        *("upgrade", "--install", chart.release, *_chart_source(making, chart)),
+        *("upgrade", "--install", chart.release, *_chart_source(bringup, chart)),
         *("--create-namespace", "--values", str(values), "--timeout", f"{int(watch.left_s)}s"),
-        *_place(making, chart),
+        *_place(bringup, chart),
     )
 
 
-def _chart_source(making: Making, chart: Chart) -> list[str]:
-    if making.folder is not None:
+def _chart_source(bringup: BringUpContext, chart: Chart) -> list[str]:
+    if bringup.folder is not None:
         name = chart.chart.rpartition("/")[2]
-        unpacked = making.folder / "charts" / name / chart.version
-        packed = making.folder / "charts" / f"{name}-{chart.version}.tgz"
+        unpacked = bringup.folder / "charts" / name / chart.version
+        packed = bringup.folder / "charts" / f"{name}-{chart.version}.tgz"
         for place in (unpacked, packed):
             if place.exists():
                 return [str(place)]
@@ -264,24 +268,24 @@ def _chart_source(making: Making, chart: Chart) -> list[str]:
     ]
 
 
-def _heal_release(making: Making, watch: Watch, chart: Chart) -> None:
+def _heal_release(bringup: BringUpContext, watch: Watch, chart: Chart) -> None:
     """A helm that was killed leaves its release pending, and every later helm refuses it. Nobody
     else works on this cluster (it is locked), so what is pending is nobody's."""
-    release = read_release(making.kube(), chart.namespace, chart.release)
+    release = read_release(bringup.kube(), chart.namespace, chart.release)
     if release is not None and (
         release.status.startswith("pending-") or release.status in _PENDING
     ):
         watch.say(f"release {chart.release} was left {release.status}; that is undone first")
         word = _PENDING.get(release.status, "rollback")
-        making.run(
+        bringup.run(
             watch,
             f"helm-{word}-{chart.release}",
             "helm",
             word,
             chart.release,
-            *_place(making, chart),
+            *_place(bringup, chart),
         )
 
 
-def _place(making: Making, chart: Chart) -> tuple[str, ...]:
-    return "--namespace", chart.namespace, "--kubeconfig", str(making.state.kubeconfig)
+def _place(bringup: BringUpContext, chart: Chart) -> tuple[str, ...]:
+    return "--namespace", chart.namespace, "--kubeconfig", str(bringup.state.kubeconfig)

@@ -1,11 +1,10 @@
-"""Steps that can be taken again: how a cluster is brought up, as a list, and what makes that list
-safe to repeat.
+"""Idempotent steps: bringing up a cluster is a list of them, which can be repeated at any time.
 
-A step has a probe, `done`, that asks the engine and the cluster, never only a memory; a step that
-is done is kept. So `up` after a kill -9 between any two steps, or in the middle of one, goes on
-where the world really is. Each step has a bound; whatever is awaited within it has a name, and the
-error says what was last seen. When a step fails, whatever can explain it is collected before the
-error is raised, and the error names where.
+A step has a probe, `done`, that queries the engine and the cluster and never relies on a record
+alone; a step that is done is skipped. So `up` after a kill -9 between any two steps, or in the
+middle of one, continues from the actual state. Each step has a timeout; everything that is awaited
+within it has a name, and the error says what was last observed. When a step fails, evidence is
+collected before the error is raised, and the error says where it is.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ State = Literal["begun", "going on", "done", "kept", "failed"]
 
 @dataclass(frozen=True)
 class Progress:
-    """One thing to tell a person who waits. `number` counts from 1; `detail` is what is seen or
-    done just now."""
+    """A progress report. `number` counts from 1; `detail` is what is done or observed just now."""
 
     step: str
     title: str
@@ -38,22 +36,22 @@ class Progress:
     elapsed_s: float
 
     def __str__(self) -> str:
-        """As a person reads it: [3/18] cluster: 3 machines made by kind."""
-        words = {
+        """One line for a terminal, such as `[3/18] cluster: 3 machines made by kind`."""
+        texts = {
             "begun": self.title,
             "going on": f"  {self.detail}",
             "kept": f"  nothing to do: {self.detail}",
             "done": f"  done after {self.elapsed_s:.0f} s",
             "failed": f"  FAILED after {self.elapsed_s:.0f} s",
         }
-        return f"[{self.number}/{self.of}] {self.step}: {words[self.state]}"
+        return f"[{self.number}/{self.of}] {self.step}: {texts[self.state]}"
 
 
 @dataclass(frozen=True)
 class Step(Generic[World]):
-    """One step. `do` does it and waits until it holds; `done` says what it saw when there is
-    nothing to do, else None: a step without it is taken every time. `plan` is what `--dry-run`
-    prints: what is done, then what is awaited."""
+    """One step. `do` carries it out and waits for the result; `done` returns what it observed when
+    there is nothing to do, else None: a step without it is run every time. `plan` and `awaits` are
+    what `--dry-run` prints."""
 
     name: str
     title: str
@@ -65,7 +63,7 @@ class Step(Generic[World]):
 
 
 class Watch:
-    """What a step may use while it is taken: its bound, and somebody to tell."""
+    """The timeout of a running step, and its progress reports."""
 
     def __init__(self, real: RealTime, within_s: float, tell: Callable[[str], None]) -> None:
         self._real, self._tell, self._told = real, tell, ""
@@ -78,11 +76,11 @@ class Watch:
 
     @property
     def left_s(self) -> float:
-        """Seconds until its bound, at least one: a program that is started gets a chance."""
+        """Seconds until its timeout, at least one, so that a program can be started at all."""
         return max(self.within_s - self.elapsed_s, 1.0)
 
     def say(self, detail: str) -> None:
-        """Tells what is done just now, once."""
+        """Report progress, unless it is unchanged."""
         if detail != self._told:
             self._told = detail
             self._tell(detail)
@@ -90,7 +88,7 @@ class Watch:
     def wait_for(
         self, what: str, look: Callable[[], str | None], within_s: float | None = None
     ) -> None:
-        """As clocks.wait_for. Raises LabUnavailable at the bound of the wait or of the step,
+        """As real_time.wait_for. Raises LabUnavailable at the timeout of the wait or of the step,
         whichever is earlier."""
         bound_s = self.left_s if within_s is None else min(within_s, self.left_s)
 
@@ -101,32 +99,32 @@ class Watch:
 
 
 class StepFailed(LabUnavailable):
-    """A step could not be taken; `evidence` is where everything was collected that may explain it."""
+    """A step failed; `evidence` is the directory of what was collected about it."""
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What was collected of a failure: where it lies, and the true reason in it when there is one."""
+    """What was collected about a failure: the directory, and the root cause if one was found."""
 
     place: Path | None
     cause: str | None = None
 
 
-def take(
+def run_steps(
     steps: Sequence[Step[World]],
     world: World,
     tell: Callable[[Progress], None],
     collect: Callable[[Step[World], HarnessError], Collected],
     real: RealTime,
 ) -> None:
-    """Takes `steps` in order, leaving out what is done. Raises StepFailed, naming the step, at the
-    first that fails."""
+    """Run `steps` in order, skipping those that are done. Raises StepFailed, naming the step, at
+    the first that fails."""
     for number, step in enumerate(steps, start=1):
         begun = Progress(step.name, step.title, number, len(steps), "begun", "", 0.0)
-        _take_one(step, world, begun, tell, collect, real)
+        _run_step(step, world, begun, tell, collect, real)
 
 
-def _take_one(
+def _run_step(
     step: Step[World],
     world: World,
     begun: Progress,

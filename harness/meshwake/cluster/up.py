@@ -21,11 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from meshwake.cluster.bring_up_context import BringUpContext
 from meshwake.cluster.fresh import fresh_step
 from meshwake.cluster.helper_image import own_image_step
 from meshwake.cluster.images import images_step, nodes_images_step
 from meshwake.cluster.machines import cluster_step, facts_step
-from meshwake.cluster.making import Making
 from meshwake.cluster.preflight import preflight_step
 from meshwake.cluster.redirection import redirection_step
 from meshwake.cluster.stack.choice import Choice
@@ -44,9 +44,9 @@ PLANNED_FACTS = Facts(pool="172.18.255.200-172.18.255.249")
 def steps_of(
     choice: Choice,
     pins: Pins,
-    before: tuple[Step[Making], ...] = (),
+    before: tuple[Step[BringUpContext], ...] = (),
     own_images: Iterable[OwnImage] = (),
-) -> tuple[Step[Making], ...]:
+) -> tuple[Step[BringUpContext], ...]:
     """All steps of `up`, in order. `before`: further ones that are taken before anything is made;
     `own_images`: those that are wanted in every node beside what the stack itself needs."""
     of_stack = [GUARD] if "observability" in choice.parts else []
@@ -69,7 +69,7 @@ def steps_of(
 # Leftovers and health
 
 
-def _leftovers_step() -> Step[Making]:
+def _leftovers_step() -> Step[BringUpContext]:
     return Step(
         "leftovers",
         "what a run left that was killed is undone",
@@ -82,12 +82,12 @@ def _leftovers_step() -> Step[Making]:
     )
 
 
-def _undo(making: Making, watch: Watch) -> None:
-    for line in making.kit.undo(making):
+def _undo(bringup: BringUpContext, watch: Watch) -> None:
+    for line in bringup.dependencies.undo(bringup):
         watch.say(line)
 
 
-def _health_step() -> Step[Making]:
+def _health_step() -> Step[BringUpContext]:
     return Step(
         "health",
         "the stack keeps its own promises",
@@ -100,11 +100,15 @@ def _health_step() -> Step[Making]:
     )
 
 
-def _look_at_health(making: Making, watch: Watch) -> None:
+def _look_at_health(bringup: BringUpContext, watch: Watch) -> None:
     """Looked at again for a while: a route that is programmed answers a moment later."""
-    watch.wait_for("a healthy stack", lambda: "\n".join(making.kit.health(making)) or None)
-    record = making.state.read()
+    watch.wait_for(
+        "a healthy stack", lambda: "\n".join(bringup.dependencies.health(bringup)) or None
+    )
+    record = bringup.state.read()
     if record is not None:
-        making.state.write(
-            Record(record.name, record.choice, record.begun_wall_s, int(making.kit.wall_s()))
+        bringup.state.write(
+            Record(
+                record.name, record.choice, record.begun_wall_s, int(bringup.dependencies.wall_s())
+            )
         )

@@ -2,7 +2,7 @@
 every kind of fix.
 
 A command that a script comes to (shell/) is an action, or does nothing to them for a reason that
-can be said, or is not understood. kubectl.py knows kubectl, containers.py the rest.
+can be said, or is not understood. kubectl/ reads kubectl, containers.py the rest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from meshwake.fixes.effects import (
     Waits,
     without_prefix,
 )
-from meshwake.fixes.kubectl import Kubectl, PodLogs, pod_logs
+from meshwake.fixes.kubectl.command import PROGRAMS, Kubectl
+from meshwake.fixes.kubectl.logs import PodLogs, pod_logs
+from meshwake.fixes.kubectl.restarts import actions_of
 from meshwake.fixes.shell.memory import Memory, Ran, is_known
 
 __all__ = ["Action", "Place", "PodLogs", "Reading", "pod_logs", "read_actions"]
@@ -88,7 +90,7 @@ def _short(command: str) -> str:
 def _command(ran: Ran, memory: Memory, place: Place) -> list[Action]:
     words = list(ran.words)
     if words and not is_known(words[0]):
-        raise NotUnderstood("which program it is is not known")
+        raise NotUnderstood("which program it runs is not known")
     program = ran.program.removesuffix(".exe")
     if " " in words[0]:
         raise DoesNothing(
@@ -96,8 +98,8 @@ def _command(ran: Ran, memory: Memory, place: Place) -> list[Action]:
         )
     words = without_prefix(program, words)
     program = words[0].rsplit("/", 1)[-1].removesuffix(".exe") if words else program
-    if program in ("kubectl", "oc", "microk8s.kubectl"):
-        return Kubectl(words, memory, place).actions()
+    if program in PROGRAMS:
+        return actions_of(Kubectl(words, memory, place))
     reader = OTHERS.get(program)
     if reader is not None:
         return reader(ran, memory, place)

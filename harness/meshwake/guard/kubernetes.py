@@ -113,7 +113,7 @@ def server_of_kubeconfig(path: Path) -> Server:
             context.get("user"), {}
         )
     except (yaml.YAMLError, TypeError) as error:
-        raise ValueError(f"{path} is no kubeconfig ({' '.join(str(error).split())})") from error
+        raise ValueError(f"{path} is not a kubeconfig ({' '.join(str(error).split())})") from error
     if "exec" in user or "auth-provider" in user:
         raise LabUnavailable(
             f"--kubeconfig {path}: logs in with another program; give the guard a "
@@ -235,7 +235,7 @@ class ThroughHttp:
         where = f"{_CORE}/namespaces/{pod.namespace}/pods/{pod.name}/eviction"
         self._call("POST", where, f"evict {pod.full_name}", body)
 
-    def tell(self, pod: ApiPod, reason: str, message: str, warning: bool) -> None:
+    def post_event(self, pod: ApiPod, reason: str, message: str, warning: bool) -> None:
         """See cluster.Api."""
         now = _moment(self._now_wall_ns())
         body = {

@@ -2,8 +2,7 @@
 nothing.
 
 Every lab is a package with a module `lab` that keeps the promise of `Lab`. It is imported when it
-is used, so that nothing which only one system has (namespaces, ptrace) stands in the way of the
-model elsewhere.
+is used, so that the model runs on systems without what the others need (namespaces, ptrace).
 
 Within one world time the order is the same in every lab: faults first, then timers, then
 connections.
@@ -41,8 +40,8 @@ IN_REAL_TIME = ("kind",)
 
 @dataclass(frozen=True)
 class Toolbox:
-    """What a lab may use beside the plan: the binary under test, a directory for logs, somebody to
-    tell of progress (called with world time in ns; may be called often)."""
+    """What a lab may use in addition to the plan: the binary under test, a directory for logs, and
+    what to call with world time in ns as the run goes on (often)."""
 
     ztunnel: Path | None
     work_dir: Path
@@ -57,13 +56,14 @@ class Lab(Protocol):
         when it can."""
 
     def refusals(self, plan: Plan) -> list[str]:
-        """What in `plan` this lab cannot do, by name ("fault 1: ..."); [] when it can do all of it."""
+        """What in `plan` this lab cannot do, by name ("fault 1: ..."); [] when it can do all of
+        it."""
 
     def run(self, plan: Plan, toolbox: Toolbox, recorder: Recorder) -> None:
         """Carries out `plan` and records what happens, `run_started` first, `run_ended` last.
 
-        Raises LabUnavailable, SubjectFailed or HarnessFault; whatever it started has ended when it
-        returns.
+        Raises LabUnavailable, SubjectFailed or HarnessFault; everything it started has ended when
+        it returns.
         """
 
 

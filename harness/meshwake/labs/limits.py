@@ -17,10 +17,10 @@ CSR_FLOOD_WINDOW_NS = NS_PER_S
 
 
 class FloodGuard:
-    """Counts requests to the authority. `identities`: how many the plan has. All of them ask at
-    once when ztunnels start, so a large mesh may send more than `CSR_FLOOD_MAX` within the window
-    before it counts as a flood. Where an answer takes time (an emulated machine), the window is
-    longer."""
+    """Counts requests to the authority. `identities`: how many the plan has. All of them send a
+    request when ztunnels start, so a large mesh may send more than `CSR_FLOOD_MAX` within the
+    window before it counts as a flood. Where an answer takes time (an emulated machine), the window
+    is longer."""
 
     def __init__(self, identities: int, window_ns: int = CSR_FLOOD_WINDOW_NS) -> None:
         self._window_ns = window_ns
@@ -34,5 +34,5 @@ class FloodGuard:
         return len(self._worlds_ns) > self._most and self._worlds_ns[0] > world_ns - self._window_ns
 
 
-class CsrFlood(Exception):  # it ends a run on purpose, and is no error
+class CsrFlood(Exception):  # ends a run on purpose, not an error
     """Requests come without end and without time passing."""

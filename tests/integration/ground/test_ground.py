@@ -19,8 +19,8 @@ from tests.integration.ground.programs import (
     control_plane_or_skip,
     control_planes,
 )
-from tests.processes import state_of
 from tests.support.paths import REPOSITORY
+from tests.support.processes import state_of
 
 WITHIN_S = 60
 

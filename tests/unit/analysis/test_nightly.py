@@ -14,7 +14,7 @@ from meshwake.core.errors import ExitCode
 from meshwake.labs.process.lab import LAB
 from meshwake.ztunnel import binaries
 
-from tests.unit.worlds import SURPRISING, UNKNOWN, small, write
+from tests.support.scenarios import SURPRISING, UNKNOWN, small, write
 
 TODAY = date(2026, 11, 25)
 ON_TWO = ["--istio", "1.27.9", "--istio", "1.28.0"]
@@ -149,7 +149,7 @@ def test_a_broken_off_night_goes_on(
     marked = first.replace('"why": "', '"why": "kept: ')
     results.write_text(f"{marked}\n{second[:50]}")
     assert night(SURPRISING, "--resume")[0] == ExitCode.SURPRISE
-    assert "results.jsonl:2: is no whole result" in capsys.readouterr().err
+    assert "results.jsonl:2: is not a whole result" in capsys.readouterr().err
     again = results.read_text().splitlines()
     assert again[0] == marked
     assert json.loads(again[1])["version"] == "1.28.0"

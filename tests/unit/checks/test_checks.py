@@ -14,7 +14,7 @@ from meshwake.core.outcome import Finding, Verdict
 from meshwake.core.plan import Plan
 from meshwake.core.scenario import CheckName
 
-from tests.unit.checks.histories import (
+from tests.support.histories import (
     CLIENT,
     LAPTOP,
     SERVER,

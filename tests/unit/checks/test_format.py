@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from meshwake.checks.format import count, lasting, moment, moment_exactly
 
-from tests.unit.checks.histories import ns
+from tests.support.histories import ns
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from meshwake.cli.app import run_command
 from meshwake.core.errors import ExitCode
 from meshwake.core.store import LATEST, runs_dir
 
-from tests.unit.worlds import SURPRISING, UNKNOWN, small, write
+from tests.support.scenarios import SURPRISING, UNKNOWN, small, write
 
 DESIGN_KEYS = {
     "scenario",

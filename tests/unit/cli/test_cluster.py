@@ -37,7 +37,7 @@ def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nowhere.sock")
     monkeypatch.setenv("PATH", str(tmp_path))
     # A doctor gives up after seconds; a busy test machine is given longer.
-    monkeypatch.setattr("meshwake.labs.kind.real_ways.ASKED_WITHIN_S", 60.0)
+    monkeypatch.setattr("meshwake.labs.kind.local_environment.PROBE_TIMEOUT_S", 60.0)
 
 
 def with_engine(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
@@ -96,7 +96,7 @@ BAD = [
     (["up", "--lifetime", "1m"], "lifetime 60 s"),
     (["up", "--mirror", "https://mirror"], "without https://"),
     (["up", "--folder", "/no/such/folder"], "expected a directory"),
-    (["down", "--name", "t", "--all"], "say one of the two"),
+    (["down", "--name", "t", "--all"], "give one of the two"),
     (["down", "--name", "../../etc"], "only clusters so named"),
     (["status", "--name", "X"], "only clusters so named"),
 ]
@@ -322,7 +322,7 @@ def test_words_of_up_choose_for_status_and_down(
         in capsys.readouterr().err
     )
     assert run_command(["down", "--all", "--nodes", "2"]) == ExitCode.BAD_INPUT
-    assert "--nodes and --all: say one of the two" in capsys.readouterr().err
+    assert "--nodes and --all: give one of the two" in capsys.readouterr().err
     assert world.machines
     assert run_command(["down", "--profile", "core", "--nodes", "2", "--without", "hubble"]) == 0
     assert not world.machines

@@ -151,6 +151,6 @@ def test_the_reason_is_in_the_message_of_the_step(
             SimulatedEngine(world),
             SimulatedTools(world),
             lambda _: None,
-            kit=world.kit(),
+            dependencies=world.dependencies(),
         )
     assert failed.value.evidence is not None and (failed.value.evidence / "pods.json").is_file()

@@ -157,7 +157,7 @@ def test_somebody_elses_lease_of_that_name_is_left_alone() -> None:
     """No label of ours: refused, not overwritten."""
     of = cluster()
     of.objects[KEY] = theirs = {"metadata": {"resourceVersion": "1"}}
-    with pytest.raises(LabUnavailable, match="does not carry our label"), hold(of, of, "c", "run"):
+    with pytest.raises(LabUnavailable, match="exists without our label"), hold(of, of, "c", "run"):
         pass
     assert of.objects[KEY] is theirs
 
@@ -182,9 +182,9 @@ def test_who_is_at_work_is_told_with_what_is_under_way() -> None:
     assert at_work(kubernetes) is None
     with hold(kubernetes, kubernetes, "c", "run of nightly") as held:
         assert str(at_work(kubernetes)).startswith(f"run of nightly (process {os.getpid()} on ")
-        held.tell("pause of vm for 17m")
+        held.report("pause of vm for 17m")
         assert str(at_work(kubernetes)).endswith("; under way: pause of vm for 17m")
-        held.tell("")
+        held.report("")
         assert "under way" not in str(at_work(kubernetes))
     kubernetes.objects[KEY] = held_by(kubernetes, gone())
     assert at_work(kubernetes) is None

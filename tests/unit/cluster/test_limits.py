@@ -118,7 +118,7 @@ def up(world: World, **about: Any) -> None:
         SimulatedEngine(world),
         SimulatedTools(world),
         lambda _: None,
-        kit=world.kit(),
+        dependencies=world.dependencies(),
         **about,
     )
 

@@ -115,9 +115,9 @@ def test_what_is_still_moved_is_released_in_the_name_of_its_owner() -> None:
     """With how far it had been moved, and the mark goes last."""
     cluster = Marked()
     assert restore_clocks(cluster, cluster) == [
-        f"node {node}: the clocks of 2 programs were put back (wall +0.000 s, monotonic "
+        f"node {node}: the clocks of 2 programs were restored (wall +0.000 s, monotonic "
         "-210.000 s, boottime +0.000 s "
-        "moved), because this command has found it"
+        "moved), because this command found it"
         for node in ("w1", "w2")
     ]
     released = [request for _, request in cluster.asked if request["do"] == "release"]
@@ -172,7 +172,7 @@ def test_what_was_ahead_has_been_ended_where_istiod_is_first() -> None:
     cluster.helpers["w2"]["release"]["ended"] = [ISTIOD]
     said = restore_clocks(cluster, cluster)
     assert (
-        "2 programs were put back" in said[0]
+        "2 programs were restored" in said[0]
         and "1 of which were ahead and have been ended" in said[0]
     )
     assert [node for node, request in cluster.asked if request["do"] == "release"] == ["w2", "w1"]
@@ -187,7 +187,7 @@ def test_what_cannot_be_put_back_keeps_its_mark(out_of_reach: str) -> None:
     cluster.helpers["w1"]["release"]["failed"] = {"7": "it hangs"}
     words = "kubelet does not answer" if out_of_reach else "process 7: it hangs"
     with pytest.raises(
-        SubjectFailed, match=f"a run of s had moved could not be put back: node w1.*{words}"
+        SubjectFailed, match=f"a run of s had moved could not be restored: node w1.*{words}"
     ):
         restore_clocks(cluster, cluster)
     assert ("w2", "release") in [(node, request["do"]) for node, request in cluster.asked]

@@ -19,8 +19,8 @@ from meshwake.core.history import History
 
 from tests.unit.cluster.simulated import STARTS_WALL_NS, Clock, SimulatedMover
 from tests.unit.labs.kind.runs import TWO_NODES, cluster_of, plan, run
+from tests.unit.labs.kind.test_lab import environment_of
 from tests.unit.labs.kind.test_lab import run as run_lab
-from tests.unit.labs.kind.test_lab import ways_of
 
 COMMIT = versions.find("1.28.0").commit
 
@@ -69,7 +69,7 @@ def test_another_release_than_the_one_that_would_be_judged_is_refused() -> None:
 
 def test_a_run_on_another_release_changes_nothing() -> None:
     """Refused before anything is applied."""
-    ways = ways_of(plan(duration="2m"))
+    ways = environment_of(plan(duration="2m"))
     ways.real.istio = "1.28.0"
     with pytest.raises(LabUnavailable, match=r"runs ztunnel 1.28.0"):
         run_lab(ways)
@@ -78,7 +78,7 @@ def test_a_run_on_another_release_changes_nothing() -> None:
 
 def test_the_history_tells_what_runs() -> None:
     """Kubelets, image ids, ztunnel and istiod, by their own word and not by the choice."""
-    ways = ways_of(plan(duration="1m").model_copy(update={"version": "1.30.2"}))
+    ways = environment_of(plan(duration="1m").model_copy(update={"version": "1.30.2"}))
     ways.real.istio = "1.30.2"
     for node in ways.nodes:
         info = {"status": {"nodeInfo": {"kubeletVersion": "v1.34.4"}}}
@@ -128,7 +128,7 @@ def test_the_plans_authority_lives_where_istiod_is(
 def test_a_run_takes_istiods_node_for_the_plans_authority() -> None:
     """One node of the plan, and istiod on the second of the cluster."""
     of = plan(duration="1m")
-    ways = ways_of(of)
+    ways = environment_of(of)
     ways.real.node_names = {"vm": "worker1"}
     ways.real.start_ztunnels()
     ways.real.istiod_nodes = ("worker1",)

@@ -14,17 +14,17 @@ from meshwake.cluster.reset import (
     CHANGED,
     RESTARTED_BY_KUBECTL,
     check_ambient,
-    istiod_away,
     restart_ztunnels,
     restore_after_kill,
     restore_cluster,
+    scale_istiod_down,
 )
 from meshwake.core.errors import HarnessError, LabUnavailable, SubjectFailed
 from meshwake.kubernetes.labels import OUR_LABELS, RUN_LABELS
 
 from tests.unit.cluster.simulated import SimulatedCluster
 from tests.unit.labs.kind.runs import cluster_of, node_names, plan
-from tests.unit.labs.kind.test_lab import PAUSE, SimulatedWays, run
+from tests.unit.labs.kind.test_lab import PAUSE, SimulatedEnvironment, run
 
 OUTAGE = '[[fault]]\nkind = "ca_outage"\nat = "2m"\nlasts = "1m"\n'
 DAEMON_SET, DEPLOYMENT = (
@@ -68,7 +68,7 @@ def test_a_run_leaves_everything_as_it_was(ours: bool) -> None:
     of = plan(PAUSE + (OUTAGE if ours else ""), duration="30m")
     cluster = as_users_have_it(bare(of), ttl="86400s" if ours else "600s")
     before = settings(cluster)
-    run(SimulatedWays(of, cluster, ours=ours))
+    run(SimulatedEnvironment(of, cluster, ours=ours))
     assert settings(cluster) == before
     assert not is_marked(cluster)
 
@@ -87,7 +87,7 @@ def test_also_when_it_is_broken_off(error: BaseException) -> None:
 
     cluster.unreachable = stop
     with pytest.raises(type(error)):
-        run(SimulatedWays(of, cluster))
+        run(SimulatedEnvironment(of, cluster))
     assert settings(cluster) == before
     assert not is_marked(cluster)
 
@@ -122,7 +122,7 @@ def mortal() -> Mortal:
 
 def changes_of_a_run() -> int:
     cluster = mortal()
-    run(SimulatedWays(OF, cluster))
+    run(SimulatedEnvironment(OF, cluster))
     return len(cluster.changes)
 
 
@@ -133,7 +133,7 @@ def test_a_run_that_is_killed_is_undone_by_the_next_command(killed_at: int) -> N
     before = settings(cluster)
     cluster.killed_at = killed_at
     try:
-        run(SimulatedWays(OF, cluster))
+        run(SimulatedEnvironment(OF, cluster))
     except Killed:
         cluster.killed_at = 10**9
         if LEASE in cluster.objects:
@@ -154,7 +154,7 @@ def test_a_run_that_could_not_undo_is_undone_by_the_next_command() -> None:
         "patch DaemonSet" in what and CHANGED in str(cluster.objects[DAEMON_SET])
     )
     with pytest.raises(HarnessError, match="patch DaemonSet.apps ztunnel: no answer"):
-        run(SimulatedWays(of, cluster))
+        run(SimulatedEnvironment(of, cluster))
     cluster.unreachable = lambda what: False
     assert not is_marked(cluster) and settings(cluster) != before
     assert restore_after_kill(cluster, cluster, "c", "up")
@@ -169,7 +169,7 @@ def test_what_was_put_back_is_said() -> None:
         "metadata": {"labels": {**OUR_LABELS, **RUN_LABELS}}
     }
     restart_ztunnels(cluster, cluster, 600, "stamp", ours=True)
-    istiod_away(cluster)
+    scale_istiod_down(cluster)
     assert restore_cluster(cluster, cluster) == [
         "removed Namespace shop",
         "istiod scaled back to 1",
@@ -196,8 +196,8 @@ def test_two_outages_remember_how_many_there_were() -> None:
     """The second begins while istiod is away; three come back."""
     cluster = cluster_of(plan())
     cluster.objects[DEPLOYMENT]["spec"]["replicas"] = cluster.istiods = 3
-    istiod_away(cluster)
-    istiod_away(cluster)
+    scale_istiod_down(cluster)
+    scale_istiod_down(cluster)
     restore_cluster(cluster, cluster)
     assert cluster.istiods == 3
 
@@ -234,7 +234,7 @@ def test_programs_are_not_started_anew_on_clocks_that_are_still_moved(
 
     cluster = cluster_of(plan())
     restart_ztunnels(cluster, cluster, 600, "stamp", ours=True)
-    istiod_away(cluster)
+    scale_istiod_down(cluster)
     monkeypatch.setattr("meshwake.cluster.reset.restore_clocks", stuck)
     with pytest.raises(SubjectFailed, match="process 7"):
         restore_cluster(cluster, cluster)

@@ -14,7 +14,7 @@ from meshwake.cluster.tools import InstalledTools, ToolFailed, find_tools, goes_
 from meshwake.core.errors import LabUnavailable
 from meshwake.system.deadline import wait_until
 
-from tests.processes import state_of
+from tests.support.processes import state_of
 
 WANTED = {"kind": "0.33.0", "helm": "3.18.0"}
 SAYS = {

@@ -67,7 +67,13 @@ def up(
     told: list[Progress] = []
     tools = tools or SimulatedTools(world)
     bring_up(
-        choice, PINS, SimulatedEngine(world), tools, told.append, folder=folder, kit=world.kit()
+        choice,
+        PINS,
+        SimulatedEngine(world),
+        tools,
+        told.append,
+        folder=folder,
+        dependencies=world.dependencies(),
     )
     return told
 
@@ -380,7 +386,15 @@ def test_layers_of_an_image_that_no_pod_has_needed_yet_stay() -> None:
 def _up_with(world: World, *images: OwnImage) -> list[str]:
     told: list[Progress] = []
     engine, tools = SimulatedEngine(world), SimulatedTools(world)
-    bring_up(CHOICE, PINS, engine, tools, told.append, kit=world.kit(), own_images=images)
+    bring_up(
+        CHOICE,
+        PINS,
+        engine,
+        tools,
+        told.append,
+        dependencies=world.dependencies(),
+        own_images=images,
+    )
     return [step for step in steps_taken(told) if step.startswith(images[0].name)]
 
 
@@ -414,7 +428,7 @@ def test_the_base_of_an_image_of_ours_comes_from_the_folder_too(tmp_path: Path) 
         bring_up(
             *(CHOICE, PINS, SimulatedEngine(world), SimulatedTools(world), lambda told: None),
             folder=folder,
-            kit=world.kit(),
+            dependencies=world.dependencies(),
             own_images=[GUARD],
         )
     assert [act for act in world.acts if act.startswith("build")] == [f"build {GUARD.reference}"]

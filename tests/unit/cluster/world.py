@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from meshwake.cluster.bring_up_context import Dependencies
 from meshwake.cluster.docker import (
     KIND_CLUSTER_LABEL,
     KIND_NETWORK,
@@ -26,7 +27,6 @@ from meshwake.cluster.docker import (
     Network,
 )
 from meshwake.cluster.images import full_reference
-from meshwake.cluster.making import Kit
 from meshwake.cluster.tools import Said, ToolFailed
 from meshwake.core.errors import LabUnavailable
 from meshwake.kubernetes.api import Unreachable
@@ -114,14 +114,14 @@ class World:
     def sleep(self, lasts_s: float) -> None:
         self.now_s += lasts_s
 
-    def kit(self) -> Kit:
-        return Kit(
+    def dependencies(self) -> Dependencies:
+        return Dependencies(
             connect=lambda kubeconfig: SimulatedKube(self, kubeconfig),
             real=self,
             wall_s=lambda: 1_800_000_000.0,
             fetch=lambda url, within_s: GATEWAY_API,
             seed=lambda: "0" * 32,
-            health=lambda making: list(self.unhealthy),
+            health=lambda bringup: list(self.unhealthy),
         )
 
     def state(self) -> dict[str, Any]:

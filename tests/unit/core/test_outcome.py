@@ -9,7 +9,7 @@ import pytest
 from meshwake.core.errors import ExitCode
 from meshwake.core.outcome import Finding, Outcome, OutcomeKind, Verdict, compare
 
-from tests.unit.checks.histories import plan
+from tests.support.histories import plan
 
 HOLDS, BROKEN, UNKNOWN = Verdict.HOLDS, Verdict.BROKEN, Verdict.UNKNOWN
 FLOWS = "traffic_flows"

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
-from meshwake.core.plan import Plan, PlanRequest, resolve
+from meshwake.core.plan import Plan
+from meshwake.core.resolve import PlanRequest, resolve
 from meshwake.core.scenario import parse_scenario
 
-from tests.unit.worlds import SMALL, small
+from tests.support.scenarios import SMALL, small
 
 HOUR_NS = 3_600 * NS_PER_S
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from meshwake.core.errors import BadInput
-from meshwake.core.plan import Plan, resolve
+from meshwake.core.plan import Plan
+from meshwake.core.resolve import resolve
 from meshwake.core.run import Run
 from meshwake.core.scenario import parse_scenario
 from meshwake.core.store import LATEST, PLAN_FILE, open_run, read_run, runs_dir
@@ -15,7 +16,7 @@ from meshwake.runner.choose import choose
 from meshwake.runner.options import Options
 from meshwake.runner.run import run_case
 
-from tests.unit.worlds import SMALL
+from tests.support.scenarios import SMALL
 
 
 def plan_of() -> Plan:

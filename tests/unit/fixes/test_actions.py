@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from meshwake.fixes.actions import Action, Place, Reading, read_actions
 from meshwake.fixes.shell.shell import run
-from meshwake.fixes.shell.syntax import NotRead
+from meshwake.fixes.shell.tree import NotRead
 
 MACHINE = Place("default", False, "istio-system")
 POD = Place("istio-system", True, "istio-system", sees_processes=False)

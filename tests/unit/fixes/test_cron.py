@@ -15,7 +15,7 @@ from meshwake.fixes.jobs import CronJob
 from meshwake.fixes.schedule import Times
 
 from tests.support.paths import CLUSTERS
-from tests.unit.labs.plans import NIGHTS, TWO_NODES, issued_world_s, plan, run
+from tests.support.plans import NIGHTS, TWO_NODES, issued_world_s, plan, run
 
 MANIFEST = (CLUSTERS / "fixes" / "weekly-restart" / "cronjob.yaml").read_text(encoding="utf-8")
 FIX = '[fix]\nname = "weekly-restart"\nmanifest = "cronjob.yaml"\n'
@@ -216,17 +216,17 @@ def test_a_schedule_that_kubernetes_refuses_is_refused(schedule: str) -> None:
 @pytest.mark.parametrize(
     ("manifest", "message"),
     [
-        ("", "holds no CronJob .nothing at all."),
-        ("kind: Deployment", "holds no CronJob .Deployment."),
-        ("just words", "holds no CronJob"),
-        ("a: [1", "is no YAML"),
+        ("", "has no CronJob .nothing at all."),
+        ("kind: Deployment", "has no CronJob .Deployment."),
+        ("just words", "has no CronJob"),
+        ("a: [1", "is not YAML"),
         (MANIFEST + "\n---\nkind: CronJob\n", "apiVersion: read None"),
         ("apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: x}", "CronJob x: spec: is missing"),
         (edited("          containers:", "          sidecars:"), "spec.jobTemplate.spec.template.spec.containers: is missing"),
         (edited('schedule: "0 3 * * 0"', "schedule: 3"), "spec.schedule: read 3"),
         (edited('  schedule: "0 3 * * 0"', ""), "spec.schedule: is missing"),
-        (edited('"daemonset/ztunnel"', '"deployment/istiod"'), "is neither ztunnel nor an application; needed is one that restarts ztunnel"),
-        (more("timeZone: Mars/Olympus"), "'Mars/Olympus' is no known zone"),
+        (edited('"daemonset/ztunnel"', '"deployment/istiod"'), "is neither ztunnel nor an application; expected one that restarts ztunnel"),
+        (more("timeZone: Mars/Olympus"), "'Mars/Olympus' is not a known zone"),
         (more("startingDeadlineSeconds: soon"), "startingDeadlineSeconds: read 'soon'"),
     ],
 )  # fmt: skip
@@ -306,7 +306,7 @@ def test_lists_and_several_jobs_are_read_and_those_that_touch_ztunnel_are_taken(
         ('command: ["sh", "-c", "[ $(date +%u) = 7 ] && kubectl rollout restart ds/ztunnel"]', "runs only when"),
         ('command: ["sh", "-c", "kubectl rollout restart ds/$DS"], envFrom: [{configMapRef: {name: a}}]', "is not known"),
         ('args: ["sh", "-c", "kubectl rollout restart ds/ztunnel"]', "kubectl sh is not understood"),
-        ('command: ["sh", "-c", "kubectl delete ds ztunnel"]', "nothing makes it anew"),
+        ('command: ["sh", "-c", "kubectl delete ds ztunnel"]', "nothing creates it again"),
         ('command: ["sh", "-c", "if true; kubectl"]', "the script of container a: line 1"),
         ("command: kubectl rollout restart ds/ztunnel", "should be a valid list"),
         ("imagePullPolicy: Always", "kubectl prints its help"),
@@ -346,13 +346,13 @@ def test_without_any_namespace_nobody_knows_which_is_meant() -> None:
     ("old", "new", "says"),
     [
         ("batch/v1", "batch/v1beta1", "since Kubernetes 1.25 batch/v1"),
-        ("schedule:", "timezone: UTC\n  schedule:", "spec.timezone: is no key that Kubernetes knows"),
+        ("schedule:", "timezone: UTC\n  schedule:", "spec.timezone: is not a key that Kubernetes knows"),
         ("schedule:", "suspend: 'true'\n  schedule:", "spec.suspend: read 'true'"),
         ("schedule:", "concurrencyPolicy: forbid\n  schedule:", "concurrencyPolicy: read 'forbid'"),
         ("schedule:", "startingDeadlineSeconds: -1\n  schedule:", "startingDeadlineSeconds: read -1"),
-        ("schedule:", "timeZone: Local\n  schedule:", "'Local' is no known zone"),
-        ("schedule:", "timeZone: ''\n  schedule:", "'' is no known zone"),
-        ("schedule:", "timeZone: europe/berlin\n  schedule:", "is no known zone"),
+        ("schedule:", "timeZone: Local\n  schedule:", "'Local' is not a known zone"),
+        ("schedule:", "timeZone: ''\n  schedule:", "'' is not a known zone"),
+        ("schedule:", "timeZone: europe/berlin\n  schedule:", "is not a known zone"),
         ("restartPolicy: Never", "restartPolicy: Always", "restartPolicy: read 'Always'"),
         ("          restartPolicy: Never\n", "", "restartPolicy: is missing"),
         ("image: bitnami/kubectl, ", "", "image: is missing"),
@@ -360,11 +360,11 @@ def test_without_any_namespace_nobody_knows_which_is_meant() -> None:
         ("name: restart,", f"name: {'a' * 53},", "52 characters"),
         ("0 12 * * *", "CRON_TZ=Europe/Berlin 0 12 * * *", "spec.timeZone is for that"),
         ("apiVersion: batch/v1", "{{ if true }}\napiVersion: batch/v1", "helm template"),
-        ("kind: CronJob", "kind: CronJob\nkind: CronJob", "stands twice"),
-        ("restartPolicy: Never", "restartPolicy: Never\n          serviceAcountName: a", "spec.serviceAcountName: is no key"),
-        ("image: bitnami/kubectl", "image: bitnami/kubectl, imagepullPolicy: Always", "containers.0.imagepullPolicy: is no key"),
-        ("name: restart,", "name: restart, label: {a: b},", "metadata.label: is no key"),
-        ("name: restart,", "name: Restart_ztunnel,", "metadata.name: read 'Restart_ztunnel'"),
+        ("kind: CronJob", "kind: CronJob\nkind: CronJob", "is there twice"),
+        ("restartPolicy: Never", "restartPolicy: Never\n          serviceAcountName: a", "spec.serviceAcountName: is not a key"),
+        ("image: bitnami/kubectl", "image: bitnami/kubectl, imagepullPolicy: Always", "containers.0.imagepullPolicy: is not a key"),
+        ("name: restart,", "name: restart, label: {a: b},", "metadata.label: is not a key"),
+        ("name: restart,", "name: Restart_ztunnel,", "metadata.name: invalid value 'Restart_ztunnel'"),
         ("0 12 * * *", "{{ .Values.schedule }}", "helm template"),
         ("bitnami/kubectl", "'{{ .Values.image }}'", "helm template"),
     ],
@@ -398,7 +398,7 @@ def test_what_kubernetes_itself_wrote_is_taken_back() -> None:
     for text in (yaml.safe_dump(written), json.dumps(written), json.dumps(written, indent="\t")):
         assert read_cron_job(text) == read_cron_job(job(RESTART))
     twice = json.dumps(written, indent="\t").replace('"kind"', '"kind": "CronJob", "kind"', 1)
-    with pytest.raises(BadInput, match="'kind' stands twice"):
+    with pytest.raises(BadInput, match="'kind' is there twice"):
         read_cron_job(twice)
 
 

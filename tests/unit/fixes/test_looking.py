@@ -12,7 +12,7 @@ from meshwake.core.errors import BadInput
 from meshwake.core.plan import Plan, PlannedFix
 from meshwake.fixes.looking import _ExpiryWatcher, _LogWatcher, expiry_watchers, log_watchers
 
-from tests.unit.labs.plans import plan
+from tests.support.plans import plan
 
 LOGS = "kubectl logs -n istio-system -l app=ztunnel --since=10m --tail=-1"
 EXPIRED = "grep -E 'certificate expired|CertificateExpired'"
@@ -112,7 +112,7 @@ def test_a_watchdogs_numbers_come_from_its_environment_too() -> None:
         (found(f"{LOGS.replace('istio-system', 'default')} | {EXPIRED}"), "it is about namespace 'default'"),
         (found(f"{LOGS.replace('app=ztunnel', 'app=istiod')} | {EXPIRED}"), "leaves ztunnel out"),
         (found(f"kubectl logs -n istio-system deploy/istiod --since=10m | {EXPIRED}"), "is not ztunnel"),
-        (found(f"journalctl -u k3s --since=-10m | {EXPIRED}"), "is no kubectl logs"),
+        (found(f"journalctl -u k3s --since=-10m | {EXPIRED}"), "is not kubectl logs"),
         (found(f"{LOGS} | grep -E 'tls: bad certificate'"), "finds nothing that ztunnel writes"),
         (found(f"{LOGS} | grep 'certificate expired|CertificateExpired'"), "finds nothing that ztunnel writes"),
         (found(f"{LOGS} | grep -i error"), "finds also what ztunnel writes while"),

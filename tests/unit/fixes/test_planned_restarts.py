@@ -6,7 +6,7 @@ from meshwake.core.errors import BadInput
 from meshwake.core.plan import PlannedFix
 from meshwake.fixes import deploy
 
-from tests.unit.labs.plans import plan
+from tests.support.plans import plan
 
 
 def test_nothing_deployed_restarts_nothing() -> None:

@@ -11,7 +11,7 @@ from meshwake.fixes import FIXES, adapted, deploy
 from meshwake.fixes.wake_guard import LabGuard, Turns, read_settings
 from meshwake.guard.settings import Settings
 
-from tests.unit.labs.plans import NIGHTS, ONE_NODE, TWO_NODES, failed_world_s, plan, run
+from tests.support.plans import NIGHTS, ONE_NODE, TWO_NODES, failed_world_s, plan, run
 
 HOUR_S = 3_600
 

@@ -16,7 +16,7 @@ from meshwake.core.scenario import FixName
 from meshwake.fixes import FIXES, Fix, adapted, deploy
 
 from tests.support.paths import REPOSITORY
-from tests.unit.labs.plans import NIGHTS, plan
+from tests.support.plans import NIGHTS, plan
 
 
 def with_fix(name: str, manifest: str | None = None, body: str = NIGHTS) -> Plan:

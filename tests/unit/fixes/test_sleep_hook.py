@@ -9,7 +9,7 @@ from meshwake.core.history import History
 from meshwake.core.plan import PlannedFix
 from meshwake.fixes.sleep_hook import read_hook
 
-from tests.unit.labs.plans import NIGHTS, TWO_NODES, plan, run
+from tests.support.plans import NIGHTS, TWO_NODES, plan, run
 
 HOUR_S = 3_600
 RESTART = "kubectl -n istio-system rollout restart ds/ztunnel"
@@ -152,7 +152,7 @@ def test_a_rollout_restarts_all_nodes_and_pods_of_the_node_only_its_own() -> Non
         (script('[ "$1" = post ] && /opt/restart.sh'), "/opt/restart.sh.*not known"),
         (script(f'case "$1" in resume|thaw) {RESTART};; esac'), "pm-utils"),
         (script(f'[ "$2" = up ] && {RESTART}'), "NetworkManager"),
-        (script('[ "$1" = post ] && kubectl -n istio-system delete ds ztunnel'), "nothing makes it anew"),
+        (script('[ "$1" = post ] && kubectl -n istio-system delete ds ztunnel'), "nothing creates it again"),
         (script("if true; then"), "line"),
         ("#!/usr/bin/env python3\nimport os\n", "a program for 'python3'"),
         (f"#!/bin/sh\r\n{RESTART}\r\n", "CR LF"),

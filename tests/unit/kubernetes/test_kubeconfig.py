@@ -16,7 +16,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from meshwake.kubernetes.api import LoginFailed, Refused, Unreachable
 from meshwake.kubernetes.kubeconfig import Access, read_access
 from meshwake.kubernetes.through_kr8s import connect
 
+from tests.support.http_server import Request, serving
 from tests.support.paths import DATA
 from tests.unit.mutations import chance, many, mutated, reshaped
 
@@ -123,7 +123,7 @@ def test_one_that_is_broken_is_not_skipped(tmp_path: Path, monkeypatch: pytest.M
     """As with kubectl: half of a configuration may lead to another cluster."""
     (tmp_path / "b").write_text("clusters: [")
     listed(monkeypatch, save(tmp_path / "a", config()), tmp_path / "b")
-    with pytest.raises(BadInput, match="/b: is no kubeconfig: is no YAML"):
+    with pytest.raises(BadInput, match="/b: is no kubeconfig: is not YAML"):
         read_access(None)
 
 
@@ -141,10 +141,10 @@ TEXTS: dict[str, tuple[str | bytes, str]] = {
     "braces": ("{}", "it has no contexts"),
     "a list": ("[1, 2]", "found a list of 2, expected clusters"),
     "a word": ("Error: no such cluster", "expected clusters|found keys|it has no contexts"),
-    "no YAML": ("a: [", "is no YAML"),
-    "a tab": ("a:\n\t- b", "is no YAML"),
-    "a key twice": (TWICE, "the key 'users' stands twice"),
-    "a key twice in JSON": ('{"users": [], "users": []}', "the key 'users' stands twice"),
+    "no YAML": ("a: [", "is not YAML"),
+    "a tab": ("a:\n\t- b", "is not YAML"),
+    "a key twice": (TWICE, "the key 'users' is there twice"),
+    "a key twice in JSON": ('{"users": [], "users": []}', "the key 'users' is there twice"),
     "two documents": ("kind: Config\n---\nkind: Config\n", "2 documents"),
     "another kind": ("kind: Pod", "its kind is 'Pod', expected 'Config'"),
     "no list": ("contexts: {a: b}", "contexts: expected a list"),
@@ -169,7 +169,7 @@ TEXTS: dict[str, tuple[str | bytes, str]] = {
         "context 'a' names no cluster",
     ),
     "no text at all": (b"\xff\x00\x81", "is not UTF"),
-    "deep": ("[" * 5_000, "no YAML"),
+    "deep": ("[" * 5_000, "YAML that cannot be read"),
     "half of UTF-16": (b"\xff\xfea", "is not UTF-16 text"),
 }
 
@@ -447,30 +447,14 @@ def certificate() -> tuple[bytes, bytes]:
 def server(tokens: list[str], want: str = "", tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """The address of an API server that notes each token, and refuses all others than `want`."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            tokens.append(self.headers.get("Authorization", "").removeprefix("Bearer "))
-            refused = bool(want) and tokens[-1] != want
-            body = json.dumps({"gitVersion": "v1.34.0", "message": "Unauthorized"}).encode()
-            self.send_response(401 if refused else 200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(request: Request) -> None:
+        tokens.append(request.headers.get("Authorization", "").removeprefix("Bearer "))
+        refused = bool(want) and tokens[-1] != want
+        body = json.dumps({"gitVersion": "v1.34.0", "message": "Unauthorized"}).encode()
+        request.reply(401 if refused else 200, body)
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's name
-            """Silent."""
-
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    if tls is not None:
-        listening.socket = tls.wrap_socket(listening.socket, server_side=True)
-    thread = threading.Thread(target=listening.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http{'s' if tls else ''}://127.0.0.1:{listening.server_address[1]}"
-    finally:
-        listening.shutdown()
-        listening.server_close()
-        thread.join()
+    with serving(answer, tls) as address:
+        yield address
 
 
 def program(path: Path, lines: str) -> Path:

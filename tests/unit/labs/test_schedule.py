@@ -10,7 +10,7 @@ from meshwake.fixes import Deployment, PlannedRestart
 from meshwake.guard.watch import View
 from meshwake.labs.schedule import Phase, Schedule, planned_actions
 
-from tests.unit.labs.plans import plan
+from tests.support.plans import plan
 
 HOUR_NS = 3600 * NS_PER_S
 
@@ -80,7 +80,7 @@ class Looker:
 
 
 class Keeping:
-    """A world that only notes what it is told, by the clock of the test."""
+    """An executor that only notes its calls, by the clock of the test."""
 
     def __init__(self) -> None:
         self.world_ns = 0

@@ -15,11 +15,11 @@ from meshwake.core.run import Run
 from meshwake.core.store import runs_dir
 from meshwake.report.html import folder
 from meshwake.report.html.content import data
-from meshwake.report.html.folder import begin, write_report
+from meshwake.report.html.folder import begin_report, write_report
 from meshwake.report.result import Summary
 
+from tests.support.scenarios import SURPRISING, small, write
 from tests.unit.report.told import ISSUE_1481, NIGHTS, RECORDED, modelled, recorded
-from tests.unit.worlds import SURPRISING, small, write
 
 REFUSED = Summary("elsewhere", "process", "1.31.0", "refused", why="no ztunnel binary")
 
@@ -95,7 +95,7 @@ def test_what_a_run_says_cannot_become_markup(tmp_path: Path) -> None:
     write_report(tmp_path / "report", [bad])
     assert evil not in ((tmp_path / "report") / "index.html").read_text()
     script = data(bad, "x")
-    assert json.loads(script[len("MESHWAKE.add(") : -3])["nodes"][0]["lanes"]
+    assert json.loads(script[len("MESHWAKE.add(") : -3])["nodes"][0]["tracks"]
 
 
 def test_an_earlier_report_gives_way_and_nothing_else(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_an_earlier_report_gives_way_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(BadInput, match=r"thesis\.tex and no report"):
-        begin(tmp_path / "mine")
+        begin_report(tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
 
@@ -171,7 +171,7 @@ HISTORY = (RECORDED / ISSUE_1481 / "history.jsonl").read_text()
     ("text", "words"),
     [
         ("", "is empty or does not begin with run_started"),
-        (HISTORY[:-40], "237: is no event of a history"),
+        (HISTORY[:-40], "237: is not an event of a history"),
         (
             HISTORY.replace('"format":1', '"format":7', 1),
             "was written in format 7, this meshwake reads format 1",

@@ -12,7 +12,7 @@ from meshwake.core.plan import Plan
 from meshwake.core.run import Run
 from meshwake.report.result import Summary, result, summarise
 
-from tests.unit.checks.histories import CLIENT, LAPTOP, SERVER, Formula, World, fault, ns, plan
+from tests.support.histories import CLIENT, LAPTOP, SERVER, Formula, World, fault, ns, plan
 
 EXPECTED = {"no_expired_certificate_served": "BROKEN", "traffic_flows": "HOLDS"}
 NIGHTS = fault("suspend", "15h", lasts="8h", every="24h")

@@ -15,7 +15,7 @@ from meshwake.report.result import Summary, summarise
 from meshwake.report.terminal import plain, run_detail, show, summary_table
 from rich.console import Console
 
-from tests.unit.checks.histories import SERVER, Formula, World, fault, ns, plan
+from tests.support.histories import SERVER, Formula, World, fault, ns, plan
 
 NIGHTS = fault("suspend", "15h", lasts="8h", every="24h")
 EXPECTED = {"renewals_on_time": "BROKEN", "traffic_flows": "HOLDS", "alert_before_outage": "HOLDS"}

@@ -11,7 +11,7 @@ from meshwake.runner.options import Options
 from meshwake.runner.run import check_run, run_case
 
 from tests.support.paths import DATA
-from tests.unit.worlds import SURPRISING
+from tests.support.scenarios import SURPRISING
 
 RECORDED = DATA / "histories"
 ISSUE_1481 = "ztunnel_1481-1.31.0-rc.0"

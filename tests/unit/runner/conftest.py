@@ -16,7 +16,7 @@ from meshwake.runner import execution
 from meshwake.runner.choose import Case, choose
 from meshwake.runner.options import Options
 
-from tests.unit.worlds import SMALL, small
+from tests.support.scenarios import SMALL, small
 
 BOTH_LABS = small(('["model"]', '["model", "process"]'))
 ON_MODEL = Options(lab="model")

@@ -18,8 +18,8 @@ from meshwake.report.result import result
 from meshwake.runner.options import Options
 from meshwake.runner.run import check_run, run_case
 
+from tests.support.scenarios import SURPRISING, UNKNOWN
 from tests.unit.runner.conftest import BOTH_LABS, ON_MODEL, FakeLab, case_of
-from tests.unit.worlds import SURPRISING, UNKNOWN
 from tests.unit.ztunnel.test_binaries import put
 
 

@@ -13,8 +13,8 @@ from meshwake.core.store import runs_dir
 from meshwake.runner.options import Options
 from meshwake.runner.suite import Ending, Suite, most_serious, run_suite
 
+from tests.support.scenarios import SURPRISING, small, write
 from tests.unit.runner.conftest import case_of
-from tests.unit.worlds import SURPRISING, small, write
 
 
 def test_a_suite_reads_everything_before_it_runs_anything(tmp_path: Path) -> None:

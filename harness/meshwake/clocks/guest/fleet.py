@@ -17,7 +17,7 @@ A guest that is suspended or stopped is not asked. Its battery-backed clock goes
 as that of a real one does, so its kernel learns by itself how long it has slept. With `skip=False`
 time passes as it does, and KVM will do.
 
-Guests do what they are ordered over their channel (labs/machine/hands.py says what): {"order": n,
+Guests do what they are ordered over their channel (labs/machine/guest_agent.py says what): {"order": n,
 "do": ..., ...} is answered by {"answer": n, "result": ...}; what else they tell goes to `heard`.
 
 One thread: nothing moves, and no frame is passed on, but within a call of Fleet. Every wait has a

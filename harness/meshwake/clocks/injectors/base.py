@@ -2,15 +2,15 @@
 
 Problem: there are several ways to show a program another time, each reaches other programs, and
 each fails silently in a way of its own: the program simply goes on with the machine's clocks, or
-hangs. Idea: an injector stands for the clocks of one node and for the programs that live on them.
-It promises five things, and what it cannot keep for a program or a movement it refuses by name
+hangs. Idea: an injector is the clocks of one node and the programs on them.
+It promises five things, and what it cannot keep for a program or a move it refuses by name
 (`CannotInject`), before anything is started or moved, and says what to use instead.
 
     wall       after `move` every program shows the wall clock moved by what was asked, and no clock that was not asked
     wait       after a `move` of the monotonic clock a wait that has come due ends, and one that has not goes on
-    child      a process that a program forks lives on the same clocks, and what it executes too if that was asked for
+    child      a process that a program forks is on the same clocks, and what it executes too if that was asked for
     restart    a program that is started after a `move` takes its time base from the moved clocks: it has no drift
-    inside     `read` tells the three clocks as the program itself sees them, measured and not computed
+    inside     `read` returns the three clocks as the program itself sees them, measured and not computed
 
     injector   how                                                    module
     vdso       clock functions rewritten when a program is started    injectors/vdso.py, vdso/page.py
@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Protocol
 
 from meshwake.clocks.injectors.programs import Program
-from meshwake.clocks.injectors.unreachable_waits import BECAUSE, Stranded, unreached
+from meshwake.clocks.injectors.unreachable_waits import BECAUSE, UnreachableWaits, unreached
 from meshwake.clocks.vdso.page import Launched
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import seconds
@@ -44,7 +44,7 @@ from meshwake.core.errors import BadInput, LabUnavailable, SubjectFailed
 from meshwake.system.libc import die_with_parent
 
 UNMOVED = ClockReading(0, 0, 0)
-_LOOK_EVERY_S = 0.002
+_POLL_EVERY_S = 0.002
 _ENDS_WITHIN_S = 10.0
 
 
@@ -73,9 +73,9 @@ class Start:
 
 
 @dataclass
-class Taken:
-    """A program that lives on clocks of ours. What we started (`is_ours`) dies with us; what ran
-    already goes on."""
+class ManagedProcess:
+    """A program on the clocks of an injector. What the injector started (`is_ours`) dies with it; what
+    ran already goes on."""
 
     pid: int
     name: str
@@ -85,8 +85,8 @@ class Taken:
     code: int | None = field(default=None, init=False)
 
     def poll(self) -> int | None:
-        """How it ended: its exit code, -N for signal N; None: it lives. Of what is not ours nobody
-        tells us: 0."""
+        """How it ended: its exit code, -N for signal N; None: it lives. 0 for what is not
+        ours: only its parent gets its status."""
         if self.popen is not None:
             self.code = self.popen.poll()
         elif self.code is None and self.is_ours:
@@ -104,11 +104,11 @@ class Taken:
                 raise SubjectFailed(
                     f"process {self.pid} ({self.name}) did not end within {within_s} s"
                 )
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(_POLL_EVERY_S)
         return code
 
     def end(self) -> None:
-        """Kills what we started, and takes its status."""
+        """Kills what the injector started, and collects its status."""
         if self.is_ours and self.poll() is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
@@ -132,40 +132,40 @@ class Injector(Protocol):
         """By how much each clock is ahead of the kernel's: the sum of all moves."""
 
     def refusal(self, program: Program, *, with_children: bool = False) -> CannotInject | None:
-        """Why a program cannot be started on these clocks, told from its file; None when it can.
+        """Why a program cannot be started on these clocks, as its file shows; None when it can.
         Touches nothing."""
 
     def check(self, by: ClockReading) -> None:
         """Raises CannotInject, or BadInput, for a move that is refused whatever the programs do."""
 
-    def start(self, start: Start) -> Taken:
+    def start(self, start: Start) -> ManagedProcess:
         """Starts a program; every reading from its first instruction on is of these clocks
         (`attach`: see there). Raises CannotInject before anything was started, BadInput when there
         is no such program, and SubjectFailed, with nothing left running, when it could not be
         brought to run in bounded time."""
 
-    def take(self, pid: int) -> Taken:
+    def attach(self, pid: int) -> ManagedProcess:
         """Puts a process that runs already on these clocks. Raises CannotInject, or what `attach`
         does."""
 
     def move(self, by: ClockReading) -> None:
-        """Moves all clocks at one moment, for every program taken, and makes threads whose
-        monotonic clock was moved look at it. Raises CannotInject when a clock cannot be moved so,
+        """Moves all clocks at one moment, for every program on them, and makes threads whose
+        monotonic clock was moved read it. Raises CannotInject when a clock cannot be moved so,
         or a thread waits in a way that a move does not reach (unreachable_waits.py), BadInput when
         monotonic would go back; then nothing was moved."""
 
-    def stranded(self, taken: Taken) -> Stranded:
+    def unreachable_waits(self, process: ManagedProcess) -> UnreachableWaits:
         """Threads of a program that sleep too long, because they began to wait after a move, for a
-        time that the kernel judges by its own clock (see `move`, which cannot know of it). Whoever
-        waits for a program should ask."""
+        time that the kernel judges by its own clock (`move` cannot know of it). To be called while
+        waiting for a program."""
 
-    def read(self, taken: Taken) -> ClockReading:
+    def read(self, process: ManagedProcess) -> ClockReading:
         """The clocks as the program sees them. Raises CannotInject where that cannot be measured
         from outside, SubjectFailed when the program is not on these clocks (it executed another).
         """
 
     def close(self) -> None:
-        """Lets go, once or again. Programs that we started end; the others go on as they are."""
+        """Idempotent. Programs that were started here end; the others go on as they are."""
 
 
 def check_no_way_back(by: ClockReading) -> None:
@@ -177,7 +177,7 @@ def check_no_way_back(by: ClockReading) -> None:
         )
 
 
-def check_waits(name: str, by: ClockReading, programs: Sequence[Taken]) -> None:
+def check_waits(name: str, by: ClockReading, programs: Sequence[ManagedProcess]) -> None:
     """See `Injector.move`: what all of them refuse because of what a program does just now."""
     for one in programs:
         for wait in unreached(one.pid, by):

@@ -45,8 +45,8 @@ from typing import Literal
 from meshwake.clocks.injectors.base import (
     UNMOVED,
     CannotInject,
+    ManagedProcess,
     Start,
-    Taken,
     check_no_way_back,
     check_waits,
     popen_dying_with_us,
@@ -60,7 +60,11 @@ from meshwake.clocks.injectors.programs import (
     look_at,
     symbols_of,
 )
-from meshwake.clocks.injectors.unreachable_waits import Stranded, kick, stranded
+from meshwake.clocks.injectors.unreachable_waits import (
+    UnreachableWaits,
+    unreachable_waits,
+    wake_epoll_waits,
+)
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import SubjectFailed
@@ -94,7 +98,7 @@ class FaketimeInjector:
 
     def __init__(self, clocks: Clocks = "wall") -> None:
         self._clocks, self._moved = clocks, UNMOVED
-        self._taken: list[Taken] = []
+        self._processes: list[ManagedProcess] = []
         self._library = _library_that_fits()
         self._ready_at = symbols_of(self._library, frozenset({_READY})).get(_READY)
         self._directory = Path(tempfile.mkdtemp(prefix="meshwake-faketime-"))
@@ -129,7 +133,7 @@ class FaketimeInjector:
             return
         raise CannotInject(self.name, what, because, instead)
 
-    def start(self, start: Start) -> Taken:
+    def start(self, start: Start) -> ManagedProcess:
         """See Injector."""
         path = find_program(start.command[0])
         program = look_at(path)
@@ -137,16 +141,16 @@ class FaketimeInjector:
         if refused is not None:
             raise refused
         popen = popen_dying_with_us(path, start, self._environment(start.environment))
-        taken = Taken(popen.pid, path.name, is_ours=True, popen=popen)
-        self._taken.append(taken)
+        process = ManagedProcess(popen.pid, path.name, is_ours=True, popen=popen)
+        self._processes.append(process)
         try:
-            self._await_library(taken, program)
+            self._await_library(process, program)
         except BaseException:
-            self._end(taken)
+            self._end(process)
             raise
-        return taken
+        return process
 
-    def take(self, pid: int) -> Taken:
+    def attach(self, pid: int) -> ManagedProcess:
         """See Injector: never."""
         raise CannotInject(
             self.name,
@@ -158,35 +162,37 @@ class FaketimeInjector:
     def move(self, by: ClockReading) -> None:
         """See Injector."""
         self.check(by)
-        programs = [one for one in self._taken if one.poll() is None]
+        programs = [one for one in self._processes if one.poll() is None]
         check_waits(self.name, by, programs)
         self._moved = sum_of(self._moved, by)
         self._write(self._moved)
         if by.monotonic_ns:
             for one in programs:
-                kick(one.pid)
+                wake_epoll_waits(one.pid)
 
-    def stranded(self, taken: Taken) -> Stranded:
+    def unreachable_waits(self, process: ManagedProcess) -> UnreachableWaits:
         """See Injector. The library translates some deadlines and some not: only what is years away
         is none."""
         if self._clocks == "wall":
-            return stranded(taken.pid, self._moved, max(self._moved.wall_ns - NS_PER_S, _YEARS_NS))
-        return stranded(taken.pid, ClockReading(*[time.time_ns()] * 3), _YEARS_NS)
+            return unreachable_waits(
+                process.pid, self._moved, max(self._moved.wall_ns - NS_PER_S, _YEARS_NS)
+            )
+        return unreachable_waits(process.pid, ClockReading(*[time.time_ns()] * 3), _YEARS_NS)
 
-    def read(self, taken: Taken) -> ClockReading:
+    def read(self, process: ManagedProcess) -> ClockReading:
         """See Injector: never."""
         raise CannotInject(
             self.name,
-            f"reading the clocks inside process {taken.pid}",
+            f"reading the clocks inside process {process.pid}",
             "its clock function takes locks that a stopped thread may hold, and would hang",
             "let the program tell what it sees, or use --injector vdso",
         )
 
     def close(self) -> None:
         """See Injector."""
-        for one in self._taken:
+        for one in self._processes:
             self._end(one)
-        self._taken.clear()
+        self._processes.clear()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _try_it(self) -> None:
@@ -233,14 +239,18 @@ class FaketimeInjector:
         fresh.write_text(f"{sign}{rest_ns // NS_PER_S}.{rest_ns % NS_PER_S:09d}\n")
         fresh.replace(self._file)
 
-    def _await_library(self, taken: Taken, program: Program) -> None:
+    def _await_library(self, process: ManagedProcess, program: Program) -> None:
         """Until the library has come up in the program, or that has ended or executed another; it
         hangs for ever where the library and the program's own allocator wait for each other."""
         give_up = time.monotonic() + RUNS_WITHIN_S
-        while taken.poll() is None and not self._is_up(taken.pid) and _is_still(taken.pid, program):
+        while (
+            process.poll() is None
+            and not self._is_up(process.pid)
+            and _is_still(process.pid, program)
+        ):
             if time.monotonic() > give_up:
                 raise SubjectFailed(
-                    f"injector faketime: {taken.name} did not come up with the library "
+                    f"injector faketime: {process.name} did not come up with the library "
                     "preloaded within "
                     f"{RUNS_WITHIN_S:.0f} s, so it was ended; does its allocator read the "
                     f"time? {_VDSO}"
@@ -264,9 +274,9 @@ class FaketimeInjector:
                         )
         return False
 
-    def _end(self, taken: Taken) -> None:
-        taken.end()
-        for name in (f"sem.faketime_sem_{taken.pid}", f"faketime_shm_{taken.pid}"):
+    def _end(self, process: ManagedProcess) -> None:
+        process.end()
+        for name in (f"sem.faketime_sem_{process.pid}", f"faketime_shm_{process.pid}"):
             Path("/dev/shm", name).unlink(missing_ok=True)  # noqa: S108  # the library's, not ours to place
 
 

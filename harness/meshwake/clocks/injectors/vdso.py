@@ -6,9 +6,9 @@ programs run on in real time, and all of them are moved by one store. They reach
 reads its clocks by the vDSO, however it was linked.
 
 What they refuse, because a vDSO lasts until the next exec: shells, shell scripts and `env`, whose
-work is to execute others. A program that executes another by itself cannot be known before; `read`
-and `move` find out that it is no longer on our clocks. `attach` starts nothing after a move: its
-time base would be taken before we come.
+work is to execute others. That a program executes another by itself cannot be seen before; `read`
+and `move` find out that it is no longer on these clocks. `attach` starts nothing after a move: its
+time base would be taken before we attach.
 """
 
 from __future__ import annotations
@@ -23,15 +23,19 @@ from pathlib import Path
 from meshwake.clocks.injectors.base import (
     UNMOVED,
     CannotInject,
+    ManagedProcess,
     Start,
-    Taken,
     check_no_way_back,
     check_waits,
     popen_dying_with_us,
     sum_of,
 )
 from meshwake.clocks.injectors.programs import EM_AARCH64, EM_X86_64, Program, find_program, look_at
-from meshwake.clocks.injectors.unreachable_waits import Stranded, kick, stranded
+from meshwake.clocks.injectors.unreachable_waits import (
+    UnreachableWaits,
+    unreachable_waits,
+    wake_epoll_waits,
+)
 from meshwake.clocks.vdso.attach import attach, detach, page_inside, read_attached
 from meshwake.clocks.vdso.page import ClockPage, launch, read_inside, unsupported_here
 from meshwake.core.clock_reading import ClockReading
@@ -52,7 +56,7 @@ class _OnAPage:
                 self.name, "this machine", reason, "use lab model, which needs no clocks"
             )
         self._page = ClockPage("offset")
-        self._taken: list[Taken] = []
+        self._processes: list[ManagedProcess] = []
         self._closed = False
 
     @property
@@ -84,24 +88,24 @@ class _OnAPage:
     def move(self, by: ClockReading) -> None:
         """See Injector."""
         self.check(by)
-        programs = [one for one in self._taken if one.poll() is None]
+        programs = [one for one in self._processes if one.poll() is None]
         check_waits(self.name, by, programs)
         for one in programs:
             self._check_on_page(one)
         self._page.set(sum_of(self.moved, by))
         if by.monotonic_ns or by.boottime_ns:
             for one in programs:
-                kick(one.pid)
+                wake_epoll_waits(one.pid)
 
-    def stranded(self, taken: Taken) -> Stranded:
+    def unreachable_waits(self, process: ManagedProcess) -> UnreachableWaits:
         """See Injector."""
-        return stranded(taken.pid, self.moved)
+        return unreachable_waits(process.pid, self.moved)
 
     def close(self) -> None:
         """See Injector."""
-        for one in self._taken:
+        for one in self._processes:
             one.end()
-        self._taken.clear()
+        self._processes.clear()
         if not self._closed:
             self._page.close()
         self._closed = True
@@ -113,13 +117,13 @@ class _OnAPage:
             raise refused
         return path
 
-    def _check_on_page(self, taken: Taken) -> None:
-        inside = page_inside(taken.pid)
+    def _check_on_page(self, process: ManagedProcess) -> None:
+        inside = page_inside(process.pid)
         if inside is None or not inside.in_use or inside.inode != self._page.inode:
             raise SubjectFailed(
-                f"process {taken.pid} ({taken.name}) is not on these clocks any more: it "
+                f"process {process.pid} ({process.name}) is not on these clocks any more: it "
                 "has executed another program, "
-                "or somebody gave it the kernel's back; name that program itself, or use "
+                "or was detached by another; name that program itself, or use "
                 "--injector faketime"
             )
 
@@ -129,7 +133,7 @@ class VdsoInjector(_OnAPage):
 
     name = "vdso"
 
-    def start(self, start: Start) -> Taken:
+    def start(self, start: Start) -> ManagedProcess:
         """See Injector."""
         path = self._refuse(start)
         kept = [os.dup(number) for number in (start.input, start.output, start.error)]
@@ -155,20 +159,20 @@ class VdsoInjector(_OnAPage):
         finally:
             for file in kept:
                 os.close(file)
-        taken = Taken(launched.pid, path.name, is_ours=True, launched=launched)
-        self._taken.append(taken)
-        return taken
+        process = ManagedProcess(launched.pid, path.name, is_ours=True, launched=launched)
+        self._processes.append(process)
+        return process
 
-    def take(self, pid: int) -> Taken:
+    def attach(self, pid: int) -> ManagedProcess:
         """See Injector: never."""
         raise CannotInject(self.name, f"process {pid}", "it runs already", "use --injector attach")
 
-    def read(self, taken: Taken) -> ClockReading:
+    def read(self, process: ManagedProcess) -> ClockReading:
         """See Injector."""
-        self._check_on_page(taken)
-        if taken.launched is None:
+        self._check_on_page(process)
+        if process.launched is None:
             raise HarnessFault("a program that was not started here")
-        return read_inside(taken.launched)
+        return read_inside(process.launched)
 
 
 class AttachInjector(_OnAPage):
@@ -176,7 +180,7 @@ class AttachInjector(_OnAPage):
 
     name = "attach"
 
-    def start(self, start: Start) -> Taken:
+    def start(self, start: Start) -> ManagedProcess:
         """Starts it on the kernel's clocks and attaches at once: its first readings are of those,
         so this is refused after a move."""
         path = self._refuse(start)
@@ -185,22 +189,22 @@ class AttachInjector(_OnAPage):
                 self.name,
                 path.name,
                 "these clocks were moved before, and it would take its time base on the "
-                "kernel's, before we come",
+                "kernel's, before it is attached",
                 "use --injector vdso",
             )
         popen = popen_dying_with_us(path, start, None)
         try:
-            taken = self._attached(popen.pid, path.name, popen)
+            process = self._attached(popen.pid, path.name, popen)
         except BaseException:
             popen.kill()
             popen.wait()
             raise
-        return taken
+        return process
 
-    def take(self, pid: int) -> Taken:
-        """See Injector. What an earlier one of us has moved stays moved: `moved` tells it."""
+    def attach(self, pid: int) -> ManagedProcess:
+        """See Injector. What an earlier injector has moved stays moved: `moved` includes it."""
         found = offsets_inside(pid)
-        if found != UNMOVED and not self._taken:
+        if found != UNMOVED and not self._processes:
             self._page.set(found)
         name = (
             Path(f"/proc/{pid}/comm").read_text().strip()
@@ -209,24 +213,26 @@ class AttachInjector(_OnAPage):
         )
         return self._attached(pid, name, None)
 
-    def give_back(self, taken: Taken) -> bool:
+    def detach(self, process: ManagedProcess) -> bool:
         """The clocks of the program are the kernel's again; False when they were so already."""
-        self._taken.remove(taken)
-        return detach(taken.pid)
+        self._processes.remove(process)
+        return detach(process.pid)
 
-    def read(self, taken: Taken) -> ClockReading:
+    def read(self, process: ManagedProcess) -> ClockReading:
         """See Injector."""
-        self._check_on_page(taken)
-        if taken.launched is None:
-            raise HarnessFault("a program that was not taken here")
-        return read_attached(taken.launched)
+        self._check_on_page(process)
+        if process.launched is None:
+            raise HarnessFault("a program that was not attached here")
+        return read_attached(process.launched)
 
-    def _attached(self, pid: int, name: str, popen: subprocess.Popen[bytes] | None) -> Taken:
-        taken = Taken(
+    def _attached(
+        self, pid: int, name: str, popen: subprocess.Popen[bytes] | None
+    ) -> ManagedProcess:
+        process = ManagedProcess(
             pid, name, is_ours=popen is not None, launched=attach(pid, self._page), popen=popen
         )
-        self._taken.append(taken)
-        return taken
+        self._processes.append(process)
+        return process
 
 
 def offsets_inside(pid: int) -> ClockReading:

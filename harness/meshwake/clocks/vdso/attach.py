@@ -1,26 +1,26 @@
-"""The clocks of a process that runs already, taken over and given back (Linux, x86-64, root or the
-same user).
+"""Attaches the clocks of a running process to a clock page, and detaches them (Linux, x86-64, root
+or the same user).
 
-Problem: the ztunnels, istiods and Envoys of a cluster were started by somebody else, in containers
+Problem: the ztunnels, istiods and Envoys of a cluster were started by the kubelet, in containers
 that see neither our files nor our processes, and must not be restarted: what is tested is what a
 jump does to a program that has its time base already.
 
-Idea: the same page and the same jumps as in vdso.py, put in while every thread of the process is
+Idea: the same page and the same jumps as in page.py, written while every thread of the process is
 stopped.
 
     the page       handed over by SCM_RIGHTS: the process is made to open a pair of sockets, we fetch one of them by
                    pidfd_getfd and send the page's file through it. No path is needed that both can see, so it works
                    across mount, network and process namespaces, and all processes of a node share one page.
-    the jumps      five bytes at the beginning of three functions of the vDSO. A thread that stands within them is
+    the jumps      five bytes at the beginning of three functions of the vDSO. A thread that is within them is
                    stepped on; where a signal handler may return into them, all run on for a moment and it is tried
                    again. Elsewhere in the vDSO a thread finishes its reading on the old code, and does no harm.
     our calls      run on a stack of ours in the process (goroutines have too little), with all signals waiting.
 
-`detach` puts the kernel's bytes back; they are those of our own vDSO, which is the same code in
+`detach` restores the kernel's bytes; they are those of our own vDSO, which is the same code in
 every process. The page stays where it is, unused, because a signal handler may still return into
 it.
 
-Every piece of work is done by a short-lived child of ours with a time limit (`_by_a_surgeon`): when
+Every piece of work is done by a short-lived child of ours with a time limit (`_run_in_child`): when
 it ends, for whatever reason, the kernel lets everything run on that it had stopped, and when *we*
 are killed, it still finishes. Were it killed itself in the middle of an injected call, it would
 leave that thread astray; a call takes some 100 us.
@@ -43,18 +43,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meshwake.clocks.vdso.code_x86_64 import KIND_OFFSET, KINDS
+from meshwake.clocks.vdso.code_x86_64 import JUMP_BYTES, KIND_OFFSET, KINDS
+from meshwake.clocks.vdso.image import PAGE_BYTES, Vdso, vdso_of
 from meshwake.clocks.vdso.page import (
-    JUMP_BYTES,
-    PAGE_BYTES,
     PAGE_NAME,
     ClockPage,
     Launched,
-    Vdso,
     attaching_unsupported_here,
     map_page,
     read_inside,
-    vdso_of,
 )
 from meshwake.clocks.vdso.ptrace import Tracee, every_thread_stopped
 from meshwake.core.clock_reading import ClockReading
@@ -62,15 +59,34 @@ from meshwake.core.errors import HarnessError, HarnessFault, LabUnavailable, Sub
 from meshwake.system.libc import duplicate_file_of
 
 ATTACHED_WITHIN_S = 5.0
-_SURGEON_SPARE_S = 2.0
+# The child's own time limit is so much later, and that of our wait for its answer twice as much: so
+# that the error that names the reason comes first.
+_CHILD_SPARE_S = 2.0
 _RETRY_AFTER_S = 0.001
-_LOOK_EVERY_S = 0.002
-# A signal's frame with all registers of the widest vector units lies well within this much of the
-# stack.
+_POLL_EVERY_S = 0.002
+# A signal's frame with all registers of the widest vector units (AVX-512 and AMX: some 11 KiB) is
+# well within this much of the stack.
 _SIGNAL_FRAMES_BYTES = 32768
-_MAP_PRIVATE_ANONYMOUS_FIXED_NOREPLACE = 0x2 | 0x20 | 0x100000
-_MSG_DONTWAIT_CMSG_CLOEXEC = 0x40 | 0x40000000
+# include/uapi/asm-generic/mman-common.h: MAP_PRIVATE, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE.
+_MAP_PRIVATE_ANONYMOUS_FIXED_NOREPLACE = 0x2 | 0x20 | 0x10_0000
+# include/linux/socket.h: MSG_DONTWAIT (it must not hang in a call that is ours), MSG_CMSG_CLOEXEC.
+_MSG_DONTWAIT_CMSG_CLOEXEC = 0x40 | 0x4000_0000
+# Columns of /proc/PID/maps, proc(5): addresses, permissions, offset, device, inode, name.
+_MAPS_ADDRESSES, _MAPS_INODE = 0, 4
+# An instruction has at least one byte, so a thread within a jump's bytes has left them after as many
+# steps.
 _STEPS_OUT_MAX = JUMP_BYTES + 1
+# What is written to the spare page for recvmsg, and where: recvmsg(2), cmsg(3). First two ints, the
+# numbers of a pair of sockets.
+_SOCKET_PAIR = struct.Struct("<ii")
+# struct msghdr of a 64-bit machine: name and its length (with padding), iovec and how many, control
+# data and its length, flags (with padding).
+_MESSAGE = struct.Struct("<QIxxxxQQQQIxxxx")
+_IOVEC = struct.Struct("<QQ")  # address and length
+# struct cmsghdr with one file descriptor: length, level, type, descriptor.
+_CONTROL = struct.Struct("<Qiii")
+_MESSAGE_AT, _IOVEC_AT, _CONTROL_AT, _BYTE_AT = 64, 128, 192, 256
+_DESCRIPTOR_BYTES = 4
 
 Meanwhile = Callable[[], None]
 
@@ -78,7 +94,7 @@ Meanwhile = Callable[[], None]
 @dataclass(frozen=True)
 class PageInside:
     """A clock page found in a process: its inode, where it is mapped, and whether the process's
-    clocks are sent to it (after `detach` it lies there unused)."""
+    clocks are sent to it (after `detach` it is there unused)."""
 
     inode: int
     base: int
@@ -106,13 +122,10 @@ def _pages_inside(pid: int) -> list[PageInside]:
     except (OSError, IndexError) as error:
         raise SubjectFailed(f"the memory of process {pid} cannot be read: {error}") from error
     pages = []
-    for words in spans:
-        base = int(words[0].split("-")[0], 16)
-        pages.append(
-            PageInside(
-                int(words[4]), base, target is not None and base <= target < base + PAGE_BYTES
-            )
-        )
+    for columns in spans:
+        base = int(columns[_MAPS_ADDRESSES].split("-")[0], 16)
+        in_use = target is not None and base <= target < base + PAGE_BYTES
+        pages.append(PageInside(int(columns[_MAPS_INODE]), base, in_use))
     return pages
 
 
@@ -140,7 +153,7 @@ def attach(
     inside = page_inside(pid)
     if inside is not None and inside.in_use and inside.inode == page.inode:
         return _described(pid, page, inside.base)
-    base = _by_a_surgeon(
+    base = _run_in_child(
         lambda: _attach(pid, page, within_s), within_s, meanwhile, f"attaching process {pid}"
     )
     return _described(pid, page, base)
@@ -154,7 +167,7 @@ def detach(
     inside = page_inside(pid)
     if inside is None or not inside.in_use:
         return False
-    _by_a_surgeon(lambda: _detach(pid, within_s), within_s, meanwhile, f"detaching process {pid}")
+    _run_in_child(lambda: _detach(pid, within_s), within_s, meanwhile, f"detaching process {pid}")
     return True
 
 
@@ -162,7 +175,7 @@ def read_attached(
     process: Launched, within_s: float = ATTACHED_WITHIN_S, meanwhile: Meanwhile = lambda: None
 ) -> ClockReading:
     """The three clocks as the attached process sees them (`read_inside`), in bounded time."""
-    read = _by_a_surgeon(
+    read = _run_in_child(
         lambda: list(read_inside(process)),
         within_s,
         meanwhile,
@@ -188,8 +201,7 @@ def _described(pid: int, page: ClockPage, base: int) -> Launched:
 
 
 def _originals() -> Vdso:
-    """Our own vDSO, which nobody has changed: the same code in every 64-bit process of this
-    machine."""
+    """Our own vDSO, which is unchanged: the same code in every 64-bit process of this machine."""
     own = vdso_of(os.getpid())
     if own.jumps_to() is not None:
         raise LabUnavailable(
@@ -269,13 +281,13 @@ def _install(tracee: Tracee, page: ClockPage, originals: Vdso) -> int:
     vdso = vdso_of(tracee.pid)
     _refuse_a_strange_vdso(tracee, vdso, originals)
     base = _page_mapped_before(tracee.pid, page) or _hand_over(tracee, vdso, page)
-    for address, jump in vdso.jumps(page, base).items():
+    for address, jump in vdso.jumps(page.code, base).items():
         tracee.write(address, jump)
     return base
 
 
 def _refuse_a_strange_vdso(tracee: Tracee, vdso: Vdso, originals: Vdso) -> None:
-    """Only bytes that we know may be replaced: the kernel's own, or a jump to a page of an earlier
+    """Only known bytes may be replaced: the kernel's own, or a jump to a page of an earlier
     helper."""
     entries = _entry_bytes(vdso, originals)
     image = bytearray(vdso.image)
@@ -292,8 +304,8 @@ def _refuse_a_strange_vdso(tracee: Tracee, vdso: Vdso, originals: Vdso) -> None:
     kind = tracee.read(target - target % PAGE_BYTES + KIND_OFFSET, len(KINDS["offset"]))
     if kind != KINDS["offset"]:
         raise LabUnavailable(
-            f"the clocks of process {tracee.pid} are moved by somebody else (kind "
-            f"{kind!r}); end that first"
+            f"the clocks of process {tracee.pid} are moved by another program (page of "
+            f"kind {kind!r}); end that first"
         )
 
 
@@ -340,26 +352,31 @@ def _received(tracee: Tracee, vdso: Vdso, page: ClockPage, spare: int) -> int:
         0,
         spare,
     )
-    ours, theirs = struct.unpack("<ii", tracee.read(spare, 8))
+    ours, theirs = _SOCKET_PAIR.unpack(tracee.read(spare, _SOCKET_PAIR.size))
     try:
         _send_file(tracee.pid, ours, page)
-        # struct msghdr: no name; one iovec of one byte; control data of one file descriptor.
-        iovec, control, byte = spare + 128, spare + 192, spare + 256
-        room = socket.CMSG_SPACE(4)
-        tracee.write(spare + 64, struct.pack("<QIxxxxQQQQIxxxx", 0, 0, iovec, 1, control, room, 0))
-        tracee.write(iovec, struct.pack("<QQ", byte, 1))
-        _injected(tracee, vdso, "recvmsg", theirs, spare + 64, _MSG_DONTWAIT_CMSG_CLOEXEC)
-        length, level, kind, file = struct.unpack("<Qiii", tracee.read(control, 20))
-        if (length, level, kind) != (socket.CMSG_LEN(4), socket.SOL_SOCKET, socket.SCM_RIGHTS):
+        _write_message(tracee, spare)
+        _injected(tracee, vdso, "recvmsg", theirs, spare + _MESSAGE_AT, _MSG_DONTWAIT_CMSG_CLOEXEC)
+        control = tracee.read(spare + _CONTROL_AT, _CONTROL.size)
+        length, level, kind, file = _CONTROL.unpack(control)
+        expected = (socket.CMSG_LEN(_DESCRIPTOR_BYTES), socket.SOL_SOCKET, socket.SCM_RIGHTS)
+        if (length, level, kind) != expected:
             raise LabUnavailable(
-                f"process {tracee.pid} could not take the page's file: has it reached its "
-                "limit of open files, "
-                "or does a security module forbid it?"
+                f"process {tracee.pid} could not receive the page's file: has it reached its "
+                "limit of open files, or does a security module forbid it?"
             )
         return int(file)
     finally:
         tracee.system_call(vdso.gadget, "close", ours)
         tracee.system_call(vdso.gadget, "close", theirs)
+
+
+def _write_message(tracee: Tracee, spare: int) -> None:
+    """For recvmsg: no name; one iovec of one byte; control data of one file descriptor."""
+    control_bytes = socket.CMSG_SPACE(_DESCRIPTOR_BYTES)
+    message = _MESSAGE.pack(0, 0, spare + _IOVEC_AT, 1, spare + _CONTROL_AT, control_bytes, 0)
+    tracee.write(spare + _MESSAGE_AT, message)
+    tracee.write(spare + _IOVEC_AT, _IOVEC.pack(spare + _BYTE_AT, 1))
 
 
 def _send_file(pid: int, their_socket: int, page: ClockPage) -> None:
@@ -401,32 +418,32 @@ def _injected(tracee: Tracee, vdso: Vdso, name: str, *arguments: int) -> int:
     return result
 
 
-def _by_a_surgeon(work: Callable[[], Any], within_s: float, meanwhile: Meanwhile, what: str) -> Any:
+def _run_in_child(work: Callable[[], Any], within_s: float, meanwhile: Meanwhile, what: str) -> Any:
     """What `work` returns (JSON), done in a child of ours that is ended when it takes too long."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(reader)
-        _operate(work, within_s + _SURGEON_SPARE_S, writer)
+        _child_main(work, within_s + _CHILD_SPARE_S, writer)
     os.close(writer)
-    surgeon = os.pidfd_open(pid)
+    child = os.pidfd_open(pid)
     try:
-        answer = _collect(reader, time.monotonic() + within_s + 2 * _SURGEON_SPARE_S, meanwhile)
+        answer = _collect(reader, time.monotonic() + within_s + 2 * _CHILD_SPARE_S, meanwhile)
     finally:
         os.close(reader)
         with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(surgeon, signal.SIGKILL)
-        os.close(surgeon)
+            signal.pidfd_send_signal(child, signal.SIGKILL)
+        os.close(child)
         with suppress(ChildProcessError):  # an ExecWatch waits for all that the caller has
             os.waitpid(pid, 0)
     if not answer:
         raise SubjectFailed(
-            f"{what} did not end within {within_s + _SURGEON_SPARE_S} s; everything runs on"
+            f"{what} did not end within {within_s + _CHILD_SPARE_S} s; everything runs on"
         )
-    told = json.loads(answer)
-    if "result" in told:
-        return told["result"]
-    raise _ERRORS.get(told["error"], HarnessFault)(told["message"])
+    outcome = json.loads(answer)
+    if "result" in outcome:
+        return outcome["result"]
+    raise _ERRORS.get(outcome["error"], HarnessFault)(outcome["message"])
 
 
 _ERRORS: dict[str, type[HarnessError]] = {
@@ -435,22 +452,22 @@ _ERRORS: dict[str, type[HarnessError]] = {
 }
 
 
-def _operate(work: Callable[[], Any], within_s: float, writer: int) -> None:
-    """The child's side; never returns. The alarm ends it when it hangs, whether anybody waits for
-    it or not."""
+def _child_main(work: Callable[[], Any], within_s: float, writer: int) -> None:
+    """The child's side; never returns. The alarm ends it when it hangs, also when its parent
+    has been killed."""
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, within_s)
         _close_watches()
-        told: dict[str, Any] = {"result": work()}
+        outcome: dict[str, Any] = {"result": work()}
     except (LabUnavailable, SubjectFailed) as error:
-        told = {"error": type(error).__name__, "message": str(error)}
+        outcome = {"error": type(error).__name__, "message": str(error)}
     except BaseException as error:  # noqa: BLE001  # a child that must not return, whatever happened
-        told = {"error": "HarnessFault", "message": f"{type(error).__name__}: {error}"}
+        outcome = {"error": "HarnessFault", "message": f"{type(error).__name__}: {error}"}
     try:
-        os.write(writer, json.dumps(told).encode())
+        os.write(writer, json.dumps(outcome).encode())
     finally:
         os._exit(0)
 
@@ -466,7 +483,7 @@ def _close_watches() -> None:
 def _collect(reader: int, give_up: float, meanwhile: Meanwhile) -> bytes:
     answer = b""
     while time.monotonic() < give_up:
-        if select.select([reader], [], [], _LOOK_EVERY_S)[0]:
+        if select.select([reader], [], [], _POLL_EVERY_S)[0]:
             piece = os.read(reader, 65536)
             if not piece:
                 break

@@ -1,5 +1,5 @@
-"""Programs caught at their exec, before their first instruction: for processes that somebody else
-starts (Linux, root).
+"""Catches programs at their exec, before their first instruction: for processes that are started by
+others (Linux, root).
 
 Problem: a ztunnel that is restarted under a moved clock takes its time base with its first
 instructions. A helper that finds the new process and attaches to it comes too late: the base is
@@ -71,9 +71,26 @@ _SEIZED_WITHIN_S = 0.5
 _STOPPED_WITHIN_S = 2.0
 _PROBE_WITHIN_S = 3.0
 
-_FAN_CLASS_CONTENT, _FAN_CLOEXEC, _FAN_NONBLOCK, _FAN_REPORT_TID = 0x4, 0x1, 0x2, 0x100
-_FAN_MARK_ADD, _FAN_OPEN_EXEC_PERM, _FAN_ALLOW = 0x1, 0x40000, 1
+# --- fanotify: include/uapi/linux/fanotify.h; fanotify(7) -----------------------------------------
+
+# Flags of fanotify_init. CLASS_CONTENT: events that ask for permission. REPORT_TID: events name the
+# thread, which is what is traced, and not its process.
+_FAN_CLOEXEC = 0x1
+_FAN_NONBLOCK = 0x2
+_FAN_CLASS_CONTENT = 0x4
+_FAN_REPORT_TID = 0x100
+# fanotify_mark: add a mark, for opening a file in order to execute it (Linux 5.0).
+_FAN_MARK_ADD = 0x1
+_FAN_OPEN_EXEC_PERM = 0x4_0000
+# struct fanotify_event_metadata: length, version, reserved, length of this head, mask of what has
+# happened, a file descriptor of ours for what is about to be executed, the thread.
 _EVENT = struct.Struct("=IBBHQii")
+_EVENTS_BYTES = 4096  # some 170 at once
+# struct fanotify_response: that descriptor, and the answer.
+_RESPONSE = struct.Struct("=iI")
+_FAN_ALLOW = 1
+
+# All that a runtime makes: a thread or process that misses one option would run untraced.
 _FOLLOW = OPTION_FORK | OPTION_VFORK | OPTION_CLONE | OPTION_EXEC
 # A runtime that executes a sealed copy of itself is still the runtime.
 _COPY_OF_A_LAUNCHER = "/memfd:"
@@ -101,6 +118,12 @@ class _Traced:
     is_followed: bool
     give_up: float
     is_leaving: bool = False
+
+    def began_less_than(self, seconds: float, now_monotonic_s: float) -> bool:
+        """Whether it has been traced for less than that."""
+        lasts_s = FOLLOWED_WITHIN_S if self.is_followed else _EXEC_WITHIN_S
+        left_s = self.give_up - now_monotonic_s
+        return left_s > lasts_s - seconds
 
 
 @dataclass
@@ -154,10 +177,9 @@ class ExecWatch:
     def is_starting(self) -> bool:
         """Whether a program has been on its way for a moment only: what is followed for longer is a
         runtime that waits for something, or never ends."""
-        now = time.monotonic()
+        now_monotonic_s = time.monotonic()
         return bool(self._held) or any(
-            traced.give_up - now
-            > (FOLLOWED_WITHIN_S if traced.is_followed else _EXEC_WITHIN_S) - _STARTS_WITHIN_S
+            traced.began_less_than(_STARTS_WITHIN_S, now_monotonic_s)
             for traced in self._traced.values()
         )
 
@@ -179,10 +201,10 @@ class ExecWatch:
 
     def serve(self) -> None:
         """Answers every exec that waits, and takes every traced thread one step on; does not wait."""
-        self._take_questions()
+        self._read_questions()
         for held in list(self._held):
             self._answer(held)
-        self._look_at_stops()
+        self._handle_stops()
         self._let_go_in_time()
 
     def close(self) -> None:
@@ -197,7 +219,7 @@ class ExecWatch:
         give_up = time.monotonic() + _STOPPED_WITHIN_S
         while self._traced and time.monotonic() < give_up:
             self._let_go_in_time()
-            self._look_at_stops()
+            self._handle_stops()
             time.sleep(0.001)
 
     def _mark(self, path: Path) -> _FileId | None:
@@ -216,62 +238,63 @@ class ExecWatch:
         self._marked.add(found)
         return found
 
-    def _take_questions(self) -> None:
+    def _read_questions(self) -> None:
         with suppress(BlockingIOError):
-            events = os.read(self.file, 4096)
-            for place in range(0, len(events), _EVENT.size):
-                _, _, _, _, _, file, tid = _EVENT.unpack_from(events, place)
+            for file, tid in _events(os.read(self.file, _EVENTS_BYTES)):
                 self.counts.asked += 1
                 status = os.fstat(file)
                 is_launcher = _FileId(status.st_dev, status.st_ino) in self._launchers
-                self._held.append(
-                    _Held(file, tid, is_launcher, time.monotonic() + _SEIZED_WITHIN_S)
-                )
+                give_up = time.monotonic() + _SEIZED_WITHIN_S
+                self._held.append(_Held(file, tid, is_launcher, give_up))
 
     def _answer(self, held: _Held) -> None:
-        """Traces who asks and then says yes; where the lock is in the way (`holds`), yes comes
-        first."""
+        """Traces the thread and then allows its exec; where the lock is in the way (`holds`), the
+        exec is allowed first."""
         if not self.holds:
             self._allow(held)
-        if held.tid not in self._traced:
-            try:
-                seize(held.tid, _FOLLOW if held.is_launcher else OPTION_EXEC)
-            except ProcessLookupError:
-                self.counts.missed += 1
-            except OSError:
-                # A surgeon of ours has its threads stopped at this moment, or a debugger holds it
-                # for good.
-                if self.holds and time.monotonic() < held.give_up:
-                    return
-                self.counts.missed += 1
-            else:
-                within_s = FOLLOWED_WITHIN_S if held.is_launcher else _EXEC_WITHIN_S
-                if held.is_launcher:
-                    self._outside.add(_mounts(held.tid))
-                self._traced[held.tid] = _Traced(held.is_launcher, time.monotonic() + within_s)
+        if held.tid not in self._traced and not self._trace(held):
+            return  # tried again at the next call
         if self.holds:
             self._allow(held)
         self._held.remove(held)
 
+    def _trace(self, held: _Held) -> bool:
+        """Begins to trace a thread whose exec waits; False when that is to be tried again."""
+        try:
+            seize(held.tid, _FOLLOW if held.is_launcher else OPTION_EXEC)
+        except ProcessLookupError:
+            self.counts.missed += 1
+            return True
+        except OSError:
+            # A child process of ours that attaches has its threads stopped at this moment, or a
+            # debugger traces it for good.
+            if self.holds and time.monotonic() < held.give_up:
+                return False
+            self.counts.missed += 1
+            return True
+        within_s = FOLLOWED_WITHIN_S if held.is_launcher else _EXEC_WITHIN_S
+        if held.is_launcher:
+            self._outside.add(_mounts(held.tid))
+        self._traced[held.tid] = _Traced(held.is_launcher, time.monotonic() + within_s)
+        return True
+
     def _allow(self, held: _Held) -> None:
-        os.write(self.file, struct.pack("=iI", held.file, _FAN_ALLOW))
+        os.write(self.file, _RESPONSE.pack(held.file, _FAN_ALLOW))
         os.close(held.file)
 
-    def _look_at_stops(self) -> None:
-        with suppress(ChildProcessError):
+    def _handle_stops(self) -> None:
+        with suppress(ChildProcessError):  # nothing is traced
             while (stop := next_stop()) is not None:
-                with suppress(
-                    ProcessLookupError
-                ):  # killed while it stood still; its end is reported next
+                # It may be killed while it is stopped; its end is reported next.
+                with suppress(ProcessLookupError):
                     self._go_on(stop)
 
     def _go_on(self, stop: Stop) -> None:
-        if (
-            stop.signal == 0
-        ):  # also the end of a child of ours that we do not trace; who made it looks at its pidfd
+        if stop.signal == 0:
+            # Also the end of a child of ours that is not traced: attach.py waits for it by its pidfd.
             self._traced.pop(stop.tid, None)
             return
-        # A child may stop for us before its parent tells of it.
+        # A new thread may stop for us before the event of its parent is reported.
         traced = self._traced.setdefault(
             stop.tid, _Traced(True, time.monotonic() + FOLLOWED_WITHIN_S)
         )
@@ -286,6 +309,7 @@ class ExecWatch:
             resume(stop)
 
     def _at_exec(self, stop: Stop, traced: _Traced) -> None:
+        # A thread that execs takes the number of its process; the event names the one it had.
         former = event_number(stop.tid)
         if former != stop.tid:
             self._traced.pop(former, None)
@@ -293,6 +317,7 @@ class ExecWatch:
             resume(stop)
             return
         if not self._wanted(stop.tid):
+            # Still in the mount namespace of a runtime: a wrapper or a hook, not the container's own.
             if traced.is_followed and _mounts(stop.tid) in self._outside:
                 resume(stop)
                 return
@@ -321,9 +346,8 @@ class ExecWatch:
             name = str(Path(f"/proc/{pid}/exe").readlink())
         except OSError:
             return False
-        return _FileId(status.st_dev, status.st_ino) in self._launchers or name.startswith(
-            _COPY_OF_A_LAUNCHER
-        )
+        is_marked = _FileId(status.st_dev, status.st_ino) in self._launchers
+        return is_marked or name.startswith(_COPY_OF_A_LAUNCHER)
 
     def _leave(self, stop: Stop) -> None:
         self._traced.pop(stop.tid, None)
@@ -343,7 +367,7 @@ class ExecWatch:
 
 
 def _mounts(pid: int) -> str:
-    """Which mount namespace a process is in; another for each one of which that cannot be said."""
+    """Which mount namespace a process is in; where that cannot be read, a name that only it has."""
     try:
         return str(Path(f"/proc/{pid}/ns/mnt").readlink())
     except OSError:
@@ -360,6 +384,13 @@ def _fanotify() -> int:
             "root of the machine itself (a privileged container, no user namespace, no rootless "
             "engine)"
         ) from error
+
+
+def _events(data: bytes) -> Iterator[tuple[int, int]]:
+    """What was read of a fanotify file: a descriptor and a thread for each exec that waits."""
+    for place in range(0, len(data), _EVENT.size):
+        _, _, _, _, _, file, tid = _EVENT.unpack_from(data, place)
+        yield file, tid
 
 
 def _can_seize_while_held() -> bool:
@@ -393,12 +424,11 @@ def _seized_while_held(file: int, pid: int) -> bool:
     give_up = time.monotonic() + _PROBE_WITHIN_S
     while time.monotonic() < give_up:
         try:
-            events = os.read(file, 4096)
+            events = os.read(file, _EVENTS_BYTES)
         except BlockingIOError:
             time.sleep(0.001)
             continue
-        for place in range(0, len(events), _EVENT.size):
-            _, _, _, _, _, asked, tid = _EVENT.unpack_from(events, place)
+        for asked, tid in _events(events):
             try:
                 if tid == pid:
                     with _interrupted_by_an_alarm():
@@ -407,7 +437,7 @@ def _seized_while_held(file: int, pid: int) -> bool:
             except OSError:
                 return False
             finally:
-                os.write(file, struct.pack("=iI", asked, _FAN_ALLOW))
+                os.write(file, _RESPONSE.pack(asked, _FAN_ALLOW))
                 os.close(asked)
     return False
 

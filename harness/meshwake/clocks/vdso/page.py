@@ -10,7 +10,7 @@ vDSO. We start the program traced, and when it is stopped at its exec, before it
 (ztunnel takes its time base at once: later is too late), we map one page of shared memory into it
 (`ClockPage`: a table of times and the code of code_x86_64.py) and make the vDSO's clock functions
 jump there. From then on the clocks of *all* processes that share the page are moved by one store of
-ours, with no system call and nobody stopped. (A program that runs already gets the page from
+ours, with no system call and without stopping them. (A program that runs already gets the page from
 attach.py.)
 
 Limits: programs that ask the kernel by raw system calls; deadlines that a program computes from a
@@ -25,7 +25,6 @@ from __future__ import annotations
 import mmap
 import os
 import platform
-import re
 import signal
 import struct
 import sys
@@ -35,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from meshwake.clocks.vdso.architecture import X86_64, Architecture, architecture_here
+from meshwake.clocks.vdso.architecture import X86_64, architecture_here
 from meshwake.clocks.vdso.code_x86_64 import (
     BOOTTIME_IDS,
     CLOCK_BOOTTIME,
@@ -50,6 +49,7 @@ from meshwake.clocks.vdso.code_x86_64 import (
     WALL_IDS,
     Mode,
 )
+from meshwake.clocks.vdso.image import PAGE_BYTES, Vdso, this_architecture, vdso_of
 from meshwake.clocks.vdso.ptrace import (
     Tracee,
     interrupted,
@@ -60,16 +60,16 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import LabUnavailable, SubjectFailed
 
-PAGE_BYTES = 4096
+# The name of the memory file, as /proc/PID/maps shows it: "/memfd:meshwake-clocks (deleted)".
 PAGE_NAME = "meshwake-clocks"
-JUMP_BYTES = 5
-_JUMP = b"\xe9"
-_JUMP_REACH = 2**31 - 3 * PAGE_BYTES
-# A stack grows down from just below the vDSO, to 8 MiB by default: nothing of ours may stand in its
-# way.
-_BELOW_THE_STACK = 2**28
-_MAP_SHARED_FIXED_NOREPLACE = 0x1 | 0x100000
-_ELF_64 = 2
+# include/uapi/asm-generic/mman-common.h: MAP_SHARED, and MAP_FIXED_NOREPLACE: an error where
+# something is mapped already, which MAP_FIXED would replace.
+_MAP_SHARED_FIXED_NOREPLACE = 0x1 | 0x10_0000
+# clock_gettime returns an int; the upper half of the register is whatever it was.
+_INT_MASK = 0xFFFF_FFFF
+# struct timespec: seconds and nanoseconds, 64 bits each.
+_TIMESPEC = struct.Struct("<qq")
+_WORD_BYTES = 8
 _TRACING_FORBIDDEN = "a child process may not be traced"
 
 
@@ -92,11 +92,6 @@ def attaching_unsupported_here() -> str | None:
     return unsupported_here()
 
 
-def _architecture() -> Architecture:
-    """That of this machine. (Where there is none, nobody got past `unsupported_here`.)"""
-    return architecture_here() or X86_64
-
-
 class ClockPage:
     """The page that a group of processes (those of one node) reads its clocks from. They have it
     read-only; the file is closed in them before they run.
@@ -112,15 +107,15 @@ class ClockPage:
 
     @classmethod
     def of_file(cls, file: int) -> ClockPage:
-        """The page that stands in `file`, made by another process; it keeps the offsets it has.
+        """The page that is in `file`, made by another process; it keeps the offsets it has.
         `file` is ours then. Raises LabUnavailable when it is not a page in offset mode of this very
         code."""
         page = cls.__new__(cls)
         page._open("offset", file)
         code = page.code.code
-        if page._page[KIND_OFFSET:CODE_OFFSET][: len(KINDS["offset"])] != KINDS["offset"] or (
-            page._page[CODE_OFFSET : CODE_OFFSET + len(code)] != code
-        ):
+        kind = page._page[KIND_OFFSET : KIND_OFFSET + len(KINDS["offset"])]
+        # The same kind with other code is that of another version.
+        if kind != KINDS["offset"] or page._page[CODE_OFFSET : CODE_OFFSET + len(code)] != code:
             page.close()
             raise LabUnavailable(
                 "the clock page found is not one in offset mode made by this version of meshwake"
@@ -130,7 +125,7 @@ class ClockPage:
     def _open(self, mode: Mode, file: int) -> None:
         self.mode: Mode | Literal["kernel"] = mode
         self._set_last: ClockReading | None = None
-        self.code = _architecture().assemble(mode)
+        self.code = this_architecture().assemble(mode)
         self.file = file
         os.ftruncate(file, PAGE_BYTES)
         self._page = mmap.mmap(file, PAGE_BYTES)
@@ -140,21 +135,23 @@ class ClockPage:
 
     @property
     def inode(self) -> int:
-        """Tells this page from others in /proc/PID/maps."""
+        """Distinguishes this page from others in /proc/PID/maps."""
         return os.fstat(self.file).st_ino
 
     def set(self, clocks: ClockReading) -> None:
         """Fixed mode: the clocks now show this. Offset mode: this is added to the kernel's clocks,
         all at once."""
-        in_force = self._words[IN_FORCE_OFFSET // 8]
+        # In offset mode the table that is not in force is written: it begins at 0 or TABLE_BYTES.
+        in_force = self._words[IN_FORCE_OFFSET // _WORD_BYTES]
         table = in_force if self.mode == "fixed" else TABLE_BYTES - in_force
-        words, first = self._words, table // 8
+        words, first = self._words, table // _WORD_BYTES
         for clock_ids, value_ns in zip(
             (WALL_IDS, MONOTONIC_IDS, BOOTTIME_IDS), clocks, strict=True
         ):
             for clock_id in clock_ids:
                 words[first + clock_id] = value_ns
-        words[IN_FORCE_OFFSET // 8] = table
+        # One store of 64 bits puts the whole table in force.
+        words[IN_FORCE_OFFSET // _WORD_BYTES] = table
         if self.mode == "fixed":  # such a page is ours alone
             self._set_last = clocks
 
@@ -162,7 +159,7 @@ class ClockPage:
         """What was `set` last."""
         if self._set_last is not None:
             return self._set_last
-        table = self._words[IN_FORCE_OFFSET // 8] // 8
+        table = self._words[IN_FORCE_OFFSET // _WORD_BYTES] // _WORD_BYTES
         return ClockReading(
             *(
                 self._words[table + clock_id]
@@ -171,7 +168,7 @@ class ClockPage:
         )
 
     def close(self) -> None:
-        """We let go of it; processes that have it keep it."""
+        """Closes our view of it; processes that have it keep it."""
         self._words.release()
         self._page.close()
         os.close(self.file)
@@ -215,14 +212,14 @@ def launch(
     try:
         return _install(stopped_at_exec(pid), page)
     except SubjectFailed as error:
-        words = _tail(log)
-        if _TRACING_FORBIDDEN in words:
+        output = _tail(log)
+        if _TRACING_FORBIDDEN in output:
             raise LabUnavailable(
                 "this system forbids tracing a child process; in a container allow it with "
                 "--cap-add SYS_PTRACE, "
                 "or with a seccomp profile that permits ptrace"
             ) from error
-        raise SubjectFailed(f"{command[0]} could not be started: {words or error}") from error
+        raise SubjectFailed(f"{command[0]} could not be started: {output or error}") from error
     except OSError as error:
         _kill(pid)
         raise LabUnavailable(
@@ -282,7 +279,7 @@ def _install(tracee: Tracee, page: ClockPage) -> Launched:
     vdso = vdso_of(tracee.pid)
     base = map_page(tracee, vdso, page.file, vdso.free_pages(1))
     tracee.system_call(vdso.gadget, "close", page.file)
-    for address, jump in vdso.jumps(page, base).items():
+    for address, jump in vdso.jumps(page.code, base).items():
         tracee.write(address, jump)
     tracee.detach()
     return Launched(tracee.pid, page, vdso.clock_gettime, base + page.code.trap_offset)
@@ -309,124 +306,6 @@ def map_page(tracee: Tracee, vdso: Vdso, file: int, address: int) -> int:
     return base
 
 
-@dataclass(frozen=True)
-class Vdso:
-    """The vDSO of one process: where it stands, what is in it, and the memory around it."""
-
-    begin: int
-    image: bytes
-    entries: Mapping[str, int]
-    taken: Sequence[tuple[int, int]]
-
-    @property
-    def clock_gettime(self) -> int:
-        """Address of the function that shows a clock."""
-        return self.begin + self.entries["clock_gettime"]
-
-    @property
-    def gadget(self) -> int:
-        """Address of a system call's instruction (the function asks the kernel about clocks that it
-        does not know)."""
-        return self.begin + _architecture().find_system_call(
-            self.image, self.entries["clock_gettime"]
-        )
-
-    def jumps(self, page: ClockPage, base: int) -> dict[int, bytes]:
-        """Address to bytes: what sends the clock functions to `page`, which is mapped at `base`."""
-        code = page.code
-        targets = {
-            "clock_gettime": code.clock_gettime_offset,
-            "gettimeofday": code.gettimeofday_offset,
-            "time": code.time_offset,
-        }
-        jump = _architecture().jump
-        return {
-            (entry := self.begin + self.entries[name]): jump(entry, base + offset)
-            for name, offset in targets.items()
-            if name in self.entries
-        }
-
-    def jumps_to(self) -> int | None:
-        """Where the clock function has been sent, when a jump stands at its beginning (x86-64, for
-        attach.py)."""
-        entry = self.image[self.entries["clock_gettime"] :][:JUMP_BYTES]
-        if entry[:1] != _JUMP:
-            return None
-        return int(self.clock_gettime + JUMP_BYTES + struct.unpack("<i", entry[1:])[0])
-
-    def free_pages(self, count: int) -> int:
-        """The address of `count` unused pages within a jump's reach."""
-        end, size = self.begin + len(self.image), count * PAGE_BYTES
-        ends = _architecture().user_space_ends - 2 * size
-        above = [
-            address for address in range(end + 2**20, end + _JUMP_REACH, 2**20) if address < ends
-        ]
-        below = [self.begin - distance for distance in range(_BELOW_THE_STACK, _JUMP_REACH, 2**20)]
-        for address in (*above, *below):
-            if address > 2**16 and all(
-                address + size <= low or high <= address for low, high in self.taken
-            ):
-                return address
-        raise LabUnavailable("no free memory within 2 GiB of the vDSO")
-
-
-def vdso_of(pid: int) -> Vdso:
-    """The vDSO of a process as it is now. Raises LabUnavailable when it has none, or none that we
-    know how to read."""
-    taken, found = [], None
-    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-        match = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
-        if match is None:
-            continue
-        span = (int(match[1], 16), int(match[2], 16))
-        taken.append(span)
-        if line.endswith("[vdso]"):
-            found = span
-    if found is None:
-        raise LabUnavailable(
-            f"process {pid} has no vDSO (was the machine booted with vdso=0?); its clocks "
-            "stay the kernel's"
-        )
-    memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        image = os.pread(memory, found[1] - found[0], found[0])
-    finally:
-        os.close(memory)
-    if image[4] != _ELF_64:
-        raise LabUnavailable(
-            f"process {pid} is a 32-bit program; clocks are moved in 64-bit programs only"
-        )
-    return Vdso(found[0], image, _entries(image), taken)
-
-
-def _entries(image: bytes) -> dict[str, int]:
-    """Name (without __vdso_; on ARM64 __kernel_) to offset of the functions in a vDSO, from its
-    dynamic symbols."""
-    section_offset, section_count = (
-        struct.unpack_from("<Q", image, 0x28)[0],
-        struct.unpack_from("<H", image, 0x3C)[0],
-    )
-    sections = [
-        struct.unpack_from("<IIQQQQIIQQ", image, section_offset + 64 * i)
-        for i in range(section_count)
-    ]
-    found = {}
-    for section in sections:
-        if section[1] != 11:  # SHT_DYNSYM
-            continue
-        names_offset = sections[section[6]][4]
-        for symbol_offset in range(section[4], section[4] + section[5], 24):
-            name_offset, _, _, _, value, _ = struct.unpack_from("<IBBHQQ", image, symbol_offset)
-            end = image.index(b"\0", names_offset + name_offset)
-            name = image[names_offset + name_offset : end].decode()
-            found[name.removeprefix("__vdso_").removeprefix("__kernel_")] = value
-    if "clock_gettime" not in found:
-        raise LabUnavailable(
-            f"this kernel's vDSO has no clock_gettime (it has {', '.join(sorted(found))})"
-        )
-    return found
-
-
 def read_inside(process: Launched) -> ClockReading:
     """The three clocks as the running process itself sees them: it is made to call its own clock
     function.
@@ -447,14 +326,13 @@ def read_inside(process: Launched) -> ClockReading:
 
 
 def _call_clock(tracee: Tracee, process: Launched, clock_id: int) -> int:
-    result_bytes = 16
-    buffer = tracee.scratch(result_bytes, process.stack_address)
+    buffer = tracee.scratch(_TIMESPEC.size, process.stack_address)
     status = tracee.call(
         process.clock_gettime_address, process.trap_address, buffer, clock_id, buffer
     )
-    if status & 0xFFFFFFFF:
+    if status & _INT_MASK:
         raise SubjectFailed(
-            f"clock_gettime({clock_id}) inside process {process.pid} answered {status}"
+            f"clock_gettime({clock_id}) inside process {process.pid} returned {status}"
         )
-    seconds, nanoseconds = struct.unpack("<qq", tracee.read(buffer, result_bytes))
+    seconds, nanoseconds = _TIMESPEC.unpack(tracee.read(buffer, _TIMESPEC.size))
     return int(seconds * NS_PER_S + nanoseconds)

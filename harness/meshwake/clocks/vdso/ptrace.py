@@ -1,10 +1,10 @@
-"""A process held still, its registers and memory in our hands (Linux; x86-64, ARM64).
+"""Stops a process and changes its registers and memory (Linux; x86-64, ARM64).
 
-Uses, all rare and short: when a program has been exec'ed and has not run yet (vdso.py puts its code
-in), to do the same to a program that runs (attach.py), and to ask a running program for the time
-*from inside*, by making it call its own clock function.
+Uses, all rare and short: when a program has been exec'ed and has not run yet (launch.py puts its
+code in), to do the same to a program that runs (attach.py), and to read the time *inside* a running
+program, by making it call its own clock function.
 
-Only the thread that attached may speak to the tracee; every function here is called from one
+Only the thread that attached may send requests to the tracee; every function here is called from one
 thread. Should that thread end, however it ends, the kernel lets all that was traced run on.
 """
 
@@ -23,23 +23,61 @@ from meshwake.clocks.vdso.registers import Registers, registers_here
 from meshwake.core.errors import SubjectFailed
 from meshwake.system.libc import die_with_parent, ptrace, system_call_number
 
-_TRACEME, _CONT, _SINGLESTEP, _DETACH = 0, 7, 9, 17
-_GETREGSET, _SETREGSET, _NT_PRSTATUS = 0x4204, 0x4205, 1
-_SETOPTIONS, _GETEVENTMSG, _SEIZE, _INTERRUPT, _LISTEN = 0x4200, 0x4201, 0x4206, 0x4207, 0x4208
-_GETSIGMASK, _SETSIGMASK = 0x420A, 0x420B
+# --- Requests: include/uapi/linux/ptrace.h; ptrace(2) ---------------------------------------------
+
+_TRACEME = 0
+_CONT = 7
+_SINGLESTEP = 9
+_DETACH = 17
+_SETOPTIONS = 0x4200
+_GETEVENTMSG = 0x4201
+_GETREGSET = 0x4204
+_SETREGSET = 0x4205
+# Unlike PTRACE_ATTACH, which stops a thread by a SIGSTOP that others can see.
+_SEIZE = 0x4206
+_INTERRUPT = 0x4207
+_LISTEN = 0x4208
+_GETSIGMASK = 0x420A
+_SETSIGMASK = 0x420B
+
+# The register set of general registers (include/uapi/linux/elf.h).
+_NT_PRSTATUS = 1
+# The kernel's sigset_t: one bit for each of 64 signals. (That of glibc has 1024.)
 _SIGNAL_SET_BYTES = 8
-_OPTION_EXITKILL = 0x100000
+_ALL_SIGNALS = 2**64 - 1
+
+# Options: what is traced is killed when we end; what a traced thread makes is traced too.
+_OPTION_EXITKILL = 0x10_0000
 OPTION_FORK, OPTION_VFORK, OPTION_CLONE, OPTION_EXEC = 0x2, 0x4, 0x8, 0x10
+# Events, in bits 16 and up of a wait status. EVENT_STOP: an interrupt of ours, a job-control stop, or
+# the first stop of a new thread that is traced from its beginning.
 EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC, EVENT_STOP = 1, 2, 3, 4, 128
-_WALL = 0x40000000
-_NOT_OF_OTHER_THREADS = 0x20000000
+_EVENT_SHIFT = 16
+# The signals of job control: with EVENT_STOP one of them says that the whole process is stopped.
+_JOB_CONTROL_STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+
+# --- Flags of waitpid: include/uapi/linux/wait.h; waitpid(2) --------------------------------------
+
+# Also threads that are not the first of their process, which ptrace waits for like children.
+_WALL = 0x4000_0000
+# __WNOTHREAD: only what the calling thread traces itself, so that two watches do not take stops from
+# one another.
+_NOT_OF_OTHER_THREADS = 0x2000_0000
+
+# --- Our own bounds -------------------------------------------------------------------------------
+
 _STOPS_ON_THE_WAY_MAX = 10
 _STOPS_WITHIN_S = 5.0
 _PAUSE_S = 0.0001
+# Below the stack pointer a function without calls may keep 128 bytes (the red zone of the System V
+# ABI, 3.2.2); twice that, to be sure.
+_RED_ZONE_BYTES = 256
+_STACK_ALIGNMENT = 16
 
 
 class _Vector(ctypes.Structure):
-    """struct iovec: where a register set lies, and its size."""
+    """struct iovec: where a register set is, and its size; the kernel writes back how much it
+    has."""
 
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
@@ -91,8 +129,10 @@ class Tracee:
     def scratch(self, size: int, stack_top: int | None = None) -> int:
         """An aligned address with `size` bytes of room: on its stack below everything in use, or
         under `stack_top`."""
-        top = self._registers().stack_pointer - 256 if stack_top is None else stack_top
-        return int((top - size) & ~0xF)
+        top = stack_top
+        if top is None:
+            top = self._registers().stack_pointer - _RED_ZONE_BYTES
+        return int((top - size) & ~(_STACK_ALIGNMENT - 1))
 
     @property
     def at(self) -> int:
@@ -127,13 +167,13 @@ class Tracee:
         ptrace(request, self.pid, _NT_PRSTATUS, ctypes.byref(vector))
 
     def _run(self, request: int, call: Registers, restore: Registers) -> int:
-        """Runs from the registers of `call` to the next trap, and puts back those of `restore`."""
+        """Runs from the registers of `call` to the next trap, and restores those of `restore`."""
         with self._signals_waiting():
             self._move_registers(_SETREGSET, call)
             for _ in range(_STOPS_ON_THE_WAY_MAX):
                 ptrace(request, self.pid)
-                # Another stop than that of a trap is reported when somebody else stops the process
-                # meanwhile.
+                # Another stop than that of the trap is reported when another process sends a stop
+                # signal meanwhile.
                 if await_stop(self.pid, "the end of an injected call", _STOPS_WITHIN_S).event == 0:
                     break
             else:
@@ -148,7 +188,7 @@ class Tracee:
     def _signals_waiting(self) -> Iterator[None]:
         """Signals for this thread wait: a handler must not run in the middle of a call of ours (Go
         sends itself SIGURG all the time)."""
-        own, every = ctypes.c_uint64(), ctypes.c_uint64(2**64 - 1)
+        own, every = ctypes.c_uint64(), ctypes.c_uint64(_ALL_SIGNALS)
         ptrace(_GETSIGMASK, self.pid, _SIGNAL_SET_BYTES, ctypes.byref(own))
         ptrace(_SETSIGMASK, self.pid, _SIGNAL_SET_BYTES, ctypes.byref(every))
         try:
@@ -175,7 +215,7 @@ def next_stop(tid: int = -1) -> Stop | None:
         return None
     if not os.WIFSTOPPED(status):
         return Stop(found, 0, 0)
-    return Stop(found, os.WSTOPSIG(status), status >> 16)
+    return Stop(found, os.WSTOPSIG(status), status >> _EVENT_SHIFT)
 
 
 def await_stop(tid: int, awaited: str, within_s: float) -> Stop:
@@ -184,14 +224,14 @@ def await_stop(tid: int, awaited: str, within_s: float) -> Stop:
     while (stop := next_stop(tid)) is None:
         if time.monotonic() > give_up:
             raise SubjectFailed(
-                f"process {tid} did not stop within {within_s} s; awaited was {awaited}"
+                f"process {tid} did not stop within {within_s} s; expected {awaited}"
             )
         time.sleep(_PAUSE_S)
     if stop.signal == 0:
-        raise SubjectFailed(f"process {tid} ended while {awaited} was awaited")
+        raise SubjectFailed(f"process {tid} ended; expected {awaited}")
     if stop.event == 0 and stop.signal not in (signal.SIGTRAP, signal.SIGSTOP):
         raise SubjectFailed(
-            f"process {tid} got {signal.Signals(stop.signal).name} while {awaited} was awaited"
+            f"process {tid} got {signal.Signals(stop.signal).name}; expected {awaited}"
         )
     return stop
 
@@ -207,22 +247,24 @@ def interrupt(tid: int) -> None:
 
 
 def resume(stop: Stop) -> None:
-    """What stopped goes on as if nobody had looked: its signal reaches it, and if it was stopped by
-    job control it stays so."""
-    if stop.event == EVENT_STOP and stop.signal in (
-        signal.SIGSTOP,
-        signal.SIGTSTP,
-        signal.SIGTTIN,
-        signal.SIGTTOU,
-    ):
+    """What stopped goes on as if it had not been traced: its signal reaches it, and if it was stopped
+    by job control it stays so."""
+    if stop.event == EVENT_STOP and stop.signal in _JOB_CONTROL_STOPS:
+        # PTRACE_CONT would make a process run that its user has stopped.
         ptrace(_LISTEN, stop.tid)
     else:
-        ptrace(_CONT, stop.tid, 0, 0 if stop.event else stop.signal)
+        ptrace(_CONT, stop.tid, 0, _signal_to_deliver(stop))
 
 
 def let_go(stop: Stop) -> None:
     """As `resume`, and it is not traced any more."""
-    ptrace(_DETACH, stop.tid, 0, 0 if stop.event else stop.signal)
+    ptrace(_DETACH, stop.tid, 0, _signal_to_deliver(stop))
+
+
+def _signal_to_deliver(stop: Stop) -> int:
+    """The signal that a thread was stopped for on its way to it. That of an event (SIGTRAP) is only
+    for the tracer."""
+    return 0 if stop.event else stop.signal
 
 
 def event_number(tid: int) -> int:
@@ -233,7 +275,8 @@ def event_number(tid: int) -> int:
 
 
 def await_interruption(tid: int, within_s: float) -> None:
-    """Until `tid` has stopped because we said so; a signal that comes first is passed on."""
+    """Returns when `tid` has stopped because of our interrupt; a signal that comes first is passed
+    on."""
     give_up = time.monotonic() + within_s
     while True:
         stop = next_stop(tid)
@@ -263,8 +306,10 @@ def every_thread_stopped(pid: int, within_s: float) -> Iterator[list[Tracee]]:
     seen: set[int] = set()
     stopped: list[Tracee] = []
     try:
-        while new := {int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()} - seen:
+        # A thread that was not stopped yet may have made another: until a pass finds no new one.
+        while new := _threads_of(pid) - seen:
             seen |= new
+            # All are interrupted first and awaited then, so that they stop at about the same time.
             traced = [tid for tid in sorted(new) if _seize_to_stop(pid, tid)]
             for tid in traced:
                 with suppress(ProcessLookupError):
@@ -281,6 +326,10 @@ def every_thread_stopped(pid: int, within_s: float) -> Iterator[list[Tracee]]:
         for tracee in stopped:
             with suppress(ProcessLookupError):
                 tracee.detach()
+
+
+def _threads_of(pid: int) -> set[int]:
+    return {int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()}
 
 
 def _seize_to_stop(pid: int, tid: int) -> bool:
@@ -301,12 +350,11 @@ def _seize_to_stop(pid: int, tid: int) -> bool:
 def _has_ended(pid: int, tid: int) -> bool:
     """A first thread that has ended stays in the list until the last one ends."""
     try:
-        return Path(f"/proc/{pid}/task/{tid}/stat").read_text().rpartition(")")[2].split()[0] in {
-            "Z",
-            "X",
-        }
+        # proc(5): the state is the first word behind the name in brackets. Z: ended, X: ended and gone.
+        text = Path(f"/proc/{pid}/task/{tid}/stat").read_text()
     except OSError:
         return True
+    return text.rpartition(")")[2].split()[0] in {"Z", "X"}
 
 
 def stopped_at_exec(pid: int) -> Tracee:
@@ -314,10 +362,10 @@ def stopped_at_exec(pid: int) -> Tracee:
     before its first instruction. Raises SubjectFailed when it ended instead (exec failed)."""
     _, status = os.waitpid(pid, _WALL)
     if not os.WIFSTOPPED(status):
-        raise SubjectFailed(f"process {pid} ended (status {status:#x}) while its exec was awaited")
+        raise SubjectFailed(f"process {pid} ended (status {status:#x}) instead of an exec")
     if os.WSTOPSIG(status) != signal.SIGTRAP:
         name = signal.Signals(os.WSTOPSIG(status)).name
-        raise SubjectFailed(f"process {pid} got {name} while its exec was awaited")
+        raise SubjectFailed(f"process {pid} got {name} instead of an exec")
     ptrace(_SETOPTIONS, pid, 0, _OPTION_EXITKILL)
     return Tracee(pid)
 
@@ -339,4 +387,6 @@ def interrupted(pid: int) -> Iterator[Tracee]:
             ):  # it ended meanwhile, and an error that says so is on its way
                 tracee.detach()
     except (ProcessLookupError, PermissionError) as error:
-        raise SubjectFailed(f"process {pid} could not be asked for its time: {error}") from error
+        raise SubjectFailed(
+            f"process {pid} could not be stopped to read its clocks: {error}"
+        ) from error

@@ -2,26 +2,31 @@
 and ARM64.
 
     x86-64   System V ABI: arguments in rdi, rsi, rdx; the return address is on the stack; a system call has its number
-             in rax and arguments in rdi, rsi, rdx, r10, r8, r9, and its result in rax. `orig_rax` -1: whatever call
-             the thread was in is not begun again from registers that are ours
+             in rax and arguments in rdi, rsi, rdx, r10, r8, r9, and its result in rax
     ARM64    AAPCS64: arguments in x0 and on, the return address in x30 (lr); a system call has its number in x8,
-             arguments in x0 to x5, its result in x0. The kernel begins an interrupted call again only where the program
-             counter is where it left it, so other registers than those need no care
+             arguments in x0 to x5, its result in x0
 
-Both are read and written as the register set NT_PRSTATUS.
+Both are read and written as the register set NT_PRSTATUS (include/uapi/linux/elf.h), in one piece.
 """
 
 from __future__ import annotations
 
 import ctypes
-import platform
+import os
 from typing import ClassVar
 
 _ALL_64 = 2**64 - 1
+# struct user_regs_struct, arch/x86/include/uapi/asm/ptrace.h, in this order: 27 words of 64 bits.
 _X86_NAMES = (
     "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss "
     "fs_base gs_base ds es fs gs"
 )
+# Where the kernel looks for the arguments of a system call (entry_SYSCALL_64, entry_64.S): the fourth
+# is in r10, because the instruction itself overwrites rcx with the return address.
+_X86_SYSTEM_CALL_ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
+# The first three integer arguments of a function; no function that is called here has more.
+_X86_FUNCTION_ARGUMENTS = ("rdi", "rsi", "rdx")
+_RETURN_ADDRESS_BYTES = 8
 
 
 class RegistersX86(ctypes.Structure):
@@ -41,22 +46,35 @@ class RegistersX86(ctypes.Structure):
 
     @property
     def result(self) -> int:
-        """What a function or a system call answered."""
+        """What a function or a system call returned; an error of the kernel is -errno."""
         return ctypes.c_longlong(self.rax).value
 
     def aim_at_system_call(self, gadget: int, number: int, arguments: tuple[int, ...]) -> None:
         """The next instruction, at `gadget`, does this system call."""
-        self.rip, self.rax, self.orig_rax = gadget, number, _ALL_64
-        self._set(("rdi", "rsi", "rdx", "r10", "r8", "r9"), arguments)
+        self.rip = gadget
+        self.rax = number
+        self._interrupt_nothing()
+        self._set(_X86_SYSTEM_CALL_ARGUMENTS, arguments)
 
     def aim_at_function(
         self, function: int, return_to: int, below: int, arguments: tuple[int, ...]
     ) -> tuple[int, bytes]:
         """The next instruction is the first of `function`, which returns to `return_to`; the stack
-        is free under `below`. Returns what has to be written there: address and bytes."""
-        self.rip, self.orig_rax, self.rsp = function, _ALL_64, below - 8
-        self._set(("rdi", "rsi", "rdx"), arguments)
-        return below - 8, return_to.to_bytes(8, "little")
+        is free under `below`, an address that is a multiple of 16. Returns what has to be written
+        there: address and bytes."""
+        self.rip = function
+        self._interrupt_nothing()
+        # As a call instruction leaves it: the return address is pushed, and the stack pointer is 8
+        # off a multiple of 16 at the first instruction of a function (System V ABI, 3.2.2).
+        self.rsp = below - _RETURN_ADDRESS_BYTES
+        self._set(_X86_FUNCTION_ARGUMENTS, arguments)
+        return below - _RETURN_ADDRESS_BYTES, return_to.to_bytes(_RETURN_ADDRESS_BYTES, "little")
+
+    def _interrupt_nothing(self) -> None:
+        # orig_rax is the number of the system call that the thread was interrupted in. With a number
+        # there the kernel would begin that call again, with registers that are ours
+        # (arch/x86/kernel/signal.c, arch_do_signal_or_restart); -1: it was in none.
+        self.orig_rax = _ALL_64
 
     def _set(self, names: tuple[str, ...], values: tuple[int, ...]) -> None:
         for name, value in zip(names, values, strict=False):
@@ -64,7 +82,7 @@ class RegistersX86(ctypes.Structure):
 
 
 class RegistersArm64(ctypes.Structure):
-    """struct user_pt_regs of ARM64."""
+    """struct user_pt_regs of ARM64 (arch/arm64/include/uapi/asm/ptrace.h)."""
 
     _fields_: ClassVar = [
         ("x", ctypes.c_ulonglong * 31),
@@ -72,9 +90,11 @@ class RegistersArm64(ctypes.Structure):
         ("pc", ctypes.c_ulonglong),
         ("pstate", ctypes.c_ulonglong),
     ]
-    _BTYPE = (
-        3 << 10
-    )  # set by an indirect branch that was just taken: the next instruction would have to be a landing pad
+    # PSR_BTYPE_MASK, bits 10 and 11: set by an indirect branch that was just taken. The next
+    # instruction would have to be a landing pad then, and what we aim at is not one.
+    _BTYPE = 3 << 10
+    _LINK_REGISTER = 30
+    _SYSTEM_CALL_REGISTER = 8
 
     @property
     def at(self) -> int:
@@ -88,13 +108,13 @@ class RegistersArm64(ctypes.Structure):
 
     @property
     def result(self) -> int:
-        """What a function or a system call answered."""
+        """What a function or a system call returned; an error of the kernel is -errno."""
         return ctypes.c_longlong(self.x[0]).value
 
     def aim_at_system_call(self, gadget: int, number: int, arguments: tuple[int, ...]) -> None:
         """The next instruction, at `gadget`, does this system call."""
         self._go_to(gadget, arguments)
-        self.x[8] = number
+        self.x[self._SYSTEM_CALL_REGISTER] = number
 
     def aim_at_function(
         self, function: int, return_to: int, below: int, arguments: tuple[int, ...]
@@ -102,10 +122,14 @@ class RegistersArm64(ctypes.Structure):
         """The next instruction is the first of `function`, which returns to `return_to`; the stack
         is free under `below`. Returns what has to be written there: nothing."""
         self._go_to(function, arguments)
-        self.x[30], self.sp = return_to, below & ~0xF
+        self.x[self._LINK_REGISTER] = return_to
+        # The processor itself faults where a stack pointer is not a multiple of 16.
+        self.sp = below & ~0xF
         return below, b""
 
     def _go_to(self, address: int, arguments: tuple[int, ...]) -> None:
+        # The kernel begins an interrupted call again only where the program counter is as it left it
+        # (arch/arm64/kernel/signal.c, do_signal), so nothing like orig_rax needs care here.
         self.pc = address
         self.pstate &= ~self._BTYPE
         for place, value in enumerate(arguments):
@@ -117,4 +141,4 @@ Registers = RegistersX86 | RegistersArm64
 
 def registers_here() -> type[RegistersX86 | RegistersArm64]:
     """Those of this machine."""
-    return RegistersArm64 if platform.machine() == "aarch64" else RegistersX86
+    return RegistersArm64 if os.uname().machine == "aarch64" else RegistersX86

@@ -6,17 +6,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from meshwake.fixes.shell import names, syntax
+from meshwake.fixes.shell import names
+from meshwake.fixes.shell.conditions import decide
+from meshwake.fixes.shell.expansion import unknown
 from meshwake.fixes.shell.memory import Ends, Ran, Status
+from meshwake.fixes.shell.parser import parse
 from meshwake.fixes.shell.programs import UNIT_S, after_options, printed
 
 if TYPE_CHECKING:
     from meshwake.fixes.shell.shell import Shell
 
 
-def _nothing(shell: Shell, words: list[str]) -> Status:
+def _succeeds(shell: Shell, words: list[str]) -> Status:
     return True
 
 
@@ -36,7 +39,7 @@ def _exit(shell: Shell, words: list[str]) -> Status:
     raise Ends(what, words[1:2] in ([], ["0"]))
 
 
-def _leave(shell: Shell, words: list[str]) -> Status:
+def _leave_loop(shell: Shell, words: list[str]) -> Status:
     levels = int(words[1]) if len(words) > 1 and words[1].isdigit() else 1
     raise Ends(words[0], levels=max(1, min(levels, 50)))
 
@@ -49,7 +52,7 @@ def _test(shell: Shell, words: list[str]) -> Status:
         asked = asked[:-1]
     if "==" in asked:
         shell.must_not_be_dash("== in a test", "=")
-    return shell.tested(asked, shell.memory.shown(words))
+    return decide(shell, asked, shell.memory.shown(words))
 
 
 def _declare(shell: Shell, words: list[str]) -> Status:
@@ -93,7 +96,7 @@ def _set(shell: Shell, words: list[str]) -> Status:
 def _read(shell: Shell, words: list[str]) -> Status:
     names = [word for word in words[1:] if not word.startswith("-")] or ["REPLY"]
     for name in names:
-        shell.variables[name] = shell.unknown(f"${name}", shell.piped)
+        shell.variables[name] = unknown(shell, f"${name}", shell.piped)
     return True
 
 
@@ -102,53 +105,71 @@ def _source(shell: Shell, words: list[str]) -> Status:
     if words[0] == "source":
         shell.must_not_be_dash("source", ".")
     file = shell.memory.files.get(words[1]) if len(words) > 1 else None
-    return shell.follow(syntax.parse(file.text)) if file is not None else shell.program(words)
+    return shell.follow(parse(file.text)) if file is not None else shell.program(words)
 
 
 def _eval(shell: Shell, words: list[str]) -> Status:
     text = " ".join(words[1:])
-    return shell.follow(syntax.parse(text))
+    return shell.follow(parse(text))
 
 
 def _alias(shell: Shell, words: list[str]) -> Status:
     for word in words[1:]:
         name, equals, text = word.partition("=")
         if equals:
-            shell.functions[name] = syntax.parse(f'{text} "$@"')
+            shell.functions[name] = parse(f'{text} "$@"')
     return True
 
 
 def _xargs(shell: Shell, words: list[str]) -> Status:
-    """Runs its words with what it reads behind them, or in the place of what -I names."""
-    options = names("-n -L -P -d -E -s -a --max-args --max-procs --delimiter --max-lines")
-    rest, place, at_once = list(words[1:]), None, 0
+    """Runs its words with what it reads behind them, or in place of what -I names."""
+    asked = _xargs_options(words[1:])
+    status: Status = True
+    for read in _given_to_xargs(shell, asked.replaces is not None, asked.at_once):
+        if asked.replaces:
+            command = [word.replace(asked.replaces, read[0]) for word in asked.command]
+        else:
+            command = [*asked.command, *read]
+        status = shell.execute(command)
+    return status
+
+
+class _XargsOptions(NamedTuple):
+    """The command that xargs runs; what in it is replaced by a line (-I); how many words it gives
+    to it at a time (0: all)."""
+
+    command: list[str]
+    replaces: str | None
+    at_once: int
+
+
+_XARGS_WITH_VALUE = names("-n -L -P -d -E -s -a --max-args --max-procs --delimiter --max-lines")
+_XARGS_AT_ONCE = ("-n", "-L", "--max-args", "--max-lines")
+
+
+def _xargs_options(words: list[str]) -> _XargsOptions:
+    rest, replaces, at_once = list(words), None, 0
     while rest and rest[0].startswith("-"):
         option = rest.pop(0)
+        # The value in the same word: -n1, --max-args=1.
         if match := re.fullmatch(r"(?:-[nL]|--max-(?:args|lines)=)(\d+)", option):
             at_once = int(match[1])
-        if option in ("-I", "--replace") and rest:
-            place = rest.pop(0)
+        elif option in ("-I", "--replace") and rest:
+            replaces = rest.pop(0)
         elif option.startswith("-I") and len(option) > 2:
-            place = option[2:]
-        elif option in options and rest:
+            replaces = option[2:]
+        elif option in _XARGS_WITH_VALUE and rest:
             value = rest.pop(0)
-            if option in ("-n", "-L", "--max-args", "--max-lines") and value.isdigit():
+            if option in _XARGS_AT_ONCE and value.isdigit():
                 at_once = int(value)
-    command = rest or ["echo"]
-    status: Status = True
-    for read in _given_to_xargs(shell, place is not None, at_once):
-        replaced = (
-            [word.replace(place, read[0]) for word in command] if place else [*command, *read]
-        )
-        status = shell.execute(replaced)
-    return status
+    return _XargsOptions(rest or ["echo"], replaces, at_once)
 
 
 def _given_to_xargs(shell: Shell, by_lines: bool, at_once: int) -> list[list[str]]:
     """The words that it reads, for each time that it runs its command."""
     text = printed(shell.piped) if shell.piped else None
     if text is None:
-        return [[shell.unknown("what xargs reads", shell.piped)]]
+        return [[unknown(shell, "what xargs reads", shell.piped)]]
     words = text.split("\n") if by_lines else text.split()
     size = 1 if by_lines else min(at_once or len(words), 1_000)
     return [words[at : at + size] for at in range(0, len(words), max(size, 1))]
@@ -162,7 +183,12 @@ def _su(shell: Shell, words: list[str]) -> Status:
     if "--" in words:
         return shell.execute(words[words.index("--") + 1 :])
     rest = after_options(words[1:], frozenset({"-u", "--user", "-g", "-s"}))
-    return shell.execute(rest) if words[0].endswith("runuser") and rest else shell.program(words)
+    if words[0].endswith("runuser") and rest:
+        return shell.execute(rest)
+    return shell.program(words)
+
+
+_TIMERS = names("--on-active --on-boot --on-calendar --on-startup --on-unit-active")
 
 
 def _systemd_run(shell: Shell, words: list[str]) -> Status:
@@ -171,14 +197,9 @@ def _systemd_run(shell: Shell, words: list[str]) -> Status:
     rest, wait_s = list(words[1:]), 0.0
     while rest and rest[0].startswith("-"):
         option, equals, value = rest.pop(0).partition("=")
-        if option in (
-            "--on-active",
-            "--on-boot",
-            "--on-calendar",
-            "--on-startup",
-            "--on-unit-active",
-        ):
-            value = value if equals else rest.pop(0) if rest else ""
+        if option in _TIMERS:
+            if not equals:
+                value = rest.pop(0) if rest else ""
             match = re.fullmatch(r"(\d+)\s*(s|sec|m|min|h)?", value)
             if option != "--on-active" or match is None:
                 return shell.program(words)
@@ -193,10 +214,10 @@ def _systemd_run(shell: Shell, words: list[str]) -> Status:
 
 
 BUILTINS: dict[str, Callable[[Shell, list[str]], Status]] = {
-    **dict.fromkeys([":", "true", "umask", "ulimit", "cd", "hash", "shopt", "disown"], _nothing),
+    **dict.fromkeys([":", "true", "umask", "ulimit", "cd", "hash", "shopt", "disown"], _succeeds),
     **dict.fromkeys(["echo", "printf", "wait"], _prints),
     **dict.fromkeys(["exit", "return"], _exit),
-    **dict.fromkeys(["break", "continue"], _leave),
+    **dict.fromkeys(["break", "continue"], _leave_loop),
     **dict.fromkeys(["[", "test"], _test),
     **dict.fromkeys(["export", "readonly", "local", "declare", "typeset"], _declare),
     **dict.fromkeys(["su", "runuser"], _su),

@@ -8,15 +8,17 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from meshwake.fixes.shell.linear import Linear
-from meshwake.fixes.shell.syntax import NotRead
+from meshwake.fixes.shell.tree import NotRead
 
+# An unknown stands in a word as one character of the private use plane 15.
 _FIRST = 0xF0000
+_UNKNOWNS_MOST = 60_000
 UNKNOWN = re.compile("[\U000f0000-\U000ffffd]")
 
 
 class Unknown(NamedTuple):
-    """What a script computes and nobody can know before: `text` is how it is written, `runs` the
-    commands that print it, `value` what is known of it as a number."""
+    """What only a run of the script can compute: `text` is how it is written, `runs` the commands that
+    print it, `value` what is known of it as a number."""
 
     text: str
     runs: tuple[Ran, ...] = ()
@@ -39,6 +41,21 @@ class Doubt:
 
 
 Status = bool | Doubt
+
+
+def negated(status: Status) -> Status:
+    """The status of `! command`."""
+    return not status if isinstance(status, bool) else status.negated()
+
+
+def joined(operator: str, one: Status, other: Status) -> Status:
+    """The status of `one && other`, or of `one || other`."""
+    decides = operator == "||"
+    if isinstance(one, bool):
+        return one if one is decides else other
+    if isinstance(other, bool):
+        return other if other is decides else one
+    return Doubt(f"{one.text} {operator} {other.text}", one.runs + other.runs)
 
 
 @dataclass(frozen=True)
@@ -73,7 +90,7 @@ class Memory:
 
     def char_of(self, unknown: Unknown) -> str:
         """The character that stands for `unknown` in words."""
-        if len(self.unknowns) >= 60_000:
+        if len(self.unknowns) >= _UNKNOWNS_MOST:
             raise NotRead("has too many unknowns")
         self.unknowns.append(unknown)
         return chr(_FIRST + len(self.unknowns) - 1)

@@ -1,4 +1,4 @@
-"""What is deployed against a fault, as a user would apply it to a cluster."""
+"""The objects of a fix, as a user would apply them to a cluster."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from meshwake.fixes.wake_guard import NAME as GUARD
 from meshwake.fixes.weekly_restart import NAME as WEEKLY_RESTART
 
 CRON_JOBS = (WEEKLY_RESTART, "daily-restart", "log-watchdog", "near-expiry", "restart-applications")
-# The others are no objects of a cluster.
+# All other fixes are not objects of a cluster.
 APPLIED = (*CRON_JOBS, GUARD)
 
 
 def objects_of_fix(plan: Plan) -> list[dict[str, Any]]:
-    """The manifest that the user would apply, as it stands."""
+    """The manifest that the user would apply, unchanged."""
     if plan.fix is None or plan.fix.name not in APPLIED or plan.fix.manifest is None:
         return []
     return [thing for thing in yaml.safe_load_all(plan.fix.manifest) if isinstance(thing, dict)]
 
 
 def awaited_of_fix(plan: Plan) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """(namespace, labels) of the pods of a fix that run all the time: they must be there before the
-    fault is."""
+    """(namespace, labels) of the long-running pods of a fix: they must be ready before the first
+    fault."""
     for thing in objects_of_fix(plan):
         if thing.get("kind") in ("DaemonSet", "Deployment"):
             yield thing["metadata"]["namespace"], thing["spec"]["selector"]["matchLabels"]

@@ -1,14 +1,15 @@
-"""Lab `kind`: the whole stack (Cilium, Istio ambient, MetalLB, gateway, waypoint) in real time,
-certificates short.
+"""Lab `kind`: the whole stack (Cilium, Istio ambient, MetalLB, gateway, waypoint) in a real
+cluster, in time lapse or in real time.
 
-    refusals.py                      what it cannot do
-    up.py, steps.py, cluster.py ...  the cluster: brought up once, used by all scenarios of a version
-    hold.py, reset.py                nobody else works on it; a known state before a run, and as it was after it
-    session.py, faults.py            the run: faults by a mover (clocks/movers/base.py), connections, looks
-    observe.py, traffic.py, watchers.py   what is looked at
-    ways.py, real_ways.py            where all of it comes from on this machine
+    refusals.py                  what it cannot do
+    session.py, pace.py          the run: what is due is done and observed; how time passes
+    faults.py, lapsed.py         faults, by a clock mover (clocks/movers/base.py)
+    traffic.py, watchers.py      what is observed beside ztunnel (cluster/observe.py)
+    environment.py, local_environment.py   what the lab depends on; the same on this machine
 
-The cluster stays up for the next run; `meshwake down` puts it away.
+The cluster itself is ../../cluster: it is created once and used by all scenarios of a version
+(up.py), one command at a time has it (hold.py), and a run leaves it as it found it (reset.py).
+`meshwake down` deletes it.
 """
 
 from __future__ import annotations
@@ -24,66 +25,66 @@ from meshwake.clocks.movers.lapse import LapseMover
 from meshwake.cluster.hold import Hold, hold
 from meshwake.cluster.observe import check_versions, node_names, running_versions
 from meshwake.cluster.reset import (
+    apply_run_objects,
     check_ambient,
-    put_in,
+    delete_run_objects,
     restart_ztunnels,
     restore_cluster,
-    take_away,
 )
 from meshwake.cluster.stack.own_images import with_own_images
 from meshwake.core.durations import format_duration
 from meshwake.core.errors import LabUnavailable, SubjectFailed
+from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.history import Recorder
 from meshwake.core.plan import Plan
-from meshwake.core.scenario import CLOCK_FAULTS
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.labs import Toolbox
+from meshwake.labs.kind.environment import Environment, Place
 from meshwake.labs.kind.faults import Faults
 from meshwake.labs.kind.fix import awaited_of_fix, objects_of_fix
 from meshwake.labs.kind.lapsed import LapsedFaults
 from meshwake.labs.kind.pace import LapsePace
 from meshwake.labs.kind.refusals import refusals
 from meshwake.labs.kind.session import Session, Setting
-from meshwake.labs.kind.ways import Place, Ways
 
 
 class KindLab:
-    """See meshwake.labs.Lab. `ways`: how it comes by a cluster and its clocks; tests give their
-    own."""
+    """See meshwake.labs.Lab. `environment`: cluster, API client and clock mover; tests pass a
+    simulated one."""
 
-    def __init__(self, ways: Ways | None = None) -> None:
-        self._given = ways
+    def __init__(self, environment: Environment | None = None) -> None:
+        self._given = environment
 
     @property
-    def _ways(self) -> Ways:
-        """This machine's, unless a test gave others; imported when used, for they bring docker and
-        kr8s with them."""
+    def _environment(self) -> Environment:
+        """This machine's unless a test passed another; imported lazily, because it imports docker
+        and kr8s."""
         if self._given is None:
-            from meshwake.labs.kind.real_ways import RealWays
+            from meshwake.labs.kind.local_environment import LocalEnvironment
 
-            self._given = RealWays()
+            self._given = LocalEnvironment()
         return self._given
 
     def missing(self, ztunnel: Path | None) -> list[str]:
-        """Why no cluster can be brought up here. Bounded: an engine that hangs is given up after
+        """Why no cluster can be created here. Bounded: an engine that hangs is given up on after
         seconds."""
-        return self._ways.missing()
+        return self._environment.missing()
 
     def refusals(self, plan: Plan) -> list[str]:
-        """What of the plan it cannot do."""
-        return [*refusals(plan), *self._ways.refusals(plan)]
+        """What the plan requires that this lab cannot do."""
+        return [*refusals(plan), *self._environment.refusals(plan)]
 
     def run(self, plan: Plan, toolbox: Toolbox, recorder: Recorder) -> None:
-        """See meshwake.labs.Lab.run. The cluster itself stays, for the next run; nobody else works
-        on it meanwhile."""
-        with self._ways.place(plan, _tell) as place:
-            kubernetes = self._ways.connect(place)
+        """See meshwake.labs.Lab.run. The cluster stays for the next run; no other command can use
+        it meanwhile."""
+        with self._environment.place(plan, _tell) as place:
+            kubernetes = self._environment.connect(place)
             try:
                 check_ambient(kubernetes)
                 with hold(
-                    kubernetes, self._ways.real, place.name, f"run of {plan.scenario}"
+                    kubernetes, self._environment.real, place.name, f"run of {plan.scenario}"
                 ) as held:
-                    _Run(self._ways, plan, place, kubernetes, held).run(toolbox, recorder)
+                    _Run(self._environment, plan, place, kubernetes, held).run(toolbox, recorder)
             except Unreachable as error:
                 raise SubjectFailed(f"cluster {place.name}: {error}") from error
             finally:
@@ -98,9 +99,14 @@ class _Run:
     """One run on one cluster."""
 
     def __init__(
-        self, ways: Ways, plan: Plan, place: Place, kubernetes: Kubernetes, held: Hold
+        self, environment: Environment, plan: Plan, place: Place, kubernetes: Kubernetes, held: Hold
     ) -> None:
-        self._ways, self._plan, self._place, self._kubernetes = ways, plan, place, kubernetes
+        self._environment, self._plan, self._place, self._kubernetes = (
+            environment,
+            plan,
+            place,
+            kubernetes,
+        )
         self._held = held
         if len(place.nodes) < len(plan.nodes):
             raise LabUnavailable(
@@ -113,17 +119,17 @@ class _Run:
 
     def run(self, toolbox: Toolbox, recorder: Recorder) -> None:
         check_versions(self._plan, self._place.name, self._running)
-        with self._changed(), self._mover() as mover, self._ways.executor() as executor:
+        with self._changed(), self._mover() as mover, self._environment.executor() as executor:
             # Asked again: a restart may bring another image than the one that ran.
             self._running = running_versions(self._kubernetes, self._place.nodes)
             check_versions(self._plan, self._place.name, self._running)
-            looked_at = self._ways.looked_at(
+            looked_at = self._environment.looked_at(
                 self._plan, self._place, self._kubernetes, self._node_names
             )
             setting = Setting(
                 plan=self._plan,
                 kubernetes=self._kubernetes,
-                real=self._ways.real,
+                real=self._environment.real,
                 executor=executor,
                 node_names=self._node_names,
                 routes=looked_at.routes,
@@ -134,7 +140,7 @@ class _Run:
                 check_held=self._held.check,
                 skips=mover if isinstance(mover, LapseMover) else None,
                 # Beside the run: a fault must not wait for an API server that is slow.
-                tell_under_way=lambda under_way: executor.submit(self._held.tell, under_way),
+                report_under_way=lambda under_way: executor.submit(self._held.report, under_way),
             )
             session = Session(setting, mover, recorder)
             session.run(self._faults(session, mover))
@@ -145,7 +151,7 @@ class _Run:
         return Faults(session, mover, self._kubernetes)
 
     def _say(self) -> None:
-        """What is going to happen, before anything is changed."""
+        """Print what is about to happen, before anything is changed."""
         where = f"cluster {self._place.name}" + ("" if self._place.ours else " (not ours)")
         _tell(
             f"{where}: workloads of {self._plan.scenario} are applied, every ztunnel is restarted"
@@ -165,31 +171,34 @@ class _Run:
 
     @contextmanager
     def _changed(self) -> Iterator[None]:
-        """The cluster as the plan wants it: its workloads, every ztunnel new. Afterwards it is as
-        it was before."""
-        real, stamp = self._ways.real, f"{self._plan.sha256[:12]}-{self._ways.real.monotonic_ns()}"
+        """The cluster as the plan needs it: workloads applied, every ztunnel restarted. On exit all
+        of that is undone."""
+        real, stamp = (
+            self._environment.real,
+            f"{self._plan.sha256[:12]}-{self._environment.real.monotonic_ns()}",
+        )
         for line in restore_cluster(self._kubernetes, real):
             _tell(f"cluster {self._place.name}: left by a run that was killed: {line}")
         try:
             self._say()
             objects = [
-                *self._ways.objects(self._plan, self._node_names),
+                *self._environment.objects(self._plan, self._node_names),
                 *with_own_images(objects_of_fix(self._plan)),
             ]
-            awaited = [*self._ways.awaited(self._plan), *awaited_of_fix(self._plan)]
-            put_in(self._kubernetes, real, objects, awaited)
+            awaited = [*self._environment.awaited(self._plan), *awaited_of_fix(self._plan)]
+            apply_run_objects(self._kubernetes, real, objects, awaited)
             restart_ztunnels(self._kubernetes, real, self._plan.lifetime_s, stamp, self._place.ours)
             yield
         finally:
-            if not self._held.lost:  # whoever has it now restores it
+            if not self._held.lost:  # the command that took it over restores it
                 restore_cluster(self._kubernetes, real)
 
     @contextmanager
     def _mover(self) -> Iterator[Mover]:
-        """The mover, guarded and ready; its clocks are put back afterwards. Workloads go before
-        that: an identity that has left the mesh has no certificate that a backward step could send
-        into endless renewal."""
-        mover = self._ways.mover(self._plan, self._place, self._kubernetes, self._node_names)
+        """The mover, prepared; on exit its clocks are restored. Workloads are deleted before that:
+        an identity that has left the mesh has no certificate that a backward step could send into
+        endless renewal."""
+        mover = self._environment.mover(self._plan, self._place, self._kubernetes, self._node_names)
         mover.prepare()
         try:
             yield mover
@@ -198,13 +207,13 @@ class _Run:
                 if isinstance(mover, LapseMover) or any(
                     fault.kind in CLOCK_FAULTS for fault in self._plan.faults
                 ):
-                    take_away(self._kubernetes, self._ways.real)
+                    delete_run_objects(self._kubernetes, self._environment.real)
             finally:
                 mover.release()
 
     def _subject(self) -> Mapping[str, Any]:
-        """What was tested, for run_started; apart from it, what the cluster was asked to be made
-        of."""
+        """The system under test, for run_started; `asked` is what the cluster was requested to be
+        made of, which may differ from what runs."""
         about = {"kind": "cluster", "cluster": self._place.name, "ours": self._place.ours}
         asked = {"asked": dict(self._place.about)} if self._place.about else {}
         return {**about, **self._running.to_json(), **asked, "nodes": dict(self._node_names)}

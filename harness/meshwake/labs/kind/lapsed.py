@@ -1,8 +1,8 @@
-"""Faults of clocks where idle time is skipped: a sleep has a beginning and an end, and the run goes
+"""Clock faults in time lapse: a sleep is two actions, its beginning and its end, and the run goes
 on between them.
 
-Its programs stand still from the one to the other (clocks/movers/lapse.py). Whoever is awake lives
-on, in leaps; where nobody is, world time leaps to the wake at once.
+The programs of the node are stopped in between (clocks/movers/lapse.py). Nodes that are awake go on
+in leaps; when all nodes sleep, world time leaps to the wake at once.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ class LapsedFaults(Faults):
     def _move_clocks(self, group: list[PlannedFault]) -> None:
         for fault in group:
             self._record("fault_began", fault)
-        self._begins(*group)
+        self._mark_begun(*group)
         if group[0].kind == "step":
             self._set_walls(group, group[0].by_wall_ns)
             return
         nodes = _nodes(group)
         self._lapse.fall_asleep(nodes)
         self._session.asleep |= set(nodes)
-        stood_world_ns = self._session.world.now_ns
+        stopped_world_ns = self._session.world.now_ns
         self._at(
-            group[0].at_world_ns + group[0].lasts_ns, lambda: self._wake(group, stood_world_ns)
+            group[0].at_world_ns + group[0].lasts_ns, lambda: self._wake(group, stopped_world_ns)
         )
 
-    def _wake(self, group: list[PlannedFault], stood_world_ns: int) -> None:
-        """They began to stand still a moment after the plan has it, and monotonic must not go back
-        by more than that lasted."""
+    def _wake(self, group: list[PlannedFault], stopped_world_ns: int) -> None:
+        """The programs were stopped a moment later than planned, and a monotonic clock must not go
+        back by more than they were stopped for: so the wake is moved by the same moment."""
         session, first = self._session, group[0]
-        self._pace.leap(stood_world_ns + first.lasts_ns - session.world.now_ns)
+        self._pace.leap(stopped_world_ns + first.lasts_ns - session.world.now_ns)
         self._lapse.wake(_nodes(group), first.kind, first.lasts_ns)
         session.asleep -= set(_nodes(group))
         session.disturbed_world_ns = session.world.now_ns
         if first.kind != "pause":
-            self._tell_ended(group, None)
+            self._record_ended(group, None)
             return
         for fault in group:
             self._record("node_woke", fault)
@@ -59,17 +59,17 @@ class LapsedFaults(Faults):
         for node in _nodes(group):
             self._lapse.set_wall(node, by_ns)
         self._session.disturbed_world_ns = self._session.world.now_ns
-        self._tell_ended(group, by_ns)
+        self._record_ended(group, by_ns)
 
-    def _tell_ended(self, group: list[PlannedFault], wall_set_by_ns: int | None) -> None:
-        """`wall_set_by_ns`: how far somebody has just set the wall clock."""
+    def _record_ended(self, group: list[PlannedFault], wall_set_by_ns: int | None) -> None:
+        """`wall_set_by_ns`: by how much the wall clock has just been set."""
         for fault in group:
             assert fault.node is not None
             world_ns, clocks = self._session.clocks.measure(fault.node)
             before_ns = None if wall_set_by_ns is None else clocks.wall_ns - wall_set_by_ns
-            told = {"fault": fault.index, "fault_kind": fault.kind, "wall_before_ns": before_ns}
-            self._session.ledger.add(world_ns, "fault_ended", fault.node, clocks, **told)
-        self._ends(*group)
+            data = {"fault": fault.index, "fault_kind": fault.kind, "wall_before_ns": before_ns}
+            self._session.events.add(world_ns, "fault_ended", fault.node, clocks, **data)
+        self._mark_ended(*group)
 
 
 def _nodes(group: list[PlannedFault]) -> list[str]:

@@ -1,10 +1,11 @@
-"""Who moves the clocks of a cluster: the plan says which way (`--clock`), here it is put together.
+"""Creates the clock mover of a run, for the `--clock` of its plan.
 
-engine    clocks/movers/engine.py, by way of the docker command line, so that its watchdog can go
-          the same way
-command   clocks/movers/command.py; nodes of a cluster of ours are looked into by docker exec,
-          those of another by way of the helper's pod
-process   clocks/movers/process.py, by way of the helper's pod
+engine    clocks/movers/engine.py, through the docker command line, so that its watchdog process can
+          use the same
+command   clocks/movers/command.py; clocks are read by docker exec in our own clusters, and in the
+          helper's pod elsewhere
+process   clocks/movers/process.py or, in time lapse, clocks/movers/lapse.py, through the helper's
+          pod on each node
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ from meshwake.cluster.real_time import RealTime
 from meshwake.cluster.state import intents_dir
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
+from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.plan import Plan, PlannedCluster, PlannedFault
-from meshwake.core.scenario import CLOCK_FAULTS
 from meshwake.kubernetes.api import Kubernetes, Unreachable
-from meshwake.labs.kind.ways import Place
+from meshwake.labs.kind.environment import Place
 from meshwake.ztunnel.names import ISTIO_NAMESPACE, ISTIOD_LABELS, ZTUNNEL_LABELS
 
 INTO_NODE = ("docker", "exec", "{node}")
@@ -51,7 +52,7 @@ _DOCKER_WORDS = (
 
 
 def mover_refusals(plan: Plan) -> list[str]:
-    """What of the plan the chosen way cannot do, by name; touches nothing."""
+    """What the plan requires that the chosen clock mover cannot do; changes nothing."""
     cluster = _cluster_of(plan)
     if not moves_clocks(plan):
         return []
@@ -73,13 +74,13 @@ def make_mover(
 ) -> Mover:
     """The mover for `plan` on a cluster; not prepared yet."""
     cluster = _cluster_of(plan)
-    put_in, take_out = _helper_of(place, kubernetes, node_names, real)
+    install, uninstall = _helper_of(place, kubernetes, node_names, real)
     inside = inside_of(place, kubernetes)
     if not moves_clocks(plan) and not cluster.lapse:
         return (
             Reader(inside, node_names)
             if place.ours
-            else Reader(inside, node_names, put_in, take_out)
+            else Reader(inside, node_names, install, uninstall)
         )
     if cluster.clock == "engine":
         ways = engine_ways(str(place.about["node_image"]))
@@ -97,10 +98,12 @@ def make_mover(
 
         def after() -> None:
             channel.close()
-            take_out()
+            uninstall()
 
         help_ = Help(
-            lambda owner: put_in({"owner": owner, "ours": place.ours}), when_released, after
+            lambda owner: install({"owner": owner, "ours": place.ours}),
+            when_released,
+            after,
         )
         if cluster.lapse:
             return HelpedLapse(plan, channel, help_, tuple(others))
@@ -108,29 +111,29 @@ def make_mover(
     command = cluster.suspend_command or ""
     if place.ours:
         return CommandMover(plan, inside, node_names, command)
-    return _CommandElsewhere(plan, inside, node_names, command, put_in, take_out)
+    return _CommandElsewhere(plan, inside, node_names, command, install, uninstall)
 
 
 def _others(kubernetes: Kubernetes, node_names: Mapping[str, str]) -> dict[str, str]:
-    """Nodes beside the plan's on which programs live by the mesh's time: each of our names for one,
-    and Kubernetes'."""
+    """Nodes outside the plan that run programs of the mesh: a name for messages -> Kubernetes
+    node. Their clocks are skipped along with those of the plan's nodes."""
     labels = (ZTUNNEL_LABELS, ISTIOD_LABELS)
     nodes = {pod.node for each in labels for pod in kubernetes.pods(ISTIO_NAMESPACE, each)}
     return {
-        f"{node} (none of the plan's)": node
+        f"{node} (not in the plan)": node
         for node in sorted(nodes - set(node_names.values()))
         if node
     }
 
 
 def inside_of(place: Place, kubernetes: Kubernetes) -> Inside:
-    """The way into the nodes of a cluster."""
+    """How commands are run on the nodes of a cluster."""
     return Way(INTO_NODE) if place.ours else PodInside(kubernetes)
 
 
 def engine_ways(image: str) -> EngineWays:
-    """Into a node by its name; into the machine by a privileged container of `image`, also when no
-    node is left."""
+    """Nodes by docker exec; the engine's machine by a privileged container of `image`, which works
+    without any node."""
     container = (
         "docker",
         "run",
@@ -149,7 +152,7 @@ def engine_ways(image: str) -> EngineWays:
 
 
 class PodInside(Inside):
-    """Into a node by way of the helper's pod there; a node is called as Kubernetes calls it."""
+    """Runs commands on a node in the helper's pod there; nodes by their Kubernetes names."""
 
     def __init__(self, kubernetes: Kubernetes) -> None:
         self._kubernetes = kubernetes
@@ -171,7 +174,7 @@ class PodInside(Inside):
 
 
 class Reader:
-    """A Mover for plans in which no clock is moved: it only reads them."""
+    """A Mover for plans without clock faults: it only reads clocks."""
 
     name = "reader"
 
@@ -179,14 +182,14 @@ class Reader:
         self,
         inside: Inside,
         names: Mapping[str, str],
-        put_in: Any = lambda: None,
-        take_out: Any = lambda: None,
+        install: Any = lambda: None,
+        uninstall: Any = lambda: None,
     ) -> None:
-        self._inside, self._names, self._put_in, self._take_out = (
+        self._inside, self._names, self._install, self._uninstall = (
             inside,
             dict(names),
-            put_in,
-            take_out,
+            install,
+            uninstall,
         )
 
     def refusals(self, plan: Plan) -> list[str]:
@@ -194,8 +197,8 @@ class Reader:
         return []
 
     def prepare(self) -> None:
-        """See Mover: the way into the nodes is there."""
-        self._put_in()
+        """See Mover."""
+        self._install()
 
     def read(self, node: str) -> ClockReading:
         """See Mover."""
@@ -212,11 +215,11 @@ class Reader:
 
     def release(self) -> None:
         """See Mover."""
-        self._take_out()
+        self._uninstall()
 
 
 class _CommandElsewhere(CommandMover):
-    """A CommandMover that puts its way into the nodes there first, and takes it away again."""
+    """A CommandMover that installs the helper first, to read clocks by, and removes it again."""
 
     def __init__(
         self,
@@ -224,43 +227,42 @@ class _CommandElsewhere(CommandMover):
         inside: Inside,
         names: Mapping[str, str],
         command: str,
-        put_in: Any,
-        take_out: Any,
+        install: Any,
+        uninstall: Any,
     ) -> None:
         super().__init__(plan, inside, names, command)
-        self._put_in, self._take_out = put_in, take_out
+        self._install, self._uninstall = install, uninstall
 
     def prepare(self) -> None:
         """See Mover."""
-        self._put_in()
+        self._install()
         super().prepare()
 
     def release(self) -> None:
         """See Mover."""
-        self._take_out()
+        self._uninstall()
 
 
 def _helper_of(
     place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str], real: RealTime
 ) -> tuple[Any, Any]:
-    """How the helper is put in, and how it is taken away: never from a cluster of ours, where it
-    stays for the next."""
+    """How the helper is installed and removed; in our own clusters it stays for the next run."""
 
-    def put_in(mark: Mapping[str, Any] | None = None) -> None:
+    def install(mark: Mapping[str, Any] | None = None) -> None:
         install_helper(
             kubernetes, real, set(node_names.values()), place.name, mark, stays=place.ours
         )
 
-    def take_out() -> None:
-        # Its namespace carries our label, and what is in it goes with it.
+    def uninstall() -> None:
+        # Its namespace carries our label; Kubernetes deletes everything in it.
         if not place.ours:
             kubernetes.delete_ours("Namespace", None, NAMESPACE)
 
-    return put_in, take_out
+    return install, uninstall
 
 
 def moves_clocks(plan: Plan) -> bool:
-    """Whether anybody is needed who does."""
+    """Whether the plan has clock faults."""
     return any(fault.kind in CLOCK_FAULTS for fault in plan.faults)
 
 

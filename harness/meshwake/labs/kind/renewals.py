@@ -1,9 +1,9 @@
-"""When certificates will be renewed, known from outside: what ztunnel holds, and the clocks at its
-start.
+"""Predicts from outside when certificates will be renewed: from what ztunnel holds, and from the
+clocks at its start.
 
-Of every release: the middle of the certificate's validity, made monotonic with the one pair of
-clocks that ztunnel took when it started. Where time is skipped, world time must not leap over such
-a moment, and not on from it before the new certificate is there.
+The rule is the same in every release: the middle of the certificate's validity, converted to the
+monotonic clock with the one pair of clocks that ztunnel read when it started. In time lapse world
+time must not leap over such a moment, nor leave it before the new certificate is there.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from meshwake.ztunnel.renewal import renewal_due_wall_ns
 
 @dataclass
 class _Identity:
-    """On which node it lives, the clocks when its ztunnel started, and what is held for it (None:
-    nothing is known)."""
+    """The node of an identity, the clocks when its ztunnel started, and the certificate that is
+    held for it (None: not known yet)."""
 
     node: str
     base: ClockReading
@@ -28,7 +28,8 @@ class _Identity:
 
     @property
     def due_monotonic_ns(self) -> int | None:
-        """When its certificate will be renewed, by the clock of its node; None: it has none yet."""
+        """When its certificate will be renewed, by the monotonic clock of its node; None: it has no
+        certificate yet."""
         held = self.held
         if held is None or held.not_before_wall_s is None or held.not_after_wall_s is None:
             return None
@@ -39,7 +40,7 @@ class _Identity:
 
 
 class Renewals:
-    """Of every identity of a run. `clocks` gives those that a node has now."""
+    """The renewals of all identities of a run. `clocks` returns the current clocks of a node."""
 
     def __init__(self, clocks: Callable[[str], ClockReading]) -> None:
         self._clocks = clocks
@@ -51,12 +52,12 @@ class Renewals:
             self._identities[identity] = _Identity(node, clocks)
 
     def holds(self, identity: str, held: Held) -> None:
-        """What its ztunnel says of `identity`."""
+        """What its ztunnel's /config_dump shows for `identity`."""
         self._identities[identity].held = held
 
     def overdue(self, asleep: Collection[str]) -> dict[str, str]:
-        """What should have come and has not, on nodes that are awake: by identity, in words that
-        name this wait."""
+        """Certificates that should have arrived and have not, on nodes that are awake: identity ->
+        a name for this wait."""
         found = {}
         for identity, each, left_ns in self._left(asleep):
             if left_ns is None:
@@ -69,8 +70,8 @@ class Renewals:
         return found
 
     def next_in_ns(self, asleep: Collection[str]) -> int | None:
-        """How long until the next one falls due on a node that is awake; None: none is known that
-        lies ahead."""
+        """How long until the next renewal is due on a node that is awake; None: no renewal ahead is
+        known."""
         return min(
             (
                 left_ns

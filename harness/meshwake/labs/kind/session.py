@@ -1,12 +1,15 @@
-"""One run: what the plan says is done when its time has come, and everything is looked at
-meanwhile.
+"""The loop of one run: carries out the plan, and observes the cluster meanwhile.
 
-    while world time is left:   faults that are due · connections that are due · looks that are due · told in order ·
-                                time passes, as real time does or in leaps over what is idle (pace.py)
+    while world time is left:
+        faults that are due
+        connections that are due
+        polls that are due
+        events are recorded in order (reorder_buffer.py)
+        time passes, in real time or in leaps over idle time (pace.py)
 
-Whatever may take its time (a connection that hangs for five seconds, a port that is slow to open)
-happens on other threads; only this one changes anything, so nothing here is locked. Before a fault
-all that is under way is awaited, so that no look or attempt lies across a jump.
+Whatever may block (a connection that hangs for five seconds, a port that is slow to open) runs on
+other threads; only this thread changes state, so nothing here is locked. Before a fault everything
+under way is awaited, so that no poll and no attempt spans a jump of the clocks.
 """
 
 from __future__ import annotations
@@ -28,18 +31,18 @@ from meshwake.core.errors import HarnessFault, SubjectFailed
 from meshwake.core.history import HISTORY_FORMAT, Recorder
 from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import Kubernetes, LocalFailure, Pod, Unreachable
-from meshwake.labs.kind.ledger import HELD_BACK_NS, Ledger
-from meshwake.labs.kind.pace import TICK_S, LapsePace, Pace, RealTimePace, Skips
+from meshwake.labs.kind.pace import TICK_S, LapsePace, Pace, RealTimePace, TimeSkipper
 from meshwake.labs.kind.renewals import Renewals
-from meshwake.labs.kind.traffic import EXEC_WITHIN_S, Attempt, Client, Knocks, Route
+from meshwake.labs.kind.reorder_buffer import HELD_BACK_NS, ReorderBuffer
+from meshwake.labs.kind.traffic import EXEC_WITHIN_S, Attempt, Client, ConnectionProbe, Route
 from meshwake.labs.probes import ProbeSchedule
 
-LOOK_EVERY_NS = 2 * NS_PER_S
-LAPSE_LOOK_EVERY_NS = (
-    10 * NS_PER_S
-)  # where time is skipped it is known when there is something to see
+POLL_EVERY_NS = 2 * NS_PER_S
+# In time lapse the pace polls when there is something to see (a renewal that is due); the regular
+# poll is only there for what nothing announces.
+LAPSE_POLL_EVERY_NS = 10 * NS_PER_S
 CLOCKS_EVERY_NS = 15 * NS_PER_S
-LOST_WITHIN_NS = 120 * NS_PER_S
+LOST_TIMEOUT_NS = 120 * NS_PER_S
 ISTIOD_EVERY_NS = 5 * NS_PER_S
 # Movers that move the clocks of all machines of a cluster together.
 CLOCKS_SHARED = ("engine", "command")
@@ -48,11 +51,11 @@ _LOCALLY = "this machine's way to"
 
 
 class Watcher(Protocol):
-    """Something else that is looked at now and then, the same way every time; see watchers.py."""
+    """Polls something beside ztunnel at a regular interval; see watchers.py."""
 
     @property
     def name(self) -> str:
-        """What is looked at, for messages."""
+        """What is polled, for messages."""
 
     @property
     def every_s(self) -> float:
@@ -60,17 +63,18 @@ class Watcher(Protocol):
 
     @property
     def reads_logs(self) -> bool:
-        """Whether it looks at what ztunnels have written: where time is skipped, before it is, if
-        anything failed."""
+        """Whether it reads logs of ztunnel: in time lapse those are read before each leap that
+        follows a failure."""
 
-    def look(self) -> list[Told]:
-        """What there is to tell; what is told twice in a row is recorded once. Raises Unreachable."""
+    def poll(self) -> list[Observation]:
+        """What it observes; the same observation twice in a row is recorded once. Raises
+        Unreachable."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """An event of a watcher. `key` names what it is about: only a change of it is recorded. `node`
-    is a plan's."""
+class Observation:
+    """An event of a watcher. `key` names what it is about: only a change of it is recorded.
+    `node`: a node of the plan."""
 
     kind: str
     key: str
@@ -92,23 +96,22 @@ class Setting:
     subject: Mapping[str, Any]
     watchers: tuple[Watcher, ...] = ()
     progress: Callable[[int], None] = lambda world_ns: None
-    tell_under_way: Callable[[str], object] = lambda under_way: (
-        None
-    )  # whoever asks for the cluster's status is told
-    check_held: Callable[[], None] = lambda: (
-        None
-    )  # raises when somebody else has taken the cluster over
-    skips: Skips | None = None  # who skips idle time; None: the run goes on in real time
+    # Shown by `meshwake status` while a fault is under way.
+    report_under_way: Callable[[str], object] = lambda under_way: None
+    # Raises when another command has taken the cluster over.
+    check_held: Callable[[], None] = lambda: None
+    # Skips idle time; None: the run is in real time.
+    skips: TimeSkipper | None = None
 
 
 class FaultsOfRun(Protocol):
-    """Carries out what the plan says; faults.py."""
+    """Carries out the faults of the plan; faults.py."""
 
     def next_world_ns(self) -> int | None:
-        """World time of the next thing to do, None after the last."""
+        """World time of the next action; None after the last."""
 
     def do_next(self) -> None:
-        """Does it, and records it."""
+        """Carry it out and record it."""
 
 
 class Session:
@@ -116,7 +119,7 @@ class Session:
 
     def __init__(self, setting: Setting, clocks_source: Any, recorder: Recorder) -> None:
         self.setting, self.plan = setting, setting.plan
-        self.ledger = Ledger(recorder)
+        self.events = ReorderBuffer(recorder)
         self.ztunnels = Ztunnels(setting.kubernetes, setting.node_names, self.plan.backdate_s)
         self._identities = {node.name: node.identities for node in self.plan.nodes}
         pods = self._first_pods()
@@ -126,22 +129,24 @@ class Session:
         self._running: dict[str, Pod] = pods
         self._shares_clocks = getattr(clocks_source, "name", "") in CLOCKS_SHARED
         self._istiod_on: str | None = None  # the Kubernetes node on which istiod was seen last
-        self.asleep: frozenset[str] = (
-            frozenset()
-        )  # nodes whose programs stand still: nobody there can be asked
-        self.moving = False  # clocks are being moved: what they show is no disturbance
-        self.cause = ""  # why a ztunnel that is found new was started: a fault under way; else the fix, or nobody knows
+        # Nodes whose programs are stopped: nothing on them can be polled.
+        self.asleep: frozenset[str] = frozenset()
+        # Clocks are being moved: a jump that is measured meanwhile is not a disturbance.
+        self.moving = False
+        # Why a ztunnel that is found to be new was started, while a fault is under way; "": the
+        # fix, or unknown.
+        self.cause = ""
         self.istiod_away = False  # by a fault of the plan
         self.restarting = False  # a ztunnel, by a fault of the plan
-        self.troubled = False  # something failed since the logs were looked at
+        self.failure_seen = False  # since the logs were read last
         self.disturbed_world_ns = 0  # when clocks were moved, or a ztunnel started, last
         self.renewals = Renewals(lambda node: self.clocks.at(node, self.world.now_ns))
-        self._without_ztunnel: frozenset[str] = frozenset()
+        self._nodes_without_ztunnel: frozenset[str] = frozenset()
         self.pace = self._pace()
-        self._knocks = Knocks(setting.kubernetes, setting.clients)
+        self._connections = ConnectionProbe(setting.kubernetes, setting.clients)
         self._pending: list[tuple[Future[Any], Callable[[Any], None]]] = []
         self._due_ns: dict[str, int] = {}
-        self._lost_since_ns: dict[str, int] = {}
+        self._unreachable_since_ns: dict[str, int] = {}
         self._told: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._probes = ProbeSchedule(self.plan, self._planned_clocks())
 
@@ -150,12 +155,12 @@ class Session:
         return (
             RealTimePace(self)
             if skips is None
-            else LapsePace(self, skips, mended=self.plan.fix is not None)
+            else LapsePace(self, skips, has_fix=self.plan.fix is not None)
         )
 
     @property
     def real(self) -> RealTime:
-        """See Paced."""
+        """See PacedSession."""
         return self.setting.real
 
     def _first_pods(self) -> dict[str, Pod]:
@@ -168,8 +173,8 @@ class Session:
         return pods
 
     def _since_first_issue_ns(self, clocks_source: Any, pods: Mapping[str, Pod]) -> int:
-        """How long ago the first certificate of the run was issued. Clocks are not moved yet, and
-        istiod has those of every node."""
+        """How long ago the first certificate of the run was issued. Clocks have not been moved
+        yet, so istiod's wall clock is that of every node."""
         ago_ns = [0]
         for node, identities in self._identities.items():
             seen = self.ztunnels.look(node, pods[node], identities)
@@ -183,28 +188,28 @@ class Session:
         return max(ago_ns)
 
     def _planned_clocks(self) -> dict[str | None, NodeClock]:
-        """The plan's timeline, laid on the wall clock that the nodes have now."""
+        """The plan's timeline, starting at the wall clock that the nodes have now."""
         starts_wall_ns = min(self.clocks.at(node, 0).wall_ns for node in self._identities)
         return clocks_of(self.plan.model_copy(update={"starts_wall_s": starts_wall_ns // NS_PER_S}))
 
     def run(self, faults: FaultsOfRun) -> None:
-        """From run_started to run_ended. What was learned is told, however it ends."""
+        """From run_started to run_ended. Buffered events are recorded however it ends."""
         try:
             self._begin()
             while self.world.now_ns < self.plan.duration_ns:
                 self._step(faults)
             self.settle()
-            self.ledger.add(self.world.now_ns, "run_ended", None, None, reason="duration")
+            self.events.add(self.world.now_ns, "run_ended", None, None, reason="duration")
         finally:
-            self.ledger.tell_all()
-            self._knocks.close()
+            self.events.flush()
+            self._connections.close()
 
     def _begin(self) -> None:
         data = {"lab": "kind", "version": self.plan.version, "subject": dict(self.setting.subject)}
-        self.ledger.add(0, "run_started", None, None, format=HISTORY_FORMAT, **data)
+        self.events.add(0, "run_started", None, None, format=HISTORY_FORMAT, **data)
         for node in self._identities:
-            self._tell_started(node, 0, "start")
-        self._take_istiod(_or_error(lambda: istiod_nodes(self.setting.kubernetes))())
+            self._record_started(node, 0, "start")
+        self._on_istiod_nodes(_or_error(lambda: istiod_nodes(self.setting.kubernetes))())
         self._look()
         self._collect(wait_s=PENDING_WITHIN_S)
 
@@ -218,66 +223,65 @@ class Session:
             self._attempt()
         self._look()
         self._collect()
-        self.ledger.tell_until(self.world.now_ns - HELD_BACK_NS)
+        self.events.flush_until(self.world.now_ns - HELD_BACK_NS)
         self.setting.progress(self.world.now_ns)
         fault_ns = faults.next_world_ns()
         end_ns = self.plan.duration_ns
         self.pace.let_pass(end_ns if fault_ns is None else min(end_ns, fault_ns))
 
-    # What the pace asks
+    # What the pace calls
 
     def all_asleep(self) -> bool:
-        """See Paced."""
+        """See PacedSession."""
         return self.asleep >= self._identities.keys()
 
-    def without_ztunnel(self) -> frozenset[str]:
-        """See Paced."""
-        return self._without_ztunnel
+    def nodes_without_ztunnel(self) -> frozenset[str]:
+        """See PacedSession."""
+        return self._nodes_without_ztunnel
 
     def next_attempt_world_ns(self) -> int | None:
-        """See Paced."""
+        """See PacedSession."""
         return self._probes.next_world_ns()
 
-    def look_at_ztunnels(self) -> None:
-        """See Paced. The logs first: what was refused came before what it led to."""
-        self.look_at_logs()
-        self._ask_ztunnels()
+    def poll_ztunnels(self) -> None:
+        """See PacedSession. Logs first: a refusal precedes what it leads to."""
+        self.poll_logs()
+        self._poll_ztunnels()
         self._collect(wait_s=PENDING_WITHIN_S)
 
-    def look_at_pods(self) -> None:
-        """See Paced."""
-        self._start(_or_error(self.ztunnels.pods), self._take_pods)
+    def poll_pods(self) -> None:
+        """See PacedSession."""
+        self._start(_or_error(self.ztunnels.pods), self._on_pods)
         self._collect(wait_s=PENDING_WITHIN_S)
 
-    def look_at_logs(self) -> None:
-        """See Paced."""
+    def poll_logs(self) -> None:
+        """See PacedSession."""
         for watcher in self.setting.watchers:
             if watcher.reads_logs:
-                self._start(_or_error(watcher.look), partial(self._take_told, watcher))
+                self._start(_or_error(watcher.poll), partial(self._on_observations, watcher))
         self._collect(wait_s=PENDING_WITHIN_S)
-        self.troubled = False
+        self.failure_seen = False
 
     def finish(self) -> None:
-        """See Paced."""
+        """See PacedSession."""
         self._collect(wait_s=PENDING_WITHIN_S)
-        self.ledger.tell_all()
+        self.events.flush()
 
     def settle(self) -> None:
-        """Awaits all that is under way, and tells everything: the moment before a fault, or the
-        end."""
-        self._ask_ztunnels()
+        """Wait for everything under way and record it: before a fault, and at the end."""
+        self._poll_ztunnels()
         self._collect(wait_s=PENDING_WITHIN_S)
-        self.ledger.tell_all()
+        self.events.flush()
 
     def wait_until(self, what: str, within_s: float, done: Callable[[], bool]) -> None:
-        """Lets time pass, looking and attempting as always, until `done`. Raises SubjectFailed past
-        the bound. Nothing is told meanwhile, so that what is learned at the end still finds its
-        place."""
+        """Let time pass, polling and connecting as usual, until `done`. Raises SubjectFailed at the
+        timeout. Events stay buffered meanwhile, so that what is learned at the end can still be
+        put in order."""
         give_up_ns = self.setting.real.monotonic_ns() + int(within_s * NS_PER_S)
         while not done():
             self.setting.check_held()
             if self.setting.real.monotonic_ns() > give_up_ns:
-                raise SubjectFailed(f"waited {within_s:.0f} s for {what}; it did not come")
+                raise SubjectFailed(f"timed out after {within_s:.0f} s waiting for {what}")
             self._attempt()
             self._look()
             self._collect()
@@ -289,13 +293,13 @@ class Session:
         self._pending.append((self.setting.executor.submit(work), finish))
 
     def _collect(self, wait_s: float = 0.0) -> None:
-        """Takes in what has been done; with `wait_s`, awaits all of it."""
+        """Process the results that are there; with `wait_s`, wait for all of them."""
         if wait_s:
             left = wait_for_futures([future for future, _ in self._pending], wait_s).not_done
             if left:
                 raise HarnessFault(
-                    f"{len(left)} looks or attempts did not end within {wait_s:.0f} s of "
-                    "their bound"
+                    f"{len(left)} polls or connection attempts did not end within their "
+                    f"timeout of {wait_s:.0f} s"
                 )
         pending, self._pending = self._pending, []
         for future, finish in pending:
@@ -310,23 +314,23 @@ class Session:
         self._due_ns[name] = self.setting.real.monotonic_ns() + every_ns
         return True
 
-    def _reached(self, what: str, error: Unreachable | None) -> None:
-        """Keeps account of what cannot be reached. Raises SubjectFailed when that lasts, and
-        HarnessFault when it is this machine that cannot look: then nobody was asked, so nobody is
-        out of reach."""
+    def _track_reachability(self, what: str, error: Unreachable | None) -> None:
+        """Track since when `what` has been unreachable. Raises SubjectFailed when that lasts, and
+        HarnessFault when the cause is this machine: then no request was sent, so nothing is known
+        of the other end."""
         now_ns = self.setting.real.monotonic_ns()
         if error is None:
-            self._lost_since_ns.pop(what, None)
-            self._lost_since_ns.pop(f"{_LOCALLY} {what}", None)
+            self._unreachable_since_ns.pop(what, None)
+            self._unreachable_since_ns.pop(f"{_LOCALLY} {what}", None)
             return
         local = isinstance(error, LocalFailure)
         what = f"{_LOCALLY} {what}" if local else what
-        if what not in self._lost_since_ns:
-            self.ledger.add(
+        if what not in self._unreachable_since_ns:
+            self.events.add(
                 self.world.now_ns, "observation_failed", None, None, what=what, error=str(error)
             )
-        lost_ns = now_ns - self._lost_since_ns.setdefault(what, now_ns)
-        if lost_ns > LOST_WITHIN_NS:
+        lost_ns = now_ns - self._unreachable_since_ns.setdefault(what, now_ns)
+        if lost_ns > LOST_TIMEOUT_NS:
             failed = HarnessFault if local else SubjectFailed
             raise failed(f"{what} has not been reached for {seconds(lost_ns):.0f} s: {error}")
 
@@ -337,7 +341,9 @@ class Session:
         if due_ns is None or due_ns > self.world.now_ns:
             return
         if self.restarting and self.setting.skips is not None:
-            return  # the plan has a restart take no time: what is due then comes after it, as in other labs
+            # In the plan a restart takes no time, so a connection that is due meanwhile comes
+            # after it, as in other labs.
+            return
         pairs = self._probes.take(self.world.now_ns)
         for route in self.setting.routes:
             if route.via is not None or (route.source, route.destination) in pairs:
@@ -355,10 +361,10 @@ class Session:
             about = {"source": route.source, "destination": route.destination}
             kind = "connection_attempted" if route.via is None else "route_attempted"
             told = {"ok": result.error is None} | ({"via": route.via} if route.via else {})
-            self.troubled = self.troubled or result.error is not None
+            self.failure_seen = self.failure_seen or result.error is not None
             if not result.made:
                 kind, told = "connection_not_attempted", {}
-            self.ledger.add(
+            self.events.add(
                 world_ns,
                 kind,
                 node,
@@ -368,76 +374,78 @@ class Session:
                 error=result.error,
             )
 
-        if asleep:  # a sleep begins when it can, so it may last beyond the moment at which the plan has it end
+        if asleep:
+            # A sleep begins a moment late, so it may last past the planned end.
             finish(Attempt(made=False, error=f"node {', '.join(asleep)} is asleep"))
             return
-        self._start(lambda: self._knocks.attempt(route), finish)
+        self._start(lambda: self._connections.attempt(route), finish)
 
-    # Looks
+    # Polls
 
     def _look(self) -> None:
-        every_ns = LOOK_EVERY_NS if self.setting.skips is None else LAPSE_LOOK_EVERY_NS
+        every_ns = POLL_EVERY_NS if self.setting.skips is None else LAPSE_POLL_EVERY_NS
         if self._is_due("ztunnels", every_ns):
-            (self._ask_ztunnels if self.setting.skips is None else self.look_at_ztunnels)()
+            (self._poll_ztunnels if self.setting.skips is None else self.poll_ztunnels)()
         if self._is_due("istiod", ISTIOD_EVERY_NS):
-            self._start(_or_error(lambda: istiod_nodes(self.setting.kubernetes)), self._take_istiod)
+            self._start(
+                _or_error(lambda: istiod_nodes(self.setting.kubernetes)), self._on_istiod_nodes
+            )
         if not self.moving and self._is_due("clocks", CLOCKS_EVERY_NS):
             for node in self._identities.keys() - self.asleep:
                 self._check_clocks(node)
         for watcher in self.setting.watchers:
             if self._is_due(watcher.name, int(watcher.every_s * NS_PER_S)):
-                self._start(_or_error(watcher.look), partial(self._take_told, watcher))
+                self._start(_or_error(watcher.poll), partial(self._on_observations, watcher))
 
     def _check_clocks(self, node: str) -> None:
-        """Where ztunnel is just being started anew, its clocks are looked at the next time; never
-        for good."""
+        """A ztunnel that is just being restarted is skipped until the next time, within a bound."""
         what, now_ns = f"the clocks of node {node}", self.setting.real.monotonic_ns()
         try:
             self.clocks.check_undisturbed(node)
         except NobodyToAsk as error:
-            if now_ns - self._lost_since_ns.setdefault(what, now_ns) > LOST_WITHIN_NS:
+            if now_ns - self._unreachable_since_ns.setdefault(what, now_ns) > LOST_TIMEOUT_NS:
                 raise SubjectFailed(
-                    f"{what} have not been read for {seconds(LOST_WITHIN_NS):.0f} s: {error}"
+                    f"{what} have not been read for {seconds(LOST_TIMEOUT_NS):.0f} s: {error}"
                 ) from error
         else:
-            self._lost_since_ns.pop(what, None)
+            self._unreachable_since_ns.pop(what, None)
 
-    def _ask_ztunnels(self) -> None:
-        self._start(_or_error(self.ztunnels.pods), self._take_pods)
+    def _poll_ztunnels(self) -> None:
+        self._start(_or_error(self.ztunnels.pods), self._on_pods)
         for node, pod in self._running.items():
             if node not in self.asleep:
-                self._look_at(node, pod)
+                self._poll_ztunnel(node, pod)
 
-    def _look_at(self, node: str, pod: Pod) -> None:
+    def _poll_ztunnel(self, node: str, pod: Pod) -> None:
         identities = self._identities[node]
 
         def finish(seen: Seen | Unreachable) -> None:
             if self._running.get(node) != pod:
                 return
-            # A ztunnel that cannot be asked may be on its way out: then the list of pods says so.
-            self._reached(
+            # A ztunnel that does not answer may be terminating: then the list of pods says so.
+            self._track_reachability(
                 f"ztunnel of node {node}", seen if isinstance(seen, Unreachable) else None
             )
             if isinstance(seen, Seen):
-                self._take_seen(seen)
+                self._on_ztunnel_state(seen)
 
         self._start(_or_error(lambda: self.ztunnels.look(node, pod, identities)), finish)
 
-    def _take_pods(self, pods: dict[str, Pod] | Unreachable) -> None:
-        self._reached("the API server", pods if isinstance(pods, Unreachable) else None)
+    def _on_pods(self, pods: dict[str, Pod] | Unreachable) -> None:
+        self._track_reachability("the API server", pods if isinstance(pods, Unreachable) else None)
         if isinstance(pods, Unreachable):
             return
-        self._without_ztunnel = frozenset(self._identities.keys() - pods.keys())
+        self._nodes_without_ztunnel = frozenset(self._identities.keys() - pods.keys())
         for node, pod in pods.items():
             if node in self._identities and pod.process != self._running[node].process:
                 self._replaced(node, pod)
 
     def _replaced(self, node: str, pod: Pod) -> None:
-        """A new ztunnel is ready; the old one ended before."""
+        """Record that a new ztunnel is ready, and that the old one ended before it."""
         world_ns = self.world.now_ns
         cause = self.cause or (self.plan.fix.name if self.plan.fix else "by itself")
         old, self._running[node] = self._running[node], pod
-        self.ledger.add(
+        self.events.add(
             world_ns,
             "ztunnel_stopped",
             node,
@@ -446,13 +454,13 @@ class Session:
             cause=cause,
         )
         self.ztunnels.forget(self._identities[node])
-        self._tell_started(node, world_ns, cause)
+        self._record_started(node, world_ns, cause)
 
     def process_of(self, node: str) -> Pod:
-        """The ztunnel that runs on `node` of the plan, as far as is known."""
+        """The ztunnel on `node` of the plan that was seen last."""
         return self._running[node]
 
-    def _tell_started(self, node: str, world_ns: int, cause: str) -> None:
+    def _record_started(self, node: str, world_ns: int, cause: str) -> None:
         identities = self._identities[node]
         self.renewals.started(node, identities, self.clocks.at(node, world_ns))
         self.disturbed_world_ns = world_ns
@@ -461,10 +469,10 @@ class Session:
             "identities": list(identities),
             "cause": cause,
         }
-        self.ledger.add(world_ns, "ztunnel_started", node, self.clocks.at(node, world_ns), **data)
+        self.events.add(world_ns, "ztunnel_started", node, self.clocks.at(node, world_ns), **data)
         self._probes.ztunnel_started(identities, world_ns)
 
-    def _take_seen(self, seen: Seen) -> None:
+    def _on_ztunnel_state(self, seen: Seen) -> None:
         world_ns, node = self.world.now_ns, seen.node
         issued, states = self.ztunnels.changes(
             seen, world_ns, self.authority_clocks(world_ns).wall_ns
@@ -492,15 +500,15 @@ class Session:
                 "not_after_wall_s": held.not_after_wall_s,
             }
             clocks = self.clocks.at(node, when_ns)
-            self.ledger.add(when_ns, "certificate_state", node, clocks, identity=identity, **data)
+            self.events.add(when_ns, "certificate_state", node, clocks, identity=identity, **data)
 
-    def _take_istiod(self, nodes: tuple[str, ...] | Unreachable) -> None:
-        """While it is away, nothing is known of where it will come back."""
+    def _on_istiod_nodes(self, nodes: tuple[str, ...] | Unreachable) -> None:
+        """Record where istiod runs; while it is away its next node is unknown."""
         if isinstance(nodes, Unreachable) or not nodes or self._istiod_on in nodes:
             return
         self._istiod_on = nodes[0]
         data = {"kubernetes_node": self._istiod_on}
-        self.ledger.add(self.world.now_ns, "istiod_seen", self._istiod_node, None, **data)
+        self.events.add(self.world.now_ns, "istiod_seen", self._istiod_node, None, **data)
 
     @property
     def _istiod_node(self) -> str | None:
@@ -509,8 +517,9 @@ class Session:
         return next((node for node in self._identities if names[node] == self._istiod_on), None)
 
     def authority_clocks(self, world_ns: int) -> ClockReading:
-        """The authority's clocks: those of the node on which istiod runs now. Apart, or on a node
-        that is none of the plan's, they are moved by nobody, unless all machines share theirs."""
+        """The authority's clocks: those of the node on which istiod runs now. An authority that is
+        "apart", or on a node outside the plan, has unmoved clocks, unless all machines share
+        theirs."""
         node = self._istiod_node if self.plan.authority_node is not None else None
         if node is None and self._shares_clocks:
             node = next(iter(self._identities))
@@ -519,24 +528,24 @@ class Session:
     def answered(
         self, node: str, identity: str, world_ns: int, outcome: str, held: Mapping[str, Any]
     ) -> None:
-        """Tells of one request to the authority that is known to have been answered."""
+        """Record one request to the authority that has been answered."""
         keys = ("serial", "not_before_wall_s", "not_after_wall_s")
         data = {key: held.get(key) for key in keys} | {"identity": identity, "outcome": outcome}
-        self.ledger.add(world_ns, "csr_answered", node, self.clocks.at(node, world_ns), **data)
+        self.events.add(world_ns, "csr_answered", node, self.clocks.at(node, world_ns), **data)
 
-    def _take_told(self, watcher: Watcher, told: list[Told] | Unreachable) -> None:
-        """A watcher that cannot look is no reason to end a run: it says so once."""
+    def _on_observations(self, watcher: Watcher, told: list[Observation] | Unreachable) -> None:
+        """A watcher that fails does not end the run; its failure is recorded once."""
         if isinstance(told, Unreachable):
-            if watcher.name not in self._lost_since_ns:
-                self._lost_since_ns[watcher.name] = self.setting.real.monotonic_ns()
+            if watcher.name not in self._unreachable_since_ns:
+                self._unreachable_since_ns[watcher.name] = self.setting.real.monotonic_ns()
                 data = {"what": watcher.name, "error": str(told)}
-                self.ledger.add(self.world.now_ns, "observation_failed", None, None, **data)
+                self.events.add(self.world.now_ns, "observation_failed", None, None, **data)
             return
-        self._lost_since_ns.pop(watcher.name, None)
+        self._unreachable_since_ns.pop(watcher.name, None)
         for one in told:
-            self._take_one(one)
+            self._record_observation(one)
 
-    def _take_one(self, one: Told) -> None:
+    def _record_observation(self, one: Observation) -> None:
         if self._told.get((one.kind, one.key)) == one.data:
             return
         self._told[one.kind, one.key] = one.data
@@ -545,11 +554,11 @@ class Session:
             self.answered(one.node, one.data["identity"], world_ns, one.data["outcome"], one.data)
             return
         clocks = None if one.node is None else self.clocks.at(one.node, world_ns)
-        self.ledger.add(world_ns, one.kind, one.node, clocks, **one.data)
+        self.events.add(world_ns, one.kind, one.node, clocks, **one.data)
 
 
 def _or_error(work: Callable[[], Any]) -> Callable[[], Any]:
-    """`work` that returns Unreachable instead of raising it."""
+    """`work`, returning Unreachable instead of raising it."""
 
     def run() -> Any:
         try:

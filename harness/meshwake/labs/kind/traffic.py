@@ -1,12 +1,13 @@
-"""New connections from inside: `curl` in the client's own pod, to a server's Service, bounded.
+"""New connections inside the cluster: `curl` in the client's own pod to a server's Service, with a
+timeout.
 
-A connection that could not be attempted (the API server or a kubelet was away, the pod is gone) is
-no failed connection: nobody knocked, so nobody was refused. It is told as
+An attempt that could not be made (the API server or a kubelet was unavailable, the pod is gone) is
+not a failed connection: it says nothing about the mesh. It is recorded as
 `connection_not_attempted`, with the reason.
 
-Every attempt must be a new handshake, since expiry is looked at nowhere else. ztunnel keeps
-connections to a peer for five minutes; the run tells it to use each for one stream only (reset.py
-`ZTUNNEL_ENVIRONMENT`).
+Every attempt must be a new handshake, because expiry is checked nowhere else. ztunnel keeps HBONE
+connections to a peer for five minutes; a run configures it to use each for one stream only
+(cluster/reset.py `ZTUNNEL_ENVIRONMENT`).
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from dataclasses import dataclass
 from meshwake.kubernetes.api import Conversation, Kubernetes, Unreachable
 
 CONNECT_WITHIN_S = 5.0
-# The way through the API server and the kubelet, on a machine that has just woken.
+# An exec goes through the API server and the kubelet, on a machine that may just have woken.
 EXEC_WITHIN_S = CONNECT_WITHIN_S + 5.0
 _WORKED = "200"
-# Runs each line that it reads, and answers with one: how that ended, and what it said.
+# Evaluates each line that it reads, and answers with one line: exit code and output.
 _SHELL = (
     "sh",
     "-c",
     'while read -r line; do said=$(eval "$line" 2>&1 </dev/null); echo "$?" $said; done',
 )
-# The shell's words for "not a program" and "no such program", and curl's for a wrong option: ours
-# is the fault.
-_NOT_TRIED = (2, 126, 127)
+# The shell's exit codes for "not executable" and "not found", and curl's for a wrong option: the
+# fault is ours, and no connection was attempted.
+_NOT_ATTEMPTED = (2, 126, 127)
 
 
 @dataclass(frozen=True)
@@ -55,39 +56,40 @@ class Client:
 
 @dataclass(frozen=True)
 class Attempt:
-    """How it ended. `made` False: nobody knocked, and `error` says why not; else `error` None means
-    that it worked."""
+    """`made` False: no connection was attempted, and `error` says why. Else `error` None means
+    success."""
 
     made: bool
     error: str | None
 
 
-class Knocks:
-    """The attempts of a run. Each route has a shell of its own in the client's pod, which lives
-    from one attempt to the next; it is begun anew where it has ended."""
+class ConnectionProbe:
+    """Makes the connection attempts of a run. Each route has a shell of its own in the client's
+    pod, which is kept from one attempt to the next (an exec by way of the API server takes longer
+    than the connection) and is opened again when it has ended."""
 
     def __init__(self, kubernetes: Kubernetes, clients: Mapping[str, Client]) -> None:
         self._kubernetes, self._clients = kubernetes, clients
         self._shells: dict[Route, Conversation] = {}
 
     def attempt(self, route: Route) -> Attempt:
-        """One new connection. Never raises for anything that an attempt may meet."""
+        """One new connection. Failures of an attempt are returned, never raised."""
         try:
             if route not in self._shells:
-                return self._knock(route, self._begin(route))
+                return self._connect(route, self._begin(route))
             try:
-                return self._knock(route, self._shells[route])
-            except Unreachable:  # a shell that had ended heard nothing
-                self._hang_up(route)
-                return self._knock(route, self._begin(route))
+                return self._connect(route, self._shells[route])
+            except Unreachable:  # the shell had ended before it read the command
+                self._close_shell(route)
+                return self._connect(route, self._begin(route))
         except Unreachable as error:
-            self._hang_up(route)
+            self._close_shell(route)
             return Attempt(made=False, error=str(error))
 
     def close(self) -> None:
-        """Ends the shells."""
+        """Close all shells."""
         for route in list(self._shells):
-            self._hang_up(route)
+            self._close_shell(route)
 
     def _begin(self, route: Route) -> Conversation:
         client = self._clients[route.source]
@@ -97,12 +99,12 @@ class Knocks:
         self._shells[route] = self._kubernetes.converse(pods[0], client.container, _SHELL)
         return self._shells[route]
 
-    def _hang_up(self, route: Route) -> None:
+    def _close_shell(self, route: Route) -> None:
         shell = self._shells.pop(route, None)
         if shell is not None:
             shell.close()
 
-    def _knock(self, route: Route, shell: Conversation) -> Attempt:
+    def _connect(self, route: Route, shell: Conversation) -> Attempt:
         headers = [word for header in route.headers for word in ("-H", header)]
         command = [
             "curl",
@@ -111,16 +113,16 @@ class Knocks:
             *headers,
             route.url,
         ]
-        code, _, said = shell.ask(shlex.join(command), EXEC_WITHIN_S).partition(" ")
-        error, _, status = said.strip().rpartition(" ")
+        code, _, output = shell.ask(shlex.join(command), EXEC_WITHIN_S).partition(" ")
+        error, _, status = output.strip().rpartition(" ")
         if not code.isdecimal():
             raise Unreachable(
-                f"the shell of {route.source} gave no answer that is understood: {code} "
-                f"{said[:200]}"
+                f"unexpected answer from the shell of {route.source}: {code} {output[:200]}"
             )
-        if int(code) in _NOT_TRIED:
+        if int(code) in _NOT_ATTEMPTED:
             return Attempt(
-                made=False, error=f"curl of {route.source} ended with {code}: {said.strip()[:200]}"
+                made=False,
+                error=f"curl of {route.source} ended with {code}: {output.strip()[:200]}",
             )
         if int(code):
             return Attempt(made=True, error=error.strip() or f"curl ended with {code}")

@@ -1,8 +1,8 @@
-"""What else is looked at: the proxies that are no ztunnel, tokens, logs, flows and alerts. None of
-it is judged but the alerts; all of it is evidence of what a suspend did to the rest of the stack.
+"""What is observed beside ztunnel's certificates: proxies, tokens, logs, flows and alerts. Only the
+alerts are judged; the rest is evidence of what a suspend did to the rest of the stack.
 
-Each watcher asks one kind of thing and turns the answer into events (history.py `KINDS`). A watcher
-that cannot look says so once, and is asked again.
+Each watcher polls one source and turns the answer into events (core/history.py `KINDS`). One that
+fails is recorded once and polled again.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any
 from meshwake.clocks.movers.node_access import Inside, NoAnswer
 from meshwake.cluster.observe import ANSWER_WITHIN_S
 from meshwake.kubernetes.api import Kubernetes, Pod, Unreachable
-from meshwake.labs.kind.session import Told
+from meshwake.labs.kind.session import Observation
 from meshwake.ztunnel.envoy_certificates import parse_envoy_certificates
 from meshwake.ztunnel.logs import failed_renewals, kind_of_line
 from meshwake.ztunnel.names import GATEWAY_LABEL, ISTIO_NAMESPACE, PROXY_CONTAINER, ZTUNNEL_LABELS
 from meshwake.ztunnel.ports import ADMIN_PORT, ENVOY_CERTIFICATES_PATH
 
-# By way of process 1, whose root is the node's own, also where the way in is a container that sees
-# its processes.
+# Through process 1, whose root is the node's own, also where the command runs in a helper container
+# that shares the node's processes.
 TOKEN_FILE = "/proc/1/root/var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~projected/istio-token/istio-token"  # noqa: S105  a path, no secret
 
 
 @dataclass(frozen=True)
 class ProxyCertificates:
-    """The certificates that gateways and waypoints serve, by Envoy's own admin interface (/certs)."""
+    """The certificates that gateways and waypoints serve, from Envoy's admin interface (/certs)."""
 
     kubernetes: Kubernetes
     namespaces: Sequence[str]
@@ -37,24 +37,24 @@ class ProxyCertificates:
     every_s: float = 15.0
     reads_logs: bool = False
 
-    def look(self) -> list[Told]:
-        """One event for each certificate of each proxy, when it is new."""
-        told = []
+    def poll(self) -> list[Observation]:
+        """One observation for each certificate of each proxy."""
+        found = []
         for namespace in self.namespaces:
             for pod in self.kubernetes.pods(
                 namespace, {"gateway.istio.io/managed": "istio.io-gateway-controller"}
             ):
-                told += self._of(pod)
+                found += self._of(pod)
             for pod in self.kubernetes.pods(
                 namespace, {"gateway.istio.io/managed": "istio.io-mesh-controller"}
             ):
-                told += self._of(pod)
-        return told
+                found += self._of(pod)
+        return found
 
-    def _of(self, pod: Pod) -> list[Told]:
+    def _of(self, pod: Pod) -> list[Observation]:
         answer = self.kubernetes.get(pod, ADMIN_PORT, ENVOY_CERTIFICATES_PATH, ANSWER_WITHIN_S)
         return [
-            Told(
+            Observation(
                 "proxy_certificate",
                 f"{pod} {name}",
                 {"proxy": pod.labels.get(GATEWAY_LABEL, pod.name), **about},
@@ -64,8 +64,8 @@ class ProxyCertificates:
 
 
 def read_envoy_certs(text: bytes) -> list[tuple[str, dict[str, Any]]]:
-    """(subject, what KINDS promises of it) of each leaf in Envoy's /certs. Raises Unreachable when
-    it is none."""
+    """(subject, fields of `proxy_certificate`) of each leaf in Envoy's /certs. Raises Unreachable
+    for anything else."""
     try:
         certificates = parse_envoy_certificates(text)
     except ValueError as error:
@@ -84,9 +84,9 @@ def read_envoy_certs(text: bytes) -> list[tuple[str, dict[str, Any]]]:
 
 @dataclass(frozen=True)
 class Tokens:
-    """When the token runs out that kubelet puts into each ztunnel, and with which ztunnel asks
-    istiod. It is read on the node, from kubelet's own directory: ztunnel's image is distroless and
-    has no program that could read it."""
+    """When the service account token expires that kubelet mounts into each ztunnel, and with which
+    ztunnel authenticates to istiod. It is read on the node, in kubelet's directory: ztunnel's image
+    is distroless and has no program that could print it."""
 
     kubernetes: Kubernetes
     inside: Inside
@@ -94,19 +94,20 @@ class Tokens:
     every_s: float = 30.0
     reads_logs: bool = False
 
-    def look(self) -> list[Told]:
-        """One event for each token, when kubelet has changed it. The token itself is read and
-        forgotten."""
-        told = []
+    def poll(self) -> list[Observation]:
+        """One observation for each token. Only its expiry is kept, never the token."""
+        found = []
         for pod in self.kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS):
             if (expires_wall_s := read_token_expiry(self._token(pod))) is None:
                 raise Unreachable(
-                    f"{TOKEN_FILE.format(uid=pod.uid)} on {pod.node} holds no token that ends"
+                    f"{TOKEN_FILE.format(uid=pod.uid)} on {pod.node} holds no token with an expiry"
                 )
-            told.append(
-                Told("token_seen", str(pod), {"pod": str(pod), "expires_wall_s": expires_wall_s})
+            found.append(
+                Observation(
+                    "token_seen", str(pod), {"pod": str(pod), "expires_wall_s": expires_wall_s}
+                )
             )
-        return told
+        return found
 
     def _token(self, pod: Pod) -> str:
         file = TOKEN_FILE.format(uid=pod.uid)
@@ -122,7 +123,7 @@ class Tokens:
 
 
 def read_token_expiry(token: str) -> int | None:
-    """When a token (JWT) runs out, Unix time; None when it is none, or says nothing of it."""
+    """When a token (JWT) expires, Unix time; None when it is not a token or has no expiry."""
     parts = token.strip().split(".")
     if len(parts) != 3:
         return None
@@ -135,7 +136,7 @@ def read_token_expiry(token: str) -> int | None:
 
 @dataclass(frozen=True)
 class ZtunnelLogs:
-    """What ztunnels say about certificates at fault, and requests that the authority did not grant.
+    """Log lines of ztunnels about certificates at fault, and requests that the authority refused.
     `nodes`: Kubernetes node -> (node of the plan, its identities)."""
 
     kubernetes: Kubernetes
@@ -144,21 +145,21 @@ class ZtunnelLogs:
     every_s: float = 5.0
     reads_logs: bool = True
 
-    def look(self) -> list[Told]:
-        """Each line once: it begins with a time, so no two are the same."""
-        told = []
+    def poll(self) -> list[Observation]:
+        """One observation for each line; lines begin with a timestamp, so no two are the same."""
+        found = []
         for pod in self.kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS):
             if pod.node in self.nodes:
                 lines = self.kubernetes.log_lines(
                     pod, PROXY_CONTAINER, since_s=int(self.every_s) * 4
                 )
-                told += self._of(pod, lines)
-        return told
+                found += self._of(pod, lines)
+        return found
 
-    def _of(self, pod: Pod, lines: list[str]) -> list[Told]:
+    def _of(self, pod: Pod, lines: list[str]) -> list[Observation]:
         node, identities = self.nodes[pod.node]
-        told = [
-            Told(
+        found = [
+            Observation(
                 "log_line",
                 f"{pod} {line}",
                 {"process": pod.process, "match": match, "line": line[:600]},
@@ -169,14 +170,18 @@ class ZtunnelLogs:
         ]
         for identity, line in failed_renewals(lines, identities):
             refused = {"identity": identity, "outcome": "refused", "because": line[:600]}
-            told.append(Told("csr_answered", f"{pod} {line}", refused, node))
-        return told
+            found.append(Observation("csr_answered", f"{pod} {line}", refused, node))
+        return found
 
 
-@dataclass(frozen=True)
+@dataclass
 class Alerts:
-    """Rules that are evaluated and alerts that fire, by Prometheus itself; and what Alertmanager
-    has been handed."""
+    """Rules that Prometheus evaluates, alerts that fire, and alerts that Alertmanager received.
+
+    An alert that fires at the first poll already fired before the run, because of an earlier one
+    or of the bring-up, and warns of nothing that this run does: it is not recorded, unless it
+    resolves and fires again. (Seen on a cluster: a certificate alert from before made
+    `alert_before_outage` HOLD.)"""
 
     kubernetes: Kubernetes
     namespace: str
@@ -185,9 +190,10 @@ class Alerts:
     name: str = "alerts"
     every_s: float = 10.0
     reads_logs: bool = False
+    _fired_before: frozenset[str] | None = None
 
-    def look(self) -> list[Told]:
-        """`alerts_evaluated` when the set of rules is new, `alert_fired` when one begins to fire."""
+    def poll(self) -> list[Observation]:
+        """`alerts_evaluated` with the set of rules, `alert_fired` for each alert that fires."""
         rules = self._ask(self.prometheus, "/api/v1/rules?type=alert")["data"]["groups"]
         names = sorted(
             {
@@ -197,42 +203,47 @@ class Alerts:
                 if rule.get("lastEvaluation")
             }
         )
-        told = [Told("alerts_evaluated", "rules", {"rules": names})] if names else []
-        for alert in self._ask(self.prometheus, "/api/v1/alerts")["data"]["alerts"]:
-            labels = alert["labels"]
-            # One about those who watch warns nobody of an outage (analysis/alert_replay.py leaves
-            # it out too).
-            if alert["state"] == "firing" and labels.get("concerns") != "watchers":
-                data = {
-                    "alert": labels["alertname"],
-                    "labels": labels,
-                    "active_at": alert["activeAt"],
-                }
-                told.append(
-                    Told(
-                        "alert_fired",
-                        f"{json.dumps(labels, sort_keys=True)} {alert['activeAt']}",
-                        data,
-                    )
-                )
-        return told + self._handed_over()
+        evaluated = [Observation("alerts_evaluated", "rules", {"rules": names})] if names else []
+        fired = [
+            _fired(alert)
+            for alert in self._ask(self.prometheus, "/api/v1/alerts")["data"]["alerts"]
+            if _is_warning(alert)
+        ]
+        if self._fired_before is None:
+            self._fired_before = frozenset(each.key for each in fired)
+        news = [each for each in fired if each.key not in self._fired_before]
+        return [*evaluated, *news, *self._received()]
 
-    def _handed_over(self) -> list[Told]:
+    def _received(self) -> list[Observation]:
         handed = self._ask(self.alertmanager, "/api/v2/alerts?active=true")
         names = sorted({alert["labels"]["alertname"] for alert in handed})
-        return [Told("alerts_received", "alertmanager", {"alerts": names})] if names else []
+        return [Observation("alerts_received", "alertmanager", {"alerts": names})] if names else []
 
     def _ask(self, service: tuple[str, int], path: str) -> Any:
         text = self.kubernetes.get_from_service(self.namespace, *service, path, ANSWER_WITHIN_S)
         try:
             return json.loads(text)
         except ValueError as error:
-            raise Unreachable(f"{service[0]}{path} gave no JSON: {text[:200]!r}") from error
+            raise Unreachable(
+                f"{service[0]}{path} returned invalid JSON: {text[:200]!r}"
+            ) from error
+
+
+def _is_warning(alert: Mapping[str, Any]) -> bool:
+    """Whether an alert fires, and not about the monitoring itself: that warns of no outage
+    (analysis/alert_replay.py leaves it out too)."""
+    return bool(alert["state"] == "firing" and alert["labels"].get("concerns") != "watchers")
+
+
+def _fired(alert: Mapping[str, Any]) -> Observation:
+    labels, active_at = alert["labels"], alert["activeAt"]
+    data = {"alert": labels["alertname"], "labels": labels, "active_at": active_at}
+    return Observation("alert_fired", f"{json.dumps(labels, sort_keys=True)} {active_at}", data)
 
 
 @dataclass(frozen=True)
 class Flows:
-    """How many flows to and from the pods of a run Cilium forwarded and dropped, by each node's own
+    """How many flows to and from the pods of a run Cilium forwarded and dropped, from each node's
     Hubble."""
 
     kubernetes: Kubernetes
@@ -241,9 +252,9 @@ class Flows:
     every_s: float = 30.0
     reads_logs: bool = False
 
-    def look(self) -> list[Told]:
-        """One event for each agent and look; the same counts twice in a row are told once."""
-        told = []
+    def poll(self) -> list[Observation]:
+        """One observation for each agent."""
+        found = []
         for pod in self.kubernetes.pods("kube-system", {"k8s-app": "cilium"}):
             command = ["hubble", "observe", "--since", f"{self.every_s:.0f}s", "-o", "jsonpb"]
             for namespace in self.namespaces:
@@ -253,10 +264,12 @@ class Flows:
                 raise Unreachable(
                     f"hubble observe in {pod} ended with {ended.code}: {ended.stderr.strip()[:200]}"
                 )
-            told.append(
-                Told("flows_seen", str(pod), {"agent": str(pod), **count_flows(ended.stdout)})
+            found.append(
+                Observation(
+                    "flows_seen", str(pod), {"agent": str(pod), **count_flows(ended.stdout)}
+                )
             )
-        return told
+        return found
 
 
 def count_flows(text: str) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""An archive as the kernel unpacks it into its first file system (cpio, format "newc"), written in
-one go.
+"""An archive as the kernel unpacks it into its first file system: cpio, format "newc"
+(Documentation/driver-api/early-userspace/buffer-format.rst of Linux).
 
-    070701 and 13 numbers of 8 hexadecimal digits, the name, zero, padding to 4; the bytes, padding
-    to 4; TRAILER!!!
+    for each file   a header of 110 bytes: the magic number and 13 numbers of 8 hexadecimal digits
+                    the name, a zero byte, padding to a multiple of 4
+                    the content, padding to a multiple of 4
+    at the end      a file of the name TRAILER!!!
 
 Several archives one after the other are one, each begun at a multiple of 512 bytes: what changes
 often goes last.
@@ -16,6 +18,8 @@ from pathlib import PurePosixPath
 from typing import IO
 
 BLOCK_BYTES = 512
+_MAGIC = b"070701"  # "newc", without a checksum of each file
+_ALIGNMENT_BYTES = 4
 _TRAILER = "TRAILER!!!"
 
 
@@ -45,11 +49,25 @@ class _Writer:
     def entry(self, path: str, mode: int, changed_s: int, content: bytes) -> None:
         self._number += 1
         name = path.lstrip("/").encode() + b"\0"
-        numbers = (self._number, mode, 0, 0, 1, changed_s, len(content), 0, 0, 0, 0, len(name), 0)
-        self._put(b"070701" + b"".join(b"%08X" % number for number in numbers) + name)
-        self.pad(4)
+        header = (
+            self._number,  # c_ino: differs for each file, else the kernel takes two for hard links
+            mode,  # c_mode: type and permissions, as of stat
+            0,  # c_uid: root
+            0,  # c_gid
+            1,  # c_nlink
+            changed_s,  # c_mtime
+            len(content),  # c_filesize
+            0,  # c_maj: the device that it is on; of no use to the kernel
+            0,  # c_min
+            0,  # c_rmaj: the device that it is, of device files only
+            0,  # c_rmin
+            len(name),  # c_namesize, with the zero byte
+            0,  # c_chksum: zero in this format
+        )
+        self._put(_MAGIC + b"".join(b"%08X" % number for number in header) + name)
+        self.pad(_ALIGNMENT_BYTES)
         self._put(content)
-        self.pad(4)
+        self.pad(_ALIGNMENT_BYTES)
 
     def pad(self, to: int) -> None:
         self._put(bytes(-self._at % to))

@@ -4,12 +4,13 @@ else.
 An initramfs in three parts, of which the first two are kept in the cache by a digest of what is in
 them:
 
-    base      Python, its library, the packages that the process lab imports, harness/, kernel modules, /init
+    base      Python, its library, the packages that the process lab imports, meshwake itself,
+              kernel modules, /init
     subject   the binary under test with the libraries that it needs
     request   what this run shall do
 
-Not compressed: unpacking costs more in an emulated machine than reading. Everything stands at the
-path that it has on the host, except harness/ and packages, which go to /meshwake. There is no shell
+Not compressed: unpacking costs more in an emulated machine than reading. Everything is at the
+path that it has on the host, except meshwake and packages, which go to /meshwake. It has no shell
 and no package manager in it.
 """
 
@@ -42,11 +43,11 @@ SUBJECT = "/meshwake/ztunnel"
 REQUEST = "/meshwake/request.json"
 KEPT_PARTS = 8
 _IN_USE_FOR_S = 1800
-_ASKED_WITHIN_S = 60
+_PROGRAM_WITHIN_S = 60
 # Of the standard library what a guest has no use for, by size.
 _LEFT_OUT = {
-    "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "pydoc_data", "site-packages",
-    "dist-packages", "distutils", "msilib", "dbm", "curses", "wsgiref", "venv",
+    "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "pydoc_data",
+    "site-packages", "dist-packages", "distutils", "msilib", "dbm", "curses", "wsgiref", "venv",
 }  # fmt: skip
 # What the process lab imports in the guest, by what brings it.
 _IMPORTED = (
@@ -56,7 +57,7 @@ _IMPORTED = (
     "meshwake.authority.proto.citadel_pb2",
     "cryptography.hazmat.primitives.asymmetric.ec",
 )
-_TELL_MODULES = """
+_PRINT_MODULES = """
 import importlib, json, sys
 for name in sys.argv[1:]:
     importlib.import_module(name)
@@ -106,7 +107,8 @@ def binary_part(binary: Path, name: str = SUBJECT) -> Path:
 
 
 def tree_part(kind: str, place: Path, name: str, skip: Iterable[str]) -> Path:
-    """A directory of the host, under `name` in the guest, with the libraries that those in it need."""
+    """A directory of the host, under `name` in the guest, with the libraries that those in it
+    need."""
     left_out = set(skip)
     files = {
         path: entry
@@ -184,24 +186,24 @@ def _forget_old(directory: Path) -> None:
 def _python(imported: tuple[str, ...]) -> Files:
     """This interpreter, its library, the packages of `imported`, and every shared library of them
     all."""
-    told = _modules_of(imported)
+    modules = _modules_of(imported)
     library = Path(sysconfig.get_path("stdlib")).resolve()
     binaries = [Path(guest_python())]
     files = {guest_python(): Entry(Path(guest_python()).read_bytes(), 0o755)}
     files |= _tree(library, str(library), skip=_LEFT_OUT)
-    loaded = [Path(file) for file in told["files"] if ".so" in Path(file).name]
+    loaded = [Path(file) for file in modules["files"] if ".so" in Path(file).name]
     binaries += [path for path in library.glob("lib-dynload/*.so") if path in set(loaded)] + loaded
-    for name in told["names"]:
+    for name in modules["names"]:
         files |= _package(name)
     return files | _libraries(binaries)
 
 
 def _modules_of(imported: tuple[str, ...]) -> dict[str, Any]:
-    asked = subprocess.run(
+    printed = subprocess.run(
         [
             sys.executable,
             "-c",
-            _TELL_MODULES,
+            _PRINT_MODULES,
             "ctypes",
             "subprocess",
             "json",
@@ -211,26 +213,25 @@ def _modules_of(imported: tuple[str, ...]) -> dict[str, Any]:
         ],
         capture_output=True,
         text=True,
-        timeout=_ASKED_WITHIN_S,
+        timeout=_PROGRAM_WITHIN_S,
         check=False,
     )
-    if asked.returncode:
+    if printed.returncode:
         raise LabUnavailable(
-            f"the process lab cannot be imported here: {asked.stderr.strip()[-500:]}"
+            f"the process lab cannot be imported here: {printed.stderr.strip()[-500:]}"
         )
-    return dict(json.loads(asked.stdout))
+    return dict(json.loads(printed.stdout))
 
 
 def _package(name: str) -> Files:
-    """A package that somebody installed, whole; nothing for what the standard library has, or for
-    our own."""
+    """An installed package, whole; nothing for what the standard library has, or for our own."""
     if name in sys.stdlib_module_names or name in (PACKAGE.name, "__main__"):
         return {}
     try:
         spec = importlib.util.find_spec(name)
     except ValueError:
-        # A module that somebody made at run time (__mp_main__ of multiprocessing, a library's own):
-        # no file has it.
+        # A module made at run time (__mp_main__ of multiprocessing, a library's own): it has no
+        # file.
         return {}
     if spec is None:
         return {}
@@ -287,20 +288,20 @@ def _libraries(binaries: list[Path]) -> Files:
 def _needed(binaries: list[Path]) -> Iterator[Path]:
     if not binaries:
         return
-    # Libraries that a program brings along stand beside one another; it finds them itself.
-    beside = ":".join(sorted({str(binary.parent) for binary in binaries}))
-    told = subprocess.run(
+    # Libraries that a program brings along are in one directory; it finds them itself.
+    search_path = ":".join(sorted({str(binary.parent) for binary in binaries}))
+    listed = subprocess.run(
         ["ldd", *map(str, binaries)],
-        env=os.environ | {"LD_LIBRARY_PATH": beside},
+        env=os.environ | {"LD_LIBRARY_PATH": search_path},
         capture_output=True,
         text=True,
-        timeout=_ASKED_WITHIN_S,
+        timeout=_PROGRAM_WITHIN_S,
         check=False,
     )
-    if missing := re.search(r"(\S+) => not found", told.stdout):
+    if missing := re.search(r"(\S+) => not found", listed.stdout):
         raise LabUnavailable(
             f"library {missing.group(1)}, which the guest needs, is not on this machine; see ldd"
         )
-    for line in told.stdout.splitlines():
+    for line in listed.stdout.splitlines():
         if match := re.search(r"(?:=> )?(/\S+) \(0x", line):
             yield Path(match.group(1))

@@ -2,12 +2,12 @@
 
 Looked for, in this order:
 
-    $MESHWAKE_KERNEL                      a kernel (vmlinuz-VERSION) with lib/modules/VERSION beside it or one level up
-    <cache>/kernel/                       what `meshwake fetch-kernel` put there
-    /boot                                 what this machine runs, where a user may read it
+    $MESHWAKE_KERNEL    a kernel (vmlinuz-VERSION) with lib/modules/VERSION next to it or one level
+                        up
+    <cache>/kernel/     what `meshwake fetch-kernel` downloaded
+    /boot               what this machine runs, where a user may read it
 
-The place of a kernel is a directory with boot/vmlinuz-VERSION and lib/modules/VERSION, as in the
-package.
+A kernel's root is a directory with boot/vmlinuz-VERSION and lib/modules/VERSION, as in the package.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from pathlib import Path
 from meshwake.core.errors import BadInput, LabUnavailable
 from meshwake.ztunnel.binaries import cache_dir
 
-# In this order: each needs those before it. A bridge and its legs, and telling about sockets.
+# In this order: each needs those before it. A bridge, veth pairs on it, and listing sockets.
 MODULES = ("llc", "stp", "bridge", "veth", "inet_diag", "tcp_diag")
-# A network card of QEMU's, for guests that are not alone.
+# A network card of QEMU, for guests on one network.
 CARD_MODULES = (
-    "virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "failover", "net_failover",
-    "virtio_net",
+    "virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci",
+    "failover", "net_failover", "virtio_net",
 )  # fmt: skip
 PACKAGE = "linux-image-cloud-amd64"
 _FETCHED_WITHIN_S = 600
@@ -52,7 +52,7 @@ class Kernel:
 
     def read_modules(self, names: tuple[str, ...] = MODULES) -> dict[str, bytes]:
         """The modules a guest loads, ready to be loaded, in order; those built into the kernel are
-        left out. Raises LabUnavailable for one that is nowhere."""
+        left out. Raises LabUnavailable for one that is missing."""
         built_in = self.modules / "modules.builtin"
         known = built_in.read_text() if built_in.exists() else ""
         found = {}
@@ -79,11 +79,14 @@ def _read_module(path: Path) -> bytes:
 
 
 def find_kernel() -> Kernel | None:
-    """The kernel that guests run here, or None. Raises BadInput when $MESHWAKE_KERNEL names none."""
-    if said := os.environ.get("MESHWAKE_KERNEL"):
-        return _said_kernel(Path(said))
-    found = [kernel for place in (kernel_cache(), Path("/")) for kernel in _kernels_in(place)]
-    return next(iter(found), None)
+    """The kernel that guests run here, or None. Raises BadInput when $MESHWAKE_KERNEL names
+    none."""
+    if path := os.environ.get("MESHWAKE_KERNEL"):
+        return _configured_kernel(Path(path))
+    for root in (kernel_cache(), Path("/")):
+        for kernel in _kernels_in(root):
+            return kernel
+    return None
 
 
 def kernel_cache() -> Path:
@@ -91,70 +94,68 @@ def kernel_cache() -> Path:
     return cache_dir() / "kernel"
 
 
-def _kernels_in(place: Path) -> Iterator[Kernel]:
-    for image in sorted((place / "boot").glob("vmlinuz-*"), reverse=True):
-        kernel = _kernel_of(image, place)
+def _kernels_in(root: Path) -> Iterator[Kernel]:
+    for image in sorted((root / "boot").glob("vmlinuz-*"), reverse=True):
+        kernel = _kernel_of(image, root)
         if kernel is not None:
             yield kernel
 
 
-def _kernel_of(image: Path, place: Path) -> Kernel | None:
-    modules = place / "lib/modules" / image.name.removeprefix("vmlinuz-")
-    return Kernel(image, modules) if modules.is_dir() and os.access(image, os.R_OK) else None
+def _kernel_of(image: Path, root: Path) -> Kernel | None:
+    modules = root / "lib/modules" / image.name.removeprefix("vmlinuz-")
+    usable = modules.is_dir() and os.access(image, os.R_OK)
+    return Kernel(image, modules) if usable else None
 
 
-def _said_kernel(image: Path) -> Kernel:
-    for place in (image.parent, image.parent.parent):
-        if image.is_file() and (kernel := _kernel_of(image, place)):
+def _configured_kernel(image: Path) -> Kernel:
+    for root in (image.parent, image.parent.parent):
+        if image.is_file() and (kernel := _kernel_of(image, root)):
             return kernel
     raise BadInput(
-        f"MESHWAKE_KERNEL={image}: expected a file boot/vmlinuz-VERSION that may be read, "
-        "with lib/modules/VERSION "
-        "beside boot/; unset it, or see docs/machine.md"
+        f"MESHWAKE_KERNEL={image}: expected a readable file boot/vmlinuz-VERSION with "
+        "lib/modules/VERSION next to boot/; unset it, or see docs/machine.md"
     )
 
 
 def fetch_kernel(package: Path | None = None) -> Kernel:
     """Puts a kernel of Debian into the cache: from the package file given, or downloaded with apt's
     own tools (which check its signature). Needs no root. Raises LabUnavailable, or BadInput for a
-    file that is none."""
+    file that is not such a package."""
     with tempfile.TemporaryDirectory(prefix="meshwake-kernel-") as directory:
         file = package or _download(Path(directory))
         _unpack(file, Path(directory) / "unpacked")
         kernel = next(_kernels_in(Path(directory) / "unpacked"), None)
         if kernel is None:
             raise BadInput(
-                f"{file}: holds no boot/vmlinuz-VERSION with lib/modules/VERSION; expected "
-                "a linux-image .deb"
+                f"{file}: has no boot/vmlinuz-VERSION with lib/modules/VERSION; expected a "
+                "linux-image .deb"
             )
         kernel.read_modules()  # whole, and of use, before it replaces what is there
-        place = kernel_cache()
-        shutil.rmtree(place, ignore_errors=True)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(Path(directory) / "unpacked", place)
+        cache = kernel_cache()
+        shutil.rmtree(cache, ignore_errors=True)
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(Path(directory) / "unpacked", cache)
     return next(_kernels_in(kernel_cache()))
 
 
 def _download(directory: Path) -> Path:
     if shutil.which("apt-get") is None:
         raise LabUnavailable(
-            "apt-get is not on PATH; download a linux-image package of Debian or Ubuntu "
-            "for amd64 by hand, "
-            "and give it: meshwake fetch-kernel --file PACKAGE.deb"
+            "apt-get is not on PATH; download a linux-image package of Debian or Ubuntu for amd64 "
+            "by hand, then: meshwake fetch-kernel --file PACKAGE.deb"
         )
-    shown = _ask(["apt-cache", "depends", "--important", PACKAGE], directory)
+    shown = _output_of(["apt-cache", "depends", "--important", PACKAGE], directory)
     depends = re.search(r"Depends: (linux-image-\S+)", shown)
     if depends is None:
         raise LabUnavailable(
-            f"apt knows no package {PACKAGE}; run apt-get update, or give one with --file "
-            "PACKAGE.deb"
+            f"apt has no package {PACKAGE}; run apt-get update, or pass one: --file PACKAGE.deb"
         )
-    _ask(["apt-get", "download", "--quiet", depends.group(1)], directory)
+    _output_of(["apt-get", "download", "--quiet", depends.group(1)], directory)
     return next(directory.glob("*.deb"))
 
 
-def _ask(command: list[str], directory: Path) -> str:
-    told = subprocess.run(
+def _output_of(command: list[str], directory: Path) -> str:
+    done = subprocess.run(
         command,
         cwd=directory,
         capture_output=True,
@@ -162,14 +163,14 @@ def _ask(command: list[str], directory: Path) -> str:
         timeout=_FETCHED_WITHIN_S,
         check=False,
     )
-    if told.returncode:
+    if done.returncode:
         raise LabUnavailable(
-            f"{' '.join(command)}: {told.stderr.strip()[-400:]}; is apt set up? run apt-get update"
+            f"{' '.join(command)}: {done.stderr.strip()[-400:]}; is apt set up? run apt-get update"
         )
-    return told.stdout
+    return done.stdout
 
 
-def _unpack(package: Path, place: Path) -> None:
+def _unpack(package: Path, directory: Path) -> None:
     """Only the kernel and the modules that we load: of 100 MB, 15."""
     if shutil.which("dpkg-deb") is None:
         raise LabUnavailable("dpkg-deb is not on PATH, and opens the package; install dpkg")
@@ -182,7 +183,7 @@ def _unpack(package: Path, place: Path) -> None:
             with tarfile.open(fileobj=opened.stdout, mode="r|") as archive:
                 for member in archive:
                     if member.isfile() and _is_wanted(member.name):
-                        archive.extract(member, place, filter="data")
+                        archive.extract(member, directory, filter="data")
         except tarfile.TarError as error:
             why = opened.stderr.read().decode(errors="replace").strip() or str(error)
             raise BadInput(
@@ -191,9 +192,7 @@ def _unpack(package: Path, place: Path) -> None:
 
 
 def _is_wanted(name: str) -> bool:
-    stem = Path(name).name.partition(".ko")
-    return (
-        "/boot/vmlinuz-" in name
-        or (bool(stem[1]) and stem[0] in (*MODULES, *CARD_MODULES))
-        or name.endswith("/modules.builtin")
-    )
+    if "/boot/vmlinuz-" in name or name.endswith("/modules.builtin"):
+        return True
+    module, suffix, _ = Path(name).name.partition(".ko")
+    return bool(suffix) and module in (*MODULES, *CARD_MODULES)

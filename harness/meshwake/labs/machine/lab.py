@@ -3,11 +3,11 @@ no network.
 
     kernel.py              a distribution's kernel, found or fetched
     image.py, cpio.py      the guest's file system
-    lab.py                 starts the guest and takes in what it tells
-    inside.py              what runs in the guest
+    lab.py                 starts the guest and receives its events
+    guest_runner.py        what runs in the guest
     backend.py             the process lab's mesh, on the kernel's clocks
     fleet_backend.py       several nodes: over several guests
-    hands.py, node.py      what runs in each of them
+    guest_agent.py, node.py      what runs in each of them
     clocks/guest/qemu.py   QEMU, suspended and paused for real
 
 Time: idle time is skipped by the emulator, so an hour of two ztunnels costs seconds.
@@ -33,21 +33,18 @@ from meshwake.clocks.guest.qemu import (
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.errors import (
     BadInput,
-    ExitCode,
-    HarnessError,
     HarnessFault,
-    LabUnavailable,
-    SubjectFailed,
 )
-from meshwake.core.events import Event
+from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.history import Recorder
-from meshwake.core.plan import Plan
-from meshwake.core.scenario import CLOCK_FAULTS
+from meshwake.core.plan import Plan, PlannedFault
+from meshwake.core.refusal import invalid_choice
 from meshwake.labs import NO_BINARY, Toolbox
 from meshwake.labs.driver import Driver
 from meshwake.labs.machine.fleet_backend import FleetBackend, guests_of, requests_of
 from meshwake.labs.machine.image import SUBJECT, assemble, base_part, binary_part, guest_python
 from meshwake.labs.machine.kernel import find_kernel
+from meshwake.labs.messages import RunReceiver
 from meshwake.labs.process.lab import LAB as PROCESS_LAB
 from meshwake.ztunnel import binaries
 
@@ -61,10 +58,6 @@ MEMORY_MB = 768
 TIME_VARIABLE = "MESHWAKE_MACHINE_TIME"
 IMAGE_FILE = "guest.cpio"
 _TIMES = ("skipped", "real")
-_ERRORS: dict[int, type[HarnessError]] = {
-    ExitCode.LAB_UNAVAILABLE: LabUnavailable,
-    ExitCode.HARNESS_FAULT: SubjectFailed,
-}
 
 
 class MachineLab:
@@ -101,26 +94,10 @@ class MachineLab:
             )
         if needs_fleet(plan):
             refused += _refusals_of_fleet(plan)
-        refused += [
-            f"fault {fault.index + 1}: {fault.kind}: no ztunnel in a guest was seen to "
-            "watch its root file; "
-            "use --lab process"
-            for fault in plan.faults
-            if fault.kind == "ca_root_change"
-        ]
-        refused += [
-            f"fault {fault.index + 1}: ca_slow: nobody in a guest tells the authority when "
-            "to answer; use --lab process"
-            for fault in plan.faults
-            if fault.kind == "ca_slow"
-        ]
-        refused += [
-            f"fault {fault.index + 1}: a {fault.kind} of {format_duration(fault.lasts_ns)}: "
-            "a machine's own clock "
-            f"shows whole seconds, so a sleep lasts {format_duration(SHORTEST_SLEEP_NS)} at least"
-            for fault in plan.faults
-            if fault.kind == "suspend" and fault.lasts_ns < SHORTEST_SLEEP_NS
-        ]
+        for fault in plan.faults:
+            reason = _refusal_of_fault(fault)
+            if reason is not None:
+                refused.append(f"fault {fault.index + 1}: {reason}")
         return refused
 
     def run(self, plan: Plan, toolbox: Toolbox, recorder: Recorder) -> None:
@@ -133,48 +110,53 @@ class MachineLab:
             _write_cost(directory, self.last_cost)
             return
         machine = _machine(plan, toolbox.ztunnel, directory)
-        told = _Told(toolbox, recorder, directory)
+        output = _GuestOutput(toolbox, recorder, directory)
         try:
-            cost = run_guest(machine, directory, told.take)
+            cost = run_guest(machine, directory, output.receive)
         finally:
             machine.initrd.unlink(missing_ok=True)
-        told.raise_failure()
-        self.last_cost = asdict(cost) | told.done
+        self.last_cost = asdict(cost) | output.cost()
         _write_cost(directory, self.last_cost)
+
+
+def _refusal_of_fault(fault: PlannedFault) -> str | None:
+    if fault.kind == "ca_root_change":
+        return f"{fault.kind}: ztunnels in a guest have no root file to watch; use --lab process"
+    if fault.kind == "ca_slow":
+        return (
+            f"{fault.kind}: the host cannot have an authority in a guest answer at a planned "
+            "time; use --lab process"
+        )
+    if fault.kind == "suspend" and fault.lasts_ns < SHORTEST_SLEEP_NS:
+        return (
+            f"a {fault.kind} of {format_duration(fault.lasts_ns)}: a machine's own clock shows "
+            f"whole seconds, so a sleep lasts {format_duration(SHORTEST_SLEEP_NS)} at least"
+        )
+    return None
 
 
 def _write_cost(directory: Path, cost: dict[str, Any]) -> None:
     (directory / "cost.json").write_text(json.dumps(cost, indent=2) + "\n")
 
 
-class _Told:
-    """Takes in what the guest tells."""
+class _GuestOutput:
+    """Receives what the guest sends."""
 
     def __init__(self, toolbox: Toolbox, recorder: Recorder, directory: Path) -> None:
-        self._toolbox, self._recorder, self._directory = toolbox, recorder, directory
-        self._failed: dict[str, Any] | None = None
-        self.done: dict[str, Any] = {}
+        self._receiver = RunReceiver(toolbox, recorder, where="in the guest: ")
+        self._directory = directory
 
-    def take(self, message: dict[str, Any]) -> None:
-        if "event" in message:
-            self._recorder.append(Event.from_line(json.dumps(message["event"])))
-        elif "progress" in message:
-            self._toolbox.progress(message["progress"])
-        elif "log" in message:
+    def receive(self, message: dict[str, Any]) -> None:
+        if "garbled" in message:
+            raise HarnessFault(f"the guest sent a line that is not JSON: {message['garbled']!r}")
+        if "log" in message:
             (self._directory / Path(message["log"]).name).write_text(message["text"])
-        elif "done" in message:
-            self.done = message["done"]
-        elif "failed" in message:
-            self._failed = message["failed"]
-        elif "garbled" in message:
-            raise HarnessFault(f"the guest said what is no JSON: {message['garbled']!r}")
+        self._receiver.receive(message)
 
-    def raise_failure(self) -> None:
-        """The guest's own account of why it could not go on."""
-        if self._failed is not None:
-            raise _ERRORS.get(self._failed["exit_code"], HarnessFault)(
-                f"in the guest: {self._failed['message']}"
-            )
+    def cost(self) -> dict[str, Any]:
+        """What the run cost, as the guest reported it. Raises its failure."""
+        self._receiver.raise_failure()
+        return self._receiver.done or {}
 
 
 def needs_fleet(plan: Plan) -> bool:
@@ -195,9 +177,8 @@ def _refusals_of_fleet(plan: Plan) -> list[str]:
         how = "whose time passes as it does" if time_passes_really() else "that share one time"
         refused.append(
             f"{format_duration(plan.duration_ns)} of {count} guests {how}: at most "
-            f"{format_duration(longest_ns)}, "
-            "else it takes hours; use --lab process, or short certificates (--real-time "
-            "takes a scenario's own)"
+            f"{format_duration(longest_ns)}, else it takes hours; use --lab process, or short "
+            "certificates (--real-time takes a scenario's own)"
         )
     return refused
 
@@ -236,9 +217,9 @@ def _machines(plan: Plan, ztunnel: Path, directory: Path) -> dict[str, Machine]:
     accelerator: Accelerator = "kvm" if real and kvm_unavailable() is None else "tcg"
     parts = [base_part(kernel, with_lab=True, with_card=True), binary_part(ztunnel)]
     machines = {}
-    for number, (name, told) in enumerate(requests_of(plan, SUBJECT).items()):
+    for number, (name, settings) in enumerate(requests_of(plan, SUBJECT).items()):
         initrd = directory / f"{number}-{IMAGE_FILE}"
-        assemble(parts, _program("meshwake.labs.machine.hands") | told, initrd)
+        assemble(parts, _program("meshwake.labs.machine.guest_agent") | settings, initrd)
         mac = f"52:54:00:4d:57:{number + 1:02x}"
         machines[name] = Machine(
             kernel.image,
@@ -270,8 +251,12 @@ def _machine(plan: Plan, ztunnel: Path, directory: Path) -> Machine:
     kernel = find_kernel()
     assert kernel is not None
     initrd = directory / IMAGE_FILE
-    told = {"plan": plan.model_dump(mode="json"), "ztunnel": SUBJECT, "subject": _subject(ztunnel)}
-    request = _program("meshwake.labs.machine.inside") | told
+    settings = {
+        "plan": plan.model_dump(mode="json"),
+        "ztunnel": SUBJECT,
+        "subject": _subject(ztunnel),
+    }
+    request = _program("meshwake.labs.machine.guest_runner") | settings
     assemble([base_part(kernel, with_lab=True), binary_part(ztunnel)], request, initrd)
     real = time_passes_really()
     accelerator: Accelerator = "kvm" if real and kvm_unavailable() is None else "tcg"
@@ -279,11 +264,11 @@ def _machine(plan: Plan, ztunnel: Path, directory: Path) -> Machine:
 
 
 def time_passes_really() -> bool:
-    """Whether the user wants no time skipped. Raises BadInput for a word that is none."""
-    said = os.environ.get(TIME_VARIABLE, _TIMES[0])
-    if said not in _TIMES:
-        raise BadInput(f"{TIME_VARIABLE}={said}: allowed: {', '.join(_TIMES)}")
-    return said == "real"
+    """Whether the user wants no time skipped. Raises BadInput for an invalid value."""
+    value = os.environ.get(TIME_VARIABLE, _TIMES[0])
+    if value not in _TIMES:
+        raise invalid_choice(TIME_VARIABLE, value, _TIMES)
+    return value == "real"
 
 
 LAB = MachineLab()

@@ -1,12 +1,11 @@
-"""One machine of several, seen from within: its card on its bridge, its ztunnels, its end of
-connections, and the authority where it has it. All of it is the process lab's own; see hands.py for
-who tells it what to do.
+"""One machine of several, from the inside: its card on its bridge, its ztunnels, its end of
+connections, and the authority where it has it. All of it is the process lab's own; guest_agent.py
+receives the commands.
 """
 
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,24 +13,26 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from meshwake.authority.server import AuthorityProcess, Mode, State, spawn
+from meshwake.authority.server import AuthorityProcess, Mode, spawn
 from meshwake.clocks.guest.init import kernel_clocks
 from meshwake.clocks.guest.kernel_page import NO_FILE, KernelClockPage
+from meshwake.core.authority_state import AuthorityState
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import SubjectFailed
-from meshwake.labs.machine.inside import DIRECTORY
-from meshwake.labs.machine.telling import told_in_a_guest
-from meshwake.labs.process.dedicated import Dedicated, dedicated_environment, knock
-from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, inside, listen
-from meshwake.labs.process.places import Home, Place
+from meshwake.labs.machine.guest_overrides import guest_overrides
+from meshwake.labs.machine.guest_runner import DIRECTORY
+from meshwake.labs.process.dedicated import Dedicated, dedicated_environment, trigger_handshake
+from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, in_namespace, listen
 from meshwake.labs.process.traffic import Traffic
-from meshwake.labs.process.ztunnel import Ztunnel, local_xds
+from meshwake.labs.process.workloads import Workload, ZtunnelSpec
+from meshwake.labs.process.ztunnel import Ztunnel, await_listening, local_xds
+from meshwake.system.deadline import Deadline
 from meshwake.ztunnel.ports import HBONE_PORT, ISTIOD_PORT
 
 CARD, _BRIDGE = "eth0", "mesh0"
 # What a connection may take on an emulated machine; after that it has no answer.
 ANSWERED_WITHIN_S = 10.0
-STARTS_WITHIN_S = 120.0
+STARTS_WITHIN_S, LISTENING_POLL_S = 120.0, 0.05
 _ELSEWHERE = -1
 
 
@@ -45,7 +46,7 @@ class CardedNetwork(Network):
         super().__init__()
         self._made = first
         if not has_authority:
-            self._home.addr(
+            self._netlink.addr(
                 "del", index=self._index(_BRIDGE), address=AUTHORITY_ADDRESS, prefixlen=16
             )
         self._take_card(outside)
@@ -53,7 +54,7 @@ class CardedNetwork(Network):
     def _take_card(self, outside: int) -> None:
         with (
             Path("/proc/thread-self/ns/net").open("rb") as here,
-            inside(outside),
+            in_namespace(outside),
             IPRoute() as there,
         ):
             cards = there.link_lookup(ifname=CARD)
@@ -62,7 +63,7 @@ class CardedNetwork(Network):
                     "the guest has no network card; is its module in the kernel's package?"
                 )
             there.link("set", index=cards[0], net_ns_fd=here.fileno())
-        self._home.link("set", index=self._index(CARD), master=self._index(_BRIDGE), state="up")
+        self._netlink.link("set", index=self._index(CARD), master=self._index(_BRIDGE), state="up")
 
 
 class _ServedTraffic(Traffic):
@@ -72,23 +73,23 @@ class _ServedTraffic(Traffic):
 
 
 class Node:
-    """See hands.Obedient. `request`: the name of this `node` and its `identities` (none where it is
-    there for the authority), `first` (see CardedNetwork), `authority` (what `spawn` is to know, or
-    None), `ztunnel`, `lifetime_s`."""
+    """See guest_agent.CommandHandler. `request`: the name of this `node` and its `identities` (none
+    where it is there for the authority), `first` (see CardedNetwork), `authority` (what `spawn` is
+    to know, or None), `ztunnel`, `lifetime_s`."""
 
     def __init__(self, request: dict[str, Any], outside: int, stack: ExitStack) -> None:
         self._request, self._stack = request, stack
         self._network = CardedNetwork(outside, request["first"], request["authority"] is not None)
         stack.callback(self._network.close)
-        self._homes = [self._home(identity) for identity in request["identities"]]
-        self._home_of = {home.identities[0]: home for home in self._homes}
+        self._specs = [self._spec(identity) for identity in request["identities"]]
+        self._spec_of = {spec.identities[0]: spec for spec in self._specs}
         self._authority = self._start_authority() if request["authority"] else None
         self._traffic: _ServedTraffic | None = None
         self._ztunnels: dict[str, Ztunnel] = {}
-        self._knocks: list[socket.socket] = []
+        self._handshakes: list[socket.socket] = []
         self._root = ""
         stack.callback(self.end)
-        self.orders: dict[str, Callable[..., Any]] = {
+        self.commands: dict[str, Callable[..., Any]] = {
             "introduce": self.introduce,
             "connect": self.connect,
             "start": self.start,
@@ -105,44 +106,55 @@ class Node:
             "state": self.set_state,
         }
 
-    # Orders
+    # Commands
 
     def introduce(self) -> dict[str, Any]:
-        """Where its identities live, and the authority's root certificate where it has the
+        """The addresses of its identities, and the authority's root certificate where it has the
         authority."""
         root = self._authority.root_file.read_text() if self._authority else None
         return {
-            "addresses": {home.identities[0]: home.address for home in self._homes},
+            "addresses": {spec.identities[0]: spec.address for spec in self._specs},
             "root": root,
         }
 
-    def connect(self, places: list[dict[str, str]], root: str) -> None:
-        """Whom there is in the mesh, and whom to trust."""
+    def connect(self, workloads: list[dict[str, str]], root: str) -> None:
+        """All workloads of the mesh, and the root certificate to trust."""
         self._root = root
-        known = [Place(one["identity"], one["node"], _ELSEWHERE, one["address"]) for one in places]
-        (DIRECTORY / "workloads.yaml").write_text(local_xds(known, lambda place: place.name))
+        known = [
+            Workload(one["identity"], one["node"], _ELSEWHERE, one["address"]) for one in workloads
+        ]
+        (DIRECTORY / "workloads.yaml").write_text(local_xds(known, lambda workload: workload.name))
         here = {
-            place.identity: Place(
-                place.identity, place.node, self._home_of[place.identity].namespace, place.address
+            workload.identity: Workload(
+                workload.identity,
+                workload.node,
+                self._spec_of[workload.identity].namespace,
+                workload.address,
             )
-            for place in known
-            if place.identity in self._home_of
+            for workload in known
+            if workload.identity in self._spec_of
         }
         self._traffic = _ServedTraffic(here, redirected=False)
-        self._addresses = {place.identity: place.address for place in known}
+        self._addresses = {workload.identity: workload.address for workload in known}
         self._stack.callback(self._traffic.close)
 
     def start(self) -> None:
-        """Its ztunnels, each knocked at when it listens, so that it asks for its certificate."""
-        for home in self._homes:
-            told = dedicated_environment(
-                home, DIRECTORY, Path("unused"), self._request["lifetime_s"]
+        """Starts its ztunnels. When they listen, a handshake makes each request its certificate."""
+        for spec in self._specs:
+            environment = dedicated_environment(
+                spec, DIRECTORY, Path("unused"), self._request["lifetime_s"]
             )
-            told |= told_in_a_guest(self._root)
+            environment |= guest_overrides(self._root)
             binary = Path(self._request["ztunnel"])
-            self._ztunnels[home.name] = Ztunnel(binary, home, KernelClockPage(), DIRECTORY, told)
-        self._await_listening()
-        self._knocks = [knock((home.address, HBONE_PORT), home.namespace) for home in self._homes]
+            self._ztunnels[spec.name] = Ztunnel(
+                binary, spec, KernelClockPage(), DIRECTORY, environment
+            )
+        await_listening(
+            list(self._ztunnels.values()), Dedicated.ports, STARTS_WITHIN_S, LISTENING_POLL_S
+        )
+        self._handshakes = [
+            trigger_handshake((spec.address, HBONE_PORT), spec.namespace) for spec in self._specs
+        ]
 
     def end(self) -> None:
         """Its ztunnels have ended when this returns."""
@@ -150,16 +162,16 @@ class Node:
             self._ztunnels.pop(name).end()
 
     def freeze(self, frozen: bool) -> None:
-        """Its ztunnels stand, or go on."""
+        """Stops its ztunnels, or has them go on."""
         for ztunnel in self._ztunnels.values():
             (ztunnel.watched.stop if frozen else ztunnel.watched.resume)()
 
     def attempt(self, source: str, destination: str) -> str | None:
         """See Traffic.attempt; `destination` may be elsewhere."""
         assert self._traffic is not None
-        give_up_s = time.monotonic() + ANSWERED_WITHIN_S
+        deadline = Deadline("an answer to a connection", ANSWERED_WITHIN_S)
         return self._traffic.attempt_to(
-            source, self._addresses[destination], lambda: time.monotonic() > give_up_s
+            source, self._addresses[destination], lambda: deadline.has_passed
         )
 
     def certificate_state(self, name: str, identity: str) -> list[Any] | None:
@@ -175,13 +187,13 @@ class Node:
     def set_state(self, state: dict[str, Any]) -> None:
         """Of the authority."""
         assert self._authority is not None
-        self._authority.set_state(State(**state))
+        self._authority.set_state(AuthorityState(**state))
 
-    # What there is to do besides
+    # What there is to do without a command
 
     def files(self) -> list[int]:
-        """See Obedient."""
-        found = [knocking.fileno() for knocking in self._knocks]
+        """See CommandHandler."""
+        found = [handshake.fileno() for handshake in self._handshakes]
         if self._traffic is not None:
             found.append(self._traffic.fileno())
         if self._authority is not None:
@@ -189,49 +201,39 @@ class Node:
         return found
 
     def serve(self) -> list[dict[str, Any]]:
-        """See Obedient. A ztunnel's answer to a knock is of no interest; it is taken, and the
+        """See CommandHandler. A ztunnel's answer to a handshake is read and discarded, and the
         connection closed."""
-        self._knocks = [knocking for knocking in self._knocks if not _answered(knocking)]
+        self._handshakes = [handshake for handshake in self._handshakes if not _answered(handshake)]
         if self._traffic is not None:
             self._traffic.serve()
-        return self._authority.requests() if self._authority is not None else []
+        if self._authority is None:
+            return []
+        return [dict(report) for report in self._authority.requests()]
 
     # Building
 
-    def _home(self, identity: str) -> Home:
+    def _spec(self, identity: str) -> ZtunnelSpec:
         namespace, address = self._network.add(identity)
-        place = Place(identity, self._request["node"], namespace, address)
-        return Home(place.name, place.node, namespace, address, (identity,))
+        workload = Workload(identity, self._request["node"], namespace, address)
+        return ZtunnelSpec(workload.name, workload.node, namespace, address, (identity,))
 
     def _start_authority(self) -> AuthorityProcess:
-        known = self._request["authority"]
+        settings = self._request["authority"]
         with listen(AUTHORITY_ADDRESS, ISTIOD_PORT) as listener:
-            identities = tuple(known["identities"])
+            identities = tuple(settings["identities"])
             authority = spawn(
-                NO_FILE, listener, AUTHORITY_ADDRESS, DIRECTORY, known["backdate_s"], identities
+                NO_FILE, listener, AUTHORITY_ADDRESS, DIRECTORY, settings["backdate_s"], identities
             )
         self._stack.callback(authority.close)
         return authority
 
-    def _await_listening(self) -> None:
-        give_up_s = time.monotonic() + STARTS_WITHIN_S
-        while not all(ztunnel.listening(Dedicated.ports) for ztunnel in self._ztunnels.values()):
-            for ztunnel in self._ztunnels.values():
-                ztunnel.check_alive()
-            if time.monotonic() > give_up_s:
-                raise SubjectFailed(
-                    f"the ztunnels did not listen within {STARTS_WITHIN_S:.0f} s of the "
-                    "guest's time"
-                )
-            time.sleep(0.05)
 
-
-def _answered(knocking: socket.socket) -> bool:
+def _answered(handshake: socket.socket) -> bool:
     try:
-        knocking.recv(65536)
+        handshake.recv(65536)
     except BlockingIOError:
         return False
     except OSError:
         pass
-    knocking.close()
+    handshake.close()
     return True

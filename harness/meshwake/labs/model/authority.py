@@ -1,13 +1,13 @@
 """istiod, as far as certificates go: when it answers, what it signs, and by whose clock.
 
 notBefore is the authority's wall clock less the backdate, notAfter the same clock plus the lifetime
-that was asked for, both cut to whole seconds (istio security/pkg/pki/util/generate_cert.go). An
+that was requested, both cut to whole seconds (istio security/pkg/pki/util/generate_cert.go). An
 answer takes no time, unless the authority is slow: then what it takes is dated, signed and answered
-some time after, by its monotonic clock, whatever it does to others by then. A request that is
+some time after, by its monotonic clock, whatever mode it is in by then. A request that is
 accepted while the authority hangs is never answered, not even after the fault has ended: ztunnel
-sets no deadline. Who trusts only a root that is no longer its own breaks off the handshake, and the
-authority hears of no request. An authority that starts anew with another root loses what it had
-taken and not answered.
+sets no deadline. A client that trusts only an old root aborts the handshake, and the authority
+gets no request. An authority that restarts with another root loses what it had taken and not
+answered.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _OUTCOMES: dict[str, Outcome] = {
 
 
 class Certificate(NamedTuple):
-    """Valid from `not_before_wall_s` to `not_after_wall_s`, both included, for those who know
-    `root`: who has a certificate of it himself."""
+    """Valid from `not_before_wall_s` to `not_after_wall_s`, both included, for peers that know
+    `root`: those with a certificate signed by it."""
 
     serial: str
     not_before_wall_s: int
@@ -65,11 +65,9 @@ class Authority:
         self._signed = 0
 
     def answer(self, lifetime_s: int, world_ns: int, root_of_world_ns: int | None = None) -> Answer:
-        """The answer at `world_ns` to a request, for a certificate of this lifetime, of somebody
-        who trusts the root that the authority had at `root_of_world_ns` (None: has now)."""
-        if root_of_world_ns is not None and any(
-            root_of_world_ns < at <= world_ns for at in self._roots_since_ns
-        ):
+        """The answer at `world_ns` to a request, for a certificate of this lifetime, of a
+        client that trusts the root that the authority had at `root_of_world_ns` (None: has now)."""
+        if root_of_world_ns is not None and self._root_changed(root_of_world_ns, world_ns):
             return Answer("not_trusted")
         outcome = self._outcome(world_ns)
         if outcome != "issued":
@@ -82,24 +80,25 @@ class Authority:
             )
         return self.late_answer(lifetime_s, world_ns)
 
+    def _root_changed(self, after_world_ns: int, until_world_ns: int) -> bool:
+        return any(after_world_ns < at <= until_world_ns for at in self._roots_since_ns)
+
     def late_answer(self, lifetime_s: int, world_ns: int) -> Answer:
         """The answer, at `world_ns`, to a request that came when the authority was slow."""
         return Answer("issued", self._sign(lifetime_s, world_ns))
 
     def is_ready(self, world_ns: int) -> bool:
-        """Whether it is there and says so. One that accepts requests and never answers them says so
-        too, and so does one that finds a token expired."""
+        """Whether it is up and reports that it is ready. One that accepts requests and never
+        answers them does, and so does one that finds a token expired."""
         return self._outcome(world_ns) != "refused"
 
     def _outcome(self, world_ns: int) -> Outcome:
         if not self._clock.processes_run(world_ns):
             return "refused"
-        active = (
-            outcome
-            for begins_ns, ends_ns, outcome in self._faults
-            if begins_ns <= world_ns < ends_ns
-        )
-        return next(active, "issued")
+        for begins_ns, ends_ns, outcome in self._faults:
+            if begins_ns <= world_ns < ends_ns:
+                return outcome
+        return "issued"
 
     def _sign(self, lifetime_s: int, world_ns: int) -> Certificate:
         state = self._plan.authority_at(world_ns)

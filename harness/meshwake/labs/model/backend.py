@@ -231,7 +231,7 @@ class ModelBackend:
         now = self.clocks(node)
         process = self._running[node]
         process.forget(identity, now)
-        if not process.is_asking(identity):  # else the answer under way serves the new pod too
+        if not process.is_requesting(identity):  # else the answer under way serves the new pod too
             self._request_at(Due(now.monotonic_ns), identity)
 
     # Requests to the authority
@@ -246,8 +246,8 @@ class ModelBackend:
         process = self._running[self._process_of[identity]]
         if armed != self._armed[identity]:
             return
-        if not process.may_ask:
-            process.wait_in_line(identity, self.world_ns)
+        if not process.has_free_slot:
+            process.enqueue(identity, self.world_ns)
             return
         answer = self._answer(identity, process)
         if answer.outcome == "slow":
@@ -264,7 +264,7 @@ class ModelBackend:
         reloads = isinstance(process, Proxy) or self._behaviour.reloads_root
         name = self._process_of[identity]
         root_of_ns = self.world_ns if reloads else self._started_ns[name]
-        answer = self._authority.answer(process.asks_for_s, self.world_ns, root_of_ns)
+        answer = self._authority.answer(process.requested_lifetime_s, self.world_ns, root_of_ns)
         would_issue = answer.outcome in ("issued", "slow")
         if would_issue and not self._tokens.accepted(name, self.world_ns):
             return Answer("unauthenticated")
@@ -273,8 +273,8 @@ class ModelBackend:
     def _answer_late(self, identity: str, armed: int) -> None:
         """Has no effect when the requesting process has ended, or has lost the connection."""
         if armed == self._armed[identity]:
-            asks_for_s = self._running[self._process_of[identity]].asks_for_s
-            answer = self._authority.late_answer(asks_for_s, self.world_ns)
+            requested_lifetime_s = self._running[self._process_of[identity]].requested_lifetime_s
+            answer = self._authority.late_answer(requested_lifetime_s, self.world_ns)
             self._record_answer(identity, answer)
             self._deliver_when_running(identity, answer)
 
@@ -302,7 +302,7 @@ class ModelBackend:
         if armed != self._armed[identity]:
             return
         self._deliver(identity, process, answer)
-        while (waiting := process.next_in_line()) is not None:
+        while (waiting := process.next_queued()) is not None:
             self._request(waiting, self._armed[waiting])
 
     def _deliver(self, identity: str, process: Ztunnel | Proxy, answer: Answer) -> None:
@@ -322,7 +322,7 @@ class ModelBackend:
         """See Backend."""
         if fault.kind == "ca_root_change":
             for process in self._running.values():
-                for identity in filter(process.is_asking, process.states):
+                for identity in filter(process.is_requesting, process.states):
                     self._deliver_when_running(identity, Answer("lost"))
 
     def wake(self, fault: PlannedFault) -> None:

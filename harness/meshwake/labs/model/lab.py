@@ -1,4 +1,5 @@
-"""The model as a lab: see meshwake.labs.Lab. It needs nothing, and can do all that a plan can say."""
+"""The model as a lab: see meshwake.labs.Lab. It has no prerequisites, and can do all that a plan
+can contain."""
 
 from __future__ import annotations
 
@@ -20,13 +21,13 @@ class ModelLab:
         return []
 
     def refusals(self, plan: Plan) -> list[str]:
-        """Only a behaviour class that nobody has described."""
+        """Only a behaviour class that is not described."""
         if plan.behaviour_class in BEHAVIOURS:
             return []
         known = ", ".join(BEHAVIOURS)
         return [
             f"version {plan.version}: behaviour class {plan.behaviour_class!r} is not "
-            f"modelled; there are {known}"
+            f"modelled; expected one of {known}"
         ]
 
     def run(self, plan: Plan, toolbox: Toolbox, recorder: Recorder) -> None:

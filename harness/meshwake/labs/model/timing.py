@@ -1,12 +1,15 @@
-"""When a ztunnel renews: the wait of every release, and those of three patches that people propose.
+"""When a ztunnel renews: the wait of every release, and those of three proposed patches.
 
-    as released       the planned wall time, made monotonic with one pair of clocks taken when the process started
-    fresh-time-base   ... with a pair taken at each issue
-    boottime          a wait on CLOCK_BOOTTIME, from one pair taken at the start; looked at every ten seconds
-    wall-polling      as fresh-time-base, and every ten seconds a look at the wall clock: is it time, or was the clock
-                      set back behind notBefore of a certificate that was valid when it came?
+    as released       the planned wall time, converted to a monotonic time with one pair of clocks
+                      read when the process started
+    fresh-time-base   ... with a pair read at each issue
+    boottime          a wait on CLOCK_BOOTTIME, from one pair read at the start; polled every ten
+                      seconds
+    wall-polling      as fresh-time-base, and every ten seconds the wall clock is polled: is it
+                      time, or was the clock set back behind notBefore of a certificate that was
+                      valid when it was issued?
 
-The looks are ticks of the monotonic clock, counted from the start of the process.
+Polls are ticks of the monotonic clock, counted from the start of the process.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ POLLS_EVERY_NS = 10 * NS_PER_S
 
 class Due(NamedTuple):
     """When a timer fires: at a monotonic time, or at the first tick (every `POLLS_EVERY_NS` from
-    `ticks_monotonic_ns` on) at which one of the other clocks says so."""
+    `ticks_monotonic_ns` on) at which one of the other clocks has
+    reached its due time."""
 
     monotonic_ns: int
     boottime_ns: int | None = None
@@ -35,17 +39,19 @@ class Due(NamedTuple):
         """World time at which it fires, not before `from_world_ns`, on a node with `clock`."""
         fires_ns = clock.world_ns_at_monotonic(self.monotonic_ns, from_world_ns)
         after_ns = from_world_ns
-        while (says_ns := self._says_world_ns(clock, after_ns)) is not None and says_ns < fires_ns:
-            tick_ns = self._tick(clock, says_ns)
+        while True:
+            reached_ns = self._reached_world_ns(clock, after_ns)
+            if reached_ns is None or reached_ns >= fires_ns:
+                return fires_ns
+            tick_ns = self._next_tick_world_ns(clock, reached_ns)
             if tick_ns >= fires_ns:
-                break
-            if self._says(clock.reading(tick_ns)):
+                return fires_ns
+            if self._is_reached(clock.reading(tick_ns)):
                 return tick_ns
-            after_ns = tick_ns
-        return fires_ns
+            after_ns = tick_ns  # the clock was set back before the poll
 
-    def _says_world_ns(self, clock: NodeClock, from_world_ns: int) -> int | None:
-        """The first time at which a clock other than the monotonic one says that it is time."""
+    def _reached_world_ns(self, clock: NodeClock, from_world_ns: int) -> int | None:
+        """The first time at which a clock other than the monotonic one reaches its due time."""
         times = []
         if self.boottime_ns is not None:
             times.append(clock.world_ns_at_boottime(self.boottime_ns, from_world_ns))
@@ -53,21 +59,21 @@ class Due(NamedTuple):
             times.append(clock.world_ns_at_wall(self.wall_ns, from_world_ns))
         if self.below_wall_ns is not None:
             below_ns = clock.world_ns_below_wall(self.below_wall_ns, from_world_ns)
-            times += [] if below_ns is None else [below_ns]
+            if below_ns is not None:
+                times.append(below_ns)
         return min(times, default=None)
 
-    def _says(self, now: ClockReading) -> bool:
-        return (
-            (self.boottime_ns is not None and now.boottime_ns >= self.boottime_ns)
-            or (self.wall_ns is not None and now.wall_ns >= self.wall_ns)
-            or (self.below_wall_ns is not None and now.wall_ns < self.below_wall_ns)
-        )
+    def _is_reached(self, now: ClockReading) -> bool:
+        if self.boottime_ns is not None and now.boottime_ns >= self.boottime_ns:
+            return True
+        if self.wall_ns is not None and now.wall_ns >= self.wall_ns:
+            return True
+        return self.below_wall_ns is not None and now.wall_ns < self.below_wall_ns
 
-    def _tick(self, clock: NodeClock, world_ns: int) -> int:
+    def _next_tick_world_ns(self, clock: NodeClock, world_ns: int) -> int:
         passed_ns = clock.reading(world_ns).monotonic_ns - self.ticks_monotonic_ns
-        tick_monotonic_ns = (
-            self.ticks_monotonic_ns - (-passed_ns // POLLS_EVERY_NS) * POLLS_EVERY_NS
-        )
+        ticks = -(-passed_ns // POLLS_EVERY_NS)  # rounded up
+        tick_monotonic_ns = self.ticks_monotonic_ns + ticks * POLLS_EVERY_NS
         return clock.world_ns_at_monotonic(tick_monotonic_ns, world_ns)
 
 

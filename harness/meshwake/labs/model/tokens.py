@@ -1,12 +1,12 @@
 """The token with which a proxy asks istiod for a certificate, and kubelet, which renews it.
 
 A projected service account token of 12 hours in the charts of ztunnel, gateways and waypoints.
-kubelet asks for another when four fifths of its life are over, by its wall clock, and looks about
-once a minute while the machine is awake (pkg/kubelet/token/token_manager.go `requiresRefresh`); a
-new pod gets a new token. istiod has the API server judge it, by that machine's wall clock: expired
-and not yet valid are both refused, with a minute of grace. So a sleep that outlasts the token
-leaves a minute in which requests are refused, and a clock that was set back has them refused until
-it is where it was; only a new pod helps sooner.
+kubelet requests another when four fifths of its life are over, by its wall clock, which it polls
+about once a minute while the machine is awake (pkg/kubelet/token/token_manager.go
+`requiresRefresh`); a new pod gets a new token. istiod has the API server judge it, by that
+machine's wall clock: expired and not yet valid are both refused, with a minute of grace. So a sleep
+that outlasts the token leaves a minute in which requests are refused, and a clock that was set back
+has them refused until it is where it was; only a new pod helps sooner.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from meshwake.clocks.virtual import Clocks, NodeClock
 from meshwake.core.durations import NS_PER_S
 
-LOOKS_EVERY_NS = 60 * NS_PER_S
+POLLS_EVERY_NS = 60 * NS_PER_S
 GRACE_NS = 60 * NS_PER_S
 
 
@@ -28,7 +28,7 @@ class _Token:
 
 
 class Tokens:
-    """The tokens of all processes. `lives_s` None: good for ever. `clocks` as from
+    """The tokens of all processes. `lives_s` None: they never expire. `clocks` as from
     `clocks_of(plan)`."""
 
     def __init__(self, lives_s: int | None, clocks: Clocks, api_server: str | None) -> None:
@@ -62,7 +62,7 @@ class Tokens:
         due_wall_ns = token.issued_wall_ns + self._lives_ns * 4 // 5
         due_ns = clock.world_ns_at_wall(due_wall_ns, token.issued_world_ns + 1)
         ready_ns = self._api_server.world_ns_when_running(due_ns)
-        looks_since_ns = clock.reading_before(0).monotonic_ns
-        passed_ns = clock.reading(ready_ns).monotonic_ns - looks_since_ns
-        look_monotonic_ns = looks_since_ns + (passed_ns // LOOKS_EVERY_NS + 1) * LOOKS_EVERY_NS
-        return clock.world_ns_at_monotonic(look_monotonic_ns, ready_ns)
+        polls_since_ns = clock.reading_before(0).monotonic_ns
+        passed_ns = clock.reading(ready_ns).monotonic_ns - polls_since_ns
+        poll_monotonic_ns = polls_since_ns + (passed_ns // POLLS_EVERY_NS + 1) * POLLS_EVERY_NS
+        return clock.world_ns_at_monotonic(poll_monotonic_ns, ready_ns)

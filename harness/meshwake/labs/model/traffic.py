@@ -1,11 +1,11 @@
 """Whether a new connection through the mesh works: both ends need a certificate, and each must find
 the other's valid.
 
-Expiry is looked at in the handshake only, by the wall clock of whoever looks, in whole seconds,
+Expiry is checked in the handshake only, by the wall clock of the verifier, in whole seconds,
 both ends of the validity included (rustls `UnixTime`, RFC 5280). An end knows the roots that came
-with its own certificate, no others. ztunnel never looks at its own certificate before it uses it.
+with its own certificate, no others. ztunnel never checks its own certificate before it uses it.
 Every attempt is a new connection: ztunnel's pool, which lets busy pairs talk on for days, would
-hide what is asked for here.
+hide what is measured here.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from __future__ import annotations
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.labs.model.authority import Certificate
-from meshwake.labs.model.ztunnel import CertificateState
+from meshwake.labs.model.ztunnel import IdentityState
 
 
 def connection_error(
-    client: CertificateState,
+    client: IdentityState,
     client_clocks: ClockReading,
-    server: CertificateState,
+    server: IdentityState,
     server_clocks: ClockReading,
 ) -> str | None:
-    """Why a connection fails, in the order in which the two ends would notice; None when it works."""
+    """Why a connection fails, in the order in which the two ends would notice; None when it
+    works."""
     if client.certificate is None:
         return f"client has no certificate: {client.state}"
     if server.certificate is None:

@@ -4,29 +4,33 @@ From istio/ztunnel src/identity/manager.rs, src/time.rs and src/tls/certificate.
 from 1.18 on:
 
     time base    one pair (wall, monotonic), taken when the process starts and never again
-    due          notBefore + (notAfter - notBefore) / 2, a wall time, turned into a monotonic one with that pair
-    wait         on the monotonic clock, which stands still while the machine sleeps
+    due          notBefore + (notAfter - notBefore) / 2, a wall time, converted to a monotonic one
+                 with that pair
+    wait         on the monotonic clock, which does not move while the machine sleeps
 
-So after J of sleep every renewal is J late, until the process is started anew (istio/ztunnel#1481).
+So after a sleep every renewal is late by its length, until the process restarts
+(istio/ztunnel#1481).
 The classes differ in what happens when a renewal fails (`BEHAVIOURS`):
 
-    class   releases             tries again after                          the old certificate
+    class   releases             retries after                              the old certificate
     A0, A1  1.18 - 1.21          60 s                                       is dropped
     B       1.22 - 1.23          one backoff for all identities             is dropped
     C       1.24 - 1.27          a backoff for each identity                is dropped
-    D, E    1.28 and newer       the same, at the latest at its expiry      is kept until it expires, by the time base
+    D, E    1.28 and newer       the same, at the latest at its expiry      is kept until it
+    expires,
+                                                                            by the time base
 
-A0 asks for 24 hours whatever it is told. A dropped certificate means state Unavailable, and no
-connection brings it back: only the next try does. At most eight requests are under way, and none
-has a deadline, so each that is never answered holds its place until the process ends, and whoever
-falls due meanwhile waits in line for a place: first what is asked for the first time, then renewals
-and retries, each kind in the order in which it fell due. (An in-pod ztunnel that starts asks for
-its pods' certificates one after another, except for those that a connection needs. Here all are
-asked for at once, which is the same while answers take no time.) All but E read the authority's
+A0 requests 24 hours whatever its settings are. A dropped certificate means state Unavailable, and
+no connection brings it back: only the next retry does. At most eight requests are under way, and
+none has a deadline, so each that is never answered holds its slot until the process ends, and what
+falls due meanwhile is queued for a slot: first requests for a first certificate, then renewals and
+retries, each kind in the order in which it fell due. (An in-pod ztunnel that starts requests its
+pods' certificates one after another, except for those that a connection needs. Here all are
+requested at once, which is the same while answers take no time.) All but E read the authority's
 root from disk once, when the process starts; E reads it again whenever it has changed (the two
 seconds for which it waits to see that the file stays as it is are not modelled).
 
-This module is decisions only; what happens when is in world.py.
+This module is decisions only; what happens when is in backend.py.
 """
 
 from __future__ import annotations
@@ -56,8 +60,8 @@ _ERRORS = {
     "answer",
     "lost": "signing gRPC error (Unknown error): the connection was closed before the answer came",
     "not_trusted": "signing gRPC error (Unknown error): client error (Connect)",
-    "unauthenticated": "signing gRPC error (The request does not have valid authentication credentials): "
-    "token expired",
+    "unauthenticated": "signing gRPC error (The request does not have valid authentication "
+    "credentials): token expired",
 }
 
 
@@ -92,7 +96,7 @@ class Backoff:
         self._delay_ns, self._since_monotonic_ns = BACKOFF_FIRST_NS, now_monotonic_ns
 
     def reset(self, now_monotonic_ns: int) -> None:
-        """Begins anew, with a first delay that is not the one it was made with."""
+        """Starts over, with a first delay that is not the one it was made with."""
         self._delay_ns, self._since_monotonic_ns = BACKOFF_FIRST_AFTER_RESET_NS, now_monotonic_ns
 
     def next_ns(self, now_monotonic_ns: int) -> int | None:
@@ -108,8 +112,8 @@ class Backoff:
 
 class SharedBackoff:
     """Class B: any success resets it for all. A first failure more than 15 minutes after the last
-    success of anybody, the usual case with a certificate of a day, finds it given up and waits the
-    longest delay at once."""
+    success of any identity, the usual case with a certificate of a day, finds it given up and waits
+    the longest delay at once."""
 
     def __init__(self, random: Random, now_monotonic_ns: int) -> None:
         self._backoff = Backoff(random, now_monotonic_ns)
@@ -147,18 +151,18 @@ def _or_most(delay_ns: int | None) -> int:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What tells one class from another. `asks_for_s`: the lifetime it asks for, None: what
-    SECRET_TTL says. `reloads_root`: it trusts the authority's root of now, and not that of its own
+    """In what the classes differ. `requested_lifetime_s`: the lifetime it requests, None: that of
+    SECRET_TTL. `reloads_root`: it trusts the authority's root of now, and not that of its own
     start."""
 
     retry: Callable[[Random, int], Retry]
     keeps_valid: bool = False
-    asks_for_s: int | None = None
+    requested_lifetime_s: int | None = None
     reloads_root: bool = False
 
 
 BEHAVIOURS: dict[str, Behaviour] = {
-    "A0": Behaviour(retry=lambda random, now_ns: ConstantRetry(), asks_for_s=86_400),
+    "A0": Behaviour(retry=lambda random, now_ns: ConstantRetry(), requested_lifetime_s=86_400),
     "A1": Behaviour(retry=lambda random, now_ns: ConstantRetry()),
     "B": Behaviour(retry=SharedBackoff),
     "C": Behaviour(retry=lambda random, now_ns: BackoffForEach(random)),
@@ -170,19 +174,20 @@ BEHAVIOURS: dict[str, Behaviour] = {
 
 
 @dataclass(frozen=True)
-class CertificateState:
-    """What the admin interface shows of one identity. There is no expired state: an expired one is
+class IdentityState:
+    """What the admin interface shows of one identity. One that has expired is still
     Available."""
 
     state: str
     certificate: Certificate | None = None
 
 
-INITIALIZING = CertificateState("Initializing")
+INITIALIZING = IdentityState("Initializing")
 
 
 class Ztunnel:
-    """One process: the identities of one node, from its start (`base`: the clocks then) to its end."""
+    """One process: the identities of one node, from its start (`base`: the clocks then) to its
+    end."""
 
     def __init__(
         self,
@@ -194,35 +199,33 @@ class Ztunnel:
         timing: Timing = "as-released",
     ) -> None:
         self.states = dict.fromkeys(identities, INITIALIZING)
-        self.asks_for_s = lifetime_s if behaviour.asks_for_s is None else behaviour.asks_for_s
+        self.requested_lifetime_s = (
+            lifetime_s if behaviour.requested_lifetime_s is None else behaviour.requested_lifetime_s
+        )
         self._keeps_valid, self.base, self._timing = behaviour.keeps_valid, base, timing
         self._retry = behaviour.retry(random, base.monotonic_ns)
         self._under_way: set[str] = set()
-        self._in_line: dict[str, tuple[bool, int]] = {}
+        self._queue: dict[str, tuple[bool, int]] = {}
 
     @property
-    def may_ask(self) -> bool:
+    def has_free_slot(self) -> bool:
         """Whether one more request may be under way."""
         return len(self._under_way) < REQUESTS_UNDER_WAY_MAX
 
-    def is_asking(self, identity: str) -> bool:
+    def is_requesting(self, identity: str) -> bool:
         """Whether a request for `identity` is under way."""
         return identity in self._under_way
 
-    def asked(self, identity: str) -> None:
-        """A request for `identity` is under way from now until it is answered."""
-        self._under_way.add(identity)
+    def enqueue(self, identity: str, due_world_ns: int) -> None:
+        """`identity` has been due since `due_world_ns`, and finds no slot."""
+        self._queue[identity] = (self.states[identity] != INITIALIZING, due_world_ns)
 
-    def wait_in_line(self, identity: str, due_world_ns: int) -> None:
-        """`identity` has been due since `due_world_ns`, and has no place."""
-        self._in_line[identity] = (self.states[identity] != INITIALIZING, due_world_ns)
-
-    def next_in_line(self) -> str | None:
-        """Who may ask now, if anybody waits for that; it has left the line."""
-        if not self._in_line or not self.may_ask:
+    def next_queued(self) -> str | None:
+        """The identity whose request may be sent now, taken from the queue; None: there is none."""
+        if not self._queue or not self.has_free_slot:
             return None
-        first = min(self._in_line, key=self._in_line.__getitem__)
-        del self._in_line[first]
+        first = min(self._queue, key=self._queue.__getitem__)
+        del self._queue[first]
         return first
 
     def answered(self, identity: str, answer: Answer, now: ClockReading) -> int | None:
@@ -234,21 +237,21 @@ class Ztunnel:
     def due_after(self, identity: str, answer: Answer, now: ClockReading) -> Due | None:
         """As `answered`, for a ztunnel that may be patched to look at other clocks too."""
         if answer.outcome in ("hung", "slow"):
-            self.asked(identity)
+            self._under_way.add(identity)
             return None
         self._under_way.discard(identity)
         if answer.certificate is None:
             return Due(self._failed(identity, _ERRORS[answer.outcome], now))
         self._retry.succeeded(identity, now.monotonic_ns)
-        self.states[identity] = CertificateState("Available", answer.certificate)
+        self.states[identity] = IdentityState("Available", answer.certificate)
         not_before_wall_ns = answer.certificate.not_before_wall_s * NS_PER_S
         not_after_wall_ns = answer.certificate.not_after_wall_s * NS_PER_S
         planned_wall_ns = renewal_due_wall_ns(not_before_wall_ns, not_after_wall_ns)
         return renewal_due(self._timing, planned_wall_ns, not_before_wall_ns, self.base, now)
 
     def forget(self, identity: str, now: ClockReading) -> None:
-        """The pod of `identity` has gone: what was held for it, and what was known of its failures,
-        goes too."""
+        """The pod of `identity` is deleted: its certificate and the record of its failures are
+        dropped."""
         self._retry.succeeded(identity, now.monotonic_ns)
         self.states[identity] = INITIALIZING
 
@@ -261,13 +264,13 @@ class Ztunnel:
             and now.monotonic_ns < expires_monotonic_ns
         ):
             return min(next_monotonic_ns, expires_monotonic_ns)
-        self.states[identity] = CertificateState(f"Unavailable: {error}")
+        self.states[identity] = IdentityState(f"Unavailable: {error}")
         return next_monotonic_ns
 
     def _expires_monotonic_ns(self, identity: str, now: ClockReading) -> int | None:
-        """When the certificate held expires, as ztunnel sees it: J later than it really does. This
-        is the line of src/time.rs that all is about: right only while wall and monotonic clock have
-        not parted since `base`."""
+        """When the certificate held expires, as ztunnel computes it: late by the clock drift of the
+        process. This is the conversion of src/time.rs that everything here is about: right only
+        while wall and monotonic clock have not diverged since `base`."""
         held = self.states[identity].certificate
         base = now if self._timing == "fresh-time-base" else self.base
         return (

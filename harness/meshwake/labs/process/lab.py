@@ -9,7 +9,7 @@ it is made of:
     traffic.py     new connections, SOCKS5 -> HBONE with mTLS -> echo
     namespaces.py  a network namespace for each identity
 
-This module starts the runner and takes in what it tells.
+This module starts the runner and receives its events.
 """
 
 from __future__ import annotations
@@ -26,27 +26,23 @@ from typing import Any
 from packaging.version import Version
 
 from meshwake.clocks.vdso.page import unsupported_here
-from meshwake.core.errors import ExitCode, HarnessFault, LabUnavailable, SubjectFailed
-from meshwake.core.events import Event
+from meshwake.core.errors import HarnessFault, LabUnavailable
 from meshwake.core.history import Recorder
 from meshwake.core.plan import Plan
 from meshwake.fixes import patch_of
 from meshwake.fixes.patched import lacks_patch
 from meshwake.labs import NO_BINARY, Toolbox
+from meshwake.labs.messages import RunReceiver
 
 OLDEST_IN_DEDICATED_MODE = Version("1.24.0a0")
 IDENTITIES_MAX = 100
 _NAMESPACES_WITHIN_S = 20.0
 _ENDS_WITHIN_S = 5.0
-_ERRORS = {
-    ExitCode.LAB_UNAVAILABLE: LabUnavailable,
-    ExitCode.HARNESS_FAULT: SubjectFailed,
-}
 
 
 class ProcessLab:
-    """See meshwake.labs.Lab. `last_cost`: the last run's `jumps` of world time, and `looks` whether
-    all is quiet."""
+    """See meshwake.labs.Lab. `last_cost`: the last run's `jumps` of world time, and `looks`: how
+    often it was checked whether everything is quiet."""
 
     last_cost: dict[str, int] | None = None
 
@@ -106,10 +102,10 @@ class ProcessLab:
             "ztunnel": str(toolbox.ztunnel.resolve()),
             "work_dir": str(directory),
         }
-        complaints = directory / "runner.log"
-        with complaints.open("wb") as log:
+        stderr_log = directory / "runner.log"
+        with stderr_log.open("wb") as log:
             runner = subprocess.Popen(
-                # The directory is there for whoever looks at a list of processes.
+                # The directory is there for people who read a list of processes.
                 [
                     sys.executable,
                     "-m",
@@ -122,14 +118,14 @@ class ProcessLab:
                 stderr=log,
             )
             try:
-                self.last_cost = _take_in(runner, request, toolbox, recorder, complaints)
+                self.last_cost = _receive(runner, request, toolbox, recorder, stderr_log)
             finally:
                 _end(runner)
 
 
 def _end(runner: subprocess.Popen[bytes]) -> None:
-    """It is asked to put its things away; if it does not, it is killed, and whatever it started
-    dies with it (PR_SET_PDEATHSIG)."""
+    """Has it tear down what it made; if it does not, it is killed, and all that it started dies
+    with it (PR_SET_PDEATHSIG)."""
     runner.terminate()
     try:
         runner.wait(_ENDS_WITHIN_S)
@@ -138,39 +134,35 @@ def _end(runner: subprocess.Popen[bytes]) -> None:
         runner.wait()
 
 
-def _take_in(
+def _receive(
     runner: subprocess.Popen[bytes],
     request: dict[str, Any],
     toolbox: Toolbox,
     recorder: Recorder,
-    complaints: Path,
+    stderr_log: Path,
 ) -> dict[str, int]:
-    """Passes on what the runner tells; returns what the run cost."""
+    """Passes on the events of the runner; returns what the run cost."""
     assert runner.stdin is not None
     assert runner.stdout is not None
     with suppress(BrokenPipeError), runner.stdin as pipe:
         pipe.write(json.dumps(request).encode())
+    receiver = RunReceiver(toolbox, recorder)
     with runner.stdout as lines:
         for line in lines:
-            message = json.loads(line)
-            if "event" in message:
-                recorder.append(Event.from_line(json.dumps(message["event"])))
-            elif "progress" in message:
-                toolbox.progress(message["progress"])
-            elif "failed" in message:
-                kind = _ERRORS.get(ExitCode(message["failed"]["exit_code"]), HarnessFault)
-                raise kind(message["failed"]["message"])
-            elif "done" in message:
-                return dict(message["done"])
-    words = complaints.read_text(errors="replace").strip()[-1000:]
+            receiver.receive(json.loads(line))
+            receiver.raise_failure()
+            if receiver.done is not None:
+                return receiver.done
+    text = stderr_log.read_text(errors="replace").strip()[-1000:]
     raise HarnessFault(
-        f"the runner of the process lab ended with code {runner.wait()} and no result: {words}"
+        f"the runner of the process lab ended with code {runner.wait()} and no result: {text}"
     )
 
 
 @cache
 def _namespaces_forbidden() -> str | None:
-    """Tried, not assumed: a short-lived process makes what a run needs. Why it could not, or None."""
+    """Tried, not assumed: a short-lived process makes what a run needs. Returns the reason why it
+    could not, or None."""
     try:
         probe = subprocess.run(
             [sys.executable, "-m", "meshwake.labs.process.namespaces"],

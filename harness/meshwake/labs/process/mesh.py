@@ -8,7 +8,6 @@ passes by itself in a guest (machine/backend.py).
 from __future__ import annotations
 
 import socket
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -16,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from meshwake.authority.begin import Begun
-from meshwake.authority.server import AuthorityProcess, spawn
+from meshwake.authority.server import AuthorityProcess, RequestReport, spawn
 from meshwake.clocks.quiescence.detector import QuiescenceDetector
 from meshwake.clocks.quiescence.sockets import SocketsOfNamespace
 from meshwake.clocks.quiescence.threads import WatchedProcess
 from meshwake.clocks.vdso.page import ClockPage
 from meshwake.core.clock_reading import ClockReading
-from meshwake.core.errors import HarnessFault, SubjectFailed
+from meshwake.core.errors import HarnessFault
 from meshwake.core.plan import Plan, PlannedFault
 from meshwake.guard.watch import Held, Seen
 from meshwake.labs.backend import (
@@ -36,11 +35,11 @@ from meshwake.labs.backend import (
 from meshwake.labs.process.authority_control import AuthorityControl
 from meshwake.labs.process.inpod import InPod
 from meshwake.labs.process.modes import Mode
-from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, inside, listen
-from meshwake.labs.process.places import Home, Place
+from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, Network, in_namespace, listen
 from meshwake.labs.process.processor import Processor
 from meshwake.labs.process.traffic import Traffic
-from meshwake.labs.process.ztunnel import Ztunnel, workload
+from meshwake.labs.process.workloads import Workload, ZtunnelSpec
+from meshwake.labs.process.ztunnel import Ztunnel, await_listening, discovery_entry
 from meshwake.ztunnel.ports import ISTIOD_PORT
 
 STARTS_WITHIN_S = 60.0
@@ -77,7 +76,7 @@ class Mesh(ABC):
         self._page_of_process: dict[int, ClockPage] = {}
         self._handshakes: list[socket.socket] = []
         self._stopped_nodes: set[str] = set()
-        self._removed: dict[str, Place] = {}  # pods that have no successor yet
+        self._removed: dict[str, Workload] = {}  # pods that have no successor yet
         self._log_position = 0  # of the last attempt's source, when the attempt began
         self._roots = 1
 
@@ -101,7 +100,7 @@ class Mesh(ABC):
         """How ztunnels run."""
 
     @abstractmethod
-    def csr_reported(self, message: dict[str, Any]) -> None:
+    def csr_reported(self, message: RequestReport) -> None:
         """The authority reported a request: see AuthorityProcess.requests."""
 
     # Building
@@ -119,14 +118,14 @@ class Mesh(ABC):
             self._processor.bind(self.authority.pid)
         self._mode = self.new_mode(network)
         stack.callback(self._mode.close)
-        self._places = self._mode.places
-        self._homes = {home.name: home for home in self._mode.homes}
-        self._home_of = {
-            identity: home for home in self._mode.homes for identity in home.identities
+        self._workloads = self._mode.workloads
+        self._specs = {spec.name: spec for spec in self._mode.specs}
+        self._spec_of = {
+            identity: spec for spec in self._mode.specs for identity in spec.identities
         }
         self._watch(stack)
         self._publish_workloads()
-        self._traffic = Traffic(self._places, self._mode.redirects)
+        self._traffic = Traffic(self._workloads, self._mode.redirects)
         stack.callback(self._traffic.close)
         stack.callback(self._end_ztunnels)
 
@@ -158,24 +157,26 @@ class Mesh(ABC):
 
     def _watch(self, stack: ExitStack) -> None:
         self._detector.watch_sockets("authority", SocketsOfNamespace("authority"))
-        for home in self._homes.values():
-            self._watch_namespace(home.name, home.namespace, home)
-        for place in self._places.values():
-            self._watch_pod(place)
+        for spec in self._specs.values():
+            self._watch_namespace(spec.name, spec.namespace, spec)
+        for workload in self._workloads.values():
+            self._watch_pod(workload)
         stack.callback(self._detector.close)
 
-    def _watch_pod(self, place: Place) -> None:
-        home = self._home_of[place.identity]
-        if place.namespace != home.namespace:
-            self._watch_namespace(place.identity, place.namespace, home)
+    def _watch_pod(self, workload: Workload) -> None:
+        spec = self._spec_of[workload.identity]
+        if workload.namespace != spec.namespace:
+            self._watch_namespace(workload.identity, workload.namespace, spec)
 
-    def _watch_namespace(self, name: str, namespace: int, home: Home) -> None:
-        with inside(namespace):
-            self._detector.watch_namespace(name, home.name)
+    def _watch_namespace(self, name: str, namespace: int, spec: ZtunnelSpec) -> None:
+        with in_namespace(namespace):
+            self._detector.watch_namespace(name, spec.name)
 
     def _publish_workloads(self) -> None:
         if self.plan.discovery:
-            self.authority.set_workloads([workload(place) for place in self._places.values()])
+            self.authority.set_workloads(
+                [discovery_entry(workload) for workload in self._workloads.values()]
+            )
 
     def subject_details(self) -> dict[str, Any]:
         """See Backend."""
@@ -210,39 +211,29 @@ class Mesh(ABC):
     def processes(self, node: str, kind: ProcessKind) -> list[MeshProcess]:
         """See Backend. There are no proxies: a plan with some was refused."""
         return [
-            MeshProcess(home.name, home.node, home.identities)
-            for home in self._homes.values()
-            if home.node == node and kind == "ztunnel"
+            MeshProcess(spec.name, spec.node, spec.identities)
+            for spec in self._specs.values()
+            if spec.node == node and kind == "ztunnel"
         ]
 
     def start(self, process: MeshProcess) -> ClockReading:
         """See Backend."""
-        home = self._homes[process.name]
-        page = self.pages[home.node]
-        environment = dict(self._mode.environment(home, self.authority.root_file))
-        ztunnel = Ztunnel(self._binary, home, page, self._directory, environment)
-        self._ztunnels[home.name] = ztunnel
+        spec = self._specs[process.name]
+        page = self.pages[spec.node]
+        environment = dict(self._mode.environment(spec, self.authority.root_file))
+        ztunnel = Ztunnel(self._binary, spec, page, self._directory, environment)
+        self._ztunnels[spec.name] = ztunnel
         self._page_of_process[ztunnel.watched.pid] = page
-        self._detector.processes[home.name] = ztunnel.watched
-        self._started[home.name] = page.get()
-        return self._started[home.name]
+        self._detector.processes[spec.name] = ztunnel.watched
+        self._started[spec.name] = page.get()
+        return self._started[spec.name]
 
     def await_ready(self, processes: Sequence[MeshProcess]) -> None:
         """See Backend."""
         started = [self._ztunnels[process.name] for process in processes]
-        give_up_s = time.monotonic() + STARTS_WITHIN_S
-        while not all(ztunnel.listening(self._mode.ports) for ztunnel in started):
-            for ztunnel in started:
-                ztunnel.check_alive()
-            if time.monotonic() > give_up_s:
-                names = ", ".join(process.name for process in processes)
-                raise SubjectFailed(
-                    f"ztunnel {names} did not listen within {STARTS_WITHIN_S:.0f} s; "
-                    f"see {self._directory}"
-                )
-            time.sleep(LISTENING_POLL_S)
+        await_listening(started, self._mode.ports, STARTS_WITHIN_S, LISTENING_POLL_S)
         for ztunnel in started:
-            self._handshakes += self._mode.welcome(ztunnel)
+            self._handshakes += self._mode.prime(ztunnel)
 
     def stop(self, processes: Sequence[MeshProcess]) -> None:
         """See Backend."""
@@ -256,7 +247,7 @@ class Mesh(ABC):
     def remove_pod(self, identity: str) -> None:
         """See Backend."""
         assert isinstance(self._mode, InPod)
-        self._traffic.gone(identity)
+        self._traffic.pod_removed(identity)
         self._removed[identity] = self._mode.remove_pod(identity)
         self._publish_workloads()
         self.recording.settle()
@@ -266,16 +257,16 @@ class Mesh(ABC):
         """See Backend."""
         assert isinstance(self._mode, InPod)
         before = self._removed.pop(identity)
-        place = self._mode.add_pod(identity, before.node, before.life + 1)
-        self._watch_pod(place)
-        self._traffic.came(identity)
+        workload = self._mode.add_pod(identity, before.node, before.life + 1)
+        self._watch_pod(workload)
+        self._traffic.pod_added(identity)
         self._publish_workloads()
 
     def running(self) -> Iterator[tuple[str, WatchedProcess]]:
         """The ztunnels that are not stopped: their node, and the process."""
         for ztunnel in self._ztunnels.values():
             if not ztunnel.watched.stopped:
-                yield ztunnel.home.node, ztunnel.watched
+                yield ztunnel.spec.node, ztunnel.watched
 
     def stop_processes(self, node: str) -> None:
         """Stops the ztunnels of `node`, as a freezer does."""
@@ -305,7 +296,7 @@ class Mesh(ABC):
             ztunnel.end()
 
     def _ztunnels_on(self, node: str) -> list[Ztunnel]:
-        return [ztunnel for ztunnel in self._ztunnels.values() if ztunnel.home.node == node]
+        return [ztunnel for ztunnel in self._ztunnels.values() if ztunnel.spec.node == node]
 
     # The authority
 
@@ -340,7 +331,7 @@ class Mesh(ABC):
         return next(iter(self._ztunnel_of(source).errors_since(self._log_position)), None)
 
     def _ztunnel_of(self, identity: str) -> Ztunnel:
-        return self._ztunnels[self._home_of[identity].name]
+        return self._ztunnels[self._spec_of[identity].name]
 
     # State
 
@@ -376,7 +367,7 @@ class Mesh(ABC):
 
     def certificate_state(self, identity: str) -> CertificateState | None:
         """See Backend."""
-        ztunnel = self._ztunnels.get(self._home_of[identity].name)
+        ztunnel = self._ztunnels.get(self._spec_of[identity].name)
         if ztunnel is None or ztunnel.watched.stopped:
             return None
         return ztunnel.certificate_state(identity)
@@ -387,21 +378,26 @@ class Mesh(ABC):
         for ztunnel in self._ztunnels_on(node):
             held = tuple(Held(*validity) for validity in ztunnel.validities())
             self.recording.settle()
-            started = self._started[ztunnel.home.name]
-            observed.append(Seen(ztunnel.home.name, "ztunnel", started, held))
+            started = self._started[ztunnel.spec.name]
+            observed.append(Seen(ztunnel.spec.name, "ztunnel", started, held))
         return observed
 
 
-def report_of(message: dict[str, Any], clocks: ClockReading | None = None) -> CsrReport:
+def report_of(message: RequestReport, clocks: ClockReading | None = None) -> CsrReport:
     """What AuthorityProcess.requests returned, as the driver wants it."""
     identity = message["identity"]
     if "taken" in message:
         return CsrReport(identity, "taken", clocks=clocks)
     issued = None
     if message["outcome"] == "issued":
-        issued = IssuedCertificate(
-            message["serial"], message["not_before_wall_s"], message["not_after_wall_s"]
-        )
+        serial = message["serial"]
+        not_before_wall_s = message["not_before_wall_s"]
+        not_after_wall_s = message["not_after_wall_s"]
+        # They are None only of what was not issued.
+        assert serial is not None
+        assert not_before_wall_s is not None
+        assert not_after_wall_s is not None
+        issued = IssuedCertificate(serial, not_before_wall_s, not_after_wall_s)
     return CsrReport(identity, message["outcome"], issued, clocks)
 
 

@@ -1,4 +1,4 @@
-"""The two modes in which ztunnels run, behind one face, so that the world need not know which."""
+"""The two modes in which ztunnels run, behind one interface."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from meshwake.core.plan import Plan
 from meshwake.labs.process.dedicated import Dedicated
 from meshwake.labs.process.inpod import InPod
 from meshwake.labs.process.namespaces import Network
-from meshwake.labs.process.places import Home, Place
+from meshwake.labs.process.workloads import Workload, ZtunnelSpec
 from meshwake.labs.process.ztunnel import Ztunnel
 
 
 class Mode(Protocol):
-    """Who lives where, and what a ztunnel is told."""
+    """Which workloads and ztunnels there are, and how a ztunnel is configured."""
 
     @property
-    def places(self) -> dict[str, Place]:
-        """Identity to where it lives."""
+    def workloads(self) -> dict[str, Workload]:
+        """By identity."""
 
     @property
-    def homes(self) -> Sequence[Home]:
+    def specs(self) -> Sequence[ZtunnelSpec]:
         """One for each ztunnel."""
 
     @property
@@ -39,15 +39,15 @@ class Mode(Protocol):
     def way_in(self) -> str:
         """How a client's connection reaches its ztunnel, for run_started."""
 
-    def environment(self, home: Home, root_file: Path) -> Mapping[str, str]:
-        """What the ztunnel of `home` is told."""
+    def environment(self, spec: ZtunnelSpec, root_file: Path) -> Mapping[str, str]:
+        """The environment variables of the ztunnel of `spec`."""
 
-    def welcome(self, ztunnel: Ztunnel) -> list[socket.socket]:
-        """A ztunnel has just opened its ports: does what makes it ask for its certificates. Returns
-        connections whose answers nobody needs, to be read and closed by the caller."""
+    def prime(self, ztunnel: Ztunnel) -> list[socket.socket]:
+        """A ztunnel has just opened its ports: does what makes it request its certificates. Returns
+        connections whose answers are not needed, to be read and closed by the caller."""
 
     def close(self) -> None:
-        """Lets go of what is not a process or a namespace."""
+        """Releases what is not a process or a namespace."""
 
 
 def mode_of(plan: Plan, network: Network, directory: Path) -> Mode:

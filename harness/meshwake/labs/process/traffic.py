@@ -2,7 +2,8 @@
 destination.
 
 In dedicated mode the way in is SOCKS5; where rules redirect what a workload sends (in-pod mode) the
-client is an ordinary one, which connects to the destination's address and knows of no ztunnel.
+client is an ordinary one, which connects to the destination's address and does not know about
+ztunnel.
 
 Nothing here waits for real time: an attempt that has no answer when the world is quiet is waiting
 for virtual time to pass, and counts as failed at the moment it was made.
@@ -15,30 +16,33 @@ import os
 import selectors
 import socket
 import struct
-import time
 from collections.abc import Callable
 from contextlib import suppress
 
 from meshwake.clocks.quiescence.detector import QUIET_WITHIN_S
 from meshwake.core.errors import HarnessFault
-from meshwake.labs.process.namespaces import inside, listen
-from meshwake.labs.process.places import Place
+from meshwake.labs.process.namespaces import in_namespace, listen
+from meshwake.labs.process.workloads import Workload
+from meshwake.system.deadline import Deadline
 from meshwake.ztunnel.ports import SOCKS_PORT
 
 ECHO_PORT = 8080
-_LOOK_EVERY_S = 0.002
+_POLL_EVERY_S = 0.002
 _PING = b"ping"
+# SOCKS5 (RFC 1928). Greeting: version 5, one method, "no authentication". Request: version 5,
+# CONNECT, reserved, an IPv4 address follows (then 4 bytes of it, and 2 of the port).
 _NO_AUTHENTICATION = b"\x05\x01\x00"
 _CONNECT_IPV4 = b"\x05\x01\x00\x01"
+# The method chosen (2 bytes), and the reply to the request with an IPv4 address (10 bytes).
 _SOCKS_ANSWER_BYTES = 2 + 10
 
 
 class Echo:
     """A server in the namespace of one identity that sends back what it gets."""
 
-    def __init__(self, place: Place, selector: selectors.BaseSelector) -> None:
+    def __init__(self, workload: Workload, selector: selectors.BaseSelector) -> None:
         self._selector = selector
-        with inside(place.namespace):
+        with in_namespace(workload.namespace):
             self._listener = listen("0.0.0.0", ECHO_PORT)
         self._listener.setblocking(False)
         self._open: set[socket.socket] = set()
@@ -75,24 +79,26 @@ class Echo:
 
 
 class Traffic:
-    """All echo servers, and attempts between them. `places` may change while it lives: see `gone`
-    and `came`."""
+    """All echo servers, and attempts between them. `workloads` may change meanwhile: see
+    `pod_removed` and `pod_added`."""
 
-    def __init__(self, places: dict[str, Place], redirected: bool) -> None:
-        self._places, self._redirected = places, redirected
+    def __init__(self, workloads: dict[str, Workload], redirected: bool) -> None:
+        self._workloads, self._redirected = workloads, redirected
         self._selector = selectors.DefaultSelector()
-        self._echoes = {identity: Echo(place, self._selector) for identity, place in places.items()}
+        self._echoes = {
+            identity: Echo(workload, self._selector) for identity, workload in workloads.items()
+        }
 
-    def gone(self, identity: str) -> None:
-        """The pod of `identity` has gone, and its server with it."""
+    def pod_removed(self, identity: str) -> None:
+        """The pod of `identity` is removed, and its server with it."""
         self._echoes.pop(identity).close()
 
-    def came(self, identity: str) -> None:
-        """Another pod of `identity` has come."""
-        self._echoes[identity] = Echo(self._places[identity], self._selector)
+    def pod_added(self, identity: str) -> None:
+        """Another pod of `identity` has been added."""
+        self._echoes[identity] = Echo(self._workloads[identity], self._selector)
 
     def serve(self) -> bool:
-        """Lets the echo servers do what there is to do; says whether there was anything."""
+        """Lets the echo servers do what there is to do; returns whether there was anything."""
         ready = self._selector.select(0)
         for key, _ in ready:
             key.data(key.fileobj)
@@ -100,16 +106,16 @@ class Traffic:
 
     def attempt(self, source: str, destination: str, quiet: Callable[[], bool]) -> str | None:
         """One new connection from `source` to `destination`: None when the echo came back, else
-        what happened. `quiet` says, when asked, whether the world has nothing left to do by itself.
+        what happened. `quiet()`: whether nothing is left that happens by itself.
         """
-        return self.attempt_to(source, self._places[destination].address, quiet)
+        return self.attempt_to(source, self._workloads[destination].address, quiet)
 
     def attempt_to(self, source: str, address: str, quiet: Callable[[], bool]) -> str | None:
-        """The same to an address that need not be one of `places`: on another machine."""
-        with inside(self._places[source].namespace):
+        """The same to an address that need not be one of `workloads`: on another machine."""
+        with in_namespace(self._workloads[source].namespace):
             client = socket.socket()
         with client:
-            return self._ask(client, address, quiet)
+            return self._exchange(client, address, quiet)
 
     def close(self) -> None:
         """Ends the servers."""
@@ -117,7 +123,9 @@ class Traffic:
             echo.close()
         self._selector.close()
 
-    def _ask(self, client: socket.socket, address: str, quiet: Callable[[], bool]) -> str | None:
+    def _exchange(
+        self, client: socket.socket, address: str, quiet: Callable[[], bool]
+    ) -> str | None:
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         exchange = _Exchange("" if self._redirected else address)
@@ -126,28 +134,34 @@ class Traffic:
         )
         if error not in (0, errno.EINPROGRESS):
             return f"ztunnel does not listen ({os.strerror(error)})"
-        give_up = time.monotonic() + QUIET_WITHIN_S
+        deadline = Deadline(
+            "an answer to a connection, or for everything to be quiescent",
+            QUIET_WITHIN_S,
+            HarnessFault,
+        )
         while not exchange.is_over:
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if exchange.unsent else 0)
-            self._selector.register(client, events, exchange.go_on)
-            ready = self._selector.select(_LOOK_EVERY_S)
-            self._selector.unregister(client)
-            for key, _ in ready:
-                key.data(key.fileobj)
-            if not ready and quiet():
+            if not self._serve_with(client, exchange) and quiet():
                 return "no answer"
-            if time.monotonic() > give_up:
-                raise HarnessFault(
-                    "a connection had no answer and the world no quiet within "
-                    f"{QUIET_WITHIN_S:.0f} s"
-                )
+            deadline.check()
         return exchange.failure
+
+    def _serve_with(self, client: socket.socket, exchange: _Exchange) -> bool:
+        """As `serve`, for a short while, and with a client among the servers."""
+        events = selectors.EVENT_READ
+        if exchange.unsent:
+            events |= selectors.EVENT_WRITE
+        self._selector.register(client, events, exchange.advance)
+        ready = self._selector.select(_POLL_EVERY_S)
+        self._selector.unregister(client)
+        for key, _ in ready:
+            key.data(key.fileobj)
+        return bool(ready)
 
 
 class _Exchange:
-    """What a client says and hears: SOCKS5 greeting, request and ping in one go, since the order of
-    the three is fixed and their lengths are known; then two answers of SOCKS5 and the echo. Without
-    a `socks_address`: ping and echo."""
+    """What a client sends and receives: SOCKS5 greeting, request and ping in one go, since the
+    order of the three is fixed and their lengths are known; then two answers of SOCKS5 and the
+    echo. Without a `socks_address`: ping and echo."""
 
     def __init__(self, socks_address: str) -> None:
         self.unsent, self._expected_bytes = _PING, len(_PING)
@@ -160,10 +174,10 @@ class _Exchange:
 
     @property
     def is_over(self) -> bool:
-        """Whether the echo has come back, or it is known why not."""
+        """Whether the echo has come back, or cannot any more."""
         return self.failure is not None or len(self._received) >= self._expected_bytes
 
-    def go_on(self, client: socket.socket) -> None:
+    def advance(self, client: socket.socket) -> None:
         """Sends and receives what can be without waiting."""
         try:
             if self.unsent:

@@ -1,7 +1,7 @@
-"""One real ztunnel: a process in the network namespace of its home, on the clocks of its node.
+"""One real ztunnel: a process in a network namespace of its own, on the clocks of its node.
 
-What it is told, and why, depends on its mode (dedicated.py, inpod.py); what is common to both
-stands in `common_environment`. What it says of itself is read from its admin interface
+Its settings, and why, depend on its mode (dedicated.py, inpod.py); those common to both are in
+`common_environment`. What it reports of itself is read from its admin interface
 (`/config_dump`), what it logs from its log, as JSON.
 """
 
@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,8 +22,9 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import SubjectFailed
 from meshwake.labs.backend import CertificateState
-from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, inside, join
-from meshwake.labs.process.places import Home, Place
+from meshwake.labs.process.namespaces import AUTHORITY_ADDRESS, in_namespace, join
+from meshwake.labs.process.workloads import Workload, ZtunnelSpec
+from meshwake.system.deadline import Deadline
 from meshwake.ztunnel.config_dump import ServedCertificate, parse_config_dump
 from meshwake.ztunnel.environment import observed_environment
 from meshwake.ztunnel.logs import connection_error
@@ -39,13 +40,13 @@ class Ztunnel:
     def __init__(
         self,
         binary: Path,
-        home: Home,
+        spec: ZtunnelSpec,
         page: ClockPage,
         directory: Path,
         environment: dict[str, str],
     ) -> None:
-        self.home = home
-        self.log = directory / f"{home.name}.log"
+        self.spec = spec
+        self.log = directory / f"{spec.name}.log"
         self._admin: http.client.HTTPConnection | None = None
         self._process: Launched = launch(
             [str(binary)],
@@ -53,9 +54,9 @@ class Ztunnel:
             environment=environment,
             directory=directory,
             log=self.log,
-            before_exec=lambda: join(home.namespace),
+            before_exec=lambda: join(spec.namespace),
         )
-        self.watched = WatchedProcess(self._process.pid, f"ztunnel {home.name}")
+        self.watched = WatchedProcess(self._process.pid, f"ztunnel {spec.name}")
 
     def read_clocks(self) -> ClockReading:
         """The clocks as this ztunnel sees them, read inside it."""
@@ -63,53 +64,45 @@ class Ztunnel:
 
     def listening(self, at: tuple[int, ...]) -> bool:
         """Whether these ports are open in its own namespace yet. Opens none."""
-        ports = {f":{port:04X}" for port in at}
+        return set(at) <= self._listening_ports()
+
+    def _listening_ports(self) -> set[int]:
+        ports: set[int] = set()
         with suppress(FileNotFoundError, ProcessLookupError):
             for table in ("tcp", "tcp6"):
-                for line in (
-                    Path(f"/proc/{self._process.pid}/net/{table}").read_text().splitlines()[1:]
-                ):
-                    words = line.split()
-                    if words[3] == "0A":
-                        ports.discard(words[1][-5:])
-        return not ports
+                text = Path(f"/proc/{self._process.pid}/net/{table}").read_text()
+                ports.update(_listening_in(text))
+        return ports
 
     def check_alive(self) -> None:
-        """Raises SubjectFailed with its last words when it has ended by itself."""
+        """Raises SubjectFailed with the end of its log when it has ended by itself."""
         try:
             self.watched.check_alive()
         except SubjectFailed as error:
-            words = self.log.read_text(errors="replace").strip().splitlines()[-4:]
-            raise SubjectFailed(f"{error}: " + " | ".join(words)) from error
+            lines = self.log.read_text(errors="replace").strip().splitlines()[-4:]
+            raise SubjectFailed(f"{error}: " + " | ".join(lines)) from error
 
     def validities(self) -> list[tuple[str, int, int]]:
         """Identity, and from when to when the certificate that it serves is valid, by its
         /config_dump."""
-        names = {spiffe_id(identity): identity for identity in self.home.identities}
-        return [
-            (
-                names[entry.spiffe],
-                entry.not_before_wall_s * NS_PER_S,
-                entry.not_after_wall_s * NS_PER_S,
-            )
-            for entry in self._certificates()
-            if entry.spiffe in names
-            and entry.not_before_wall_s is not None
-            and entry.not_after_wall_s is not None
-        ]
+        names = {spiffe_id(identity): identity for identity in self.spec.identities}
+        found = []
+        for entry in self._certificates():
+            begins_s, ends_s = entry.not_before_wall_s, entry.not_after_wall_s
+            if entry.spiffe in names and begins_s is not None and ends_s is not None:
+                found.append((names[entry.spiffe], begins_s * NS_PER_S, ends_s * NS_PER_S))
+        return found
 
     def certificate_state(self, identity: str) -> CertificateState | None:
         """What /config_dump says now of one that it serves; None before it knows of it."""
         wanted = spiffe_id(identity)
-        entry = next((entry for entry in self._certificates() if entry.spiffe == wanted), None)
-        return (
-            None
-            if entry is None
-            else CertificateState(entry.state, entry.serial, entry.not_after_wall_s)
-        )
+        for entry in self._certificates():
+            if entry.spiffe == wanted:
+                return CertificateState(entry.state, entry.serial, entry.not_after_wall_s)
+        return None
 
     def errors_since(self, position: int) -> list[str]:
-        """The errors that its log has gained since `log_size` said `position`: those of its own
+        """The errors that its log has gained since `log_size` returned `position`: those of its own
         pods' connections first, which matters where it serves both ends."""
         with self.log.open("rb") as log:
             log.seek(position)
@@ -121,7 +114,7 @@ class Ztunnel:
         return self.log.stat().st_size
 
     def end(self) -> None:
-        """Ends it; it gets no chance to say anything."""
+        """Kills it."""
         if self._admin:
             self._admin.close()
         self.watched.close()
@@ -144,67 +137,88 @@ class Ztunnel:
                 self.check_alive()
                 if attempt == 2:
                     raise SubjectFailed(
-                        f"{self.watched.name}: /config_dump gave no answer: {error!r}"
+                        f"{self.watched.name}: /config_dump did not answer: {error!r}"
                     ) from error
         raise AssertionError
 
     def _connect_admin(self) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection("localhost", ADMIN_PORT, timeout=ANSWER_WITHIN_S)
-        connection.auto_open = (
-            0  # it would connect anew by itself, in our namespace and not in ztunnel's
-        )
-        with inside(self.home.namespace):
+        # It would connect again by itself, in our namespace and not in ztunnel's.
+        connection.auto_open = 0
+        with in_namespace(self.spec.namespace):
             connection.sock = socket.create_connection(("127.0.0.1", ADMIN_PORT), ANSWER_WITHIN_S)
         return connection
 
 
-def workload(place: Place) -> dict[str, str]:
-    """A workload in the words of authority/discovery.py."""
-    namespace, account = place.identity.split("/")
-    named = {"uid": place.uid, "name": place.name, "namespace": namespace, "account": account}
-    return named | {"node": place.node, "address": place.address}
+def await_listening(
+    ztunnels: Collection[Ztunnel], ports: tuple[int, ...], within_s: float, every_s: float
+) -> None:
+    """Returns when all of them listen at `ports`. Raises SubjectFailed when one has ended, or does
+    not listen within the bound."""
+    names = ", ".join(ztunnel.spec.name for ztunnel in ztunnels)
+    deadline = Deadline(f"ztunnel {names} to listen", within_s, SubjectFailed)
+    while not all(ztunnel.listening(ports) for ztunnel in ztunnels):
+        for ztunnel in ztunnels:
+            ztunnel.check_alive()
+        deadline.pause(every_s)
 
 
-def local_xds(places: Iterable[Place], node_of: Callable[[Place], str]) -> str:
+def _listening_in(table: str) -> Iterator[int]:
+    """The ports that listen, in a table of /proc/net/tcp (proc_pid_net(5)): after a heading, one
+    socket a line."""
+    for line in table.splitlines()[1:]:
+        columns = line.split()
+        local_address, state = columns[1], columns[3]
+        if state == "0A":  # TCP_LISTEN (net/tcp_states.h)
+            yield int(local_address.rpartition(":")[2], 16)
+
+
+def discovery_entry(workload: Workload) -> dict[str, str]:
+    """A workload as authority/discovery.py takes it."""
+    namespace, account = workload.identity.split("/")
+    named = {"uid": workload.uid, "name": workload.name, "namespace": namespace, "account": account}
+    return named | {"node": workload.node, "address": workload.address}
+
+
+def local_xds(workloads: Iterable[Workload], node_of: Callable[[Workload], str]) -> str:
     """The workloads of the mesh, as LOCAL_XDS_PATH wants them (YAML, of which JSON is a part).
-    `node_of` names the node of each as the ztunnels are told."""
-    workloads = [
+    `node_of` names the node of each as the ztunnels know it."""
+    entries = [
         {
-            "uid": place.uid,
-            "name": place.name,
-            "namespace": place.identity.split("/")[0],
-            "serviceAccount": place.identity.split("/")[1],
+            "uid": workload.uid,
+            "name": workload.name,
+            "namespace": workload.identity.split("/")[0],
+            "serviceAccount": workload.identity.split("/")[1],
             "trustDomain": TRUST_DOMAIN,
-            "workloadIps": [place.address],
+            "workloadIps": [workload.address],
             "protocol": "HBONE",
-            "node": node_of(place),
+            "node": node_of(workload),
             "network": "",
             "services": {},
         }
-        for place in places
+        for workload in workloads
     ]
-    return json.dumps({"workloads": workloads, "policies": [], "services": []})
+    return json.dumps({"workloads": entries, "policies": [], "services": []})
 
 
 def common_environment(node: str, root_file: Path, lifetime_s: int) -> dict[str, str]:
-    """What every ztunnel is told; nothing of our own environment is."""
-    return (
-        observed_environment(lifetime_s)
-        | {
-            "NODE_NAME": node,
-            "CLUSTER_ID": "Kubernetes",
-            "CA_ADDRESS": f"https://{AUTHORITY_ADDRESS}:{ISTIOD_PORT}",
-            "CA_ROOT_CA": str(root_file),
-            "AUTH_TOKEN": "token-of-the-harness",
-            "UNSTABLE_ENABLE_SOCKS5": "true",  # a way in for outbound traffic that needs no redirection rules
-            "ENABLE_ORIG_SRC": "false",  # else it sends from addresses that need the routes of a node
-            "IPV6_ENABLED": "false",
-            "ZTUNNEL_WORKER_THREADS": "1",
-            # The thread with which jemalloc (1.31 and newer) tidies up waits on the kernel's wall
-            # clock, for a time that it works out from ours: where ours is behind, it spun, and a world
-            # that starts in the past was never quiet.
-            "MALLOC_CONF": "background_thread:false",
-            "RUST_BACKTRACE": "0",
-            "LOG_FORMAT": "json",
-        }
-    )
+    """The settings of every ztunnel; nothing of our own environment is passed on."""
+    return observed_environment(lifetime_s) | {
+        "NODE_NAME": node,
+        "CLUSTER_ID": "Kubernetes",
+        "CA_ADDRESS": f"https://{AUTHORITY_ADDRESS}:{ISTIOD_PORT}",
+        "CA_ROOT_CA": str(root_file),
+        "AUTH_TOKEN": "token-of-the-harness",
+        # A way in for outbound traffic that needs no redirection rules.
+        "UNSTABLE_ENABLE_SOCKS5": "true",
+        # Else it sends from addresses that need the routes of a node.
+        "ENABLE_ORIG_SRC": "false",
+        "IPV6_ENABLED": "false",
+        "ZTUNNEL_WORKER_THREADS": "1",
+        # The thread with which jemalloc (1.31 and newer) returns memory waits on the kernel's
+        # wall clock, for a time that it computes from ours: where ours is behind it spun, and a
+        # run that starts in the past never became quiescent.
+        "MALLOC_CONF": "background_thread:false",
+        "RUST_BACKTRACE": "0",
+        "LOG_FORMAT": "json",
+    }

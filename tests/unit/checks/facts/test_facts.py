@@ -20,7 +20,7 @@ from meshwake.checks.facts.clocks import clock_faults, fault_spans
 from meshwake.checks.facts.traffic import failures, outages
 from meshwake.core.plan import Plan
 
-from tests.unit.checks.histories import (
+from tests.support.histories import (
     CLIENT,
     LAPTOP,
     SERVER,

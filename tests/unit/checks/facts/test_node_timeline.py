@@ -12,7 +12,7 @@ from meshwake.checks.facts.clocks import timeline
 from meshwake.checks.facts.node_timeline import NodeTimeline
 from meshwake.checks.facts.spans import Spans
 
-from tests.unit.checks.histories import LAPTOP, World, fault, ns, plan
+from tests.support.histories import LAPTOP, World, fault, ns, plan
 
 HOUR = ns("1h")
 

@@ -92,19 +92,19 @@ def test_movements_that_it_cannot_show_are_refused(injector: FaketimeInjector) -
 def test_what_runs_already_is_refused(injector: FaketimeInjector) -> None:
     """With the injector that can."""
     with pytest.raises(CannotInject, match="use --injector attach"):
-        injector.take(os.getpid())
+        injector.attach(os.getpid())
 
 
 def run(injector: FaketimeInjector, program: str, environment: dict[str, str]) -> str:
     """What a Python program prints under the injector."""
     reader, writer = os.pipe()
     try:
-        taken = injector.start(
+        process = injector.start(
             Start(
                 (PYTHON, "-S", "-c", program), environment=os.environ | environment, output=writer
             )
         )
-        assert taken.wait(WITHIN_S) == 0
+        assert process.wait(WITHIN_S) == 0
     finally:
         os.close(writer)
     with os.fdopen(reader) as output:
@@ -137,11 +137,11 @@ def test_times_of_files_are_not_moved(injector: FaketimeInjector, tmp_path: Path
 
 def test_nothing_is_left_of_a_program_that_was_killed(injector: FaketimeInjector) -> None:
     """Neither itself nor the library's semaphore and shared memory, nor the file."""
-    taken = injector.start(Start((PYTHON, "-S", "-c", "import select; select.epoll().poll()")))
-    assert [path.name for path in SHARED_MEMORY.glob(f"*faketime*{taken.pid}")]
+    process = injector.start(Start((PYTHON, "-S", "-c", "import select; select.epoll().poll()")))
+    assert [path.name for path in SHARED_MEMORY.glob(f"*faketime*{process.pid}")]
     injector.close()
-    assert taken.poll() == -9
-    assert list(SHARED_MEMORY.glob(f"*faketime*{taken.pid}")) == []
+    assert process.poll() == -9
+    assert list(SHARED_MEMORY.glob(f"*faketime*{process.pid}")) == []
     assert not injector._directory.exists()
 
 
@@ -156,7 +156,7 @@ def test_a_program_that_does_not_come_up_is_ended(
         SubjectFailed, match=r"did not come up.*so it was ended.*use --injector vdso"
     ):
         injector.start(Start((PYTHON, "-S", "-c", "import select; select.epoll().poll()")))
-    assert [one.poll() for one in injector._taken] == [-9]
+    assert [one.poll() for one in injector._processes] == [-9]
 
 
 def test_the_refusal_of_allocators_is_no_superstition(
@@ -185,11 +185,11 @@ def test_the_refusal_of_allocators_is_no_superstition(
 def test_a_shell_that_becomes_another_program_at_once_has_come_up(
     injector: FaketimeInjector,
 ) -> None:
-    """It is not taken for one that hangs, though the other has no library in it."""
-    taken = injector.start(
+    """It is not mistaken for one that hangs, though the other has no library in it."""
+    process = injector.start(
         Start(("sh", "-c", f"exec env -i {PYTHON} -S -c 'import select; select.epoll().poll()'"))
     )
-    assert taken.poll() is None
+    assert process.poll() is None
 
 
 def test_a_library_at_a_place_with_blanks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

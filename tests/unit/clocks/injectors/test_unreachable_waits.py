@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from meshwake.clocks.injectors.base import CannotInject
-from meshwake.clocks.injectors.unreachable_waits import kick, unreached
+from meshwake.clocks.injectors.unreachable_waits import unreached, wake_epoll_waits
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import ExitCode
 from meshwake.core.resources import SOURCES
@@ -137,7 +137,7 @@ def test_a_kick_ends_a_wait_in_an_event_loop_and_leaves_a_stopped_process_alone(
         before = (
             Path(f"/proc/{pid}/status").read_text().split("voluntary_ctxt_switches:")[1].split()[0]
         )
-        kick(pid)
+        wake_epoll_waits(pid)
         await_true(
             "it has run",
             lambda: (
@@ -150,7 +150,7 @@ def test_a_kick_ends_a_wait_in_an_event_loop_and_leaves_a_stopped_process_alone(
         )
         os.kill(pid, signal.SIGSTOP)
         await_true("stopped", lambda: Path(f"/proc/{pid}/stat").read_text().split()[2] == "T")
-        kick(pid)
+        wake_epoll_waits(pid)
         assert Path(f"/proc/{pid}/stat").read_text().split()[2] == "T"
 
 
@@ -159,7 +159,7 @@ def test_a_process_that_has_ended_waits_for_nothing() -> None:
     process = subprocess.Popen([sys.executable, "-S", "-c", ""])
     process.wait()
     assert unreached(process.pid, AWAKE) == []
-    kick(process.pid)
+    wake_epoll_waits(process.pid)
 
 
 def test_errors_of_the_injectors_are_of_the_harness() -> None:

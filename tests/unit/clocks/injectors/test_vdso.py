@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from meshwake.clocks.injectors.base import UNMOVED, CannotInject, Start, Taken, in_words
+from meshwake.clocks.injectors.base import UNMOVED, CannotInject, ManagedProcess, Start, in_words
 from meshwake.clocks.injectors.programs import EM_AARCH64, Program
 from meshwake.clocks.injectors.vdso import AttachInjector, VdsoInjector, offsets_inside
 from meshwake.clocks.vdso.page import unsupported_here
@@ -37,7 +37,7 @@ def vdso() -> Iterator[VdsoInjector]:
 
 @pytest.fixture
 def attach() -> Iterator[AttachInjector]:
-    """With nothing taken yet."""
+    """With nothing attached yet."""
     one = AttachInjector()
     yield one
     one.close()
@@ -68,7 +68,7 @@ def test_shells_are_refused_and_so_is_what_shall_have_its_children_along(
             CannotInject, match=r"a vDSO lasts until the next exec.*use --injector faketime"
         ):
             vdso.start(start)
-    assert vdso._taken == []
+    assert vdso._processes == []
 
 
 def test_programs_for_another_processor_are_refused(vdso: VdsoInjector) -> None:
@@ -80,11 +80,11 @@ def test_programs_for_another_processor_are_refused(vdso: VdsoInjector) -> None:
 def test_what_executes_another_program_is_noticed(vdso: VdsoInjector) -> None:
     """It is on true time then: neither read nor moved as if it were not."""
     replaces = f"import os, sys; os.execv(sys.executable, {list(SLEEPS)!r})"
-    taken = vdso.start(Start((PYTHON, "-S", "-c", replaces)))
-    cmdline = Path(f"/proc/{taken.pid}/cmdline")
+    process = vdso.start(Start((PYTHON, "-S", "-c", replaces)))
+    cmdline = Path(f"/proc/{process.pid}/cmdline")
     wait_until(lambda: "execv" not in cmdline.read_text(), "the other program", WITHIN_S)
     with pytest.raises(SubjectFailed, match="is not on these clocks any more"):
-        vdso.read(taken)
+        vdso.read(process)
     with pytest.raises(SubjectFailed, match="is not on these clocks any more"):
         vdso.move(ClockReading(H, 0, H))
     assert vdso.moved == UNMOVED
@@ -100,29 +100,29 @@ def test_clocks_that_never_go_back(vdso: VdsoInjector) -> None:
 
 def test_what_is_started_does_not_inherit_what_python_ignores(vdso: VdsoInjector) -> None:
     """A pipe that is closed ends a program, as at any shell; and its exit code is told."""
-    taken = vdso.start(
+    process = vdso.start(
         Start((PYTHON, "-S", "-c", "import os, signal; os.kill(os.getpid(), signal.SIGXFSZ)"))
     )
-    assert taken.wait(WITHIN_S) in {-signal.SIGXFSZ, 0}  # Python ignores it by itself
+    assert process.wait(WITHIN_S) in {-signal.SIGXFSZ, 0}  # Python ignores it by itself
     yes = shutil.which("yes")
     if yes is None:
         pytest.skip("needs the program yes")
     reader, writer = os.pipe()
     os.close(reader)
-    taken = vdso.start(Start((yes,), output=writer))
+    process = vdso.start(Start((yes,), output=writer))
     os.close(writer)
-    assert taken.wait(WITHIN_S) == -signal.SIGPIPE
-    taken = vdso.start(Start((PYTHON, "-S", "-c", "raise SystemExit(7)")))
-    assert taken.wait(WITHIN_S) == 7
+    assert process.wait(WITHIN_S) == -signal.SIGPIPE
+    process = vdso.start(Start((PYTHON, "-S", "-c", "raise SystemExit(7)")))
+    assert process.wait(WITHIN_S) == 7
 
 
 def test_a_wait_for_an_end_that_does_not_come_is_an_error(vdso: VdsoInjector) -> None:
     """With a name and a bound; `close` ends what was started."""
-    taken = vdso.start(Start(SLEEPS))
+    process = vdso.start(Start(SLEEPS))
     with pytest.raises(SubjectFailed, match="did not end within 0.05 s"):
-        taken.wait(0.05)
+        process.wait(0.05)
     vdso.close()
-    assert taken.poll() == -signal.SIGKILL
+    assert process.poll() == -signal.SIGKILL
 
 
 def test_what_was_moved_before_stays_moved(
@@ -131,16 +131,16 @@ def test_what_was_moved_before_stays_moved(
     """Whoever attaches next goes on from there; given back, it is on the kernel's clocks; it lives
     through all that."""
     assert offsets_inside(stranger.pid) == UNMOVED
-    attach.take(stranger.pid)
+    attach.attach(stranger.pid)
     attach.move(ClockReading(8 * H, 0, 8 * H))
     attach.close()
     assert offsets_inside(stranger.pid) == ClockReading(8 * H, 0, 8 * H)
     later = AttachInjector()
-    taken = later.take(stranger.pid)
+    process = later.attach(stranger.pid)
     later.move(ClockReading(-H, 0, 0))
     assert later.moved == offsets_inside(stranger.pid) == ClockReading(7 * H, 0, 8 * H)
-    assert later.read(taken).wall_ns - time.time_ns() == pytest.approx(7 * H, abs=10**9)
-    assert later.give_back(taken)
+    assert later.read(process).wall_ns - time.time_ns() == pytest.approx(7 * H, abs=10**9)
+    assert later.detach(process)
     assert offsets_inside(stranger.pid) == UNMOVED
     later.close()
     assert stranger.poll() is None
@@ -155,10 +155,10 @@ def test_a_process_of_somebody_else_is_refused(
         raise PermissionError
 
     with pytest.raises(BadInput, match="there is no process 4194303"):
-        attach.take(4194303)
+        attach.attach(4194303)
     monkeypatch.setattr(Path, "open", forbidden)
     with pytest.raises(CannotInject, match="it is another user's; be that user, or root"):
-        attach.take(stranger.pid)
+        attach.attach(stranger.pid)
 
 
 def test_each_refuses_what_the_other_is_for(
@@ -166,7 +166,7 @@ def test_each_refuses_what_the_other_is_for(
 ) -> None:
     """By name."""
     with pytest.raises(CannotInject, match="use --injector attach"):
-        vdso.take(stranger.pid)
+        vdso.attach(stranger.pid)
     attach.move(ClockReading(H, 0, 0))
     with pytest.raises(CannotInject, match=r"time base on the kernel's.*use --injector vdso"):
         attach.start(Start(SLEEPS))
@@ -175,10 +175,10 @@ def test_each_refuses_what_the_other_is_for(
 def test_of_what_is_not_ours_only_the_end_is_known() -> None:
     """Not how it ended."""
     process = subprocess.Popen([PYTHON, "-S", "-c", "raise SystemExit(3)"])
-    taken = Taken(process.pid, "python", is_ours=False)
+    managed = ManagedProcess(process.pid, "python", is_ours=False)
     process.wait()
-    assert taken.wait(WITHIN_S) == 0
-    taken.end()
+    assert managed.wait(WITHIN_S) == 0
+    managed.end()
 
 
 def test_a_movement_in_words() -> None:

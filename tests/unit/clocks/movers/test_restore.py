@@ -33,7 +33,7 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import LabUnavailable, SubjectFailed
 from meshwake.system.deadline import Deadline
 
-from tests.processes import state_of
+from tests.support.processes import state_of
 from tests.unit.clocks.machines import BOOT_ID, NS, Box, Machine, answer
 
 HOUR_NS = 3600 * NS

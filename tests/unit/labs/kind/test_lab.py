@@ -17,8 +17,8 @@ from meshwake.core.plan import Plan, PlannedCluster, PlannedFault, PlannedFix
 from meshwake.kubernetes.api import Kubernetes, Pod
 from meshwake.kubernetes.labels import OUR_LABELS, RUN_LABELS
 from meshwake.labs import Toolbox
+from meshwake.labs.kind.environment import LookedAt, Place
 from meshwake.labs.kind.lab import KindLab
-from meshwake.labs.kind.ways import LookedAt, Place
 
 from tests.support.paths import CLUSTERS
 from tests.unit.cluster.simulated import Inline, SimulatedCluster, SimulatedMover
@@ -28,8 +28,8 @@ PAUSE = '[[fault]]\nkind = "pause"\nat = "6m"\nlasts = "17m"\ncorrected_after = 
 
 
 @dataclass
-class SimulatedWays:
-    """See ways.Ways: everything on one simulated cluster."""
+class SimulatedEnvironment:
+    """See environment.Environment: everything on one simulated cluster."""
 
     of: Plan
     real: SimulatedCluster
@@ -92,14 +92,14 @@ class SimulatedWays:
         return LookedAt(setting.routes, setting.clients)
 
 
-def ways_of(of: Plan, **about: Any) -> SimulatedWays:
+def environment_of(of: Plan, **about: Any) -> SimulatedEnvironment:
     cluster = SimulatedCluster(of, node_names(of))
-    return SimulatedWays(of, cluster, **about)
+    return SimulatedEnvironment(of, cluster, **about)
 
 
-def run(ways: SimulatedWays) -> History:
+def run(environment: SimulatedEnvironment) -> History:
     recorder = Recorder()
-    KindLab(ways).run(ways.of, Toolbox(ztunnel=None, work_dir=Path()), recorder)
+    KindLab(environment).run(environment.of, Toolbox(ztunnel=None, work_dir=Path()), recorder)
     return recorder.history
 
 
@@ -113,23 +113,27 @@ def deployments(cluster: SimulatedCluster) -> list[str]:
 def test_a_whole_run_breaks_where_the_model_breaks() -> None:
     """From a cluster with certificates of a day to a judged history: ten minutes of life are set,
     the pause is made."""
-    ways = ways_of(plan_of("regressions/ztunnel_1481.toml"))
-    found = verdicts(ways.of, run(ways))
+    environment = environment_of(plan_of("regressions/ztunnel_1481.toml"))
+    found = verdicts(environment.of, run(environment))
     assert found["clock_fault_happened"] is Verdict.HOLDS
     assert found["no_expired_certificate_served"] is found["recovers_within"] is Verdict.BROKEN
 
 
 def test_a_whole_run_holds_where_nothing_happens() -> None:
     """No fault: clocks are only read (movers.py makes a Reader), and whoever reads them is let go."""
-    ways = ways_of(plan(duration="20m"))
-    found = verdicts(ways.of, run(ways))
+    environment = environment_of(plan(duration="20m"))
+    found = verdicts(environment.of, run(environment))
     assert found["traffic_flows"] is found["renewals_on_time"] is Verdict.HOLDS
-    assert ways.mover_made is not None and ways.mover_made.prepared and ways.mover_made.released
+    assert (
+        environment.mover_made is not None
+        and environment.mover_made.prepared
+        and environment.mover_made.released
+    )
 
 
 def test_the_first_event_says_what_was_tested() -> None:
     """Cluster, versions, and on which node of it each node of the plan lies."""
-    (started,) = run(ways_of(plan(duration="1m"))).of("run_started")
+    (started,) = run(environment_of(plan(duration="1m"))).of("run_started")
     assert started["lab"] == "kind"
     assert started["subject"]["cluster"] == "meshwake-test"
     assert started["subject"]["nodes"] == {"vm": "worker0"}
@@ -137,9 +141,9 @@ def test_the_first_event_says_what_was_tested() -> None:
 
 def test_what_a_run_put_in_is_gone_after_it() -> None:
     """Workloads first, then the clocks are put back, then ztunnels begin anew on those."""
-    ways = ways_of(plan(PAUSE))
-    run(ways)
-    cluster, mover = ways.real, ways.mover_made
+    environment = environment_of(plan(PAUSE))
+    run(environment)
+    cluster, mover = environment.real, environment.mover_made
     assert mover is not None and mover.prepared and mover.released
     assert deployments(cluster) == []
     calls = cluster.calls
@@ -157,12 +161,12 @@ def test_a_run_that_is_broken_off_leaves_nothing(error: BaseException) -> None:
         def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
             raise error
 
-    ways = ways_of(plan(PAUSE))
-    ways.mover_made = Stuck(ways.real)
+    environment = environment_of(plan(PAUSE))
+    environment.mover_made = Stuck(environment.real)
     with pytest.raises(type(error)):
-        run(ways)
-    assert deployments(ways.real) == []
-    assert ways.mover_made.released and ways.real.closed
+        run(environment)
+    assert deployments(environment.real) == []
+    assert environment.mover_made.released and environment.real.closed
 
 
 def test_a_mover_that_refuses_to_prepare_leaves_nothing() -> None:
@@ -172,71 +176,71 @@ def test_a_mover_that_refuses_to_prepare_leaves_nothing() -> None:
         def prepare(self) -> None:
             raise LabUnavailable("the engine's kernel is this machine's own")
 
-    ways = ways_of(plan(PAUSE))
-    ways.mover_made = Guarded(ways.real)
+    environment = environment_of(plan(PAUSE))
+    environment.mover_made = Guarded(environment.real)
     with pytest.raises(LabUnavailable, match="this machine's own"):
-        run(ways)
-    assert deployments(ways.real) == []
+        run(environment)
+    assert deployments(environment.real) == []
 
 
 def test_what_the_last_run_left_is_taken_away_first() -> None:
     """A run that was killed left its workloads; what somebody else made stays."""
-    ways = ways_of(plan(duration="2m"))
+    environment = environment_of(plan(duration="2m"))
     left = {"metadata": {"labels": {**OUR_LABELS, **RUN_LABELS}}}
-    ways.real.objects["Deployment", "other", "left-behind"] = left
-    ways.real.objects["Deployment", "other", "somebody-elses"] = {
+    environment.real.objects["Deployment", "other", "left-behind"] = left
+    environment.real.objects["Deployment", "other", "somebody-elses"] = {
         "metadata": {"labels": dict(RUN_LABELS)}
     }
-    run(ways)
-    assert deployments(ways.real) == ["somebody-elses"]
+    run(environment)
+    assert deployments(environment.real) == ["somebody-elses"]
 
 
 def test_a_name_that_somebody_else_uses_is_left_alone() -> None:
     """A Deployment default/client that is not ours: refused before anything is changed."""
-    ways = ways_of(plan(duration="2m"))
+    environment = environment_of(plan(duration="2m"))
     theirs = {"metadata": {"labels": {"app": "theirs"}}}
-    ways.real.objects["Deployment", "default", "client"] = theirs
+    environment.real.objects["Deployment", "default", "client"] = theirs
     with pytest.raises(
         LabUnavailable, match="Deployment default/client exists and does not carry our label"
     ):
-        run(ways)
-    assert ways.real.objects["Deployment", "default", "client"] is theirs
-    assert not [call for call in ways.real.calls if call.startswith(("apply", "patch"))]
+        run(environment)
+    assert environment.real.objects["Deployment", "default", "client"] is theirs
+    assert not [call for call in environment.real.calls if call.startswith(("apply", "patch"))]
 
 
 def test_a_cluster_that_is_not_ours_is_not_reconfigured() -> None:
     """Its ztunnels live by other numbers than the plan: said, with the command that would change
     it."""
-    ways = ways_of(plan(duration="2m"), ours=False)
+    environment = environment_of(plan(duration="2m"), ours=False)
     with pytest.raises(LabUnavailable, match="SECRET_TTL=86400s.*helm upgrade ztunnel"):
-        run(ways)
-    assert not [call for call in ways.real.calls if call.startswith("patch")]
-    assert deployments(ways.real) == []
+        run(environment)
+    assert not [call for call in environment.real.calls if call.startswith("patch")]
+    assert deployments(environment.real) == []
 
 
 def test_a_cluster_with_too_few_nodes_is_said_so() -> None:
     """Two nodes of the plan, one of the cluster."""
     from tests.unit.labs.kind.runs import TWO_NODES
 
-    ways = ways_of(plan(nodes=TWO_NODES, duration="2m"), nodes=("worker0",))
+    environment = environment_of(plan(nodes=TWO_NODES, duration="2m"), nodes=("worker0",))
     with pytest.raises(LabUnavailable, match="has 1 nodes for workloads, the scenario needs 2"):
-        run(ways)
+        run(environment)
 
 
 def test_an_api_server_that_is_away_at_the_beginning() -> None:
     """The subject failed, in words; whatever was opened is closed."""
-    ways = ways_of(plan(duration="2m"))
-    ways.real.unreachable = lambda what: what.startswith("list")
+    environment = environment_of(plan(duration="2m"))
+    environment.real.unreachable = lambda what: what.startswith("list")
     with pytest.raises(SubjectFailed, match="meshwake-test: .*no answer"):
-        run(ways)
-    assert ways.real.closed
+        run(environment)
+    assert environment.real.closed
 
 
 # What it refuses
 
 
 def refusals(of: Plan, **about: Any) -> str:
-    return "\n".join(KindLab(ways_of(of, **about)).refusals(of))
+    return "\n".join(KindLab(environment_of(of, **about)).refusals(of))
 
 
 def test_nothing_is_refused_that_can_be_done() -> None:
@@ -397,12 +401,14 @@ def test_a_fix_is_applied_as_it_stands_and_goes_with_the_run() -> None:
     """Its objects carry our labels while they are there."""
     manifest = Path("clusters/fixes/weekly-restart/cronjob.yaml").read_text(encoding="utf-8")
     of = replace_fix(plan(duration="12m"), manifest.replace("0 3 * * 0", "*/5 * * * *"))
-    ways = ways_of(of)
-    run(ways)
+    environment = environment_of(of)
+    run(environment)
     assert {"apply CronJob", "apply Role", "apply RoleBinding", "apply ServiceAccount"} <= set(
-        ways.real.calls
+        environment.real.calls
     )
-    assert not [key for key in ways.real.objects if key[0] in {"CronJob", "Role", "RoleBinding"}]
+    assert not [
+        key for key in environment.real.objects if key[0] in {"CronJob", "Role", "RoleBinding"}
+    ]
 
 
 def test_the_guard_is_applied_with_the_image_that_was_built_awaited_and_taken_away() -> None:
@@ -411,9 +417,9 @@ def test_the_guard_is_applied_with_the_image_that_was_built_awaited_and_taken_aw
     of = plan(duration="3m").model_copy(
         update={"fix": PlannedFix(name="wake-guard", manifest=manifest)}
     )
-    ways = ways_of(of)
+    environment = environment_of(of)
     seen: list[Any] = []
-    apply, pods = ways.real.apply, ways.real.pods
+    apply, pods = environment.real.apply, environment.real.pods
 
     def keep(objects: Any) -> None:
         seen.extend(objects)
@@ -421,12 +427,12 @@ def test_the_guard_is_applied_with_the_image_that_was_built_awaited_and_taken_aw
 
     def ready(namespace: str | None, labels: Any) -> list[Pod]:
         if namespace == "meshwake-guard":
-            ways.real.calls.append("guard awaited")
+            environment.real.calls.append("guard awaited")
             return [Pod(namespace, "wake-guard-x", "u", "worker0", ready=True)]
         return pods(namespace, labels)
 
-    ways.real.apply, ways.real.pods = keep, ready  # type: ignore[method-assign]
-    run(ways)
+    environment.real.apply, environment.real.pods = keep, ready  # type: ignore[method-assign]
+    run(environment)
     (daemon_set,) = [
         thing
         for thing in seen
@@ -437,27 +443,27 @@ def test_the_guard_is_applied_with_the_image_that_was_built_awaited_and_taken_aw
         == GUARD.reference
         != GUARD.named
     )
-    calls = ways.real.calls
+    calls = environment.real.calls
     assert (
         calls.index("apply DaemonSet")
         < calls.index("guard awaited")
         < calls.index("patch DaemonSet.apps ztunnel")
     )
-    assert not [key for key in ways.real.objects if "guard" in f"{key[1]} {key[2]}"]
+    assert not [key for key in environment.real.objects if "guard" in f"{key[1]} {key[2]}"]
 
 
 def test_what_is_missing_and_what_the_mover_refuses_are_passed_on() -> None:
     """The lab adds its own reasons to those of the machine and of the mover."""
-    ways = ways_of(
+    environment = environment_of(
         plan(), refused=["[fault 1] suspend of one node alone: kind nodes share one kernel clock"]
     )
-    assert KindLab(ways).missing(None) == ["no kind on PATH; run: make tools"]
-    assert KindLab(ways).refusals(ways.of) == ways.refused
+    assert KindLab(environment).missing(None) == ["no kind on PATH; run: make tools"]
+    assert KindLab(environment).refusals(environment.of) == environment.refused
 
 
 def test_a_cluster_is_used_again_by_the_next_scenario() -> None:
     """Drift, certificates and objects of the first run are no part of the second."""
-    first = ways_of(plan(PAUSE))
+    first = environment_of(plan(PAUSE))
     assert verdicts(first.of, run(first))["traffic_flows"] is Verdict.BROKEN
     quiet = plan(duration="20m")
     second = replace(first, of=quiet, mover_made=None)

@@ -11,7 +11,8 @@ from meshwake.checks import judge
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.history import History, Recorder
 from meshwake.core.outcome import OutcomeKind, Verdict, compare
-from meshwake.core.plan import Plan, PlannedCluster, PlannedFix, resolve
+from meshwake.core.plan import Plan, PlannedCluster, PlannedFix
+from meshwake.core.resolve import resolve
 from meshwake.core.scenario import read_scenario
 from meshwake.kubernetes.api import Pod
 from meshwake.labs import Toolbox
@@ -24,8 +25,8 @@ from tests.support.paths import SCENARIOS
 from tests.unit.cluster.simulated import SimulatedCluster
 from tests.unit.labs.kind.lapse import SimulatedLapse, lapsed, took_s
 from tests.unit.labs.kind.runs import ONE_NODE, TWO_NODES, plan, verdicts
+from tests.unit.labs.kind.test_lab import environment_of
 from tests.unit.labs.kind.test_lab import run as run_lab
-from tests.unit.labs.kind.test_lab import ways_of
 from tests.unit.labs.kind.test_scenarios import FOR_KIND
 
 WITHIN_NS = 2 * NS_PER_S
@@ -193,9 +194,9 @@ def test_a_whole_run_says_first_that_clocks_are_taken_ahead(
 ) -> None:
     """And that programs are started anew for it; it goes through the lab as every run does."""
     of = resolve(case_of(SCENARIOS / "forward_step.toml", "1.31.0"))
-    ways = ways_of(of)
-    ways.mover_made = mover = SimulatedLapse(ways.real)
-    history = run_lab(ways)
+    environment = environment_of(of)
+    environment.mover_made = mover = SimulatedLapse(environment.real)
+    history = run_lab(environment)
     assert compare(of, judge(of, history)).kind is OutcomeKind.AS_EXPECTED
     assert mover.released and mover.leaps
     said = capsys.readouterr().err

@@ -15,8 +15,8 @@ from meshwake.cluster.node_channel import LABELS, NAMESPACE
 from meshwake.core.errors import HarnessFault, SubjectFailed
 from meshwake.core.plan import Plan, PlannedCluster
 from meshwake.kubernetes.api import Executed, Pod, Unreachable
+from meshwake.labs.kind.environment import Place
 from meshwake.labs.kind.movers import PodInside, Reader, engine_ways, make_mover, mover_refusals
-from meshwake.labs.kind.ways import Place
 
 from tests.unit.clocks.machines import Box, Machine, answer
 from tests.unit.labs.kind.runs import TWO_NODES, cluster_of, node_names, plan
@@ -122,13 +122,16 @@ def test_the_ways_into_an_engines_machine_can_be_written_down(
 ) -> None:
     """By name, or by a container of the node's image when no node is left; never by a pull."""
     monkeypatch.setenv("DOCKER_HOST", "unix:///run/one.sock")
-    ways = engine_ways("kindest/node:v1@sha256:0")
-    assert ways.nodes[0] == ("docker", "exec", "{node}")
-    assert ways.host is not None and ways.environment["DOCKER_HOST"] == "unix:///run/one.sock"
-    for way in (ways.nodes[1], ways.host):
+    environment = engine_ways("kindest/node:v1@sha256:0")
+    assert environment.nodes[0] == ("docker", "exec", "{node}")
+    assert (
+        environment.host is not None
+        and environment.environment["DOCKER_HOST"] == "unix:///run/one.sock"
+    )
+    for way in (environment.nodes[1], environment.host):
         assert way[:3] == ("docker", "run", "--rm") and way[-1] == "kindest/node:v1@sha256:0"
         assert {"--pull=never", "--privileged", "--network=none"} <= set(way)
-    assert "--pid=host" in ways.host and "--pid=host" not in ways.nodes[1]
+    assert "--pid=host" in environment.host and "--pid=host" not in environment.nodes[1]
 
 
 class Pods:

@@ -15,8 +15,8 @@ from meshwake.cluster.state import ClusterState
 from meshwake.cluster.steps import Progress
 from meshwake.core.errors import LabUnavailable
 from meshwake.labs.kind import own_clock
+from meshwake.labs.kind.local_environment import _steps_before
 from meshwake.labs.kind.own_clock import own_clock_step
-from meshwake.labs.kind.real_ways import _asked_first
 
 from tests.unit.clocks.machines import BOOT_ID, Box, Machine, answer
 from tests.unit.clocks.movers.test_engine import Ours
@@ -36,11 +36,11 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     images: list[str] = []
     box = Box(tmp_path / "box", Machine())
 
-    def ways(image: str) -> EngineWays:
+    def environment(image: str) -> EngineWays:
         images.append(image)
         return EngineWays(nodes=(("never",), box.way), host=None)
 
-    monkeypatch.setattr(own_clock, "engine_ways", ways)
+    monkeypatch.setattr(own_clock, "engine_ways", environment)
     return images
 
 
@@ -49,7 +49,14 @@ def up(world: World, own: Any, folder: Path | None = None) -> list[str]:
     engine, tools = SimulatedEngine(world), SimulatedTools(world)
     before = (own_clock_step(own),)
     bring_up(
-        CHOICE, PINS, engine, tools, told.append, kit=world.kit(), folder=folder, before=before
+        CHOICE,
+        PINS,
+        engine,
+        tools,
+        told.append,
+        dependencies=world.dependencies(),
+        folder=folder,
+        before=before,
     )
     return steps_taken(told)
 
@@ -95,5 +102,5 @@ def test_an_image_of_a_folder_does_as_well(asked: list[str], tmp_path: Path) -> 
     ],
 )
 def test_only_a_run_that_would_set_a_clock_asks(about: dict[str, Any], steps: list[str]) -> None:
-    assert [step.name for step in _asked_first(on(PAUSE, **about))] == steps
-    assert _asked_first(on("", **about)) == ()
+    assert [step.name for step in _steps_before(on(PAUSE, **about))] == steps
+    assert _steps_before(on("", **about)) == ()

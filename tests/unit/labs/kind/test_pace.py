@@ -9,7 +9,12 @@ from meshwake.cluster.observe import Held
 from meshwake.cluster.real_time import WorldTime
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
-from meshwake.labs.kind.pace import BEFORE_RENEWAL_NS, COMES_WITHIN_S, RETRY_STEP_NS, LapsePace
+from meshwake.labs.kind.pace import (
+    BEFORE_RENEWAL_NS,
+    CERTIFICATE_TIMEOUT_S,
+    RETRY_STEP_NS,
+    LapsePace,
+)
 from meshwake.labs.kind.renewals import Renewals
 
 DAY_NS, HOUR_NS = 86_400 * NS_PER_S, 3_600 * NS_PER_S
@@ -22,7 +27,7 @@ class Quiet:
 
     asleep: frozenset[str] = frozenset()
     istiod_away: bool = False
-    troubled: bool = False
+    failure_seen: bool = False
     disturbed_world_ns: int = -DAY_NS
     gone: frozenset[str] = frozenset()
     attempt_ns: int | None = None
@@ -56,21 +61,21 @@ class Quiet:
     def all_asleep(self) -> bool:
         return self.asleep == {"vm"}
 
-    def without_ztunnel(self) -> frozenset[str]:
+    def nodes_without_ztunnel(self) -> frozenset[str]:
         return self.gone
 
     def next_attempt_world_ns(self) -> int | None:
         return self.attempt_ns
 
-    def look_at_ztunnels(self) -> None:
+    def poll_ztunnels(self) -> None:
         self.done.append("ztunnels")
 
-    def look_at_pods(self) -> None:
+    def poll_pods(self) -> None:
         self.done.append("pods")
 
-    def look_at_logs(self) -> None:
+    def poll_logs(self) -> None:
         self.done.append("logs")
-        self.troubled = False
+        self.failure_seen = False
 
     def finish(self) -> None:
         self.done.append("finish")
@@ -84,10 +89,10 @@ class Quiet:
         self.done.append(f"skip {by_ns / NS_PER_S:.1f}")
 
 
-def passed(session: Quiet, until_ns: int, *, mended: bool = False) -> list[str]:
+def passed(session: Quiet, until_ns: int, *, has_fix: bool = False) -> list[str]:
     """What letting time pass once does."""
     session.done.clear()
-    LapsePace(session, session, mended=mended).let_pass(until_ns)
+    LapsePace(session, session, has_fix=has_fix).let_pass(until_ns)
     return session.done
 
 
@@ -113,7 +118,7 @@ def test_a_certificate_that_is_due_is_waited_for_and_looked_for() -> None:
     pace = LapsePace(session, session)
     while not pace.may_go_on():
         pace.let_pass(10 * DAY_NS)
-    assert session.now_ns == pytest.approx(COMES_WITHIN_S * NS_PER_S, abs=NS_PER_S)
+    assert session.now_ns == pytest.approx(CERTIFICATE_TIMEOUT_S * NS_PER_S, abs=NS_PER_S)
     assert set(session.done) == {"ztunnels"}
     session.done.clear()
     pace.let_pass(10 * DAY_NS)
@@ -137,14 +142,14 @@ def test_a_ztunnel_that_has_gone_is_waited_for() -> None:
 
 def test_who_mends_looks_often_and_what_it_did_is_seen_before_a_connection() -> None:
     """After a fault as often as it would itself."""
-    assert passed(Quiet(), HOUR_NS, mended=True) == [
+    assert passed(Quiet(), HOUR_NS, has_fix=True) == [
         "finish",
         "still",
         "skip 600.0",
         "still",
         "pods",
     ]
-    assert "skip 30.0" in passed(Quiet(disturbed_world_ns=0), HOUR_NS, mended=True)
+    assert "skip 30.0" in passed(Quiet(disturbed_world_ns=0), HOUR_NS, has_fix=True)
 
 
 def test_what_is_near_is_waited_for_in_real_time() -> None:

@@ -14,7 +14,7 @@ from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import LocalFailure, Unreachable
 from meshwake.labs import Toolbox
 from meshwake.labs.kind.faults import Faults
-from meshwake.labs.kind.session import LOST_WITHIN_NS, Session, Told
+from meshwake.labs.kind.session import LOST_TIMEOUT_NS, Observation, Session
 from meshwake.labs.model.lab import LAB as MODEL
 
 from tests.unit.cluster.simulated import SimulatedCluster, SimulatedMover
@@ -207,7 +207,7 @@ def test_an_api_server_that_stays_away_ends_the_run() -> None:
     session = Session(setting_of(of, cluster), SimulatedMover(cluster), recorder)
     with pytest.raises(SubjectFailed, match="not been reached for 12[0-9] s: .*no answer"):
         session.run(Faults(session, SimulatedMover(cluster), cluster))
-    assert cluster.now_ns < 120 * NS_PER_S + LOST_WITHIN_NS + 20 * NS_PER_S
+    assert cluster.now_ns < 120 * NS_PER_S + LOST_TIMEOUT_NS + 20 * NS_PER_S
     assert recorder.history.of("csr_answered")
 
 
@@ -221,7 +221,7 @@ def _out_of_files(cluster: SimulatedCluster, from_s: int, to_s: int) -> None:
 
 
 def test_a_look_that_failed_here_is_not_a_ztunnel_out_of_reach() -> None:
-    """Told once, as trouble of this machine; the run goes on when it is over."""
+    """Observation once, as trouble of this machine; the run goes on when it is over."""
     of = plan(duration="10m")
     cluster = cluster_of(of)
     _out_of_files(cluster, 120, 210)
@@ -290,17 +290,17 @@ def test_a_ztunnel_that_is_just_being_started_anew_has_no_clocks_to_read() -> No
 
 
 def test_what_a_watcher_tells_is_recorded_when_it_changes() -> None:
-    """Told ten times, recorded once; a watcher out of reach says so once and ends nothing."""
+    """The same observation is recorded once; a watcher that fails is recorded once, too."""
 
     class Watcher:
         name, every_s, reads_logs = "a watcher", 5.0, False
         looks = 0
 
-        def look(self) -> list[Told]:
+        def poll(self) -> list[Observation]:
             self.looks += 1
             if self.looks in {3, 4}:
                 raise Unreachable("no such service")
-            return [Told("alert_fired", "one", {"alert": "ZtunnelCertificateExpired"})]
+            return [Observation("alert_fired", "one", {"alert": "ZtunnelCertificateExpired"})]
 
     watcher = Watcher()
     history = run(plan(duration="2m"), watchers=(watcher,))

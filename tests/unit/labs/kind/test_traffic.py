@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from meshwake.kubernetes.api import Pod, Unreachable
-from meshwake.labs.kind.traffic import _SHELL, Attempt, Client, Knocks, Route
+from meshwake.labs.kind.traffic import _SHELL, Attempt, Client, ConnectionProbe, Route
 
 from tests.unit.kubernetes.fake import FakeKubernetes
 
@@ -48,8 +48,8 @@ def lost() -> str:
     raise Unreachable("exec in default/client: the program has ended")
 
 
-def knocks(cluster: Shells) -> Knocks:
-    return Knocks(cluster, {"default/client": Client("default", {"app": "client"}, "app")})
+def knocks(cluster: Shells) -> ConnectionProbe:
+    return ConnectionProbe(cluster, {"default/client": Client("default", {"app": "client"}, "app")})
 
 
 @pytest.mark.parametrize(
@@ -98,10 +98,10 @@ def test_a_shell_that_has_ended_is_begun_anew() -> None:
     [
         (Shells(Shell(lost)), "the program has ended"),
         (Shells(pods=0), "no pod of default/client is ready"),
-        (Shells(Shell(lambda: "what?")), "gave no answer that is understood"),
+        (Shells(Shell(lambda: "what?")), "unexpected answer"),
     ],
 )
-def test_who_could_not_knock_was_not_refused(cluster: Shells, why: str) -> None:
+def test_an_attempt_that_was_not_made_is_no_failure(cluster: Shells, why: str) -> None:
     """The reason is told."""
     found = knocks(cluster).attempt(ROUTE)
     assert not found.made and why in str(found.error)

@@ -109,5 +109,5 @@ def test_a_kernel_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_named_kernel_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing else is taken instead."""
     monkeypatch.setenv("MESHWAKE_KERNEL", str(tmp_path / "nowhere"))
-    with pytest.raises(BadInput, match="expected a file boot/vmlinuz-VERSION"):
+    with pytest.raises(BadInput, match="expected a readable file boot/vmlinuz-VERSION"):
         find_kernel()

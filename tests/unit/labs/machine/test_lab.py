@@ -9,9 +9,9 @@ import pytest
 from meshwake.core.errors import BadInput, HarnessFault, SubjectFailed
 from meshwake.core.history import Recorder
 from meshwake.labs import Toolbox
-from meshwake.labs.machine.lab import LAB, TIME_VARIABLE, _Told, time_passes_really
+from meshwake.labs.machine.lab import LAB, TIME_VARIABLE, _GuestOutput, time_passes_really
 
-from tests.unit.labs.plans import NIGHTS, TWO_NODES, plan
+from tests.support.plans import NIGHTS, TWO_NODES, plan
 
 APART = '[authority]\nnode = "apart"\n'
 
@@ -90,36 +90,38 @@ def test_what_is_missing_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatc
     assert "pass --ztunnel PATH" in reasons
 
 
-def test_time_is_skipped_unless_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_is_skipped_unless_configured_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """One word more, and no third one."""
     monkeypatch.delenv(TIME_VARIABLE, raising=False)
     assert not time_passes_really()
     monkeypatch.setenv(TIME_VARIABLE, "real")
     assert time_passes_really()
     monkeypatch.setenv(TIME_VARIABLE, "fast")
-    with pytest.raises(BadInput, match="MESHWAKE_MACHINE_TIME=fast: allowed: skipped, real"):
+    with pytest.raises(
+        BadInput, match=r"'fast' for MESHWAKE_MACHINE_TIME: expected one of skipped, real"
+    ):
         time_passes_really()
 
 
-def told(directory: Path) -> _Told:
-    return _Told(Toolbox(None, directory), Recorder(), directory)
+def output(directory: Path) -> _GuestOutput:
+    return _GuestOutput(Toolbox(None, directory), Recorder(), directory)
 
 
 def test_the_guests_own_account_of_a_failure_is_passed_on(tmp_path: Path) -> None:
     """With the kind of error that it was there."""
-    listener = told(tmp_path)
-    listener.take({"failed": {"exit_code": 5, "message": "ztunnel ended by itself"}})
+    listener = output(tmp_path)
+    listener.receive({"failed": {"exit_code": 5, "message": "ztunnel ended by itself"}})
     with pytest.raises(SubjectFailed, match="in the guest: ztunnel ended by itself"):
-        listener.raise_failure()
+        listener.cost()
 
 
 def test_logs_of_the_guest_stay_in_the_run(tmp_path: Path) -> None:
     """Whatever name the guest gives them."""
-    told(tmp_path).take({"log": "../../default.client.log", "text": "said"})
-    assert (tmp_path / "default.client.log").read_text() == "said"
+    output(tmp_path).receive({"log": "../../default.client.log", "text": "a line"})
+    assert (tmp_path / "default.client.log").read_text() == "a line"
 
 
 def test_a_garbled_line_is_a_fault_of_ours(tmp_path: Path) -> None:
     """It is not skipped."""
-    with pytest.raises(HarnessFault, match="what is no JSON"):
-        told(tmp_path).take({"garbled": "{"})
+    with pytest.raises(HarnessFault, match="not JSON"):
+        output(tmp_path).receive({"garbled": "{"})

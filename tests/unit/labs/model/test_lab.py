@@ -11,7 +11,7 @@ from meshwake.core.plan import Plan
 from meshwake.labs import load_lab
 from meshwake.labs.model.lab import LAB
 
-from tests.unit.labs.plans import NIGHTS, TWO_NODES, plan, run
+from tests.support.plans import NIGHTS, TWO_NODES, plan, run
 
 # Retries by chance, two nodes, an authority apart: everything in which an order of things could
 # show.
@@ -32,7 +32,7 @@ lasts = "40m"
 RUN_PLAN_ON_STDIN = """
 import sys
 from meshwake.core.plan import Plan
-from tests.unit.labs.plans import run
+from tests.support.plans import run
 sys.stdout.write(run(Plan.model_validate_json(sys.stdin.read())).to_text())
 """
 
@@ -85,7 +85,7 @@ def test_it_runs_anywhere_and_refuses_nothing_that_it_knows() -> None:
     assert LAB.refusals(plan(NIGHTS)) == []
 
 
-def test_a_class_that_nobody_has_described_is_refused_by_name() -> None:
+def test_a_class_that_is_not_described_is_refused_by_name() -> None:
     """Not guessed at."""
     (refusal,) = LAB.refusals(plan().model_copy(update={"behaviour_class": "F"}))
     assert "'F'" in refusal and "A0" in refusal

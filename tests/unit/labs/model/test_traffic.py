@@ -4,10 +4,10 @@ import pytest
 from meshwake.core.clock_reading import ClockReading
 from meshwake.labs.model.authority import Certificate
 from meshwake.labs.model.traffic import connection_error
-from meshwake.labs.model.ztunnel import INITIALIZING, CertificateState
+from meshwake.labs.model.ztunnel import INITIALIZING, IdentityState
 
-VALID = CertificateState("Available", Certificate("1", 1_000, 2_000))
-LONG = CertificateState("Available", Certificate("2", 0, 1_000_000))
+VALID = IdentityState("Available", Certificate("1", 1_000, 2_000))
+LONG = IdentityState("Available", Certificate("2", 0, 1_000_000))
 
 
 def at(wall_s: float) -> ClockReading:
@@ -16,7 +16,7 @@ def at(wall_s: float) -> ClockReading:
 
 def test_certificates_of_two_roots_do_not_know_each_other() -> None:
     """Valid both, and strangers; two of the new root are not."""
-    other = CertificateState("Available", Certificate("3", 1_000, 2_000, root=1))
+    other = IdentityState("Available", Certificate("3", 1_000, 2_000, root=1))
     assert "does not know" in str(connection_error(VALID, at(1_500), other, at(1_500)))
     assert connection_error(other, at(1_500), other, at(1_500)) is None
 
@@ -28,7 +28,7 @@ def test_a_certificate_is_valid_from_its_first_to_its_last_second(wall_s: float)
 
 
 def test_the_client_judges_the_server_by_its_own_clock() -> None:
-    """A server whose clock stands at noon presents what the client, in the evening, finds expired."""
+    """A server whose clock shows noon presents what the client, in the evening, finds expired."""
     assert (
         connection_error(LONG, at(3_020), VALID, at(1_500))
         == "server certificate expired 1020 s ago"
@@ -58,7 +58,7 @@ def test_the_server_is_looked_at_first() -> None:
 
 def test_who_has_no_certificate_says_why() -> None:
     """What ztunnel's admin interface shows, so that a person can look there."""
-    dropped = CertificateState("Unavailable: signing gRPC error")
+    dropped = IdentityState("Unavailable: signing gRPC error")
     assert (
         connection_error(INITIALIZING, at(1), VALID, at(1))
         == "client has no certificate: Initializing"

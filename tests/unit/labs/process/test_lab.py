@@ -1,4 +1,4 @@
-"""The process lab around a stand-in for ztunnel: everything but ztunnel itself is real, so it runs
+"""The process lab around a fake for ztunnel: everything but ztunnel itself is real, so it runs
 without a binary."""
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from meshwake.core.plan import Plan
 from meshwake.labs import Toolbox, load_lab
 from meshwake.system.deadline import wait_until
 
-from tests.stand_in import write_program, write_stand_in
-from tests.unit.labs import plans
+from tests.support import plans
+from tests.support.fake_ztunnel import write_fake_ztunnel, write_program
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the process lab is for Linux")
 WITHIN_S = 60.0
@@ -52,9 +52,9 @@ def run(ztunnel: Path, directory: Path) -> History:
 
 
 def test_a_program_lives_through_nine_hours_with_a_night_in_them(tmp_path: Path) -> None:
-    """Its timer ticks every ten minutes of waking time, at the very nanosecond, and not in the
+    """Its timer ticks every ten minutes in which it runs, at the very nanosecond, and not in the
     night."""
-    history = run(write_stand_in(tmp_path), tmp_path)
+    history = run(write_fake_ztunnel(tmp_path), tmp_path)
     ticks = [
         line.split()[1:]
         for line in (tmp_path / "logs" / "default.client.log").read_text().splitlines()
@@ -69,15 +69,15 @@ def test_a_program_lives_through_nine_hours_with_a_night_in_them(tmp_path: Path)
 def test_the_fault_is_measured_inside_the_program(tmp_path: Path) -> None:
     """Read in the subject: the suspend moved wall and boottime by eight hours, monotonic by
     nothing."""
-    history = run(write_stand_in(tmp_path), tmp_path)
+    history = run(write_fake_ztunnel(tmp_path), tmp_path)
     began, ended = history.of("fault_began")[0].clocks, history.of("fault_ended")[0].clocks
     assert began is not None and ended is not None
     assert ended.since(began) == (8 * 3600 * 10**9, 0, 8 * 3600 * 10**9)
 
 
-def test_connections_that_nobody_serves_fail_and_end(tmp_path: Path) -> None:
+def test_connections_without_a_server_fail_and_end(tmp_path: Path) -> None:
     """An attempt ends as failed, with a reason; it does not hang."""
-    attempts = run(write_stand_in(tmp_path), tmp_path).of("connection_attempted")
+    attempts = run(write_fake_ztunnel(tmp_path), tmp_path).of("connection_attempted")
     assert attempts
     assert not any(event["ok"] for event in attempts)
     assert all(event["error"].startswith("closed without an answer") for event in attempts)
@@ -95,7 +95,7 @@ def test_a_subject_that_dies_at_its_start_is_named_with_its_last_words(tmp_path:
 
 def test_a_subject_that_dies_on_the_way_is_named(tmp_path: Path) -> None:
     """Also when it is killed by a signal in the middle of the run."""
-    ztunnel = write_stand_in(tmp_path, at_tick="import os; os.kill(os.getpid(), 11)")
+    ztunnel = write_fake_ztunnel(tmp_path, at_tick="import os; os.kill(os.getpid(), 11)")
     with pytest.raises(SubjectFailed, match=r"default\.\w+ ended by itself \(killed by SIGSEGV\)"):
         run(ztunnel, tmp_path)
     assert not leftovers(tmp_path)
@@ -104,19 +104,19 @@ def test_a_subject_that_dies_on_the_way_is_named(tmp_path: Path) -> None:
 def test_a_subject_that_spins_is_named_within_a_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program that never sleeps never lets time pass; that is said, with its name."""
+    """A program that never sleeps never lets time pass; the error has its name."""
     monkeypatch.setenv("MESHWAKE_QUIET_WITHIN_S", "2")
     with pytest.raises(
         HarnessError,
         match=r"not quiescent within 2 s; last seen busy: process ztunnel default\.\w+ runs",
     ):
-        run(write_stand_in(tmp_path, at_tick="while True: pass"), tmp_path)
+        run(write_fake_ztunnel(tmp_path, at_tick="while True: pass"), tmp_path)
     assert not leftovers(tmp_path)
 
 
 def test_what_is_no_program_is_named(tmp_path: Path) -> None:
     """A file that cannot be executed gives the system's reason."""
-    path = tmp_path / "stand-in"
+    path = tmp_path / "fake-ztunnel"
     path.write_text("no program")
     path.chmod(0o755)
     with pytest.raises(SubjectFailed, match="could not be started.*(Exec format|No such file)"):
@@ -138,16 +138,18 @@ def test_forbidden_namespaces_are_a_refusal_with_a_way_out(tmp_path: Path) -> No
         from meshwake.labs.process import namespaces
         namespaces._unshare = lambda flags: 1
         try:
-            namespaces.enter_own_world()
+            namespaces.enter_own_namespaces()
         except Exception as error:
             print(type(error).__name__, error)
         """
     )
-    said = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout
-    assert said.startswith("LabUnavailable no right to make namespaces (Operation not permitted)")
-    assert "root" in said
+    assert printed.startswith(
+        "LabUnavailable no right to make namespaces (Operation not permitted)"
+    )
+    assert "root" in printed
     assert LabUnavailable.exit_code == 4
 
 
@@ -155,7 +157,7 @@ def test_forbidden_namespaces_are_a_refusal_with_a_way_out(tmp_path: Path) -> No
     sys.platform == "linux" and os.geteuid() != 0, reason="only root has a right to give away"
 )
 def test_root_that_may_not_build_networks_does_it_in_a_user_namespace() -> None:
-    """As in a container with --cap-add SYS_ADMIN alone: no right is missing, or its name is said."""
+    """As in a container with --cap-add SYS_ADMIN alone: no right is missing, or it is named."""
     drop = textwrap.dedent(
         """
         import os, sys
@@ -227,13 +229,13 @@ def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
         "-c",
         RUN_FOR_EVER,
         endless.model_dump_json(),
-        str(write_stand_in(tmp_path)),
+        str(write_fake_ztunnel(tmp_path)),
         str(tmp_path / "logs"),
     ]
     harness = subprocess.Popen(command)
     try:
         wait_until(
-            lambda: len(leftovers(tmp_path)) >= 5, "two stand-ins and an authority to run", WITHIN_S
+            lambda: len(leftovers(tmp_path)) >= 5, "two fakes and an authority to run", WITHIN_S
         )
         ticking = tmp_path / "logs" / "default.client.log"
         wait_until(
@@ -275,7 +277,7 @@ def test_the_runner_killed_alone_is_a_fault_that_is_named(tmp_path: Path) -> Non
         "-c",
         RUN_FOR_EVER,
         endless.model_dump_json(),
-        str(write_stand_in(tmp_path)),
+        str(write_fake_ztunnel(tmp_path)),
         str(tmp_path / "logs"),
     ]
     harness = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

@@ -21,11 +21,11 @@ def _unbound_afterwards() -> Iterator[None]:
 def test_no_processor_is_given_twice_and_one_let_go_is_given_again() -> None:
     """As many as there are, those of other runs not counted; then none; and when one ends, that
     one."""
-    from meshwake.labs.process.processor import take_processor
+    from meshwake.labs.process.processor import claim_processor
 
     everywhere = os.sched_getaffinity(0)
     taken = []
-    while (processor := take_processor()) is not None:
+    while (processor := claim_processor()) is not None:
         taken.append(processor)
     numbers = [processor.number for processor in taken]
     assert len(set(numbers)) == len(numbers)
@@ -34,7 +34,7 @@ def test_no_processor_is_given_twice_and_one_let_go_is_given_again() -> None:
         pytest.skip("other runs have all processors")
     last = taken.pop()
     last.close()
-    again = take_processor()
+    again = claim_processor()
     for processor in taken:
         processor.close()
     if again is not None:  # else another run was quicker

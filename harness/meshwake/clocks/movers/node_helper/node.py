@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from meshwake.clocks.injectors.unreachable_waits import kick
+from meshwake.clocks.injectors.unreachable_waits import wake_epoll_waits
 from meshwake.clocks.movers.node_helper.idleness import Idleness
 from meshwake.clocks.movers.node_helper.lease import Lease
 from meshwake.clocks.movers.node_helper.pages import (
@@ -199,7 +199,7 @@ class Node:
             )
         self._pages.set(offsets)
         if request.get("kick") is True:
-            kick(*self._programs.moved_monotonic())
+            wake_epoll_waits(*self._programs.moved_monotonic())
         self._save()
         return {"offsets": offsets._asdict()}
 

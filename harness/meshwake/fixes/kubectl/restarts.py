@@ -1,0 +1,321 @@
+"""What a kubectl command ends and starts again, by its verb."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import yaml
+
+from meshwake.fixes.effects import DAEMON_SET, Action, DoesNothing, Harms, NotUnderstood, Waits
+from meshwake.fixes.kubectl.command import KINDS, Kubectl, not_known
+from meshwake.fixes.kubectl.printed import printed_pods
+from meshwake.fixes.pipelines import lines_left
+from meshwake.fixes.shell import names
+from meshwake.fixes.shell.memory import UNKNOWN, Unknown, is_known
+
+_ANOTHER_CLUSTER = ("--context", "--cluster", "--server", "-s", "--user")
+_READ_ONLY = names(
+    "get describe logs log top version wait auth config api-resources api-versions "
+    "cluster-info explain events diff completion options plugin whoami project status "
+    "annotate label cordon uncordon certificate kustomize taint"
+)
+
+
+def actions_of(command: Kubectl) -> list[Action]:
+    """What `command` ends and starts again. Raises NotUnderstood, DoesNothing, Harms and Waits."""
+    verb = command.verb
+    if command.is_on("-h", "--help") or not verb:
+        raise DoesNothing("kubectl prints its help")
+    if not is_known(verb):
+        raise NotUnderstood("its verb is not known")
+    if verb not in _READ_ONLY:
+        _check_cluster(command)
+    dry = command.option("--dry-run")
+    if dry is not None and dry not in ("none", "false"):
+        raise DoesNothing("--dry-run changes nothing")
+    if verb in _READ_ONLY:
+        if verb == "wait" and _mentions_ztunnel(command):
+            raise Waits
+        raise DoesNothing(f"kubectl {verb} restarts nothing")
+    if verb not in _VERBS:
+        raise NotUnderstood(f"kubectl {verb} is not understood here")
+    return _VERBS[verb](command)
+
+
+def _check_cluster(command: Kubectl) -> None:
+    for name in _ANOTHER_CLUSTER:
+        if name in command.options:
+            raise NotUnderstood(
+                f"kubectl {name}: which cluster that is cannot be known here; leave it out"
+            )
+
+
+def _mentions_ztunnel(command: Kubectl) -> bool:
+    selector = command.option("-l", "--selector") or ""
+    return any("ztunnel" in each for each in (*command.operands, selector))
+
+
+# --- rollout ---
+
+
+def _rollout(command: Kubectl) -> list[Action]:
+    verb = command.operands[1] if len(command.operands) > 1 else ""
+    operands = command.operands[2:]
+    if verb == "status":
+        if _names_ztunnel(operands) and command.here():
+            raise Waits
+        raise DoesNothing("kubectl rollout status only waits")
+    if verb in ("history", "pause", "resume"):
+        raise DoesNothing(f"kubectl rollout {verb} restarts nothing")
+    if verb != "restart":
+        raise NotUnderstood(f"kubectl rollout {verb} is not understood here")
+    if command.is_everywhere:
+        raise DoesNothing("kubectl rollout restart knows no --all-namespaces")
+    if "--dry-run" in command.options:
+        raise DoesNothing("kubectl rollout restart knows no --dry-run")
+    if len(operands) == 1 and not is_known(operands[0]):
+        return _restart_printed(command, operands[0])
+    return _restarted(command, command.named(operands))
+
+
+def _names_ztunnel(operands: list[str]) -> bool:
+    return any("ztunnel" in each or each in KINDS["daemonset"] for each in operands)
+
+
+def _restart_printed(command: Kubectl, operand: str) -> list[Action]:
+    """`kubectl rollout restart $(kubectl get ds -o name ...)`."""
+    (unknown, *_) = command.memory.unknowns_in(operand)
+    if not unknown.runs or unknown.runs[0].program not in ("kubectl", "oc"):
+        raise not_known(unknown)
+    first, *filters = unknown.runs
+    inner = Kubectl(first.words, command.memory, command.place)
+    if inner.verb != "get" or inner.kind(inner.operands[1]) != "daemonset":
+        raise not_known(unknown)
+    lines = lines_left(filters, [f"daemonset.apps/{DAEMON_SET}"])
+    if not (lines and inner.here() and command.here()):
+        raise DoesNothing("what it restarts is not ztunnel")
+    if inner.selects_ztunnel() is False:
+        raise DoesNothing("its selector leaves ztunnel out")
+    return [Action("ztunnel", "", "rollout")]
+
+
+def _restarted(command: Kubectl, named: list[tuple[str, str | None]]) -> list[Action]:
+    found: list[Action] = []
+    idle: list[str] = []
+    for kind, name in named:
+        try:
+            found.append(_restart_of(command, kind, name))
+        except DoesNothing as why:
+            idle.append(str(why))
+    if not found:
+        raise DoesNothing("; ".join(dict.fromkeys(idle)))
+    return _merged(found)
+
+
+def _restart_of(command: Kubectl, kind: str, name: str | None) -> Action:
+    if kind == "daemonset":
+        return _restart_of_daemon_set(command, name)
+    if kind in ("deployment", "statefulset"):
+        return _restart_of_workload(command, kind, name)
+    raise DoesNothing(f"kubectl rollout restart knows no {kind!r}")
+
+
+def _restart_of_daemon_set(command: Kubectl, name: str | None) -> Action:
+    _check_known(command, name)
+    if name is not None and name != DAEMON_SET:
+        raise DoesNothing(f"the DaemonSet {name!r} is not ztunnel's")
+    if not command.here():
+        raise command.elsewhere()
+    if name is None and command.selects_ztunnel() is False:
+        raise DoesNothing("its selector leaves ztunnel out")
+    return Action("ztunnel", "", "rollout")
+
+
+def _restart_of_workload(command: Kubectl, kind: str, name: str | None) -> Action:
+    selector = command.option("-l", "--selector")
+    if name is None and selector:
+        raise NotUnderstood(f"which {kind}s have the label {selector!r} is not known")
+    _check_known(command, name)
+    if command.here():
+        raise DoesNothing(
+            f"the {kind} {name or 'of any name'!r} in {command.namespace} is neither ztunnel nor "
+            "an application"
+        )
+    names = None if name is None else (name,)
+    return Action("applications", "", "at once", namespace=command.namespace, names=names)
+
+
+def _check_known(command: Kubectl, name: str | None) -> None:
+    if name is not None and not is_known(name):
+        raise NotUnderstood(f"the value of {command.memory.shown(name)} is not known")
+
+
+# --- delete ---
+
+
+def _delete(command: Kubectl) -> list[Action]:
+    operands = command.operands[1:]
+    if operands and all(_is_printed(each) for each in operands):
+        return _delete_printed(command, command.memory.unknowns_in("".join(operands)))
+    named = command.named(operands)
+    if _deletes_daemon_set(named) and command.here():
+        raise Harms("it deletes ztunnel's DaemonSet, and nothing creates it again")
+    kinds = {kind for kind, _ in named}
+    if kinds != {"pod"}:
+        raise DoesNothing(f"deleting {', '.join(sorted(kinds))} does not restart ztunnel")
+    names = [name for _, name in named if name is not None]
+    if names:
+        return _delete_names(command, names)
+    return _delete_selected(command)
+
+
+def _is_printed(operand: str) -> bool:
+    """What other commands print, as TYPE/NAME: `kubectl delete $(kubectl get pods -o name)`."""
+    return not is_known(operand) and "/" not in operand
+
+
+def _deletes_daemon_set(named: list[tuple[str, str | None]]) -> bool:
+    return any(kind == "daemonset" and name in (None, DAEMON_SET) for kind, name in named)
+
+
+def _delete_names(command: Kubectl, names: list[str]) -> list[Action]:
+    printed: list[Unknown] = []
+    for name in names:
+        unknowns = command.memory.unknowns_in(name)
+        if not unknowns:
+            raise DoesNothing(
+                f"{name!r}: a pod has another name after each restart; delete pods by "
+                "-l app=ztunnel"
+            )
+        printed += unknowns
+    return _delete_printed(command, printed)
+
+
+def _delete_printed(command: Kubectl, unknowns: Iterable[Unknown]) -> list[Action]:
+    """The pods whose names are printed by the commands of `unknowns`."""
+    found: list[Action] = []
+    for unknown in unknowns:
+        found += printed_pods(unknown, command.memory, command.place)
+        if not command.here():
+            raise command.elsewhere()
+    return _merged(found)
+
+
+def _delete_selected(command: Kubectl) -> list[Action]:
+    """Pods by their labels, or all of them."""
+    selects = command.selects_ztunnel()
+    how, node = command.nodes()
+    is_limited = command.is_on("--all") or command.option("--field-selector")
+    if selects is None and not is_limited:
+        raise DoesNothing("kubectl deletes no pods without a name, -l or --all")
+    if selects is False:
+        raise DoesNothing("its selector leaves ztunnel out")
+    if selects:
+        if not command.here():
+            raise command.elsewhere()
+        return [Action("ztunnel", "", how, node=node)]
+    found = []
+    if command.here():
+        found.append(Action("ztunnel", "", how, node=node))
+    if command.is_everywhere or not command.here():
+        namespace = "" if command.is_everywhere else command.namespace
+        found.append(Action("applications", "", how, namespace=namespace, node=node))
+    return found
+
+
+# --- patch, set ---
+
+
+def _patch(command: Kubectl) -> list[Action]:
+    """A patch of the DaemonSet's pod template replaces its pods, when the template becomes another
+    one."""
+    _must_be_ztunnel(command, command.named(command.operands[1:]))
+    patch = command.option("-p", "--patch")
+    if patch is None:
+        raise NotUnderstood("kubectl patch without -p: what is in the file is not known here")
+    template = _template_of(UNKNOWN.sub("UNKNOWN", patch))
+    if template is None:
+        raise DoesNothing(
+            "it does not change the pod template (spec.template), so no pod is replaced"
+        )
+    return _changed(template)
+
+
+def _set(command: Kubectl) -> list[Action]:
+    if command.operands[1:2] != ["env"]:
+        verb = " ".join(command.operands[1:2])
+        raise NotUnderstood(f"kubectl set {verb} is not understood here")
+    rest = command.operands[2:]
+    values = [each for each in rest if "=" in each]
+    values += command.options.get("-e", []) + command.options.get("--env", [])
+    # NAME- removes a variable.
+    objects = [each for each in rest if "=" not in each and not each.endswith("-")]
+    _must_be_ztunnel(command, command.named(objects))
+    if command.is_on("--list") or not values:
+        raise DoesNothing("it sets nothing")
+    return _changed(UNKNOWN.sub("UNKNOWN", " ".join(values)))
+
+
+def _changed(text: str) -> list[Action]:
+    if "UNKNOWN" not in text:
+        raise NotUnderstood(
+            "it writes the same value each time: pods are replaced the first time only; write the "
+            "time, $(date +%s)"
+        )
+    return [Action("ztunnel", "", "rollout")]
+
+
+def _must_be_ztunnel(command: Kubectl, named: list[tuple[str, str | None]]) -> None:
+    for kind, name in named:
+        if kind != "daemonset" or name != DAEMON_SET:
+            shown = command.memory.shown(name or "")
+            raise DoesNothing(f"{kind} {shown!r} is not ztunnel's DaemonSet")
+    if not command.here():
+        raise command.elsewhere()
+
+
+def _template_of(patch: str) -> str | None:
+    """What a patch writes below spec.template, as text; None when it writes nothing there."""
+    try:
+        content = yaml.safe_load(patch)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise NotUnderstood(
+            f"its patch is not understood: {' '.join(patch.split())[:80]}"
+        ) from error
+    if isinstance(content, list):
+        # A JSON patch: a list of operations, each with its path.
+        below = [
+            each.get("value")
+            for each in content
+            if isinstance(each, dict) and str(each.get("path", "")).startswith("/spec/template")
+        ]
+        return json.dumps(below, default=str) if below else None
+    if not isinstance(content, dict):
+        raise NotUnderstood("its patch is not an object")
+    spec = content.get("spec")
+    template = spec.get("template") if isinstance(spec, dict) else None
+    return json.dumps(template, default=str) if template else None
+
+
+_VERBS: dict[str, Callable[[Kubectl], list[Action]]] = {
+    "rollout": _rollout,
+    "delete": _delete,
+    "patch": _patch,
+    "set": _set,
+}
+
+
+def _merged(found: list[Action]) -> list[Action]:
+    """Several deployments of a namespace in one action."""
+    merged: dict[tuple[str, str, str], Action] = {}
+    for action in found:
+        key = (action.what, action.namespace, action.how)
+        before = merged.get(key)
+        if before is None:
+            merged[key] = action
+        elif before.names is not None:
+            names = None if action.names is None else (*before.names, *action.names)
+            merged[key] = replace(before, names=names)
+    return list(merged.values())

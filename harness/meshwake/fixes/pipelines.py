@@ -1,0 +1,59 @@
+"""Which lines a pipeline of filters lets through: `... | grep ztunnel | awk '{print $1}'`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from meshwake.fixes.effects import NotUnderstood
+from meshwake.fixes.patterns import PatternNotRead, grep_lets_through
+from meshwake.fixes.shell import names
+from meshwake.fixes.shell.memory import Ran
+
+# They change lines and drop none for what is in it.
+_SHAPE_LINES = names("cut tr sed sort uniq head tail tee cat xargs column jq")
+
+
+def lines_left(filters: Iterable[Ran], lines: list[str]) -> list[str]:
+    """What of `lines` goes through the filters of a pipeline. Raises NotUnderstood."""
+    for ran in filters:
+        lets_through = _filter_of(ran)
+        lines = [line for line in lines if lets_through(ran, line)]
+    return lines
+
+
+def _filter_of(ran: Ran) -> Callable[[Ran, str], bool]:
+    """Which lines the command lets through. Raises NotUnderstood, also where no line is left."""
+    if ran.program in ("grep", "egrep", "fgrep"):
+        return _grep_lets_through
+    if ran.program in ("awk", "gawk"):
+        return _awk_lets_through
+    if ran.program in _SHAPE_LINES:
+        return _all_lines
+    raise NotUnderstood(f"what {' '.join(ran.words)!r} lets through is not understood")
+
+
+def _all_lines(ran: Ran, line: str) -> bool:
+    return True
+
+
+def _grep_lets_through(ran: Ran, line: str) -> bool:
+    try:
+        return grep_lets_through(ran.words, line)
+    except PatternNotRead as error:
+        raise NotUnderstood(f"{' '.join(ran.words)!r} {error}") from error
+
+
+def _awk_lets_through(ran: Ran, line: str) -> bool:
+    script = next((word for word in ran.words[1:] if "{" in word or "/" in word), "")
+    # /pattern/ or $1 ~ /pattern/, with any action.
+    match = re.match(r"\s*(?:\$\d+\s*~\s*)?/([^/]*)/", script)
+    if match:
+        try:
+            return re.search(match[1], line) is not None
+        except re.error as error:
+            raise NotUnderstood(f"{script!r} is not understood") from error
+    # {print ...} of every line, or of all but the heading.
+    if re.match(r"\s*(NR\s*>\s*1\s*)?\{\s*print[^{}]*\}\s*$", script):
+        return True
+    raise NotUnderstood(f"what awk {script!r} lets through is not understood")

@@ -1,0 +1,194 @@
+"""Simple commands followed: builtins, functions, other shells, programs that start others.
+
+Functions of the shell that comes to the command. A program that starts no other is what a script
+does: it goes into the list of `memory.ran`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from meshwake.fixes.shell import expansion, tree
+from meshwake.fixes.shell.builtins import BUILTINS
+from meshwake.fixes.shell.memory import Doubt, Ends, File, Ran, Status
+from meshwake.fixes.shell.programs import printed, slept_s, started_by, status_of
+from meshwake.fixes.shell.tree import NotRead
+
+if TYPE_CHECKING:
+    from meshwake.fixes.shell.shell import Shell
+
+DEEPEST = 40
+_SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
+# Options of a shell whose value is the next word.
+_TAKE_VALUE = ("-o", "+o", "-O")
+
+
+def simple(shell: Shell, node: tree.Simple) -> Status:
+    """A simple command: its words expanded, its variables set."""
+    shell.check_redirects(node.redirects)
+    words = expansion.all_fields(shell, node.words)
+    values: dict[str, str] = {}
+    for name, appends, word in node.assignments:
+        before = shell.variables.get(name, "") if appends else ""
+        values[name] = before + expansion.text(shell, word)
+    if not words:
+        shell.variables |= values
+        return True
+    kept, piped = shell.variables, shell.piped
+    shell.variables = kept | values
+    script = _stdin_script(shell, node, words)
+    shell.piped = _here_string(shell, node) or piped
+    try:
+        status = execute(shell, words) if script is None else shell.script_in_subshell(script)
+    finally:
+        shell.piped = piped
+        _restore(shell, kept, values)
+    if isinstance(status, Doubt) and not status.text:
+        status = replace(status, text=node.text)
+    return status
+
+
+def _restore(shell: Shell, before: dict[str, str], own: dict[str, str]) -> None:
+    """Variables that are written in front of a command are set for that command only."""
+    for name in own:
+        if name in before:
+            shell.variables[name] = before[name]
+        else:
+            shell.variables.pop(name, None)
+
+
+def _stdin_script(shell: Shell, node: tree.Simple, words: list[str]) -> str | None:
+    """The script that a shell without arguments reads; None for any other command, and where it is
+    not known."""
+    has_arguments = any(not word.startswith(("-", "+")) for word in words[1:])
+    if _name(words[0]) not in _SHELLS or has_arguments:
+        return None
+    for redirect in node.redirects:
+        if redirect.operator == "<<<":
+            return expansion.text(shell, redirect.target)
+        if redirect.operator.startswith("<<"):
+            return "\n".join(redirect.lines)
+    return printed(shell.piped) if shell.piped else None
+
+
+def _here_string(shell: Shell, node: tree.Simple) -> tuple[Ran, ...]:
+    """What a here-string gives to a command, as an echo would."""
+    given = [redirect.target for redirect in node.redirects if redirect.operator == "<<<"]
+    return (Ran(("echo", expansion.text(shell, given[-1]))),) if given else ()
+
+
+def execute(shell: Shell, words: list[str]) -> Status:
+    """Follows a command, whatever starts it: sudo, env, timeout, another shell, xargs."""
+    shell.depth += 1
+    if shell.depth > DEEPEST:
+        raise NotRead("starts programs from programs without end")
+    try:
+        return _execute(shell, words)
+    finally:
+        shell.depth -= 1
+
+
+def _execute(shell: Shell, words: list[str]) -> Status:
+    if not words:
+        return True
+    name = _name(words[0])
+    if name in shell.functions:
+        return _call(shell, name, words)
+    if name in BUILTINS:
+        return BUILTINS[name](shell, words)
+    if name in _SHELLS:
+        return _other_shell(shell, words)
+    if words[0] in shell.memory.files:
+        return _file(shell, shell.memory.files[words[0]], words)
+    return _program_or_started(shell, name, words)
+
+
+def _program_or_started(shell: Shell, name: str, words: list[str]) -> Status:
+    started = started_by(words)
+    if started is None:
+        return program(shell, words)
+    if name != "exec":
+        return execute(shell, started)
+    if not started:
+        return True
+    raise Ends("exit", execute(shell, started))
+
+
+def program(shell: Shell, words: list[str]) -> Status:
+    """A program that starts no other."""
+    ran = Ran(tuple(words), shell.conditions, shell.after_s, shell.background, shell.piped)
+    shell.memory.ran.append(ran)
+    if ran.program == "sleep":
+        is_endless = any(word.lower() in ("inf", "infinity") for word in words[1:])
+        if is_endless and not shell.background:
+            raise Ends("exit", False)  # what comes behind it never runs
+        shell.after_s += slept_s(words[1:])
+    return status_of(ran, shell.memory)
+
+
+def _name(program: str) -> str:
+    return program.rsplit("/", 1)[-1]
+
+
+def _call(shell: Shell, name: str, words: list[str]) -> Status:
+    arguments = shell.arguments
+    shell.arguments = [arguments[0], *words[1:]]
+    try:
+        return shell.follow(shell.functions[name])
+    except Ends as end:
+        if end.what != "return":
+            raise
+        return end.status
+    finally:
+        shell.arguments = arguments
+
+
+def _file(shell: Shell, file: File, words: list[str]) -> Status:
+    """A script that is mounted into the container, started by its path."""
+    if not file.may_run:
+        program(shell, words)
+        return False
+    inner = _new_shell(shell, words)
+    inner.obey_first_line(file.text)
+    return shell.after(inner, inner.script(file.text))
+
+
+def _new_shell(shell: Shell, arguments: list[str]) -> Shell:
+    """Another shell, with these arguments and none of our options."""
+    inner = shell.copy()
+    inner.ends_on_failure = inner.asks = inner.expands_braces = inner.may_be_dash = False
+    inner.arguments = arguments
+    return inner
+
+
+def _other_shell(shell: Shell, words: list[str]) -> Status:
+    """`sh -c SCRIPT NAME ARGUMENTS` or `sh FILE ARGUMENTS`, in any spelling of its options."""
+    inner = _new_shell(shell, ["sh"])
+    inner.obey_name(words[0])
+    rest, is_command = _after_options_of_shell(inner, words)
+    files = shell.memory.files
+    if not is_command and rest and rest[0] in files:
+        inner.arguments = rest
+        return shell.after(inner, inner.script(files[rest[0]].text))
+    if not is_command or not rest:
+        return program(shell, words)
+    inner.arguments = rest[1:] or ["sh"]
+    return shell.after(inner, inner.script(rest[0]))
+
+
+def _after_options_of_shell(inner: Shell, words: list[str]) -> tuple[list[str], bool]:
+    """The words behind the options, which `inner` takes; and whether the first is a script (-c)."""
+    position, is_command = 1, False
+    while position < len(words) and words[position].startswith(("-", "+")):
+        option = words[position]
+        position += 1
+        if option == "--":
+            break
+        following = words[position] if position < len(words) else ""
+        inner.set_option(option, following)
+        if option in _TAKE_VALUE:
+            position += 1
+        elif "c" in option and not option.startswith("--"):
+            is_command = True
+    return words[position:], is_command

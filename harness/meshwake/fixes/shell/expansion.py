@@ -1,0 +1,288 @@
+"""Words expanded as a shell does it: variables, substitutions, arithmetic, splitting into fields.
+
+What depends on something that only a run can know becomes an unknown (memory.Unknown). Functions
+of the shell whose words they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from meshwake.fixes.shell import tree
+from meshwake.fixes.shell.linear import Linear, evaluate
+from meshwake.fixes.shell.memory import Ends, Ran, Unknown, is_known
+from meshwake.fixes.shell.parser import parse
+from meshwake.fixes.shell.programs import date_of, printed
+from meshwake.fixes.shell.tree import NotRead
+
+if TYPE_CHECKING:
+    from meshwake.fixes.shell.shell import Shell
+
+# Set in every shell, to a value that the script does not have.
+_UNKNOWN_VARIABLES = frozenset(
+    {"HOSTNAME", "RANDOM", "SECONDS", "PPID", "UID", "EUID", "LINENO", "PWD", "HOME", "PATH"}
+)
+
+
+def unknown(
+    shell: Shell, text: str, runs: tuple[Ran, ...] = (), value: Linear | None = None
+) -> str:
+    """A new unknown, as the character that stands for it in words."""
+    return shell.memory.char_of(Unknown(text, runs, value))
+
+
+def runs_in(shell: Shell, *words: str) -> tuple[Ran, ...]:
+    """The commands whose output is in `words`."""
+    unknowns = (each for word in words for each in shell.memory.unknowns_in(word))
+    return tuple(run for each in unknowns for run in each.runs)
+
+
+# Words
+
+
+def text(shell: Shell, word: tree.Word) -> str:
+    """`word` expanded, and not split."""
+    return "".join(_segment(shell, segment) for segment in word.segments)
+
+
+def pattern(shell: Shell, word: tree.Word) -> str:
+    """`word` as a pattern: what is quoted stands for itself."""
+    found = ""
+    for segment in word.segments:
+        expanded = _segment(shell, segment)
+        found += re.sub(r"([*?\[])", r"[\1]", expanded) if segment.quoted else expanded
+    return found
+
+
+def all_fields(shell: Shell, words: Iterable[tree.Word]) -> list[str]:
+    """The fields of all `words`, with `{a,b}` as two words in a shell that expands braces."""
+    written = list(words)
+    if shell.expands_braces:
+        written = [each for word in written for each in tree.without_braces(word)]
+    return [field for word in written for field in fields(shell, word)]
+
+
+def fields(shell: Shell, word: tree.Word) -> list[str]:
+    """`word` expanded and split into fields, as arguments are."""
+    found = _Fields()
+    for segment in word.segments:
+        if _is_all_arguments(segment):
+            found.add_arguments(_arguments(shell, segment))
+            continue
+        expanded = _segment(shell, segment)
+        if segment.quoted or isinstance(segment, tree.Literal):
+            found.add(expanded)
+        else:
+            found.add_split(expanded)
+    return found.all()
+
+
+class _Fields:
+    """Fields that are complete, and the one that the next piece of the word continues."""
+
+    def __init__(self) -> None:
+        self._complete: list[str] = []
+        self._current: str | None = None
+
+    def add(self, piece: str) -> None:
+        """A piece that is not split. An empty one in quotes makes an empty field."""
+        self._current = (self._current or "") + piece
+
+    def add_split(self, piece: str) -> None:
+        """A piece that white space splits."""
+        if piece[:1].isspace():
+            self._end()
+        parts = piece.split()
+        for position, part in enumerate(parts):
+            if position:
+                self._end()
+            self.add(part)
+        if parts and piece[-1:].isspace():
+            self._end()
+
+    def add_arguments(self, arguments: list[str]) -> None:
+        """Each is a field; the first continues the current one, and the last may be continued."""
+        for position, argument in enumerate(arguments):
+            if position:
+                self._end()
+            self.add(argument)
+
+    def all(self) -> list[str]:
+        """All fields."""
+        self._end()
+        return self._complete
+
+    def _end(self) -> None:
+        if self._current is not None:
+            self._complete.append(self._current)
+            self._current = None
+
+
+def _is_all_arguments(segment: tree.Segment) -> bool:
+    """`$@`, `$*`, quoted or not."""
+    return isinstance(segment, tree.Variable) and segment.name in "@*" and not segment.operator
+
+
+def _arguments(shell: Shell, segment: tree.Segment) -> list[str]:
+    arguments = shell.arguments[1:]
+    if segment.quoted and isinstance(segment, tree.Variable) and segment.name == "*":
+        return [" ".join(arguments)]
+    return arguments
+
+
+def _segment(shell: Shell, segment: tree.Segment) -> str:
+    """One piece of a word, expanded."""
+    if isinstance(segment, tree.Literal):
+        return segment.text
+    if isinstance(segment, tree.Variable):
+        return _variable(shell, segment)
+    if isinstance(segment, tree.Arithmetic):
+        return number(shell, segment.text)
+    return _substitution(shell, segment)
+
+
+def _substitution(shell: Shell, segment: tree.Substitution) -> str:
+    """What `$(...)` prints. Its commands are not those of the script, but those of the unknown."""
+    begins = len(shell.memory.ran)
+    inner = shell.copy()
+    with inner.ending():
+        inner.follow(segment.body)
+    runs = tuple(shell.memory.ran[begins:])
+    del shell.memory.ran[begins:]
+    output = printed(runs)
+    if output is not None:
+        return output
+    return unknown(shell, f"$({segment.text})", runs, date_of(runs, shell.memory))
+
+
+# Variables
+
+
+def value_of(shell: Shell, name: str) -> str | None:
+    """A variable or parameter, or None when it is unset."""
+    arguments = shell.arguments
+    if name.isdigit():
+        position = int(name)
+        return arguments[position] if position < len(arguments) else None
+    if name == "#":
+        return str(len(arguments) - 1)
+    if name in "@*":
+        return " ".join(arguments[1:])
+    if name in shell.variables:
+        return shell.variables[name]
+    if name in "?$-!" or name in _UNKNOWN_VARIABLES or shell.unset_is_unknown:
+        return unknown(shell, f"${name}")
+    return None
+
+
+def _variable(shell: Shell, segment: tree.Variable) -> str:
+    value = value_of(shell, segment.name)
+    if not segment.operator:
+        return value or ""
+    if value is not None and not is_known(value):
+        return unknown(shell, _written(segment), runs_in(shell, value))
+    if segment.operator.lstrip(":") in ("-", "=", "+", "?"):
+        return _by_default(shell, value, segment)
+    return _edited(shell, value or "", segment)
+
+
+def _by_default(shell: Shell, value: str | None, segment: tree.Variable) -> str:
+    """The operators that ask whether a variable is set; with a colon an empty one is not."""
+    operator = segment.operator[-1]
+    is_set = value is not None and (value != "" or not segment.operator.startswith(":"))
+    if operator == "+":
+        return _argument(shell, segment) if is_set else ""
+    if is_set:
+        return value or ""
+    if operator == "?":
+        raise Ends("exit", False)
+    default = _argument(shell, segment)
+    if operator == "=":
+        shell.variables[segment.name] = default
+    return default
+
+
+def _argument(shell: Shell, segment: tree.Variable) -> str:
+    return text(shell, segment.word) if segment.word else ""
+
+
+def _written(segment: tree.Variable) -> str:
+    return f"${{{segment.name}{segment.operator}{segment.word.text if segment.word else ''}}}"
+
+
+def _edited(shell: Shell, value: str, segment: tree.Variable) -> str:
+    """The operators that cut a variable or change its case."""
+    operator = segment.operator
+    if operator == "length":
+        return str(len(value))
+    shape = pattern(shell, segment.word) if segment.word is not None else ""
+    if operator in ("#", "##"):
+        return _without_beginning(value, shape, longest=operator == "##")
+    if operator in ("%", "%%"):
+        return _without_end(value, shape, longest=operator == "%%")
+    if operator == "^^" and not shape:
+        return value.upper()
+    if operator == ",," and not shape:
+        return value.lower()
+    return unknown(shell, _written(segment))
+
+
+def _without_beginning(value: str, shape: str, *, longest: bool) -> str:
+    """`value` less the shortest or longest beginning that matches."""
+    sizes = list(range(len(value) + 1))
+    for size in reversed(sizes) if longest else sizes:
+        if fnmatchcase(value[:size], shape):
+            return value[size:]
+    return value
+
+
+def _without_end(value: str, shape: str, *, longest: bool) -> str:
+    """`value` less the shortest or longest end that matches."""
+    starts = list(range(len(value) + 1))
+    for start in starts if longest else reversed(starts):
+        if fnmatchcase(value[start:], shape):
+            return value[:start]
+    return value
+
+
+# Arithmetic
+
+
+def number(shell: Shell, expression: str) -> str:
+    """What an arithmetic expression is: digits, or an unknown of which a sum may be known."""
+    value = calculated(shell, expression)
+    known = value.as_int() if value is not None else None
+    if known is not None:
+        return str(known)
+    names = re.findall(r"[A-Za-z_]\w*", expression)
+    runs = runs_in(shell, *(shell.variables.get(name, "") for name in names))
+    written = expression if value is None else expression.strip()
+    return unknown(shell, f"$(({written}))", runs, value)
+
+
+def calculated(shell: Shell, expression: str) -> Linear | None:
+    """The sum that an expression is, or None."""
+    try:
+        expanded = text(shell, _expandable(expression))
+    except NotRead:
+        return None
+
+    def number_of(name: str) -> Linear | None:
+        """The value of a name or of an unknown in the expression."""
+        if not is_known(name):
+            return shell.memory.linear(name)
+        return shell.memory.linear(value_of(shell, name) or "0")
+
+    return evaluate(expanded, number_of)
+
+
+def _expandable(expression: str) -> tree.Word:
+    """The text of an expression as a word, so that variables and commands in it are expanded."""
+    (item,) = parse('_ "' + expression.replace('"', "") + '"').items
+    node = item[0]
+    if not isinstance(node, tree.Simple) or len(node.words) != 2:
+        raise NotRead(f"{expression!r} is not understood as a number")
+    return node.words[1]

@@ -1,0 +1,132 @@
+"""The timelines of a run for a terminal: one ASCII strip a node.
+
+    laptop          asleep 8 h in 1 sleep, clock drift 8 h at the end, connections always worked
+                    day 0 00:00                                                       day 2 00:00
+    asleep          ..............zzzzzzzz..............................................
+    default/client  ------------============---------------------------------------------
+
+A column is a stretch of world time, and shows the worst that happened in it, so that no outage is
+too short to be seen. Colour repeats what the character says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from meshwake.checks.format import moment
+from meshwake.core.history import History
+from meshwake.core.plan import Plan
+from meshwake.report.html.content import describe_node
+from meshwake.report.tracks import (
+    ALERTED,
+    DROPPED,
+    EXPIRED,
+    EXPIRED_ASLEEP,
+    FAILED,
+    FAILS,
+    FAULT,
+    FRESH,
+    OVERDUE,
+    REFUSED,
+    RENEWED,
+    RESTARTED,
+    STEPPED,
+    WORKS,
+    NodeTracks,
+    Track,
+    node_tracks,
+)
+
+LABEL_COLUMNS = 24
+# What a column shows, the worst first: a character, and the colour that repeats it.
+_WORST_FIRST: dict[str, tuple[str, str]] = {
+    ALERTED: ("!", "bold red"),
+    RESTARTED: ("R", "bold green"),
+    STEPPED: ("S", "magenta"),
+    FAILED: ("x", "red"),
+    FAILS: ("x", "red"),
+    EXPIRED: ("#", "red"),
+    DROPPED: ("0", "red"),
+    REFUSED: ("?", "yellow"),
+    RENEWED: ("+", "cyan"),
+    EXPIRED_ASLEEP: ("%", "dim red"),
+    OVERDUE: ("=", "yellow"),
+    FRESH: ("-", "cyan"),
+    WORKS: ("-", "green"),
+    FAULT: ("~", "magenta"),
+    "asleep": ("z", "blue"),
+}
+LEGEND = (
+    "z asleep   - good   + renewed   = renewal overdue   # expired and still served   % "
+    "expired, asleep",
+    "x connections fail   ? request not answered   0 certificate dropped   ~ fault   S "
+    "step   R restart   ! alert",
+)
+
+
+def ascii_timelines(plan: Plan, history: History, columns: int) -> RenderableType:
+    """One strip a node of the plan, `columns` wide at most."""
+    nodes, width = node_tracks(plan, history), max(columns - LABEL_COLUMNS, 20)
+    if not nodes:
+        return Text("no event of this history holds the clocks of a node: there is nothing to draw")
+    parts = [part for node in nodes for part in _strip(node, history.end_world_ns, width)]
+    return Group(*parts, *(Text(line, style="dim") for line in LEGEND))
+
+
+def _strip(node: NodeTracks, end_world_ns: int, width: int) -> Iterator[Text]:
+    yield Text.assemble((f"{node.node}: ", "bold"), describe_node(node), overflow="fold")
+    begins, ends = moment(0), moment(end_world_ns)
+    yield Text(
+        " " * LABEL_COLUMNS + begins + " " * (width - len(begins) - len(ends)) + ends, style="dim"
+    )
+    yield _line(
+        "asleep", _painted([(*span, "asleep") for span in node.asleep], end_world_ns, width), "."
+    )
+    for track in node.tracks:
+        yield _line(track.label, _painted(_things(track), end_world_ns, width), " ")
+    yield Text()
+
+
+def _things(track: Track) -> Iterator[tuple[int, int, str]]:
+    yield from ((bar.from_world_ns, bar.to_world_ns, bar.state) for bar in track.bars)
+    yield from (
+        (mark.world_ns, mark.world_ns, mark.kind)
+        for mark in track.marks
+        if mark.kind in _WORST_FIRST
+    )
+
+
+def _painted(
+    things: Iterable[tuple[int, int, str]], end_world_ns: int, width: int
+) -> list[str | None]:
+    """For each column the worst of what lies in it."""
+    ranks = {state: rank for rank, state in enumerate(_WORST_FIRST)}
+    columns: list[str | None] = [None] * width
+    for from_ns, to_ns, state in things:
+        first = min(from_ns * width // max(end_world_ns, 1), width - 1)
+        last = min(max(-(-to_ns * width // max(end_world_ns, 1)) - 1, first), width - 1)
+        for column in range(first, last + 1):
+            there = columns[column]
+            if there is None or ranks[state] < ranks[there]:
+                columns[column] = state
+    return columns
+
+
+def _line(label: str, columns: list[str | None], nothing: str) -> Text:
+    text = Text(_fitting(label))
+    for state in columns:
+        text.append(*(_WORST_FIRST[state] if state else (nothing, "dim")))
+    return text
+
+
+def _fitting(label: str) -> str:
+    room = LABEL_COLUMNS - 2
+    shown = (
+        label
+        if len(label) <= room
+        else f"{label[: room // 2 - 1]}..{label[-(room - room // 2 - 1) :]}"
+    )
+    return shown.replace("\N{RIGHTWARDS ARROW}", ">").ljust(LABEL_COLUMNS)

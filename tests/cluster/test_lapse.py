@@ -1,0 +1,308 @@
+"""A cluster in time lapse, measured: the same plan again and again, timelines drawn at random
+against the process lab, kills and restarts while the mesh is days ahead, and a cluster that is
+treated as one that meshwake did not make.
+
+All of it is slow. MESHWAKE_SEEDS=0:500 draws other timelines; those that lab kind refuses skip.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from meshwake.checks import judge
+from meshwake.checks.facts.certificates import renewals
+from meshwake.checks.facts.traffic import outages
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.errors import ExitCode
+from meshwake.core.history import History
+from meshwake.core.plan import Plan
+
+from tests.agreement.conftest import binary_of, run_text_on
+from tests.agreement.timelines import random_scenario
+from tests.cluster.test_kills import LEFT
+from tests.cluster.trial import OF_EVERY_LAB, Trial, differences, wait_until
+
+pytestmark = pytest.mark.slow
+
+# How far the times of two runs may lie apart, in world time: a program of a cluster is seen from
+# outside, and a leap ends up to a second before what it leads to.
+RENEWALS_WITHIN_S = 2.0
+TIMES = 5
+
+
+def renewal_times(plan: Plan, history: History) -> list[tuple[str, float, float | None]]:
+    """Every renewal: whose certificate, when it was issued, when it was renewed, since the first
+    certificate of that identity: ztunnels of two nodes start some seconds apart."""
+    rows = renewals(plan, history)
+    first_s = {
+        identity: min(row.issued_world_s for row in rows if row.identity == identity)
+        for identity in {row.identity for row in rows}
+    }
+    return sorted(
+        (
+            row.identity,
+            row.issued_world_s - first_s[row.identity],
+            None if row.done_world_s is None else row.done_world_s - first_s[row.identity],
+        )
+        for row in rows
+    )
+
+
+def outage_times(plan: Plan, history: History) -> list[tuple[float, float]]:
+    """Every outage, from and to."""
+    return sorted((row.from_world_s, row.to_world_s) for row in outages(plan, history))
+
+
+def verdicts(plan: Plan, history: History) -> dict[str, str]:
+    """What every check says."""
+    return {finding.check: str(finding.verdict) for finding in judge(plan, history)}
+
+
+def furthest(ours: Sequence[tuple[Any, ...]], theirs: Sequence[tuple[Any, ...]]) -> float:
+    """The greatest difference in seconds between two lists that have the same rows."""
+    assert len(ours) == len(theirs), (ours, theirs)
+    apart = [0.0]
+    for mine, other in zip(ours, theirs, strict=True):
+        for one, two in zip(mine, other, strict=True):
+            if isinstance(one, float) and isinstance(two, float):
+                apart.append(abs(one - two))
+            else:
+                assert one == two, (mine, other)
+    return max(apart)
+
+
+def test_five_runs_of_the_same_plan_are_equal(trial: Trial) -> None:
+    """Verdicts, numbers of connections and of failures; renewals to two seconds of world time,
+    outages to the step by which connections are tried."""
+    scenario = OF_EVERY_LAB / "regressions" / "ztunnel_1481.toml"
+    runs = []
+    for _ in range(TIMES):
+        ran = trial.run(scenario, real_time=False)
+        assert ran.code == ExitCode.AS_EXPECTED, ran.log
+        saved = ran.saved()
+        runs.append((saved.plan, saved.history))
+    first_plan, first = runs[0]
+    for plan, history in runs[1:]:
+        assert verdicts(plan, history) == verdicts(first_plan, first)
+        assert _counts(history) == _counts(first)
+        renewed = furthest(renewal_times(plan, history), renewal_times(first_plan, first))
+        failed = furthest(outage_times(plan, history), outage_times(first_plan, first))
+        assert renewed <= RENEWALS_WITHIN_S
+        assert failed <= plan.attempt_every_ns / NS_PER_S
+
+
+def _counts(history: History) -> tuple[int, int]:
+    attempts = history.of("connection_attempted")
+    return len(attempts), len([event for event in attempts if not event["ok"]])
+
+
+# The first ten that lab kind takes, that move a clock, and that have less than 120 certificates and
+# connections together, so that each takes a minute or two.
+DRAWN = (3, 26, 28, 47, 49, 50, 54, 55, 57, 67)
+
+
+def _seeds() -> tuple[int, ...]:
+    asked = os.environ.get("MESHWAKE_SEEDS")
+    if asked is None:
+        return DRAWN
+    first, beyond = (int(word) for word in asked.split(":"))
+    return tuple(range(first, beyond))
+
+
+def drawn_for_clusters(seed: int) -> str:
+    """The timeline of `seed`, with what no cluster can have otherwise: istiod dates certificates
+    back by two minutes."""
+    text = re.sub(r"^backdate = .*$", 'backdate = "2m"', random_scenario(seed), flags=re.MULTILINE)
+    return f'labs = ["model", "process", "kind"]\n{text}'
+
+
+@pytest.mark.parametrize("seed", _seeds())
+def test_a_timeline_drawn_at_random_is_the_one_of_the_process_lab(
+    trial: Trial, seed: int, tmp_path: Path
+) -> None:
+    """Every verdict; renewals to two seconds, unless a renewal was refused (ztunnel draws its
+    retries by chance) or something took its real seconds (a restart)."""
+    text, version = drawn_for_clusters(seed), trial.istio
+    binary_of(version)
+    path = tmp_path / f"seed_{seed}.toml"
+    path.write_text(text)
+    other = run_text_on(text, path.stem, version, "process")
+    ran = trial.run(path, real_time=False)
+    if ran.code == ExitCode.LAB_UNAVAILABLE:
+        pytest.skip(ran.log[-300:])
+    saved = ran.saved()
+    assert verdicts(saved.plan, saved.history) == verdicts(other.plan, other.history), text
+    if _has_chance(saved.history) or _has_chance(other.history):
+        return
+    ours = renewal_times(saved.plan, saved.history)
+    assert furthest(ours, renewal_times(other.plan, other.history)) <= RENEWALS_WITHIN_S
+
+
+def _has_chance(history: History) -> bool:
+    refused = any(event["outcome"] != "issued" for event in history.of("csr_answered"))
+    restarted = len(history.of("ztunnel_stopped")) > 0
+    return refused or restarted
+
+
+# Three days with two nights, one node asleep alone, and the wall clock set: everything that can be
+# moved. Whatever is expected of it, nobody waits for its end.
+AHEAD = """
+title    = "A run that is killed while the mesh is days ahead"
+labs     = ["kind"]
+duration = "3d"
+[[node]]
+name       = "here"
+identities = ["default/client"]
+[[node]]
+name       = "there"
+identities = ["default/server"]
+[traffic]
+pairs = [["default/client", "default/server"]]
+every = "30m"
+[[fault]]
+kind  = "suspend"
+node  = "*"
+at    = "6h"
+lasts = "8h"
+[[fault]]
+kind = "step"
+node = "there"
+at   = "20h"
+by   = "1h"
+[[fault]]
+kind  = "suspend"
+node  = "there"
+at    = "30h"
+lasts = "2h"
+[[fault]]
+kind = "restart"
+node = "here"
+at   = "40h"
+[[fault]]
+kind  = "pause"
+node  = "*"
+at    = "50h"
+lasts = "3h"
+corrected_after = "10m"
+[[expect]]
+check   = "ca_not_flooded"
+verdict = "holds"
+because = "a scenario must expect something"
+"""
+KILLS, APART_S = range(10), 6.0
+
+
+@pytest.mark.parametrize("moment", KILLS, ids=lambda moment: f"moment{moment}")
+def test_a_run_that_is_killed_while_it_is_ahead_leaves_nothing(
+    trial: Trial, moment: int, tmp_path: Path
+) -> None:
+    """From when the helpers have taken their programs: before that, test_kills.py has all of it."""
+    trial.command("status")  # whatever an earlier test left
+    made, log, scenario = trial.settings(), tmp_path / "killed.log", tmp_path / "killed_ahead.toml"
+    scenario.write_text(AHEAD)
+    earlier = trial.histories(scenario)
+    with trial.running(scenario, log, real_time=False) as run:
+        wait_until("the run to begin", 300, lambda: _began(trial, scenario, earlier, run, log))
+        time.sleep(moment * APART_S)
+        assert run.poll() is None, log.read_text()
+        run.kill()
+        run.wait()
+    said = trial.command("status")
+    assert "could not be undone" not in said
+    assert trial.settings() == made
+    trial.has_nothing_of_a_run()
+    assert LEFT not in trial.command("status"), "the second command still found something"
+    trial.is_ready()
+
+
+def _began(
+    trial: Trial, scenario: Path, earlier: set[Path], run: subprocess.Popen[bytes], log: Path
+) -> Path | None:
+    """The history of the run once it has begun: from then on clocks are moved."""
+    assert run.poll() is None, log.read_text()
+    new = trial.histories(scenario) - earlier
+    return next((path for path in new if "run_started" in path.read_text()), None)
+
+
+RESTARTED = """
+title    = "Programs of the mesh end and are started anew while it is days ahead"
+labs     = ["kind"]
+duration = "5d"
+[[node]]
+name       = "here"
+identities = ["default/client"]
+[[node]]
+name       = "there"
+identities = ["default/server"]
+[traffic]
+pairs = [["default/client", "default/server"]]
+every = "30m"
+[[fault]]
+kind  = "suspend"
+node  = "*"
+at    = "6h"
+lasts = "8h"
+[[expect]]
+check   = "no_expired_certificate_served"
+verdict = "holds"
+because = "eight hours are less than half a day, and whatever starts anew begins on moved clocks"
+[[expect]]
+check   = "ca_not_flooded"
+verdict = "holds"
+because = "a restart asks once for each identity"
+"""
+# On which of the cluster's nodes a program is ended, and which, as `pkill` finds it there; kubelet
+# starts it anew. Of the gateway's node and of istiod's it is not known which they are.
+ENDED = ("ztunnel", "pilot-discovery", "envoy", "pilot-agent", "ztunnel")
+ENDED_EVERY_S = 12.0
+
+
+def test_programs_that_end_in_the_middle_begin_on_moved_clocks(
+    trial: Trial, tmp_path: Path
+) -> None:
+    """Each is ended by SIGKILL wherever it runs; the run goes on to its end, nothing that was
+    started anew has clocks of its own, and nothing is left."""
+    before, scenario = trial.objects(), tmp_path / "programs_restart.toml"
+    scenario.write_text(RESTARTED)
+    earlier, log = trial.histories(scenario), tmp_path / "restarted.log"
+    with trial.running(scenario, log, real_time=False) as run:
+        wait_until("the run to begin", 300, lambda: _began(trial, scenario, earlier, run, log))
+        ended = list[str]()
+        for name in ENDED:
+            time.sleep(ENDED_EVERY_S)
+            assert run.poll() is None, (ended, log.read_text())
+            codes = [
+                trial.execute(node, "pkill", "-KILL", "-x", name)[0] for node in trial.cluster.nodes
+            ]
+            assert 0 in codes, f"{name} runs on no node"
+            ended.append(name)
+        code = wait_until("the end of the run", 1200, run.poll)
+    assert code == ExitCode.AS_EXPECTED, log.read_text()
+    (history,) = trial.histories(scenario) - earlier
+    started = History.read(history).of("ztunnel_started")
+    assert [event for event in started if event["cause"] == "by itself"], "no ztunnel was ended"
+    assert differences(before, trial.objects()) == []
+    trial.has_nothing_of_a_run()
+    trial.is_ready()
+
+
+def test_a_cluster_that_is_not_ours_is_as_it_was_afterwards(trial: Trial, tmp_path: Path) -> None:
+    """By --kubeconfig alone, so nothing of what `up` knows of it is used; the helper goes too."""
+    before, log = trial.objects(), tmp_path / "elsewhere.log"
+    scenario = OF_EVERY_LAB / "one_long_suspend.toml"
+    access = ("--kubeconfig", str(trial.cluster.kubeconfig), "--context", trial.context)
+    with trial.running(scenario, log, real_time=False, cluster=access) as run:
+        code = wait_until("the end of the run", 1800, run.poll)
+    assert code == ExitCode.AS_EXPECTED, log.read_text()
+    assert "(not ours)" in log.read_text()
+    assert differences(before, trial.objects()) == []
+    trial.has_nothing_of_a_run()
+    trial.has_no_helper()
+    trial.is_ready()
