@@ -428,16 +428,19 @@ def _check_kubeconfig(flags: LabFlags) -> None:
 
 def command_line_of(cluster: PlannedCluster) -> list[str]:
     """The options that make `cluster`, ready for a shell."""
-    where = {each.field for each in declared_in(WhereFlags)}
     words = []
     for declared in declared_in(LabFlags):
-        if declared.field in where:
-            continue  # they are not in the cluster but in the case
-        value, name = getattr(cluster, declared.field), declared.flag.name
-        if value is True:
-            words.append(name)
-        elif declared.repeatable:
-            words += [f"{name} {shlex.quote(each)}" for each in value]
-        elif value != declared.default:
-            words.append(f"{name} {shlex.quote(str(value))}")
+        # --lab and --real-time are not about the cluster but about the case.
+        if declared.field in PlannedCluster.model_fields:
+            words += _typed(declared, getattr(cluster, declared.field))
     return words
+
+
+def _typed(declared: Declared, value: Any) -> list[str]:
+    """How one option is typed to have `value`; nothing for its default."""
+    name = declared.flag.name
+    if value is True:
+        return [name]
+    if declared.repeatable:
+        return [f"{name} {shlex.quote(each)}" for each in value]
+    return [] if value == declared.default else [f"{name} {shlex.quote(str(value))}"]
