@@ -47,6 +47,7 @@ from meshwake.clocks.vdso.page import ClockPage
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS, NS_PER_S
 from meshwake.core.errors import HarnessFault, SubjectFailed
+from meshwake.system.deadline import Deadline
 from meshwake.system.libc import signal_thread, system_call_number
 
 ANSWERS_WITHIN_S = float(os.environ.get("MESHWAKE_GUEST_SPEAKS_WITHIN_S", "300"))
@@ -404,9 +405,9 @@ class Fleet:
         otherwise: str,
         until_ns: int | None = None,
     ) -> None:
-        give_up = None if within_s is None else time.monotonic() + within_s
+        deadline = None if within_s is None else Deadline(otherwise, within_s)
         while not wanted():
-            if give_up is not None and time.monotonic() > give_up:
+            if deadline is not None and deadline.has_passed:
                 assert guest is not None
                 raise guest._failure(f"{otherwise} (within {within_s:.0f} s)")
             await self._go_on(until_ns)
@@ -435,16 +436,18 @@ class Fleet:
 
     async def _all_quiet(self) -> bool:
         awake = [guest for guest in self._guests.values() if not guest.away]
-        if not all(guest.sleeps(self.now_ns) for guest in awake):
-            return False
+        for guest in awake:
+            if not guest.sleeps(self.now_ns):
+                return False
         if await self._take_in() or not self._hub.is_idle:
             return False
+        # Two passes make one moment of many polls: see quiescence/detector.py.
         return all(guest.watched.still_asleep() for guest in awake)
 
     async def _await_quiet(self) -> None:
-        give_up = time.monotonic() + QUIET_WITHIN_S
+        deadline = Deadline("the guests to be quiescent", QUIET_WITHIN_S)
         while await self._take_in() or not await self._all_quiet():
-            if time.monotonic() > give_up:
+            if deadline.has_passed:
                 raise HarnessFault(f"the guests were not quiet within {QUIET_WITHIN_S:.0f} s")
             time.sleep(_PAUSE_S)  # noqa: ASYNC251  # as above
 

@@ -1,9 +1,9 @@
 """The first program in a guest: it makes a Linux of a bare kernel, and moves the guest's clocks for
 real.
 
-Imports nothing but the standard library, `clock_reading` and `libc`, so that it says "here I am" seconds after
-the kernel began. Then it does what the request in the initramfs says, by itself: a question to the
-host costs time that nobody may skip.
+Imports nothing but the standard library, `clock_reading`, `deadline` and `libc`, so that it says
+hello seconds after the kernel began. Then it does what the request in the initramfs says, by
+itself: a question to the host costs time that may not be skipped.
 
     /meshwake/request.json   {"do": "clocks", "steps": [...]}   measure what clock faults do (`Measuring`)
                              {"do": "timers", "programs": ...}  when the timers of programs end (`Timers`)
@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from meshwake.core.clock_reading import ClockReading
+from meshwake.system.deadline import Deadline
 from meshwake.system.libc import (
     ADJ_FREQUENCY,
     ADJ_OFFSET_SINGLESHOT,
@@ -324,8 +325,8 @@ class Timers:
         with selectors.DefaultSelector() as selector:
             for name, file in lines.items():
                 selector.register(file, selectors.EVENT_READ, name)
-            give_up_s = time.monotonic() + self._ENDS_WITHIN_S
-            while selector.get_map() and time.monotonic() < give_up_s:
+            deadline = Deadline("the programs' waits to end", self._ENDS_WITHIN_S)
+            while selector.get_map() and not deadline.has_passed:
                 for key, _ in selector.select(600):
                     if os.read(key.fd, 4096):
                         seen[key.data] = kernel_clocks()

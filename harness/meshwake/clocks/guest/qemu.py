@@ -49,6 +49,7 @@ from meshwake.clocks.guest.init import PROTOCOL
 from meshwake.clocks.vdso.page import ClockPage, Launched, launch, unsupported_here
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
+from meshwake.system.deadline import Deadline
 
 QEMU = "qemu-system-x86_64"
 CONSOLE_FILE, QEMU_LOG = "console.log", "qemu.log"
@@ -65,6 +66,7 @@ _FILE_BYTES_MAX = 64 << 20
 _CONSOLE_TAIL_LINES = 12
 _CONSOLE_LOOKED_AT_BYTES = 32768
 _TRANSLATED_MB = 128
+_LEAST_WAIT_S = 0.001
 
 Accelerator = Literal["tcg", "kvm"]
 
@@ -398,8 +400,9 @@ class Host:
     async def _await(
         self, wanted: Callable[[dict[str, Any]], bool], within_s: float, otherwise: str
     ) -> None:
-        give_up = time.monotonic() + within_s
-        while not wanted(await self._next(max(give_up - time.monotonic(), 0.001), otherwise)):
+        deadline = Deadline(otherwise, within_s)
+        # At least a moment: wait_for looks into the queue only when it may wait.
+        while not wanted(await self._next(max(deadline.remaining_s, _LEAST_WAIT_S), otherwise)):
             pass
 
     async def _next(self, within_s: float, otherwise: str) -> dict[str, Any]:

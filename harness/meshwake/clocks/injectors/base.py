@@ -28,7 +28,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -41,6 +40,7 @@ from meshwake.clocks.vdso.page import Launched
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import seconds
 from meshwake.core.errors import BadInput, LabUnavailable, SubjectFailed
+from meshwake.system.deadline import Deadline
 from meshwake.system.libc import die_with_parent
 
 UNMOVED = ClockReading(0, 0, 0)
@@ -98,13 +98,13 @@ class ManagedProcess:
 
     def wait(self, within_s: float) -> int:
         """Its end. Raises SubjectFailed when it does not come in time."""
-        give_up = time.monotonic() + within_s
+        deadline = Deadline(f"the end of process {self.pid}", within_s)
         while (code := self.poll()) is None:
-            if time.monotonic() > give_up:
+            if deadline.has_passed:
                 raise SubjectFailed(
                     f"process {self.pid} ({self.name}) did not end within {within_s} s"
                 )
-            time.sleep(_POLL_EVERY_S)
+            deadline.sleep(_POLL_EVERY_S)
         return code
 
     def end(self) -> None:

@@ -69,6 +69,7 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import SubjectFailed
 from meshwake.core.extras import how_to_install
+from meshwake.system.deadline import Deadline
 
 Clocks = Literal["wall", "all"]
 LIBRARY = Path("vendor", "libfaketime", "src", "libfaketime.so.1")
@@ -242,20 +243,20 @@ class FaketimeInjector:
     def _await_library(self, process: ManagedProcess, program: Program) -> None:
         """Until the library has come up in the program, or that has ended or executed another; it
         hangs for ever where the library and the program's own allocator wait for each other."""
-        give_up = time.monotonic() + RUNS_WITHIN_S
+        deadline = Deadline("the library to come up", RUNS_WITHIN_S)
         while (
             process.poll() is None
             and not self._is_up(process.pid)
             and _is_still(process.pid, program)
         ):
-            if time.monotonic() > give_up:
+            if deadline.has_passed:
                 raise SubjectFailed(
                     f"injector faketime: {process.name} did not come up with the library "
                     "preloaded within "
                     f"{RUNS_WITHIN_S:.0f} s, so it was ended; does its allocator read the "
                     f"time? {_VDSO}"
                 )
-            time.sleep(_LOOK_EVERY_S)
+            deadline.sleep(_LOOK_EVERY_S)
 
     def _is_up(self, pid: int) -> bool:
         if (

@@ -38,6 +38,7 @@ from meshwake.clocks.injectors.programs import look_at
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS, NS_PER_S, seconds
 from meshwake.core.errors import BadInput
+from meshwake.system.deadline import Deadline
 from meshwake.system.libc import TFD_TIMER_ABSTIME, signal_thread, system_call_numbers
 
 # A wait that ends by itself so soon is not worth a refusal; nor is that of a pool's idle thread.
@@ -210,14 +211,14 @@ def wake_epoll_waits(*pids: int) -> None:
     """Makes the threads of processes that wait in epoll read their clocks, after these were moved.
     A thread that ran at that moment may have read the old clock and be about to wait by it, so it
     is woken from its next wait. A process that is stopped stays so."""
-    give_up = time.monotonic() + _SETTLES_WITHIN_S
+    deadline = Deadline("threads that run to wait again", _SETTLES_WITHIN_S)
     ran = {pid: _threads_that_may_wait(pid) for pid in pids}
     while any(ran.values()):
         for pid, tids in ran.items():
             ran[pid] = _wake_those_that_wait(pid, tids)
-        if time.monotonic() > give_up:
+        if deadline.has_passed:
             return
-        time.sleep(_POLL_EVERY_S)
+        deadline.sleep(_POLL_EVERY_S)
 
 
 def _threads_that_may_wait(pid: int) -> set[int]:

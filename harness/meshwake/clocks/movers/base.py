@@ -132,10 +132,15 @@ def refused_because_shared(plan: Plan, way: str) -> Iterator[str]:
     cannot carry out."""
     every = {node.name for node in plan.nodes}
     for fault in plan.faults:
-        of = {other.node for other in plan.faults if alike(fault, other)}
-        if fault.kind in CLOCK_FAULTS and fault.kind != "freeze" and of != every:
+        moves_a_clock = fault.kind in CLOCK_FAULTS and fault.kind != "freeze"
+        if moves_a_clock and _nodes_of(plan, fault) != every:
             yield (
                 f"[fault {fault.index}] {fault.kind} of node {fault.node} alone: the nodes "
                 "of a cluster share one "
                 f"kernel clock, and --clock {way} moves that; use --clock process"
             )
+
+
+def _nodes_of(plan: Plan, fault: PlannedFault) -> set[str | None]:
+    """The nodes that have this fault at the same time."""
+    return {other.node for other in plan.faults if alike(fault, other)}

@@ -21,7 +21,6 @@ by the helper; kubelet starts it anew.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -38,6 +37,7 @@ from meshwake.clocks.movers.process import (
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
 from meshwake.core.plan import Plan, PlannedFault
+from meshwake.system.deadline import Deadline
 from meshwake.ztunnel.ports import ISTIOD_PORT
 
 STILL_WITHIN_S, _STILL_AT_ONCE_S = 60.0, 5.0
@@ -94,7 +94,7 @@ class LapseMover(ProcessMover):
     def await_still(self) -> None:
         """Waits until every program of every node waits for something to happen. Raises
         SubjectFailed, naming who does not, and when a program was not caught at its start."""
-        give_up = time.monotonic() + STILL_WITHIN_S
+        deadline = Deadline("the mesh to be quiescent", STILL_WITHIN_S)
         while True:
             nodes = sorted(self._rules.keys() - self._asleep)
             told = dict(zip(nodes, self._on_each(nodes, self._look_whether_still), strict=True))
@@ -104,7 +104,7 @@ class LapseMover(ProcessMover):
             ]
             if not busy:
                 return
-            if time.monotonic() > give_up:
+            if deadline.has_passed:
                 raise SubjectFailed(
                     f"the mesh was not quiet within {STILL_WITHIN_S:.0f} s, so no time can "
                     "be skipped; last seen busy: "

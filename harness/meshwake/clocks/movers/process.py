@@ -46,6 +46,7 @@ from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.durations import NS_PER_S, seconds
 from meshwake.core.errors import BadInput, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
 from meshwake.core.plan import Plan, PlannedFault
+from meshwake.system.deadline import Deadline
 
 ZTUNNEL = Rule("/usr/local/bin/ztunnel")
 PROXIES = (Rule("/usr/local/bin/pilot-agent"), Rule("/usr/local/bin/envoy"))
@@ -277,9 +278,9 @@ class ProcessMover:
         nodes = [_node(fault) for fault in group]
         before = self._on_each(nodes, self._look)
         at_wake = {node: _at_wake(kind, self._offsets[node], lasts_ns) for node in nodes}
-        ends_monotonic_s = time.monotonic() + seconds(lasts_ns)
+        sleep = Deadline("the end of the sleep", seconds(lasts_ns))
         self._on_each(nodes, lambda node: self._fall_asleep(node, lasts_ns, at_wake[node]))
-        time.sleep(max(ends_monotonic_s - time.monotonic(), 0.0))
+        time.sleep(sleep.remaining_s)
         self._on_each(nodes, self._await_wake)
         for node in nodes:
             self._offsets[node] = at_wake[node] or self._offsets[node]
@@ -318,13 +319,13 @@ class ProcessMover:
         )
 
     def _await_wake(self, node: str) -> None:
-        give_up = time.monotonic() + _WOKEN_WITHIN_S
+        deadline = Deadline(f"the programs of node {node} to wake", _WOKEN_WITHIN_S)
         while self._ask(node, do="list")["asleep"]:
-            if time.monotonic() > give_up:
+            if deadline.has_passed:
                 raise SubjectFailed(
                     f"node {node}: its programs still sleep {_WOKEN_WITHIN_S} s after their time"
                 )
-            time.sleep(_LOOK_EVERY_S)
+            deadline.sleep(_LOOK_EVERY_S)
 
     def _correct(self, node: str, by_wall_ns: int) -> None:
         offsets = self._offsets[node]

@@ -46,6 +46,7 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS, NS_PER_S, seconds
 from meshwake.core.errors import LabUnavailable, SubjectFailed
 from meshwake.core.resources import SOURCES
+from meshwake.system.deadline import Deadline
 
 # Setting takes two short-lived programs inside the node; what is nearer than this needs no setting.
 RIGHT_WITHIN_NS = 250 * NS_PER_MS
@@ -58,6 +59,7 @@ _SETS_MAX = 3
 _PAUSE_S = 2.0
 # The harness's own children hold its pipe for a moment longer than it; its lock ends with it.
 _LOCK_WITHIN_S = 60.0
+_LOCK_RETRIED_EVERY_S = 0.1
 _SUFFIX = ".intent.json"
 
 
@@ -228,15 +230,15 @@ def locked(path: Path, within_s: float = 0.0) -> Iterator[None]:
     somebody does."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    give_up = time.monotonic() + within_s
+    deadline = Deadline("the lock of the clock", within_s)
     try:
         while not _lock_at_once(handle):
-            if time.monotonic() >= give_up:
+            if deadline.has_passed:
                 raise LabUnavailable(
                     "another run is moving the clock of this engine's machine; wait for "
                     "its end (one clock, one run)"
                 )
-            time.sleep(0.1)
+            deadline.sleep(_LOCK_RETRIED_EVERY_S)
         yield
     finally:
         os.close(handle)

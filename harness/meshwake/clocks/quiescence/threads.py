@@ -174,14 +174,14 @@ class WatchedProcess:
     def _all_threads_asleep(self, monotonic_now_ns: int) -> bool:
         # Those that were awake at the last poll come first: most polls of a busy process end there.
         first = [one for one in self._threads.values() if one.awake]
-        for thread in first:
-            if not self._thread_asleep(thread, monotonic_now_ns):
-                return False
+        if not self._are_asleep(first, monotonic_now_ns):
+            return False
         self._find_threads()
-        for thread in self._threads.values():
-            if thread not in first and not self._thread_asleep(thread, monotonic_now_ns):
-                return False
-        return True
+        rest = [one for one in self._threads.values() if one not in first]
+        return self._are_asleep(rest, monotonic_now_ns)
+
+    def _are_asleep(self, threads: list[_Thread], monotonic_now_ns: int) -> bool:
+        return all(self._thread_asleep(thread, monotonic_now_ns) for thread in threads)
 
     def _thread_asleep(self, thread: _Thread, monotonic_now_ns: int) -> bool:
         call = os.pread(thread.syscall_file, _SYSCALL_BYTES, 0)

@@ -36,7 +36,6 @@ import select
 import signal
 import socket
 import struct
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -56,6 +55,7 @@ from meshwake.clocks.vdso.page import (
 from meshwake.clocks.vdso.ptrace import Tracee, every_thread_stopped
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessError, HarnessFault, LabUnavailable, SubjectFailed
+from meshwake.system.deadline import Deadline
 from meshwake.system.libc import duplicate_file_of
 
 ATTACHED_WITHIN_S = 5.0
@@ -240,20 +240,20 @@ def _entry_bytes(vdso: Vdso, originals: Vdso) -> dict[int, bytes]:
 def _safe_to_patch(pid: int, originals: Vdso, within_s: float) -> Iterator[Tracee]:
     """A thread of the process, all of whose threads are stopped where no jump can be written under
     their feet."""
-    give_up = time.monotonic() + within_s
+    deadline = Deadline(f"process {pid} to stop where it can be changed", within_s)
     while True:
-        with every_thread_stopped(pid, max(give_up - time.monotonic(), 0.0)) as threads:
+        with every_thread_stopped(pid, deadline.remaining_s) as threads:
             within = _addresses_within(_entry_bytes(vdso_of(pid), originals))
             for thread in threads:
                 _step_out(thread, within)
             if not any(_returns_into(thread, within) for thread in threads):
                 yield threads[0]
                 return
-        if time.monotonic() > give_up:
+        if deadline.has_passed:
             raise SubjectFailed(
                 f"a signal handler of process {pid} kept returning into its vDSO for {within_s} s"
             )
-        time.sleep(_RETRY_AFTER_S)
+        deadline.sleep(_RETRY_AFTER_S)
 
 
 def _addresses_within(entries: Mapping[int, bytes]) -> frozenset[int]:
@@ -428,7 +428,7 @@ def _run_in_child(work: Callable[[], Any], within_s: float, meanwhile: Meanwhile
     os.close(writer)
     child = os.pidfd_open(pid)
     try:
-        answer = _collect(reader, time.monotonic() + within_s + 2 * _CHILD_SPARE_S, meanwhile)
+        answer = _collect(reader, Deadline(what, within_s + 2 * _CHILD_SPARE_S), meanwhile)
     finally:
         os.close(reader)
         with suppress(ProcessLookupError):
@@ -480,9 +480,9 @@ def _close_watches() -> None:
                 os.close(int(entry.name))
 
 
-def _collect(reader: int, give_up: float, meanwhile: Meanwhile) -> bytes:
+def _collect(reader: int, deadline: Deadline, meanwhile: Meanwhile) -> bytes:
     answer = b""
-    while time.monotonic() < give_up:
+    while not deadline.has_passed:
         if select.select([reader], [], [], _POLL_EVERY_S)[0]:
             piece = os.read(reader, 65536)
             if not piece:

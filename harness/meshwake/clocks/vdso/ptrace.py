@@ -13,7 +13,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import NamedTuple
 
 from meshwake.clocks.vdso.registers import Registers, registers_here
 from meshwake.core.errors import SubjectFailed
+from meshwake.system.deadline import Deadline
 from meshwake.system.libc import die_with_parent, ptrace, system_call_number
 
 # --- Requests: include/uapi/linux/ptrace.h; ptrace(2) ---------------------------------------------
@@ -220,13 +220,9 @@ def next_stop(tid: int = -1) -> Stop | None:
 
 def await_stop(tid: int, awaited: str, within_s: float) -> Stop:
     """The next stop of `tid`. Raises SubjectFailed when it ends instead, or does neither in time."""
-    give_up = time.monotonic() + within_s
+    deadline = Deadline(f"process {tid} to stop at {awaited}", within_s, SubjectFailed)
     while (stop := next_stop(tid)) is None:
-        if time.monotonic() > give_up:
-            raise SubjectFailed(
-                f"process {tid} did not stop within {within_s} s; expected {awaited}"
-            )
-        time.sleep(_PAUSE_S)
+        deadline.pause(_PAUSE_S)
     if stop.signal == 0:
         raise SubjectFailed(f"process {tid} ended; expected {awaited}")
     if stop.event == 0 and stop.signal not in (signal.SIGTRAP, signal.SIGSTOP):
@@ -277,15 +273,11 @@ def event_number(tid: int) -> int:
 def await_interruption(tid: int, within_s: float) -> None:
     """Returns when `tid` has stopped because of our interrupt; a signal that comes first is passed
     on."""
-    give_up = time.monotonic() + within_s
+    deadline = Deadline(f"thread {tid} to stop (is it in a vfork?)", within_s, SubjectFailed)
     while True:
         stop = next_stop(tid)
         if stop is None:
-            if time.monotonic() > give_up:
-                raise SubjectFailed(
-                    f"thread {tid} could not be stopped within {within_s} s; is it in a vfork?"
-                )
-            time.sleep(_PAUSE_S)
+            deadline.pause(_PAUSE_S)
         elif stop.signal == 0:
             raise ProcessLookupError(f"thread {tid} ended")
         elif stop.event == EVENT_STOP:
@@ -302,7 +294,7 @@ def every_thread_stopped(pid: int, within_s: float) -> Iterator[list[Tracee]]:
     Raises SubjectFailed when they do not stop in time; then some may still be traced, and run on
     when the calling process ends.
     """
-    give_up = time.monotonic() + within_s
+    deadline = Deadline(f"all threads of process {pid} to stop", within_s)
     seen: set[int] = set()
     stopped: list[Tracee] = []
     try:
@@ -313,7 +305,7 @@ def every_thread_stopped(pid: int, within_s: float) -> Iterator[list[Tracee]]:
             traced = [tid for tid in sorted(new) if _seize_to_stop(pid, tid)]
             for tid in traced:
                 with suppress(ProcessLookupError):
-                    await_interruption(tid, max(give_up - time.monotonic(), 0.0))
+                    await_interruption(tid, deadline.remaining_s)
                     stopped.append(Tracee(tid))
         if not stopped:
             raise SubjectFailed(f"process {pid} has ended")

@@ -101,12 +101,22 @@ def _read_rule(entry: Any) -> Rule:
         raise BadInput(
             f"rule {entry!r}: executable is a path or a name, cgroup a part of a path or null"
         )
-    keeps_monotonic = entry.get("keeps_monotonic", False)
-    idles_in_epoll = entry.get("idles_in_epoll", False)
-    if not isinstance(keeps_monotonic, bool) or not isinstance(idles_in_epoll, bool):
-        raise BadInput(f"rule {entry!r}: keeps_monotonic and idles_in_epoll are true or false")
-    port = int(read_number(entry.get("streams_to_port", 0), "streams_to_port", 0, _PORT_MAX))
-    return Rule(executable, cgroup, keeps_monotonic, idles_in_epoll, port)
+    return Rule(
+        executable,
+        cgroup,
+        keeps_monotonic=_read_switch(entry, "keeps_monotonic"),
+        idles_in_epoll=_read_switch(entry, "idles_in_epoll"),
+        streams_to_port=int(
+            read_number(entry.get("streams_to_port", 0), "streams_to_port", 0, _PORT_MAX)
+        ),
+    )
+
+
+def _read_switch(entry: dict[str, Any], name: str) -> bool:
+    value = entry.get(name, False)
+    if not isinstance(value, bool):
+        raise BadInput(f"rule {entry!r}: {name} is true or false")
+    return value
 
 
 def read_launchers(value: Any) -> tuple[str, ...]:
