@@ -8,7 +8,7 @@ last moment.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -43,10 +43,7 @@ class History:
         values; in order."""
         names = {kind if isinstance(kind, str) else kind.kind for kind in kinds}
         found = [event for event in self.events if event.kind in names]
-        if not data:
-            return found
-        wanted = data.items()
-        return [event for event in found if all(event.data.get(k) == v for k, v in wanted)]
+        return [event for event in found if _has(event, data)] if data else found
 
     @property
     def end_world_ns(self) -> int:
@@ -59,7 +56,7 @@ class History:
 
     @classmethod
     def from_text(cls, text: str, path: str = "history") -> History:
-        """Raises BadInput naming the line that is no event, or a format of another version."""
+        """Raises BadInput naming the line that is not an event, or a format of another version."""
         events: list[Event] = []
         # Not splitlines(): an error message may hold one of the other ten characters that Unicode
         # calls a line end.
@@ -73,7 +70,7 @@ class History:
                 events.append(event)
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise BadInput(
-                    f"{path}:{number}: is no event of a history ({error}); the lines before "
+                    f"{path}:{number}: is not an event of a history ({error}); the lines before "
                     "it are whole: "
                     "was the run killed? cut the file there to judge what it has"
                 ) from error
@@ -102,6 +99,10 @@ class History:
             raise BadInput(
                 f"{path}: is not UTF-8 text (byte {error.start}); give the directory of a run"
             ) from error
+
+
+def _has(event: Event, data: Mapping[str, object]) -> bool:
+    return all(event.data.get(name) == value for name, value in data.items())
 
 
 class Recorder:

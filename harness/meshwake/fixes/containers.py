@@ -36,7 +36,7 @@ def _systemctl(ran: Ran, memory: Memory, place: Place) -> list[Action]:
     words = [word for word in ran.words[1:] if not word.startswith("-")]
     verb, units = (words[0] if words else ""), words[1:]
     if verb in ("reboot", "poweroff", "halt", "kexec", "soft-reboot"):
-        raise NotUnderstood(f"systemctl {verb} is no restart of ztunnel")
+        raise NotUnderstood(f"systemctl {verb} does not restart ztunnel")
     if verb not in (
         "restart",
         "start",

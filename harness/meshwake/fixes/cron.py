@@ -82,16 +82,19 @@ def application_restarts(plan: Plan, clocks: Clocks, cause: str) -> list[Planned
         if task.reading.actions
     ]
     here = [(task, [each for each in actions if _is_here(plan, each)]) for task, actions in doing]
-    if not any(each.what == "applications" for _, actions in here for each in actions):
-        first = next(
-            each for _, actions in doing for each in actions if each.what == "applications"
-        )
+    if not _of_applications(here):
+        first = _of_applications(doing)[0]
         what = f"{first.namespace}/{', '.join(first.names or ('*',))}"
         raise BadInput(
-            f"fix.manifest: {first.command!r} restarts {what}, and no identity of the "
-            "scenario is called so"
+            f"fix.manifest: {first.command!r} restarts {what}, and no identity of the scenario has "
+            "that name"
         )
     return _restarts(plan, clocks, here, cause)
+
+
+def _of_applications(doing: list[tuple[Task, list[Action]]]) -> list[Action]:
+    actions = [each for _, actions in doing for each in actions]
+    return [each for each in actions if each.what == "applications"]
 
 
 def _restarts(
@@ -171,13 +174,17 @@ def _identities(plan: Plan, action: Action) -> dict[str, tuple[list[str], list[s
     """For each node that has some of the applications: those, and all that live there."""
     found = {}
     for node in plan.nodes:
-        own = [each for each in node.identities if action.namespace in ("", each.split("/")[0])]
-        if action.names is not None:
-            named = {f"{action.namespace}/{name}" for name in action.names}
-            own = [each for each in own if each in named]
+        own = [identity for identity in node.identities if _is_about(action, identity)]
         if own:
             found[node.name] = (own, list(node.identities))
     return found
+
+
+def _is_about(action: Action, identity: str) -> bool:
+    namespace, name = identity.split("/")
+    if action.names is None:
+        return action.namespace in ("", namespace)
+    return action.namespace == namespace and name in action.names
 
 
 def _is_here(plan: Plan, action: Action) -> bool:

@@ -1,161 +1,36 @@
-"""The CronJobs of a manifest: what an API server would take, when they come, and what their
-containers do.
-
-Only what is valid is read. An API server refuses the rest, and a fix that is refused does nothing.
-"""
+"""The CronJobs of a manifest: when they run, and what their containers do."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Literal
 from zoneinfo import ZoneInfo, available_timezones
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
 
 from meshwake.core.errors import BadInput
 from meshwake.core.yaml_text import kinds_of, read_objects
 from meshwake.fixes.actions import Action, Place, Reading, read_actions
+from meshwake.fixes.cron_job_manifest import (
+    Container,
+    CronJobManifest,
+    PodSpec,
+    Variable,
+    valid_cron_job,
+)
 from meshwake.fixes.schedule import Calendar, Every, Times, calendar_times_ns, parse_schedule
-from meshwake.fixes.shell import names
 from meshwake.fixes.shell.memory import Doubt, File, Memory, Unknown
 from meshwake.fixes.shell.shell import Ended, check_characters, run_words
 from meshwake.fixes.shell.tree import NotRead
 from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
-_Count = Annotated[int, Field(ge=0)]
-
-
-class _Object(BaseModel):
-    """What Kubernetes reads strictly: an unknown key is an error, and so is another type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
-
-
-class _Open(BaseModel):
-    """What has more keys than are of interest here; `known` are all that Kubernetes knows."""
-
-    model_config = ConfigDict(extra="allow", strict=True, alias_generator=to_camel)
-    known: ClassVar[frozenset[str]] = frozenset()
-
-    @model_validator(mode="after")
-    def _knows_all(self) -> Self:
-        unknown = sorted(set(self.model_extra or ()) - self.known)
-        if unknown:
-            raise PydanticCustomError("unknown_key", "{key}", {"key": unknown[0]})
-        return self
-
-
-class _Metadata(_Open):
-    known = names(
-        "labels annotations uid resourceVersion creationTimestamp generation managedFields "
-        "ownerReferences finalizers "
-        "selfLink deletionTimestamp deletionGracePeriodSeconds"
-    )
-    name: str | None = None
-    generate_name: str | None = None
-    namespace: str | None = None
-
-
-class _Variable(_Object):
-    name: str
-    value: str | None = None
-    value_from: dict[str, Any] | None = None
-
-
-class _Container(_Open):
-    known = names(
-        "workingDir ports resources resizePolicy restartPolicyRules volumeMounts volumeDevices "
-        "livenessProbe readinessProbe startupProbe lifecycle terminationMessagePath "
-        "terminationMessagePolicy "
-        "imagePullPolicy securityContext stdin stdinOnce tty"
-    )
-    name: str
-    image: Annotated[str, Field(min_length=1)]
-    command: list[str] | None = None
-    args: list[str] | None = None
-    env: list[_Variable] | None = None
-    env_from: list[Any] | None = None
-    restart_policy: str | None = None
-
-    @property
-    def restarts(self) -> bool:
-        """An init container that the others do not wait for."""
-        return self.restart_policy == "Always"
-
-
-class _PodSpec(_Open):
-    known = names(
-        "volumes ephemeralContainers terminationGracePeriodSeconds dnsPolicy nodeSelector "
-        "serviceAccountName "
-        "serviceAccount automountServiceAccountToken nodeName hostNetwork hostIPC "
-        "shareProcessNamespace "
-        "securityContext imagePullSecrets hostname subdomain affinity schedulerName "
-        "tolerations hostAliases "
-        "priorityClassName priority "
-        "dnsConfig readinessGates runtimeClassName enableServiceLinks preemptionPolicy overhead "
-        "topologySpreadConstraints setHostnameAsFQDN os hostUsers schedulingGates "
-        "resourceClaims resources "
-        "hostnameOverride workloadRef"
-    )
-    active_deadline_seconds: int | None = None
-    containers: Annotated[list[_Container], Field(min_length=1)]
-    init_containers: list[_Container] | None = None
-    restart_policy: Literal["OnFailure", "Never"]
-    host_pid: Annotated[bool | None, Field(alias="hostPID")] = None
-
-
-class _Template(_Object):
-    metadata: dict[str, Any] | None = None
-    spec: _PodSpec
-
-
-class _JobSpec(_Object):
-    parallelism: _Count | None = None
-    completions: _Count | None = None
-    active_deadline_seconds: int | None = None
-    pod_failure_policy: dict[str, Any] | None = None
-    success_policy: dict[str, Any] | None = None
-    backoff_limit: _Count | None = None
-    backoff_limit_per_index: _Count | None = None
-    max_failed_indexes: _Count | None = None
-    selector: dict[str, Any] | None = None
-    manual_selector: bool | None = None
-    template: _Template
-    ttl_seconds_after_finished: Annotated[int | None, Field(alias="ttlSecondsAfterFinished")] = None
-    completion_mode: str | None = None
-    suspend: bool | None = None
-    pod_replacement_policy: str | None = None
-    managed_by: str | None = None
-
-
-class _JobTemplate(_Object):
-    metadata: dict[str, Any] | None = None
-    spec: _JobSpec
-
-
-class _Spec(_Object):
-    schedule: str
-    time_zone: str | None = None
-    starting_deadline_seconds: _Count | None = None
-    concurrency_policy: Literal["Allow", "Forbid", "Replace"] | None = None
-    suspend: bool | None = None
-    job_template: _JobTemplate
-    successful_jobs_history_limit: _Count | None = None
-    failed_jobs_history_limit: _Count | None = None
-
-
-class _CronJob(_Object):
-    api_version: str
-    kind: Literal["CronJob"]
-    metadata: _Metadata
-    spec: _Spec
-    status: Any = None
+# name -> its data: the ConfigMaps of a manifest.
+ConfigMaps = Mapping[str, Mapping[str, str]]
+# What a file of a ConfigMap may, unless its volume says otherwise.
+_DEFAULT_MODE = 0o644
+_ANY_EXECUTE_BIT = 0o111
 
 
 @dataclass(frozen=True)
@@ -199,22 +74,26 @@ def read_tasks(manifest: str, ztunnel_namespace: str = ISTIO_NAMESPACE) -> tuple
     except NotRead as error:
         raise BadInput(f"fix.manifest: {error}") from error
     objects = read_objects(manifest, "fix.manifest")
-    found = [each for each in objects if isinstance(each, dict) and each.get("kind") == "CronJob"]
-    if not found:
-        raise BadInput(
-            f"fix.manifest: holds no CronJob ({kinds_of(objects)}); needed is at least one"
-        )
-    mounted = {
-        _name_of(each): each
-        for each in objects
-        if isinstance(each, dict) and each.get("kind") == "ConfigMap"
-    }
-    return tuple(_task(_valid(each), ztunnel_namespace, mounted) for each in found)
+    cron_jobs = list(_of_kind(objects, "CronJob"))
+    if not cron_jobs:
+        raise BadInput(f"fix.manifest: has no CronJob ({kinds_of(objects)}); expected at least one")
+    config_maps = dict(_config_map(each) for each in _of_kind(objects, "ConfigMap"))
+    return tuple(_task(valid_cron_job(each), ztunnel_namespace, config_maps) for each in cron_jobs)
 
 
-def _name_of(thing: dict[str, Any]) -> Any:
-    metadata = thing.get("metadata")
-    return metadata.get("name") if isinstance(metadata, dict) else None
+def _of_kind(objects: Sequence[object], kind: str) -> Iterator[Mapping[object, object]]:
+    for each in objects:
+        if isinstance(each, dict) and each.get("kind") == kind:
+            yield each
+
+
+def _config_map(thing: Mapping[object, object]) -> tuple[str, Mapping[str, str]]:
+    """Its name, and those of its data that are text."""
+    metadata, data = thing.get("metadata"), thing.get("data")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(data, dict):
+        return str(name), {}
+    return str(name), {str(key): text for key, text in data.items() if isinstance(text, str)}
 
 
 def acting(
@@ -226,21 +105,20 @@ def acting(
             raise BadInput(f"fix.manifest: CronJob {each.name}: {each.reading.harmful[0]}")
     found = [each for each in tasks if each.reading.of(what)]
     if not found:
-        raise BadInput(f"fix.manifest: {_instead(tasks)}; needed is {needed}")
+        raise BadInput(f"fix.manifest: {_instead(tasks)}; expected {needed}")
     return found
 
 
 def without_conditions(task: Task, actions: Sequence[Action]) -> list[Action]:
-    """Those of `actions` that happen whenever the task runs. Raises BadInput when all hang on
-    something."""
+    """Those of `actions` that happen whenever the task runs. Raises BadInput when each depends on a
+    condition."""
     always = [each for each in actions if not each.conditions and not each.background]
     if not always:
         first = actions[0]
         if first.background:
             raise BadInput(
                 f"fix.manifest: CronJob {task.name}: {first.command!r} runs in the "
-                "background, and the container ends "
-                "with its script; leave the '&' out, or end the script with 'wait'"
+                "background, and the container ends with its script; leave the '&' out, or end the script with 'wait'"
             )
         condition = first.conditions[0]
         raise BadInput(
@@ -268,74 +146,7 @@ def _instead(tasks: Sequence[Task]) -> str:
     return " | ".join(said)
 
 
-# --- Valid or not ---------------------------------------------------------------------------------
-
-
-def _valid(found: dict[str, Any]) -> _CronJob:
-    metadata = found.get("metadata")
-    name = metadata.get("name") if isinstance(metadata, dict) else None
-    where = f"fix.manifest: CronJob {name or '(without a name)'}"
-    if template := _template_in(found):
-        raise BadInput(
-            f"{where}: {template!r} is a template of helm; render it first: helm template "
-            "CHART > FILE"
-        )
-    version = found.get("apiVersion")
-    if version != "batch/v1":
-        raise BadInput(
-            f"{where}: apiVersion: read {version!r}; since Kubernetes 1.25 batch/v1 is the "
-            "only one that is served"
-        )
-    try:
-        valid = _CronJob.model_validate(found)
-    except ValidationError as error:
-        raise BadInput(f"{where}: {_first_error(error)}") from error
-    if not valid.metadata.name and not valid.metadata.generate_name:
-        raise BadInput(f"{where}: metadata.name: is missing")
-    if len(valid.metadata.name or "") > 52:
-        raise BadInput(
-            f"{where}: metadata.name: is longer than 52 characters, the most that a CronJob "
-            "may have"
-        )
-    if valid.metadata.name and not _NAME.fullmatch(valid.metadata.name):
-        raise BadInput(
-            f"{where}: metadata.name: read {valid.metadata.name!r}; allowed are a-z, 0-9, "
-            "'-' and '.'"
-        )
-    return valid
-
-
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-
-
-def _template_in(value: Any) -> str | None:
-    """What is left to be put in, but for what programs may put in themselves: their commands and
-    arguments."""
-    if isinstance(value, str):
-        return value if "{{" in value else None
-    inner = value if isinstance(value, list) else []
-    if isinstance(value, dict):
-        inner = [
-            each
-            for key, each in value.items()
-            if key not in ("command", "args", "env", "annotations")
-        ]
-    return next((found for each in inner if (found := _template_in(each))), None)
-
-
-def _first_error(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(each) for each in first["loc"])
-    if first["type"] == "missing":
-        return f"{place}: is missing"
-    if first["type"] == "extra_forbidden":
-        return f"{place}: is no key that Kubernetes knows here"
-    if first["type"] == "unknown_key":
-        return f"{place}.{first['msg']}: is no key that Kubernetes knows here"
-    return f"{place}: read {repr(first['input'])[:60]}; {first['msg'][0].lower()}{first['msg'][1:]}"
-
-
-def _task(valid: _CronJob, ztunnel_namespace: str, config_maps: dict[Any, dict[str, Any]]) -> Task:
+def _task(valid: CronJobManifest, ztunnel_namespace: str, config_maps: ConfigMaps) -> Task:
     name = valid.metadata.name or valid.metadata.generate_name or ""
     where = f"fix.manifest: CronJob {name}"
     spec, job = valid.spec, valid.spec.job_template.spec
@@ -349,17 +160,32 @@ def _task(valid: _CronJob, ztunnel_namespace: str, config_maps: dict[Any, dict[s
     pod = job.template.spec
     place = Place(valid.metadata.namespace, True, ztunnel_namespace, bool(pod.host_pid))
     memory, reading = Memory(), Reading()
-    first, after_s = pod.init_containers or [], 0.0
-    for container in [*first, *pod.containers]:
+    try:
+        _run_containers(pod, config_maps, place, memory, reading)
+    except NotRead as error:
+        raise BadInput(f"{where}: {error}") from error
+    deadlines = (job.active_deadline_seconds, pod.active_deadline_seconds)
+    _end_at_deadline(reading, min((each for each in deadlines if each is not None), default=None))
+    return Task(name, cron_job, reading, memory, place)
+
+
+def _run_containers(
+    pod: PodSpec, config_maps: ConfigMaps, place: Place, memory: Memory, reading: Reading
+) -> None:
+    """Follows the init containers one after another, and then the others. `memory` and `reading`
+    take what they do. Raises NotRead."""
+    init_containers, after_s = pod.init_containers or [], 0.0
+    for container in [*init_containers, *pod.containers]:
         begins = len(memory.ran)
         memory.files = _files(container, pod, config_maps)
         try:
-            ended = _follow(container, valid.metadata.namespace, memory, after_s)
+            ended = _follow(container, place.namespace, memory, after_s)
         except NotRead as error:
-            raise BadInput(f"{where}: the script of container {container.name}: {error}") from error
+            raise NotRead(f"the script of container {container.name}: {error}") from error
         own = Memory(memory.unknowns, memory.ran[begins:], files=memory.files)
         reading.add(read_actions(own, place))
-        if container not in first or container.restarts:
+        # Only an init container that ends is waited for.
+        if container not in init_containers or container.restarts:
             continue
         after_s = ended.after_s
         if ended.status is False:
@@ -367,13 +193,6 @@ def _task(valid: _CronJob, ztunnel_namespace: str, config_maps: dict[Any, dict[s
                 f"init container {container.name} fails, and no other container is started"
             )
             break
-    deadlines = [
-        each
-        for each in (job.active_deadline_seconds, pod.active_deadline_seconds)
-        if each is not None
-    ]
-    _end_at_deadline(reading, min(deadlines, default=None))
-    return Task(name, cron_job, reading, memory, place)
 
 
 def _end_at_deadline(reading: Reading, deadline_s: int | None) -> None:
@@ -398,9 +217,7 @@ def _schedule(text: str, where: str) -> str:
     except ValueError as error:
         raise BadInput(
             f"{where}: spec.schedule: read {text!r} ({error}); allowed are five fields: "
-            "minute, hour, "
-            "day of the month, "
-            "month, day of the week from 0 (Sunday) to 6, for example '0 3 * * 0'"
+            "minute, hour, day of the month, month, day of the week from 0 (Sunday) to 6, for example '0 3 * * 0'"
         ) from error
     return text
 
@@ -412,45 +229,52 @@ def _zone(name: str | None, where: str) -> tzinfo:
         return UTC
     if name not in available_timezones() or name in ("Local", "localtime", "Factory"):
         raise BadInput(
-            f"{where}: spec.timeZone: {name!r} is no known zone; allowed is for example "
+            f"{where}: spec.timeZone: {name!r} is not a known zone; expected for example "
             "'Europe/Berlin'"
         )
     return ZoneInfo(name)
 
 
-def _files(
-    container: _Container, pod: _PodSpec, config_maps: dict[Any, dict[str, Any]]
-) -> dict[str, File]:
-    """What is mounted into a container out of ConfigMaps that stand in the same manifest."""
-    volumes = {each.get("name"): each.get("configMap") for each in _dicts(pod, "volumes")}
+def _files(container: Container, pod: PodSpec, config_maps: ConfigMaps) -> dict[str, File]:
+    """What is mounted into a container out of ConfigMaps of the same manifest, by its path."""
+    volumes = {each.get("name"): each.get("configMap") for each in _objects(pod, "volumes")}
     found: dict[str, File] = {}
-    for mount in _dicts(container, "volumeMounts"):
+    for mount in _objects(container, "volumeMounts"):
         source = volumes.get(mount.get("name"))
-        data = (
-            config_maps.get(source.get("name"), {}).get("data")
-            if isinstance(source, dict)
-            else None
-        )
-        if (
-            not isinstance(source, dict)
-            or not isinstance(data, dict)
-            or not isinstance(mount.get("mountPath"), str)
-        ):
-            continue
-        folder, only = mount["mountPath"].rstrip("/"), mount.get("subPath")
-        items = source.get("items") or [{"key": key, "path": key} for key in data]
-        for item in (each for each in items if isinstance(each, dict)):
-            text, mode = (
-                data.get(item.get("key")),
-                item.get("mode") or source.get("defaultMode") or 0o644,
-            )
-            if isinstance(text, str) and isinstance(mode, int) and only in (None, item.get("path")):
-                path = folder if only else f"{folder}/{item.get('path')}"
-                found[path] = File(text, bool(mode & 0o111))
+        if isinstance(source, dict):
+            data = config_maps.get(str(source.get("name")), {})
+            found |= _mounted(mount, source, data)
     return found
 
 
-def _dicts(of: _Open, key: str) -> list[dict[str, Any]]:
+def _mounted(
+    mount: Mapping[str, object], source: Mapping[str, object], data: Mapping[str, str]
+) -> dict[str, File]:
+    """The files of one ConfigMap, as `source` (a volume) chooses them and `mount` places them."""
+    folder, only = mount.get("mountPath"), mount.get("subPath")
+    if not isinstance(folder, str):
+        return {}
+    folder = folder.rstrip("/")
+    found: dict[str, File] = {}
+    for item in _items(source, data):
+        text = data.get(str(item.get("key")))
+        mode = item.get("mode") or source.get("defaultMode") or _DEFAULT_MODE
+        if text is None or not isinstance(mode, int) or only not in (None, item.get("path")):
+            continue
+        path = folder if only else f"{folder}/{item.get('path')}"
+        found[path] = File(text, may_run=bool(mode & _ANY_EXECUTE_BIT))
+    return found
+
+
+def _items(source: Mapping[str, object], data: Mapping[str, str]) -> list[Mapping[str, object]]:
+    """Key, path and mode of each file of a volume: all of the ConfigMap, unless some are named."""
+    named = source.get("items")
+    if not named:
+        return [{"key": key, "path": key} for key in data]
+    return [each for each in named if isinstance(each, dict)] if isinstance(named, list) else []
+
+
+def _objects(of: Container | PodSpec, key: str) -> list[Mapping[str, object]]:
     found = (of.model_extra or {}).get(key)
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
@@ -458,7 +282,7 @@ def _dicts(of: _Open, key: str) -> list[dict[str, Any]]:
 # --- Containers -----------------------------------------------------------------------------------
 
 
-def _follow(container: _Container, namespace: str | None, memory: Memory, after_s: float) -> Ended:
+def _follow(container: Container, namespace: str | None, memory: Memory, after_s: float) -> Ended:
     """Follows what a container runs, which is started so long after the job."""
     memory.sh_is_no_dash = _SH_IS_NO_DASH.search(container.image) is not None
     variables: dict[str, str] = {}
@@ -480,7 +304,7 @@ _SH_IS_NO_DASH = re.compile(
 )
 
 
-def _entry(container: _Container) -> list[str]:
+def _entry(container: Container) -> list[str]:
     """The program and its arguments."""
     command, arguments = container.command or [], container.args or []
     if command:
@@ -500,7 +324,7 @@ def _entry(container: _Container) -> list[str]:
 
 
 def _value(
-    variable: _Variable, before: dict[str, str], namespace: str | None, memory: Memory
+    variable: Variable, before: dict[str, str], namespace: str | None, memory: Memory
 ) -> str:
     if variable.value_from is None:
         return _expanded(variable.value or "", before)

@@ -232,47 +232,72 @@ def _finds_something(condition: Doubt) -> None:
 def _lets_through(filters: list[Ran], line: str) -> bool:
     for each in filters:
         if each.program in ("grep", "egrep", "fgrep"):
-            if not all(is_known(word) for word in each.words):
-                raise _NotUnderstood("the pattern of grep is not known")
-            try:
-                if not grep_lets_through(each.words, line):
-                    return False
-            except PatternNotRead as error:
-                raise _NotUnderstood(f"grep {error}") from error
-        elif each.program not in ("wc", "head", "tail", "sort", "uniq", "tee", "cat", "tr"):
+            if not _grep_lets_through(each, line):
+                return False
+        elif each.program not in _DROP_NO_LINE:
             raise _NotUnderstood(f"what {each.program} lets through is not understood")
     return True
 
 
+# None of them drops the only line, or all that tell of a certificate.
+_DROP_NO_LINE = ("wc", "head", "tail", "sort", "uniq", "tee", "cat", "tr")
+
+
+def _grep_lets_through(ran: Ran, line: str) -> bool:
+    if not all(is_known(word) for word in ran.words):
+        raise _NotUnderstood("the pattern of grep is not known")
+    try:
+        return grep_lets_through(ran.words, line)
+    except PatternNotRead as error:
+        raise _NotUnderstood(f"grep {error}") from error
+
+
 def _since_ns(read: PodLogs, memory: Memory) -> int | None:
-    if read.tail is not None and read.tail != "-1":
-        if not (read.tail.isdigit() and int(read.tail) >= _TAIL_THAT_SHOWS_ALL):
-            raise _NotUnderstood(
-                f"--tail={memory.shown(read.tail)} shows the last lines only; write --tail=-1"
-            )
-    elif read.tail is None and read.by_selector:
-        raise _NotUnderstood(
-            "kubectl logs -l shows the last ten lines of each pod only; write --tail=-1"
-        )
+    """How far back the log is read; None: all of it."""
+    _check_tail(read, memory)
     if read.since is not None:
-        if not is_known(read.since):
-            raise _NotUnderstood(f"--since={memory.shown(read.since)} is not known")
-        try:
-            return parse_go_duration_ns(read.since)
-        except ValueError as error:
-            raise _NotUnderstood(f"--since: {error}") from error
+        return _since_option_ns(read.since, memory)
     if read.since_time is not None:
-        unknowns = memory.unknowns_in(read.since_time)
-        run = unknowns[0].runs[0] if len(unknowns) == 1 and len(unknowns[0].runs) == 1 else None
-        offset_s = (
-            date_offset_s(run.words, memory) if run is not None and run.program == "date" else None
-        )
-        if offset_s is None or offset_s >= 0:
-            raise _NotUnderstood(
-                f"--since-time={memory.shown(read.since_time)} is not understood; write --since=10m"
-            )
-        return -offset_s * NS_PER_S
+        return _since_time_ns(read.since_time, memory)
     return None
+
+
+def _check_tail(read: PodLogs, memory: Memory) -> None:
+    """Raises _NotUnderstood when only the last lines are shown."""
+    if read.tail is None:
+        if read.by_selector:
+            raise _NotUnderstood(
+                "kubectl logs -l shows the last ten lines of each pod only; write --tail=-1"
+            )
+        return
+    shows_all = read.tail.isdigit() and int(read.tail) >= _TAIL_THAT_SHOWS_ALL
+    if read.tail != "-1" and not shows_all:
+        raise _NotUnderstood(
+            f"--tail={memory.shown(read.tail)} shows the last lines only; write --tail=-1"
+        )
+
+
+def _since_option_ns(since: str, memory: Memory) -> int:
+    if not is_known(since):
+        raise _NotUnderstood(f"--since={memory.shown(since)} is not known")
+    try:
+        return parse_go_duration_ns(since)
+    except ValueError as error:
+        raise _NotUnderstood(f"--since: {error}") from error
+
+
+def _since_time_ns(since_time: str, memory: Memory) -> int:
+    """Of `--since-time=$(date -d '10 minutes ago' ...)`."""
+    unknowns = memory.unknowns_in(since_time)
+    runs = unknowns[0].runs if len(unknowns) == 1 else ()
+    offset_s = None
+    if len(runs) == 1 and runs[0].program == "date":
+        offset_s = date_offset_s(runs[0].words, memory)
+    if offset_s is None or offset_s >= 0:
+        raise _NotUnderstood(
+            f"--since-time={memory.shown(since_time)} is not understood; write --since=10m"
+        )
+    return -offset_s * NS_PER_S
 
 
 # --- Certificates about to expire -----------------------------------------------------------------
@@ -287,7 +312,7 @@ def expiry_threshold_ns(condition: Doubt, memory: Memory, place: Place) -> int:
     one, other = memory.linear(left), memory.linear(right)
     if one is None or other is None:
         raise _NotUnderstood(
-            "what it compares is no number that can be known (is THRESHOLD_SECONDS set?)"
+            "what it compares is not a number that can be known (is THRESHOLD_SECONDS set?)"
         )
     difference = one - other
     names = dict(difference.factors)

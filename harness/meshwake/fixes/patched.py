@@ -27,7 +27,7 @@ def lacks_patch(patch: Patch | None, ztunnel: Path) -> str | None:
         if content.find(mark) >= 0:
             return None
     return (
-        f"fix {patch}: {ztunnel} is no ztunnel with that patch (the text {mark.decode()!r} "
+        f"fix {patch}: {ztunnel} is not a ztunnel with that patch (the text {mark.decode()!r} "
         "is not in it); "
         "docs/fixes.md says what to change and how to build it; --lab model needs none"
     )

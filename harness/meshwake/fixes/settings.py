@@ -16,7 +16,7 @@ mean it the wall clock is the right one: there chrony finds nothing to do.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -156,30 +156,9 @@ def _one(found: list[_Setting], variable: str, read: Callable[[str], int]) -> in
     """The value that all places agree on. Raises BadInput."""
     if not found:
         raise BadInput(
-            f"fix.manifest: sets {variable} nowhere; needed is once, for example {variable}: 720h"
+            f"fix.manifest: sets {variable} nowhere; expected it once, for example {variable}: 720h"
         )
-    values: dict[int, _Setting] = {}
-    for each in found:
-        if isinstance(each.value, (dict, list, bool, float)) or each.value is None:
-            raise BadInput(
-                f"fix.manifest: {variable}: read {str(each.value)[:60]!r}, needed is a "
-                "duration such as 720h"
-            )
-        if "{{" in str(each.value):
-            raise BadInput(
-                f"fix.manifest: {variable}: {each.value!r} is a template of helm; render it "
-                "first: helm template CHART "
-                "> FILE"
-            )
-        try:
-            length_ns = read(str(each.value).strip())
-        except ValueError as error:
-            raise BadInput(f"fix.manifest: {variable}: {error}") from error
-        if not NS_PER_S <= length_ns < 1 << 62:
-            raise BadInput(
-                f"fix.manifest: {variable}: read {each.value!r}, needed is at least a second"
-            )
-        values[length_ns] = each
+    values = {_length_ns(each.value, variable, read): each for each in found}
     if len(values) > 1:
         said = " and ".join(f"{each.value} in {'.'.join(each.place)}" for each in values.values())
         raise BadInput(
@@ -188,6 +167,27 @@ def _one(found: list[_Setting], variable: str, read: Callable[[str], int]) -> in
     (only,) = values
     return only
 
+
+def _length_ns(value: object, variable: str, read: Callable[[str], int]) -> int:
+    """The duration that a setting is. Raises BadInput."""
+    where = f"fix.manifest: {variable}"
+    if isinstance(value, (dict, list, bool, float)) or value is None:
+        raise BadInput(f"{where}: read {str(value)[:60]!r}, expected a duration such as 720h")
+    if "{{" in str(value):
+        raise BadInput(
+            f"{where}: {value!r} is a template of helm; render it first: helm template CHART > FILE"
+        )
+    try:
+        length_ns = read(str(value).strip())
+    except ValueError as error:
+        raise BadInput(f"{where}: {error}") from error
+    if not NS_PER_S <= length_ns < _LONGEST_NS:
+        raise BadInput(f"{where}: read {value!r}, expected at least a second")
+    return length_ns
+
+
+# Longer ones do not fit into a Duration of Go.
+_LONGEST_NS = 1 << 62
 
 _RUST_UNITS_NS = {
     spelling: length_ns
@@ -211,23 +211,33 @@ _RUST_PART = re.compile(r"\s*([+*]?)\s*([0-9]{1,20})\s*([^\W\d_]*)\s*")
 def _rust_duration_ns(text: str) -> int:
     """As ztunnel reads it (duration-str): whole numbers with a unit, joined by nothing, `+` or `*`;
     the last, or one before an operator, needs no unit and is seconds then. Raises ValueError."""
+    parts = _rust_parts(text)
+    operators = {operator for operator, _ in parts[1:]}
+    # Sums and products cannot be mixed.
+    if not parts or len(operators) > 1:
+        raise ValueError(
+            f"read {text[:60]!r}, with which ztunnel does not start; expected a duration such "
+            "as 720h or 30d"
+        )
+    return _joined_ns(parts)
+
+
+def _rust_parts(text: str) -> list[tuple[str, int]]:
+    """The operator and length of each part; nothing when a part is not understood."""
     parts: list[tuple[str, int]] = []
-    at = 0
-    while at < len(text) and (match := _RUST_PART.match(text, at)):
-        at = match.end()
+    position = 0
+    while position < len(text):
+        match = _RUST_PART.match(text, position)
+        if match is None:
+            return []
+        position = match.end()
         operator, number, unit = match.groups()
-        needs_unit = at < len(text) and text[at] not in "+*"
+        needs_unit = position < len(text) and text[position] not in "+*"
         length_ns = _RUST_UNITS_NS.get(unit.lower()) if unit or needs_unit else NS_PER_S
         if length_ns is None or (operator and not parts):
-            break
+            return []
         parts.append((operator or "+", int(number) * length_ns))
-    else:
-        if parts and at == len(text) and len({operator for operator, _ in parts[1:]}) < 2:
-            return _joined_ns(parts)
-    raise ValueError(
-        f"read {text[:60]!r}, with which ztunnel does not start; needed is a duration such "
-        "as 720h or 30d"
-    )
+    return parts
 
 
 def _joined_ns(parts: list[tuple[str, int]]) -> int:
@@ -237,6 +247,8 @@ def _joined_ns(parts: list[tuple[str, int]]) -> int:
     return total_ns
 
 
+# Texts of YAML in texts of YAML.
+_DEEPEST = 20
 _OTHER_CHARTS = frozenset({"istiod", "cni", "base", "gateway", "istio-discovery", "istio-control"})
 
 
@@ -255,58 +267,71 @@ def _whose(document: Any) -> str:
     """Whose settings an object holds: "istiod" for all that is not ztunnel's; "" where nothing says
     whose."""
     kind = document.get("kind") if isinstance(document, dict) else None
-    metadata = document.get("metadata") if kind else None
-    name = str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
-    if kind in ("Deployment", "StatefulSet") or (kind == "DaemonSet" and "ztunnel" not in name):
+    if kind in ("Deployment", "StatefulSet"):
         return "istiod"
-    if kind in ("HelmRelease", "Application", "HelmChart") and _charts_in(document) & _OTHER_CHARTS:
-        return "istiod"
+    if kind == "DaemonSet":
+        return "" if "ztunnel" in _name_of(document) else "istiod"
+    if kind in ("HelmRelease", "Application", "HelmChart"):
+        return "istiod" if _charts_in(document) & _OTHER_CHARTS else ""
     return _OF_VARIABLES if kind in ("ConfigMap", "Secret") else ""
+
+
+def _name_of(document: Mapping[str, object]) -> str:
+    metadata = document.get("metadata")
+    return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
 
 
 def _charts_in(value: Any) -> set[str]:
     """The charts that an object of Flux or Argo CD installs."""
-    if isinstance(value, list):
-        return {chart for each in value for chart in _charts_in(each)}
-    if not isinstance(value, dict):
-        return set()
-    own = value.get("chart")
-    found = {own.rsplit("/", 1)[-1]} if isinstance(own, str) else set()
-    return found | {chart for each in value.values() for chart in _charts_in(each)}
+    found: set[str] = set()
+    if isinstance(value, dict):
+        own = value.get("chart")
+        if isinstance(own, str):
+            found.add(own.rsplit("/", 1)[-1])
+        value = list(value.values())
+    for each in value if isinstance(value, list) else ():
+        found |= _charts_in(each)
+    return found
 
 
 def _found(
     value: Any, variable: str, place: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every place below `value` that sets the variable, with what it is set to."""
     if isinstance(value, dict):
-        name = value.get("name")
-        if (
-            isinstance(name, str)
-            and name.split(".")[-1] == variable
-            and ("value" in value or "valueFrom" in value)
-        ):
-            # A parameter of Argo CD has its whole path for a name.
-            yield (*place, *name.split(".")), value.get("value", value.get("valueFrom"))
-            return
-        for key, each in value.items():
-            if key == variable:
-                yield (*place, variable), each
-            else:
-                yield from _found(each, variable, (*place, str(key)))
+        yield from _found_in_mapping(value, variable, place)
     elif isinstance(value, list):
         for each in value:
-            in_another = (
-                place[-1:] == ("containers",)
-                and isinstance(each, dict)
-                and _is_another_container(each)
-            )
-            yield from _found(each, variable, (*place, OTHER_CONTAINER) if in_another else place)
-    elif isinstance(value, str) and variable in value and "\n" in value and len(place) < 20:
+            is_another = place[-1:] == ("containers",) and _is_another_container(each)
+            yield from _found(each, variable, (*place, OTHER_CONTAINER) if is_another else place)
+    elif isinstance(value, str) and _may_be_values(value, variable) and len(place) < _DEEPEST:
         for document in read_documents(value, f"fix.manifest: {'.'.join(place)}"):
             yield from _found(document, variable, place)
 
 
-def _is_another_container(container: dict[str, Any]) -> bool:
+def _found_in_mapping(
+    value: Mapping[Any, Any], variable: str, place: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    path = str(value.get("name")).split(".")
+    if path[-1] == variable and ("value" in value or "valueFrom" in value):
+        # An entry of a container's env; or a parameter of Argo CD, whose name is a whole path.
+        yield (*place, *path), value.get("value", value.get("valueFrom"))
+        return
+    for key, each in value.items():
+        if key == variable:
+            yield (*place, variable), each
+        else:
+            yield from _found(each, variable, (*place, str(key)))
+
+
+def _may_be_values(text: str, variable: str) -> bool:
+    """Whether a text may be YAML that sets the variable, as `values: |` has it."""
+    return variable in text and "\n" in text
+
+
+def _is_another_container(container: object) -> bool:
+    if not isinstance(container, dict):
+        return False
     return container.get("name") not in (PROXY_CONTAINER, None, "discovery")
 
 
@@ -418,7 +443,7 @@ def _numbers(words: list[str], number: int) -> list[float]:
         raise BadInput(
             f"fix.manifest: chrony: line {number}: read {' '.join(words)!r}, with which "
             "chronyd does "
-            "not start; needed is "
+            "not start; expected "
             f"{needed}, and a comment on a line of its own"
         )
     return numbers

@@ -82,9 +82,10 @@ def read_hook(text: str, ztunnel_namespace: str) -> Hook:
         if reading.harmful:
             raise BadInput(f"fix.manifest: the sleep hook: {reading.harmful[0]}")
     ztunnels_after = _sure(after, "post")
-    ztunnels_before = (
-        [each for each in _sure(before, "pre") if each.waited] if before[1].of("ztunnel") else []
-    )
+    ztunnels_before: list[Action] = []
+    if before[1].of("ztunnel"):
+        # What is not waited for may still be going on when the machine sleeps.
+        ztunnels_before = [each for each in _sure(before, "pre") if each.waited]
     if not ztunnels_after and not ztunnels_before:
         _explain(text, place, before[1], after[1])
     return Hook(tuple(ztunnels_before), tuple(ztunnels_after))
@@ -117,7 +118,7 @@ def _check_interpreter(text: str) -> None:
         )
     if not text.startswith("#!"):
         raise BadInput(
-            "fix.manifest: the sleep hook does not begin with '#!' and is no unit either; "
+            "fix.manifest: the sleep hook does not begin with '#!' and is not a unit either; "
             "systemd-sleep runs programs only, "
             "for example a script that begins with #!/bin/sh"
         )

@@ -120,7 +120,7 @@ def _keys_at(unit: UnitFile, moment: str) -> tuple[str, ...]:
         raise BadInput(
             f"fix.manifest: the unit is wanted by {', '.join(sorted(wanted)) or 'nothing'}, "
             "which no "
-            "sleep starts; needed is "
+            "sleep starts; expected "
             "WantedBy=suspend.target with After=suspend.target"
         )
     if not wanted & _OF_SUSPEND:
@@ -142,7 +142,7 @@ def _keys_at(unit: UnitFile, moment: str) -> tuple[str, ...]:
     raise BadInput(
         "fix.manifest: the unit starts together with the sleep, and whether it acts before "
         "or after it is not known; "
-        "needed is After=suspend.target"
+        "expected After=suspend.target"
     )
 
 

@@ -160,10 +160,10 @@ def read_settings(manifest: str) -> Settings:
             f"fix.manifest: holds no DaemonSet with containers: {' '.join(str(error).split())}"
         ) from error
     if len(sets) != 1:
-        raise BadInput(f"fix.manifest: holds {len(sets)} DaemonSets; needed is the guard's one")
+        raise BadInput(f"fix.manifest: holds {len(sets)} DaemonSets; expected one, the guard's")
     if "--only-look" in words:
         raise BadInput(
-            "fix.manifest: this guard has --only-look, so it restarts nothing; needed is "
+            "fix.manifest: this guard has --only-look, so it restarts nothing; expected "
             "one without it"
         )
     return parse_settings(words)

@@ -56,10 +56,10 @@ def read_arguments(words: Sequence[str]) -> tuple[Namespace, Settings]:
     except Exception as error:
         raise BadInput(f"{error}; see --help") from error
     if rest:
-        raise BadInput(f"{rest[0]}: is no option of the guard; see --help")
+        raise BadInput(f"{rest[0]}: is not an option of the guard; see --help")
     if not arguments.node:
         raise BadInput(
-            "--node: is missing, and so is $NODE_NAME; needed is the name of this node in "
+            "--node: is missing, and so is $NODE_NAME; expected the name of this node in "
             "the cluster"
         )
     said = [

@@ -113,7 +113,7 @@ def server_of_kubeconfig(path: Path) -> Server:
             context.get("user"), {}
         )
     except (yaml.YAMLError, TypeError) as error:
-        raise ValueError(f"{path} is no kubeconfig ({' '.join(str(error).split())})") from error
+        raise ValueError(f"{path} is not a kubeconfig ({' '.join(str(error).split())})") from error
     if "exec" in user or "auth-provider" in user:
         raise LabUnavailable(
             f"--kubeconfig {path}: logs in with another program; give the guard a "

@@ -59,5 +59,5 @@ def parse_settings(words: Iterable[str]) -> Settings:
 
 def _count(name: str, value: str) -> int:
     if not value.isdecimal() or not 1 <= int(value) <= TURNS_MAX:
-        raise BadInput(f"--{name}: read {value!r}, needed is a number from 1 to {TURNS_MAX}")
+        raise BadInput(f"--{name}: read {value!r}, expected a number from 1 to {TURNS_MAX}")
     return int(value)

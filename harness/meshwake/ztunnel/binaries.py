@@ -107,7 +107,7 @@ def _is_version(text: str) -> bool:
 
 
 def identify(path: Path) -> Identity:
-    """What the binary at `path` is. Raises BadInput when it is no ztunnel, LabUnavailable when it
+    """What the binary at `path` is. Raises BadInput when it is not a ztunnel, LabUnavailable when it
     cannot run here."""
     content = _read(path)
     _check_made_for_this_machine(path, content)
@@ -115,7 +115,7 @@ def identify(path: Path) -> Identity:
     if "IstioVersion" not in _fields(build_info):
         said = build_info.strip()[:200] or "nothing"
         raise BadInput(
-            f"--ztunnel {path}: is no ztunnel: 'ztunnel version' said {said!r}, not an IstioVersion"
+            f"--ztunnel {path}: is not a ztunnel: 'ztunnel version' said {said!r}, not an IstioVersion"
         )
     own_versions = releases_of(build_info)
     own_version = own_versions[-1] if own_versions else None
@@ -164,7 +164,7 @@ def _read(path: Path) -> bytes:
 def _check_made_for_this_machine(path: Path, content: bytes) -> None:
     if content[:4] != b"\x7fELF" or len(content) < 20:
         raise BadInput(
-            f"--ztunnel {path}: is no Linux program (no ELF header); give a binary, no "
+            f"--ztunnel {path}: is not a Linux program (no ELF header); give a binary, not a "
             "script or archive"
         )
     byte_order = "<" if content[5] == 1 else ">"

@@ -229,7 +229,7 @@ def test_what_is_no_ztunnel_cannot_say(repository: Path, empty_cache: Path) -> N
 
     answer = probe_commit(question(repository), identify)
     assert answer.verdict is GitVerdict.CANNOT_SAY
-    assert "is no Linux program" in answer.because
+    assert "is not a Linux program" in answer.because
 
     def wrong(path: Path, seed: int) -> Trial:
         raise BadInput("--istio 1.99: has no row")

@@ -171,7 +171,7 @@ HISTORY = (RECORDED / ISSUE_1481 / "history.jsonl").read_text()
     ("text", "words"),
     [
         ("", "is empty or does not begin with run_started"),
-        (HISTORY[:-40], "237: is no event of a history"),
+        (HISTORY[:-40], "237: is not an event of a history"),
         (
             HISTORY.replace('"format":1', '"format":7', 1),
             "was written in format 7, this meshwake reads format 1",

@@ -18,6 +18,7 @@ from meshwake.core.durations import NS_PER_S, seconds
 from meshwake.core.events import (
     CertificateState,
     CsrAnswered,
+    Event,
     PodReplaced,
     ZtunnelStarted,
     ZtunnelStopped,
@@ -133,19 +134,8 @@ def certificates(history: History) -> dict[str, tuple[Certificate, ...]]:
     when ztunnel reports that it dropped it (state Unavailable), when its ztunnel stops, or with the
     history."""
     issued = _Issued(history)
-    by_start = {id(life.started): life for life in lives(history)}
     for event in history:
-        match event:
-            case ZtunnelStarted() if id(event) in by_start:
-                issued.start(by_start[id(event)])
-            case ZtunnelStopped():
-                issued.stop(event.process, event.world_ns)
-            case PodReplaced():
-                issued.end(event.identity, event.world_ns, "stopped")
-            case CsrAnswered() if event.outcome == "issued":
-                issued.issue(event)
-            case CertificateState() if event.state.startswith(_UNAVAILABLE):
-                issued.end(event.identity, event.world_ns, "dropped")
+        issued.read(event)
     return {identity: tuple(found) for identity, found in issued.certificates.items()}
 
 
@@ -155,8 +145,22 @@ class _Issued:
     def __init__(self, history: History) -> None:
         self.certificates: dict[str, list[Certificate]] = {}
         self._history = history
+        self._by_start = {id(life.started): life for life in lives(history)}
         self._lives: dict[str, Life] = {}
         self._held: set[str] = set()
+
+    def read(self, event: Event) -> None:
+        match event:
+            case ZtunnelStarted() if id(event) in self._by_start:
+                self.start(self._by_start[id(event)])
+            case ZtunnelStopped():
+                self.stop(event.process, event.world_ns)
+            case PodReplaced():
+                self.end(event.identity, event.world_ns, "stopped")
+            case CsrAnswered() if event.outcome == "issued":
+                self.issue(event)
+            case CertificateState() if event.state.startswith(_UNAVAILABLE):
+                self.end(event.identity, event.world_ns, "dropped")
 
     def start(self, life: Life) -> None:
         self.stop(life.process, life.started.world_ns)
@@ -265,17 +269,22 @@ def _reported_holdings(history: History) -> Iterator[Holding]:
 def _states(history: History) -> Iterator[tuple[CertificateState, int]]:
     """Each state of a certificate that a ztunnel reported, and the world time until which it held:
     until the next report, or the next certificate that was issued."""
-    by_identity: dict[str, list[CertificateState | CsrAnswered]] = {}
-    for event in history:
-        if isinstance(event, CertificateState) or (
-            isinstance(event, CsrAnswered) and event.outcome == "issued"
-        ):
-            by_identity.setdefault(event.identity, []).append(event)
-    for events in by_identity.values():
+    for events in _reports(history).values():
         ends_ns = [event.world_ns for event in events[1:]] + [history.end_world_ns]
         for event, to_world_ns in zip(events, ends_ns, strict=True):
             if isinstance(event, CertificateState):
                 yield event, to_world_ns
+
+
+def _reports(history: History) -> dict[str, list[CertificateState | CsrAnswered]]:
+    """Of each identity what ztunnel reported, and what was issued."""
+    found: dict[str, list[CertificateState | CsrAnswered]] = {}
+    for event in history:
+        is_issue = isinstance(event, CsrAnswered) and event.outcome == "issued"
+        if is_issue or isinstance(event, CertificateState):
+            assert isinstance(event, CertificateState | CsrAnswered)
+            found.setdefault(event.identity, []).append(event)
+    return found
 
 
 # Renewals

@@ -14,16 +14,12 @@ class Spans:
     """A set of world times in ns. Spans that touch or overlap become one; empty ones vanish."""
 
     def __init__(self, spans: Iterable[Span] = ()) -> None:
-        merged: list[Span] = []
-        for from_ns, to_ns in sorted(span for span in spans if span[0] < span[1]):
-            if merged and from_ns <= merged[-1][1]:
-                merged[-1] = (merged[-1][0], max(merged[-1][1], to_ns))
-            else:
-                merged.append((from_ns, to_ns))
-        self._spans = merged
-        self._froms = [span[0] for span in merged]
-        self._tos = [span[1] for span in merged]
-        self._total_before_ns = [0, *accumulate(to_ns - from_ns for from_ns, to_ns in merged)]
+        self._spans = _merged(spans)
+        self._froms = [span[0] for span in self._spans]
+        self._tos = [span[1] for span in self._spans]
+        # How long all spans before each are together, and at last how long all of them are.
+        lengths_ns = (to_ns - from_ns for from_ns, to_ns in self._spans)
+        self._total_before_ns = [0, *accumulate(lengths_ns)]
 
     def __iter__(self) -> Iterator[Span]:
         return iter(self._spans)
@@ -58,3 +54,16 @@ class Spans:
             return 0
         from_ns, to_ns = self._spans[position]
         return self._total_before_ns[position] + min(world_ns, to_ns) - from_ns
+
+
+def _merged(spans: Iterable[Span]) -> list[Span]:
+    """In order, those that touch or overlap as one, and without the empty ones."""
+    merged: list[Span] = []
+    for from_ns, to_ns in sorted(spans):
+        if from_ns >= to_ns:
+            continue
+        if merged and from_ns <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], to_ns))
+        else:
+            merged.append((from_ns, to_ns))
+    return merged

@@ -165,7 +165,7 @@ def _delete(command: Kubectl) -> list[Action]:
         raise Harms("it deletes ztunnel's DaemonSet, and nothing creates it again")
     kinds = {kind for kind, _ in named}
     if kinds != {"pod"}:
-        raise DoesNothing(f"deleting {', '.join(sorted(kinds))} is no restart of ztunnel")
+        raise DoesNothing(f"deleting {', '.join(sorted(kinds))} does not restart ztunnel")
     names = [name for _, name in named if name is not None]
     return _delete_names(command, names) if names else _delete_selected(command)
 
@@ -287,7 +287,7 @@ def _template_of(patch: str) -> str | None:
         ]
         return json.dumps(below, default=str) if below else None
     if not isinstance(content, dict):
-        raise NotUnderstood("its patch is no object")
+        raise NotUnderstood("its patch is not an object")
     spec = content.get("spec")
     template = spec.get("template") if isinstance(spec, dict) else None
     return json.dumps(template, default=str) if template else None

@@ -115,5 +115,5 @@ def _factor(
         return (value if first == "+" else value.times(Fraction(-1))), rest
     known = Linear.of_int(int(first)) if first.isdigit() else value_of(first)
     if known is None:
-        raise ValueError(f"{first!r} is no number")
+        raise ValueError(f"{first!r} is not a number")
     return known, rest

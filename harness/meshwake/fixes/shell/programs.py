@@ -4,6 +4,7 @@ print."""
 from __future__ import annotations
 
 import re
+from itertools import dropwhile
 
 from meshwake.fixes.shell import names
 from meshwake.fixes.shell.linear import Linear
@@ -46,25 +47,23 @@ _POSITIONAL = {"timeout": 1, "flock": 1, "chrt": 1}
 
 
 _CONTAINER_RUNTIMES = ("docker", "podman", "nerdctl")
+_EXEC_WITH_ARGUMENT = names("-e --env -u --user -w --workdir")
 
 
 def started_by(words: list[str]) -> list[str] | None:
     """The command that a command starts, or None when it starts none."""
     name = words[0].rsplit("/", 1)[-1]
-    if name == "command" and words[1:2] and words[1] in ("-v", "-V"):
+    if words[1:2] in (["-v"], ["-V"]) and name == "command":
         return None
-    if name in _CONTAINER_RUNTIMES and words[1:2] == ["exec"]:
-        rest = after_options(
-            words[2:], frozenset({"-e", "--env", "-u", "--user", "-w", "--workdir"})
-        )
+    if words[1:2] == ["exec"] and name in _CONTAINER_RUNTIMES:
+        rest = after_options(words[2:], _EXEC_WITH_ARGUMENT)
         return rest[1:] if len(rest) > 1 else None
     if name not in _STARTERS:
         return None
     rest = after_options(words[1:], _STARTERS[name])
     rest = rest[_POSITIONAL.get(name, 0) :]
     if name in ("env", "sudo", "doas"):
-        while rest and re.match(r"[A-Za-z_]\w*=", rest[0]):
-            rest = rest[1:]
+        rest = list(dropwhile(re.compile(r"[A-Za-z_]\w*=").match, rest))
     if name == "flock" and rest[:1] == ["-c"]:
         return ["sh", *rest]
     return rest
@@ -95,22 +94,20 @@ _DECIDES = names(
 )
 
 
+# Whether the API server, istiod or ztunnel answers: yes, where the fix is of use.
+_READINESS = re.compile(r"readyz|livez|healthz|6443|15021|15020")
+_UNIT_QUESTIONS = (("is-active",), ("is-enabled",), ("is-failed",))
+
+
 def status_of(ran: Ran, memory: Memory) -> Status:
     """Whether a program succeeds: True, or a doubt where that is what it is asked for."""
     text = memory.shown(ran.words)
-    if ran.program in ("curl", "wget") and not re.search(
-        r"readyz|livez|healthz|6443|15021|15020", text
-    ):
+    if ran.program in ("curl", "wget") and not _READINESS.search(text):
         return Doubt(text, (ran,))
-    if ran.program == "systemctl" and ran.words[1:2] in (
-        ("is-active",),
-        ("is-enabled",),
-        ("is-failed",),
-    ):
-        is_of_cluster = (
-            any(name in text for name in _CLUSTER_SERVICES) and ran.words[1] != "is-failed"
-        )
-        return is_of_cluster or Doubt(text, (ran,))
+    if ran.program == "systemctl" and ran.words[1:2] in _UNIT_QUESTIONS:
+        if ran.words[1] != "is-failed" and any(name in text for name in _CLUSTER_SERVICES):
+            return True
+        return Doubt(text, (ran,))
     if ran.program in _DECIDES or ran.words[0].startswith("./") or not is_known(ran.words[0]):
         return Doubt(text, (*ran.piped, ran))
     return True
@@ -124,13 +121,16 @@ def is_download(doubt: Doubt) -> bool:
 
 def printed(runs: tuple[Ran, ...]) -> str | None:
     """What commands print, where that is known: only echo and printf of known words."""
-    if not runs or any(each.program not in ("echo", "printf") or each.conditions for each in runs):
-        return "" if not runs else None
-    if len(runs) != 1:
+    if not runs:
+        return ""
+    if len(runs) > 1 or runs[0].conditions:
         return None
-    if runs[0].program == "printf":
-        return _formatted(runs[0].words[1:])
-    return " ".join(word for word in runs[0].words[1:] if word not in ("-n", "-e"))
+    program, words = runs[0].program, runs[0].words[1:]
+    if program == "printf":
+        return _formatted(words)
+    if program == "echo":
+        return " ".join(word for word in words if word not in ("-n", "-e"))
+    return None
 
 
 def _formatted(words: tuple[str, ...]) -> str | None:
@@ -139,17 +139,26 @@ def _formatted(words: tuple[str, ...]) -> str | None:
     if not words or re.search(r"%[^sd%]|\\[^nt\\]", words[0]):
         return None
     form, values = words[0], list(words[1:])
-    takes = bool(re.search(r"%[sd]", form))
-    found = ""
-    for _ in range(len(values) + 1):
-        for piece in re.findall(r"%[sd%]|\\[nt\\]|[^%\\]+", form):
-            if piece in ("%s", "%d"):
-                found += values.pop(0) if values else ""
-            else:
-                found += {"%%": "%", "\\n": "\n", "\\t": "\t", "\\\\": "\\"}.get(piece, piece)
-        if not takes or not values:
-            break
+    takes_values = re.search(r"%[sd]", form) is not None
+    found = _formatted_once(form, values)
+    # The format is used again as long as there are values for it.
+    while takes_values and values:
+        found += _formatted_once(form, values)
     return found.rstrip("\n")
+
+
+_ESCAPES = {"%%": "%", "\\n": "\n", "\\t": "\t", "\\\\": "\\"}
+
+
+def _formatted_once(form: str, values: list[str]) -> str:
+    """The format with the first of `values` in it, which are taken from the list."""
+    found = ""
+    for piece in re.findall(r"%[sd%]|\\[nt\\]|[^%\\]+", form):
+        if piece in ("%s", "%d"):
+            found += values.pop(0) if values else ""
+        else:
+            found += _ESCAPES.get(piece, piece)
+    return found
 
 
 _UNITS_S = {
@@ -163,24 +172,32 @@ _UNITS_S = {
 }
 
 
+_RELATIVE_DATE = re.compile(
+    r"(?:now\s*)?(?P<sign>[-+]?)\s*(?P<number>\d{1,9})\s*(?P<unit>[a-z]+?)s?(?:\s+(?P<ago>ago))?"
+)
+
+
 def date_offset_s(words: tuple[str, ...], memory: Memory) -> int | None:
     """By how many seconds what `date` prints lies after now (before, when negative), or None when
     it cannot be said."""
-    asked = _date_argument(words)
-    if asked is None or asked in ("now", "today"):
+    written = _date_argument(words)
+    if written is None or written in ("now", "today"):
         return 0
-    if asked.startswith("@") and len(asked) == 2:
-        value = next((each.value for each in memory.unknowns_in(asked)), None)
-        shift = value - Linear.of_now(0) if value is not None else None
-        return shift.as_int() if shift is not None else None
-    signs = {"ago": -1, "": 1}
-    match = re.fullmatch(
-        r"(?:now\s*)?([-+]?)\s*(\d{1,9})\s*([a-z]+?)s?(?:\s+(ago))?", asked.strip().lower()
-    )
-    if match is None or match[3] not in _UNITS_S:
+    if written.startswith("@") and len(written) == 2:
+        return _offset_of_unknown(written, memory)
+    match = _RELATIVE_DATE.fullmatch(written.strip().lower())
+    if match is None or match["unit"] not in _UNITS_S:
         return None
-    sign = -1 if match[1] == "-" else 1
-    return sign * signs[match[4] or ""] * int(match[2]) * _UNITS_S[match[3]]
+    offset_s = int(match["number"]) * _UNITS_S[match["unit"]]
+    # Both at once is legal: "-5 minutes ago" lies ahead.
+    is_before = (match["sign"] == "-") != (match["ago"] is not None)
+    return -offset_s if is_before else offset_s
+
+
+def _offset_of_unknown(written: str, memory: Memory) -> int | None:
+    """Of `date -d @$seconds`, where the seconds are known as a sum of now and a number."""
+    value = next((each.value for each in memory.unknowns_in(written)), None)
+    return None if value is None else (value - Linear.of_now(0)).as_int()
 
 
 def _date_argument(words: tuple[str, ...]) -> str | None:
@@ -198,12 +215,16 @@ def date_of(runs: tuple[Ran, ...], memory: Memory) -> Linear | None:
     """The time that `date +%s` prints, as a sum of now and seconds."""
     if len(runs) != 1 or runs[0].program != "date" or "+%s" not in runs[0].words:
         return None
-    asked = _date_argument(runs[0].words)
-    if asked is not None and not is_known(asked) and not asked.startswith("@"):
-        # date -d "$expiry" +%s: the same moment, as a number.
-        (first, *_) = memory.unknowns_in(asked)
-        if len(asked) == 1:
-            return first.value or Linear.of_name(asked)
-        return None
+    written = _date_argument(runs[0].words)
+    if written is not None and not is_known(written) and not written.startswith("@"):
+        return _moment_of_unknown(written, memory)
     offset_s = date_offset_s(runs[0].words, memory)
     return None if offset_s is None else Linear.of_now(offset_s)
+
+
+def _moment_of_unknown(written: str, memory: Memory) -> Linear | None:
+    """`date -d "$expiry" +%s`: the same moment, as a number."""
+    if len(written) != 1:
+        return None
+    (unknown,) = memory.unknowns_in(written)
+    return unknown.value or Linear.of_name(written)

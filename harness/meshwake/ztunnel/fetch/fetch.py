@@ -67,15 +67,20 @@ def source_of(registry: str | None, mirror: str | None, file: Path | None, reloc
     if len([given for given in (registry, mirror, file) if given is not None]) > 1:
         raise BadInput("--registry, --mirror and --from: give one of them")
     if mirror is not None:
-        scheme, separator, rest = mirror.rpartition("://")
-        host, _, prefix = rest.strip("/").partition("/")
+        host, prefix = _host_and_path(mirror)
         repository = f"{prefix}/{OFFICIAL_REPOSITORY}" if prefix else OFFICIAL_REPOSITORY
-        return Source(f"{scheme}{separator}{host}", repository, None, relock)
+        return Source(host, repository, None, relock)
     if registry is not None:
-        scheme, separator, rest = registry.rpartition("://")
-        host, _, repository = rest.strip("/").partition("/")
-        return Source(f"{scheme}{separator}{host}", repository or OFFICIAL_REPOSITORY, None, relock)
+        host, repository = _host_and_path(registry)
+        return Source(host, repository or OFFICIAL_REPOSITORY, None, relock)
     return Source(file=file, relock=relock)
+
+
+def _host_and_path(address: str) -> tuple[str, str]:
+    """[http://]HOST[:PORT]/PATH -> the host with its scheme, and the path."""
+    scheme, separator, rest = address.rpartition("://")
+    host, _, path = rest.strip("/").partition("/")
+    return f"{scheme}{separator}{host}", path
 
 
 def check_version(version: str) -> str:
@@ -84,10 +89,10 @@ def check_version(version: str) -> str:
         Version(version)
     except InvalidVersion as error:
         raise BadInput(
-            f"{version!r} is no version; give one such as 1.28.0 (meshwake versions lists them)"
+            f"{version!r} is not a version; give one such as 1.28.0 (meshwake versions lists them)"
         ) from error
     if "/" in version or version.startswith("."):
-        raise BadInput(f"{version!r} is no version; give one such as 1.28.0")
+        raise BadInput(f"{version!r} is not a version; give one such as 1.28.0")
     return version
 
 
@@ -154,7 +159,7 @@ def _from_layer(registry: Registry, layer: Blob, fresh: Path, progress: Progress
 
 
 def _identified(version: str, fresh: Path) -> str:
-    """Asks the binary what it is. Raises when it is no ztunnel or not made for this machine; a
+    """Asks the binary what it is. Raises when it is not a ztunnel or not made for this machine; a
     version that differs, or that it does not know, is a remark."""
     try:
         identity = binaries.identify(fresh)
@@ -193,7 +198,7 @@ def _read_lock() -> dict[str, Any]:
             lock = json.loads(_lock_path().read_text(encoding="utf-8"))
         except ValueError as error:
             raise BadInput(
-                f"{_lock_path()}: is no lock file of meshwake ({error}); remove it, or mend it"
+                f"{_lock_path()}: is not a lock file of meshwake ({error}); remove it, or mend it"
             ) from error
         if lock.get("format") != LOCK_FORMAT:
             raise BadInput(

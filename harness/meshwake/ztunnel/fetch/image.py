@@ -89,7 +89,7 @@ def _copy(archive: tarfile.TarFile, member: tarfile.TarInfo, where: str, to: Pat
     source = archive.extractfile(member) if member.isreg() else None
     if source is None:
         raise LabUnavailable(
-            f"{where}: {WANTED} is no ordinary file there; is this the official image?"
+            f"{where}: {WANTED} is not an ordinary file there; is this the official image?"
         )
     if member.size > BINARY_BYTES_MAX:
         raise LabUnavailable(

@@ -201,7 +201,7 @@ def test_a_link_in_the_place_of_the_program_is_refused(
 ) -> None:
     """Not followed, not copied."""
     registry.images["1.28.0"] = image("1.28.0", layer({}, links={WANTED: "/etc/passwd"}))
-    with pytest.raises(LabUnavailable, match="is no ordinary file"):
+    with pytest.raises(LabUnavailable, match="is not an ordinary file"):
         get(registry)
     assert left_in(cache) == []
 
@@ -216,7 +216,7 @@ def test_an_image_without_a_ztunnel_is_named(registry: RegistryServer) -> None:
 def test_a_program_that_is_no_ztunnel_is_not_kept(registry: RegistryServer, cache: Path) -> None:
     """It is asked what it is before it gets its place."""
     registry.images["1.28.0"] = image("1.28.0", layer({WANTED: b"#!/bin/sh\n"}))
-    with pytest.raises(BadInput, match="no Linux program"):
+    with pytest.raises(BadInput, match="not a Linux program"):
         get(registry)
     assert left_in(cache) == []
 

@@ -1,0 +1,231 @@
+"""A CronJob as an API server takes it: only what is valid is read.
+
+An API server refuses the rest, and a fix that is refused does nothing. The keys are those of
+Kubernetes 1.29 to 1.35; what is of no interest here is known by name only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+from meshwake.core.errors import BadInput
+from meshwake.fixes.shell import names
+
+# A name of at most 52 characters: the controller appends 11 for each Job.
+_NAME_MOST = 52
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+# What programs expand themselves: braces in it need not be a template of helm.
+_NOT_TEMPLATES = ("command", "args", "env", "annotations")
+_Count = Annotated[int, Field(ge=0)]
+
+
+class _Object(BaseModel):
+    """What Kubernetes reads strictly: an unknown key is an error, and so is another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
+
+
+class _Open(BaseModel):
+    """What has more keys than are of interest here; `known` are all that Kubernetes knows."""
+
+    model_config = ConfigDict(extra="allow", strict=True, alias_generator=to_camel)
+    known: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="after")
+    def _knows_all(self) -> Self:
+        unknown = sorted(set(self.model_extra or ()) - self.known)
+        if unknown:
+            raise PydanticCustomError("unknown_key", "{key}", {"key": unknown[0]})
+        return self
+
+
+class _Metadata(_Open):
+    known = names(
+        "labels annotations uid resourceVersion creationTimestamp generation managedFields "
+        "ownerReferences finalizers "
+        "selfLink deletionTimestamp deletionGracePeriodSeconds"
+    )
+    name: str | None = None
+    generate_name: str | None = None
+    namespace: str | None = None
+
+
+class Variable(_Object):
+    """An environment variable of a container."""
+
+    name: str
+    value: str | None = None
+    value_from: dict[str, object] | None = None
+
+
+class Container(_Open):
+    """A container or init container of a pod."""
+
+    known = names(
+        "workingDir ports resources resizePolicy restartPolicyRules volumeMounts volumeDevices "
+        "livenessProbe readinessProbe startupProbe lifecycle terminationMessagePath "
+        "terminationMessagePolicy "
+        "imagePullPolicy securityContext stdin stdinOnce tty"
+    )
+    name: str
+    image: Annotated[str, Field(min_length=1)]
+    command: list[str] | None = None
+    args: list[str] | None = None
+    env: list[Variable] | None = None
+    env_from: list[object] | None = None
+    restart_policy: str | None = None
+
+    @property
+    def restarts(self) -> bool:
+        """An init container that the others do not wait for."""
+        return self.restart_policy == "Always"
+
+
+class PodSpec(_Open):
+    """What the pods of a job are made of."""
+
+    known = names(
+        "volumes ephemeralContainers terminationGracePeriodSeconds dnsPolicy nodeSelector "
+        "serviceAccountName "
+        "serviceAccount automountServiceAccountToken nodeName hostNetwork hostIPC "
+        "shareProcessNamespace "
+        "securityContext imagePullSecrets hostname subdomain affinity schedulerName "
+        "tolerations hostAliases "
+        "priorityClassName priority "
+        "dnsConfig readinessGates runtimeClassName enableServiceLinks preemptionPolicy overhead "
+        "topologySpreadConstraints setHostnameAsFQDN os hostUsers schedulingGates "
+        "resourceClaims resources "
+        "hostnameOverride workloadRef"
+    )
+    active_deadline_seconds: int | None = None
+    containers: Annotated[list[Container], Field(min_length=1)]
+    init_containers: list[Container] | None = None
+    restart_policy: Literal["OnFailure", "Never"]
+    host_pid: Annotated[bool | None, Field(alias="hostPID")] = None
+
+
+class _Template(_Object):
+    metadata: dict[str, object] | None = None
+    spec: PodSpec
+
+
+class _JobSpec(_Object):
+    parallelism: _Count | None = None
+    completions: _Count | None = None
+    active_deadline_seconds: int | None = None
+    pod_failure_policy: dict[str, object] | None = None
+    success_policy: dict[str, object] | None = None
+    backoff_limit: _Count | None = None
+    backoff_limit_per_index: _Count | None = None
+    max_failed_indexes: _Count | None = None
+    selector: dict[str, object] | None = None
+    manual_selector: bool | None = None
+    template: _Template
+    ttl_seconds_after_finished: Annotated[int | None, Field(alias="ttlSecondsAfterFinished")] = None
+    completion_mode: str | None = None
+    suspend: bool | None = None
+    pod_replacement_policy: str | None = None
+    managed_by: str | None = None
+
+
+class _JobTemplate(_Object):
+    metadata: dict[str, object] | None = None
+    spec: _JobSpec
+
+
+class _Spec(_Object):
+    schedule: str
+    time_zone: str | None = None
+    starting_deadline_seconds: _Count | None = None
+    concurrency_policy: Literal["Allow", "Forbid", "Replace"] | None = None
+    suspend: bool | None = None
+    job_template: _JobTemplate
+    successful_jobs_history_limit: _Count | None = None
+    failed_jobs_history_limit: _Count | None = None
+
+
+class CronJobManifest(_Object):
+    """A CronJob as it is written."""
+
+    api_version: str
+    kind: Literal["CronJob"]
+    metadata: _Metadata
+    spec: _Spec
+    status: object = None
+
+
+def valid_cron_job(found: Mapping[object, object]) -> CronJobManifest:
+    """`found` as an API server reads it. Raises BadInput where it would be refused."""
+    metadata = found.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    where = f"fix.manifest: CronJob {name or '(without a name)'}"
+    if template := _template_in(found):
+        raise BadInput(
+            f"{where}: {template!r} is a template of helm; render it first: helm template "
+            "CHART > FILE"
+        )
+    version = found.get("apiVersion")
+    if version != "batch/v1":
+        raise BadInput(
+            f"{where}: apiVersion: read {version!r}; since Kubernetes 1.25 batch/v1 is the "
+            "only one that is served"
+        )
+    try:
+        valid = CronJobManifest.model_validate(found)
+    except ValidationError as error:
+        raise BadInput(f"{where}: {_first_error(error)}") from error
+    if not valid.metadata.name and not valid.metadata.generate_name:
+        raise BadInput(f"{where}: metadata.name: is missing")
+    if valid.metadata.name:
+        _check_name(valid.metadata.name, where)
+    return valid
+
+
+def _check_name(name: str, where: str) -> None:
+    if len(name) > _NAME_MOST:
+        raise BadInput(
+            f"{where}: metadata.name: is longer than {_NAME_MOST} characters, the most that a "
+            "CronJob may have"
+        )
+    if not _NAME.fullmatch(name):
+        raise BadInput(
+            f"{where}: metadata.name: invalid value {name!r}: expected a-z, 0-9, '-' and '.'"
+        )
+
+
+def _template_in(value: object) -> str | None:
+    """What helm would still fill in: the first text with `{{`, but for what programs expand
+    themselves."""
+    if isinstance(value, str):
+        return value if "{{" in value else None
+    for each in _values_in(value):
+        found = _template_in(each)
+        if found is not None:
+            return found
+    return None
+
+
+def _values_in(value: object) -> list[object]:
+    if isinstance(value, list):
+        return value
+    if isinstance(value, dict):
+        return [each for key, each in value.items() if key not in _NOT_TEMPLATES]
+    return []
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(each) for each in first["loc"])
+    if first["type"] == "missing":
+        return f"{place}: is missing"
+    if first["type"] == "extra_forbidden":
+        return f"{place}: is not a key that Kubernetes knows here"
+    if first["type"] == "unknown_key":
+        return f"{place}.{first['msg']}: is not a key that Kubernetes knows here"
+    return f"{place}: read {repr(first['input'])[:60]}; {first['msg'][0].lower()}{first['msg'][1:]}"
