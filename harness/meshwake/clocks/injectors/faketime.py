@@ -18,7 +18,7 @@ Limits, as measured with 0.9.10 (docs/injectors.md):
                      Whether one does shows only while it waits: a move is refused then.
     not reached      static programs; Go (it asks the vDSO itself, also when linked to C); programs with an
                      allocator of their own (jemalloc, tcmalloc): it takes its lock and reads the time, the library
-                     looks up its functions then, and that allocates; set-user-id programs; other loaders than glibc's
+                     finds its functions then, and that allocates; set-user-id programs; other loaders than glibc's
     another root     a program that goes where the file is not to be seen (chroot, a container) is on true time again
     reading inside   its clock function opens a file and takes locks, which a stopped thread may hold: refused
 
@@ -78,7 +78,7 @@ _YEARS_NS = 5 * 365 * 86400 * NS_PER_S
 _TRIED_NS, _LAST_WORDS = 3600 * NS_PER_S, 200
 _LOOK_EVERY_S = 0.001
 _MACHINES = {"x86_64": EM_X86_64, "aarch64": EM_AARCH64}
-_READY = "initialized"  # a variable of the library: not 0 once it has found the functions that it stands before
+_READY = "initialized"  # a variable of the library: not 0 once it has found the functions that it replaces
 _VDSO = "use --injector vdso"
 
 
@@ -221,11 +221,11 @@ class FaketimeInjector:
             )
 
     def _environment(self, environment: Mapping[str, str] | None) -> dict[str, str]:
-        told = dict(os.environ if environment is None else environment)
-        for name in [name for name in told if name.startswith("FAKETIME")]:
-            del told[name]
-        preload = [str(self._preloaded), *told.get("LD_PRELOAD", "").split()]
-        return told | {
+        variables = dict(os.environ if environment is None else environment)
+        for name in [name for name in variables if name.startswith("FAKETIME")]:
+            del variables[name]
+        preload = [str(self._preloaded), *variables.get("LD_PRELOAD", "").split()]
+        return variables | {
             "LD_PRELOAD": " ".join(preload),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
@@ -234,7 +234,7 @@ class FaketimeInjector:
         }
 
     def _write(self, moved: ClockReading) -> None:
-        """In one step: whoever reads meanwhile reads the old file or the new one."""
+        """In one step: a reader finds the old file or the new one."""
         sign, rest_ns = ("-", -moved.wall_ns) if moved.wall_ns < 0 else ("+", moved.wall_ns)
         fresh = self._directory / "moved.next"
         fresh.write_text(f"{sign}{rest_ns // NS_PER_S}.{rest_ns % NS_PER_S:09d}\n")

@@ -11,12 +11,12 @@ shift that makes up for what was skipped meanwhile:
     suspend    monotonic has not gone on
     pause      no clock has; later the wall clock is corrected
     freeze     every clock has
-    step       the wall clock is set, nobody stops
+    step       the wall clock is set, no program stops
 
 A skip is made when every program waits for something to happen; first where istiod is, then
-elsewhere, so that nobody asks one who is behind. Then every program is kicked, so that it looks at
-its clocks. At the end what is ahead is not let go of, which would turn its clocks back, but ended
-by the helper; kubelet starts it anew.
+elsewhere, so that no program asks one that is behind. Then every program is woken, so that it reads
+its clocks. At the end what is ahead is not released, which would turn its clocks back, but ended
+by the helper; kubelet restarts it.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class LapseMover(ProcessMover):
         self._asleep: set[str] = set()
 
     def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
-        """See Mover: never whole, since the world goes on beside it; see `fall_asleep`."""
+        """See Mover: never whole, since the world goes on meanwhile; see `fall_asleep`."""
         raise HarnessFault(
             f"fault {fault.index}: {fault.kind} is made of its beginning and its end where "
             "time is skipped"
@@ -135,7 +135,7 @@ class LapseMover(ProcessMover):
     # Faults
 
     def fall_asleep(self, nodes: Sequence[str]) -> None:
-        """The programs of these nodes stand still when this returns, until `wake`."""
+        """The programs of these nodes are stopped when this returns, until `wake`."""
         self._on_each(
             nodes,
             lambda node: self._ask(node, do="sleep", lasts_ns=_ASLEEP_AT_MOST_NS, at_wake=None),
@@ -190,5 +190,5 @@ class LapseMover(ProcessMover):
             self._asked.add(node)
 
     def _in_order_of_release(self) -> list[str]:
-        """Those first where istiod runs: what is started anew must not ask one that is ahead."""
+        """Those first where istiod runs: what is restarted must not ask one that is ahead."""
         return sorted(self._taken, key=lambda node: (node not in self._asked, node))

@@ -29,7 +29,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import SubjectFailed
 
 ANSWERS_WITHIN_S = 20.0
-# One look is good enough when it took no longer than this inside; a machine under load is asked
+# One reading is good enough when it took no longer than this inside; a machine under load is asked
 # again.
 LOOK_WITHIN_NS = NS_PER_S // 4
 _LOOKS_MAX = 5
@@ -69,7 +69,7 @@ CAP_SYS_TIME = 1 << 25
 
 
 class NoAnswer(Exception):
-    """A command could not be given, or nobody answered in time; whether it was carried out is not
+    """A command could not be given, or there was no answer in time; whether it was carried out is not
     known."""
 
 
@@ -134,7 +134,7 @@ class Measured:
 
     @property
     def base_ns(self) -> int:
-        """Wall minus monotonic: it stays while nobody moves the wall clock."""
+        """Wall minus monotonic: it stays while the wall clock is not moved."""
         return self.clocks.wall_ns - self.clocks.monotonic_ns
 
     @property

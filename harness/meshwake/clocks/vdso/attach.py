@@ -101,7 +101,7 @@ class PageInside:
     in_use: bool
 
     def map_file(self, pid: int) -> Path:
-        """Opens as the page's file, for root: so a page outlives whoever made it."""
+        """Opens as the page's file, for root: so a page outlives the process that made it."""
         return Path(f"/proc/{pid}/map_files/{self.base:x}-{self.base + PAGE_BYTES:x}")
 
 

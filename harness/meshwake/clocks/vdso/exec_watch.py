@@ -187,7 +187,7 @@ class ExecWatch:
         )
 
     def follows(self, pid: int) -> bool:
-        """Whether this process is on its way to be caught, or let go."""
+        """Whether this process is on its way to be caught, or released."""
         return pid in self._traced
 
     def mark_program(self, path: Path) -> bool:

@@ -19,7 +19,7 @@ _REQUEST_WITHIN_S = 5.0
 _STUCK_AFTER_S = 30.0
 _PIECE_BYTES = 65536
 _WAITING_CONNECTIONS = 8
-# Only root, whom we run as, may connect: whoever can may move clocks.
+# Only root, as which the helper runs, may connect: a client can move clocks.
 _NOT_FOR_OTHERS = 0o177
 
 
