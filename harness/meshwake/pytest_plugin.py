@@ -26,52 +26,30 @@ from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
 from meshwake.core.run import Run
 from meshwake.core.scenario import read_scenario
 from meshwake.core.store import runs_dir
-from meshwake.report.html.folder import Entry, ReportFolder, begin
+from meshwake.report.html.folder import ReportEntry, ReportFolder, begin_report
 from meshwake.report.result import Summary
 from meshwake.report.terminal import plain, summary_table
 from meshwake.runner.choose import Case, Chooser
 from meshwake.runner.mesh import Mesh, World
 from meshwake.runner.options import (
-    AUTO,
     Options,
     add_to_pytest,
-    as_typed,
+    command_line_of,
     from_pytest,
-    planned_cluster,
+    options_from,
 )
 from meshwake.runner.run import run_case
 from meshwake.runner.suite import Ending, summary_of
 
 PROPERTY = "meshwake"
 _CHOOSER = pytest.StashKey[Chooser]()
+_REPORT = pytest.StashKey[Path | None]()
 _FAILED = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of `meshwake run`, in the same words."""
-    group = parser.getgroup("meshwake", "time jumps under a service mesh")
-    group.addoption("--lab", default=AUTO, help="auto (default), model, process, machine or kind")
-    group.addoption(
-        "--istio",
-        action="append",
-        default=[],
-        metavar="VERSION",
-        help="release under test; may be repeated",
-    )
-    group.addoption("--ztunnel", default=None, metavar="PATH", help="the ztunnel binary under test")
-    group.addoption(
-        "--seed", type=int, default=0, help="chooses what is left to chance, such as retry delays"
-    )
-    group.addoption(
-        "--keep-run", action="store_true", help="keep runs that came out as expected too"
-    )
-    group.addoption(
-        "--report", default=None, metavar="DIR", help="write pages for a browser to this folder"
-    )
-    group.addoption(
-        "--as-class", default=None, metavar="CLASS", help="lab model: the behaviour class to run"
-    )
-    add_to_pytest(group)
+    add_to_pytest(parser.getgroup("meshwake", "time jumps under a service mesh"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -80,27 +58,14 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "mesh(lifetime, backdate, every): the world of the `mesh` fixture, as durations"
     )
     try:
-        config.stash[_CHOOSER] = Chooser(_options(config))
-        report = config.getoption("--report")
-        if report and not hasattr(config, "workerinput"):  # one process begins it, whoever fills it
-            begin(Path(report))
+        flags = from_pytest(config.getoption)
+        config.stash[_CHOOSER] = Chooser(options_from(flags))
+        config.stash[_REPORT] = flags.report
+        # Of the processes of pytest-xdist only the first begins the report; all of them add to it.
+        if flags.report is not None and not hasattr(config, "workerinput"):
+            begin_report(flags.report)
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
-
-
-def _options(config: pytest.Config) -> Options:
-    ztunnel, lab = config.getoption("--ztunnel"), config.getoption("--lab")
-    words = from_pytest(config.getoption)
-    return Options(
-        lab=lab,
-        istio=tuple(config.getoption("--istio")),
-        ztunnel=Path(ztunnel) if ztunnel else None,
-        seed=config.getoption("--seed"),
-        keep_run=config.getoption("--keep-run"),
-        real_time=words.real_time,
-        as_class=config.getoption("--as-class"),
-        cluster=planned_cluster(lab, words),
-    )
 
 
 # --- Scenario files -------------------------------------------------------------------------------
@@ -160,8 +125,8 @@ class ScenarioItem(pytest.Item):
             raise _NotAsExpected("\n".join(words))
 
     def _tell(self, ending: Ending) -> None:
-        report, run = self.config.getoption("--report"), ending.run
-        page = ReportFolder(Path(report)).add(run).id if report and run else ""
+        report, run = self.config.stash[_REPORT], ending.run
+        page = ReportFolder(report).add(run).id if report is not None and run else ""
         self.user_properties.append((PROPERTY, _row(ending, page)))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
@@ -226,7 +191,7 @@ def repeat_command(case: Case) -> str:
     if case.ztunnel is not None:
         words.append(f"--ztunnel {case.ztunnel}")
     if case.cluster is not None:
-        words += as_typed(case.cluster)
+        words += command_line_of(case.cluster)
     # On lab kind only this clock has another time to run in.
     chosen = case.cluster is None or case.cluster.clock == "process"
     return " ".join(words + ["--real-time"] * (case.real_time and chosen))
@@ -261,20 +226,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             f"evidence: no surprise, so none was kept; --keep-run keeps every run in {runs_dir()}/"
         )
-    if directory := terminalreporter.config.getoption("--report"):
-        _write_report(terminalreporter, directory, rows)
+    report = terminalreporter.config.stash[_REPORT]
+    if report is not None:
+        _write_report(terminalreporter, report, rows)
 
 
 def _write_report(
-    terminalreporter: pytest.TerminalReporter, directory: str, rows: list[dict[str, Any]]
+    terminalreporter: pytest.TerminalReporter, directory: Path, rows: list[dict[str, Any]]
 ) -> None:
     nothing = {"id": "", "words": "", "fix": "", "real_s": 0.0}
-    entries = [Entry(**nothing | row["entry"], summary=_summary(row["summary"])) for row in rows]
+    entries = [
+        ReportEntry(**nothing | row["entry"], summary=_summary(row["summary"])) for row in rows
+    ]
     entries.sort(
         key=lambda entry: (entry.summary.scenario, entry.summary.lab, entry.summary.version)
     )
     try:
-        terminalreporter.write_line(f"report: {ReportFolder(Path(directory)).finish(entries)}")
+        terminalreporter.write_line(f"report: {ReportFolder(directory).finish(entries)}")
     except HarnessError as error:
         terminalreporter.write_line(f"report: not written: {error}", red=True)
 

@@ -26,8 +26,8 @@ from tests.bench.use import own_peak_bytes
 tally = Tally(sys.argv[1])
 began = time.process_time()
 read = read_journal(Path(sys.argv[1]), tally)
-laid = systemd.laid(read) if isinstance(read, systemd.Log) else read
-items = len(laid.items)
+placed = systemd.place_boots(read) if isinstance(read, systemd.SystemdJournal) else read
+items = len(placed.items)
 used_s = time.process_time() - began
 print(used_s, (own_peak_bytes() or 0) // 2**20, tally.entries, items)
 """

@@ -8,8 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from meshwake.analysis.sweep import Spec, answer, open_shelf, parts, spec_of, sweep
-from meshwake.analysis.workers import cores, local
+from meshwake.analysis.sweep import (
+    SweepSpec,
+    open_result_store,
+    parts,
+    simulate_part,
+    spec_of,
+    sweep,
+)
+from meshwake.analysis.workers import cores, on_this_machine
 from meshwake.core.versions import newest
 
 from tests.bench.model import nightly_sleep, run
@@ -29,7 +36,7 @@ FIXES = (
 MACHINES = 80
 
 
-def question() -> Spec:
+def question() -> SweepSpec:
     """Eight fixes on laptops for a week, in parts small enough for every core."""
     spec = spec_of(["office-laptop"], FIXES, [86_400], [newest().version], MACHINES, 7, 1)
     return replace(spec, machines_a_part=10)
@@ -39,7 +46,7 @@ def measure() -> list[Number]:
     """One worker, then one a core; what spawning them costs is in it, as it is for a user."""
     spec = question()
     weeks = spec.machines * len(spec.fixes)
-    answer(next(parts(spec)))  # what is read once is read before
+    simulate_part(next(parts(spec)))  # what is read once is read before
     one_s = seconds_of(lambda: _swept(spec, 1))
     model_s = seconds_of(lambda: [run(nightly_sleep()) for _ in range(20)]) / 20
     numbers = [
@@ -59,9 +66,11 @@ def measure() -> list[Number]:
     return numbers
 
 
-def _swept(spec: Spec, jobs: int) -> dict[str, Any]:
+def _swept(spec: SweepSpec, jobs: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="meshwake-bench-") as place:
-        return sweep(spec, open_shelf(Path(place), spec), local(jobs), lambda done, of: None)
+        return sweep(
+            spec, open_result_store(Path(place), spec), on_this_machine(jobs), lambda done, of: None
+        )
 
 
 def _number(

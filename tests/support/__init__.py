@@ -4,6 +4,8 @@
     scenarios.py          a small scenario as text, to change a line of
     plans.py              plans and their histories on the model, from the tables of a scenario
     histories.py          histories written by hand, for checks
+    http_server.py        an HTTP server that answers as a test says
+    ports.py              free ports
     forecasts.py          forecasts compared with what then happened in a run
     fake_ztunnel.py       a program that the process lab takes for ztunnel
     processes.py          the state of a process

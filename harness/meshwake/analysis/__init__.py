@@ -1,1 +1,1 @@
-"""Questions asked of many runs: which fix holds, since which version, what tonight, what breaks it."""
+"""Analyses of many runs: which fix holds, since which version, what is new tonight, what breaks it."""

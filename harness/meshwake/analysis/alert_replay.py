@@ -1,26 +1,25 @@
-"""Would anybody have been told? Alerting rules, evaluated by a real Prometheus over what a run
-recorded.
+"""Evaluates alerting rules over a recorded run, with a real Prometheus.
 
 A history becomes the samples that Prometheus would have scraped, and Prometheus answers for each
-rule when its expression was true. The names and the arithmetic of the samples are those of the wake
-guard's metrics, here of one that may only look, and of ztunnel's own counter of failed connections
+rule when its expression was true. Names and arithmetic of the samples are those of the wake guard's
+metrics, here of one that only observes, and of ztunnel's own counter of failed connections
 (releases from 1.29 on):
 
-    meshwake_guard_drift_seconds, meshwake_guard_renewal_late_seconds     J, of each process
+    meshwake_guard_drift_seconds, meshwake_guard_renewal_late_seconds     clock drift of each process
     meshwake_guard_certificate_not_{before,after}_timestamp_seconds       of what each identity holds
     meshwake_guard_last_look_timestamp_seconds                            the node's wall clock
     istio_tcp_connections_failed_total                                    failed attempts of each pair, at their source
 
-Nobody is scraped while its node sleeps: there the data has a gap. Prometheus itself stands on a
-machine that never sleeps; its time is world time.
+A node is not scraped while it sleeps: there the data has a gap. Prometheus itself runs on a machine
+that never sleeps; its time is world time.
 
 Recording rules are evaluated first, in the order in which they need one another. A rule that needs
-anything else cannot be judged, and is named with what it needs (`Told.unclear`). A rule that was
-true before anything had happened, or that asks for no series at all, warns of nothing
-(`Told.noisy`).
+anything else cannot be judged, and is named with what it needs (`RuleResults.unclear`). A rule that
+was true before anything had happened, or that selects no series at all, warns of nothing
+(`RuleResults.noisy`).
 
-The limits: a rule is looked at once in `STEP_S`, or as often as its group says; and a series that
-ends is seen for five minutes more.
+The limits: a rule is evaluated once in `STEP_S`, or as often as its group says; and a series that
+ends is visible for five minutes more.
 """
 
 from __future__ import annotations
@@ -38,15 +37,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from packaging.version import Version
 
-from meshwake.analysis.alert_rules import Record, Rule, RuleSet, read_rules
-from meshwake.analysis.promql import Asked, Selector, absent_in, asked_by, at_each_look
+from meshwake.analysis.alert_rules import AlertRule, RecordingRule, RuleSet, read_rules
+from meshwake.analysis.promql import Query, Selector, absent_in, evaluated_at_each_step, parse_query
 from meshwake.checks import CHECKS
-from meshwake.checks.facts.certificates import Life, certificates, life_drift_ns, lives
+from meshwake.checks.facts.certificates import Certificate, Life, certificates, life_drift_ns, lives
 from meshwake.checks.facts.clocks import timeline
 from meshwake.checks.format import moment
 from meshwake.core.durations import NS_PER_S
@@ -60,14 +60,14 @@ from meshwake.system.supervised import let_go, start_guarded
 from meshwake.ztunnel.spiffe import spiffe_id
 
 __all__ = [
-    "Fired",
-    "Rule",
-    "Told",
-    "fired",
+    "AlertRule",
+    "FiredAlert",
+    "RuleResults",
+    "evaluate_rules",
+    "firing_alerts",
     "prometheus_with",
     "read_rules",
     "replay",
-    "told",
     "with_alerts",
 ]
 
@@ -76,26 +76,26 @@ LEAST_STEP_S = 15
 COUNTS_FAILURES = Version("1.29.0a0")
 READY_WITHIN_S = 60.0
 ANSWER_WITHIN_S = 300.0
-# Prometheus refuses more in one answer.
+# The most points of one series in a response: Prometheus refuses more than 11,000.
 _POINTS_MAX = 10_000
 _HOW = "Debian, Ubuntu: apt install prometheus"
 
 
 @dataclass(frozen=True)
-class Fired:
-    """From when on a rule fired, in world time."""
+class FiredAlert:
+    """A rule began to fire at this world time."""
 
     rule: str
     world_ns: int
 
 
 @dataclass(frozen=True)
-class Told:
-    """What rules would have said. `noisy` fired before anything had happened, each with its first
-    time; `unclear` need series that are not replayed, which are named."""
+class RuleResults:
+    """When rules would have fired. `noisy`: those that fired before anything had happened, each with
+    its first time; `unclear`: those that need series that are not replayed, which are named."""
 
-    fired: tuple[Fired, ...]
-    noisy: tuple[Fired, ...] = ()
+    fired: tuple[FiredAlert, ...]
+    noisy: tuple[FiredAlert, ...] = ()
     unclear: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
@@ -126,37 +126,73 @@ _FAMILIES = {
 def _scrape_node(
     plan: Plan, history: History, node: str, scrape_s: int, samples: dict[str, list[str]]
 ) -> None:
+    """Adds what is scraped of `node` to `samples`, by metric."""
     scrapes = _Scrapes(plan, history, node, scrape_s)
-    end_ns = history.end_world_ns + 1
     clock = timeline(history, node)
     look = f'meshwake_guard_last_look_timestamp_seconds{{node="{node}"}}'
     samples["meshwake_guard_last_look_timestamp_seconds"] += scrapes.of(
-        look, 0, end_ns, lambda world_ns: f"{clock.wall_ns(world_ns) / NS_PER_S:.3f}"
+        look,
+        0,
+        history.end_world_ns + 1,
+        lambda world_ns: f"{clock.wall_ns(world_ns) / NS_PER_S:.3f}",
     )
-    for life in (each for each in lives(history) if each.node == node):
-        for name in ("meshwake_guard_drift_seconds", "meshwake_guard_renewal_late_seconds"):
-            about = f'{name}{{node="{node}",process="{_process(life)}"}}'
-            samples[name] += scrapes.of(
-                about, life.started.world_ns, life.until_world_ns, _drift_of(history, life)
-            )
-    for held in (
-        each for own in certificates(history).values() for each in own if each.life.node == node
-    ):
-        for end, wall_s in (("before", held.not_before_wall_s), ("after", held.not_after_wall_s)):
-            name = f"meshwake_guard_certificate_not_{end}_timestamp_seconds"
-            about = f'{name}{{node="{node}",process="{_process(held.life)}",identity="{held.identity}"}}'
-            samples[name] += scrapes.of(
-                about, held.issued_world_ns, held.until_world_ns, partial(_constant, wall_s)
-            )
+    for life in lives(history):
+        if life.node == node:
+            _scrape_drift(history, node, life, scrapes, samples)
+    for held in chain.from_iterable(certificates(history).values()):
+        if held.life.node == node:
+            _scrape_certificate(node, held, scrapes, samples)
     if Version(plan.version) >= COUNTS_FAILURES:
-        for source, destination in (pair for pair in plan.pairs if plan.node_of(pair[0]) == node):
-            failed = _failures_of(history, source, destination)
-            samples["istio_tcp_connections_failed"] += scrapes.of(
-                f"istio_tcp_connections_failed_total{{{_traffic_labels(node, source, destination)}}}",
-                0,
-                end_ns,
-                lambda world_ns, failed=failed: f"{bisect_right(failed, world_ns)}",  # type: ignore[misc]
-            )
+        for source, destination in plan.pairs:
+            if plan.node_of(source) == node:
+                _scrape_failures(history, node, source, destination, scrapes, samples)
+
+
+def _scrape_drift(
+    history: History,
+    node: str,
+    life: Life,
+    scrapes: _Scrapes,
+    samples: dict[str, list[str]],
+) -> None:
+    """How late a process is: the clock drift since it started."""
+    for name in ("meshwake_guard_drift_seconds", "meshwake_guard_renewal_late_seconds"):
+        series = f'{name}{{node="{node}",process="{_process(life)}"}}'
+        samples[name] += scrapes.of(
+            series, life.started.world_ns, life.until_world_ns, _drift_of(history, life)
+        )
+
+
+def _scrape_certificate(
+    node: str, held: Certificate, scrapes: _Scrapes, samples: dict[str, list[str]]
+) -> None:
+    """From when and until when a certificate is valid, for as long as it is held."""
+    process = _process(held.life)
+    for end, wall_s in (("before", held.not_before_wall_s), ("after", held.not_after_wall_s)):
+        name = f"meshwake_guard_certificate_not_{end}_timestamp_seconds"
+        series = f'{name}{{node="{node}",process="{process}",identity="{held.identity}"}}'
+        samples[name] += scrapes.of(
+            series, held.issued_world_ns, held.until_world_ns, partial(_constant, wall_s)
+        )
+
+
+def _scrape_failures(
+    history: History,
+    node: str,
+    source: str,
+    destination: str,
+    scrapes: _Scrapes,
+    samples: dict[str, list[str]],
+) -> None:
+    """ztunnel's counter of failed connections of one pair."""
+    failed_ns = _failures_of(history, source, destination)
+    labels = _traffic_labels(node, source, destination)
+    samples["istio_tcp_connections_failed"] += scrapes.of(
+        f"istio_tcp_connections_failed_total{{{labels}}}",
+        0,
+        history.end_world_ns + 1,
+        lambda world_ns: str(bisect_right(failed_ns, world_ns)),
+    )
 
 
 def _constant(value: int, world_ns: int) -> str:
@@ -175,7 +211,7 @@ def _traffic_labels(node: str, source: str, destination: str) -> str:
 
 
 def _process(life: Life) -> str:
-    """As a pod that was made anew has another name."""
+    """A name for one process: a pod that was replaced has another name, too."""
     return f"{life.process}-{life.number}"
 
 
@@ -240,10 +276,10 @@ def missing_for(
     expression: str, plan: Plan, recorded: dict[str, tuple[str, ...]]
 ) -> tuple[str, ...]:
     """The series and labels that an expression needs and that are not replayed, by name; () when it
-    can be judged. `recorded` has for each recorded series what is missing for it."""
-    asked = asked_by(expression)
+    can be judged. `recorded`: for each recorded series what is missing for it."""
+    query = parse_query(expression)
     found: list[str] = []
-    for selector in asked.selectors:
+    for selector in query.selectors:
         if selector.name in recorded:
             found += recorded[selector.name]
         elif selector.name not in _LABELS:
@@ -258,11 +294,11 @@ def missing_for(
             f"{_FAILED} (a counter is absent until it counts, and here it counts from the "
             "beginning)"
         )
-    replayed = [each.name for each in asked.selectors if each.name in _LABELS]
+    replayed = [each.name for each in query.selectors if each.name in _LABELS]
     found += [
         f"{name}{{{label}}}"
         for name in replayed
-        for label in _labels_that_matter(asked, name, plan)
+        for label in _labels_that_matter(query, name, plan)
     ]
     return tuple(dict.fromkeys(found))
 
@@ -275,9 +311,9 @@ def _is_known_to_be_absent(selector: Selector, plan: Plan) -> bool:
     return selector.name == _OF_PROXIES and (of_ztunnel or not plan.gateways)
 
 
-def _labels_that_matter(asked: Asked, name: str, plan: Plan) -> list[str]:
-    """Labels by which it groups, which are not replayed and would make more than one group."""
-    unknown = asked.labels - frozenset().union(*_LABELS.values())
+def _labels_that_matter(query: Query, name: str, plan: Plan) -> list[str]:
+    """Labels by which it groups that are not replayed and would make more than one group."""
+    unknown = query.labels - frozenset().union(*_LABELS.values())
     if len(plan.nodes) == 1:
         unknown -= _OF_TARGETS
         if len(plan.pairs) <= 1 or not name.startswith("istio_"):
@@ -288,7 +324,7 @@ def _labels_that_matter(asked: Asked, name: str, plan: Plan) -> list[str]:
 # --- Prometheus -----------------------------------------------------------------------------------
 
 
-def missing() -> list[str]:
+def missing_tools() -> list[str]:
     """Why nothing can be evaluated here; [] when it can."""
     return [
         f"no {name} on PATH ({_HOW})"
@@ -303,7 +339,7 @@ def prometheus_with(
 ) -> Iterator[str]:
     """The address of a Prometheus on loopback that knows what was scraped, and the lines of what
     was recorded; it ends with the block. Raises LabUnavailable where it is not installed."""
-    if reasons := missing():
+    if reasons := missing_tools():
         raise LabUnavailable("; ".join(reasons))
     with tempfile.TemporaryDirectory(prefix="meshwake-prometheus-") as folder:
         base = Path(folder)
@@ -315,7 +351,7 @@ def prometheus_with(
 
 
 def _with_lines(samples: Iterator[str], more: Sequence[str]) -> Iterator[str]:
-    """Samples with other families behind them; the end stands last."""
+    """Samples with other families behind them; the end mark stays last."""
     for line in samples:
         if line == "# EOF\n":
             yield from more
@@ -384,19 +420,25 @@ def _await_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> N
     raise deadline.error(f"its output {printed!r}")
 
 
-def fired(
-    address: str, plan: Plan, history: History, rules: Iterable[Rule], step_s: int | None = None
-) -> list[Fired]:
+def firing_alerts(
+    address: str,
+    plan: Plan,
+    history: History,
+    rules: Iterable[AlertRule],
+    step_s: int | None = None,
+) -> list[FiredAlert]:
     """When each rule began to fire, each time that it did, in order of world time."""
     found = [
-        Fired(rule.name, at_ns)
+        FiredAlert(rule.name, at_ns)
         for rule in rules
         for at_ns in _times(address, plan, history, rule, step_s)
     ]
     return sorted(found, key=lambda each: each.world_ns)
 
 
-def _times(address: str, plan: Plan, history: History, rule: Rule, step_s: int | None) -> list[int]:
+def _times(
+    address: str, plan: Plan, history: History, rule: AlertRule, step_s: int | None
+) -> list[int]:
     every_s = step_s or max(int(rule.every_s or STEP_S), LEAST_STEP_S)
     about = f"{rule.file}: {rule.name}"
     times: set[int] = set()
@@ -407,7 +449,7 @@ def _times(address: str, plan: Plan, history: History, rule: Rule, step_s: int |
 
 
 def _firing(true_at: list[int], every_s: int, for_s: float) -> set[int]:
-    """When a rule fires that waits: only what was true at each look since so long does."""
+    """When a rule with `for` fires: where it was true at every evaluation for that long."""
     found, since, before = set(), 0, None
     for at in true_at:
         if before is None or at - before > every_s:
@@ -439,12 +481,17 @@ def _query(
     address: str, about: str, expression: str, times: tuple[int, int, int]
 ) -> list[dict[str, Any]]:
     start_s, end_s, step_s = times
-    asked = urllib.parse.urlencode(
-        {"query": at_each_look(expression), "start": start_s, "end": end_s, "step": step_s}
+    query = urllib.parse.urlencode(
+        {
+            "query": evaluated_at_each_step(expression),
+            "start": start_s,
+            "end": end_s,
+            "step": step_s,
+        }
     )
     url = f"{address}/api/v1/query_range"
     try:
-        with urllib.request.urlopen(url, asked.encode(), ANSWER_WITHIN_S) as answer:  # noqa: S310  as above
+        with urllib.request.urlopen(url, query.encode(), ANSWER_WITHIN_S) as answer:  # noqa: S310  as above
             return list(json.loads(answer.read())["data"]["result"])
     except urllib.error.HTTPError as error:
         why = error.read().decode(errors="replace")[:300]
@@ -454,20 +501,24 @@ def _query(
 # --- Recording rules ------------------------------------------------------------------------------
 
 
-def _levels(records: Sequence[Record]) -> tuple[list[list[Record]], dict[str, tuple[str, ...]]]:
+def _levels(
+    records: Sequence[RecordingRule],
+) -> tuple[list[list[RecordingRule]], dict[str, tuple[str, ...]]]:
     """Records in the order in which they need one another; and those that need themselves, as what
     is missing."""
     names = {each.name for each in records}
-    needs = {each.name: set[str]() for each in records}
+    needs: dict[str, set[str]] = {name: set() for name in names}
     for each in records:
-        needs[each.name] |= {
-            selector.name for selector in asked_by(each.expression).selectors
-        } & names
-    levels: list[list[Record]] = []
+        selected = {selector.name for selector in parse_query(each.expression).selectors}
+        needs[each.name] |= selected & names
+    levels: list[list[RecordingRule]] = []
     done: set[str] = set()
-    while ready := [each for each in records if each.name not in done and needs[each.name] <= done]:
-        levels.append(ready)
-        done |= {each.name for each in ready}
+    while True:
+        ready = {name for name in names - done if needs[name] <= done}
+        if not ready:
+            break
+        levels.append([each for each in records if each.name in ready])
+        done |= ready
     circular: dict[str, tuple[str, ...]] = {
         name: (f"{name} (which is recorded from itself)",) for name in names - done
     }
@@ -475,7 +526,7 @@ def _levels(records: Sequence[Record]) -> tuple[list[list[Record]], dict[str, tu
 
 
 def _recorded(
-    plan: Plan, history: History, records: Sequence[Record], scrape_s: int
+    plan: Plan, history: History, records: Sequence[RecordingRule], scrape_s: int
 ) -> tuple[list[str], dict[str, tuple[str, ...]]]:
     """The samples of recording rules, as lines of OpenMetrics; and for each recorded series what is
     missing for it."""
@@ -499,9 +550,10 @@ def _recorded(
 
 
 def _samples_of(
-    address: str, plan: Plan, history: History, record: Record, step_s: int
+    address: str, plan: Plan, history: History, record: RecordingRule, step_s: int
 ) -> list[str]:
-    """Where a series ends, NaN is what no comparison is true of."""
+    """The samples of one recording rule, as lines of OpenMetrics. A series ends with NaN, of which no
+    comparison is true."""
     lines = []
     about = f"{record.file}: {record.name}"
     for labels, values in _true_at(
@@ -518,78 +570,93 @@ def _samples_of(
     return lines
 
 
-# --- Who was told ---------------------------------------------------------------------------------
+# --- Results ---------------------------------------------------------------------------------
 
 
-def told(plan: Plan, history: History, rules: RuleSet, step_s: int = STEP_S) -> Told:
-    """What `rules` would have said of a run. Raises LabUnavailable without a Prometheus, and
+def evaluate_rules(
+    plan: Plan, history: History, rules: RuleSet, step_s: int = STEP_S
+) -> RuleResults:
+    """When `rules` would have fired in a run. Raises LabUnavailable without a Prometheus, and
     BadInput."""
     lines, missing_of = _recorded(plan, history, rules.records, step_s)
-    unclear = [(each.name, missing_for(each.expression, plan, missing_of)) for each in rules.alerts]
-    first_ns = min((fault.at_world_ns for fault in plan.faults), default=None)
-    good: list[Fired] = []
-    noisy: list[Fired] = []
+    unclear: list[tuple[str, tuple[str, ...]]] = []
+    good: list[FiredAlert] = []
+    noisy: list[FiredAlert] = []
+    # By default each rule is evaluated as often as its group says.
+    every_s = None if step_s == STEP_S else step_s
     with prometheus_with(plan, history, step_s, lines) as address:
-        for rule, (_, needs) in zip(rules.alerts, unclear, strict=True):
-            own = fired(address, plan, history, [rule], None if step_s == STEP_S else step_s)
-            if needs or not own:
-                continue
-            asks = bool(asked_by(rule.expression).selectors)
-            is_noisy = not asks or (first_ns is not None and own[0].world_ns < first_ns)
-            (noisy if is_noisy else good).extend(own[:1] if is_noisy else own)
+        for rule in rules.alerts:
+            # Prometheus evaluates it in any case: it may refuse the expression.
+            own = firing_alerts(address, plan, history, [rule], every_s)
+            needs = missing_for(rule.expression, plan, missing_of)
+            if needs:
+                unclear.append((rule.name, needs))
+            elif _is_noisy(rule, plan, own):
+                noisy += own[:1]
+            else:
+                good += own
     good.sort(key=lambda each: each.world_ns)
-    return Told(tuple(good), tuple(noisy), tuple((name, needs) for name, needs in unclear if needs))
+    return RuleResults(tuple(good), tuple(noisy), tuple(unclear))
 
 
-def judged(plan: Plan, history: History, rules: RuleSet, said: Told) -> Finding:
-    """Was somebody told in time? Unknown where that hangs on a rule that cannot be judged."""
-    finding = CHECKS["alert_before_outage"](plan, with_alerts(history, rules.alerts, said.fired))
+def _is_noisy(rule: AlertRule, plan: Plan, fired: Sequence[FiredAlert]) -> bool:
+    """Whether it fired before anything had happened, or whatever happens."""
+    if not fired:
+        return False
+    if not parse_query(rule.expression).selectors:
+        return True
+    first_ns = min((fault.at_world_ns for fault in plan.faults), default=None)
+    return first_ns is not None and fired[0].world_ns < first_ns
+
+
+def judge_alerts(plan: Plan, history: History, rules: RuleSet, results: RuleResults) -> Finding:
+    """Whether an alert fired in time. UNKNOWN where that depends on a rule that cannot be judged."""
+    finding = CHECKS["alert_before_outage"](plan, with_alerts(history, rules.alerts, results.fired))
+    holds = finding.verdict is Verdict.HOLDS
     about_mesh = {rule.name for rule in rules.alerts if not rule.watches}
-    unclear = [(name, needs) for name, needs in said.unclear if name in about_mesh]
-    silent = [each.rule for each in said.noisy]
-    if unclear and (
-        finding.verdict is not Verdict.HOLDS or len(unclear) + len(silent) >= len(about_mesh)
-    ):
+    unclear = [(name, needs) for name, needs in results.unclear if name in about_mesh]
+    none_is_clear = len(unclear) + len(results.noisy) >= len(about_mesh)
+    if unclear and (not holds or none_is_clear):
         named = "; ".join(f"{name} needs {', '.join(needs)}" for name, needs in unclear)
         because = f"{finding.because}; but what is not in a saved run is not known: {named}"
         return replace(finding, verdict=Verdict.UNKNOWN, because=because)
-    if not silent:
+    if not results.noisy:
         return finding
-    noise = "; ".join(
+    noise = _noise(results.noisy)
+    if holds and len(results.noisy) >= len(about_mesh):
+        because = f"no alert waits for something: {noise}"
+        return replace(finding, verdict=Verdict.BROKEN, because=because)
+    return finding if holds else replace(finding, because=f"{finding.because} ({noise})")
+
+
+def _noise(noisy: Iterable[FiredAlert]) -> str:
+    return "; ".join(
         f"{each.rule} fires already at {moment(each.world_ns)}, before anything happened"
-        for each in said.noisy
-    )
-    if finding.verdict is Verdict.HOLDS and len(silent) >= len(about_mesh):
-        return replace(
-            finding, verdict=Verdict.BROKEN, because=f"no alert waits for something: {noise}"
-        )
-    return (
-        finding
-        if finding.verdict is Verdict.HOLDS
-        else replace(finding, because=f"{finding.because} ({noise})")
+        for each in noisy
     )
 
 
-def with_alerts(history: History, rules: Sequence[Rule], alerts: Sequence[Fired]) -> History:
+def with_alerts(
+    history: History, rules: Sequence[AlertRule], alerts: Sequence[FiredAlert]
+) -> History:
     """`history` with what an alerting Prometheus would have added to it, for the checks to read."""
     watching = {rule.name for rule in rules if rule.watches}
     evaluated = AlertsEvaluated(0, None, None, {"rules": [rule.name for rule in rules]})
-    said = [
+    ends = history.of(RunEnded)
+    first, *middle = (event for event in history if not isinstance(event, RunEnded))
+    middle += [
         AlertFired(each.world_ns, None, None, {"alert": each.rule})
         for each in alerts
         if each.rule not in watching
     ]
-    events = list(history)
-    ends = [event for event in events if isinstance(event, RunEnded)]
-    rest = [event for event in events if not isinstance(event, RunEnded)]
-    first, *others = rest
-    return History(
-        [first, evaluated, *sorted([*others, *said], key=lambda event: event.world_ns), *ends]
-    )
+    middle.sort(key=lambda event: event.world_ns)
+    return History([first, evaluated, *middle, *ends])
 
 
-def replay(plan: Plan, history: History, rules: Sequence[Rule], step_s: int = STEP_S) -> History:
+def replay(
+    plan: Plan, history: History, rules: Sequence[AlertRule], step_s: int = STEP_S
+) -> History:
     """`history` as it would have been had `rules` been deployed. Raises LabUnavailable without a
     Prometheus."""
     with prometheus_with(plan, history, step_s) as address:
-        return with_alerts(history, rules, fired(address, plan, history, rules, step_s))
+        return with_alerts(history, rules, firing_alerts(address, plan, history, rules, step_s))

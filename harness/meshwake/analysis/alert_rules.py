@@ -1,6 +1,6 @@
-"""Rules of Prometheus, wherever people keep them.
+"""Reads rules of Prometheus from the files in which people keep them.
 
-Read are rule files; PrometheusRule, VMRule, the Rules, ClusterRules and GlobalRules of Google
+These are rule files; PrometheusRule, VMRule, the Rules, ClusterRules and GlobalRules of Google
 Managed Prometheus and OpenShift's AlertingRule; ConfigMaps and Secrets with rule files in them;
 Lists and several documents of these; and values of charts. A file that Prometheus itself would not
 load is refused, and so is one without any rule.
@@ -49,6 +49,8 @@ _GROUP_KEYS = frozenset(
     ]
 )
 _FILE_KEYS = frozenset({"groups", "namespace"})
+_UNKNOWN_KEY = "Prometheus knows no such key"
+_GROUPS_LINE = re.compile(r"^\s*groups\s*:", re.MULTILINE)
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800, "y": 31_536_000}
 _DURATION = re.compile(
     r"(?:(\d+)y)?(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s)?(?:(\d+)ms)?", re.ASCII
@@ -56,11 +58,10 @@ _DURATION = re.compile(
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One alerting rule: its name, and the expression that makes it fire when it was true for
-    `for_s`. `every_s`: how often it is looked at, None for the default. `watches`: it tells of
-    those who watch, not of the mesh (label `concerns: watchers`), so that it warns nobody of an
-    outage."""
+class AlertRule:
+    """One alerting rule. It fires when its expression was true for `for_s`. `every_s`: how often it
+    is evaluated, None for the default. `watches`: it is about the monitoring and not about the mesh
+    (label `concerns: watchers`), so that it does not warn of an outage."""
 
     name: str
     expression: str
@@ -71,7 +72,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Record:
+class RecordingRule:
     """One recording rule: the series that it makes."""
 
     name: str
@@ -84,8 +85,8 @@ class Record:
 class RuleSet:
     """All rules of some files."""
 
-    alerts: list[Rule] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
+    alerts: list[AlertRule] = field(default_factory=list)
+    records: list[RecordingRule] = field(default_factory=list)
 
 
 def read_rule_files(paths: Iterable[Path]) -> RuleSet:
@@ -104,7 +105,7 @@ def read_rule_files(paths: Iterable[Path]) -> RuleSet:
     return rules
 
 
-def read_rules(path: Path) -> list[Rule]:
+def read_rules(path: Path) -> list[AlertRule]:
     """The alerting rules of a rule file. Raises BadInput."""
     return read_rule_files([path]).alerts
 
@@ -114,7 +115,7 @@ def _read(path: Path) -> RuleSet:
         text = read_text(path)
     except BadInput as error:
         raise BadInput(f"{error}; give a file of Prometheus rules") from error
-    what = f"{path}: is no file of Prometheus rules"
+    what = f"{path}: not a file of Prometheus rules"
     try:
         objects = read_objects(text, what)
     except BadInput as error:
@@ -122,9 +123,8 @@ def _read(path: Path) -> RuleSet:
     bare = [each for each in objects if _is_rule_file(each)]
     if len(bare) > 1:
         raise BadInput(
-            f"{path}: holds {len(bare)} documents with groups, and Prometheus reads the "
-            "first one only; put all groups "
-            "into one document"
+            f"{path}: holds {len(bare)} documents with groups, and Prometheus reads the first one "
+            "only; put all groups into one document"
         )
     rules = RuleSet()
     groups = 0
@@ -132,21 +132,21 @@ def _read(path: Path) -> RuleSet:
         for own in _group_lists(document, str(path)):
             groups += 1
             _take(own, document, str(path), rules)
-    if bare and (unknown := sorted(str(key) for key in bare[0] if key not in _FILE_KEYS)):
-        raise _wrong(str(path), f"{', '.join(unknown)}: beside groups no key that Prometheus knows")
+    unknown = sorted(str(key) for own in bare for key in own if key not in _FILE_KEYS)
+    if unknown:
+        raise _wrong(str(path), f"{', '.join(unknown)}: {_UNKNOWN_KEY} beside groups")
     if not groups:
         raise BadInput(
-            f"{what}: found {kinds_of(objects)}; read are rule files (groups:), "
-            f"{', '.join(_KINDS)}, "
-            "ConfigMaps of these and "
-            f"values of charts; try: promtool check rules {path}"
+            f"{what}: found {kinds_of(objects)}; expected rule files (groups:), "
+            f"{', '.join(_KINDS)}, ConfigMaps of these and values of charts; try: promtool check "
+            f"rules {path}"
         )
     if not rules.alerts and not rules.records:
         raise BadInput(f"{path}: holds no alerting rule: its groups are empty")
     return rules
 
 
-# --- Where groups stand ---------------------------------------------------------------------------
+# --- Where groups are ---------------------------------------------------------------------------
 
 
 def _is_rule_file(document: Any) -> bool:
@@ -170,18 +170,28 @@ def _group_lists(document: Any, where: str) -> Iterator[Any]:
 
 
 def _of_data(document: dict[str, Any], where: str) -> Iterator[Any]:
-    """Rule files in the values of a ConfigMap or Secret; what is none of them is left alone."""
+    """Rule files in the values of a ConfigMap or Secret; other values are left alone."""
+    for value in _values_of(document):
+        if _GROUPS_LINE.search(value):
+            yield from _of_text(value, where)
+
+
+def _values_of(document: dict[str, Any]) -> Iterator[str]:
+    """The values of a ConfigMap or Secret that are text."""
     for key in ("data", "stringData"):
         data = document.get(key)
-        for value in data.values() if isinstance(data, dict) else ():
-            text = value
-            if document["kind"] == "Secret" and key == "data":
-                try:
-                    text = base64.b64decode(str(value), validate=True).decode()
-                except (binascii.Error, ValueError):
-                    continue
-            if isinstance(text, str) and re.search(r"^\s*groups\s*:", text, re.MULTILINE):
-                yield from _of_text(text, where)
+        values = list(data.values()) if isinstance(data, dict) else []
+        if document["kind"] == "Secret" and key == "data":
+            values = [_decoded(str(value)) for value in values]
+        yield from (value for value in values if isinstance(value, str))
+
+
+def _decoded(text: str) -> str | None:
+    """base64; None where it is not, or not of text."""
+    try:
+        return base64.b64decode(text, validate=True).decode()
+    except (binascii.Error, ValueError):
+        return None
 
 
 def _of_text(text: str, where: str) -> Iterator[Any]:
@@ -191,7 +201,7 @@ def _of_text(text: str, where: str) -> Iterator[Any]:
 
 
 def _within(value: Any, where: str) -> Iterator[Any]:
-    """Values of a chart: groups at any depth."""
+    """Values of a chart: groups at any depth, or in a text of several lines."""
     if isinstance(value, dict):
         for key, each in value.items():
             if key == "groups" and isinstance(each, list):
@@ -201,12 +211,12 @@ def _within(value: Any, where: str) -> Iterator[Any]:
     elif isinstance(value, list):
         for each in value:
             yield from _within(each, where)
-    elif (
-        isinstance(value, str)
-        and "\n" in value
-        and re.search(r"^\s*groups\s*:", value, re.MULTILINE)
-    ):
+    elif _is_text_of_groups(value):
         yield from _of_text(value, where)
+
+
+def _is_text_of_groups(value: Any) -> bool:
+    return isinstance(value, str) and "\n" in value and bool(_GROUPS_LINE.search(value))
 
 
 # --- Groups and rules -----------------------------------------------------------------------------
@@ -217,7 +227,7 @@ def _take(groups: Any, document: dict[str, Any], where: str, rules: RuleSet) -> 
     if groups is None:
         return
     if not isinstance(groups, list):
-        raise _wrong(where, f"groups: read {str(groups)[:60]!r}, needed is a list")
+        raise _wrong(where, f"groups: read {str(groups)[:60]!r}, expected a list")
     names = set()
     for group in groups:
         name, own = _named(group, document, where)
@@ -227,49 +237,50 @@ def _take(groups: Any, document: dict[str, Any], where: str, rules: RuleSet) -> 
         if own is None:
             continue
         if not isinstance(own, list):
-            raise _wrong(where, f"group {name}: rules: read {str(own)[:60]!r}, needed is a list")
-        every_s = (
-            _duration_s(group["interval"], f"group {name}: interval", where)
-            if group.get("interval")
-            else None
-        )
+            raise _wrong(where, f"group {name}: rules: read {str(own)[:60]!r}, expected a list")
+        about, every_s = f"group {name}", None
+        if group.get("interval"):
+            every_s = _duration_s(group["interval"], f"{about}: interval", where)
+        open_keys = document.get("kind") == "VMRule"
         for rule in own:
-            _take_rule(
-                rule, f"group {name}", where, document.get("kind") == "VMRule", every_s, rules
-            )
+            _take_rule(rule, about, where, open_keys, every_s, rules)
 
 
 def _named(group: Any, document: dict[str, Any], where: str) -> tuple[str, Any]:
-    """The name of a group, and its rules. Raises BadInput where it is none."""
+    """The name of a group, and its rules. Raises BadInput where it is not a group."""
     if not isinstance(group, dict):
-        raise _wrong(where, f"a group is {str(group)[:60]!r}, needed is name and rules")
+        raise _wrong(where, f"a group is {str(group)[:60]!r}, expected name and rules")
     name, own = group.get("name"), group.get("rules")
     _refuse_others(document, group, own, where)
-    if unknown := sorted(str(key) for key in group if key not in _GROUP_KEYS):
-        raise _wrong(
-            where, f"group {name}: {', '.join(unknown)}: no key that Prometheus knows here"
-        )
+    unknown = sorted(str(key) for key in group if key not in _GROUP_KEYS)
+    if unknown:
+        raise _wrong(where, f"group {name}: {', '.join(unknown)}: {_UNKNOWN_KEY} here")
     if not isinstance(name, str) or not name:
         raise _wrong(where, f"a group has no name ({name!r})")
     return name, own
 
 
 def _refuse_others(document: dict[str, Any], group: dict[str, Any], own: Any, where: str) -> None:
-    """Rules that look the same and ask for something else than series."""
+    """Raises BadInput for rules that look the same and are evaluated by something else."""
     if "loki" in str(document.get("apiVersion")) or group.get("type") == "vlogs":
         raise BadInput(
-            f"{where}: holds rules over logs, which no Prometheus evaluates; give rules over series"
+            f"{where}: holds rules over logs, which Prometheus cannot evaluate; give rules over "
+            "series"
         )
-    first = own[0] if isinstance(own, list) and own and isinstance(own[0], dict) else {}
-    if "orgId" in group or (
-        {"data", "condition"} & first.keys() and not {"alert", "record"} & first.keys()
-    ):
+    if "orgId" in group or _is_of_grafana(own):
         raise BadInput(
-            f"{where}: holds rules of Grafana, which Prometheus cannot evaluate; give the "
-            "rules of a "
-            "Prometheus (alert: and "
-            "expr:)"
+            f"{where}: holds rules of Grafana, which Prometheus cannot evaluate; give the rules of "
+            "a Prometheus (alert: and expr:)"
         )
+
+
+def _is_of_grafana(rules: Any) -> bool:
+    """Grafana's rules have data and a condition instead of an expression."""
+    first = rules[0] if isinstance(rules, list) and rules else None
+    if not isinstance(first, dict):
+        return False
+    of_grafana, of_prometheus = {"data", "condition"}, {"alert", "record"}
+    return bool(of_grafana & first.keys()) and not of_prometheus & first.keys()
 
 
 def _take_rule(
@@ -280,46 +291,52 @@ def _take_rule(
     every_s: float | None,
     rules: RuleSet,
 ) -> None:
-    if not isinstance(rule, dict):
-        raise _wrong(
-            where, f"{group}: a rule is {str(rule)[:60]!r}, needed is alert or record, and expr"
-        )
-    if ("alert" in rule) == ("record" in rule):
-        raise _wrong(
-            where,
-            f"{group}: a rule needs either alert or record; it has "
-            f"{', '.join(map(str, rule)) or 'nothing'}",
-        )
-    what = "alert" if "alert" in rule else "record"
-    name = rule[what]
-    if not isinstance(name, str) or not name:
-        raise _wrong(where, f"{group}: {what}: read {name!r}, needed is a name")
+    """Adds one rule. `open_keys`: keys that Prometheus does not know are allowed. Raises BadInput
+    where Prometheus would not load it."""
+    what, name = _kind_and_name(rule, group, where)
     about = f"{group}: {name}"
     unknown = sorted(str(key) for key in rule if key not in _RULE_KEYS)
     if unknown and not open_keys:
-        raise _wrong(where, f"{about}: {', '.join(unknown)}: no key that Prometheus knows here")
-    expression = rule.get("expr")
-    if (
-        not isinstance(expression, (str, int, float))
-        or isinstance(expression, bool)
-        or not str(expression).strip()
-    ):
-        raise _wrong(where, f"{about}: expr: read {expression!r}, needed is an expression")
+        raise _wrong(where, f"{about}: {', '.join(unknown)}: {_UNKNOWN_KEY} here")
+    expression = _expression(rule.get("expr"), about, where)
     if "{{" in f"{name}{expression}{rule.get('for', '')}":
         raise BadInput(
             f"{where}: {about} is a template of helm; render it first: helm template CHART > FILE"
         )
     labels = _labels(rule.get("labels"), about, where)
+    file = Path(where).name
     if what == "record":
         if not re.fullmatch(r"[a-zA-Z_:][\w:]*", name, re.ASCII):
-            raise _wrong(where, f"{about}: no name that a series can have")
-        rules.records.append(
-            Record(name, str(expression), Path(where).name, tuple(sorted(labels.items())))
-        )
+            raise _wrong(where, f"{about}: not a name that a series can have")
+        rules.records.append(RecordingRule(name, expression, file, tuple(sorted(labels.items()))))
         return
-    for_s = _duration_s(rule["for"], f"{about}: for", where) if rule.get("for") is not None else 0
+    for_s = 0.0
+    if rule.get("for") is not None:
+        for_s = _duration_s(rule["for"], f"{about}: for", where)
     watches = labels.get("concerns") == "watchers"
-    rules.alerts.append(Rule(name, str(expression), Path(where).name, watches, for_s, every_s))
+    rules.alerts.append(AlertRule(name, expression, file, watches, for_s, every_s))
+
+
+def _kind_and_name(rule: Any, group: str, where: str) -> tuple[str, str]:
+    """("alert" or "record", the name). Raises BadInput."""
+    if not isinstance(rule, dict):
+        found = str(rule)[:60]
+        raise _wrong(where, f"{group}: a rule is {found!r}, expected alert or record, and expr")
+    if ("alert" in rule) == ("record" in rule):
+        keys = ", ".join(map(str, rule)) or "nothing"
+        raise _wrong(where, f"{group}: a rule needs either alert or record; it has {keys}")
+    what = "alert" if "alert" in rule else "record"
+    name = rule[what]
+    if not isinstance(name, str) or not name:
+        raise _wrong(where, f"{group}: {what}: read {name!r}, expected a name")
+    return what, name
+
+
+def _expression(value: Any, about: str, where: str) -> str:
+    is_text = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+    if not is_text or not str(value).strip():
+        raise _wrong(where, f"{about}: expr: read {value!r}, expected an expression")
+    return str(value)
 
 
 def _labels(labels: Any, about: str, where: str) -> dict[str, str]:
@@ -328,29 +345,27 @@ def _labels(labels: Any, about: str, where: str) -> dict[str, str]:
     if not isinstance(labels, dict) or any(
         isinstance(value, (dict, list)) for value in labels.values()
     ):
-        raise _wrong(
-            where, f"{about}: labels: read {str(labels)[:60]!r}, needed are names with values"
-        )
+        found = str(labels)[:60]
+        raise _wrong(where, f"{about}: labels: read {found!r}, expected names with values")
     return {str(key): str(value) for key, value in labels.items()}
 
 
 def _duration_s(value: Any, about: str, where: str) -> float:
-    """A duration of Prometheus: `5m`, `1h30m`, `0`."""
+    """A duration of Prometheus in seconds: `5m`, `1h30m`, `0`. Raises BadInput."""
     text = str(value)
-    match = _DURATION.fullmatch(text) if len(text) < 60 else None
     if text == "0":
         return 0
-    if match is None or not text or isinstance(value, (bool, dict, list)):
-        raise _wrong(
-            where, f"{about}: read {text[:60]!r}, needed is a duration such as 5m or 1h30m"
-        )
-    units = ("y", "w", "d", "h", "m", "s", "ms")
-    return sum(
-        int(part) * _UNITS_S[unit] for part, unit in zip(match.groups(), units, strict=True) if part
-    )
+    # Long texts are not tried: so many digits would be slow to convert.
+    match = _DURATION.fullmatch(text) if 0 < len(text) < 60 else None
+    if match is None or isinstance(value, (bool, dict, list)):
+        raise _wrong(where, f"{about}: read {text[:60]!r}, expected a duration such as 5m or 1h30m")
+    total_s = 0.0
+    for part, unit in zip(match.groups(), ("y", "w", "d", "h", "m", "s", "ms"), strict=True):
+        total_s += int(part or 0) * _UNITS_S[unit]
+    return total_s
 
 
 def _wrong(where: str, what: str) -> BadInput:
     return BadInput(
-        f"{where}: is no file of Prometheus rules: {what}; try: promtool check rules {where}"
+        f"{where}: not a file of Prometheus rules: {what}; try: promtool check rules {where}"
     )

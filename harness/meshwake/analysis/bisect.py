@@ -1,17 +1,17 @@
-"""Since which release? The first version whose answer is another than that of its forerunners.
+"""Finds the first release in which a check of a scenario has another verdict than before.
 
-Releases are not one line: 1.28.6 is younger than 1.29.1; changes are brought back to old minors. So
-it is looked for on the line of the first releases of each minor, then in every older minor whose
-newest release has the change too. Within one line the search is binary, several versions at a time
-where the machine allows.
+Releases are not one line: 1.28.6 is younger than 1.29.1, and changes are backported to old minors.
+So the search first follows the line of the first releases of each minor, then looks into every
+older minor whose newest release has the change too. Within one line the search is binary, several
+versions at a time where the machine allows.
 
     good    the check HOLDS          bad    it is BROKEN
-    UNKNOWN is neither: such a version is left out, and where it hides the boundary the answer says between which two
-    flaky   the versions on both sides of the boundary are run again with other seeds; one that answers now so, now so,
-            is UNKNOWN from then on, is told, and the search goes on without it
+    UNKNOWN is neither: such a version is left out; where it hides the boundary, the result names the candidates
+    flaky   the versions on both sides of the boundary are run again with other seeds; one whose verdict varies
+            is UNKNOWN from then on, is reported, and the search continues without it
 
-Limits: a change that was made and taken back within one line is not seen unless one of the versions
-asked shows it.
+Limits: a change that was made and reverted within one line is not found unless one of the versions
+that were run shows it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 from packaging.version import Version
 
-from meshwake.analysis.trial import Ask, Trial
+from meshwake.analysis.attempt import Attempt, RunAttempt
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, ExitCode
 from meshwake.core.outcome import Verdict
@@ -33,10 +33,10 @@ TRIES_AFTER_A_FAILURE = 1
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked. `good`, `bad`: what a person believes of the two ends of the range; `claimed`
-    False: nobody said so, they are the ends of the table. `repeat`: how often the two sides of the
-    boundary are run."""
+class BisectRequest:
+    """What to search. `good`, `bad`: the two ends of the range; `claimed` False: the user did not
+    name them, they are the ends of the table and may be the other way round. `repeat`: how often
+    the two sides of the boundary are run."""
 
     scenario: str
     check: str
@@ -49,7 +49,7 @@ class Question:
 
     @property
     def wants_good(self) -> bool:
-        """Whether the first good version is looked for, and not the first bad one."""
+        """Whether the first good version is wanted, and not the first bad one."""
         return Version(self.good) > Version(self.bad)
 
     @property
@@ -59,34 +59,45 @@ class Question:
 
 
 @dataclass
-class Witness:
-    """All that was heard of one version."""
+class Observation:
+    """All runs of one version."""
 
     version: str
-    trials: list[Trial] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
 
     @property
     def flaky(self) -> bool:
-        """Whether it answered now so, now so; runs that failed say nothing."""
-        return len({trial.verdict for trial in self.trials if not trial.failed}) > 1
+        """Whether its verdict varies between runs; runs that failed have none."""
+        return len({attempt.verdict for attempt in self._finished}) > 1
 
     @property
     def verdict(self) -> Verdict:
-        """What it says; UNKNOWN when it cannot be relied on."""
-        heard = [trial.verdict for trial in self.trials if not trial.failed]
-        return heard[0] if heard and not self.flaky else Verdict.UNKNOWN
+        """The verdict of its runs; UNKNOWN when it varies, or when all failed."""
+        if self.flaky or not self._finished:
+            return Verdict.UNKNOWN
+        return self._finished[0].verdict
 
     @property
     def because(self) -> str:
         """Why, in one sentence."""
         if self.flaky:
-            said = ", ".join(f"{trial.verdict} with seed {trial.seed}" for trial in self.trials)
-            return f"flaky, so neither good nor bad: {said}"
-        return next((trial for trial in self.trials if not trial.failed), self.trials[-1]).because
+            runs = (f"{attempt.verdict} with seed {attempt.seed}" for attempt in self.attempts)
+            return f"flaky, so neither good nor bad: {', '.join(runs)}"
+        return self._shown.because
+
+    @property
+    def _finished(self) -> list[Attempt]:
+        """The runs that did not fail."""
+        return [attempt for attempt in self.attempts if not attempt.failed]
+
+    @property
+    def _shown(self) -> Attempt:
+        """The run whose evidence is shown: the first that did not fail."""
+        return next(iter(self._finished), self.attempts[-1])
 
     def to_json(self) -> dict[str, Any]:
         """As `meshwake bisect --json` prints it."""
-        shown = next((trial for trial in self.trials if not trial.failed), self.trials[-1])
+        shown = self._shown
         return {
             "version": self.version,
             "verdict": self.verdict.value,
@@ -94,36 +105,36 @@ class Witness:
             "flaky": self.flaky,
             "runs": [
                 {"seed": one.seed, "verdict": one.verdict.value, "run": one.run}
-                for one in self.trials
+                for one in self.attempts
             ],
         }
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """Where one line changes: the last version of the old kind, the first of the new, and what lies
-    between them that could not be asked."""
+    """Where one line changes: the last version of the old kind, the first of the new, and the
+    versions between them that could not be run or are UNKNOWN."""
 
     last_old: str
     first_new: str
-    untold: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Found:
-    """The answer. `boundaries`: one for each line that has the change, oldest first; none: `why`
-    says why not."""
+class BisectResult:
+    """What a search found. `boundaries`: one for each line that has the change, oldest first; where
+    there is none, `why` has the reason."""
 
-    question: Question
-    tested: tuple[Witness, ...]
+    question: BisectRequest
+    tested: tuple[Observation, ...]
     boundaries: tuple[Boundary, ...]
     why: str
     exit_code: ExitCode
 
     @property
     def exact(self) -> bool:
-        """Whether no version that could not be asked hides the first boundary."""
-        return bool(self.boundaries) and not self.boundaries[0].untold
+        """Whether no undecided version hides the first boundary."""
+        return bool(self.boundaries) and not self.boundaries[0].undecided
 
     @property
     def first(self) -> str | None:
@@ -134,6 +145,7 @@ class Found:
         """As `meshwake bisect --json` prints it (docs/bisect.md)."""
         question, wants_good = self.question, self.question.wants_good
         last = self.boundaries[0].last_old if self.exact else None
+        hidden = bool(self.boundaries) and not self.exact
         return {
             "scenario": question.scenario,
             "check": question.check,
@@ -147,22 +159,20 @@ class Found:
             "first_in_minors": {
                 minor_of(each.first_new): each.first_new for each in self.boundaries
             },
-            "candidates": []
-            if self.exact or not self.boundaries
-            else candidates(self.boundaries[0]),
+            "candidates": candidates(self.boundaries[0]) if hidden else [],
             "exact": self.exact,
             "answer": self.why,
             "exit_code": int(self.exit_code),
-            "tested": [witness.to_json() for witness in self.tested],
+            "tested": [observation.to_json() for observation in self.tested],
         }
 
 
 def candidates(boundary: Boundary) -> list[str]:
     """The versions of which any may be the first."""
-    return [*boundary.untold, boundary.first_new]
+    return [*boundary.undecided, boundary.first_new]
 
 
-def check_question(question: Question) -> None:
+def check_request(question: BisectRequest) -> None:
     """Raises BadInput when there is nothing to search between."""
     for option, version in (("--good", question.good), ("--bad", question.bad)):
         if not versions.has_row(versions.find(version, option).version):
@@ -178,196 +188,211 @@ def check_question(question: Question) -> None:
 
 @dataclass
 class Bisect:
-    """Carries out one question over the rows of the table. `tell` hears of each version as it
-    answers; `impossible` says without a run why a version cannot be asked here."""
+    """Carries out one search over the rows of the table. `run_once` runs a version with a seed;
+    `report` is called with each version when its verdict is known, and again when it turned out to
+    be flaky; `impossible` says without a run why a version cannot run here."""
 
-    question: Question
-    ask: Ask
+    question: BisectRequest
+    run_once: RunAttempt
     jobs: int = 1
-    tell: Callable[[Witness], None] = lambda witness: None
+    report: Callable[[Observation], None] = lambda observation: None
     impossible: Callable[[str], str | None] = lambda version: None
     rows: tuple[str, ...] = ()
-    heard: dict[str, Witness] = field(default_factory=dict)
+    observed: dict[str, Observation] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.rows:
-            check_question(self.question)
+            check_request(self.question)
             self.rows = tuple(row.version for row in versions.between(*self.question.ends))
         for row in self.rows:
-            if (why := self.impossible(row)) is not None:
-                trial = Trial(
-                    row,
-                    self.question.seed,
-                    Verdict.UNKNOWN,
-                    f"cannot run here: {why}",
-                    possible=False,
-                )
-                self.heard[row] = Witness(row, [trial])
+            reason = self.impossible(row)
+            if reason is not None:
+                self.observed[row] = Observation(row, [self._not_run(row, reason)])
+
+    def _not_run(self, version: str, reason: str) -> Attempt:
+        because = f"cannot run here: {reason}"
+        return Attempt(version, self.question.seed, Verdict.UNKNOWN, because, possible=False)
 
     @property
     def possible(self) -> list[str]:
-        """The versions that can be asked on this lab and machine."""
+        """The versions that can run on this lab and machine."""
         return [
-            row for row in self.rows if row not in self.heard or self.heard[row].trials[0].possible
+            row
+            for row in self.rows
+            if row not in self.observed or self.observed[row].attempts[0].possible
         ]
 
-    def run(self) -> Found:
-        """The answer. Raises BadInput when the two ends are the wrong way round."""
-        self._hear(self.rows[0], self.rows[-1])
+    def run(self) -> BisectResult:
+        """The result. Raises BadInput when the two ends are the wrong way round."""
+        self._run_all(self.rows[0], self.rows[-1])
         while True:
-            older, newer = (self.heard[end].verdict for end in (self.rows[0], self.rows[-1]))
+            older, newer = (self.observed[end].verdict for end in (self.rows[0], self.rows[-1]))
             if Verdict.UNKNOWN in (older, newer):
                 return self._without_ends()
             if older is newer:
                 return self._one_kind(older)
-            self._mind_direction(older)
+            self._check_direction(older)
             boundaries = self._boundaries()
             if self._confirmed(boundaries):
                 return self._found(boundaries)
 
-    # Asking
+    # --- Running versions
 
-    def _hear(self, *wanted: str) -> None:
-        """Asks those of `wanted` that have not answered yet, `jobs` at a time."""
-        new = [version for version in dict.fromkeys(wanted) if version not in self.heard]
+    def _run_all(self, *wanted: str) -> None:
+        """Runs those of `wanted` that have not run yet, `jobs` at a time."""
+        new = [version for version in dict.fromkeys(wanted) if version not in self.observed]
         if self.jobs > 1 and len(new) > 1:
             with ThreadPoolExecutor(self.jobs) as pool:
-                answered = list(pool.map(self._ask_first, new))
+                done = list(pool.map(self._run_first, new))
         else:
-            answered = [self._ask_first(version) for version in new]
-        for witness in answered:
-            self.heard[witness.version] = witness
-            self.tell(witness)
+            done = [self._run_first(version) for version in new]
+        for observation in done:
+            self.observed[observation.version] = observation
+            self.report(observation)
 
-    def _ask_first(self, version: str) -> Witness:
-        witness = Witness(version, [self.ask(version, self.question.seed)])
+    def _run_first(self, version: str) -> Observation:
+        """One run, and another with the next seed where it failed."""
+        seed = self.question.seed
+        observation = Observation(version, [self.run_once(version, seed)])
         for number in range(1, TRIES_AFTER_A_FAILURE + 1):
-            if witness.trials[-1].failed:
-                witness.trials.append(self.ask(version, self.question.seed + number))
-        return witness
+            if observation.attempts[-1].failed:
+                observation.attempts.append(self.run_once(version, seed + number))
+        return observation
 
     def _confirmed(self, boundaries: Sequence[Boundary]) -> bool:
         """Runs the two sides of every boundary again; False when one of them turned out to be
         flaky."""
-        sides = list(
-            dict.fromkeys(side for each in boundaries for side in (each.last_old, each.first_new))
-        )
+        sides = _sides_of(boundaries)
         again = [(side, seed) for side in sides for seed in self._seeds_left(side)]
         if not again:
             return True
         with ThreadPoolExecutor(max(self.jobs, 1)) as pool:
-            trials = list(pool.map(lambda asked: self.ask(*asked), again))
-        for trial in trials:
-            self.heard[trial.version].trials.append(trial)
-        flaky = [self.heard[side] for side in sides if self.heard[side].flaky]
-        for witness in flaky:
-            self.tell(witness)
+            attempts = list(pool.map(lambda run: self.run_once(*run), again))
+        for attempt in attempts:
+            self.observed[attempt.version].attempts.append(attempt)
+        flaky = [self.observed[side] for side in sides if self.observed[side].flaky]
+        for observation in flaky:
+            self.report(observation)
         return not flaky
 
     def _seeds_left(self, version: str) -> list[int]:
-        done = self.heard[version].trials
-        first = max(trial.seed for trial in done) + 1
-        return list(
-            range(first, first + self.question.repeat - sum(not trial.failed for trial in done))
-        )
+        """The seeds of the runs that `version` still lacks."""
+        done = self.observed[version].attempts
+        finished = sum(not attempt.failed for attempt in done)
+        first = max(attempt.seed for attempt in done) + 1
+        return list(range(first, first + self.question.repeat - finished))
 
-    # Searching. `line`: versions that can be asked here, in order, the first of the old kind, the
-    # last of the new.
+    # --- Searching. `line`: versions that can run here, in order; the first is of the old kind, the
+    # last of the new one.
+
+    def _verdict(self, version: str) -> Verdict:
+        self._run_all(version)
+        return self.observed[version].verdict
 
     def _is_new(self, version: str) -> bool:
-        self._hear(version)
-        return self.heard[version].verdict is self.heard[self.rows[-1]].verdict
+        return self._verdict(version) is self.observed[self.rows[-1]].verdict
 
     def _is_old(self, version: str) -> bool:
-        self._hear(version)
-        return self.heard[version].verdict is self.heard[self.rows[0]].verdict
+        return self._verdict(version) is self.observed[self.rows[0]].verdict
 
-    def _answers(self, version: str) -> bool:
-        self._hear(version)
-        return self.heard[version].verdict is not Verdict.UNKNOWN
+    def _is_conclusive(self, version: str) -> bool:
+        return self._verdict(version) is not Verdict.UNKNOWN
 
     def _boundaries(self) -> list[Boundary]:
         """On the line of first releases, and in each older minor that has the change too; oldest
         first."""
         old, new = self._search(self._first_of_each_minor())
         if minor_of(old) == minor_of(new):
-            return [
-                *self._brought_back(minor_of(new)),
-                self._within(*self._search(self._from_to(old, new))),
-            ]
-        # The first release of a minor may have said nothing; then its later ones are asked too.
-        middle = [row for row in self._from_to(old, new)[1:-1] if minor_of(row) != minor_of(old)]
+            boundary = self._within(*self._search(self._from_to(old, new)))
+            return [*self._backports_before(minor_of(new)), boundary]
+        # The first release of a minor may have been UNKNOWN; then its later ones are run too.
+        between = self._from_to(old, new)[1:-1]
+        middle = [row for row in between if minor_of(row) != minor_of(old)]
         old, new = self._search([old, *middle, new])
-        return [*self._brought_back(minor_of(new)), self._after_tail(old, new)]
+        return [*self._backports_before(minor_of(new)), self._after_tail(old, new)]
 
     def _after_tail(self, old: str, new: str) -> Boundary:
         """The boundary between the minor of `old` and `new`: its last old release is the last one
-        of that minor, or that before the change was brought back to it."""
+        of that minor, or the one before the change was backported to it."""
         tail = [row for row in self._from_to(old, new)[:-1] if minor_of(row) == minor_of(old)]
-        last = next(row for row in reversed(tail) if self._answers(row))
+        last = next(row for row in reversed(tail) if self._is_conclusive(row))
         if self._is_old(last):
             return self._within(last, new)
-        last_old, brought_back = self._search(tail[: tail.index(last) + 1])
-        hidden = [
-            row for row in self._within(last_old, new).untold if minor_of(row) != minor_of(old)
+        last_old, backport = self._search(tail[: tail.index(last) + 1])
+        in_tail = self._within(last_old, backport).undecided
+        after_tail = [
+            row for row in self._within(last_old, new).undecided if minor_of(row) != minor_of(old)
         ]
-        return Boundary(last_old, new, (*self._within(last_old, brought_back).untold, *hidden))
+        return Boundary(last_old, new, (*in_tail, *after_tail))
 
-    def _brought_back(self, minor: str) -> list[Boundary]:
-        """The boundaries in the minors before `minor`, wherever the last release that answers is
+    def _backports_before(self, minor: str) -> list[Boundary]:
+        """The boundaries in the minors before `minor`, wherever the last conclusive release is
         new."""
         found = []
         for older in dict.fromkeys(map(minor_of, self.possible)):
             if versions.parse_version(older) >= versions.parse_version(minor):
                 break
-            line = [row for row in self.possible if minor_of(row) == older]
-            last = next((row for row in reversed(line) if self._answers(row)), None)
-            if last is None or self._is_old(last):
-                continue
-            first = next(row for row in line if self._answers(row))
-            if self._is_old(first):
-                found.append(
-                    self._within(*self._search(line[line.index(first) : line.index(last) + 1]))
-                )
+            boundary = self._backport_in(older)
+            if boundary is not None:
+                found.append(boundary)
         return found
+
+    def _backport_in(self, minor: str) -> Boundary | None:
+        """The boundary within `minor`, if its first conclusive release is old and its last new."""
+        line = [row for row in self.possible if minor_of(row) == minor]
+        last = next((row for row in reversed(line) if self._is_conclusive(row)), None)
+        if last is None or self._is_old(last):
+            return None
+        first = next(row for row in line if self._is_conclusive(row))
+        if not self._is_old(first):
+            return None
+        return self._within(*self._search(line[line.index(first) : line.index(last) + 1]))
 
     def _search(self, line: Sequence[str]) -> tuple[str, str]:
         """The last old version on `line` and the first new one after it."""
         low, high = 0, len(line) - 1
-        while open_ := [at for at in range(low + 1, high) if not self._is_unknown(line[at])]:
+        while open_ := self._open_positions(line, low, high):
             chosen = _spread(open_, self.jobs)
-            self._hear(*(line[at] for at in chosen))
-            new = [at for at in chosen if self._is_new(line[at])]
-            high = min([high, *new])
-            low = max([low, *(at for at in chosen if at < high and self._is_old(line[at]))])
+            self._run_all(*(line[at] for at in chosen))
+            # The first new one ends the range; the last old one before it begins it.
+            for at in chosen:
+                if at < high and self._is_new(line[at]):
+                    high = at
+            for at in chosen:
+                if low < at < high and self._is_old(line[at]):
+                    low = at
         return line[low], line[high]
 
+    def _open_positions(self, line: Sequence[str], low: int, high: int) -> list[int]:
+        """Positions between `low` and `high` whose version has not run, or is not UNKNOWN."""
+        return [at for at in range(low + 1, high) if not self._is_unknown(line[at])]
+
     def _is_unknown(self, version: str) -> bool:
-        return version in self.heard and self.heard[version].verdict is Verdict.UNKNOWN
+        return version in self.observed and self.observed[version].verdict is Verdict.UNKNOWN
 
     def _from_to(self, first: str, last: str) -> list[str]:
         return [row for row in self.possible if Version(first) <= Version(row) <= Version(last)]
 
     def _within(self, old: str, new: str) -> Boundary:
-        """The boundary with everything in it that was not heard, or said nothing."""
-        return Boundary(
-            old, new, tuple(row for row in self.rows if Version(old) < Version(row) < Version(new))
-        )
+        """The boundary, with every version in it that did not run or is UNKNOWN."""
+        between = (row for row in self.rows if Version(old) < Version(row) < Version(new))
+        return Boundary(old, new, tuple(between))
 
     def _first_of_each_minor(self) -> list[str]:
         """The line on which minors follow one another: the first of each, and the end of the range."""
-        line = list({minor_of(row): row for row in reversed(self.possible)}.values())[::-1]
-        return line if line[-1] == self.possible[-1] else [*line, self.possible[-1]]
+        first: dict[str, str] = {}
+        for row in self.possible:
+            first.setdefault(minor_of(row), row)
+        line, end = list(first.values()), self.possible[-1]
+        return line if line[-1] == end else [*line, end]
 
-    # Answering
+    # --- The result
 
-    def _mind_direction(self, older: Verdict) -> None:
-        """What a person said of the two ends must be so; where nobody said anything, it is what was
-        found."""
-        question, found_good = (
-            self.question,
-            self.rows[0] if older is Verdict.HOLDS else self.rows[-1],
-        )
+    def _check_direction(self, older: Verdict) -> None:
+        """Raises BadInput when the ends that the user named are the other way round; ends that
+        were not named are swapped."""
+        question = self.question
+        found_good = self.rows[0] if older is Verdict.HOLDS else self.rows[-1]
         if Version(found_good) == Version(question.good):
             return
         if not question.claimed:
@@ -375,90 +400,91 @@ class Bisect:
             return
         raise BadInput(
             f"--good {question.good} is BROKEN and --bad {question.bad} HOLDS: are they swapped? "
-            f"say --good {question.bad} --bad {question.good}"
+            f"try --good {question.bad} --bad {question.good}"
         )
 
-    def _without_ends(self) -> Found:
-        """An end says nothing, so nothing can be narrowed down; whether any version is good can
-        still be said."""
-        self._hear(*self.rows)
-        unknown = [
-            end
-            for end in (self.rows[0], self.rows[-1])
-            if self.heard[end].verdict is Verdict.UNKNOWN
-        ]
-        kinds = {self.heard[row].verdict for row in self.rows} - {Verdict.UNKNOWN}
+    def _with_verdict(self, *wanted: Verdict) -> list[str]:
+        return [row for row in self.rows if self.observed[row].verdict in wanted]
+
+    def _without_ends(self) -> BisectResult:
+        """An end is UNKNOWN, so nothing can be narrowed down; whether any version is good may still
+        be known."""
+        self._run_all(*self.rows)
+        unknown = self.rows[0] if self._is_unknown(self.rows[0]) else self.rows[-1]
         why = (
-            f"{unknown[0]} is UNKNOWN, which is neither good nor bad: "
-            f"{self.heard[unknown[0]].because}"
+            f"{unknown} is UNKNOWN, which is neither good nor bad: {self.observed[unknown].because}"
         )
+        conclusive = self._with_verdict(Verdict.HOLDS, Verdict.BROKEN)
+        kinds = {self.observed[row].verdict for row in conclusive}
         if len(kinds) == 1:
-            why = f"{_none_of(kinds.pop())}, as far as they could be asked; {why}"
+            why = f"{_none_of(kinds.pop())}, as far as they could be run; {why}"
         elif kinds:
-            told = [row for row in self.rows if self.heard[row].verdict is not Verdict.UNKNOWN]
-            why += f"; the range that can be asked is {told[0]} to {told[-1]}"
-        return self._answer((), why, ExitCode.UNKNOWN)
+            why += f"; the range that can be run is {conclusive[0]} to {conclusive[-1]}"
+        return self._result((), why, ExitCode.UNKNOWN)
 
-    def _one_kind(self, kind: Verdict) -> Found:
-        """Both ends are of one kind: then every version is asked before it is said of all."""
-        self._hear(*self.rows)
-        others = [
-            row for row in self.rows if self.heard[row].verdict not in (kind, Verdict.UNKNOWN)
-        ]
-        unknown = [row for row in self.rows if self.heard[row].verdict is Verdict.UNKNOWN]
+    def _one_kind(self, kind: Verdict) -> BisectResult:
+        """Both ends have one verdict: then every version is run before that is reported of all."""
+        self._run_all(*self.rows)
+        other_kind = Verdict.BROKEN if kind is Verdict.HOLDS else Verdict.HOLDS
+        others, unknown = self._with_verdict(other_kind), self._with_verdict(Verdict.UNKNOWN)
+        first, last = self.rows[0], self.rows[-1]
         if others:
-            both = f"both ends, {self.rows[0]} and {self.rows[-1]}, are {kind}"
-            words = (
-                f"{both}, and between them {_listed(others)} "
-                f"{'is' if len(others) == 1 else 'are'} not"
+            verb = "is" if len(others) == 1 else "are"
+            why = (
+                f"both ends, {first} and {last}, are {kind}, and between them {_listed(others)} "
+                f"{verb} not; narrow the range to one change"
             )
-            return self._answer((), f"{words}; narrow the range to one change", ExitCode.SURPRISE)
-        asked = len(self.rows) - len(unknown)
-        why = (
-            f"{_none_of(kind)}: all {asked} that could be asked from {self.rows[0]} to "
-            f"{self.rows[-1]} are {kind}"
-        )
-        silent = [row for row in unknown if self.heard[row].trials[0].possible]
-        if silent:
-            why += f"; UNKNOWN: {_listed(silent)}"
-        if len(silent) < len(unknown):
-            why += f"; cannot run here: {_listed([row for row in unknown if row not in silent])}"
-        return self._answer((), why, self._code_of_none(unknown))
+            return self._result((), why, ExitCode.SURPRISE)
+        count = len(self.rows) - len(unknown)
+        why = f"{_none_of(kind)}: all {count} that could be run from {first} to {last} are {kind}"
+        inconclusive = [row for row in unknown if self.observed[row].attempts[0].possible]
+        impossible = [row for row in unknown if row not in inconclusive]
+        if inconclusive:
+            why += f"; UNKNOWN: {_listed(inconclusive)}"
+        if impossible:
+            why += f"; cannot run here: {_listed(impossible)}"
+        return self._result((), why, self._code_of_none(unknown))
 
     def _code_of_none(self, unknown: Sequence[str]) -> ExitCode:
-        """A person who named a good version was wrong; one who did not has an answer, if all were
-        asked. A version that cannot run here at all leaves nothing open that was asked of this
-        machine."""
+        """A user who named a good version was wrong; one who did not has an answer, if all could be
+        run. A version that can never run here leaves nothing open on this machine."""
         if self.question.claimed:
             return ExitCode.SURPRISE
-        open_ = [row for row in unknown if any(trial.possible for trial in self.heard[row].trials)]
+        open_ = [
+            row for row in unknown if any(each.possible for each in self.observed[row].attempts)
+        ]
         return ExitCode.UNKNOWN if open_ else ExitCode.AS_EXPECTED
 
-    def _found(self, boundaries: Sequence[Boundary]) -> Found:
-        first, kind = boundaries[0], "good" if self.question.wants_good else "bad"
-        other = "bad" if self.question.wants_good else "good"
-        if first.untold:
+    def _found(self, boundaries: Sequence[Boundary]) -> BisectResult:
+        first = boundaries[0]
+        kind, other = ("good", "bad") if self.question.wants_good else ("bad", "good")
+        if first.undecided:
             why = (
                 f"the first {kind} version is one of {_listed(candidates(first))}: "
-                f"{first.last_old} is {other}, "
-                f"{first.first_new} is {kind}, and what lies between says nothing"
+                f"{first.last_old} is {other}, {first.first_new} is {kind}, and the versions "
+                "between are UNKNOWN"
             )
-            return self._answer(boundaries, why, ExitCode.UNKNOWN)
+            return self._result(boundaries, why, ExitCode.UNKNOWN)
         why = (
             f"the first {kind} version is {first.first_new}; the last {other} one before it is "
             f"{first.last_old}"
         )
         for boundary in boundaries[1:]:
+            in_minor = boundary.first_new
+            if boundary.undecided:
+                in_minor = f"one of {_listed(candidates(boundary))}"
             minor = minor_of(boundary.first_new)
-            in_minor = (
-                f"one of {_listed(candidates(boundary))}" if boundary.untold else boundary.first_new
-            )
             why += f"; in {minor} it is {in_minor} (up to {boundary.last_old} {other})"
-        return self._answer(boundaries, why, ExitCode.AS_EXPECTED)
+        return self._result(boundaries, why, ExitCode.AS_EXPECTED)
 
-    def _answer(self, boundaries: Iterable[Boundary], why: str, code: ExitCode) -> Found:
-        tested = tuple(sorted(self.heard.values(), key=lambda witness: Version(witness.version)))
-        return Found(self.question, tested, tuple(boundaries), why, code)
+    def _result(self, boundaries: Iterable[Boundary], why: str, code: ExitCode) -> BisectResult:
+        tested = sorted(self.observed.values(), key=lambda each: Version(each.version))
+        return BisectResult(self.question, tuple(tested), tuple(boundaries), why, code)
+
+
+def _sides_of(boundaries: Sequence[Boundary]) -> list[str]:
+    sides = (side for each in boundaries for side in (each.last_old, each.first_new))
+    return list(dict.fromkeys(sides))
 
 
 def _spread(positions: Sequence[int], count: int) -> list[int]:

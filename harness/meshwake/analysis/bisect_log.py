@@ -1,11 +1,9 @@
-"""What a bisect has heard so far, on disk: one line a run, so that it can be gone on with, and
-replayed.
+"""The runs of a bisect, on disk: one line a run, so that it can be resumed and replayed.
 
     {"format": 1, "scenario": ..., "scenario_sha256": ..., "check": ..., "lab": ..., "good": ...,
     "bad": ..., ...} {"version": "1.28.0", "seed": 0, "verdict": "HOLDS", "because": ..., ...}
 
-Each line is whole or was never written; half a line at the end is what a killed bisect leaves, and
-is left out.
+A line without its end is what a killed bisect leaves; it is dropped, and that version runs again.
 """
 
 from __future__ import annotations
@@ -18,8 +16,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from meshwake.analysis.bisect import Question
-from meshwake.analysis.trial import Ask, Trial
+from meshwake.analysis.attempt import Attempt, RunAttempt
+from meshwake.analysis.bisect import BisectRequest
 from meshwake.core.errors import BadInput
 from meshwake.core.outcome import Verdict
 from meshwake.core.store import runs_dir
@@ -31,47 +29,48 @@ _QUESTION_KEYS = ("scenario", "check", "lab", "good", "bad", "claimed", "repeat"
 
 @dataclass
 class BisectLog:
-    """The log of one question. `ask` answers from it what it knows; `broken_off`: its last line was
-    cut in half."""
+    """The log of one bisect. `broken_off`: its last line has no end."""
 
     path: Path
-    question: Question
+    question: BisectRequest
     scenario_file: str
     scenario_sha256: str
-    trials: dict[tuple[str, int], Trial] = field(default_factory=dict)
+    attempts: dict[tuple[str, int], Attempt] = field(default_factory=dict)
     broken_off: bool = False
     _lock: Lock = field(default_factory=Lock)
 
-    def asking(self, ask: Ask | None, subject: Callable[[str], str] | None = None) -> Ask:
-        """Answers from the log, else from `ask`, and then it is in the log; with None from the log
-        alone. `subject`: the SHA-256 of the binary that would answer for a version now; an answer
-        of another one is asked anew."""
+    def logged(
+        self, ask: RunAttempt | None, subject: Callable[[str], str] | None = None
+    ) -> RunAttempt:
+        """A function that takes attempts from the log, and else makes and logs them with `ask`; with
+        None from the log alone. `subject`: the SHA-256 of the binary that would run as a version
+        now; an attempt of another one is repeated."""
 
-        def answer(version: str, seed: int) -> Trial:
-            known = self.trials.get((version, seed))
-            if known is not None and (
-                ask is None or subject is None or known.subject == subject(version)
-            ):
-                return known
+        def run(version: str, seed: int) -> Attempt:
+            known = self.attempts.get((version, seed))
+            if known is not None:
+                same_binary = subject is None or known.subject == subject(version)
+                if ask is None or same_binary:
+                    return known
             if ask is None:
-                return Trial(
+                return Attempt(
                     version, seed, Verdict.UNKNOWN, f"not in the log {self.path}", possible=False
                 )
-            trial = ask(version, seed)
-            self._append(trial)
-            return trial
+            attempt = ask(version, seed)
+            self._append(attempt)
+            return attempt
 
-        return answer
+        return run
 
-    def _append(self, trial: Trial) -> None:
+    def _append(self, attempt: Attempt) -> None:
         with self._lock:
-            self.trials[trial.version, trial.seed] = trial
+            self.attempts[attempt.version, attempt.seed] = attempt
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(trial.to_json(), ensure_ascii=False) + "\n")
+                file.write(json.dumps(attempt.to_json(), ensure_ascii=False) + "\n")
 
 
 def sha256_of(path: Path) -> str:
-    """Names the contents of a scenario file. Raises BadInput."""
+    """The SHA-256 of a scenario file. Raises BadInput."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
@@ -80,7 +79,7 @@ def sha256_of(path: Path) -> str:
         ) from error
 
 
-def begin_log(question: Question, scenario_file: Path) -> BisectLog:
+def begin_log(question: BisectRequest, scenario_file: Path) -> BisectLog:
     """A new log below runs/bisect/. Raises BadInput when none can be made there."""
     base = runs_dir() / "bisect"
     log = BisectLog(base, question, str(scenario_file), sha256_of(scenario_file))
@@ -117,25 +116,27 @@ def _head(log: BisectLog) -> dict[str, Any]:
 
 
 def read_log(path: Path) -> BisectLog:
-    """The log at `path`. Raises BadInput with the line that is none of a log."""
+    """The log at `path`. Raises BadInput with the line that does not belong to a log."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read as a log of a bisect ({error})") from error
     *lines, rest = text.split("\n")
     if not lines:
-        raise BadInput(f"{path}: has no whole line, so it is no log of a bisect; begin it anew")
+        raise BadInput(
+            f"{path}: has no whole line, so it is not a log of a bisect; start the bisect again"
+        )
     log = _read_head(path, lines[0])
     log.broken_off = bool(rest)
     for number, line in enumerate(lines[1:], start=2):
         try:
-            trial = Trial.from_json(json.loads(line))
+            attempt = Attempt.from_json(json.loads(line))
         except (ValueError, KeyError, TypeError) as error:
             raise BadInput(
-                f"{path}:{number}: is no answer of a bisect ({error}); remove that line, "
-                "and it is asked again"
+                f"{path}:{number}: is not a run of a bisect ({error}); remove that line, "
+                "and that version runs again"
             ) from error
-        log.trials[trial.version, trial.seed] = trial
+        log.attempts[attempt.version, attempt.seed] = attempt
     return log
 
 
@@ -147,17 +148,16 @@ def _read_head(path: Path, line: str) -> BisectLog:
                 f"{path}: was written in format {head['format']}, this meshwake reads "
                 f"format {FORMAT}"
             )
-        question = Question(**{key: head[key] for key in _QUESTION_KEYS})
+        question = BisectRequest(**{key: head[key] for key in _QUESTION_KEYS})
         return BisectLog(path, question, head["scenario_file"], head["scenario_sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(
-            f"{path}:1: does not begin a log of a bisect ({error!r}); begin it anew"
+            f"{path}:1: is not the first line of a log of a bisect ({error!r}); start the bisect again"
         ) from error
 
 
-def mend_end(log: BisectLog) -> None:
-    """Takes the half line away that a killed bisect left, so that the next one begins where a line
-    begins."""
+def drop_partial_line(log: BisectLog) -> None:
+    """Removes the partial line that a killed bisect left, so that the next one begins a line."""
     if log.broken_off:
         whole = log.path.read_text(encoding="utf-8").rpartition("\n")[0]
         log.path.write_text(whole + "\n", encoding="utf-8")
@@ -165,12 +165,12 @@ def mend_end(log: BisectLog) -> None:
 
 
 def check_scenario(log: BisectLog) -> None:
-    """Raises BadInput when the scenario is not the one that the log is about: its answers would be
-    of two questions."""
+    """Raises BadInput when the scenario has changed since the log was begun: its runs would be of two
+    scenarios."""
     found = sha256_of(Path(log.scenario_file))
     if found != log.scenario_sha256:
         raise BadInput(
             f"{log.path}: is about another {log.scenario_file} (sha256 "
             f"{log.scenario_sha256[:8]}, now {found[:8]}); "
-            "begin the bisect anew, or only --replay the log"
+            "start the bisect again, or only --replay the log"
         )

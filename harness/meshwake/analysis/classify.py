@@ -1,9 +1,9 @@
-"""Which class is it? A release comes into a class by what it does, never by its number.
+"""Finds the behaviour class of a subject by what it does, never by its number.
 
-A few scenarios tell the classes apart: in each, one check HOLDS for some and is BROKEN for others.
-What a class answers is asked of the model, what the subject answers of the binary; a subject that
-answers like one class is of that class. What answers like none is a new class, and the answers that
-make it new are named. UNKNOWN tells nothing: then several classes may be left.
+A few scenarios distinguish the classes: in each, one check HOLDS for some and is BROKEN for others.
+The verdicts of a class come from the model, those of the subject from its binary; a subject is of
+the class whose verdicts it has. One that has those of no class is a new class, and the verdicts
+that make it new are named. UNKNOWN distinguishes nothing: then several classes may be left.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from meshwake.analysis.trial import ScenarioAsker, Trial, find_scenario
+from meshwake.analysis.attempt import Attempt, ScenarioExperiment, find_scenario
 from meshwake.core import versions
 from meshwake.core.errors import ExitCode, HarnessFault
 from meshwake.core.outcome import Verdict
 from meshwake.core.scenario import read_scenario
 
-# scenario -> the check that tells, and what a person reads of it.
-TELLING: dict[str, tuple[str, str]] = {
+# scenario -> the check that distinguishes, and what its verdict means.
+CLASSIFYING: dict[str, tuple[str, str]] = {
     "lifetime_asked_for": (
         "no_expired_certificate_served",
         "asks for 24 h whatever SECRET_TTL says",
@@ -35,16 +35,16 @@ TELLING: dict[str, tuple[str, str]] = {
     "ztunnel_1481": ("recovers_within", "renewals do not forget time asleep (istio/ztunnel#1481)"),
 }
 SEEDS = (0, 1)
-Answers = Mapping[str, Verdict]
-AskScenario = Callable[[str, str, int], Trial]  # scenario, check, seed
+Verdicts = Mapping[str, Verdict]
+RunScenario = Callable[[str, str, int], Attempt]  # scenario, check, seed
 
 
 @dataclass(frozen=True)
-class Portrait:
-    """What a subject answered, scenario by scenario, and the classes that answer so. `new_in`: the
-    answers that no class has beside the others, when it is like none."""
+class BehaviourSignature:
+    """The verdicts of a subject, scenario by scenario, and the classes with the same ones. Where
+    there is none, `nearest` are the classes with the fewest differences, and `new_in` these."""
 
-    trials: Mapping[str, tuple[Trial, ...]]
+    attempts: Mapping[str, tuple[Attempt, ...]]
     classes: tuple[str, ...]
     nearest: tuple[str, ...] = ()
     new_in: tuple[str, ...] = ()
@@ -58,19 +58,19 @@ class Portrait:
 
     @property
     def words(self) -> str:
-        """The answer in one sentence."""
+        """The result in one sentence."""
         if len(self.classes) == 1:
             return f"behaviour class {self.classes[0]}"
         if not self.classes:
             news = ", ".join(f"{name} {self.verdict(name)}" for name in self.new_in)
             return f"a new class: like {' or '.join(self.nearest)}, except {news}"
-        unknown = [name for name in self.trials if self.verdict(name) is Verdict.UNKNOWN]
-        return f"behaviour class {' or '.join(self.classes)}: {', '.join(unknown)} told nothing"
+        unknown = [name for name in self.attempts if self.verdict(name) is Verdict.UNKNOWN]
+        return f"behaviour class {' or '.join(self.classes)}: {', '.join(unknown)} UNKNOWN"
 
     def verdict(self, scenario: str) -> Verdict:
-        """What it answered there; UNKNOWN when it answered now so, now so."""
-        heard = {trial.verdict for trial in self.trials[scenario]}
-        return heard.pop() if len(heard) == 1 else Verdict.UNKNOWN
+        """Its verdict there; UNKNOWN when it varies between runs."""
+        observed = {attempt.verdict for attempt in self.attempts[scenario]}
+        return observed.pop() if len(observed) == 1 else Verdict.UNKNOWN
 
     def to_json(self) -> dict[str, Any]:
         """As `meshwake probe --json` prints it."""
@@ -84,57 +84,62 @@ class Portrait:
             "tested": [
                 {
                     "scenario": name,
-                    "check": TELLING[name][0],
+                    "check": CLASSIFYING[name][0],
                     "verdict": self.verdict(name).value,
-                    "evidence": {"because": trials[0].because, "run": trials[0].run},
+                    "evidence": {"because": attempts[0].because, "run": attempts[0].run},
                     "by_class": {
-                        each: known[name].value for each, known in portraits_of_classes().items()
+                        each: known[name].value for each, known in signatures_of_classes().items()
                     },
                 }
-                for name, trials in self.trials.items()
+                for name, attempts in self.attempts.items()
             ],
         }
 
 
-def portray(ask: AskScenario) -> Portrait:
-    """Asks every telling scenario. A run that failed is asked once more, and so is what no class
-    would answer."""
-    trials: dict[str, tuple[Trial, ...]] = {}
-    for name, (check, _) in TELLING.items():
-        trials[name] = (ask(name, check, SEEDS[0]),)
-        if trials[name][0].failed:
-            trials[name] = (ask(name, check, SEEDS[1]),)
-    if not _like(_answers(trials)):
-        for name in _nearest(_answers(trials))[1]:
-            trials[name] = (*trials[name], ask(name, TELLING[name][0], SEEDS[1]))
-    answers = _answers(trials)
-    classes = tuple(_like(answers))
-    return Portrait(trials, classes) if classes else Portrait(trials, (), *_nearest(answers))
+def observe_signature(run: RunScenario) -> BehaviourSignature:
+    """Runs every distinguishing scenario. A run that failed is repeated once, and so are those whose
+    verdicts no class has."""
+    attempts: dict[str, tuple[Attempt, ...]] = {}
+    for name, (check, _) in CLASSIFYING.items():
+        attempts[name] = (run(name, check, SEEDS[0]),)
+        if attempts[name][0].failed:
+            attempts[name] = (run(name, check, SEEDS[1]),)
+    if not _like(_verdicts(attempts)):
+        for name in _nearest(_verdicts(attempts))[1]:
+            attempts[name] = (*attempts[name], run(name, CLASSIFYING[name][0], SEEDS[1]))
+    verdicts = _verdicts(attempts)
+    classes = tuple(_like(verdicts))
+    return (
+        BehaviourSignature(attempts, classes)
+        if classes
+        else BehaviourSignature(attempts, (), *_nearest(verdicts))
+    )
 
 
-def _answers(trials: Mapping[str, tuple[Trial, ...]]) -> dict[str, Verdict]:
-    bare = Portrait(trials, ())
-    return {name: bare.verdict(name) for name in trials}
+def _verdicts(attempts: Mapping[str, tuple[Attempt, ...]]) -> dict[str, Verdict]:
+    bare = BehaviourSignature(attempts, ())
+    return {name: bare.verdict(name) for name in attempts}
 
 
-def _like(answers: Answers) -> list[str]:
+def _like(verdicts: Verdicts) -> list[str]:
     return [
         each
-        for each, known in portraits_of_classes().items()
-        if not list(_differences(answers, known))
+        for each, known in signatures_of_classes().items()
+        if not list(_differences(verdicts, known))
     ]
 
 
-def _differences(answers: Answers, known: Answers) -> Iterator[str]:
-    for name, verdict in answers.items():
+def _differences(verdicts: Verdicts, known: Verdicts) -> Iterator[str]:
+    for name, verdict in verdicts.items():
         if Verdict.UNKNOWN not in (verdict, known[name]) and verdict is not known[name]:
             yield name
 
 
-def _nearest(answers: Answers) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _nearest(verdicts: Verdicts) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The classes with the fewest differences, and those differences."""
     differences = {
-        each: tuple(_differences(answers, known)) for each, known in portraits_of_classes().items()
+        each: tuple(_differences(verdicts, known))
+        for each, known in signatures_of_classes().items()
     }
     fewest = min(len(names) for names in differences.values())
     near = tuple(each for each, names in differences.items() if len(names) == fewest)
@@ -142,22 +147,24 @@ def _nearest(answers: Answers) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 @cache
-def portraits_of_classes() -> dict[str, dict[str, Verdict]]:
-    """What the model answers for each class. Raises HarnessFault when two classes answer alike."""
-    portraits = {}
+def signatures_of_classes() -> dict[str, dict[str, Verdict]]:
+    """The verdicts of the model for each class. Raises HarnessFault when two classes have the same."""
+    signatures = {}
     for behaviour_class in versions.BEHAVIOUR_CLASSES:
         row = next(row for row in versions.releases() if row.behaviour_class == behaviour_class)
-        portraits[behaviour_class] = {
-            name: asker(name, "model")(row.version, SEEDS[0]).verdict for name in TELLING
+        signatures[behaviour_class] = {
+            name: experiment(name, "model")(row.version, SEEDS[0]).verdict for name in CLASSIFYING
         }
-    if len({tuple(portrait.values()) for portrait in portraits.values()}) != len(portraits):
+    if len({tuple(signature.values()) for signature in signatures.values()}) != len(signatures):
         raise HarnessFault(
-            "two behaviour classes answer all telling scenarios alike; see "
+            "two behaviour classes have the same verdicts in all distinguishing scenarios; see "
             "harness/meshwake/analysis/classify.py"
         )
-    return portraits
+    return signatures
 
 
-def asker(name: str, lab: str) -> ScenarioAsker:
-    """Asks the telling scenario `name` on `lab`, of the releases."""
-    return ScenarioAsker(read_scenario(find_scenario(name)), TELLING[name][0], lab, keep=False)
+def experiment(name: str, lab: str) -> ScenarioExperiment:
+    """Runs the distinguishing scenario `name` on `lab`, of the releases."""
+    return ScenarioExperiment(
+        read_scenario(find_scenario(name)), CLASSIFYING[name][0], lab, keep=False
+    )

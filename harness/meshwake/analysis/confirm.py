@@ -26,13 +26,13 @@ def confirm(
     ztunnel: Path | None,
     istio: str | None,
     seed: int,
-    tell: Callable[[str, str], None],
+    report: Callable[[str, str], None],
     directory: Path = DIRECTORY,
 ) -> list[Confirmation]:
     """Every pair that the process lab can run, on `ztunnel` or on the newest binary of the cache. A
-    pair that it cannot run is told and left out. Raises LabUnavailable when it can run nothing at
+    pair that it cannot run is reported and left out. Raises LabUnavailable when it can run nothing at
     all, BadInput."""
-    path, release = subject(ztunnel, istio)
+    path, release = find_subject(ztunnel, istio)
     lab = load_lab("process")
     if missing := lab.missing(path):
         raise LabUnavailable("; ".join(missing))
@@ -41,9 +41,9 @@ def confirm(
         for fault, scenario in scenarios.items():
             plan = plan_for(FIXES[name], scenario, release, "process", seed)
             if refusals := lab.refusals(plan):
-                tell(name, f"{fault}: not on lab process: {'; '.join(refusals)}")
+                report(name, f"{fault}: not on lab process: {'; '.join(refusals)}")
                 continue
-            tell(name, fault)
+            report(name, fault)
             with tempfile.TemporaryDirectory(prefix="meshwake-confirm-") as work:
                 began_s = time.perf_counter()
                 row = row_of(execute(plan, Toolbox(path, Path(work))), name, fault)
@@ -66,13 +66,13 @@ def confirm(
     return done
 
 
-def subject(ztunnel: Path | None, istio: str | None) -> tuple[Path, Release]:
+def find_subject(ztunnel: Path | None, istio: str | None) -> tuple[Path, Release]:
     """The binary that was given, or the newest of the cache, and its release. Raises BadInput,
     LabUnavailable."""
     if ztunnel is not None:
         if istio is None:
             raise BadInput(
-                f"--ztunnel {ztunnel}: say which release it was built from: --istio VERSION"
+                f"--ztunnel {ztunnel}: name the release it was built from: --istio VERSION"
             )
         return ztunnel, versions.find(istio)
     cached = {binary.version: binary.path for binary in binaries.cached()}

@@ -1,7 +1,7 @@
-"""Rows of the matrix that were seen on a real ztunnel: what was run, on which binary, when, and
-what came out.
+"""Rows of the matrix that a real ztunnel confirmed: what ran, on which binary, when, and with what
+result.
 
-One small JSON file a row in confirmed_rows/ beside this file, written by `meshwake matrix
+One small JSON file a row in confirmed_rows/ in this directory, written by `meshwake matrix
 --confirm` from the run itself. A file counts for the world that it was made in (`world_sha256`):
 when the world of a row changes, it is no longer confirmed.
 """
@@ -50,13 +50,13 @@ def confirmations(directory: Path = DIRECTORY) -> dict[str, Confirmation]:
 
 
 def read_confirmation(path: Path) -> Confirmation:
-    """Raises BadInput when `path` is no such file."""
+    """Raises BadInput when `path` is not such a file."""
     try:
         raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return Confirmation(**{field.name: raw[field.name] for field in fields(Confirmation)})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(
-            f"{path}: is no confirmed row ({error!r}); write it anew with meshwake matrix --confirm"
+            f"{path}: is not a confirmed row ({error!r}); write it again with meshwake matrix --confirm"
         ) from error
 
 

@@ -6,13 +6,13 @@ a scenario.
 A timeline is a list of moves, one after another on one machine; each is some time after the one
 before. What hypothesis leaves is shrunk further by plain rules until none applies: no move can be
 left out, and no length, step or pause before a move can be made a quarter shorter, without the
-break going away. That is checked, move by move, before anything is called smallest (`Found.minimal`
+break going away. That is checked, move by move, before anything is called smallest (`FalsifyResult.minimal`
 says so).
 
 Deterministic: the same fix, property, seed and budget that suffices give the same timeline. The
 budget bounds the search in real time and nothing else.
 
-Left out unless asked for: `ca_hang`. A request that is never answered breaks every ztunnel without
+Left out unless requested: `ca_hang`. A request that is never answered breaks every ztunnel without
 any clock fault, whatever is deployed (facts: no deadline in any release), so that nothing else
 would ever be found.
 """
@@ -28,6 +28,8 @@ from itertools import count, groupby, islice, pairwise
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
+
+import tomlkit
 
 from meshwake.analysis.matrix import plan_for
 from meshwake.checks import CHECKS
@@ -87,8 +89,8 @@ class Move:
 
     @property
     def takes(self) -> int:
-        """Minutes until the next move may begin: a fault of the authority lies beside what follows
-        it."""
+        """Minutes until the next move may begin: a fault of the authority overlaps what
+        follows it."""
         return (
             0
             if self.kind in ("ca_outage", "ca_hang", "token_expired")
@@ -141,7 +143,7 @@ def document_of(
     every_ns = max(EVERY_MIN_NS, -(-duration_ns // ATTEMPTS_MAX // MINUTE_NS) * MINUTE_NS)
     deployed = {} if fix == "none" else {"fix": {"name": fix}}
     return {
-        "title": f"{told(timeline)}: the least that breaks "
+        "title": f"{describe(timeline)}: the least that breaks "
         f"{fix if fix != 'none' else 'ztunnel as released'}",
         "source": SOURCE,
         "labs": ["model", "process"],
@@ -179,7 +181,7 @@ def _faults(timeline: Timeline) -> Iterator[dict[str, Any]]:
         now += move.takes
 
 
-def told(timeline: Timeline) -> str:
+def describe(timeline: Timeline) -> str:
     """A timeline in words: 'suspend 12 h 1 m'."""
     same = [
         (words, len(list(group))) for words, group in groupby(_words(move) for move in timeline)
@@ -203,7 +205,7 @@ def _words(move: Move) -> str:
 
 
 @dataclass(frozen=True)
-class Question:
+class FalsifyTarget:
     """What is to be broken, and on what. `ztunnel`: the binary, for lab `process`."""
 
     fix: str
@@ -231,20 +233,20 @@ class Question:
         return execute(plan, Toolbox(self.ztunnel, self.work_dir)).finding(self.check)
 
 
-def asked(
+def make_target(
     fix: str,
     check: str,
     release: Release,
     lab: str = "model",
     seed: int = 0,
     kinds: tuple[str, ...] = DEFAULT_KINDS,
-) -> Question:
+) -> FalsifyTarget:
     """The question, its words looked up. Raises BadInput that names what is allowed."""
     _check_word("--fix", fix, tuple(FIXES))
     _check_word("--property", check, tuple(CHECKS))
     for kind in kinds:
         _check_word("--faults", kind, KINDS)
-    return Question(fix, check, release, lab, seed, kinds)
+    return FalsifyTarget(fix, check, release, lab, seed, kinds)
 
 
 def _check_word(option: str, word: str, allowed: tuple[str, ...]) -> None:
@@ -256,13 +258,13 @@ def _check_word(option: str, word: str, allowed: tuple[str, ...]) -> None:
 
 
 @dataclass(frozen=True)
-class Found:
+class FalsifyResult:
     """What a search ended with. `timeline` None: nothing was found in the budget. `minimal`:
     nothing can be left out and nothing made a quarter shorter; False only when the budget of
-    shrinking ran out first. `unknown`: of how many timelines the check said UNKNOWN, which neither
+    shrinking ran out first. `unknown`: for how many timelines the check was UNKNOWN, which neither
     breaks the property nor shows that it holds."""
 
-    question: Question
+    question: FalsifyTarget
     timeline: Timeline | None
     tried: int
     real_s: float
@@ -274,14 +276,14 @@ class Found:
 class _Counted:
     """Whether a timeline breaks the property; counts the timelines, and runs none twice."""
 
-    def __init__(self, question: Question, tell: Callable[[int], None]) -> None:
-        self._question, self._tell = question, tell
+    def __init__(self, question: FalsifyTarget, report: Callable[[int], None]) -> None:
+        self._question, self._report = question, report
         self._known: dict[Timeline, Verdict] = {}
 
     def __call__(self, timeline: Timeline) -> bool:
         if timeline not in self._known:
             self._known[timeline] = self._question.finding(timeline).verdict
-            self._tell(self.tried)
+            self._report(self.tried)
         return self._known[timeline] is Verdict.BROKEN
 
     @property
@@ -294,15 +296,15 @@ class _Counted:
 
 
 def falsify(
-    question: Question,
+    question: FalsifyTarget,
     budget_s: float,
     shrink_budget_s: float = 60.0,
-    tell: Callable[[int], None] = lambda tried: None,
+    report: Callable[[int], None] = lambda tried: None,
     clock: Callable[[], float] = time.monotonic,
-) -> Found:
-    """Searches until something breaks or the budget is over. A find that takes many moves is set
-    beside a few others, as long as the budget lasts. `tell` hears how many timelines were tried."""
-    breaks, began_s = _Counted(question, tell), clock()
+) -> FalsifyResult:
+    """Searches until something breaks or the budget is over. A find of many moves is
+    compared with a few others, as long as the budget lasts. `report` gets how many were tried."""
+    breaks, began_s = _Counted(question, report), clock()
 
     def in_time() -> bool:
         return clock() - began_s < budget_s
@@ -314,11 +316,15 @@ def falsify(
         if len(finds[-1]) <= FEW_MOVES:
             break
     if not finds:
-        return Found(question, None, breaks.tried, clock() - began_s, unknown=breaks.unknown)
+        return FalsifyResult(
+            question, None, breaks.tried, clock() - began_s, unknown=breaks.unknown
+        )
     least = min(finds, key=_size)
     minimal = not any(breaks(smaller) for smaller in neighbours(least))
     because = question.finding(least).because
-    return Found(question, least, breaks.tried, clock() - began_s, minimal, because, breaks.unknown)
+    return FalsifyResult(
+        question, least, breaks.tried, clock() - began_s, minimal, because, breaks.unknown
+    )
 
 
 def _before(clock: Callable[[], float], until_s: float) -> bool:
@@ -330,7 +336,7 @@ def _size(timeline: Timeline) -> tuple[int, int]:
 
 
 def _finds(
-    question: Question, breaks: Callable[[Timeline], bool], in_time: Callable[[], bool]
+    question: FalsifyTarget, breaks: Callable[[Timeline], bool], in_time: Callable[[], bool]
 ) -> Iterator[Timeline]:
     """Some draws at a time, each batch with a seed of its own: where time ends the search changes
     no draw before."""
@@ -428,7 +434,7 @@ def file_name(fix: str, check: str) -> str:
     return f"{fix}_{check}".replace("-", "_")
 
 
-def scenario_text(found: Found) -> str:
+def scenario_text(found: FalsifyResult) -> str:
     """The scenario as TOML, with what is expected of every release: what the model says of each."""
     assert found.timeline is not None
     question = found.question
@@ -455,19 +461,16 @@ def scenario_text(found: Found) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(name: str, values: dict[str, Any]) -> list[str]:
-    width = max(len(key) for key in values)
-    return ["", name, *(f"{key:<{width}} = {_toml(value)}" for key, value in values.items())]
+def _table(header: str, values: dict[str, Any]) -> list[str]:
+    width = max(map(len, values))
+    return ["", header, *(f"{key:<{width}} = {_toml(value)}" for key, value in values.items())]
 
 
 def _toml(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(_toml(each) for each in value)}]"
-    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    return str(tomlkit.item(value).as_string())
 
 
-def _expected(found: Found) -> Iterator[tuple[str, str]]:
+def _expected(found: FalsifyResult) -> Iterator[tuple[str, str]]:
     """The verdict of each stretch of releases, as version ranges: each is run on the model."""
     assert found.timeline is not None
     by_class: dict[str, str] = {}  # nothing else of a release matters to the model
@@ -487,7 +490,7 @@ def _expected(found: Found) -> Iterator[tuple[str, str]]:
         yield verdict, least + most
 
 
-def save(found: Found, directory: Path) -> Path:
+def save(found: FalsifyResult, directory: Path) -> Path:
     """Writes the scenario below `directory`. Raises BadInput when it cannot be written."""
     path = directory / f"{file_name(found.question.fix, found.question.check)}.toml"
     try:

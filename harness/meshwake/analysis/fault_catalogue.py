@@ -2,7 +2,7 @@
 from a Monday 08:00.
 
 Each is a scenario like any other, so that a row of the matrix can be run by itself, and on a real
-ztunnel. `weekend` is the one in which what stands around ztunnel matters: a gateway, and tokens of
+ztunnel. `weekend` is the one in which the surroundings of ztunnel matter: a gateway, and tokens of
 12 hours. Only the model has those.
 """
 
@@ -32,7 +32,7 @@ _ALL = (
     ),
     FaultWorld(
         "pause",
-        "the VM is paused for 8 h every night, its clock is put right 25 s after the wake",
+        "the VM is paused for 8 h every night, its clock is corrected 25 s after the resume",
         {"fault": [{"kind": "pause", "corrected_after": "25s", **_NIGHTLY}]},
     ),
     FaultWorld(
@@ -60,7 +60,7 @@ _ALL = (
     ),
     FaultWorld(
         "restart",
-        "every ztunnel starts anew at 18:00",
+        "every ztunnel is restarted at 18:00",
         {"fault": [{"kind": "restart", "at": "10h", "every": "24h"}]},
     ),
     FaultWorld(

@@ -1,32 +1,31 @@
-"""When will it break next, for which workloads, for how long, and what is there to do before the
-lid is closed?
+"""Forecasts the next outage of each certificate: when, for how long, and after how much more sleep.
 
-Everything follows from one number, J: by how much wall and monotonic clock have parted since
-ztunnel started (harness/meshwake/ztunnel/renewal.py has the arithmetic). A cluster does not show
-J. What it shows, and what can be known from it (tried on a real kernel,
+Everything follows from one number, the clock drift: by how much wall and monotonic clock have
+diverged since ztunnel started (harness/meshwake/ztunnel/foresight.py has the arithmetic). A cluster
+does not show it. What a cluster shows, and what follows from that (tried on a real kernel,
 tests/unit/analysis/test_forecast.py):
 
     measured    meshwake_guard_drift_seconds, where the wake guard runs
-    journal     the node's journal: each entry has wall and monotonic time, so J is how much more their difference is
-                now than it was when the container started; exact, whatever moved the clocks, where entries lie
-                close around that start, and else between two bounds
+    journal     the node's journal: each entry has wall and monotonic time, so the drift is how much more their
+                difference is now than when the container started; exact, whatever moved the clocks, where entries
+                are close around that start, and else between two bounds
     elapsed     how long ztunnel has run by CLOCK_MONOTONIC (ac_etime of taskstats; needs CAP_NET_ADMIN)
     start       the container's start by the wall clock (Kubernetes) against its start in /proc/PID/stat, which counts
-                BOOTTIME: tells of pauses of the whole VM and of steps. A suspend moves wall and boottime alike and is
-                not seen; it adds at most what boottime is ahead of monotonic on this node since boot, if that was read
-                too, and anything if it was not
+                BOOTTIME: shows pauses of the whole VM and steps. A suspend moves wall and boottime alike and is not
+                visible; it adds at most what boottime is ahead of monotonic on this node since boot, if that was read
+                too, and any amount if it was not
 
-So J may be known between two bounds only; then both futures are told, and whether they differ.
-Kubernetes tells a start in whole seconds: J is known to half a second.
+So the drift may be known between two bounds only; then both futures are computed, and reported
+where they differ. Kubernetes has starts in whole seconds, so the drift is known to half a second.
 
-All times are of the node's own wall clock. The limit: what is said holds while nothing but the
-sleep asked about moves the clocks, the authority answers, and the same ztunnel runs.
+All times are of the node's own wall clock. The limit: a forecast holds while nothing but the given
+sleep moves the clocks, the authority answers, and the same ztunnel runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from meshwake.core.clock_reading import ClockReading
@@ -41,12 +40,12 @@ from meshwake.ztunnel.renewal import (
 
 DriftFrom = Literal["measured", "journal", "elapsed", "start"]
 Prospect = Literal["none", "outage", "unknown"]
-# Futures that differ by less are one: Kubernetes tells starts in whole seconds.
+# Futures that differ by less are one: Kubernetes has starts in whole seconds.
 ALIKE_NS = 2 * NS_PER_S
 
 
-class Started(NamedTuple):
-    """When the process started: between which two moments of the wall clock; and by BOOTTIME since
+class ProcessStart(NamedTuple):
+    """When a process started: between which two moments of the wall clock, and by BOOTTIME since
     boot."""
 
     earliest_wall_ns: int
@@ -55,22 +54,23 @@ class Started(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a cluster shows of the clocks of one ztunnel. `monotonic_ns` 0 with `knows_monotonic`
-    False: not read."""
+class ObservedClocks:
+    """What was observed of the clocks of one ztunnel. `knows_monotonic` False: the monotonic clock
+    of `now` is 0 because it was not read."""
 
     now: ClockReading
     knows_monotonic: bool = True
-    started: Started | None = None
+    started: ProcessStart | None = None
     measured_drift_ns: int | None = None
-    # Between which two bounds: a journal with entries close around ztunnel's start has them equal.
+    # The bounds of the drift by the journal; equal where entries are close around ztunnel's start.
     apart_since_start_ns: tuple[int, int] | None = None
     elapsed_monotonic_ns: int | None = None
 
 
 @dataclass(frozen=True)
 class Drift:
-    """J, between two bounds (`most_ns` None: no upper bound is known), and how it is known."""
+    """The clock drift, between two bounds (`most_ns` None: no upper bound is known), and from what it
+    is known."""
 
     least_ns: int
     most_ns: int | None
@@ -78,7 +78,7 @@ class Drift:
 
     @property
     def best_ns(self) -> int:
-        """The number to show: the middle where the bounds are close, else the worst that can be."""
+        """The number to show: the middle where the bounds are close, else the largest possible."""
         if self.most_ns is None:
             return self.least_ns
         return (self.least_ns + self.most_ns) // 2 if self.is_exact else self.most_ns
@@ -89,8 +89,8 @@ class Drift:
         return self.most_ns is not None and self.most_ns - self.least_ns <= ALIKE_NS
 
 
-def drift_of(shown: Shown) -> Drift | None:
-    """J by the best way that there is; None when there is none."""
+def drift_of(shown: ObservedClocks) -> Drift | None:
+    """The clock drift by the best source that there is; None when there is none."""
     if shown.measured_drift_ns is not None:
         return Drift(shown.measured_drift_ns, shown.measured_drift_ns, "measured")
     if shown.apart_since_start_ns is not None:
@@ -98,7 +98,7 @@ def drift_of(shown: Shown) -> Drift | None:
     return None if shown.started is None else _drift_since(shown, shown.started)
 
 
-def _drift_since(shown: Shown, started: Started) -> Drift | None:
+def _drift_since(shown: ObservedClocks, started: ProcessStart) -> Drift | None:
     youngest_ns, oldest_ns = (
         shown.now.wall_ns - at_ns for at_ns in (started.latest_wall_ns, started.earliest_wall_ns)
     )
@@ -114,14 +114,14 @@ def _drift_since(shown: Shown, started: Started) -> Drift | None:
     least_ns, most_ns = youngest_ns - ran_boottime_ns, oldest_ns - ran_boottime_ns
     if not shown.knows_monotonic:
         return Drift(least_ns, None, "start")
-    # Slept since boot; how much of it before ztunnel started is not shown, but no more than there
-    # was boottime.
+    # Slept since boot. How much of it was before ztunnel started is not known, but it is at most
+    #  the time from boot to start.
     slept_ns = max(shown.now.boottime_ns - shown.now.monotonic_ns, 0)
     slept_at_least_ns = max(slept_ns - started.boottime_ns, 0)
     return Drift(least_ns + slept_at_least_ns, most_ns + min(slept_ns, ran_boottime_ns), "start")
 
 
-class Held(NamedTuple):
+class HeldCertificate(NamedTuple):
     """What ztunnel holds for one identity; the times are None while it holds no certificate."""
 
     identity: str
@@ -131,22 +131,22 @@ class Held(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Node:
-    """One node, as it showed itself at one moment."""
+class ObservedNode:
+    """One node, as observed at one moment."""
 
     name: str
     process: str
-    shown: Shown
-    held: tuple[Held, ...]
+    shown: ObservedClocks
+    held: tuple[HeldCertificate, ...]
     namespace: str | None = None
 
 
 @dataclass(frozen=True)
 class IdentityForecast:
-    """What becomes of one certificate. `prospect` "outage": from `outage_from` to `outage_to` new
-    connections fail. `room_ns`: how much more J may grow before each of its certificates runs out
-    unrenewed. `overdue_since`: when it should have been renewed, and was not; then nobody knows
-    when it will be."""
+    """The forecast of one certificate. `prospect` "outage": from `outage_from` to `outage_to` new
+    connections fail. `room_ns`: by how much more the clock drift may grow before each of its
+    certificates expires before its renewal. `overdue_since`: when it should have been renewed and
+    was not; then it is not known when it will be."""
 
     identity: str
     state: str
@@ -162,8 +162,8 @@ class IdentityForecast:
 
 @dataclass(frozen=True)
 class NodeForecast:
-    """The forecast of one node; without a drift nothing can be said of its identities, `held` are
-    so many."""
+    """The forecast of one node; without a drift there is none of its identities. `held`: how many
+    certificates it holds."""
 
     node: str
     process: str
@@ -176,7 +176,7 @@ class NodeForecast:
 
     @property
     def prospect(self) -> Prospect:
-        """The worst of its identities; none where nothing is held that could run out."""
+        """The worst of its identities; "none" where it holds nothing that could expire."""
         if self.drift is None:
             return "unknown"
         found = {each.prospect for each in self.identities}
@@ -190,8 +190,8 @@ class NodeForecast:
         )
 
 
-def forecast_node(node: Node, sleep_ns: int = 0) -> NodeForecast:
-    """What becomes of every certificate of `node` if it falls asleep now for `sleep_ns`."""
+def forecast_node(node: ObservedNode, sleep_ns: int = 0) -> NodeForecast:
+    """The forecast of every certificate of `node`, if the node falls asleep now for `sleep_ns`."""
     drift = drift_of(node.shown)
     identities = (
         ()
@@ -210,26 +210,29 @@ def forecast_node(node: Node, sleep_ns: int = 0) -> NodeForecast:
     )
 
 
-def _forecast(held: Held, drift: Drift, shown: Shown, sleep_ns: int) -> IdentityForecast:
+def _forecast(
+    held: HeldCertificate, drift: Drift, shown: ObservedClocks, sleep_ns: int
+) -> IdentityForecast:
     now_ns = shown.now.wall_ns
-    if (overdue := _overdue(held, drift, now_ns)) is not None:
+    overdue = _overdue(held, drift, now_ns)
+    if overdue is not None:
         return overdue
     best = _future(held, drift.best_ns, now_ns, sleep_ns)
     if drift.is_exact or best.prospect == "unknown":
         return best
     least = _future(held, drift.least_ns, now_ns, sleep_ns)
-    if least.prospect == "outage" and best.prospect == "outage":
+    if least.prospect == best.prospect == "outage":
         return best
-    # With no upper bound the best that can be told is what will be at least.
+    # Without an upper bound only what happens at least is certain.
     if drift.most_ns is None or least.prospect != best.prospect:
-        return _replaced(best, "unknown")
+        return replace(best, prospect="unknown")
     return best
 
 
-def _overdue(held: Held, drift: Drift, now_ns: int) -> IdentityForecast | None:
-    """A certificate that is still held though, for every J that may be, it should have been
-    renewed: its authority does not answer, or J is not what it seems. Where it has run out, the
-    outage is under way."""
+def _overdue(held: HeldCertificate, drift: Drift, now_ns: int) -> IdentityForecast | None:
+    """A certificate that is still held though, for every possible drift, it should have been renewed:
+    its authority does not answer, or the drift is wrong. Where it has expired, the outage is under
+    way."""
     begins_ns, ends_ns = held.not_before_wall_ns, held.not_after_wall_ns
     if begins_ns is None or ends_ns is None or drift.most_ns is None:
         return None
@@ -249,16 +252,12 @@ def _overdue(held: Held, drift: Drift, now_ns: int) -> IdentityForecast | None:
     )
 
 
-def _replaced(of: IdentityForecast, prospect: Prospect) -> IdentityForecast:
-    return IdentityForecast(**(vars(of) | {"prospect": prospect}))
-
-
-# What is due is done within so long, unless something keeps it from being done.
+# A renewal that is due is done within so long, unless something prevents it.
 RENEWED_WITHIN_NS = 5 * 60 * NS_PER_S
 
 
-def _future(held: Held, drift_ns: int, now_ns: int, sleep_ns: int) -> IdentityForecast:
-    """The future of one certificate for one J."""
+def _future(held: HeldCertificate, drift_ns: int, now_ns: int, sleep_ns: int) -> IdentityForecast:
+    """The future of one certificate for one drift."""
     begins_ns, ends_ns = held.not_before_wall_ns, held.not_after_wall_ns
     if begins_ns is None or ends_ns is None:
         return IdentityForecast(held.identity, held.state, "unknown")
@@ -283,8 +282,8 @@ def _future(held: Held, drift_ns: int, now_ns: int, sleep_ns: int) -> IdentityFo
 
 
 def exit_code_of(forecasts: Sequence[NodeForecast]) -> ExitCode:
-    """0: no outage ahead; 1: one is, or is under way; 2: it cannot be told for some node, and the
-    others have none."""
+    """0: no outage ahead; 1: one is ahead or under way; 2: not known for some node, and the others
+    have none."""
     found = {each.prospect for each in forecasts}
     if "outage" in found:
         return ExitCode.SURPRISE

@@ -1,10 +1,10 @@
-"""What a live cluster shows of its ztunnels, for a forecast. Reads only: pods, /config_dump through
+"""Observes the ztunnels of a live cluster for a forecast. It only reads: pods, /config_dump through
 a port forward, the wake guard's metrics where it runs, and a few files of /proc by an exec into
 ztunnel's own container.
 
-Nothing is installed and nothing privileged is asked for: pods get/list, pods/portforward and
-pods/exec in ztunnel's namespace. A distroless ztunnel has no shell; then, without a wake guard, J
-is not known, and is said to be.
+Nothing is installed and nothing privileged is needed: pods get/list, pods/portforward and pods/exec
+in ztunnel's namespace. A distroless ztunnel has no shell; then, without a wake guard, the clock
+drift is reported as not known.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from meshwake.analysis.forecast import Held, Node
+from meshwake.analysis.forecast import HeldCertificate, ObservedNode
 from meshwake.analysis.forecast_files import (
-    Clocks,
-    Place,
+    Origin,
+    SavedClocks,
     clocks_in,
     drift_in_metrics,
     held_in,
@@ -31,13 +31,14 @@ from meshwake.ztunnel.ports import ADMIN_PORT, CONFIG_DUMP_PATH, METRICS_PATH
 _Answer = TypeVar("_Answer")
 ANSWER_WITHIN_S = 10.0
 GUARD_NAMESPACE, GUARD_LABELS, GUARD_PORT = "meshwake-guard", {"app": "wake-guard"}, 15099
-# In ztunnel's container process 1 is ztunnel. The wall clock stands between the two that it is read
-# with.
+# In its container ztunnel is process 1. The wall clock is read first, next to the others.
 LOOK = "echo wall $(date +%s.%N); echo uptime $(cat /proc/uptime); echo stat $(cat /proc/1/stat)"
 
 
-def look(kubernetes: Kubernetes, wall_ns: int, namespace: str | None = None) -> Iterator[Node]:
-    """Every ztunnel of the cluster. `wall_ns`: our own wall clock, for a node that tells no other;
+def observe_ztunnels(
+    kubernetes: Kubernetes, wall_ns: int, namespace: str | None = None
+) -> Iterator[ObservedNode]:
+    """Every ztunnel of the cluster. `wall_ns`: our own wall clock, for a node whose clock is not known;
     `namespace`: where ztunnels are, None: wherever. Raises LabUnavailable when there is none, or
     one does not answer."""
     pods = _ask("list ztunnels", lambda: find_ztunnels(kubernetes, namespace))
@@ -47,7 +48,7 @@ def look(kubernetes: Kubernetes, wall_ns: int, namespace: str | None = None) -> 
         yield _node(kubernetes, pod, guard, wall_ns)
 
 
-def _node(kubernetes: Kubernetes, pod: Pod, guard: Pod | None, wall_ns: int) -> Node:
+def _node(kubernetes: Kubernetes, pod: Pod, guard: Pod | None, wall_ns: int) -> ObservedNode:
     dump = _ask(
         f"config_dump of {pod}",
         lambda: kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S),
@@ -57,24 +58,24 @@ def _node(kubernetes: Kubernetes, pod: Pod, guard: Pod | None, wall_ns: int) -> 
         started = started_in(thing) if thing is not None else None
     except (ValueError, TypeError, OverflowError):
         started = None
-    clocks = _clocks(kubernetes, pod) or Clocks(wall_ns)
+    clocks = _clocks(kubernetes, pod) or SavedClocks(wall_ns)
     measured_ns = _measured_ns(kubernetes, guard, pod)
-    place = Place(pod.node, pod.name, pod.namespace)
+    place = Origin(pod.node, pod.name, pod.namespace)
     return node_of(place, _held(pod, dump), clocks, started, None, measured_ns)
 
 
-def _held(pod: Pod, dump: bytes) -> tuple[Held, ...]:
+def _held(pod: Pod, dump: bytes) -> tuple[HeldCertificate, ...]:
     try:
         return held_in(dump.decode(errors="replace"))
     except ValueError as error:
         raise LabUnavailable(f"config_dump of {pod}: {error}") from error
 
 
-def _clocks(kubernetes: Kubernetes, pod: Pod) -> Clocks | None:
-    """None where there is no shell to ask."""
+def _clocks(kubernetes: Kubernetes, pod: Pod) -> SavedClocks | None:
+    """None where the container has no shell."""
     try:
-        said = kubernetes.execute(pod, PROXY_CONTAINER, ["sh", "-c", LOOK], ANSWER_WITHIN_S)
-        return clocks_in(said.stdout) if said.code == 0 else None
+        result = kubernetes.execute(pod, PROXY_CONTAINER, ["sh", "-c", LOOK], ANSWER_WITHIN_S)
+        return clocks_in(result.stdout) if result.code == 0 else None
     except (Unreachable, Refused, ValueError):
         return None
 
@@ -92,7 +93,7 @@ def _measured_ns(kubernetes: Kubernetes, guard: Pod | None, pod: Pod) -> int | N
 
 
 def _guards(kubernetes: Kubernetes) -> list[Pod]:
-    """Wake guards, where there are any that we may see."""
+    """Wake guards, where there are any that we may list."""
     try:
         return kubernetes.pods(GUARD_NAMESPACE, GUARD_LABELS)
     except (Unreachable, Refused):

@@ -1,12 +1,12 @@
-"""What was saved from a cluster, read for a forecast. docs/forecast.md has the commands that save
+"""Reads what was saved from a cluster for a forecast; docs/forecast.md has the commands that save
 it. One folder a node:
 
     config_dump.json   of ztunnel, GET localhost:15000/config_dump
     pod.json           kubectl get pod -o json: when the container started, and on which node
-    clocks.txt         the node's clocks and ztunnel's start: lines "wall ...", "uptime ...", "stat ...", and where they
-                       can be had "monotonic ...", "elapsed ..."
-    journal.json       instead or beside: journalctl -o json from before the container's start until now
-    metrics.txt        instead or beside: what the wake guard tells Prometheus
+    clocks.txt         the node's clocks and ztunnel's start: lines "wall ...", "uptime ...", "stat ...", and where
+                       they are known "monotonic ...", "elapsed ..."
+    journal.json       instead or in addition: journalctl -o json from before the container's start until now
+    metrics.txt        instead or in addition: the metrics of the wake guard
 
 Times in pods and config_dump are RFC 3339. /proc/PID/stat counts in ticks of a hundredth of a
 second, on every architecture that Istio has images for.
@@ -27,7 +27,13 @@ from typing import Any, NamedTuple, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from meshwake.analysis.forecast import ALIKE_NS, Held, Node, Shown, Started
+from meshwake.analysis.forecast import (
+    ALIKE_NS,
+    HeldCertificate,
+    ObservedClocks,
+    ObservedNode,
+    ProcessStart,
+)
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput, SubjectFailed
@@ -43,15 +49,15 @@ TICK_NS = 10_000_000
 DRIFT_METRIC = "meshwake_guard_drift_seconds"
 # The last second of the year 9999: no clock and no certificate of X.509 shows a later one.
 LATEST_WALL_S = 253_402_300_799
-# In /proc/PID/stat after the name in brackets, counted from the state as the first: starttime is
-# the 22nd of all.
+# Position of starttime in /proc/PID/stat, counted behind the name in brackets, which may contain
+# blanks: it is field 22 of all (proc_pid_stat(5)), and the state, field 3, is at position 0.
 _STARTTIME = 19
 _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
-class Clocks:
-    """What clocks.txt says; None: a line that is not there."""
+class SavedClocks:
+    """The lines of clocks.txt; None: a line that is not there."""
 
     wall_ns: int
     boottime_ns: int | None = None
@@ -60,11 +66,11 @@ class Clocks:
     elapsed_monotonic_ns: int | None = None
 
 
-def read_nodes(folder: Path) -> list[Node]:
+def read_nodes(folder: Path) -> list[ObservedNode]:
     """Every node saved in `folder`: one in each of its folders, or one in itself. Raises BadInput."""
     if not _is_directory(folder):
         raise BadInput(
-            f"{folder}: is no directory; expected one with config_dump.json in it, or with "
+            f"{folder}: is not a directory; expected one with config_dump.json in it, or with "
             "one folder a node"
         )
     places = sorted(path.parent for path in folder.glob("*/config_dump.json"))
@@ -85,37 +91,34 @@ def _is_directory(folder: Path) -> bool:
         return False
 
 
-def read_node(place: Path) -> Node:
-    """The node saved in `place`. Raises BadInput."""
+def read_node(place: Path) -> ObservedNode:
+    """The node saved in folder `place`. Raises BadInput."""
     held = _read(place / "config_dump.json", held_in)
-    pod = (
-        _read(place / "pod.json", partial(_pod, place.name))
-        if is_there(place / "pod.json")
-        else None
-    )
-    clocks = _read(place / "clocks.txt", clocks_in) if is_there(place / "clocks.txt") else None
+    pod = _read_if_there(place / "pod.json", partial(_pod, place.name))
+    clocks = _read_if_there(place / "clocks.txt", clocks_in)
     name = str(value_at(pod, "spec", "nodeName") or place.name)
     process = str(value_at(pod, "metadata", "name") or "ztunnel")
     namespace = value_at(pod, "metadata", "namespace")
-    where = Place(name, process, str(namespace) if namespace else None)
+    origin = Origin(name, process, str(namespace) if namespace else None)
     started = _in_file(place / "pod.json", lambda: started_in(pod)) if pod is not None else None
     journal = None
     if is_there(place / "journal.json") and started is not None:
         journal = drift_in_journal(place / "journal.json", started, name)
-    measured = None
-    if is_there(place / "metrics.txt"):
-        measured = _read(place / "metrics.txt", lambda text: drift_in_metrics(text, process))
+    measured = _read_if_there(place / "metrics.txt", lambda text: drift_in_metrics(text, process))
     if clocks is None and journal is None:
         raise BadInput(
-            f"{place}: neither clocks.txt nor a journal.json with a pod.json; "
-            "docs/forecast.md says how to save them"
+            f"{place}: neither clocks.txt nor a journal.json with a pod.json; docs/forecast.md "
+            "says how to save them"
         )
-    return node_of(where, held, clocks, started, journal, measured)
+    return node_of(origin, held, clocks, started, journal, measured)
 
 
-class Place(NamedTuple):
-    """Of which node, which pod and which namespace something was found; None: a namespace that
-    nothing tells."""
+def _read_if_there(path: Path, parse: Callable[[str], _Value]) -> _Value | None:
+    return _read(path, parse) if is_there(path) else None
+
+
+class Origin(NamedTuple):
+    """Of which node, pod and namespace something was found; None: a namespace that is not known."""
 
     node: str
     process: str
@@ -123,40 +126,36 @@ class Place(NamedTuple):
 
 
 def node_of(
-    place: Place,
-    held: tuple[Held, ...],
-    clocks: Clocks | None,
+    place: Origin,
+    held: tuple[HeldCertificate, ...],
+    clocks: SavedClocks | None,
     started: tuple[int, int] | None,
     journal: JournalDrift | None = None,
     measured_ns: int | None = None,
-) -> Node:
-    """One node, from what was found of it. `started`: between which two moments of its wall clock;
-    `journal`: what its journal tells since then."""
-    boottime_ns = (clocks.boottime_ns if clocks else None) or 0
-    monotonic_ns = clocks.monotonic_ns if clocks else None
-    wall_ns = (
-        clocks.wall_ns if clocks is not None else journal.last_wall_ns if journal is not None else 0
-    )
-    begun = (
-        clocks.started_boottime_ns
-        if clocks is not None and clocks.boottime_ns is not None
-        else None
-    )
-    shown = Shown(
-        now=ClockReading(wall_ns, monotonic_ns or 0, boottime_ns),
-        knows_monotonic=monotonic_ns is not None,
-        started=Started(*started, begun) if started is not None else None,
+) -> ObservedNode:
+    """One node, from what was found of it. `started`: between which two moments of its wall clock
+    ztunnel started; `journal`: the drift since then, by its journal."""
+    saved = clocks or SavedClocks(0 if journal is None else journal.last_wall_ns)
+    start = None
+    if started is not None:
+        # Without the uptime there is nothing to compare a start since boot with.
+        since_boot_ns = saved.started_boottime_ns if saved.boottime_ns is not None else None
+        start = ProcessStart(*started, since_boot_ns)
+    observed = ObservedClocks(
+        now=ClockReading(saved.wall_ns, saved.monotonic_ns or 0, saved.boottime_ns or 0),
+        knows_monotonic=saved.monotonic_ns is not None,
+        started=start,
         measured_drift_ns=measured_ns,
-        apart_since_start_ns=(journal.least_ns, journal.most_ns) if journal is not None else None,
-        elapsed_monotonic_ns=clocks.elapsed_monotonic_ns if clocks is not None else None,
+        apart_since_start_ns=None if journal is None else (journal.least_ns, journal.most_ns),
+        elapsed_monotonic_ns=saved.elapsed_monotonic_ns,
     )
-    return Node(place.node, place.process, shown, held, place.namespace)
+    return ObservedNode(place.node, place.process, observed, held, place.namespace)
 
 
 # --- Each file ------------------------------------------------------------------------------------
 
 
-def held_in(text: str) -> tuple[Held, ...]:
+def held_in(text: str) -> tuple[HeldCertificate, ...]:
     """The certificates of a config_dump, by identity. Raises ValueError."""
     dump = _json_or_yaml(
         text,
@@ -168,9 +167,9 @@ def held_in(text: str) -> tuple[Held, ...]:
     )
     domains = Counter(entry.identity for entry in entries)
     return tuple(
-        Held(
-            # One service account in two trust domains is two certificates: then the domain tells
-            # them apart.
+        HeldCertificate(
+            # One service account in two trust domains is two certificates: then the domain
+            # distinguishes them.
             entry.identity if domains[entry.identity] == 1 else entry.spiffe,
             entry.state,
             _ns(entry.not_before_wall_s),
@@ -185,8 +184,8 @@ def _ns(seconds: int | None) -> int | None:
 
 
 def started_in(pod: dict[str, Any]) -> tuple[int, int]:
-    """Between which two moments ztunnel's container started: Kubernetes cuts to whole seconds.
-    Raises ValueError."""
+    """Between which two moments (ns) ztunnel's container started: Kubernetes has whole seconds, cut
+    off. Raises ValueError."""
     statuses = value_at(pod, "status", "containerStatuses")
     listed = (
         [each for each in statuses if isinstance(each, dict)] if isinstance(statuses, list) else []
@@ -208,8 +207,8 @@ def started_in(pod: dict[str, Any]) -> tuple[int, int]:
 
 
 def value_at(thing: object, *keys: str) -> Any:
-    """What lies below `keys` in an object of Kubernetes; None where a level is missing, null or of
-    another kind."""
+    """The value at the path `keys` in an object of Kubernetes; None where a level is missing, null or
+    not an object."""
     for key in keys:
         if not isinstance(thing, dict):
             return None
@@ -217,29 +216,35 @@ def value_at(thing: object, *keys: str) -> Any:
     return thing
 
 
-def clocks_in(text: str) -> Clocks:
+def clocks_in(text: str) -> SavedClocks:
     """The lines of clocks.txt. Raises ValueError."""
-    lines = {words[0]: words[1:] for line in text.splitlines() if (words := line.split(maxsplit=1))}
-    found = {name: rest[0] if rest else "" for name, rest in lines.items()}
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        name, *rest = line.split(maxsplit=1) or [""]
+        found[name] = rest[0] if rest else ""
     if "wall" not in found:
         raise ValueError("no line 'wall SECONDS', as 'echo wall $(date +%s.%N)' prints it")
-    stat = found.get("stat")
-    return Clocks(
+    if "uptime" in found:
+        # The second number is the idle time of all cores.
+        found["uptime"] = (found["uptime"].split() or [""])[0]
+    return SavedClocks(
         wall_ns=_seconds_ns(found["wall"], "wall"),
-        boottime_ns=_seconds_ns((found["uptime"].split() or [""])[0], "uptime")
-        if "uptime" in found
-        else None,
-        monotonic_ns=_seconds_ns(found["monotonic"], "monotonic") if "monotonic" in found else None,
-        started_boottime_ns=starttime_ns(stat) if stat is not None else None,
-        elapsed_monotonic_ns=_seconds_ns(found["elapsed"], "elapsed")
-        if "elapsed" in found
-        else None,
+        boottime_ns=_line_ns(found, "uptime"),
+        monotonic_ns=_line_ns(found, "monotonic"),
+        started_boottime_ns=starttime_ns(found["stat"]) if "stat" in found else None,
+        elapsed_monotonic_ns=_line_ns(found, "elapsed"),
     )
+
+
+def _line_ns(found: dict[str, str], line: str) -> int | None:
+    """The time on a line; None where the line is not there."""
+    return _seconds_ns(found[line], line) if line in found else None
 
 
 def _seconds_ns(text: str, line: str) -> int:
     try:
-        # Where date knows no %N, or writes a comma: what stands before it is right to the second.
+        # A date without %N prints it or nothing, and some locales write a comma: what is before is
+        # right to the second.
         length_s = Decimal(re.sub(r"\.(?:%?N)?$", "", text.strip()).replace(",", "."))
     except InvalidOperation as error:
         raise ValueError(
@@ -268,8 +273,8 @@ def starttime_ns(stat: str) -> int:
 
 
 class JournalDrift(NamedTuple):
-    """By how much wall and monotonic clock have parted since a container started, as far as the
-    journal tells, and the wall clock at its end."""
+    """The clock drift since a container started, between two bounds (ns), and the wall clock at the end
+    of the journal."""
 
     least_ns: int
     most_ns: int
@@ -285,9 +290,9 @@ class _Entry(NamedTuple):
 
 
 def drift_in_journal(path: Path, started: tuple[int, int], node: str | None = None) -> JournalDrift:
-    """What the journal at `path` tells since the container started, between two moments of the wall
-    clock. `node`: whose, where it holds several. Raises BadInput when it does not reach back to
-    that start, or the node has booted since."""
+    """The clock drift since the container started, which was between two moments of the wall clock, by
+    the journal at `path`. `node`: whose entries, where it holds several. Raises BadInput when the
+    journal does not reach back to that start, or the node has booted since."""
     last: _Entry | None = None
     bounds: list[tuple[int, int]] = []
     reached_back = False
@@ -295,8 +300,7 @@ def drift_in_journal(path: Path, started: tuple[int, int], node: str | None = No
         reached_back = reached_back or entry.wall_ns <= started[1]
         if last is not None and entry.boot != last.boot:
             bounds, last = [], None
-        # A clock that was set back shows the moment of the start once more: each time may have been
-        # it.
+        # A clock that was set back shows the moment of the start twice: it may have been either.
         if last is not None and last.wall_ns <= started[1] < entry.wall_ns:
             bounds.append(_apart_at_start(last, entry, started))
         last = entry
@@ -307,7 +311,7 @@ def drift_in_journal(path: Path, started: tuple[int, int], node: str | None = No
     if not bounds and reached_back:
         raise BadInput(
             f"{path}: the node has booted since the container of pod.json started; save "
-            "pod.json anew"
+            "pod.json again"
         )
     if not bounds:
         raise BadInput(
@@ -319,10 +323,10 @@ def drift_in_journal(path: Path, started: tuple[int, int], node: str | None = No
 
 
 def _apart_at_start(before: _Entry, after: _Entry, started: tuple[int, int]) -> tuple[int, int]:
-    """Between which two values wall minus monotonic was when the container started. It can grow by
-    no more than the wall clock does, since the monotonic clock never goes back; and of a gap over
-    which it did not change nobody has to assume that it went away and came back."""
-    # Nothing is assumed of the moments between an entry and a start that lies beside it.
+    """Between which two values wall minus monotonic was when the container started. It can grow by no
+    more than the wall clock does, since the monotonic clock never goes back; over a gap at whose
+    ends it is the same it is taken for constant."""
+    # An entry close before the start has the value of the start.
     if started[1] - before.wall_ns <= ALIKE_NS:
         return before.apart_ns, before.apart_ns
     least_ns = max(
@@ -335,60 +339,71 @@ def _apart_at_start(before: _Entry, after: _Entry, started: tuple[int, int]) -> 
 
 
 def _entries(path: Path, node: str | None) -> Iterator[_Entry]:
+    """The entries of one node, as they were written. Raises BadInput where it is not clear which
+    they are."""
     log = read_systemd(path, Tally(str(path)))
     if log is None:
         return
-    whose = (
-        node if node is not None and any(boot.is_of(node) for boot in log.boots.values()) else None
-    )
-    names = {host for boot in log.boots.values() for host in boot.hosts}
-    if whose is None and len(names) > 1 and node is not None:
-        raise BadInput(
-            f"{path}: holds the journals of {', '.join(sorted(names))}, and the node is "
-            f"called {node}; print it with "
-            "journalctl -o json _HOSTNAME=NAME"
-        )
-    for boot, wall_ns, monotonic_ns in systemd.in_order(log, whose):
+    known = node is not None and any(boot.is_of(node) for boot in log.boots.values())
+    if node is not None and not known:
+        _refuse_several_hosts(path, log, node)
+    for boot, wall_ns, monotonic_ns in systemd.in_order(log, node if known else None):
         yield _Entry(wall_ns, wall_ns - monotonic_ns, boot)
 
 
+def _refuse_several_hosts(path: Path, log: systemd.SystemdJournal, node: str) -> None:
+    """A journal of one host is taken for that of the node, whatever its name."""
+    hosts = {host for boot in log.boots.values() for host in boot.hosts}
+    if len(hosts) > 1:
+        raise BadInput(
+            f"{path}: holds the journals of {', '.join(sorted(hosts))}, and the node is called "
+            f"{node}; print it with journalctl -o json _HOSTNAME=NAME"
+        )
+
+
 def drift_in_metrics(text: str, process: str) -> int | None:
-    """What the wake guard says of `process`, in ns; None when it says nothing of it. Raises
-    ValueError."""
+    """The clock drift (ns) that the wake guard measured of `process`; None when it has none of it.
+    Raises ValueError."""
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if (
-                sample.name == DRIFT_METRIC
-                and sample.labels.get("process", "").rpartition("/")[2] == process
-            ):
+            if sample.name == DRIFT_METRIC and _is_of(sample.labels, process):
                 if not abs(sample.value) <= LATEST_WALL_S:  # NaN compares as false
                     raise ValueError(
-                        f"{DRIFT_METRIC} of {process} is {sample.value}, expected a length "
-                        "in seconds"
+                        f"{DRIFT_METRIC} of {process} is {sample.value}, expected a length in "
+                        "seconds"
                     )
                 return int(Decimal(sample.value) * NS_PER_S)
     return None
 
 
+def _is_of(labels: dict[str, str], process: str) -> bool:
+    """The guard names a process with its namespace before it."""
+    return labels.get("process", "").rpartition("/")[2] == process
+
+
 def _pod(folder: str, text: str) -> dict[str, Any]:
-    """The pod in `text`: itself, or the one of a list that runs on the node which `folder` is named
-    after, or the only one. Raises ValueError."""
+    """The pod in `text`: itself, or the one of a list that runs on node `folder`, or the only one.
+    Raises ValueError."""
     value = _json_or_yaml(text, "expected a pod as kubectl get pod NAME -o json prints it")
     listed = value.get("items") if isinstance(value, dict) and "items" in value else value
     if isinstance(listed, list):
-        pods = [each for each in listed if isinstance(each, dict)]
-        here = [each for each in pods if value_at(each, "spec", "nodeName") == folder]
-        if len(pods) > 1 and len(here) == 1:
-            pods = here
-        if len(pods) != 1:
-            raise ValueError(f"a list of {len(pods)} pods; save one: kubectl get pod NAME -o json")
-        (value,) = pods
+        return _of_list(listed, folder)
     if not isinstance(value, dict):
         found = f"found {text[:40]!r}"
         raise ValueError(  # noqa: TRY004  as for every other file that is not what it should be
             f"expected a pod as kubectl get pod NAME -o json prints it, {found}"
         )
     return value
+
+
+def _of_list(listed: list[Any], folder: str) -> dict[str, Any]:
+    pods = [each for each in listed if isinstance(each, dict)]
+    on_node = [each for each in pods if value_at(each, "spec", "nodeName") == folder]
+    if len(on_node) == 1:
+        return on_node[0]
+    if len(pods) == 1:
+        return pods[0]
+    raise ValueError(f"a list of {len(pods)} pods; save one: kubectl get pod NAME -o json")
 
 
 def _json_or_yaml(text: str, expected: str) -> Any:
@@ -405,18 +420,18 @@ def _json_or_yaml(text: str, expected: str) -> Any:
         raise ValueError(f"{expected}, found no JSON ({error})") from error
 
 
-def _read(path: Path, take: Callable[[str], _Value]) -> _Value:
+def _read(path: Path, parse: Callable[[str], _Value]) -> _Value:
     text = read_text(path)
     if text.startswith("HTTP/"):
         text = text.partition("\r\n\r\n")[2]  # curl -i
     if not text.strip():
         raise BadInput(f"{path}: it is empty; save it again (docs/forecast.md)")
-    return _in_file(path, lambda: take(text))
+    return _in_file(path, lambda: parse(text))
 
 
-def _in_file(path: Path, take: Callable[[], _Value]) -> _Value:
+def _in_file(path: Path, parse: Callable[[], _Value]) -> _Value:
     try:
-        return take()
+        return parse()
     except SubjectFailed as error:
         raise BadInput(f"{path}: {error}") from error
     except (

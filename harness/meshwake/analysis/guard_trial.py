@@ -1,13 +1,12 @@
-"""The guard on trial: months of random sleeps and of an authority that is away, and three
-questions.
+"""Runs the wake guard through months of random sleeps and outages of the authority.
 
-    outages    was there one beyond five waking minutes? (`recovers_within`, as everywhere)
-    needed     was every restart? Each is tried: the same world, with the restarts before it and none from it on. Where
-               no outage comes of that, it was not needed.
-    fewest     how few restarts could there have been? Somebody who knows the future waits until the last moment each
-               time: a restart that comes later leaves less drift behind it, so none of the next ones is due earlier.
+    outages    was there one of more than five minutes awake? (`recovers_within`, as everywhere)
+    needed     was every restart needed? Each is tried: the same world, with the restarts before it and none from it
+               on. Where no outage follows, it was not needed.
+    fewest     how few restarts would have been enough? With the future known, one waits until the last moment each
+               time: a later restart leaves less drift behind, so none of the next ones is due earlier.
 
-Everything is drawn from the seed; same seed, same months.
+Everything is drawn from the seed; the same seed gives the same months.
 """
 
 from __future__ import annotations
@@ -39,10 +38,9 @@ _RESTARTS_MAX = 1_000
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What came out. `unneeded_world_s` should be empty. Outages are counted in waking time;
-    `longest_with_authority_s` leaves out what of it the authority was away, when nobody could have
-    helped."""
+class GuardTrialResult:
+    """The result. `unneeded_world_s` should be empty. Outages are counted while awake;
+    `longest_with_authority_s` leaves out the time without an authority, when no fix can help."""
 
     seed: int
     days: int
@@ -68,9 +66,9 @@ class Trial:
         return vars(self) | {"passed": self.passed}
 
 
-def months(seed: int, days: int) -> Scenario:
-    """A world of `days` days: naps, nights and weekends, suspended or paused, and an authority that
-    is away now and then."""
+def random_months(seed: int, days: int) -> Scenario:
+    """A world of `days` days: naps, nights and weekends, suspended or paused, and an authority
+    that is unavailable now and then."""
     random = Random(f"guard trial {seed}")
     document = {
         "title": f"{days} days of random sleeps, seed {seed}",
@@ -128,23 +126,23 @@ def try_guard(
     days: int,
     lab: str = "model",
     toolbox: Toolbox | None = None,
-    tell: Callable[[str], None] = lambda text: None,
-) -> Trial:
+    report: Callable[[str], None] = lambda text: None,
+) -> GuardTrialResult:
     """The guard through `scenario` on `lab`; what would have been is worked out on the model."""
     plan = plan_for(FIXES[GUARD], scenario, release, lab, seed)
-    tell(f"{days} days on lab {lab}")
+    report(f"{days} days on lab {lab}")
     executed = execute(plan, toolbox)
     history, finding = executed.history, executed.finding(RECOVERS_WITHIN)
     bare = plan_for(FIXES["none"], scenario, release, "model", seed)
     restarts_ns = sorted({event.world_ns for event in history.of("ztunnel_started", cause=GUARD)})
-    tell(f"{len(restarts_ns)} restarts; was each needed?")
+    report(f"{len(restarts_ns)} restarts; was each needed?")
     unneeded = [
         at for number, at in enumerate(restarts_ns) if not _needed(bare, restarts_ns[:number], at)
     ]
-    tell("how few could there have been?")
+    report("how few could there have been?")
     failing = failures(plan, history)
     sleeps = [fault for fault in plan.faults if fault.kind in ("suspend", "pause")]
-    return Trial(
+    return GuardTrialResult(
         seed=seed,
         days=days,
         lab=lab,
@@ -165,7 +163,7 @@ def try_guard(
 
 
 def _with_authority_ns(plan: Plan, failing: PairFailure) -> int:
-    """Waking time of an outage during which the authority was there."""
+    """The part of an outage (ns) during which the node was awake and the authority available."""
     away = Spans(
         (
             max(fault.at_world_ns, failing.from_world_ns),
@@ -187,7 +185,7 @@ def _needed(bare: Plan, before_ns: list[int], at_ns: int) -> bool:
 
 
 def fewest_restarts(bare: Plan) -> list[int]:
-    """World times at which somebody who knows the future would restart, and no oftener."""
+    """The fewest world times (ns) at which a restart, with the future known, avoids every outage."""
     restarts: list[int] = []
     while len(restarts) < _RESTARTS_MAX:
         plan = _with_restarts(bare, restarts, bare.duration_ns)
@@ -235,7 +233,7 @@ def _with_restarts(bare: Plan, restarts_ns: list[int], ends_ns: int) -> Plan:
     return bare.model_copy(update={"faults": numbered, "duration_ns": ends_ns})
 
 
-def trial_words(trial: Trial) -> str:
+def describe_trial(trial: GuardTrialResult) -> str:
     """What a person reads."""
     lines = [
         f"{trial.days} days on lab {trial.lab}, seed {trial.seed}: {trial.sleeps} sleeps, "

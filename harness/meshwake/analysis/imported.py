@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from meshwake.analysis.populations import Fault, Remembered
+from meshwake.analysis.populations import MachineFault, RecordedMachine
 from meshwake.core import versions
 from meshwake.core.errors import BadInput
 from meshwake.core.plan import Plan, PlanRequest, resolve
@@ -13,7 +13,7 @@ from meshwake.core.scenario import read_scenario
 from meshwake.runner.suite import scenario_files
 
 
-def remembered(paths: Iterable[Path]) -> tuple[Remembered, ...]:
+def recorded_machines(paths: Iterable[Path]) -> tuple[RecordedMachine, ...]:
     """The machine of each scenario, of files and of folders of them: what happened to its first
     node. Raises BadInput where that is nothing."""
     release = versions.newest()
@@ -29,9 +29,9 @@ def remembered(paths: Iterable[Path]) -> tuple[Remembered, ...]:
     return tuple(found)
 
 
-def _machine(path: Path, plan: Plan) -> Remembered:
+def _machine(path: Path, plan: Plan) -> RecordedMachine:
     faults = tuple(
-        Fault(
+        MachineFault(
             fault.kind,
             fault.at_world_ns,
             fault.lasts_ns,
@@ -43,8 +43,8 @@ def _machine(path: Path, plan: Plan) -> Remembered:
     )
     if not faults:
         raise BadInput(
-            f"--imported {path}: nothing happens to node {plan.nodes[0].name}; needed is a "
+            f"--imported {path}: nothing happens to node {plan.nodes[0].name}; expected a "
             "scenario as "
             "`meshwake import-sleep` writes it"
         )
-    return Remembered(plan.scenario, plan.duration_ns, faults)
+    return RecordedMachine(plan.scenario, plan.duration_ns, faults)

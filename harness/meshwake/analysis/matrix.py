@@ -1,7 +1,7 @@
 """Which fix holds against which clock fault: every pair run on the model, judged like any run.
 
 The verdict of a row is that of `recovers_within`: five waking minutes after a fault connections
-work, and no later outage comes of it. Beside it: hours without connection a week, the longest of
+work, and no later outage follows. Other columns: hours without connection a week, the longest of
 them in one piece (awake), restarts, and certificates issued. A row is `confirmed_on` a release when
 the same world was run on a real ztunnel with the same verdict; such runs are recorded
 (confirmed.py) and never typed.
@@ -45,10 +45,10 @@ _WORLD = (
 
 
 @dataclass(frozen=True)
-class Row:
-    """One fix against one fault. `outage_s_per_week` counts waking time, `recovery_s_worst` is the
+class MatrixRow:
+    """One fix against one fault. `outage_s_per_week` counts time awake, `recovery_s_worst` is the
     longest one of it at a time, from the wake on where it began asleep; `flooded`: the authority
-    was asked without end, and the run was stopped there."""
+    got requests without end, and the run was stopped there."""
 
     fix: str
     fault: str
@@ -82,10 +82,10 @@ def matrix(
     scenarios: dict[str, Scenario],
     release: Release,
     seed: int = 0,
-    tell: Callable[[str, str], None] = lambda fix, fault: None,
-) -> list[Row]:
-    """Every fix against every fault, in order, on the model of `release`. `tell` hears which pair
-    is next."""
+    report: Callable[[str, str], None] = lambda fix, fault: None,
+) -> list[MatrixRow]:
+    """Every fix against every fault, in order, on the model of `release`. `report` gets each pair
+    before it runs."""
     known = {
         world: each
         for world, each in confirmations().items()
@@ -94,24 +94,24 @@ def matrix(
     rows = []
     for name in fixes:
         for fault, scenario in scenarios.items():
-            tell(name, fault)
+            report(name, fault)
             plan = plan_for(FIXES[name], scenario, release, seed=seed)
             row = row_of(execute(plan), name, fault)
             rows.append(_with_confirmation(row, known.get(world_sha256(plan))))
     return rows
 
 
-def row_of(executed: Run, fix: str, fault: str) -> Row:
+def row_of(executed: Run, fix: str, fault: str) -> MatrixRow:
     """What the matrix says of one run."""
     plan, history = executed.plan, executed.history
     finding = executed.finding(VERDICT_OF)
     failing = failures(plan, history)
     weeks = plan.duration_ns / WEEK_NS
-    # A lab may have a ztunnel for each identity: those of a node that start anew together are one
+    # A lab may have a ztunnel for each identity: those of a node that restart together are one
     # restart.
     started = history.of("ztunnel_started", "proxy_started", cause=fix)
     restarts = len({(event.world_ns, event.node, event.kind) for event in started})
-    return Row(
+    return MatrixRow(
         fix=fix,
         fault=fault,
         verdict=finding.verdict.value,
@@ -125,11 +125,11 @@ def row_of(executed: Run, fix: str, fault: str) -> Row:
     )
 
 
-def _with_confirmation(row: Row, confirmation: Confirmation | None) -> Row:
+def _with_confirmation(row: MatrixRow, confirmation: Confirmation | None) -> MatrixRow:
     """Only the same verdict counts."""
     if confirmation is None or confirmation.verdict != row.verdict:
         return row
-    return Row(**vars(row) | {"confirmed_on": confirmation.version})
+    return MatrixRow(**vars(row) | {"confirmed_on": confirmation.version})
 
 
 def world_sha256(plan: Plan) -> str:

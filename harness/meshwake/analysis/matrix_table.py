@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
 
+from meshwake.analysis.matrix import MatrixRow
 from meshwake.core.errors import BadInput
 
 BEGIN, END = "<!-- meshwake matrix: {} -->", "<!-- end of the matrix -->"
@@ -19,47 +19,7 @@ CONFIRMED = "●"
 ONLY_RESTARTS = "nothing"  # the world without a fault, which the short tables leave out
 
 
-class Row(Protocol):
-    """What of a row of meshwake.analysis.matrix the tables show."""
-
-    @property
-    def fix(self) -> str:
-        """The name of the fix."""
-
-    @property
-    def fault(self) -> str:
-        """The name of the fault."""
-
-    @property
-    def verdict(self) -> str:
-        """HOLDS, BROKEN or UNKNOWN."""
-
-    @property
-    def outage_s_per_week(self) -> float:
-        """Waking time without connection."""
-
-    @property
-    def recovery_s_worst(self) -> float:
-        """The longest of it in one piece."""
-
-    @property
-    def restarts_per_week(self) -> float:
-        """Restarts by the fix."""
-
-    @property
-    def certificates(self) -> int:
-        """Certificates issued in the whole run."""
-
-    @property
-    def flooded(self) -> bool:
-        """Whether the authority was asked without end."""
-
-    @property
-    def confirmed_on(self) -> str | None:
-        """The release of the real ztunnel that showed the same."""
-
-
-def short_table(rows: Sequence[Row]) -> str:
+def short_table(rows: Sequence[MatrixRow]) -> str:
     """Fixes down, faults across: the verdict, and hours without connection a week. Two weeks
     without a fault, in which only restarts are of interest, are left to the long one."""
     faults = list(dict.fromkeys(row.fault for row in rows if row.fault != ONLY_RESTARTS))
@@ -72,7 +32,7 @@ def short_table(rows: Sequence[Row]) -> str:
     return _markdown(lines)
 
 
-def long_table(rows: Sequence[Row]) -> str:
+def long_table(rows: Sequence[MatrixRow]) -> str:
     """One line a row, with every number."""
     head = [
         "fix",
@@ -88,7 +48,7 @@ def long_table(rows: Sequence[Row]) -> str:
     return _markdown([*lines, *(_long_line(row) for row in rows)])
 
 
-def _long_line(row: Row) -> list[str]:
+def _long_line(row: MatrixRow) -> list[str]:
     return [
         f"`{row.fix}`",
         row.fault,
@@ -113,7 +73,7 @@ def lasting_words(length_s: float) -> str:
     return f"{hours:.1f} h" if hours < 10 else f"{hours:.0f} h"
 
 
-def _cell(row: Row) -> str:
+def _cell(row: MatrixRow) -> str:
     seen = f" {CONFIRMED}" if row.confirmed_on else ""
     if row.verdict == "HOLDS":
         return f"holds{seen}"
@@ -129,12 +89,12 @@ def write_between(page: Path, which: str, table: str) -> bool:
     """Puts `table` between the marks of `page`; whether that changed anything. Raises BadInput when
     it has no marks."""
     text = page.read_text(encoding="utf-8")
-    changed = put_between(text, which, table, str(page))
+    changed = replace_between(text, which, table, str(page))
     page.write_text(changed, encoding="utf-8")
     return changed != text
 
 
-def put_between(text: str, which: str, table: str, page: str) -> str:
+def replace_between(text: str, which: str, table: str, page: str) -> str:
     """`text` with `table` between its marks. Raises BadInput when there are none."""
     begin = BEGIN.format(which)
     before, found, rest = text.partition(begin + "\n")
@@ -142,6 +102,6 @@ def put_between(text: str, which: str, table: str, page: str) -> str:
     if not found or not ended:
         raise BadInput(
             f"{page}: has no place for the matrix; write the lines {begin!r} and {END!r} "
-            "where it should stand"
+            "where it should be"
         )
     return f"{before}{begin}\n{table}{END}{after}"

@@ -1,13 +1,13 @@
-"""Every scenario on every version on every lab that is asked for, and what of it is news.
+"""Runs every scenario on every version on every lab that is named, and keeps each result at once.
 
     model     every release whose class is known        process   every release with a binary in the cache
     machine   of those the newest of each minor         kind      the pinned release of each minor that is supported
 
-Each result is on disk before the next begins (results.jsonl), so a night that was broken off is
-gone on with. What was not as expected keeps its history; so does every run on something real. What
-a lab lacks is told and has its exit code: a night that could not look has not seen that all is
-well. A scenario that asks a lab for what it never does (a patched ztunnel of a released one, a
-gateway of lab process) is left out there and named: that says nothing about the machine.
+Each result is on disk before the next case begins (results.jsonl), so an interrupted night can be
+resumed. The history of a run is kept when it was not as expected, or when something real ran. What
+a lab lacks is reported and sets the exit code: a night that could not run everything has not shown
+that all is well. A scenario that needs of a lab what it never does (a patched ztunnel, a gateway on
+lab process) is left out there and named; that says nothing about the machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from functools import cache
 from pathlib import Path
 from threading import Lock
 
-from meshwake.analysis.nightly_report import LEFT_OUT
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
 from meshwake.core.refusal import invalid_choice
@@ -35,14 +34,15 @@ from meshwake.runner.suite import Ending, most_serious, scenario_files
 from meshwake.ztunnel import binaries
 
 RESULTS_FILE = "results.jsonl"
+LEFT_OUT = "left out"  # the outcome of a case that its lab never runs, on any machine
 ON_BINARIES = ("process", "machine")
 
 
 @dataclass(frozen=True)
-class Row:
-    """How one case ended. `findings`: check -> verdict, of those that were expected or surprised;
-    `differs`: check -> (verdict, expected), of those that were not as expected; `subject`: the
-    digest of the binary, "" without one."""
+class CaseResult:
+    """How one case ended, as results.jsonl has it. `findings`: check -> verdict, of the checks that
+    the scenario expects something of; `differs`: check -> [verdict, expected, because], of those
+    that were not as expected; `subject`: the digest of the binary, "" without one."""
 
     scenario: str
     lab: str
@@ -59,18 +59,18 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, str, str, str]:
-        """What makes it the same run as another: the plan and the binary."""
+        """Two results with the same key are of the same plan and binary."""
         return (self.scenario, self.lab, self.version, self.plan, self.subject)
 
 
 @dataclass(frozen=True)
-class Night:
-    """What one night was. `missing`: lab -> why nothing ran there; `unclassified`: releases no
-    model runs."""
+class NightlyRun:
+    """All results of one night. `missing`: lab -> why nothing ran there; `versions`: lab -> the
+    releases that were tried there; `unclassified`: releases without a class, which no model runs."""
 
     day: str
     labs: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[CaseResult, ...]
     missing: dict[str, str]
     versions: dict[str, tuple[str, ...]]
     unclassified: tuple[str, ...]
@@ -78,39 +78,39 @@ class Night:
 
     @property
     def exit_code(self) -> ExitCode:
-        """The most serious of all, as with `meshwake run`; a missing lab counts as one that is not
-        available."""
+        """The most serious of all results, as with `meshwake run`; a missing lab counts as
+        unavailable."""
         codes = [ExitCode(row.exit_code) for row in self.rows]
         return most_serious([*codes, *(ExitCode.LAB_UNAVAILABLE for _ in self.missing)])
 
 
 @dataclass
-class Keeper:
-    """The results on disk. `known`: what an earlier, broken off night left, if it is gone on with."""
+class ResultLog:
+    """Appends results to a file. `known`: the results of an interrupted night that is resumed."""
 
     path: Path
-    known: dict[tuple[str, ...], Row] = field(default_factory=dict)
+    known: dict[tuple[str, ...], CaseResult] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
-    def keep(self, row: Row) -> Row:
-        """`row` is on disk when this returns."""
+    def append(self, row: CaseResult) -> CaseResult:
+        """Writes `row`, and returns it; it is on disk then."""
         with self._lock, self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
         return row
 
 
-def open_keeper(directory: Path, resume: bool, say: Callable[[str], None]) -> Keeper:
-    """Results below `directory`. Raises BadInput when there are some already and nobody said to go
-    on with them."""
+def open_result_log(directory: Path, resume: bool, warn: Callable[[str], None]) -> ResultLog:
+    """The log of results in `directory`. Raises BadInput when it has results already and `resume` is
+    False."""
     path = directory / RESULTS_FILE
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if path.exists() and not resume:
             raise BadInput(
-                f"{path}: is there already; say --resume to go on with it, or choose another --out"
+                f"{path}: exists already; add --resume to continue it, or choose another --out"
             )
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        rows = list(_whole_rows(path, lines, say))
+        rows = list(_whole_rows(path, lines, warn))
         path.write_text(
             "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows),
             encoding="utf-8",
@@ -119,38 +119,47 @@ def open_keeper(directory: Path, resume: bool, say: Callable[[str], None]) -> Ke
         raise BadInput(
             f"{directory}: cannot be written ({error.strerror}); choose another --out"
         ) from error
-    return Keeper(path, {row.key: row for row in rows})
+    return ResultLog(path, {row.key: row for row in rows})
 
 
-def _whole_rows(path: Path, lines: Sequence[str], say: Callable[[str], None]) -> Iterator[Row]:
+def _whole_rows(
+    path: Path, lines: Sequence[str], warn: Callable[[str], None]
+) -> Iterator[CaseResult]:
     for number, line in enumerate(lines, start=1):
         try:
-            yield Row(**json.loads(line))
+            yield CaseResult(**json.loads(line))
         except (ValueError, TypeError) as error:
-            say(f"{path}:{number}: is no whole result ({error}); that case runs again")
+            warn(f"{path}:{number}: is not a whole result ({error}); that case runs again")
 
 
-# What runs where
+# --- What runs where
 
 
-def versions_on(lab: str, asked: Sequence[str], today: date) -> tuple[str, ...]:
-    """The releases that are tried on `lab`, oldest first; of those `asked` for where some were."""
-    rows = versions.releases()
-    if lab == "kind":
-        rows = tuple(row for row in rows if row.version in _pinned() and _is_supported(row, today))
-    elif lab in ON_BINARIES:
-        here = {versions.parse_version(binary.version) for binary in binaries.cached()}
-        rows = tuple(row for row in rows if versions.parse_version(row.version) in here)
-    else:
-        rows = tuple(row for row in rows if row.classified)
-    if lab == "machine":
-        rows = versions.newest_of_each_minor(rows)
-    wanted = {versions.find(version).version for version in asked}
+def versions_on(lab: str, named: Sequence[str], today: date) -> tuple[str, ...]:
+    """The releases that can be tried on `lab`, oldest first. `named`: only these, if any are
+    named."""
+    wanted = {versions.find(version).version for version in named}
+    rows = _rows_on(lab, today)
     return tuple(row.version for row in rows if not wanted or row.version in wanted)
+
+
+def _rows_on(lab: str, today: date) -> tuple[versions.Release, ...]:
+    """All releases that can be tried on `lab`."""
+    every = versions.releases()
+    if lab == "kind":
+        pinned = _pinned()
+        return tuple(row for row in every if row.version in pinned and _is_supported(row, today))
+    if lab not in ON_BINARIES:
+        return tuple(row for row in every if row.classified)
+    cached = {versions.parse_version(binary.version) for binary in binaries.cached()}
+    rows = tuple(row for row in every if versions.parse_version(row.version) in cached)
+    # A guest boots for each run, so lab machine tries one release of each minor.
+    return versions.newest_of_each_minor(rows) if lab == "machine" else rows
 
 
 @cache
 def _pinned() -> frozenset[str]:
+    """The releases that the stack of lab kind is pinned to."""
     from meshwake.cluster.stack.pins import read_pins
 
     return frozenset(pin.version for pin in read_pins().istio.minor.values())
@@ -158,9 +167,10 @@ def _pinned() -> frozenset[str]:
 
 def _is_supported(row: versions.Release, today: date) -> bool:
     """Up to the month or the day of its end of life; a release without one is supported."""
-    return not row.end_of_life or (
-        row.end_of_life[:1].isdigit() and row.end_of_life >= today.isoformat()[:7]
-    )
+    if not row.end_of_life:
+        return True
+    has_date = row.end_of_life[:1].isdigit()  # or it is "past"
+    return has_date and row.end_of_life >= today.isoformat()[:7]
 
 
 def why_missing(lab: str, found: Sequence[str]) -> str | None:
@@ -179,8 +189,8 @@ def why_missing(lab: str, found: Sequence[str]) -> str | None:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked of a night."""
+class NightlyRequest:
+    """What a night has to run."""
 
     labs: tuple[str, ...]
     files: tuple[Path, ...]
@@ -189,15 +199,19 @@ class Request:
     jobs: int = 1
 
 
-def run_night(request: Request, keeper: Keeper, today: date, tell: Callable[[Row], None]) -> Night:
-    """All of it. `tell` hears of every row, those that were known already too. Raises BadInput."""
+def run_night(
+    request: NightlyRequest,
+    result_log: ResultLog,
+    today: date,
+    report: Callable[[CaseResult], None],
+) -> NightlyRun:
+    """Every case of `request`. `report` is called with every result, those of an interrupted night
+    too. Raises BadInput."""
     scenarios = [read_scenario(path) for path in scenario_files(request.files)]
-    began_s, rows, missing, tried = (
-        time.perf_counter(),
-        list[Row](),
-        dict[str, str](),
-        dict[str, tuple[str, ...]](),
-    )
+    began_s = time.perf_counter()
+    rows: list[CaseResult] = []
+    missing: dict[str, str] = {}
+    tried: dict[str, tuple[str, ...]] = {}
     for lab in dict.fromkeys(request.labs):
         found = versions_on(lab, request.versions, today) if lab in LAB_MODULES else ()
         why = why_missing(lab, found)
@@ -205,44 +219,48 @@ def run_night(request: Request, keeper: Keeper, today: date, tell: Callable[[Row
             missing[lab] = why
             continue
         tried[lab] = found
-        rows += _run_lab(request, lab, found, scenarios, keeper, tell)
-    unclassified = tuple(row.version for row in versions.releases() if not row.classified)
-    spent_s = time.perf_counter() - began_s
-    return Night(
-        today.isoformat(), tuple(request.labs), tuple(rows), missing, tried, unclassified, spent_s
+        rows += _run_lab(request, lab, found, scenarios, result_log, report)
+    return NightlyRun(
+        day=today.isoformat(),
+        labs=tuple(request.labs),
+        rows=tuple(rows),
+        missing=missing,
+        versions=tried,
+        unclassified=tuple(row.version for row in versions.releases() if not row.classified),
+        real_s=time.perf_counter() - began_s,
     )
 
 
 def _run_lab(
-    request: Request,
+    request: NightlyRequest,
     lab: str,
     found: Sequence[str],
     scenarios: Iterable[Scenario],
-    keeper: Keeper,
-    tell: Callable[[Row], None],
-) -> list[Row]:
+    result_log: ResultLog,
+    report: Callable[[CaseResult], None],
+) -> list[CaseResult]:
     options = Options(lab, tuple(found), seed=request.seed, keep_run=lab != "model")
     chooser = Chooser(options)
     cases = [
         case for scenario in scenarios if lab in scenario.labs for case in chooser.cases(scenario)
     ]
 
-    def run(case: Case) -> Row:
-        row = _run_one(case, options, keeper)
-        tell(row)
+    def run(case: Case) -> CaseResult:
+        row = _run_one(case, options, result_log)
+        report(row)
         return row
 
     with ThreadPoolExecutor(request.jobs if lab in ON_BINARIES else 1) as pool:
         return list(pool.map(run, cases))
 
 
-def _run_one(case: Case, options: Options, keeper: Keeper) -> Row:
+def _run_one(case: Case, options: Options, result_log: ResultLog) -> CaseResult:
     empty = _row_of(case)
-    known = keeper.known.get(empty.key)
+    known = result_log.known.get(empty.key)
     if known is not None:
         return known
     if case.refusal is not None and not load_lab(case.lab).missing(case.ztunnel):
-        return keeper.keep(replace(empty, outcome=LEFT_OUT, why=case.refusal))
+        return result_log.append(replace(empty, outcome=LEFT_OUT, why=case.refusal))
     try:
         if case.refusal is not None:
             raise LabUnavailable(case.refusal)
@@ -251,16 +269,16 @@ def _run_one(case: Case, options: Options, keeper: Keeper) -> Row:
         raise
     except HarnessError as error:
         ending = Ending(case, error=error)
-    return keeper.keep(_filled(empty, ending))
+    return result_log.append(_filled(empty, ending))
 
 
-def _row_of(case: Case) -> Row:
+def _row_of(case: Case) -> CaseResult:
     plan = case.plan.sha256[:16] if case.refusal is None else ""
     subject = binaries.sha256_of(case.ztunnel)[:16] if case.ztunnel is not None else ""
-    return Row(case.scenario.name, case.lab, case.version, "", 0, "", plan, subject)
+    return CaseResult(case.scenario.name, case.lab, case.version, "", 0, "", plan, subject)
 
 
-def _filled(row: Row, ending: Ending) -> Row:
+def _filled(row: CaseResult, ending: Ending) -> CaseResult:
     run = ending.run
     if run is None:
         return replace(

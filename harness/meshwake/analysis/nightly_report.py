@@ -1,23 +1,25 @@
-"""A night on one page, in Markdown, and as JSON; and what is to become of the issue about it.
+"""A nightly run on one page in Markdown, as JSON, and what should happen to the issue about it.
 
-The page is for a person before the first coffee: one sentence, one table of counts, and what is not
-as expected, with releases that say the same in one line. Whatever is longer stands in summary.json.
+The page is written to be read in half a minute: one sentence, one table of counts, and what is not
+as expected, with releases that have the same finding in one line. Everything longer is in
+summary.json.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from meshwake.analysis.nightly import LEFT_OUT, CaseResult, NightlyRun
 from meshwake.core.errors import ExitCode
+from meshwake.core.outcome import OutcomeKind
 
 LINES_MAX = 12
 VERSIONS_MAX = 4
-LEFT_OUT = "left out"
 OUTCOMES = ("as expected", "surprise", "unknown", "refused", "error", LEFT_OUT)
-Row = Mapping[str, Any]
-_WORDS = {
+_TITLES = {
     ExitCode.AS_EXPECTED: "As expected",
     ExitCode.SURPRISE: "Surprise",
     ExitCode.UNKNOWN: "Unknown",
@@ -27,162 +29,187 @@ _WORDS = {
 }
 
 
-def summary(
-    day: str,
-    rows: Sequence[Row],
-    missing: Mapping[str, str],
-    versions: Mapping[str, Sequence[str]],
-    unclassified: Sequence[str],
-    real_s: float,
-    code: ExitCode,
-    previous: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The night as JSON."""
-    surprises = sorted({key for row in rows for key in surprise_keys(row)})
-    before = None if previous is None else set(previous.get("surprises", []))
-    return {
-        "day": day,
-        "outcome": _WORDS[code].lower(),
-        "exit_code": int(code),
-        "runs": sum(row["outcome"] != LEFT_OUT for row in rows),
-        "counts": {
-            lab: dict(Counter(row["outcome"] for row in _of(rows, lab))) for lab in versions
-        },
-        "real_s": {lab: round(sum(row["real_s"] for row in _of(rows, lab)), 1) for lab in versions},
-        "cost_s": round(real_s, 1),
-        "versions": {lab: list(listed) for lab, listed in versions.items()},
-        "missing": dict(missing),
-        "unclassified": list(unclassified),
-        "surprises": surprises,
-        "new": surprises if before is None else sorted(set(surprises) - before),
-        "gone": [] if before is None else sorted(before - set(surprises)),
-        "not_as_expected": [
-            dict(row) for row in rows if row["outcome"] not in ("as expected", LEFT_OUT)
-        ],
-        "left_out": _left_out(rows),
-        "issue": _issue(surprises, code),
-    }
+@dataclass(frozen=True)
+class NightlyReport:
+    """What is published of a nightly run. `previous`: the surprises of the run before, by their
+    keys; None where that run is not known, and then every surprise counts as new."""
+
+    night: NightlyRun
+    previous: frozenset[str] | None = None
+
+    @property
+    def surprises(self) -> list[str]:
+        """The keys of all surprises, sorted."""
+        return sorted({key for row in self.night.rows for key in surprise_keys(row)})
+
+    @property
+    def gone(self) -> list[str]:
+        """Surprises of the run before that are no longer there."""
+        return sorted((self.previous or frozenset()) - set(self.surprises))
+
+    @property
+    def not_as_expected(self) -> list[CaseResult]:
+        """Cases that ran, or should have run, and did not come out as expected."""
+        fine = (OutcomeKind.AS_EXPECTED.value, LEFT_OUT)
+        return [row for row in self.night.rows if row.outcome not in fine]
+
+    @property
+    def runs(self) -> int:
+        """How many cases there were, without those that a lab never runs."""
+        return sum(row.outcome != LEFT_OUT for row in self.night.rows)
+
+    @property
+    def issue(self) -> dict[str, str]:
+        """`open`: there is a surprise; `close`: everything was checked and there is none; `leave`:
+        not everything could be checked."""
+        surprises = len(self.surprises)
+        if surprises:
+            count = f"{surprises} findings differ" if surprises > 1 else "one finding differs"
+            return {"action": "open", "title": f"Nightly: {count} from what is known"}
+        all_checked = self.night.exit_code is ExitCode.AS_EXPECTED
+        return {"action": "close" if all_checked else "leave", "title": "Nightly"}
+
+    def counts(self, lab: str) -> dict[str, int]:
+        """Outcome -> how many cases of `lab` had it."""
+        return dict(Counter(row.outcome for row in self._of(lab)))
+
+    def real_s(self, lab: str) -> float:
+        """Real seconds that the cases of `lab` took."""
+        return sum(row.real_s for row in self._of(lab))
+
+    def left_out(self) -> dict[str, dict[str, str]]:
+        """lab -> scenario -> why it is never run there."""
+        reasons: dict[str, dict[str, str]] = {}
+        for row in self.night.rows:
+            if row.outcome == LEFT_OUT:
+                reasons.setdefault(row.lab, {}).setdefault(row.scenario, row.why)
+        return reasons
+
+    def _of(self, lab: str) -> list[CaseResult]:
+        return [row for row in self.night.rows if row.lab == lab]
+
+    def to_json(self) -> dict[str, Any]:
+        """The contents of summary.json."""
+        night, surprises = self.night, self.surprises
+        labs = list(night.versions)
+        new = surprises
+        if self.previous is not None:
+            new = sorted(set(surprises) - self.previous)
+        return {
+            "day": night.day,
+            "outcome": _TITLES[night.exit_code].lower(),
+            "exit_code": int(night.exit_code),
+            "runs": self.runs,
+            "counts": {lab: self.counts(lab) for lab in labs},
+            "real_s": {lab: round(self.real_s(lab), 1) for lab in labs},
+            "cost_s": round(night.real_s, 1),
+            "versions": {lab: list(listed) for lab, listed in night.versions.items()},
+            "missing": dict(night.missing),
+            "unclassified": list(night.unclassified),
+            "surprises": surprises,
+            "new": new,
+            "gone": self.gone,
+            "not_as_expected": [asdict(row) for row in self.not_as_expected],
+            "left_out": self.left_out(),
+            "issue": self.issue,
+        }
+
+    def page(self) -> str:
+        """The contents of summary.md."""
+        night = self.night
+        title = f"**{_TITLES[night.exit_code]}** (exit {int(night.exit_code)})"
+        lines = [f"# meshwake, {night.day}", "", f"{title}: {self._sentence()}", ""]
+        lines += self._counts_table()
+        lines += [f"- **{lab}** did not run: {why}" for lab, why in night.missing.items()]
+        lines += [
+            f"- {lab} leaves out what it cannot do: {', '.join(scenarios)} (summary.json says why)"
+            for lab, scenarios in self.left_out().items()
+        ]
+        if night.unclassified:
+            listed = ", ".join(night.unclassified)
+            lines.append(
+                f"- no class yet, so not on the model: {listed} (`meshwake probe --istio VERSION`)"
+            )
+        lines += self._differences_table()
+        if self.gone:
+            lines += ["", f"Gone since the night before: {'; '.join(self.gone[:LINES_MAX])}"]
+        return "\n".join(lines).rstrip() + "\n"
+
+    def _sentence(self) -> str:
+        differing = len(self.not_as_expected)
+        if differing:
+            verb = "is" if differing == 1 else "are"
+            return f"{differing} of {self.runs} runs {verb} not as expected."
+        return f"all {self.runs} runs came out as expected." if self.runs else "nothing ran."
+
+    def _counts_table(self) -> list[str]:
+        lines = [
+            f"| lab | releases | {' | '.join(OUTCOMES)} | seconds |",
+            f"|---|---|{'---|' * len(OUTCOMES)}---|",
+        ]
+        for lab, versions in self.night.versions.items():
+            counts = self.counts(lab)
+            cells = " | ".join(str(counts.get(outcome, 0) or "") for outcome in OUTCOMES)
+            lines.append(
+                f"| {lab} | {_shortened(versions)} | {cells} | {round(self.real_s(lab), 1):.0f} |"
+            )
+        return [*lines, ""]
+
+    def _differences_table(self) -> list[str]:
+        groups = _grouped(self.not_as_expected)
+        if not groups:
+            return []
+        lines = ["", "| scenario | lab | releases | what | evidence |", "|---|---|---|---|---|"]
+        for (scenario, lab, what), rows in list(groups.items())[:LINES_MAX]:
+            kept = next((row.run for row in rows if row.run), None)
+            evidence = f"`{kept}`" if kept else ""
+            releases = _shortened([row.version for row in rows])
+            lines.append(f"| {scenario} | {lab} | {releases} | {what} | {evidence} |")
+        if len(groups) > LINES_MAX:
+            lines.append(f"\n{len(groups) - LINES_MAX} more: summary.json")
+        return lines
 
 
-def surprise_keys(row: Row) -> list[str]:
-    """What of `row` surprised, in words that stay the same from night to night."""
-    if row["outcome"] != "surprise":
+def surprise_keys(row: CaseResult) -> list[str]:
+    """Names each surprising finding of `row`, with the same name every night."""
+    if row.outcome != OutcomeKind.SURPRISE.value:
         return []
     return [
-        f"{row['scenario']} {row['lab']} {row['version']} {check} {said[0]}"
-        for check, said in row["differs"].items()
+        f"{row.scenario} {row.lab} {row.version} {check} {difference[0]}"
+        for check, difference in row.differs.items()
     ]
 
 
-def _left_out(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
-    """lab -> scenario -> why it is never run there."""
-    found: dict[str, dict[str, str]] = {}
+def _grouped(rows: Sequence[CaseResult]) -> Mapping[tuple[str, str, str], list[CaseResult]]:
+    """By scenario, lab and what differs: releases with the same finding share a line."""
+    groups: dict[tuple[str, str, str], list[CaseResult]] = {}
     for row in rows:
-        if row["outcome"] == LEFT_OUT:
-            found.setdefault(row["lab"], {}).setdefault(row["scenario"], row["why"])
-    return found
+        for what in _descriptions(row):
+            groups.setdefault((row.scenario, row.lab, what), []).append(row)
+    return groups
 
 
-def _issue(surprises: Sequence[str], code: ExitCode) -> dict[str, str]:
-    """`open`: there is a surprise; `close`: all was looked at and there is none; `leave`: it could
-    not all be seen."""
-    if surprises:
-        count = f"{len(surprises)} findings differ" if len(surprises) > 1 else "one finding differs"
-        return {"action": "open", "title": f"Nightly: {count} from what is known"}
-    return {"action": "close" if code is ExitCode.AS_EXPECTED else "leave", "title": "Nightly"}
-
-
-def _of(rows: Iterable[Row], lab: str) -> list[Row]:
-    return [row for row in rows if row["lab"] == lab]
-
-
-def page(told: Mapping[str, Any]) -> str:
-    """The page of `summary`'s result."""
-    lines = [
-        f"# meshwake, {told['day']}",
-        "",
-        f"**{_WORDS[ExitCode(told['exit_code'])]}** (exit {told['exit_code']}): {_sentence(told)}",
-        "",
+def _descriptions(row: CaseResult) -> list[str]:
+    if not row.differs:
+        return [f"{row.outcome}: {_one_line(row.why)}"]
+    return [
+        _description(row.outcome, check, *difference) for check, difference in row.differs.items()
     ]
-    lines += _counts(told)
-    lines += [f"- **{lab}** did not run: {why}" for lab, why in told["missing"].items()]
-    lines += [
-        f"- {lab} leaves out what it cannot do: {', '.join(why)} (summary.json says why)"
-        for lab, why in told["left_out"].items()
-    ]
-    if told["unclassified"]:
-        listed = ", ".join(told["unclassified"])
-        lines += [
-            f"- no class yet, so not on the model: {listed} (`meshwake probe --istio VERSION`)"
-        ]
-    lines += _not_as_expected(told)
-    lines += _news(told)
-    return "\n".join(lines).rstrip() + "\n"
 
 
-def _sentence(told: Mapping[str, Any]) -> str:
-    off = len(told["not_as_expected"])
-    if off:
-        return f"{off} of {told['runs']} runs {'is' if off == 1 else 'are'} not as expected."
-    return f"all {told['runs']} runs came out as expected." if told["runs"] else "nothing ran."
-
-
-def _counts(told: Mapping[str, Any]) -> list[str]:
-    lines = [
-        f"| lab | releases | {' | '.join(OUTCOMES)} | seconds |",
-        f"|---|---|{'---|' * len(OUTCOMES)}---|",
-    ]
-    for lab, counts in told["counts"].items():
-        cells = " | ".join(str(counts.get(outcome, 0) or "") for outcome in OUTCOMES)
-        lines.append(
-            f"| {lab} | {_shortened(told['versions'][lab])} | {cells} | {told['real_s'][lab]:.0f} |"
-        )
-    return [*lines, ""]
-
-
-def _not_as_expected(told: Mapping[str, Any]) -> list[str]:
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in told["not_as_expected"]:
-        for what in _whats(row):
-            groups.setdefault((row["scenario"], row["lab"], what), []).append(row)
-    if not groups:
-        return []
-    lines = ["", "| scenario | lab | releases | what | evidence |", "|---|---|---|---|---|"]
-    for (scenario, lab, what), rows in list(groups.items())[:LINES_MAX]:
-        shown = next((row["run"] for row in rows if row["run"]), None)
-        listed = _shortened([row["version"] for row in rows])
-        lines.append(
-            f"| {scenario} | {lab} | {listed} | {what} | {f'`{shown}`' if shown else ''} |"
-        )
-    if len(groups) > LINES_MAX:
-        lines.append(f"\n{len(groups) - LINES_MAX} more: summary.json")
-    return lines
-
-
-def _whats(row: Row) -> list[str]:
-    if not row["differs"]:
-        return [f"{row['outcome']}: {_one_line(row['why'])}"]
-    return [_what(row["outcome"], check, *said) for check, said in row["differs"].items()]
-
-
-def _what(outcome: str, check: str, verdict: str, expected: str, because: str) -> str:
-    words = {("HOLDS", "BROKEN"): "no longer broken", ("BROKEN", "HOLDS"): "newly broken"}
-    named = words.get((verdict, expected), f"{verdict}, expected {expected}")
-    return f"{outcome}: {check} {named}: {_one_line(because)}"
+def _description(outcome: str, check: str, verdict: str, expected: str, because: str) -> str:
+    changes = {("HOLDS", "BROKEN"): "no longer broken", ("BROKEN", "HOLDS"): "newly broken"}
+    change = changes.get((verdict, expected), f"{verdict}, expected {expected}")
+    return f"{outcome}: {check} {change}: {_one_line(because)}"
 
 
 def _one_line(text: str, width: int = 160) -> str:
+    """`text` as a cell of a Markdown table: a bar would end the cell."""
     flat = " ".join(text.split()).replace("|", "/")
     return flat if len(flat) <= width else f"{flat[: width - 3]}..."
 
 
-def _shortened(listed: Sequence[str]) -> str:
-    if len(listed) <= VERSIONS_MAX:
-        return ", ".join(listed)
-    return f"{listed[0]} to {listed[-1]} ({len(listed)})"
-
-
-def _news(told: Mapping[str, Any]) -> list[str]:
-    if told["gone"]:
-        return ["", f"Gone since the night before: {'; '.join(told['gone'][:LINES_MAX])}"]
-    return []
+def _shortened(versions: Sequence[str]) -> str:
+    if len(versions) <= VERSIONS_MAX:
+        return ", ".join(versions)
+    return f"{versions[0]} to {versions[-1]} ({len(versions)})"

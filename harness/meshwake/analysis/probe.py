@@ -1,17 +1,16 @@
-"""Is this commit good? What `git bisect run` wants to know, of a program that must be built first.
+"""Builds the commit that is checked out and judges its binary, for `git bisect run`.
 
     git bisect run meshwake probe SCENARIO --check NAME --command 'cargo build' --binary
     target/debug/ztunnel
 
     0     good: the check HOLDS
     1     bad: it is BROKEN
-    125   cannot say: it does not build, the build is no ztunnel, the answer is UNKNOWN or not the same twice
-    128 and more: the question itself is wrong, or this machine cannot ask it; git bisect stops, as every commit would
-                  get the same answer
+    125   cannot say: it does not build, it is not a ztunnel, the verdict is UNKNOWN or varies
+    128 and more: the command line is wrong, or this machine cannot run it; git bisect stops, since that is so for
+                  every commit
 
-Answers are kept by what was built, named by its SHA-256: a commit builds something else with
-another compiler, another submodule or another profile. So each commit is built, and asked only when
-its binary has not been asked before.
+Results are cached by the SHA-256 of what was built: a commit builds something else with another
+compiler, submodule or profile. So each commit is built, and run only when its binary is new.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from meshwake.analysis.attempt import Attempt
 from meshwake.analysis.bisect_log import sha256_of
-from meshwake.analysis.trial import Trial
 from meshwake.core.errors import BadInput
 from meshwake.core.outcome import Verdict
 from meshwake.ztunnel import binaries
 
 ABORT_GIT_BISECT = 128
 CACHE_FORMAT = 2
-LAST_WORDS = 400
+OUTPUT_SHOWN = 400
 
 
 class GitVerdict(IntEnum):
@@ -46,9 +45,9 @@ class GitVerdict(IntEnum):
 
 
 @dataclass(frozen=True)
-class CommitQuestion:
-    """What is asked of the commit that is checked out in `repository`. `command` is given to the
-    shell there, None: nothing needs to be built; `binary` is what it builds."""
+class CommitProbe:
+    """What to find out about the commit that is checked out in `repository`. `command` is run by
+    the shell there, None: nothing needs to be built; `binary` is what it builds."""
 
     repository: Path
     scenario_file: Path
@@ -61,9 +60,9 @@ class CommitQuestion:
 
 
 @dataclass(frozen=True)
-class CommitAnswer:
-    """The answer, in a word for git and a sentence for a person. `commit`: "" where there is none
-    or it has changes."""
+class ProbeResult:
+    """The verdict for git, and why in a sentence. `commit`: "" where there is none, or where the
+    work tree differs from it."""
 
     verdict: GitVerdict
     because: str
@@ -73,39 +72,39 @@ class CommitAnswer:
 
     def to_json(self) -> dict[str, Any]:
         """As `meshwake probe --json` prints it."""
-        words = {
+        names = {
             GitVerdict.GOOD: "good",
             GitVerdict.BAD: "bad",
             GitVerdict.CANNOT_SAY: "cannot say",
         }
-        return asdict(self) | {"verdict": words[self.verdict], "exit_code": int(self.verdict)}
+        return asdict(self) | {"verdict": names[self.verdict], "exit_code": int(self.verdict)}
 
 
-AskBinary = Callable[[Path, int], Trial]  # the built binary, a seed
+ProbeBinary = Callable[[Path, int], Attempt]  # the built binary, a seed
 
 
 def probe_commit(
-    question: CommitQuestion, ask: AskBinary, say: Callable[[str], None] = lambda text: None
-) -> CommitAnswer:
-    """Builds and asks, or remembers. Raises BadInput or LabUnavailable where no commit could be
-    asked."""
+    question: CommitProbe, ask: ProbeBinary, warn: Callable[[str], None] = lambda text: None
+) -> ProbeResult:
+    """Builds the commit and runs it, or uses the cache. Raises BadInput or LabUnavailable where no
+    commit could be probed."""
     commit = clean_commit(question.repository)
     path = question.repository / question.binary
     failed = _built(question, path)
     if failed is not None:
-        return CommitAnswer(GitVerdict.CANNOT_SAY, failed, commit)
-    place = _place_of(question, binaries.sha256_of(path))
-    kept = _kept_answer(place, commit, say)
+        return ProbeResult(GitVerdict.CANNOT_SAY, failed, commit)
+    place = _cache_file(question, binaries.sha256_of(path))
+    kept = _cached(place, commit, warn)
     if kept is not None:
         return kept
-    answer = _judge(_ask_repeatedly(question, ask, path), commit)
+    answer = _judge(_run_repeatedly(question, ask, path), commit)
     if answer.verdict is not GitVerdict.CANNOT_SAY:
         _keep(place, answer)
     return answer
 
 
 def clean_commit(repository: Path) -> str:
-    """The commit that is checked out, or "" when that is none or what is there differs from it."""
+    """The commit that is checked out; "" when there is none, or the work tree differs from it."""
     head = _git(repository, "rev-parse", "--verify", "HEAD")
     changes = _git(repository, "status", "--porcelain", "--untracked-files=no")
     return head.strip() if head and changes == "" else ""
@@ -125,17 +124,17 @@ def _git(repository: Path, *words: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
-def _built(question: CommitQuestion, path: Path) -> str | None:
-    """Builds what is asked about; why there is nothing to ask, or None."""
+def _built(question: CommitProbe, path: Path) -> str | None:
+    """Builds the binary. Why there is none, or None."""
     if question.command is not None:
         failed = build(question.command, question.repository, path, question.build_within_s)
         if failed is not None:
             return failed
-    return None if path.is_file() else f"there is no {question.binary} after the build"
+    return None if path.is_file() else f"the build left no {question.binary}"
 
 
 def build(command: str, directory: Path, binary: Path, within_s: float) -> str | None:
-    """Has the shell do `command` in `directory`. Why `binary` was not built, or None."""
+    """Runs `command` in `directory` by the shell. Why `binary` was not built, or None."""
     try:
         done = subprocess.run(
             ["/bin/sh", "-c", command],
@@ -151,70 +150,72 @@ def build(command: str, directory: Path, binary: Path, within_s: float) -> str |
         return f"the build did not end within {within_s:.0f} s"
     if done.returncode == 0:
         return None
-    words = (done.stderr or done.stdout).strip()[-LAST_WORDS:]
-    return f"it does not build: {command!r} ended with {done.returncode}: {words}"
+    output = (done.stderr or done.stdout).strip()[-OUTPUT_SHOWN:]
+    return f"it does not build: {command!r} ended with {done.returncode}: {output}"
 
 
-def _ask_repeatedly(question: CommitQuestion, ask: AskBinary, path: Path) -> list[Trial]:
-    trials: list[Trial] = []
+def _run_repeatedly(question: CommitProbe, ask: ProbeBinary, path: Path) -> list[Attempt]:
+    attempts: list[Attempt] = []
     for seed in range(question.repeat):
         try:
-            trials.append(ask(path, seed))
+            attempts.append(ask(path, seed))
         except BadInput as error:
             if str(path) not in str(error):
                 raise
-            # It is about this build and no other: it is no ztunnel, or not one for this machine.
-            trials.append(Trial("", seed, Verdict.UNKNOWN, str(error)))
-        if trials[-1].verdict is Verdict.UNKNOWN and not trials[-1].failed:
+            # The error is about this build: it is not a ztunnel, or not one for this machine.
+            attempts.append(Attempt("", seed, Verdict.UNKNOWN, str(error)))
+        if attempts[-1].verdict is Verdict.UNKNOWN and not attempts[-1].failed:
             break
-    return trials
+    return attempts
 
 
-def _judge(trials: list[Trial], commit: str) -> CommitAnswer:
-    heard = {trial.verdict for trial in trials if not trial.failed}
-    first = next((trial for trial in trials if not trial.failed), trials[0])
-    if len(heard) > 1:
-        said = ", ".join(f"{trial.verdict} with seed {trial.seed}" for trial in trials)
-        return CommitAnswer(GitVerdict.CANNOT_SAY, f"flaky: {said}", commit, first.run)
-    if heard == {Verdict.HOLDS}:
-        return CommitAnswer(GitVerdict.GOOD, first.because, commit, first.run)
-    if heard == {Verdict.BROKEN}:
-        return CommitAnswer(GitVerdict.BAD, first.because, commit, first.run)
-    return CommitAnswer(GitVerdict.CANNOT_SAY, f"UNKNOWN: {first.because}", commit, first.run)
+def _judge(attempts: list[Attempt], commit: str) -> ProbeResult:
+    """The result of all runs: their verdict, if it is the same in each that did not fail."""
+    finished = [attempt for attempt in attempts if not attempt.failed]
+    shown = finished[0] if finished else attempts[0]
+    verdicts = {attempt.verdict for attempt in finished}
+    if len(verdicts) > 1:
+        runs = ", ".join(f"{attempt.verdict} with seed {attempt.seed}" for attempt in attempts)
+        return ProbeResult(GitVerdict.CANNOT_SAY, f"flaky: {runs}", commit, shown.run)
+    if verdicts == {Verdict.HOLDS}:
+        return ProbeResult(GitVerdict.GOOD, shown.because, commit, shown.run)
+    if verdicts == {Verdict.BROKEN}:
+        return ProbeResult(GitVerdict.BAD, shown.because, commit, shown.run)
+    return ProbeResult(GitVerdict.CANNOT_SAY, f"UNKNOWN: {shown.because}", commit, shown.run)
 
 
-# Answers by what was built
+# --- Results by what was built
 
 
-def _place_of(question: CommitQuestion, binary_sha256: str) -> Path:
-    asked = [
+def _cache_file(question: CommitProbe, binary_sha256: str) -> Path:
+    what = [
         sha256_of(question.scenario_file),
         question.check,
         question.version,
         question.repeat,
     ]
-    key = hashlib.sha256(json.dumps([CACHE_FORMAT, binary_sha256, *asked]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([CACHE_FORMAT, binary_sha256, *what]).encode()).hexdigest()
     return binaries.cache_dir() / "probe" / f"{key}.json"
 
 
-def _kept_answer(path: Path, commit: str, say: Callable[[str], None]) -> CommitAnswer | None:
+def _cached(path: Path, commit: str, warn: Callable[[str], None]) -> ProbeResult | None:
     if not path.is_file():
         return None
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        answer = CommitAnswer(
+        answer = ProbeResult(
             GitVerdict(raw["verdict"]), str(raw["because"]), commit, raw["run"], from_cache=True
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        say(f"{path}: a kept answer that cannot be read ({error}); it is asked anew")
+        warn(f"{path}: a cached result that cannot be read ({error}); the binary is run again")
         path.unlink(missing_ok=True)
         return None
     return answer
 
 
-def _keep(path: Path, answer: CommitAnswer) -> None:
+def _keep(path: Path, answer: ProbeResult) -> None:
     fresh = path.with_suffix(".new")
-    with suppress(OSError):  # a cache that cannot be written costs time, not the answer
+    with suppress(OSError):  # a cache that cannot be written costs time, not the result
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh.write_text(
             json.dumps(asdict(answer) | {"verdict": int(answer.verdict)}), encoding="utf-8"

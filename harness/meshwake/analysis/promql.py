@@ -1,7 +1,7 @@
-"""Which series an expression of Prometheus asks for, and which labels it goes by.
+"""Which series a PromQL expression selects, and which labels it groups and joins by.
 
-Only as much of the language is read as that needs: names, matchers and lists of labels. Whether an
-expression is valid is Prometheus' own answer.
+Only as much of the language is parsed as that needs: names, matchers and lists of labels. Whether
+an expression is valid is left to Prometheus.
 """
 
 from __future__ import annotations
@@ -12,30 +12,22 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 _TOKEN = re.compile(
-    r"""\s+|\#[^\n]*|(?P<text>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`)|(?P<number>\d[\w.]*(?:(?<=[eE])[-+]\d+)?|\.\d+)"""
-    r"""|(?P<name>[a-zA-Z_:][\w:]*)|(?P<sign>=~|!~|!=|==|<=|>=|.)""",
+    r"""\s+|\#[^\n]*"""
+    r"""|(?P<text>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`)"""
+    r"""|(?P<number>\d[\w.]*(?:(?<=[eE])[-+]\d+)?|\.\d+)"""
+    r"""|(?P<name>[a-zA-Z_:][\w:]*)"""
+    r"""|(?P<sign>=~|!~|!=|==|<=|>=|.)""",
     re.DOTALL | re.VERBOSE,
 )
 _LABEL_LISTS = frozenset({"by", "without", "on", "ignoring", "group_left", "group_right"})
+_ABSENT = ("absent", "absent_over_time")
 _WORDS = frozenset(
     {"and", "or", "unless", "bool", "offset", "atan2", "inf", "nan", "start", "end", *_LABEL_LISTS}
 )
 _AGGREGATES = frozenset(
     [
-        *(
-            "sum",
-            "min",
-            "max",
-            "avg",
-            "count",
-            "stddev",
-            "stdvar",
-            "group",
-            "topk",
-            "bottomk",
-            "quantile",
-        ),
-        *("count_values", "limitk", "limit_ratio"),
+        *("sum", "min", "max", "avg", "count", "stddev", "stdvar", "group"),
+        *("topk", "bottomk", "quantile", "count_values", "limitk", "limit_ratio"),
     ]
 )
 
@@ -50,7 +42,7 @@ class Matcher(NamedTuple):
 
 @dataclass(frozen=True)
 class Selector:
-    """The series that are asked for: `name` is "" where only matchers say which."""
+    """One vector selector; `name` is "" where only matchers say which series are meant."""
 
     name: str
     matchers: tuple[Matcher, ...] = ()
@@ -60,8 +52,8 @@ class Selector:
         return f"{self.name}{{{inner}}}" if inner or not self.name else self.name
 
 
-class Asked(NamedTuple):
-    """What an expression asks for: its selectors, and the labels by which it groups or joins."""
+class Query(NamedTuple):
+    """The selectors of an expression, and the labels by which it groups or joins."""
 
     selectors: tuple[Selector, ...]
     labels: frozenset[str]
@@ -73,40 +65,52 @@ class _Token(NamedTuple):
 
 
 def absent_in(expression: str) -> set[str]:
-    """The series whose absence an expression asks for."""
+    """The series whose absence an expression tests, with absent() or absent_over_time()."""
     tokens = list(_tokens(expression))
     found: set[str] = set()
     for at, token in enumerate(tokens[:-1]):
-        if token.text.lower() in ("absent", "absent_over_time") and tokens[at + 1].text == "(":
-            depth, end = 1, at + 2
-            while end < len(tokens) and depth:
-                depth += {"(": 1, ")": -1}.get(tokens[end].text, 0)
-                end += 1
-            inner = " ".join(each.text for each in tokens[at + 2 : end])
-            found |= {selector.name for selector in asked_by(inner).selectors}
+        if token.text.lower() in _ABSENT and tokens[at + 1].text == "(":
+            arguments = tokens[at + 2 : _closing(tokens, at + 1)]
+            inner = " ".join(each.text for each in arguments)
+            found |= {selector.name for selector in parse_query(inner).selectors}
     return found
 
 
-def at_each_look(expression: str) -> str:
-    """An expression as a rule means it: there the start and the end of what is asked for are the
-    moment of the look."""
+def _closing(tokens: list[_Token], opening: int) -> int:
+    """The position behind the parenthesis that closes the one at `opening`; the end of the tokens
+    where none does."""
+    depth, at = 1, opening + 1
+    while at < len(tokens) and depth:
+        depth += {"(": 1, ")": -1}.get(tokens[at].text, 0)
+        at += 1
+    return at
+
+
+def evaluated_at_each_step(expression: str) -> str:
+    """An expression as a rule means it. In a range query `@ start()` and `@ end()` are the ends of
+    the range; in a rule both are the moment of its evaluation, so they are left out."""
     pieces = [(match.lastgroup, match[0]) for match in _TOKEN.finditer(expression)]
     kept: list[str] = []
     at = 0
     while at < len(pieces):
-        ahead = [text for kind, text in pieces[at : at + 12] if kind is not None][:4]
-        if ahead[:1] == ["@"] and ahead[1:2] in (["start"], ["end"]) and ahead[2:] == ["(", ")"]:
+        if _is_at_modifier(pieces, at):
             closed = next(here for here in range(at, len(pieces)) if pieces[here][1] == ")")
             at = closed + 1
-            continue
-        kept.append(pieces[at][1])
-        at += 1
+        else:
+            kept.append(pieces[at][1])
+            at += 1
     return "".join(kept)
 
 
-def asked_by(expression: str) -> Asked:
-    """What `expression` asks for. Never raises: what is no expression asks for whatever is read in
-    it."""
+def _is_at_modifier(pieces: list[tuple[str | None, str]], at: int) -> bool:
+    """Whether `@ start()` or `@ end()` is next; white space may be before it and within."""
+    ahead = [text for kind, text in pieces[at : at + 12] if kind is not None]
+    return ahead[:4] in (["@", "start", "(", ")"], ["@", "end", "(", ")"])
+
+
+def parse_query(expression: str) -> Query:
+    """The selectors and labels of `expression`. Never raises: from what is not an expression it
+    reads whatever looks like a part of one."""
     tokens = list(_tokens(expression))
     selectors: list[Selector] = []
     labels: set[str] = set()
@@ -128,7 +132,7 @@ def asked_by(expression: str) -> Asked:
             selectors.append(_named(matchers))
         else:
             at += 1
-    return Asked(tuple(dict.fromkeys(selectors)), frozenset(labels))
+    return Query(tuple(dict.fromkeys(selectors)), frozenset(labels))
 
 
 def _tokens(expression: str) -> Iterator[_Token]:
@@ -150,7 +154,7 @@ def _is_series(name: str, following: str) -> bool:
 
 
 def _label_list(tokens: list[_Token], at: int) -> tuple[int, set[str]]:
-    """The labels in parentheses that stand there, if any, and where it goes on."""
+    """The labels of a list in parentheses at `at`, if there is one, and the position behind it."""
     found: set[str] = set()
     if at >= len(tokens) or tokens[at].text != "(":
         return at, found
@@ -163,7 +167,7 @@ def _label_list(tokens: list[_Token], at: int) -> tuple[int, set[str]]:
 
 
 def _matchers(tokens: list[_Token], at: int) -> tuple[int, tuple[Matcher, ...]]:
-    """The matchers in braces that stand there, if any, and where it goes on."""
+    """The matchers in braces at `at`, if there are any, and the position behind them."""
     if at >= len(tokens) or tokens[at].text != "{":
         return at, ()
     found = []

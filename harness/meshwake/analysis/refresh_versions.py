@@ -1,14 +1,13 @@
-"""clusters/versions.toml renewed from public sources: releases that have no row yet, digests of
-images.
+"""Adds new releases and missing image digests to clusters/versions.toml, from public sources.
 
     images      the tags of the ztunnel image, with their digests (Docker Hub's API)
     releases    the list of releases of istio/istio (GitHub's API)
     deps        istio.deps at a release's tag: the commit of its ztunnel
 
-A new row is always `unclassified`: what a release does is not guessed from its number. Nothing is
-changed in a row but a digest that was missing; one that differs from what is written is told and
-left alone: a tag that moved is for a person to look at. Pages that were read stay in the cache for
-an hour, so what a broken network cut short goes on.
+A new row is always `unclassified`: what a release does is not guessed from its number. An existing
+row only gets a digest that it lacks; a digest that differs is reported and left as it is, since a
+tag that moved is for a person to look at. Pages are cached for an hour, so a run that the network
+interrupted continues where it was.
 """
 
 from __future__ import annotations
@@ -19,15 +18,17 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import tomlkit
 from packaging.version import Version
+from tomlkit.items import AoT
 
 from meshwake.core.errors import BadInput, LabUnavailable
+from meshwake.core.toml_text import aligned_table, append_aligned, give_trailing, take_trailing
 from meshwake.core.versions import UNCLASSIFIED, Release, minor_of, parse_releases
 
 Fetch = Callable[[str], bytes]
@@ -38,7 +39,6 @@ OLDEST = Version("1.18")
 _RELEASE = re.compile(r"^\d+\.\d+\.\d+(-(alpha|beta|rc)\.\d+)?$")
 _DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
-_ROW = re.compile(r"^\[\[release\]\]\s*$")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Refreshed:
 def fetch(url: str) -> bytes:
     """What is at `url`. Raises OSError (URLError is one)."""
     if not url.startswith(("https://", "http://127.0.0.1:", "http://localhost:")):
-        raise OSError("only https is asked")
+        raise OSError("only https addresses are fetched")
     request = urllib.request.Request(  # noqa: S310  as above
         url, headers={"Accept": "application/json", "User-Agent": "meshwake"}
     )
@@ -80,13 +80,13 @@ def fetch(url: str) -> bytes:
 
 @dataclass(frozen=True)
 class CachedFetch:
-    """`fetch`, but what was read within the last hour is not asked for again. A page of the cache
-    that is damaged is fetched anew, and `say` tells."""
+    """`fetch` with a cache of an hour. A page of the cache that is damaged is fetched again, after a
+    warning by `warn`."""
 
     fetch: Fetch
     directory: Path
     now_s: Callable[[], float]
-    say: Callable[[str], None]
+    warn: Callable[[str], None]
 
     def __call__(self, url: str) -> bytes:
         """Raises OSError."""
@@ -115,7 +115,7 @@ class CachedFetch:
                 raise ValueError("its contents are not what was written")
             fresh = 0 <= self.now_s() - float(page["at_s"]) < CACHED_FOR_S
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            self.say(f"{path}: a page of the cache is damaged ({error}); it is fetched again")
+            self.warn(f"{path}: a page of the cache is damaged ({error}); it is fetched again")
             return None
         return body if fresh else None
 
@@ -125,32 +125,42 @@ def refresh(text: str, path: str, get: Fetch, sources: Sources) -> Refreshed:
     BadInput when it answers something else; then nothing has changed."""
     rows = {row.version: row for row in parse_releases(text, path)}
     digests = _image_digests(get, sources.images)
-    released = _released(get, sources.releases)
-    notes: list[str] = []
-    new = [version for version in _wanted(released) if version not in rows]
-    without = [version for version in new if version not in digests]
-    notes += [
+    new = [version for version in _wanted(_released(get, sources.releases)) if version not in rows]
+    notes = [
         f"{version}: is released and has no image yet; it is left out until it has one"
-        for version in without
+        for version in new
+        if version not in digests
     ]
-    added = {
-        v: _block(v, digests[v], _commit(get, sources.deps, v, notes)) for v in new if v in digests
-    }
-    lines = list(_with_digests(text.splitlines(keepends=True), rows, digests, notes))
-    fresh = _insert(lines, added)
-    known_minors = {row.minor for row in rows.values()}
-    for minor in dict.fromkeys(minor_of(version) for version in added):
-        if minor not in known_minors:
-            notes.append(
-                f"{minor}: a new minor; look up its Kubernetes range and write a "
-                f'[minor."{minor}"] table'
-            )
-    notes += [
+    added = [version for version in new if version in digests]
+    commits = {version: _commit(get, sources.deps, version, notes) for version in added}
+    document = tomlkit.parse(text)
+    table = document["release"]
+    if not isinstance(table, AoT):
+        raise BadInput(f"{path}: release is not a list of tables [[release]]; nothing was changed")
+    notes += _add_digests(table, rows, digests)
+    for version in added:
+        _insert_row(table, version, digests[version], commits[version])
+    notes += _notes_on_new(added, rows.values())
+    fresh = tomlkit.dumps(document)
+    parse_releases(fresh, path)
+    return Refreshed(text, fresh, path, tuple(notes))
+
+
+def _notes_on_new(added: Sequence[str], rows: Iterable[Release]) -> list[str]:
+    """What a person has to do about releases that were added."""
+    known_minors = {row.minor for row in rows}
+    new_minors = [
+        minor for minor in dict.fromkeys(map(minor_of, added)) if minor not in known_minors
+    ]
+    minors = [
+        f'{minor}: a new minor; look up its Kubernetes range and write a [minor."{minor}"] table'
+        for minor in new_minors
+    ]
+    releases = [
         f"{version}: new and {UNCLASSIFIED}; run: meshwake probe --istio {version}"
         for version in added
     ]
-    parse_releases(fresh, path)
-    return Refreshed(text, fresh, path, tuple(notes))
+    return [*minors, *releases]
 
 
 def _json(get: Fetch, url: str, source: str) -> Any:
@@ -166,7 +176,7 @@ def _json(get: Fetch, url: str, source: str) -> Any:
     try:
         return json.loads(body)
     except ValueError as error:
-        raise BadInput(f"{source}: {url} is no JSON ({error}); nothing was changed") from error
+        raise BadInput(f"{source}: {url} is not JSON ({error}); nothing was changed") from error
 
 
 def _image_digests(get: Fetch, url: str) -> dict[str, str]:
@@ -182,26 +192,27 @@ def _image_digests(get: Fetch, url: str) -> dict[str, str]:
             following = page.get("next")
         except (KeyError, TypeError, AttributeError) as error:
             raise BadInput(
-                f"images: {following} is no page of tags ({error!r}); nothing was changed"
+                f"images: {following} is not a page of tags ({error!r}); nothing was changed"
             ) from error
-        digests |= {
-            tag: digest
-            for tag, digest in found.items()
-            if _RELEASE.match(tag) and _DIGEST.match(digest)
-        }
+        digests |= {tag: digest for tag, digest in found.items() if _is_release(tag, digest)}
     raise BadInput(f"images: {url} has more than {PAGES_MAX} pages; nothing was changed")
 
 
+def _is_release(tag: str, digest: str) -> bool:
+    return bool(_RELEASE.match(tag)) and bool(_DIGEST.match(digest))
+
+
 def _released(get: Fetch, url: str) -> list[str]:
-    """Every release that is no draft."""
+    """Every release that is not a draft."""
     released: list[str] = []
+    separator = "&" if "?" in url else "?"
     for number in range(1, PAGES_MAX):
-        page = _json(get, f"{url}{'&' if '?' in url else '?'}page={number}", "releases")
+        page = _json(get, f"{url}{separator}page={number}", "releases")
         try:
             names = [str(release["tag_name"]) for release in page if not release["draft"]]
         except (KeyError, TypeError) as error:
             raise BadInput(
-                f"releases: {url} is no list of releases ({error!r}); nothing was changed"
+                f"releases: {url} is not a list of releases ({error!r}); nothing was changed"
             ) from error
         if not page:
             return released
@@ -220,7 +231,7 @@ def _wanted(released: list[str]) -> list[str]:
 
 
 def _commit(get: Fetch, url: str, version: str, notes: list[str]) -> str:
-    """The commit of its ztunnel; "" with a note where istio.deps does not tell."""
+    """The commit of its ztunnel; "" with a note where istio.deps does not have it."""
     try:
         listed = _json(get, url.format(version=version), "deps")
         commit = str(
@@ -230,72 +241,48 @@ def _commit(get: Fetch, url: str, version: str, notes: list[str]) -> str:
         commit = ""
     if not _COMMIT.match(commit):
         notes.append(
-            f"{version}: istio.deps does not tell the commit of its ztunnel; the row has none"
+            f"{version}: istio.deps does not have the commit of its ztunnel; the row has none"
         )
         return ""
     return commit
 
 
-def _block(version: str, digest: str, commit: str) -> str:
-    lines = ["[[release]]", f'version = "{version}"', f'class   = "{UNCLASSIFIED}"']
-    lines += [f'commit  = "{commit}"'] if commit else []
-    return "\n".join([*lines, f'digest  = "{digest}"', ""])
-
-
-def _with_digests(
-    lines: list[str], rows: Mapping[str, Release], digests: Mapping[str, str], notes: list[str]
-) -> Iterator[str]:
-    """`lines` with a digest after the last line of each row that had none and whose image has one."""
-    for piece in _pieces(lines):
-        version = _version_of(piece)
-        if version is None or version not in digests:
-            yield from piece
+def _add_digests(table: AoT, rows: Mapping[str, Release], digests: Mapping[str, str]) -> list[str]:
+    """Adds the digest to each row that had none and whose image has one; notes on those that
+    differ."""
+    notes = []
+    for row in table:
+        version = str(row["version"])
+        known, found = rows[version].digest, digests.get(version)
+        if found is None or found == known:
             continue
-        known = rows[version].digest
-        end = max(number for number, line in enumerate(piece, start=1) if line.strip())
-        yield from piece[:end]
-        if known is None:
-            yield f'digest  = "{digests[version]}"\n'
-        elif known != digests[version]:
+        if known is not None:
             notes.append(
-                f"{version}: its image was {known} and is {digests[version]} now: a tag "
-                "moved; left as it is"
+                f"{version}: its image was {known} and is {found} now: a tag moved; left as it is"
             )
-        yield from piece[end:]
+            continue
+        trailing = take_trailing(row)
+        append_aligned(row, "digest", found)
+        give_trailing(row, trailing)
+    return notes
 
 
-def _pieces(lines: list[str]) -> list[list[str]]:
-    """The file cut before each row; a comment right above a row goes with it."""
-    cuts = [0]
-    for number, line in enumerate(lines):
-        if _ROW.match(line):
-            cut = number
-            while cut > cuts[-1] and lines[cut - 1].startswith("#"):
-                cut -= 1
-            cuts.append(cut)
-    return [lines[begin:end] for begin, end in pairwise([*cuts, len(lines)])]
-
-
-def _version_of(piece: list[str]) -> str | None:
-    if not any(_ROW.match(line) for line in piece):
-        return None
-    found = next(
-        (match for line in piece if (match := re.match(r'^version\s*=\s*"([^"]+)"', line))), None
-    )
-    return found[1] if found else None
-
-
-def _insert(lines: list[str], added: Mapping[str, str]) -> str:
-    """Each new row before the first row that is newer."""
-    for version, block in added.items():
-        pieces = _pieces(lines)
-        at = next((n for n, piece in enumerate(pieces) if _is_newer(piece, version)), len(pieces))
-        before = "".join(line for piece in pieces[:at] for line in piece).rstrip("\n")
-        after = "".join(line for piece in pieces[at:] for line in piece)
-        lines = f"{before}\n\n{block}{chr(10) + after if after else ''}".splitlines(keepends=True)
-    return "".join(lines)
-
-
-def _is_newer(piece: list[str], version: str) -> bool:
-    own = _version_of(piece)
-    return own is not None and Version(own) > Version(version)
+def _insert_row(table: AoT, version: str, digest: str, commit: str) -> None:
+    """Puts a new row before the first that is newer."""
+    values = {"version": version, "class": UNCLASSIFIED}
+    if commit:
+        values["commit"] = commit
+    fresh = aligned_table(values | {"digest": digest})
+    newer = [
+        position
+        for position, row in enumerate(table)
+        if Version(str(row["version"])) > Version(version)
+    ]
+    position = newer[0] if newer else len(table)
+    before = table[position - 1] if position else None
+    if before is not None:
+        # What follows the row before, comments too, is about the row after.
+        trailing = take_trailing(before)
+        before.add(tomlkit.nl())
+        give_trailing(fresh, trailing)
+    table.insert(position, fresh)

@@ -1,20 +1,20 @@
-"""The question of the matrix asked of whole populations: thousands of machines x fixes x lifetimes
-x releases.
+"""Runs the fixes over whole populations: thousands of machines x fixes x lifetimes x releases.
 
-    Spec ── parts ──> Part (some machines of one population) ── answer ──> Rows ── one Parquet file
-    a part ──> Summary
+    SweepSpec ── parts ──> SweepPart (some machines of one population) ── simulate_part ──> MachineResults ── one
+    Parquet file a part ──> summary
 
-Every part can be answered anywhere, alone, and gives the same rows: chance comes from the seed, the
-population and the number of the machine, and every fix meets the very same sleeps. So it does not
-matter on how many cores or machines a sweep ran, whether workers died on the way, or whether it was
-killed and begun again: the digest of the rows is equal.
+Every part can be simulated anywhere, alone, and gives the same rows: chance comes from the seed,
+the population and the number of the machine, and every fix meets the very same sleeps. So it does
+not matter on how many cores or machines a sweep ran, whether workers died on the way, or whether it
+was killed and started again: the digest of the rows is equal.
 
-A part is written when it is whole, beside its place and then moved there. A sweep that is begun
-again in the same folder takes what is there, after making sure that it was asked the same question.
+A part is written to a temporary file and then renamed, so it is whole or missing. A sweep that is
+started again in the same folder takes the parts that are there, after checking that their spec is
+the same.
 
 Its limits: lab model only (a week of a real ztunnel takes seconds, not milliseconds), and one
 ztunnel with two identities a machine. Where a connection fails is known to the second, since the
-model tries one whenever the answer could change.
+model tries one whenever the result could change.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from meshwake.analysis.populations import IMPORTED, NODE, POPULATIONS, Remembered, faults_of
+from meshwake.analysis.populations import IMPORTED, NODE, POPULATIONS, RecordedMachine, faults_of
 from meshwake.checks.facts.certificates import certificates
 from meshwake.checks.facts.traffic import failures
 from meshwake.checks.recovers_within import NAME as RECOVERS_WITHIN
@@ -53,7 +53,7 @@ DAY_S = 86_400
 
 
 @dataclass(frozen=True)
-class Spec:
+class SweepSpec:
     """What a sweep asks. `machines` of each population, each for `days`; every combination of the
     others. `remembered`: the real machines of which the population `imported` is made."""
 
@@ -64,17 +64,17 @@ class Spec:
     machines: int
     days: int
     seed: int
-    remembered: tuple[Remembered, ...] = ()
+    remembered: tuple[RecordedMachine, ...] = ()
     machines_a_part: int = 50
 
     def to_json(self) -> dict[str, Any]:
-        """As it is kept beside the results."""
+        """As it is kept with the results."""
         plain: dict[str, Any] = json.loads(json.dumps({"format": SPEC_FORMAT, **asdict(self)}))
         return plain
 
 
 @dataclass(frozen=True)
-class Part:
+class SweepPart:
     """Some machines of one population, under one release and one lifetime, with every fix."""
 
     number: int
@@ -83,13 +83,13 @@ class Part:
     lifetime_s: int
     first: int
     last: int
-    spec: Spec
+    spec: SweepSpec
 
 
 @dataclass(frozen=True)
-class Row:
+class MachineResult:
     """One machine with one fix. `recovers`: that was shown; `unknown`: neither that nor its
-    opposite was (an assumption failed, or the run ended too early). `outage_s` counts waking time,
+    opposite was (an assumption failed, or the run ended too early). `outage_s` counts time awake,
     `worst_s` is the longest outage; `first_failure_s` -1: never. `requests` is every one that
     reached the authority."""
 
@@ -118,10 +118,10 @@ def spec_of(
     machines: int,
     days: int,
     seed: int,
-    remembered: tuple[Remembered, ...] = (),
-) -> Spec:
+    remembered: tuple[RecordedMachine, ...] = (),
+) -> SweepSpec:
     """The question, its words looked up. Raises BadInput that names what is allowed."""
-    spec = Spec(
+    spec = SweepSpec(
         tuple(dict.fromkeys(populations)),
         tuple(dict.fromkeys(fixes)),
         tuple(dict.fromkeys(lifetimes_s)),
@@ -135,8 +135,7 @@ def spec_of(
     _known("--fix", spec.fixes, FIXES)
     if min(spec.lifetimes_s, default=0) < 240:
         raise BadInput(
-            "--lifetime: needed are certificates of four minutes or more: istiod dates "
-            "them two back"
+            "--lifetime: expected four minutes or more, since istiod backdates certificates by two"
         )
     return spec
 
@@ -147,7 +146,7 @@ def _known(option: str, words: tuple[str, ...], allowed: Iterable[str]) -> None:
             raise invalid_choice(option, word, allowed)
 
 
-def parts(spec: Spec) -> Iterator[Part]:
+def parts(spec: SweepSpec) -> Iterator[SweepPart]:
     """Every part, numbered in the order in which rows are counted."""
     number = 0
     for population in spec.populations:
@@ -155,20 +154,20 @@ def parts(spec: Spec) -> Iterator[Part]:
             for lifetime_s in spec.lifetimes_s:
                 for first in range(0, spec.machines, spec.machines_a_part):
                     last = min(first + spec.machines_a_part, spec.machines)
-                    yield Part(number, population, version, lifetime_s, first, last, spec)
+                    yield SweepPart(number, population, version, lifetime_s, first, last, spec)
                     number += 1
 
 
 # --- Answering ------------------------------------------------------------------------------------
 
 
-def answer(part: Part) -> list[Row]:
+def simulate_part(part: SweepPart) -> list[MachineResult]:
     """Every machine of `part` with every fix. Runs in a worker: it takes plain values and returns
     plain values."""
     return [row for machine in range(part.first, part.last) for row in _of_machine(part, machine)]
 
 
-def _of_machine(part: Part, machine: int) -> Iterator[Row]:
+def _of_machine(part: SweepPart, machine: int) -> Iterator[MachineResult]:
     spec = part.spec
     faults = faults_of(part.population, machine, spec.seed, spec.days, spec.remembered)
     base = _base_plan(part.population, part.version, part.lifetime_s, spec.days)
@@ -206,13 +205,13 @@ def _base_plan(population: str, version: str, lifetime_s: int, days: int) -> Pla
     )
 
 
-def _row(plan: Plan, part: Part, machine: int, fix: str) -> Row:
+def _row(plan: Plan, part: SweepPart, machine: int, fix: str) -> MachineResult:
     executed = execute(plan)
     history, verdict = executed.history, executed.verdict(RECOVERS_WITHIN)
     failing = failures(plan, history)
     restarted = history.of("ztunnel_started", "proxy_started", cause=fix)
     asleep_ns = sum(fault.asleep_until_world_ns - fault.at_world_ns for fault in plan.faults)
-    return Row(
+    return MachineResult(
         population=part.population,
         version=part.version,
         lifetime_s=part.lifetime_s,
@@ -235,7 +234,7 @@ def _row(plan: Plan, part: Part, machine: int, fix: str) -> Row:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ResultStore:
     """The folder of a sweep: its question, a Parquet file for every part answered, and the summary."""
 
     path: Path
@@ -246,7 +245,7 @@ class Shelf:
             int(file.stem) for file in (self.path / PARTS).glob("*.parquet") if file.stem.isdigit()
         }
 
-    def put(self, part: Part, rows: list[Row]) -> None:
+    def put(self, part: SweepPart, rows: list[MachineResult]) -> None:
         """Keeps the rows of one part. Raises BadInput where the disk does not take them; parts kept
         before stay."""
         import pyarrow as pa
@@ -254,7 +253,10 @@ class Shelf:
 
         place = self.path / PARTS / f"{part.number:06}.parquet"
         fresh = place.with_name(f".{place.name}.{os.getpid()}")
-        columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(Row)}
+        columns = {
+            field.name: [getattr(row, field.name) for row in rows]
+            for field in fields(MachineResult)
+        }
         try:
             try:
                 pq.write_table(pa.table(columns), fresh)
@@ -269,7 +271,7 @@ class Shelf:
                 "kept: make room and give the same command again, and it goes on from there"
             ) from error
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[MachineResult]:
         """Everything that was answered, in the order of parts."""
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -279,35 +281,35 @@ class Shelf:
                 table = pq.read_table(file)
             except (OSError, pa.ArrowException) as error:
                 raise BadInput(
-                    f"{file}: is no whole part ({error}); remove it and give the same command again"
+                    f"{file}: is not a whole part ({error}); remove it and give the same command again"
                 ) from error
-            yield from (Row(**values) for values in table.to_pylist())
+            yield from (MachineResult(**values) for values in table.to_pylist())
 
 
-def open_shelf(path: Path, spec: Spec) -> Shelf:
-    """The folder for `spec`, new or begun before. Raises BadInput where another question was asked
-    there, or where nothing can be written; LabUnavailable without pyarrow."""
+def open_result_store(path: Path, spec: SweepSpec) -> ResultStore:
+    """The folder for `spec`, new or begun before. Raises BadInput where the folder is of another
+    spec, or where nothing can be written; LabUnavailable without pyarrow."""
     require("sweep")
     question = path / SPEC_FILE
     try:
         (path / PARTS).mkdir(parents=True, exist_ok=True)
         if not question.exists():
             question.write_text(json.dumps(spec.to_json(), indent=1) + "\n", encoding="utf-8")
-        asked = question.read_text(encoding="utf-8")
+        kept = question.read_text(encoding="utf-8")
     except OSError as error:
         raise BadInput(
             f"{path}: cannot be written ({error.strerror}); give another --output"
         ) from error
-    _same_question(path, asked, spec)
-    return Shelf(path)
+    _check_spec(path, kept, spec)
+    return ResultStore(path)
 
 
-def _same_question(path: Path, asked: str, spec: Spec) -> None:
+def _check_spec(path: Path, kept: str, spec: SweepSpec) -> None:
     try:
-        before = json.loads(asked)
+        before = json.loads(kept)
     except ValueError as error:
         raise BadInput(
-            f"{path / SPEC_FILE}: is half a file ({error}); remove {path} and begin anew"
+            f"{path / SPEC_FILE}: is half a file ({error}); remove {path} and start again"
         ) from error
     now = spec.to_json()
     if not isinstance(before, dict) or before.get("format") != SPEC_FORMAT:
@@ -318,47 +320,47 @@ def _same_question(path: Path, asked: str, spec: Spec) -> None:
         )
     differ = [key for key in now if before.get(key) != now[key]]
     if differ:
-        told = (key if key == "remembered" else f"{key} {before.get(key)}" for key in differ)
+        differences = (key if key == "remembered" else f"{key} {before.get(key)}" for key in differ)
         raise BadInput(
-            f"{path}: holds a sweep with another question ({', '.join(told)}); ask the same "
-            "to go on, or give another "
+            f"{path}: holds a sweep with another spec ({', '.join(differences)}); give the same "
+            "to continue, or give another "
             "--output"
         )
 
 
 # --- The whole sweep ------------------------------------------------------------------------------
 
-Answers = Callable[[list[Part]], Iterator[tuple[Part, list[Row]]]]
+PartRunner = Callable[[list[SweepPart]], Iterator[tuple[SweepPart, list[MachineResult]]]]
 
 
 def sweep(
-    spec: Spec, shelf: Shelf, answers: Answers, tell: Callable[[int, int], None]
+    spec: SweepSpec, store: ResultStore, answers: PartRunner, report: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    """Answers every part that is not on the shelf yet, with `answers` (workers.py), and sums up.
-    `tell` hears how many of how many parts are there."""
+    """Answers every part that is not on the store yet, with `answers` (workers.py), and sums up.
+    `report` gets how many of how many parts are there."""
     everything = list(parts(spec))
-    done = shelf.done()
-    tell(len(done), len(everything))
+    done = store.done()
+    report(len(done), len(everything))
     for part, rows in answers([part for part in everything if part.number not in done]):
-        shelf.put(part, rows)
+        store.put(part, rows)
         done.add(part.number)
-        tell(len(done), len(everything))
-    summary = summed_up(spec, shelf.rows())
+        report(len(done), len(everything))
+    summary = summarise_results(spec, store.rows())
     try:
-        (shelf.path / SUMMARY_FILE).write_text(
+        (store.path / SUMMARY_FILE).write_text(
             json.dumps(summary, indent=1) + "\n", encoding="utf-8"
         )
     except OSError as error:
         raise BadInput(
-            f"{shelf.path}: cannot be written ({error.strerror}); every part is kept"
+            f"{store.path}: cannot be written ({error.strerror}); every part is kept"
         ) from error
     return summary
 
 
-def summed_up(spec: Spec, rows: Iterable[Row]) -> dict[str, Any]:
+def summarise_results(spec: SweepSpec, rows: Iterable[MachineResult]) -> dict[str, Any]:
     """The distribution of each fix in each population, and the digest of all rows: equal where they
     are."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+    groups: dict[tuple[Any, ...], list[MachineResult]] = {}
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps(list(asdict(row).values())).encode())
@@ -376,7 +378,7 @@ def summed_up(spec: Spec, rows: Iterable[Row]) -> dict[str, Any]:
     }
 
 
-def _distribution(spec: Spec, rows: list[Row]) -> dict[str, Any]:
+def _distribution(spec: SweepSpec, rows: list[MachineResult]) -> dict[str, Any]:
     weeks = spec.days / 7
     outage_s = sorted(row.outage_s / weeks for row in rows)
     return {

@@ -1,8 +1,8 @@
-"""What a herd of nodes that wake at the same moment asks of istiod, second by second.
+"""The load on istiod when many nodes wake at the same moment, second by second.
 
 So many nodes, each with one ztunnel and one identity, started at times spread over half a
 certificate's life, all sleep from one moment to another for longer than a certificate lives, so
-that every one of them wakes with an expired certificate. istiod stands apart and never sleeps.
+that every one of them wakes with an expired certificate. istiod runs elsewhere and never sleeps.
 Counted is what reaches it from the wake on.
 
 Each node is a machine of its own, so without anything shared it is simulated by itself. The guards
@@ -28,7 +28,7 @@ from meshwake.fixes import FIXES, adapted, wake_guard
 from meshwake.runner.execution import execute
 
 FIXES_WITH_TURNS = (wake_guard.NAME,)
-FIXES_ASKED = ("none", "sleep-hook", "wall-polling", *FIXES_WITH_TURNS)
+FIXES_SHOWN = ("none", "sleep-hook", "wall-polling", *FIXES_WITH_TURNS)
 NODES_MAX = 20_000
 # PILOT_MAX_REQUESTS_PER_SECOND (istio.io, istiod's environment): 25 until 1.20; since 1.21 by CPUs,
 # 20 with one.
@@ -43,7 +43,7 @@ _BARS = " .:-=+*#%@"
 
 
 @dataclass(frozen=True)
-class Herd:
+class HerdResult:
     """What one herd did in the hour after its wake. `good_*`: the share of nodes with a valid
     certificate by then."""
 
@@ -60,7 +60,7 @@ class Herd:
     per_minute: list[int]
 
 
-def herd(nodes: int, fix: str, seed: int, turns: int = 1) -> Herd:
+def simulate_herd(nodes: int, fix: str, seed: int, turns: int = 1) -> HerdResult:
     """The herd with `fix` on every node, of which `turns` wake guards may restart at a time. Raises
     BadInput."""
     if not 1 <= nodes <= NODES_MAX:
@@ -69,23 +69,23 @@ def herd(nodes: int, fix: str, seed: int, turns: int = 1) -> Herd:
         raise invalid_choice("--fix", fix, FIXES)
     plan = adapted(plan_of(nodes, fix, seed, turns))
     history = execute(plan).history
-    asked_ns = [
+    requests_ns = [
         event.world_ns - WAKES_NS
         for event in history.of("csr_answered")
         if event.world_ns >= WAKES_NS
     ]
-    return Herd(
+    return HerdResult(
         nodes=nodes,
         fix=fix,
         turns=turns,
         seed=seed,
-        requests=len(asked_ns),
-        most_in_1_s=most_within(asked_ns, NS_PER_S),
-        most_in_10_s=most_within(asked_ns, 10 * NS_PER_S),
+        requests=len(requests_ns),
+        most_in_1_s=most_within(requests_ns, NS_PER_S),
+        most_in_10_s=most_within(requests_ns, 10 * NS_PER_S),
         good_at_once=_good(plan, history, WAKES_NS + NS_PER_S),
         good_in_5_min=_good(plan, history, WAKES_NS + 300 * NS_PER_S),
         good_in_1_h=_good(plan, history, WAKES_NS + AFTER_NS - 1),
-        per_minute=[count for _, count in _per_minute(asked_ns)],
+        per_minute=[count for _, count in _per_minute(requests_ns)],
     )
 
 
@@ -170,7 +170,7 @@ def _good(plan: Plan, history: History, world_ns: int) -> float:
     return sum(wall_s <= until_s for until_s in held_until_s.values()) / len(plan.nodes)
 
 
-def markdown(herds: Iterable[Herd]) -> str:
+def markdown(herds: Iterable[HerdResult]) -> str:
     """The table of docs/sweeps.md."""
     head = ("nodes", "deployed", "requests in the worst second", "in the worst 10 s", "in the hour")
     lines = [[*head, "well again after 5 min", "after an hour"], ["---"] * 7]
@@ -185,7 +185,7 @@ def markdown(herds: Iterable[Herd]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def drawn(counts: list[int]) -> str:
+def bar_line(counts: list[int]) -> str:
     """A load as a line of characters, one a minute, by the most of them."""
     most = max([*counts, 1])
     return "".join(_BARS[-(-count * (len(_BARS) - 1) // most)] for count in counts)

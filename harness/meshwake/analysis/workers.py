@@ -1,8 +1,8 @@
-"""Who answers the parts of a sweep: this process, all cores of this machine, or an existing Dask
+"""Runs the parts of a sweep: in this process, on all cores of this machine, or on an existing Dask
 cluster.
 
-Each takes parts and yields them with their rows as they come, in any order. None of them keeps
-anything: what was yielded is the sweep's to write down, and what was not is answered again.
+Each runner takes parts and yields them with their rows as they come, in any order. None of them
+keeps anything: the sweep writes down what was yielded, and runs the rest again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
-from meshwake.analysis.sweep import Answers, Part, Row, answer
+from meshwake.analysis.sweep import MachineResult, PartRunner, SweepPart, simulate_part
 from meshwake.core.errors import HarnessFault, LabUnavailable
 from meshwake.core.extras import require
 
@@ -29,26 +29,25 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def local(jobs: int) -> Answers:
+def on_this_machine(jobs: int) -> PartRunner:
     """`jobs` processes of this machine; with one, this very process."""
 
-    def one(todo: list[Part]) -> Iterator[tuple[Part, list[Row]]]:
-        yield from ((part, answer(part)) for part in todo)
+    def one(todo: list[SweepPart]) -> Iterator[tuple[SweepPart, list[MachineResult]]]:
+        yield from ((part, simulate_part(part)) for part in todo)
 
-    def several(todo: list[Part]) -> Iterator[tuple[Part, list[Row]]]:
+    def several(todo: list[SweepPart]) -> Iterator[tuple[SweepPart, list[MachineResult]]]:
         if not todo:
             return
-        # Not forked: a fork takes over the threads' locks of whoever calls.
+        # Not forked: a fork inherits the locks of the caller's threads.
         pool = ProcessPoolExecutor(jobs, get_context("spawn"), _leave_interrupts_to_the_parent)
         try:
-            asked = {pool.submit(answer, part): part for part in todo}
-            for future in as_completed(asked):
-                yield asked[future], future.result()
+            submitted = {pool.submit(simulate_part, part): part for part in todo}
+            for future in as_completed(submitted):
+                yield submitted[future], future.result()
         except BrokenProcessPool as error:
             raise HarnessFault(
-                "a worker of the sweep died (out of memory, or killed); what was answered "
-                "is kept: give the same "
-                "command again, perhaps with fewer --jobs"
+                "a worker of the sweep died (out of memory, or killed); finished parts are kept: "
+                "give the same command again, perhaps with fewer --jobs"
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -61,14 +60,14 @@ def _leave_interrupts_to_the_parent() -> None:
 
 
 @contextmanager
-def dask(scheduler: str) -> Iterator[Answers]:
+def on_dask(scheduler: str) -> Iterator[PartRunner]:
     """The workers of the Dask cluster at `scheduler`, which must be able to import `harness`.
     Workers may die: Dask gives their parts to others. Raises LabUnavailable where none answers."""
     require("sweep")
     from distributed import Client
 
     try:
-        make: Any = Client  # its types are only half told
+        make: Any = Client  # it is typed only in part
         client = make(scheduler, timeout=ANSWERS_WITHIN_S, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise LabUnavailable(
@@ -83,36 +82,38 @@ def dask(scheduler: str) -> Iterator[Answers]:
         client.close()
 
 
-def _through(client: Any, todo: list[Part]) -> Iterator[tuple[Part, list[Row]]]:
+def _through(client: Any, todo: list[SweepPart]) -> Iterator[tuple[SweepPart, list[MachineResult]]]:
     import distributed
 
     as_they_come: Any = distributed.as_completed
 
     if not client.scheduler_info()["workers"]:
         raise LabUnavailable("the Dask scheduler has no worker; start one: dask worker ADDRESS")
-    # By a key of its own for each part: a part that was lost with its worker is asked for again
+    # By a key of its own for each part: a part that was lost with its worker is submitted again
     # under the same name.
-    asked = {
-        client.submit(answer, part, key=_key(part), retries=DEATHS_OF_WORKERS_MAX, pure=True): part
+    submitted = {
+        client.submit(
+            simulate_part, part, key=_key(part), retries=DEATHS_OF_WORKERS_MAX, pure=True
+        ): part
         for part in todo
     }
     try:
-        for future in as_they_come(list(asked), loop=client.loop):
+        for future in as_they_come(list(submitted), loop=client.loop):
             try:
                 rows = future.result()
             except Exception as error:
                 raise HarnessFault(
-                    f"part {asked[future].number} of the sweep failed on the Dask cluster "
-                    f"({_words(error)}); what was "
-                    "answered is kept: give the same command again"
+                    f"part {submitted[future].number} of the sweep failed on the Dask cluster "
+                    f"({_words(error)}); finished "
+                    "parts are kept: give the same command again"
                 ) from error
-            yield asked[future], rows
+            yield submitted[future], rows
             future.release()
     finally:
-        client.cancel([future for future in asked if not future.done()])
+        client.cancel([future for future in submitted if not future.done()])
 
 
-def _key(part: Part) -> str:
+def _key(part: SweepPart) -> str:
     spec = part.spec
     return f"meshwake-{part.population}-{part.version}-{part.lifetime_s}-{part.first}-{part.last}-{hash_of(spec)}"
 

@@ -1,8 +1,7 @@
-"""An authority that has begun: it loads its libraries, and waits to be told what it is to be
-(server.spawn).
+"""Starts an authority early: it loads its libraries, and waits for its settings (server.spawn).
 
-Half of what a short run takes is Python loading libraries. Who knows that he will need an authority
-lets it begin at once, and loads his own meanwhile. This module itself loads next to nothing.
+Half of what a short run takes is Python loading libraries. A lab that will need an authority starts
+it at once and loads its own libraries meanwhile. This module itself loads next to nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ LOG = "authority.log"
 
 
 class Begun(NamedTuple):
-    """It ends when its starter dies, or when `control` is closed before it was told anything."""
+    """It ends when its starter dies, or when `control` is closed before it received anything."""
 
     process: subprocess.Popen[bytes]
     control: socket.socket
@@ -28,7 +27,7 @@ def begin(directory: Path) -> Begun:
     """Starts it in the network namespace of the calling thread, with its log in `directory`."""
     ours, theirs = socket.socketpair()
     with theirs, (directory / LOG).open("wb") as log:
-        # The directory is there for whoever looks at a list of processes.
+        # The directory is there for readers of a list of processes.
         command = [
             sys.executable,
             "-m",

@@ -1,11 +1,11 @@
-"""Workloads as istiod tells of them: delta discovery over one stream, which ztunnel keeps open.
+"""Workloads as istiod serves them: delta discovery over one stream, which ztunnel keeps open.
 
-ztunnel asks for two types when it connects, and does nothing before it has had an answer to both:
-addresses (what lives where) and authorisation policies (there are none here). From then on it is
-told of what has changed. It pings the open stream every thirty seconds of its time; a run with
+ztunnel subscribes to two types when it connects, and does nothing before it has had an answer to
+both: addresses (what lives where) and authorisation policies (there are none here). From then on it
+receives what has changed. It pings the open stream every thirty seconds of its time; a run with
 discovery therefore costs more than one with a file of workloads.
 
-Limits: no services, no policies, one stream for each ztunnel, and every ztunnel is told of
+Limits: no services, no policies, one stream for each ztunnel, and every ztunnel receives
 everything.
 """
 
@@ -29,22 +29,22 @@ from meshwake.ztunnel.spiffe import TRUST_DOMAIN
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 ADDRESS_TYPE = "type.googleapis.com/istio.workload.Address"
+# TunnelProtocol.HBONE of istio pkg/workloadapi/workload.proto.
 _HBONE = 1
 
 
 class DiscoveryService:
-    """Tells every ztunnel that asks which workloads there are. A workload is a mapping with uid,
+    """Sends the workloads to every ztunnel that subscribes. A workload is a mapping with uid,
     name, namespace, account, node and address (4 bytes as text)."""
 
     def __init__(self) -> None:
         self._workloads: dict[str, Mapping[str, str]] = {}
         self._version = 0
         self._changed: set[asyncio.Event] = set()
-        self.refusals: list[str] = []  # what ztunnels said that they cannot use
+        self.refusals: list[str] = []  # why ztunnels rejected an answer
 
     def set_workloads(self, workloads: list[Mapping[str, str]]) -> None:
-        """From now on there are these, and no others; everybody is told of what is new and what has
-        gone."""
+        """From now on there are these, and no others; every ztunnel receives the difference."""
         self._workloads = {workload["uid"]: workload for workload in workloads}
         self._version += 1
         for changed in self._changed:
@@ -58,24 +58,24 @@ class DiscoveryService:
         pushing = asyncio.create_task(conversation.push(changed))
         try:
             while (request := await stream.recv_message()) is not None:
-                await conversation.heard(request)
+                await conversation.received(request)
         finally:
             pushing.cancel()
             self._changed.discard(changed)
 
-    def news(self, known: dict[str, str]) -> DeltaDiscoveryResponse:
-        """What somebody must be told who has heard of `known` (uid to version); `known` is brought
-        up to date."""
-        news = DeltaDiscoveryResponse(type_url=ADDRESS_TYPE, nonce=str(self._version))
+    def difference(self, known: dict[str, str]) -> DeltaDiscoveryResponse:
+        """What a ztunnel that has `known` (uid to version) must still receive; `known` is brought up
+        to date."""
+        difference = DeltaDiscoveryResponse(type_url=ADDRESS_TYPE, nonce=str(self._version))
         for uid, workload in self._workloads.items():
             version = repr(sorted(workload.items()))
             if known.get(uid) != version:
-                news.resources.append(_resource(workload, version))
+                difference.resources.append(_resource(workload, version))
                 known[uid] = version
         for gone in known.keys() - self._workloads.keys():
-            news.removed_resources.append(gone)
+            difference.removed_resources.append(gone)
             del known[gone]
-        return news
+        return difference
 
     def __mapping__(self) -> Mapping[str, grpclib.const.Handler]:
         cardinality = grpclib.const.Cardinality.STREAM_STREAM
@@ -89,17 +89,17 @@ class DiscoveryService:
 
 
 class _Conversation:
-    """One open stream: what the other side has been told."""
+    """One open stream, and what its ztunnel has been sent."""
 
     def __init__(self, stream: grpclib.server.Stream[Any, Any], service: DiscoveryService) -> None:
         self._stream, self._service = stream, service
         self._known: dict[str, str] = {}
-        self._asked = False
+        self._subscribed = False
         self._sending = asyncio.Lock()
 
-    async def heard(self, request: DeltaDiscoveryRequest) -> None:
-        """A question has no nonce; with one it is the receipt for an answer of ours, or a complaint
-        about it."""
+    async def received(self, request: DeltaDiscoveryRequest) -> None:
+        """A subscription has no nonce; with one it is the acknowledgement of an answer of ours, or
+        its rejection."""
         if request.error_detail.message:
             self._service.refusals.append(request.error_detail.message)
         if request.response_nonce:
@@ -107,20 +107,22 @@ class _Conversation:
         if request.type_url != ADDRESS_TYPE:
             await self._send(DeltaDiscoveryResponse(type_url=request.type_url, nonce="none"))
             return
-        self._asked = True
-        # A ztunnel that comes back says what it knew; it is told of everything anew, and of what
-        # has gone meanwhile.
+        self._subscribed = True
+        # A ztunnel that reconnects lists what it had; it receives everything again, and what has
+        # gone meanwhile.
         self._known = dict.fromkeys(request.initial_resource_versions, "")
-        await self._send(self._service.news(self._known))
+        await self._send(self._service.difference(self._known))
 
     async def push(self, changed: asyncio.Event) -> None:
-        """Tells of changes as they happen."""
+        """Sends changes as they happen."""
         while True:
             await changed.wait()
             changed.clear()
-            news = self._service.news(self._known) if self._asked else None
-            if news is not None and (news.resources or news.removed_resources):
-                await self._send(news)
+            if not self._subscribed:
+                continue
+            difference = self._service.difference(self._known)
+            if difference.resources or difference.removed_resources:
+                await self._send(difference)
 
     async def _send(self, response: DeltaDiscoveryResponse) -> None:
         async with self._sending:

@@ -5,8 +5,9 @@ One thread and no timers, because the process lab moves time only when every thr
 server that wakes up by itself would have to be told apart from one that has something to do.
 (grpclib on asyncio; the C core of grpcio keeps a dozen threads with timers of their own.)
 
-It is started by `spawn` and talks with us over a socket, one JSON object a line: it is told its
-mode and says that it has it; it tells of every request, before it answers it.
+It is started by `spawn`. Its starter and it exchange JSON over a socket, one object a line: commands
+such as a mode, which it acknowledges by their number; and a report of every request, sent before the
+request is answered.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import grpclib.const
 import grpclib.server
@@ -34,12 +35,14 @@ from grpclib import GRPCError, Status
 from meshwake.authority.begin import LOG, Begun, begin
 from meshwake.authority.ca import CertificateAuthority, requested_identity
 from meshwake.authority.discovery import DiscoveryService
+from meshwake.core.authority_state import AuthorityState
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import SubjectFailed
+from meshwake.core.events import Outcome
 from meshwake.system.deadline import Deadline
 
 Mode = Literal["up", "ca_outage", "ca_hang", "ca_slow", "token_expired"]
-OUTCOMES = {
+OUTCOMES: dict[Mode, Outcome] = {
     "up": "issued",
     "ca_outage": "refused",
     "ca_hang": "hung",
@@ -50,15 +53,15 @@ METHOD = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
 ROOT_FILE = "root.pem"
 # On a machine that does much else, a Python that loads its libraries takes this long now and then.
 _START_WITHIN_S = 60.0
-# Serial numbers say which identity's how-manieth certificate it is, whatever the order in which
-# requests arrive.
+# The serial number encodes the identity and its issue count, so that it does not depend on the order
+# in which requests arrive: the third certificate of the second identity is 2000003.
 SERIALS_PER_IDENTITY = 1_000_000
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What an authority is told when it is spawned. `serials_from`: how many numbers of each
-    identity an authority before this one may have used."""
+    """What an authority gets when it is spawned. `serials_from`: how many numbers of each identity an
+    authority before this one may have used."""
 
     address: str
     directory: str
@@ -77,28 +80,32 @@ class Files(NamedTuple):
     page: int
 
 
-@dataclass(frozen=True)
-class State:
-    """How it dates and signs: see plan.AuthorityState, whose words these are."""
+class RequestReport(TypedDict, total=False):
+    """What the authority reports of a request. Of one that is held (mode ca_slow) first `identity`
+    and `taken`, a number for `answer`; of one that is decided `identity`, `outcome`, the serial and
+    the dates, which are None unless it was issued."""
 
-    ahead_wall_ns: int = 0
-    lifetime_s: int | None = None
-    root: int = 0
+    identity: str
+    taken: int
+    outcome: Outcome
+    serial: str | None
+    not_before_wall_s: int | None
+    not_after_wall_s: int | None
 
 
 class CertificateService:
-    """Answers requests as the mode of the moment says, and tells of each."""
+    """Answers requests as the current mode says, and reports each."""
 
     def __init__(
         self,
         authority: CertificateAuthority,
         identities: tuple[str, ...],
         now_wall_ns: Callable[[], int],
-        tell: Callable[[dict[str, Any]], None],
+        report: Callable[[RequestReport], None],
     ) -> None:
         self.mode: Mode = "up"
-        self.state = State()
-        self._authority, self._now_wall_ns, self._tell = authority, now_wall_ns, tell
+        self.state = AuthorityState()
+        self._authority, self._now_wall_ns, self._report = authority, now_wall_ns, report
         self._roots = {0: authority}
         self._taken: list[asyncio.Event] = []
         self._serials = {
@@ -115,7 +122,15 @@ class CertificateService:
         identity = requested_identity(request.csr)
         outcome = OUTCOMES[self.mode]
         if outcome != "issued":
-            self._tell({"identity": identity, "outcome": outcome} | dict.fromkeys(_ISSUED_KEYS))
+            self._report(
+                {
+                    "identity": identity,
+                    "outcome": outcome,
+                    "serial": None,
+                    "not_before_wall_s": None,
+                    "not_after_wall_s": None,
+                }
+            )
             await self._decline(outcome)
         if self.mode == "ca_slow":
             await self._hold(identity)
@@ -123,21 +138,25 @@ class CertificateService:
         now_wall_s = (self._now_wall_ns() + self.state.ahead_wall_ns) // NS_PER_S
         lifetime_s = self.state.lifetime_s or request.validity_duration
         signed = self._signer().sign(request.csr, lifetime_s, now_wall_s, serial)
-        dates = {
-            "not_before_wall_s": signed.not_before_wall_s,
-            "not_after_wall_s": signed.not_after_wall_s,
-        }
-        self._tell({"identity": identity, "outcome": outcome, "serial": str(serial)} | dates)
+        self._report(
+            {
+                "identity": identity,
+                "outcome": outcome,
+                "serial": str(serial),
+                "not_before_wall_s": signed.not_before_wall_s,
+                "not_after_wall_s": signed.not_after_wall_s,
+            }
+        )
         await stream.send_message(IstioCertificateResponse(cert_chain=list(signed.chain)))
 
     async def _hold(self, identity: str) -> None:
         self._taken.append(asyncio.Event())
-        self._tell({"identity": identity, "taken": len(self._taken) - 1})
+        self._report({"identity": identity, "taken": len(self._taken) - 1})
         await self._taken[-1].wait()
 
     def answer(self, taken: list[int]) -> None:
-        """Requests that were taken in mode ca_slow are answered now; those of whom nobody waits any
-        more are not."""
+        """Answers requests that were taken in mode ca_slow. One whose sender has given up gets no
+        answer."""
         for number in taken:
             self._taken[number].set()
 
@@ -176,9 +195,6 @@ class CertificateService:
         return {METHOD: handler}
 
 
-_ISSUED_KEYS = ("serial", "not_before_wall_s", "not_after_wall_s")
-
-
 def tls_context(authority: CertificateAuthority, address: str, directory: Path) -> ssl.SSLContext:
     """Server side of TLS as ztunnel wants it: HTTP/2 by ALPN, a certificate for the address; leaves
     no key behind."""
@@ -192,6 +208,12 @@ def tls_context(authority: CertificateAuthority, address: str, directory: Path) 
     return context
 
 
+class _Acknowledgement(TypedDict):
+    """The number of the last command that has been carried out; 0: it is up."""
+
+    acknowledged: int
+
+
 async def _serve(
     settings: Settings, files: Files, authority: CertificateAuthority, context: ssl.SSLContext
 ) -> None:
@@ -200,26 +222,26 @@ async def _serve(
     files.control.setblocking(False)
     reader, writer = await asyncio.open_connection(sock=files.control)
 
-    def tell(message: dict[str, Any]) -> None:
+    def send(message: RequestReport | _Acknowledgement) -> None:
         writer.write((json.dumps(message) + "\n").encode())
 
-    service = CertificateService(authority, settings.identities, _wall_clock(files.page), tell)
+    service = CertificateService(authority, settings.identities, _wall_clock(files.page), send)
     service.leave_out(settings.serials_from)
     discovery = DiscoveryService()
     server = grpclib.server.Server([service, discovery])
     await server.start(sock=socket.socket(fileno=files.listener), ssl=context)
-    tell({"heard": 0})
+    send({"acknowledged": 0})
     while line := await reader.readline():
-        order = json.loads(line)
-        if "mode" in order:
-            service.mode = order["mode"]
-        if "state" in order:
-            service.state = State(**order["state"])
-        if "answer" in order:
-            service.answer(order["answer"])
-        if "workloads" in order:
-            discovery.set_workloads(order["workloads"])
-        tell({"heard": order["number"]})
+        command = json.loads(line)
+        if "mode" in command:
+            service.mode = command["mode"]
+        if "state" in command:
+            service.state = AuthorityState(**command["state"])
+        if "answer" in command:
+            service.answer(command["answer"])
+        if "workloads" in command:
+            discovery.set_workloads(command["workloads"])
+        send({"acknowledged": command["number"]})
     server.close()
 
 
@@ -242,46 +264,45 @@ class AuthorityProcess:
         self._received = b""
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
-        self._requests: list[dict[str, Any]] = []
-        self._orders, self._heard = 0, -1
-        self._await_heard("that it is up")
+        self._reports: list[RequestReport] = []
+        self._commands, self._acknowledged = 0, -1
+        self._await_acknowledgement("that it is up")
 
     def set_mode(self, mode: Mode) -> None:
         """From now on requests are answered so; returns when the authority has it."""
-        self._order(f"that it is in mode {mode!r}", mode=mode)
+        self._command(f"that it is in mode {mode!r}", mode=mode)
 
-    def set_state(self, state: State) -> None:
+    def set_state(self, state: AuthorityState) -> None:
         """From now on it dates and signs so."""
-        self._order("that it dates and signs as told", state=asdict(state))
+        self._command("how it dates and signs now", state=state._asdict())
 
     def set_workloads(self, workloads: list[dict[str, str]]) -> None:
-        """From now on these are the workloads that discovery tells of (see discovery.py)."""
-        self._order("that it knows the workloads", workloads=workloads)
+        """From now on these are the workloads that discovery serves (see discovery.py)."""
+        self._command("that it has the workloads", workloads=workloads)
 
     def answer(self, taken: list[int]) -> None:
-        """These requests (`taken` of what `requests` told) are answered now; what comes of it
-        `requests` will tell."""
-        self._order("that it answers what it had taken", answer=taken)
+        """Answers these requests (`taken` of what `requests` returned); `requests` will report the
+        outcome."""
+        self._command("that it answers what it had taken", answer=taken)
 
-    def _order(self, expected: str, **order: Any) -> None:
-        self._orders += 1
+    def _command(self, expected: str, **command: object) -> None:
+        self._commands += 1
         self._control.settimeout(_START_WITHIN_S)
-        self._control.sendall((json.dumps(order | {"number": self._orders}) + "\n").encode())
-        self._await_heard(expected)
+        self._control.sendall((json.dumps(command | {"number": self._commands}) + "\n").encode())
+        self._await_acknowledgement(expected)
 
     def fileno(self) -> int:
-        """What becomes readable when it has something to say."""
+        """A file descriptor that becomes readable when there is something to receive."""
         return self._control.fileno()
 
-    def requests(self) -> list[dict[str, Any]]:
-        """What it has been asked since the last call: identity, outcome, serial and dates (see
-        Settings); in mode ca_slow first identity and `taken`, a number for `answer`."""
+    def requests(self) -> list[RequestReport]:
+        """The requests that it received or answered since the last call, in order."""
         while self._poll.poll(
             0
         ):  # asked at every look whether all is quiet: an exception would cost ten times as much
             self._take(self._receive())
-        requests, self._requests = self._requests, []
-        return requests
+        reports, self._reports = self._reports, []
+        return reports
 
     def close(self) -> None:
         """Ends it."""
@@ -289,10 +310,10 @@ class AuthorityProcess:
         self._process.wait()
         self._control.close()
 
-    def _await_heard(self, expected: str) -> None:
+    def _await_acknowledgement(self, expected: str) -> None:
         deadline = Deadline(f"the authority to say {expected}", _START_WITHIN_S, SubjectFailed)
         try:
-            while self._heard != self._orders:
+            while self._acknowledged != self._commands:
                 # 0 would make the socket non-blocking, which ends with another error.
                 self._control.settimeout(max(deadline.remaining_s, 0.001))
                 self._take(self._receive())
@@ -313,10 +334,10 @@ class AuthorityProcess:
         *lines, self._received = (self._received + data).split(b"\n")
         for line in lines:
             message = json.loads(line)
-            if "heard" in message:
-                self._heard = message["heard"]
+            if "acknowledged" in message:
+                self._acknowledged = message["acknowledged"]
             else:
-                self._requests.append(message)
+                self._reports.append(message)
 
 
 def spawn(
@@ -329,19 +350,20 @@ def spawn(
     serials_from: int = 0,
     begun: Begun | None = None,
 ) -> AuthorityProcess:
-    """Starts an authority, or tells one that has `begun`: it listens on `listener`, reads the wall
+    """Starts an authority, or sets up one that has `begun`: it listens on `listener`, reads the wall
     clock from the clock page `page` (a file descriptor), and writes its root certificate and its
     log into `directory`. Raises SubjectFailed."""
     process, control = begun or begin(directory)
     settings = Settings(address, str(directory), backdate_s, identities, serials_from)
-    told = json.dumps(asdict(settings)).encode() + b"\n"
+    line = json.dumps(asdict(settings)).encode() + b"\n"
     with suppress(BrokenPipeError):  # it has ended, and its log says why
-        socket.send_fds(control, [told], [file for file in (listener.fileno(), page) if file >= 0])
+        socket.send_fds(control, [line], [file for file in (listener.fileno(), page) if file >= 0])
     return AuthorityProcess(process, control, directory)
 
 
 def _await_settings(control: socket.socket) -> tuple[Settings, Files] | None:
-    """None: whoever let this process begin needs it no more."""
+    """The settings and open files that `spawn` sends; None when its starter does not need it any
+    more."""
     data, files, _, _ = socket.recv_fds(control, 1 << 16, 2)
     while data and not data.endswith(b"\n"):
         more = control.recv(1 << 16)
@@ -360,10 +382,10 @@ def main() -> None:
     from meshwake.system.libc import die_with_parent
 
     die_with_parent(int(sys.argv[1]))
-    told = _await_settings(socket.socket(fileno=int(sys.argv[2])))
-    if told is None:
+    received = _await_settings(socket.socket(fileno=int(sys.argv[2])))
+    if received is None:
         return
-    settings, files = told
+    settings, files = received
     authority = CertificateAuthority(settings.backdate_s)
     Path(settings.directory, ROOT_FILE).write_text(authority.root_pem)
     context = tls_context(authority, settings.address, Path(settings.directory))

@@ -1,26 +1,24 @@
-"""meshwake alerts: would anybody have been told? Alerting rules set against what a run recorded, by
-a real Prometheus.
+"""meshwake alerts: which alerts would have fired in a recorded run, and in time? A real Prometheus
+evaluates the rules.
 
-Exit codes: 0 somebody was told in time, or there was nothing to tell; 1 nobody was; 2 it cannot be
-judged; 4 no Prometheus here. Errors are raised as HarnessError; harness/meshwake/cli/app.py says
-them.
+Exit codes: 0 an alert fired in time, or there was nothing to warn of; 1 none did; 2 it cannot be
+judged; 4 no Prometheus here. Errors are raised as HarnessError.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from meshwake.analysis.alert_replay import Fired, Told, judged, told
+from meshwake.analysis.alert_replay import FiredAlert, RuleResults, evaluate_rules, judge_alerts
 from meshwake.analysis.alert_rules import RuleSet, read_rule_files
 from meshwake.checks.facts.traffic import failures
 from meshwake.checks.format import count, lasting, moment
-from meshwake.cli.ending import Ended
+from meshwake.cli.options import JsonOption
+from meshwake.cli.output import Ended, print_json, print_text
 from meshwake.core.durations import seconds
 from meshwake.core.errors import ExitCode
 from meshwake.core.history import History
@@ -51,25 +49,23 @@ def alerts(
         list[Path] | None,
         typer.Option("--rules", metavar="FILE", help="Rules of Prometheus; may be repeated."),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON on stdout, for programs.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Say which alerts would have fired in a saved run, and whether before its outages."""
+    """Show which alerts would have fired in a saved run, and whether before its outages."""
     rules = read_rule_files(files or [OURS])
     saved = read_run(run_directory)
     plan, history = saved.plan, saved.history
-    said = told(plan, history, rules)
-    finding = judged(plan, history, rules, said)
+    said = evaluate_rules(plan, history, rules)
+    finding = judge_alerts(plan, history, rules, said)
     if as_json:
-        _print_json(_as_json(finding, said))
+        print_json(_as_json(finding, said))
     else:
-        sys.stdout.write("\n".join(_lines(plan, history, rules, said)) + "\n")
-        sys.stdout.write(f"{finding.verdict}  {finding.check}: {finding.because}\n")
+        print_text("\n".join(_lines(plan, history, rules, said)))
+        print_text(f"{finding.verdict}  {finding.check}: {finding.because}")
     raise Ended(_CODES[finding.verdict])
 
 
-def _as_json(finding: Finding, said: Told) -> dict[str, Any]:
+def _as_json(finding: Finding, said: RuleResults) -> dict[str, Any]:
     return {
         "verdict": finding.verdict,
         "because": finding.because,
@@ -79,11 +75,11 @@ def _as_json(finding: Finding, said: Told) -> dict[str, Any]:
     }
 
 
-def _rows(alerts: Sequence[Fired]) -> list[dict[str, Any]]:
+def _rows(alerts: Sequence[FiredAlert]) -> list[dict[str, Any]]:
     return [{"alert": each.rule, "world_s": seconds(each.world_ns)} for each in alerts]
 
 
-def _lines(plan: Plan, history: History, rules: RuleSet, said: Told) -> list[str]:
+def _lines(plan: Plan, history: History, rules: RuleSet, said: RuleResults) -> list[str]:
     long = count(len(failures(plan, history)), "outage")
     lines = [f"{count(len(rules.alerts), 'rule')}, {long} in {lasting(plan.duration_ns)}"]
     lines += [f"{moment(each.world_ns)}  {each.rule}" for each in said.fired[:SHOWN]]
@@ -97,7 +93,3 @@ def _lines(plan: Plan, history: History, rules: RuleSet, said: Told) -> list[str
     ]
     lines += [f"not judged: {name} needs {', '.join(needs)}" for name, needs in said.unclear]
     return lines
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(content, indent=2) + "\n")

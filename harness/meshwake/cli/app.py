@@ -9,7 +9,6 @@ Only the module of the command in use is imported (commands.py is the table of a
 
 from __future__ import annotations
 
-import difflib
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,12 +19,14 @@ import typer
 from typer.core import TyperGroup
 
 from meshwake.cli.commands import COMMANDS, Entry
-from meshwake.cli.ending import Ended
+from meshwake.cli.output import Ended, print_text, say
 from meshwake.core.errors import ExitCode, HarnessError
+from meshwake.system.hints import did_you_mean
 
 CLICK_USAGE_ERROR = 2
+INTERRUPTED = 130
 FIRST_STEPS = """\
-Makes time jump under a service mesh and tells, with evidence, what breaks.
+Makes time jump under a service mesh and reports, with evidence, what breaks.
 
   meshwake run nightly_sleep       a laptop that sleeps every night, on the model: no set-up
   meshwake matrix                  which fix holds against which clock fault
@@ -51,9 +52,7 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """As typer does it, which looks for the nearest among commands already imported."""
         if args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            ctx.fail(f"No such command {args[0]!r}.{hint}")
+            ctx.fail(f"no such command {args[0]!r}{did_you_mean(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -92,7 +91,7 @@ def _load(entry: Entry) -> Any:
 app = typer.Typer(
     name="meshwake",
     cls=LazyGroup,
-    help="Makes time jump under a service mesh and tells, with evidence, what breaks.",
+    help="Makes time jump under a service mesh and reports, with evidence, what breaks.",
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -104,7 +103,7 @@ def _print_version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        typer.echo(f"meshwake {version('meshwake')}")
+        print_text(f"meshwake {version('meshwake')}")
         raise typer.Exit
 
 
@@ -116,9 +115,9 @@ def _first_screen(
         typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Makes time jump under a service mesh and tells, with evidence, what breaks."""
+    """Makes time jump under a service mesh and reports, with evidence, what breaks."""
     if context.invoked_subcommand is None:
-        typer.echo(FIRST_STEPS, nl=False)
+        print_text(FIRST_STEPS.rstrip("\n"))
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -130,7 +129,7 @@ def run_command(arguments: Sequence[str]) -> int:
     except HarnessError as error:
         return _refused(error)
     except KeyboardInterrupt:  # ^C, or SIGTERM: see _end_in_order
-        return 130
+        return INTERRUPTED
     except SystemExit as ended:
         usage_error = ended.code == CLICK_USAGE_ERROR
         return _usage_error_code(arguments) if usage_error else int(ended.code or 0)
@@ -151,9 +150,9 @@ def _end_in_order(number: int, frame: object) -> None:
 
 
 def _refused(error: HarnessError) -> int:
-    _print_error(str(error))
+    say(str(error))
     if error.evidence is not None:
-        _print_error(f"evidence: {error.evidence}")
+        say(f"evidence: {error.evidence}")
     return error.exit_code
 
 
@@ -167,8 +166,8 @@ def _failed(error: Exception, arguments: Sequence[str]) -> int:
     if lacking is not None:
         return _refused(lacking)
     verbose = "-v" in arguments or "--verbose" in arguments
-    _print_error(f"this is a fault of meshwake: {type(error).__name__}: {error}")
-    _print_error(traceback.format_exc() if verbose else "-v shows where it came from")
+    say(f"this is a fault of meshwake: {type(error).__name__}: {error}")
+    say(traceback.format_exc() if verbose else "-v shows where it came from")
     return ExitCode.HARNESS_FAULT
 
 
@@ -180,8 +179,3 @@ def _usage_error_code(arguments: Sequence[str]) -> int:
     from meshwake.analysis.probe import ABORT_GIT_BISECT
 
     return ExitCode.BAD_INPUT + ABORT_GIT_BISECT
-
-
-def _print_error(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()

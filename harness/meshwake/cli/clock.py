@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meshwake.cli.ending import Ended
+from meshwake.cli.output import Ended, print_text
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import parse_option_ns
 from meshwake.core.errors import BadInput, SubjectFailed
@@ -120,19 +120,19 @@ def attach_to(
     if give_back and by is not None:
         raise BadInput("--give-back: goes with no movement")
     if by is None and not give_back:
-        sys.stdout.write(f"process {pid}: moved by {in_words(offsets_inside(pid))}\n")
+        print_text(f"process {pid}: moved by {in_words(offsets_inside(pid))}")
         return
     injector = AttachInjector()
     try:
         taken = injector.attach(pid)
         if by is None:
             injector.detach(taken)
-            sys.stdout.write(f"process {pid} ({taken.name}): the kernel's clocks\n")
+            print_text(f"process {pid} ({taken.name}): the kernel's clocks")
             return
         injector.move(by)
-        sys.stdout.write(
+        print_text(
             f"process {pid} ({taken.name}): moved by {in_words(injector.moved)} "
-            f"{_seen(injector, taken)}\n"
+            f"{_seen(injector, taken)}"
         )
     finally:
         injector.close()

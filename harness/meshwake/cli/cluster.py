@@ -8,8 +8,6 @@ the other commands need not wait.
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,10 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from meshwake.cli.options import DryRunOption, JsonOption
+from meshwake.cli.output import print_json, print_text, say
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
 from meshwake.core.plan import PlannedCluster
-from meshwake.runner.options import ClusterWords, cluster_said, said_in, with_words
+from meshwake.runner.options import ClusterFlags, cluster_fields, given_in, with_flags
 
 if TYPE_CHECKING:
     from meshwake.cluster.cluster import Cluster
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 
 IstioOption = Annotated[
     str | None, typer.Option("--istio", metavar="VERSION", help="1.30, or in full 1.30.7.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print what would be done, and touch nothing.")
 ]
 
 
@@ -48,7 +44,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("status")(status)
 
 
-@with_words(ClusterWords)
+@with_flags(ClusterFlags)
 def up(
     istio: IstioOption = None,
     lifetime: Annotated[
@@ -57,14 +53,14 @@ def up(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     *,
-    words: ClusterWords,
+    flags: ClusterFlags,
 ) -> None:
     """Bring a cluster up on kind, or go on where an earlier up ended."""
     from meshwake.cluster.cluster import plan_up
     from meshwake.cluster.stack.choice import choose_stack
     from meshwake.cluster.stack.pins import read_pins
 
-    pins, said = read_pins(), _said(words)
+    pins, said = read_pins(), _described(flags)
     choice = choose_stack(
         pins,
         profile=said.profile or "core",
@@ -85,10 +81,10 @@ def up(
     _restore_clocks()
     cluster = _bring_up(choice, pins, folder)
     if as_json:
-        _print_json(_cluster_json(cluster))
+        print_json(_cluster_json(cluster))
     else:
-        _print(f"{cluster.name} is up: {', '.join(cluster.nodes)}")
-        _print(f"kubeconfig: {cluster.kubeconfig}")
+        print_text(f"{cluster.name} is up: {', '.join(cluster.nodes)}")
+        print_text(f"kubeconfig: {cluster.kubeconfig}")
 
 
 def _bring_up(choice: Choice, pins: Pins, folder: Path | None) -> Cluster:
@@ -111,7 +107,7 @@ def _bring_up(choice: Choice, pins: Pins, folder: Path | None) -> Cluster:
         engine.close()
 
 
-@with_words(ClusterWords)
+@with_flags(ClusterFlags)
 def down(
     istio: IstioOption = None,
     every: Annotated[
@@ -120,16 +116,16 @@ def down(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     *,
-    words: ClusterWords,
+    flags: ClusterFlags,
 ) -> None:
     """Put a cluster away: its machines, and what is remembered of it."""
     from meshwake.cluster.cluster import our_clusters, plan_down, remove_looks, take_down
     from meshwake.cluster.docker import open_engine
 
-    said = _said(words)
-    flags = [*said_in(words), *(["--istio"] if istio is not None else [])]
-    if every and flags:
-        raise BadInput(f"{', '.join(flags)} and --all: say one of the two")
+    said = _described(flags)
+    given = given_in(flags, ClusterFlags) + (["--istio"] if istio is not None else [])
+    if every and given:
+        raise BadInput(f"{', '.join(given)} and --all: give one of the two")
     full = _full(said.name) if said.name is not None else None
     if dry_run and full is not None:
         _print_plans({f"down {full}": plan_down(full)}, as_json)
@@ -149,13 +145,13 @@ def down(
     finally:
         engine.close()
     if as_json:
-        _print_json({"down": list(names)})
+        print_json({"down": list(names)})
     else:
-        _print(f"put away: {', '.join(names) or 'nothing was there'}")
+        print_text(f"put away: {', '.join(names) or 'nothing was there'}")
 
 
-def _said(words: ClusterWords) -> PlannedCluster:
-    return PlannedCluster(**cluster_said(words))
+def _described(flags: ClusterFlags) -> PlannedCluster:
+    return PlannedCluster(**cluster_fields(flags))
 
 
 def _the_one(engine: Engine, said: PlannedCluster, istio: str | None) -> str:
@@ -185,12 +181,12 @@ def _refuse_if_in_use(name: str) -> None:
         return
 
 
-@with_words(ClusterWords)
-def status(istio: IstioOption = None, as_json: JsonOption = False, *, words: ClusterWords) -> None:
+@with_flags(ClusterFlags)
+def status(istio: IstioOption = None, as_json: JsonOption = False, *, flags: ClusterFlags) -> None:
     """Say which clusters of ours there are, what they were made of, and whether they are well."""
     from meshwake.cluster.choosing import fitting, remembered
 
-    said = _said(words)
+    said = _described(flags)
     _restore_clocks()
     engine, problem = _engine_or_why_not()
     try:
@@ -201,14 +197,14 @@ def status(istio: IstioOption = None, as_json: JsonOption = False, *, words: Clu
         if engine is not None:
             engine.close()
     if as_json:
-        _print_json({"engine": problem or "answers", "clusters": clusters})
+        print_json({"engine": problem or "answers", "clusters": clusters})
         return
     if problem is not None:
-        _print(f"engine: {problem}")
+        print_text(f"engine: {problem}")
     for each in clusters:
         _print_status(each)
     if not clusters:
-        _print("no cluster of ours; bring one up: meshwake up")
+        print_text("no cluster of ours; bring one up: meshwake up")
 
 
 def _restore_clocks() -> None:
@@ -221,7 +217,7 @@ def _restore_clocks() -> None:
     from meshwake.clocks.movers.restore import restore_leftovers
 
     for line in restore_leftovers(intents_dir()):
-        sys.stderr.write(f"clock of an engine that a killed run left: {line}\n")
+        say(f"clock of an engine that a killed run left: {line}")
 
 
 def _engine_or_why_not() -> tuple[DockerEngine | None, str | None]:
@@ -278,7 +274,7 @@ def _at_work(name: str, cluster: Cluster | None) -> str | None:
                 if (said := at_work(kubernetes)) is not None:
                     return said
         except HarnessError as error:
-            sys.stderr.write(f"{name}: whether a run is at work cannot be asked: {error}\n")
+            say(f"{name}: whether a run is at work cannot be asked: {error}")
     holder = ClusterState.of(name).holder()
     return None if holder is None else str(holder)
 
@@ -291,11 +287,9 @@ def _put_in_order(cluster: Cluster) -> None:
     try:
         with cluster.opened() as kubernetes:
             for line in restore_after_kill(kubernetes, SystemTime(), cluster.name, "status"):
-                sys.stderr.write(f"{cluster.name}: left by a run that was killed: {line}\n")
+                say(f"{cluster.name}: left by a run that was killed: {line}")
     except HarnessError as error:
-        sys.stderr.write(
-            f"{cluster.name}: what a killed run may have left could not be undone: {error}\n"
-        )
+        say(f"{cluster.name}: what a killed run may have left could not be undone: {error}")
 
 
 def _versions(cluster: Cluster) -> dict[str, Any] | None:
@@ -342,35 +336,34 @@ def _print_status(each: dict[str, Any]) -> None:
         if each["age_s"] is not None
         else ""
     )
-    _print(f"{each['name']}: {each['state']}{age}")
+    print_text(f"{each['name']}: {each['state']}{age}")
     if each["choice"] is not None:
         choice = each["choice"]
-        _print(
+        print_text(
             f"  asked for: Istio {choice['istio']} on Kubernetes {choice['kubernetes']}, "
             f"{', '.join(choice['parts'])}"
         )
     if each["runs"] is not None:
-        _print(f"  runs: {_version_words(each['runs'])}")
+        print_text(f"  runs: {_version_words(each['runs'])}")
     if each["in_use"] is not None:
-        _print(f"  in use: {each['in_use']}")
+        print_text(f"  in use: {each['in_use']}")
     for machine, state in each["machines"].items():
-        _print(f"  {machine}: {state}")
+        print_text(f"  {machine}: {state}")
     for changed in each["drift"]:
-        _print(f"  changed since up: {changed} (meshwake up puts it back)")
+        print_text(f"  changed since up: {changed} (meshwake up puts it back)")
     for finding in each["health"]:
-        _print(f"  {finding['check']}: {finding['verdict']}: {finding['evidence']}")
+        print_text(f"  {finding['check']}: {finding['verdict']}: {finding['evidence']}")
 
 
 def say_progress(progress: Progress) -> None:
     """One line on stderr for each thing that happens."""
-    sys.stderr.write(f"{progress}\n")
-    sys.stderr.flush()
+    say(f"{progress}")
 
 
 def _warn_outside_support(choice: Choice, pins: Pins) -> None:
     warning = pins.outside_support(choice.istio, choice.kubernetes)
     if warning is not None and "istio" in choice.parts:
-        sys.stderr.write(f"note: {warning}\n")
+        say(f"note: {warning}")
 
 
 def _whole_seconds(text: str) -> int:
@@ -396,9 +389,11 @@ def _cluster_json(cluster: Cluster) -> dict[str, Any]:
 
 def _print_plans(plans: Mapping[str, list[dict[str, Any]]], as_json: bool) -> None:
     if as_json:
-        _print_json([step for steps in plans.values() for step in steps])
+        print_json([step for steps in plans.values() for step in steps])
     else:
-        _print("\n\n".join("\n".join(plan_lines(title, steps)) for title, steps in plans.items()))
+        print_text(
+            "\n\n".join("\n".join(plan_lines(title, steps)) for title, steps in plans.items())
+        )
 
 
 def plan_lines(title: str, steps: list[dict[str, Any]]) -> Iterator[str]:
@@ -409,11 +404,3 @@ def plan_lines(title: str, steps: list[dict[str, Any]]) -> Iterator[str]:
         yield f"{number}. {step['step']}: {step['title']} (within {step['within_s']:.0f} s)"
         yield from (f"     {line}" for line in step["does"])
         yield from (f"     until {line}" for line in step["awaits"])
-
-
-def _print_json(content: Any) -> None:
-    _print(json.dumps(content, indent=2, ensure_ascii=False))
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(f"{text}\n")

@@ -6,7 +6,6 @@ harness/meshwake/cli/app.py says them.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TransferSpeedColumn
 from rich.progress import Progress as Bars
 
+from meshwake.cli.options import JsonOption
+from meshwake.cli.output import print_json, print_text
 from meshwake.core.errors import BadInput
 from meshwake.ztunnel.fetch.fetch import Fetched, check_version, fetch, source_of
 from meshwake.ztunnel.fetch.registry import Progress
@@ -53,9 +54,7 @@ def fetch_command(
     relock: Annotated[
         bool, typer.Option("--relock", help="Take it although the lock file names another.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON on stdout, for programs.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Fetch real ztunnels, checked by digest, into the cache."""
     source = source_of(registry, mirror, file, relock)
@@ -77,10 +76,10 @@ def fetch_command(
             }
             for each in fetched
         ]
-        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        print_json(rows)
         return
     for each in fetched:
-        sys.stdout.write(_line(each) + "\n")
+        print_text(_line(each))
 
 
 def _line(fetched: Fetched) -> str:

@@ -8,9 +8,7 @@ harness/meshwake/cli/app.py says them.
 
 from __future__ import annotations
 
-import json
 import shlex
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -21,13 +19,14 @@ import typer
 
 from meshwake.analysis.forecast import (
     IdentityForecast,
-    Node,
     NodeForecast,
+    ObservedNode,
     exit_code_of,
     forecast_node,
 )
 from meshwake.analysis.forecast_files import read_nodes
-from meshwake.cli.ending import Ended
+from meshwake.cli.options import JsonOption
+from meshwake.cli.output import Ended, print_json, print_text
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns, seconds
 from meshwake.core.errors import BadInput, ExitCode
 from meshwake.core.extras import require
@@ -67,13 +66,11 @@ def forecast(
     sleep: Annotated[
         str | None, typer.Option("--sleep", metavar="9h", help="What if it falls asleep now?")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON on stdout, for programs.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Tell when it will break next, and what to do before the lid is closed."""
     if saved is not None and (kubeconfig is not None or context is not None):
-        raise BadInput("--from and --kubeconfig: say one of the two")
+        raise BadInput("--from and --kubeconfig: give one of the two")
     if saved is not None and namespace is not None:
         raise BadInput("--from and --namespace: leave --namespace out; pod.json has it")
     sleep_ns = _sleep_ns(sleep)
@@ -81,12 +78,9 @@ def forecast(
     forecasts = [forecast_node(node, sleep_ns) for node in nodes]
     code = exit_code_of(forecasts)
     if as_json:
-        sys.stdout.write(json.dumps(forecast_json(forecasts, code), indent=2) + "\n")
+        print_json(forecast_json(forecasts, code))
     else:
-        # What was saved may hold names that cannot be written as they are.
-        text = "\n".join(_lines(forecasts)) + "\n"
-        encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        print_text("\n".join(_lines(forecasts)))
     raise Ended(code)
 
 
@@ -101,16 +95,18 @@ def _sleep_ns(text: str | None) -> int:
     return sleep_ns
 
 
-def _live(kubeconfig: Path | None, context: str | None, namespace: str | None) -> list[Node]:
+def _live(
+    kubeconfig: Path | None, context: str | None, namespace: str | None
+) -> list[ObservedNode]:
     require("kind")
-    from meshwake.analysis.forecast_cluster import look
+    from meshwake.analysis.forecast_cluster import observe_ztunnels
     from meshwake.kubernetes.kubeconfig import read_access
     from meshwake.kubernetes.through_kr8s import connect
 
     access = read_access(kubeconfig, context)
     kubernetes = connect(access)
     try:
-        return list(look(kubernetes, time.time_ns(), namespace))
+        return list(observe_ztunnels(kubernetes, time.time_ns(), namespace))
     finally:
         kubernetes.close()
 

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
+from meshwake.cli.output import print_text, say, write_text
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput
 from meshwake.core.refusal import invalid, invalid_choice
@@ -23,11 +24,11 @@ from meshwake.core.scenario import parse_scenario
 from meshwake.importers import systemd
 from meshwake.importers.formats import JOURNALCTL, read_journal
 from meshwake.importers.items import Tally
-from meshwake.importers.laying import Laid
 from meshwake.importers.local_times import DateOrder
-from meshwake.importers.month import Month, month_of
-from meshwake.importers.windows_csv import Writing as Written
-from meshwake.importers.writing import Writing, scenario_text
+from meshwake.importers.placement import PlacedJournal
+from meshwake.importers.scenario_writer import ScenarioOptions, scenario_text
+from meshwake.importers.sleep_history import SleepHistory, sleep_history_of
+from meshwake.importers.windows_csv import JournalOptions
 
 # Measured on a laptop's VM in istio/ztunnel#1481: the wall clock was put right some 25 s after the
 # wake.
@@ -85,20 +86,20 @@ def import_sleep(
     _check_choice("--as", every_sleep_as, "suspend", "pause")
     _check_choice("--date-order", date_order, *get_args(DateOrder))
     tallies = [Tally(str(path)) for path in files]
-    written = Written(
-        _zone(zone), cast(DateOrder | None, date_order), machine, said_zone=zone is not None
+    options = JournalOptions(
+        _zone(zone), cast(DateOrder | None, date_order), machine, zone_given=zone is not None
     )
-    month = _month(_laid(files, tallies, written), tallies)
+    month = _month(_placed(files, tallies, options), tallies)
     after_ns = _corrected_after_ns(corrected_after, tallies)
     sources = [
         f"{Path(tally.path).name} ({tally.system}, {tally.entries} entries)" for tally in tallies
     ]
-    text = scenario_text(month, Writing(sources, node, after_ns, every_sleep_as))
+    text = scenario_text(month, ScenarioOptions(sources, node, after_ns, every_sleep_as))
     parse_scenario(
         text, str(output or "the scenario"), "imported"
     )  # never hand out what `run` would refuse
     for line in _summary(month, tallies):
-        sys.stderr.write(f"{line}\n")
+        say(line)
     _hand_out(text, output)
 
 
@@ -114,27 +115,29 @@ def _zone(name: str | None) -> tzinfo:
         raise invalid("--zone", name, "a time zone such as Europe/Berlin") from error
 
 
-def _laid(files: Sequence[Path], tallies: Sequence[Tally], written: Written) -> list[Laid]:
+def _placed(
+    files: Sequence[Path], tallies: Sequence[Tally], options: JournalOptions
+) -> list[PlacedJournal]:
     """What each journal tells; files that are pieces of one journal are one."""
-    read = [read_journal(path, tally, written) for path, tally in zip(files, tallies, strict=True)]
-    logs = systemd.joined([each for each in read if isinstance(each, systemd.Log)])
-    laid = [systemd.laid(log, written.machine) for log in logs]
+    read = [read_journal(path, tally, options) for path, tally in zip(files, tallies, strict=True)]
+    logs = systemd.joined([each for each in read if isinstance(each, systemd.SystemdJournal)])
+    placed = [systemd.place_boots(log, options.machine) for log in logs]
     return [
         each
-        for each in [*laid, *(each for each in read if isinstance(each, Laid))]
+        for each in [*placed, *(each for each in read if isinstance(each, PlacedJournal))]
         if each is not None
     ]
 
 
-def _month(laid: Sequence[Laid], tallies: list[Tally]) -> Month:
-    if not laid:
+def _month(placed: Sequence[PlacedJournal], tallies: list[Tally]) -> SleepHistory:
+    if not placed:
         whose = {tally.system for tally in tallies}
         advice = f"; print it with: {JOURNALCTL}" if whose == {systemd.SYSTEM} else ""
         raise BadInput("\n".join([f"no entry with a time was found{advice}", *_told(tallies)]))
-    month = month_of(laid)
-    if not month.happened:
-        last_ns = max(each.last_ns for each in laid)
-        days = (last_ns - min(each.first_ns for each in laid)) / (86_400 * NS_PER_S)
+    month = sleep_history_of(placed)
+    if not month.events:
+        last_ns = max(each.last_ns for each in placed)
+        days = (last_ns - min(each.first_ns for each in placed)) / (86_400 * NS_PER_S)
         lines = [*_told(tallies), *(f"left out: {text}" for text in month.dropped[:LEFT_OUT_SHOWN])]
         raise BadInput(
             "\n".join([f"no sleep, boot or jump in {days:.1f} days: nothing to import", *lines])
@@ -153,7 +156,7 @@ def _corrected_after_ns(text: str | None, tallies: list[Tally]) -> int | None:
     return after_ns
 
 
-def _summary(month: Month, tallies: list[Tally]) -> list[str]:
+def _summary(month: SleepHistory, tallies: list[Tally]) -> list[str]:
     starts = datetime.fromtimestamp(month.starts_wall_s, UTC)
     lines = _told(tallies)
     lines += [f"left out: {text}" for text in month.dropped[:LEFT_OUT_SHOWN]]
@@ -176,7 +179,7 @@ def _summary(month: Month, tallies: list[Tally]) -> list[str]:
     return lines
 
 
-def _times(month: Month, kind: str) -> str:
+def _times(month: SleepHistory, kind: str) -> str:
     return "once" if month.count(kind) == 1 else f"{month.count(kind)} times"
 
 
@@ -205,8 +208,5 @@ def _hand_out(text: str, output: Path | None) -> None:
     if output is None:
         sys.stdout.write(text)
         return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"--output {output}: cannot be written ({error.strerror})") from error
-    sys.stdout.write(f"{output}\n")
+    write_text(output, text, "--output")
+    print_text(str(output))

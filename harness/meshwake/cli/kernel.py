@@ -7,11 +7,12 @@ harness/meshwake/cli/app.py says them.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from meshwake.cli.output import print_text
 
 # What only Linux has is imported by the command that needs it.
 
@@ -39,7 +40,7 @@ def fetch(file: FileOption = None) -> None:
     from meshwake.labs.machine.kernel import fetch_kernel
 
     kernel = fetch_kernel(file)
-    sys.stdout.write(f"kernel {kernel.release} is at {kernel.image}\n")
+    print_text(f"kernel {kernel.release} is at {kernel.image}")
 
 
 def clocks(output: OutputOption = None) -> None:
@@ -48,7 +49,7 @@ def clocks(output: OutputOption = None) -> None:
 
     place = output or Path("docs/clocks-measured.md")
     measured = write_page(place)
-    sys.stdout.write(f"{len(measured)} faults measured; see {place}\n")
+    print_text(f"{len(measured)} faults measured; see {place}")
 
 
 def timers(output: OutputOption = None) -> None:
@@ -57,4 +58,4 @@ def timers(output: OutputOption = None) -> None:
 
     place = output or Path("docs/timers.md")
     rows = write_timers_page(place)
-    sys.stdout.write(f"{rows} timers measured; see {place}\n")
+    print_text(f"{rows} timers measured; see {place}")

@@ -7,7 +7,6 @@ harness/meshwake/cli/app.py says them and ends with their exit code.
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -18,10 +17,10 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from meshwake.analysis.confirm import confirm, subject
+from meshwake.analysis.confirm import confirm, find_subject
 from meshwake.analysis.fault_catalogue import FAULTS, scenario_for
-from meshwake.analysis.guard_trial import months, trial_words, try_guard
-from meshwake.analysis.matrix import Row, matrix
+from meshwake.analysis.guard_trial import describe_trial, random_months, try_guard
+from meshwake.analysis.matrix import MatrixRow, matrix
 from meshwake.analysis.matrix_table import (
     CONFIRMED,
     ONLY_RESTARTS,
@@ -30,7 +29,8 @@ from meshwake.analysis.matrix_table import (
     short_table,
     write_between,
 )
-from meshwake.cli.ending import Ended
+from meshwake.cli.options import JsonOption, OneVersionOption, SeedOption
+from meshwake.cli.output import Ended, print_json, print_text, say
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, ExitCode
 from meshwake.core.refusal import invalid_choice
@@ -52,11 +52,6 @@ ScenarioOption = Annotated[
         "--scenario", metavar="FILE", help="Against the faults of this scenario, instead of ours."
     ),
 ]
-IstioOption = Annotated[
-    str | None, typer.Option("--istio", metavar="VERSION", help="The release; newest known.")
-]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Chooses what is left to chance.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
 LongOption = Annotated[
     bool, typer.Option("--long", help="One line for each fix and fault, with every number.")
 ]
@@ -72,7 +67,7 @@ ConfirmOption = Annotated[
     bool,
     typer.Option("--confirm", help="Run each pair on a real ztunnel, and record what it shows."),
 ]
-ZtunnelOption = Annotated[
+ConfirmedZtunnelOption = Annotated[
     Path | None,
     typer.Option("--ztunnel", metavar="PATH", help="With --confirm: the binary; one of the cache."),
 ]
@@ -88,48 +83,62 @@ def matrix_command(
     fix: FixOption = None,
     fault: FaultOption = None,
     scenario: ScenarioOption = None,
-    istio: IstioOption = None,
+    istio: OneVersionOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
     long: LongOption = False,
     write: WriteOption = None,
     confirming: ConfirmOption = False,
-    ztunnel: ZtunnelOption = None,
+    ztunnel: ConfirmedZtunnelOption = None,
 ) -> None:
     """Run every fix against every clock fault, and show which holds."""
+    _refuse_contradictions(write, fix, fault, scenario, istio, seed, ztunnel, confirming)
     fixes = _chosen("--fix", fix, list(FIXES))
     scenarios = _scenarios(fault, scenario)
     release = versions.find(istio) if istio else versions.newest()
-    if ztunnel is not None and not confirming:
-        raise BadInput(
-            f"--ztunnel {ztunnel}: the matrix is of the model; say --confirm to run pairs "
-            "on a binary"
-        )
-    if write and (fix or fault or scenario or istio or seed):
-        raise BadInput(
-            "--write puts the whole matrix of the newest release on a page; leave the "
-            "other options out"
-        )
     if confirming:
-        confirm(fixes, scenarios, ztunnel, istio, seed, _tell)
-    rows = matrix(
-        fixes, scenarios, release, seed, _tell if sys.stderr.isatty() else lambda name, fault: None
-    )
+        confirm(fixes, scenarios, ztunnel, istio, seed, _report_pair)
+    report = _report_pair if sys.stderr.isatty() else _report_nothing
+    rows = matrix(fixes, scenarios, release, seed, report)
     for page in write or []:
-        kind = "short" if page.name == "README.md" else "long"
-        changed = write_between(
-            page, kind, short_table(rows) if kind == "short" else long_table(rows)
-        )
-        typer.echo(f"{page}: {'written' if changed else 'was up to date'}", err=True)
+        _write_page(page, rows)
     if as_json:
-        typer.echo(
-            json.dumps(
-                {"version": release.version, "rows": [row.to_json() for row in rows]}, indent=2
-            )
-        )
+        print_json({"version": release.version, "rows": [row.to_json() for row in rows]})
     else:
         show(Console(), _long(rows) if long else _short(rows))
         _legend(release.version, scenarios)
+
+
+def _refuse_contradictions(
+    write: list[Path] | None,
+    fix: list[str] | None,
+    fault: list[str] | None,
+    scenario: list[Path] | None,
+    istio: str | None,
+    seed: int,
+    ztunnel: Path | None,
+    confirming: bool,
+) -> None:
+    if ztunnel is not None and not confirming:
+        raise BadInput(
+            f"--ztunnel {ztunnel}: the matrix runs on the model; use --confirm to run pairs on a "
+            "binary"
+        )
+    if write and (fix or fault or scenario or istio or seed):
+        raise BadInput(
+            "--write puts the whole matrix of the newest release on a page; leave the other "
+            "options out"
+        )
+    if scenario and fault:
+        raise BadInput("--scenario has faults of its own; leave --fault out")
+
+
+def _write_page(page: Path, rows: list[MatrixRow]) -> None:
+    if page.name == "README.md":
+        changed = write_between(page, "short", short_table(rows))
+    else:
+        changed = write_between(page, "long", long_table(rows))
+    say(f"{page}: {'written' if changed else 'was up to date'}")
 
 
 def trial_command(
@@ -138,27 +147,36 @@ def trial_command(
     lab: Annotated[
         str, typer.Option("--lab", help="model, or process: with a real ztunnel.")
     ] = "model",
-    istio: IstioOption = None,
-    ztunnel: ZtunnelOption = None,
+    istio: OneVersionOption = None,
+    ztunnel: ConfirmedZtunnelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put the wake guard through months of random sleeps and of an authority that is away."""
+    """Test the wake guard for months of random sleeps and outages of the authority."""
     if lab not in ("model", "process"):
         raise invalid_choice("--lab", lab, ("model", "process"))
-    scenario, tell = months(seed, days), _say if sys.stderr.isatty() else lambda text: None
+    scenario = random_months(seed, days)
+    report = say if sys.stderr.isatty() else _report_nothing
     if lab == "process":
-        path, release = subject(ztunnel, istio)
+        path, release = find_subject(ztunnel, istio)
         with tempfile.TemporaryDirectory(prefix="meshwake-trial-") as work:
-            trial = try_guard(scenario, release, seed, days, lab, Toolbox(path, Path(work)), tell)
+            toolbox = Toolbox(path, Path(work))
+            trial = try_guard(scenario, release, seed, days, lab, toolbox, report)
     else:
         release = versions.find(istio) if istio else versions.newest()
-        trial = try_guard(scenario, release, seed, days, tell=tell)
-    typer.echo(json.dumps(trial.to_json(), indent=2) if as_json else trial_words(trial))
+        trial = try_guard(scenario, release, seed, days, report=report)
+    if as_json:
+        print_json(trial.to_json())
+    else:
+        print_text(describe_trial(trial))
     raise Ended(ExitCode.AS_EXPECTED if trial.passed else ExitCode.SURPRISE)
 
 
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
+def _report_nothing(*_: str) -> None:
+    """Progress for nobody: stderr is not a terminal."""
+
+
+def _report_pair(fix: str, fault: str) -> None:
+    say(f"{fix} against {fault}")
 
 
 def _chosen(option: str, named: list[str] | None, known: list[str]) -> list[str]:
@@ -169,15 +187,13 @@ def _chosen(option: str, named: list[str] | None, known: list[str]) -> list[str]
 
 
 def _scenarios(faults: list[str] | None, files: list[Path] | None) -> dict[str, Scenario]:
-    if files and faults:
-        raise BadInput("--scenario brings faults of its own; leave --fault out")
     if files:
         read = [read_scenario(path) for path in files]
         return {each.name: each for each in read}
     return {name: scenario_for(FAULTS[name]) for name in _chosen("--fault", faults, list(FAULTS))}
 
 
-def _short(rows: list[Row]) -> Table:
+def _short(rows: list[MatrixRow]) -> Table:
     faults = list(dict.fromkeys(row.fault for row in rows if row.fault != ONLY_RESTARTS)) or [
         ONLY_RESTARTS
     ]
@@ -192,19 +208,18 @@ def _short(rows: list[Row]) -> Table:
     return table
 
 
-def _words(row: Row) -> Text:
+def _words(row: MatrixRow) -> Text:
     """In colour where there is some; the words say it too."""
-    seen = f" {CONFIRMED}" if row.confirmed_on else ""
+    confirmed = f" {CONFIRMED}" if row.confirmed_on else ""
     if row.verdict == "HOLDS":
-        return Text(f"holds{seen}", "green")
+        return Text(f"holds{confirmed}", "green")
     if row.verdict == "BROKEN":
-        return Text(
-            f"{'storm' if row.flooded else lasting_words(row.outage_s_per_week)}{seen}", "red"
-        )
-    return Text(f"unknown{seen}", "yellow")
+        outage = "storm" if row.flooded else lasting_words(row.outage_s_per_week)
+        return Text(f"{outage}{confirmed}", "red")
+    return Text(f"unknown{confirmed}", "yellow")
 
 
-def _long(rows: list[Row]) -> Table:
+def _long(rows: list[MatrixRow]) -> Table:
     table = Table(
         "fix",
         "fault",
@@ -229,17 +244,11 @@ def _long(rows: list[Row]) -> Table:
 
 
 def _legend(version: str, scenarios: dict[str, Scenario]) -> None:
-    typer.echo(
-        f"\nztunnel {version}, on the model; {CONFIRMED} the same verdict was seen on a "
-        "real ztunnel"
-    )
-    typer.echo(
-        "a time: BROKEN, and so much waking time without connection a week; storm: renewed "
-        "without a pause"
-    )
-    for name, scenario in scenarios.items():
-        typer.echo(f"  {name}: {scenario.title}")
-
-
-def _tell(fix: str, fault: str) -> None:
-    typer.echo(f"{fix} against {fault}", err=True)
+    lines = [
+        "",
+        f"ztunnel {version}, on the model; {CONFIRMED} the same verdict was seen on a real ztunnel",
+        "a time: BROKEN, and this much waking time without connection a week; storm: renewed "
+        "without a pause",
+        *(f"  {name}: {scenario.title}" for name, scenario in scenarios.items()),
+    ]
+    print_text("\n".join(lines))

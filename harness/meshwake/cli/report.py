@@ -16,8 +16,8 @@ from rich.console import Console
 
 from meshwake.core.errors import BadInput, HarnessError
 from meshwake.core.run import Run
+from meshwake.report.ascii_timeline import ascii_timelines
 from meshwake.report.html.folder import write_report
-from meshwake.report.strip import strips
 from meshwake.report.terminal import WIDTH_MAX, run_detail, show
 from meshwake.runner.run import check_run
 from meshwake.runner.suite import Ending, summary_of
@@ -48,7 +48,7 @@ def report(
         console.print(f"open {write_report(output, told)}", highlight=False, soft_wrap=True)
         return
     for run in told:
-        show(console, strips(run.plan, run.history, min(console.width, WIDTH_MAX)))
+        show(console, ascii_timelines(run.plan, run.history, min(console.width, WIDTH_MAX)))
         show(console, run_detail(run, verbose))
     console.print("--output DIR writes the same as pages for a browser", highlight=False)
 

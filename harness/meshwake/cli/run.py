@@ -1,13 +1,10 @@
-"""meshwake run | check | plan | doctor: scenarios run and judged, here and now.
+"""meshwake run, check, plan, doctor: scenarios run and judged, here and now.
 
-Results go to stdout, everything else to stderr. Of several runs the most serious one decides the
-exit code.
+Of several runs the most serious one decides the exit code.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from meshwake.cli.ending import Ended
+from meshwake.cli.options import JsonOption, VerboseOption
+from meshwake.cli.output import Ended, print_json, say
 from meshwake.core.errors import ExitCode, HarnessError
 from meshwake.core.extras import require
 from meshwake.core.scenario import read_scenario
@@ -24,44 +22,9 @@ from meshwake.report.result import result
 from meshwake.report.terminal import run_detail, show, summary_table
 from meshwake.runner.choose import Case, Chooser
 from meshwake.runner.doctor import Health, examine
-from meshwake.runner.options import AUTO, LabWords, Options, planned_cluster, with_words
+from meshwake.runner.options import CaseFlags, Options, RunFlags, options_from, with_flags
 from meshwake.runner.run import Progress, check_run
 from meshwake.runner.suite import Ending, Suite, most_serious, run_suite, summary_of
-
-LabOption = Annotated[str, typer.Option("--lab", help="auto, model, process, machine or kind.")]
-IstioOption = Annotated[
-    list[str] | None,
-    typer.Option("--istio", metavar="VERSION", help="The release under test; may be repeated."),
-]
-ZtunnelOption = Annotated[
-    Path | None, typer.Option("--ztunnel", metavar="PATH", help="The ztunnel binary under test.")
-]
-SeedOption = Annotated[
-    int, typer.Option("--seed", min=0, help="Chooses what is left to chance, such as retry delays.")
-]
-KeepOption = Annotated[
-    bool, typer.Option("--keep-run", help="Keep the run even when it came out as expected.")
-]
-RealTimeOption = Annotated[
-    bool, typer.Option("--real-time", help="Use the numbers of the [real_time] table.")
-]
-ClassOption = Annotated[
-    str | None,
-    typer.Option(
-        "--as-class",
-        metavar="CLASS",
-        help="Lab model: the behaviour class to run, whatever the release's.",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
-ReportOption = Annotated[
-    Path | None,
-    typer.Option("--report", metavar="DIR", help="Write pages for a browser to this folder."),
-]
-VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show all evidence.")]
-FilesArgument = Annotated[
-    list[Path], typer.Argument(metavar="FILE...", help="Scenario files, or directories of them.")
-]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -72,57 +35,48 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-@with_words(LabWords)
+@with_flags(RunFlags)
 def run(
-    files: FilesArgument,
-    lab: LabOption = AUTO,
-    istio: IstioOption = None,
-    ztunnel: ZtunnelOption = None,
-    seed: SeedOption = 0,
-    keep_run: KeepOption = False,
-    as_class: ClassOption = None,
-    report: ReportOption = None,
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Scenario files, or directories of them."),
+    ],
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
     *,
-    words: LabWords,
+    flags: RunFlags,
 ) -> None:
     """Run scenarios and judge what happened."""
-    if report is not None:
+    if flags.report is not None:
         require("report")  # before anything runs
-    cluster = planned_cluster(lab, words)
-    options = Options(
-        lab, tuple(istio or ()), ztunnel, seed, keep_run, words.real_time, cluster, as_class
-    )
+    options = options_from(flags)
     line = ProgressLine(shown=not as_json)
     # Of many runs only those are shown in full that somebody must look at; the table has the rest.
     alone = len(files) == 1 and files[0].is_file() and len(options.istio) <= 1
+    in_full = verbose or alone
 
     def watch(case: Case) -> Progress:
         return line.watch(case.id, case.plan.duration_ns)
 
-    def tell(ending: Ending) -> None:
+    def show_one(ending: Ending) -> None:
         line.end()
         if ending.error is not None:
-            _say(ending.error)
-        elif not as_json and (verbose or alone or ending.exit_code is not ExitCode.AS_EXPECTED):
+            _say_error(ending.error)
+        elif not as_json and (in_full or ending.exit_code is not ExitCode.AS_EXPECTED):
             _show_ending(ending, verbose)
 
     try:
-        suite = run_suite(Suite(tuple(files), options, watch, tell))
+        suite = run_suite(Suite(tuple(files), options, watch, show_one))
     finally:
         line.end()
-    if as_json:
-        _print_json([_json_of(ending) for ending in suite.endings])
-    elif len(suite.endings) > 1:
-        show(Console(), summary_table([summary_of(ending) for ending in suite.endings]))
+    _show_suite(suite, as_json)
     codes = [ending.exit_code for ending in suite.endings]
-    if report is not None:
+    if flags.report is not None:
         from meshwake.cli.report import report_endings
 
-        unwritten = report_endings(report, suite.endings, quiet=as_json)
+        unwritten = report_endings(flags.report, suite.endings, quiet=as_json)
         if unwritten is not None:
-            _say(unwritten)
+            _say_error(unwritten)
             codes.append(unwritten.exit_code)
     raise Ended(most_serious(codes))
 
@@ -137,51 +91,49 @@ def check(
     """Judge a saved run again, with today's checks."""
     checked = check_run(run_directory)
     if as_json:
-        _print_json([result(checked)])
+        print_json(result(checked))
     else:
         show(Console(), run_detail(checked, verbose))
     raise Ended(checked.outcome.exit_code)
 
 
+@with_flags(CaseFlags)
 def plan(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A scenario file.")],
-    lab: LabOption = AUTO,
-    istio: IstioOption = None,
-    ztunnel: ZtunnelOption = None,
-    seed: SeedOption = 0,
-    real_time: RealTimeOption = False,
+    *,
+    flags: CaseFlags,
 ) -> None:
     """Print the plan of a scenario as JSON: every fault in its place, nothing left open."""
-    options = Options(lab, tuple(istio or ()), ztunnel, seed, real_time=real_time)
+    options = Options(flags.lab, flags.istio, flags.ztunnel, flags.seed, real_time=flags.real_time)
     cases = Chooser(options).cases(read_scenario(file))
-    _print_json([case.plan.model_dump(mode="json") for case in cases])
+    print_json(_one_or_all([case.plan.model_dump(mode="json") for case in cases]))
     for case in cases:
         if case.refusal is not None:
-            _print_error(f"{case.id}: would be refused: {case.refusal}")
+            say(f"{case.id}: would be refused: {case.refusal}")
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Say which lab can run here, why another cannot, and what to install."""
+    """Show which lab can run here, why another cannot, and what to install."""
     health = examine()
     if as_json:
-        _print_json([health.to_json()])
+        print_json(health.to_json())
     else:
         _show_health(health)
 
 
-def _say(error: HarnessError) -> None:
-    _print_error(str(error))
-    if error.evidence is not None:
-        _print_error(f"evidence: {error.evidence}")
+# --- What is shown --------------------------------------------------------------------------------
 
 
-def _print_error(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _show_suite(suite: Suite, as_json: bool) -> None:
+    if as_json:
+        print_json(_one_or_all([_json_of(ending) for ending in suite.endings]))
+    elif len(suite.endings) > 1:
+        show(Console(), summary_table([summary_of(ending) for ending in suite.endings]))
 
 
-def _print_json(objects: list[dict[str, Any]]) -> None:
+def _one_or_all(objects: list[dict[str, Any]]) -> Any:
     """One object for one run, an array for several."""
-    print(json.dumps(objects[0] if len(objects) == 1 else objects, indent=2, ensure_ascii=False))
+    return objects[0] if len(objects) == 1 else objects
 
 
 def _show_ending(ending: Ending, verbose: bool) -> None:
@@ -224,3 +176,9 @@ def _json_of(ending: Ending) -> dict[str, Any]:
         "error": str(ending.error),
         "run": evidence,
     }
+
+
+def _say_error(error: HarnessError) -> None:
+    say(str(error))
+    if error.evidence is not None:
+        say(f"evidence: {error.evidence}")

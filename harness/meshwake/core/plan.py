@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from meshwake.core.authority_state import AuthorityState
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
 from meshwake.core.scenario import APART, EVERY_NODE, CheckName, Expect, Scenario, fault_times_ns
@@ -92,15 +93,6 @@ class PlannedFault(_Frozen):
         if self.kind == "drift":
             return self.lasts_ns * self.rate_numerator // self.rate_denominator - self.lasts_ns
         return 0
-
-
-class AuthorityState(NamedTuple):
-    """How far its wall clock is ahead of its node's; the lifetime it gives (None: what it is asked
-    for); which of its roots it signs with."""
-
-    ahead_wall_ns: int
-    lifetime_s: int | None
-    root: int
 
 
 class PlannedNode(_Frozen):

@@ -152,31 +152,35 @@ def _ids_of_ztunnel(unknown: Unknown, memory: Memory) -> bool:
 
 
 def _options_select(rest: list[str], own_name: str, lists_pods: bool, memory: Memory) -> bool:
+    """Whether the options of a list leave ztunnel in it."""
     for position, word in enumerate(rest):
         name, equals, value = word.partition("=")
         if not equals and position + 1 < len(rest):
             value = rest[position + 1]
         if name in ("--filter", "-f"):
+            # --filter name=VALUE is --name VALUE.
             name, _, value = value.partition("=")
             name = f"--{name}"
         if name == "--name" and not _found(value, own_name):
             return False
-        if name == "--label":
-            key, _, wanted = value.partition("=")
-            own = {
-                "io.kubernetes.container.name": PROXY_CONTAINER,
-                **(LABELS if lists_pods else {}),
-            }
-            if key not in own:
-                raise NotUnderstood(
-                    f"whether ztunnel's container has the label {key!r} is not known"
-                )
-            if wanted != own[key]:
-                return False
-        pods = memory.unknowns_in(value) if name in ("--pod", "-p") else []
-        if not all(_ids_of_ztunnel(each, memory) for each in pods):
+        if name == "--label" and not _has_label(value, lists_pods):
+            return False
+        if name in ("--pod", "-p") and not _all_of_ztunnel(value, memory):
             return False
     return True
+
+
+def _has_label(label: str, lists_pods: bool) -> bool:
+    """Whether ztunnel's container, or its pod, has the label `key=value`."""
+    key, _, wanted = label.partition("=")
+    own = {"io.kubernetes.container.name": PROXY_CONTAINER, **(LABELS if lists_pods else {})}
+    if key not in own:
+        raise NotUnderstood(f"whether ztunnel's container has the label {key!r} is not known")
+    return wanted == own[key]
+
+
+def _all_of_ztunnel(ids: str, memory: Memory) -> bool:
+    return all(_ids_of_ztunnel(each, memory) for each in memory.unknowns_in(ids))
 
 
 def _found(pattern: str, text: str) -> bool:
@@ -186,13 +190,16 @@ def _found(pattern: str, text: str) -> bool:
         raise NotUnderstood(f"the pattern {pattern!r} is not understood") from error
 
 
+_DOCKER_VALUES = frozenset(
+    {"-t", "--time", "-s", "--signal", "--namespace", "-n", "-H", "-f", "--filter"}
+)
+
+
 def _containers(ran: Ran, memory: Memory, place: Place) -> list[Action]:
     """docker, nerdctl and podman: containers by what `ps` prints."""
-    operands = _operands(
-        ran.words[1:],
-        frozenset({"-t", "--time", "-s", "--signal", "--namespace", "-n", "-H", "-f", "--filter"}),
-    )
-    verb, names = (operands[0] if operands else ""), operands[1:]
+    operands = _operands(ran.words[1:], _DOCKER_VALUES)
+    verb = operands[0] if operands else ""
+    names = operands[1:]
     if verb in ("ps", "logs", "inspect", "images", "info", "stats", "version"):
         raise DoesNothing(f"{ran.program} {verb} restarts nothing")
     if verb not in ("restart", "stop", "kill", "rm"):
@@ -205,37 +212,38 @@ def _containers(ran: Ran, memory: Memory, place: Place) -> list[Action]:
 def _kill(ran: Ran, memory: Memory, place: Place) -> list[Action]:
     """pkill, killall and kill: kubelet starts a container anew whose process has ended."""
     words = list(ran.words[1:])
-    signals = [word for word in words if re.fullmatch(r"-(s|-signal.*|\d+|[A-Z][A-Z0-9]*)", word)]
+    _check_signal(words)
     operands = [word for word in words if not word.startswith("-")]
-    if signals and signals[0].removeprefix("-").removeprefix("SIG") not in (
-        "TERM",
-        "KILL",
-        "INT",
-        "QUIT",
-        "9",
-        "15",
-        "2",
-        "3",
-    ):
-        raise NotUnderstood(f"whether ztunnel ends on {signals[0]} is not known")
     if ran.program == "kill":
-        programs = [
-            each
-            for name in operands
-            for unknown in memory.unknowns_in(name)
-            for each in unknown.runs
-        ]
-        if not programs or programs[0].program not in ("pidof", "pgrep"):
-            raise NotUnderstood("which process it ends is not known")
-        operands = [word for word in programs[0].words[1:] if not word.startswith("-")]
-    if not any(
-        _found(pattern, "/usr/local/bin/ztunnel proxy ztunnel" if "-f" in words else "ztunnel")
-        for pattern in operands
-    ):
+        operands = _patterns_of_pids(operands, memory)
+    # With -f the pattern is matched against the whole command line.
+    process = _COMMAND_LINE if "-f" in words else "ztunnel"
+    if not any(_found(pattern, process) for pattern in operands):
         raise DoesNothing("it ends another process")
     if not place.sees_processes:
         raise DoesNothing("a pod sees its own processes only, without hostPID")
     return [Action("ztunnel", "", "own node")]
+
+
+_COMMAND_LINE = "/usr/local/bin/ztunnel proxy ztunnel"
+# Signals on which ztunnel ends, by name and by number.
+_ENDS_ZTUNNEL = ("TERM", "KILL", "INT", "QUIT", "9", "15", "2", "3")
+
+
+def _check_signal(words: list[str]) -> None:
+    """Raises NotUnderstood for a signal on which ztunnel may not end."""
+    signals = [word for word in words if re.fullmatch(r"-(s|-signal.*|\d+|[A-Z][A-Z0-9]*)", word)]
+    if signals and signals[0].removeprefix("-").removeprefix("SIG") not in _ENDS_ZTUNNEL:
+        raise NotUnderstood(f"whether ztunnel ends on {signals[0]} is not known")
+
+
+def _patterns_of_pids(operands: list[str], memory: Memory) -> list[str]:
+    """`kill $(pidof ztunnel)`: the names of the processes whose numbers are printed."""
+    unknowns = [unknown for name in operands for unknown in memory.unknowns_in(name)]
+    programs = [run for unknown in unknowns for run in unknown.runs]
+    if not programs or programs[0].program not in ("pidof", "pgrep"):
+        raise NotUnderstood("which process it ends is not known")
+    return [word for word in programs[0].words[1:] if not word.startswith("-")]
 
 
 def _curl(ran: Ran, memory: Memory, place: Place) -> list[Action]:

@@ -16,62 +16,92 @@ _CLASSES = {
 }
 
 
+_KINDS_OF_GREP = {"extended-regexp": "E", "fixed-strings": "F", "perl-regexp": "P"}
+# A pattern of more characters is refused: Python's matching may take exponential time.
+_LONGEST = 2_000
+
+
 class PatternNotRead(Exception):
     """The filter is not understood."""
 
 
-def grep_lets_through(words: tuple[str, ...], line: str) -> bool:  # noqa: C901  one branch for each option
+def grep_lets_through(words: tuple[str, ...], line: str) -> bool:
     """Whether `grep WORDS` prints `line`. Raises PatternNotRead."""
-    kind = {"egrep": "E", "fgrep": "F"}.get(words[0].rsplit("/", 1)[-1], "G")
-    patterns, inverted, flags, whole = [], False, 0, ""
-    rest = list(words[1:])
-    while rest:
-        word = rest.pop(0)
+    grep = _Grep(words)
+    return grep.matches(line) != grep.is_inverted
+
+
+class _Grep:
+    """The options of a grep, and its patterns. `kind`: G basic, E extended, F fixed, P Perl's."""
+
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self.patterns: list[str] = []
+        self.is_inverted = False
+        self.kind = {"egrep": "E", "fgrep": "F"}.get(words[0].rsplit("/", 1)[-1], "G")
+        # -w: "w", -x: "x"
+        self.whole = ""
+        self.flags = 0
+        rest = list(words[1:])
+        while rest:
+            self._read(rest.pop(0), rest)
+        if not self.patterns:
+            raise PatternNotRead("has no pattern")
+        self.patterns = "\n".join(self.patterns).split("\n")
+
+    def _read(self, word: str, rest: list[str]) -> None:
+        """One word; a value that belongs to it is taken from `rest`."""
         if word in ("-e", "--regexp") and rest:
-            patterns.append(rest.pop(0))
-        elif word.startswith("--regexp="):
-            patterns.append(word.removeprefix("--regexp="))
+            self.patterns.append(rest.pop(0))
         elif word in ("-m", "-A", "-B", "-C", "--max-count") and rest:
             rest.pop(0)
         elif word == "-f" or word.startswith("--file"):
             raise PatternNotRead("reads its patterns from a file")
         elif word.startswith("--"):
-            name = word[2:].partition("=")[0]
-            inverted |= name == "invert-match"
-            kind = {"extended-regexp": "E", "fixed-strings": "F", "perl-regexp": "P"}.get(
-                name, kind
-            )
-            flags |= re.IGNORECASE if name == "ignore-case" else 0
+            self._read_long(*word[2:].partition("=")[::2])
         elif re.fullmatch(r"-[a-zA-Z]+\d*", word):
-            letters = word[1:]
-            if letters.endswith("e") and rest:
-                patterns.append(rest.pop(0))
-            inverted |= "v" in letters
-            flags |= re.IGNORECASE if "i" in letters else 0
-            kind = next((letter for letter in letters if letter in "EFP"), kind)
-            whole = "w" if "w" in letters else "x" if "x" in letters else whole
-        elif not patterns:
-            patterns.append(word)
+            self._read_letters(word[1:], rest)
+        elif not self.patterns:
+            self.patterns.append(word)
         else:
             raise PatternNotRead("reads a file")
-    if not patterns:
-        raise PatternNotRead("has no pattern")
-    return _matches("\n".join(patterns).split("\n"), kind, whole, flags, line) != inverted
 
+    def _read_long(self, name: str, value: str) -> None:
+        if name == "regexp":
+            self.patterns.append(value)
+        elif name == "invert-match":
+            self.is_inverted = True
+        elif name == "ignore-case":
+            self.flags |= re.IGNORECASE
+        self.kind = _KINDS_OF_GREP.get(name, self.kind)
 
-def _matches(patterns: list[str], kind: str, whole: str, flags: int, line: str) -> bool:
-    for pattern in patterns:
-        if len(pattern) > 2_000:
+    def _read_letters(self, letters: str, rest: list[str]) -> None:
+        """Switches in one word: -vi, -Ee PATTERN."""
+        if letters.endswith("e") and rest:
+            self.patterns.append(rest.pop(0))
+        if "v" in letters:
+            self.is_inverted = True
+        if "i" in letters:
+            self.flags |= re.IGNORECASE
+        self.kind = next((letter for letter in letters if letter in "EFP"), self.kind)
+        self.whole = next((letter for letter in "wx" if letter in letters), self.whole)
+
+    def matches(self, line: str) -> bool:
+        """Whether one of the patterns matches."""
+        return any(self._matches(pattern, line) for pattern in self.patterns)
+
+    def _matches(self, pattern: str, line: str) -> bool:
+        if len(pattern) > _LONGEST:
             raise PatternNotRead("has a pattern of absurd length")
-        shape = re.escape(pattern) if kind == "F" else _of_posix(pattern, basic=kind == "G")
-        if whole:
-            shape = rf"\b(?:{shape})\b" if whole == "w" else rf"^(?:{shape})$"
+        is_fixed = self.kind == "F"
+        shape = re.escape(pattern) if is_fixed else _of_posix(pattern, basic=self.kind == "G")
+        if self.whole == "w":
+            shape = rf"\b(?:{shape})\b"
+        elif self.whole == "x":
+            shape = rf"^(?:{shape})$"
         try:
-            if re.search(shape, line, flags):
-                return True
+            return re.search(shape, line, self.flags) is not None
         except (re.error, RecursionError, OverflowError) as error:
             raise PatternNotRead(f"has a pattern that is not understood: {pattern!r}") from error
-    return False
 
 
 def _of_posix(pattern: str, *, basic: bool) -> str:

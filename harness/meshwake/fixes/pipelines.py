@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from meshwake.fixes.effects import NotUnderstood
 from meshwake.fixes.patterns import PatternNotRead, grep_lets_through
@@ -17,13 +17,24 @@ _SHAPE_LINES = names("cut tr sed sort uniq head tail tee cat xargs column jq")
 def lines_left(filters: Iterable[Ran], lines: list[str]) -> list[str]:
     """What of `lines` goes through the filters of a pipeline. Raises NotUnderstood."""
     for ran in filters:
-        if ran.program in ("grep", "egrep", "fgrep"):
-            lines = [line for line in lines if _grep_lets_through(ran, line)]
-        elif ran.program in ("awk", "gawk"):
-            lines = [line for line in lines if _awk_lets_through(ran.words, line)]
-        elif ran.program not in _SHAPE_LINES:
-            raise NotUnderstood(f"what {' '.join(ran.words)!r} lets through is not understood")
+        lets_through = _filter_of(ran)
+        lines = [line for line in lines if lets_through(ran, line)]
     return lines
+
+
+def _filter_of(ran: Ran) -> Callable[[Ran, str], bool]:
+    """Which lines the command lets through. Raises NotUnderstood, also where no line is left."""
+    if ran.program in ("grep", "egrep", "fgrep"):
+        return _grep_lets_through
+    if ran.program in ("awk", "gawk"):
+        return _awk_lets_through
+    if ran.program in _SHAPE_LINES:
+        return _all_lines
+    raise NotUnderstood(f"what {' '.join(ran.words)!r} lets through is not understood")
+
+
+def _all_lines(ran: Ran, line: str) -> bool:
+    return True
 
 
 def _grep_lets_through(ran: Ran, line: str) -> bool:
@@ -33,8 +44,8 @@ def _grep_lets_through(ran: Ran, line: str) -> bool:
         raise NotUnderstood(f"{' '.join(ran.words)!r} {error}") from error
 
 
-def _awk_lets_through(words: tuple[str, ...], line: str) -> bool:
-    script = next((word for word in words[1:] if "{" in word or "/" in word), "")
+def _awk_lets_through(ran: Ran, line: str) -> bool:
+    script = next((word for word in ran.words[1:] if "{" in word or "/" in word), "")
     # /pattern/ or $1 ~ /pattern/, with any action.
     match = re.match(r"\s*(?:\$\d+\s*~\s*)?/([^/]*)/", script)
     if match:

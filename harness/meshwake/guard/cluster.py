@@ -1,8 +1,8 @@
 """A node of a real cluster, as the guard needs it: its pods by the API server, its clocks and
 processes by /proc.
 
-A pod that cannot be asked (it is starting, or kubelet is busy after a wake) is left out of this
-look, and said; the next look is half a minute away.
+A pod that gives no answer (it is starting, or kubelet is busy after a wake) is left out of this
+poll, and logged; the next poll is half a minute away.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ class Api(Protocol):
         """What a pod answers on a port of its own localhost."""
 
     def evict(self, pod: ApiPod) -> None:
-        """Has a pod ended, as its disruption budget allows."""
+        """Evicts a pod, as its disruption budget allows."""
 
-    def tell(self, pod: ApiPod, reason: str, message: str, warning: bool) -> None:
+    def post_event(self, pod: ApiPod, reason: str, message: str, warning: bool) -> None:
         """An Event about `pod`."""
 
     def take_lease(self, number: int, holder: str, holds_ns: int, now_monotonic_ns: int) -> bool:
@@ -88,7 +88,7 @@ class Api(Protocol):
 
 
 class ClusterNode:
-    """See guard.Node. `connects` says whether somebody listens at an address; `say` is the guard's
+    """See guard.Node. `connects` says whether an address takes connections; `say` is the guard's
     log; `turn` is which of the Leases it takes."""
 
     def __init__(
@@ -118,14 +118,11 @@ class ClusterNode:
         """See guard.Node. Raises Unreachable when the API server cannot be reached at all."""
         ztunnels = self._api.pods(*ZTUNNELS, self.name)
         gateways = self._api.pods(*GATEWAYS, self.name)
-        self._witnessed.look(
-            self._now,
-            {process for pod in ztunnels if (process := self._process_of(pod)) is not None},
-        )
+        running = {self._process_of(pod) for pod in ztunnels}
+        self._witnessed.look(self._now, {process for process in running if process is not None})
         self._pods = {pod.full_name: pod for pod in (*ztunnels, *gateways)}
-        found = [self._ask(self._ztunnel, pod) for pod in ztunnels] + [
-            self._ask(self._proxy, pod) for pod in gateways
-        ]
+        found = [self._ask(self._ztunnel, pod) for pod in ztunnels]
+        found += [self._ask(self._proxy, pod) for pod in gateways]
         return [process for process in found if process is not None]
 
     def _ask(self, ask: Callable[[ApiPod], Seen | None], pod: ApiPod) -> Seen | None:
@@ -161,7 +158,7 @@ class ClusterNode:
         if started_wall_ns is None:
             return None
         held = of_envoy(self._api.get_from_pod(pod, ADMIN_PORT, ENVOY_CERTIFICATES_PATH))
-        # Its agent reckons anew at each issue, so the other clocks at its start are of no account.
+        # Its agent counts from each issue, so the other clocks at its start do not matter.
         return Seen(pod.full_name, "proxy", ClockReading(started_wall_ns, 0, 0), held, pod.owner)
 
     def authority_answers(self) -> bool:
@@ -179,7 +176,7 @@ class ClusterNode:
         """See guard.Node. The Event comes first: it must be there even when the eviction fails."""
         pod = self._pods[process.name]
         self._say(f"{process.name}: restarted: {why}")
-        self._api.tell(
+        self._api.post_event(
             pod, "WakeGuardRestarted", f"restarted on node {self.name}: {why}", warning=False
         )
         self._api.evict(pod)
@@ -187,7 +184,7 @@ class ClusterNode:
     def held_back(self, process: Seen, why: str) -> None:
         """See guard.Node."""
         self._say(f"{process.name}: restart held back: {why}")
-        self._api.tell(
+        self._api.post_event(
             self._pods[process.name], "WakeGuardHeldBack", f"restart held back: {why}", warning=True
         )
 

@@ -1,21 +1,24 @@
-"""What the guard does when it looks: have clocks parted, will a certificate be served expired, is a
-restart due?
+"""What the guard does each time it polls its node: have clocks parted, will a certificate be served
+expired, is a restart due?
 
-At each look, for each process of its node that serves certificates, ztunnels first:
+At each poll, for each process of its node that serves certificates, ztunnels first:
 
-    drift     J, how far wall and monotonic clock parted since that process started. A suspend, a pause that was
-              corrected, a step, a slow drift, either sign: all are one number. (A gateway's agent reckons anew at each
-              issue, so there J counts from when the guard first saw the certificate.)
-    trouble   from the certificate's own dates and J (ztunnel/renewal.py): it will be served expired within `lead`, or
-              is already; the clock was set back behind its notBefore; or so far that it is renewed without end.
-    restart   only then, and only when nothing holds it back: clocks that have just jumped (`settle`: kubelet's token
-              and a VM's wall clock need a moment), a restart of the same process a moment ago (`cooldown`), an
-              authority that is away (a new process would have no certificate at all, the old one may still have a good
-              one), another node that is restarting right now.
+    drift     how far wall and monotonic clock have parted since that process started. A suspend, a
+              pause that was corrected, a step, a slow drift, of either sign: all are one number. (A
+              gateway's agent counts from each issue, so there the drift counts from when the guard
+              first saw the certificate.)
+    trouble   from the certificate's own dates and the drift (ztunnel/renewal.py): it will be served
+              expired within `lead`, or is already; the clock was set back behind its notBefore; or so
+              far that it is renewed without end.
+    restart   only then, and only when nothing holds it back: clocks that have just jumped (`settle`:
+              kubelet's token and a VM's wall clock need a moment), a recent restart of the same
+              process (`cooldown`), an authority that does not answer (a new process would have no
+              certificate at all, the old one may still have a good one), another node that is
+              restarting right now.
 
 Every wait is on the monotonic clock: a jump of the wall clock must not end or extend it.
 
-What it cannot do: prevent that a certificate runs out while the machine sleeps. Then it is right
+What it cannot do: keep a certificate from running out while the machine sleeps. Then it is replaced
 `settle` + `period` after the wake, and the restart's own time.
 """
 
@@ -59,25 +62,24 @@ class Node(Protocol):
         """Whether this node may restart something now, because no other is just doing so."""
 
     def restart(self, process: Seen, why: str) -> None:
-        """Ends `process`; its controller starts it anew. Tells why in an Event."""
+        """Ends `process`; its controller starts another. An Event says why."""
 
     def held_back(self, process: Seen, why: str) -> None:
-        """Tells in an Event that a restart is due and waits."""
+        """Posts an Event: a restart is due and waits."""
 
 
 class Trouble(NamedTuple):
-    """Why a process needs a restart, and from which wall time on somebody suffers; `acts_wall_ns`:
-    when to act."""
+    """Why a process needs a restart; `acts_wall_ns`: when to act."""
 
     why: str
     acts_wall_ns: int
 
 
 class Metrics(Protocol):
-    """Who is told what the guard sees (metrics.py), or nobody (in labs that have no Prometheus)."""
+    """Where the guard counts what it does: metrics.py, or nowhere (in labs without Prometheus)."""
 
     def looked(self, now: ClockReading, seen: Sequence[tuple[Seen, int]]) -> None:
-        """A look: every process that there is, and by how much its renewals will be late."""
+        """A poll: every process that there is, and by how much its renewals will be late."""
 
     def restarted(self, target: str) -> None:
         """A restart was done."""
@@ -86,8 +88,8 @@ class Metrics(Protocol):
         """A restart is due and waits."""
 
 
-class Unheard:
-    """Metrics that nobody reads."""
+class NullMetrics:
+    """Counts nothing."""
 
     def looked(self, now: ClockReading, seen: Sequence[tuple[Seen, int]]) -> None:
         """See Metrics."""
@@ -101,13 +103,13 @@ class Unheard:
 
 class Guard:
     """The guard of one node. `look` is to be called every `settings.period_ns`. `acts` False: it
-    restarts nothing and needs no right to; what it sees is told all the same."""
+    restarts nothing and needs no right to; its metrics are the same."""
 
     def __init__(
         self, node: Node, settings: Settings, metrics: Metrics | None = None, *, acts: bool = True
     ) -> None:
         self._node, self._settings, self._acts = node, settings, acts
-        self._metrics: Metrics = metrics or Unheard()
+        self._metrics: Metrics = metrics or NullMetrics()
         self._last: ClockReading | None = None
         self._jumped_monotonic_ns: int | None = None
         self._restarted_monotonic_ns: dict[str, int] = {}
@@ -136,7 +138,7 @@ class Guard:
             elif self.next_wall_ns is None or trouble.acts_wall_ns < self.next_wall_ns:
                 self.next_wall_ns = trouble.acts_wall_ns
 
-    # Seeing
+    # Observing
 
     def _notice_jump(self, now: ClockReading) -> None:
         if self._last is not None:
@@ -151,7 +153,7 @@ class Guard:
         self._first_seen = {key: self._first_seen.get(key, now) for key in there}
 
     def _parted_ns(self, process: Seen, now: ClockReading) -> int:
-        """J, from the moment from which the process counts."""
+        """The clock drift, since the moment from which the process counts."""
         if process.target == "ztunnel":
             return drift_ns(process.started, now)
         counted = (
@@ -174,7 +176,7 @@ class Guard:
     ) -> Trouble | None:
         _, begins_ns, ends_ns = held
         # Set back since it started, or since this certificate was there (a sleep before can hide
-        # that from J): a new process would be given a certificate that is valid by this clock.
+        # that from the drift): a new process would be given a certificate that is valid by this clock.
         set_back = parted_ns < 0 or drift_ns(self._first_seen[process.name, held], now) < 0
         if set_back and now.wall_ns < begins_ns:
             return Trouble(
@@ -185,20 +187,19 @@ class Guard:
             return Trouble(
                 f"{held.identity}: would be renewed again and again without a pause", now.wall_ns
             )
-        late_ns = (
-            parted_ns
-            if process.target == "ztunnel"
-            else parted_ns + (ends_ns - begins_ns) // PROXY_SPREAD
-        )
-        seen = forecast_renewal(begins_ns, ends_ns, late_ns, now.wall_ns)
-        if seen.outage_from_wall_ns is None or seen.outage_to_wall_ns is None:
+        late_ns = parted_ns
+        if process.target != "ztunnel":
+            late_ns += (ends_ns - begins_ns) // PROXY_SPREAD
+        forecast = forecast_renewal(begins_ns, ends_ns, late_ns, now.wall_ns)
+        if forecast.outage_from_wall_ns is None or forecast.outage_to_wall_ns is None:
             return None
-        late, lasts = _ago(parted_ns), _ago(seen.outage_to_wall_ns - seen.outage_from_wall_ns)
+        late = _ago(parted_ns)
+        lasts = _ago(forecast.outage_to_wall_ns - forecast.outage_from_wall_ns)
         why = (
             f"{held.identity}: renewals are {late} late, its certificate would be served "
             f"expired for {lasts}"
         )
-        return Trouble(why, seen.outage_from_wall_ns - self._settings.lead_ns)
+        return Trouble(why, forecast.outage_from_wall_ns - self._settings.lead_ns)
 
     # Acting
 
@@ -214,14 +215,14 @@ class Guard:
         self._metrics.restarted(process.target)
 
     def _wait(self, process: Seen, reason: HeldBackBy, trouble: Trouble) -> None:
-        """Told once for each reason, not at every look."""
+        """Reported once for each reason, not at every poll."""
         if (process.name, reason) not in self._waits:
             self._waits.add((process.name, reason))
             self._metrics.held_back(reason)
             self._node.held_back(process, f"{reason}: {trouble.why}")
 
     def _held_back_by(self, process: Seen, now: ClockReading) -> HeldBackBy | None:
-        """Why not now; the turn is asked for last, since asking takes it."""
+        """Why not now; the turn comes last, since asking for it takes it."""
         restarted_ns = self._restarted_monotonic_ns.get(process.lasting_name)
         if self._settling(now):
             return "settling"

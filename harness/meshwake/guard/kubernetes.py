@@ -235,7 +235,7 @@ class ThroughHttp:
         where = f"{_CORE}/namespaces/{pod.namespace}/pods/{pod.name}/eviction"
         self._call("POST", where, f"evict {pod.full_name}", body)
 
-    def tell(self, pod: ApiPod, reason: str, message: str, warning: bool) -> None:
+    def post_event(self, pod: ApiPod, reason: str, message: str, warning: bool) -> None:
         """See cluster.Api."""
         now = _moment(self._now_wall_ns())
         body = {

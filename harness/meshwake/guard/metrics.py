@@ -1,4 +1,4 @@
-"""What the guard tells Prometheus. The names are a promise: alerts and dashboards are written
+"""What the guard exports to Prometheus. The names are a promise: alerts and dashboards are written
 against them."""
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _Labels = tuple[tuple[str, str], ...]
 
 
 class PrometheusMetrics:
-    """See guard.Metrics; of node `node`, in Prometheus' text format. It may be asked for from
+    """See guard.Metrics; of node `node`, in Prometheus' text format. It may be read from
     another thread."""
 
     def __init__(self, node: str) -> None:
         self._node, self._lock = node, RLock()
         self._values: dict[str, dict[_Labels, float]] = {name: {} for name in HELP}
         self._set(LAST_LOOK, 0)
-        # From the beginning at zero, so that an increase is one for whoever scrapes.
+        # From the beginning at zero, so that an increase shows at the first scrape.
         for target in TARGETS:
             self._set(RESTARTS, 0, target=target)
         for reason in REASONS:
@@ -112,7 +112,7 @@ def serve(metrics: PrometheusMetrics, port: int) -> ThreadingHTTPServer:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, request: object, client_address: object) -> None:
-            """Who asked did not wait for the answer."""
+            """The client did not wait for the answer."""
 
     server = Server(("", port), Handler)
     Thread(target=server.serve_forever, name="metrics", daemon=True).start()

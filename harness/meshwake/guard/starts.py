@@ -70,7 +70,7 @@ class Witnessed:
         self._began: dict[Process, ClockReading] = {}
 
     def look(self, now: ClockReading, there: set[Process]) -> None:
-        """Notes who is there at a look at which nobody can have been missed."""
+        """Notes which processes run, at a poll that cannot have missed one."""
         steady = self._looked is not None and abs(drift_ns(self._looked, now)) < STEADY_NS
         new = there - self._there if steady else set()
         self._began = {
@@ -79,7 +79,7 @@ class Witnessed:
         self._looked, self._there = now, there
 
     def started(self, process: Process) -> ClockReading | None:
-        """Clocks that show the drift with which it started; None: nobody saw it begin."""
+        """Clocks that show the drift with which it started; None: its start was not observed."""
         return self._began.get(process)
 
 

@@ -1,4 +1,4 @@
-"""Fixes that look before they act, and how they see the world: the same promise in every lab.
+"""Fixes that look before they act, and what they can observe: the same contract in every lab.
 
 A `Watcher` wakes at times of its own, on the clock of the machine it lives on, is shown a `View`,
 and answers with what is to be restarted. Labs carry looks out as they carry out faults, by the
@@ -19,8 +19,8 @@ Target = Literal["ztunnel", "applications", "proxies"]
 @dataclass(frozen=True, order=True)
 class PlannedRestart:
     """A deployed fix ends and starts the `what` of `node` at `world_ns`, when that node runs: its
-    ztunnel; the pods of its applications, whose certificates its ztunnel then forgets and fetches
-    anew; or its gateways and waypoints."""
+    ztunnel; the pods of its applications, whose certificates its ztunnel then drops and fetches
+    again; or its gateways and waypoints."""
 
     world_ns: int
     node: str
@@ -38,8 +38,8 @@ class Held(NamedTuple):
 
 class Seen(NamedTuple):
     """A process that serves certificates, as its node sees it. `started`: the clocks when it
-    started; `target` is "proxy" for a gateway or waypoint, whose agent reckons anew at every issue;
-    `owner` names what starts it anew under another name, where there is such a thing."""
+    started; `target` is "proxy" for a gateway or waypoint, whose agent counts from every issue;
+    `owner` names what starts another under another name, where there is such a thing."""
 
     name: str
     target: Literal["ztunnel", "proxy"]
@@ -79,7 +79,7 @@ class Watcher(Protocol):
 
     def next_look_world_ns(self, after_world_ns: int) -> int | None:
         """World time of its first look after `after_world_ns` (-1: of its very first); None when it
-        never looks again. Asked anew after every look."""
+        never looks again. Called after every look."""
 
     def look(self, view: View) -> list[PlannedRestart]:
         """What is to be restarted, now or later."""

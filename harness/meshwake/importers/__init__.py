@@ -6,8 +6,8 @@
     windows.py   Windows event logs as XML or CSV; Hyper-V's worker log too
     libvirt.py   `virsh event`, `virsh qemu-monitor-event`, QMP, the log of a domain
     items.py     what all of them yield, and the tally of what was understood
-    month.py     items -> sleeps, steps and boots in order
-    writing.py   ... -> the text of a scenario
+    sleep_history.py  items -> sleeps, steps and boots in order
+    scenario_writer.py  ... -> the text of a scenario
 
 All read as a stream: a file of any size takes little memory. What is not understood is counted and
 shown, never skipped in silence. docs/sleep-journals.md has the commands that make each kind.

@@ -5,7 +5,7 @@
     export      lines NAME=value, an empty line after each entry; binary values with their length
     verbose     a heading with the cursor, which holds both clocks, then indented lines NAME=value
 
-A broken entry costs itself and no other.
+A broken entry is counted and skipped; those around it are still read.
 """
 
 from __future__ import annotations
@@ -19,23 +19,26 @@ from meshwake.importers.items import LINE_CHARACTERS_MAX, Tally, checked_ns, lin
 
 _NS_PER_US = 1_000
 _MONOTONIC_NS_MAX = 100 * 366 * 86_400 * 1_000_000_000
-# What journald writes at most of one field.
+# The most that journald writes of one field (DATA_SIZE_MAX in journal-importer.h).
 _BINARY_BYTES_MAX = 768 << 20
 _SEPARATORS = " \t\r\n\x1e,[]\ufeff"
 _OBJECT_BEGINS = re.compile(r'\{\s*"_')
 _NAME = re.compile(rb"[A-Z_][A-Z0-9_]*$")
 _FIELD = re.compile(r"\s+([A-Z_][A-Z0-9_]*)=(.*)")
 CURSOR_HEADING = re.compile(
-    r"\[(s=[0-9a-f]+;i=[0-9a-f]+;b=(?P<boot>[0-9a-f]{32});m=(?P<m>[0-9a-f]+);t=(?P<t>[0-9a-f]+);x=[0-9a-f]+)\]\s*$",
+    r"\[(s=[0-9a-f]+;i=[0-9a-f]+;b=(?P<boot>[0-9a-f]{32});"
+    r"m=(?P<m>[0-9a-f]+);t=(?P<t>[0-9a-f]+);x=[0-9a-f]+)\]\s*$",
     re.MULTILINE,
 )
 _CURSOR = re.compile(r"s=([0-9a-f]+);i=([0-9a-f]+)")
 _WHOLE_CURSOR = re.compile(r"s=[0-9a-f]+;i=[0-9a-f]+;b=([0-9a-f]{32});m=([0-9a-f]+);t=([0-9a-f]+)")
-# Where containers print, the name of each stands before its lines.
+# A log of several containers has the name of each before its lines.
 _PREFIX = re.compile(r"^[^{}\"]{1,120}?(?=\{\s*\"_)")
 _DECODER = json.JSONDecoder()
 
+# MESSAGE_ID of systemd-sleep (sd-messages.h): SD_MESSAGE_SLEEP_START and SD_MESSAGE_SLEEP_STOP.
 _SLEEP_IDS = {"6bbd95ee977941e497c48be27c254128", "8811e6df2a8e40f58a94cea26f8ebf14"}
+# What the kernel logs around a suspend (kernel/power/suspend.c, hibernate.c, process.c).
 _SLEEP_WORDS = (
     "PM: suspend entry",
     "PM: suspend exit",
@@ -49,35 +52,39 @@ _KERNEL = ("kernel", None)
 _FIRST_SET = ("Initial clock synchronization", "Initial synchronization to time server")
 
 
-class Entry(NamedTuple):
-    """One entry. `order`: the name of its journald's sequence, and its number there."""
+class JournalEntry(NamedTuple):
+    """One entry. `about_sleep`: it is a message of a suspend; `clock_was_unset`: it says that the
+    clock was synchronised for the first time; `order`: the name of its journald's sequence, and
+    its number there."""
 
     wall_ns: int
     monotonic_ns: int
     boot: str
-    tells_of_sleep: bool
+    about_sleep: bool
     clock_was_unset: bool
     order: tuple[str, int] | None
     machine: str
     host: str
 
 
-def json_entries(stream: TextIO, tally: Tally) -> Iterator[Entry]:
+def json_entries(stream: TextIO, tally: Tally) -> Iterator[JournalEntry]:
     """Entries of any of the JSON forms."""
+    # What is read of an object that does not end on its first line.
     pending = ""
     for written in lines_of(stream):
         line = written if pending else _PREFIX.sub("", written, count=1)
         text = _bare(line)
         if pending and line.startswith("{"):
             # A new object at the beginning of a line: the one before it has lost its end.
-            tally.broken(pending, "is no entry in JSON")
+            tally.broken(pending, "is not an entry in JSON")
             pending = ""
-        if not pending and not _begins(text, tally):
-            continue
-        fields = None if pending else _object(text)
-        if fields is not None:
-            yield from _entry(fields, text, tally)
-            continue
+        if not pending:
+            if not _begins(text, tally):
+                continue
+            fields = _object(text)
+            if fields is not None:
+                yield from _entry(fields, text, tally)
+                continue
         pending += line if pending else line[line.index("{") :]
         if text.endswith("}") or not line.endswith("\n"):
             found, pending = _objects(pending, tally)
@@ -91,14 +98,15 @@ def json_entries(stream: TextIO, tally: Tally) -> Iterator[Entry]:
 
 
 def _begins(text: str, tally: Tally) -> bool:
-    """Whether an object begins with this line; other text is counted, but for comments of json-sse."""
+    """Whether an object begins with this line; other text is counted, but for the comments of
+    json-sse, which begin with a colon."""
     if text and not text.startswith(("{", ":")):
-        tally.broken(text, "is no entry in JSON")
+        tally.broken(text, "is not an entry in JSON")
     return text.startswith("{")
 
 
 def _bare(line: str) -> str:
-    """A line without what stands around objects: commas, brackets, record separators, "data:"."""
+    """A line without what surrounds objects: commas, brackets, record separators, "data:"."""
     return line.strip(_SEPARATORS).removeprefix("data:").strip(_SEPARATORS)
 
 
@@ -114,47 +122,49 @@ def _object(text: str) -> dict[str, Any] | None:
 def _objects(text: str, tally: Tally) -> tuple[list[tuple[dict[str, Any], str]], str]:
     """The whole objects at the beginning of `text`, and what is left after them."""
     found: list[tuple[dict[str, Any], str]] = []
-    place = 0
+    position = 0
     while True:
-        while place < len(text) and text[place] in _SEPARATORS:
-            place += 1
-        if place >= len(text):
+        while position < len(text) and text[position] in _SEPARATORS:
+            position += 1
+        if position >= len(text):
             return found, ""
         try:
-            fields, end = _DECODER.raw_decode(text, place)
+            fields, end = _DECODER.raw_decode(text, position)
         except (ValueError, RecursionError):
-            following = _OBJECT_BEGINS.search(text, place + 1)
+            following = _OBJECT_BEGINS.search(text, position + 1)
             if following is None:
-                return found, text[place:]
-            tally.broken(text[place : following.start()], "is no entry in JSON")
-            place = following.start()
+                return found, text[position:]
+            tally.broken(text[position : following.start()], "is not an entry in JSON")
+            position = following.start()
             continue
         if isinstance(fields, dict):
-            found.append((fields, text[place : place + 200]))
+            found.append((fields, text[position : position + 200]))
         else:
-            tally.broken(text[place:end], "is no entry in JSON")
-        place = end
+            tally.broken(text[position:end], "is not an entry in JSON")
+        position = end
 
 
-def export_entries(raw: BinaryIO, tally: Tally) -> Iterator[Entry]:
-    """Entries of `journalctl -o export`."""
+def export_entries(raw: BinaryIO, tally: Tally) -> Iterator[JournalEntry]:
+    """Entries of `journalctl -o export`: lines NAME=value, and an empty line after each entry. A
+    name alone announces a binary value: its length as eight bytes, then the value."""
     fields: dict[str, Any] = {}
     while line := raw.readline(LINE_CHARACTERS_MAX):
         name, equals, value = line.rstrip(b"\r\n").partition(b"=")
         if not name and not equals:
             yield from _whole(fields, tally)
             fields = {}
-        elif equals and _NAME.match(name):
-            fields[name.decode()] = value.decode("utf-8", "replace")
-        elif not equals and _NAME.match(name) and _skip_binary(raw):
             continue
-        else:
+        is_name = bool(_NAME.match(name))
+        if is_name and equals:
+            fields[name.decode()] = value.decode("utf-8", "replace")
+        elif not (is_name and _skip_binary(raw)):
             fields["not understood"] = line[:200].decode("utf-8", "replace")
     yield from _whole(fields, tally)
 
 
 def _skip_binary(raw: BinaryIO) -> bool:
-    """Passes over a binary value; nothing that is looked for comes as one."""
+    """Reads past a binary value, since no field that is needed comes as one. False for a length
+    that journald never writes."""
     length = int.from_bytes(raw.read(8), "little")
     if length > _BINARY_BYTES_MAX:
         return False
@@ -163,14 +173,14 @@ def _skip_binary(raw: BinaryIO) -> bool:
     return raw.readline(2) in (b"\n", b"\r\n", b"")
 
 
-def _whole(fields: dict[str, Any], tally: Tally) -> Iterator[Entry]:
+def _whole(fields: dict[str, Any], tally: Tally) -> Iterator[JournalEntry]:
     if "__REALTIME_TIMESTAMP" not in fields and "not understood" in fields:
-        tally.broken(fields["not understood"], "is no field of an entry")
+        tally.broken(fields["not understood"], "is not a field of an entry")
     elif fields:
         yield from _entry(fields, str(fields), tally)
 
 
-def verbose_entries(stream: TextIO, tally: Tally) -> Iterator[Entry]:
+def verbose_entries(stream: TextIO, tally: Tally) -> Iterator[JournalEntry]:
     """Entries of `journalctl -o verbose`: the cursor in an entry's heading has its clocks, in
     hexadecimal."""
     fields: dict[str, Any] = {}
@@ -186,20 +196,13 @@ def verbose_entries(stream: TextIO, tally: Tally) -> Iterator[Entry]:
         elif field := _FIELD.match(line):
             fields.setdefault(field[1], field[2].rstrip())
         elif line.strip() and not line.startswith((" ", "\t", "-- ")):
-            tally.broken(line, "is no field of an entry")
+            tally.broken(line, "is not a field of an entry")
     yield from _whole(fields, tally)
 
 
-def _entry(fields: dict[str, Any], shown: str, tally: Tally) -> Iterator[Entry]:
-    """The entry that `fields` are, counted; nothing when they are none."""
-    if cursor := _WHOLE_CURSOR.match(_text(fields.get("__CURSOR"))):
-        boot, monotonic, wall = cursor.groups()
-        told = {
-            "__REALTIME_TIMESTAMP": int(wall, 16),
-            "__MONOTONIC_TIMESTAMP": int(monotonic, 16),
-            "_BOOT_ID": boot,
-        }
-        fields = {**told, **fields}
+def _entry(fields: dict[str, Any], shown: str, tally: Tally) -> Iterator[JournalEntry]:
+    """The entry that `fields` describe, counted; nothing when they describe none."""
+    fields = {**_clocks_of_cursor(fields), **fields}
     try:
         wall_ns = checked_ns(_microseconds(fields, "__REALTIME_TIMESTAMP") * _NS_PER_US)
         monotonic_ns = _microseconds(fields, "__MONOTONIC_TIMESTAMP") * _NS_PER_US
@@ -213,13 +216,13 @@ def _entry(fields: dict[str, Any], shown: str, tally: Tally) -> Iterator[Entry]:
         tally.broken(shown, str(error))
         return
     message = _text(fields.get("MESSAGE"))
-    tells = _tells_of_sleep(fields, message)
-    tally.count(tells)
-    yield Entry(
+    about_sleep = _is_about_sleep(fields, message)
+    tally.count(about_sleep)
+    yield JournalEntry(
         wall_ns,
         monotonic_ns,
         boot,
-        tells,
+        about_sleep,
         message.startswith(_FIRST_SET),
         _order(fields),
         _text(fields.get("_MACHINE_ID")),
@@ -227,34 +230,55 @@ def _entry(fields: dict[str, Any], shown: str, tally: Tally) -> Iterator[Entry]:
     )
 
 
+def _clocks_of_cursor(fields: dict[str, Any]) -> dict[str, Any]:
+    """What a cursor says of its entry: m= and t= are the two clocks in microseconds, hexadecimal,
+    b= is the boot."""
+    cursor = _WHOLE_CURSOR.match(_text(fields.get("__CURSOR")))
+    if cursor is None:
+        return {}
+    boot, monotonic, wall = cursor.groups()
+    return {
+        "__REALTIME_TIMESTAMP": int(wall, 16),
+        "__MONOTONIC_TIMESTAMP": int(monotonic, 16),
+        "_BOOT_ID": boot,
+    }
+
+
 def _microseconds(fields: dict[str, Any], name: str) -> int:
     value = fields[name]
     try:
         return int(value)
     except (ValueError, TypeError, OverflowError) as error:
-        raise ValueError(f"has a {name} that is no number") from error
+        raise ValueError(f"has a {name} that is not a number") from error
 
 
 def _text(value: Any) -> str:
-    """A field as text: journalctl writes bytes that are no UTF-8 as numbers, and what stands twice
-    as a list."""
-    if isinstance(value, list):
-        if value and all(isinstance(each, int) and 0 <= each < 256 for each in value):
-            return bytes(value).decode("utf-8", "replace")
-        return _text(value[0]) if value and not isinstance(value[0], list) else ""
-    return value if isinstance(value, str) else ""
+    """A field as text. journalctl writes bytes that are not UTF-8 as a list of numbers, and a field
+    that occurs twice as a list of values."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not value:
+        return ""
+    if _are_bytes(value):
+        return bytes(value).decode("utf-8", "replace")
+    first = value[0]
+    return "" if isinstance(first, list) else _text(first)
 
 
-def _tells_of_sleep(fields: dict[str, Any], message: str) -> bool:
+def _are_bytes(values: list[Any]) -> bool:
+    return all(isinstance(each, int) and 0 <= each < 256 for each in values)
+
+
+def _is_about_sleep(fields: dict[str, Any], message: str) -> bool:
     if _text(fields.get("MESSAGE_ID")) in _SLEEP_IDS:
         return True
-    # Saved without _TRANSPORT nobody can say whose words they are; only the kernel is known to
-    # write these.
+    # The kernel's own lines come by transport "kernel". Of an entry that was saved without
+    # _TRANSPORT the sender is unknown, but only the kernel is known to write these sentences.
     return message.startswith(_SLEEP_WORDS) and fields.get("_TRANSPORT") in _KERNEL
 
 
 def _order(fields: dict[str, Any]) -> tuple[str, int] | None:
-    """Its place among all that its journald ever wrote, from a cursor or the fields that say so."""
+    """Its number among all entries that its journald ever wrote, and the name of that sequence."""
     try:
         if "__SEQNUM" in fields:
             return _text(fields.get("__SEQNUM_ID")), int(fields["__SEQNUM"])

@@ -1,5 +1,4 @@
-"""Which kind of journal a file is, told from its beginning; and the file opened as text, whatever
-its encoding.
+"""Detects which kind of journal a file is, from its beginning, and opens it as text in any encoding.
 
 PowerShell writes UTF-16 when output is redirected, so that is taken as it comes. What cannot be
 read as text (.evtx, a gzip), and text that lacks what counts (a journal printed for people), is
@@ -20,10 +19,10 @@ from meshwake.core.errors import BadInput
 from meshwake.core.text_files import encoding_of
 from meshwake.importers import entries, libvirt, pmset, systemd, windows_csv, windows_xml
 from meshwake.importers.items import Tally
-from meshwake.importers.laying import Laid
-from meshwake.importers.windows_csv import Writing
+from meshwake.importers.placement import PlacedJournal
+from meshwake.importers.windows_csv import JournalOptions
 
-AS_IT_IS = Writing()
+DEFAULT_OPTIONS = JournalOptions()
 _SAMPLE_BYTES = 1 << 16
 _BUFFER_BYTES = 1 << 18
 JOURNALCTL = 'journalctl -o json --since "1 month ago" > journal.json'
@@ -89,7 +88,7 @@ _VIRSH_TRANSLATED = re.compile(rf"^\d{{4}}-\d\d-\d\d {_CLOCK}\.\d+[+-]\d{{4}}: \
 
 @contextmanager
 def opened(path: Path) -> Iterator[TextIO]:
-    """`path` as text. Raises BadInput when it cannot be read or is no text."""
+    """`path` as text. Raises BadInput when it cannot be read or is not text."""
     with _opened_bytes(path) as (raw, start):
         yield io.TextIOWrapper(raw, encoding=_encoding(start), errors="replace", newline=None)
 
@@ -133,30 +132,30 @@ def _encoding(start: bytes) -> str:
 
 
 def read_journal(
-    path: Path, tally: Tally, writing: Writing = AS_IT_IS
-) -> Laid | systemd.Log | None:
-    """What the journal at `path` tells; `tally` is filled on the way. A systemd journal comes as
+    path: Path, tally: Tally, writing: JournalOptions = DEFAULT_OPTIONS
+) -> PlacedJournal | systemd.SystemdJournal | None:
+    """What the journal at `path` reports; `tally` is filled on the way. A systemd journal comes as
     its boots, since several files may be pieces of one. None: no entry has a time. Raises BadInput
-    for what is no journal that is known."""
+    for what is not a known kind of journal."""
     with opened(path) as stream:
         sample = stream.read(_SAMPLE_BYTES)
     log = _systemd_log(path, sample, tally)
     if log is not None:
         return log
-    laid = _host_log(path, sample, tally, writing)
-    if laid is not None:
-        laid.system = tally.system
-    return laid
+    placed = _host_log(path, sample, tally, writing)
+    if placed is not None:
+        placed.system = tally.system
+    return placed
 
 
-def read_systemd(path: Path, tally: Tally) -> systemd.Log | None:
+def read_systemd(path: Path, tally: Tally) -> systemd.SystemdJournal | None:
     """The boots of a systemd journal in any form that has both clocks; None for what is none."""
     with opened(path) as stream:
         sample = stream.read(_SAMPLE_BYTES)
     return _systemd_log(path, sample, tally)
 
 
-def _systemd_log(path: Path, sample: str, tally: Tally) -> systemd.Log | None:
+def _systemd_log(path: Path, sample: str, tally: Tally) -> systemd.SystemdJournal | None:
     """The boots of a systemd journal; None for what is none. Raises BadInput."""
     if _EXPORT_JOURNAL.search(sample) and not _JSON_JOURNAL.search(sample):
         tally.system = systemd.SYSTEM
@@ -178,8 +177,10 @@ def _systemd_log(path: Path, sample: str, tally: Tally) -> systemd.Log | None:
         return systemd.read(reader(stream, tally), tally)
 
 
-def _host_log(path: Path, sample: str, tally: Tally, writing: Writing) -> Laid | None:
-    """What the log of another system tells. Raises BadInput for what is no journal that is known."""
+def _host_log(
+    path: Path, sample: str, tally: Tally, writing: JournalOptions
+) -> PlacedJournal | None:
+    """What the log of another system tells. Raises BadInput for what is not a known kind of journal."""
     with opened(path) as stream:
         if _XML.search(sample):
             tally.system = windows_xml.SYSTEM
@@ -208,7 +209,7 @@ def _why_not(sample: str) -> str:
         )
     if _MAC_FOR_PEOPLE.search(sample):
         return (
-            "is a log of macOS that does not tell every sleep; print it with: pmset -g log > "
+            "is a log of macOS that does not have every sleep; print it with: pmset -g log > "
             "pmset.log"
         )
     if _FOR_PEOPLE.search(sample):
@@ -219,4 +220,4 @@ def _why_not(sample: str) -> str:
     shown = sample.strip()[:60]
     if not shown:
         return f"is empty; known are: {KNOWN}"
-    return f"is no journal that is known (it begins {shown!r}); known are: {KNOWN}"
+    return f"is not a known kind of journal (it begins {shown!r}); known are: {KNOWN}"

@@ -1,7 +1,7 @@
-"""What journals yield, and the tally of what was understood of them.
+"""What readers of journals yield, and the tally of what they understood.
 
-Readers yield times of the wall clock that wrote the journal, in ns since 1970; laying.py puts them
-on one calendar.
+Readers yield times of the wall clock that wrote the journal, in ns since 1970; placement.py puts
+them on one calendar.
 """
 
 from __future__ import annotations
@@ -17,36 +17,35 @@ from meshwake.core.durations import NS_PER_S
 SleepKind = Literal["suspend", "pause", "off"]
 EXAMPLES_SHOWN = 3
 EXAMPLE_CHARACTERS = 120
-# Before a line that was pasted: indented, quoted, or with its number by grep.
+# What may precede a line that was pasted: indentation, quote marks, its number by grep.
 PASTED = re.compile(r"[ \t]{0,40}(?:>[ \t]?){0,9}(?:\d{1,9}[:-](?=\d{4}-))?")
-# A line without an end must not fill the memory.
+# A line without an end must not fill the memory: it is read in pieces of so many characters.
 LINE_CHARACTERS_MAX = 1 << 20
-# A wall clock that differs by less is taken for the same.
+# Wall clocks that differ by less are taken for the same.
 NOTICED_NS = 30 * NS_PER_S
-# What a journal can be dated: damaged entries hold the year 1, 1601 or 586524. A clock that begins
-# at 1970 is right.
+# Dates outside are damage: years 1, 1601 and 586524 have been seen. A clock that begins at 1970 is
+# possible.
 _EARLIEST_NS = 0
 _LATEST_NS = int(datetime(2200, 1, 1, tzinfo=UTC).timestamp()) * NS_PER_S
 
 
-class Mark(NamedTuple):
-    """One moment that a journal tells of. `code` is the journal's own word for it (an event's
-    number, a message); `family` says which wakes end which sleeps: the same family asleep twice in
-    a row means that a wake is missing. `restored`: it goes on with the memory that it had, whatever
-    it looked like before."""
+class PowerEvent(NamedTuple):
+    """A change of a machine's power state. `code` is the journal's own name for it (an event's
+    number, a message). `family` says which wakes end which sleeps: the same family asleep twice in
+    a row means that a wake is missing. Change `restored`: the machine continues with the memory
+    that it had, even if it was reported as off."""
 
     wall_ns: int
-    says: Literal["asleep", "awake", "off", "on", "restored"]
+    change: Literal["asleep", "awake", "off", "on", "restored"]
     kind: SleepKind
     code: str
     family: str = ""
 
 
-class Span(NamedTuple):
-    """A sleep of which the journal tells both ends; it is believed rather than marks that overlap
-    it. `by_ns`: by how much the wall clock was off at its end against its beginning, which a
-    machine that was off may be. `corrected`: whether the wall clock of a guest that stood was put
-    right soon after."""
+class SleepSpan(NamedTuple):
+    """A sleep of which the journal has both ends; it is preferred to power events that overlap it.
+    `by_ns`: by how much more the wall clock was off at its end than at its beginning, for a machine
+    that was off. `corrected`: whether the wall clock of a paused guest was set soon after."""
 
     from_wall_ns: int
     to_wall_ns: int
@@ -55,20 +54,20 @@ class Span(NamedTuple):
     corrected: bool = True
 
 
-class Step(NamedTuple):
+class ClockStep(NamedTuple):
     """The wall clock was set by `by_ns`; `at_wall_ns` is what it showed just before."""
 
     at_wall_ns: int
     by_ns: int
 
 
-Item = Mark | Span | Step
+JournalItem = PowerEvent | SleepSpan | ClockStep
 
 
 @dataclass
 class Tally:
-    """How much of one journal was understood. `used`: tells of sleep; `other`: well formed, about
-    something else; `not_understood`: neither."""
+    """How many entries of one journal were understood. `used`: about sleep; `other`: well formed,
+    about something else; `not_understood`: neither."""
 
     path: str
     system: str = ""
@@ -80,7 +79,7 @@ class Tally:
 
     @property
     def entries(self) -> int:
-        """All entries, whatever they were."""
+        """All entries."""
         return self.used + self.other + self.not_understood
 
     def count(self, used: bool) -> None:
@@ -91,8 +90,8 @@ class Tally:
             self.other += 1
 
     def broken(self, text: str, why: str, place: int | None = None) -> None:
-        """Counts an entry that was not understood, and keeps the first few to show. `place`: its
-        number, where that is not the one of the entry that was counted last."""
+        """Counts an entry that was not understood, and keeps the first few as examples. `place`: its
+        number, where it is not the entry that was counted last."""
         self.not_understood += 1
         if len(self.examples) < EXAMPLES_SHOWN:
             shown = text.strip()[:EXAMPLE_CHARACTERS]
@@ -102,34 +101,33 @@ class Tally:
 
 
 def checked_ns(wall_ns: int) -> int:
-    """A time that a journal can be dated. Raises ValueError for any other."""
+    """`wall_ns`, if a journal can have that date. Raises ValueError otherwise."""
     if not _EARLIEST_NS <= wall_ns < _LATEST_NS:
         raise ValueError("is dated outside of the years 1970 to 2200")
     return wall_ns
 
 
 def lines_of(stream: TextIO) -> Iterator[str]:
-    """The lines of `stream`, in pieces where one is longer than anybody writes."""
+    """The lines of `stream`; one of more than LINE_CHARACTERS_MAX in pieces."""
     return iter(lambda: stream.readline(LINE_CHARACTERS_MAX), "")
 
 
-def at_ns(item: Item) -> int:
-    """When it was, or began."""
-    if isinstance(item, Mark):
+def at_ns(item: JournalItem) -> int:
+    """When it was, or began (ns, wall clock)."""
+    if isinstance(item, PowerEvent):
         return item.wall_ns
-    return item.from_wall_ns if isinstance(item, Span) else item.at_wall_ns
+    return item.from_wall_ns if isinstance(item, SleepSpan) else item.at_wall_ns
 
 
-def moved(item: Item, by_ns: int) -> Item:
-    """The same, so much later."""
-    if isinstance(item, Mark):
+def shifted(item: JournalItem, by_ns: int) -> JournalItem:
+    """The same item, `by_ns` later."""
+    if isinstance(item, PowerEvent):
         return item._replace(wall_ns=item.wall_ns + by_ns)
-    if isinstance(item, Step):
+    if isinstance(item, ClockStep):
         return item._replace(at_wall_ns=item.at_wall_ns + by_ns)
     return item._replace(from_wall_ns=item.from_wall_ns + by_ns, to_wall_ns=item.to_wall_ns + by_ns)
 
 
-def in_order(items: Iterable[Item]) -> list[Item]:
-    """By time; at one time marks come in the order in which they were told, spans and steps after
-    them."""
-    return sorted(items, key=lambda item: (at_ns(item), 0 if isinstance(item, Mark) else 1))
+def in_order(items: Iterable[JournalItem]) -> list[JournalItem]:
+    """By time; at one time power events keep their order, spans and steps follow them."""
+    return sorted(items, key=lambda item: (at_ns(item), 0 if isinstance(item, PowerEvent) else 1))

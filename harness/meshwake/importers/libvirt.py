@@ -1,4 +1,4 @@
-"""Virtual machines under libvirt and QEMU, as their host saw them. Four kinds of lines are
+"""Virtual machines under libvirt and QEMU, as their host logged them. Four kinds of lines are
 understood, also mixed:
 
     virsh event --all --loop --timestamp  2026-11-24 21:03:12.345+0000: event 'lifecycle' for domain 'k3s': Suspended
@@ -7,13 +7,13 @@ understood, also mixed:
     QMP, as a monitor prints it           {"timestamp": {"seconds": 1795640592, "microseconds": 5}, "event": "STOP"}
     /var/log/libvirt/qemu/NAME.log        2026-11-24 08:00:01.234+0000: starting up libvirt version: 9.0.0, ...
 
-What counts is whether the guest went on with its memory. Suspended/STOP to Resumed/RESUME is a
-pause: all clocks of the guest stand. So is the time from saved to restored, and from stopped to
-started from a snapshot; a guest that migrates goes on elsewhere a moment later, and comes back as
-it was. A QEMU that was started with -incoming or -loadvm goes on with a memory that it had.
+What counts is whether the guest continued with its memory. Suspended/STOP to Resumed/RESUME is a
+pause: all clocks of the guest stop. So is the time from saved to restored, and from stopped to
+started from a snapshot; a guest that migrates continues elsewhere a moment later, and comes back as
+it was. A QEMU that was started with -incoming or -loadvm continues with a memory that it had.
 PMSuspended/SUSPEND to WAKEUP is a suspend, the guest's own, and so is a guest that hibernated and
 was started again. All other Stopped, SHUTDOWN and "shutting down" switch it off, and a reboot
-(RESET) starts it anew.
+(RESET) is a restart.
 
 The host's own sleep is not in these logs: import the host's journal for that.
 """
@@ -30,8 +30,16 @@ from typing import Any, Literal, NamedTuple, TextIO
 
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
-from meshwake.importers.items import PASTED, Mark, SleepKind, Tally, checked_ns, lines_of, moved
-from meshwake.importers.laying import Laid, Rows
+from meshwake.importers.items import (
+    PASTED,
+    PowerEvent,
+    SleepKind,
+    Tally,
+    checked_ns,
+    lines_of,
+    shifted,
+)
+from meshwake.importers.placement import EntryPlacer, PlacedJournal
 
 SYSTEM = "libvirt, QEMU"
 LINES = re.compile(
@@ -50,7 +58,8 @@ _TIMED_MONITOR = re.compile(
     _TIME + r"event (?P<event>[A-Z_]+) for domain '?(?P<domain>[^':]+)'?:(?P<data>.*)"
 )
 _MONITOR = re.compile(
-    r"event (?P<event>\w+) at (?P<s>\d{1,12})\.(?P<us>\d{1,6}) for domain '?(?P<domain>[^':]+)'?:(?P<data>.*)"
+    r"event (?P<event>\w+) at (?P<s>\d{1,12})\.(?P<us>\d{1,6}) "
+    r"for domain '?(?P<domain>[^':]+)'?:(?P<data>.*)"
 )
 _DOMAIN_LOG = re.compile(
     _TIME + r"(?P<what>starting up|shutting down)(?:, reason=(?P<reason>[\w-]+))?"
@@ -59,19 +68,19 @@ _MEMORY_FROM = re.compile(r"(?:^|\s)-(?:incoming|loadvm)\s")
 _COMMAND = re.compile(r"\S*qemu\S*(?:\s|$)|-name\s|[A-Z_]+=\S* \\?$|-machine\s")
 _NS_PER_US = 1_000
 
-_Says = Literal["asleep", "awake", "off", "on", "restored"]
+_Change = Literal["asleep", "awake", "off", "on", "restored"]
 
 
-class _Told(NamedTuple):
-    says: _Says
+class _Meaning(NamedTuple):
+    change: _Change
     kind: SleepKind
 
 
-_PAUSED, _RUNS = _Told("asleep", "pause"), _Told("awake", "pause")
-_SUSPENDED, _WOKE = _Told("asleep", "suspend"), _Told("awake", "suspend")
-_OFF, _ON, _RESTORED = _Told("off", "off"), _Told("on", "off"), _Told("restored", "pause")
-# A guest that hibernated is off, and goes on from its own disk: the next start is its wake.
-_HIBERNATED = _Told("asleep", "suspend")
+_PAUSED, _RUNS = _Meaning("asleep", "pause"), _Meaning("awake", "pause")
+_SUSPENDED, _WOKE = _Meaning("asleep", "suspend"), _Meaning("awake", "suspend")
+_OFF, _ON, _RESTORED = _Meaning("off", "off"), _Meaning("on", "off"), _Meaning("restored", "pause")
+# A guest that hibernated is off, and continues from its own disk: the next start is its wake.
+_HIBERNATED = _Meaning("asleep", "suspend")
 
 _LIFECYCLE = {
     "Suspended": _PAUSED,
@@ -87,7 +96,7 @@ _DETAILS = {
     "Stopped Saved": _PAUSED,
     "Stopped Snapshot": _PAUSED,
     "Stopped From snapshot": _PAUSED,
-    "Stopped Failed": None,  # a start, or a migration hither, that came to nothing: there was no guest here
+    "Stopped Failed": None,  # a start, or a migration to this host, that failed: no guest was here
     "Started Restored": _RESTORED,
     "Started Migrated": _RUNS,
     "Started Snapshot": _RESTORED,
@@ -103,8 +112,8 @@ _REASONS = {
     "failed": None,
     "daemon": None,
 }
-# Reasons after which a QEMU goes on with its memory, when its command line was not saved with the
-# log.
+# Reasons after which a QEMU continues with its memory, when its command line was not saved with
+# the log.
 _KEEP_MEMORY = {"saved", "migrated", "from-snapshot"}
 _MONITOR_EVENTS = {
     "STOP": _PAUSED,
@@ -120,25 +129,32 @@ _MONITOR_EVENTS = {
 class _Event(NamedTuple):
     wall_ns: int
     domain: str | None
-    told: _Told | None
+    meaning: _Meaning | None
     code: str
 
 
 @dataclass
 class _Starting:
-    """A QEMU that is starting: its command line follows, and says whether it has its memory from
-    before."""
+    """A QEMU that is starting: its command line follows in the log, and shows whether it continues
+    with a memory that it had."""
 
     wall_ns: int
     line: str
-    keeps: bool
+    keeps_memory: bool
     saw_command: bool = False
+
+
+def _after_hibernation(meaning: _Meaning | None) -> _Meaning | None:
+    """A guest that hibernated is off already, and its next start is its wake."""
+    if meaning == _OFF:
+        return None
+    return _WOKE if meaning in (_ON, _RUNS) else meaning
 
 
 class _Guest:
     """What is known of one guest so far."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: EntryPlacer) -> None:
         self._rows = rows
         self._starting: _Starting | None = None
         self._reason = ""
@@ -146,26 +162,29 @@ class _Guest:
 
     def event(self, event: _Event, line: str) -> None:
         """The next event of it."""
-        told = self._as_things_are(event)
-        mark = None if told is None else Mark(0, told.says, told.kind, event.code)
-        self._rows.add(event.wall_ns, line, None if mark is None else partial(moved, mark))
+        meaning = self._in_context(event)
+        if meaning is None:
+            self._rows.add(event.wall_ns, line)
+            return
+        mark = PowerEvent(0, meaning.change, meaning.kind, event.code)
+        self._rows.add(event.wall_ns, line, partial(shifted, mark))
 
-    def _as_things_are(self, event: _Event) -> _Told | None:
-        """What an event means, which what came before it may change."""
-        told = event.told
-        if event.code == "MIGRATION completed" and self._stopped:
+    def _in_context(self, event: _Event) -> _Meaning | None:
+        """What an event means after those before it."""
+        is_shutdown = event.code == "SHUTDOWN"
+        if self._stopped and event.code == "MIGRATION completed":
             self._moved_out = True
-        if event.code == "SHUTDOWN" and self._moved_out:
-            told = None  # its memory was written out before: saved, or on another host
-        if told == _OFF and self._hibernated:
-            told = None
-        if told in (_ON, _RUNS) and self._hibernated:
-            told = _WOKE
-        if told is not None and event.code != "SHUTDOWN":
-            self._stopped = told == _PAUSED
-            self._moved_out = self._moved_out and self._stopped
-            self._hibernated = event.code in ("PMSuspended Disk", "SUSPEND_DISK")
-        return told
+        meaning = event.meaning
+        if is_shutdown and self._moved_out:
+            meaning = None  # its memory was written out before: saved, or on another host
+        if self._hibernated:
+            meaning = _after_hibernation(meaning)
+        if is_shutdown or meaning is None:
+            return meaning
+        self._stopped = meaning == _PAUSED
+        self._moved_out = self._moved_out and self._stopped
+        self._hibernated = event.code in ("PMSuspended Disk", "SUSPEND_DISK")
+        return meaning
 
     def log_line(self, match: re.Match[str], wall_ns: int, line: str) -> None:
         """A start or an end in a domain's own log."""
@@ -174,33 +193,33 @@ class _Guest:
             self._starting = _Starting(wall_ns, line, self._reason in _KEEP_MEMORY)
             return
         self._reason = match["reason"] or ""
-        told = _REASONS.get(self._reason, _OFF)
+        meaning = _REASONS.get(self._reason, _OFF)
         code = f"shutting down, reason={self._reason}" if self._reason else "shutting down"
-        self.event(_Event(wall_ns, None, told, code), line)
+        self.event(_Event(wall_ns, None, meaning, code), line)
 
     def command(self, line: str) -> None:
         """A line of a command, or of something else that a domain's log holds."""
         if self._starting is None:
             return
         if _MEMORY_FROM.search(line):
-            self._starting.keeps = self._starting.saw_command = True
+            self._starting.keeps_memory = self._starting.saw_command = True
         elif _COMMAND.match(line.strip()) and not self._starting.saw_command:
-            self._starting.keeps, self._starting.saw_command = False, True
+            self._starting.keeps_memory, self._starting.saw_command = False, True
 
     def settle(self) -> None:
         """The command line of a start is over."""
         if self._starting is not None:
-            told = _RESTORED if self._starting.keeps else _ON
+            meaning = _RESTORED if self._starting.keeps_memory else _ON
             self.event(
-                _Event(self._starting.wall_ns, None, told, "starting up"), self._starting.line
+                _Event(self._starting.wall_ns, None, meaning, "starting up"), self._starting.line
             )
             self._starting = None
 
 
-def read(stream: TextIO, tally: Tally, domain: str | None = None) -> Laid | None:
-    """What the lines tell of one domain: of `domain`, or of the first that they name. Raises
-    BadInput where they stand newest first: what an event means may hang on the one before it."""
-    rows = Rows(tally)
+def read(stream: TextIO, tally: Tally, domain: str | None = None) -> PlacedJournal | None:
+    """What the lines report of one domain: of `domain`, or of the first that they name. Raises
+    BadInput where they are newest first: what an event means may depend on the one before it."""
+    rows = EntryPlacer(tally)
     guest = _Guest(rows)
     chosen = domain
     others: set[str] = set()
@@ -210,7 +229,7 @@ def read(stream: TextIO, tally: Tally, domain: str | None = None) -> Laid | None
     for line, found in _lines(stream, tally, guest):
         entry = (found.wall_ns, found.domain, line.strip())
         if entry in seen:
-            tally.other += 1  # logs were put together that overlap
+            tally.other += 1  # logs that overlap were put together
             continue
         seen.add(entry)
         chosen = chosen or found.domain
@@ -220,7 +239,7 @@ def read(stream: TextIO, tally: Tally, domain: str | None = None) -> Laid | None
         if found.domain is None or found.domain == chosen:
             guest.event(found, line)
             continue
-        # It shows how far the log reaches; logs of several domains may stand one behind the other.
+        # It shows how far the log reaches. Logs of several domains may follow one another.
         if found.wall_ns >= last.get(chosen, found.wall_ns):
             rows.add(found.wall_ns, line)
         else:
@@ -232,13 +251,15 @@ def read(stream: TextIO, tally: Tally, domain: str | None = None) -> Laid | None
                 f"with --machine {found.domain}"
             )
     if falls > rises:
-        raise BadInput(f"{tally.path}: stands newest first; turn it round: tac FILE > events.log")
+        raise BadInput(
+            f"{tally.path}: the newest event is first; reverse it: tac FILE > events.log"
+        )
     guest.settle()
-    return rows.laid()
+    return rows.placed()
 
 
 def _lines(stream: TextIO, tally: Tally, guest: _Guest) -> Iterator[tuple[str, _Event]]:
-    """The events, with their lines; what belongs to a domain's own log is told to `guest`."""
+    """The events, with their lines; lines of a domain's own log are passed to `guest`."""
     held = ""
     for line in lines_of(stream):
         text = PASTED.sub("", line, count=1).strip()
@@ -274,19 +295,20 @@ def _lines(stream: TextIO, tally: Tally, guest: _Guest) -> Iterator[tuple[str, _
         except ValueError as error:
             tally.broken(line, str(error))
     if held:
-        tally.broken(held, "is no event in JSON")
+        tally.broken(held, "is not an event in JSON")
 
 
 def _event(text: str) -> _Event | None:
     """The event of a line that virsh prints. Raises ValueError for an impossible time."""
     if match := _VIRSH.match(text):
         detail = (match["detail"] or "").strip()
-        told = None
+        meaning = None
         if match["event"] == "reboot":
-            told, detail = _ON, "reboot"
+            meaning, detail = _ON, "reboot"
         elif match["event"] == "lifecycle":
-            told = _DETAILS[detail] if detail in _DETAILS else _LIFECYCLE.get(detail.split(" ")[0])
-        return _Event(_wall_ns(match["time"]), match["domain"], told, detail)
+            general = _LIFECYCLE.get(detail.split(" ")[0])
+            meaning = _DETAILS.get(detail, general)
+        return _Event(_wall_ns(match["time"]), match["domain"], meaning, detail)
     if match := _TIMED_MONITOR.match(text):
         data = _json(match["data"].strip())
         return _Event(_wall_ns(match["time"]), match["domain"], *_monitor(match["event"], data))
@@ -300,8 +322,8 @@ def _event(text: str) -> _Event | None:
     return None
 
 
-def _monitor(name: str, data: Any) -> tuple[_Told | None, str]:
-    """What an event of QEMU tells, and its name with its status, if it has one."""
+def _monitor(name: str, data: Any) -> tuple[_Meaning | None, str]:
+    """What an event of QEMU means, and its name with its status, if it has one."""
     status = data.get("status") if isinstance(data, dict) else None
     return _MONITOR_EVENTS.get(name), f"{name} {status}" if isinstance(status, str) else name
 
@@ -334,6 +356,6 @@ def _qmp(found: Any, shown: str, tally: Tally) -> Iterator[_Event]:
         )
         event = _Event(wall_ns, None, *_monitor(str(found["event"]), found.get("data")))
     except (ValueError, KeyError, TypeError, OverflowError, AttributeError):
-        tally.broken(shown, "is no event in JSON")
+        tally.broken(shown, "is not an event in JSON")
         return
     yield event

@@ -1,10 +1,10 @@
 """Times as Windows writes them around the world: 11/24/2026 9:03:12 PM, 24-11-2026 21.03.12, 2026.
 11. 24. 21:03:12.
 
-Three numbers are the date, two or three after them the time; words say which half of the day it is.
-Whether the day or the month comes first follows from all rows of a file together: a number above 12
-is a day, rows are in order by one of the two only, and a time whose zone is known tells it too.
-Where nothing decides, a person must.
+Three numbers are the date, two or three after them the time; a word may say which half of the day
+it is. Whether the day or the month comes first follows from all rows of a file together: a number
+above 12 is a day, rows are in order under one reading only, and a time whose zone is known decides
+too. Where nothing decides, the user has to say (--date-order).
 """
 
 from __future__ import annotations
@@ -49,22 +49,24 @@ _PM = {
     *("μμ", "попл", "م", "بظ", "अपराह्न", "หลังเที่ยง"),
     *("오후", "下午", "午後", "晚上", "中午"),
 }
-# Words that stand beside a time and mean nothing.
+# Words next to a time that mean nothing.
 _NO_HALF = {"", "h", "ч", "г", "uhr", "kl", "klo", "s", "min", "godz"}  # noqa: RUF001
 _MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, start=1)}
-# What is written between numbers and means nothing: directions, and spaces of all kinds.
+# Characters between numbers that mean nothing: marks of direction, and a byte order mark.
 _UNSEEN = dict.fromkeys(map(ord, "\u200e\u200f\u202a\u202b\u202c\u061c\ufeff"))
 # Thailand counts years from the death of the Buddha.
 _BUDDHIST = range(2513, 2743)
 # 1440 and after: Saudi Arabia counts them from the Hijra, and writes two digits.
 _HIJRI_IN_SHORT = range(40, 70)
 _FIRST_YEAR, _LAST_YEAR = 1900, 2299
+_ORDERS: tuple[DateOrder, DateOrder] = ("day-first", "month-first")
 
 
-class Local(NamedTuple):
-    """What a text says without saying which of the first two numbers is the day. `first`, `second`:
-    None when the year came first or the month was a name; then `day` and `month` are sure."""
+class LocalTime(NamedTuple):
+    """A date and time whose zone is not known, and perhaps not which number is the day. `sure`: the
+    year came first or the month was a name, so that `first` is the month and `second` the day;
+    `dotted`: the numbers are separated by dots."""
 
     year: int
     first: int
@@ -76,8 +78,8 @@ class Local(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How local times of one file are read."""
+class LocalTimeRules:
+    """How the local times of one file are read: in which zone, and with which order of day and month."""
 
     zone: tzinfo
     order: DateOrder
@@ -85,21 +87,22 @@ class Reading:
 
 @lru_cache(maxsize=4096)
 def plain(text: str) -> str:
-    """The text with ASCII digits and spaces."""
+    """The text with ASCII digits and spaces, without marks of direction."""
     text = unicodedata.normalize("NFKC", text.translate(_UNSEEN))
-    return "".join(
-        str(unicodedata.digit(each))
-        if each.isdigit() and not each.isascii()
-        else " "
-        if each.isspace()
-        else each
-        for each in text
-    ).strip()
+    return "".join(map(_plain_character, text)).strip()
+
+
+def _plain_character(character: str) -> str:
+    if character.isspace():
+        return " "
+    if character.isdigit() and not character.isascii():
+        return str(unicodedata.digit(character))
+    return character
 
 
 def iso_ns(text: str, zone: tzinfo) -> int | None:
-    """2026-11-24T21:03:12.345678900Z in ns; None when it is no such time. Raises ValueError when it
-    is impossible."""
+    """2026-11-24T21:03:12.345678900Z in ns since 1970; None when the text has another form. Raises
+    ValueError when the time is impossible. `zone`: of a text that has none."""
     match = _ISO.match(text.strip())
     if match is None:
         return None
@@ -113,26 +116,26 @@ def utc_ns(text: str) -> int:
     """A time of XML, which is UTC unless it says otherwise. Raises ValueError."""
     found = iso_ns(text, UTC)
     if found is None:
-        raise ValueError(f"{text!r} is no time")
+        raise ValueError(f"{text!r} is not a time")
     return found
 
 
 def knows_its_zone(text: str) -> bool:
-    """Whether the text says it."""
+    """Whether the text has its zone."""
     match = _ISO.match(text.strip())
     return match is not None and bool(match[4])
 
 
-def local_of(text: str) -> Local:
-    """What a local time says. Raises ValueError when it cannot be one."""
+def local_of(text: str) -> LocalTime:
+    """The local time in `text`. Raises ValueError when there is none."""
     cleaned = plain(text)
     date = _DATE.search(cleaned)
     if date is None:
-        raise ValueError(f"{text!r} is no time that is known")
+        raise ValueError(f"{text!r} is not a time of a known form")
     rest = cleaned[: date.start()] + " " + cleaned[date.end() :]
     seconds, part_ns = _time_of(rest, text)
     year, one, two, sure = _numbers(date, text)
-    return Local(year, one, two, sure, seconds, part_ns, date[2] == ".")
+    return LocalTime(year, one, two, sure, seconds, part_ns, date[2] == ".")
 
 
 def _numbers(date: re.Match[str], text: str) -> tuple[int, int, int, bool]:
@@ -141,13 +144,9 @@ def _numbers(date: re.Match[str], text: str) -> tuple[int, int, int, bool]:
     if not middle.isdigit():
         month = _MONTHS.get(middle[:3].lower())
         if month is None:
-            raise ValueError(f"{text!r} has a month that is not known")
-        return (
-            _year(first if len(first) == 4 else last),
-            month,
-            int(last if len(first) == 4 else first),
-            True,
-        )
+            raise ValueError(f"{text!r} has an unknown month")
+        year, day = (first, last) if len(first) == 4 else (last, first)
+        return _year(year), month, int(day), True
     if len(first) > 2:
         return _year(first), int(middle), int(last), True
     return _year(last), int(first), int(middle), False
@@ -160,29 +159,38 @@ def _year(text: str) -> int:
     elif year in _BUDDHIST:
         year -= 543
     if not _FIRST_YEAR <= year <= _LAST_YEAR:
-        raise ValueError(f"year {text} is of another calendar, or none")
+        raise ValueError(f"year {text} is not of a known calendar")
     return year
 
 
 def _time_of(rest: str, text: str) -> tuple[int, int]:
-    """Seconds since midnight, and what is left of them. Raises ValueError."""
+    """Seconds since midnight, and the nanoseconds beyond. Raises ValueError."""
     time = _TIME.search(rest)
     if time is None:
         raise ValueError(f"{text!r} has no time of day")
     hour, minute, second = int(time["hour"]), int(time["minute"]), int(time["second"] or 0)
-    words = re.sub(r"[\s.,:']", "", rest[: time.start()] + rest[time.end() :]).lower()
-    if words not in _NO_HALF:
-        if words not in _AM and words not in _PM:
-            raise ValueError(f"{text!r} has a word that is not known: {words!r}")
-        if not 1 <= hour <= 12 and not (hour == 0 or (13 <= hour <= 23 and words in _PM)):
-            raise ValueError(f"{text!r} has an impossible hour")
-        hour = hour % 12 + (12 if words in _PM else 0)
+    around = rest[: time.start()] + rest[time.end() :]
+    word = re.sub(r"[\s.,:']", "", around).lower()
+    if word not in _NO_HALF:
+        hour = _hour_of_day(hour, word, text)
     if hour > 23 or minute > 59 or second > 59:
         raise ValueError(f"{text!r} has an impossible time of day")
-    return hour * 3_600 + minute * 60 + second, int((time["part"] or "0").ljust(9, "0"))
+    fraction_ns = int((time["part"] or "0").ljust(9, "0"))
+    return hour * 3_600 + minute * 60 + second, fraction_ns
 
 
-def moment_ns(local: Local, reading: Reading, fold: int = 0) -> int:
+def _hour_of_day(hour: int, half: str, text: str) -> int:
+    """The hour of 24 that `hour` with a word for one half of the day means. Raises ValueError."""
+    if half not in _PM and half not in _AM:
+        raise ValueError(f"{text!r} has an unknown word: {half!r}")
+    # Some write 0:30 am for half past midnight, and 21:03 with the word for the afternoon.
+    most = 12 if half in _AM else 23
+    if hour > most:
+        raise ValueError(f"{text!r} has an impossible hour")
+    return hour % 12 + (0 if half in _AM else 12)
+
+
+def moment_ns(local: LocalTime, reading: LocalTimeRules, fold: int = 0) -> int:
     """When it was. Raises ValueError for a day that no month has."""
     month, day = local.first, local.second
     if not local.sure and reading.order == "day-first":
@@ -201,46 +209,59 @@ def _stamp_s(moment: datetime, zone: tzinfo) -> int:
         raise ValueError("is an impossible time") from error
 
 
-def order_of(rows: Sequence[Local], known: Sequence[tuple[Local, int]] = ()) -> DateOrder | None:
-    """Whether days or months come first; None when nothing tells. `rows` in the order of the file;
-    `known`: local times of which the true moment stands beside them."""
-    open_rows = [row for row in rows if not row.sure]
-    if any(row.first > 12 for row in open_rows):
-        return "day-first"
-    if any(row.second > 12 for row in open_rows):
-        return "month-first"
-    if any(row.dotted for row in open_rows):
-        return "day-first"
-    if all(row.first == row.second for row in open_rows):
-        return "month-first"  # as good as the other; so it is where no row is open
-    orders: tuple[DateOrder, DateOrder] = ("day-first", "month-first")
-    for fits in (
-        [
-            order
-            for order in orders
-            if known and all(_near(local, true_ns, order) for local, true_ns in known)
-        ],
-        [order for order in orders if _in_order(rows, order)],
-    ):
-        if len(fits) == 1:
-            return fits[0]
+def order_of(
+    rows: Sequence[LocalTime], known: Sequence[tuple[LocalTime, int]] = ()
+) -> DateOrder | None:
+    """Whether days or months come first; None when nothing decides. `rows` in the order of the
+    file; `known`: local times whose true moment (ns) is known too."""
+    decided = _order_by_numbers([row for row in rows if not row.sure])
+    if decided is not None:
+        return decided
+    by_known = [order for order in _ORDERS if _fits_known(known, order)]
+    if len(by_known) == 1:
+        return by_known[0]
+    by_rows = [order for order in _ORDERS if _in_order(rows, order)]
+    if len(by_rows) == 1:
+        return by_rows[0]
     return None
 
 
-def _near(local: Local, true_ns: int, order: DateOrder) -> bool:
-    """No zone is farther from UTC than 14 hours; a day is left for what is told late."""
+def _order_by_numbers(rows: Sequence[LocalTime]) -> DateOrder | None:
+    """What the numbers of one row alone decide."""
+    for row in rows:
+        if row.first > 12:
+            return "day-first"
+    for row in rows:
+        if row.second > 12:
+            return "month-first"
+    for row in rows:
+        if row.dotted:
+            return "day-first"  # dots are only written where the day comes first
+    if all(row.first == row.second for row in rows):
+        return "month-first"  # both orders mean the same; also without any row
+    return None
+
+
+def _fits_known(known: Sequence[tuple[LocalTime, int]], order: DateOrder) -> bool:
+    return bool(known) and all(_near(local, true_ns, order) for local, true_ns in known)
+
+
+def _near(local: LocalTime, true_ns: int, order: DateOrder) -> bool:
+    """Whether `local` may be `true_ns` in some zone: none is farther from UTC than 14 hours. A day
+    is added for events that were logged late."""
     try:
-        return abs(moment_ns(local, Reading(UTC, order)) - true_ns) < 38 * 3_600 * NS_PER_S
+        return abs(moment_ns(local, LocalTimeRules(UTC, order)) - true_ns) < 38 * 3_600 * NS_PER_S
     except ValueError:
         return False
 
 
-def _in_order(rows: Sequence[Local], order: DateOrder) -> bool:
-    """Oldest or newest first, but for an hour that a summer's end repeats."""
+def _in_order(rows: Sequence[LocalTime], order: DateOrder) -> bool:
+    """Whether the rows are oldest first or newest first, but for the hour that the end of summer
+    time repeats."""
     moments = []
     for row in rows:
         try:
-            moments.append(moment_ns(row, Reading(UTC, order)))
+            moments.append(moment_ns(row, LocalTimeRules(UTC, order)))
         except ValueError:
             return False
     rises = falls = True

@@ -4,7 +4,7 @@
     2026-11-23 22:30:29 -0700 DarkWake   <tab>DarkWake from Deep Idle [CDN] : due to ...
     2026-11-24 07:40:00 -0700 Wake       <tab>DarkWake to FullWake from Deep Idle [CDNVA] : due to ...
 
-A mesh on a Mac runs in a VM, which stands while the Mac sleeps: every sleep is a pause. In a dark
+A mesh on a Mac runs in a VM, which is paused while the Mac sleeps: every sleep is a pause. In a dark
 wake processes run, VMs too; a Mac with Power Nap therefore sleeps many times a night. `Start`
 (powerd started) is a boot. "Entering DarkWake state" is not sleep, and "Wake Requests" lists what
 the Mac means to wake for later: no wake. All other domains (Assertions, Notification ...) are other
@@ -24,13 +24,13 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.importers.items import (
     EXAMPLE_CHARACTERS,
     PASTED,
-    Mark,
+    PowerEvent,
     Tally,
     checked_ns,
     lines_of,
-    moved,
+    shifted,
 )
-from meshwake.importers.laying import Laid, Rows
+from meshwake.importers.placement import EntryPlacer, PlacedJournal
 
 SYSTEM = "macOS power log"
 LINES = re.compile(
@@ -51,12 +51,12 @@ _STARTED = re.compile(r"\s*Start\s")
 class _Row(NamedTuple):
     wall_ns: int
     text: str
-    mark: Mark | None
+    mark: PowerEvent | None
     place: int
 
 
-def read(stream: TextIO, tally: Tally) -> Laid | None:
-    """What the log tells, which may stand newest first."""
+def read(stream: TextIO, tally: Tally) -> PlacedJournal | None:
+    """What the log reports; it may be newest first."""
     read_rows = _in_order(list(_rows(stream, tally)))
     if unseen := _dark_wakes_unseen(read_rows):
         tally.notes.append(
@@ -64,12 +64,15 @@ def read(stream: TextIO, tally: Tally) -> Laid | None:
             "taken for sleep, since such a "
             "wake lasts seconds; print the log without a filter"
         )
-    rows = Rows(tally)
+    rows = EntryPlacer(tally)
     for row in read_rows:
         rows.add(
-            row.wall_ns, row.text, None if row.mark is None else partial(moved, row.mark), row.place
+            row.wall_ns,
+            row.text,
+            None if row.mark is None else partial(shifted, row.mark),
+            row.place,
         )
-    return rows.laid()
+    return rows.placed()
 
 
 def _rows(stream: TextIO, tally: Tally) -> Iterator[_Row]:
@@ -88,26 +91,30 @@ def _rows(stream: TextIO, tally: Tally) -> Iterator[_Row]:
 
 def _dark_wakes_unseen(rows: list[_Row]) -> int:
     marks = [row.mark for row in rows if row.mark is not None]
-    return sum(one.says == "asleep" and two.code == AGAIN for one, two in pairwise(marks))
+    return sum(one.change == "asleep" and two.code == AGAIN for one, two in pairwise(marks))
 
 
 def _in_order(rows: list[_Row]) -> list[_Row]:
-    """Oldest first, and each once: where some stand twice, logs were put together that overlap."""
-    telling = [(row.wall_ns, row.text) for row in rows if row.mark is not None]
-    if len(set(telling)) < len(telling):
+    """Oldest first, and each once: where some occur twice, logs that overlap were put together."""
+    power_rows = [(row.wall_ns, row.text) for row in rows if row.mark is not None]
+    if len(set(power_rows)) < len(power_rows):
         once = {(row.wall_ns, row.text): row for row in reversed(rows)}
         return sorted(once.values(), key=lambda row: (row.wall_ns, row.place))
+    return rows[::-1] if _is_newest_first(rows) else rows
+
+
+def _is_newest_first(rows: list[_Row]) -> bool:
     rises = sum(two.wall_ns > one.wall_ns for one, two in pairwise(rows))
     falls = sum(two.wall_ns < one.wall_ns for one, two in pairwise(rows))
-    return rows[::-1] if falls > rises else rows
+    return falls > rises
 
 
-def _mark(text: str) -> Mark | None:
+def _mark(text: str) -> PowerEvent | None:
     if _ASLEEP.match(text):
-        return Mark(0, "asleep", "pause", AGAIN if _AGAIN.search(text) else "Sleep")
+        return PowerEvent(0, "asleep", "pause", AGAIN if _AGAIN.search(text) else "Sleep")
     if awake := _AWAKE.match(text):
-        return Mark(0, "awake", "pause", awake[1])
-    return Mark(0, "on", "off", "Start") if _STARTED.match(text) else None
+        return PowerEvent(0, "awake", "pause", awake[1])
+    return PowerEvent(0, "on", "off", "Start") if _STARTED.match(text) else None
 
 
 def _wall_ns(text: str) -> int:

@@ -1,22 +1,22 @@
 """The systemd journal: every entry has a wall and a monotonic time and its boot (entries.py reads
 the forms).
 
-Both times are read by journald at one moment. Their difference stands still within a boot while
-nobody sleeps. So each jump of it IS what makes ztunnel late, to the microsecond, and shows also
-where no message tells of it: a VM that its host paused writes nothing. Messages only tell what a
-jump was:
+journald reads both clocks at one moment. Within a boot their difference only changes while the
+machine sleeps, so each jump of it is exactly what makes ztunnel late, to the microsecond. It shows
+also where no message reports it: a VM that its host paused writes nothing. Messages only explain
+what a jump was:
 
     kernel          PM: suspend entry (deep) ... PM: suspend exit; PM: hibernation: ...
     systemd-sleep   MESSAGE_ID 6bbd95ee... (begins), 8811e6df... (has ended)
 
 A jump ahead without such a message is taken for a pause of the whole VM, unless the clock was wrong
 before it: it was behind the end of the boot before, or had not been set since the start. Then, and
-backwards, it is a step. Jumps of less than `NOTICED_NS` are let grow until they are as large: a
+backwards, it is a step. Jumps of less than `NOTICED_NS` are left to grow until they are as large: a
 clock that drifts (WSL) shows as many small pauses that add up to the same.
 
-A new _BOOT_ID is a boot. The order of boots is that of journald's own numbers where they are there,
-else of the file; in a boot the monotonic clock gives it. The wall clock is laid on that afterwards
-(laying.py).
+A new _BOOT_ID is a boot. Boots are ordered by journald's own numbers where there are some, else by
+the file; within a boot the monotonic clock gives the order. The wall clock is placed on that
+afterwards (placement.py).
 
 The limit: the moment of a silent pause is known as finely as entries lie. Jumps in the first two
 minutes after a boot are taken for part of it: nothing of a cluster runs yet.
@@ -28,35 +28,38 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.errors import BadInput
-from meshwake.importers.entries import Entry
-from meshwake.importers.items import NOTICED_NS, Item, Span, Step, Tally
-from meshwake.importers.laying import ABSURD_NS, Laid, Stretch, lay
+from meshwake.importers.entries import JournalEntry
+from meshwake.importers.items import NOTICED_NS, ClockStep, JournalItem, SleepSpan, Tally
+from meshwake.importers.placement import ABSURD_NS, PlacedJournal, Stretch, place_stretches
 
 SYSTEM = "systemd journal"
 BOOTING_NS = 120 * NS_PER_S
-# So long after a boot a clock that nobody has set yet may be set, and nobody has paused the
-# machine.
+# For so long after a boot a jump is the clock being set for the first time, not a pause.
 SETTLING_NS = 15 * 60 * NS_PER_S
-# A message of a suspend may be written just after the jump: the kernel's own lines are read when
-# journald runs again.
-TELLS_FOR_NS = 120 * NS_PER_S
-# No clock that was ever right shows less: systemd does not let one begin before it was built.
+# A message of a suspend may be written just after the jump: journald reads the kernel's lines when
+# it runs again.
+MESSAGE_WITHIN_NS = 120 * NS_PER_S
+# A clock that was ever right shows more: systemd sets one that is older than itself to the time
+# when it was built.
 _UNSET_BEFORE_NS = int(datetime(2015, 1, 1, tzinfo=UTC).timestamp()) * NS_PER_S
 _PAUSED_MAX_NS = 90 * 86_400 * NS_PER_S
 _NS_PER_US = 1_000
-_TELLS, _UNSET = 1, 2
+# Flags of an entry.
+_ABOUT_SLEEP, _UNSET = 1, 2
 _NUMBER_MAX = (1 << 62) - 1
-# What a machine is called before it has a name.
+# The host name of a machine that has none yet.
 _NO_NAMES = {"localhost", "localhost.localdomain", "(none)"}
 
 
 @dataclass
 class Boot:
-    """All entries of one boot, as they came: in microseconds, since there may be millions."""
+    """All entries of one boot, in the order of the file. Arrays of microseconds, since there may be
+    millions. `numbers`: journald's number of each entry, of the sequence `sequence`; `blocks`: the
+    first and last position in the file of each uninterrupted run of entries."""
 
     name: str
     wall_us: array[int] = field(default_factory=lambda: array("q"))
@@ -68,11 +71,11 @@ class Boot:
     numbers: array[int] = field(default_factory=lambda: array("q"))
     blocks: list[tuple[int, int]] = field(default_factory=list)
 
-    def add(self, entry: Entry, place: int) -> None:
-        """One more entry, which stands at `place` in the journal."""
+    def add(self, entry: JournalEntry, place: int) -> None:
+        """Adds the entry at position `place` of the journal."""
         self.wall_us.append(entry.wall_ns // _NS_PER_US)
         self.monotonic_us.append(entry.monotonic_ns // _NS_PER_US)
-        self.flags.append(_TELLS * entry.tells_of_sleep + _UNSET * entry.clock_was_unset)
+        self.flags.append(_ABOUT_SLEEP * entry.about_sleep + _UNSET * entry.clock_was_unset)
         if entry.machine:
             self.machines.add(entry.machine)
         if entry.host and entry.host not in _NO_NAMES:
@@ -86,11 +89,11 @@ class Boot:
             self.blocks.append((place, place))
 
     def is_of(self, name: str) -> bool:
-        """Whether a person may call its machine so: by host name, machine id or boot id, or how
-        these begin."""
-        return name in self.hosts or any(
-            len(name) >= 4 and each.startswith(name) for each in (*self.machines, self.name)
-        )
+        """Whether `name` is its host name, or begins its machine id or boot id (four characters or
+        more)."""
+        if name in self.hosts:
+            return True
+        return len(name) >= 4 and any(each.startswith(name) for each in (*self.machines, self.name))
 
     @property
     def is_numbered(self) -> bool:
@@ -99,15 +102,15 @@ class Boot:
 
     @property
     def reversed(self) -> bool:
-        """Whether it was printed newest first."""
-        return (
-            sum(1 if two < one else -1 for one, two in pairwise(self.monotonic_us) if one != two)
-            > 0
-        )
+        """Whether it was printed newest first: more entries are earlier than the one before them
+        than later."""
+        falls = sum(two < one for one, two in pairwise(self.monotonic_us))
+        rises = sum(two > one for one, two in pairwise(self.monotonic_us))
+        return falls > rises
 
 
 @dataclass
-class Log:
+class SystemdJournal:
     """The boots of one or several files, as `read` found them."""
 
     path: str
@@ -115,9 +118,9 @@ class Log:
     boots: dict[str, Boot] = field(default_factory=dict)
 
 
-def read(entries: Iterable[Entry], tally: Tally) -> Log:
+def read(entries: Iterable[JournalEntry], tally: Tally) -> SystemdJournal:
     """All entries, by boot."""
-    log = Log(tally.path, tally)
+    log = SystemdJournal(tally.path, tally)
     for place, entry in enumerate(entries):
         boot = log.boots.get(entry.boot)
         if boot is None:
@@ -126,27 +129,30 @@ def read(entries: Iterable[Entry], tally: Tally) -> Log:
     return log
 
 
-def joined(logs: Sequence[Log]) -> list[Log]:
-    """Files that are pieces of one journal, as one: they share a boot, or were written by one
+def joined(logs: Sequence[SystemdJournal]) -> list[SystemdJournal]:
+    """Joins files that are pieces of one journal: they share a boot, or were written by one
     machine."""
-    found: list[Log] = []
+    whole: list[SystemdJournal] = []
     for log in logs:
-        for other in found:
-            if other.boots.keys() & log.boots.keys() or _machines(other) & _machines(log):
-                _join(other, log)
-                break
+        same = next((other for other in whole if _are_pieces_of_one(other, log)), None)
+        if same is None:
+            whole.append(log)
         else:
-            found.append(log)
-    return found
+            _join(same, log)
+    return whole
 
 
-def _machines(log: Log) -> set[str]:
+def _are_pieces_of_one(one: SystemdJournal, two: SystemdJournal) -> bool:
+    return bool(one.boots.keys() & two.boots.keys()) or bool(_machines(one) & _machines(two))
+
+
+def _machines(log: SystemdJournal) -> set[str]:
     return {machine for boot in log.boots.values() for machine in boot.machines}
 
 
-def _join(log: Log, piece: Log) -> None:
-    """Puts `piece` before or after what is known of its journal: as the clock of a boot says that
-    both have, or else the wall clock at their ends."""
+def _join(log: SystemdJournal, piece: SystemdJournal) -> None:
+    """Puts `piece` before or after what is known of its journal: by the monotonic clock of a boot
+    that both have, or else by the wall clock at their ends."""
     log.path += f", {piece.path}"
     shared = log.boots.keys() & piece.boots.keys()
     before = all(
@@ -169,16 +175,16 @@ def _join(log: Log, piece: Log) -> None:
         whole.blocks = sorted(whole.blocks + boot.blocks)
 
 
-def _ends(log: Log) -> int:
+def _ends(log: SystemdJournal) -> int:
     """What the wall clock showed at the end of the entries that came last."""
     return max(log.boots.values(), key=lambda boot: boot.blocks[-1][1]).wall_us[-1]
 
 
-def _last_place(log: Log) -> int:
+def _last_place(log: SystemdJournal) -> int:
     return max(boot.blocks[-1][1] for boot in log.boots.values())
 
 
-def _move(log: Log, by: int) -> None:
+def _move(log: SystemdJournal, by: int) -> None:
     for boot in log.boots.values():
         boot.blocks = [(first + by, last + by) for first, last in boot.blocks]
 
@@ -197,25 +203,24 @@ def _turned(boot: Boot) -> Boot:
     )
 
 
-def laid(log: Log, machine: str | None = None) -> Laid | None:
-    """What happened to the machine. Raises BadInput when there are several, and nobody said which."""
+def place_boots(log: SystemdJournal, machine: str | None = None) -> PlacedJournal | None:
+    """What happened to the machine. Raises BadInput when several machines wrote the journal and
+    `machine` does not choose one."""
     boots = _in_order(_of_one_machine(log, machine))
     stretches: list[Stretch] = []
     for boot in boots:
         before_ns = stretches[-1].ends_wall_ns if stretches else None
         stretches.append(_stretch(boot, before_ns, log.tally))
-    _refuse_at_one_time(log, boots, stretches)
-    found = lay(stretches)
-    return (
-        None
-        if found is None
-        else Laid(found.items, found.first_ns, found.last_ns, found.ahead_ns, measured=True)
-    )
+    _refuse_simultaneous_boots(log, boots, stretches)
+    placed = place_stretches(stretches)
+    if placed is not None:
+        placed.measured = True
+    return placed
 
 
-def in_order(log: Log, machine: str | None = None) -> Iterator[tuple[str, int, int]]:
-    """The boot, wall and monotonic time of every entry, as they were written one after another.
-    Raises BadInput when several machines wrote them, and nobody said which is meant."""
+def in_order(log: SystemdJournal, machine: str | None = None) -> Iterator[tuple[str, int, int]]:
+    """The boot, wall and monotonic time (ns) of every entry, in the order in which they were
+    written. Raises BadInput as `place_boots` does."""
     for boot in _in_order(_of_one_machine(log, machine)):
         yield from (
             (boot.name, wall_ns, monotonic_ns)
@@ -226,26 +231,35 @@ def in_order(log: Log, machine: str | None = None) -> Iterator[tuple[str, int, i
 # --- Which machine, and in which order ------------------------------------------------------------
 
 
-def _of_one_machine(log: Log, name: str | None) -> list[Boot]:
+def _of_one_machine(log: SystemdJournal, name: str | None) -> list[Boot]:
+    """The boots of machine `name`, or all when they may be of one. Raises BadInput otherwise."""
     boots = list(log.boots.values())
     if name is not None:
         chosen = [boot for boot in boots if boot.is_of(name)]
-        if not chosen and any(boot.hosts or boot.machines for boot in boots):
-            raise BadInput(f"--machine {name}: not in {log.path}; expected one of {_names(boots)}")
         if chosen:
             return chosen
-    groups: list[list[Boot]] = []
-    for boot in boots:
-        same = [group for group in groups if any(_may_be_one(boot, other) for other in group)]
-        groups = [group for group in groups if group not in same]
-        groups.append([*(each for group in same for each in group), boot])
+        if any(boot.hosts or boot.machines for boot in boots):
+            raise BadInput(f"--machine {name}: not in {log.path}; expected one of {_names(boots)}")
+    groups = _by_machine(boots)
     if len(groups) > 1:
         raise BadInput(
-            f"{log.path}: holds the journals of {len(groups)} machines; expected one: "
-            "choose with --machine NAME, one "
-            f"of {_names(boots)}"
+            f"{log.path}: holds the journals of {len(groups)} machines; expected one: choose with "
+            f"--machine NAME, one of {_names(boots)}"
         )
     return boots
+
+
+def _by_machine(boots: Sequence[Boot]) -> list[list[Boot]]:
+    """Boots that may be of one machine, together. A boot without a name may join two groups."""
+    groups: list[list[Boot]] = []
+    for boot in boots:
+        same: list[list[Boot]] = []
+        others: list[list[Boot]] = []
+        for group in groups:
+            joins = any(_may_be_one(boot, other) for other in group)
+            (same if joins else others).append(group)
+        groups = [*others, [*chain.from_iterable(same), boot]]
+    return groups
 
 
 def _may_be_one(one: Boot, two: Boot) -> bool:
@@ -261,51 +275,71 @@ def _names(boots: Iterable[Boot]) -> str:
 
 
 def _in_order(boots: list[Boot]) -> list[Boot]:
-    """By journald's numbers where each boot has its own, else as they stand in the file. There,
-    what was dated by a clock that was years behind may stand before all else, so the last entry of
-    a boot says."""
-    if len({boot.sequence for boot in boots}) == 1 and all(boot.is_numbered for boot in boots):
-        by_number = sorted(boots, key=lambda boot: min(boot.numbers))
-        if all(max(one.numbers) < min(two.numbers) for one, two in pairwise(by_number)):
-            return by_number
-    if sum(1 if boot.reversed else -1 for boot in boots if len(boot.wall_us) > 1) > 0:
+    """Oldest first: by journald's numbers where each boot has its own, else by the file."""
+    by_number = _by_number(boots)
+    if by_number is not None:
+        return by_number
+    longer = [boot for boot in boots if len(boot.wall_us) > 1]
+    newest_first = sum(boot.reversed for boot in longer)
+    if newest_first > len(longer) - newest_first:
         return sorted(boots, key=lambda boot: boot.blocks[0][0], reverse=True)
+    # Entries dated by a clock that was years behind may be before all others in the file, so the
+    # last entry of a boot decides.
     return sorted(boots, key=lambda boot: boot.blocks[-1][1])
 
 
-def _refuse_at_one_time(log: Log, boots: Sequence[Boot], stretches: Sequence[Stretch]) -> None:
-    """Two boots that ran at one time, entry by entry, are two machines, whatever they call
-    themselves."""
+def _by_number(boots: list[Boot]) -> list[Boot] | None:
+    """In the order of one sequence of numbers; None where they are not all of one."""
+    sequences = {boot.sequence for boot in boots}
+    if len(sequences) != 1 or not all(boot.is_numbered for boot in boots):
+        return None
+    ordered = sorted(boots, key=lambda boot: min(boot.numbers))
+    apart = all(max(one.numbers) < min(two.numbers) for one, two in pairwise(ordered))
+    return ordered if apart else None
+
+
+def _refuse_simultaneous_boots(
+    log: SystemdJournal, boots: Sequence[Boot], stretches: Sequence[Stretch]
+) -> None:
+    """Raises BadInput where two boots ran at one time, entry by entry: they are of two machines,
+    whatever their names."""
     for (one, its), (two, others) in pairwise(zip(boots, stretches, strict=True)):
-        begins_ns = others.ends_wall_ns - others.lasts_ns
-        both_ns = min(its.ends_wall_ns, others.ends_wall_ns) - max(
-            begins_ns, its.ends_wall_ns - its.lasts_ns
-        )
-        unlike = one.sequence != two.sequence or None in (one.sequence, two.sequence)
-        interleaved = len(one.blocks) > 1 and len(two.blocks) > 1
-        other_journald = None not in (one.sequence, two.sequence)
-        if both_ns > NOTICED_NS and unlike and (interleaved or other_journald):
-            hosts = sorted(one.hosts | two.hosts)
-            how = (
-                f"--machine NAME, one of {', '.join(hosts)}"
-                if len(hosts) > 1
-                else f"--machine {one.name[:8]}"
-            )
+        begins_ns = max(_begins_ns(its), _begins_ns(others))
+        both_ns = min(its.ends_wall_ns, others.ends_wall_ns) - begins_ns
+        if both_ns > NOTICED_NS and _may_be_two_machines(one, two):
             raise BadInput(
                 f"{log.path}: boots {one.name[:8]} and {two.name[:8]} ran at one time, for "
-                f"{format_duration(both_ns)}, "
-                f"so they are of several machines; expected one: choose with {how}, or "
-                "print it anew with "
+                f"{format_duration(both_ns)}, so they are of several machines; expected one: "
+                f"choose with {_how_to_choose(one, two)}, or print it again with "
                 "journalctl -o json _HOSTNAME=NAME"
             )
+
+
+def _begins_ns(stretch: Stretch) -> int:
+    return stretch.ends_wall_ns - stretch.lasts_ns
+
+
+def _may_be_two_machines(one: Boot, two: Boot) -> bool:
+    """Whether they are of two journald's, or lie between one another in the file."""
+    if one.sequence is None or two.sequence is None:
+        return len(one.blocks) > 1 and len(two.blocks) > 1
+    return one.sequence != two.sequence
+
+
+def _how_to_choose(one: Boot, two: Boot) -> str:
+    hosts = sorted(one.hosts | two.hosts)
+    if len(hosts) > 1:
+        return f"--machine NAME, one of {', '.join(hosts)}"
+    return f"--machine {one.name[:8]}"
 
 
 # --- One boot -------------------------------------------------------------------------------------
 
 
-class _Follow:
-    """Follows the entries of a boot. `apart_ns`: by how much the clocks were apart when that was
-    last noticed."""
+class _ClockFollower:
+    """Follows the clocks of a boot from entry to entry, and collects sleeps and steps. `apart_ns`:
+    by how much the clocks were apart when a jump was last noticed; `right_from_ns`: a wall clock
+    that shows less than this is behind."""
 
     def __init__(self, first: tuple[int, int, int], right_from_ns: int) -> None:
         self.wall_ns, self.monotonic_ns, _ = first
@@ -313,9 +347,10 @@ class _Follow:
         self.apart_ns = self.wall_ns - self.monotonic_ns
         self.slept_ns = self.stepped_ns = 0
         self.right_from_ns = right_from_ns
-        self.told_monotonic_ns: int | None = None
-        self.pending: tuple[int, int] | None = None
-        self.items: list[Item] = []
+        self.message_monotonic_ns: int | None = None  # of the last message of a suspend
+        # The jump that a message may still explain: its position in `items`, and until when.
+        self.unexplained: tuple[int, int] | None = None
+        self.items: list[JournalItem] = []
 
     @property
     def passed_ns(self) -> int:
@@ -324,11 +359,10 @@ class _Follow:
 
     def entry(self, wall_ns: int, monotonic_ns: int, flags: int) -> None:
         """The next one."""
-        tells = bool(flags & _TELLS)
-        if tells:
-            self.told_monotonic_ns = monotonic_ns
-        if self.pending is not None and (tells or monotonic_ns > self.pending[1]):
-            self._settle(told=tells and monotonic_ns <= self.pending[1])
+        about_sleep = bool(flags & _ABOUT_SLEEP)
+        if about_sleep:
+            self.message_monotonic_ns = monotonic_ns
+        self._explain(about_sleep, monotonic_ns)
         jumped_ns = wall_ns - monotonic_ns - self.apart_ns
         if abs(jumped_ns) >= NOTICED_NS:
             self.apart_ns += jumped_ns
@@ -336,24 +370,35 @@ class _Follow:
                 self._jumped(jumped_ns, wall_ns, monotonic_ns, flags)
         self.wall_ns, self.monotonic_ns = wall_ns, monotonic_ns
 
+    def _explain(self, about_sleep: bool, monotonic_ns: int) -> None:
+        """Decides about an unexplained jump, once a message of a suspend or enough time came."""
+        if self.unexplained is None:
+            return
+        in_time = monotonic_ns <= self.unexplained[1]
+        if about_sleep or not in_time:
+            self._settle(is_suspend=about_sleep and in_time)
+
     def _jumped(self, jumped_ns: int, wall_ns: int, monotonic_ns: int, flags: int) -> None:
-        told = (
-            self.told_monotonic_ns is not None
-            and monotonic_ns - self.told_monotonic_ns <= TELLS_FOR_NS
+        was_announced = (
+            self.message_monotonic_ns is not None
+            and monotonic_ns - self.message_monotonic_ns <= MESSAGE_WITHIN_NS
         )
-        if jumped_ns < 0 or (not told and self._was_unset(jumped_ns, wall_ns, monotonic_ns, flags)):
-            # Whoever set it wrote so at once: it was when this entry was written.
-            self.items.append(Step(self.passed_ns + monotonic_ns - self.monotonic_ns, jumped_ns))
+        was_set = not was_announced and self._was_unset(jumped_ns, wall_ns, monotonic_ns, flags)
+        if jumped_ns < 0 or was_set:
+            # What sets a clock logs that at once: it was when this entry was written.
+            at_ns = self.passed_ns + monotonic_ns - self.monotonic_ns
+            self.items.append(ClockStep(at_ns, jumped_ns))
             self.stepped_ns += jumped_ns
             return
-        self.items.append(Span(self.passed_ns, self.passed_ns + jumped_ns, "pause"))
+        self.items.append(SleepSpan(self.passed_ns, self.passed_ns + jumped_ns, "pause"))
         self.slept_ns += jumped_ns
-        self.pending = len(self.items) - 1, monotonic_ns + TELLS_FOR_NS
-        if told:
-            self._settle(told=True)
+        self.unexplained = len(self.items) - 1, monotonic_ns + MESSAGE_WITHIN_NS
+        if was_announced:
+            self._settle(is_suspend=True)
 
     def _was_unset(self, jumped_ns: int, wall_ns: int, monotonic_ns: int, flags: int) -> bool:
-        """Whether the clock was wrong before it jumped ahead, so that it was set and nobody slept."""
+        """Whether the clock was wrong before it jumped ahead: then it was set, and the machine did
+        not sleep."""
         return (
             bool(flags & _UNSET)
             or monotonic_ns < SETTLING_NS
@@ -362,58 +407,68 @@ class _Follow:
             or jumped_ns >= _PAUSED_MAX_NS
         )
 
-    def _settle(self, told: bool) -> None:
-        """What the jump was that waited for a message is known now."""
-        if self.pending is not None and told:
-            span = self.items[self.pending[0]]
-            assert isinstance(span, Span)
-            self.items[self.pending[0]] = span._replace(kind="suspend")
-        self.pending = None
+    def _settle(self, is_suspend: bool) -> None:
+        """The unexplained jump is what it was taken for, or a suspend."""
+        if self.unexplained is not None and is_suspend:
+            position = self.unexplained[0]
+            span = self.items[position]
+            assert isinstance(span, SleepSpan)
+            self.items[position] = span._replace(kind="suspend")
+        self.unexplained = None
 
 
 def _stretch(boot: Boot, before_wall_ns: int | None, tally: Tally) -> Stretch:
     """One boot; `before_wall_ns`: what the wall clock showed at the end of the one before."""
     entries = _entries(boot, tally)
-    follow = _Follow(next(entries), before_wall_ns or 0)
+    follower = _ClockFollower(next(entries), before_wall_ns or 0)
     for entry in entries:
-        follow.entry(*entry)
-    lasts_ns = follow.passed_ns
-    begins_ns = follow.wall_ns - lasts_ns - follow.stepped_ns
+        follower.entry(*entry)
+    lasts_ns = follower.passed_ns
+    begins_ns = follower.wall_ns - lasts_ns - follower.stepped_ns
     return Stretch(
         lasts_ns,
         begins_ns,
-        follow.wall_ns,
+        follower.wall_ns,
         len(boot.wall_us),
-        follow.items,
+        follower.items,
         before_wall_ns is not None,
         boot.name,
     )
 
 
 def _entries(boot: Boot, tally: Tally) -> Iterator[tuple[int, int, int]]:
-    """Wall, monotonic time and flags, in the order of the monotonic clock, without what is damaged."""
+    """Wall time (ns), monotonic time (ns) and flags of each entry, in the order of the monotonic
+    clock, without entries that are damaged."""
     wall_us, monotonic_us = boot.wall_us, boot.monotonic_us
     places = _as_written(boot)
     damaged = set(_damaged(boot, places))
     for place in damaged:
-        used = bool(boot.flags[place] & _TELLS)
-        tally.used, tally.other = tally.used - used, tally.other - (not used)
-        shown = (
-            f"__REALTIME_TIMESTAMP {wall_us[place]}, __MONOTONIC_TIMESTAMP {monotonic_us[place]}"
-        )
-        tally.broken(shown, "has times that fit no entry around it", boot.blocks[0][0] + 1 + place)
+        _count_damaged(boot, place, tally)
     places = [place for place in places if place not in damaged]
     if any(monotonic_us[two] < monotonic_us[one] for one, two in pairwise(places)):
-        # What is not numbered and was written at one moment: clocks are set ahead by far more than
-        # back.
+        # Of entries of one monotonic time the number decides, or else the wall clock: it is set
+        # ahead by far more than back.
         second = boot.numbers if boot.is_numbered else wall_us
         places.sort(key=lambda place: (monotonic_us[place], second[place]))
     for place in places:
         yield wall_us[place] * _NS_PER_US, monotonic_us[place] * _NS_PER_US, boot.flags[place]
 
 
+def _count_damaged(boot: Boot, place: int, tally: Tally) -> None:
+    """Moves an entry in the tally from those that were understood to the others."""
+    if boot.flags[place] & _ABOUT_SLEEP:
+        tally.used -= 1
+    else:
+        tally.other -= 1
+    shown = (
+        f"__REALTIME_TIMESTAMP {boot.wall_us[place]}, "
+        f"__MONOTONIC_TIMESTAMP {boot.monotonic_us[place]}"
+    )
+    tally.broken(shown, "has times that fit no entry around it", boot.blocks[0][0] + 1 + place)
+
+
 def _as_written(boot: Boot) -> list[int]:
-    """The places of the entries, oldest first: by journald's numbers, or as they stand in the file."""
+    """The positions of the entries, oldest first: by journald's numbers, or by the file."""
     places = list(range(len(boot.wall_us)))
     if boot.is_numbered and len(set(boot.numbers)) == len(places):
         return sorted(places, key=boot.numbers.__getitem__)
@@ -421,18 +476,18 @@ def _as_written(boot: Boot) -> list[int]:
 
 
 def _damaged(boot: Boot, places: Sequence[int]) -> Iterator[int]:
-    """Single entries whose clocks are apart as in neither the entry before nor the one after, which
-    agree: by half a year, or where the monotonic time is out of its order too."""
+    """The positions of single entries whose clocks are apart by another amount than in the entries
+    before and after, which agree: by half a year, or less where the monotonic time is out of order
+    too."""
     wall_us, monotonic_us = boot.wall_us, boot.monotonic_us
     for before, place, after in zip(places, places[1:], places[2:], strict=False):
-        apart = [wall_us[each] - monotonic_us[each] for each in (before, place, after)]
-        if abs(apart[1] - apart[0]) < NOTICED_NS // _NS_PER_US:
+        apart_before, apart, apart_after = (
+            wall_us[each] - monotonic_us[each] for each in (before, place, after)
+        )
+        if abs(apart - apart_before) < NOTICED_NS // _NS_PER_US:
             continue
         in_order = monotonic_us[before] <= monotonic_us[place] <= monotonic_us[after]
         least_us = (ABSURD_NS if in_order else NOTICED_NS) // _NS_PER_US
-        if (
-            min(abs(apart[1] - apart[0]), abs(apart[1] - apart[2]))
-            >= least_us
-            > abs(apart[2] - apart[0])
-        ):
+        differs_us = min(abs(apart - apart_before), abs(apart - apart_after))
+        if differs_us >= least_us > abs(apart_after - apart_before):
             yield place

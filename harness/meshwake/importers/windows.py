@@ -1,9 +1,9 @@
-"""What events of Windows tell of sleep, whatever form they come in (windows_xml.py,
+"""What Windows events mean for sleep, in whichever form they come (windows_xml.py,
 windows_csv.py).
 
 Log System of a laptop:
 
-    Power-Troubleshooter 1     returned from a low power state; tells SleepTime and WakeTime: believed before all others
+    Power-Troubleshooter 1     returned from a low power state; has SleepTime and WakeTime: preferred to all others
     Kernel-Power 42, 107       entering sleep, resumed from sleep
     Kernel-Power 506, 507      entering, exiting modern standby (connected standby)
     Kernel-General 12, 13      the system started, is shutting down
@@ -15,12 +15,12 @@ Log Microsoft-Windows-Hyper-V-Worker-Admin of a host, for one of its VMs:
     18500 started  18502, 18504, 18508 turned off, shut down  18512, 18514 reset
     18510 saved    18596 restored    18516 paused    18518 resumed
 
-A mesh on a Windows machine runs in a VM (WSL, Hyper-V), which stands while the host sleeps: every
-sleep is a pause. In modern standby Windows may run things for moments; that is taken for sleep all
-the same.
+A mesh on a Windows machine runs in a VM (WSL, Hyper-V), which is paused while the host sleeps:
+every sleep is a pause. In modern standby Windows may run things for moments; that is taken for
+sleep all the same.
 
-The order is that of the record numbers where one log is told, else that of the rows, newest or
-oldest first.
+Events are ordered by their record numbers where they are of one log, else as the rows are, newest
+or oldest first.
 """
 
 from __future__ import annotations
@@ -32,18 +32,26 @@ from itertools import pairwise
 from typing import Literal
 
 from meshwake.core.durations import NS_PER_S
-from meshwake.importers.items import NOTICED_NS, Item, Mark, SleepKind, Span, Tally, moved
-from meshwake.importers.laying import OUT_OF_ORDER_NS, Laid, Rows
+from meshwake.importers.items import (
+    NOTICED_NS,
+    JournalItem,
+    PowerEvent,
+    SleepKind,
+    SleepSpan,
+    Tally,
+    shifted,
+)
+from meshwake.importers.placement import OUT_OF_ORDER_NS, EntryPlacer, PlacedJournal
 
 POWER, TROUBLE, GENERAL, LOG = "Kernel-Power", "Power-Troubleshooter", "Kernel-General", "EventLog"
 HYPER_V = "Hyper-V-Worker"
-# The longest that a machine is believed to have slept.
+# A longer sleep is taken for a mistake in the log.
 _SLEPT_MAX_NS = 10 * 366 * 86_400 * NS_PER_S
-# Reason of Kernel-General 1: put right from the hardware clock, as after each sleep.
+# Reason of Kernel-General 1: the clock was set from the hardware clock, as after each sleep.
 _FROM_HARDWARE = "2"
 
-_Says = Literal["asleep", "awake", "off", "on", "restored"]
-_EVENTS: dict[tuple[str, int], tuple[_Says, SleepKind, str]] = {
+_Change = Literal["asleep", "awake", "off", "on", "restored"]
+_EVENTS: dict[tuple[str, int], tuple[_Change, SleepKind, str]] = {
     (POWER, 42): ("asleep", "pause", "sleep"),
     (POWER, 107): ("awake", "pause", "sleep"),
     (POWER, 506): ("asleep", "pause", "standby"),
@@ -68,9 +76,9 @@ NUMBERS = {number for _, number in _EVENTS} | {1}
 
 
 @dataclass(frozen=True)
-class Event:
-    """One event, from whichever form. `slept`: the two times that a Power-Troubleshooter tells;
-    `set`: from when to when the clock was set; `record`: its number in its log."""
+class WindowsEvent:
+    """One event, from whichever form. `slept`: the two times of a Power-Troubleshooter event; `set`:
+    from when to when (ns) the clock was set; `record`: its number in its log."""
 
     provider: str
     number: int
@@ -84,14 +92,14 @@ class Event:
     log: str = ""
 
 
-class Choice:
-    """Which VM of a Hyper-V host is meant: the one asked for, or the first."""
+class MachineFilter:
+    """Selects one VM of a Hyper-V host: the one that was named, or the first."""
 
     def __init__(self, machine: str | None, tally: Tally) -> None:
         self._machine, self._tally = machine, tally
         self._others: set[str] = set()
 
-    def is_another(self, event: Event) -> bool:
+    def is_another(self, event: WindowsEvent) -> bool:
         """Whether `event` is of another VM."""
         if event.machine is None:
             return False
@@ -107,11 +115,14 @@ class Choice:
         return True
 
 
-def laid(
-    events: Sequence[Event], tally: Tally, machine: str | None, tolerance_ns: int = OUT_OF_ORDER_NS
-) -> Laid | None:
-    """What the events tell, which are as the file has them."""
-    rows, choice = Rows(tally, tolerance_ns), Choice(machine, tally)
+def place_events(
+    events: Sequence[WindowsEvent],
+    tally: Tally,
+    machine: str | None,
+    tolerance_ns: int = OUT_OF_ORDER_NS,
+) -> PlacedJournal | None:
+    """What the events report; they come in the order of the file."""
+    rows, choice = EntryPlacer(tally, tolerance_ns), MachineFilter(machine, tally)
     events = _in_order(events)
     wakes = [event.wall_ns for event in events if _is_wake(event)]
     for event in events:
@@ -123,47 +134,58 @@ def laid(
         rows.add(
             event.wall_ns, event.text, None if item is None else partial(_at, item, event.wall_ns)
         )
-    return rows.laid()
+    return rows.placed()
 
 
-def _at(item: Mark | Span, wall_ns: int, place_ns: int) -> Item:
+def _at(item: PowerEvent | SleepSpan, wall_ns: int, place_ns: int) -> JournalItem:
     """The item, whose event was written at `wall_ns`, which is `place_ns` from the beginning of its
     stretch."""
-    if isinstance(item, Mark):
+    if isinstance(item, PowerEvent):
         return item._replace(wall_ns=place_ns)
-    return moved(item, place_ns - wall_ns)
+    return shifted(item, place_ns - wall_ns)
 
 
-def _item(event: Event) -> Mark | Span | None:
+def _item(event: WindowsEvent) -> PowerEvent | SleepSpan | None:
     kind = short(event.provider)
     if event.number == 1:
         return _span(event, kind)
-    told = _EVENTS.get((kind, event.number))
-    return Mark(0, told[0], told[1], f"{kind} {event.number}", told[2]) if told else None
+    meaning = _EVENTS.get((kind, event.number))
+    if meaning is None:
+        return None
+    change, sleep_kind, family = meaning
+    return PowerEvent(0, change, sleep_kind, f"{kind} {event.number}", family)
 
 
-def _span(event: Event, kind: str) -> Span | None:
-    """A sleep whose both ends are told; also by a clock that the hardware's put right, ahead."""
-    both = event.slept if kind == TROUBLE else None
-    if kind == GENERAL and event.set is not None and event.set_because == _FROM_HARDWARE:
-        both = event.set if event.set[1] - event.set[0] >= NOTICED_NS else None
-    return (
-        Span(*both, "pause")
-        if both is not None and 0 < both[1] - both[0] <= _SLEPT_MAX_NS
-        else None
-    )
+def _span(event: WindowsEvent, kind: str) -> SleepSpan | None:
+    """A sleep whose both ends one event reports."""
+    both = _both_ends(event, kind)
+    if both is None:
+        return None
+    slept_ns = both[1] - both[0]
+    return SleepSpan(*both, "pause") if 0 < slept_ns <= _SLEPT_MAX_NS else None
 
 
-def _is_wake(event: Event) -> bool:
-    told = _EVENTS.get((short(event.provider), event.number))
-    return (told is not None and told[0] != "asleep") or (
-        event.number == 1 and event.slept is not None
-    )
+def _both_ends(event: WindowsEvent, kind: str) -> tuple[int, int] | None:
+    """Power-Troubleshooter has both times; so has Kernel-General where the clock was set ahead from
+    the hardware's, which ran on during the sleep."""
+    if kind == TROUBLE:
+        return event.slept
+    if kind != GENERAL or event.set is None or event.set_because != _FROM_HARDWARE:
+        return None
+    old_ns, new_ns = event.set
+    return event.set if new_ns - old_ns >= NOTICED_NS else None
 
 
-def _is_step(event: Event, wakes: Sequence[int]) -> bool:
-    """Whether the clock was set, other than ahead after a sleep: that is done after each, and is
-    the sleep itself."""
+def _is_wake(event: WindowsEvent) -> bool:
+    if event.number == 1 and event.slept is not None:
+        return True
+    meaning = _EVENTS.get((short(event.provider), event.number))
+    return meaning is not None and meaning[0] != "asleep"
+
+
+def _is_step(event: WindowsEvent, wakes: Sequence[int]) -> bool:
+    """Whether the clock was set, other than ahead after a sleep: Windows does that after each, and
+    it is the sleep itself."""
     if event.set is None or short(event.provider) != GENERAL:
         return False
     by_ns = event.set[1] - event.set[0]
@@ -171,34 +193,46 @@ def _is_step(event: Event, wakes: Sequence[int]) -> bool:
         return False
     if by_ns < 0:
         return True
-    return event.set_because != _FROM_HARDWARE and not any(
-        abs(wake - event.wall_ns) < OUT_OF_ORDER_NS for wake in wakes
-    )
+    if event.set_because == _FROM_HARDWARE:
+        return False
+    return not any(abs(wake - event.wall_ns) < OUT_OF_ORDER_NS for wake in wakes)
 
 
-def _in_order(events: Sequence[Event]) -> list[Event]:
-    """Oldest first, and each once: where some stand twice, logs were put together that overlap."""
-    once = list(dict.fromkeys(events))
-    telling = [
-        event
-        for event in events
-        if event.number == 1 or (short(event.provider), event.number) in _EVENTS
-    ]
-    if len(set(telling)) < len(telling):
-        return sorted(once, key=lambda event: event.wall_ns)
-    records = [event.record for event in events]
-    if (
-        len({event.log for event in events}) == 1
-        and len(set(records)) == len(records)
-        and None not in records
-    ):
+def _in_order(events: Sequence[WindowsEvent]) -> list[WindowsEvent]:
+    """Oldest first, and each once: where some occur twice, logs that overlap were put together."""
+    power_events = [event for event in events if _is_about_power(event)]
+    if len(set(power_events)) < len(power_events):
+        return sorted(dict.fromkeys(events), key=_wall_ns)
+    if _are_numbered(events):
         return sorted(events, key=lambda event: event.record or 0)
-    rises = sum(two.wall_ns >= one.wall_ns for one, two in pairwise(events))
-    falls = sum(two.wall_ns <= one.wall_ns for one, two in pairwise(events))
+    return _in_order_of_rows(events)
+
+
+def _in_order_of_rows(events: Sequence[WindowsEvent]) -> list[WindowsEvent]:
+    times_ns = [event.wall_ns for event in events]
+    rises = sum(two >= one for one, two in pairwise(times_ns))
+    falls = sum(two <= one for one, two in pairwise(times_ns))
     if min(rises, falls) * 4 > max(rises, falls):
-        # In the order of something else, such as the number of the event.
-        return sorted(events, key=lambda event: event.wall_ns)
-    return list(events) if rises >= falls else list(reversed(events))
+        # The file is in the order of something else, such as the number of the event.
+        return sorted(events, key=_wall_ns)
+    if rises >= falls:
+        return list(events)
+    return list(reversed(events))
+
+
+def _wall_ns(event: WindowsEvent) -> int:
+    return event.wall_ns
+
+
+def _is_about_power(event: WindowsEvent) -> bool:
+    return event.number == 1 or (short(event.provider), event.number) in _EVENTS
+
+
+def _are_numbered(events: Sequence[WindowsEvent]) -> bool:
+    """Whether all are of one log, each with a record number of its own."""
+    records = {event.record for event in events}
+    one_log = len({event.log for event in events}) == 1
+    return one_log and len(records) == len(events) and None not in records
 
 
 def short(provider: str) -> str:

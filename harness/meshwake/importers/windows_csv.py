@@ -2,16 +2,16 @@
 that read .evtx.
 
 Columns are known by their names in any order, between commas, semicolons or tabs; where the heading
-is in another language, or lost, by what stands in them. Times are local, as Windows writes them
+is in another language, or lost, by their contents. Times are local, as Windows writes them
 where it was exported: `zone` says where that was, `date_order` whether day or month comes first
-where the rows cannot tell (local_times.py).
+where the rows do not decide it (local_times.py).
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
@@ -20,12 +20,11 @@ from typing import TextIO
 
 from meshwake.core.errors import BadInput
 from meshwake.importers.items import Tally, lines_of
-from meshwake.importers.laying import OUT_OF_ORDER_NS, Laid
 from meshwake.importers.local_times import (
     SUMMER_NS,
     DateOrder,
-    Local,
-    Reading,
+    LocalTime,
+    LocalTimeRules,
     iso_ns,
     knows_its_zone,
     local_of,
@@ -33,7 +32,8 @@ from meshwake.importers.local_times import (
     order_of,
     plain,
 )
-from meshwake.importers.windows import HYPER_V, NUMBERS, Event, laid, short
+from meshwake.importers.placement import OUT_OF_ORDER_NS, PlacedJournal
+from meshwake.importers.windows import HYPER_V, NUMBERS, WindowsEvent, place_events, short
 
 SYSTEM = "Windows event log (CSV)"
 EXPORT_XML = (
@@ -90,14 +90,14 @@ _ROWS_LOOKED_AT = 1_000
 
 
 @dataclass(frozen=True)
-class Writing:
-    """What a person said of how journals were written. `zone`: where local times were; `machine`:
+class JournalOptions:
+    """What the user said about how journals were written. `zone`: where local times were; `machine`:
     which of several."""
 
     zone: tzinfo = UTC
     date_order: DateOrder | None = None
     machine: str | None = None
-    said_zone: bool = False
+    zone_given: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class _Columns:
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of which the number is known, and its time as it stands there."""
+    """A row whose event number is known, and its time as it is written."""
 
     cells: list[str]
     columns: _Columns
@@ -125,12 +125,12 @@ class _Row:
         return ",".join(self.cells)[:200]
 
     def cell(self, place: int | None) -> str:
-        """What stands in a column; nothing where there is none."""
+        """The contents of a column; "" where there is none."""
         return self.cells[place].strip() if place is not None and place < len(self.cells) else ""
 
     @property
     def message(self) -> str:
-        """All that stands from the message on, since Event Viewer does not quote it; without marks
+        """Everything from the message on, since Event Viewer does not quote it; without marks
         of direction."""
         place = self.columns.message
         return (
@@ -143,21 +143,23 @@ def is_csv(sample: str) -> bool:
     return _layout(sample) is not None
 
 
-def read(stream: TextIO, tally: Tally, writing: Writing, sample: str) -> Laid | None:
-    """What rows tell. Raises BadInput when nobody can say whether a time has the day or the month
+def read(
+    stream: TextIO, tally: Tally, writing: JournalOptions, sample: str
+) -> PlacedJournal | None:
+    """What rows report. Raises BadInput when it is not clear whether a time has the day or the month
     first, or whose events they are."""
     layout = _layout(sample)
     assert layout is not None
     rows = list(_rows(stream, tally, *layout))
     if _nameless(rows):
         raise BadInput(
-            f"{tally.path}: no column tells the provider of an event (ProviderName, "
+            f"{tally.path}: no column has the provider of an event (ProviderName, "
             "Source), and no message in English "
             f"does; select ProviderName too, or {EXPORT_XML}"
         )
     order, local = _order(rows, tally, writing)
-    reading = Reading(writing.zone, order)
-    if local and not writing.said_zone:
+    reading = LocalTimeRules(writing.zone, order)
+    if local and not writing.zone_given:
         tally.notes.append(
             "local times without a zone, taken for UTC; say where they were written with --zone"
         )
@@ -167,27 +169,30 @@ def read(stream: TextIO, tally: Tally, writing: Writing, sample: str) -> Laid | 
         raise BadInput(
             f"{tally.path}: no time of it is understood: {tally.examples[0]}; {EXPORT_XML}"
         )
-    return laid(events, tally, writing.machine, SUMMER_NS if local else OUT_OF_ORDER_NS)
+    return place_events(events, tally, writing.machine, SUMMER_NS if local else OUT_OF_ORDER_NS)
 
 
 # --- Rows and columns -----------------------------------------------------------------------------
 
 
 def _layout(sample: str) -> tuple[str, _Columns | None] | None:
-    """The delimiter, and the columns where only what stands in them tells; None for what is no such
-    CSV."""
-    lines = [
-        line
-        for line in sample.lstrip("\ufeff").splitlines()[:200]
-        if line and not line.startswith("#TYPE")
-    ]
+    """The delimiter, and the columns where only their contents say which they are; None for what is
+    not such a CSV file."""
+    lines = _lines_of_rows(sample)
     for delimiter in _DELIMITERS:
         if any(_named(row) for row in _parsed(lines[:5], delimiter)):
             return delimiter, None
     for delimiter in _DELIMITERS:
-        if (columns := _by_content(_parsed(lines, delimiter))) is not None:
+        columns = _by_content(_parsed(lines, delimiter))
+        if columns is not None:
             return delimiter, columns
     return None
+
+
+def _lines_of_rows(sample: str) -> list[str]:
+    """The first lines, without the type that Export-Csv writes above them."""
+    lines = sample.lstrip("\ufeff").splitlines()[:200]
+    return [line for line in lines if line and not line.startswith("#TYPE")]
 
 
 def _parsed(lines: Sequence[str], delimiter: str) -> list[list[str]]:
@@ -200,38 +205,45 @@ def _parsed(lines: Sequence[str], delimiter: str) -> list[list[str]]:
 def _named(row: Sequence[str]) -> _Columns | None:
     """The columns that a heading names."""
     names = [plain(cell).strip('"').lower() for cell in row]
-    place = {
-        what: next((names.index(name) for name in allowed if name in names), None)
-        for what, allowed in _NAMES.items()
-    }
-    if place["time"] is None or place["number"] is None or place["time"] == place["number"]:
+    place = {what: _first_of(allowed, names) for what, allowed in _NAMES.items()}
+    time, number = place["time"], place["number"]
+    if time is None or number is None or time == number:
         return None
-    # Event Viewer writes the message after the last column that it names.
-    message = place["message"] if place["message"] is not None else len(names)
-    return _Columns(
-        place["time"], place["number"], place["provider"], message, place["record"], place["log"]
-    )
+    message = place["message"]
+    if message is None:
+        # Event Viewer writes the message after the last column that it names.
+        message = len(names)
+    return _Columns(time, number, place["provider"], message, place["record"], place["log"])
+
+
+def _first_of(allowed: Sequence[str], names: Sequence[str]) -> int | None:
+    """The position of the first allowed name among `names`."""
+    return next((names.index(name) for name in allowed if name in names), None)
 
 
 def _by_content(rows: Sequence[Sequence[str]]) -> _Columns | None:
-    """The columns that only what stands in them tells: providers of sleep, times, and one of whole
-    numbers."""
-    telling = [row for row in rows if any(_PROVIDER.match(cell.strip()) for cell in row)]
-    if not telling:
+    """The columns by what is in them: providers of sleep events, times, and numbers of events; None
+    where one of these is not clear."""
+    power_rows = [row for row in rows if any(map(_is_provider, row))]
+    if not power_rows:
         return None
-    width = min(len(row) for row in telling)
-    providers = [
-        place
-        for place in range(width)
-        if all(_PROVIDER.match(row[place].strip()) for row in telling)
-    ]
-    times = [place for place in range(width) if all(_is_time(row[place]) for row in telling)]
-    numbers = [
-        place for place in range(width) if all(_whole(row[place]) in NUMBERS for row in telling)
-    ]
-    if len(providers) != 1 or len(times) != 1 or len(numbers) != 1:
+    provider = _only_column(power_rows, _is_provider)
+    time = _only_column(power_rows, _is_time)
+    number = _only_column(power_rows, lambda cell: _whole(cell) in NUMBERS)
+    if provider is None or time is None or number is None:
         return None
-    return _Columns(times[0], numbers[0], providers[0], max(providers[0], times[0], numbers[0]) + 1)
+    return _Columns(time, number, provider, max(provider, time, number) + 1)
+
+
+def _only_column(rows: Sequence[Sequence[str]], fits: Callable[[str], bool]) -> int | None:
+    """The one column whose every cell fits; None where none does, or several."""
+    width = min(map(len, rows))
+    columns = [place for place in range(width) if all(fits(row[place]) for row in rows)]
+    return columns[0] if len(columns) == 1 else None
+
+
+def _is_provider(cell: str) -> bool:
+    return _PROVIDER.match(cell.strip()) is not None
 
 
 def _is_time(text: str) -> bool:
@@ -247,7 +259,7 @@ def _whole(text: str) -> int | None:
 
 
 def _rows(stream: TextIO, tally: Tally, delimiter: str, columns: _Columns | None) -> Iterator[_Row]:
-    """The rows of events that may tell of sleep, and those that show how far the log reaches."""
+    """The rows of events that may be about sleep, and those that show how far the log reaches."""
     given = columns is not None
     others = 0
     last: _Row | None = None
@@ -265,7 +277,7 @@ def _rows(stream: TextIO, tally: Tally, delimiter: str, columns: _Columns | None
             last = None
             continue
         others += 1
-        # As they stand, other events show how far the log reaches, and in which order it is.
+        # Other events show how far the log reaches, and in which order it is.
         if others <= _ROWS_LOOKED_AT or others % 100 == 0:
             yield row
             last = None
@@ -278,7 +290,7 @@ def _rows(stream: TextIO, tally: Tally, delimiter: str, columns: _Columns | None
 
 
 def _is_heading(cells: Sequence[str], may_name_columns: bool) -> bool:
-    """What is no row: nothing, a note of who wrote it, names of columns in another language, a line
+    """What is not a row: nothing, a note of the writer, names of columns in another language, a line
     of a table."""
     text = "".join(cells).strip()
     notes = len(cells) == 1 and text.startswith(("#TYPE", "sep="))
@@ -293,7 +305,7 @@ def _cells(stream: TextIO, tally: Tally, delimiter: str) -> Iterator[list[str]]:
         except StopIteration:
             return
         except csv.Error as error:
-            tally.broken("", f"is no row ({error})")
+            tally.broken("", f"is not a row ({error})")
 
 
 def _row(cells: list[str], columns: _Columns, place: int) -> _Row | None:
@@ -308,13 +320,13 @@ def _row(cells: list[str], columns: _Columns, place: int) -> _Row | None:
     )
 
 
-# --- What they tell -------------------------------------------------------------------------------
+# --- What they report -------------------------------------------------------------------------------
 
 
 def _nameless(rows: Sequence[_Row]) -> bool:
-    """Whether nobody can say whose events these are."""
-    telling = [row for row in rows if row.number in NUMBERS]
-    return bool(telling) and not any(_provider(row) for row in telling)
+    """Whether the provider of the events is not known."""
+    power_rows = [row for row in rows if row.number in NUMBERS]
+    return bool(power_rows) and not any(map(_provider, power_rows))
 
 
 def _provider(row: _Row) -> str:
@@ -331,10 +343,10 @@ def _provider(row: _Row) -> str:
     )
 
 
-def _order(rows: Sequence[_Row], tally: Tally, writing: Writing) -> tuple[DateOrder, bool]:
+def _order(rows: Sequence[_Row], tally: Tally, writing: JournalOptions) -> tuple[DateOrder, bool]:
     """Whether days or months come first, and whether there are local times at all."""
-    local: list[Local] = []
-    known: list[tuple[Local, int]] = []
+    local: list[LocalTime] = []
+    known: list[tuple[LocalTime, int]] = []
     shown = ""
     for row in rows:
         if knows_its_zone(plain(row.when)):
@@ -350,13 +362,13 @@ def _order(rows: Sequence[_Row], tally: Tally, writing: Writing) -> tuple[DateOr
     if order is None:
         raise BadInput(
             f"{tally.path}: whether {shown!r} begins with the day or the month cannot be "
-            "told from its rows; say it "
+            "decided from its rows; say it "
             f"with --date-order day-first or --date-order month-first, or {EXPORT_XML}"
         )
     return order, not zoned
 
 
-def _events(rows: Sequence[_Row], reading: Reading, tally: Tally) -> Iterator[Event]:
+def _events(rows: Sequence[_Row], reading: LocalTimeRules, tally: Tally) -> Iterator[WindowsEvent]:
     before_ns: int | None = None
     rises = _rises(rows, reading)
     for row in rows if rises else reversed(rows):
@@ -368,7 +380,7 @@ def _events(rows: Sequence[_Row], reading: Reading, tally: Tally) -> Iterator[Ev
         before_ns = wall_ns
         provider = _provider(row)
         vm = _VM.match(row.message) if HYPER_V in provider else None
-        yield Event(
+        yield WindowsEvent(
             provider,
             row.number,
             wall_ns,
@@ -382,7 +394,7 @@ def _events(rows: Sequence[_Row], reading: Reading, tally: Tally) -> Iterator[Ev
         )
 
 
-def _rises(rows: Sequence[_Row], reading: Reading) -> bool:
+def _rises(rows: Sequence[_Row], reading: LocalTimeRules) -> bool:
     """Whether the oldest rows come first."""
     moments = []
     for row in rows:
@@ -393,7 +405,7 @@ def _rises(rows: Sequence[_Row], reading: Reading) -> bool:
     return moments[-1] >= moments[0] if moments and rises == falls else rises >= falls
 
 
-def _row_ns(text: str, reading: Reading, before_ns: int | None) -> int:
+def _row_ns(text: str, reading: LocalTimeRules, before_ns: int | None) -> int:
     """When a row was written. An hour that comes twice, at a summer's end, is the second where the
     first would lie before the row before. Raises ValueError."""
     known = iso_ns(plain(text), reading.zone)

@@ -13,9 +13,9 @@ from typing import TextIO
 from xml.etree import ElementTree as ET
 
 from meshwake.importers.items import Tally
-from meshwake.importers.laying import Laid
 from meshwake.importers.local_times import utc_ns
-from meshwake.importers.windows import NUMBERS, Event, laid
+from meshwake.importers.placement import PlacedJournal
+from meshwake.importers.windows import NUMBERS, WindowsEvent, place_events
 
 SYSTEM = "Windows event log (XML)"
 _CHUNK = 1 << 20
@@ -30,12 +30,12 @@ _CHANNEL = re.compile(r"<(?:\w+:)?Channel>\s*([^<]*?)\s*<")
 _PREFIX = re.compile(r"(</?)\w+:(?=\w)")
 
 
-def read(stream: TextIO, tally: Tally, machine: str | None = None) -> Laid | None:
-    """What events in XML tell."""
-    return laid(list(_events(stream, tally)), tally, machine)
+def read(stream: TextIO, tally: Tally, machine: str | None = None) -> PlacedJournal | None:
+    """What events in XML report."""
+    return place_events(list(_events(stream, tally)), tally, machine)
 
 
-def _events(stream: TextIO, tally: Tally) -> Iterator[Event]:
+def _events(stream: TextIO, tally: Tally) -> Iterator[WindowsEvent]:
     others = 0
     for place, text in enumerate(_texts(stream, tally), 1):
         found = _EVENT_ID.search(text)
@@ -54,11 +54,11 @@ def _events(stream: TextIO, tally: Tally) -> Iterator[Event]:
         try:
             yield _parse(text)
         except (ET.ParseError, ValueError, KeyError) as error:
-            tally.broken(text, f"is no event ({error})", place)
+            tally.broken(text, f"is not an event ({error})", place)
 
 
 def _texts(stream: TextIO, tally: Tally) -> Iterator[str]:
-    """Each <Event>...</Event>; what stands between them is markup or lost."""
+    """Each <Event>...</Event>; what is between them is markup or lost."""
     rest, place = "", 0
     while chunk := stream.read(_CHUNK):
         *whole, rest = _ENDS.split(rest + chunk)
@@ -76,12 +76,12 @@ def _texts(stream: TextIO, tally: Tally) -> Iterator[str]:
         tally.broken(rest, "breaks off", place + 1)
 
 
-def _moment(text: str) -> Event | None:
-    """An event that tells of nothing but its time."""
+def _moment(text: str) -> WindowsEvent | None:
+    """An event that has nothing but its time."""
     time = _TIME.search(text)
     with suppress(ValueError):
         return (
-            Event("", 0, utc_ns(time[1]), text[:200], record=_record(text), log=_log(text))
+            WindowsEvent("", 0, utc_ns(time[1]), text[:200], record=_record(text), log=_log(text))
             if time
             else None
         )
@@ -98,14 +98,14 @@ def _log(text: str) -> str:
     return found[1] if found else ""
 
 
-def _parse(text: str) -> Event:
+def _parse(text: str) -> WindowsEvent:
     root = _root(text)
     provider = _needed(root, "System/Provider").get("Name", "")
     number = int((root.findtext("System/EventID") or "").strip())
     wall_ns = utc_ns(_needed(root, "System/TimeCreated").get("SystemTime", ""))
     data = {str(each.get("Name")): (each.text or "").strip() for each in root.iter("Data")}
     vm = data.get("VmName") or next((each.text for each in root.iter("VmName") if each.text), None)
-    return Event(
+    return WindowsEvent(
         provider,
         number,
         wall_ns,

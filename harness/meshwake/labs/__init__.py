@@ -2,8 +2,7 @@
 nothing.
 
 Every lab is a package with a module `lab` that keeps the promise of `Lab`. It is imported when it
-is used, so that nothing which only one system has (namespaces, ptrace) stands in the way of the
-model elsewhere.
+is used, so that the model runs on systems without what the others need (namespaces, ptrace).
 
 Within one world time the order is the same in every lab: faults first, then timers, then
 connections.

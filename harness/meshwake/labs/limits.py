@@ -34,5 +34,5 @@ class FloodGuard:
         return len(self._worlds_ns) > self._most and self._worlds_ns[0] > world_ns - self._window_ns
 
 
-class CsrFlood(Exception):  # it ends a run on purpose, and is no error
+class CsrFlood(Exception):  # ends a run on purpose, not an error
     """Requests come without end and without time passing."""

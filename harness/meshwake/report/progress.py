@@ -1,5 +1,4 @@
-"""A progress line for whatever takes longer than a second, on stderr, and nothing for what does
-not."""
+"""A progress line on stderr for what takes longer than a second."""
 
 from __future__ import annotations
 
@@ -27,21 +26,21 @@ class ProgressLine:
         )
         self._progress = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
         self._task: TaskID | None = None
-        self._started_s = self._told_s = 0.0
+        self._started_s = self._shown_s = 0.0
 
     def watch(self, name: str, duration_ns: int) -> Callable[[int], None]:
         """What a lab calls, often, with the world time it has reached."""
         self.end()
-        self._started_s = self._told_s = time.monotonic()
+        self._started_s = self._shown_s = time.monotonic()
 
         def progress(world_ns: int) -> None:
             now_s = time.monotonic()
             if (
                 self._shown
                 and now_s - self._started_s > QUIET_S
-                and now_s - self._told_s > REFRESH_S
+                and now_s - self._shown_s > REFRESH_S
             ):
-                self._told_s = now_s
+                self._shown_s = now_s
                 self._show(name, world_ns, duration_ns)
 
         return progress
@@ -53,7 +52,7 @@ class ProgressLine:
         self._progress.update(self._task, completed=world_ns)
 
     def end(self) -> None:
-        """The line goes; what is printed next stands where it stood."""
+        """Removes the line; what is printed next takes its place."""
         if self._task is not None:
             self._progress.remove_task(self._task)
             self._progress.stop()

@@ -97,7 +97,7 @@ def _clock_fault(fault: ClockFault) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Summary:
-    """One row of a table of runs. `outage_ns`: waking time during which any pair was out; None
+    """One row of a table of runs. `outage_ns`: time awake during which any pair was out; None
     where the case did not run. `why`: what was unexpected, or why it did not run; `run`: where the
     evidence lies."""
 

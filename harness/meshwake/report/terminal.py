@@ -1,6 +1,6 @@
 """Runs as a person reads them at a terminal: a table over many, and one run in detail.
 
-Everything is said in words; colour only repeats it, so that nothing is lost in a log, a pipe or to
+Everything is there in words; colour only repeats it, so that nothing is lost in a log, a pipe or to
 an eye that sees no red. Nothing is wider than 100 columns, and nothing is cut off: long text goes
 on in the next line.
 """
@@ -37,7 +37,7 @@ _STYLES = {
     Verdict.UNKNOWN.value: "yellow",
 }
 _NOTHING = "-"
-# In ASCII: a table is also written to logs whose encoding nobody chose.
+# In ASCII: a table is also written to logs in any encoding.
 _LINE_UNDER_HEADINGS = box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
@@ -51,7 +51,7 @@ def plain(renderable: RenderableType, width: int = WIDTH_MAX) -> str:
 
 def show(console: Console, renderable: RenderableType) -> None:
     """Prints `renderable`, no wider than a person reads with ease; without colour or padding where
-    nobody watches."""
+    the output is not a terminal."""
     if console.is_terminal:
         console.print(renderable, width=min(console.width, WIDTH_MAX), highlight=False)
     else:
@@ -107,8 +107,8 @@ def _remarks(row: Summary) -> Iterator[RenderableType]:
 
 
 def run_detail(run: Run, verbose: bool = False) -> RenderableType:
-    """What the checks found, beside what was expected of it. `verbose` adds what goes well and was
-    not asked for, every piece of evidence, renewals and clock faults."""
+    """What the checks found, and what was expected. `verbose` adds what goes well and was not
+    expected, every piece of evidence, renewals and clock faults."""
     plan, outcome = run.plan, run.outcome
     parts: list[RenderableType] = [
         Text(
@@ -120,11 +120,11 @@ def run_detail(run: Run, verbose: bool = False) -> RenderableType:
         Text(),
     ]
     asides = [] if verbose else [row for row in outcome.comparisons if _is_aside(row)]
-    told = (row for row in outcome.comparisons if row not in asides)
-    parts += chain.from_iterable(_comparison(row, verbose) for row in told)
+    shown = (row for row in outcome.comparisons if row not in asides)
+    parts += chain.from_iterable(_comparison(row, verbose) for row in shown)
     if asides:
         words = ", ".join(f"{row.finding.check} {row.finding.verdict.value}" for row in asides)
-        parts += [Text(f"nothing expected of: {words} (-v tells more)", overflow="fold")]
+        parts += [Text(f"nothing expected of: {words} (-v shows more)", overflow="fold")]
     if verbose:
         parts += _tables(plan, run.history)
     return Group(*parts)
@@ -135,14 +135,16 @@ def _starts(plan: Plan) -> str:
 
 
 def _is_aside(row: Comparison) -> bool:
-    """Whether nobody asked about it and it is not BROKEN."""
+    """Whether nothing was expected of it and it is not BROKEN."""
     return row.expected is None and row.finding.verdict is not Verdict.BROKEN
 
 
 def _comparison(row: Comparison, verbose: bool) -> Iterator[RenderableType]:
     finding = row.finding
     yield Text.assemble(
-        (f"{finding.verdict.value:<8}", _STYLES[finding.verdict.value]), finding.check, _beside(row)
+        (f"{finding.verdict.value:<8}", _STYLES[finding.verdict.value]),
+        finding.check,
+        _expectation(row),
     )
     yield _indented(finding.because, 8)
     if (
@@ -156,7 +158,7 @@ def _comparison(row: Comparison, verbose: bool) -> Iterator[RenderableType]:
             yield _indented(evidence.text, 10)
 
 
-def _beside(row: Comparison) -> str:
+def _expectation(row: Comparison) -> str:
     if row.expected is None:
         return "  (nothing expected)"
     if row.kind is OutcomeKind.AS_EXPECTED:
@@ -172,7 +174,7 @@ def _tables(plan: Plan, history: History) -> list[RenderableType]:
     try:
         return [*_renewal_table(plan, history), *_fault_table(plan, history)]
     except Exception as error:  # noqa: BLE001
-        # A damaged history: the findings have said so, and are worth showing all the same.
+        # A damaged history: the findings report that, and are shown all the same.
         return [Text(f"renewals and clock faults cannot be shown: {error}")]
 
 
@@ -210,5 +212,5 @@ def _fault_table(plan: Plan, history: History) -> Iterator[RenderableType]:
         )
         for fault in clock_faults(plan, history)
     ]
-    headings = ("fault", "node", "began", "asked", "wall moved", "monotonic", "boottime")
+    headings = ("fault", "node", "began", "planned", "wall moved", "monotonic", "boottime")
     return _table("Clock faults, as measured inside the subject", *headings, rows=rows)

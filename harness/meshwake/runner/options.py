@@ -1,13 +1,22 @@
-"""What a person may say of a cluster of lab `kind`: each option once, for every door that takes it.
+"""The options of a run: each declared once, for the command line and for pytest.
 
-The fields of `ClusterWords` are the options of `up`, `down`, `status`, those of `LabWords` besides
-them the options of `run`, `bisect` and pytest. A command gets them by `@with_words`, pytest by
-`add_to_pytest`; what they mean together says `planned_cluster`. None, False and () mean that
-nothing was said.
+A field of one of the `...Flags` classes is an option; its annotation has the name, the help and the
+bounds. A typer command takes them with `@with_flags`, pytest with `add_to_pytest`. Which command
+takes which:
+
+    WhereFlags    --lab, --real-time
+    CaseFlags     and which versions, which binary, which seed        plan
+    ClusterFlags  what a cluster on kind is made of                   up, down, status
+    LabFlags      WhereFlags, ClusterFlags, and how clocks are moved  bisect
+    RunFlags      all of these, and what to keep                      run, pytest
+
+Flags are what was typed; `options_from` checks them against each other and gives the `Options` that
+the rest of the program takes. A value of None, False or () means that the option was not given.
 """
 
 from __future__ import annotations
 
+import argparse
 import functools
 import inspect
 import shlex
@@ -20,7 +29,6 @@ from meshwake.core.errors import BadInput
 from meshwake.core.plan import ClockWay, PlannedCluster
 from meshwake.core.refusal import invalid, invalid_choice
 
-Words = TypeVar("Words", bound="ClusterWords")
 AUTO = "auto"
 
 
@@ -39,106 +47,181 @@ class Options:
     as_class: str | None = None
 
 
-@dataclass(frozen=True)
-class Option:
-    """How one field is typed on a command line."""
+# --- The options ----------------------------------------------------------------------------------
 
-    flag: str
+
+@dataclass(frozen=True)
+class Flag:
+    """How one field is typed on a command line. `minimum` is for numbers."""
+
+    name: str
     help: str
     metavar: str | None = None
+    minimum: int | None = None
 
 
 @dataclass(frozen=True)
-class ClusterWords:
-    """Which cluster of ours: its name, or what it is made of."""
-
-    name: Annotated[
-        str | None, Option("--name", "The cluster; meshwake- goes before it.", "NAME")
-    ] = None
-    profile: Annotated[
-        str | None, Option("--profile", "What it is made of: core (default), or full: everything.")
-    ] = None
-    kubernetes: Annotated[
-        str | None, Option("--kubernetes", "Of its nodes, such as 1.34.", "VERSION")
-    ] = None
-    workers: Annotated[
-        int | None, Option("--nodes", "Its workers, beside the control plane: 2.", "N")
-    ] = None
-    with_parts: Annotated[tuple[str, ...], Option("--with", "Beside the profile's.", "PART")] = ()
-    without_parts: Annotated[tuple[str, ...], Option("--without", "Left out.", "PART")] = ()
-    mirror: Annotated[str | None, Option("--mirror", "One registry for everything.", "HOST")] = None
-    folder: Annotated[
-        Path | None,
-        Option("--folder", "Has images/, charts/, manifests/: no network needed.", "DIR"),
-    ] = None
+class Flags:
+    """Base of the classes below."""
 
 
 @dataclass(frozen=True)
-class LabWords(ClusterWords):
-    """And how its clocks are moved, or which other cluster."""
+class WhereFlags(Flags):
+    """Which lab, and which of a scenario's numbers."""
 
-    clock: Annotated[
-        str | None,
-        Option("--clock", "How lab kind moves clocks: engine (default), command or process."),
-    ] = None
-    allow_own_clock: Annotated[
-        bool, Option("--allow-own-clock", "Let --clock engine set the clock of this very machine.")
-    ] = False
-    suspend_command: Annotated[
-        str | None, Option("--suspend-command", "What --clock command runs to suspend.", "COMMAND")
-    ] = None
-    kubeconfig: Annotated[Path | None, Option("--kubeconfig", "A cluster that exists.", "PATH")] = (
-        None
-    )
-    context: Annotated[str | None, Option("--context", "The context of --kubeconfig.")] = None
-    known_as: Annotated[
-        str | None,
-        Option("--i-know", "This context may be broken, whatever it looks like.", "CONTEXT"),
-    ] = None
+    lab: Annotated[str, Flag("--lab", "auto (default), model, process, machine or kind.")] = AUTO
     real_time: Annotated[
         bool,
-        Option(
+        Flag(
             "--real-time",
             "Use the numbers of the [real_time] table; on lab kind, skip no idle time.",
         ),
     ] = False
 
 
-def options_of(words: type[ClusterWords]) -> Iterator[tuple[str, Any, Option, Any]]:
-    """Name, type, option and default of every field."""
-    types = get_type_hints(words, include_extras=True)
-    for each in fields(words):
-        type_, option = get_args(types[each.name])
-        yield each.name, type_, option, each.default
+@dataclass(frozen=True)
+class CaseFlags(WhereFlags):
+    """Which versions of what."""
+
+    istio: Annotated[
+        tuple[str, ...], Flag("--istio", "The release under test; may be repeated.", "VERSION")
+    ] = ()
+    ztunnel: Annotated[Path | None, Flag("--ztunnel", "The ztunnel binary under test.", "PATH")] = (
+        None
+    )
+    seed: Annotated[
+        int, Flag("--seed", "Chooses what is left to chance, such as retry delays.", minimum=0)
+    ] = 0
 
 
-def with_words(words: type[Words]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A typer command that takes the options of `words` besides its own, and gets them as its
-    parameter `words`."""
-    import typer
+@dataclass(frozen=True)
+class ClusterFlags(Flags):
+    """Which of our clusters: its name, or what it is made of."""
 
-    def parameter(name: str, type_: Any, option: Option, default: Any) -> inspect.Parameter:
-        said = typer.Option(option.flag, metavar=option.metavar, help=option.help)
-        if default == ():
-            type_, default = list[str] | None, None
-        annotation = Annotated[type_, said]
-        return inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-        )
+    name: Annotated[
+        str | None, Flag("--name", "The cluster; meshwake- is put before it.", "NAME")
+    ] = None
+    profile: Annotated[
+        str | None, Flag("--profile", "What it is made of: core (default), or full: everything.")
+    ] = None
+    kubernetes: Annotated[
+        str | None, Flag("--kubernetes", "Version of its nodes, such as 1.34.", "VERSION")
+    ] = None
+    workers: Annotated[
+        int | None, Flag("--nodes", "Worker nodes beside the control plane; default 2.", "N")
+    ] = None
+    with_parts: Annotated[
+        tuple[str, ...], Flag("--with", "A part that the profile does not have.", "PART")
+    ] = ()
+    without_parts: Annotated[
+        tuple[str, ...], Flag("--without", "A part of the profile to leave out.", "PART")
+    ] = ()
+    mirror: Annotated[
+        str | None, Flag("--mirror", "One registry to pull everything from.", "HOST")
+    ] = None
+    folder: Annotated[
+        Path | None,
+        Flag("--folder", "Has images/, charts/, manifests/: no network needed.", "DIR"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class LabFlags(ClusterFlags, WhereFlags):
+    """And how its clocks are moved, or which other cluster to use."""
+
+    clock: Annotated[
+        str | None,
+        Flag("--clock", "How lab kind moves clocks: engine (default), command or process."),
+    ] = None
+    allow_own_clock: Annotated[
+        bool, Flag("--allow-own-clock", "Let --clock engine set the clock of this very machine.")
+    ] = False
+    suspend_command: Annotated[
+        str | None, Flag("--suspend-command", "What --clock command runs to suspend.", "COMMAND")
+    ] = None
+    kubeconfig: Annotated[
+        Path | None, Flag("--kubeconfig", "A cluster that exists already.", "PATH")
+    ] = None
+    context: Annotated[str | None, Flag("--context", "The context of --kubeconfig.")] = None
+    known_as: Annotated[
+        str | None,
+        Flag("--i-know", "Use this context even though it looks like production.", "CONTEXT"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class RunFlags(LabFlags, CaseFlags):
+    """All options of a run."""
+
+    keep_run: Annotated[
+        bool, Flag("--keep-run", "Keep the run even when it came out as expected.")
+    ] = False
+    as_class: Annotated[
+        str | None,
+        Flag("--as-class", "Lab model: the behaviour class to run, not the release's.", "CLASS"),
+    ] = None
+    report: Annotated[
+        Path | None, Flag("--report", "Write pages for a browser to this folder.", "DIR")
+    ] = None
+
+
+AnyFlags = TypeVar("AnyFlags", bound=Flags)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """One option with its field."""
+
+    field: str
+    type: Any
+    flag: Flag
+    default: Any
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may be given several times."""
+        return isinstance(self.default, tuple)
+
+    def of_type(self, type_: type) -> bool:
+        """Whether its value is of `type_`, or None."""
+        return self.type is type_ or type_ in get_args(self.type)
+
+
+def declared_in(flags: type[Flags]) -> Iterator[Declared]:
+    """Every option of `flags`, those of its bases first."""
+    types = get_type_hints(flags, include_extras=True)
+    for each in fields(flags):
+        type_, flag = get_args(types[each.name])
+        yield Declared(each.name, type_, flag, each.default)
+
+
+def given_in(flags: Flags, of: type[Flags]) -> list[str]:
+    """The names of those options of `of` that were given."""
+    return [
+        each.flag.name for each in declared_in(of) if getattr(flags, each.field) != each.default
+    ]
+
+
+# --- The command line -----------------------------------------------------------------------------
+
+
+def with_flags(
+    flags: type[AnyFlags],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A typer command that takes the options of `flags` in addition to its own, and gets them as
+    its parameter `flags`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [
-            each
-            for each in inspect.signature(command, eval_str=True).parameters.values()
-            if each.name != "words"
-        ]
-        added = [parameter(*each) for each in options_of(words)]
+        signature = inspect.signature(command, eval_str=True)
+        own = [each for each in signature.parameters.values() if each.name != "flags"]
+        added = [_typer_parameter(each) for each in declared_in(flags)]
 
         @functools.wraps(command)
-        def run(**given: Any) -> None:
-            said = {each.name: given.pop(each.name) for each in added}
-            command(**given, words=_words(words, said))
+        def run(**values: Any) -> None:
+            typed = {each.name: values.pop(each.name) for each in added}
+            command(**values, flags=_build(flags, typed))
 
+        # typer reads the signature and the annotations of what it is given.
         run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
         run.__annotations__ = {each.name: each.annotation for each in (*own, *added)}
         return run
@@ -146,136 +229,186 @@ def with_words(words: type[Words]) -> Callable[[Callable[..., None]], Callable[.
     return decorate
 
 
-def add_to_pytest(group: Any) -> None:
-    """The options of lab kind, in the same words, for pytest's command line."""
-    for name, type_, option, default in options_of(LabWords):
-        about: dict[str, Any] = {
-            "dest": f"meshwake_{name}",
-            "default": default,
-            "help": option.help,
-        }
-        if type_ is bool:
-            about["action"] = "store_true"
-        else:
-            about["metavar"] = option.metavar
-            about |= {"action": "append", "default": []} if default == () else {}
-            about |= {"type": int} if int in get_args(type_) else {}
-            about |= {"type": Path} if Path in get_args(type_) else {}
-        group.addoption(option.flag, **about)
+def _typer_parameter(declared: Declared) -> inspect.Parameter:
+    import typer
 
-
-def from_pytest(getoption: Callable[[str], Any]) -> LabWords:
-    """What pytest was given."""
-    return _words(
-        LabWords, {each.name: getoption(f"meshwake_{each.name}") for each in fields(LabWords)}
+    flag = declared.flag
+    option = typer.Option(flag.name, metavar=flag.metavar, help=flag.help, min=flag.minimum)
+    # typer knows no tuples of any length: a list, or None where the option was not given.
+    type_ = list[str] | None if declared.repeatable else declared.type
+    default = None if declared.repeatable else declared.default
+    return inspect.Parameter(
+        declared.field,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[type_, option],
     )
 
 
-def _words(words: type[Words], said: Mapping[str, Any]) -> Words:
-    """Of what may be repeated typer and pytest give lists, and typer None when it was not said at
-    all."""
-    lists = {name for name, _, _, default in options_of(words) if default == ()}
-    given: dict[str, Any] = {
-        name: tuple(value or ()) if name in lists else value for name, value in said.items()
+# --- pytest ---------------------------------------------------------------------------------------
+
+
+def add_to_pytest(group: Any) -> None:
+    """Adds the options of a run to pytest's command line."""
+    for declared in declared_in(RunFlags):
+        flag = declared.flag
+        settings: dict[str, Any] = {"dest": f"meshwake_{declared.field}", "help": flag.help}
+        if declared.of_type(bool):
+            settings |= {"action": "store_true", "default": False}
+        elif declared.repeatable:
+            settings |= {"action": "append", "default": [], "metavar": flag.metavar}
+        elif declared.of_type(int):
+            read = functools.partial(_whole_number, minimum=flag.minimum)
+            settings |= {"type": read, "default": declared.default, "metavar": flag.metavar}
+        else:
+            # A path stays text here: pytest-xdist sends the options to its workers, and can send
+            # only what Python has built in.
+            settings |= {"default": declared.default, "metavar": flag.metavar}
+        group.addoption(flag.name, **settings)
+
+
+def _whole_number(text: str, minimum: int | None) -> int:
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a whole number, not {text!r}") from error
+    if minimum is not None and number < minimum:
+        raise argparse.ArgumentTypeError(f"expected {minimum} or more, not {number}")
+    return number
+
+
+def from_pytest(getoption: Callable[[str], Any]) -> RunFlags:
+    """What pytest was given."""
+    values = {}
+    for declared in declared_in(RunFlags):
+        value = getoption(f"meshwake_{declared.field}")
+        if declared.of_type(Path) and value is not None:
+            value = Path(value)
+        values[declared.field] = value
+    return _build(RunFlags, values)
+
+
+def _build(flags: type[AnyFlags], values: Mapping[str, Any]) -> AnyFlags:
+    """Lists become tuples; None, which typer has for a list that was not given, an empty one."""
+    repeatable = {each.field for each in declared_in(flags) if each.repeatable}
+    built: dict[str, Any] = {
+        name: tuple(value or ()) if name in repeatable else value for name, value in values.items()
     }
-    return words(**given)
+    return flags(**built)
 
 
-def said_in(words: ClusterWords, of: type[ClusterWords] | None = None) -> list[str]:
-    """The options of `of` (None: all of its kind) that were said."""
-    options = options_of(of or type(words))
-    return [option.flag for name, _, option, default in options if getattr(words, name) != default]
+# --- What they mean together ----------------------------------------------------------------------
 
 
-def planned_cluster(lab: str, words: LabWords) -> PlannedCluster:
-    """What `words` mean for a run on `lab`. Raises BadInput where they do not fit together."""
-    said = [
-        option for option in said_in(words) if option != "--real-time"
-    ]  # other labs have those numbers too
-    if said and lab != "kind":
-        raise BadInput(f"{', '.join(said)}: is about a cluster; leave it out, or say --lab kind")
-    way = _way(words)
-    if (way == "command") != (words.suspend_command is not None):
+def options_from(flags: RunFlags) -> Options:
+    """`flags`, checked. Raises BadInput where they contradict each other."""
+    return Options(
+        lab=flags.lab,
+        istio=flags.istio,
+        ztunnel=flags.ztunnel,
+        seed=flags.seed,
+        keep_run=flags.keep_run,
+        real_time=flags.real_time,
+        cluster=planned_cluster(flags),
+        as_class=flags.as_class,
+    )
+
+
+def planned_cluster(flags: LabFlags) -> PlannedCluster:
+    """The cluster that `flags` describe; one with defaults for the other labs. Raises BadInput
+    where they contradict each other."""
+    _check_lab(flags)
+    way = _clock_way(flags)
+    _check_clock(flags, way)
+    _check_kubeconfig(flags)
+    return PlannedCluster(
+        clock=way,
+        allow_own_clock=flags.allow_own_clock,
+        suspend_command=flags.suspend_command,
+        kubeconfig=None if flags.kubeconfig is None else str(flags.kubeconfig.resolve()),
+        context=flags.context,
+        known_as=flags.known_as,
+        lapse=way == "process" and not flags.real_time,
+        **cluster_fields(flags),
+    )
+
+
+def cluster_fields(flags: ClusterFlags) -> dict[str, Any]:
+    """The values of ClusterFlags as fields of a PlannedCluster. Raises BadInput."""
+    values = {each.name: getattr(flags, each.name) for each in fields(ClusterFlags)}
+    return values | {"folder": _folder(flags.folder)}
+
+
+def _folder(folder: Path | None) -> str | None:
+    if folder is None:
+        return None
+    if not folder.is_dir():
+        raise invalid("--folder", str(folder), "a directory with images/, charts/ and manifests/")
+    return str(folder.resolve())
+
+
+def _check_lab(flags: LabFlags) -> None:
+    """Options of a cluster are for lab kind only; --real-time means something on every lab."""
+    where = {each.flag.name for each in declared_in(WhereFlags)}
+    given = [name for name in given_in(flags, LabFlags) if name not in where]
+    if given and flags.lab != "kind":
+        raise BadInput(f"{', '.join(given)}: only for a cluster; leave out, or use --lab kind")
+
+
+def _clock_way(flags: LabFlags) -> ClockWay:
+    if flags.clock is None:
+        return _default_clock_way(flags)
+    if flags.clock not in get_args(ClockWay):
+        raise invalid_choice("--clock", flags.clock, get_args(ClockWay))
+    return cast(ClockWay, flags.clock)
+
+
+def _default_clock_way(flags: LabFlags) -> ClockWay:
+    if flags.suspend_command:
+        return "command"
+    # The clock of an engine's machine can be set only where the engine is known, which is where we
+    # made the cluster.
+    return "engine" if flags.kubeconfig is None else "process"
+
+
+def _check_clock(flags: LabFlags, way: ClockWay) -> None:
+    if (way == "command") != (flags.suspend_command is not None):
         raise BadInput(
             "--clock command and --suspend-command COMMAND go together; give both, or neither"
         )
-    if words.allow_own_clock and way != "engine":
+    if flags.allow_own_clock and way != "engine":
         raise BadInput(
             f"--allow-own-clock: --clock {way} never sets this machine's clock; leave it out"
         )
-    if words.kubeconfig is None and (words.context or words.known_as):
+
+
+def _check_kubeconfig(flags: LabFlags) -> None:
+    """A cluster that exists is not made of anything that we are told."""
+    if flags.kubeconfig is None:
+        context = flags.context or flags.known_as
+        if context:
+            raise BadInput(f"--context {context}: needs --kubeconfig PATH, the file it is in")
+        return
+    made_of = given_in(flags, ClusterFlags)
+    if made_of:
         raise BadInput(
-            f"--context {words.context or words.known_as}: of which file? give --kubeconfig "
-            "PATH too"
-        )
-    _check_place(words)
-    return PlannedCluster(
-        clock=way,
-        allow_own_clock=words.allow_own_clock,
-        suspend_command=words.suspend_command,
-        kubeconfig=None if words.kubeconfig is None else str(words.kubeconfig.resolve()),
-        context=words.context,
-        known_as=words.known_as,
-        lapse=way == "process" and not words.real_time,
-        **cluster_said(words),
-    )
-
-
-def cluster_said(words: ClusterWords) -> dict[str, Any]:
-    """The fields of `ClusterWords` as a PlannedCluster has them; no profile means core. Raises
-    BadInput."""
-    said = {each.name: getattr(words, each.name) for each in fields(ClusterWords)}
-    return said | {"profile": words.profile, "folder": _folder(words)}
-
-
-def _folder(words: ClusterWords) -> str | None:
-    if words.folder is None:
-        return None
-    if not words.folder.is_dir():
-        raise invalid(
-            "--folder", str(words.folder), "a directory with images/, charts/ and manifests/"
-        )
-    return str(words.folder.resolve())
-
-
-def _way(words: LabWords) -> ClockWay:
-    # The clock of an engine's machine can be set only where the engine is known, which is where we
-    # made the cluster.
-    otherwise = (
-        "command"
-        if words.suspend_command
-        else "process"
-        if words.kubeconfig is not None
-        else "engine"
-    )
-    way = words.clock or otherwise
-    if way not in get_args(ClockWay):
-        raise invalid_choice("--clock", way, get_args(ClockWay))
-    return cast(ClockWay, way)
-
-
-def _check_place(words: LabWords) -> None:
-    """A cluster of ours and one that exists are two."""
-    ours = said_in(words, ClusterWords)
-    if words.kubeconfig is not None and ours:
-        one = len(ours) == 1
-        raise BadInput(
-            f"{', '.join(ours)}: {'says' if one else 'say'} what a cluster of ours is made of; "
-            f"leave {'it' if one else 'them'} out with --kubeconfig"
+            f"{', '.join(made_of)}: only for a cluster that meshwake makes; leave out with "
+            "--kubeconfig"
         )
 
 
-def as_typed(cluster: PlannedCluster) -> list[str]:
+def command_line_of(cluster: PlannedCluster) -> list[str]:
     """The options that make `cluster`, ready for a shell."""
-    typed = []
-    for name, _, option, default in options_of(LabWords):
-        if name == "real_time":
-            continue  # not said of the cluster but of the run: see Case
-        value = getattr(cluster, name)
+    where = {each.field for each in declared_in(WhereFlags)}
+    words = []
+    for declared in declared_in(LabFlags):
+        if declared.field in where:
+            continue  # they are not in the cluster but in the case
+        value, name = getattr(cluster, declared.field), declared.flag.name
         if value is True:
-            typed.append(option.flag)
-        elif isinstance(value, tuple):
-            typed += [f"{option.flag} {shlex.quote(each)}" for each in value]
-        elif value != default:
-            typed.append(f"{option.flag} {shlex.quote(str(value))}")
-    return typed
+            words.append(name)
+        elif declared.repeatable:
+            words += [f"{name} {shlex.quote(each)}" for each in value]
+        elif value != declared.default:
+            words.append(f"{name} {shlex.quote(str(value))}")
+    return words

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from meshwake.analysis import alert_replay as alerting
-from meshwake.analysis.alert_replay import Told, judged, told
+from meshwake.analysis.alert_replay import RuleResults, evaluate_rules, judge_alerts
 from meshwake.analysis.alert_rules import read_rule_files, read_rules
 from meshwake.core.errors import BadInput
 from meshwake.core.history import History
@@ -23,7 +23,8 @@ from meshwake.core.plan import Plan
 from tests.support import plans
 
 NEEDS = pytest.mark.skipif(
-    bool(alerting.missing()), reason="; ".join(alerting.missing()) or "Prometheus is here"
+    bool(alerting.missing_tools()),
+    reason="; ".join(alerting.missing_tools()) or "Prometheus is here",
 )
 NIGHTS = '\n[[fault]]\nkind = "suspend"\nat = "14h"\nlasts = "9h"\nevery = "24h"\n'
 OUTAGE_S = 205_081
@@ -51,13 +52,13 @@ def indented(text: str, by: int) -> str:
     return "".join(f"{' ' * by}{line}\n" for line in text.splitlines())
 
 
-def judge(text: str, folder: Path, body: str = NIGHTS) -> tuple[Finding, Told]:
+def judge(text: str, folder: Path, body: str = NIGHTS) -> tuple[Finding, RuleResults]:
     path = folder / "rules.yml"
     path.write_text(text, encoding="utf-8")
     plan, history = nights(body)
     rules = read_rule_files([path])
-    said = told(plan, history, rules)
-    return judged(plan, history, rules, said), said
+    said = evaluate_rules(plan, history, rules)
+    return judge_alerts(plan, history, rules, said), said
 
 
 PLAIN = group(alert(COUNTS))
@@ -196,7 +197,10 @@ def test_what_ztunnel_did_not_count_yet_is_not_there(tmp_path: Path) -> None:
     older = plan.model_copy(update={"version": "1.28.0"})
     (tmp_path / "r.yml").write_text(PLAIN)
     rules = read_rule_files([tmp_path / "r.yml"])
-    assert judged(older, history, rules, told(older, history, rules)).verdict == "BROKEN"
+    assert (
+        judge_alerts(older, history, rules, evaluate_rules(older, history, rules)).verdict
+        == "BROKEN"
+    )
 
 
 REFUSED = {
@@ -204,24 +208,24 @@ REFUSED = {
     "no rules": ("groups: [{name: a}]", "holds no alerting rule"),
     "only records": (group("{record: 'a:b', expr: up}"), "holds no alerting rule"),
     "no expression": (group("{alert: X}"), "expr: read None"),
-    "an empty expression": (group("{alert: X, expr: ' '}"), "needed is an expression"),
+    "an empty expression": (group("{alert: X, expr: ' '}"), "expected an expression"),
     "neither": (group("{expr: up}"), "either alert or record"),
     "both": (group("{alert: X, record: 'a:b', expr: up}"), "either alert or record"),
     "an unknown key": (group("{alert: X, expr: up, summary: hello}"), "summary"),
-    "an unknown key of a group": (group(alert("up"), more="    intervall: 30s\n"), "group mesh: intervall: no key"),
-    "an unknown key of the file": ("rule_groups: []\n" + group(alert("up")), "rule_groups: beside groups no key"),
+    "an unknown key of a group": (group(alert("up"), more="    intervall: 30s\n"), "group mesh: intervall: Prometheus knows no such key"),
+    "an unknown key of the file": ("rule_groups: []\n" + group(alert("up")), "rule_groups: Prometheus knows no such key beside groups"),
     "rules of Loki": ("kind: AlertingRule\napiVersion: loki.grafana.com/v1\nspec:\n" + indented(group(alert("a")), 2), "rules over logs"),
     "rules of VictoriaLogs": (group(alert("a"), more="    type: vlogs\n"), "rules over logs"),
     "a group without a name": ("groups: [{rules: []}]", "has no name"),
     "two groups of a name": ("groups: [{name: a}, {name: a}]", "two groups"),
-    "a wrong wait": (group("{alert: X, expr: up, for: 5}"), "needed is a duration"),
+    "a wrong wait": (group("{alert: X, expr: up, for: 5}"), "expected a duration"),
     "rules of Grafana": ("apiVersion: 1\ngroups: [{orgId: 1, name: a, rules: [{title: x, data: []}]}]", "Grafana"),
     "a template": ("{{- if .Values.a }}\n" + PLAIN + "{{- end }}\n", "helm template"),
     "an expression of a template": (group(alert("up > {{ .Values.x }}")), "helm template"),
     "two documents": (PLAIN + "---\n" + PLAIN, "2 documents"),
     "another object": ("kind: Deployment\nspec: {}", "Deployment"),
-    "a list": ("- a", "is no file of Prometheus rules"),
-    "a text": ("hello", "is no file of Prometheus rules"),
+    "a list": ("- a", "not a file of Prometheus rules"),
+    "a text": ("hello", "not a file of Prometheus rules"),
     "nothing": ("", "nothing at all"),
     "a key twice": ("groups: []\ngroups: []", "stands twice"),
     "much of little": ("a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{c}: &{c} [{','.join(['*' + p] * 9)}]\n" for p, c in zip("abcdefg", "bcdefgh", strict=True)), "too large"),

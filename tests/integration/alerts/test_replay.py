@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from meshwake.analysis import alert_replay as alerting
-from meshwake.analysis.alert_replay import Fired, read_rules
+from meshwake.analysis.alert_replay import FiredAlert, read_rules
 from meshwake.checks import CHECKS
 from meshwake.checks.facts.traffic import failures
 from meshwake.core.history import History, Recorder
@@ -36,7 +36,8 @@ SCENARIOS = sorted(
     if "model" in path.read_text().split("labs")[1][:60]
 )
 NEEDS = pytest.mark.skipif(
-    bool(alerting.missing()), reason="; ".join(alerting.missing()) or "Prometheus is here"
+    bool(alerting.missing_tools()),
+    reason="; ".join(alerting.missing_tools()) or "Prometheus is here",
 )
 # Before 1.28 a certificate is thrown away at the first refusal: that outage has no time before it
 # in which to warn.
@@ -85,11 +86,11 @@ def of_scenario(path: Path) -> tuple[Plan, History]:
     return plan, recorder.history
 
 
-def judge(plan: Plan, history: History) -> tuple[Verdict, list[Fired]]:
+def judge(plan: Plan, history: History) -> tuple[Verdict, list[FiredAlert]]:
     """What the check says of our alerts; and all that the original one ever did."""
     with alerting.prometheus_with(plan, history) as address:
-        ours = alerting.fired(address, plan, history, OURS)
-        original = alerting.fired(address, plan, history, AS_REPORTED)
+        ours = alerting.firing_alerts(address, plan, history, OURS)
+        original = alerting.firing_alerts(address, plan, history, AS_REPORTED)
     told = alerting.with_alerts(history, OURS, ours)
     return CHECKS["alert_before_outage"](plan, told).verdict, original
 
@@ -122,7 +123,7 @@ def test_no_false_alarm_in_a_year_of_ordinary_days() -> None:
     history = plans.run(plan)
     assert not failures(plan, history)
     with alerting.prometheus_with(plan, history, scrape_s=300) as address:
-        assert alerting.fired(address, plan, history, OURS, step_s=900) == []
+        assert alerting.firing_alerts(address, plan, history, OURS, step_s=900) == []
 
 
 @NEEDS
@@ -150,7 +151,7 @@ def test_alerts_about_the_watchers_warn_nobody() -> None:
     """GuardSilent fires while a node sleeps for days; that is no word of an outage."""
     _, history = of_scenario(ROOT / "scenarios" / "one_long_suspend.toml")
     told = alerting.with_alerts(
-        history, OURS, [Fired("GuardSilent", 10), Fired("ZtunnelRenewalsLate", 20)]
+        history, OURS, [FiredAlert("GuardSilent", 10), FiredAlert("ZtunnelRenewalsLate", 20)]
     )
     assert [event["alert"] for event in told.of("alert_fired")] == ["ZtunnelRenewalsLate"]
     assert [event.world_ns for event in told] == sorted(event.world_ns for event in told)

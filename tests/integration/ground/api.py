@@ -23,7 +23,8 @@ from typing import Any
 import yaml
 
 from tests.integration.ground.papers import Papers, write_papers
-from tests.integration.ground.programs import ControlPlane, Deadline, Program, free_port
+from tests.integration.ground.programs import ControlPlane, Deadline, Program
+from tests.support.ports import free_port
 
 READY_WITHIN_S = 90
 TRIES = 3

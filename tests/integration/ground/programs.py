@@ -12,7 +12,6 @@ ready without running.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -177,11 +176,3 @@ class Deadline:
                 f"{self.awaited}: not within {self.within_s:g} s; last seen: {last_seen}{words}"
             )
         time.sleep(every_s)
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on at this moment; somebody else may take it
-    before it is used."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -16,7 +16,8 @@ from meshwake.kubernetes.through_kr8s import ThroughKr8s, connect
 
 from tests.integration.ground import api as ground
 from tests.integration.ground.api import RealApi
-from tests.integration.ground.programs import Deadline, free_port
+from tests.integration.ground.programs import Deadline
+from tests.support.ports import free_port
 
 WITHIN_S = 30
 WIDGETS = "widgets.ground.example"

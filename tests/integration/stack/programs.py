@@ -47,19 +47,6 @@ def run(
     )
 
 
-def free_port() -> int:
-    """A loopback port that nobody used a moment ago, for TCP and for UDP."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port = int(tcp.getsockname()[1])
-            try:
-                udp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-
-
 @contextmanager
 def running(
     command: Sequence[str],

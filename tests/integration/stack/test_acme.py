@@ -30,7 +30,8 @@ from meshwake.cluster.stack.certificates import (
 from meshwake.cluster.stack.keys import AcmeKeys, acme_keys
 from meshwake.cluster.stack.pieces import Objects
 
-from tests.integration.stack.programs import free_port, listens, program, replaced, run, running
+from tests.integration.stack.programs import listens, program, replaced, run, running
+from tests.support.ports import free_port
 from tests.unit.cluster.stack.choices import full_choice, pins
 
 SEED = "a seed that only this test has"

@@ -34,9 +34,10 @@ from meshwake.guard.watch import Seen
 from meshwake.ztunnel.binaries import cache_dir
 
 from tests.integration.ground.programs import Deadline
-from tests.integration.stack.programs import free_port, listens, program, run, running
+from tests.integration.stack.programs import listens, program, run, running
 from tests.integration.stack.queries import labels_in_text, labels_of, series_of
 from tests.support.paths import CLUSTERS
+from tests.support.ports import free_port
 
 HERE = CLUSTERS / FOLDER
 PROMETHEUS = "Debian, Ubuntu: apt install prometheus"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 from meshwake.analysis.fault_catalogue import FAULTS, scenario_for
-from meshwake.analysis.matrix import Row, matrix
+from meshwake.analysis.matrix import MatrixRow, matrix
 from meshwake.core.versions import newest
 from meshwake.fixes import FIXES
 
-Matrix = dict[tuple[str, str], Row]
+Matrix = dict[tuple[str, str], MatrixRow]
 
 
 @pytest.fixture(scope="session")

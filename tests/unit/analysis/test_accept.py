@@ -152,3 +152,24 @@ def test_a_file_that_has_changed_since_is_refused(tmp_path: Path) -> None:
     path.write_text(SURPRISING.replace('because = "', 'until = "1.20"\nbecause = "'))
     with pytest.raises(BadInput, match="expects nothing of traffic_flows on 1.28.0 any more"):
         acceptance(run.kept_at, path, "2026-11-25")
+
+
+def test_comments_stay_with_the_row_that_they_are_above(tmp_path: Path) -> None:
+    """A remark about the next row is not taken for one about the new row."""
+    following = '# About renewals.\n[[expect]]\ncheck = "renewals_on_time"\nverdict = "broken"\n'
+    path = write(tmp_path, f'{SURPRISING}\n{following}because = "late"\n')
+    change = acceptance(surprising_run(path).kept_at, path, "2026-11-25")
+    assert f"\n\n{following}" in change.new
+    assert [line for line in change.diff.splitlines()[2:] if line.startswith("-")] == []
+
+
+def test_rows_in_an_array_are_refused(tmp_path: Path) -> None:
+    """They have no place for a row of their own, and the message says what has."""
+    path = write(tmp_path, SURPRISING)
+    run = surprising_run(path)
+    head, _, row = SURPRISING.partition("[[expect]]")
+    inline = ", ".join(line for line in row.splitlines() if line)
+    top, tables = head.split("\n", 1)
+    path.write_text(f"{top}\nexpect = [{{{inline}}}]\n{tables}")
+    with pytest.raises(BadInput, match=r"write each row as a table \[\[expect\]\]"):
+        acceptance(run.kept_at, path, "2026-11-25")

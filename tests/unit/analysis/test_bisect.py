@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from meshwake.analysis.bisect import Bisect, Found, Question, check_question
-from meshwake.analysis.trial import ScenarioAsker, Trial, find_scenario
+from meshwake.analysis.attempt import Attempt, ScenarioExperiment, find_scenario
+from meshwake.analysis.bisect import Bisect, BisectRequest, BisectResult, check_request
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, ExitCode
 from meshwake.core.outcome import Verdict
@@ -21,19 +21,21 @@ Says = Callable[[str, int], Verdict]
 
 def search(
     says: Says, good: str = "1.23.4", bad: str = "1.18.0", jobs: int = 1, **more: object
-) -> Found:
+) -> BisectResult:
     """A bisect over ROWS whose versions answer what `says`."""
     return bisect_of(says, good, bad, jobs, **more).run()
 
 
 def bisect_of(says: Says, good: str, bad: str, jobs: int, **more: object) -> Bisect:
-    question = Question("a", "traffic_flows", "model", good, bad, bool(more.pop("claimed", True)))
+    question = BisectRequest(
+        "a", "traffic_flows", "model", good, bad, bool(more.pop("claimed", True))
+    )
     older, newer = sorted((good, bad), key=Version)
     rows = tuple(row for row in ROWS if Version(older) <= Version(row) <= Version(newer))
 
-    def ask(version: str, seed: int) -> Trial:
+    def ask(version: str, seed: int) -> Attempt:
         verdict = says(version, seed)
-        return Trial(version, seed, verdict, f"it is {verdict}")
+        return Attempt(version, seed, verdict, f"it is {verdict}")
 
     return Bisect(question, ask, jobs, rows=rows, **more)  # type: ignore[arg-type]  # what a test adds
 
@@ -136,16 +138,16 @@ def test_an_end_that_says_nothing_is_told() -> None:
     """Nothing can be narrowed down; but if no version is good, that can be said."""
     found = search(lambda v, s: UNKNOWN if v == "1.18.0" else BROKEN)
     assert found.exit_code is ExitCode.UNKNOWN
-    assert "no version is good, as far as they could be asked; 1.18.0 is UNKNOWN" in found.why
+    assert "no version is good, as far as they could be run; 1.18.0 is UNKNOWN" in found.why
     mixed = search(lambda v, s: UNKNOWN if v == "1.18.0" else since("1.20.0")(v, s))
-    assert "the range that can be asked is 1.18.1 to 1.23.4" in mixed.why
+    assert "the range that can be run is 1.18.1 to 1.23.4" in mixed.why
 
 
 def test_no_version_is_good() -> None:
     """Every version is asked before that is said; a person who named a good one was wrong."""
     found = search(lambda v, s: BROKEN)
     assert found.why.startswith(
-        "no version is good: all 30 that could be asked from 1.18.0 to 1.23.4 are BROKEN"
+        "no version is good: all 30 that could be run from 1.18.0 to 1.23.4 are BROKEN"
     )
     assert (found.first, found.exit_code) == (None, ExitCode.SURPRISE)
     assert len(found.tested) == len(ROWS)
@@ -164,7 +166,7 @@ def test_a_change_that_was_taken_back_is_told() -> None:
 
 def test_swapped_ends_are_told() -> None:
     """With what to say instead."""
-    with pytest.raises(BadInput, match=r"are they swapped\? say --good 1\.23\.4 --bad 1\.18\.0"):
+    with pytest.raises(BadInput, match=r"are they swapped\? try --good 1\.23\.4 --bad 1\.18\.0"):
         search(since("1.20.0"), good="1.18.0", bad="1.23.4")
 
 
@@ -185,10 +187,12 @@ def test_a_flaky_version_is_repeated_and_told() -> None:
         return since("1.21.1")(version, seed)
 
     found = search(says)
-    witness = next(witness for witness in found.tested if witness.version == "1.21.0")
-    assert witness.flaky
+    observation = next(
+        observation for observation in found.tested if observation.version == "1.21.0"
+    )
+    assert observation.flaky
     assert (
-        witness.because
+        observation.because
         == "flaky, so neither good nor bad: HOLDS with seed 0, BROKEN with seed 1, HOLDS with "
         "seed 2"
     )
@@ -211,16 +215,18 @@ def test_a_run_that_failed_is_tried_again() -> None:
     """Once; what fails twice is UNKNOWN."""
     fails = {"1.20.0": 1, "1.21.0": 9}
 
-    def ask(version: str, seed: int) -> Trial:
+    def ask(version: str, seed: int) -> Attempt:
         if fails.get(version, 0) > 0:
             fails[version] -= 1
-            return Trial(version, seed, UNKNOWN, "the run failed", failed=True)
-        return Trial(version, seed, since("1.20.0")(version, seed), "")
+            return Attempt(version, seed, UNKNOWN, "the run failed", failed=True)
+        return Attempt(version, seed, since("1.20.0")(version, seed), "")
 
-    bisect = Bisect(Question("a", "traffic_flows", "model", "1.23.4", "1.18.0"), ask, rows=ROWS)
+    bisect = Bisect(
+        BisectRequest("a", "traffic_flows", "model", "1.23.4", "1.18.0"), ask, rows=ROWS
+    )
     found = bisect.run()
     assert found.first == "1.20.0"
-    assert bisect.heard["1.20.0"].verdict is HOLDS
+    assert bisect.observed["1.20.0"].verdict is HOLDS
 
 
 @pytest.mark.parametrize(
@@ -234,7 +240,7 @@ def test_a_run_that_failed_is_tried_again() -> None:
 def test_a_question_without_a_range_is_refused(good: str, bad: str, words: str) -> None:
     """Same version, unknown version, no version."""
     with pytest.raises(BadInput, match=words):
-        check_question(Question("a", "traffic_flows", "model", good, bad))
+        check_request(BisectRequest("a", "traffic_flows", "model", good, bad))
 
 
 # The changes that really happened, over every row of the table, on the model.
@@ -251,11 +257,11 @@ KEYS = [
 ]
 
 
-def on_the_model(scenario: str, check: str, good: str, bad: str) -> Found:
+def on_the_model(scenario: str, check: str, good: str, bad: str) -> BisectResult:
     read = read_scenario(find_scenario(scenario))
-    asker = ScenarioAsker(read, check, "model")
-    question = Question(read.name, check, "model", good, bad)
-    return Bisect(question, asker, impossible=asker.impossible).run()
+    experiment = ScenarioExperiment(read, check, "model")
+    question = BisectRequest(read.name, check, "model", good, bad)
+    return Bisect(question, experiment, impossible=experiment.impossible).run()
 
 
 @pytest.mark.parametrize(("scenario", "check", "first"), KEYS, ids=[key[0] for key in KEYS])
@@ -283,4 +289,6 @@ def test_for_the_fault_itself_no_version_is_good() -> None:
     assert found.why.startswith("no version is good")
     assert found.to_json()["first_good"] is None
     rows = [row.version for row in versions.between("1.18.0", "1.31.0-rc.0") if row.classified]
-    assert [witness.version for witness in found.tested if witness.verdict is BROKEN] == rows
+    assert [
+        observation.version for observation in found.tested if observation.verdict is BROKEN
+    ] == rows

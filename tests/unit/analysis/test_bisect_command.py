@@ -43,7 +43,9 @@ def test_as_a_person_sees_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(ON_MODEL) == ExitCode.AS_EXPECTED
     out = capsys.readouterr().out
     assert "the first good version is 1.28.0; the last bad one before it is 1.27.9" in out
-    assert "sure: no release lies between the two, and each side said the same in 3 runs" in out
+    assert (
+        "sure: no release lies between the two, and each side had the same verdict in 3 runs" in out
+    )
     evidence = [
         Path(line.split("evidence: ")[1]) for line in out.splitlines() if "evidence: " in line
     ]
@@ -67,7 +69,7 @@ def test_the_log_gives_the_answer_again(capsys: pytest.CaptureFixture[str]) -> N
     assert run_command(["bisect", "--resume", str(log), "--json"]) == ExitCode.AS_EXPECTED
     again = capsys.readouterr()
     assert json.loads(again.out)["first_good"] == "1.28.0"
-    assert "was cut in half and is asked again" in again.err
+    assert "was cut in half and is tested again" in again.err
     assert len(log.read_text().splitlines()) == len(whole.splitlines())
 
 
@@ -80,14 +82,14 @@ def test_a_damaged_log_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     lines = log.read_text().splitlines()
     log.write_text("\n".join([lines[0], '{"version": "1.26.0"}', *lines[2:], ""]))
     assert run_command(["bisect", "--resume", str(log)]) == ExitCode.BAD_INPUT
-    assert f"{log}:2: is no answer of a bisect" in capsys.readouterr().err
+    assert f"{log}:2: is not a run of a bisect" in capsys.readouterr().err
     log.write_text("\n".join([*lines, ""]))
     write(tmp_path, small(("8h", "9h")))
     assert run_command(["bisect", "--resume", str(log)]) == ExitCode.BAD_INPUT
     assert "is about another" in capsys.readouterr().err
     for text, said in (
         ("", "has no whole line"),
-        ("{}\n", "does not begin a log"),
+        ("{}\n", "is not the first line of a log"),
         ('{"format": 9}\n', "format 9"),
     ):
         log.write_text(text)
@@ -119,7 +121,7 @@ def test_a_damaged_log_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
         (
             ["bisect", "no_such", *ASK[2:]],
             ExitCode.BAD_INPUT,
-            "nor the name of one below scenarios/",
+            "nor the name of one in scenarios/",
         ),
         (["bisect"], ExitCode.BAD_INPUT, "SCENARIO is missing"),
         (
@@ -154,17 +156,17 @@ def test_a_bisect_that_is_broken_off_can_be_gone_on_with(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """^C, or a machine that is gone in the middle: the answers so far are in the log that is named."""
-    from meshwake.analysis.trial import ScenarioAsker
+    from meshwake.analysis.attempt import ScenarioExperiment
 
-    real, asked = ScenarioAsker.__call__, list[str]()
+    real, asked = ScenarioExperiment.__call__, list[str]()
 
-    def until_the_third(self: ScenarioAsker, version: str, seed: int) -> Any:
+    def until_the_third(self: ScenarioExperiment, version: str, seed: int) -> Any:
         asked.append(version)
         if len(asked) == 3:
             raise KeyboardInterrupt
         return real(self, version, seed)
 
-    monkeypatch.setattr(ScenarioAsker, "__call__", until_the_third)
+    monkeypatch.setattr(ScenarioExperiment, "__call__", until_the_third)
     assert run_command(ON_MODEL) == 130
     log = capsys.readouterr().err.split("meshwake bisect --resume ")[1].strip()
     assert run_command(["bisect", "--resume", log, "--json"]) == ExitCode.AS_EXPECTED

@@ -15,14 +15,14 @@ from meshwake.analysis.falsify import (
     DEFAULT_KINDS,
     Move,
     Timeline,
-    asked,
+    describe,
     document_of,
     falsify,
+    make_target,
     neighbours,
     save,
     smallest,
     timelines,
-    told,
 )
 from meshwake.checks import judge
 from meshwake.cli.app import run_command
@@ -80,17 +80,17 @@ def test_two_sleeps_are_tried_as_one() -> None:
     assert (Move("suspend", 1, lasts=722),) in list(neighbours(two))
 
 
-def breaks(question: search.Question, timeline: Timeline) -> bool:
+def breaks(question: search.FalsifyTarget, timeline: Timeline) -> bool:
     return question.finding(timeline).verdict is Verdict.BROKEN
 
 
 @pytest.fixture(scope="module")
-def found() -> search.Found:
+def found() -> search.FalsifyResult:
     """The search against a ztunnel as released."""
-    return falsify(asked("none", CHECK, newest(), seed=3), budget_s=60)
+    return falsify(make_target("none", CHECK, newest(), seed=3), budget_s=60)
 
 
-def test_what_was_found_is_the_least(found: search.Found) -> None:
+def test_what_was_found_is_the_least(found: search.FalsifyResult) -> None:
     """One sleep, one minute too long: half a life of a day dated back by two minutes, and two to
     the next attempt."""
     assert found.timeline is not None and found.minimal
@@ -100,14 +100,14 @@ def test_what_was_found_is_the_least(found: search.Found) -> None:
     assert not any(breaks(question, smaller) for smaller in neighbours(found.timeline))
 
 
-def test_the_same_seed_finds_the_same(found: search.Found) -> None:
+def test_the_same_seed_finds_the_same(found: search.FalsifyResult) -> None:
     """How long it took is nobody's business."""
-    again = falsify(asked("none", CHECK, newest(), seed=3), budget_s=60)
+    again = falsify(make_target("none", CHECK, newest(), seed=3), budget_s=60)
     assert (again.timeline, again.tried) == (found.timeline, found.tried)
 
 
 def test_it_is_written_as_a_scenario_that_comes_out_as_it_says(
-    found: search.Found, tmp_path: Path
+    found: search.FalsifyResult, tmp_path: Path
 ) -> None:
     """Read back, run as any other, on the model of the newest release and of the oldest."""
     path = save(found, tmp_path)
@@ -130,7 +130,9 @@ def clock_that_jumps() -> Iterator[float]:
 def test_nothing_found_is_said_as_such() -> None:
     """After the budget, with how much was tried."""
     ticks = clock_that_jumps()
-    ended = falsify(asked("wall-polling", CHECK, newest()), budget_s=60, clock=lambda: next(ticks))
+    ended = falsify(
+        make_target("wall-polling", CHECK, newest()), budget_s=60, clock=lambda: next(ticks)
+    )
     assert ended.timeline is None
     assert ended.tried > 20
 
@@ -186,18 +188,18 @@ def test_for_programs(
 def test_words_for_a_person() -> None:
     """What is the same, once."""
     night = Move("suspend", 60, lasts=361)
-    assert told((night, night)) == "2 x suspend 6 h 1 m"
+    assert describe((night, night)) == "2 x suspend 6 h 1 m"
     assert (
-        told((Move("step", 1, by=12, backward=True), Move("restart", 1)))
+        describe((Move("step", 1, by=12, backward=True), Move("restart", 1)))
         == "step -12 m, then restart"
     )
-    assert told((Move("drift", 1, lasts=60, rate_off=25),)) == "drift 1 h at 1.025"
+    assert describe((Move("drift", 1, lasts=60, rate_off=25),)) == "drift 1 h at 1.025"
 
 
 def test_what_was_found_in_our_guard_is_mended() -> None:
     """A sleep and a step back that cancel out in J: a certificate that is not valid yet is noticed
     all the same."""
-    question = asked("wake-guard", CHECK, newest())
+    question = make_target("wake-guard", CHECK, newest())
     assert not breaks(
         question, (Move("suspend", 1, lasts=12), Move("step", 719, by=12, backward=True))
     )
@@ -213,7 +215,9 @@ def test_a_timeline_in_which_nothing_can_be_judged_is_neither_broken_nor_a_pass(
     monkeypatch.setattr("meshwake.checks.ASSUMPTIONS", failing)
     ticks = iter(range(10_000))
     found = search.falsify(
-        search.asked("none", "recovers_within", newest()), 30, clock=lambda: float(next(ticks))
+        search.make_target("none", "recovers_within", newest()),
+        30,
+        clock=lambda: float(next(ticks)),
     )
     assert found.timeline is None
     assert found.unknown == found.tried > 0

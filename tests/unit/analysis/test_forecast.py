@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from meshwake.analysis.forecast import (
-    Held,
-    Node,
-    Shown,
-    Started,
+    HeldCertificate,
+    ObservedClocks,
+    ObservedNode,
+    ProcessStart,
     drift_of,
     exit_code_of,
     forecast_node,
 )
-from meshwake.analysis.forecast_cluster import LOOK, look
+from meshwake.analysis.forecast_cluster import LOOK, observe_ztunnels
 from meshwake.analysis.forecast_files import (
     clocks_in,
     drift_in_journal,
@@ -43,12 +43,12 @@ NOW = 1_800_000_000 * NS_PER_S
 DAY = (NOW - 120 * NS_PER_S, NOW + 24 * H)  # a certificate issued at NOW
 
 
-def node(drift_ns: int, at_ns: int = 0, validity: tuple[int, int] = DAY) -> Node:
-    held = Held("default/client", "Available", *validity)
-    return Node(
+def node(drift_ns: int, at_ns: int = 0, validity: tuple[int, int] = DAY) -> ObservedNode:
+    held = HeldCertificate("default/client", "Available", *validity)
+    return ObservedNode(
         "laptop",
         "ztunnel-1",
-        Shown(ClockReading(NOW + at_ns, 0, 0), measured_drift_ns=drift_ns),
+        ObservedClocks(ClockReading(NOW + at_ns, 0, 0), measured_drift_ns=drift_ns),
         (held,),
     )
 
@@ -56,16 +56,16 @@ def node(drift_ns: int, at_ns: int = 0, validity: tuple[int, int] = DAY) -> Node
 # --- J, from what is shown ------------------------------------------------------------------------
 
 
-def shown(suspended_s: int, paused_s: int, slept_before_s: int = 0, **about: Any) -> Shown:
+def shown(suspended_s: int, paused_s: int, slept_before_s: int = 0, **about: Any) -> ObservedClocks:
     """A process that started an hour after boot and has run three hours, with sleep of both kinds
     since."""
-    started = Started(NOW, NOW + NS_PER_S, H + slept_before_s * NS_PER_S)
+    started = ProcessStart(NOW, NOW + NS_PER_S, H + slept_before_s * NS_PER_S)
     monotonic_ns = 4 * H
     boottime_ns = monotonic_ns + (suspended_s + slept_before_s) * NS_PER_S
     now = ClockReading(
         NOW + 3 * H + (suspended_s + paused_s) * NS_PER_S + NS_PER_S // 2, monotonic_ns, boottime_ns
     )
-    return Shown(now=now, started=started, **about)
+    return ObservedClocks(now=now, started=started, **about)
 
 
 def test_a_pause_shows_in_the_start_times() -> None:
@@ -89,7 +89,7 @@ def test_without_a_monotonic_clock_there_is_no_upper_bound() -> None:
     """And that is told, not hidden."""
     drift = drift_of(shown(9_000, 100, knows_monotonic=False))
     assert drift is not None and drift.most_ns is None
-    unsure = Node("laptop", "z", shown(9_000, 100, knows_monotonic=False), node(0).held)
+    unsure = ObservedNode("laptop", "z", shown(9_000, 100, knows_monotonic=False), node(0).held)
     assert forecast_node(unsure).prospect == "unknown"
 
 
@@ -106,7 +106,7 @@ def test_the_better_way_is_taken() -> None:
         assert drift is not None and drift.known_from == way
         if every:
             del every[next(iter(every))]
-    assert drift_of(Shown(ClockReading(NOW, 0, 0))) is None
+    assert drift_of(ObservedClocks(ClockReading(NOW, 0, 0))) is None
 
 
 def test_elapsed_knows_both_kinds_of_sleep() -> None:
@@ -129,9 +129,11 @@ def test_a_journal_and_proc_agree_on_this_very_kernel(tmp_path: Path) -> None:
         time.time_ns(), time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     )
     drift = drift_of(
-        Shown(
+        ObservedClocks(
             now,
-            started=Started(wall_ns - NS_PER_S // 2, wall_ns + NS_PER_S // 2, started_boottime_ns),
+            started=ProcessStart(
+                wall_ns - NS_PER_S // 2, wall_ns + NS_PER_S // 2, started_boottime_ns
+            ),
         )
     )
     assert drift is not None and abs(drift.least_ns) < NS_PER_S
@@ -156,9 +158,9 @@ def test_taskstats_knows_the_monotonic_age_of_a_process() -> None:
     elapsed_ns = clocks_in(f"wall 0\n{said.stdout}").elapsed_monotonic_ns
     lived_ns = time.monotonic_ns() - begun_ns
     assert elapsed_ns is not None and 0 < elapsed_ns <= lived_ns
-    started = Started(begun_wall_ns, begun_wall_ns + lived_ns - elapsed_ns)
+    started = ProcessStart(begun_wall_ns, begun_wall_ns + lived_ns - elapsed_ns)
     now = ClockReading(begun_wall_ns + lived_ns, 0, 0)
-    drift = drift_of(Shown(now, started=started, elapsed_monotonic_ns=elapsed_ns))
+    drift = drift_of(ObservedClocks(now, started=started, elapsed_monotonic_ns=elapsed_ns))
     assert drift is not None and drift.least_ns <= NS_PER_S and drift.known_from == "elapsed"
 
 
@@ -204,8 +206,11 @@ def test_a_clock_set_back_is_seen() -> None:
 
 def test_nothing_held_is_unknown() -> None:
     """An identity without a certificate has no future that could be told."""
-    empty = Node(
-        "laptop", "z", node(0).shown, (Held("default/client", "Unavailable: x", None, None),)
+    empty = ObservedNode(
+        "laptop",
+        "z",
+        node(0).shown,
+        (HeldCertificate("default/client", "Unavailable: x", None, None),),
     )
     assert exit_code_of([forecast_node(empty)]) is ExitCode.UNKNOWN
     assert exit_code_of([]) is ExitCode.UNKNOWN
@@ -336,7 +341,7 @@ def test_what_is_wrong_with_a_file_is_said(
 def test_nothing_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An empty folder, none at all, no clocks, both ways at once."""
     assert "no config_dump.json" in forecast(["--from", str(tmp_path)], capsys)[2]
-    assert "is no directory" in forecast(["--from", str(tmp_path / "x")], capsys)[2]
+    assert "is not a directory" in forecast(["--from", str(tmp_path / "x")], capsys)[2]
     (save(tmp_path) / "laptop" / "clocks.txt").unlink()
     assert "neither clocks.txt" in forecast(["--from", str(tmp_path)], capsys)[2]
     assert "say one of the two" in forecast(["--from", "x", "--kubeconfig", "y"], capsys)[2]
@@ -482,7 +487,7 @@ class Cluster:
 
 def test_a_live_cluster(tmp_path: Path) -> None:
     """The same numbers as from files, read from the pods."""
-    (only,) = look(Cluster(save(tmp_path, drift_s=3_600)), 0)  # type: ignore[arg-type]
+    (only,) = observe_ztunnels(Cluster(save(tmp_path, drift_s=3_600)), 0)  # type: ignore[arg-type]
     seen = forecast_node(only)
     assert seen.drift is not None and abs(seen.drift.best_ns - H) <= NS_PER_S
     assert (only.name, only.process, seen.prospect) == ("laptop", "ztunnel-x", "none")
@@ -491,18 +496,18 @@ def test_a_live_cluster(tmp_path: Path) -> None:
 def test_a_distroless_ztunnel_has_no_shell(tmp_path: Path) -> None:
     """Then J is unknown, unless a wake guard tells it."""
     away = lambda what: what == "execute"  # noqa: E731
-    (only,) = look(Cluster(save(tmp_path), away), NOW)  # type: ignore[arg-type]
+    (only,) = observe_ztunnels(Cluster(save(tmp_path), away), NOW)  # type: ignore[arg-type]
     assert forecast_node(only).prospect == "unknown"
-    (only,) = look(Cluster(tmp_path, away, guard=True), NOW)  # type: ignore[arg-type]
+    (only,) = observe_ztunnels(Cluster(tmp_path, away, guard=True), NOW)  # type: ignore[arg-type]
     assert forecast_node(only).prospect == "outage"
 
 
 def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
     """Exit code 4's error, with something to try."""
     with pytest.raises(LabUnavailable, match="kubectl get pods -A"):
-        list(look(Cluster(save(tmp_path), lambda what: what == "pods"), 0))  # type: ignore[arg-type]
+        list(observe_ztunnels(Cluster(save(tmp_path), lambda what: what == "pods"), 0))  # type: ignore[arg-type]
     with pytest.raises(LabUnavailable, match="config_dump of"):
-        list(look(Cluster(tmp_path, lambda what: "config_dump" in what), 0))  # type: ignore[arg-type]
+        list(observe_ztunnels(Cluster(tmp_path, lambda what: "config_dump" in what), 0))  # type: ignore[arg-type]
 
 
 def test_the_look_works_in_a_real_shell() -> None:

@@ -4,7 +4,7 @@ guard-trial`."""
 from __future__ import annotations
 
 import pytest
-from meshwake.analysis.guard_trial import fewest_restarts, months, try_guard
+from meshwake.analysis.guard_trial import fewest_restarts, random_months, try_guard
 from meshwake.analysis.matrix import plan_for
 from meshwake.cli.app import run_command
 from meshwake.core.versions import newest
@@ -17,7 +17,7 @@ DAYS = 21
 def test_the_guard_keeps_its_promises(seed: int) -> None:
     """No outage beyond five waking minutes, no restart that was not needed, hardly more than the
     least possible."""
-    trial = try_guard(months(seed, DAYS), newest(), seed, DAYS)
+    trial = try_guard(random_months(seed, DAYS), newest(), seed, DAYS)
     assert trial.passed, trial
     assert trial.sleeps > 10
     assert trial.longest_with_authority_s <= 300
@@ -25,13 +25,13 @@ def test_the_guard_keeps_its_promises(seed: int) -> None:
 
 
 def test_same_seed_same_months() -> None:
-    assert months(5, DAYS) == months(5, DAYS)
-    assert months(5, DAYS) != months(6, DAYS)
+    assert random_months(5, DAYS) == random_months(5, DAYS)
+    assert random_months(5, DAYS) != random_months(6, DAYS)
 
 
 def test_somebody_who_knows_the_future_restarts_too() -> None:
     """The least possible is no trivial number: without any restart these weeks are broken."""
-    bare = plan_for(FIXES["none"], months(11, DAYS), newest(), seed=11)
+    bare = plan_for(FIXES["none"], random_months(11, DAYS), newest(), seed=11)
     assert fewest_restarts(bare)
 
 

@@ -14,8 +14,8 @@ from meshwake.analysis.confirmed import (
     save,
 )
 from meshwake.analysis.fault_catalogue import FAULTS, scenario_for
-from meshwake.analysis.matrix import Row, plan_for, world_sha256
-from meshwake.analysis.matrix_table import END, long_table, put_between, short_table
+from meshwake.analysis.matrix import MatrixRow, plan_for, world_sha256
+from meshwake.analysis.matrix_table import END, long_table, replace_between, short_table
 from meshwake.checks.facts.traffic import failures
 from meshwake.cli.app import run_command
 from meshwake.core.errors import BadInput
@@ -164,17 +164,17 @@ def test_the_page_shows_what_the_program_says(
     """Stale? meshwake matrix --write README.md --write docs/fixes.md"""
     assert callable(table)
     text = (REPOSITORY / page).read_text(encoding="utf-8")
-    assert put_between(text, which, table(list(whole_matrix.values())), page) == text
+    assert replace_between(text, which, table(list(whole_matrix.values())), page) == text
 
 
 def test_a_page_without_a_place_for_it_is_refused() -> None:
     with pytest.raises(BadInput, match="has no place"):
-        put_between("# A page\n" + END, "short", "", "page.md")
+        replace_between("# A page\n" + END, "short", "", "page.md")
 
 
 def test_a_row_of_the_short_table(whole_matrix: Matrix) -> None:
     """The verdict, the hours, and whether it was seen."""
-    rows = [Row(**vars(whole_matrix["none", "suspend"]) | {"confirmed_on": None})]
+    rows = [MatrixRow(**vars(whole_matrix["none", "suspend"]) | {"confirmed_on": None})]
     assert short_table(rows).splitlines()[-1] == "| `none` | **BROKEN** 60 h |"
 
 
@@ -216,7 +216,7 @@ def test_the_command_on_a_scenario_of_ones_own(capsys: pytest.CaptureFixture[str
     [
         (["--fix", "boot-time"], "did you mean 'boottime'"),
         (["--fault", "sleep"], "invalid value 'sleep' for --fault: expected one of suspend"),
-        (["--ztunnel", "x"], "say --confirm"),
+        (["--ztunnel", "x"], "use --confirm"),
         (["--write", "README.md", "--fix", "none"], "the whole matrix"),
     ],
 )

@@ -149,7 +149,7 @@ def test_a_broken_off_night_goes_on(
     marked = first.replace('"why": "', '"why": "kept: ')
     results.write_text(f"{marked}\n{second[:50]}")
     assert night(SURPRISING, "--resume")[0] == ExitCode.SURPRISE
-    assert "results.jsonl:2: is no whole result" in capsys.readouterr().err
+    assert "results.jsonl:2: is not a whole result" in capsys.readouterr().err
     again = results.read_text().splitlines()
     assert again[0] == marked
     assert json.loads(again[1])["version"] == "1.28.0"

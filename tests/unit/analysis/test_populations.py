@@ -10,8 +10,8 @@ from meshwake.analysis.populations import (
     DAY_NS,
     HOUR_NS,
     POPULATIONS,
-    Fault,
-    Remembered,
+    MachineFault,
+    RecordedMachine,
     faults_of,
 )
 
@@ -50,11 +50,11 @@ def test_populations_sleep_as_their_names_say() -> None:
 
 
 REMEMBERED = (
-    Remembered("short", DAY_NS, (Fault("suspend", HOUR_NS, HOUR_NS),)),
-    Remembered(
+    RecordedMachine("short", DAY_NS, (MachineFault("suspend", HOUR_NS, HOUR_NS),)),
+    RecordedMachine(
         "long",
         30 * DAY_NS,
-        tuple(Fault("pause", day * DAY_NS + HOUR_NS, HOUR_NS, 5) for day in range(30)),
+        tuple(MachineFault("pause", day * DAY_NS + HOUR_NS, HOUR_NS, 5) for day in range(30)),
     ),
 )
 

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from meshwake.analysis.probe import CommitQuestion, GitVerdict, clean_commit, probe_commit
-from meshwake.analysis.trial import Trial, find_scenario
+from meshwake.analysis.attempt import Attempt, find_scenario
+from meshwake.analysis.probe import CommitProbe, GitVerdict, clean_commit, probe_commit
 from meshwake.core.errors import BadInput
 from meshwake.core.outcome import Verdict
 from meshwake.labs import load_lab
@@ -27,9 +27,9 @@ pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="no git on t
 PROBER = """\
 import sys
 from pathlib import Path
-from meshwake.analysis.probe import CommitQuestion, probe_commit
-from meshwake.analysis.classify import asker
-from meshwake.analysis.trial import find_scenario
+from meshwake.analysis.probe import CommitProbe, probe_commit
+from meshwake.analysis.classify import experiment
+from meshwake.analysis.attempt import find_scenario
 
 FIRST = {"C": "1.24.0", "D": "1.28.0"}
 
@@ -37,9 +37,9 @@ def ask(binary, seed):
     word = binary.read_text().strip()
     if word == "flaky":
         word = "CD"[seed % 2]
-    return asker("ca_away_at_renewal", "model")(FIRST[word], seed)
+    return experiment("ca_away_at_renewal", "model")(FIRST[word], seed)
 
-question = CommitQuestion(
+question = CommitProbe(
     Path.cwd(), find_scenario("ca_away_at_renewal"), "valid_certificate_kept", Path("built"), "sh build.sh"
 )
 answer = probe_commit(question, ask, lambda text: print(text, file=sys.stderr))
@@ -53,7 +53,7 @@ def git(repository: Path, *words: str, check: bool = True) -> subprocess.Complet
         "PATH": os.environ["PATH"],
         "HOME": str(repository),
         "GIT_CONFIG_NOSYSTEM": "1",
-        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONPATH": str(REPOSITORY / "harness"),
         **{name: value for name, value in os.environ.items() if name.startswith("MESHWAKE")},
         **{
             f"GIT_{who}_{what}": "tester"
@@ -120,11 +120,9 @@ def test_git_bisect_finds_the_commit_and_skips_what_cannot_say(
     assert {json.loads(path.read_text())["verdict"] for path in kept} <= {0, 1}
 
 
-def question(
-    repository: Path, command: str | None = "sh build.sh", repeat: int = 2
-) -> CommitQuestion:
+def question(repository: Path, command: str | None = "sh build.sh", repeat: int = 2) -> CommitProbe:
     scenario = find_scenario("ca_away_at_renewal")
-    return CommitQuestion(
+    return CommitProbe(
         repository, scenario, "valid_certificate_kept", Path("built"), command, repeat=repeat
     )
 
@@ -157,7 +155,7 @@ def test_each_answer_has_its_word(
     """0, 1, 125; UNKNOWN is neither good nor bad, and neither is what differs from run to run."""
     repository_of(repository, [FAULTY])
     answer = probe_commit(
-        question(repository), lambda path, seed: Trial("", seed, said[seed], "as a test says")
+        question(repository), lambda path, seed: Attempt("", seed, said[seed], "as a test says")
     )
     assert (answer.verdict, answer.because) == (verdict, words)
 
@@ -166,7 +164,7 @@ def test_what_does_not_build_cannot_say(repository: Path, empty_cache: Path) -> 
     """With the compiler's last words; so does a build that leaves no program."""
     repository_of(repository, [NO_BUILD, "true"])
 
-    def never(path: Path, seed: int) -> Trial:
+    def never(path: Path, seed: int) -> Attempt:
         raise AssertionError("nothing was built")
 
     assert "there is no built after the build" in probe_commit(question(repository), never).because
@@ -182,9 +180,9 @@ def test_answers_are_kept_by_what_was_built(repository: Path, empty_cache: Path)
     repository_of(repository, [MENDED])
     runs, told = [], list[str]()
 
-    def ask(path: Path, seed: int) -> Trial:
+    def ask(path: Path, seed: int) -> Attempt:
         runs.append(seed)
-        return Trial("", seed, Verdict.HOLDS, "")
+        return Attempt("", seed, Verdict.HOLDS, "")
 
     assert not probe_commit(question(repository), ask).from_cache
     assert probe_commit(question(repository), ask).from_cache
@@ -207,9 +205,9 @@ def test_another_binary_at_the_same_path_and_commit_is_asked_anew(
     repository_of(repository, [MENDED])
     asked = []
 
-    def ask(path: Path, seed: int) -> Trial:
+    def ask(path: Path, seed: int) -> Attempt:
         asked.append(path.read_text())
-        return Trial("", seed, Verdict.HOLDS if path.read_text() == "one" else Verdict.BROKEN, "")
+        return Attempt("", seed, Verdict.HOLDS if path.read_text() == "one" else Verdict.BROKEN, "")
 
     verdicts = []
     for content in ("one", "another", "one"):
@@ -223,7 +221,7 @@ def test_what_is_no_ztunnel_cannot_say(repository: Path, empty_cache: Path) -> N
     """A build that is something else is one commit's mistake; another wrong input is everybody's."""
     repository_of(repository, ["echo hello >built"])
 
-    def identify(path: Path, seed: int) -> Trial:
+    def identify(path: Path, seed: int) -> Attempt:
         binaries.identify(path)
         raise AssertionError
 
@@ -231,7 +229,7 @@ def test_what_is_no_ztunnel_cannot_say(repository: Path, empty_cache: Path) -> N
     assert answer.verdict is GitVerdict.CANNOT_SAY
     assert "is not a Linux program" in answer.because
 
-    def wrong(path: Path, seed: int) -> Trial:
+    def wrong(path: Path, seed: int) -> Attempt:
         raise BadInput("--istio 1.99: has no row")
 
     with pytest.raises(BadInput):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from meshwake.analysis.promql import absent_in, asked_by, at_each_look
+from meshwake.analysis.promql import absent_in, evaluated_at_each_step, parse_query
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from meshwake.analysis.promql import absent_in, asked_by, at_each_look
     ],
 )  # fmt: skip
 def test_series_and_labels_are_found(expression: str, series: list[str], labels: set[str]) -> None:
-    asked = asked_by(expression)
+    asked = parse_query(expression)
     assert [str(each) for each in asked.selectors] == series
     assert asked.labels == labels
 
@@ -62,12 +62,12 @@ def test_whose_absence_is_asked_for(expression: str, series: set[str]) -> None:
     ],
 )
 def test_the_ends_of_a_query_are_the_moment_of_a_look(expression: str, meant: str) -> None:
-    assert at_each_look(expression) == meant
+    assert evaluated_at_each_step(expression) == meant
 
 
 @given(st.text() | st.text("absent( )@end{}[]"))
 def test_any_text_is_read(text: str) -> None:
     """Whether it is an expression, Prometheus says."""
-    asked_by(text)
+    parse_query(text)
     absent_in(text)
-    assert "@" in text or at_each_look(text) == text
+    assert "@" in text or evaluated_at_each_step(text) == text

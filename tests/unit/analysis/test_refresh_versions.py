@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,8 @@ from meshwake.analysis.refresh_versions import CachedFetch, Sources, fetch, refr
 from meshwake.cli.app import run_command
 from meshwake.core.errors import BadInput, ExitCode, LabUnavailable
 from meshwake.core.versions import VERSIONS_FILE, parse_releases
+
+from tests.support.http_server import Request, serving
 
 TABLE = """\
 # What stands here stays.
@@ -44,8 +44,8 @@ def released(*names: str) -> list[dict[str, Any]]:
 class Public:
     """What a public source is for a test: pages by path, on loopback; what is not there breaks off."""
 
-    def __init__(self, port: int) -> None:
-        self.base = f"http://127.0.0.1:{port}"
+    def __init__(self, base: str) -> None:
+        self.base = base
         self.asked: list[str] = []
         self.pages: dict[str, Any] = {
             "/tags": {
@@ -72,29 +72,16 @@ class Public:
 
 @pytest.fixture
 def public() -> Iterator[Public]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            source.asked.append(self.path)
-            if self.path not in source.pages:
-                self.connection.close()
-                return
-            body = json.dumps(source.pages[self.path]).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(request: Request) -> None:
+        source.asked.append(request.path)
+        if request.path not in source.pages:
+            request.connection.close()
+            return
+        request.reply(200, json.dumps(source.pages[request.path]).encode())
 
-        def log_message(self, *words: Any) -> None:
-            """Nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    source = Public(server.server_port)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    yield source
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(answer) as address:
+        source = Public(address)
+        yield source
 
 
 def test_new_releases_come_in_unclassified(public: Public) -> None:
@@ -150,9 +137,9 @@ def test_a_network_that_is_gone_in_the_middle(public: Public, tmp_path: Path) ->
 def test_a_source_that_says_something_else(public: Public) -> None:
     """An error page, or another format: refused by name."""
     public.pages["/tags"] = {"message": "rate limited"}
-    with pytest.raises(BadInput, match="images: .* is no page of tags"):
+    with pytest.raises(BadInput, match="images: .* is not a page of tags"):
         refresh(TABLE, "t.toml", fetch, public.sources)
-    with pytest.raises(BadInput, match="is no JSON"):
+    with pytest.raises(BadInput, match="is not JSON"):
         refresh(TABLE, "t.toml", lambda url: b"<html>", public.sources)
 
 
@@ -164,7 +151,7 @@ def test_a_commit_that_is_not_told_is_left_out(public: Public) -> None:
         next(row for row in parse_releases(renewed.new, "t") if row.version == "1.31.0").commit
         == ""
     )
-    assert any("1.31.0: istio.deps does not tell" in note for note in renewed.notes)
+    assert any("1.31.0: istio.deps does not have" in note for note in renewed.notes)
 
 
 def test_the_command(

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from meshwake.analysis.forecast_cluster import look
+from meshwake.analysis.forecast_cluster import observe_ztunnels
 from meshwake.cli.app import run_command
 from meshwake.core.errors import BadInput, ExitCode, LabUnavailable
 from meshwake.kubernetes.api import Pod, Refused
@@ -147,7 +147,7 @@ def test_a_live_dump_that_is_none_is_named(dump: bytes, tmp_path: Path) -> None:
 
     assert PODS["istio-system"]
     with pytest.raises(LabUnavailable, match="config_dump of istio-system/ztunnel-x"):
-        list(look(Odd(save(tmp_path)), NOW))  # type: ignore[arg-type]
+        list(observe_ztunnels(Odd(save(tmp_path)), NOW))  # type: ignore[arg-type]
 
 
 # --- Damaged folders ------------------------------------------------------------------------------

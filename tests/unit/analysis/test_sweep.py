@@ -15,7 +15,16 @@ from typing import Any
 import pytest
 from meshwake.analysis import sweep as sweeps
 from meshwake.analysis import workers
-from meshwake.analysis.sweep import Part, Row, Spec, answer, open_shelf, parts, spec_of, sweep
+from meshwake.analysis.sweep import (
+    MachineResult,
+    SweepPart,
+    SweepSpec,
+    open_result_store,
+    parts,
+    simulate_part,
+    spec_of,
+    sweep,
+)
 from meshwake.cli.app import run_command
 from meshwake.core.errors import BadInput, ExitCode
 from meshwake.core.outcome import Finding, Verdict
@@ -36,7 +45,7 @@ def test_what_could_not_be_judged_is_no_recovery() -> None:
     spec = spec_of(
         ["ci-runner"], ["none"], [86_400], [newest().version], machines=60, days=7, seed=0
     )
-    rows = [row for part in parts(spec) for row in answer(part)]
+    rows = [row for part in parts(spec) for row in simulate_part(part)]
     assert len(rows) == 60
     assert not any(row.recovers for row in rows)
     assert not any(row.recovers and row.unknown for row in rows)
@@ -49,12 +58,12 @@ def test_unknown_is_a_share_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     monkeypatch.setattr("meshwake.checks.ASSUMPTIONS", failing)
     spec = small(machines=2, fixes=("wall-polling",), populations=("wsl",))
-    rows = [row for part in parts(spec) for row in answer(part)]
+    rows = [row for part in parts(spec) for row in simulate_part(part)]
     assert [(row.recovers, row.unknown) for row in rows] == [(False, True)] * 2
-    assert sweeps.summed_up(spec, rows)["groups"][0]["unknown"] == 2
+    assert sweeps.summarise_results(spec, rows)["groups"][0]["unknown"] == 2
 
 
-def small(**changes: Any) -> Spec:
+def small(**changes: Any) -> SweepSpec:
     asked: dict[str, Any] = {
         "populations": ["office-laptop", "wsl"],
         "fixes": ["none", "secret-ttl-720h", "wall-polling"],
@@ -67,8 +76,13 @@ def small(**changes: Any) -> Spec:
     return replace(spec_of(**asked | changes), machines_a_part=2)
 
 
-def swept(spec: Spec, path: Path, answers: sweeps.Answers = workers.local(1)) -> dict[str, Any]:  # noqa: B008
-    return sweep(spec, open_shelf(path, spec), answers, lambda done, of: None)
+IN_THIS_PROCESS = workers.on_this_machine(1)
+
+
+def swept(
+    spec: SweepSpec, path: Path, answers: sweeps.PartRunner = IN_THIS_PROCESS
+) -> dict[str, Any]:
+    return sweep(spec, open_result_store(path, spec), answers, lambda done, of: None)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +102,7 @@ def test_every_machine_with_every_fix(alone: dict[str, Any]) -> None:
 
 def test_several_processes_find_the_same(alone: dict[str, Any], tmp_path: Path) -> None:
     """In whatever order they answer."""
-    assert swept(small(), tmp_path, workers.local(2))["sha256"] == alone["sha256"]
+    assert swept(small(), tmp_path, workers.on_this_machine(2))["sha256"] == alone["sha256"]
 
 
 def test_another_seed_finds_something_else(alone: dict[str, Any], tmp_path: Path) -> None:
@@ -99,17 +113,17 @@ def test_another_seed_finds_something_else(alone: dict[str, Any], tmp_path: Path
 def test_a_killed_sweep_goes_on_where_it_ended(alone: dict[str, Any], tmp_path: Path) -> None:
     """What was answered is not asked again."""
 
-    def killed(todo: list[Part]) -> Iterator[tuple[Part, list[Row]]]:
-        yield todo[1], answer(todo[1])
+    def killed(todo: list[SweepPart]) -> Iterator[tuple[SweepPart, list[MachineResult]]]:
+        yield todo[1], simulate_part(todo[1])
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         swept(small(), tmp_path, killed)
     asked: list[int] = []
 
-    def watched(todo: list[Part]) -> Iterator[tuple[Part, list[Row]]]:
+    def watched(todo: list[SweepPart]) -> Iterator[tuple[SweepPart, list[MachineResult]]]:
         asked.extend(part.number for part in todo)
-        yield from ((part, answer(part)) for part in todo)
+        yield from ((part, simulate_part(part)) for part in todo)
 
     assert swept(small(), tmp_path, watched)["sha256"] == alone["sha256"]
     assert asked == [0, 2, 3]
@@ -118,12 +132,12 @@ def test_a_killed_sweep_goes_on_where_it_ended(alone: dict[str, Any], tmp_path: 
 def test_another_question_is_not_mixed_in(tmp_path: Path) -> None:
     """It says which one lies there."""
     swept(small(machines=1, populations=["wsl"]), tmp_path)
-    with pytest.raises(BadInput, match=r"another question \(machines 1\)"):
-        open_shelf(tmp_path, small(machines=2, populations=["wsl"]))
+    with pytest.raises(BadInput, match=r"another spec \(machines 1\)"):
+        open_result_store(tmp_path, small(machines=2, populations=["wsl"]))
     question = json.loads((tmp_path / "sweep.json").read_text())
     (tmp_path / "sweep.json").write_text(json.dumps(question | {"format": 9}))
     with pytest.raises(BadInput, match="a sweep of format 9"):
-        open_shelf(tmp_path, small(machines=1, populations=["wsl"]))
+        open_result_store(tmp_path, small(machines=1, populations=["wsl"]))
 
 
 def test_real_machines_are_a_population(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +173,7 @@ def test_real_machines_are_a_population(tmp_path: Path, capsys: pytest.CaptureFi
         assert told["spec"]["remembered"][0]["name"] == "month"
     (tmp_path / "month.toml").write_text(month.read_text().replace("8h17s", "7h17s"))
     assert run_command(command) == ExitCode.BAD_INPUT
-    assert "another question (remembered)" in capsys.readouterr().err
+    assert "another spec (remembered)" in capsys.readouterr().err
 
 
 def test_a_machine_to_which_nothing_happens_is_refused(
@@ -171,7 +185,7 @@ def test_a_machine_to_which_nothing_happens_is_refused(
         run_command(["sweep", "--imported", str(path), "--output", str(tmp_path / "out")])
         == ExitCode.BAD_INPUT
     )
-    assert "needed is a scenario as `meshwake import-sleep` writes it" in capsys.readouterr().err
+    assert "expected a scenario as `meshwake import-sleep` writes it" in capsys.readouterr().err
 
 
 def test_half_a_part_is_named(tmp_path: Path) -> None:
@@ -180,7 +194,7 @@ def test_half_a_part_is_named(tmp_path: Path) -> None:
     swept(spec, tmp_path)
     part = next((tmp_path / "parts").glob("*.parquet"))
     part.write_bytes(part.read_bytes()[:100])
-    with pytest.raises(BadInput, match="is no whole part"):
+    with pytest.raises(BadInput, match="is not a whole part"):
         swept(spec, tmp_path)
 
 
@@ -258,10 +272,10 @@ def test_a_dask_cluster_finds_the_same_though_a_worker_dies(
     }
     with (
         distributed.LocalCluster(**options) as cluster,
-        workers.dask(cluster.scheduler_address) as answers,
+        workers.on_dask(cluster.scheduler_address) as answers,
     ):
 
-        def deadly(todo: list[Part]) -> Iterator[tuple[Part, list[Row]]]:
+        def deadly(todo: list[SweepPart]) -> Iterator[tuple[SweepPart, list[MachineResult]]]:
             for number, answered in enumerate(answers(todo)):
                 if number == 0:
                     os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)

@@ -78,7 +78,7 @@ def test_somebody_who_comes_back_hears_what_has_gone() -> None:
     service = DiscoveryService()
     service.set_workloads([workload("client")])
     known = {"uid/client": "", "uid/gone": ""}
-    news = service.news(known)
+    news = service.difference(known)
     assert [resource.name for resource in news.resources] == ["uid/client"]
     assert list(news.removed_resources) == ["uid/gone"]
-    assert not service.news(known).resources
+    assert not service.difference(known).resources

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from meshwake.analysis.alert_replay import missing
+from meshwake.analysis.alert_replay import missing_tools
 from meshwake.cli.app import run_command
 from meshwake.core.errors import ExitCode
 
@@ -12,7 +12,9 @@ from tests.support.paths import REPOSITORY
 
 RUN = str(REPOSITORY / "tests" / "data" / "histories" / "ztunnel_1481-1.31.0-rc.0")
 AS_REPORTED = str(REPOSITORY / "clusters" / "observability" / "as_reported.yml")
-NEEDS = pytest.mark.skipif(bool(missing()), reason="; ".join(missing()) or "Prometheus is here")
+NEEDS = pytest.mark.skipif(
+    bool(missing_tools()), reason="; ".join(missing_tools()) or "Prometheus is here"
+)
 
 
 @NEEDS

@@ -96,7 +96,7 @@ BAD = [
     (["up", "--lifetime", "1m"], "lifetime 60 s"),
     (["up", "--mirror", "https://mirror"], "without https://"),
     (["up", "--folder", "/no/such/folder"], "expected a directory"),
-    (["down", "--name", "t", "--all"], "say one of the two"),
+    (["down", "--name", "t", "--all"], "give one of the two"),
     (["down", "--name", "../../etc"], "only clusters so named"),
     (["status", "--name", "X"], "only clusters so named"),
 ]
@@ -322,7 +322,7 @@ def test_words_of_up_choose_for_status_and_down(
         in capsys.readouterr().err
     )
     assert run_command(["down", "--all", "--nodes", "2"]) == ExitCode.BAD_INPUT
-    assert "--nodes and --all: say one of the two" in capsys.readouterr().err
+    assert "--nodes and --all: give one of the two" in capsys.readouterr().err
     assert world.machines
     assert run_command(["down", "--profile", "core", "--nodes", "2", "--without", "hubble"]) == 0
     assert not world.machines

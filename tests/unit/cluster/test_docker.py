@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import docker
 import pytest
@@ -15,6 +12,8 @@ from meshwake.cluster import docker as engine
 from meshwake.cluster import real_time as clocks
 from meshwake.cluster.docker import DockerEngine
 from meshwake.core.errors import LabUnavailable
+
+from tests.support.http_server import Request, serving
 
 GOING = (409, "removal of container abc is already in progress")
 
@@ -24,29 +23,17 @@ def engine_that_answers(*answers: tuple[int, str]) -> Iterator[tuple[DockerEngin
     """An engine that gives these answers, the last of them for ever; and what it was asked."""
     asked: list[str] = []
 
-    class _Handler(BaseHTTPRequestHandler):
-        def do_DELETE(self) -> None:
-            asked.append(self.path)
-            status, message = answers[min(len(asked), len(answers)) - 1]
-            body = json.dumps({"message": message}).encode() if message else b""
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(request: Request) -> None:
+        asked.append(request.path)
+        status, message = answers[min(len(asked), len(answers)) - 1]
+        request.reply(status, json.dumps({"message": message}).encode() if message else b"")
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
-            """Nobody reads it."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as serving:
-        threading.Thread(target=serving.serve_forever, daemon=True).start()
-        client = docker.DockerClient(
-            base_url=f"http://127.0.0.1:{serving.server_port}", version="1.41"
-        )
+    with serving(answer) as address:
+        client = docker.DockerClient(base_url=address, version="1.41")
         try:
             yield DockerEngine(client), asked
         finally:
             client.close()
-            serving.shutdown()
 
 
 @pytest.fixture(autouse=True)

@@ -76,7 +76,7 @@ def test_pods_of_one_node(api: ThroughHttp) -> None:
 
 def test_an_eviction_and_its_event(api: ThroughHttp, cluster: Cluster) -> None:
     (ztunnel,) = api.pods(*ZTUNNELS, "a")
-    api.tell(ztunnel, "WakeGuardRestarted", "because", warning=False)
+    api.post_event(ztunnel, "WakeGuardRestarted", "because", warning=False)
     api.evict(ztunnel)
     assert cluster.evicted == ["/api/v1/namespaces/istio-system/pods/ztunnel-a/eviction"]
     (event,) = cluster.events
@@ -255,7 +255,7 @@ def test_the_manifest_allows_all_that_the_guard_asks(api: ThroughHttp, cluster: 
         cluster.admin[each.name] = [OK, b"\x00" + DUMP[:65_000], b"\x00" + DUMP[65_000:]]
         api.get_from_pod(each, 15000, "/config_dump")
         api.evict(each)
-        api.tell(each, "x", "y", warning=True)
+        api.post_event(each, "x", "y", warning=True)
     api.take_lease(0, "a", HOLDS_NS, 0)
     api.take_lease(0, "a", HOLDS_NS, 1)
     asked = [(method, path) for method, path in cluster.asked if not path.endswith("/version")]

@@ -341,7 +341,7 @@ class HandApi:
     def evict(self, pod: ApiPod) -> None:
         self.evicted.append(pod.full_name)
 
-    def tell(self, pod: ApiPod, reason: str, message: str, warning: bool) -> None:
+    def post_event(self, pod: ApiPod, reason: str, message: str, warning: bool) -> None:
         self.told.append((reason, message))
 
     def take_lease(self, number: int, holder: str, holds_ns: int, now_monotonic_ns: int) -> bool:

@@ -19,10 +19,10 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput, ExitCode
 from meshwake.importers.formats import read_journal
 from meshwake.importers.items import Tally
-from meshwake.importers.laying import Laid
-from meshwake.importers.local_times import DateOrder, Reading, local_of, moment_ns, order_of
-from meshwake.importers.month import Month, month_of
-from meshwake.importers.windows_csv import Writing
+from meshwake.importers.local_times import DateOrder, LocalTimeRules, local_of, moment_ns, order_of
+from meshwake.importers.placement import PlacedJournal
+from meshwake.importers.sleep_history import SleepHistory, sleep_history_of
+from meshwake.importers.windows_csv import JournalOptions
 
 from tests.unit.importers.test_journals import happened, read_text
 
@@ -254,8 +254,8 @@ def csv(
     return "\r\n".join([heading, *written]) + "\r\n"
 
 
-def slept(month: Month) -> list[float]:
-    return [each.lasts_ns / NS_PER_S for each in month.happened]
+def slept(month: SleepHistory) -> list[float]:
+    return [each.lasts_ns / NS_PER_S for each in month.events]
 
 
 @pytest.mark.parametrize("place", LOCAL_TIMES)
@@ -287,8 +287,10 @@ def test_days_and_months_that_nobody_can_tell_apart_are_asked_for(tmp_path: Path
     rows = [("3/11/2026 9:00:00 PM", 42), ("4/11/2026 7:00:00 AM", 107)]
     with pytest.raises(BadInput, match="day or the month.*--date-order day-first"):
         read_text(tmp_path, csv(rows))
-    assert slept(read_text(tmp_path, csv(rows), Writing(date_order="day-first"))[0]) == [36_000.0]
-    assert slept(read_text(tmp_path, csv(rows), Writing(date_order="month-first"))[0]) == [
+    assert slept(read_text(tmp_path, csv(rows), JournalOptions(date_order="day-first"))[0]) == [
+        36_000.0
+    ]
+    assert slept(read_text(tmp_path, csv(rows), JournalOptions(date_order="month-first"))[0]) == [
         31 * 86_400.0 - 50_400.0
     ]
 
@@ -325,7 +327,7 @@ def test_an_hour_that_comes_twice_is_told_by_the_order_of_rows(tmp_path: Path) -
         ("25.10.2026 02:10:00", 107),
         ("25.10.2026 03:00:00", 7036),
     ]
-    berlin = Writing(zone=ZoneInfo("Europe/Berlin"), said_zone=True)
+    berlin = JournalOptions(zone=ZoneInfo("Europe/Berlin"), zone_given=True)
     assert slept(read_text(tmp_path, csv(rows), berlin)[0]) == [2_400.0]
     assert slept(read_text(tmp_path, csv([*rows[:2], rows[2]][::-1]), berlin)[0]) == [2_400.0]
 
@@ -400,7 +402,7 @@ def test_the_order_of_day_and_month_is_never_guessed_wrong(
     rows = [local_of(day.strftime(form)) for day in days]
     found = order_of(rows)
     if found is not None:
-        assert [moment_ns(row, Reading(UTC, found)) for row in rows] == [
+        assert [moment_ns(row, LocalTimeRules(UTC, found)) for row in rows] == [
             int(day.timestamp()) * NS_PER_S for day in days
         ]
 
@@ -580,7 +582,7 @@ def test_what_goes_on_with_its_memory_was_not_restarted(tmp_path: Path, guest: s
     """A pause, a suspend, or a time switched off, in hours."""
     text, expected = GUESTS[guest]
     month, _ = read_text(tmp_path, text)
-    assert [(each.kind, each.lasts_ns / NS_PER_S / 3_600) for each in month.happened] == expected
+    assert [(each.kind, each.lasts_ns / NS_PER_S / 3_600) for each in month.events] == expected
     assert not month.dropped
 
 
@@ -589,7 +591,7 @@ def test_events_that_stand_newest_first_are_turned_round_by_their_owner(tmp_path
     backwards = virsh("Started Booted", "Suspended Paused", "Resumed Unpaused").splitlines(
         keepends=True
     )[::-1]
-    with pytest.raises(BadInput, match=r"newest first; turn it round: tac FILE"):
+    with pytest.raises(BadInput, match=r"the newest event is first; reverse it: tac FILE"):
         read_text(tmp_path, "".join(backwards))
 
 
@@ -673,8 +675,8 @@ def test_pieces_that_were_cut_within_a_sleep(log: str, tmp_path: Path) -> None:
     for path, piece in zip(paths, (lines[:3], lines[3:]), strict=True):
         path.write_text(heading + "".join(piece), encoding="utf-8")
     for order in (paths, paths[::-1]):
-        laid = [read_journal(path, Tally(str(path))) for path in order]
-        month = month_of([each for each in laid if isinstance(each, Laid)])
+        placed = [read_journal(path, Tally(str(path))) for path in order]
+        month = sleep_history_of([each for each in placed if isinstance(each, PlacedJournal)])
         assert happened(month) == NIGHTS and not month.dropped
 
 

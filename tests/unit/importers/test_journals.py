@@ -15,36 +15,36 @@ from meshwake.core.errors import BadInput
 from meshwake.importers import systemd
 from meshwake.importers.formats import read_journal
 from meshwake.importers.items import Tally
-from meshwake.importers.laying import Laid
-from meshwake.importers.month import Month, month_of
-from meshwake.importers.windows_csv import Writing
+from meshwake.importers.placement import PlacedJournal
+from meshwake.importers.sleep_history import SleepHistory, sleep_history_of
+from meshwake.importers.windows_csv import JournalOptions
 
 from tests.bench import journals as bench
 from tests.support.paths import DATA
 
 JOURNALS = DATA / "journals"
-AS_IT_IS = Writing()
-BERLIN = Writing(zone=ZoneInfo("Europe/Berlin"), said_zone=True)
+AS_IT_IS = JournalOptions()
+BERLIN = JournalOptions(zone=ZoneInfo("Europe/Berlin"), zone_given=True)
 
 
 def imported(
-    *names: str, writing: Writing = BERLIN, folder: Path = JOURNALS
-) -> tuple[Month, Tally]:
+    *names: str, writing: JournalOptions = BERLIN, folder: Path = JOURNALS
+) -> tuple[SleepHistory, Tally]:
     """What the journals tell together, and the tally of the last."""
     tallies = [Tally(name) for name in names]
     read = [read_journal(folder / tally.path, tally, writing) for tally in tallies]
-    logs = systemd.joined([each for each in read if isinstance(each, systemd.Log)])
-    laid = [
-        *(systemd.laid(log, writing.machine) for log in logs),
-        *(each for each in read if isinstance(each, Laid)),
+    logs = systemd.joined([each for each in read if isinstance(each, systemd.SystemdJournal)])
+    placed = [
+        *(systemd.place_boots(log, writing.machine) for log in logs),
+        *(each for each in read if isinstance(each, PlacedJournal)),
     ]
-    return month_of([each for each in laid if each is not None]), tallies[-1]
+    return sleep_history_of([each for each in placed if each is not None]), tallies[-1]
 
 
-def happened(month: Month) -> list[tuple[str, str, float]]:
+def happened(month: SleepHistory) -> list[tuple[str, str, float]]:
     """What, when by the wall clock as it was then, for how many seconds."""
     found: list[tuple[str, str, float]] = []
-    for each, ahead_ns in zip(month.happened, month.set_ahead_ns, strict=True):
+    for each, ahead_ns in zip(month.events, month.set_ahead_ns, strict=True):
         shown = datetime.fromtimestamp(
             month.starts_wall_s + (each.at_world_ns + ahead_ns) // NS_PER_S, UTC
         )
@@ -177,15 +177,15 @@ def test_another_machine_of_a_host_can_be_chosen() -> None:
     assert tally.notes == [
         "domain builder is another machine and left out; it is imported with --machine builder"
     ]
-    _, tally = imported("libvirt_virsh_event.log", writing=Writing(machine="builder"))
+    _, tally = imported("libvirt_virsh_event.log", writing=JournalOptions(machine="builder"))
     assert tally.used == 1
     _, tally = imported("hyper_v_worker.xml")
     assert "--machine other" in tally.notes[0]
 
 
 def read_text(
-    tmp_path: Path, text: str | bytes, writing: Writing = AS_IT_IS
-) -> tuple[Month, Tally]:
+    tmp_path: Path, text: str | bytes, writing: JournalOptions = AS_IT_IS
+) -> tuple[SleepHistory, Tally]:
     (tmp_path / "file").write_bytes(text if isinstance(text, bytes) else text.encode())
     return imported("file", writing=writing, folder=tmp_path)
 

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
 from meshwake.importers import systemd
-from meshwake.importers.entries import Entry
+from meshwake.importers.entries import JournalEntry
 from meshwake.importers.formats import read_journal
-from meshwake.importers.items import Mark, Tally, moved
-from meshwake.importers.laying import Laid, Rows, Stretch, lay
-from meshwake.importers.month import Month, month_of
-from meshwake.importers.windows_csv import Writing
+from meshwake.importers.items import PowerEvent, Tally, shifted
+from meshwake.importers.placement import EntryPlacer, PlacedJournal, Stretch, place_stretches
+from meshwake.importers.sleep_history import SleepHistory, sleep_history_of
+from meshwake.importers.windows_csv import JournalOptions
 
 from tests.unit.importers.test_journals import AS_IT_IS, imported
 
@@ -43,7 +43,7 @@ def entry(
     return json.dumps(known | fields)
 
 
-def read(tmp_path: Path, *files: list[str], writing: Writing = AS_IT_IS) -> Month:
+def read(tmp_path: Path, *files: list[str], writing: JournalOptions = AS_IT_IS) -> SleepHistory:
     names = []
     for number, lines in enumerate(files):
         (tmp_path / f"{number}.json").write_text("\n".join(lines) + "\n")
@@ -51,7 +51,7 @@ def read(tmp_path: Path, *files: list[str], writing: Writing = AS_IT_IS) -> Mont
     return imported(*names, writing=writing, folder=tmp_path)[0]
 
 
-def told(month: Month) -> list[tuple[str, float, float, float]]:
+def told(month: SleepHistory) -> list[tuple[str, float, float, float]]:
     """Kind, when since the first entry, for how long, and by how much the clock was set: in hours."""
     return [
         (
@@ -60,7 +60,7 @@ def told(month: Month) -> list[tuple[str, float, float, float]]:
             round(each.lasts_ns / NS_PER_S / HOUR_S, 2),
             round(each.by_ns / NS_PER_S / HOUR_S, 2),
         )
-        for each in month.happened
+        for each in month.events
     ]
 
 
@@ -177,11 +177,11 @@ def test_several_machines_are_told_apart(tmp_path: Path, named: dict[str, dict[s
     for name, sleeps in (("one", 1), ("two", 0)):
         chosen = named[name].get("_HOSTNAME") or named[name]["_MACHINE_ID"]
         assert (
-            read(tmp_path, merged(**named), writing=Writing(machine=chosen)).count("pause")
+            read(tmp_path, merged(**named), writing=JournalOptions(machine=chosen)).count("pause")
             == sleeps
         )
     with pytest.raises(BadInput, match="--machine three: not in"):
-        read(tmp_path, merged(**named), writing=Writing(machine="three"))
+        read(tmp_path, merged(**named), writing=JournalOptions(machine="three"))
 
 
 def test_machines_without_names_are_told_apart_by_running_at_one_time(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_one_machine_may_change_its_name(tmp_path: Path) -> None:
 def test_a_guest_whose_clock_stayed_behind(tmp_path: Path) -> None:
     """Its host slept three nights; its own clock was put right after the third only, by all three."""
     nights = [(14, 23), (38, 47), (62, 71)]
-    lines, host = [], Rows(Tally("host"))
+    lines, host = [], EntryPlacer(Tally("host"))
     for minutes in range(0, 80 * 60, 10):
         at_s, hours = STARTS_S + minutes * 60, minutes / 60
         slept_s = sum(9 * HOUR_S for _, ends in nights if ends <= hours)
@@ -213,15 +213,15 @@ def test_a_guest_whose_clock_stayed_behind(tmp_path: Path) -> None:
             )
     for begins, ends in nights:
         for hour, says in ((begins, "asleep"), (ends, "awake")):
-            mark = Mark(0, says, "pause", says)  # type: ignore[arg-type]
-            host.add((STARTS_S + hour * HOUR_S) * NS_PER_S, "", partial(moved, mark))
+            mark = PowerEvent(0, says, "pause", says)  # type: ignore[arg-type]
+            host.add((STARTS_S + hour * HOUR_S) * NS_PER_S, "", partial(shifted, mark))
     (tmp_path / "0.json").write_text("\n".join(lines))
     guest = read_journal(tmp_path / "0.json", Tally("0.json"))
-    assert isinstance(guest, systemd.Log)
-    laid = [each for each in (host.laid(), systemd.laid(guest)) if each is not None]
-    month = month_of(laid)
+    assert isinstance(guest, systemd.SystemdJournal)
+    placed = [each for each in (host.placed(), systemd.place_boots(guest)) if each is not None]
+    month = sleep_history_of(placed)
     assert [each[0] for each in told(month)] == ["pause", "pause", "pause", "step"]
-    assert [each.corrected for each in month.happened] == [False, False, False, True]
+    assert [each.corrected for each in month.events] == [False, False, False, True]
     assert told(month)[-1][3] == 27.0
     assert month.largest_drift_ns == 27 * HOUR_S * NS_PER_S
 
@@ -269,27 +269,27 @@ def test_one_damaged_entry_is_counted_and_costs_nothing_else(tmp_path: Path) -> 
 # --- Entries that have nothing but a wall clock, and their order ----------------------------------
 
 
-def rows(*walls_s: int) -> tuple[Laid, Tally]:
+def rows(*walls_s: int) -> tuple[PlacedJournal, Tally]:
     tally = Tally("x")
-    found = Rows(tally)
+    found = EntryPlacer(tally)
     for wall_s in walls_s:
         found.add(wall_s * NS_PER_S, str(wall_s))
-    laid = found.laid()
-    assert laid is not None
-    return laid, tally
+    placed = found.placed()
+    assert placed is not None
+    return placed, tally
 
 
 def test_rows_that_go_back_tell_of_a_step() -> None:
     """Everything stays in the order of the rows."""
-    laid, tally = rows(
+    placed, tally = rows(
         STARTS_S,
         STARTS_S + HOUR_S,
         STARTS_S - HOUR_S,
         *range(STARTS_S, STARTS_S + 9 * HOUR_S, HOUR_S),
     )
-    assert [(item.by_ns // NS_PER_S) for item in laid.items if not isinstance(item, Mark)] == [
-        -2 * HOUR_S
-    ]
+    assert [
+        (item.by_ns // NS_PER_S) for item in placed.items if not isinstance(item, PowerEvent)
+    ] == [-2 * HOUR_S]
     assert tally.not_understood == 0
 
 
@@ -299,9 +299,9 @@ def test_a_row_by_no_clock_is_not_understood(absurd_s: int, place: int) -> None:
     """Years off from all around it."""
     walls = [STARTS_S + hour * HOUR_S for hour in range(4)]
     walls.insert(place, absurd_s)
-    laid, tally = rows(*walls)
-    assert tally.not_understood == 1 and not laid.items
-    assert laid.last_ns - laid.first_ns == 3 * HOUR_S * NS_PER_S
+    placed, tally = rows(*walls)
+    assert tally.not_understood == 1 and not placed.items
+    assert placed.last_ns - placed.first_ns == 3 * HOUR_S * NS_PER_S
 
 
 @settings(max_examples=200, deadline=None)
@@ -324,14 +324,14 @@ def test_stretches_never_overlap_and_keep_their_order(
             0,
             ends * NS_PER_S,
             entries,
-            [Mark(0, "awake", "pause", str(number))],
+            [PowerEvent(0, "awake", "pause", str(number))],
             booted,
         )
         for number, (lasts, ends, entries, booted) in enumerate(pieces)
     ]
-    laid = lay(stretches)
-    assert laid is not None
-    marks = [item for item in laid.items if isinstance(item, Mark)]
+    placed = place_stretches(stretches)
+    assert placed is not None
+    marks = [item for item in placed.items if isinstance(item, PowerEvent)]
     assert [mark.code for mark in marks] == [str(number) for number in range(len(pieces))]
     for (one, two), stretch in zip(pairwise(marks), stretches, strict=False):
         assert two.wall_ns >= one.wall_ns + stretch.lasts_ns
@@ -351,25 +351,27 @@ def test_steps_and_sleeps_of_one_boot_are_measured_whatever_the_clock_shows(
 ) -> None:
     """Each sleep as long as it was, each step as large, and world time passes as it did."""
     wall_s, monotonic_s, world_s = STARTS_S + behind_s, 2_000, 0
-    entries = [Entry(wall_s * NS_PER_S, monotonic_s * NS_PER_S, "a", False, False, None, "", "")]
+    entries = [
+        JournalEntry(wall_s * NS_PER_S, monotonic_s * NS_PER_S, "a", False, False, None, "", "")
+    ]
     for awake_s, by_s, back in sleeps:
         wall_s, monotonic_s, world_s = wall_s + awake_s, monotonic_s + awake_s, world_s + awake_s
         entries.append(
-            Entry(wall_s * NS_PER_S, monotonic_s * NS_PER_S, "a", False, False, None, "", "")
+            JournalEntry(wall_s * NS_PER_S, monotonic_s * NS_PER_S, "a", False, False, None, "", "")
         )
         wall_s, monotonic_s = wall_s + (-by_s if back else by_s), monotonic_s + 1
         world_s += 1 + (0 if back else by_s)
         wall_s += 1
         entries.append(
-            Entry(wall_s * NS_PER_S, monotonic_s * NS_PER_S, "a", False, False, None, "", "")
+            JournalEntry(wall_s * NS_PER_S, monotonic_s * NS_PER_S, "a", False, False, None, "", "")
         )
-    laid = systemd.laid(systemd.read(entries, Tally("x")))
-    assert laid is not None
-    month = month_of([laid])
-    assert [each.by_ns // NS_PER_S for each in month.happened if each.kind == "step"] == [
+    placed = systemd.place_boots(systemd.read(entries, Tally("x")))
+    assert placed is not None
+    month = sleep_history_of([placed])
+    assert [each.by_ns // NS_PER_S for each in month.events if each.kind == "step"] == [
         -by for _, by, back in sleeps if back
     ]
-    assert [each.lasts_ns // NS_PER_S for each in month.happened if each.kind == "pause"] == [
+    assert [each.lasts_ns // NS_PER_S for each in month.events if each.kind == "pause"] == [
         by for _, by, back in sleeps if not back
     ]
-    assert laid.last_ns - laid.first_ns == world_s * NS_PER_S
+    assert placed.last_ns - placed.first_ns == world_s * NS_PER_S

@@ -15,9 +15,9 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.scenario import DEFAULT_STARTS, parse_scenario
 from meshwake.importers import entries, libvirt, pmset, systemd, windows_xml
 from meshwake.importers.items import Tally
-from meshwake.importers.laying import Laid
-from meshwake.importers.month import month_of
-from meshwake.importers.writing import WEEK_S, Writing, scenario_text
+from meshwake.importers.placement import PlacedJournal
+from meshwake.importers.scenario_writer import WEEK_S, ScenarioOptions, scenario_text
+from meshwake.importers.sleep_history import sleep_history_of
 
 STARTS = datetime(2026, 11, 1, 8, 0, tzinfo=UTC)
 # (seconds awake, seconds asleep) in turns. Systemd notices jumps from 30 s on.
@@ -94,11 +94,11 @@ def as_virsh(turns: list[tuple[int, int]]) -> str:
     return "\n".join(lines)
 
 
-def systemd_laid(stream: StringIO, tally: Tally) -> Laid | None:
-    return systemd.laid(systemd.read(entries.json_entries(stream, tally), tally))
+def systemd_laid(stream: StringIO, tally: Tally) -> PlacedJournal | None:
+    return systemd.place_boots(systemd.read(entries.json_entries(stream, tally), tally))
 
 
-READERS: list[Callable[[StringIO, Tally], Laid | None]] = [
+READERS: list[Callable[[StringIO, Tally], PlacedJournal | None]] = [
     systemd_laid,
     pmset.read,
     windows_xml.read,
@@ -120,15 +120,15 @@ READERS: list[Callable[[StringIO, Tally], Laid | None]] = [
 @given(turns=TURNS)
 def test_sleeps_written_are_sleeps_read(
     write: Callable[[list[tuple[int, int]]], str],
-    read: Callable[[StringIO, Tally], Laid | None],
+    read: Callable[[StringIO, Tally], PlacedJournal | None],
     kind: str,
     turns: list[tuple[int, int]],
 ) -> None:
     """Every sleep, to the second, none beside, and the scenario of it is one that `run` takes."""
     tally = Tally("x")
-    laid = read(StringIO(write(turns)), tally)
-    assert laid is not None and tally.not_understood == 0
-    month = month_of([laid])
+    placed = read(StringIO(write(turns)), tally)
+    assert placed is not None and tally.not_understood == 0
+    month = sleep_history_of([placed])
     starts_s = int(STARTS.timestamp())
     found = [
         (
@@ -136,12 +136,12 @@ def test_sleeps_written_are_sleeps_read(
             month.starts_wall_s + each.at_world_ns / NS_PER_S - starts_s,
             each.lasts_ns / NS_PER_S,
         )
-        for each in month.happened
+        for each in month.events
         if each.kind != "off"
     ]
     assert found == [(kind, begins, lasts) for begins, lasts in nights(turns)]
     scenario = parse_scenario(
-        scenario_text(month, Writing(["x"], corrected_after_ns=25 * NS_PER_S)), "x", "x"
+        scenario_text(month, ScenarioOptions(["x"], corrected_after_ns=25 * NS_PER_S)), "x", "x"
     )
     assert sum(fault.kind == kind for fault in scenario.fault) == len(turns)
     moved_s = int(scenario.starts.timestamp()) - month.starts_wall_s
@@ -150,7 +150,9 @@ def test_sleeps_written_are_sleeps_read(
 
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(max_size=400), read=st.sampled_from(READERS))
-def test_no_text_is_too_broken(text: str, read: Callable[[StringIO, Tally], Laid | None]) -> None:
+def test_no_text_is_too_broken(
+    text: str, read: Callable[[StringIO, Tally], PlacedJournal | None]
+) -> None:
     """Whatever stands in a file, reading it ends, and nothing raises but what a person is told."""
     tally = Tally("x")
     read(StringIO(text), tally)
@@ -170,11 +172,11 @@ def test_a_journal_that_was_cut_tells_no_other_sleeps(
         (as_windows, windows_xml.read),
     ][system]
     text = write(turns)
-    laid = read(StringIO(text[: len(text) - min(cut, len(text) // 2)]), Tally("x"))
-    if laid is None:
+    placed = read(StringIO(text[: len(text) - min(cut, len(text) // 2)]), Tally("x"))
+    if placed is None:
         return
     begins_s, starts_s = {begins for begins, _ in nights(turns)}, int(STARTS.timestamp())
-    month = month_of([laid])
-    for each in month.happened:
+    month = sleep_history_of([placed])
+    for each in month.events:
         if each.kind != "off":
             assert month.starts_wall_s + each.at_world_ns / NS_PER_S - starts_s in begins_s

@@ -16,7 +16,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from meshwake.kubernetes.api import LoginFailed, Refused, Unreachable
 from meshwake.kubernetes.kubeconfig import Access, read_access
 from meshwake.kubernetes.through_kr8s import connect
 
+from tests.support.http_server import Request, serving
 from tests.support.paths import DATA
 from tests.unit.mutations import chance, many, mutated, reshaped
 
@@ -447,30 +447,14 @@ def certificate() -> tuple[bytes, bytes]:
 def server(tokens: list[str], want: str = "", tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """The address of an API server that notes each token, and refuses all others than `want`."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            tokens.append(self.headers.get("Authorization", "").removeprefix("Bearer "))
-            refused = bool(want) and tokens[-1] != want
-            body = json.dumps({"gitVersion": "v1.34.0", "message": "Unauthorized"}).encode()
-            self.send_response(401 if refused else 200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(request: Request) -> None:
+        tokens.append(request.headers.get("Authorization", "").removeprefix("Bearer "))
+        refused = bool(want) and tokens[-1] != want
+        body = json.dumps({"gitVersion": "v1.34.0", "message": "Unauthorized"}).encode()
+        request.reply(401 if refused else 200, body)
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's name
-            """Silent."""
-
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    if tls is not None:
-        listening.socket = tls.wrap_socket(listening.socket, server_side=True)
-    thread = threading.Thread(target=listening.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http{'s' if tls else ''}://127.0.0.1:{listening.server_address[1]}"
-    finally:
-        listening.shutdown()
-        listening.server_close()
-        thread.join()
+    with serving(answer, tls) as address:
+        yield address
 
 
 def program(path: Path, lines: str) -> Path:

@@ -15,7 +15,7 @@ from meshwake.core.run import Run
 from meshwake.core.store import runs_dir
 from meshwake.report.html import folder
 from meshwake.report.html.content import data
-from meshwake.report.html.folder import begin, write_report
+from meshwake.report.html.folder import begin_report, write_report
 from meshwake.report.result import Summary
 
 from tests.support.scenarios import SURPRISING, small, write
@@ -95,7 +95,7 @@ def test_what_a_run_says_cannot_become_markup(tmp_path: Path) -> None:
     write_report(tmp_path / "report", [bad])
     assert evil not in ((tmp_path / "report") / "index.html").read_text()
     script = data(bad, "x")
-    assert json.loads(script[len("MESHWAKE.add(") : -3])["nodes"][0]["lanes"]
+    assert json.loads(script[len("MESHWAKE.add(") : -3])["nodes"][0]["tracks"]
 
 
 def test_an_earlier_report_gives_way_and_nothing_else(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_an_earlier_report_gives_way_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(BadInput, match=r"thesis\.tex and no report"):
-        begin(tmp_path / "mine")
+        begin_report(tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
 

@@ -1,8 +1,8 @@
-"""An option of lab kind is declared once: every door that takes it takes it in the same words, to
-the same end."""
+"""Every option of a run is declared once: all commands and pytest take it in the same words."""
 
 from __future__ import annotations
 
+import argparse
 import shlex
 from collections.abc import Sequence
 from dataclasses import fields
@@ -17,24 +17,33 @@ from hypothesis import strategies as st
 from meshwake.core.errors import BadInput
 from meshwake.core.plan import PlannedCluster
 from meshwake.runner.options import (
-    ClusterWords,
-    LabWords,
+    CaseFlags,
+    ClusterFlags,
+    Flags,
+    LabFlags,
+    Options,
+    RunFlags,
     add_to_pytest,
-    as_typed,
+    command_line_of,
+    declared_in,
     from_pytest,
-    options_of,
+    options_from,
     planned_cluster,
-    with_words,
+    with_flags,
 )
 from typer.testing import CliRunner
 
-DOORS = {
-    "run": LabWords,
-    "bisect": LabWords,
-    "up": ClusterWords,
-    "down": ClusterWords,
-    "status": ClusterWords,
+# Which command takes which options; those of run are those of pytest.
+COMMANDS_WITH: dict[str, type[Flags]] = {
+    "run": RunFlags,
+    "bisect": LabFlags,
+    "plan": CaseFlags,
+    "up": ClusterFlags,
+    "down": ClusterFlags,
+    "status": ClusterFlags,
 }
+# What a command line has, and pytest has in another way (its own -v, its own report formats).
+ONLY_ON_THE_COMMAND_LINE = {"--json", "-v", "--verbose", "--help"}
 MESHWAKE: Any = typer.main.get_command(meshwake.cli.app.app)
 
 
@@ -43,82 +52,133 @@ class Group:
     line."""
 
     def __init__(self) -> None:
-        import argparse
+        self.parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
 
-        self.parser = argparse.ArgumentParser(allow_abbrev=False)
+    def addoption(self, *names: str, **settings: Any) -> None:
+        self.parser.add_argument(*names, **settings)
 
-    def addoption(self, *names: str, **about: Any) -> None:
-        self.parser.add_argument(*names, **about)
+    def parse(self, arguments: Sequence[str]) -> dict[str, Any]:
+        return vars(self.parser.parse_args(list(arguments)))
 
 
-def by_pytest(arguments: Sequence[str]) -> LabWords:
+def pytest_group() -> Group:
     group = Group()
     add_to_pytest(group)
-    said = vars(group.parser.parse_args(list(arguments)))
-    return from_pytest(said.__getitem__)
+    return group
 
 
-def by_typer(arguments: Sequence[str]) -> LabWords:
+def by_pytest(arguments: Sequence[str]) -> RunFlags:
+    return from_pytest(pytest_group().parse(arguments).__getitem__)
+
+
+def by_typer(arguments: Sequence[str]) -> RunFlags:
     app, got = typer.Typer(), []
 
     @app.command()
-    @with_words(LabWords)
-    def command(*, words: LabWords) -> None:
-        got.append(words)
+    @with_flags(RunFlags)
+    def command(*, flags: RunFlags) -> None:
+        got.append(flags)
 
     result = CliRunner().invoke(app, list(arguments))
     assert result.exit_code == 0, result.output
     return got[0]
 
 
-@pytest.mark.parametrize(("door", "words"), DOORS.items())
-def test_every_door_takes_every_option_of_its_kind(door: str, words: type[ClusterWords]) -> None:
-    """With the help that stands at its declaration, and no other default."""
-    declared = {option.flag: (option.help, default) for _, _, option, default in options_of(words)}
-    taken = {each.opts[0]: each for each in MESHWAKE.get_command(None, door).params}
-    assert declared.keys() <= taken.keys()
-    assert {flag: taken[flag].help for flag in declared} == {
-        flag: help_ for flag, (help_, _) in declared.items()
-    }
-    more = {option.flag for _, _, option, _ in options_of(LabWords)} - declared.keys()
-    assert not more & taken.keys()
+def options_of(command: str) -> dict[str, Any]:
+    """Every option of a command, by each of its names."""
+    options = (
+        each
+        for each in MESHWAKE.get_command(None, command).params
+        if each.param_type_name == "option"
+    )
+    return {name: option for option in options for name in option.opts}
 
 
-def test_pytest_takes_every_option() -> None:
-    """No flag is left out, and none is pytest's own."""
-    group = Group()
-    add_to_pytest(group)
-    flags = {name for action in group.parser._actions for name in action.option_strings} - {
-        "-h",
-        "--help",
-    }
-    assert flags == {option.flag for _, _, option, _ in options_of(LabWords)}
+@pytest.mark.parametrize(("command", "flags"), COMMANDS_WITH.items())
+def test_every_command_takes_every_option_of_its_class(command: str, flags: type[Flags]) -> None:
+    """With the help of its declaration; and none of another class."""
+    taken = options_of(command)
+    declared = {each.flag.name: each.flag.help for each in declared_in(flags)}
+    assert {name: taken[name].help for name in declared} == declared
+    others = {each.flag.name for each in declared_in(RunFlags)} - declared.keys()
+    own_words = {"--seed", "--istio"}  # bisect, up, down, status mean something else by these
+    assert not (others - own_words) & taken.keys()
 
 
-def test_what_is_said_is_what_is_planned() -> None:
-    """Every word has its place in the plan, and nothing in the plan has no word. --real-time is
-    said of the run."""
-    said, planned = {each.name for each in fields(LabWords)}, set(PlannedCluster.model_fields)
-    assert said - planned == {"real_time"} and planned - said == {"lapse"}
+def test_pytest_and_the_command_line_have_the_same_options() -> None:
+    """With the same words: neither has an option, or a help, that the other has not."""
+    actions = pytest_group().parser._actions
+    in_pytest = {name: action.help for action in actions for name in action.option_strings}
+    on_command_line = {name: option.help for name, option in options_of("run").items()}
+    for name in ONLY_ON_THE_COMMAND_LINE & on_command_line.keys():
+        del on_command_line[name]
+    assert in_pytest == on_command_line
+
+
+def test_pytest_sends_only_plain_values_to_its_workers() -> None:
+    """pytest-xdist sends the options to other processes, and can send only what Python has built
+    in."""
+    arguments = ["--ztunnel", "z", "--folder", "f", "--seed", "3", "--istio", "1.30", "--keep-run"]
+    values = pytest_group().parse(arguments).values()
+    assert {type(value) for value in values} <= {str, int, bool, list, type(None)}
+
+
+def test_what_is_planned_is_what_was_given() -> None:
+    """Every option of a cluster has its field in the plan, and every field its option. --lab and
+    --real-time are about the run."""
+    given, planned = {each.name for each in fields(LabFlags)}, set(PlannedCluster.model_fields)
+    assert given - planned == {"lab", "real_time"} and planned - given == {"lapse"}
+
+
+def test_options_are_those_that_were_given() -> None:
+    """Each of them arrives where the rest of the program reads it."""
+    flags = RunFlags(
+        lab="process",
+        istio=("1.30.1",),
+        ztunnel=Path("z"),
+        seed=7,
+        keep_run=True,
+        real_time=True,
+        as_class="A0",
+    )
+    assert options_from(flags) == Options(
+        lab="process",
+        istio=("1.30.1",),
+        ztunnel=Path("z"),
+        seed=7,
+        keep_run=True,
+        real_time=True,
+        cluster=PlannedCluster(),
+        as_class="A0",
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--seed", "-1"], ["--seed", "one"], ["--nodes", "two"]])
+def test_a_number_that_cannot_be_is_refused_by_both(arguments: list[str]) -> None:
+    """With the usage error of each."""
+    with pytest.raises(SystemExit):
+        by_pytest(arguments)
+    with pytest.raises(AssertionError, match="Invalid value"):
+        by_typer(arguments)
 
 
 @pytest.mark.parametrize(
-    ("words", "lapse"),
+    ("flags", "lapse"),
     [
-        (LabWords(clock="process"), True),
-        (LabWords(clock="process", real_time=True), False),
-        (LabWords(clock="engine"), False),
-        (LabWords(), False),
+        (LabFlags(lab="kind", clock="process"), True),
+        (LabFlags(lab="kind", clock="process", real_time=True), False),
+        (LabFlags(lab="kind", clock="engine"), False),
+        (LabFlags(lab="kind"), False),
     ],
 )
-def test_idle_time_is_skipped_where_programs_clocks_are_moved(words: LabWords, lapse: bool) -> None:
+def test_idle_time_is_skipped_where_programs_clocks_are_moved(flags: LabFlags, lapse: bool) -> None:
     """Unless real time was asked for; the clock of a whole machine cannot be taken ahead of it."""
-    assert planned_cluster("kind", words).lapse is lapse
+    assert planned_cluster(flags).lapse is lapse
 
 
 def test_the_numbers_of_real_time_are_for_every_lab() -> None:
-    """The word is not about a cluster."""
-    assert planned_cluster("model", LabWords(real_time=True)).lapse is False
+    """The option is not about a cluster."""
+    assert planned_cluster(LabFlags(lab="model", real_time=True)).lapse is False
 
 
 def value_of(type_: Any) -> st.SearchStrategy[Any]:
@@ -128,38 +188,41 @@ def value_of(type_: Any) -> st.SearchStrategy[Any]:
     if type_ == tuple[str, ...]:
         return st.lists(text, max_size=3).map(tuple)
     kinds: dict[Any, st.SearchStrategy[Any]] = {
+        int: st.integers(0, 99),
         int | None: st.integers(0, 99) | st.none(),
+        str: text,
         Path | None: text.map(Path) | st.none(),
     }
     return kinds.get(type_, text | st.none())
 
 
-ANY_WORDS = st.builds(
-    LabWords, **{name: value_of(type_) for name, type_, _, _ in options_of(LabWords)}
+ANY_FLAGS = st.builds(
+    RunFlags, **{each.field: value_of(each.type) for each in declared_in(RunFlags)}
 )
 
 
-def typed(words: LabWords) -> list[str]:
+def typed(flags: RunFlags) -> list[str]:
     arguments: list[str] = []
-    for name, _, option, default in options_of(LabWords):
-        value = getattr(words, name)
+    for each in declared_in(RunFlags):
+        value, name = getattr(flags, each.field), each.flag.name
         if value is True:
-            arguments.append(option.flag)
-        elif value != default:
-            for each in value if isinstance(value, tuple) else (value,):
-                arguments += [option.flag, str(each)]
+            arguments.append(name)
+        elif value != each.default:
+            for one in value if isinstance(value, tuple) else (value,):
+                arguments += [name, str(one)]
     return arguments
 
 
-@given(ANY_WORDS)
-def test_the_same_line_means_the_same_to_both_doors(words: LabWords) -> None:
-    """Whatever is typed, `meshwake run` and pytest get the same words from it."""
-    assert by_typer(typed(words)) == by_pytest(typed(words)) == words
+@given(ANY_FLAGS)
+def test_the_same_line_means_the_same_to_both(flags: RunFlags) -> None:
+    """Whatever is typed, `meshwake run` and pytest get the same values from it."""
+    assert by_typer(typed(flags)) == by_pytest(typed(flags)) == flags
 
 
 def test_what_is_planned_can_be_typed_again(tmp_path: Path) -> None:
     """The command that repeats a run makes the same plan."""
-    words = LabWords(
+    flags = LabFlags(
+        lab="kind",
         name="mine",
         profile="full",
         kubernetes="1.34",
@@ -170,53 +233,48 @@ def test_what_is_planned_can_be_typed_again(tmp_path: Path) -> None:
         folder=tmp_path,
         suspend_command="rtcwake -m mem -s {seconds}",
     )
-    planned = planned_cluster("kind", words)
-    again = by_typer(shlex.split(" ".join(as_typed(planned))))
-    assert planned_cluster("kind", again) == planned
-    elsewhere = planned_cluster(
-        "kind", LabWords(kubeconfig=tmp_path / "config", context="a b", known_as="a b")
-    )
-    assert (
-        planned_cluster("kind", by_typer(shlex.split(" ".join(as_typed(elsewhere))))) == elsewhere
-    )
+    elsewhere = LabFlags(lab="kind", kubeconfig=tmp_path / "config", context="a b", known_as="a b")
+    for each in (flags, elsewhere):
+        planned = planned_cluster(each)
+        again = by_typer(["--lab", "kind", *shlex.split(" ".join(command_line_of(planned)))])
+        assert planned_cluster(again) == planned
 
 
 @pytest.mark.parametrize(
-    ("lab", "words", "said"),
+    ("flags", "message"),
     [
-        ("model", LabWords(name="x", with_parts=("hubble",)), "--name, --with: is about a cluster"),
         (
-            "kind",
-            LabWords(folder=Path("/nowhere/at/all")),
+            LabFlags(lab="model", name="x", with_parts=("hubble",)),
+            "--name, --with: only for a cluster",
+        ),
+        (
+            LabFlags(lab="kind", folder=Path("/nowhere/at/all")),
             "invalid value '/nowhere/at/all' for --folder: expected a directory",
         ),
         (
-            "kind",
-            LabWords(kubeconfig=Path("x"), name="y"),
-            "--name: says what a cluster of ours is made of",
+            LabFlags(lab="kind", kubeconfig=Path("x"), name="y"),
+            "--name: only for a cluster that meshwake makes",
         ),
         (
-            "kind",
-            LabWords(kubeconfig=Path("x"), name="y", workers=3),
-            "--name, --nodes: say what .*leave them out",
+            LabFlags(lab="kind", kubeconfig=Path("x"), name="y", workers=3),
+            "--name, --nodes: only for .*leave out",
         ),
-        ("kind", LabWords(clock="proces"), "'proces' for --clock: .*did you mean 'process'"),
-        ("kind", LabWords(context="c"), "of which file"),
-        ("kind", LabWords(clock="command"), "go together"),
+        (LabFlags(lab="kind", clock="proces"), "'proces' for --clock: .*did you mean 'process'"),
+        (LabFlags(lab="kind", context="c"), "needs --kubeconfig PATH"),
+        (LabFlags(lab="kind", clock="command"), "go together"),
         (
-            "kind",
-            LabWords(allow_own_clock=True, clock="process"),
+            LabFlags(lab="kind", allow_own_clock=True, clock="process"),
             "never sets this machine's clock",
         ),
     ],
 )
-def test_words_that_do_not_fit_together_are_refused(lab: str, words: LabWords, said: str) -> None:
+def test_flags_that_contradict_each_other_are_refused(flags: LabFlags, message: str) -> None:
     """By the names of the options, and with what to do."""
-    with pytest.raises(BadInput, match=said):
-        planned_cluster(lab, words)
+    with pytest.raises(BadInput, match=message):
+        planned_cluster(flags)
 
 
-def test_a_plan_made_before_there_were_more_words_keeps_its_name() -> None:
+def test_a_plan_made_before_there_were_more_options_keeps_its_name() -> None:
     """Its hash is how kept runs are found again."""
     from tests.unit.labs.kind.runs import plan
 

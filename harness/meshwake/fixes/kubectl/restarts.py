@@ -157,9 +157,8 @@ def _check_known(command: Kubectl, name: str | None) -> None:
 
 def _delete(command: Kubectl) -> list[Action]:
     operands = command.operands[1:]
-    if operands and all(not is_known(each) and "/" not in each for each in operands):
-        unknowns = (unknown for each in operands for unknown in command.memory.unknowns_in(each))
-        return _delete_printed(command, unknowns)
+    if operands and all(_is_printed(each) for each in operands):
+        return _delete_printed(command, command.memory.unknowns_in("".join(operands)))
     named = command.named(operands)
     if _deletes_daemon_set(named) and command.here():
         raise Harms("it deletes ztunnel's DaemonSet, and nothing creates it again")
@@ -167,7 +166,14 @@ def _delete(command: Kubectl) -> list[Action]:
     if kinds != {"pod"}:
         raise DoesNothing(f"deleting {', '.join(sorted(kinds))} does not restart ztunnel")
     names = [name for _, name in named if name is not None]
-    return _delete_names(command, names) if names else _delete_selected(command)
+    if names:
+        return _delete_names(command, names)
+    return _delete_selected(command)
+
+
+def _is_printed(operand: str) -> bool:
+    """What other commands print, as TYPE/NAME: `kubectl delete $(kubectl get pods -o name)`."""
+    return not is_known(operand) and "/" not in operand
 
 
 def _deletes_daemon_set(named: list[tuple[str, str | None]]) -> bool:

@@ -2,7 +2,7 @@
 moves.
 
 Everything that is not about time is the process lab's own (process/mesh.py). World time is what an
-ideal observer beside the machine would count: boottime since the start, and the time for which the
+ideal observer outside the machine would count: boottime since the start, and the time for which the
 whole machine was stopped (its own clocks do not count that).
 
     suspend   the kernel sleeps, here and now; when the call returns it is over, and world time has
@@ -19,8 +19,8 @@ import select
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from meshwake.authority.server import RequestReport
 from meshwake.clocks.guest.init import Channel, GuestClocks, kernel_clocks
 from meshwake.clocks.guest.kernel_page import KernelClockPage
 from meshwake.clocks.quiescence.detector import QuiescenceDetector
@@ -152,7 +152,7 @@ class GuestBackend(Mesh):
     def clocks_jumped(self) -> None:
         """See Backend: the kernel keeps its clocks."""
 
-    def csr_reported(self, message: dict[str, Any]) -> None:
+    def csr_reported(self, message: RequestReport) -> None:
         """See Mesh."""
         clocks = kernel_clocks()
         self.event_world_ns(clocks)

@@ -2,7 +2,7 @@
 in each guest carries them out.
 
 Time passes for all guests at once (clocks/guest/fleet.py), and world time is that time since the
-ztunnels were started, which an observer beside the machines would count too.
+ztunnels were started, which an observer outside the machines would count too.
 
     suspend   the node's kernel sleeps when the fault begins and is woken when it ends; the others
               go on meanwhile
@@ -20,9 +20,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from meshwake.authority.server import Mode, State
+from meshwake.authority.server import Mode, RequestReport
 from meshwake.clocks.guest.fleet import Fleet
 from meshwake.clocks.virtual import clocks_of
+from meshwake.core.authority_state import AuthorityState
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import HarnessFault
@@ -81,7 +82,7 @@ class _RemoteAuthority:
     def set_mode(self, mode: Mode) -> None:
         self._fleet.order(self._guest, "mode", mode=mode)
 
-    def set_state(self, state: State) -> None:
+    def set_state(self, state: AuthorityState) -> None:
         self._fleet.order(self._guest, "state", state=state.__dict__)
 
 
@@ -105,7 +106,7 @@ class FleetBackend:
         self._world_ns = 0
         self._last_clocks: dict[str, ClockReading] = {}
         self._started: dict[str, ClockReading] = {}
-        self._csr_messages: list[dict[str, Any]] = []
+        self._csr_messages: list[RequestReport] = []
         self._drifting: set[int] = set()
         self._suspended: set[str] = set()
         self._stopped_nodes: set[str] = set()
@@ -205,7 +206,7 @@ class FleetBackend:
     # Clocks
 
     def clocks(self, node: str) -> ClockReading:
-        """See Backend. While the guest is away: the last reading."""
+        """See Backend. While the guest sleeps or is stopped: the last reading."""
         if not self._fleet.is_away(node):
             self._last_clocks[node] = self._fleet.clocks(node)
         return self._last_clocks[node]

@@ -15,14 +15,13 @@ from __future__ import annotations
 import json
 import os
 import select
-import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Protocol
 
 from meshwake.clocks.guest.init import CHANNEL_VARIABLE, REQUEST, Channel, GuestClocks
-from meshwake.core.errors import HarnessError
 from meshwake.labs.machine.guest_runner import DIRECTORY, send_logs
+from meshwake.labs.messages import RunSender
 from meshwake.labs.process.namespaces import enter_own_namespaces
 
 _READ_BYTES = 4096
@@ -82,7 +81,8 @@ class GuestAgent:
 def main() -> None:
     """Entry point; the first program of the guest starts it."""
     channel = Channel(int(os.environ[CHANNEL_VARIABLE]))
-    try:
+    sender = RunSender(lambda message: channel.tell(**message))
+    with sender.reporting_failure():
         outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         enter_own_namespaces()
         # Only now: it brings libraries which may start threads, and a namespace is entered by a
@@ -92,11 +92,7 @@ def main() -> None:
         DIRECTORY.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             GuestAgent(channel, Node(json.loads(REQUEST.read_text()), outside, stack)).serve()
-        channel.tell(done={})
-    except HarnessError as error:
-        channel.tell(failed={"exit_code": int(error.exit_code), "message": str(error)})
-    except BaseException:  # noqa: BLE001  # whatever it was, the host must get to know it
-        channel.tell(failed={"exit_code": 5, "message": traceback.format_exc()})
+        sender.done({})
 
 
 if __name__ == "__main__":

@@ -6,35 +6,17 @@ from __future__ import annotations
 import json
 import os
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
 from meshwake.clocks.guest.init import CHANNEL_VARIABLE, REQUEST, Channel
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.errors import HarnessError
-from meshwake.core.events import Event
 from meshwake.core.plan import Plan
+from meshwake.labs.messages import RunSender
 from meshwake.labs.process.namespaces import enter_own_namespaces
 
 DIRECTORY = Path("/run/lab")
 LOG_BYTES_MAX = 32_768
-_PROGRESS_EVERY_S = 0.2
-
-
-class _Output:
-    """What is sent to the host."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel, self._next_progress_s = channel, 0.0
-
-    def event(self, event: Event) -> None:
-        self._channel.tell(event=json.loads(event.to_line()))
-
-    def progress(self, world_ns: int) -> None:
-        if time.monotonic() >= self._next_progress_s:
-            self._next_progress_s = time.monotonic() + _PROGRESS_EVERY_S
-            self._channel.tell(progress=world_ns)
 
 
 def send_logs(channel: Channel) -> None:
@@ -47,18 +29,12 @@ def send_logs(channel: Channel) -> None:
 def main() -> None:
     """Entry point; the first program of the guest starts it."""
     channel = Channel(int(os.environ[CHANNEL_VARIABLE]))
-    output = _Output(channel)
-    try:
-        _carry_out(json.loads(REQUEST.read_text()), channel, output)
-    except HarnessError as error:
-        send_logs(channel)
-        channel.tell(failed={"exit_code": int(error.exit_code), "message": str(error)})
-    except BaseException:  # noqa: BLE001  # whatever it was, the host must get to know it
-        send_logs(channel)
-        channel.tell(failed={"exit_code": 5, "message": traceback.format_exc()})
+    sender = RunSender(lambda message: channel.tell(**message))
+    with sender.reporting_failure(before=lambda: send_logs(channel)):
+        _carry_out(json.loads(REQUEST.read_text()), channel, sender)
 
 
-def _carry_out(request: dict[str, Any], channel: Channel, output: _Output) -> None:
+def _carry_out(request: dict[str, Any], channel: Channel, sender: RunSender) -> None:
     enter_own_namespaces()
     # Only now: this brings libraries which may start threads, and a namespace is entered by a
     # process with one.
@@ -69,9 +45,9 @@ def _carry_out(request: dict[str, Any], channel: Channel, output: _Output) -> No
     plan = Plan.model_validate_json(json.dumps(request["plan"]))
     time.clock_settime_ns(time.CLOCK_REALTIME, plan.starts_wall_s * NS_PER_S)
     backend = GuestBackend(plan, Path(request["ztunnel"]), DIRECTORY, channel)
-    Driver(plan, backend, output.event, output.progress).run(request["subject"])
+    Driver(plan, backend, sender.event, sender.progress).run(request["subject"])
     send_logs(channel)
-    channel.tell(done={"jumps": backend.jumps, "looks": backend.looks})
+    sender.done({"jumps": backend.jumps, "looks": backend.looks})
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ them:
     subject   the binary under test with the libraries that it needs
     request   what this run shall do
 
-Not compressed: unpacking costs more in an emulated machine than reading. Everything stands at the
-path that it has on the host, except harness/ and packages, which go to /meshwake. There is no shell
+Not compressed: unpacking costs more in an emulated machine than reading. Everything is at the
+path that it has on the host, except meshwake and packages, which go to /meshwake. There is no shell
 and no package manager in it.
 """
 
@@ -289,10 +289,10 @@ def _needed(binaries: list[Path]) -> Iterator[Path]:
     if not binaries:
         return
     # Libraries that a program brings along are in one directory; it finds them itself.
-    beside = ":".join(sorted({str(binary.parent) for binary in binaries}))
+    search_path = ":".join(sorted({str(binary.parent) for binary in binaries}))
     listed = subprocess.run(
         ["ldd", *map(str, binaries)],
-        env=os.environ | {"LD_LIBRARY_PATH": beside},
+        env=os.environ | {"LD_LIBRARY_PATH": search_path},
         capture_output=True,
         text=True,
         timeout=_PROGRAM_WITHIN_S,

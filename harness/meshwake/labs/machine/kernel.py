@@ -2,7 +2,7 @@
 
 Looked for, in this order:
 
-    $MESHWAKE_KERNEL    a kernel (vmlinuz-VERSION) with lib/modules/VERSION beside it or one level
+    $MESHWAKE_KERNEL    a kernel (vmlinuz-VERSION) with lib/modules/VERSION next to it or one level
                         up
     <cache>/kernel/     what `meshwake fetch-kernel` downloaded
     /boot               what this machine runs, where a user may read it
@@ -113,7 +113,7 @@ def _configured_kernel(image: Path) -> Kernel:
             return kernel
     raise BadInput(
         f"MESHWAKE_KERNEL={image}: expected a readable file boot/vmlinuz-VERSION with "
-        "lib/modules/VERSION beside boot/; unset it, or see docs/machine.md"
+        "lib/modules/VERSION next to boot/; unset it, or see docs/machine.md"
     )
 
 

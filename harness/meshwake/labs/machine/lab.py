@@ -33,13 +33,8 @@ from meshwake.clocks.guest.qemu import (
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.errors import (
     BadInput,
-    ExitCode,
-    HarnessError,
     HarnessFault,
-    LabUnavailable,
-    SubjectFailed,
 )
-from meshwake.core.events import Event
 from meshwake.core.history import Recorder
 from meshwake.core.plan import Plan, PlannedFault
 from meshwake.core.refusal import invalid_choice
@@ -49,6 +44,7 @@ from meshwake.labs.driver import Driver
 from meshwake.labs.machine.fleet_backend import FleetBackend, guests_of, requests_of
 from meshwake.labs.machine.image import SUBJECT, assemble, base_part, binary_part, guest_python
 from meshwake.labs.machine.kernel import find_kernel
+from meshwake.labs.messages import RunReceiver
 from meshwake.labs.process.lab import LAB as PROCESS_LAB
 from meshwake.ztunnel import binaries
 
@@ -62,10 +58,6 @@ MEMORY_MB = 768
 TIME_VARIABLE = "MESHWAKE_MACHINE_TIME"
 IMAGE_FILE = "guest.cpio"
 _TIMES = ("skipped", "real")
-_ERRORS: dict[int, type[HarnessError]] = {
-    ExitCode.LAB_UNAVAILABLE: LabUnavailable,
-    ExitCode.HARNESS_FAULT: SubjectFailed,
-}
 
 
 class MachineLab:
@@ -123,8 +115,7 @@ class MachineLab:
             cost = run_guest(machine, directory, output.receive)
         finally:
             machine.initrd.unlink(missing_ok=True)
-        output.raise_failure()
-        self.last_cost = asdict(cost) | output.done
+        self.last_cost = asdict(cost) | output.cost()
         _write_cost(directory, self.last_cost)
 
 
@@ -152,30 +143,20 @@ class _GuestOutput:
     """Receives what the guest sends."""
 
     def __init__(self, toolbox: Toolbox, recorder: Recorder, directory: Path) -> None:
-        self._toolbox, self._recorder, self._directory = toolbox, recorder, directory
-        self._failed: dict[str, Any] | None = None
-        self.done: dict[str, Any] = {}
+        self._receiver = RunReceiver(toolbox, recorder, where="in the guest: ")
+        self._directory = directory
 
     def receive(self, message: dict[str, Any]) -> None:
-        if "event" in message:
-            self._recorder.append(Event.from_line(json.dumps(message["event"])))
-        elif "progress" in message:
-            self._toolbox.progress(message["progress"])
-        elif "log" in message:
-            (self._directory / Path(message["log"]).name).write_text(message["text"])
-        elif "done" in message:
-            self.done = message["done"]
-        elif "failed" in message:
-            self._failed = message["failed"]
-        elif "garbled" in message:
+        if "garbled" in message:
             raise HarnessFault(f"the guest sent a line that is not JSON: {message['garbled']!r}")
+        if "log" in message:
+            (self._directory / Path(message["log"]).name).write_text(message["text"])
+        self._receiver.receive(message)
 
-    def raise_failure(self) -> None:
-        """Raises what the guest reported as the reason why it could not go on."""
-        if self._failed is not None:
-            raise _ERRORS.get(self._failed["exit_code"], HarnessFault)(
-                f"in the guest: {self._failed['message']}"
-            )
+    def cost(self) -> dict[str, Any]:
+        """What the run cost, as the guest reported it. Raises its failure."""
+        self._receiver.raise_failure()
+        return self._receiver.done or {}
 
 
 def needs_fleet(plan: Plan) -> bool:

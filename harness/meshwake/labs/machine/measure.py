@@ -132,7 +132,7 @@ def run_steps(
     cost = run_request(
         {"do": "clocks", "steps": steps},
         directory,
-        lambda told: moved.extend(_moved(told)),
+        lambda message: moved.extend(_moved(message)),
         **machine,
     )
     return moved, cost
@@ -152,14 +152,14 @@ def run_request(
     assemble([base_part(kernel, with_lab=False), *parts], request, image)
     failed: list[str] = []
 
-    def hear(told: dict[str, Any]) -> None:
-        if "failed" in told:
-            failed.append(told["failed"]["message"])
-        take(told)
+    def receive(message: dict[str, Any]) -> None:
+        if "failed" in message:
+            failed.append(message["failed"]["message"])
+        take(message)
 
     try:
         cost = run_guest(
-            Machine(kernel.image, image, **({"memory_mb": MEMORY_MB} | machine)), directory, hear
+            Machine(kernel.image, image, **({"memory_mb": MEMORY_MB} | machine)), directory, receive
         )
     finally:
         image.unlink(missing_ok=True)
@@ -168,10 +168,10 @@ def run_request(
     return cost
 
 
-def _moved(told: dict[str, Any]) -> list[ClockReading]:
-    if "measured" not in told:
+def _moved(message: dict[str, Any]) -> list[ClockReading]:
+    if "measured" not in message:
         return []
-    return [ClockReading(*told["after"]).since(ClockReading(*told["before"]))]
+    return [ClockReading(*message["after"]).since(ClockReading(*message["before"]))]
 
 
 def measure(directory: Path) -> list[Measured]:
@@ -225,23 +225,28 @@ def _end(program: Launched) -> None:
 _HEAD = """\
 # Measured: what a clock fault does to the clocks of a kernel
 
-Written by `meshwake clocks`; do not edit. Each cell: how far wall (CLOCK_REALTIME), monotonic (CLOCK_MONOTONIC) and
-boottime (CLOCK_BOOTTIME) moved from just before to just after, in seconds. *Kernel*: read inside a QEMU guest whose
-kernel was really suspended, stopped or set. *Virtual*: our `NodeClock`. *vDSO*: read inside a running program on the
-clock page of the process lab. "none": a scenario has no such fault.
+Written by `meshwake clocks`; do not edit. Each cell: how far wall (CLOCK_REALTIME), monotonic
+(CLOCK_MONOTONIC) and boottime (CLOCK_BOOTTIME) moved from just before to just after, in seconds.
+*Kernel*: read inside a QEMU guest whose kernel was really suspended, stopped or set. *Virtual*: our
+`NodeClock`. *vDSO*: read inside a running program on the clock page of the process lab. "none": a
+scenario has no such fault.
 
 """
 _TAIL = """
 What follows from it:
 
-* A suspend is seen by wall and boottime together, and not by monotonic: the virtual node and the vDSO say the same. The
-  kernel knows the length of its sleep from a clock of whole seconds, so it may be a second off.
-* A stopped machine knows nothing of it on any clock; only the wall clock is ever put right. Boottime is not.
-* A rate (`adjtimex`, chrony's and ntpd's way) changes wall, monotonic and boottime alike, so a timer goes with it and
-  nothing parts: 4 s here are 4 s on all three, and took 5 % less of real time. What parts them is a wall clock that is
-  *set*, a little at a time: the fault `drift`. The kernel's own slewing is at most 0.5 ms a second, on all three too.
-* s2idle on this kernel only idles: without an idle driver that stops timekeeping, monotonic runs on. It is no suspend
-  for a timer, and the machine lab refuses it as one. On a laptop whose driver stops it, it is like suspend to RAM.
+* A suspend moves wall and boottime together, and not monotonic: the virtual node and the vDSO show
+  the same. The kernel reads the length of its sleep from a clock of whole seconds, so it may be a
+  second off.
+* When a machine is stopped, none of its clocks counts that time; only the wall clock is ever
+  corrected. Boottime is not.
+* A rate (`adjtimex`, as chrony and ntpd correct) changes wall, monotonic and boottime alike, so a
+  timer goes with it and the clocks do not diverge: 4 s here are 4 s on all three, and took 5 % less
+  of real time. What makes them diverge is a wall clock that is *set*, a little at a time: the fault
+  `drift`. The kernel's own slewing is at most 0.5 ms a second, on all three too.
+* s2idle on this kernel only idles: without an idle driver that stops timekeeping, monotonic runs
+  on. To a timer it is not a suspend, and the machine lab refuses it as one. On a laptop whose
+  driver stops timekeeping, it is like suspend to RAM.
 """
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from meshwake.authority.server import AuthorityProcess, Mode, State, spawn
+from meshwake.authority.server import AuthorityProcess, Mode, spawn
 from meshwake.clocks.guest.init import kernel_clocks
 from meshwake.clocks.guest.kernel_page import NO_FILE, KernelClockPage
+from meshwake.core.authority_state import AuthorityState
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import SubjectFailed
 from meshwake.labs.machine.guest_overrides import guest_overrides
@@ -186,7 +187,7 @@ class Node:
     def set_state(self, state: dict[str, Any]) -> None:
         """Of the authority."""
         assert self._authority is not None
-        self._authority.set_state(State(**state))
+        self._authority.set_state(AuthorityState(**state))
 
     # What there is to do without a command
 
@@ -205,7 +206,9 @@ class Node:
         self._handshakes = [handshake for handshake in self._handshakes if not _answered(handshake)]
         if self._traffic is not None:
             self._traffic.serve()
-        return self._authority.requests() if self._authority is not None else []
+        if self._authority is None:
+            return []
+        return [dict(report) for report in self._authority.requests()]
 
     # Building
 

@@ -202,9 +202,14 @@ def _built(
         return False
     try:
         made = subprocess.run(
-            command, cwd=directory, env=os.environ | more, capture_output=True, text=True, timeout=_BUILT_WITHIN_S,
+            command,
+            cwd=directory,
+            env=os.environ | more,
+            capture_output=True,
+            text=True,
+            timeout=_BUILT_WITHIN_S,
             check=False,
-        )  # fmt: skip
+        )
         why = made.stderr.strip()[-200:] if made.returncode else ""
     except subprocess.TimeoutExpired:
         why = f"not built within {_BUILT_WITHIN_S} s"
@@ -217,13 +222,13 @@ def _built(
 
 
 def measure_timers(found: Found, directory: Path) -> dict[tuple[str, str], str]:
-    """(program, fault) to what its timer did, in words."""
+    """(program, fault) to what its timer did."""
     names = list(FAULTS)
-    said: dict[tuple[str, str], str] = {}
+    results: dict[tuple[str, str], str] = {}
 
-    def take(told: dict[str, Any]) -> None:
-        if "timer" in told:
-            said[told["timer"], names[told["fault"]]] = in_words(told)
+    def take(message: dict[str, Any]) -> None:
+        if "timer" in message:
+            results[message["timer"], names[message["fault"]]] = describe_end(message)
 
     request = {
         "do": "timers",
@@ -234,15 +239,15 @@ def measure_timers(found: Found, directory: Path) -> dict[tuple[str, str], str]:
         dict.fromkeys(part for program in found.programs.values() for part in program.parts)
     )
     run_request(request, directory, take, parts, memory_mb=_MEMORY_MB)
-    return said
+    return results
 
 
-def in_words(told: dict[str, Any]) -> str:
+def describe_end(message: dict[str, Any]) -> str:
     """When a timer ended: counted in time awake, which is what monotonic shows."""
-    if told["armed"] is None or told["ended"] is None:
-        return "did not end" if told["armed"] else "did not start"
+    if message["armed"] is None or message["ended"] is None:
+        return "did not end" if message["armed"] else "did not start"
     armed, before, after, ended = (
-        ClockReading(*told[key]) for key in ("armed", "before", "after", "ended")
+        ClockReading(*message[key]) for key in ("armed", "before", "after", "ended")
     )
     awake_s = (ended.monotonic_ns - armed.monotonic_ns) / NS_PER_S
     since_fault_s = (ended.monotonic_ns - after.monotonic_ns) / NS_PER_S
@@ -260,19 +265,20 @@ def in_words(told: dict[str, Any]) -> str:
 _HEAD = f"""\
 # Measured: timers of other programs around a suspend
 
-Written by `meshwake timers`; do not edit. Each program begins a wait of {WAIT_S} s in a QEMU guest; a minute
-later comes the fault. *After {WAIT_S} s awake*: the timer counts what CLOCK_MONOTONIC counts, so by the wall clock it
-is an hour late after a suspend (and after a stop). *At once after it*: the timer knows of the hour.
+Written by `meshwake timers`; do not edit. Each program begins a wait of {WAIT_S} s in a QEMU
+guest; a minute later comes the fault. *After {WAIT_S} s awake*: the timer counts what
+CLOCK_MONOTONIC counts, so by the wall clock it is an hour late after a suspend (and after a stop).
+*At once after it*: the timer counts the hour.
 
 """
 _TAIL = """
-So the ordinary timer of each of these languages is one of CLOCK_MONOTONIC, and sleeps with the machine. What ends at
-the wake of a suspend is a timer on CLOCK_BOOTTIME, or one set for an absolute time of CLOCK_REALTIME; and only the
-latter knows of a machine that was stopped, or of a clock that was set.
+So the ordinary timer of each of these languages is one of CLOCK_MONOTONIC, and sleeps with the
+machine. What ends at the wake of a suspend is a timer on CLOCK_BOOTTIME, or one set for an absolute
+time of CLOCK_REALTIME; and only the latter notices that a machine was stopped, or a clock was set.
 """
 
 
-def timers_page(found: Found, said: dict[tuple[str, str], str], kernel_release: str) -> str:
+def timers_page(found: Found, results: dict[tuple[str, str], str], kernel_release: str) -> str:
     """docs/timers.md."""
     series = ".".join(kernel_release.split(".")[:2])
     lines = [
@@ -282,7 +288,7 @@ def timers_page(found: Found, said: dict[tuple[str, str], str], kernel_release: 
         "|---|---|---|---|\n",
     ]
     for name in found.programs:
-        cells = [said.get((name, fault), "not measured") for fault in FAULTS]
+        cells = [results.get((name, fault), "not measured") for fault in FAULTS]
         lines.append(f"| {name} | {' | '.join(cells)} |\n")
     if found.left_out:
         lines += ["\nNot measured here:\n\n", *(f"* {why}\n" for why in found.left_out)]
@@ -294,6 +300,6 @@ def write_timers_page(output: Path, find: Callable[[Path], Found] = find_program
     with tempfile.TemporaryDirectory(prefix="meshwake-timers-") as name:
         directory = Path(name)
         found = find(directory)
-        said = measure_timers(found, directory / "run")
-    output.write_text(timers_page(found, said, needed_kernel().release), encoding="utf-8")
+        results = measure_timers(found, directory / "run")
+    output.write_text(timers_page(found, results, needed_kernel().release), encoding="utf-8")
     return len(found.programs)

@@ -1,7 +1,7 @@
 """istiod, as far as certificates go: when it answers, what it signs, and by whose clock.
 
 notBefore is the authority's wall clock less the backdate, notAfter the same clock plus the lifetime
-that was asked for, both cut to whole seconds (istio security/pkg/pki/util/generate_cert.go). An
+that was requested, both cut to whole seconds (istio security/pkg/pki/util/generate_cert.go). An
 answer takes no time, unless the authority is slow: then what it takes is dated, signed and answered
 some time after, by its monotonic clock, whatever mode it is in by then. A request that is
 accepted while the authority hangs is never answered, not even after the fault has ended: ztunnel

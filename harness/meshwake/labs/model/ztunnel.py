@@ -175,7 +175,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
 
 @dataclass(frozen=True)
 class IdentityState:
-    """What the admin interface shows of one identity. There is no expired state: an expired one is
+    """What the admin interface shows of one identity. One that has expired is still
     Available."""
 
     state: str

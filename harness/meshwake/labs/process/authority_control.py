@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Protocol
 
-from meshwake.authority.server import Mode, State
+from meshwake.authority.server import Mode
+from meshwake.core.authority_state import AuthorityState
 from meshwake.core.plan import Plan
 
 # Of several faults of the service at once the first of these decides.
@@ -18,7 +19,7 @@ class Controllable(Protocol):
     def set_mode(self, mode: Mode) -> None:
         """From now on requests are answered so."""
 
-    def set_state(self, state: State) -> None:
+    def set_state(self, state: AuthorityState) -> None:
         """From now on it dates and signs so."""
 
 
@@ -28,7 +29,7 @@ class AuthorityControl:
 
     def __init__(self, plan: Plan, authority: Controllable) -> None:
         self._plan, self._authority = plan, authority
-        self._state = State()
+        self._state = AuthorityState()
         self.mode: Mode = "up"
 
     def apply(self, world_ns: int, stopped_nodes: Collection[str]) -> None:
@@ -36,7 +37,7 @@ class AuthorityControl:
         run."""
         self.mode = self._planned_mode(world_ns, stopped_nodes)
         self._authority.set_mode(self.mode)
-        state = State(**self._plan.authority_at(world_ns)._asdict())
+        state = self._plan.authority_at(world_ns)
         if state != self._state:
             self._state = state
             self._authority.set_state(state)

@@ -1,14 +1,14 @@
-"""Lab `process` as the driver's backend: real ztunnels on clocks that stand until everything is
-quiet, and then jump to the next thing that is due."""
+"""Lab `process` as the driver's backend: real ztunnels on clocks that do not move until everything
+is quiescent, and then jump to the next thing that is due."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from meshwake.authority.begin import Begun
+from meshwake.authority.server import RequestReport
 from meshwake.clocks.quiescence.threads import WatchedProcess
 from meshwake.clocks.vdso.page import ClockPage
 from meshwake.clocks.virtual import clocks_of
@@ -125,7 +125,7 @@ class ProcessBackend(Mesh):
 
     # A slow authority
 
-    def csr_reported(self, message: dict[str, Any]) -> None:
+    def csr_reported(self, message: RequestReport) -> None:
         """See Mesh."""
         if "taken" in message:
             self._answers_world_ns[message["taken"]] = self._answer_world_ns()

@@ -26,22 +26,18 @@ from typing import Any
 from packaging.version import Version
 
 from meshwake.clocks.vdso.page import unsupported_here
-from meshwake.core.errors import ExitCode, HarnessFault, LabUnavailable, SubjectFailed
-from meshwake.core.events import Event
+from meshwake.core.errors import HarnessFault, LabUnavailable
 from meshwake.core.history import Recorder
 from meshwake.core.plan import Plan
 from meshwake.fixes import patch_of
 from meshwake.fixes.patched import lacks_patch
 from meshwake.labs import NO_BINARY, Toolbox
+from meshwake.labs.messages import RunReceiver
 
 OLDEST_IN_DEDICATED_MODE = Version("1.24.0a0")
 IDENTITIES_MAX = 100
 _NAMESPACES_WITHIN_S = 20.0
 _ENDS_WITHIN_S = 5.0
-_ERRORS = {
-    ExitCode.LAB_UNAVAILABLE: LabUnavailable,
-    ExitCode.HARNESS_FAULT: SubjectFailed,
-}
 
 
 class ProcessLab:
@@ -150,18 +146,13 @@ def _receive(
     assert runner.stdout is not None
     with suppress(BrokenPipeError), runner.stdin as pipe:
         pipe.write(json.dumps(request).encode())
+    receiver = RunReceiver(toolbox, recorder)
     with runner.stdout as lines:
         for line in lines:
-            message = json.loads(line)
-            if "event" in message:
-                recorder.append(Event.from_line(json.dumps(message["event"])))
-            elif "progress" in message:
-                toolbox.progress(message["progress"])
-            elif "failed" in message:
-                kind = _ERRORS.get(ExitCode(message["failed"]["exit_code"]), HarnessFault)
-                raise kind(message["failed"]["message"])
-            elif "done" in message:
-                return dict(message["done"])
+            receiver.receive(json.loads(line))
+            receiver.raise_failure()
+            if receiver.done is not None:
+                return receiver.done
     text = stderr_log.read_text(errors="replace").strip()[-1000:]
     raise HarnessFault(
         f"the runner of the process lab ended with code {runner.wait()} and no result: {text}"

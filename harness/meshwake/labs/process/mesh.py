@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from meshwake.authority.begin import Begun
-from meshwake.authority.server import AuthorityProcess, spawn
+from meshwake.authority.server import AuthorityProcess, RequestReport, spawn
 from meshwake.clocks.quiescence.detector import QuiescenceDetector
 from meshwake.clocks.quiescence.sockets import SocketsOfNamespace
 from meshwake.clocks.quiescence.threads import WatchedProcess
@@ -100,7 +100,7 @@ class Mesh(ABC):
         """How ztunnels run."""
 
     @abstractmethod
-    def csr_reported(self, message: dict[str, Any]) -> None:
+    def csr_reported(self, message: RequestReport) -> None:
         """The authority reported a request: see AuthorityProcess.requests."""
 
     # Building
@@ -383,16 +383,21 @@ class Mesh(ABC):
         return observed
 
 
-def report_of(message: dict[str, Any], clocks: ClockReading | None = None) -> CsrReport:
+def report_of(message: RequestReport, clocks: ClockReading | None = None) -> CsrReport:
     """What AuthorityProcess.requests returned, as the driver wants it."""
     identity = message["identity"]
     if "taken" in message:
         return CsrReport(identity, "taken", clocks=clocks)
     issued = None
     if message["outcome"] == "issued":
-        issued = IssuedCertificate(
-            message["serial"], message["not_before_wall_s"], message["not_after_wall_s"]
-        )
+        serial = message["serial"]
+        not_before_wall_s = message["not_before_wall_s"]
+        not_after_wall_s = message["not_after_wall_s"]
+        # They are None only of what was not issued.
+        assert serial is not None
+        assert not_before_wall_s is not None
+        assert not_after_wall_s is not None
+        issued = IssuedCertificate(serial, not_before_wall_s, not_after_wall_s)
     return CsrReport(identity, message["outcome"], issued, clocks)
 
 

@@ -83,7 +83,7 @@ class NodeAgent:
         self._send(request, f"pod {pod.name}", [pod.namespace])
 
     def remove(self, pod: Workload) -> None:
-        """Tells ztunnel that a pod has been removed."""
+        """Informs ztunnel that a pod has been removed."""
         self._send(WorkloadRequest(gone=DelWorkload(uid=pod.uid)), f"the end of pod {pod.name}", [])
 
     def disconnect(self) -> None:

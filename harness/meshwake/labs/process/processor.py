@@ -4,7 +4,7 @@ Hardly anything of a run happens at the same time: the runner waits for a ztunne
 it. Where each wake-up goes to another processor, that one has to be woken first, which in a virtual
 machine costs more than what is then done (measured: 1270 jumps a second on two processors, 2350 on
 one of them). And a thread that is being woken from another processor is, for a moment, neither
-asleep nor running in what the kernel shows; here there is no such moment.
+asleep nor running in what the kernel shows; here such a moment does not exist.
 
 Two runs at once should not share one while another is idle: a run claims a processor by binding
 a socket of its name, which the kernel removes when the run ends. When all are claimed, a run is

@@ -102,7 +102,7 @@ class Ztunnel:
         return None
 
     def errors_since(self, position: int) -> list[str]:
-        """The errors that its log has gained since `log_size` said `position`: those of its own
+        """The errors that its log has gained since `log_size` returned `position`: those of its own
         pods' connections first, which matters where it serves both ends."""
         with self.log.open("rb") as log:
             log.seek(position)

@@ -1,2 +1,2 @@
-"""The report as pages that open offline, from one folder: a page a run, two runs beside one
-another, a summary."""
+"""The report as pages that open offline, from one folder: a page for each run, a comparison of two,
+a summary."""

@@ -1,4 +1,4 @@
-"""What stands on the page of one run, as plain values: for the templates, and for the script that
+"""The contents of the page of one run, as plain values: for the templates, and for the script that
 draws timelines."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from meshwake.core.durations import seconds
 from meshwake.core.outcome import Comparison, Evidence, OutcomeKind
 from meshwake.core.plan import Plan
 from meshwake.core.run import Run
-from meshwake.report.lanes import EXPIRED, Lane, NodeStory, stories
+from meshwake.report.tracks import EXPIRED, NodeTracks, Track, node_tracks
 
 OPEN_NODES = 3
 RENEWALS_SHOWN = 500
@@ -37,7 +37,7 @@ class Fact:
 def page(run: Run, name: str) -> dict[str, Any]:
     """What the template of a run shows. `name`: its file's, without an ending."""
     plan = run.plan
-    told = _or_none(lambda: stories(plan, run.history)) or ()
+    nodes = _or_none(lambda: node_tracks(plan, run.history)) or ()
     listed = _or_none(lambda: list(_renewal_rows(run)))
     return {
         "id": name,
@@ -51,8 +51,8 @@ def page(run: Run, name: str) -> dict[str, Any]:
         "why": run.outcome.why,
         "world": lasting(run.history.end_world_ns),
         "real": lasting(round(run.real_s * 1e9)) if run.real_s else "",
-        "facts": facts(run, told),
-        "nodes": [{"name": story.node, "words": node_words(story)} for story in told],
+        "facts": facts(run, nodes),
+        "nodes": [{"name": node.node, "words": describe_node(node)} for node in nodes],
         "open_nodes": OPEN_NODES,
         "findings": [_finding(run, row) for row in run.outcome.comparisons],
         "renewals": listed[:RENEWALS_SHOWN] if listed is not None else None,
@@ -72,13 +72,13 @@ def _plan_text(plan: Plan) -> str:
 
 def data(run: Run, name: str) -> str:
     """The script that hands the timelines of `run` to report.js."""
-    told = _or_none(lambda: stories(run.plan, run.history)) or ()
+    nodes = _or_none(lambda: node_tracks(run.plan, run.history)) or ()
     content = {
         "id": name,
         "words": run.label,
         "starts_s": run.plan.starts_wall_s,
         "end_s": seconds(run.history.end_world_ns),
-        "facts": [[fact.label, fact.value, fact.note] for fact in facts(run, told)],
+        "facts": [[fact.label, fact.value, fact.note] for fact in facts(run, nodes)],
         "findings": [
             {
                 "check": row.finding.check,
@@ -87,9 +87,9 @@ def data(run: Run, name: str) -> str:
             }
             for row in run.outcome.comparisons
         ],
-        "nodes": [_node(story) for story in told],
+        "nodes": [_node(node) for node in nodes],
     }
-    # Within a script of its own there is no tag to break out of; the two separators are line ends
+    # A script of its own has no tag to break out of; the two separators are line ends
     # to old JavaScript.
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=True)
     return f"MESHWAKE.add({text});\n"
@@ -107,19 +107,19 @@ def _or_none(derive: Callable[[], _Derived]) -> _Derived | None:
 # --- Numbers --------------------------------------------------------------------------------------
 
 
-def facts(run: Run, told: tuple[NodeStory, ...]) -> list[Fact]:
-    """The numbers on top; always the same labels, so that two runs can stand beside one another."""
-    return _or_none(lambda: list(_facts(run, told))) or []
+def facts(run: Run, nodes: tuple[NodeTracks, ...]) -> list[Fact]:
+    """The numbers on top; always the same labels, so that two runs can be compared side by side."""
+    return _or_none(lambda: list(_facts(run, nodes))) or []
 
 
-def _facts(run: Run, told: tuple[NodeStory, ...]) -> Iterator[Fact]:
+def _facts(run: Run, nodes: tuple[NodeTracks, ...]) -> Iterator[Fact]:
     plan, history = run.plan, run.history
     out_ns = Spans(outage.span for outage in outages(plan, history)).total_ns
     failing = failures(plan, history)
     yield Fact(
         "Outage while awake",
         lasting(out_ns) if out_ns else "none",
-        _share(out_ns, told),
+        _share(out_ns, nodes),
         out_ns > 0,
     )
     first = moment(failing[0].from_world_ns) if failing else "never"
@@ -137,57 +137,57 @@ def _facts(run: Run, told: tuple[NodeStory, ...]) -> Iterator[Fact]:
         "Latest renewal", word, f"of {count(len(late), 'renewal')}", worst_ns > 60_000_000_000
     )
     issued = [one for held in certificates(history).values() for one in held]
-    served = _served_expired_ns(told)
+    served = _served_expired_ns(nodes)
     yield Fact(
         "Expired, still served",
         lasting(served) if served else "never",
         f"of {len(issued)} certificates",
         served > 0,
     )
-    drift_ns = max((story.drift_end_ns for story in told), key=abs, default=0)
+    drift_ns = max((node.drift_end_ns for node in nodes), key=abs, default=0)
     yield Fact(
-        "Drift J at the end",
+        "Clock drift at the end",
         lasting(drift_ns) if drift_ns else "none",
         "wall less monotonic, since the start",
     )
 
 
-def _share(out_ns: int, told: tuple[NodeStory, ...]) -> str:
+def _share(out_ns: int, nodes: tuple[NodeTracks, ...]) -> str:
     awake = [
-        story.clocks.world_ns[-1] - Spans(story.asleep).total_ns
-        for story in told
-        if story.clocks.world_ns
+        node.clocks.world_ns[-1] - Spans(node.asleep).total_ns
+        for node in nodes
+        if node.clocks.world_ns
     ]
     return f"{100 * out_ns / max(awake):.1f} % of it" if out_ns and awake and max(awake) > 0 else ""
 
 
-def _served_expired_ns(told: tuple[NodeStory, ...]) -> int:
+def _served_expired_ns(nodes: tuple[NodeTracks, ...]) -> int:
     spans = Spans(
         (bar.from_world_ns, bar.to_world_ns)
-        for story in told
-        for lane in story.lanes_of("certificate")
-        for bar in lane.bars
+        for node in nodes
+        for track in node.tracks_of("certificate")
+        for bar in track.bars
         if bar.state == EXPIRED
     )
     return spans.total_ns
 
 
-def node_words(story: NodeStory) -> str:
-    """A timeline for who cannot see it, and for who reads no further."""
-    asleep_ns = Spans(story.asleep).total_ns
+def describe_node(node: NodeTracks) -> str:
+    """A timeline in words, for readers who cannot see it or want a summary."""
+    asleep_ns = Spans(node.asleep).total_ns
     words = [
-        f"asleep {lasting(asleep_ns)} in {count(len(story.asleep), 'sleep')}"
+        f"asleep {lasting(asleep_ns)} in {count(len(node.asleep), 'sleep')}"
         if asleep_ns
         else "never asleep"
     ]
-    if story.drift_end_ns:
-        words.append(f"J {lasting(story.drift_end_ns)} at the end")
+    if node.drift_end_ns:
+        words.append(f"clock drift {lasting(node.drift_end_ns)} at the end")
     words.append(
-        f"no connection for {lasting(story.out_ns)} awake"
-        if story.out_ns
+        f"no connection for {lasting(node.out_ns)} awake"
+        if node.out_ns
         else "connections always worked"
     )
-    if merged := sum(lane.merged for lane in story.lanes):
+    if merged := sum(track.merged for track in node.tracks):
         words.append(f"{merged} of its marks are drawn together with a neighbour")
     return ", ".join(words)
 
@@ -214,14 +214,14 @@ def _finding(run: Run, row: Comparison) -> dict[str, Any]:
         "check": finding.check,
         "verdict": finding.verdict.value,
         "because": finding.because,
-        "beside": _beside(row),
+        "expectation": _expectation(row),
         "expected": row.expected.value if row.expected else "",
         "expected_because": "" if finding.is_assumption else row.expected_because or "",
         "evidence": [_place(run.plan, evidence) for evidence in finding.evidence],
     }
 
 
-def _beside(row: Comparison) -> str:
+def _expectation(row: Comparison) -> str:
     if row.expected is None:
         return "nothing was expected of it"
     if row.kind is OutcomeKind.AS_EXPECTED:
@@ -238,32 +238,32 @@ def _place(plan: Plan, evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _node_of(plan: Plan, told: dict[str, Any]) -> str:
+def _node_of(plan: Plan, data: dict[str, Any]) -> str:
     """On whose timeline a piece of evidence lies; "" when it does not say."""
-    if isinstance(told.get("node"), str):
-        return str(told["node"])
-    pair = told.get("pair")
-    identity = pair[0] if pair else told.get("identity")
+    if isinstance(data.get("node"), str):
+        return str(data["node"])
+    pair = data.get("pair")
+    identity = pair[0] if pair else data.get("identity")
     return _or_none(lambda: plan.node_of(str(identity))) or "" if identity else ""
 
 
 # --- What report.js draws -------------------------------------------------------------------------
 
 
-def _node(story: NodeStory) -> dict[str, Any]:
-    lags = story.clocks.lags_ns
+def _node(node: NodeTracks) -> dict[str, Any]:
+    lags = node.clocks.lags_ns
     return {
-        "name": story.node,
-        "words": node_words(story),
-        "asleep": [_span(*span) for span in story.asleep],
+        "name": node.node,
+        "words": describe_node(node),
+        "asleep": [_span(*span) for span in node.asleep],
         "clocks": {
-            "t": [seconds(world_ns) for world_ns in story.clocks.world_ns],
+            "t": [seconds(world_ns) for world_ns in node.clocks.world_ns],
             "wall": [seconds(lag.wall_ns) for lag in lags],
             "mono": [seconds(lag.monotonic_ns) for lag in lags],
             "boot": [seconds(lag.boottime_ns) for lag in lags],
         },
-        "walls": [_span(*point) for point in story.walls],
-        "lanes": [_lane(lane) for lane in story.lanes],
+        "walls": [_span(*point) for point in node.walls],
+        "tracks": [_track(track) for track in node.tracks],
     }
 
 
@@ -271,19 +271,19 @@ def _span(from_ns: int, to_ns: int) -> list[float]:
     return [seconds(from_ns), seconds(to_ns)]
 
 
-def _lane(lane: Lane) -> dict[str, Any]:
+def _track(track: Track) -> dict[str, Any]:
     texts: dict[str, int] = {}
     bars = [
         [*_span(b.from_world_ns, b.to_world_ns), b.state, texts.setdefault(b.text, len(texts))]
-        for b in lane.bars
+        for b in track.bars
     ]
     marks = [
         [seconds(mark.world_ns), mark.kind, texts.setdefault(mark.text, len(texts))]
-        for mark in lane.marks
+        for mark in track.marks
     ]
     return {
-        "label": lane.label,
-        "kind": lane.kind,
+        "label": track.label,
+        "kind": track.kind,
         "bars": bars,
         "marks": marks,
         "texts": list(texts),

@@ -8,8 +8,8 @@
     summary.md           the table as Markdown; also appended to $GITHUB_STEP_SUMMARY where GitHub sets it
 
 Pages are made one by one (`add`), so that each worker of a parallel test run can make its own; who
-has all the entries makes the rest (`finish`). A file is written beside its place and moved there:
-nobody ever finds half of one.
+has all the entries makes the rest (`finish`). A file is written under a temporary name and renamed, so
+it is whole or missing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from meshwake.core.errors import BadInput
 from meshwake.core.extras import require
 from meshwake.core.outcome import OutcomeKind
 from meshwake.core.run import Run
-from meshwake.report.gathered import junit_xml, markdown
+from meshwake.report.ci_formats import junit_xml, markdown
 from meshwake.report.html.content import data, page
 from meshwake.report.result import Summary, summarise
 
@@ -36,7 +36,7 @@ _ASSETS = ("report.css", "report.js")
 
 
 @dataclass(frozen=True)
-class Entry:
+class ReportEntry:
     """One run in the table of all; `id` names its page, "" for a case that did not run."""
 
     id: str
@@ -63,15 +63,15 @@ class ReportFolder:
         )
         self._shared = {"version": version("meshwake")}
 
-    def add(self, run: Run, many: bool = True) -> Entry:
+    def add(self, run: Run, many: bool = True) -> ReportEntry:
         """Writes the page of one run. `many`: there will be others to link to."""
         name = self._claim(run.slug)
         self._write(f"data/{name}.js", data(run, name))
         self._write(f"{name}.html", self._page("run.html.j2", run=page(run, name), many=many))
         summary = summarise(run)
-        return Entry(name, run.label, run.fix_name, run.real_s, summary)
+        return ReportEntry(name, run.label, run.fix_name, run.real_s, summary)
 
-    def finish(self, entries: list[Entry]) -> Path:
+    def finish(self, entries: list[ReportEntry]) -> Path:
         """Writes what needs all runs; returns the page to open."""
         from plotly.offline import (
             get_plotlyjs,
@@ -96,7 +96,7 @@ class ReportFolder:
             self._write("compare.html", self._page("compare.html.j2", runs=runs, many=True))
         self._write("junit.xml", junit_xml([(entry.summary, entry.real_s) for entry in entries]))
         self._write("summary.md", markdown([entry.summary for entry in entries]))
-        _tell_github(markdown([entry.summary for entry in entries]))
+        _append_to_github_summary(markdown([entry.summary for entry in entries]))
         return self.path / "index.html"
 
     def _page(self, template: str, **values: Any) -> str:
@@ -137,7 +137,7 @@ class ReportFolder:
         )
 
 
-def begin(path: Path) -> ReportFolder:
+def begin_report(path: Path) -> ReportFolder:
     """The folder for a new report. An earlier report there gives way; anything else stays and is
     refused."""
     folder = ReportFolder(path)
@@ -162,13 +162,13 @@ def begin(path: Path) -> ReportFolder:
 
 def write_report(path: Path, runs: Iterable[Run], others: Iterable[Summary] = ()) -> Path:
     """The whole report of `runs`, and of `others`, which did not run; returns the page to open."""
-    folder, told = begin(path), list(runs)
-    rest = [Entry("", each.scenario, "", 0.0, each) for each in others]
-    entries = [folder.add(run, many=len(told) + len(rest) > 1) for run in told]
+    folder, shown = begin_report(path), list(runs)
+    rest = [ReportEntry("", each.scenario, "", 0.0, each) for each in others]
+    entries = [folder.add(run, many=len(shown) + len(rest) > 1) for run in shown]
     return folder.finish([*entries, *rest])
 
 
-def _table(entries: list[Entry]) -> dict[str, Any]:
+def _table(entries: list[ReportEntry]) -> dict[str, Any]:
     most_ns = max((entry.summary.outage_ns or 0 for entry in entries), default=0)
     unexpected = [e for e in entries if e.summary.outcome != OutcomeKind.AS_EXPECTED.value]
     headline = (
@@ -184,7 +184,7 @@ def _table(entries: list[Entry]) -> dict[str, Any]:
     }
 
 
-def _row(entry: Entry, most_ns: int) -> dict[str, Any]:
+def _row(entry: ReportEntry, most_ns: int) -> dict[str, Any]:
     summary = entry.summary
     outage_ns, first_ns = summary.outage_ns, summary.first_failure_world_ns
     return asdict(summary) | {
@@ -198,7 +198,7 @@ def _row(entry: Entry, most_ns: int) -> dict[str, Any]:
     }
 
 
-def _tell_github(text: str) -> None:
+def _append_to_github_summary(text: str) -> None:
     place = os.environ.get("GITHUB_STEP_SUMMARY")
     if not place:
         return

@@ -112,7 +112,7 @@ def test_the_guests_own_account_of_a_failure_is_passed_on(tmp_path: Path) -> Non
     listener = output(tmp_path)
     listener.receive({"failed": {"exit_code": 5, "message": "ztunnel ended by itself"}})
     with pytest.raises(SubjectFailed, match="in the guest: ztunnel ended by itself"):
-        listener.raise_failure()
+        listener.cost()
 
 
 def test_logs_of_the_guest_stay_in_the_run(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from meshwake.core.durations import NS_PER_S
-from meshwake.labs.machine.timers import FAULTS, WAIT_S, Found, Program, in_words, timers_page
+from meshwake.labs.machine.timers import FAULTS, WAIT_S, Found, Program, describe_end, timers_page
 
 
-def told(ended_monotonic_s: float | None) -> dict[str, Any]:
+def message(ended_monotonic_s: float | None) -> dict[str, Any]:
     """A wait that began at 100 s, a fault from 160 s to 161 s."""
 
     def reading(monotonic_s: float) -> list[int]:
@@ -31,12 +31,12 @@ def told(ended_monotonic_s: float | None) -> dict[str, Any]:
 )
 def test_when_a_timer_ended(ended_monotonic_s: float | None, words: str) -> None:
     """Counted in time awake."""
-    assert in_words(told(ended_monotonic_s)) == words
+    assert describe_end(message(ended_monotonic_s)) == words
 
 
 def test_a_program_that_did_not_start() -> None:
     """Is no timer that did not end."""
-    assert in_words(told(None) | {"armed": None}) == "did not start"
+    assert describe_end(message(None) | {"armed": None}) == "did not start"
 
 
 def test_the_page_has_a_row_for_each_program_and_says_what_is_missing() -> None:

@@ -1,6 +1,6 @@
 // Draws the timelines of a report. All data come from data/*.js in this folder; nothing is fetched.
 //
-// A run: {id, words, end_s, starts_s, nodes: [node]}; a node: {name, asleep, clocks, walls, lanes}. Times are seconds of
+// A run: {id, words, end_s, starts_s, nodes: [node]}; a node: {name, asleep, clocks, walls, tracks}. Times are seconds of
 // world time. Every plot of a page shows one range of one time axis: world time, or each node's own wall clock.
 "use strict";
 
@@ -124,17 +124,17 @@ const MESHWAKE = (() => {
       line("boottime", boot, "--boot", { line: { color: colour("--boot"), width: 1.6, dash: "dot" } }),
     ];
   }
-  function laneTraces(plot) {
-    const { node } = plot, lanes = node.lanes, traces = [];
-    traces.push(filled(node, node.asleep, -.8, lanes.length - .4, colour("--asleep"), { yaxis: "y2", name: "asleep" }));
+  function trackTraces(plot) {
+    const { node } = plot, tracks = node.tracks, traces = [];
+    traces.push(filled(node, node.asleep, -.8, tracks.length - .4, colour("--asleep"), { yaxis: "y2", name: "asleep" }));
     for (const state of Object.keys(HEIGHT)) {
-      const spans = lanes.flatMap((lane, row) => lane.bars.filter((bar) => bar[2] === state).map((bar) => [bar[0], bar[1], row]));
+      const spans = tracks.flatMap((track, row) => track.bars.filter((bar) => bar[2] === state).map((bar) => [bar[0], bar[1], row]));
       if (!spans.length) continue;
       traces.push(filled(node, spans, -HEIGHT[state], HEIGHT[state], colour(COLOUR[state]),
         { yaxis: "y2", name: state, opacity: state === "expired-asleep" ? .35 : 1 }));
     }
     for (const [kind, [symbol, paint]] of Object.entries(MARKS)) {
-      const marks = lanes.flatMap((lane, row) => lane.marks.filter((mark) => mark[1] === kind).map((mark) => [mark[0], row]));
+      const marks = tracks.flatMap((track, row) => track.marks.filter((mark) => mark[1] === kind).map((mark) => [mark[0], row]));
       if (!marks.length || (kind === "failed" && plot.dense)) continue;
       const lifted = kind === "due" || kind === "renewed" || kind === "issued" ? -.37 : 0;
       traces.push({ type: "scatter", mode: "markers", name: kind, yaxis: "y2", x: marks.map((mark) => toAxis(node, mark[0])),
@@ -146,9 +146,9 @@ const MESHWAKE = (() => {
   }
 
   function layoutOf(plot) {
-    const width = plot.box.clientWidth, narrow = width < NARROW_PX, lanes = plot.node.lanes;
-    const lane_px = narrow ? 58 : 34, clocks_px = narrow ? 96 : 128, gap_px = 14, top = 10, bottom = 46;
-    const lanes_px = lane_px * Math.max(lanes.length, 1), height = top + clocks_px + gap_px + lanes_px + bottom;
+    const width = plot.box.clientWidth, narrow = width < NARROW_PX, tracks = plot.node.tracks;
+    const track_px = narrow ? 58 : 34, clocks_px = narrow ? 96 : 128, gap_px = 14, top = 10, bottom = 46;
+    const tracks_px = track_px * Math.max(tracks.length, 1), height = top + clocks_px + gap_px + tracks_px + bottom;
     const inner = height - top - bottom, soft = colour("--soft"), left = narrow ? 58 : 252;
     const grid = { gridcolor: colour("--line"), zeroline: false, linecolor: colour("--line") };
     const font = { family: "system-ui, -apple-system, Segoe UI, Roboto, DejaVu Sans, sans-serif", size: 12, color: soft };
@@ -160,10 +160,10 @@ const MESHWAKE = (() => {
         tickcolor: colour("--line"), showspikes: false },
       yaxis: { ...grid, domain: [1 - clocks_px / inner, 1], fixedrange: true, range: plot.clockRange, nticks: 4,
         ticksuffix: ` ${plot.unit}`, zeroline: true, zerolinecolor: colour("--line") },
-      yaxis2: { ...grid, domain: [0, lanes_px / inner], fixedrange: true, range: [lanes.length - .5, narrow ? -.8 : -.6], showgrid: false,
-        tickmode: "array", tickvals: lanes.map((_, row) => row), ticktext: narrow ? lanes.map(() => "") : lanes.map((lane) => shortened(lane.label)) },
+      yaxis2: { ...grid, domain: [0, tracks_px / inner], fixedrange: true, range: [tracks.length - .5, narrow ? -.8 : -.6], showgrid: false,
+        tickmode: "array", tickvals: tracks.map((_, row) => row), ticktext: narrow ? tracks.map(() => "") : tracks.map((track) => shortened(track.label)) },
       annotations: [
-        ...(narrow ? lanes.map((lane, row) => ({ text: shortened(lane.label), xref: "paper", x: 0, xanchor: "left", yref: "y2",
+        ...(narrow ? tracks.map((track, row) => ({ text: shortened(track.label), xref: "paper", x: 0, xanchor: "left", yref: "y2",
           y: row - .6, yanchor: "middle", showarrow: false, font: { size: 10, color: soft } })) : []),
         { text: narrow ? "clock − world" : "clock − world,<br>since the start", xref: "paper", x: narrow ? 0 : -.008, xanchor: narrow ? "left" : "right",
           yref: "y domain", y: narrow ? .02 : .5, yanchor: narrow ? "bottom" : "middle", showarrow: false, align: "right",
@@ -184,7 +184,7 @@ const MESHWAKE = (() => {
     if (!apart) return [];
     const above = clocks.wall[last] >= clocks.mono[last];
     return [name("wall", clocks.wall[last], "--wall", above ? -17 : 0), name("monotonic", clocks.mono[last], "--mono", above ? 0 : -17),
-      { text: `J = ${lasting(clocks.wall[last] - clocks.mono[last])}`, xref: "x domain", x: 1, xanchor: "right", yref: "y",
+      { text: `clock drift ${lasting(clocks.wall[last] - clocks.mono[last])}`, xref: "x domain", x: 1, xanchor: "right", yref: "y",
         y: (clocks.wall[last] + clocks.mono[last]) / 2 / unit_s, yanchor: "middle", showarrow: false, font: { size: 12, color: colour("--mono") } }];
   }
   function cursorShapes(plot) {
@@ -196,8 +196,8 @@ const MESHWAKE = (() => {
   // So many failed attempts that their marks would hide the red below them.
   function isDense(plot) {
     const [from, to] = page.range.map((at) => fromAxis(plot.node, at));
-    const shown = plot.node.lanes.map((lane) => lane.marks.filter(([at, kind]) => kind === "failed" && from <= at && at <= to).length);
-    const red = plot.node.lanes.map((lane) => lane.bars.filter((bar) => bar[2] === "fails")
+    const shown = plot.node.tracks.map((track) => track.marks.filter(([at, kind]) => kind === "failed" && from <= at && at <= to).length);
+    const red = plot.node.tracks.map((track) => track.bars.filter((bar) => bar[2] === "fails")
       .reduce((sum, [a, b]) => sum + Math.max(Math.min(b, to) - Math.max(a, from), 0), 0));
     return shown.some((many, row) => many * 5 > red[row] / Math.max(to - from, 1e-9) * plot.box.clientWidth);
   }
@@ -205,7 +205,7 @@ const MESHWAKE = (() => {
   function draw(plot) {
     if (!plot.box.clientWidth) return;
     plot.dense = isDense(plot);
-    const traces = [...clockTraces(plot), ...laneTraces(plot)];
+    const traces = [...clockTraces(plot), ...trackTraces(plot)];
     traces.forEach((trace) => { if (!trace.yaxis) trace.yaxis = "y"; });
     const first = !plot.drawn;
     plot.drawn = true;
@@ -257,14 +257,14 @@ const MESHWAKE = (() => {
     const px = event.clientX - plot.div.getBoundingClientRect().left - axis._offset;
     return px < 0 || px > axis._length ? null : fromAxis(plot.node, axis.p2l(px));
   }
-  function story(plot, world_s, near_s) {
+  function detailsAt(plot, world_s, near_s) {
     const { node } = plot, rows = [];
-    for (const lane of node.lanes) {
-      const bar = lane.bars.find(([from, to]) => from <= world_s && world_s < to);
-      const marks = lane.marks.filter(([at]) => Math.abs(at - world_s) <= near_s).slice(0, 3);
+    for (const track of node.tracks) {
+      const bar = track.bars.find(([from, to]) => from <= world_s && world_s < to);
+      const marks = track.marks.filter(([at]) => Math.abs(at - world_s) <= near_s).slice(0, 3);
       if (!bar && !marks.length) continue;
-      const words = [...(bar ? [lane.texts[bar[3]]] : []), ...marks.map((mark) => markWords(mark, lane.texts[mark[2]]))];
-      rows.push([bar ? COLOUR[bar[2]] : MARKS[marks[0][1]][1], lane.label, words.join("; ")]);
+      const words = [...(bar ? [track.texts[bar[3]]] : []), ...marks.map((mark) => markWords(mark, track.texts[mark[2]]))];
+      rows.push([bar ? COLOUR[bar[2]] : MARKS[marks[0][1]][1], track.label, words.join("; ")]);
     }
     return rows;
   }
@@ -280,8 +280,8 @@ const MESHWAKE = (() => {
     const head = document.createElement("div"), list = document.createElement("ul");
     const strong = document.createElement("b");
     strong.textContent = moment(world_s, true);
-    head.append(strong, ` · wall ${wallText(along(plot.node.walls, 0, 1, world_s), true)} UTC · J = ${lasting(clocksAt(plot.node, world_s))}${asleep ? " · asleep" : ""}`);
-    for (const [paint, label, words] of story(plot, world_s, near_s)) {
+    head.append(strong, ` · wall ${wallText(along(plot.node.walls, 0, 1, world_s), true)} UTC · clock drift ${lasting(clocksAt(plot.node, world_s))}${asleep ? " · asleep" : ""}`);
+    for (const [paint, label, words] of detailsAt(plot, world_s, near_s)) {
       const item = document.createElement("li"), name = document.createElement("b");
       item.style.setProperty("--of", `var(${paint})`);
       name.textContent = label;
@@ -311,9 +311,9 @@ const MESHWAKE = (() => {
 
   function moments(node) {
     const found = new Set([0]);
-    for (const lane of node.lanes) {
-      lane.bars.forEach(([from, to]) => { found.add(from); found.add(to); });
-      lane.marks.forEach(([at]) => found.add(at));
+    for (const track of node.tracks) {
+      track.bars.forEach(([from, to]) => { found.add(from); found.add(to); });
+      track.marks.forEach(([at]) => found.add(at));
     }
     node.asleep.forEach(([from, to]) => { found.add(from); found.add(to); });
     return [...found].sort((a, b) => a - b);
@@ -427,7 +427,7 @@ const MESHWAKE = (() => {
   return { add: (run) => runs.set(run.id, run), start, runs, plots, page, place, show, jump, setAxis, setTheme, drawAll, whole, moment, lasting };
 })();
 
-// Two runs of a folder beside one another, on one time axis: compare.html?left=ID&right=ID.
+// Two runs of a folder side by side, on one time axis: compare.html?left=ID&right=ID.
 const COMPARE = (() => {
   const WORDS = { HOLDS: "good", BROKEN: "bad", UNKNOWN: "unsure" };
   const make = (tag, text, cls) => Object.assign(document.createElement(tag), { textContent: text ?? "", className: cls ?? "" });
@@ -494,10 +494,10 @@ const COMPARE = (() => {
   function start() {
     const selects = ["left", "right"].map((name) => document.getElementById(name));
     if (!selects[0]) return;
-    const asked = new URLSearchParams(location.search);
+    const query = new URLSearchParams(location.search);
     selects.forEach((select, at) => {
       select.selectedIndex = Math.min(at, select.options.length - 1);
-      const wanted = asked.get(select.id);
+      const wanted = query.get(select.id);
       if ([...select.options].some((option) => option.value === wanted)) select.value = wanted;
       select.addEventListener("change", () => show(selects[0].value, selects[1].value));
     });

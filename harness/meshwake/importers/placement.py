@@ -1,11 +1,11 @@
-"""Stretches of a journal, laid on one calendar.
+"""Places the stretches of a journal on one calendar.
 
-What a journal shows beside its wall clock is sure: the order of its entries, and within a boot how
-much time passed between them. The wall clock is not: it may be behind after a boot, years off, or
-set in the midst. So a journal comes as stretches in their order, each with the time that passed in
-it, and only then is told when each of them was: a stretch lies where the wall clock at its end
-says, since a clock that is set is set right. Where stretches cannot all lie so, in their order and
-without overlapping, the most entries are believed; the others follow what came before.
+Two things in a journal are certain: the order of its entries, and within a boot how much time
+passed between them. The wall clock is not: it may be behind after a boot, years off, or set in
+between. So a journal comes as stretches in their order, each with the time that passed in it, and
+each is placed where the wall clock at its end says, since a clock that is set is set to the right
+time. Where not all stretches can be placed so, in their order and without overlap, those with the
+most entries are trusted; the others follow what came before them.
 
 Where the wall clock differs from the calendar, it was set: a step, or after a boot a clock that
 began behind.
@@ -18,42 +18,50 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from meshwake.core.durations import NS_PER_S
-from meshwake.importers.items import NOTICED_NS, Item, Mark, Span, Step, Tally, moved
+from meshwake.importers.items import (
+    NOTICED_NS,
+    ClockStep,
+    JournalItem,
+    PowerEvent,
+    SleepSpan,
+    Tally,
+    shifted,
+)
 
-# Entries that are written by several hands may stand a little out of order.
+# Entries of several programs may be a little out of order.
 OUT_OF_ORDER_NS = 120 * NS_PER_S
 _DAY_NS = 86_400 * NS_PER_S
-# A clock that shows a time so far from its neighbours', for an entry or two, is no clock but
-# damage.
+# A time so far from its neighbours', for an entry or two, is damage and not a clock.
 ABSURD_NS = 180 * _DAY_NS
 ABSURD_ENTRIES = 2
-# The same before all others, or after them, where it would fit.
+# The same for the first entries of all, or the last: there the calendar has room for any time.
 FAR_AWAY_NS = 2 * 365 * _DAY_NS
-# Within one stretch nobody is silent for so long: what follows may be dated by another clock.
+# After such a silence another stretch begins: what follows may be dated by another clock.
 SILENT_NS = 30 * _DAY_NS
 
 
 @dataclass
 class Stretch:
-    """Entries between which nothing but time passed. `items` are timed from 0, the first entry;
-    `begins_wall_ns` and `ends_wall_ns`: what the wall clock showed; `booted`: the machine was
-    started anew before it."""
+    """Entries between which the clock was not set. `items` are timed from 0, the first entry;
+    `begins_wall_ns` and `ends_wall_ns`: what the wall clock showed; `booted`: the machine booted
+    before it."""
 
     lasts_ns: int
     begins_wall_ns: int
     ends_wall_ns: int
     entries: int
-    items: list[Item] = field(default_factory=list)
+    items: list[JournalItem] = field(default_factory=list)
     booted: bool = False
     name: str = ""
 
 
 @dataclass
-class Laid:
-    """What one journal tells, on the calendar. `ahead_ns`: by how much the wall clock was ahead of
-    it at the beginning; `system`: what wrote it."""
+class PlacedJournal:
+    """The items of one journal, on the calendar. `ahead_ns`: by how much the wall clock was ahead
+    of the calendar at the beginning; `measured`: both clocks of each entry are known; `system`:
+    what wrote it."""
 
-    items: list[Item]
+    items: list[JournalItem]
     first_ns: int
     last_ns: int
     ahead_ns: int = 0
@@ -62,11 +70,11 @@ class Laid:
     system: str = ""
 
 
-def lay(stretches: Sequence[Stretch]) -> Laid | None:
-    """All stretches, in their order, on the calendar; None when there are none."""
+def place_stretches(stretches: Sequence[Stretch]) -> PlacedJournal | None:
+    """All stretches on the calendar, in their order; None when there are none."""
     if not stretches:
         return None
-    items: list[Item] = []
+    items: list[JournalItem] = []
     begins = _begins(stretches)
     last_ns = begins[0]
     off_ns = begins[0] - stretches[0].begins_wall_ns
@@ -75,24 +83,24 @@ def lay(stretches: Sequence[Stretch]) -> Laid | None:
         changed_ns = (stretch.begins_wall_ns - begins_ns) + off_ns
         changed_ns = changed_ns if abs(changed_ns) >= NOTICED_NS else 0
         if stretch.booted and stretch is not stretches[0]:
-            items.append(Span(last_ns, begins_ns, "off", changed_ns))
+            items.append(SleepSpan(last_ns, begins_ns, "off", changed_ns))
         elif changed_ns:
-            items.append(Step(begins_ns, changed_ns))
-        items += [moved(item, begins_ns) for item in stretch.items]
+            items.append(ClockStep(begins_ns, changed_ns))
+        items += [shifted(item, begins_ns) for item in stretch.items]
         last_ns = begins_ns + stretch.lasts_ns
         off_ns = last_ns - stretch.ends_wall_ns
-    return Laid(items, begins[0], last_ns, ahead_ns)
+    return PlacedJournal(items, begins[0], last_ns, ahead_ns)
 
 
 def _begins(stretches: Sequence[Stretch]) -> list[int]:
-    """When each began. Never before the end of the one before it."""
-    believed = set(_believed(stretches))
-    first = min(believed)
+    """When each began (ns since 1970): never before the end of the one before it."""
+    trusted = set(_trusted(stretches))
+    first = min(trusted)
     begins: list[int] = []
-    # What comes before the first that is believed ends where that begins.
+    # What comes before the first that is trusted ends where that begins.
     ends_ns = _anchor(stretches[first]) - sum(stretch.lasts_ns for stretch in stretches[:first])
     for position, stretch in enumerate(stretches):
-        begins_ns = max(_anchor(stretch), ends_ns) if position in believed else ends_ns
+        begins_ns = max(_anchor(stretch), ends_ns) if position in trusted else ends_ns
         begins.append(begins_ns)
         ends_ns = begins_ns + stretch.lasts_ns
     return begins
@@ -103,17 +111,18 @@ def _anchor(stretch: Stretch) -> int:
     return stretch.ends_wall_ns - stretch.lasts_ns
 
 
-def _believed(stretches: Sequence[Stretch]) -> list[int]:
-    """The positions of those whose clocks agree: each begins when those before it have ended. Of
-    all such choices the one with the most entries, by the longest rising sequence (weighted)."""
+def _trusted(stretches: Sequence[Stretch]) -> list[int]:
+    """The positions of stretches whose clocks agree: each begins when those before it have ended.
+    Of all such choices the one with the most entries: a longest increasing subsequence, weighted by
+    entries."""
     passed_ns = 0
     room: list[int] = []
     for stretch in stretches:
         room.append(_anchor(stretch) - passed_ns)
         passed_ns += stretch.lasts_ns
-    # Kept: for each weight that can be reached, the least room at which it ends. Both rise.
+    # For each weight that can be reached, the least room at which it ends. Both lists increase.
     ends: list[int] = []
-    best: list[tuple[int, int]] = []  # (weight, position) beside `ends`
+    best: list[tuple[int, int]] = []  # (weight, position) of each of `ends`
     before: list[int | None] = []
     for position, (stretch, own) in enumerate(zip(stretches, room, strict=True)):
         place = bisect_right(ends, own + OUT_OF_ORDER_NS // 4)
@@ -136,9 +145,9 @@ def _believed(stretches: Sequence[Stretch]) -> list[int]:
     return chosen[::-1]
 
 
-class Rows:
-    """Entries that have nothing but a wall clock, and their order. What cannot have been is told to
-    `tally`."""
+class EntryPlacer:
+    """Collects entries that have a wall clock and an order, and nothing else. What cannot have been
+    is counted in `tally`."""
 
     def __init__(self, tally: Tally, tolerance_ns: int = OUT_OF_ORDER_NS) -> None:
         self._tally, self._tolerance_ns = tally, tolerance_ns
@@ -150,11 +159,11 @@ class Rows:
         self,
         wall_ns: int,
         text: str,
-        item: Callable[[int], Item] | None = None,
+        item: Callable[[int], JournalItem] | None = None,
         place: int | None = None,
     ) -> None:
-        """The next entry, and what it tells: `item` makes it for a time. `place`: its number, where
-        that is not the one of the entry that was counted last."""
+        """The next entry. `item` makes what it reports, for a time from the beginning of its
+        stretch; `place`: its number, where it is not the entry that was counted last."""
         self._tally.count(item is not None)
         last = self._last(wall_ns, text, self._tally.entries if place is None else place)
         last.lasts_ns += max(wall_ns - last.ends_wall_ns, 0)
@@ -165,8 +174,8 @@ class Rows:
             self._used[-1] += 1
 
     def set(self, old_wall_ns: int, new_wall_ns: int, text: str) -> None:
-        """The next entry tells that the clock was set."""
-        self.add(old_wall_ns, text, lambda at_ns: Step(at_ns, new_wall_ns - old_wall_ns))
+        """The next entry reports that the clock was set."""
+        self.add(old_wall_ns, text, lambda at_ns: ClockStep(at_ns, new_wall_ns - old_wall_ns))
         self._stretches[-1].ends_wall_ns = new_wall_ns
 
     def _last(self, wall_ns: int, text: str, place: int) -> Stretch:
@@ -179,18 +188,18 @@ class Rows:
             self._shown.append((text, place))
         return last
 
-    def laid(self) -> Laid | None:
-        """All of it on the calendar, without what cannot have been."""
+    def placed(self) -> PlacedJournal | None:
+        """All entries on the calendar, without those that cannot have been."""
         while absurd := self._absurd():
             for position in reversed(absurd):
                 self._leave_out(position)
-        return lay(self._stretches)
+        return place_stretches(self._stretches)
 
     def _absurd(self) -> list[int]:
-        """The positions of an entry or two by a time that fits nothing else."""
+        """The positions of stretches of an entry or two whose time fits no other."""
         if len(self._stretches) < 2:
             return []
-        believed = set(_believed(self._stretches))
+        trusted = set(_trusted(self._stretches))
         begins = _begins(self._stretches)
         return [
             position
@@ -198,13 +207,13 @@ class Rows:
             if stretch.entries <= ABSURD_ENTRIES
             and (
                 abs(begins[position] - stretch.begins_wall_ns) >= ABSURD_NS
-                if position not in believed
+                if position not in trusted
                 else self._is_far_away(position, begins)
             )
         ]
 
     def _is_far_away(self, position: int, begins: Sequence[int]) -> bool:
-        """Whether the first or the last entry is years from all others: nobody logs once in years."""
+        """Whether the first or the last stretch is years from all others."""
         others = (
             sum(stretch.entries for stretch in self._stretches) - self._stretches[position].entries
         )
@@ -214,8 +223,8 @@ class Rows:
         return begins[one + 1] - begins[one] - self._stretches[one].lasts_ns >= FAR_AWAY_NS
 
     def _leave_out(self, position: int) -> None:
-        """Counts it as not understood. That the machine was started is believed whatever the clock
-        said."""
+        """Counts a stretch as not understood. That the machine was started is kept, whatever the
+        clock showed."""
         stretch, used = self._stretches.pop(position), self._used.pop(position)
         shown, place = self._shown.pop(position)
         self._tally.used -= used
@@ -224,7 +233,9 @@ class Rows:
             self._tally.broken(
                 shown, "is dated by no clock that fits the entries around it", place + further
             )
-        started = [item for item in stretch.items if isinstance(item, Mark) and item.says == "on"]
+        started = [
+            item for item in stretch.items if isinstance(item, PowerEvent) and item.change == "on"
+        ]
         if started and position:
             before = self._stretches[position - 1]
             before.items.append(started[0]._replace(wall_ns=before.lasts_ns))

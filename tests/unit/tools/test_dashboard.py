@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from meshwake.analysis import dashboard
 from meshwake.cli.app import run_command
 from meshwake.core.errors import BadInput, ExitCode
 
 from tests.support.scenarios import SURPRISING, small, write
+from tools import dashboard
 
 
 def test_the_page_of_the_repository_is_up_to_date() -> None:
@@ -87,7 +87,7 @@ def test_what_was_seen_of_an_older_scenario_is_marked(corpus: Path, tmp_path: Pa
 
 def test_what_is_no_night_is_refused(corpus: Path, tmp_path: Path) -> None:
     """By name."""
-    with pytest.raises(BadInput, match="is no night"):
+    with pytest.raises(BadInput, match="is not a night"):
         dashboard.record(tmp_path, tmp_path / "seen.json", corpus)
     night = night_of(tmp_path)
     (night / "results.jsonl").write_text('{"scenario"')
@@ -100,8 +100,25 @@ def test_check_says_when_the_page_is_stale(monkeypatch: pytest.MonkeyPatch, tmp_
     page = tmp_path / "versions.md"
     monkeypatch.setattr(dashboard, "PAGE", page)
     monkeypatch.setattr(dashboard, "make_page", lambda: "as it should be\n")
-    assert run_command(["dashboard", "--check"]) == ExitCode.SURPRISE
+    assert dashboard.main(["--check"]) == ExitCode.SURPRISE
     assert not page.exists()
-    assert run_command(["dashboard"]) == 0
-    assert run_command(["dashboard", "--check"]) == 0
+    assert dashboard.main([]) == 0
+    assert dashboard.main(["--check"]) == 0
     assert page.read_text() == "as it should be\n"
+
+
+def test_what_cannot_be_recorded_has_its_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with every command: 3, and a sentence."""
+    assert dashboard.main(["--record", str(tmp_path)]) == ExitCode.BAD_INPUT
+    assert "is not a night" in capsys.readouterr().err
+
+
+def test_the_command_runs_the_program_of_the_repository(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With its options and its exit code."""
+    assert run_command(["dashboard", "--record", str(tmp_path)]) == ExitCode.BAD_INPUT
+    assert "is not a night" in capfd.readouterr().err
+    assert run_command(["dashboard", "--record", "x", "--check"]) == ExitCode.BAD_INPUT

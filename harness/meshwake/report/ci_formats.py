@@ -1,4 +1,4 @@
-"""Many runs for machines that gather them: JUnit XML, and Markdown for the summary of a GitHub job."""
+"""Many runs in the formats of CI systems: JUnit XML, and Markdown for the summary of a GitHub job."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def junit_xml(runs: Sequence[tuple[Summary, float]]) -> str:
         kind = _kind(summary.outcome)
         if kind is not None:
             totals[kind] += 1
-            told = ET.SubElement(case, kind, message=_xml(f"{summary.outcome}: {summary.why}"))
-            told.text = f"evidence: {summary.run}" if summary.run else None
+            element = ET.SubElement(case, kind, message=_xml(f"{summary.outcome}: {summary.why}"))
+            element.text = f"evidence: {summary.run}" if summary.run else None
     suite.set("failures", str(totals["failure"]))
     suite.set("skipped", str(totals["skipped"]))
     suite.set("errors", str(totals["error"]))

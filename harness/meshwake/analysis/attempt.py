@@ -1,9 +1,9 @@
-"""One question to one version: what does this check say of this scenario there?
+"""Runs a scenario once on a version, and returns the verdict of one check as plain data.
 
-Everything that asks many versions (bisect, probe) asks through here, and what comes back is plain
-data, so that a log can keep it. An answer that could not be had is UNKNOWN with its reason: a
-version that cannot run here, a subject that died. Only a mistake of the person who asks (BadInput)
-ends the asking.
+Everything that compares versions (bisect, probe) runs them through here; what comes back is plain
+data, so that a log can keep it. A verdict that could not be had is UNKNOWN with its reason: a
+version that cannot run here, a subject that died. Only a mistake of the user (BadInput) ends the
+comparison.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from meshwake.ztunnel import binaries
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What one run said. `places`: where in the history its reason lies; `run`: its directory, if
+class Attempt:
+    """The verdict of one run. `places`: where in the history its reason lies; `run`: its directory, if
     that was kept; `failed`: the run ended in an error, so to try again may help; `subject`: the
-    SHA-256 of the binary that was asked, "" where none was."""
+    SHA-256 of the binary that ran, "" where none did."""
 
     version: str
     seed: int
@@ -50,18 +50,18 @@ class Trial:
         return asdict(self) | {"verdict": self.verdict.value, "places": list(self.places)}
 
     @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> Trial:
+    def from_json(cls, raw: dict[str, Any]) -> Attempt:
         """Raises KeyError, TypeError or ValueError when it is none."""
         return cls(**raw | {"verdict": Verdict(raw["verdict"]), "places": tuple(raw["places"])})
 
 
-Ask = Callable[[str, int], Trial]
+RunAttempt = Callable[[str, int], Attempt]
 
 
 @dataclass
-class ScenarioAsker:
-    """Asks `check` of `scenario` on one lab. `keep` False: leaves no run behind that nobody would
-    look at."""
+class ScenarioExperiment:
+    """Runs `scenario` on one lab, for the verdict of `check`. `keep` False: the run directory is
+    removed."""
 
     scenario: Scenario
     check: str
@@ -69,17 +69,19 @@ class ScenarioAsker:
     options: Options = field(default_factory=Options)
     keep: bool = True
 
-    def __call__(self, version: str, seed: int) -> Trial:
+    def __call__(self, version: str, seed: int) -> Attempt:
         """One run of `version`. Raises BadInput."""
-        return ask_once(self.scenario, self.check, self._options(version, seed), version, self.keep)
+        return run_attempt(
+            self.scenario, self.check, self._options(version, seed), version, self.keep
+        )
 
     def subject(self, version: str) -> str:
-        """The SHA-256 of the binary that answers for `version` now; "" where none does."""
+        """The SHA-256 of the binary that would run as `version` now; "" where there is none."""
         return _subject_of(choose(self.scenario, self._options(version, 0))[0])
 
     def impossible(self, version: str) -> str | None:
         """Why `version` cannot run here, found out without a run; None when it can. On the model a
-        release whose class is not known answers nothing of its own: it would only repeat the one
+        release whose class is not known has no verdict of its own: it would only repeat the one
         before it."""
         if self.lab == "model" and (assumed := versions.find(version).assumption) is not None:
             return assumed
@@ -89,13 +91,13 @@ class ScenarioAsker:
         return replace(self.options, lab=self.lab, istio=(version,), seed=seed, keep_run=True)
 
 
-def ask_once(
+def run_attempt(
     scenario: Scenario, check: str, options: Options, version: str, keep: bool = True
-) -> Trial:
-    """One run with these options, told as one of `version`. Raises BadInput."""
+) -> Attempt:
+    """One run with these options, as an attempt of `version`. Raises BadInput."""
     case = choose(scenario, options)[0]
     if case.refusal is not None:
-        return Trial(
+        return Attempt(
             version,
             options.seed,
             Verdict.UNKNOWN,
@@ -107,27 +109,27 @@ def ask_once(
     except BadInput:
         raise
     except LabUnavailable as error:
-        return Trial(version, options.seed, Verdict.UNKNOWN, str(error), possible=False)
+        return Attempt(version, options.seed, Verdict.UNKNOWN, str(error), possible=False)
     except HarnessError as error:
         run = None if error.evidence is None else str(error.evidence)
-        return Trial(
+        return Attempt(
             version, options.seed, Verdict.UNKNOWN, f"the run failed: {error}", run=run, failed=True
         )
-    trial = replace(_told(saved, check, version), subject=_subject_of(case))
+    attempt = replace(_attempt_of(saved, check, version), subject=_subject_of(case))
     if keep:
-        return trial
+        return attempt
     RunDirectory(saved.kept_at).remove()
-    return replace(trial, run=None)
+    return replace(attempt, run=None)
 
 
 def _subject_of(case: Case) -> str:
     return "" if case.ztunnel is None else binaries.sha256_of(case.ztunnel)
 
 
-def _told(saved: Run, check: str, version: str) -> Trial:
-    said = result(saved)
-    finding = next(row for row in said["findings"] if row["check"] == check)
-    return Trial(
+def _attempt_of(saved: Run, check: str, version: str) -> Attempt:
+    summary = result(saved)
+    finding = next(row for row in summary["findings"] if row["check"] == check)
+    return Attempt(
         version,
         saved.plan.seed,
         Verdict(finding["verdict"]),
@@ -149,6 +151,6 @@ def find_scenario(word: str) -> Path:
     if found:
         return found[0]
     raise BadInput(
-        f"{word}: is no scenario file, nor the name of one below scenarios/; give the path "
+        f"{word}: no such scenario: neither a file nor the name of one in scenarios/; give the path "
         "of a TOML file"
     )

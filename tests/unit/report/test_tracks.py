@@ -15,9 +15,9 @@ from meshwake.core.plan import Plan
 from meshwake.core.run import Run
 from meshwake.core.versions import newest
 from meshwake.fixes import FIXES
-from meshwake.report import lanes
+from meshwake.report import tracks
 from meshwake.report.html.content import facts
-from meshwake.report.lanes import Bar, Lane, Mark, stories
+from meshwake.report.tracks import Bar, Mark, Track, node_tracks
 from meshwake.runner.execution import execute
 
 from tests.support.histories import CLIENT, LAPTOP, SERVER, Formula, World, fault, ns, plan
@@ -31,9 +31,9 @@ def nights(*faults: dict[str, object], duration: str = "7d") -> tuple[Plan, Hist
     return world.plan, world.history()
 
 
-def length(lane: Lane, state: str) -> int:
+def length(track: Track, state: str) -> int:
     return Spans(
-        (bar.from_world_ns, bar.to_world_ns) for bar in lane.bars if bar.state == state
+        (bar.from_world_ns, bar.to_world_ns) for bar in track.bars if bar.state == state
     ).total_ns
 
 
@@ -41,14 +41,14 @@ def length(lane: Lane, state: str) -> int:
 def test_bars_of_a_certificate_cover_its_life_and_nothing_else(name: str) -> None:
     """From each issue to the end of the certificate, without gap or overlap."""
     run = recorded(name)
-    for story in stories(run.plan, run.history):
-        for lane in story.lanes_of("certificate"):
-            held = certificates(run.history)[lane.label]
+    for node in node_tracks(run.plan, run.history):
+        for track in node.tracks_of("certificate"):
+            held = certificates(run.history)[track.label]
             wanted = sum(one.until_world_ns - one.issued_world_ns for one in held)
-            assert sum(bar.to_world_ns - bar.from_world_ns for bar in lane.bars) == wanted
+            assert sum(bar.to_world_ns - bar.from_world_ns for bar in track.bars) == wanted
             assert all(
                 a.to_world_ns <= b.from_world_ns
-                for a, b in zip(lane.bars, lane.bars[1:], strict=False)
+                for a, b in zip(track.bars, track.bars[1:], strict=False)
             )
 
 
@@ -58,10 +58,10 @@ def test_marks_are_the_renewals_of_the_history(name: str) -> None:
     run = recorded(name)
     drawn = sorted(
         mark.world_ns
-        for story in stories(run.plan, run.history)
-        for lane in story.lanes
-        for mark in lane.marks
-        if mark.kind == lanes.RENEWED
+        for node in node_tracks(run.plan, run.history)
+        for track in node.tracks
+        for mark in track.marks
+        if mark.kind == tracks.RENEWED
     )
     assert drawn == sorted(
         one.done_world_ns
@@ -74,19 +74,21 @@ def test_marks_are_the_renewals_of_the_history(name: str) -> None:
 def test_red_is_as_long_as_the_outages(name: str) -> None:
     """Time asleep is no outage, and is not drawn as one."""
     run = recorded(name)
-    told = stories(run.plan, run.history)
-    red = sum(length(lane, lanes.FAILS) for story in told for lane in story.lanes_of("connections"))
+    told = node_tracks(run.plan, run.history)
+    red = sum(
+        length(track, tracks.FAILS) for node in told for track in node.tracks_of("connections")
+    )
     assert red == sum(out.span[1] - out.span[0] for out in outages(run.plan, run.history))
 
 
 def test_expired_from_the_second_after_not_after_until_the_renewal() -> None:
     """The numbers of the issue: expired 11 of every 21 minutes."""
     run = recorded(ISSUE_1481)
-    lane = stories(run.plan, run.history)[0].lanes_of("certificate")[0]
+    track = node_tracks(run.plan, run.history)[0].tracks_of("certificate")[0]
     spans = [
         (bar.from_world_ns // NS_PER_S, bar.to_world_ns // NS_PER_S)
-        for bar in lane.bars
-        if bar.state == lanes.EXPIRED
+        for bar in track.bars
+        if bar.state == tracks.EXPIRED
     ]
     assert spans[:3] == [(2845, 2940), (3541, 4200), (4801, 5460)]
 
@@ -95,40 +97,40 @@ def test_a_pause_is_drawn_from_three_clocks() -> None:
     """Standing still all three fall behind the world; the wall clock comes back, 25 s late, and J
     remains."""
     run = recorded(ISSUE_1481)
-    story = stories(run.plan, run.history)[0]
-    at = dict(zip(story.clocks.world_ns, story.clocks.lags_ns, strict=True))
+    node = node_tracks(run.plan, run.history)[0]
+    at = dict(zip(node.clocks.world_ns, node.clocks.lags_ns, strict=True))
     end_of_pause = at[ns("47m")]
     assert [round(lag / NS_PER_S) for lag in end_of_pause] == [-1020, -1020, -1020]
-    last = story.clocks.lags_ns[-1]
+    last = node.clocks.lags_ns[-1]
     assert [round(lag / NS_PER_S) for lag in last] == [0, -1020, -1020]
-    assert story.drift_end_ns == ns("17m")
+    assert node.drift_end_ns == ns("17m")
 
 
 def test_a_suspend_leaves_boottime_with_the_world() -> None:
     """What tells a suspend from a pause."""
     run_plan, history = nights(fault("suspend", "15h", lasts="8h"), duration="2d")
-    lags = stories(run_plan, history)[0].clocks.lags_ns[-1]
+    lags = node_tracks(run_plan, history)[0].clocks.lags_ns[-1]
     assert lags == (0, -ns("8h"), 0)
 
 
 def test_points_on_a_straight_line_are_left_out() -> None:
     """A week of attempts every ten minutes needs two points a night, and the two ends."""
     run = recorded(NIGHTS)
-    assert len(stories(run.plan, run.history)[0].clocks.world_ns) == 16
+    assert len(node_tracks(run.plan, run.history)[0].clocks.world_ns) == 16
 
 
 def test_expired_asleep_is_told_apart() -> None:
     """A machine that sleeps serves nobody."""
     run_plan, history = nights(fault("suspend", "13h", lasts="30h"))
-    lane = stories(run_plan, history)[0].lanes_of("certificate")[0]
-    asleep = stories(run_plan, history)[0].asleep
-    assert length(lane, lanes.EXPIRED_ASLEEP) > 0
-    for bar in lane.bars:
+    track = node_tracks(run_plan, history)[0].tracks_of("certificate")[0]
+    asleep = node_tracks(run_plan, history)[0].asleep
+    assert length(track, tracks.EXPIRED_ASLEEP) > 0
+    for bar in track.bars:
         within = any(
             from_ns <= bar.from_world_ns and bar.to_world_ns <= to_ns for from_ns, to_ns in asleep
         )
-        assert within or bar.state != lanes.EXPIRED_ASLEEP
-        assert not within or bar.state != lanes.EXPIRED
+        assert within or bar.state != tracks.EXPIRED_ASLEEP
+        assert not within or bar.state != tracks.EXPIRED
 
 
 def test_steps_restarts_and_alerts_are_marks() -> None:
@@ -138,9 +140,9 @@ def test_steps_restarts_and_alerts_are_marks() -> None:
     world.issue(SERVER, at="0s")
     world.attempt(at="1h", ok=True)
     history = world.history()
-    lane = stories(world.plan, history)[0].lanes_of("faults")[0]
-    assert [(mark.kind, mark.text) for mark in lane.marks if mark.kind == lanes.STEPPED] == [
-        (lanes.STEPPED, "step by -13 h")
+    track = node_tracks(world.plan, history)[0].tracks_of("faults")[0]
+    assert [(mark.kind, mark.text) for mark in track.marks if mark.kind == tracks.STEPPED] == [
+        (tracks.STEPPED, "step by -13 h")
     ]
 
 
@@ -149,13 +151,13 @@ def test_gateways_have_a_lane_and_their_restarts_a_mark() -> None:
     Monday."""
     monday = plan_for(FIXES["wake-guard"], scenario_for(FAULTS["weekend"]), newest())
     history = execute(monday).history
-    story = stories(monday, history)[0]
-    gateway = next(lane for lane in story.lanes if lane.label == "ingress/gateway (gateway)")
-    assert length(gateway, lanes.EXPIRED_ASLEEP) > 0
+    node = node_tracks(monday, history)[0]
+    gateway = next(track for track in node.tracks if track.label == "ingress/gateway (gateway)")
+    assert length(gateway, tracks.EXPIRED_ASLEEP) > 0
     issued = history.of("csr_answered", identity="ingress/gateway", outcome="issued")
     assert [mark.world_ns for mark in gateway.marks] == [event.world_ns for event in issued]
     restarts = [
-        mark.text for mark in story.lanes_of("faults")[0].marks if mark.kind == lanes.RESTARTED
+        mark.text for mark in node.tracks_of("faults")[0].marks if mark.kind == tracks.RESTARTED
     ]
     assert "gateway ingress restarted: wake-guard" in restarts
 
@@ -164,15 +166,15 @@ def test_a_lane_of_too_many_bars_is_drawn_coarser_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its ends and its red stay in their places."""
-    monkeypatch.setattr(lanes, "BARS_MAX", 10)
-    monkeypatch.setattr(lanes, "MARKS_MAX", 10)
-    bars = tuple(Bar(at, at + 1, lanes.FRESH, "a") for at in range(0, 1_000, 2))
-    marks = tuple(Mark(at, lanes.FAILED, "x") for at in range(100))
-    lane = lanes._bounded(Lane("a", "certificate", bars, marks), 1_000)
-    assert len(lane.bars) <= 10
-    assert len(lane.marks) == 10
-    assert (lane.bars[0].from_world_ns, lane.bars[-1].to_world_ns) == (0, 999)
-    assert lane.merged == len(bars) - len(lane.bars) + 90
+    monkeypatch.setattr(tracks, "BARS_MAX", 10)
+    monkeypatch.setattr(tracks, "MARKS_MAX", 10)
+    bars = tuple(Bar(at, at + 1, tracks.FRESH, "a") for at in range(0, 1_000, 2))
+    marks = tuple(Mark(at, tracks.FAILED, "x") for at in range(100))
+    track = tracks._bounded(Track("a", "certificate", bars, marks), 1_000)
+    assert len(track.bars) <= 10
+    assert len(track.marks) == 10
+    assert (track.bars[0].from_world_ns, track.bars[-1].to_world_ns) == (0, 999)
+    assert track.merged == len(bars) - len(track.bars) + 90
 
 
 def test_facts_have_the_same_labels_whatever_happened() -> None:
@@ -180,8 +182,8 @@ def test_facts_have_the_same_labels_whatever_happened() -> None:
     run = recorded(NIGHTS)
     quiet_plan, quiet = nights(duration="1d")
     fine = Run(quiet_plan, quiet, judge(quiet_plan, quiet))
-    busy = {fact.label: fact.value for fact in facts(run, stories(run.plan, run.history))}
-    calm = {fact.label: fact.value for fact in facts(fine, stories(quiet_plan, quiet))}
+    busy = {fact.label: fact.value for fact in facts(run, node_tracks(run.plan, run.history))}
+    calm = {fact.label: fact.value for fact in facts(fine, node_tracks(quiet_plan, quiet))}
     assert list(busy) == list(calm)
     assert busy["First failure"] == "day 2 07:58"
     assert calm["Outage while awake"] == "none"
@@ -192,6 +194,6 @@ def test_a_node_without_clocks_has_no_story() -> None:
     """A history that broke off at once."""
     world = World(plan())
     history = History(world.history().events[:1])
-    assert stories(world.plan, history) == ()
+    assert node_tracks(world.plan, history) == ()
     assert CLIENT in world.plan.nodes[0].identities
     assert world.plan.nodes[0].name == LAPTOP

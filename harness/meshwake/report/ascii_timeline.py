@@ -1,6 +1,6 @@
-"""The timelines of a run for a terminal: one strip a node, for who has no browser at hand.
+"""The timelines of a run for a terminal: one ASCII strip a node.
 
-    laptop          asleep 8 h in 1 sleep, J 8 h at the end, connections always worked
+    laptop          asleep 8 h in 1 sleep, clock drift 8 h at the end, connections always worked
                     day 0 00:00                                                       day 2 00:00
     asleep          ..............zzzzzzzz..............................................
     default/client  ------------============---------------------------------------------
@@ -19,8 +19,8 @@ from rich.text import Text
 from meshwake.checks.format import moment
 from meshwake.core.history import History
 from meshwake.core.plan import Plan
-from meshwake.report.html.content import node_words
-from meshwake.report.lanes import (
+from meshwake.report.html.content import describe_node
+from meshwake.report.tracks import (
     ALERTED,
     DROPPED,
     EXPIRED,
@@ -35,9 +35,9 @@ from meshwake.report.lanes import (
     RESTARTED,
     STEPPED,
     WORKS,
-    Lane,
-    NodeStory,
-    stories,
+    NodeTracks,
+    Track,
+    node_tracks,
 )
 
 LABEL_COLUMNS = 24
@@ -67,34 +67,34 @@ LEGEND = (
 )
 
 
-def strips(plan: Plan, history: History, columns: int) -> RenderableType:
+def ascii_timelines(plan: Plan, history: History, columns: int) -> RenderableType:
     """One strip a node of the plan, `columns` wide at most."""
-    told, width = stories(plan, history), max(columns - LABEL_COLUMNS, 20)
-    if not told:
+    nodes, width = node_tracks(plan, history), max(columns - LABEL_COLUMNS, 20)
+    if not nodes:
         return Text("no event of this history holds the clocks of a node: there is nothing to draw")
-    parts = [part for story in told for part in _strip(story, history.end_world_ns, width)]
+    parts = [part for node in nodes for part in _strip(node, history.end_world_ns, width)]
     return Group(*parts, *(Text(line, style="dim") for line in LEGEND))
 
 
-def _strip(story: NodeStory, end_world_ns: int, width: int) -> Iterator[Text]:
-    yield Text.assemble((f"{story.node}: ", "bold"), node_words(story), overflow="fold")
+def _strip(node: NodeTracks, end_world_ns: int, width: int) -> Iterator[Text]:
+    yield Text.assemble((f"{node.node}: ", "bold"), describe_node(node), overflow="fold")
     begins, ends = moment(0), moment(end_world_ns)
     yield Text(
         " " * LABEL_COLUMNS + begins + " " * (width - len(begins) - len(ends)) + ends, style="dim"
     )
     yield _line(
-        "asleep", _painted([(*span, "asleep") for span in story.asleep], end_world_ns, width), "."
+        "asleep", _painted([(*span, "asleep") for span in node.asleep], end_world_ns, width), "."
     )
-    for lane in story.lanes:
-        yield _line(lane.label, _painted(_things(lane), end_world_ns, width), " ")
+    for track in node.tracks:
+        yield _line(track.label, _painted(_things(track), end_world_ns, width), " ")
     yield Text()
 
 
-def _things(lane: Lane) -> Iterator[tuple[int, int, str]]:
-    yield from ((bar.from_world_ns, bar.to_world_ns, bar.state) for bar in lane.bars)
+def _things(track: Track) -> Iterator[tuple[int, int, str]]:
+    yield from ((bar.from_world_ns, bar.to_world_ns, bar.state) for bar in track.bars)
     yield from (
         (mark.world_ns, mark.world_ns, mark.kind)
-        for mark in lane.marks
+        for mark in track.marks
         if mark.kind in _WORST_FIRST
     )
 

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from meshwake.report.gathered import junit_xml, markdown
+from meshwake.report.ci_formats import junit_xml, markdown
 from meshwake.report.result import Summary
 
 GOOD = Summary("fine", "model", "1.31.0", "as expected", 0, None, "all 2 expectations met")

@@ -1,17 +1,15 @@
-"""A history as a person would draw it: for each node its clocks, its sleep, and lanes of bars and
-marks.
+"""A history as tracks of bars and marks: for each node its clocks, its sleep and what it held.
 
-    clocks        by how much wall, monotonic and boottime clock lag behind the world; where two part, that is drift
-    certificate   one lane an identity: fresh until it is due, overdue until it is renewed, expired while still served
-    connections   one lane a pair: works, fails
+    clocks        by how much wall, monotonic and boottime clock lag behind the world; where two diverge, that is drift
+    certificate   one track an identity: fresh until it is due, overdue until it is renewed, expired while still served
+    connections   one track a pair: works, fails
     faults        what was done to the node, to its ztunnel and to istiod; alerts
 
-Both pictures, the page and the strip of the terminal, are drawn from this and from nothing else, so
-they cannot tell different stories. It is a pure function of plan and history; verdicts are not its
-business.
+Both renderings, the page and the ASCII timeline, are drawn from this and from nothing else, so they
+cannot differ. It is a pure function of plan and history; verdicts are not its business.
 
-Its limits: a lane of more than `BARS_MAX` bars of one state, or of `MARKS_MAX` marks, is drawn
-coarser, and says so (`merged`). Nobody sees a difference until they zoom in far.
+Its limits: a track of more than `BARS_MAX` bars of one state, or of `MARKS_MAX` marks, is drawn
+coarser, and has how many were merged (`merged`). The difference is invisible until one zooms in far.
 """
 
 from __future__ import annotations
@@ -51,7 +49,7 @@ FAILED, RESTARTED, STEPPED, ALERTED = "failed", "restarted", "stepped", "alerted
 
 @dataclass(frozen=True)
 class Bar:
-    """One state of a lane for [from, to); `text` is what it is, in words."""
+    """One state of a track for [from, to); `text` is what it is, in words."""
 
     from_world_ns: int
     to_world_ns: int
@@ -69,7 +67,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Lane:
+class Track:
     """One line of a picture. `merged`: how many bars and marks were drawn together with a
     neighbour."""
 
@@ -90,36 +88,36 @@ class ClockLine:
 
 
 @dataclass(frozen=True)
-class NodeStory:
+class NodeTracks:
     """All that is drawn of one node. `walls`: (world, wall) in ns, straight lines between."""
 
     node: str
     asleep: tuple[Span, ...]
     clocks: ClockLine
     walls: tuple[tuple[int, int], ...]
-    lanes: tuple[Lane, ...]
+    tracks: tuple[Track, ...]
     drift_end_ns: int
     out_ns: int
 
-    def lanes_of(self, kind: str) -> list[Lane]:
-        """Its lanes of one kind."""
-        return [lane for lane in self.lanes if lane.kind == kind]
+    def tracks_of(self, kind: str) -> list[Track]:
+        """Its tracks of one kind."""
+        return [track for track in self.tracks if track.kind == kind]
 
 
-def stories(plan: Plan, history: History) -> tuple[NodeStory, ...]:
-    """One story a node of the plan, in its order; nodes whose clocks were never recorded have none."""
-    known, told = timelines(history), _sorted_out(plan, history)
+def node_tracks(plan: Plan, history: History) -> tuple[NodeTracks, ...]:
+    """One node a node of the plan, in its order; nodes whose clocks were never recorded have none."""
+    known, events = timelines(history), _sort_history(plan, history)
     return tuple(
-        _story(plan, history, node.name, node.identities, known[node.name], told)
+        _tracks_of_node(plan, history, node.name, node.identities, known[node.name], events)
         for node in plan.nodes
         if node.name in known
     )
 
 
 @dataclass(frozen=True)
-class _SortedOut:
-    """A history read once, by whom its events are about: with many nodes nobody may read all of it
-    for each."""
+class _SortedHistory:
+    """The events of a history by node and identity: with many nodes, reading all of it for each would
+    be slow."""
 
     by_node: dict[str, list[Event]]
     unanswered: dict[str, list[CsrAnswered]]
@@ -127,56 +125,56 @@ class _SortedOut:
     failing: dict[str, list[PairFailure]]
 
 
-def _sorted_out(plan: Plan, history: History) -> _SortedOut:
-    told = _SortedOut({}, {}, {}, {})
+def _sort_history(plan: Plan, history: History) -> _SortedHistory:
+    events = _SortedHistory({}, {}, {}, {})
     for event in history:
         if event.node is not None and event.clocks is not None:
-            told.by_node.setdefault(event.node, []).append(event)
+            events.by_node.setdefault(event.node, []).append(event)
         if isinstance(event, CsrAnswered) and event.outcome != "issued":
-            told.unanswered.setdefault(event.identity, []).append(event)
+            events.unanswered.setdefault(event.identity, []).append(event)
     issued = {
         (one.identity, one.serial, one.issued_world_ns)
         for held in certificates(history).values()
         for one in held
     }
-    for holding in holdings(history):  # of the rest only ztunnel itself told
+    for holding in holdings(history):  # the rest was seen only in ztunnel itself
         if (holding.identity, holding.serial, holding.from_world_ns) not in issued:
-            told.unissued.setdefault(holding.identity, []).append(holding)
+            events.unissued.setdefault(holding.identity, []).append(holding)
     for failing in failures(plan, history):
-        told.failing.setdefault(plan.node_of(failing.pair[0]), []).append(failing)
-    return told
+        events.failing.setdefault(plan.node_of(failing.pair[0]), []).append(failing)
+    return events
 
 
-def _story(
+def _tracks_of_node(
     plan: Plan,
     history: History,
     node: str,
     identities: tuple[str, ...],
     clock: NodeTimeline,
-    told: _SortedOut,
-) -> NodeStory:
+    events: _SortedHistory,
+) -> NodeTracks:
     shown = [*identities, *_others_on(history, node, identities)]
-    failing = told.failing.get(node, [])
-    lanes = [
-        *(_certificate_lane(history, identity, clock, told) for identity in shown),
-        *(_gateway_lane(each, history, clock) for each in plan.gateways if each.node == node),
+    failing = events.failing.get(node, [])
+    tracks = [
+        *(_certificate_track(history, identity, clock, events) for identity in shown),
+        *(_gateway_track(each, history, clock) for each in plan.gateways if each.node == node),
         *(
-            _connection_lane(plan, history, pair, failing)
+            _connection_track(plan, history, pair, failing)
             for pair in plan.pairs
             if plan.node_of(pair[0]) == node
         ),
-        _fault_lane(history, node),
+        _fault_track(history, node),
     ]
-    line = _clock_line(told.by_node.get(node, []), history.end_world_ns)
+    line = _clock_line(events.by_node.get(node, []), history.end_world_ns)
     out = Spans((f.from_world_ns, f.to_world_ns) for f in failing)
     out_ns = sum(to_ns - from_ns for span in out for from_ns, to_ns in clock.asleep.without(*span))
-    return NodeStory(
+    return NodeTracks(
         node=node,
         asleep=tuple(clock.asleep),
         clocks=line,
         walls=tuple(_walls(line, plan.starts_wall_s * NS_PER_S)),
-        lanes=tuple(
-            _bounded(lane, history.end_world_ns) for lane in lanes if lane.bars or lane.marks
+        tracks=tuple(
+            _bounded(track, history.end_world_ns) for track in tracks if track.bars or track.marks
         ),
         drift_end_ns=_drift_ns(line),
         out_ns=out_ns,
@@ -253,9 +251,9 @@ def _drift_ns(line: ClockLine) -> int:
 # --- Certificates ---------------------------------------------------------------------------------
 
 
-def _certificate_lane(
-    history: History, identity: str, clock: NodeTimeline, told: _SortedOut
-) -> Lane:
+def _certificate_track(
+    history: History, identity: str, clock: NodeTimeline, events: _SortedHistory
+) -> Track:
     held = certificates(history).get(identity, ())
     bars = [bar for certificate in held for bar in _life_bars(certificate, clock)]
     marks = [
@@ -263,20 +261,20 @@ def _certificate_lane(
         for old, new in pairwise((None, *held, None))
         for mark in _life_marks(old, new, clock, history)
     ]
-    for holding in told.unissued.get(identity, []):
+    for holding in events.unissued.get(identity, []):
         span = (holding.from_world_ns, holding.to_world_ns)
         text = f"certificate {holding.serial}, as ztunnel shows it"
         bars += _validity_bars(span, holding.not_after_wall_s, span[1], clock, text)
     marks += [
         Mark(event.world_ns, REFUSED, f"the request for {identity} was {event.outcome}")
-        for event in told.unanswered.get(identity, [])
+        for event in events.unanswered.get(identity, [])
     ]
-    return Lane(
+    return Track(
         identity, "certificate", tuple(bars), tuple(sorted(marks, key=lambda mark: mark.world_ns))
     )
 
 
-def _gateway_lane(gateway: PlannedGateway, history: History, clock: NodeTimeline) -> Lane:
+def _gateway_track(gateway: PlannedGateway, history: History, clock: NodeTimeline) -> Track:
     """A gateway or waypoint: its agent asks by itself, so that only issues and ends are known, not
     when one was due."""
     issued = history.of(CsrAnswered, identity=gateway.identity, outcome="issued")
@@ -295,7 +293,7 @@ def _gateway_lane(gateway: PlannedGateway, history: History, clock: NodeTimeline
             (event.world_ns, until_ns), event.not_after_wall_s, until_ns, clock, text
         )
     marks = [Mark(event.world_ns, RENEWED, "certificate issued to the gateway") for event in issued]
-    return Lane(f"{gateway.identity} (gateway)", "certificate", tuple(bars), tuple(marks))
+    return Track(f"{gateway.identity} (gateway)", "certificate", tuple(bars), tuple(marks))
 
 
 def _life_bars(certificate: Certificate, clock: NodeTimeline) -> Iterator[Bar]:
@@ -364,10 +362,10 @@ def _life_marks(
 # --- Connections ----------------------------------------------------------------------------------
 
 
-def _connection_lane(
+def _connection_track(
     plan: Plan, history: History, pair: tuple[str, str], failing: Sequence[PairFailure]
-) -> Lane:
-    """Nothing is drawn for a time when either node slept: nobody could try."""
+) -> Track:
+    """Nothing is drawn for a time when either node slept: no connection could be tried."""
     own, tried = [failure for failure in failing if failure.pair == pair], attempts(history, pair)
     asleep = asleep_either(plan, history, pair)
     bars = [
@@ -383,7 +381,7 @@ def _connection_lane(
         ]
     marks = [Mark(event.world_ns, FAILED, str(event.error)) for event in tried if not event.ok]
     label = f"{pair[0]} \N{RIGHTWARDS ARROW} {pair[1]}"
-    return Lane(
+    return Track(
         label, "connections", tuple(sorted(bars, key=lambda bar: bar.from_world_ns)), tuple(marks)
     )
 
@@ -398,7 +396,7 @@ def _failing_words(failing: PairFailure) -> str:
 # --- Faults ---------------------------------------------------------------------------------------
 
 
-def _fault_lane(history: History, node: str) -> Lane:
+def _fault_track(history: History, node: str) -> Track:
     bars = []
     marks = []
     for span in fault_spans(history):
@@ -437,7 +435,7 @@ def _fault_lane(history: History, node: str) -> Lane:
         for event in history.of(AlertFired)
         if event.node in (node, None)
     ]
-    return Lane(
+    return Track(
         "faults, restarts, alerts",
         "faults",
         tuple(bars),
@@ -455,17 +453,21 @@ def _stepped_by(ended: FaultEnded | None) -> str:
 # --- Bounds ---------------------------------------------------------------------------------------
 
 
-def _bounded(lane: Lane, end_world_ns: int) -> Lane:
+def _bounded(track: Track, end_world_ns: int) -> Track:
     bars: list[Bar] = []
-    for state in dict.fromkeys(bar.state for bar in lane.bars):
-        bars += _merged([bar for bar in lane.bars if bar.state == state], end_world_ns)
+    for state in dict.fromkeys(bar.state for bar in track.bars):
+        bars += _merged([bar for bar in track.bars if bar.state == state], end_world_ns)
     marks: list[Mark] = []
-    for kind in dict.fromkeys(mark.kind for mark in lane.marks):
-        marks += _thinned([mark for mark in lane.marks if mark.kind == kind])
-    merged = len(lane.bars) - len(bars) + len(lane.marks) - len(marks)
+    for kind in dict.fromkeys(mark.kind for mark in track.marks):
+        marks += _thinned([mark for mark in track.marks if mark.kind == kind])
+    merged = len(track.bars) - len(bars) + len(track.marks) - len(marks)
     in_order = tuple(sorted(marks, key=lambda mark: mark.world_ns))
-    return Lane(
-        lane.label, lane.kind, tuple(sorted(bars, key=lambda b: b.from_world_ns)), in_order, merged
+    return Track(
+        track.label,
+        track.kind,
+        tuple(sorted(bars, key=lambda b: b.from_world_ns)),
+        in_order,
+        merged,
     )
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from meshwake.report.strip import LABEL_COLUMNS, strips
+from meshwake.report.ascii_timeline import LABEL_COLUMNS, ascii_timelines
 from meshwake.report.terminal import plain
 from rich.text import Text
 
@@ -10,7 +10,7 @@ from tests.unit.report.told import ISSUE_1481, NIGHTS, modelled, recorded
 def lines(name: str, columns: int = 100) -> dict[str, str]:
     """Each line of the strip by its label."""
     run = recorded(name)
-    text = plain(strips(run.plan, run.history, columns), columns)
+    text = plain(ascii_timelines(run.plan, run.history, columns), columns)
     return {line[:LABEL_COLUMNS].strip(): line[LABEL_COLUMNS:] for line in text.splitlines()}
 
 
@@ -32,12 +32,13 @@ def test_no_line_is_wider_than_asked() -> None:
     """In a terminal of eighty columns nothing wraps that should not."""
     run = recorded(NIGHTS)
     assert all(
-        len(line) <= 80 for line in plain(strips(run.plan, run.history, 80), 80).splitlines()
+        len(line) <= 80
+        for line in plain(ascii_timelines(run.plan, run.history, 80), 80).splitlines()
     )
 
 
 def test_it_is_ascii() -> None:
     """For logs whose encoding nobody chose."""
     run = modelled()
-    plain(strips(run.plan, run.history, 100)).encode("ascii")
+    plain(ascii_timelines(run.plan, run.history, 100)).encode("ascii")
     assert isinstance(Text("z"), Text)

@@ -1,0 +1,58 @@
+"""What commands print, and how they end.
+
+Results go to stdout, everything else (progress, notes, errors) to stderr, so that a result can be
+piped. A command that ends with another code than 0 raises `Ended`, or the HarnessError that says
+why; app.py turns both into the exit code of the process.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from meshwake.core.refusal import unwritable
+
+LINE_WIDTH = 100
+
+
+class Ended(Exception):
+    """Carries the exit code of a command past typer, whose own code 2 means a usage error."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def print_text(text: str) -> None:
+    """A result for a person. What stdout cannot encode (a name in a saved file, on a terminal that
+    is not UTF-8) is escaped, not an error."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def print_json(content: Any) -> None:
+    """A result for programs: one JSON value."""
+    only_ascii = (sys.stdout.encoding or "utf-8").lower() not in ("utf-8", "utf8")
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=only_ascii) + "\n")
+
+
+def say(text: str) -> None:
+    """A line for the person who waits."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def cut(line: str, width: int = LINE_WIDTH) -> str:
+    """`line`, shortened where it would not fit."""
+    return line if len(line) <= width else f"{line[: width - 3]}..."
+
+
+def write_text(path: Path, text: str, option: str = "") -> None:
+    """Writes a file that a person asked for with `option`. Raises BadInput where that is not
+    possible."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise unwritable(f"{option} {path}".strip(), error) from error

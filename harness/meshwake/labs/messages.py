@@ -1,0 +1,101 @@
+"""What a run that happens in another process, or in a guest, sends to the lab that started it.
+
+One JSON object a line:
+
+    {"event": {...}}      something that happened, as in the history
+    {"progress": n}       world time in ns, a few times a second
+    {"done": {...}}       the run is over: what it cost
+    {"failed": {...}}     the run could not go on: `exit_code` and `message`
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from meshwake.core.errors import (
+    ExitCode,
+    HarnessError,
+    HarnessFault,
+    LabUnavailable,
+    SubjectFailed,
+)
+from meshwake.core.events import Event
+from meshwake.core.history import Recorder
+from meshwake.labs import Toolbox
+
+_PROGRESS_EVERY_S = 0.2
+_ERRORS: dict[int, type[HarnessError]] = {
+    ExitCode.LAB_UNAVAILABLE: LabUnavailable,
+    ExitCode.HARNESS_FAULT: SubjectFailed,
+}
+
+
+class RunSender:
+    """The side of the run. `send` sends one message; `exit_code` is what the program of the run
+    should end with."""
+
+    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
+        self._send, self._next_progress_s = send, 0.0
+        self.exit_code = 0
+
+    def event(self, event: Event) -> None:
+        """Something happened."""
+        self._send({"event": json.loads(event.to_line())})
+
+    def progress(self, world_ns: int) -> None:
+        """World time went on; may be called often."""
+        if time.monotonic() >= self._next_progress_s:
+            self._next_progress_s = time.monotonic() + _PROGRESS_EVERY_S
+            self._send({"progress": world_ns})
+
+    def done(self, cost: dict[str, Any]) -> None:
+        """The run is over."""
+        self._send({"done": cost})
+
+    @contextmanager
+    def reporting_failure(self, before: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Whatever is raised in the block ends it, and is sent as `failed` after `before()`."""
+        try:
+            yield
+        except HarnessError as error:
+            before()
+            self._fail(int(error.exit_code), str(error))
+        except BaseException:  # noqa: BLE001  # whatever it was, the starter must get to know it
+            before()
+            self._fail(int(ExitCode.HARNESS_FAULT), traceback.format_exc())
+
+    def _fail(self, exit_code: int, message: str) -> None:
+        self.exit_code = exit_code
+        self._send({"failed": {"exit_code": exit_code, "message": message}})
+
+
+class RunReceiver:
+    """The side of the lab. `done` is what the run cost, None until it is over; `where` begins the
+    message of a failure."""
+
+    def __init__(self, toolbox: Toolbox, recorder: Recorder, where: str = "") -> None:
+        self._toolbox, self._recorder, self._where = toolbox, recorder, where
+        self._failed: dict[str, Any] | None = None
+        self.done: dict[str, Any] | None = None
+
+    def receive(self, message: dict[str, Any]) -> None:
+        """Takes one message; ignores those of other kinds."""
+        if "event" in message:
+            self._recorder.append(Event.from_line(json.dumps(message["event"])))
+        elif "progress" in message:
+            self._toolbox.progress(message["progress"])
+        elif "done" in message:
+            self.done = message["done"]
+        elif "failed" in message:
+            self._failed = message["failed"]
+
+    def raise_failure(self) -> None:
+        """Raises what the run reported as the reason why it could not go on, if it did."""
+        if self._failed is not None:
+            error = _ERRORS.get(self._failed["exit_code"], HarnessFault)
+            raise error(self._where + self._failed["message"])
