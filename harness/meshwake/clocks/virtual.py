@@ -6,9 +6,11 @@ piecewise linear:
                  wall            monotonic      boottime       processes
     awake        runs (at rate)  runs           runs           run
     suspend      runs            stops          runs           stop
-    pause        stops           stops          stops          stop      then the wall clock is stepped
+    pause        stops           stops          stops          stop      then the wall clock is
+                                                                         stepped
     step         jumps           runs           runs           run
-    freeze       runs            runs           runs           stop      (docker pause, SIGSTOP: the trap)
+    freeze       runs            runs           runs           stop      (docker pause, SIGSTOP: the
+                                                                         trap)
 
 A suspend and a pause therefore differ only in boottime and in how long the wall clock stays wrong;
 to a timer on the monotonic clock they are the same. A freeze is neither. Prior art: TigerBeetle's
@@ -89,8 +91,8 @@ class NodeClock:
     def pause(
         self, lasts_ns: int, corrected_after_ns: int, corrected_by_ns: int | None = None
     ) -> None:
-        """The VM is paused for `lasts_ns`, then runs for `corrected_after_ns`, then its wall clock is
-        corrected, or set by `corrected_by_ns`."""
+        """The VM is paused for `lasts_ns`, then runs for `corrected_after_ns`, then its wall clock
+        is corrected, or set by `corrected_by_ns`."""
         rate = self._last.wall_rate
         self._change(
             wall_rate=Fraction(0), monotonic_runs=False, boottime_runs=False, processes_run=False

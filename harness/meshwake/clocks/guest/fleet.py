@@ -3,10 +3,10 @@
 
 Problem: with idle time skipped by the emulator (-icount), each guest leaps over its own idle time,
 and two of them have nothing left in common. Idea: QEMU is a program with timers. All clocks of a
-guest but one (the processor's own counter, which its kernel is configured not to use) come from the clock
-that QEMU reads, and that is on a page of ours (vdso/page.py). So all QEMUs share one page. While any of
-them does something, time passes as it does, for all; when *all* are quiescent, the page goes on, for
-all at once, to the earliest moment at which one of them has something to do:
+guest but one (the processor's own counter, which its kernel is configured not to use) come from the
+clock that QEMU reads, and that is on a page of ours (vdso/page.py). So all QEMUs share one page.
+While any of them does something, time passes as it does, for all; when *all* are quiescent, the
+page goes on, for all at once, to the earliest moment at which one of them has something to do:
 
     quiescent  every thread of every QEMU sleeps, so every guest is idle; no frame is in the hub,
                no message unread; and no thread has run meanwhile (polled as in
@@ -20,8 +20,9 @@ A guest that is suspended or stopped is not polled. Its battery-backed clock goe
 as that of a real one does, so its kernel learns by itself how long it has slept. With `skip=False`
 time passes as it does, and KVM will do.
 
-Guests do what they are ordered over their channel (labs/machine/guest_agent.py says what): {"order": n,
-"do": ..., ...} is answered by {"answer": n, "result": ...}; what else they send goes to `heard`.
+Guests do what they are ordered over their channel (labs/machine/guest_agent.py says what):
+{"order": n, "do": ..., ...} is answered by {"answer": n, "result": ...}; what else they send goes
+to `heard`.
 
 One thread: nothing moves, and no frame is passed on, but within a call of Fleet. Every wait has a
 bound.
@@ -66,9 +67,9 @@ _LEAP_MIN_NS = NS_PER_MS // 5
 # As /proc/PID/task/TID/syscall shows them. QEMU of x86-64 guests runs on x86-64 only.
 _POLL = str(system_call_number("poll", "x86_64")).encode()
 _PPOLL = str(system_call_number("ppoll", "x86_64")).encode()
-# poll(fds, nfds, timeout) and ppoll(fds, nfds, timespec, sigmask): behind the number of the call the
-# third argument. That of poll is an int of milliseconds, below zero for ever; that of ppoll points
-# to a struct timespec: seconds and nanoseconds, 64 bits each.
+# poll(fds, nfds, timeout) and ppoll(fds, nfds, timespec, sigmask): behind the number of the call
+# the third argument. That of poll is an int of milliseconds, below zero for ever; that of ppoll
+# points to a struct timespec: seconds and nanoseconds, 64 bits each.
 _TIMEOUT_ARGUMENT = 3
 _INT_MASK = 0xFFFF_FFFF
 _NEGATIVE_INT = 0x8000_0000
@@ -298,7 +299,8 @@ class Fleet:
         return time.monotonic_ns() + self._moved_ns
 
     def boot(self) -> None:
-        """Starts all guests; returns when each has said that it is there. Time is not skipped yet."""
+        """Starts all guests; returns when each has said that it is there. Time is not skipped
+        yet."""
         self._run(self._boot())
 
     def order(self, guest: str, do: str, /, **arguments: Any) -> Any:

@@ -2,12 +2,13 @@
 in this process.
 
 What comes in at one port goes out at all others; the guests' own bridges know what is for whom. A
-cable that is not plugged in, because its machine sleeps or is paused, loses what is sent to it, as a
-switch whose port is down does: a guest that kept old packets would receive what is long out of date.
-Nothing leaves this process: no port is opened anywhere, no file, and when the harness dies the
-cables die with it.
+cable that is not plugged in, because its machine sleeps or is paused, loses what is sent to it, as
+a switch whose port is down does: a guest that kept old packets would receive what is long out of
+date. Nothing leaves this process: no port is opened anywhere, no file, and when the harness dies
+the cables die with it.
 
-    cable   a stream socket, one end inherited by QEMU; a frame is four bytes of length, high byte first, and the frame
+    cable   a stream socket, one end inherited by QEMU; a frame is four bytes of length, high byte
+            first, and the frame
 """
 
 from __future__ import annotations

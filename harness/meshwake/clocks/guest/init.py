@@ -5,9 +5,12 @@ Imports nothing but the standard library, `clock_reading`, `deadline` and `libc`
 hello seconds after the kernel began. Then it does what the request in the initramfs says, by
 itself: a question to the host costs time that may not be skipped.
 
-    /meshwake/request.json   {"do": "clocks", "steps": [...]}   measure what clock faults do (`Measuring`)
-                             {"do": "timers", "programs": ...}  when the timers of programs end (`Timers`)
-                             {"do": "program", "argv": [...]}   run a program, which inherits the channel (the lab)
+    /meshwake/request.json   {"do": "clocks", "steps": [...]}   measure what clock faults do
+                                                                (`Measuring`)
+                             {"do": "timers", "programs": ...}  when the timers of programs end
+                                                                (`Timers`)
+                             {"do": "program", "argv": [...]}   run a program, which inherits the
+                                                                channel (the lab)
 
 The channel to the host is a serial port of its own: lines of JSON, as
 clocks/guest/qemu.py describes. Suspending is requested of the host too, since a machine
@@ -54,7 +57,8 @@ REQUEST = Path("/meshwake/request.json")
 _NS_PER_S = 1_000_000_000
 # include/uapi/linux/sockios.h: sets the flags of a network device; netdevice(7).
 _SIOCSIFFLAGS = 0x8914
-# struct ifreq: the name of a device in 16 bytes, then its flags, padded to the 40 bytes of the union.
+# struct ifreq: the name of a device in 16 bytes, then its flags, padded to the 40 bytes of the
+# union.
 _DEVICE_FLAGS = struct.Struct("16sH22x")
 _IFF_UP = 1
 # include/uapi/asm-generic/ioctls.h, include/uapi/linux/serial.h (TIOCSER_TEMT): whether the
@@ -92,11 +96,10 @@ def kernel_clocks() -> ClockReading:
 class Channel:
     """The guest's end of the line to the host.
 
-    A program that waits for the host must not sleep: where idle time is skipped, the emulator then goes
-    from timer to timer as fast as it can, and the wait seems to last for minutes. (A serial port
-    writes byte after byte, and of single bytes a socket holds fewer than three hundred. A host that
-    was slow to read, on a busy machine, once cost 366 s.)
-    """
+    A program that waits for the host must not sleep: where idle time is skipped, the emulator then
+    goes from timer to timer as fast as it can, and the wait seems to last for minutes. (A serial
+    port writes byte after byte, and of single bytes a socket holds fewer than three hundred. A host
+    that was slow to read, on a busy machine, once cost 366 s.)"""
 
     def __init__(self, file: int) -> None:
         self._file, self._asked = file, 0
@@ -216,7 +219,8 @@ class GuestClocks:
 
     @staticmethod
     def set_from_rtc() -> None:
-        """The wall clock is set to what the machine's own clock shows, as `hwclock --hctosys` does."""
+        """The wall clock is set to what the machine's own clock shows, as `hwclock --hctosys`
+        does."""
         shown_s = int((_RTC / "since_epoch").read_text())
         time.clock_settime_ns(time.CLOCK_REALTIME, shown_s * _NS_PER_S)
 
@@ -289,7 +293,8 @@ class Timers:
         self._channel, self._programs, self._guest = channel, programs, GuestClocks(channel)
 
     def run(self, faults: list[list[dict[str, Any]]]) -> None:
-        """All programs at once, restarted for each fault; a fault is a list of steps as of `Measuring`."""
+        """All programs at once, restarted for each fault; a fault is a list of steps as of
+        `Measuring`."""
         for number, steps in enumerate(faults):
             lines = self._start()
             armed = self._next_line(lines)

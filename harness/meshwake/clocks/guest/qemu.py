@@ -11,9 +11,12 @@ The guest runs its request by itself (init.py); the host only answers what a mac
 to itself.
 
     channel       a serial port of its own, one JSON object a line; the guest speaks first
-    guest sends   {"hello": 1, "kernel": ..., "sleeps": ...}    which version of this protocol it speaks, and its kernel
-                  {"ask": "suspend", "number": n, "lasts_ns": ...}   and then {"awake": n}; likewise s2idle
-                  {"ask": "pause", "number": n, "lasts_ns": ...}     to be answered {"answer": n} when it runs again
+    guest sends   {"hello": 1, "kernel": ..., "sleeps": ...}    which version of this protocol it
+                                                                speaks, and its kernel
+                  {"ask": "suspend", "number": n, "lasts_ns": ...}   and then {"awake": n}; likewise
+                                                                     s2idle
+                  {"ask": "pause", "number": n, "lasts_ns": ...}     to be answered {"answer": n}
+                                                                     when it runs again
                   {"done": {...}} or {"failed": {"exit_code": ..., "message": ...}}, its last words
                   anything else: passed on to the caller of run_guest
 
@@ -67,7 +70,8 @@ _CONSOLE_TAIL_LINES = 12
 _CONSOLE_LOOKED_AT_BYTES = 32768
 _TRANSLATED_MB = 128
 _LEAST_WAIT_S = 0.001
-# proc(5), utime and stime (14 and 15 of the line), counted from the state (3), which follows the name.
+# proc(5), utime and stime (14 and 15 of the line), counted from the state (3), which follows the
+# name.
 _USER_TICKS_FIELD, _SYSTEM_TICKS_FIELD = 11, 12
 
 Accelerator = Literal["tcg", "kvm"]

@@ -6,15 +6,22 @@ hangs. Idea: an injector is the clocks of one node and the programs on them.
 It promises five things, and what it cannot keep for a program or a move it refuses by name
 (`CannotInject`), before anything is started or moved, and says what to use instead.
 
-    wall       after `move` every program shows the wall clock moved by what was asked, and no clock that was not asked
-    wait       after a `move` of the monotonic clock a wait that has come due ends, and one that has not goes on
-    child      a process that a program forks is on the same clocks, and what it executes too if that was asked for
-    restart    a program that is started after a `move` takes its time base from the moved clocks: it has no drift
-    inside     `read` returns the three clocks as the program itself sees them, measured and not computed
+    wall       after `move` every program shows the wall clock moved by what was asked, and no clock
+               that was not asked
+    wait       after a `move` of the monotonic clock a wait that has come due ends, and one that has
+               not goes on
+    child      a process that a program forks is on the same clocks, and what it executes too if
+               that was asked for
+    restart    a program that is started after a `move` takes its time base from the moved clocks:
+               it has no drift
+    inside     `read` returns the three clocks as the program itself sees them, measured and not
+               computed
 
     injector   how                                                    module
-    vdso       clock functions rewritten when a program is started    injectors/vdso.py, vdso/page.py
-    attach     the same in a program that runs already                injectors/vdso.py, vdso/attach.py
+    vdso       clock functions rewritten when a program is started    injectors/vdso.py,
+                                                                      vdso/page.py
+    attach     the same in a program that runs already                injectors/vdso.py,
+                                                                      vdso/attach.py
     faketime   libfaketime preloaded                                  faketime.py
 
 docs/injectors.md has injector x program x promise as measured by
@@ -74,8 +81,8 @@ class Start:
 
 @dataclass
 class ManagedProcess:
-    """A program on the clocks of an injector. What the injector started (`is_ours`) dies with it; what
-    ran already goes on."""
+    """A program on the clocks of an injector. What the injector started (`is_ours`) dies with it;
+    what ran already goes on."""
 
     pid: int
     name: str

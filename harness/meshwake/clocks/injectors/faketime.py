@@ -13,14 +13,18 @@ they run, and what they execute lives on the same clocks.
 
 Limits, as measured with 0.9.10 (docs/injectors.md):
     suspend          boottime does not move with the wall clock: refused
-    clocks "all"     the library counts monotonic and boottime from 1970 like the wall clock, so the kernel, which
-                     counts from the boot, waits for fifty years where a program hands it an absolute deadline.
-                     Whether one does shows only while it waits: a move is refused then.
-    not reached      static programs; Go (it asks the vDSO itself, also when linked to C); programs with an
-                     allocator of their own (jemalloc, tcmalloc): it takes its lock and reads the time, the library
-                     finds its functions then, and that allocates; set-user-id programs; other loaders than glibc's
-    another root     a program that goes where the file is not to be seen (chroot, a container) is on true time again
-    reading inside   its clock function opens a file and takes locks, which a stopped thread may hold: refused
+    clocks "all"     the library counts monotonic and boottime from 1970 like the wall clock, so the
+                     kernel, which counts from the boot, waits for fifty years where a program hands
+                     it an absolute deadline. Whether one does shows only while it waits: a move is
+                     refused then.
+    not reached      static programs; Go (it asks the vDSO itself, also when linked to C); programs
+                     with an allocator of their own (jemalloc, tcmalloc): it takes its lock and
+                     reads the time, the library finds its functions then, and that allocates;
+                     set-user-id programs; other loaders than glibc's
+    another root     a program that goes where the file is not to be seen (chroot, a container) is
+                     on true time again
+    reading inside   its clock function opens a file and takes locks, which a stopped thread may
+                     hold: refused
 
 A program that is killed leaves the library's semaphore and memory in /dev/shm; `close` removes
 those of its programs.

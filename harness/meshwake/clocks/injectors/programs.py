@@ -2,10 +2,10 @@
 can refuse it.
 
 A preloaded library is loaded by glibc's loader and by nothing else; a vDSO lasts until the next
-exec. Whether a program is out of reach of one or the other can be read from its file: how it is linked,
-for which processor, which runtime and which allocator are in it, and, for a script, who is to read
-it. Nothing is executed. Go is known by text that it carries in every build, an allocator by the
-`malloc` that it defines for all libraries, which stripping does not take away.
+exec. Whether a program is out of reach of one or the other can be read from its file: how it is
+linked, for which processor, which runtime and which allocator are in it, and, for a script, who is
+to read it. Nothing is executed. Go is known by text that it carries in every build, an allocator by
+the `malloc` that it defines for all libraries, which stripping does not take away.
 
 Limit: what a program executes, or loads with dlopen, while it runs, cannot be read from its file.
 """

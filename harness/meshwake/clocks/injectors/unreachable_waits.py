@@ -6,22 +6,23 @@ an hour and a second: a hang of unknown origin. Idea: the kernel shows of every 
 thread what it called and with which arguments (/proc/PID/task/TID/syscall), so they are read
 before clocks are moved, and a move is refused by name.
 
-    reached       epoll_wait and its kin: a wake-up ends them with EINTR, and their callers read the clock again
-                  (libuv, tokio, Go, asyncio, libevent: measured, docs/injectors.md)
-    harmless      what waits without a deadline; what ends by itself within two seconds, or, of threads that wait to be
-                  given work (futex), fifteen: pools end theirs after ten; a clock that is not moved
-    not reached   sleeps and absolute deadlines in the kernel: nanosleep, clock_nanosleep, futex, poll, select, timerfd
+    reached       epoll_wait and its kin: a wake-up ends them with EINTR, and their callers read the
+                  clock again (libuv, tokio, Go, asyncio, libevent: measured, docs/injectors.md)
+    harmless      what waits without a deadline; what ends by itself within two seconds, or, of
+                  threads that wait to be given work (futex), fifteen: pools end theirs after ten; a
+                  clock that is not moved
+    not reached   sleeps and absolute deadlines in the kernel: nanosleep, clock_nanosleep, futex,
+                  poll, select, timerfd
 
 A wake-up is a stop signal to the threads that wait in epoll, and a continue signal, which takes it
 back as a rule before anything has stopped. Other threads are left alone: the kernel would begin
 their waits anew.
 
 Go's own futex waits with a timeout are not counted: they only bound how long Go's runtime sleeps,
-and its timers go by epoll. A wait that was interrupted is shown as restart_syscall
-with the arguments of the first call; which that was can be seen from their shape. Limits: a wait that
-begins in the very moment between the reading and the move; POSIX timers (timer_create), which the
-kernel does not show here.
-"""
+and its timers go by epoll. A wait that was interrupted is shown as restart_syscall with the
+arguments of the first call; which that was can be seen from their shape. Limits: a wait that begins
+in the very moment between the reading and the move; POSIX timers (timer_create), which the kernel
+does not show here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What moves the clocks of a cluster's nodes in real time: one interface to three very different ways.
+"""What moves the clocks of a cluster's nodes in real time: one interface to three very different
+ways.
 
     engine    the wall clock of the machine that runs the container engine is stepped         (engine.py)
     command   the user's own command suspends that machine, whatever it is                    (command.py)
@@ -10,9 +11,8 @@ reports that it has set a clock.
 
 World time goes on while a node sleeps, but an injected sleep takes no real time, and in a real one
 the machine of the harness may have slept too. So every moment carries the harness's own monotonic
-clock, and a movement says by how much world time went on *in addition to* that clock (`skipped_world_ns`),
-all of it at its beginning.
-"""
+clock, and a movement says by how much world time went on *in addition to* that clock
+(`skipped_world_ns`), all of it at its beginning."""
 
 from __future__ import annotations
 
@@ -105,15 +105,15 @@ class Mover(Protocol):
         killed. Raises LabUnavailable; then nothing was changed."""
 
     def read(self, node: str) -> ClockReading:
-        """The clocks of a node of the plan, measured inside it. Raises SubjectFailed when
-        something else has moved them since they were last moved here, or when there is no answer
-        within the bound; NoProgramToRead where they are read in a program, and none runs at this moment."""
+        """The clocks of a node of the plan, measured inside it. Raises SubjectFailed when something
+        else has moved them since they were last moved here, or when there is no answer within the
+        bound; NoProgramToRead where they are read in a program, and none runs at this moment."""
 
     def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
-        """Carries out a suspend, pause or step whole and returns what was measured. Where one movement
-        carries out the faults of several nodes (a shared kernel), they are given one after another
-        and it is made once, with the first. `meanwhile` is called where a pause waits for its
-        correction. Raises SubjectFailed when the clocks did not do what was asked."""
+        """Carries out a suspend, pause or step whole and returns what was measured. Where one
+        movement carries out the faults of several nodes (a shared kernel), they are given one after
+        another and it is made once, with the first. `meanwhile` is called where a pause waits for
+        its correction. Raises SubjectFailed when the clocks did not do what was asked."""
 
     def release(self) -> None:
         """Restores the clocks and releases everything, once; after run_ended, because restoring is

@@ -7,7 +7,8 @@ the clocks, before and after, inside the nodes. Whether that was the suspend tha
 for the check `clock_fault_happened` to say; a command after which no clock has parted from another
 is an error here.
 
-    {seconds}    in the command is replaced by how long the sleep is to last; $MESHWAKE_SECONDS says it too
+    {seconds}    in the command is replaced by how long the sleep is to last; $MESHWAKE_SECONDS says
+                 it too
     a shell      is not used; for more than one command write a script, or say: sh -c '...'
 
 Nothing is restored, for nothing was set: a wall clock that such a machine has after its wake is the

@@ -1,19 +1,22 @@
 """The wall clock of the machine that runs the container engine, stepped: what Docker Desktop's VM
 goes through.
 
-    pause   all clocks of that machine would have stopped: world time jumps, the wall clock stays behind, and is
-            corrected after `corrected_after`
+    pause   all clocks of that machine would have stopped: world time jumps, the wall clock stays
+            behind, and is corrected after `corrected_after`
     step    the wall clock is set
     suspend refused: only the wall clock can be set, and in a suspend boottime goes with it
 
 The one mover that sets a machine's clock, so it trusts nothing:
 
-    whose kernel is it    refused when it is this machine's own (own.py asks twice), unless --allow-own-clock; and after
-                          every step our own clock is read: has it moved, the step is undone at once
-    who else sets it      time synchronisation is looked for on that machine and held (timesync.py); what cannot be held
-                          refuses the run
-    did it happen         measured inside the node after each step; a command that reports it is not believed
-    how it ends           restore.py: an intent is on disk before anything is changed, a watchdog outlives us
+    whose kernel is it    refused when it is this machine's own (own.py asks twice), unless
+                          --allow-own-clock; and after every step our own clock is read: has it
+                          moved, the step is undone at once
+    who else sets it      time synchronisation is looked for on that machine and held (timesync.py);
+                          what cannot be held refuses the run
+    did it happen         measured inside the node after each step; a command that reports it is not
+                          believed
+    how it ends           restore.py: an intent is on disk before anything is changed, a watchdog
+                          outlives us
 """
 
 from __future__ import annotations
@@ -330,7 +333,8 @@ class EngineMover:
         )
 
     def _check_own_clock(self, before: ClockReading) -> None:
-        """An engine that said it was another machine, and was ours: everything is restored at once."""
+        """An engine that said it was another machine, and was ours: everything is restored at
+        once."""
         moved = self._own.clocks().since(before)
         parted_ns = moved.wall_ns - moved.boottime_ns
         if self._shares_our_kernel or abs(parted_ns) <= _OWN_MOVED_NS:

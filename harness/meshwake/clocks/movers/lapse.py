@@ -2,7 +2,8 @@
 
 World time is real time and all that was skipped. Of a node that is awake every clock shows
 
-    the kernel's + what was skipped in all + the node's own shift       the shift is what its faults have done
+    the kernel's + what was skipped in all + the node's own shift       the shift is what its faults
+                                                                        have done
 
 and of istiod wall and boottime only: its monotonic clock stays the kernel's
 (docs/adr/0001-time-lapse.md). A node falls asleep by having its programs stopped, and wakes with a
@@ -58,7 +59,8 @@ def rules_of_lapse(plan: Plan, node: str) -> tuple[Rule, ...]:
 
 
 class LapseMover(ProcessMover):
-    """See the module. `others`: nodes of the cluster that are none of the plan's; they never sleep."""
+    """See the module. `others`: nodes of the cluster that are none of the plan's; they never
+    sleep."""
 
     name = "lapse"
 

@@ -2,8 +2,9 @@
 coreutils.
 
     wall        date +%s.%N                    CLOCK_REALTIME
-    monotonic   /proc/timer_list, "now at N"   ktime_get(), CLOCK_MONOTONIC in ns; root only, masked in a container
-                                               that is not privileged (kind's nodes are)
+    monotonic   /proc/timer_list, "now at N"   ktime_get(), CLOCK_MONOTONIC in ns; root only, masked
+                                               in a container that is not privileged (kind's nodes
+                                               are)
     boottime    /proc/uptime                   CLOCK_BOOTTIME, in hundredths of a second
 
 The monotonic clock is read twice, around the other two: nothing was read further from the middle
@@ -69,8 +70,8 @@ CAP_SYS_TIME = 1 << 25
 
 
 class NoAnswer(Exception):
-    """A command could not be given, or there was no answer in time; whether it was carried out is not
-    known."""
+    """A command could not be given, or there was no answer in time; whether it was carried out is
+    not known."""
 
 
 @dataclass(frozen=True)

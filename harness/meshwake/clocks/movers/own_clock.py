@@ -1,9 +1,8 @@
 """This machine's own clocks, which nothing here may move unless that is explicitly allowed.
 
-Whether an engine runs on this very kernel is checked twice, because an engine may report another kernel or a boot
-id may be masked: by the boot id, and by the monotonic clock, which counts from the boot and so is a
-kernel's fingerprint to the millisecond.
-"""
+Whether an engine runs on this very kernel is checked twice, because an engine may report another
+kernel or a boot id may be masked: by the boot id, and by the monotonic clock, which counts from the
+boot and so is a kernel's fingerprint to the millisecond."""
 
 from __future__ import annotations
 

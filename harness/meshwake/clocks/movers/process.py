@@ -7,7 +7,8 @@ the programs of the node are stopped for the whole length of the fault, in real 
 run on, their clocks are set back by it.
 
     suspend    stopped for J; at the wake monotonic is J behind, wall and boottime have gone on
-    pause      stopped for J; at the wake all three are J behind; after a while the wall clock is corrected
+    pause      stopped for J; at the wake all three are J behind; after a while the wall clock is
+               corrected
     step       wall clock set, no program stops
     freeze     stopped, all clocks have gone on: the trap
     drift      refused: a rate would have to be made of many steps, each of which is one
@@ -73,15 +74,15 @@ class NodeChannel(Protocol):
     def send(
         self, node: str, request: Mapping[str, Any], within_s: float = ANSWERED_WITHIN_S
     ) -> dict[str, Any]:
-        """Carries one request of node_helper/protocol.py to the helper of `node` (a node of the plan) and
-        returns its whole answer, {"version": 3, "ok": ...}. May be called from several threads at
-        once. Raises LabUnavailable when there is no answer in time; the usual bound is longer than the
-        120 s of the helper's own `send`."""
+        """Carries one request of node_helper/protocol.py to the helper of `node` (a node of the
+        plan) and returns its whole answer, {"version": 3, "ok": ...}. May be called from several
+        threads at once. Raises LabUnavailable when there is no answer in time; the usual bound is
+        longer than the 120 s of the helper's own `send`."""
 
 
 def new_owner(what: str) -> str:
-    """A name for a run that moves clocks, that no run had before: `what` it does, and where it can be
-    found."""
+    """A name for a run that moves clocks, that no run had before: `what` it does, and where it can
+    be found."""
     return f"{what}, process {os.getpid()} on {socket.gethostname()}, {uuid.uuid4().hex[:8]}"
 
 
@@ -144,8 +145,8 @@ class _Renewals:
 
 class ProcessMover:
     """A Mover (clocks/movers/base.py) for the nodes of `plan`. The first rule of a node names the
-    program that is measured and must be there. `launchers`: see node_helper/protocol.py; None: the usual
-    ones."""
+    program that is measured and must be there. `launchers`: see node_helper/protocol.py; None: the
+    usual ones."""
 
     name = "process"
 

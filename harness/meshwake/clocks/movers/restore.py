@@ -1,14 +1,14 @@
-"""Restores the wall clock of the engine's machine: by what really elapsed, at most once, by whichever
-process comes first.
+"""Restores the wall clock of the engine's machine: by what really elapsed, at most once, by
+whichever process comes first.
 
 Before anything is changed an intent is written down: what the clocks were (the anchor), and every
 base (wall - monotonic) that will be set from then on. The clock belongs where the anchor's base
 puts it, and by as much further as the machine has really slept since. That does not depend on how
 many steps were carried out before a crash, and doing it twice does what doing it once does.
 
-A process that touches the clock of an engine holds the lock next to its intent: the harness for its whole
-run, then its watchdog or `restore_leftovers`. Who gets the lock and finds no intent has nothing to
-do.
+A process that touches the clock of an engine holds the lock next to its intent: the harness for its
+whole run, then its watchdog or `restore_leftovers`. Who gets the lock and finds no intent has
+nothing to do.
 
     python -m meshwake.clocks.movers.restore INTENT
 
@@ -165,8 +165,9 @@ def _slept_ns(anchor: ClockReading, now: ClockReading) -> int:
 def restore_clock(
     intent: Intent, inside: Inside, pause: Callable[[float], None] = time.sleep
 ) -> str:
-    """Sets the clock to what it should show and returns why it was left or moved. Raises SubjectFailed, with
-    what to do by hand, when it cannot be reached or does not stay where it was put."""
+    """Sets the clock to what it should show and returns why it was left or moved. Raises
+    SubjectFailed, with what to do by hand, when it cannot be reached or does not stay where it was
+    put."""
     if not intent.bases_ns:
         return "it had not been moved"
     why, sets = "there was no answer", 0
@@ -291,8 +292,8 @@ def leftovers(directory: Path) -> tuple[Path, ...]:
 
 
 def restore_leftovers(directory: Path) -> list[str]:
-    """Restores every clock that a killed harness has left and no process is at work on; what was done,
-    one line each."""
+    """Restores every clock that a killed harness has left and no process is at work on; what was
+    done, one line each."""
     said = []
     for path in leftovers(directory):
         with suppress(LabUnavailable), locked(path):

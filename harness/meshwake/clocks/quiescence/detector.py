@@ -5,12 +5,15 @@ moved by twelve hours and it is made to read them, the twelve hours have passed 
 exact only when nothing was under way, so time may move only when the world is *quiescent*:
 
     every thread of every process watched sleeps in the kernel       threads.py
-    no byte is unsent in any socket, and none unread                 sockets.py, in every network namespace
+    no byte is unsent in any socket, and none unread                 sockets.py, in every network
+                                                                     namespace
     that its reader has not been given a moment to read
     no connection waits to be accepted, none is half open            the same
-    what one end of a connection has sent, the other has received    the same: a packet on its way is in no socket
-    no thread has run since it was first polled                      the CPU time of its process, read before its
-                                                                     threads and again after the sockets
+    what one end of a connection has sent, the other has received    the same: a packet on its way
+                                                                     is in no socket
+    no thread has run since it was first polled                      the CPU time of its process,
+                                                                     read before its threads and
+                                                                     again after the sockets
 
 The last line makes one moment of many polls: threads are polled one after the other, and one may
 hand its work to another that has been polled already. When none has run between the first pass and

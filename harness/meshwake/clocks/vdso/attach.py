@@ -8,13 +8,16 @@ jump does to a program that has its time base already.
 Idea: the same page and the same jumps as in page.py, written while every thread of the process is
 stopped.
 
-    the page       handed over by SCM_RIGHTS: the process is made to open a pair of sockets, we fetch one of them by
-                   pidfd_getfd and send the page's file through it. No path is needed that both can see, so it works
-                   across mount, network and process namespaces, and all processes of a node share one page.
-    the jumps      five bytes at the beginning of three functions of the vDSO. A thread that is within them is
-                   stepped on; where a signal handler may return into them, all run on for a moment and it is tried
-                   again. Elsewhere in the vDSO a thread finishes its reading on the old code, and does no harm.
-    our calls      run on a stack of ours in the process (goroutines have too little), with all signals waiting.
+    the page       handed over by SCM_RIGHTS: the process is made to open a pair of sockets, we
+                   fetch one of them by pidfd_getfd and send the page's file through it. No path is
+                   needed that both can see, so it works across mount, network and process
+                   namespaces, and all processes of a node share one page.
+    the jumps      five bytes at the beginning of three functions of the vDSO. A thread that is
+                   within them is stepped on; where a signal handler may return into them, all run
+                   on for a moment and it is tried again. Elsewhere in the vDSO a thread finishes
+                   its reading on the old code, and does no harm.
+    our calls      run on a stack of ours in the process (goroutines have too little), with all
+                   signals waiting.
 
 `detach` restores the kernel's bytes; they are those of our own vDSO, which is the same code in
 every process. The page stays where it is, unused, because a signal handler may still return into
@@ -73,8 +76,8 @@ _MAP_PRIVATE_ANONYMOUS_FIXED_NOREPLACE = 0x2 | 0x20 | 0x10_0000
 _MSG_DONTWAIT_CMSG_CLOEXEC = 0x40 | 0x4000_0000
 # Columns of /proc/PID/maps, proc(5): addresses, permissions, offset, device, inode, name.
 _MAPS_ADDRESSES, _MAPS_INODE = 0, 4
-# An instruction has at least one byte, so a thread within a jump's bytes has left them after as many
-# steps.
+# An instruction has at least one byte, so a thread within a jump's bytes has left them after as
+# many steps.
 _STEPS_OUT_MAX = JUMP_BYTES + 1
 # What is written to the spare page for recvmsg, and where: recvmsg(2), cmsg(3). First two ints, the
 # numbers of a pair of sockets.

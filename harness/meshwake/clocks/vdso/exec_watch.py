@@ -10,12 +10,14 @@ our answer. While it waits we begin to trace the thread (PTRACE_SEIZE with TRACE
 the exec go on; the kernel stops the process at the end of the exec, and there the clock page is put
 in. Two kinds of files are marked:
 
-    programs    the executable itself. A mark belongs to a file of one mounted file system, and a new container has a
-                new one, so this catches what is started again in a container that is known.
-    launchers   the container runtime's binary on the node (runc, crun). What it executes and forks is followed
-                (TRACEFORK, TRACECLONE, TRACEEXEC) up to the first program that is neither the runtime itself nor still
-                outside of the container (a runtime that is wrapped in another program, a hook): the program of a new
-                container, whatever its image.
+    programs    the executable itself. A mark belongs to a file of one mounted file system, and a
+                new container has a new one, so this catches what is started again in a container
+                that is known.
+    launchers   the container runtime's binary on the node (runc, crun). What it executes and forks
+                is followed (TRACEFORK, TRACECLONE, TRACEEXEC) up to the first program that is
+                neither the runtime itself nor still outside of the container (a runtime that is
+                wrapped in another program, a hook): the program of a new container, whatever its
+                image.
 
 Nothing hangs when we die: the kernel answers questions of a closed fanotify file with yes, and lets
 go what a dead tracer traced. Everything that is followed is let go after `FOLLOWED_WITHIN_S`.
@@ -203,7 +205,8 @@ class ExecWatch:
         return found is not None
 
     def serve(self) -> None:
-        """Answers every exec that waits, and takes every traced thread one step on; does not wait."""
+        """Answers every exec that waits, and takes every traced thread one step on; does not
+        wait."""
         self._read_questions()
         for held in list(self._held):
             self._answer(held)
@@ -293,7 +296,8 @@ class ExecWatch:
 
     def _go_on(self, stop: Stop) -> None:
         if stop.signal == 0:
-            # Also the end of a child of ours that is not traced: attach.py waits for it by its pidfd.
+            # Also the end of a child of ours that is not traced: attach.py waits for it by its
+            # pidfd.
             self._traced.pop(stop.tid, None)
             return
         # A new thread may stop for us before the event of its parent is reported.
@@ -317,7 +321,8 @@ class ExecWatch:
             resume(stop)
             return
         if not self._wanted(stop.tid):
-            # Still in the mount namespace of a runtime: a wrapper or a hook, not the container's own.
+            # Still in the mount namespace of a runtime: a wrapper or a hook, not the container's
+            # own.
             if traced.is_followed and _mounts(stop.tid) in self._outside:
                 resume(stop)
                 return

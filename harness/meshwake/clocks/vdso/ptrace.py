@@ -4,9 +4,8 @@ Uses, all rare and short: when a program has been exec'ed and has not run yet (l
 code in), to do the same to a program that runs (attach.py), and to read the time *inside* a running
 program, by making it call its own clock function.
 
-Only the thread that attached may send requests to the tracee; every function here is called from one
-thread. Should that thread end, however it ends, the kernel lets all that was traced run on.
-"""
+Only the thread that attached may send requests to the tracee; every function here is called from
+one thread. Should that thread end, however it ends, the kernel lets all that was traced run on."""
 
 from __future__ import annotations
 
@@ -49,8 +48,8 @@ _ALL_SIGNALS = 2**64 - 1
 # Options: what is traced is killed when we end; what a traced thread makes is traced too.
 _OPTION_EXITKILL = 0x10_0000
 OPTION_FORK, OPTION_VFORK, OPTION_CLONE, OPTION_EXEC = 0x2, 0x4, 0x8, 0x10
-# Events, in bits 16 and up of a wait status. EVENT_STOP: an interrupt of ours, a job-control stop, or
-# the first stop of a new thread that is traced from its beginning.
+# Events, in bits 16 and up of a wait status. EVENT_STOP: an interrupt of ours, a job-control stop,
+# or the first stop of a new thread that is traced from its beginning.
 EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC, EVENT_STOP = 1, 2, 3, 4, 128
 _EVENT_SHIFT = 16
 # The signals of job control: with EVENT_STOP one of them says that the whole process is stopped.
@@ -60,8 +59,8 @@ _JOB_CONTROL_STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIG
 
 # Also threads that are not the first of their process, which ptrace waits for like children.
 _WALL = 0x4000_0000
-# __WNOTHREAD: only what the calling thread traces itself, so that two watches do not take stops from
-# one another.
+# __WNOTHREAD: only what the calling thread traces itself, so that two watches do not take stops
+# from one another.
 _NOT_OF_OTHER_THREADS = 0x2000_0000
 
 # --- Our own bounds -------------------------------------------------------------------------------
@@ -219,7 +218,8 @@ def next_stop(tid: int = -1) -> Stop | None:
 
 
 def await_stop(tid: int, awaited: str, within_s: float) -> Stop:
-    """The next stop of `tid`. Raises SubjectFailed when it ends instead, or does neither in time."""
+    """The next stop of `tid`. Raises SubjectFailed when it ends instead, or does neither in
+    time."""
     deadline = Deadline(f"process {tid} to stop at {awaited}", within_s, SubjectFailed)
     while (stop := next_stop(tid)) is None:
         deadline.pause(_PAUSE_S)
@@ -243,8 +243,8 @@ def interrupt(tid: int) -> None:
 
 
 def resume(stop: Stop) -> None:
-    """What stopped goes on as if it had not been traced: its signal reaches it, and if it was stopped
-    by job control it stays so."""
+    """What stopped goes on as if it had not been traced: its signal reaches it, and if it was
+    stopped by job control it stays so."""
     if stop.event == EVENT_STOP and stop.signal in _JOB_CONTROL_STOPS:
         # PTRACE_CONT would make a process run that its user has stopped.
         ptrace(_LISTEN, stop.tid)
@@ -342,7 +342,8 @@ def _seize_to_stop(pid: int, tid: int) -> bool:
 def _has_ended(pid: int, tid: int) -> bool:
     """A first thread that has ended stays in the list until the last one ends."""
     try:
-        # proc(5): the state is the first word behind the name in brackets. Z: ended, X: ended and gone.
+        # proc(5): the state is the first word behind the name in brackets. Z: ended, X: ended and
+        # gone.
         text = Path(f"/proc/{pid}/task/{tid}/stat").read_text()
     except OSError:
         return True

@@ -26,7 +26,8 @@ NODES = {"here": "worker", "there": "worker2"}
 
 
 class Ours:
-    """This machine, as far as the mover sees it; `file` says by how much its wall clock was moved."""
+    """This machine, as far as the mover sees it; `file` says by how much its wall clock was
+    moved."""
 
     def __init__(self, file: Path | None = None, boot: str = "ours") -> None:
         self._file, self._boot = file, boot

@@ -117,7 +117,8 @@ class Node:
         try:
             return handler(request)
         finally:
-            # At its end: a request may last longer than the lease, and nothing is received meanwhile.
+            # At its end: a request may last longer than the lease, and nothing is received
+            # meanwhile.
             if owner is not None and owner == self._lease.owner:
                 self._lease.heard()
 
