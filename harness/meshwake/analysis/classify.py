@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from meshwake.analysis.attempt import Attempt, ScenarioExperiment, find_scenario
+from meshwake.analysis.attempt import Attempt, ScenarioExperiment
 from meshwake.core import versions
 from meshwake.core.errors import ExitCode, HarnessFault
 from meshwake.core.outcome import Verdict
 from meshwake.core.scenario import read_scenario
+from meshwake.runner.corpus import scenario_file
 
 # scenario -> the check that distinguishes, and what its verdict means.
 CLASSIFYING: dict[str, tuple[str, str]] = {
@@ -166,5 +167,5 @@ def signatures_of_classes() -> dict[str, dict[str, Verdict]]:
 def experiment(name: str, lab: str) -> ScenarioExperiment:
     """Runs the distinguishing scenario `name` on `lab`, of the releases."""
     return ScenarioExperiment(
-        read_scenario(find_scenario(name)), CLASSIFYING[name][0], lab, keep=False
+        read_scenario(scenario_file(name)), CLASSIFYING[name][0], lab, keep=False
     )

@@ -8,9 +8,10 @@ from pathlib import Path
 from meshwake.analysis.populations import MachineFault, RecordedMachine
 from meshwake.core import versions
 from meshwake.core.errors import BadInput
-from meshwake.core.plan import Plan, PlanRequest, resolve
+from meshwake.core.plan import Plan
+from meshwake.core.resolve import PlanRequest, resolve
 from meshwake.core.scenario import read_scenario
-from meshwake.runner.suite import scenario_files
+from meshwake.runner.corpus import scenario_files
 
 
 def recorded_machines(paths: Iterable[Path]) -> tuple[RecordedMachine, ...]:

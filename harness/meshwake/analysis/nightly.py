@@ -28,9 +28,10 @@ from meshwake.core.refusal import invalid_choice
 from meshwake.core.scenario import Scenario, read_scenario
 from meshwake.labs import LAB_MODULES, load_lab
 from meshwake.runner.choose import Case, Chooser
+from meshwake.runner.corpus import scenario_files
 from meshwake.runner.options import Options
 from meshwake.runner.run import run_case
-from meshwake.runner.suite import Ending, most_serious, scenario_files
+from meshwake.runner.suite import Ending, most_serious
 from meshwake.ztunnel import binaries
 
 RESULTS_FILE = "results.jsonl"
