@@ -145,6 +145,7 @@ def test_a_canary_that_does_not_come_out_broken(project: pytest.Pytester, text: 
     assert "the harness itself is broken" in output(result)
 
 
+@pytest.mark.slow(reason="starts workers in processes of their own")
 def test_with_xdist(project: pytest.Pytester) -> None:
     """The rows of all workers are in one table, and runs of one plan do not get into each other's
     way."""
