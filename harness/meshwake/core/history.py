@@ -41,9 +41,11 @@ class History:
     def of(self, *kinds: Any, **data: object) -> list[Any]:
         """The events of these kinds, by their class (events.py) or by name, whose data have these
         values; in order."""
-        names = {kind if isinstance(kind, str) else kind.kind for kind in kinds}
+        names = set(map(_kind_named, kinds))
         found = [event for event in self.events if event.kind in names]
-        return [event for event in found if _has(event, data)] if data else found
+        if not data:
+            return found
+        return [event for event in found if _has(event, data)]
 
     @property
     def end_world_ns(self) -> int:
@@ -99,6 +101,10 @@ class History:
             raise BadInput(
                 f"{path}: is not UTF-8 text (byte {error.start}); give the directory of a run"
             ) from error
+
+
+def _kind_named(kind: str | type[Event]) -> str:
+    return kind if isinstance(kind, str) else kind.kind
 
 
 def _has(event: Event, data: Mapping[str, object]) -> bool:
