@@ -38,9 +38,21 @@ TIMES = 5
 
 
 def renewal_times(plan: Plan, history: History) -> list[tuple[str, float, float | None]]:
-    """Every renewal: whose certificate, when it was issued, when it was renewed."""
+    """Every renewal: whose certificate, when it was issued, when it was renewed, since the first
+    certificate of that identity: ztunnels of two nodes start some seconds apart."""
     rows = renewals(plan, history)
-    return sorted((row.identity, row.issued_world_s, row.done_world_s) for row in rows)
+    first_s = {
+        identity: min(row.issued_world_s for row in rows if row.identity == identity)
+        for identity in {row.identity for row in rows}
+    }
+    return sorted(
+        (
+            row.identity,
+            row.issued_world_s - first_s[row.identity],
+            None if row.done_world_s is None else row.done_world_s - first_s[row.identity],
+        )
+        for row in rows
+    )
 
 
 def outage_times(plan: Plan, history: History) -> list[tuple[float, float]]:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from meshwake.analysis.attempt import ScenarioExperiment, find_scenario
+from meshwake.analysis.attempt import ScenarioExperiment
 from meshwake.analysis.bisect import Bisect, BisectRequest, BisectResult, Observation, check_request
 from meshwake.analysis.bisect_log import (
     BisectLog,
@@ -30,6 +30,7 @@ from meshwake.core.scenario import Scenario, read_scenario
 from meshwake.core.store import RunDirectory
 from meshwake.labs import IN_REAL_TIME
 from meshwake.runner.choose import Chooser
+from meshwake.runner.corpus import scenario_file
 from meshwake.runner.options import AUTO, LabFlags, Options, planned_cluster, with_flags
 
 # How often each side of a boundary is run by default; in real time once.
@@ -104,7 +105,7 @@ def _read(name: str | None) -> tuple[Path, Scenario]:
         raise BadInput(
             "SCENARIO is missing: give a scenario file, or --resume LOG, or --replay LOG"
         )
-    path = find_scenario(name)
+    path = scenario_file(name)
     return path, read_scenario(path)
 
 

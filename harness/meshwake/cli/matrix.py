@@ -38,6 +38,7 @@ from meshwake.core.scenario import Scenario, read_scenario
 from meshwake.fixes import FIXES
 from meshwake.labs import Toolbox
 from meshwake.report.terminal import show
+from meshwake.runner.corpus import scenario_files
 
 FixOption = Annotated[
     list[str] | None, typer.Option("--fix", metavar="NAME", help="Only this fix; may be repeated.")
@@ -188,7 +189,7 @@ def _chosen(option: str, named: list[str] | None, known: list[str]) -> list[str]
 
 def _scenarios(faults: list[str] | None, files: list[Path] | None) -> dict[str, Scenario]:
     if files:
-        read = [read_scenario(path) for path in files]
+        read = [read_scenario(path) for path in scenario_files(files)]
         return {each.name: each for each in read}
     return {name: scenario_for(FAULTS[name]) for name in _chosen("--fault", faults, list(FAULTS))}
 

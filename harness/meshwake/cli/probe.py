@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from meshwake.analysis.attempt import Attempt, find_scenario, run_attempt
+from meshwake.analysis.attempt import Attempt, run_attempt
 from meshwake.analysis.classify import CLASSIFYING, BehaviourSignature, observe_signature
 from meshwake.analysis.probe import (
     ABORT_GIT_BISECT,
@@ -29,6 +29,7 @@ from meshwake.core.durations import NS_PER_S, parse_option_ns
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
 from meshwake.core.scenario import Scenario, read_scenario
 from meshwake.labs import load_lab
+from meshwake.runner.corpus import scenario_file
 from meshwake.runner.options import AUTO, Options
 from meshwake.ztunnel import binaries
 
@@ -130,7 +131,7 @@ def _probe_commit(
     repeat: int,
     build_within: str,
 ) -> ProbeResult:
-    named_check, file = check_name(check), find_scenario(scenario)
+    named_check, file = check_name(check), scenario_file(scenario)
     if path is None:
         raise _no_binary()
     version = versions.find(istio).version if istio else versions.newest().version
@@ -216,7 +217,7 @@ def _name_class(path: Path | None, istio: str | None, lab: str, as_json: bool) -
 def _signature(options: Options, version: str) -> BehaviourSignature:
     def ask(name: str, check: str, seed: int) -> Attempt:
         attempt = run_attempt(
-            read_scenario(find_scenario(name)),
+            read_scenario(scenario_file(name)),
             check,
             replace(options, seed=seed, keep_run=True),
             version,

@@ -28,8 +28,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from meshwake.core.clock_reading import ClockReading
+from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.plan import Plan, PlannedFault
-from meshwake.core.scenario import CLOCK_FAULTS
 
 _ONE = Fraction(1)
 

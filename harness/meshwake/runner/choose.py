@@ -14,8 +14,9 @@ from pathlib import Path
 
 from meshwake.core import resources, versions
 from meshwake.core.errors import BadInput, LabUnavailable
-from meshwake.core.plan import Plan, PlanRequest, resolve
+from meshwake.core.plan import Plan
 from meshwake.core.refusal import invalid_choice
+from meshwake.core.resolve import PlanRequest, resolve
 from meshwake.core.scenario import Expect, Scenario
 from meshwake.core.text_files import is_there, read_text
 from meshwake.fixes import FIXES, adapted, patch_of

@@ -5,13 +5,14 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from meshwake.analysis.attempt import Attempt, ScenarioExperiment, find_scenario
+from meshwake.analysis.attempt import Attempt, ScenarioExperiment
 from meshwake.analysis.bisect import Bisect, BisectRequest, BisectResult, check_request
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, ExitCode
 from meshwake.core.outcome import Verdict
 from meshwake.core.scenario import read_scenario
 from meshwake.core.versions import minor_of
+from meshwake.runner.corpus import scenario_file
 from packaging.version import Version
 
 ROWS = tuple(f"1.{minor}.{patch}" for minor in range(18, 24) for patch in range(5))
@@ -258,7 +259,7 @@ KEYS = [
 
 
 def on_the_model(scenario: str, check: str, good: str, bad: str) -> BisectResult:
-    read = read_scenario(find_scenario(scenario))
+    read = read_scenario(scenario_file(scenario))
     experiment = ScenarioExperiment(read, check, "model")
     question = BisectRequest(read.name, check, "model", good, bad)
     return Bisect(question, experiment, impossible=experiment.impossible).run()

@@ -30,7 +30,7 @@ EXACT_CLUSTERS = [
     if "-lapse-" in name and not {"restart", "away", "guard"} & set(name.split("-")[0].split("_"))
 ]
 CURED = RECORDED.with_name("cured_histories")
-WITHIN_S = 2.0
+WITHIN_S, FIRST_WITHIN_S = 2.0, 10.0
 
 
 def recorded(name: str, directory: Path = RECORDED) -> tuple[Plan, History]:
@@ -91,8 +91,16 @@ def test_the_model_renews_when_the_binary_did(name: str) -> None:
         for history in (model, real)
     )
     assert [row[0] for row in ours] == [row[0] for row in theirs]
-    for mine, other in zip(ours, theirs, strict=True):
-        assert mine[1:] == pytest.approx(other[1:], abs=WITHIN_S)
+    # The model issues every first certificate in the same instant. In a cluster the ztunnel of
+    # another node, or the next second, makes it later, and everything of that identity with it.
+    first_s = {
+        identity: min(row[1] for row in theirs if row[0] == identity) for identity, *_ in theirs
+    }
+    late_s = first_s if name in EXACT_CLUSTERS else dict.fromkeys(first_s, 0.0)
+    assert all(seconds <= FIRST_WITHIN_S for seconds in late_s.values())
+    for (identity, *mine), (_, *other) in zip(ours, theirs, strict=True):
+        from_first_s = [seconds - late_s[identity] for seconds in other]
+        assert mine == pytest.approx(from_first_s, abs=WITHIN_S)
     assert ours or ends_s < plan.duration_ns
 
 

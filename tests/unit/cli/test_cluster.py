@@ -37,7 +37,7 @@ def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nowhere.sock")
     monkeypatch.setenv("PATH", str(tmp_path))
     # A doctor gives up after seconds; a busy test machine is given longer.
-    monkeypatch.setattr("meshwake.labs.kind.local_environment.ASKED_WITHIN_S", 60.0)
+    monkeypatch.setattr("meshwake.labs.kind.local_environment.PROBE_TIMEOUT_S", 60.0)
 
 
 def with_engine(monkeypatch: pytest.MonkeyPatch, world: World) -> None:

@@ -145,6 +145,6 @@ def test_a_lab_that_breaks_its_promise_is_at_fault() -> None:
     with pytest.raises(HarnessFault, match="lacks reason"):
         recorder.record(0, "run_ended", None, None)
     recorder.record(5, "run_ended", None, None, reason="duration")
-    with pytest.raises(HarnessFault, match="lies before"):
+    with pytest.raises(HarnessFault, match="is before"):
         recorder.record(4, "run_ended", None, None, reason="duration")
     assert len(recorder.history) == 1

@@ -23,8 +23,8 @@ from typing import Protocol
 
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import SubjectFailed
+from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.plan import Plan, PlannedFault
-from meshwake.core.scenario import CLOCK_FAULTS
 
 
 class NobodyToAsk(SubjectFailed):

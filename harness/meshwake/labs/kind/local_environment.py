@@ -47,13 +47,13 @@ from meshwake.labs.kind.traffic import Client, Route
 from meshwake.labs.kind.watchers import Alerts, Flows, ProxyCertificates, Tokens, ZtunnelLogs
 
 AT_ONCE = 16
-# The doctor waits for it; a container that is asked takes a second, on a busy machine ten.
-ASKED_WITHIN_S = 15.0
+# `meshwake doctor` waits for it. A probe container takes a second, on a busy machine ten.
+PROBE_TIMEOUT_S = 15.0
 PROMETHEUS, ALERTMANAGER = ("prometheus", 9090), ("alertmanager", 9093)
 
 
 class LocalEnvironment:
-    """See environment.Environment."""
+    """The `Environment` of a real run; see the module."""
 
     real = SystemTime()
 
@@ -136,7 +136,7 @@ class LocalEnvironment:
 
 
 def _brought_up(choice: Choice, plan: Plan, engine: Engine, tell: Callable[[str], None]) -> Cluster:
-    """The cluster of `choice`, whose state is locked."""
+    """Bring up the cluster of `choice`; the caller holds the lock of its state."""
     pins, asked = read_pins(), _cluster_of(plan)
     cluster = bring_up(
         choice,
@@ -146,18 +146,18 @@ def _brought_up(choice: Choice, plan: Plan, engine: Engine, tell: Callable[[str]
         lambda progress: tell(str(progress)),
         folder=Path(asked.folder) if asked.folder is not None else None,
         own_images=own_images_of(plan),
-        before=_asked_first(plan),
+        before=_steps_before(plan),
         locked=True,
     )
     tell(
-        f"cluster {cluster.name} is up and stays up for the next run; put it away with: "
-        "meshwake down"
+        f"cluster {cluster.name} is up and stays up for the next run; delete it with: meshwake down"
     )
     return cluster
 
 
-def _asked_first(plan: Plan) -> tuple[Step[BringUpContext], ...]:
-    """This machine's own clock is not set: known before a cluster is made for it."""
+def _steps_before(plan: Plan) -> tuple[Step[BringUpContext], ...]:
+    """Steps that must come before a cluster is created: the check that --clock engine would not
+    set this machine's own clock."""
     asked = _cluster_of(plan)
     return (
         (own_clock_step(),)
@@ -167,8 +167,8 @@ def _asked_first(plan: Plan) -> tuple[Step[BringUpContext], ...]:
 
 
 def own_images_of(plan: Plan) -> tuple[OwnImage, ...]:
-    """The images of ours that a run of `plan` needs: for what moves clocks, and for what it
-    deploys."""
+    """The images of ours that a run of `plan` needs: the helper's if it moves clocks, and the
+    guard's if it deploys it."""
     helped = _cluster_of(plan).clock == "process" and (
         moves_clocks(plan) or _cluster_of(plan).lapse
     )
@@ -196,7 +196,7 @@ def _place(cluster: Cluster, engine: Engine | None = None) -> Place:
 
 
 def _more_routes(source: str, parts: frozenset[str]) -> list[Route]:
-    """By way of the waypoint and of the Gateway, where the cluster has them (clusters/gateway/)."""
+    """Routes through the waypoint and the Gateway, if the cluster has them (clusters/gateway/)."""
     inside = f"{DEMO_NAMESPACE}.svc.cluster.local"
     routes = []
     if "waypoint" in parts:
@@ -226,7 +226,9 @@ def _watchers(
             {namespace_of(identity) for node in plan.nodes for identity in node.identities}
         )
         watchers.append(Flows(kubernetes, namespaces))
-    if "observability" in place.parts:
+    # In time lapse Prometheus lives in real time: a rule's `for: 5m` lasts five real minutes, which
+    # are days of the mesh, so when its alerts fire says nothing. The check is UNKNOWN then.
+    if "observability" in place.parts and not _cluster_of(plan).lapse:
         watchers.append(Alerts(kubernetes, OBSERVABILITY_NAMESPACE, PROMETHEUS, ALERTMANAGER))
     return watchers
 
@@ -240,9 +242,9 @@ def _engine_missing() -> list[str]:
 
 
 def _asked(what: str, ask: Callable[[], list[str]]) -> list[str]:
-    """What `ask` says, or why it did not say it; never later than `ASKED_WITHIN_S`, whatever hangs."""
+    """The result of `ask`, or why there is none; after `PROBE_TIMEOUT_S` at most."""
     said: list[str] = [
-        f"{what} did not answer within {ASKED_WITHIN_S:.0f} s; is the engine stuck? try: "
+        f"{what} did not answer within {PROBE_TIMEOUT_S:.0f} s; is the engine stuck? try: "
         "docker version"
     ]
 
@@ -254,5 +256,5 @@ def _asked(what: str, ask: Callable[[], list[str]]) -> list[str]:
 
     thread = threading.Thread(target=run, name="missing", daemon=True)
     thread.start()
-    thread.join(ASKED_WITHIN_S)
+    thread.join(PROBE_TIMEOUT_S)
     return list(said)

@@ -1,5 +1,5 @@
-"""What of a plan this lab cannot do, by name, before anything is touched. It never does something
-weaker instead."""
+"""What a plan requires that this lab cannot do, refused by name before anything is changed. The lab
+never does something weaker instead."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from meshwake.core.durations import NS_PER_S, format_duration
+from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.plan import Plan, PlannedFault
-from meshwake.core.scenario import CLOCK_FAULTS
 from meshwake.fixes.cron import namespace_of
 from meshwake.fixes.wake_guard import NAME as GUARD
 from meshwake.fixes.weekly_restart import NAME as WEEKLY_RESTART
@@ -52,7 +52,7 @@ _RESTARTS_BY_THE_CALENDAR = (WEEKLY_RESTART, "daily-restart")
 
 
 def refusals(plan: Plan) -> list[str]:
-    """One sentence a reason, each with what to do; [] when all of it can be done."""
+    """One sentence for each reason, with the next step; [] when the plan can be run."""
     return [*_about_numbers(plan), *_about_faults(plan), *_about_authority(plan), *_about_fix(plan)]
 
 
@@ -128,8 +128,8 @@ def _about_authority(plan: Plan) -> Iterator[str]:
 
 
 def _about_fix(plan: Plan) -> Iterator[str]:
-    """A fix is applied as the user would apply it, so whether it acts within minutes is up to its
-    own schedule."""
+    """A fix is applied as a user would apply it, so its own schedule decides whether it acts within
+    the duration of a run."""
     if plan.gateways or plan.token_s is not None:
         yield (
             "[[gateway]] and authority.token: a cluster has its own gateways, and kubelet its "
@@ -159,9 +159,9 @@ def _about_fix(plan: Plan) -> Iterator[str]:
 
 
 def _about_clocks_of_fix(plan: Plan, name: str) -> Iterator[str]:
-    """Who acts for a fix must live by the clocks of its node, and --clock process moves those of
-    programs, one by one. A controller that kubelet restarts because it stood still would begin
-    anew, as none does after a sleep."""
+    """The program that acts for a fix must see the moved clocks of its node, and --clock process
+    moves the clocks of selected programs only. kube-controller-manager cannot be one of them:
+    kubelet would restart it while it is stopped, which does not happen in a real sleep."""
     moved = [fault for fault in plan.faults if fault.kind in CLOCK_FAULTS]
     if name in CRON_JOBS and plan.cluster is not None and plan.cluster.lapse:
         yield (

@@ -15,7 +15,7 @@ from meshwake.cluster.state import ClusterState
 from meshwake.cluster.steps import Progress
 from meshwake.core.errors import LabUnavailable
 from meshwake.labs.kind import own_clock
-from meshwake.labs.kind.local_environment import _asked_first
+from meshwake.labs.kind.local_environment import _steps_before
 from meshwake.labs.kind.own_clock import own_clock_step
 
 from tests.unit.clocks.machines import BOOT_ID, Box, Machine, answer
@@ -102,5 +102,5 @@ def test_an_image_of_a_folder_does_as_well(asked: list[str], tmp_path: Path) -> 
     ],
 )
 def test_only_a_run_that_would_set_a_clock_asks(about: dict[str, Any], steps: list[str]) -> None:
-    assert [step.name for step in _asked_first(on(PAUSE, **about))] == steps
-    assert _asked_first(on("", **about)) == ()
+    assert [step.name for step in _steps_before(on(PAUSE, **about))] == steps
+    assert _steps_before(on("", **about)) == ()

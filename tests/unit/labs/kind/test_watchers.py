@@ -1,4 +1,4 @@
-"""Tokens are read on the node: nothing is ever asked of a distroless image."""
+"""Tokens are read on the node, because ztunnel's image is distroless; alerts are of the run."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from meshwake.clocks.movers.node_access import Answer, Inside, NoAnswer
+from meshwake.core.plan import PlannedCluster
 from meshwake.kubernetes.api import Unreachable
-from meshwake.labs.kind.watchers import Tokens
+from meshwake.labs.kind.environment import Place
+from meshwake.labs.kind.local_environment import LocalEnvironment
+from meshwake.labs.kind.watchers import Alerts, Tokens
 
 from tests.unit.labs.kind.runs import TWO_NODES, cluster_of, plan
 
@@ -71,3 +75,53 @@ def test_what_cannot_be_read_is_said(nodes: Nodes, said: str) -> None:
     """A watcher out of reach; the run tells it once."""
     with pytest.raises(Unreachable, match=said):
         Tokens(cluster_of(plan()), nodes).poll()
+
+
+class Monitoring:
+    """Prometheus and Alertmanager; `firing` are (name, since when)."""
+
+    def __init__(self) -> None:
+        self.firing: list[tuple[str, str]] = []
+
+    def get_from_service(
+        self, namespace: str, service: str, port: int, path: str, within_s: float
+    ) -> bytes:
+        if path.startswith("/api/v1/rules"):
+            rule = {"name": "ZtunnelCertificateExpired", "lastEvaluation": "2026-11-30T12:00:00Z"}
+            return json.dumps({"data": {"groups": [{"rules": [rule]}]}}).encode()
+        if path == "/api/v1/alerts":
+            alerts = [
+                {"state": "firing", "labels": {"alertname": name}, "activeAt": since}
+                for name, since in self.firing
+            ]
+            return json.dumps({"data": {"alerts": alerts}}).encode()
+        return b"[]"
+
+
+def fired(alerts: Alerts) -> list[str]:
+    return [each.data["alert"] for each in alerts.poll() if each.kind == "alert_fired"]
+
+
+def test_an_alert_that_fired_before_the_run_is_no_warning() -> None:
+    """Unless it resolves and fires again."""
+    monitoring = Monitoring()
+    services = (("prometheus", 9090), ("alertmanager", 9093))
+    alerts = Alerts(monitoring, "monitoring", *services)  # type: ignore[arg-type]
+    monitoring.firing = [("GatewayRenewalLate", "12:16")]
+    assert [each.kind for each in alerts.poll()] == ["alerts_evaluated"]
+    monitoring.firing += [("ZtunnelRenewalsLate", "12:30")]
+    assert fired(alerts) == ["ZtunnelRenewalsLate"]
+    monitoring.firing = [("GatewayRenewalLate", "12:40")]
+    assert fired(alerts) == ["GatewayRenewalLate"]
+
+
+@pytest.mark.parametrize("lapse", [False, True])
+def test_alerts_are_not_recorded_where_time_is_skipped(lapse: bool) -> None:
+    """Prometheus lives in real time, so the moments at which its alerts fire mean nothing there."""
+    of = plan(nodes=TWO_NODES)
+    of = of.model_copy(update={"cluster": PlannedCluster(clock="process", lapse=lapse)})
+    place = Place("c", Path(), None, ours=True, nodes=(), parts=frozenset({"observability"}))
+    names = {node.name: node.name for node in of.nodes}
+    looked_at = LocalEnvironment().looked_at(of, place, cluster_of(of), names)
+    watched = {type(watcher) for watcher in looked_at.watchers}
+    assert (Alerts in watched) is not lapse

@@ -85,7 +85,7 @@ def test_it_runs_anywhere_and_refuses_nothing_that_it_knows() -> None:
     assert LAB.refusals(plan(NIGHTS)) == []
 
 
-def test_a_class_that_nobody_has_described_is_refused_by_name() -> None:
+def test_a_class_that_is_not_described_is_refused_by_name() -> None:
     """Not guessed at."""
     (refusal,) = LAB.refusals(plan().model_copy(update={"behaviour_class": "F"}))
     assert "'F'" in refusal and "A0" in refusal
