@@ -42,7 +42,7 @@ class History:
     def of(self, *kinds: Any, **data: object) -> list[Any]:
         """The events of these kinds, by their class (events.py) or by name, whose data have these
         values; in order."""
-        names = set(map(_kind_named, kinds))
+        names = set(map(_name_of, kinds))
         found = [event for event in self.events if event.kind in names]
         for key, value in data.items():
             found = [event for event in found if event.data.get(key) == value]
@@ -93,7 +93,7 @@ class History:
             ) from error
 
 
-def _kind_named(kind: str | type[Event]) -> str:
+def _name_of(kind: str | type[Event]) -> str:
     return kind if isinstance(kind, str) else kind.kind
 
 
