@@ -1,11 +1,11 @@
-"""pytest's door: every scenario file is collected, one test per case, and judged as `meshwake run`
+"""The pytest plugin: every scenario file is collected, one test per case, and judged as `meshwake run`
 judges it.
 
     pytest scenarios/ [-k nightly] [-n auto] [--lab L] [--istio V] [--ztunnel PATH] [--seed N] [--keep-run]
                       [--report DIR]
 
 A surprise fails its test with the finding, the evidence and the command that repeats it. A case
-that cannot run here is skipped with its reason. At the end a table says what happened, where the
+that cannot run here is skipped with its reason. At the end a table shows what happened, where the
 evidence lies and why each lab was chosen. The fixture `mesh` is for tests that tell a timeline in
 Python (harness/meshwake/runner/mesh.py).
 """
@@ -281,13 +281,13 @@ def mesh(request: pytest.FixtureRequest) -> Iterator[Mesh]:
     marker = request.node.get_closest_marker("mesh")
     world = World(**marker.kwargs) if marker else World()
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", request.node.name).strip("-")
-    told = Mesh(Options(**{**vars(asked), "keep_run": True}), name, pytest.skip, world)
-    yield told
+    story = Mesh(Options(**{**vars(asked), "keep_run": True}), name, pytest.skip, world)
+    yield story
     failed = request.node.stash.get(_FAILED, False)
-    for directory in told.directories if not asked.keep_run else ():
-        if not (failed and directory is told.directories[-1]):
+    for directory in story.directories if not asked.keep_run else ():
+        if not (failed and directory is story.directories[-1]):
             directory.remove()
-    if failed and told.directories:
+    if failed and story.directories:
         request.node.add_report_section(
-            "teardown", "meshwake", f"evidence: {told.directories[-1].path}"
+            "teardown", "meshwake", f"evidence: {story.directories[-1].path}"
         )
