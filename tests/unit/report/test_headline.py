@@ -71,7 +71,8 @@ def test_harm_without_a_failed_connection_is_no_pass() -> None:
 def expecting(run: Run, verdict: Verdict) -> Run:
     """`run` with one expectation, that connections flow or that they do not."""
     row = PlannedExpectation(check="traffic_flows", verdict=verdict.value, because="of a test")
-    return Run(run.plan.model_copy(update={"expectations": (row,)}), run.history, run.findings)
+    plan = run.plan.model_copy(update={"expectations": (row,)})
+    return Run(plan, run.history, run.findings)
 
 
 def test_a_surprise_is_called_a_cure_or_a_regression() -> None:
