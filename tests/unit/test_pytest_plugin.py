@@ -14,7 +14,9 @@ NOT_BROKEN = small(('"holds"', '"broken"'))
 @pytest.fixture
 def project(pytester: pytest.Pytester) -> pytest.Pytester:
     """A directory with the plugin named in its conftest, as in this repository."""
-    pytester.makeconftest('pytest_plugins = ["meshwake.pytest_plugin"]')
+    pytester.makeconftest(
+        'pytest_plugins = ["meshwake.pytest_plugin", "meshwake.pytest_short_options"]'
+    )
     # hypothesis' plugin would be imported anew by every session within this one: seconds each, and
     # state shared.
     pytester.makeini(
