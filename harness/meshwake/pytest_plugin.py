@@ -9,7 +9,7 @@ its options have the prefix, and a TOML file in a directory `scenarios` that hol
 left alone. pytest_short_options.py adds the names without the prefix.
 
 A surprise fails its test with the finding, the evidence and the command that repeats it. A case
-that cannot run here is skipped with its reason. At the end a table says what happened, where the
+that cannot run here is skipped with its reason. At the end a table shows what happened, where the
 evidence lies and why each lab was chosen. The fixture `mesh` is for tests that tell a timeline in
 Python (harness/meshwake/runner/mesh.py).
 """
@@ -296,13 +296,13 @@ def mesh(request: pytest.FixtureRequest) -> Iterator[Mesh]:
     except BadInput as error:
         pytest.fail(str(error), pytrace=False)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", request.node.name).strip("-")
-    told = Mesh(Options(**{**vars(asked), "keep_run": True}), name, pytest.skip, world)
-    yield told
+    story = Mesh(Options(**{**vars(asked), "keep_run": True}), name, pytest.skip, world)
+    yield story
     failed = request.node.stash.get(_FAILED, False)
-    for directory in told.directories if not asked.keep_run else ():
-        if not (failed and directory is told.directories[-1]):
+    for directory in story.directories if not asked.keep_run else ():
+        if not (failed and directory is story.directories[-1]):
             directory.remove()
-    if failed and told.directories:
+    if failed and story.directories:
         request.node.add_report_section(
-            "teardown", "meshwake", f"evidence: {told.directories[-1].path}"
+            "teardown", "meshwake", f"evidence: {story.directories[-1].path}"
         )

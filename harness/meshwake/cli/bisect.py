@@ -261,7 +261,7 @@ def _default_jobs(lab: str) -> int:
 
 
 def _drop_runs(found: BisectResult) -> None:
-    """Removes the runs that nobody will look at. Runs that failed stay in any case."""
+    """Removes the runs that are no evidence of a boundary. Runs that failed stay in any case."""
     sides = _sides(found)
     for observation in found.tested:
         for attempt in observation.attempts[_evidence_count(observation, sides) :]:

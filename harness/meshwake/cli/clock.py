@@ -231,7 +231,7 @@ def _run(
         _await_end(injector, taken)
     except (
         KeyboardInterrupt
-    ):  # it is at the head of a session of its own, so the terminal told us only
+    ):  # it is at the head of a session of its own, so the terminal signalled only us
         if taken is not None:
             _interrupt(taken)
         raise
@@ -245,7 +245,7 @@ def _await_end(injector: Injector, taken: ManagedProcess) -> None:
     from meshwake.clocks.injectors.base import CannotInject
     from meshwake.clocks.injectors.unreachable_waits import BECAUSE
 
-    told: set[int] = set()
+    reported: set[int] = set()
     while not _ends_within(taken, _ASK_EVERY_S):
         found = injector.unreachable_waits(taken)
         for wait in found.waits:
@@ -255,8 +255,8 @@ def _await_end(injector: Injector, taken: ManagedProcess) -> None:
                     "moved clocks"
                 )
                 raise CannotInject(injector.name, what, BECAUSE, "it was ended (docs/clock.md)")
-            if wait.tid not in told:
-                told.add(wait.tid)
+            if wait.tid not in reported:
+                reported.add(wait.tid)
                 _say(
                     f"thread {wait.tid} began to wait {wait.how} on moved clocks: too long "
                     "by what was moved"

@@ -1,7 +1,7 @@
-"""meshwake up | down | status: clusters of lab kind brought up, put away, looked at.
+"""meshwake up | down | status: bring up, delete and examine clusters of lab kind.
 
 Results go to stdout, progress to stderr. Errors are raised as HarnessError;
-harness/meshwake/cli/app.py says them and ends with their exit code. `--dry-run` touches nothing.
+harness/meshwake/cli/app.py prints them and ends with their exit code. `--dry-run` touches nothing.
 What speaks to engine and Kubernetes is imported when a command runs: it takes half a second, which
 the other commands need not wait.
 """

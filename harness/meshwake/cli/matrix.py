@@ -2,7 +2,7 @@
 guard, for months?
 
 Results go to stdout, progress to stderr. Errors are raised as HarnessError;
-harness/meshwake/cli/app.py says them and ends with their exit code.
+harness/meshwake/cli/app.py prints them and ends with their exit code.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def trial_command(
 
 
 def _report_nothing(*_: str) -> None:
-    """Progress for nobody: stderr is not a terminal."""
+    """No progress: stderr is not a terminal."""
 
 
 def _report_pair(fix: str, fault: str) -> None:
@@ -219,7 +219,7 @@ def _columns(rows: list[MatrixRow]) -> list[str]:
 
 
 def _words(row: MatrixRow) -> Text:
-    """In colour where there is some; the words say it too."""
+    """In colour where there is some; the words are enough without."""
     confirmed = f" {CONFIRMED}" if row.confirmed_on else ""
     if row.verdict == "HOLDS":
         return Text(f"holds{confirmed}", "green")

@@ -127,7 +127,7 @@ class Chooser:
 
     def _refusal(self, case: Case) -> str | None:
         """Why `case` cannot run, in one sentence, or None. The plan is made only where nothing
-        simpler stands against it: without its table of numbers a scenario has none."""
+        simpler refuses it: without its [real_time] table a scenario has none."""
         reason = self._refusal_without_plan(case)
         if reason is not None:
             return reason

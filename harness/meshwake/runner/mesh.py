@@ -6,12 +6,11 @@
         mesh.run("16h")
         mesh.assert_holds("traffic_flows")
 
-What is told becomes a scenario, and goes the one way of every scenario
-(harness/meshwake/runner/run.py) when the first question is asked. What is told after a
-question makes the timeline longer, and the next question runs all of it anew: the past of the same
-plan is the same. A clock fault takes its time on the timeline; a fault of the authority begins now
-and lies beside what is told next. A duration is text as in a scenario file ("8h"), a timedelta, or words
-of one (hours=8).
+The calls become a scenario, which runs like any other (harness/meshwake/runner/run.py) when the
+first result is read. Calls after that make the timeline longer, and the next result runs all of it
+again: the same plan has the same past. A clock fault takes its time on the timeline; a fault of the
+authority begins now and goes on during the calls that follow. A duration is text as in a scenario
+file ("8h"), a timedelta, or the arguments of one (hours=8).
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ def world_of(unnamed: Sequence[object], named: Mapping[str, Any]) -> World:
 
 @dataclass
 class Mesh:
-    """A timeline told call by call. `refused` is called, and must not return, when the lab asked
+    """A timeline made call by call. `refused` is called, and must not return, when the lab asked
     for cannot run it."""
 
     options: Options
@@ -87,8 +86,8 @@ class Mesh:
         self._last("suspend", _ns(lasts, length))
 
     def pause(self, lasts: Lasts = None, *, corrected_after_s: float, **length: float) -> None:
-        """The whole VM stands, all clocks with it; the wall clock is put right `corrected_after_s`
-        after."""
+        """Pause the VM: all clocks stop; the wall clock is corrected `corrected_after_s` after the
+        resume."""
         corrected_after_ns = round(corrected_after_s * NS_PER_S)
         self._last("pause", _ns(lasts, length), corrected_after=format_duration(corrected_after_ns))
         self._advance(corrected_after_ns)
@@ -102,7 +101,7 @@ class Mesh:
         self._happen("step", by=format_duration(_ns(by, length)))
 
     def restart(self) -> None:
-        """Every ztunnel is ended and started anew."""
+        """Every ztunnel is stopped and started again."""
         self._happen("restart")
 
     def ca_outage(self, lasts: Lasts = None, **length: float) -> None:
@@ -119,7 +118,7 @@ class Mesh:
         return self._listed("renewals")
 
     def findings(self) -> dict[str, Finding]:
-        """What every check says, by its name."""
+        """What every check found, by its name."""
         return {finding.check: finding for finding in self._answer().findings}
 
     def fix(self, name: str) -> None:

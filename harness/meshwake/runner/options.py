@@ -412,7 +412,7 @@ def _check_clock(flags: LabFlags, way: ClockWay) -> None:
 
 
 def _check_kubeconfig(flags: LabFlags) -> None:
-    """A cluster that exists is not made of anything that we are told."""
+    """A cluster that exists is made of what it is made of: options about its parts are refused."""
     if flags.kubeconfig is None:
         context = flags.context or flags.known_as
         if context:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from meshwake.core.outcome import Finding, Verdict
+from meshwake.core.outcome import Verdict
 from meshwake.core.plan import PlannedExpectation
 from meshwake.core.run import Run
 from meshwake.report.headline import headline, surprise
@@ -71,8 +71,8 @@ def test_harm_without_a_failed_connection_is_no_pass() -> None:
 def expecting(run: Run, verdict: Verdict) -> Run:
     """`run` with one expectation, that connections flow or that they do not."""
     row = PlannedExpectation(check="traffic_flows", verdict=verdict.value, because="of a test")
-    findings = tuple(row for row in run.findings if isinstance(row, Finding))
-    return Run(run.plan.model_copy(update={"expectations": (row,)}), run.history, findings)
+    plan = run.plan.model_copy(update={"expectations": (row,)})
+    return Run(plan, run.history, run.findings)
 
 
 def test_a_surprise_is_called_a_cure_or_a_regression() -> None:
