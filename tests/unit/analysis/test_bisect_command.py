@@ -121,7 +121,7 @@ def test_a_damaged_log_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
         (
             ["bisect", "no_such", *ASK[2:]],
             ExitCode.BAD_INPUT,
-            "nor the name of one in scenarios/",
+            "no such scenario",
         ),
         (["bisect"], ExitCode.BAD_INPUT, "SCENARIO is missing"),
         (
