@@ -27,8 +27,8 @@ from meshwake.ztunnel import binaries
 
 @dataclass(frozen=True)
 class Attempt:
-    """The verdict of one run. `places`: where in the history its reason lies; `run`: its directory, if
-    that was kept; `failed`: the run ended in an error, so to try again may help; `subject`: the
+    """The verdict of one run. `places`: where in the history its reason lies; `run`: its directory,
+    if that was kept; `failed`: the run ended in an error, so to try again may help; `subject`: the
     SHA-256 of the binary that ran, "" where none did."""
 
     version: str

@@ -98,8 +98,8 @@ class BehaviourSignature:
 
 
 def observe_signature(run: RunScenario) -> BehaviourSignature:
-    """Runs every distinguishing scenario. A run that failed is repeated once, and so are those whose
-    verdicts no class has."""
+    """Runs every distinguishing scenario. A run that failed is repeated once, and so are those
+    whose verdicts no class has."""
     attempts: dict[str, tuple[Attempt, ...]] = {}
     for name, (check, _) in CLASSIFYING.items():
         attempts[name] = (run(name, check, SEEDS[0]),)
@@ -149,7 +149,8 @@ def _nearest(verdicts: Verdicts) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 @cache
 def signatures_of_classes() -> dict[str, dict[str, Verdict]]:
-    """The verdicts of the model for each class. Raises HarnessFault when two classes have the same."""
+    """The verdicts of the model for each class. Raises HarnessFault when two classes have the
+    same."""
     signatures = {}
     for behaviour_class in versions.BEHAVIOUR_CLASSES:
         row = next(row for row in versions.releases() if row.behaviour_class == behaviour_class)

@@ -1,4 +1,5 @@
-"""Machines of a sweep that really slept like that: scenarios that import-sleep wrote, read again."""
+"""Machines of a sweep that really slept like that: scenarios that import-sleep wrote, read
+again."""
 
 from __future__ import annotations
 

@@ -33,6 +33,7 @@ def check(plan: Plan, history: History) -> Finding:
     if not long:
         return holds(NAME, f"there was no outage of more than {lasting(LONG_NS)}")
     fired = history.of(AlertFired)
+    # Any earlier alert counts, so the first is the one to compare with.
     first_ns = fired[0].world_ns if fired else None
     unannounced = [
         failing

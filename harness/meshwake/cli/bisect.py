@@ -181,9 +181,14 @@ def _outermost_versions(scenario: Scenario, options: Options) -> tuple[str, str]
     lab = "model" if options.lab == AUTO else options.lab
     classified = tuple(row.version for row in versions.releases() if row.classified)
     cases = Chooser(replace(options, lab=lab, istio=classified)).cases(scenario)
-    possible = [case.version for case in cases if case.refusal is None]
+    possible, refusal = [], None
+    for case in cases:
+        if case.refusal is None:
+            possible.append(case.version)
+        else:
+            # In the end that of the newest release, the one that people most likely have.
+            refusal = case.refusal
     if len(possible) < 2:
-        refusal = next(case.refusal for case in reversed(cases) if case.refusal is not None)
         raise LabUnavailable(
             f"{lab}: fewer than two releases can run here ({refusal}); use --lab model"
         )
@@ -256,7 +261,7 @@ def _default_jobs(lab: str) -> int:
 
 
 def _drop_runs(found: BisectResult) -> None:
-    """Removes the runs that nobody will look at. Runs that failed stay in any case."""
+    """Removes the runs that are no evidence of a boundary. Runs that failed stay in any case."""
     sides = _sides(found)
     for observation in found.tested:
         for attempt in observation.attempts[_evidence_count(observation, sides) :]:

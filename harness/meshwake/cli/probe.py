@@ -195,14 +195,15 @@ def _name_class(path: Path | None, istio: str | None, lab: str, as_json: bool) -
     """Names the class of the binary at `path`, or of a release. Ends the command."""
     if istio is None and path is None:
         raise BadInput("--ztunnel PATH or --istio VERSION is missing: whose class?")
-    release = versions.find(istio) if istio else None
-    version = (release or versions.newest()).version
-    if release is not None and release.assumption is not None and path is None:
+    release = versions.find(istio) if istio else versions.newest()
+    # Only an official release has a class in the table; a binary is whatever was built.
+    in_table = release.behaviour_class if istio and path is None else None
+    if in_table is not None and release.assumption is not None:
         say(release.assumption)
+    version = release.version
     where = _lab(path, version, lab)
     say(f"probing {path or version} on lab {where}, with {len(CLASSIFYING)} scenarios")
     signature = _signature(Options(where, (version,), path), version)
-    in_table = None if release is None or path is not None else release.behaviour_class
     code, words = _against_table(signature, in_table)
     if as_json:
         print_json(

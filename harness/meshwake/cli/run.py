@@ -54,7 +54,7 @@ def run(
         require("report")  # before anything runs
     options = options_from(flags)
     line = ProgressLine(shown=not as_json)
-    # Of many runs only those are shown in full that somebody must look at; the table has the rest.
+    # Of many runs only those that were not as expected are shown in full; the table has the rest.
     alone = len(files) == 1 and not files[0].is_dir() and len(options.istio) <= 1
     in_full = verbose or alone
 

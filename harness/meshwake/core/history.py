@@ -42,7 +42,7 @@ class History:
     def of(self, *kinds: Any, **data: object) -> list[Any]:
         """The events of these kinds, by their class (events.py) or by name, whose data have these
         values; in order."""
-        names = {kind if isinstance(kind, str) else kind.kind for kind in kinds}
+        names = set(map(_name_of, kinds))
         found = [event for event in self.events if event.kind in names]
         for key, value in data.items():
             found = [event for event in found if event.data.get(key) == value]
@@ -91,6 +91,10 @@ class History:
             raise BadInput(
                 f"{path}: is not UTF-8 text (byte {error.start}); give the directory of a run"
             ) from error
+
+
+def _name_of(kind: str | type[Event]) -> str:
+    return kind if isinstance(kind, str) else kind.kind
 
 
 def _lines_of(text: str) -> list[str]:

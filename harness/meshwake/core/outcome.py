@@ -117,10 +117,9 @@ def compare(plan: Plan, findings: tuple[Finding, ...]) -> Outcome:
 def _sum_up(plan: Plan, comparisons: list[Comparison]) -> tuple[OutcomeKind, str]:
     if not plan.expectations:
         return OutcomeKind.UNKNOWN, f"no [[expect]] of the scenario covers version {plan.version}"
-    for row in comparisons:
-        finding = row.finding
-        if finding.is_assumption and finding.verdict is not Verdict.HOLDS:
-            return OutcomeKind.UNKNOWN, f"{finding.check}: {finding.because}"
+    failed = _failed_assumption(comparisons)
+    if failed is not None:
+        return OutcomeKind.UNKNOWN, f"{failed.check}: {failed.because}"
     # A surprise counts more than an unknown, wherever in the list it is.
     for kind in (OutcomeKind.SURPRISE, OutcomeKind.UNKNOWN):
         for row in comparisons:
@@ -130,3 +129,11 @@ def _sum_up(plan: Plan, comparisons: list[Comparison]) -> tuple[OutcomeKind, str
     count = len(plan.expectations)
     met = "the one expectation met" if count == 1 else f"all {count} expectations met"
     return OutcomeKind.AS_EXPECTED, met
+
+
+def _failed_assumption(comparisons: list[Comparison]) -> Finding | None:
+    """The first assumption that does not hold."""
+    for row in comparisons:
+        if row.finding.is_assumption and row.finding.verdict is not Verdict.HOLDS:
+            return row.finding
+    return None

@@ -273,11 +273,13 @@ def _unused_fields(plan: Plan) -> dict[str, Any]:
 
 def _unused_in_faults(faults: tuple[PlannedFault, ...]) -> set[str]:
     """The fields that no fault of the plan uses."""
-    unused = set()
-    if not any(fault.lifetime_s or fault.identity for fault in faults):
-        unused |= {"lifetime_s", "identity"}
-    if not any(fault.answers_after_ns for fault in faults):
-        unused.add("answers_after_ns")
-    if all(fault.corrected for fault in faults):
-        unused.add("corrected")
+    unused = {"lifetime_s", "identity", "answers_after_ns", "corrected"}
+    for fault in faults:
+        # These two came together, and are hashed together.
+        if fault.lifetime_s or fault.identity:
+            unused -= {"lifetime_s", "identity"}
+        if fault.answers_after_ns:
+            unused.discard("answers_after_ns")
+        if not fault.corrected:
+            unused.discard("corrected")
     return unused

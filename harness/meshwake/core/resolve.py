@@ -178,11 +178,16 @@ def _nodes_of(fault: Fault, nodes: tuple[PlannedNode, ...]) -> list[str | None]:
     """Where `fault` happens; [None] for the authority."""
     if isinstance(fault, PodRestart):
         return [node.name for node in nodes if fault.identity in node.identities]
-    if not isinstance(fault, NodeFault):
-        return [None]
-    if fault.node == EVERY_NODE:
+    if isinstance(fault, NodeFault):
+        return _named_nodes(fault.node, nodes)
+    return [None]
+
+
+def _named_nodes(name: str | None, nodes: tuple[PlannedNode, ...]) -> list[str | None]:
+    """Without a name it is the first, of which a scenario that passed its checks has only one."""
+    if name == EVERY_NODE:
         return [node.name for node in nodes]
-    return [fault.node or nodes[0].name]
+    return [nodes[0].name if name is None else name]
 
 
 def _planned(index: int, at_world_ns: int, node: str | None, fault: Fault) -> PlannedFault:

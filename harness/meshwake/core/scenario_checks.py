@@ -240,18 +240,28 @@ def _check_overlaps(
     """One clock fault at a time on one node; only a drift may have others within it."""
     spans = sorted(_spans(nodes, faults, duration_ns))
     for node in nodes:
-        drifts = [span for span in spans if span.node == node and span.kind == "drift"]
-        others = [span for span in spans if span.node == node and span.kind != "drift"]
-        _check_none_overlap(others, place)
-        _check_none_overlap(drifts, place)
-        for drift, other in product(drifts, others):
-            if other.contains(drift.begins_ns) or other.contains(drift.ends_ns):
-                why = (
-                    f"is across an end of fault {drift.position} (drift) on node {node!r}; put it "
-                    "within or outside"
-                )
-                at = format_duration(other.begins_ns)
-                raise impossible((*place, other.position, "at"), at, why)
+        _check_one_node([span for span in spans if span.node == node], place)
+
+
+def _check_one_node(spans: list[_Span], place: Place) -> None:
+    """`spans`: in order of time, all on one node."""
+    drifts = [span for span in spans if span.kind == "drift"]
+    others = [span for span in spans if span.kind != "drift"]
+    _check_none_overlap(others, place)
+    _check_none_overlap(drifts, place)
+    for drift, other in product(drifts, others):
+        _check_within(drift, other, place)
+
+
+def _check_within(drift: _Span, other: _Span, place: Place) -> None:
+    """A fault may lie within a drift or outside it, but not across one of its ends."""
+    if other.contains(drift.begins_ns) or other.contains(drift.ends_ns):
+        why = (
+            f"is across an end of fault {drift.position} (drift) on node {drift.node!r}; put it "
+            "within or outside"
+        )
+        at = format_duration(other.begins_ns)
+        raise impossible((*place, other.position, "at"), at, why)
 
 
 def _check_none_overlap(spans: list[_Span], place: Place) -> None:

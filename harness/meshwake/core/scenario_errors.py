@@ -139,11 +139,20 @@ def _keys_of(table: Place, document: dict[str, Any], root: type[BaseModel]) -> I
     if table and "fault" in table:
         yield from _keys_of_fault(table, document)
         return
+    model = _model_at(table, root)
+    not_written = _NOT_WRITTEN if model is root else ()
+    for key in model.model_fields:
+        if key not in not_written:
+            yield key
+
+
+def _model_at(table: Place, root: type[BaseModel]) -> type[BaseModel]:
+    """The class as which `table` is read; positions in a list change nothing."""
     model = root
     for part in table:
         if isinstance(part, str):
             model = _model_in(model.model_fields[part].annotation)
-    yield from (key for key in model.model_fields if model is not root or key not in _NOT_WRITTEN)
+    return model
 
 
 def _keys_of_fault(table: Place, document: dict[str, Any]) -> list[str]:

@@ -64,7 +64,7 @@ def _whole_seconds(value: int) -> int:
 
 
 def _rate(value: Any) -> Decimal:
-    # bool is an int to Python, and true is no rate to anybody else.
+    # bool is an int to Python, and true is not a rate.
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise _refused("rate", "a number such as 1.025")
     try:

@@ -22,7 +22,7 @@ DEPTH_MOST = 100
 
 
 class _Loader(yaml.SafeLoader):
-    """Without dates and numbers of sixties, and with keys that stand once."""
+    """Without dates and numbers of sixties, and with keys that are there once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -131,7 +131,7 @@ def _items(document: Any) -> Iterator[Any]:
             return
         kind = str(document["kind"]).removesuffix("List")
         for each in items:
-            # A list of one kind need not say it of each.
+            # A list of one kind need not repeat it in each.
             own = {"apiVersion": document.get("apiVersion"), "kind": kind} if kind else {}
             yield from _items({**own, **each} if isinstance(each, dict) else each)
     else:

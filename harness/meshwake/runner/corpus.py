@@ -12,7 +12,7 @@ from pathlib import Path
 
 from meshwake.core import resources
 from meshwake.core.errors import BadInput
-from meshwake.system.hints import closest
+from meshwake.system.hints import did_you_mean
 
 
 def scenario_files(paths: Iterable[Path]) -> list[Path]:
@@ -50,11 +50,11 @@ def _named(path: Path) -> Path:
     if in_corpus.is_relative_to(resources.SCENARIOS) and in_corpus.exists():
         return in_corpus
     wanted = path.with_suffix(".toml").parts
-    found = [file for file in corpus() if file.parts[-len(wanted) :] == wanted]
-    if found:
-        return found[0]
-    near = closest(path.stem, (file.stem for file in corpus()))
-    hint = f"; did you mean {near[0]!r}?" if near else "; meshwake list shows the names"
+    for file in corpus():
+        if file.parts[-len(wanted) :] == wanted:
+            return file
+    names = [file.stem for file in corpus()]
+    hint = did_you_mean(path.stem, names) or "; meshwake list shows the names"
     raise BadInput(
         f"{path}: no such scenario: expected a file, a directory of files, or a name{hint}"
     )

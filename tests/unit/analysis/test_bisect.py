@@ -265,6 +265,7 @@ def on_the_model(scenario: str, check: str, good: str, bad: str) -> BisectResult
     return Bisect(question, experiment, impossible=experiment.impossible).run()
 
 
+@pytest.mark.slow(reason="runs every release")
 @pytest.mark.parametrize(("scenario", "check", "first"), KEYS, ids=[key[0] for key in KEYS])
 def test_answer_keys(scenario: str, check: str, first: dict[str, str]) -> None:
     """Each change is found where the source has it."""
@@ -282,6 +283,7 @@ def test_the_lifetime_that_is_asked_for() -> None:
     assert found.to_json()["first_bad"] == "1.21.0"
 
 
+@pytest.mark.slow(reason="runs every release")
 def test_for_the_fault_itself_no_version_is_good() -> None:
     """istio/ztunnel#1481, over every row."""
     found = on_the_model(

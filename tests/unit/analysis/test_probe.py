@@ -168,7 +168,7 @@ def test_what_does_not_build_cannot_say(repository: Path, empty_cache: Path) -> 
     def never(path: Path, seed: int) -> Attempt:
         raise AssertionError("nothing was built")
 
-    assert "there is no built after the build" in probe_commit(question(repository), never).because
+    assert "the build left no built" in probe_commit(question(repository), never).because
     git(repository, "checkout", "-q", "HEAD~1")
     answer = probe_commit(question(repository), never)
     assert answer.verdict is GitVerdict.CANNOT_SAY

@@ -107,6 +107,7 @@ def _rate_after(faults: Iterable[FaultSpan], last: tuple[int, int]) -> Fraction:
         if fault.ended is not None or fault.began.clocks is None:
             continue
         if fault.kind == "pause" and fault.woke is None:
+            # All clocks of a paused machine stand still.
             return Fraction(0)
         lasted_ns = last_world_ns - fault.began_world_ns
         # Within less than a second a drift is lost in the noise of reading real clocks.

@@ -48,6 +48,7 @@ def test_the_same_plan_gives_the_same_bytes() -> None:
     assert run(restless()).to_text() == run(restless()).to_text()
 
 
+@pytest.mark.slow(reason="starts another Python")
 @pytest.mark.parametrize("hash_seed", ["1", "4711"])
 def test_the_same_plan_gives_the_same_bytes_in_another_process(hash_seed: str) -> None:
     """Whatever order that process gives its sets."""
