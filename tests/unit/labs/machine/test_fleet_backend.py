@@ -3,6 +3,7 @@ driver records."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +26,14 @@ SLEEP = (
 )
 
 
+def assert_node_takes(do: str, arguments: dict[str, Any]) -> None:
+    """A real guest has a method of this name, if it has one, that takes these arguments."""
+    from meshwake.labs.machine.node import Node
+
+    if method := getattr(Node, do, None):
+        inspect.signature(method).bind(None, **arguments)
+
+
 class FakeFleet:
     """Guests whose clocks do what those of real ones do (tests/conformance/test_fleet.py). Nothing
     takes time."""
@@ -40,6 +49,7 @@ class FakeFleet:
 
     def order(self, guest: str, do: str, /, **arguments: Any) -> Any:
         assert guest not in self._away, f"{guest} sleeps or is stopped, and cannot {do}"
+        assert_node_takes(do, arguments)
         self.done.append((self.now_ns // S, guest, do))
         return getattr(self, f"_{do}", lambda guest, **_: None)(guest, **arguments)
 
