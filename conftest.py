@@ -1,3 +1,3 @@
-"""Names the plugin; everything else is in harness/meshwake/pytest_plugin.py."""
+"""Names the plugins; everything else is in harness/meshwake/pytest_plugin.py."""
 
-pytest_plugins = ["meshwake.pytest_plugin"]
+pytest_plugins = ["meshwake.pytest_plugin", "meshwake.pytest_short_options"]

@@ -24,3 +24,15 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cache = tmp_path / "cache"
     monkeypatch.setenv("MESHWAKE_CACHE", str(cache))
     return cache
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A slow test says why it cannot be quicker; else `make check` would only ever lose tests."""
+    without = {
+        item.nodeid
+        for item in items
+        for mark in item.iter_markers("slow")
+        if not mark.kwargs.get("reason")
+    }
+    if without:
+        raise pytest.UsageError(f"slow without reason=...: {', '.join(sorted(without))}")

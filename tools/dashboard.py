@@ -29,9 +29,9 @@ from meshwake.core.resources import SCENARIOS
 from meshwake.core.scenario import Scenario, read_scenario
 from meshwake.core.store import RunDirectory
 from meshwake.runner.choose import choose
+from meshwake.runner.corpus import scenario_files
 from meshwake.runner.options import Options
 from meshwake.runner.run import run_case
-from meshwake.runner.suite import scenario_files
 from packaging.version import Version
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

@@ -1,11 +1,15 @@
-"""pytest's door: every scenario file is collected, one test per case, and judged as `meshwake run`
-judges it.
+"""The plugin for pytest: every scenario file is collected, one test per case, and judged as
+`meshwake run` judges it.
 
-    pytest scenarios/ [-k nightly] [-n auto] [--lab L] [--istio V] [--ztunnel PATH] [--seed N] [--keep-run]
-                      [--report DIR]
+    pytest scenarios/ [-k nightly] [-n auto] [--meshwake-lab L] [--meshwake-istio V]
+                      [--meshwake-ztunnel PATH] [--meshwake-seed N] [--meshwake-report DIR]
+
+pytest finds it by its entry point, so it is on in every project that has meshwake installed: all
+its options have the prefix, and a TOML file in a directory `scenarios` that holds no scenario is
+left alone. pytest_short_options.py adds the names without the prefix.
 
 A surprise fails its test with the finding, the evidence and the command that repeats it. A case
-that cannot run here is skipped with its reason. At the end a table says what happened, where the
+that cannot run here is skipped with its reason. At the end a table shows what happened, where the
 evidence lies and why each lab was chosen. The fixture `mesh` is for tests that tell a timeline in
 Python (harness/meshwake/runner/mesh.py).
 """
@@ -21,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from meshwake.core.errors import HarnessError, LabUnavailable
+from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
 from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
 from meshwake.core.run import Run
 from meshwake.core.scenario import read_scenario
@@ -30,9 +34,10 @@ from meshwake.report.html.folder import ReportEntry, ReportFolder, begin_report
 from meshwake.report.result import Summary
 from meshwake.report.terminal import plain, summary_table
 from meshwake.runner.choose import Case, Chooser
-from meshwake.runner.mesh import Mesh, World
+from meshwake.runner.mesh import Mesh, World, world_of
 from meshwake.runner.options import (
     Options,
+    add_ini_to_pytest,
     add_to_pytest,
     command_line_of,
     from_pytest,
@@ -45,20 +50,24 @@ PROPERTY = "meshwake"
 _CHOOSER = pytest.StashKey[Chooser]()
 _REPORT = pytest.StashKey[Path | None]()
 _FAILED = pytest.StashKey[bool]()
+# Other projects have directories called scenarios, too.
+_SCENARIO_TABLE = re.compile(rb"^\s*\[\[\s*(node|fault|expect)\s*\]\]", re.MULTILINE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of `meshwake run`, in the same words."""
+    """The options of `meshwake run`, with a prefix, and a key of the settings for each."""
     add_to_pytest(parser.getgroup("meshwake", "time jumps under a service mesh"))
+    add_ini_to_pytest(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """A wrong option is refused here, once, and not by every file."""
     config.addinivalue_line(
-        "markers", "mesh(lifetime, backdate, every): the world of the `mesh` fixture, as durations"
+        "markers",
+        "mesh(lifetime, backdate, every, fix): the world of the `mesh` fixture; durations as text",
     )
     try:
-        flags = from_pytest(config.getoption)
+        flags = from_pytest(config.getoption, config.getini)
         config.stash[_CHOOSER] = Chooser(options_from(flags))
         config.stash[_REPORT] = flags.report
         # Of the processes of pytest-xdist only the first begins the report; all of them add to it.
@@ -72,12 +81,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ScenarioFile | None:
-    """A TOML file is a scenario when it lies below a directory called scenarios, or was named on
-    the command line."""
+    """A TOML file is a scenario when it was named on the command line, or lies below a directory
+    called scenarios and has a table of one."""
     if file_path.suffix != ".toml":
         return None
-    if "scenarios" not in file_path.parent.parts and not parent.session.isinitpath(file_path):
-        return None
+    if not parent.session.isinitpath(file_path):
+        if "scenarios" not in file_path.parent.parts:
+            return None
+        if not _SCENARIO_TABLE.search(file_path.read_bytes()):
+            return None
     collected: ScenarioFile = ScenarioFile.from_parent(parent, path=file_path)
     return collected
 
@@ -279,15 +291,18 @@ def mesh(request: pytest.FixtureRequest) -> Iterator[Mesh]:
     evidence."""
     asked = request.config.stash[_CHOOSER].options
     marker = request.node.get_closest_marker("mesh")
-    world = World(**marker.kwargs) if marker else World()
+    try:
+        world = world_of(marker.args, marker.kwargs) if marker else World()
+    except BadInput as error:
+        pytest.fail(str(error), pytrace=False)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", request.node.name).strip("-")
-    told = Mesh(Options(**{**vars(asked), "keep_run": True}), name, pytest.skip, world)
-    yield told
+    story = Mesh(Options(**{**vars(asked), "keep_run": True}), name, pytest.skip, world)
+    yield story
     failed = request.node.stash.get(_FAILED, False)
-    for directory in told.directories if not asked.keep_run else ():
-        if not (failed and directory is told.directories[-1]):
+    for directory in story.directories if not asked.keep_run else ():
+        if not (failed and directory is story.directories[-1]):
             directory.remove()
-    if failed and told.directories:
+    if failed and story.directories:
         request.node.add_report_section(
-            "teardown", "meshwake", f"evidence: {told.directories[-1].path}"
+            "teardown", "meshwake", f"evidence: {story.directories[-1].path}"
         )

@@ -2,6 +2,7 @@
 limits.
 
 __main__.py   every part in a process of its own, then the table and build/bench.json
+start.py      what starting costs, beside pytest --version
 model.py      lab model, beside simpy's bare loop
 process.py    lab process, on every ztunnel of the cache, and on a program that polls
 clocks.py     what a call of clock_gettime costs, untouched and rewritten

@@ -31,6 +31,7 @@ def parts() -> Iterator[tuple[str, ...]]:
     yield ("report",)
     if not sys.platform.startswith("linux"):
         return
+    yield ("start",)
     yield ("sweeping",)
     yield ("clocks",)
     yield ("process", "polling")

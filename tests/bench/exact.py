@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from meshwake.core.history import History, Recorder
-from meshwake.core.plan import Plan, resolve
+from meshwake.core.plan import Plan
+from meshwake.core.resolve import resolve
 from meshwake.core.scenario import parse_scenario
 from meshwake.labs import Toolbox, load_lab
 from meshwake.runner.choose import choose

@@ -16,7 +16,7 @@ from typing import Any
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.events import Event
 from meshwake.core.history import Recorder
-from meshwake.core.plan import resolve
+from meshwake.core.resolve import resolve
 from meshwake.core.scenario import parse_scenario
 from meshwake.labs import Toolbox
 from meshwake.labs.machine.image import base_part

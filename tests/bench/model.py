@@ -14,7 +14,8 @@ import simpy
 from meshwake.checks import judge
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.history import History, Recorder
-from meshwake.core.plan import Plan, resolve
+from meshwake.core.plan import Plan
+from meshwake.core.resolve import resolve
 from meshwake.core.scenario import read_scenario
 from meshwake.labs import Toolbox, load_lab
 from meshwake.runner.choose import choose

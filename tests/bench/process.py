@@ -19,7 +19,8 @@ from pathlib import Path
 
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.history import Recorder
-from meshwake.core.plan import Plan, PlanRequest, resolve
+from meshwake.core.plan import Plan
+from meshwake.core.resolve import PlanRequest, resolve
 from meshwake.core.scenario import parse_scenario, read_scenario
 from meshwake.core.versions import newest
 from meshwake.labs import Toolbox, load_lab

@@ -17,7 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from meshwake.core.plan import Plan, resolve
+from meshwake.core.plan import Plan
+from meshwake.core.resolve import resolve
 from meshwake.core.scenario import read_scenario
 from meshwake.runner.choose import choose
 from meshwake.runner.options import Options

@@ -46,7 +46,7 @@ def test_the_page_tells_of_it(path: Path) -> None:
     assert path.stem == file_name(fix, scenario.expect[0].check)
 
 
-def test_every_fix_stands_on_the_page() -> None:
+def test_every_fix_is_on_the_page() -> None:
     """Broken, or nothing found."""
     assert set(ROWS) == set(FIXES)
     unbroken = {fix for fix, words in ROWS.items() if words.startswith("nothing found")}

@@ -9,7 +9,8 @@ import pytest
 from meshwake.checks import ASSUMPTIONS, CHECKS
 from meshwake.cli.app import run_command
 from meshwake.core.errors import ExitCode
-from meshwake.core.scenario import CheckName, Fault, Scenario, parse_scenario
+from meshwake.core.faults import Fault
+from meshwake.core.scenario import CheckName, Scenario, parse_scenario
 from meshwake.report.result import result
 from meshwake.runner.choose import choose
 from meshwake.runner.options import Options

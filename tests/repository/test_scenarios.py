@@ -9,9 +9,9 @@ from meshwake.core.errors import ExitCode
 from meshwake.core.outcome import OutcomeKind
 from meshwake.core.scenario import read_scenario
 from meshwake.runner.choose import Chooser, choose
+from meshwake.runner.corpus import scenario_files
 from meshwake.runner.options import Options
 from meshwake.runner.run import run_case
-from meshwake.runner.suite import scenario_files
 
 from tests.support.paths import SCENARIOS
 

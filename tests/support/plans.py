@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from meshwake.core.history import History, Recorder
-from meshwake.core.plan import Plan, PlanRequest, resolve
+from meshwake.core.plan import Plan
+from meshwake.core.resolve import PlanRequest, resolve
 from meshwake.core.scenario import parse_scenario
 from meshwake.labs import Toolbox
 from meshwake.labs.model.lab import LAB

@@ -118,6 +118,7 @@ READERS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow(reason="hundreds of damaged files for each reader")
 @pytest.mark.parametrize("name", READERS)
 def test_what_is_spoilt_is_read_or_refused(name: str, tmp_path: Path) -> None:
     read, samples = READERS[name]

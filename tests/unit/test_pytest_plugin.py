@@ -14,7 +14,9 @@ NOT_BROKEN = small(('"holds"', '"broken"'))
 @pytest.fixture
 def project(pytester: pytest.Pytester) -> pytest.Pytester:
     """A directory with the plugin named in its conftest, as in this repository."""
-    pytester.makeconftest('pytest_plugins = ["meshwake.pytest_plugin"]')
+    pytester.makeconftest(
+        'pytest_plugins = ["meshwake.pytest_plugin", "meshwake.pytest_short_options"]'
+    )
     # hypothesis' plugin would be imported anew by every session within this one: seconds each, and
     # state shared.
     pytester.makeini(
@@ -103,7 +105,7 @@ def test_a_bad_file_is_an_error_of_collection(project: pytest.Pytester) -> None:
     scenario(project, small(('lasts = "8h"', 'lasts = "8"')))
     result = project.runpytest(*ON_MODEL)
     assert result.ret != 0
-    result.stdout.fnmatch_lines(["scenarios/small.toml: fault?0?.lasts: read '8'*"])
+    result.stdout.fnmatch_lines(["scenarios/small.toml: invalid value '8' for fault?0?.lasts*"])
     assert "Traceback" not in output(result)
 
 
@@ -145,6 +147,7 @@ def test_a_canary_that_does_not_come_out_broken(project: pytest.Pytester, text: 
     assert "the harness itself is broken" in output(result)
 
 
+@pytest.mark.slow(reason="starts workers in processes of their own")
 def test_with_xdist(project: pytest.Pytester) -> None:
     """The rows of all workers are in one table, and runs of one plan do not get into each other's
     way."""

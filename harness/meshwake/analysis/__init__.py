@@ -1,1 +1,2 @@
-"""Analyses of many runs: which fix holds, since which version, what is new tonight, what breaks it."""
+"""Analyses of many runs: which fix holds, since which version, what is new tonight, what breaks
+it."""

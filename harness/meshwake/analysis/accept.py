@@ -1,10 +1,9 @@
 """Updates a scenario's expectations from a run that surprised, with the run as evidence.
 
-The user decides that the surprise is the expected verdict from now on. The old [[expect]] row ends before the
-release of the run (`until`), and a row of what was found begins there. The file is edited with
-tomlkit, so that comments and layout stay; the result is read back and compared with the run before
-it is written.
-"""
+The user decides that the surprise is the expected verdict from now on. The old [[expect]] row ends
+before the release of the run (`until`), and a row of what was found begins there. The file is
+edited with tomlkit, so that comments and layout stay; the result is read back and compared with the
+run before it is written."""
 
 from __future__ import annotations
 

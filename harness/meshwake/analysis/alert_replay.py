@@ -91,8 +91,9 @@ class FiredAlert:
 
 @dataclass(frozen=True)
 class RuleResults:
-    """When rules would have fired. `noisy`: those that fired before anything had happened, each with
-    its first time; `unclear`: those that need series that are not replayed, which are named."""
+    """When rules would have fired. `noisy`: those that fired before anything had happened, each
+    with its first time; `unclear`: those that need series that are not replayed, which are
+    named."""
 
     fired: tuple[FiredAlert, ...]
     noisy: tuple[FiredAlert, ...] = ()
@@ -506,23 +507,25 @@ def _levels(
 ) -> tuple[list[list[RecordingRule]], dict[str, tuple[str, ...]]]:
     """Records in the order in which they need one another; and those that need themselves, as what
     is missing."""
-    names = {each.name for each in records}
-    needs: dict[str, set[str]] = {name: set() for name in names}
-    for each in records:
-        selected = {selector.name for selector in parse_query(each.expression).selectors}
-        needs[each.name] |= selected & names
+    needs = _needs(records)
     levels: list[list[RecordingRule]] = []
     done: set[str] = set()
-    while True:
-        ready = {name for name in names - done if needs[name] <= done}
-        if not ready:
-            break
+    while ready := {name for name in needs.keys() - done if needs[name] <= done}:
         levels.append([each for each in records if each.name in ready])
         done |= ready
-    circular: dict[str, tuple[str, ...]] = {
-        name: (f"{name} (which is recorded from itself)",) for name in names - done
-    }
+    circular: dict[str, tuple[str, ...]] = {}
+    for name in needs.keys() - done:
+        circular[name] = (f"{name} (which is recorded from itself)",)
     return levels, circular
+
+
+def _needs(records: Sequence[RecordingRule]) -> dict[str, set[str]]:
+    """For each recorded series the recorded series that it is made from."""
+    needs: dict[str, set[str]] = {each.name: set() for each in records}
+    for each in records:
+        selected = {selector.name for selector in parse_query(each.expression).selectors}
+        needs[each.name] |= selected & needs.keys()
+    return needs
 
 
 def _recorded(
@@ -537,23 +540,34 @@ def _recorded(
             own = missing_for(record.expression, plan, missing_of)
             missing_of[record.name] = tuple(dict.fromkeys((*missing_of.get(record.name, ()), *own)))
         clear = [record for record in level if not missing_of[record.name]]
-        if not clear:
-            continue
-        with prometheus_with(plan, history, scrape_s, lines) as address:
-            found = [
-                (record, _samples_of(address, plan, history, record, scrape_s)) for record in clear
-            ]
-        for name in dict.fromkeys(record.name for record in clear):
-            lines.append(f"# TYPE {name} unknown\n")
-            lines += [line for record, own in found if record.name == name for line in own]
+        # One Prometheus a level: its samples are loaded before it starts.
+        if clear:
+            lines += _samples_of_level(plan, history, clear, scrape_s, lines)
     return lines, missing_of
+
+
+def _samples_of_level(
+    plan: Plan,
+    history: History,
+    records: Sequence[RecordingRule],
+    scrape_s: int,
+    earlier: Sequence[str],
+) -> list[str]:
+    """The samples of records that need those of `earlier` levels only, each series as one
+    family."""
+    families: dict[str, list[str]] = {}
+    with prometheus_with(plan, history, scrape_s, earlier) as address:
+        for record in records:
+            family = families.setdefault(record.name, [f"# TYPE {record.name} unknown\n"])
+            family += _samples_of(address, plan, history, record, scrape_s)
+    return list(chain.from_iterable(families.values()))
 
 
 def _samples_of(
     address: str, plan: Plan, history: History, record: RecordingRule, step_s: int
 ) -> list[str]:
-    """The samples of one recording rule, as lines of OpenMetrics. A series ends with NaN, of which no
-    comparison is true."""
+    """The samples of one recording rule, as lines of OpenMetrics. A series ends with NaN, of which
+    no comparison is true."""
     lines = []
     about = f"{record.file}: {record.name}"
     for labels, values in _true_at(
@@ -610,23 +624,40 @@ def _is_noisy(rule: AlertRule, plan: Plan, fired: Sequence[FiredAlert]) -> bool:
 
 
 def judge_alerts(plan: Plan, history: History, rules: RuleSet, results: RuleResults) -> Finding:
-    """Whether an alert fired in time. UNKNOWN where that depends on a rule that cannot be judged."""
+    """Whether an alert fired in time. UNKNOWN where that depends on a rule that cannot be
+    judged."""
     finding = CHECKS["alert_before_outage"](plan, with_alerts(history, rules.alerts, results.fired))
     holds = finding.verdict is Verdict.HOLDS
-    about_mesh = {rule.name for rule in rules.alerts if not rule.watches}
-    unclear = [(name, needs) for name, needs in results.unclear if name in about_mesh]
+    about_mesh = _about_mesh(rules)
+    unclear = [each for each in results.unclear if each[0] in about_mesh]
     none_is_clear = len(unclear) + len(results.noisy) >= len(about_mesh)
-    if unclear and (not holds or none_is_clear):
-        named = "; ".join(f"{name} needs {', '.join(needs)}" for name, needs in unclear)
-        because = f"{finding.because}; but what is not in a saved run is not known: {named}"
-        return replace(finding, verdict=Verdict.UNKNOWN, because=because)
-    if not results.noisy:
+    if unclear and (none_is_clear or not holds):
+        return _unknown(finding, unclear)
+    if results.noisy:
+        return _with_noise(finding, _noise(results.noisy), none_is_clear)
+    return finding
+
+
+def _about_mesh(rules: RuleSet) -> set[str]:
+    """The names of alerts that are about the mesh and not about the monitoring."""
+    return {rule.name for rule in rules.alerts if not rule.watches}
+
+
+def _unknown(finding: Finding, unclear: Sequence[tuple[str, tuple[str, ...]]]) -> Finding:
+    named = "; ".join(f"{name} needs {', '.join(needs)}" for name, needs in unclear)
+    because = f"{finding.because}; but what is not in a saved run is not known: {named}"
+    return replace(finding, verdict=Verdict.UNKNOWN, because=because)
+
+
+def _with_noise(finding: Finding, noise: str, all_are_noisy: bool) -> Finding:
+    """What rules that fire anyway mean for a finding: where there are no others, an alert in time
+    is worth nothing; and they are named where none came in time."""
+    if finding.verdict is not Verdict.HOLDS:
+        return replace(finding, because=f"{finding.because} ({noise})")
+    if not all_are_noisy:
         return finding
-    noise = _noise(results.noisy)
-    if holds and len(results.noisy) >= len(about_mesh):
-        because = f"no alert waits for something: {noise}"
-        return replace(finding, verdict=Verdict.BROKEN, because=because)
-    return finding if holds else replace(finding, because=f"{finding.because} ({noise})")
+    because = f"no alert waits for something: {noise}"
+    return replace(finding, verdict=Verdict.BROKEN, because=because)
 
 
 def _noise(noisy: Iterable[FiredAlert]) -> str:
@@ -640,17 +671,20 @@ def with_alerts(
     history: History, rules: Sequence[AlertRule], alerts: Sequence[FiredAlert]
 ) -> History:
     """`history` with what an alerting Prometheus would have added to it, for the checks to read."""
-    watching = {rule.name for rule in rules if rule.watches}
     evaluated = AlertsEvaluated(0, None, None, {"rules": [rule.name for rule in rules]})
     ends = history.of(RunEnded)
     first, *middle = (event for event in history if not isinstance(event, RunEnded))
-    middle += [
-        AlertFired(each.world_ns, None, None, {"alert": each.rule})
-        for each in alerts
-        if each.rule not in watching
-    ]
+    middle += _alert_events(rules, alerts)
     middle.sort(key=lambda event: event.world_ns)
     return History([first, evaluated, *middle, *ends])
+
+
+def _alert_events(rules: Sequence[AlertRule], alerts: Sequence[FiredAlert]) -> Iterator[AlertFired]:
+    """Alerts about the monitoring are left out: they do not warn of an outage."""
+    watching = {rule.name for rule in rules if rule.watches}
+    for each in alerts:
+        if each.rule not in watching:
+            yield AlertFired(each.world_ns, None, None, {"alert": each.rule})
 
 
 def replay(

@@ -171,30 +171,27 @@ def _group_lists(document: Any, where: str) -> Iterator[Any]:
 
 def _of_data(document: dict[str, Any], where: str) -> Iterator[Any]:
     """Rule files in the values of a ConfigMap or Secret; other values are left alone."""
-    for value in _values_of(document):
-        if _GROUPS_LINE.search(value):
-            yield from _of_text(value, where)
-
-
-def _values_of(document: dict[str, Any]) -> Iterator[str]:
-    """The values of a ConfigMap or Secret that are text."""
     for key in ("data", "stringData"):
         data = document.get(key)
-        values = list(data.values()) if isinstance(data, dict) else []
-        if document["kind"] == "Secret" and key == "data":
-            values = [_decoded(str(value)) for value in values]
-        yield from (value for value in values if isinstance(value, str))
+        if not isinstance(data, dict):
+            continue
+        is_encoded = document["kind"] == "Secret" and key == "data"
+        for value in data.values():
+            yield from _of_text(_decoded(value) if is_encoded else value, where)
 
 
-def _decoded(text: str) -> str | None:
+def _decoded(value: Any) -> str | None:
     """base64; None where it is not, or not of text."""
     try:
-        return base64.b64decode(text, validate=True).decode()
+        return base64.b64decode(str(value), validate=True).decode()
     except (binascii.Error, ValueError):
         return None
 
 
-def _of_text(text: str, where: str) -> Iterator[Any]:
+def _of_text(text: Any, where: str) -> Iterator[Any]:
+    """The groups of a rule file; nothing of what is not one."""
+    if not isinstance(text, str) or not _GROUPS_LINE.search(text):
+        return
     for inner in read_documents(text, where)[:1]:
         if _is_rule_file(inner):
             yield inner["groups"]
@@ -203,20 +200,20 @@ def _of_text(text: str, where: str) -> Iterator[Any]:
 def _within(value: Any, where: str) -> Iterator[Any]:
     """Values of a chart: groups at any depth, or in a text of several lines."""
     if isinstance(value, dict):
-        for key, each in value.items():
-            if key == "groups" and isinstance(each, list):
-                yield each
-            else:
-                yield from _within(each, where)
+        yield from _within_mapping(value, where)
     elif isinstance(value, list):
         for each in value:
             yield from _within(each, where)
-    elif _is_text_of_groups(value):
+    elif isinstance(value, str) and "\n" in value:
         yield from _of_text(value, where)
 
 
-def _is_text_of_groups(value: Any) -> bool:
-    return isinstance(value, str) and "\n" in value and bool(_GROUPS_LINE.search(value))
+def _within_mapping(values: dict[Any, Any], where: str) -> Iterator[Any]:
+    for key, each in values.items():
+        if key == "groups" and isinstance(each, list):
+            yield each
+        else:
+            yield from _within(each, where)
 
 
 # --- Groups and rules -----------------------------------------------------------------------------

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
 from meshwake.core.outcome import Verdict
-from meshwake.core.resources import SCENARIOS
 from meshwake.core.run import Run
 from meshwake.core.scenario import Scenario
 from meshwake.core.store import RunDirectory
@@ -24,14 +22,13 @@ from meshwake.report.result import result
 from meshwake.runner.choose import Case, choose
 from meshwake.runner.options import Options
 from meshwake.runner.run import run_case
-from meshwake.runner.suite import scenario_files
 from meshwake.ztunnel import binaries
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """The verdict of one run. `places`: where in the history its reason lies; `run`: its directory, if
-    that was kept; `failed`: the run ended in an error, so to try again may help; `subject`: the
+    """The verdict of one run. `places`: where in the history its reason lies; `run`: its directory,
+    if that was kept; `failed`: the run ended in an error, so to try again may help; `subject`: the
     SHA-256 of the binary that ran, "" where none did."""
 
     version: str
@@ -137,20 +134,4 @@ def _attempt_of(saved: Run, check: str, version: str) -> Attempt:
         tuple(finding["evidence"][:3]),
         str(saved.path) if saved.path else None,
         round(saved.real_s, 3),
-    )
-
-
-def find_scenario(word: str) -> Path:
-    """The file that `word` names: a path, or the name of a scenario of the corpus. Raises BadInput."""
-    path = Path(word)
-    if path.is_file():
-        return path
-    corpus = scenario_files([SCENARIOS]) if SCENARIOS.is_dir() else []
-    wanted = path.with_suffix(".toml").parts
-    found = [file for file in corpus if file.parts[-len(wanted) :] == wanted]
-    if found:
-        return found[0]
-    raise BadInput(
-        f"{word}: no such scenario: neither a file nor the name of one in scenarios/; give the path "
-        "of a TOML file"
     )

@@ -270,10 +270,15 @@ class Bisect:
             attempts = list(pool.map(lambda run: self.run_once(*run), again))
         for attempt in attempts:
             self.observed[attempt.version].attempts.append(attempt)
-        flaky = [self.observed[side] for side in sides if self.observed[side].flaky]
+        return not self._report_flaky(sides)
+
+    def _report_flaky(self, versions_run: Iterable[str]) -> list[Observation]:
+        """Reports and returns those whose verdict varies."""
+        observations = [self.observed[version] for version in versions_run]
+        flaky = [observation for observation in observations if observation.flaky]
         for observation in flaky:
             self.report(observation)
-        return not flaky
+        return flaky
 
     def _seeds_left(self, version: str) -> list[int]:
         """The seeds of the runs that `version` still lacks."""
@@ -314,15 +319,16 @@ class Bisect:
     def _after_tail(self, old: str, new: str) -> Boundary:
         """The boundary between the minor of `old` and `new`: its last old release is the last one
         of that minor, or the one before the change was backported to it."""
-        tail = [row for row in self._from_to(old, new)[:-1] if minor_of(row) == minor_of(old)]
-        last = next(row for row in reversed(tail) if self._is_conclusive(row))
+        minor = minor_of(old)
+        tail = [row for row in self._from_to(old, new)[:-1] if minor_of(row) == minor]
+        last = self._first_conclusive(tail[::-1])
+        assert last is not None  # `old` is one
         if self._is_old(last):
             return self._within(last, new)
         last_old, backport = self._search(tail[: tail.index(last) + 1])
         in_tail = self._within(last_old, backport).undecided
-        after_tail = [
-            row for row in self._within(last_old, new).undecided if minor_of(row) != minor_of(old)
-        ]
+        between = self._within(last_old, new).undecided
+        after_tail = [row for row in between if minor_of(row) != minor]
         return Boundary(last_old, new, (*in_tail, *after_tail))
 
     def _backports_before(self, minor: str) -> list[Boundary]:
@@ -340,13 +346,18 @@ class Bisect:
     def _backport_in(self, minor: str) -> Boundary | None:
         """The boundary within `minor`, if its first conclusive release is old and its last new."""
         line = [row for row in self.possible if minor_of(row) == minor]
-        last = next((row for row in reversed(line) if self._is_conclusive(row)), None)
+        last = self._first_conclusive(line[::-1])
         if last is None or self._is_old(last):
             return None
-        first = next(row for row in line if self._is_conclusive(row))
-        if not self._is_old(first):
+        first = self._first_conclusive(line)
+        if first is None or not self._is_old(first):
             return None
-        return self._within(*self._search(line[line.index(first) : line.index(last) + 1]))
+        searched = line[line.index(first) : line.index(last) + 1]
+        return self._within(*self._search(searched))
+
+    def _first_conclusive(self, line: Sequence[str]) -> str | None:
+        """The first version on `line` that is not UNKNOWN."""
+        return next((row for row in line if self._is_conclusive(row)), None)
 
     def _search(self, line: Sequence[str]) -> tuple[str, str]:
         """The last old version on `line` and the first new one after it."""
@@ -354,14 +365,21 @@ class Bisect:
         while open_ := self._open_positions(line, low, high):
             chosen = _spread(open_, self.jobs)
             self._run_all(*(line[at] for at in chosen))
-            # The first new one ends the range; the last old one before it begins it.
-            for at in chosen:
-                if at < high and self._is_new(line[at]):
-                    high = at
-            for at in chosen:
-                if low < at < high and self._is_old(line[at]):
-                    low = at
+            low, high = self._narrowed(line, low, high, chosen)
         return line[low], line[high]
+
+    def _narrowed(
+        self, line: Sequence[str], low: int, high: int, chosen: Sequence[int]
+    ) -> tuple[int, int]:
+        """The range after the versions at positions `chosen` have run."""
+        for at in reversed(chosen):
+            if self._is_new(line[at]):
+                high = at
+        for at in chosen:
+            # A version after the first new one may be old: the change was reverted. It is ignored.
+            if at < high and self._is_old(line[at]):
+                low = at
+        return low, high
 
     def _open_positions(self, line: Sequence[str], low: int, high: int) -> list[int]:
         """Positions between `low` and `high` whose version has not run, or is not UNKNOWN."""
@@ -379,7 +397,8 @@ class Bisect:
         return Boundary(old, new, tuple(between))
 
     def _first_of_each_minor(self) -> list[str]:
-        """The line on which minors follow one another: the first of each, and the end of the range."""
+        """The line on which minors follow one another: the first of each, and the end of the
+        range."""
         first: dict[str, str] = {}
         for row in self.possible:
             first.setdefault(minor_of(row), row)

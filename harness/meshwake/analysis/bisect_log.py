@@ -42,9 +42,9 @@ class BisectLog:
     def logged(
         self, ask: RunAttempt | None, subject: Callable[[str], str] | None = None
     ) -> RunAttempt:
-        """A function that takes attempts from the log, and else makes and logs them with `ask`; with
-        None from the log alone. `subject`: the SHA-256 of the binary that would run as a version
-        now; an attempt of another one is repeated."""
+        """A function that takes attempts from the log, and else makes and logs them with `ask`;
+        with None from the log alone. `subject`: the SHA-256 of the binary that would run as a
+        version now; an attempt of another one is repeated."""
 
         def run(version: str, seed: int) -> Attempt:
             known = self.attempts.get((version, seed))
@@ -152,7 +152,8 @@ def _read_head(path: Path, line: str) -> BisectLog:
         return BisectLog(path, question, head["scenario_file"], head["scenario_sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(
-            f"{path}:1: is not the first line of a log of a bisect ({error!r}); start the bisect again"
+            f"{path}:1: is not the first line of a log of a bisect ({error!r}); start the bisect "
+            "again"
         ) from error
 
 
@@ -165,8 +166,8 @@ def drop_partial_line(log: BisectLog) -> None:
 
 
 def check_scenario(log: BisectLog) -> None:
-    """Raises BadInput when the scenario has changed since the log was begun: its runs would be of two
-    scenarios."""
+    """Raises BadInput when the scenario has changed since the log was begun: its runs would be of
+    two scenarios."""
     found = sha256_of(Path(log.scenario_file))
     if found != log.scenario_sha256:
         raise BadInput(

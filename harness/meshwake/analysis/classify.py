@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from meshwake.analysis.attempt import Attempt, ScenarioExperiment, find_scenario
+from meshwake.analysis.attempt import Attempt, ScenarioExperiment
 from meshwake.core import versions
 from meshwake.core.errors import ExitCode, HarnessFault
 from meshwake.core.outcome import Verdict
 from meshwake.core.scenario import read_scenario
+from meshwake.runner.corpus import scenario_file
 
 # scenario -> the check that distinguishes, and what its verdict means.
 CLASSIFYING: dict[str, tuple[str, str]] = {
@@ -97,8 +98,8 @@ class BehaviourSignature:
 
 
 def observe_signature(run: RunScenario) -> BehaviourSignature:
-    """Runs every distinguishing scenario. A run that failed is repeated once, and so are those whose
-    verdicts no class has."""
+    """Runs every distinguishing scenario. A run that failed is repeated once, and so are those
+    whose verdicts no class has."""
     attempts: dict[str, tuple[Attempt, ...]] = {}
     for name, (check, _) in CLASSIFYING.items():
         attempts[name] = (run(name, check, SEEDS[0]),)
@@ -148,7 +149,8 @@ def _nearest(verdicts: Verdicts) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 @cache
 def signatures_of_classes() -> dict[str, dict[str, Verdict]]:
-    """The verdicts of the model for each class. Raises HarnessFault when two classes have the same."""
+    """The verdicts of the model for each class. Raises HarnessFault when two classes have the
+    same."""
     signatures = {}
     for behaviour_class in versions.BEHAVIOUR_CLASSES:
         row = next(row for row in versions.releases() if row.behaviour_class == behaviour_class)
@@ -166,5 +168,5 @@ def signatures_of_classes() -> dict[str, dict[str, Verdict]]:
 def experiment(name: str, lab: str) -> ScenarioExperiment:
     """Runs the distinguishing scenario `name` on `lab`, of the releases."""
     return ScenarioExperiment(
-        read_scenario(find_scenario(name)), CLASSIFYING[name][0], lab, keep=False
+        read_scenario(scenario_file(name)), CLASSIFYING[name][0], lab, keep=False
     )

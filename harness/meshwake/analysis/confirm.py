@@ -30,8 +30,8 @@ def confirm(
     directory: Path = DIRECTORY,
 ) -> list[Confirmation]:
     """Every pair that the process lab can run, on `ztunnel` or on the newest binary of the cache. A
-    pair that it cannot run is reported and left out. Raises LabUnavailable when it can run nothing at
-    all, BadInput."""
+    pair that it cannot run is reported and left out. Raises LabUnavailable when it can run nothing
+    at all, BadInput."""
     path, release = find_subject(ztunnel, istio)
     lab = load_lab("process")
     if missing := lab.missing(path):
@@ -76,12 +76,11 @@ def find_subject(ztunnel: Path | None, istio: str | None) -> tuple[Path, Release
             )
         return ztunnel, versions.find(istio)
     cached = {binary.version: binary.path for binary in binaries.cached()}
-    known = [release for release in versions.releases() if release.version in cached]
-    if istio is not None:
-        known = [release for release in known if release == versions.find(istio)]
-    if not known:
+    wanted = versions.releases() if istio is None else (versions.find(istio),)
+    found = [release for release in wanted if release.version in cached]
+    if not found:
         raise LabUnavailable(
-            "no ztunnel binary in the cache (see meshwake doctor); pass --ztunnel PATH "
-            "--istio VERSION"
+            "no ztunnel binary in the cache (see meshwake doctor); pass --ztunnel PATH --istio "
+            "VERSION"
         )
-    return cached[known[-1].version], known[-1]
+    return cached[found[-1].version], found[-1]

@@ -56,7 +56,8 @@ def read_confirmation(path: Path) -> Confirmation:
         return Confirmation(**{field.name: raw[field.name] for field in fields(Confirmation)})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(
-            f"{path}: is not a confirmed row ({error!r}); write it again with meshwake matrix --confirm"
+            f"{path}: is not a confirmed row ({error!r}); write it again with meshwake matrix "
+            "--confirm"
         ) from error
 
 

@@ -1,13 +1,14 @@
 """The smallest timeline that breaks a fix, or a promise: searched for, shrunk, and written down as
 a scenario.
 
-    hypothesis draws timelines  ──>  the first that breaks  ──>  hypothesis shrinks it  ──>  `smallest` goes on
+hypothesis draws timelines  ──>  the first that breaks  ──>  hypothesis shrinks it  ──>  `smallest`
+goes on
 
 A timeline is a list of moves, one after another on one machine; each is some time after the one
 before. What hypothesis leaves is shrunk further by plain rules until none applies: no move can be
 left out, and no length, step or pause before a move can be made a quarter shorter, without the
-break going away. That is checked, move by move, before anything is called smallest (`FalsifyResult.minimal`
-says so).
+break going away. That is checked, move by move, before anything is called smallest
+(`FalsifyResult.minimal` says so).
 
 Deterministic: the same fix, property, seed and budget that suffices give the same timeline. The
 budget bounds the search in real time and nothing else.
@@ -25,6 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count, groupby, islice, pairwise
+from operator import itemgetter
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -380,15 +382,25 @@ def smallest(
 
 def neighbours(timeline: Timeline) -> Iterator[Timeline]:
     """Every timeline with one move less (left out, or one with its neighbour), and with one number
-    a quarter less. That none of them breaks is what smallest means."""
-    for position in range(len(timeline)):
-        if len(timeline) > 1:
+    a quarter less. A timeline is the smallest when none of them breaks."""
+    if len(timeline) > 1:
+        for position in range(len(timeline)):
             yield _without(timeline, position, later=False)
             yield _without(timeline, position, later=True)
     for position, (move, following) in enumerate(pairwise(timeline)):
-        if move.kind == following.kind and move.lasts and move.rate_off == following.rate_off:
+        if _can_be_joined(move, following):
             both = replace(move, lasts=move.lasts + following.lasts)
             yield (*timeline[:position], both, *timeline[position + 2 :])
+    yield from _shorter(timeline)
+
+
+def _can_be_joined(move: Move, following: Move) -> bool:
+    same_kind = move.kind == following.kind and move.rate_off == following.rate_off
+    return same_kind and move.lasts > 0
+
+
+def _shorter(timeline: Timeline) -> Iterator[Timeline]:
+    """Every timeline with one number of one move a quarter less."""
     for position, move in enumerate(timeline):
         for name, least in _LEAST.items():
             value = getattr(move, name)
@@ -411,7 +423,8 @@ def _with(timeline: Timeline, position: int, name: str, value: int) -> Timeline:
 
 
 def _to_the_minute(timeline: Timeline, breaks: Callable[[Timeline], bool]) -> Timeline:
-    """Each number as small as it can be, found by halves: 12 h 1 m says more to a person than 14 h."""
+    """Each number as small as it can be, found by halves: 12 h 1 m says more to a person than 14
+    h."""
     for position in range(len(timeline)):
         for name, least in _LEAST.items():
             good, bad = least - 1, getattr(timeline[position], name)
@@ -471,23 +484,28 @@ def _toml(value: Any) -> str:
 
 
 def _expected(found: FalsifyResult) -> Iterator[tuple[str, str]]:
-    """The verdict of each stretch of releases, as version ranges: each is run on the model."""
+    """The verdict of each range of releases, as (verdict, version range): each is run on the
+    model."""
+    ranges = groupby(_verdicts_of_releases(found), key=itemgetter(0))
+    spans = [(verdict, next(group)[1]) for verdict, group in ranges]
+    for (verdict, first), following in zip(spans, [*spans[1:], None], strict=True):
+        least = first if (verdict, first) != spans[0] else "0"
+        most = "" if following is None else f",<{following[1]}"
+        yield verdict, f">={least}{most}"
+
+
+def _verdicts_of_releases(found: FalsifyResult) -> Iterator[tuple[str, str]]:
+    """(verdict, version) of every release whose class is known, oldest first."""
     assert found.timeline is not None
     by_class: dict[str, str] = {}  # nothing else of a release matters to the model
-    words = []
-    for release in (row for row in releases() if row.classified):
+    for release in releases():
+        if not release.classified:
+            continue
         if release.behaviour_class not in by_class:
             plan = replace(found.question, release=release, lab="model").plan(found.timeline)
             verdict = execute(plan).verdict(found.question.check)
             by_class[release.behaviour_class] = verdict.value.lower()
-        words.append((by_class[release.behaviour_class], release.version))
-    stretches = [
-        (verdict, list(group)) for verdict, group in groupby(words, key=lambda word: word[0])
-    ]
-    for position, (verdict, group) in enumerate(stretches):
-        least = f">={group[0][1]}" if position else ">=0"
-        most = f",<{stretches[position + 1][1][0][1]}" if position + 1 < len(stretches) else ""
-        yield verdict, least + most
+        yield by_class[release.behaviour_class], release.version
 
 
 def save(found: FalsifyResult, directory: Path) -> Path:

@@ -69,8 +69,8 @@ class ObservedClocks:
 
 @dataclass(frozen=True)
 class Drift:
-    """The clock drift, between two bounds (`most_ns` None: no upper bound is known), and from what it
-    is known."""
+    """The clock drift, between two bounds (`most_ns` None: no upper bound is known), and from what
+    it is known."""
 
     least_ns: int
     most_ns: int | None
@@ -230,9 +230,9 @@ def _forecast(
 
 
 def _overdue(held: HeldCertificate, drift: Drift, now_ns: int) -> IdentityForecast | None:
-    """A certificate that is still held though, for every possible drift, it should have been renewed:
-    its authority does not answer, or the drift is wrong. Where it has expired, the outage is under
-    way."""
+    """A certificate that is still held though, for every possible drift, it should have been
+    renewed: its authority does not answer, or the drift is wrong. Where it has expired, the outage
+    is under way."""
     begins_ns, ends_ns = held.not_before_wall_ns, held.not_after_wall_ns
     if begins_ns is None or ends_ns is None or drift.most_ns is None:
         return None

@@ -38,9 +38,9 @@ LOOK = "echo wall $(date +%s.%N); echo uptime $(cat /proc/uptime); echo stat $(c
 def observe_ztunnels(
     kubernetes: Kubernetes, wall_ns: int, namespace: str | None = None
 ) -> Iterator[ObservedNode]:
-    """Every ztunnel of the cluster. `wall_ns`: our own wall clock, for a node whose clock is not known;
-    `namespace`: where ztunnels are, None: wherever. Raises LabUnavailable when there is none, or
-    one does not answer."""
+    """Every ztunnel of the cluster. `wall_ns`: our own wall clock, for a node whose clock is not
+    known; `namespace`: where ztunnels are, None: wherever. Raises LabUnavailable when there is
+    none, or one does not answer."""
     pods = _ask("list ztunnels", lambda: find_ztunnels(kubernetes, namespace))
     guards = _guards(kubernetes)
     for pod in pods:

@@ -67,7 +67,8 @@ class SavedClocks:
 
 
 def read_nodes(folder: Path) -> list[ObservedNode]:
-    """Every node saved in `folder`: one in each of its folders, or one in itself. Raises BadInput."""
+    """Every node saved in `folder`: one in each of its folders, or one in itself. Raises
+    BadInput."""
     if not _is_directory(folder):
         raise BadInput(
             f"{folder}: is not a directory; expected one with config_dump.json in it, or with "
@@ -207,8 +208,8 @@ def started_in(pod: dict[str, Any]) -> tuple[int, int]:
 
 
 def value_at(thing: object, *keys: str) -> Any:
-    """The value at the path `keys` in an object of Kubernetes; None where a level is missing, null or
-    not an object."""
+    """The value at the path `keys` in an object of Kubernetes; None where a level is missing, null
+    or not an object."""
     for key in keys:
         if not isinstance(thing, dict):
             return None
@@ -273,8 +274,8 @@ def starttime_ns(stat: str) -> int:
 
 
 class JournalDrift(NamedTuple):
-    """The clock drift since a container started, between two bounds (ns), and the wall clock at the end
-    of the journal."""
+    """The clock drift since a container started, between two bounds (ns), and the wall clock at the
+    end of the journal."""
 
     least_ns: int
     most_ns: int
@@ -290,9 +291,9 @@ class _Entry(NamedTuple):
 
 
 def drift_in_journal(path: Path, started: tuple[int, int], node: str | None = None) -> JournalDrift:
-    """The clock drift since the container started, which was between two moments of the wall clock, by
-    the journal at `path`. `node`: whose entries, where it holds several. Raises BadInput when the
-    journal does not reach back to that start, or the node has booted since."""
+    """The clock drift since the container started, which was between two moments of the wall clock,
+    by the journal at `path`. `node`: whose entries, where it holds several. Raises BadInput when
+    the journal does not reach back to that start, or the node has booted since."""
     last: _Entry | None = None
     bounds: list[tuple[int, int]] = []
     reached_back = False
@@ -323,8 +324,8 @@ def drift_in_journal(path: Path, started: tuple[int, int], node: str | None = No
 
 
 def _apart_at_start(before: _Entry, after: _Entry, started: tuple[int, int]) -> tuple[int, int]:
-    """Between which two values wall minus monotonic was when the container started. It can grow by no
-    more than the wall clock does, since the monotonic clock never goes back; over a gap at whose
+    """Between which two values wall minus monotonic was when the container started. It can grow by
+    no more than the wall clock does, since the monotonic clock never goes back; over a gap at whose
     ends it is the same it is taken for constant."""
     # An entry close before the start has the value of the start.
     if started[1] - before.wall_ns <= ALIKE_NS:
@@ -344,11 +345,15 @@ def _entries(path: Path, node: str | None) -> Iterator[_Entry]:
     log = read_systemd(path, Tally(str(path)))
     if log is None:
         return
-    known = node is not None and any(boot.is_of(node) for boot in log.boots.values())
-    if node is not None and not known:
+    if node is not None and not _has_entries_of(log, node):
         _refuse_several_hosts(path, log, node)
-    for boot, wall_ns, monotonic_ns in systemd.in_order(log, node if known else None):
+        node = None
+    for boot, wall_ns, monotonic_ns in systemd.in_order(log, node):
         yield _Entry(wall_ns, wall_ns - monotonic_ns, boot)
+
+
+def _has_entries_of(log: systemd.SystemdJournal, node: str) -> bool:
+    return any(boot.is_of(node) for boot in log.boots.values())
 
 
 def _refuse_several_hosts(path: Path, log: systemd.SystemdJournal, node: str) -> None:

@@ -185,7 +185,8 @@ def _needed(bare: Plan, before_ns: list[int], at_ns: int) -> bool:
 
 
 def fewest_restarts(bare: Plan) -> list[int]:
-    """The fewest world times (ns) at which a restart, with the future known, avoids every outage."""
+    """The fewest world times (ns) at which a restart, with the future known, avoids every
+    outage."""
     restarts: list[int] = []
     while len(restarts) < _RESTARTS_MAX:
         plan = _with_restarts(bare, restarts, bare.duration_ns)
@@ -211,7 +212,8 @@ def _last_moment(plan: Plan, outage_ns: int) -> int:
 
 
 def _before(plan: Plan, outage_ns: int, forgiven_until_ns: int) -> int:
-    """Where the outage began while it was forgiven: at the end of that; else just before it began."""
+    """Where the outage began while it was forgiven: at the end of that; else just before it
+    began."""
     around = (
         each
         for each in failures(plan, execute(plan).history)
@@ -222,7 +224,8 @@ def _before(plan: Plan, outage_ns: int, forgiven_until_ns: int) -> int:
 
 
 def _with_restarts(bare: Plan, restarts_ns: list[int], ends_ns: int) -> Plan:
-    """`bare`, cut or made longer to end at `ends_ns`, with every ztunnel restarted at these times."""
+    """`bare`, cut or made longer to end at `ends_ns`, with every ztunnel restarted at these
+    times."""
     node = bare.nodes[0].name
     restarts = [
         PlannedFault(index=0, kind="restart", node=node, at_world_ns=at) for at in restarts_ns

@@ -1,4 +1,5 @@
-"""Machines of a sweep that really slept like that: scenarios that import-sleep wrote, read again."""
+"""Machines of a sweep that really slept like that: scenarios that import-sleep wrote, read
+again."""
 
 from __future__ import annotations
 
@@ -8,9 +9,10 @@ from pathlib import Path
 from meshwake.analysis.populations import MachineFault, RecordedMachine
 from meshwake.core import versions
 from meshwake.core.errors import BadInput
-from meshwake.core.plan import Plan, PlanRequest, resolve
+from meshwake.core.plan import Plan
+from meshwake.core.resolve import PlanRequest, resolve
 from meshwake.core.scenario import read_scenario
-from meshwake.runner.suite import scenario_files
+from meshwake.runner.corpus import scenario_files
 
 
 def recorded_machines(paths: Iterable[Path]) -> tuple[RecordedMachine, ...]:

@@ -18,7 +18,8 @@ from typing import Any
 from meshwake.analysis.confirmed import Confirmation, confirmations
 from meshwake.checks.facts.traffic import failures
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.plan import Plan, PlannedFix, PlanRequest, resolve
+from meshwake.core.plan import Plan, PlannedFix
+from meshwake.core.resolve import PlanRequest, resolve
 from meshwake.core.run import Run
 from meshwake.core.scenario import Scenario
 from meshwake.core.versions import Release, find

@@ -28,9 +28,10 @@ from meshwake.core.refusal import invalid_choice
 from meshwake.core.scenario import Scenario, read_scenario
 from meshwake.labs import LAB_MODULES, load_lab
 from meshwake.runner.choose import Case, Chooser
+from meshwake.runner.corpus import scenario_files
 from meshwake.runner.options import Options
 from meshwake.runner.run import run_case
-from meshwake.runner.suite import Ending, most_serious, scenario_files
+from meshwake.runner.suite import Ending, most_serious
 from meshwake.ztunnel import binaries
 
 RESULTS_FILE = "results.jsonl"
@@ -66,7 +67,8 @@ class CaseResult:
 @dataclass(frozen=True)
 class NightlyRun:
     """All results of one night. `missing`: lab -> why nothing ran there; `versions`: lab -> the
-    releases that were tried there; `unclassified`: releases without a class, which no model runs."""
+    releases that were tried there; `unclassified`: releases without a class, which no model
+    runs."""
 
     day: str
     labs: tuple[str, ...]
@@ -100,8 +102,8 @@ class ResultLog:
 
 
 def open_result_log(directory: Path, resume: bool, warn: Callable[[str], None]) -> ResultLog:
-    """The log of results in `directory`. Raises BadInput when it has results already and `resume` is
-    False."""
+    """The log of results in `directory`. Raises BadInput when it has results already and `resume`
+    is False."""
     path = directory / RESULTS_FILE
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -145,16 +147,28 @@ def versions_on(lab: str, named: Sequence[str], today: date) -> tuple[str, ...]:
 
 def _rows_on(lab: str, today: date) -> tuple[versions.Release, ...]:
     """All releases that can be tried on `lab`."""
-    every = versions.releases()
     if lab == "kind":
-        pinned = _pinned()
-        return tuple(row for row in every if row.version in pinned and _is_supported(row, today))
+        return _supported_pins(today)
     if lab not in ON_BINARIES:
-        return tuple(row for row in every if row.classified)
-    cached = {versions.parse_version(binary.version) for binary in binaries.cached()}
-    rows = tuple(row for row in every if versions.parse_version(row.version) in cached)
+        return tuple(row for row in versions.releases() if row.classified)
+    rows = _cached()
     # A guest boots for each run, so lab machine tries one release of each minor.
     return versions.newest_of_each_minor(rows) if lab == "machine" else rows
+
+
+def _cached() -> tuple[versions.Release, ...]:
+    """The releases with a binary in the cache."""
+    cached = {versions.parse_version(binary.version) for binary in binaries.cached()}
+    return tuple(
+        row for row in versions.releases() if versions.parse_version(row.version) in cached
+    )
+
+
+def _supported_pins(today: date) -> tuple[versions.Release, ...]:
+    """The pinned release of each minor that is supported."""
+    pinned = _pinned()
+    rows = (row for row in versions.releases() if row.version in pinned)
+    return tuple(row for row in rows if _is_supported(row, today))
 
 
 @cache

@@ -161,10 +161,8 @@ class NightlyReport:
             return []
         lines = ["", "| scenario | lab | releases | what | evidence |", "|---|---|---|---|---|"]
         for (scenario, lab, what), rows in list(groups.items())[:LINES_MAX]:
-            kept = next((row.run for row in rows if row.run), None)
-            evidence = f"`{kept}`" if kept else ""
             releases = _shortened([row.version for row in rows])
-            lines.append(f"| {scenario} | {lab} | {releases} | {what} | {evidence} |")
+            lines.append(f"| {scenario} | {lab} | {releases} | {what} | {_evidence(rows)} |")
         if len(groups) > LINES_MAX:
             lines.append(f"\n{len(groups) - LINES_MAX} more: summary.json")
         return lines
@@ -178,6 +176,12 @@ def surprise_keys(row: CaseResult) -> list[str]:
         f"{row.scenario} {row.lab} {row.version} {check} {difference[0]}"
         for check, difference in row.differs.items()
     ]
+
+
+def _evidence(rows: Sequence[CaseResult]) -> str:
+    """The first run directory that was kept."""
+    kept = [row.run for row in rows if row.run]
+    return f"`{kept[0]}`" if kept else ""
 
 
 def _grouped(rows: Sequence[CaseResult]) -> Mapping[tuple[str, str, str], list[CaseResult]]:

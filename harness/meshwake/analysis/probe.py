@@ -44,6 +44,9 @@ class GitVerdict(IntEnum):
     CANNOT_SAY = 125
 
 
+_FOR_GIT = {Verdict.HOLDS: GitVerdict.GOOD, Verdict.BROKEN: GitVerdict.BAD}
+
+
 @dataclass(frozen=True)
 class CommitProbe:
     """What to find out about the commit that is checked out in `repository`. `command` is run by
@@ -172,16 +175,18 @@ def _run_repeatedly(question: CommitProbe, ask: ProbeBinary, path: Path) -> list
 def _judge(attempts: list[Attempt], commit: str) -> ProbeResult:
     """The result of all runs: their verdict, if it is the same in each that did not fail."""
     finished = [attempt for attempt in attempts if not attempt.failed]
-    shown = finished[0] if finished else attempts[0]
-    verdicts = {attempt.verdict for attempt in finished}
+    shown = [*finished, attempts[0]][0]
+    verdicts = {attempt.verdict for attempt in finished} or {Verdict.UNKNOWN}
     if len(verdicts) > 1:
-        runs = ", ".join(f"{attempt.verdict} with seed {attempt.seed}" for attempt in attempts)
-        return ProbeResult(GitVerdict.CANNOT_SAY, f"flaky: {runs}", commit, shown.run)
-    if verdicts == {Verdict.HOLDS}:
-        return ProbeResult(GitVerdict.GOOD, shown.because, commit, shown.run)
-    if verdicts == {Verdict.BROKEN}:
-        return ProbeResult(GitVerdict.BAD, shown.because, commit, shown.run)
-    return ProbeResult(GitVerdict.CANNOT_SAY, f"UNKNOWN: {shown.because}", commit, shown.run)
+        return ProbeResult(GitVerdict.CANNOT_SAY, f"flaky: {_listed(attempts)}", commit, shown.run)
+    for_git = _FOR_GIT.get(verdicts.pop())
+    if for_git is None:
+        return ProbeResult(GitVerdict.CANNOT_SAY, f"UNKNOWN: {shown.because}", commit, shown.run)
+    return ProbeResult(for_git, shown.because, commit, shown.run)
+
+
+def _listed(attempts: list[Attempt]) -> str:
+    return ", ".join(f"{attempt.verdict} with seed {attempt.seed}" for attempt in attempts)
 
 
 # --- Results by what was built

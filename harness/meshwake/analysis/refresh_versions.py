@@ -80,8 +80,8 @@ def fetch(url: str) -> bytes:
 
 @dataclass(frozen=True)
 class CachedFetch:
-    """`fetch` with a cache of an hour. A page of the cache that is damaged is fetched again, after a
-    warning by `warn`."""
+    """`fetch` with a cache of an hour. A page of the cache that is damaged is fetched again, after
+    a warning by `warn`."""
 
     fetch: Fetch
     directory: Path
@@ -208,16 +208,20 @@ def _released(get: Fetch, url: str) -> list[str]:
     separator = "&" if "?" in url else "?"
     for number in range(1, PAGES_MAX):
         page = _json(get, f"{url}{separator}page={number}", "releases")
+        if not page:
+            return released
         try:
             names = [str(release["tag_name"]) for release in page if not release["draft"]]
         except (KeyError, TypeError) as error:
             raise BadInput(
                 f"releases: {url} is not a list of releases ({error!r}); nothing was changed"
             ) from error
-        if not page:
-            return released
-        released += [name for name in names if _RELEASE.match(name) and Version(name) >= OLDEST]
+        released += filter(_is_wanted_release, names)
     raise BadInput(f"releases: {url} has more than {PAGES_MAX} pages; nothing was changed")
+
+
+def _is_wanted_release(name: str) -> bool:
+    return bool(_RELEASE.match(name)) and Version(name) >= OLDEST
 
 
 def _wanted(released: list[str]) -> list[str]:

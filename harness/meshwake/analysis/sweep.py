@@ -235,7 +235,8 @@ def _row(plan: Plan, part: SweepPart, machine: int, fix: str) -> MachineResult:
 
 @dataclass(frozen=True)
 class ResultStore:
-    """The folder of a sweep: its question, a Parquet file for every part answered, and the summary."""
+    """The folder of a sweep: its question, a Parquet file for every part answered, and the
+    summary."""
 
     path: Path
 
@@ -281,7 +282,8 @@ class ResultStore:
                 table = pq.read_table(file)
             except (OSError, pa.ArrowException) as error:
                 raise BadInput(
-                    f"{file}: is not a whole part ({error}); remove it and give the same command again"
+                    f"{file}: is not a whole part ({error}); remove it and give the same command "
+                    "again"
                 ) from error
             yield from (MachineResult(**values) for values in table.to_pylist())
 

@@ -115,7 +115,8 @@ def _through(client: Any, todo: list[SweepPart]) -> Iterator[tuple[SweepPart, li
 
 def _key(part: SweepPart) -> str:
     spec = part.spec
-    return f"meshwake-{part.population}-{part.version}-{part.lifetime_s}-{part.first}-{part.last}-{hash_of(spec)}"
+    machines = f"{part.first}-{part.last}"
+    return f"meshwake-{part.population}-{part.version}-{part.lifetime_s}-{machines}-{hash_of(spec)}"
 
 
 def hash_of(spec: Any) -> str:

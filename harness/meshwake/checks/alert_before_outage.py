@@ -16,10 +16,10 @@ from meshwake.checks.finding import broken, holds, place, unknown
 from meshwake.checks.format import count, lasting, moment, moment_exactly
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.events import AlertFired, AlertsEvaluated
+from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.history import History
 from meshwake.core.outcome import Evidence, Finding
 from meshwake.core.plan import Plan
-from meshwake.core.scenario import CLOCK_FAULTS
 
 NAME = "alert_before_outage"
 LONG_NS = 300 * NS_PER_S
@@ -33,6 +33,7 @@ def check(plan: Plan, history: History) -> Finding:
     if not long:
         return holds(NAME, f"there was no outage of more than {lasting(LONG_NS)}")
     fired = history.of(AlertFired)
+    # Any earlier alert counts, so the first is the one to compare with.
     first_ns = fired[0].world_ns if fired else None
     unannounced = [
         failing

@@ -25,10 +25,10 @@ from meshwake.checks.finding import broken, holds, place
 from meshwake.checks.format import count, lasting, moment_exactly
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
+from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.history import History
 from meshwake.core.outcome import Evidence, Finding
 from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
-from meshwake.core.scenario import CLOCK_FAULTS
 
 NAME = "clock_fault_happened"
 # What it took, by exec into the helper of each node, to ask for a freeze and to see that it had

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from meshwake.analysis.accept import acceptance
-from meshwake.analysis.attempt import find_scenario
 from meshwake.cli.options import DryRunOption
 from meshwake.cli.output import say, write_text
 from meshwake.core.store import read_run
+from meshwake.runner.corpus import scenario_file
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def accept(
 ) -> None:
     """Update a scenario's expectations from an unexpected run, with its evidence."""
     saved = read_run(run)
-    file = Path(scenario) if scenario is not None else find_scenario(saved.plan.scenario)
+    file = Path(scenario) if scenario is not None else scenario_file(saved.plan.scenario)
     today = datetime.now(UTC).date().isoformat()
     change = acceptance(run, file, today, because)
     sys.stdout.write(change.diff)

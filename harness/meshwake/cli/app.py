@@ -57,15 +57,16 @@ class LazyGroup(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Sections, and a last line with the commands that few people need."""
-        for section in dict.fromkeys(entry.section for entry in COMMANDS.values()):
-            entries = [entry for entry in COMMANDS.values() if entry.section == section]
-            if section:
-                with formatter.section(section):
-                    formatter.write_dl([(entry.name, entry.summary) for entry in entries])
-            else:
-                formatter.write_paragraph()
-                names = ", ".join(entry.name for entry in entries)
-                formatter.write_text(f"Also: {names}. meshwake COMMAND -h says more of each.")
+        sections: dict[str, list[Entry]] = {}
+        for entry in COMMANDS.values():
+            sections.setdefault(entry.section, []).append(entry)
+        also = sections.pop("", [])
+        for section, entries in sections.items():
+            with formatter.section(section):
+                formatter.write_dl([(entry.name, entry.summary) for entry in entries])
+        formatter.write_paragraph()
+        names = ", ".join(entry.name for entry in also)
+        formatter.write_text(f"Also: {names}. meshwake COMMAND -h says more of each.")
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
         """The names from the table: nothing is imported while a person types."""

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from meshwake.analysis.attempt import ScenarioExperiment, find_scenario
+from meshwake.analysis.attempt import ScenarioExperiment
 from meshwake.analysis.bisect import Bisect, BisectRequest, BisectResult, Observation, check_request
 from meshwake.analysis.bisect_log import (
     BisectLog,
@@ -30,6 +30,7 @@ from meshwake.core.scenario import Scenario, read_scenario
 from meshwake.core.store import RunDirectory
 from meshwake.labs import IN_REAL_TIME
 from meshwake.runner.choose import Chooser
+from meshwake.runner.corpus import scenario_file
 from meshwake.runner.options import AUTO, LabFlags, Options, planned_cluster, with_flags
 
 # How often each side of a boundary is run by default; in real time once.
@@ -104,7 +105,7 @@ def _read(name: str | None) -> tuple[Path, Scenario]:
         raise BadInput(
             "SCENARIO is missing: give a scenario file, or --resume LOG, or --replay LOG"
         )
-    path = find_scenario(name)
+    path = scenario_file(name)
     return path, read_scenario(path)
 
 
@@ -180,9 +181,14 @@ def _outermost_versions(scenario: Scenario, options: Options) -> tuple[str, str]
     lab = "model" if options.lab == AUTO else options.lab
     classified = tuple(row.version for row in versions.releases() if row.classified)
     cases = Chooser(replace(options, lab=lab, istio=classified)).cases(scenario)
-    possible = [case.version for case in cases if case.refusal is None]
+    possible, refusal = [], None
+    for case in cases:
+        if case.refusal is None:
+            possible.append(case.version)
+        else:
+            # In the end that of the newest release, the one that people most likely have.
+            refusal = case.refusal
     if len(possible) < 2:
-        refusal = next(case.refusal for case in reversed(cases) if case.refusal is not None)
         raise LabUnavailable(
             f"{lab}: fewer than two releases can run here ({refusal}); use --lab model"
         )
@@ -255,7 +261,7 @@ def _default_jobs(lab: str) -> int:
 
 
 def _drop_runs(found: BisectResult) -> None:
-    """Removes the runs that nobody will look at. Runs that failed stay in any case."""
+    """Removes the runs that are no evidence of a boundary. Runs that failed stay in any case."""
     sides = _sides(found)
     for observation in found.tested:
         for attempt in observation.attempts[_evidence_count(observation, sides) :]:

@@ -91,7 +91,7 @@ def execute(
     by = _movement(suspend, step, awake)
     if by is None:
         raise BadInput(
-            "nothing was said of the clocks; say --suspend 8h, --step 30d, --step=-13h or "
+            "no movement of the clocks was given: use --suspend 8h, --step 30d, --step=-13h or "
             "--awake 1h"
         )
     if injector not in INJECTORS:
@@ -139,23 +139,22 @@ def attach_to(
 
 
 def _movement(suspend: str | None, step: str | None, awake: str | None) -> ClockReading | None:
-    """What is added to wall, monotonic and boottime; None when nothing was asked."""
-    asked = [
-        (name, text)
-        for name, text in (("suspend", suspend), ("step", step), ("awake", awake))
-        if text is not None
-    ]
-    if not asked:
+    """What is added to wall, monotonic and boottime; None when no movement was given."""
+    options = {"--suspend": suspend, "--step": step, "--awake": awake}
+    given = {name: text for name, text in options.items() if text is not None}
+    if not given:
         return None
-    if len(asked) > 1:
-        raise BadInput(
-            f"one movement at a time: {' and '.join('--' + name for name, _ in asked)} were given"
-        )
-    name, text = asked[0]
-    by_ns = _duration(text, f"--{name}") or 0
-    if by_ns < 0 and name != "step":
-        raise BadInput(f"--{name} {text}: only the wall clock can be set back; use --step={text}")
-    return ClockReading(by_ns, by_ns if name == "awake" else 0, 0 if name == "step" else by_ns)
+    if len(given) > 1:
+        raise BadInput(f"one movement at a time: {' and '.join(given)} were given")
+    ((name, text),) = given.items()
+    by_ns = parse_option_ns(text, name)
+    if by_ns < 0 and name != "--step":
+        raise BadInput(f"{name} {text}: only the wall clock can be set back; use --step={text}")
+    return {
+        "--suspend": ClockReading(wall_ns=by_ns, monotonic_ns=0, boottime_ns=by_ns),
+        "--step": ClockReading(wall_ns=by_ns, monotonic_ns=0, boottime_ns=0),
+        "--awake": ClockReading(by_ns, by_ns, by_ns),
+    }[name]
 
 
 def _duration(text: str | None, option: str) -> int | None:
@@ -232,7 +231,7 @@ def _run(
         _await_end(injector, taken)
     except (
         KeyboardInterrupt
-    ):  # it is at the head of a session of its own, so the terminal told us only
+    ):  # it is at the head of a session of its own, so the terminal signalled only us
         if taken is not None:
             _interrupt(taken)
         raise
@@ -246,7 +245,7 @@ def _await_end(injector: Injector, taken: ManagedProcess) -> None:
     from meshwake.clocks.injectors.base import CannotInject
     from meshwake.clocks.injectors.unreachable_waits import BECAUSE
 
-    told: set[int] = set()
+    reported: set[int] = set()
     while not _ends_within(taken, _ASK_EVERY_S):
         found = injector.unreachable_waits(taken)
         for wait in found.waits:
@@ -256,8 +255,8 @@ def _await_end(injector: Injector, taken: ManagedProcess) -> None:
                     "moved clocks"
                 )
                 raise CannotInject(injector.name, what, BECAUSE, "it was ended (docs/clock.md)")
-            if wait.tid not in told:
-                told.add(wait.tid)
+            if wait.tid not in reported:
+                reported.add(wait.tid)
                 _say(
                     f"thread {wait.tid} began to wait {wait.how} on moved clocks: too long "
                     "by what was moved"

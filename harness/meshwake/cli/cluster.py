@@ -1,7 +1,7 @@
-"""meshwake up | down | status: clusters of lab kind brought up, put away, looked at.
+"""meshwake up | down | status: bring up, delete and examine clusters of lab kind.
 
 Results go to stdout, progress to stderr. Errors are raised as HarnessError;
-harness/meshwake/cli/app.py says them and ends with their exit code. `--dry-run` touches nothing.
+harness/meshwake/cli/app.py prints them and ends with their exit code. `--dry-run` touches nothing.
 What speaks to engine and Kubernetes is imported when a command runs: it takes half a second, which
 the other commands need not wait.
 """
@@ -235,6 +235,8 @@ def _status_of(name: str, engine: Engine | None) -> dict[str, Any]:
     from meshwake.cluster.state import ClusterState, choice_to_json
 
     record, cluster = ClusterState.of(name).read(), find_cluster(name)
+    begun_wall_s = None if record is None else record.begun_wall_s
+    choice = None if record is None else record.choice
     machines = engine.containers({KIND_CLUSTER_LABEL: name}) if engine is not None else ()
     runs = bool(machines) and all(machine.state == "running" for machine in machines)
     asked = cluster if runs else None
@@ -247,10 +249,8 @@ def _status_of(name: str, engine: Engine | None) -> dict[str, Any]:
         "in_use": in_use,
         "state": _state_word(cluster is not None, bool(machines), runs, engine is not None, in_use),
         "machines": {machine.name: machine.state for machine in machines},
-        "age_s": int(time.time()) - record.begun_wall_s if record is not None else None,
-        "choice": choice_to_json(record.choice)
-        if record is not None and record.choice is not None
-        else None,
+        "age_s": None if begun_wall_s is None else int(time.time()) - begun_wall_s,
+        "choice": None if choice is None else choice_to_json(choice),
         "runs": _versions(asked) if asked is not None else None,
         "drift": _drift(asked) if asked is not None and in_use is None else [],
         "kubeconfig": str(cluster.kubeconfig) if cluster is not None else None,

@@ -22,6 +22,7 @@ class Entry:
 _RUN, _ASK, _REAL = "Run and read", "Ask more", "Clusters and real binaries"
 _ALL = (
     Entry("run", "run", _RUN, "Run scenarios and judge what happened."),
+    Entry("list", "scenarios", _RUN, "List the scenarios that come with meshwake."),
     Entry("matrix", "matrix", _RUN, "Run every fix against every clock fault: which holds?"),
     Entry("import-sleep", "import_sleep", _RUN, "Make a scenario of a machine's sleep journal."),
     Entry("forecast", "forecast", _RUN, "When will a cluster break next, and what to do before?"),
@@ -30,7 +31,6 @@ _ALL = (
     Entry("bisect", "bisect", _ASK, "Find the release since which a check has another verdict."),
     Entry("probe", "probe", _ASK, "Judge a binary; for git bisect run."),
     Entry("falsify", "falsify", _ASK, "Search for the smallest timeline that breaks a fix."),
-    Entry("alerts", "alerts", _ASK, "Which alerts would have fired in a kept run, and when?"),
     Entry("clock", "clock", _ASK, "Run any program on clocks that jump."),
     Entry("up", "cluster", _REAL, "Bring a cluster up on kind."),
     Entry("status", "cluster", _REAL, "Show our clusters and what is still moved."),
@@ -38,6 +38,7 @@ _ALL = (
     Entry("fetch", "fetch", _REAL, "Fetch real ztunnels into the cache, checked by digest."),
     Entry("doctor", "run", _REAL, "Which lab can run here, and what others need."),
     Entry("accept", "accept", "", "Update a scenario's expectations from an unexpected run."),
+    Entry("alerts", "alerts", "", "Which alerts would have fired in a kept run, and when?"),
     Entry("clocks", "kernel", "", "Measure what clock faults do in a real kernel."),
     Entry("dashboard", "versions", "", "Write docs/versions.md."),
     Entry("fetch-kernel", "kernel", "", "Fetch a Linux kernel for the guests of lab machine."),

@@ -1,7 +1,7 @@
 """meshwake fetch: real ztunnels out of their official image into the cache.
 
 Results go to stdout, progress to stderr. Errors are raised as HarnessError;
-harness/meshwake/cli/app.py says them.
+harness/meshwake/cli/app.py prints them.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ before the lid is closed.
 
 Exit codes for scripts: 0 no outage ahead, 1 one is ahead or under way, 2 it cannot be told, 3 what
 was given is wrong, 4 the cluster does not answer. Errors are raised as HarnessError;
-harness/meshwake/cli/app.py says them.
+harness/meshwake/cli/app.py prints them.
 """
 
 from __future__ import annotations

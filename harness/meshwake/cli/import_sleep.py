@@ -120,29 +120,32 @@ def _placed(
 ) -> list[PlacedJournal]:
     """What each journal tells; files that are pieces of one journal are one."""
     read = [read_journal(path, tally, options) for path, tally in zip(files, tallies, strict=True)]
-    logs = systemd.joined([each for each in read if isinstance(each, systemd.SystemdJournal)])
-    placed = [systemd.place_boots(log, options.machine) for log in logs]
-    return [
-        each
-        for each in [*placed, *(each for each in read if isinstance(each, PlacedJournal))]
-        if each is not None
-    ]
+    pieces = [each for each in read if isinstance(each, systemd.SystemdJournal)]
+    joined = systemd.joined(pieces)
+    with_boots = [systemd.place_boots(journal, options.machine) for journal in joined]
+    return [each for each in [*with_boots, *read] if isinstance(each, PlacedJournal)]
 
 
 def _month(placed: Sequence[PlacedJournal], tallies: list[Tally]) -> SleepHistory:
     if not placed:
-        whose = {tally.system for tally in tallies}
-        advice = f"; print it with: {JOURNALCTL}" if whose == {systemd.SYSTEM} else ""
+        systems = {tally.system for tally in tallies}
+        advice = f"; print it with: {JOURNALCTL}" if systems == {systemd.SYSTEM} else ""
         raise BadInput("\n".join([f"no entry with a time was found{advice}", *_told(tallies)]))
     month = sleep_history_of(placed)
     if not month.events:
-        last_ns = max(each.last_ns for each in placed)
-        days = (last_ns - min(each.first_ns for each in placed)) / (86_400 * NS_PER_S)
-        lines = [*_told(tallies), *(f"left out: {text}" for text in month.dropped[:LEFT_OUT_SHOWN])]
-        raise BadInput(
-            "\n".join([f"no sleep, boot or jump in {days:.1f} days: nothing to import", *lines])
-        )
+        raise _nothing_to_import(placed, month, tallies)
     return month
+
+
+def _nothing_to_import(
+    placed: Sequence[PlacedJournal], month: SleepHistory, tallies: list[Tally]
+) -> BadInput:
+    first_ns = min(each.first_ns for each in placed)
+    last_ns = max(each.last_ns for each in placed)
+    days = (last_ns - first_ns) / (86_400 * NS_PER_S)
+    lines = [f"no sleep, boot or jump in {days:.1f} days: nothing to import", *_told(tallies)]
+    lines += [f"left out: {text}" for text in month.dropped[:LEFT_OUT_SHOWN]]
+    return BadInput("\n".join(lines))
 
 
 def _corrected_after_ns(text: str | None, tallies: list[Tally]) -> int | None:

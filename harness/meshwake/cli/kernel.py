@@ -2,7 +2,7 @@
 ztunnel.
 
 Results go to stdout, progress to stderr. Errors are raised as HarnessError;
-harness/meshwake/cli/app.py says them.
+harness/meshwake/cli/app.py prints them.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 guard, for months?
 
 Results go to stdout, progress to stderr. Errors are raised as HarnessError;
-harness/meshwake/cli/app.py says them and ends with their exit code.
+harness/meshwake/cli/app.py prints them and ends with their exit code.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from meshwake.core.scenario import Scenario, read_scenario
 from meshwake.fixes import FIXES
 from meshwake.labs import Toolbox
 from meshwake.report.terminal import show
+from meshwake.runner.corpus import scenario_files
 
 FixOption = Annotated[
     list[str] | None, typer.Option("--fix", metavar="NAME", help="Only this fix; may be repeated.")
@@ -172,7 +173,7 @@ def trial_command(
 
 
 def _report_nothing(*_: str) -> None:
-    """Progress for nobody: stderr is not a terminal."""
+    """No progress: stderr is not a terminal."""
 
 
 def _report_pair(fix: str, fault: str) -> None:
@@ -188,28 +189,37 @@ def _chosen(option: str, named: list[str] | None, known: list[str]) -> list[str]
 
 def _scenarios(faults: list[str] | None, files: list[Path] | None) -> dict[str, Scenario]:
     if files:
-        read = [read_scenario(path) for path in files]
+        read = [read_scenario(path) for path in scenario_files(files)]
         return {each.name: each for each in read}
     return {name: scenario_for(FAULTS[name]) for name in _chosen("--fault", faults, list(FAULTS))}
 
 
 def _short(rows: list[MatrixRow]) -> Table:
-    faults = list(dict.fromkeys(row.fault for row in rows if row.fault != ONLY_RESTARTS)) or [
-        ONLY_RESTARTS
-    ]
+    faults = _columns(rows)
     table = Table(
         Column("fix", no_wrap=True),
         *(fault.replace("-", " ") for fault in faults),
         box=None,
         padding=(0, 1),
     )
-    for fix in dict.fromkeys(row.fix for row in rows):
-        table.add_row(fix, *(_words(row) for row in rows if row.fix == fix and row.fault in faults))
+    by_fix: dict[str, list[Text]] = {}
+    for row in rows:
+        cells = by_fix.setdefault(row.fix, [])
+        if row.fault in faults:
+            cells.append(_words(row))
+    for fix, cells in by_fix.items():
+        table.add_row(fix, *cells)
     return table
 
 
+def _columns(rows: list[MatrixRow]) -> list[str]:
+    """The faults. What a fix costs without any is a column only when it is the only one."""
+    faults = dict.fromkeys(row.fault for row in rows)
+    return [fault for fault in faults if fault != ONLY_RESTARTS] or [ONLY_RESTARTS]
+
+
 def _words(row: MatrixRow) -> Text:
-    """In colour where there is some; the words say it too."""
+    """In colour where there is some; the words are enough without."""
     confirmed = f" {CONFIRMED}" if row.confirmed_on else ""
     if row.verdict == "HOLDS":
         return Text(f"holds{confirmed}", "green")

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from meshwake.analysis.attempt import Attempt, find_scenario, run_attempt
+from meshwake.analysis.attempt import Attempt, run_attempt
 from meshwake.analysis.classify import CLASSIFYING, BehaviourSignature, observe_signature
 from meshwake.analysis.probe import (
     ABORT_GIT_BISECT,
@@ -29,6 +29,7 @@ from meshwake.core.durations import NS_PER_S, parse_option_ns
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
 from meshwake.core.scenario import Scenario, read_scenario
 from meshwake.labs import load_lab
+from meshwake.runner.corpus import scenario_file
 from meshwake.runner.options import AUTO, Options
 from meshwake.ztunnel import binaries
 
@@ -130,7 +131,7 @@ def _probe_commit(
     repeat: int,
     build_within: str,
 ) -> ProbeResult:
-    named_check, file = check_name(check), find_scenario(scenario)
+    named_check, file = check_name(check), scenario_file(scenario)
     if path is None:
         raise _no_binary()
     version = versions.find(istio).version if istio else versions.newest().version
@@ -194,14 +195,15 @@ def _name_class(path: Path | None, istio: str | None, lab: str, as_json: bool) -
     """Names the class of the binary at `path`, or of a release. Ends the command."""
     if istio is None and path is None:
         raise BadInput("--ztunnel PATH or --istio VERSION is missing: whose class?")
-    release = versions.find(istio) if istio else None
-    version = (release or versions.newest()).version
-    if release is not None and release.assumption is not None and path is None:
+    release = versions.find(istio) if istio else versions.newest()
+    # Only an official release has a class in the table; a binary is whatever was built.
+    in_table = release.behaviour_class if istio and path is None else None
+    if in_table is not None and release.assumption is not None:
         say(release.assumption)
+    version = release.version
     where = _lab(path, version, lab)
     say(f"probing {path or version} on lab {where}, with {len(CLASSIFYING)} scenarios")
     signature = _signature(Options(where, (version,), path), version)
-    in_table = None if release is None or path is not None else release.behaviour_class
     code, words = _against_table(signature, in_table)
     if as_json:
         print_json(
@@ -216,7 +218,7 @@ def _name_class(path: Path | None, istio: str | None, lab: str, as_json: bool) -
 def _signature(options: Options, version: str) -> BehaviourSignature:
     def ask(name: str, check: str, seed: int) -> Attempt:
         attempt = run_attempt(
-            read_scenario(find_scenario(name)),
+            read_scenario(scenario_file(name)),
             check,
             replace(options, seed=seed, keep_run=True),
             version,

@@ -1,7 +1,7 @@
 """meshwake report: kept runs as pages for a browser, or as strips in the terminal. And what `run
 --report` does.
 
-Results go to stdout. Errors are raised as HarnessError; harness/meshwake/cli/app.py says them and
+Results go to stdout. Errors are raised as HarnessError; harness/meshwake/cli/app.py prints them and
 ends with their exit code.
 """
 
@@ -42,29 +42,29 @@ def report(
     ] = False,
 ) -> None:
     """Show kept runs: timelines in the terminal, or with --output pages that open offline."""
-    told = told_runs(runs)
+    checked = checked_runs(runs)
     console = Console()
     if output is not None:
-        console.print(f"open {write_report(output, told)}", highlight=False, soft_wrap=True)
+        console.print(f"open {write_report(output, checked)}", highlight=False, soft_wrap=True)
         return
-    for run in told:
+    for run in checked:
         show(console, ascii_timelines(run.plan, run.history, min(console.width, WIDTH_MAX)))
         show(console, run_detail(run, verbose))
     console.print("--output DIR writes the same as pages for a browser", highlight=False)
 
 
-def told_runs(paths: Iterable[Path]) -> list[Run]:
+def checked_runs(paths: Iterable[Path]) -> list[Run]:
     """The runs saved at `paths`, judged today. Every one is read before anything is written: raises
     BadInput that names all that are none."""
-    told, refusals = [], []
+    checked, refusals = [], []
     for path in paths:
         try:
-            told.append(check_run(path))
+            checked.append(check_run(path))
         except BadInput as error:
             refusals.append(str(error))
     if refusals:
         raise BadInput("\n".join(refusals))
-    return told
+    return checked
 
 
 def report_endings(

@@ -21,6 +21,7 @@ from meshwake.report.progress import ProgressLine
 from meshwake.report.result import result
 from meshwake.report.terminal import run_detail, show, summary_table
 from meshwake.runner.choose import Case, Chooser
+from meshwake.runner.corpus import scenario_file
 from meshwake.runner.doctor import Health, examine
 from meshwake.runner.options import CaseFlags, Options, RunFlags, options_from, with_flags
 from meshwake.runner.run import Progress, check_run
@@ -39,7 +40,9 @@ def add_commands(app: typer.Typer) -> None:
 def run(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Scenario files, or directories of them."),
+        typer.Argument(
+            metavar="SCENARIO...", help="Files, directories of them, or names (meshwake list)."
+        ),
     ],
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -51,8 +54,8 @@ def run(
         require("report")  # before anything runs
     options = options_from(flags)
     line = ProgressLine(shown=not as_json)
-    # Of many runs only those are shown in full that somebody must look at; the table has the rest.
-    alone = len(files) == 1 and files[0].is_file() and len(options.istio) <= 1
+    # Of many runs only those that were not as expected are shown in full; the table has the rest.
+    alone = len(files) == 1 and not files[0].is_dir() and len(options.istio) <= 1
     in_full = verbose or alone
 
     def watch(case: Case) -> Progress:
@@ -99,13 +102,13 @@ def check(
 
 @with_flags(CaseFlags)
 def plan(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A scenario file.")],
+    file: Annotated[Path, typer.Argument(metavar="SCENARIO", help="A file, or a name.")],
     *,
     flags: CaseFlags,
 ) -> None:
     """Print the plan of a scenario as JSON: every fault in its place, nothing left open."""
     options = Options(flags.lab, flags.istio, flags.ztunnel, flags.seed, real_time=flags.real_time)
-    cases = Chooser(options).cases(read_scenario(file))
+    cases = Chooser(options).cases(read_scenario(scenario_file(file)))
     print_json(_one_or_all([case.plan.model_dump(mode="json") for case in cases]))
     for case in cases:
         if case.refusal is not None:

@@ -5,10 +5,12 @@ piecewise linear:
 
                  wall            monotonic      boottime       processes
     awake        runs (at rate)  runs           runs           run
-    suspend      runs            stands         runs           stand
-    pause        stands          stands         stands         stand     then the wall clock is stepped
+    suspend      runs            stops          runs           stop
+    pause        stops           stops          stops          stop      then the wall clock is
+                                                                         stepped
     step         jumps           runs           runs           run
-    freeze       runs            runs           runs           stand     (docker pause, SIGSTOP: the trap)
+    freeze       runs            runs           runs           stop      (docker pause, SIGSTOP: the
+                                                                         trap)
 
 A suspend and a pause therefore differ only in boottime and in how long the wall clock stays wrong;
 to a timer on the monotonic clock they are the same. A freeze is neither. Prior art: TigerBeetle's
@@ -28,15 +30,15 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from meshwake.core.clock_reading import ClockReading
+from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.plan import Plan, PlannedFault
-from meshwake.core.scenario import CLOCK_FAULTS
 
 _ONE = Fraction(1)
 
 
 @dataclass(frozen=True)
 class _Segment:
-    """From `begins_world_ns` on: where each clock stood then, and how it runs until the next
+    """From `begins_world_ns` on: what each clock showed then, and how it runs until the next
     segment."""
 
     begins_world_ns: int
@@ -89,8 +91,8 @@ class NodeClock:
     def pause(
         self, lasts_ns: int, corrected_after_ns: int, corrected_by_ns: int | None = None
     ) -> None:
-        """The VM stands for `lasts_ns`, then runs for `corrected_after_ns`, then its wall clock is
-        put right, or set by `corrected_by_ns`."""
+        """The VM is paused for `lasts_ns`, then runs for `corrected_after_ns`, then its wall clock
+        is corrected, or set by `corrected_by_ns`."""
         rate = self._last.wall_rate
         self._change(
             wall_rate=Fraction(0), monotonic_runs=False, boottime_runs=False, processes_run=False
@@ -117,7 +119,7 @@ class NodeClock:
         self._change(wall_rate=rate)
 
     def freeze(self, lasts_ns: int) -> None:
-        """Processes stand for `lasts_ns`; every clock goes on."""
+        """Processes are stopped for `lasts_ns`; every clock goes on."""
         self._change(processes_run=False)
         self.advance_to(self.now_world_ns + lasts_ns)
         self._change(processes_run=True)
@@ -214,7 +216,7 @@ class NodeClock:
             earliest_ns = self.world_ns_below_wall(wall_ns, reached_ns)
 
     def next_change_world_ns(self, after_world_ns: int) -> int | None:
-        """When after `after_world_ns` a clock next jumps, stands, runs on or changes its rate;
+        """When after `after_world_ns` a clock next jumps, stops, runs on or changes its rate;
         None: never."""
         position = bisect_right(self._begins_world_ns, after_world_ns)
         return self._begins_world_ns[position] if position < len(self._begins_world_ns) else None
@@ -268,7 +270,7 @@ def build_clock(start: ClockReading, faults: tuple[PlannedFault, ...]) -> NodeCl
     clock = NodeClock(start)
     changes: list[tuple[int, int, PlannedFault]] = []
     for fault in faults:
-        # A restart is no fault of clocks, and may be planned for a time within one.
+        # A restart is not a clock fault, and may be planned for a time within one.
         if fault.kind in CLOCK_FAULTS:
             changes.append((fault.at_world_ns, 1, fault))
         if fault.kind == "drift":

@@ -1,8 +1,8 @@
 """One look at the three clocks of a node, and how far they have parted since an earlier look.
 
     wall       CLOCK_REALTIME   what certificates are judged by
-    monotonic  CLOCK_MONOTONIC  what Rust's Instant, Go's timers and tokio wait on; stands still in a suspend
-    boottime   CLOCK_BOOTTIME   as monotonic, but counts a suspend; stands still when a whole VM is paused
+    monotonic  CLOCK_MONOTONIC  what Rust's Instant, Go's timers and tokio wait on; stops during a suspend
+    boottime   CLOCK_BOOTTIME   as monotonic, but counts a suspend; stops while a whole VM is paused
 
 This module is a value: it imports nothing of the harness, and anything may import it.
 """

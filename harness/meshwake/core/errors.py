@@ -1,4 +1,4 @@
-"""The few errors of the harness, sorted by who must act, and the exit codes of every door.
+"""The few errors of the harness, sorted by who must act, and the exit codes of every command.
 
 A message says three things: what was found, what was expected, what to do next. Only `HarnessFault`
 may ever show a traceback, because only there the harness itself is to blame.
@@ -22,7 +22,7 @@ class ExitCode(IntEnum):
 
 
 class HarnessError(Exception):
-    """Base of all errors that end a run; `exit_code` tells the door how, `evidence` where a person
+    """Base of all errors that end a run; `exit_code` is how the command ends, `evidence` where a person
     may look further."""
 
     exit_code: ExitCode = ExitCode.HARNESS_FAULT

@@ -8,13 +8,14 @@ last moment.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import BadInput, HarnessFault
 from meshwake.core.events import Event, RunStarted
+from meshwake.core.refusal import unreadable
 
 HISTORY_FORMAT = 1
 E = TypeVar("E", bound=Event)
@@ -41,9 +42,11 @@ class History:
     def of(self, *kinds: Any, **data: object) -> list[Any]:
         """The events of these kinds, by their class (events.py) or by name, whose data have these
         values; in order."""
-        names = {kind if isinstance(kind, str) else kind.kind for kind in kinds}
+        names = set(map(_name_of, kinds))
         found = [event for event in self.events if event.kind in names]
-        return [event for event in found if _has(event, data)] if data else found
+        for key, value in data.items():
+            found = [event for event in found if event.data.get(key) == value]
+        return found
 
     @property
     def end_world_ns(self) -> int:
@@ -58,21 +61,13 @@ class History:
     def from_text(cls, text: str, path: str = "history") -> History:
         """Raises BadInput naming the line that is not an event, or a format of another version."""
         events: list[Event] = []
-        # Not splitlines(): an error message may hold one of the other ten characters that Unicode
-        # calls a line end.
-        for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), start=1):
+        for number, line in enumerate(_lines_of(text), start=1):
             try:
-                event = Event.from_line(line)
-                if events and event.world_ns < events[-1].world_ns:
-                    raise ValueError(
-                        f"world time goes back from {events[-1].world_ns} ns to {event.world_ns} ns"
-                    )
-                events.append(event)
+                events.append(_next_event(line, events))
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise BadInput(
-                    f"{path}:{number}: is not an event of a history ({error}); the lines before "
-                    "it are whole: "
-                    "was the run killed? cut the file there to judge what it has"
+                    f"{path}:{number}: is not an event of a history ({error}); the lines before it "
+                    "are whole: was the run killed? cut the file there to judge what it has"
                 ) from error
         if not events or not isinstance(events[0], RunStarted):
             raise BadInput(
@@ -80,9 +75,8 @@ class History:
             )
         if events[0].format != HISTORY_FORMAT:
             raise BadInput(
-                f"{path}: was written in format {events[0]['format']}, this meshwake reads "
-                f"format {HISTORY_FORMAT}; "
-                "judge it with the version that made it"
+                f"{path}: was written in format {events[0].format}, this meshwake reads format "
+                f"{HISTORY_FORMAT}; judge it with the version that made it"
             )
         return cls(events)
 
@@ -92,17 +86,31 @@ class History:
         try:
             return cls.from_text(path.read_text(encoding="utf-8"), str(path))
         except OSError as error:
-            raise BadInput(
-                f"{path}: cannot be read ({error.strerror}); give the directory of a run"
-            ) from error
+            raise unreadable(path, error, "give the directory of a run") from error
         except UnicodeDecodeError as error:
             raise BadInput(
                 f"{path}: is not UTF-8 text (byte {error.start}); give the directory of a run"
             ) from error
 
 
-def _has(event: Event, data: Mapping[str, object]) -> bool:
-    return all(event.data.get(name) == value for name, value in data.items())
+def _name_of(kind: str | type[Event]) -> str:
+    return kind if isinstance(kind, str) else kind.kind
+
+
+def _lines_of(text: str) -> list[str]:
+    # Not splitlines(): an error message may have one of the other ten characters that Unicode
+    # calls a line end.
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def _next_event(line: str, events: list[Event]) -> Event:
+    """The event in `line`, which must not be before the last of `events`."""
+    event = Event.from_line(line)
+    if events and event.world_ns < events[-1].world_ns:
+        raise ValueError(
+            f"world time goes back from {events[-1].world_ns} ns to {event.world_ns} ns"
+        )
+    return event
 
 
 class Recorder:
@@ -116,7 +124,7 @@ class Recorder:
     def record(
         self, world_ns: int, kind: str, node: str | None, clocks: ClockReading | None, **data: Any
     ) -> None:
-        """Raises HarnessFault when the event is of no known kind, lacks data, or lies before the
+        """Raises HarnessFault when the event is of no known kind, lacks data, or is before the
         last one."""
         self.append(Event.of_kind(world_ns, kind, node, clocks, data))
 
@@ -125,7 +133,7 @@ class Recorder:
         if self._events and event.world_ns < self._events[-1].world_ns:
             last = self._events[-1]
             raise HarnessFault(
-                f"event {event.kind!r} at {event.world_ns} ns lies before {last.kind!r}"
+                f"event {event.kind!r} at {event.world_ns} ns is before {last.kind!r}"
             )
         self._events.append(event)
         if self._file:

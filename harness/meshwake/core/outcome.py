@@ -1,8 +1,8 @@
-"""What a check found, what was expected of it, and what the two together say.
+"""What a check found, what was expected of it, and what follows from the two.
 
-Unknown is never a pass: a check whose assumptions failed says UNKNOWN, and an outcome with an
-UNKNOWN that nobody expected is `unknown`. Only a finding that was named and differs makes a
-`surprise`.
+Unknown is never a pass: a check whose assumptions failed is UNKNOWN, and an outcome with an
+unexpected UNKNOWN is `unknown`. Only a finding that an expectation names, and that differs from it,
+makes a `surprise`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from meshwake.core.plan import Plan, PlannedExpectation
 
 
 class Verdict(StrEnum):
-    """What one check says of one history."""
+    """What one check finds in one history."""
 
     HOLDS = "HOLDS"
     BROKEN = "BROKEN"
@@ -35,8 +35,8 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Finding:
-    """One verdict with its reason in a sentence and its evidence. `is_assumption`: see
-    checks/assumptions.py."""
+    """One verdict with its reason in a sentence and its evidence. `is_assumption`:
+    without it nothing else can be judged (ASSUMPTIONS in checks/__init__.py)."""
 
     check: str
     verdict: Verdict
@@ -73,9 +73,9 @@ class Comparison:
         """How finding and expectation relate; where nothing was expected, nothing can surprise."""
         if self.expected is None or self.finding.verdict == self.expected:
             return OutcomeKind.AS_EXPECTED
-        return (
-            OutcomeKind.UNKNOWN if self.finding.verdict is Verdict.UNKNOWN else OutcomeKind.SURPRISE
-        )
+        if self.finding.verdict is Verdict.UNKNOWN:
+            return OutcomeKind.UNKNOWN
+        return OutcomeKind.SURPRISE
 
 
 @dataclass(frozen=True)
@@ -117,19 +117,23 @@ def compare(plan: Plan, findings: tuple[Finding, ...]) -> Outcome:
 def _sum_up(plan: Plan, comparisons: list[Comparison]) -> tuple[OutcomeKind, str]:
     if not plan.expectations:
         return OutcomeKind.UNKNOWN, f"no [[expect]] of the scenario covers version {plan.version}"
-    assumptions = [row.finding for row in comparisons if row.finding.is_assumption]
-    failed = [finding for finding in assumptions if finding.verdict is not Verdict.HOLDS]
-    if failed:
-        return OutcomeKind.UNKNOWN, f"{failed[0].check}: {failed[0].because}"
+    failed = _failed_assumption(comparisons)
+    if failed is not None:
+        return OutcomeKind.UNKNOWN, f"{failed.check}: {failed.because}"
+    # A surprise counts more than an unknown, wherever in the list it is.
     for kind in (OutcomeKind.SURPRISE, OutcomeKind.UNKNOWN):
         for row in comparisons:
             if row.kind is kind:
-                return (
-                    kind,
-                    f"{row.finding.check} is {row.finding.verdict}, expected {row.expected}",
-                )
+                verdict = row.finding.verdict
+                return kind, f"{row.finding.check} is {verdict}, expected {row.expected}"
     count = len(plan.expectations)
-    return (
-        OutcomeKind.AS_EXPECTED,
-        "the one expectation met" if count == 1 else f"all {count} expectations met",
-    )
+    met = "the one expectation met" if count == 1 else f"all {count} expectations met"
+    return OutcomeKind.AS_EXPECTED, met
+
+
+def _failed_assumption(comparisons: list[Comparison]) -> Finding | None:
+    """The first assumption that does not hold."""
+    for row in comparisons:
+        if row.finding.is_assumption and row.finding.verdict is not Verdict.HOLDS:
+            return row.finding
+    return None

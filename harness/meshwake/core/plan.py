@@ -1,14 +1,13 @@
 """A plan: a scenario with nothing left open. It can be printed, hashed, saved, and run again to the
 same history.
 
-`resolve` turns a request (a scenario on one lab with one version) into a plan: every fault in its
-place on the timeline, repeats and "*" written out, every number an integer.
+Every fault is in its place on the timeline, repeats and "*" are written out, every number is an
+integer. resolve.py makes one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -16,8 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from meshwake.core.authority_state import AuthorityState
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.errors import BadInput
-from meshwake.core.scenario import APART, EVERY_NODE, CheckName, Expect, Scenario, fault_times_ns
+from meshwake.core.scenario import CheckName
 
 PLAN_FORMAT: Literal[1] = 1
 FaultKind = Literal[
@@ -39,7 +37,7 @@ FaultKind = Literal[
 ]
 ASLEEP_FAULTS = ("suspend", "pause")
 # Waking time after a fault within which new connections must work again (check recovers_within). A
-# plan needs it too: an attempt is made when it is over, so that the verdict does not hang on
+# plan needs it too: an attempt is made when it is over, so that the verdict does not depend on
 # traffic.every.
 RECOVERS_WITHIN_NS = 300 * NS_PER_S
 
@@ -50,7 +48,8 @@ class _Frozen(BaseModel):
 
 class PlannedFault(_Frozen):
     """One fault at one world time on one node (None: the authority). `index` names it in the
-    history."""
+    history. Of the other fields a kind uses those of its class in faults.py; `corrected` is False
+    for a pause after which the wall clock stays behind."""
 
     index: int
     kind: FaultKind
@@ -78,12 +77,12 @@ class PlannedFault(_Frozen):
 
     @property
     def corrected_by_ns(self) -> int:
-        """By how much the wall clock is put right after a pause; nothing where it stays behind."""
+        """By how much the wall clock is corrected after a pause; 0 where it stays behind."""
         return self.lasts_ns if self.kind == "pause" and self.corrected else 0
 
     @property
     def expected_drift_ns(self) -> int:
-        """By how much this fault makes wall and monotonic clock of its node part."""
+        """By how much this fault changes the drift between wall and monotonic clock of its node."""
         if self.kind == "suspend":
             return self.lasts_ns
         if self.kind == "pause":
@@ -113,8 +112,8 @@ class PlannedGateway(_Frozen):
 
 
 class PlannedFix(_Frozen):
-    """What is deployed against the fault; `manifest` is the text a user would apply, read when
-    planning."""
+    """What is deployed against the fault. `manifest`: the text that a user would apply, read when
+    the plan was made."""
 
     name: str
     manifest: str | None = None
@@ -125,11 +124,11 @@ ClockWay = Literal["engine", "command", "process"]
 
 
 class PlannedCluster(_Frozen):
-    """Where and how lab `kind` runs: which of the ways in which a cluster's clocks are moved, and
-    on which cluster. `kubeconfig` None: one of ours, on kind, of this name or made of this; None
-    and () where nothing was said. `known_as`: the context that may be used although it looks like a
-    cluster that people depend on. `lapse`: idle time is skipped (clock "process" only); otherwise
-    everything happens in real time."""
+    """Where and how lab `kind` runs: in which way the clocks of a cluster are moved, and which
+    cluster that is. `kubeconfig` None: one of ours, on kind, of this name or with these parts;
+    None and () where an option was not given. `known_as`: the context that may be used although it
+    looks like a cluster that people depend on. `lapse`: idle time is skipped (clock "process"
+    only); otherwise everything happens in real time."""
 
     clock: ClockWay = "engine"
     allow_own_clock: bool = False
@@ -187,35 +186,8 @@ class Plan(_Frozen):
     @property
     def sha256(self) -> str:
         """Names the plan: two plans with this in common give the same history on `model`."""
-        # A plan without these is named as it was before there were plans with them.
-        added = {"cluster": self.cluster, "gateways": self.gateways, "token_s": self.token_s}
-        without = {name for name, value in added.items() if value is None or value == ()}
-        without |= {"ztunnel_mode", "discovery"} if self.ztunnel_mode == "dedicated" else set()
-        excluded: dict[str, Any] = dict.fromkeys(without, True)
-        if self.cluster is not None:
-            later = (
-                "name",
-                "kubernetes",
-                "workers",
-                "with_parts",
-                "without_parts",
-                "mirror",
-                "folder",
-                "lapse",
-            )
-            excluded["cluster"] = {name for name in later if not getattr(self.cluster, name)}
-        unused = set()
-        if not any(fault.lifetime_s or fault.identity for fault in self.faults):
-            unused |= {"lifetime_s", "identity"}
-        if not any(fault.answers_after_ns for fault in self.faults):
-            unused |= {"answers_after_ns"}
-        if all(fault.corrected for fault in self.faults):
-            unused |= {"corrected"}
-        if self.fix is not None and self.fix.ztunnel_namespace is None:
-            excluded["fix"] = {"ztunnel_namespace"}
-        if unused:
-            excluded["faults"] = {"__all__": unused}
-        return hashlib.sha256(self.model_dump_json(exclude=excluded).encode()).hexdigest()
+        text = self.model_dump_json(exclude=_unused_fields(self))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def half_life_s(self) -> Fraction:
@@ -224,20 +196,16 @@ class Plan(_Frozen):
         return Fraction(self.lifetime_s - self.backdate_s, 2)
 
     def node_of(self, identity: str) -> str:
-        """The node on which `identity` lives."""
-        gateways = (gateway.node for gateway in self.gateways if gateway.identity == identity)
-        return next(
-            (node.name for node in self.nodes if identity in node.identities), None
-        ) or next(gateways)
+        """The node of `identity`. Raises StopIteration where the plan has no such identity."""
+        for node in self.nodes:
+            if identity in node.identities:
+                return node.name
+        return next(gateway.node for gateway in self.gateways if gateway.identity == identity)
 
     def authority_at(self, world_ns: int) -> AuthorityState:
         """How the authority dates and signs at `world_ns`; of several faults of a kind the one that
         began last."""
-        active = {
-            fault.kind: fault
-            for fault in self.faults_on(None)
-            if fault.at_world_ns <= world_ns < fault.ends_world_ns
-        }
+        active = {fault.kind: fault for fault in self._active_on_authority(world_ns)}
         clock, lifetime = active.get("ca_clock"), active.get("ca_lifetime")
         return AuthorityState(
             ahead_wall_ns=clock.by_wall_ns if clock else 0,
@@ -247,177 +215,71 @@ class Plan(_Frozen):
 
     def answers_after_ns(self, world_ns: int) -> int:
         """How long after a request that comes at `world_ns` the authority answers it; of several
-        faults the last to begin says."""
-        slow = [
-            fault.answers_after_ns
-            for fault in self.faults_on(None)
-            if fault.kind == "ca_slow" and fault.at_world_ns <= world_ns < fault.ends_world_ns
-        ]
+        faults the one that began last."""
+        active = self._active_on_authority(world_ns)
+        slow = [fault.answers_after_ns for fault in active if fault.kind == "ca_slow"]
         return slow[-1] if slow else 0
+
+    def _active_on_authority(self, world_ns: int) -> list[PlannedFault]:
+        """Those that have begun and not ended, in the order in which they began."""
+        return [
+            fault
+            for fault in self.faults_on(None)
+            if fault.at_world_ns <= world_ns < fault.ends_world_ns
+        ]
 
     def faults_on(self, node: str | None) -> tuple[PlannedFault, ...]:
         """The faults of one node in order of time; of the authority's service for None."""
         return tuple(fault for fault in self.faults if fault.node == node)
 
 
-@dataclass(frozen=True)
-class PlanRequest:
-    """What a plan is made from: a scenario on one lab with one version. The runner's `Case` adds
-    which binary runs it and why it was chosen."""
+# --- The name of a plan ---------------------------------------------------------------------------
 
-    scenario: Scenario
-    lab: str
-    version: str
-    behaviour_class: str
-    seed: int = 0
-    real_time: bool = False
-    expectations: tuple[Expect, ...] = ()
-    manifest: str | None = None
-    cluster: PlannedCluster | None = None
-
-
-def resolve(case: PlanRequest) -> Plan:
-    """The plan of `case`. Raises BadInput when the scenario lacks what the lab needs."""
-    scenario, numbers = case.scenario, _numbers(case)
-    nodes = tuple(
-        PlannedNode(name=node.name, identities=tuple(node.identities)) for node in scenario.node
-    )
-    return Plan(
-        scenario=scenario.name,
-        title=scenario.title,
-        lab=case.lab,
-        version=case.version,
-        behaviour_class=case.behaviour_class,
-        seed=case.seed,
-        starts_wall_s=int(scenario.starts.timestamp()),
-        duration_ns=numbers.duration_ns,
-        lifetime_s=numbers.lifetime_ns // NS_PER_S,
-        backdate_s=numbers.backdate_ns // NS_PER_S,
-        nodes=nodes,
-        gateways=tuple(
-            PlannedGateway(
-                name=gateway.name,
-                node=gateway.node,
-                identity=gateway.identity,
-                lifetime_s=numbers.lifetime_ns // NS_PER_S,
-            )
-            for gateway in scenario.gateway
-        ),
-        authority_node=_authority_node(scenario),
-        token_s=scenario.authority.token // NS_PER_S
-        if scenario.authority and scenario.authority.token
-        else None,
-        pairs=tuple((pair[0], pair[1]) for pair in scenario.traffic.pairs),
-        attempt_every_ns=numbers.every_ns,
-        faults=_place_faults(numbers.faults, nodes, numbers.duration_ns),
-        fix=_planned_fix(scenario, case),
-        cluster=case.cluster,
-        expectations=tuple(
-            PlannedExpectation(check=row.check, verdict=_verdict(row), because=row.because)
-            for row in case.expectations
-        ),
-        ztunnel_mode=scenario.ztunnel.mode,
-        discovery=scenario.ztunnel.workloads == "discovery",
-    )
+# Fields came to plans one after the other. A plan that does not use one is hashed without it, so
+# that it has the name under which its runs were saved before there was that field.
+_LATER_IN_CLUSTER = (
+    "name",
+    "kubernetes",
+    "workers",
+    "with_parts",
+    "without_parts",
+    "mirror",
+    "folder",
+    "lapse",
+)
 
 
-def _verdict(row: Expect) -> Literal["HOLDS", "BROKEN", "UNKNOWN"]:
-    verdicts: dict[str, Literal["HOLDS", "BROKEN", "UNKNOWN"]] = {
-        "holds": "HOLDS",
-        "broken": "BROKEN",
-        "unknown": "UNKNOWN",
-    }
-    return verdicts[row.verdict]
+def _unused_fields(plan: Plan) -> dict[str, Any]:
+    """What of `plan` is not hashed, in the form of pydantic's `exclude`."""
+    unused: dict[str, Any] = {}
+    if plan.cluster is None:
+        unused["cluster"] = True
+    else:
+        cluster = plan.cluster
+        unused["cluster"] = {name for name in _LATER_IN_CLUSTER if not getattr(cluster, name)}
+    if not plan.gateways:
+        unused["gateways"] = True
+    if plan.token_s is None:
+        unused["token_s"] = True
+    if plan.ztunnel_mode == "dedicated":
+        unused["ztunnel_mode"] = unused["discovery"] = True
+    if plan.fix is not None and plan.fix.ztunnel_namespace is None:
+        unused["fix"] = {"ztunnel_namespace"}
+    in_faults = _unused_in_faults(plan.faults)
+    if in_faults:
+        unused["faults"] = {"__all__": in_faults}
+    return unused
 
 
-@dataclass(frozen=True)
-class _Numbers:
-    lifetime_ns: int
-    backdate_ns: int
-    duration_ns: int
-    every_ns: int
-    faults: list[Any]
-
-
-def _numbers(case: PlanRequest) -> _Numbers:
-    scenario = case.scenario
-    if not case.real_time:
-        certificate = scenario.certificate
-        return _Numbers(
-            certificate.lifetime,
-            certificate.backdate,
-            scenario.duration,
-            scenario.traffic.every,
-            list(scenario.fault),
-        )
-    short = scenario.real_time
-    if short is None:
-        raise BadInput(
-            f"{scenario.path}: has no [real_time] table, which a run in real time needs "
-            "(lifetime, duration, fault); "
-            "add one, or run without real time"
-        )
-    return _Numbers(
-        short.lifetime,
-        short.backdate,
-        short.duration,
-        short.every or scenario.traffic.every,
-        list(scenario.fault if short.fault is None else short.fault),
-    )
-
-
-def _planned_fix(scenario: Scenario, case: PlanRequest) -> PlannedFix | None:
-    fix = scenario.fix
-    if fix is None:
-        return None
-    return PlannedFix(
-        name=fix.name, manifest=case.manifest, ztunnel_namespace=fix.ztunnel_namespace
-    )
-
-
-def _authority_node(scenario: Scenario) -> str | None:
-    if scenario.authority is None:
-        return scenario.node[0].name
-    return None if scenario.authority.node == APART else scenario.authority.node
-
-
-def _place_faults(
-    faults: list[Any], nodes: tuple[PlannedNode, ...], duration_ns: int
-) -> tuple[PlannedFault, ...]:
-    placed = []
-    for order, fault in enumerate(faults):
-        for at in fault_times_ns(fault, duration_ns):
-            placed += [(at, order, node, fault) for node in _nodes_of(fault, nodes)]
-    placed.sort(key=lambda entry: entry[:2])
-    return tuple(
-        _planned(index, at, node, fault) for index, (at, _, node, fault) in enumerate(placed)
-    )
-
-
-def _nodes_of(fault: Any, nodes: tuple[PlannedNode, ...]) -> list[str | None]:
-    if hasattr(fault, "identity"):
-        return [node.name for node in nodes if fault.identity in node.identities]
-    if not hasattr(fault, "node"):
-        return [None]
-    if fault.node == EVERY_NODE:
-        return [node.name for node in nodes]
-    return [fault.node or nodes[0].name]
-
-
-def _planned(index: int, at_world_ns: int, node: str | None, fault: Any) -> PlannedFault:
-    rate = Fraction(getattr(fault, "rate", 1))
-    return PlannedFault(
-        index=index,
-        kind=fault.kind,
-        node=node,
-        at_world_ns=at_world_ns,
-        lasts_ns=getattr(fault, "lasts", 0),
-        corrected_after_ns=getattr(fault, "corrected_after", 0) or 0,
-        corrected=getattr(fault, "corrected_after", 0) is not None,
-        answers_after_ns=getattr(fault, "answers_after", 0),
-        by_wall_ns=getattr(fault, "by", 0),
-        rate_numerator=rate.numerator,
-        rate_denominator=rate.denominator,
-        lifetime_s=getattr(fault, "lifetime", 0) // NS_PER_S,
-        identity=getattr(fault, "identity", None),
-    )
+def _unused_in_faults(faults: tuple[PlannedFault, ...]) -> set[str]:
+    """The fields that no fault of the plan uses."""
+    unused = {"lifetime_s", "identity", "answers_after_ns", "corrected"}
+    for fault in faults:
+        # These two came together, and are hashed together.
+        if fault.lifetime_s or fault.identity:
+            unused -= {"lifetime_s", "identity"}
+        if fault.answers_after_ns:
+            unused.discard("answers_after_ns")
+        if not fault.corrected:
+            unused.discard("corrected")
+    return unused

@@ -15,7 +15,7 @@ from meshwake.system import hints
 
 
 def invalid(where: str, value: object, expected: str) -> BadInput:
-    """`value` cannot stand at `where`, an option or a key: "invalid value '0s' for --budget:
+    """`value` cannot be at `where`, an option or a key: "invalid value '0s' for --budget:
     expected more than 0"."""
     return BadInput(hints.invalid_value(where, value, expected))
 

@@ -24,7 +24,7 @@ _MARKS = (
 
 def encoding_of(start: bytes) -> str:
     """The encoding of a text that begins with `start`, by its mark or its zeros: UTF-8 where
-    nothing says otherwise."""
+    nothing indicates another."""
     for mark, encoding in _MARKS:
         if start.startswith(mark):
             return encoding

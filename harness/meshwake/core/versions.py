@@ -1,6 +1,6 @@
 """Istio releases and the class of certificate renewal that each one's ztunnel belongs to.
 
-The rows stand in clusters/versions.toml, so that a release is added without touching code. A
+The rows are in clusters/versions.toml, so that a release is added without touching code. A
 version that is not there is refused, unless it is newer than all of them. The class of a newer one,
 and of a row that says `UNCLASSIFIED`, is not known: the model takes the newest class that is known
 before it, says so (`assumption`), and lets a person name another (`--as-class`).
@@ -32,7 +32,7 @@ UNCLASSIFIED = "unclassified"
 @dataclass(frozen=True)
 class Release:
     """One Istio release: its ztunnel's behaviour class and commit, its image (`digest` None: not
-    known yet), and what goes with it (what holds for its whole minor; "" where nobody has looked it
+    known yet), and what goes with it (what holds for its whole minor; "" where it was not looked
     up)."""
 
     version: str
@@ -164,7 +164,7 @@ def _classified_before(release: Release) -> Release:
 
 
 def newest() -> Release:
-    """The release that is tested when nobody says otherwise: of those whose class is known."""
+    """The release that is tested by default: the newest of those whose class is known."""
     return next(row for row in reversed(releases()) if row.classified)
 
 

@@ -1,7 +1,7 @@
 """YAML as Kubernetes and Prometheus read it: several documents, lists of objects, and what a person
 may have saved instead.
 
-A date stays text, a key that stands twice is an error, and what is too deep or too large is
+A date stays text, a key that is there twice is an error, and what is too deep or too large is
 refused, never a crash.
 """
 
@@ -18,10 +18,11 @@ from meshwake.core.errors import BadInput
 from meshwake.core.text_files import MARK
 
 NODES_MOST = 500_000
+DEPTH_MOST = 100
 
 
 class _Loader(yaml.SafeLoader):
-    """Without dates and numbers of sixties, and with keys that stand once."""
+    """Without dates and numbers of sixties, and with keys that are there once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -29,7 +30,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} stands twice", key.start_mark
+                        None, None, f"the key {key.value!r} is there twice", key.start_mark
                     )
                 seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
@@ -61,19 +62,19 @@ def read_documents(text: str, where: str) -> list[Any]:
     except yaml.YAMLError as error:
         if "{{" in text:
             raise BadInput(
-                f"{where}: is a template of helm, no YAML yet; render it first: helm "
+                f"{where}: is a template of helm, not YAML yet; render it first: helm "
                 "template CHART > FILE"
             ) from error
-        raise BadInput(f"{where}: is no YAML: {' '.join(str(error).split())}") from error
+        raise BadInput(f"{where}: is not YAML: {' '.join(str(error).split())}") from error
     except (ValueError, OverflowError, RecursionError, TypeError, AttributeError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise BadInput(f"{where}: is no YAML that can be read: {why}") from error
+        raise BadInput(f"{where}: is YAML that cannot be read: {why}") from error
     return documents
 
 
 def _json(text: str) -> list[Any] | None:
     """One document of JSON, which may be indented with tabs, as YAML may not; None for all else.
-    Raises ValueError for a key that stands twice."""
+    Raises ValueError for a key that is there twice."""
     if not text.lstrip(f"{MARK} \t\r\n").startswith(("{", "[")):
         return None
     twice: list[str] = []
@@ -90,22 +91,27 @@ def _json(text: str) -> list[Any] | None:
     except (ValueError, RecursionError):
         return None
     if twice:
-        raise ValueError(f"the key {twice[0]!r} stands twice")
+        raise ValueError(f"the key {twice[0]!r} is there twice")
     return [document]
 
 
 def _check_size(documents: list[Any]) -> None:
-    """Aliases can make much of little."""
-    left, waiting = NODES_MOST, [(each, 0) for each in documents]
+    """Raises ValueError for what would take too long to walk through: with aliases a few lines can
+    stand for millions of values."""
+    left = NODES_MOST
+    waiting = [(document, 0) for document in documents]
     while waiting:
         value, depth = waiting.pop()
         left -= 1
-        if left < 0 or depth > 100:
+        if left < 0 or depth > DEPTH_MOST:
             raise ValueError("it is too large, or nested too deeply")
-        if isinstance(value, dict):
-            waiting += [(each, depth + 1) for each in value.values()]
-        elif isinstance(value, list):
-            waiting += [(each, depth + 1) for each in value]
+        waiting += [(each, depth + 1) for each in _children(value)]
+
+
+def _children(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
 
 
 def read_objects(text: str, where: str) -> list[Any]:
@@ -125,7 +131,7 @@ def _items(document: Any) -> Iterator[Any]:
             return
         kind = str(document["kind"]).removesuffix("List")
         for each in items:
-            # A list of one kind need not say it of each.
+            # A list of one kind need not repeat it in each.
             own = {"apiVersion": document.get("apiVersion"), "kind": kind} if kind else {}
             yield from _items({**own, **each} if isinstance(each, dict) else each)
     else:

@@ -213,7 +213,7 @@ def _kill(ran: Ran, memory: Memory, place: Place) -> list[Action]:
     """pkill, killall and kill: kubelet starts a container anew whose process has ended."""
     words = list(ran.words[1:])
     _check_signal(words)
-    operands = [word for word in words if not word.startswith("-")]
+    operands = _without_options(words)
     if ran.program == "kill":
         operands = _patterns_of_pids(operands, memory)
     # With -f the pattern is matched against the whole command line.
@@ -239,11 +239,15 @@ def _check_signal(words: list[str]) -> None:
 
 def _patterns_of_pids(operands: list[str], memory: Memory) -> list[str]:
     """`kill $(pidof ztunnel)`: the names of the processes whose numbers are printed."""
-    unknowns = [unknown for name in operands for unknown in memory.unknowns_in(name)]
+    unknowns = memory.unknowns_in(" ".join(operands))
     programs = [run for unknown in unknowns for run in unknown.runs]
     if not programs or programs[0].program not in ("pidof", "pgrep"):
         raise NotUnderstood("which process it ends is not known")
-    return [word for word in programs[0].words[1:] if not word.startswith("-")]
+    return _without_options(programs[0].words[1:])
+
+
+def _without_options(words: Sequence[str]) -> list[str]:
+    return [word for word in words if not word.startswith("-")]
 
 
 def _curl(ran: Ran, memory: Memory, place: Place) -> list[Action]:

@@ -82,8 +82,13 @@ class _Grep:
             self.is_inverted = True
         if "i" in letters:
             self.flags |= re.IGNORECASE
-        self.kind = next((letter for letter in letters if letter in "EFP"), self.kind)
-        self.whole = next((letter for letter in "wx" if letter in letters), self.whole)
+        kind = re.search("[EFP]", letters)
+        if kind is not None:
+            self.kind = kind[0]
+        if "w" in letters:
+            self.whole = "w"
+        elif "x" in letters:
+            self.whole = "x"
 
     def matches(self, line: str) -> bool:
         """Whether one of the patterns matches."""

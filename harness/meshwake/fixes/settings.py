@@ -302,11 +302,17 @@ def _found(
         yield from _found_in_mapping(value, variable, place)
     elif isinstance(value, list):
         for each in value:
-            is_another = place[-1:] == ("containers",) and _is_another_container(each)
-            yield from _found(each, variable, (*place, OTHER_CONTAINER) if is_another else place)
+            yield from _found(each, variable, _place_of_item(each, place))
     elif isinstance(value, str) and _may_be_values(value, variable) and len(place) < _DEEPEST:
         for document in read_documents(value, f"fix.manifest: {'.'.join(place)}"):
             yield from _found(document, variable, place)
+
+
+def _place_of_item(item: object, place: tuple[str, ...]) -> tuple[str, ...]:
+    """Items of a list have the place of the list; other containers than ztunnel's say so."""
+    if place[-1:] == ("containers",) and _is_another_container(item):
+        return (*place, OTHER_CONTAINER)
+    return place
 
 
 def _found_in_mapping(

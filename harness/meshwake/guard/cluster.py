@@ -118,12 +118,12 @@ class ClusterNode:
         """See guard.Node. Raises Unreachable when the API server cannot be reached at all."""
         ztunnels = self._api.pods(*ZTUNNELS, self.name)
         gateways = self._api.pods(*GATEWAYS, self.name)
-        running = {self._process_of(pod) for pod in ztunnels}
-        self._witnessed.look(self._now, {process for process in running if process is not None})
+        running = filter(None, map(self._process_of, ztunnels))
+        self._witnessed.look(self._now, set(running))
         self._pods = {pod.full_name: pod for pod in (*ztunnels, *gateways)}
         found = [self._ask(self._ztunnel, pod) for pod in ztunnels]
         found += [self._ask(self._proxy, pod) for pod in gateways]
-        return [process for process in found if process is not None]
+        return list(filter(None, found))
 
     def _ask(self, ask: Callable[[ApiPod], Seen | None], pod: ApiPod) -> Seen | None:
         try:

@@ -149,17 +149,22 @@ def export_entries(raw: BinaryIO, tally: Tally) -> Iterator[JournalEntry]:
     name alone announces a binary value: its length as eight bytes, then the value."""
     fields: dict[str, Any] = {}
     while line := raw.readline(LINE_CHARACTERS_MAX):
-        name, equals, value = line.rstrip(b"\r\n").partition(b"=")
-        if not name and not equals:
+        if line.rstrip(b"\r\n"):
+            _take_field(raw, line, fields)
+        else:
             yield from _whole(fields, tally)
             fields = {}
-            continue
-        is_name = bool(_NAME.match(name))
-        if is_name and equals:
-            fields[name.decode()] = value.decode("utf-8", "replace")
-        elif not (is_name and _skip_binary(raw)):
-            fields["not understood"] = line[:200].decode("utf-8", "replace")
     yield from _whole(fields, tally)
+
+
+def _take_field(raw: BinaryIO, line: bytes, fields: dict[str, Any]) -> None:
+    """Adds the field that begins with `line`; a binary one is skipped."""
+    name, equals, value = line.rstrip(b"\r\n").partition(b"=")
+    is_name = bool(_NAME.match(name))
+    if is_name and equals:
+        fields[name.decode()] = value.decode("utf-8", "replace")
+    elif not is_name or not _skip_binary(raw):
+        fields["not understood"] = line[:200].decode("utf-8", "replace")
 
 
 def _skip_binary(raw: BinaryIO) -> bool:

@@ -1,4 +1,5 @@
-"""Detects which kind of journal a file is, from its beginning, and opens it as text in any encoding.
+"""Detects which kind of journal a file is, from its beginning, and opens it as text in any
+encoding.
 
 PowerShell writes UTF-16 when output is redirected, so that is taken as it comes. What cannot be
 read as text (.evtx, a gzip), and text that lacks what counts (a journal printed for people), is
@@ -180,7 +181,8 @@ def _systemd_log(path: Path, sample: str, tally: Tally) -> systemd.SystemdJourna
 def _host_log(
     path: Path, sample: str, tally: Tally, writing: JournalOptions
 ) -> PlacedJournal | None:
-    """What the log of another system tells. Raises BadInput for what is not a known kind of journal."""
+    """What the log of another system tells. Raises BadInput for what is not a known kind of
+    journal."""
     with opened(path) as stream:
         if _XML.search(sample):
             tally.system = windows_xml.SYSTEM

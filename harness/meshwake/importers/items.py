@@ -90,8 +90,8 @@ class Tally:
             self.other += 1
 
     def broken(self, text: str, why: str, place: int | None = None) -> None:
-        """Counts an entry that was not understood, and keeps the first few as examples. `place`: its
-        number, where it is not the entry that was counted last."""
+        """Counts an entry that was not understood, and keeps the first few as examples. `place`:
+        its number, where it is not the entry that was counted last."""
         self.not_understood += 1
         if len(self.examples) < EXAMPLES_SHOWN:
             shown = text.strip()[:EXAMPLE_CHARACTERS]

@@ -171,20 +171,22 @@ class _Guest:
 
     def _in_context(self, event: _Event) -> _Meaning | None:
         """What an event means after those before it."""
-        is_shutdown = event.code == "SHUTDOWN"
         if self._stopped and event.code == "MIGRATION completed":
             self._moved_out = True
         meaning = event.meaning
-        if is_shutdown and self._moved_out:
-            meaning = None  # its memory was written out before: saved, or on another host
         if self._hibernated:
             meaning = _after_hibernation(meaning)
-        if is_shutdown or meaning is None:
-            return meaning
+        if event.code == "SHUTDOWN":
+            # A guest whose memory was written out before is not off: saved, or on another host.
+            return None if self._moved_out else meaning
+        if meaning is not None:
+            self._remember(event, meaning)
+        return meaning
+
+    def _remember(self, event: _Event, meaning: _Meaning) -> None:
         self._stopped = meaning == _PAUSED
         self._moved_out = self._moved_out and self._stopped
         self._hibernated = event.code in ("PMSuspended Disk", "SUSPEND_DISK")
-        return meaning
 
     def log_line(self, match: re.Match[str], wall_ns: int, line: str) -> None:
         """A start or an end in a domain's own log."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
@@ -79,7 +79,8 @@ class LocalTime(NamedTuple):
 
 @dataclass(frozen=True)
 class LocalTimeRules:
-    """How the local times of one file are read: in which zone, and with which order of day and month."""
+    """How the local times of one file are read: in which zone, and with which order of day and
+    month."""
 
     zone: tzinfo
     order: DateOrder
@@ -173,10 +174,14 @@ def _time_of(rest: str, text: str) -> tuple[int, int]:
     word = re.sub(r"[\s.,:']", "", around).lower()
     if word not in _NO_HALF:
         hour = _hour_of_day(hour, word, text)
-    if hour > 23 or minute > 59 or second > 59:
+    if not _is_possible(hour, minute, second):
         raise ValueError(f"{text!r} has an impossible time of day")
     fraction_ns = int((time["part"] or "0").ljust(9, "0"))
     return hour * 3_600 + minute * 60 + second, fraction_ns
+
+
+def _is_possible(hour: int, minute: int, second: int) -> bool:
+    return hour <= 23 and minute <= 59 and second <= 59
 
 
 def _hour_of_day(hour: int, half: str, text: str) -> int:
@@ -215,31 +220,34 @@ def order_of(
     """Whether days or months come first; None when nothing decides. `rows` in the order of the
     file; `known`: local times whose true moment (ns) is known too."""
     decided = _order_by_numbers([row for row in rows if not row.sure])
-    if decided is not None:
-        return decided
-    by_known = [order for order in _ORDERS if _fits_known(known, order)]
-    if len(by_known) == 1:
-        return by_known[0]
-    by_rows = [order for order in _ORDERS if _in_order(rows, order)]
-    if len(by_rows) == 1:
-        return by_rows[0]
-    return None
+    if decided is None:
+        decided = _only_order(lambda order: _fits_known(known, order))
+    if decided is None:
+        decided = _only_order(lambda order: _in_order(rows, order))
+    return decided
+
+
+def _only_order(fits: Callable[[DateOrder], bool]) -> DateOrder | None:
+    """The order that fits, if only one does."""
+    fitting = [order for order in _ORDERS if fits(order)]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def _order_by_numbers(rows: Sequence[LocalTime]) -> DateOrder | None:
     """What the numbers of one row alone decide."""
-    for row in rows:
-        if row.first > 12:
-            return "day-first"
-    for row in rows:
-        if row.second > 12:
-            return "month-first"
-    for row in rows:
-        if row.dotted:
-            return "day-first"  # dots are only written where the day comes first
-    if all(row.first == row.second for row in rows):
-        return "month-first"  # both orders mean the same; also without any row
-    return None
+    if not rows:
+        return "month-first"  # no row depends on the order
+    if max(row.first for row in rows) > 12:
+        return "day-first"
+    if max(row.second for row in rows) > 12:
+        return "month-first"
+    if any(row.dotted for row in rows):
+        return "day-first"  # dots are only written where the day comes first
+    return "month-first" if all(map(_is_same_either_way, rows)) else None
+
+
+def _is_same_either_way(row: LocalTime) -> bool:
+    return row.first == row.second
 
 
 def _fits_known(known: Sequence[tuple[LocalTime, int]], order: DateOrder) -> bool:

@@ -4,12 +4,11 @@
     2026-11-23 22:30:29 -0700 DarkWake   <tab>DarkWake from Deep Idle [CDN] : due to ...
     2026-11-24 07:40:00 -0700 Wake       <tab>DarkWake to FullWake from Deep Idle [CDNVA] : due to ...
 
-A mesh on a Mac runs in a VM, which is paused while the Mac sleeps: every sleep is a pause. In a dark
-wake processes run, VMs too; a Mac with Power Nap therefore sleeps many times a night. `Start`
+A mesh on a Mac runs in a VM, which is paused while the Mac sleeps: every sleep is a pause. In a
+dark wake processes run, VMs too; a Mac with Power Nap therefore sleeps many times a night. `Start`
 (powerd started) is a boot. "Entering DarkWake state" is not sleep, and "Wake Requests" lists what
 the Mac means to wake for later: no wake. All other domains (Assertions, Notification ...) are other
-entries.
-"""
+entries."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ HOPES = {
 @dataclass(frozen=True)
 class ScenarioOptions:
     """What to write in addition to the history. `corrected_after_ns`: how long after a pause the
-    wall clock is corrected, None for never; `every_sleep_as`: "suspend" or "pause" instead of what the
-    journals say."""
+    wall clock is corrected, None for never; `every_sleep_as`: "suspend" or "pause" instead of what
+    the journals say."""
 
     sources: Sequence[str]
     node: str = "laptop"

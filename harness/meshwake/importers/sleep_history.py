@@ -289,13 +289,18 @@ def _which_are_hosts(
 ) -> list[bool]:
     """Which journals are of hosts: those of other systems, and of several systemd journals those
     with messages of a suspend, where the clocks of another one only jumped."""
-    announced = [any(span.kind == "suspend" for span in spans) for spans in of_journals]
-    pairs = list(zip(journals, announced, strict=True))
-    some_only_jumped = any(journal.measured and not own for journal, own in pairs)
-    is_host = []
-    for journal, own in pairs:
-        is_host.append(not journal.measured or (own and some_only_jumped))
-    return is_host
+    announced = [_has_suspends(spans) for spans in of_journals]
+    some_only_jumped = any(
+        journal.measured and not own for journal, own in zip(journals, announced, strict=True)
+    )
+    return [
+        not journal.measured or (own and some_only_jumped)
+        for journal, own in zip(journals, announced, strict=True)
+    ]
+
+
+def _has_suspends(spans: Sequence[SleepSpan]) -> bool:
+    return any(span.kind == "suspend" for span in spans)
 
 
 def _as_guest_and_host(
@@ -365,7 +370,8 @@ def _joined(one: SleepSpan, two: SleepSpan) -> SleepSpan:
 
 
 def _is_sleep(step: ClockStep, spans: Sequence[SleepSpan]) -> bool:
-    """Whether a guest's clock was set ahead by what its host slept, as the host's journal has it."""
+    """Whether a guest's clock was set ahead by what its host slept, as the host's journal has
+    it."""
     return step.by_ns > 0 and any(
         span.kind != "off"
         and abs(_length_ns(span) - step.by_ns) <= _SAME_NS

@@ -235,11 +235,9 @@ def _of_one_machine(log: SystemdJournal, name: str | None) -> list[Boot]:
     """The boots of machine `name`, or all when they may be of one. Raises BadInput otherwise."""
     boots = list(log.boots.values())
     if name is not None:
-        chosen = [boot for boot in boots if boot.is_of(name)]
+        chosen = _of_name(log, boots, name)
         if chosen:
             return chosen
-        if any(boot.hosts or boot.machines for boot in boots):
-            raise BadInput(f"--machine {name}: not in {log.path}; expected one of {_names(boots)}")
     groups = _by_machine(boots)
     if len(groups) > 1:
         raise BadInput(
@@ -247,6 +245,15 @@ def _of_one_machine(log: SystemdJournal, name: str | None) -> list[Boot]:
             f"--machine NAME, one of {_names(boots)}"
         )
     return boots
+
+
+def _of_name(log: SystemdJournal, boots: list[Boot], name: str) -> list[Boot]:
+    """The boots of machine `name`; none where no boot has a name. Raises BadInput where they have
+    others."""
+    chosen = [boot for boot in boots if boot.is_of(name)]
+    if not chosen and any(boot.hosts or boot.machines for boot in boots):
+        raise BadInput(f"--machine {name}: not in {log.path}; expected one of {_names(boots)}")
+    return chosen
 
 
 def _by_machine(boots: Sequence[Boot]) -> list[list[Boot]]:
@@ -444,14 +451,19 @@ def _entries(boot: Boot, tally: Tally) -> Iterator[tuple[int, int, int]]:
     damaged = set(_damaged(boot, places))
     for place in damaged:
         _count_damaged(boot, place, tally)
-    places = [place for place in places if place not in damaged]
-    if any(monotonic_us[two] < monotonic_us[one] for one, two in pairwise(places)):
-        # Of entries of one monotonic time the number decides, or else the wall clock: it is set
-        # ahead by far more than back.
-        second = boot.numbers if boot.is_numbered else wall_us
-        places.sort(key=lambda place: (monotonic_us[place], second[place]))
-    for place in places:
+    whole = [place for place in places if place not in damaged]
+    for place in _by_monotonic(boot, whole):
         yield wall_us[place] * _NS_PER_US, monotonic_us[place] * _NS_PER_US, boot.flags[place]
+
+
+def _by_monotonic(boot: Boot, places: list[int]) -> list[int]:
+    """In the order of the monotonic clock. Of entries of one time the number decides, or else the
+    wall clock: it is set ahead by far more than back."""
+    monotonic_us = boot.monotonic_us
+    if all(monotonic_us[one] <= monotonic_us[two] for one, two in pairwise(places)):
+        return places
+    second = boot.numbers if boot.is_numbered else boot.wall_us
+    return sorted(places, key=lambda place: (monotonic_us[place], second[place]))
 
 
 def _count_damaged(boot: Boot, place: int, tally: Tally) -> None:

@@ -77,8 +77,8 @@ NUMBERS = {number for _, number in _EVENTS} | {1}
 
 @dataclass(frozen=True)
 class WindowsEvent:
-    """One event, from whichever form. `slept`: the two times of a Power-Troubleshooter event; `set`:
-    from when to when (ns) the clock was set; `record`: its number in its log."""
+    """One event, from whichever form. `slept`: the two times of a Power-Troubleshooter event;
+    `set`: from when to when (ns) the clock was set; `record`: its number in its log."""
 
     provider: str
     number: int

@@ -91,8 +91,8 @@ _ROWS_LOOKED_AT = 1_000
 
 @dataclass(frozen=True)
 class JournalOptions:
-    """What the user said about how journals were written. `zone`: where local times were; `machine`:
-    which of several."""
+    """What the user said about how journals were written. `zone`: where local times were;
+    `machine`: which of several."""
 
     zone: tzinfo = UTC
     date_order: DateOrder | None = None
@@ -146,8 +146,8 @@ def is_csv(sample: str) -> bool:
 def read(
     stream: TextIO, tally: Tally, writing: JournalOptions, sample: str
 ) -> PlacedJournal | None:
-    """What rows report. Raises BadInput when it is not clear whether a time has the day or the month
-    first, or whose events they are."""
+    """What rows report. Raises BadInput when it is not clear whether a time has the day or the
+    month first, or whose events they are."""
     layout = _layout(sample)
     assert layout is not None
     rows = list(_rows(stream, tally, *layout))
@@ -290,8 +290,8 @@ def _rows(stream: TextIO, tally: Tally, delimiter: str, columns: _Columns | None
 
 
 def _is_heading(cells: Sequence[str], may_name_columns: bool) -> bool:
-    """What is not a row: nothing, a note of the writer, names of columns in another language, a line
-    of a table."""
+    """What is not a row: nothing, a note of the writer, names of columns in another language, a
+    line of a table."""
     text = "".join(cells).strip()
     notes = len(cells) == 1 and text.startswith(("#TYPE", "sep="))
     return not text or notes or may_name_columns or not text.strip("-: ")
@@ -320,7 +320,7 @@ def _row(cells: list[str], columns: _Columns, place: int) -> _Row | None:
     )
 
 
-# --- What they report -------------------------------------------------------------------------------
+# --- What they report -----------------------------------------------------------------------------
 
 
 def _nameless(rows: Sequence[_Row]) -> bool:

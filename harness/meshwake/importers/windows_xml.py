@@ -120,7 +120,8 @@ def _parse(text: str) -> WindowsEvent:
 
 
 def _root(text: str) -> ET.Element:
-    """One event without namespaces, and without a document type: there are no entities to expand."""
+    """One event without namespaces, and without a document type: there are no entities to
+    expand."""
     try:
         root = ET.fromstring(text)  # noqa: S314
     except ET.ParseError:

@@ -1,4 +1,5 @@
-"""Many runs in the formats of CI systems: JUnit XML, and Markdown for the summary of a GitHub job."""
+"""Many runs in the formats of CI systems: JUnit XML, and Markdown for the summary of a GitHub
+job."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from meshwake.core.history import History
 from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
 from meshwake.core.plan import Plan
 from meshwake.core.run import Run
+from meshwake.report.headline import headline, surprise
 from meshwake.report.result import Summary
 
 WIDTH_MAX = 100
@@ -110,13 +111,16 @@ def run_detail(run: Run, verbose: bool = False) -> RenderableType:
     """What the checks found, and what was expected. `verbose` adds what goes well and was not
     expected, every piece of evidence, renewals and clock faults."""
     plan, outcome = run.plan, run.outcome
+    first, cure = headline(run), surprise(run)
+    judged = f" ({cure}: {outcome.why})" if cure else f" ({outcome.why})"
     parts: list[RenderableType] = [
+        Text.assemble((first.verdict.value, _STYLES[first.verdict.value]), f": {first.text}"),
+        Text.assemble("outcome: ", _word(outcome.kind.value), judged),
         Text(
             f"{plan.scenario} on {plan.lab}, ztunnel {plan.version}, "
             f"{lasting(plan.duration_ns)}: {plan.title}"
         ),
         Text(f"day 0 00:00 is {_starts(plan)}, when every ztunnel was started"),
-        Text.assemble("outcome: ", _word(outcome.kind.value), f" ({outcome.why})"),
         Text(),
     ]
     asides = [] if verbose else [row for row in outcome.comparisons if _is_aside(row)]

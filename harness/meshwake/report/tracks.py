@@ -9,14 +9,14 @@ Both renderings, the page and the ASCII timeline, are drawn from this and from n
 cannot differ. It is a pure function of plan and history; verdicts are not its business.
 
 Its limits: a track of more than `BARS_MAX` bars of one state, or of `MARKS_MAX` marks, is drawn
-coarser, and has how many were merged (`merged`). The difference is invisible until one zooms in far.
-"""
+coarser, and has how many were merged (`merged`). The difference is invisible until one zooms in
+far."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 
 from meshwake.checks.facts.certificates import Certificate, Holding, certificates, holdings, lives
 from meshwake.checks.facts.clocks import asleep_either, fault_spans, timelines
@@ -105,7 +105,7 @@ class NodeTracks:
 
 
 def node_tracks(plan: Plan, history: History) -> tuple[NodeTracks, ...]:
-    """One node a node of the plan, in its order; nodes whose clocks were never recorded have none."""
+    """The tracks of each node of the plan, in its order, whose clocks were recorded."""
     known, events = timelines(history), _sort_history(plan, history)
     return tuple(
         _tracks_of_node(plan, history, node.name, node.identities, known[node.name], events)
@@ -116,8 +116,8 @@ def node_tracks(plan: Plan, history: History) -> tuple[NodeTracks, ...]:
 
 @dataclass(frozen=True)
 class _SortedHistory:
-    """The events of a history by node and identity: with many nodes, reading all of it for each would
-    be slow."""
+    """The events of a history by node and identity: with many nodes, reading all of it for each
+    would be slow."""
 
     by_node: dict[str, list[Event]]
     unanswered: dict[str, list[CsrAnswered]]
@@ -126,23 +126,35 @@ class _SortedHistory:
 
 
 def _sort_history(plan: Plan, history: History) -> _SortedHistory:
-    events = _SortedHistory({}, {}, {}, {})
+    events = _SortedHistory({}, {}, {}, _failing_by_node(plan, history))
     for event in history:
         if event.node is not None and event.clocks is not None:
             events.by_node.setdefault(event.node, []).append(event)
-        if isinstance(event, CsrAnswered) and event.outcome != "issued":
-            events.unanswered.setdefault(event.identity, []).append(event)
+    for answer in history.of(CsrAnswered):
+        if answer.outcome != "issued":
+            events.unanswered.setdefault(answer.identity, []).append(answer)
+    for holding in _unissued(history):
+        events.unissued.setdefault(holding.identity, []).append(holding)
+    return events
+
+
+def _failing_by_node(plan: Plan, history: History) -> dict[str, list[PairFailure]]:
+    """By the node of the source."""
+    by_node: dict[str, list[PairFailure]] = {}
+    for failing in failures(plan, history):
+        by_node.setdefault(plan.node_of(failing.pair[0]), []).append(failing)
+    return by_node
+
+
+def _unissued(history: History) -> Iterator[Holding]:
+    """Certificates that were seen in ztunnel itself, and not when they were issued."""
     issued = {
         (one.identity, one.serial, one.issued_world_ns)
-        for held in certificates(history).values()
-        for one in held
+        for one in chain.from_iterable(certificates(history).values())
     }
-    for holding in holdings(history):  # the rest was seen only in ztunnel itself
+    for holding in holdings(history):
         if (holding.identity, holding.serial, holding.from_world_ns) not in issued:
-            events.unissued.setdefault(holding.identity, []).append(holding)
-    for failing in failures(plan, history):
-        events.failing.setdefault(plan.node_of(failing.pair[0]), []).append(failing)
-    return events
+            yield holding
 
 
 def _tracks_of_node(
@@ -194,7 +206,15 @@ def _others_on(history: History, node: str, identities: tuple[str, ...]) -> list
 
 def _clock_line(events: list[Event], end_world_ns: int) -> ClockLine:
     """Where the lag of a clock bends or jumps; what lies on a straight line between is left out."""
-    points: list[tuple[int, ClockReading]] = []
+    points = list(_clock_points(events))
+    if points and end_world_ns > points[-1][0]:
+        points.append((end_world_ns, points[-1][1]))
+    kept = list(_bends(points))
+    return ClockLine([world_ns for world_ns, _ in kept], [lag for _, lag in kept])
+
+
+def _clock_points(events: list[Event]) -> Iterator[tuple[int, ClockReading]]:
+    """The lags at each event; two at the end of a fault that set the wall clock."""
     start: tuple[int, ClockReading] | None = None
     for event in events:
         if event.clocks is None:
@@ -202,12 +222,8 @@ def _clock_line(events: list[Event], end_world_ns: int) -> ClockLine:
         start = start or (event.world_ns, event.clocks)
         if isinstance(event, FaultEnded) and event.wall_before_ns is not None:
             before = event.clocks._replace(wall_ns=event.wall_before_ns)
-            points.append((event.world_ns, _lag(start, event.world_ns, before)))
-        points.append((event.world_ns, _lag(start, event.world_ns, event.clocks)))
-    if points and end_world_ns > points[-1][0]:
-        points.append((end_world_ns, points[-1][1]))
-    kept = list(_bends(points))
-    return ClockLine([world_ns for world_ns, _ in kept], [lag for _, lag in kept])
+            yield event.world_ns, _lag(start, event.world_ns, before)
+        yield event.world_ns, _lag(start, event.world_ns, event.clocks)
 
 
 def _lag(start: tuple[int, ClockReading], world_ns: int, clocks: ClockReading) -> ClockReading:
@@ -454,20 +470,21 @@ def _stepped_by(ended: FaultEnded | None) -> str:
 
 
 def _bounded(track: Track, end_world_ns: int) -> Track:
-    bars: list[Bar] = []
-    for state in dict.fromkeys(bar.state for bar in track.bars):
-        bars += _merged([bar for bar in track.bars if bar.state == state], end_world_ns)
-    marks: list[Mark] = []
-    for kind in dict.fromkeys(mark.kind for mark in track.marks):
-        marks += _thinned([mark for mark in track.marks if mark.kind == kind])
-    merged = len(track.bars) - len(bars) + len(track.marks) - len(marks)
-    in_order = tuple(sorted(marks, key=lambda mark: mark.world_ns))
+    """`track` with no more bars and marks of one kind than can be seen."""
+    by_state: dict[str, list[Bar]] = {}
+    for bar in track.bars:
+        by_state.setdefault(bar.state, []).append(bar)
+    by_kind: dict[str, list[Mark]] = {}
+    for mark in track.marks:
+        by_kind.setdefault(mark.kind, []).append(mark)
+    bars = [each for own in by_state.values() for each in _merged(own, end_world_ns)]
+    marks = [each for own in by_kind.values() for each in _thinned(own)]
     return Track(
-        track.label,
-        track.kind,
-        tuple(sorted(bars, key=lambda b: b.from_world_ns)),
-        in_order,
-        merged,
+        label=track.label,
+        kind=track.kind,
+        bars=tuple(sorted(bars, key=lambda bar: bar.from_world_ns)),
+        marks=tuple(sorted(marks, key=lambda mark: mark.world_ns)),
+        merged=len(track.bars) - len(bars) + len(track.marks) - len(marks),
     )
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from meshwake.core import resources, versions
 from meshwake.core.errors import BadInput, LabUnavailable
-from meshwake.core.plan import Plan, PlanRequest, resolve
+from meshwake.core.plan import Plan
 from meshwake.core.refusal import invalid_choice
+from meshwake.core.resolve import PlanRequest, resolve
 from meshwake.core.scenario import Expect, Scenario
 from meshwake.core.text_files import is_there, read_text
 from meshwake.fixes import FIXES, adapted, patch_of
@@ -126,20 +127,28 @@ class Chooser:
 
     def _refusal(self, case: Case) -> str | None:
         """Why `case` cannot run, in one sentence, or None. The plan is made only where nothing
-        simpler stands against it: without its table of numbers a scenario has none."""
-        if case.lab not in case.scenario.labs:
-            return f"the scenario names only {', '.join(case.scenario.labs)} in 'labs'"
-        if case.lab in WITH_BINARY and not sys.platform.startswith("linux"):
-            return f"the {case.lab} lab needs Linux"
-        if case.lab in WITH_BINARY and case.ztunnel is None:
-            return _no_binary(case.version, named=bool(self.options.istio))
-        if case.real_time and case.scenario.real_time is None:
-            return "the scenario has no [real_time] table"
+        simpler refuses it: without its [real_time] table a scenario has none."""
+        reason = self._refusal_without_plan(case)
+        if reason is not None:
+            return reason
         reasons = self._missing_for(case) or load_lab(case.lab).refusals(case.plan)
         if case.ztunnel is not None:
             unpatched = lacks_patch(patch_of(case.plan), case.ztunnel)
             reasons = reasons if unpatched is None else [*reasons, unpatched]
         return "; ".join(reasons) or None
+
+    def _refusal_without_plan(self, case: Case) -> str | None:
+        if case.lab not in case.scenario.labs:
+            return f"the scenario names only {', '.join(case.scenario.labs)} in 'labs'"
+        if case.real_time and case.scenario.real_time is None:
+            return "the scenario has no [real_time] table"
+        if case.lab not in WITH_BINARY:
+            return None
+        if not sys.platform.startswith("linux"):
+            return f"the {case.lab} lab needs Linux"
+        if case.ztunnel is None:
+            return _no_binary(case.version, named=bool(self.options.istio))
+        return None
 
     def _missing_for(self, case: Case) -> list[str]:
         """What this machine lacks. A cluster that exists needs no tools to bring one up."""

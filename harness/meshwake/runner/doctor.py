@@ -1,5 +1,5 @@
-"""Which lab can run on this machine, why another cannot, and what to install. It looks, and changes
-nothing."""
+"""Which lab can run on this machine, why another cannot, and what to install. It only examines, and
+changes nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LabHealth:
 
 @dataclass(frozen=True)
 class Health:
-    """What the doctor found."""
+    """What `meshwake doctor` found."""
 
     python: str
     system: str
@@ -42,7 +42,7 @@ class Health:
 
 
 def examine() -> Health:
-    """Looks at this machine. Never raises: what cannot be asked is itself a finding."""
+    """Examines this machine. Never raises: a probe that fails is itself a finding."""
     found = binaries.cached()
     labs = tuple(_examine_lab(name, found) for name in LAB_MODULES)
     process_runs = any(lab.lab == "process" and lab.can_run for lab in labs)
@@ -59,20 +59,25 @@ def examine() -> Health:
 def _examine_lab(name: str, found: tuple[binaries.CachedBinary, ...]) -> LabHealth:
     if name in WITH_BINARY and not sys.platform.startswith("linux"):
         return LabHealth(name, False, ("needs Linux; --lab model runs here",))
-    reasons = _missing(name, found[-1].path if found else None)
-    if name in WITH_BINARY and not found:
-        place = binaries.place_of(versions.newest().version)
-        others = [reason for reason in reasons if reason != NO_BINARY]
-        fetch = f"meshwake fetch {versions.newest().version}"
-        reasons = [
-            f"no ztunnel binary in the cache; put one at {place} ({fetch}), or pass --ztunnel PATH",
-            *others,
-        ]
+    newest = found[-1].path if found else None
+    reasons = _missing(name, newest)
+    if name in WITH_BINARY and newest is None:
+        # How to get one is said instead of that there is none.
+        reasons = [each for each in reasons if each != NO_BINARY]
+        reasons.insert(0, _how_to_get_a_binary())
     return LabHealth(name, not reasons, tuple(dict.fromkeys(reasons)))
+
+
+def _how_to_get_a_binary() -> str:
+    newest = versions.newest().version
+    return (
+        f"no ztunnel binary in the cache; put one at {binaries.place_of(newest)} "
+        f"(meshwake fetch {newest}), or pass --ztunnel PATH"
+    )
 
 
 def _missing(name: str, ztunnel: Path | None) -> list[str]:
     try:
         return load_lab(name).missing(ztunnel)
-    except Exception as error:  # noqa: BLE001  a doctor that falls over helps nobody
-        return [f"could not be asked: {type(error).__name__}: {error}"]
+    except Exception as error:  # noqa: BLE001  report a probe that failed instead of raising
+        return [f"could not be examined: {type(error).__name__}: {error}"]

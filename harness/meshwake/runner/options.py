@@ -248,8 +248,13 @@ def _typer_parameter(declared: Declared) -> inspect.Parameter:
 # --- pytest ---------------------------------------------------------------------------------------
 
 
-def add_to_pytest(group: Any) -> None:
-    """Adds the options of a run to pytest's command line."""
+PREFIX = "--meshwake-"
+
+
+def add_to_pytest(group: Any, prefix: str = PREFIX) -> None:
+    """Adds the options of a run to pytest's command line: `--meshwake-lab` for `--lab`. With the
+    prefix "--" they are named as on our own command line, which other plugins' options may be, too;
+    both set the same value."""
     for declared in declared_in(RunFlags):
         flag = declared.flag
         settings: dict[str, Any] = {"dest": f"meshwake_{declared.field}", "help": flag.help}
@@ -264,7 +269,16 @@ def add_to_pytest(group: Any) -> None:
             # A path stays text here: pytest-xdist sends the options to its workers, and can send
             # only what Python has built in.
             settings |= {"default": declared.default, "metavar": flag.metavar}
-        group.addoption(flag.name, **settings)
+        group.addoption(flag.name.replace("--", prefix, 1), **settings)
+
+
+def add_ini_to_pytest(parser: Any) -> None:
+    """Adds a key of pytest's settings for each option: meshwake_lab, meshwake_istio, ..."""
+    for declared in declared_in(RunFlags):
+        kind = "bool" if declared.of_type(bool) else "args" if declared.repeatable else "string"
+        about = f"default of {declared.flag.name.replace('--', PREFIX, 1)}"
+        default = [] if declared.repeatable else declared.default
+        parser.addini(f"meshwake_{declared.field}", about, type=kind, default=default)
 
 
 def _whole_number(text: str, minimum: int | None) -> int:
@@ -277,15 +291,30 @@ def _whole_number(text: str, minimum: int | None) -> int:
     return number
 
 
-def from_pytest(getoption: Callable[[str], Any]) -> RunFlags:
-    """What pytest was given."""
+def from_pytest(
+    getoption: Callable[[str], Any], getini: Callable[[str], Any] | None = None
+) -> RunFlags:
+    """What pytest was given: on its command line, else in its settings. Raises BadInput for a
+    number in the settings that is none."""
     values = {}
     for declared in declared_in(RunFlags):
-        value = getoption(f"meshwake_{declared.field}")
+        name = f"meshwake_{declared.field}"
+        value = getoption(name)
+        if getini is not None and value in (declared.default, []):
+            value = getini(name) or value
+            if declared.of_type(int) and isinstance(value, str):
+                value = _ini_number(name, value, declared.flag.minimum)
         if declared.of_type(Path) and value is not None:
             value = Path(value)
         values[declared.field] = value
     return _build(RunFlags, values)
+
+
+def _ini_number(name: str, text: str, minimum: int | None) -> int:
+    try:
+        return _whole_number(text, minimum)
+    except argparse.ArgumentTypeError as error:
+        raise BadInput(f"{name}: {error}") from error
 
 
 def _build(flags: type[AnyFlags], values: Mapping[str, Any]) -> AnyFlags:
@@ -383,7 +412,7 @@ def _check_clock(flags: LabFlags, way: ClockWay) -> None:
 
 
 def _check_kubeconfig(flags: LabFlags) -> None:
-    """A cluster that exists is not made of anything that we are told."""
+    """A cluster that exists is made of what it is made of: options about its parts are refused."""
     if flags.kubeconfig is None:
         context = flags.context or flags.known_as
         if context:
@@ -399,16 +428,19 @@ def _check_kubeconfig(flags: LabFlags) -> None:
 
 def command_line_of(cluster: PlannedCluster) -> list[str]:
     """The options that make `cluster`, ready for a shell."""
-    where = {each.field for each in declared_in(WhereFlags)}
     words = []
     for declared in declared_in(LabFlags):
-        if declared.field in where:
-            continue  # they are not in the cluster but in the case
-        value, name = getattr(cluster, declared.field), declared.flag.name
-        if value is True:
-            words.append(name)
-        elif declared.repeatable:
-            words += [f"{name} {shlex.quote(each)}" for each in value]
-        elif value != declared.default:
-            words.append(f"{name} {shlex.quote(str(value))}")
+        # --lab and --real-time are not about the cluster but about the case.
+        if declared.field in PlannedCluster.model_fields:
+            words += _typed(declared, getattr(cluster, declared.field))
     return words
+
+
+def _typed(declared: Declared, value: Any) -> list[str]:
+    """How one option is typed to have `value`; nothing for its default."""
+    name = declared.flag.name
+    if value is True:
+        return [name]
+    if declared.repeatable:
+        return [f"{name} {shlex.quote(each)}" for each in value]
+    return [] if value == declared.default else [f"{name} {shlex.quote(str(value))}"]

@@ -12,6 +12,7 @@ from meshwake.core.run import Run
 from meshwake.core.scenario import Scenario, read_scenario
 from meshwake.report.result import Summary, summarise
 from meshwake.runner.choose import Case, Chooser
+from meshwake.runner.corpus import scenario_files
 from meshwake.runner.options import Options
 from meshwake.runner.run import Progress, ignore_progress, run_case
 
@@ -101,18 +102,6 @@ def read_scenarios(paths: Iterable[Path]) -> list[Scenario]:
     if refusals:
         raise BadInput("\n".join(refusals))
     return scenarios
-
-
-def scenario_files(paths: Iterable[Path]) -> list[Path]:
-    """The files in `paths`, and those in its directories. Raises BadInput for a directory without
-    any."""
-    files: list[Path] = []
-    for path in paths:
-        inside = sorted(path.rglob("*.toml")) if path.is_dir() else [path]
-        if not inside:
-            raise BadInput(f"{path}: contains no scenario (*.toml); see scenarios/README.md")
-        files += inside
-    return files
 
 
 def most_serious(codes: Iterable[ExitCode]) -> ExitCode:

@@ -5,7 +5,7 @@
         deadline.pause(every_s=0.05, seen=seen)
 
 Every wait has a bound, and what was awaited and last seen is in the error, because a wait that
-fails is read by somebody who was not there. `failed` is the class of the error, which says who must
+fails is read later, in a log. `failed` is the class of the error, which says who must
 act; without one it is DeadlinePassed.
 
 Time comes in as two functions, so that a wait can be tested, or run on simulated time, without any

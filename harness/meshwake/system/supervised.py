@@ -1,10 +1,9 @@
-"""Stands between the harness and a program that it starts: when the harness is gone, so is the
-program.
+"""Supervises a program that the harness starts: when the harness has ended, so has the program.
 
 Started as `python supervised.py PROGRAM ARGUMENT...` at the head of a session of its own, with a pipe
 from the harness as standard input that nothing is ever written to. The end of that pipe means that
-the harness has ended, however it ended (kill -9 closes pipes too), or that it wants no more: the
-whole process group is then asked to end, and made to. The exit code is the program's, 128 + N when
+the harness has ended, however it ended (kill -9 closes pipes too), or that it closed the pipe: the
+whole process group then gets SIGTERM, and SIGKILL 5 s later. The exit code is the program's, 128 + N when
 signal N ended it. It imports nothing of the harness, and starts at once.
 """
 
@@ -29,9 +28,8 @@ def start_guarded(
     error: IO[bytes],
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts `command` with a guardian before it, which is what is returned; to be ended with
-    `let_go`. Where the program cannot be started, the guardian says so on `error` and ends with
-    127."""
+    """Starts `command` under a supervisor, which is what is returned; end it with `let_go`. Where
+    the program cannot be started, the supervisor writes why to `error` and ends with 127."""
     return subprocess.Popen(
         [sys.executable, "-I", "-S", __file__, *command],
         stdin=subprocess.PIPE,
@@ -43,7 +41,7 @@ def start_guarded(
 
 
 def let_go(guardian: subprocess.Popen[bytes]) -> None:
-    """Its program is asked to end, and made to; returns when both are gone."""
+    """Sends SIGTERM to its program, then SIGKILL after 5 s; waits for both processes."""
     assert guardian.stdin is not None
     guardian.stdin.close()
     try:

@@ -227,9 +227,9 @@ REFUSED = {
     "a list": ("- a", "not a file of Prometheus rules"),
     "a text": ("hello", "not a file of Prometheus rules"),
     "nothing": ("", "nothing at all"),
-    "a key twice": ("groups: []\ngroups: []", "stands twice"),
+    "a key twice": ("groups: []\ngroups: []", "is there twice"),
     "much of little": ("a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{c}: &{c} [{','.join(['*' + p] * 9)}]\n" for p, c in zip("abcdefg", "bcdefgh", strict=True)), "too large"),
-    "a deep one": ("[" * 5_000, "no YAML"),
+    "a deep one": ("[" * 5_000, "YAML that cannot be read"),
 }  # fmt: skip
 
 
@@ -246,7 +246,7 @@ def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="is not UTF-8 text"):
         read_rules(tmp_path / "r.yml")
     (tmp_path / "r.yml").write_bytes(b"\xff\xfe\x00groups")
-    with pytest.raises(BadInput, match="is not UTF-16 text|is no YAML"):
+    with pytest.raises(BadInput, match="is not UTF-16 text|is not YAML"):
         read_rules(tmp_path / "r.yml")
     with pytest.raises(BadInput, match="is a directory"):
         read_rules(tmp_path)

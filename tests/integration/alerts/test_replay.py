@@ -16,7 +16,8 @@ from meshwake.checks import CHECKS
 from meshwake.checks.facts.traffic import failures
 from meshwake.core.history import History, Recorder
 from meshwake.core.outcome import Verdict
-from meshwake.core.plan import Plan, resolve
+from meshwake.core.plan import Plan
+from meshwake.core.resolve import resolve
 from meshwake.core.scenario import read_scenario
 from meshwake.core.store import read_run
 from meshwake.labs import Toolbox, load_lab

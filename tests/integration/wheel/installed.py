@@ -140,5 +140,9 @@ def _write_scripts(installed: Installed) -> None:
     python = installed.root / "bin" / "python"
     for name, module in (("meshwake", "meshwake.cli.app"), ("pytest", "pytest")):
         script = installed.root / "bin" / name
-        script.write_text(f"#!{python}\nimport sys\nfrom {module} import main\nsys.exit(main())\n")
+        # The guard matters: a spawned worker imports the script anew.
+        script.write_text(
+            f"#!{python}\nimport sys\nfrom {module} import main\n"
+            'if __name__ == "__main__":\n    sys.exit(main())\n'
+        )
         script.chmod(0o755)

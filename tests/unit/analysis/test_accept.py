@@ -42,7 +42,7 @@ def test_the_old_truth_ends_where_the_surprise_begins(tmp_path: Path) -> None:
         "accepted 2026-11-25; found: default/client could not reach default/server" in new.evidence
     )
     assert change.new.startswith(change.old.split("because")[0].rsplit("\n", 1)[0]), (
-        "what stands before stays"
+        "what is before stays"
     )
     assert change.new.endswith("\n# The last words.\n")
     assert change.diff.count("\n+") - 1 == len(change.new.splitlines()) - len(
@@ -143,7 +143,7 @@ def test_what_did_not_surprise_is_not_accepted(tmp_path: Path) -> None:
 
 
 def test_a_file_that_has_changed_since_is_refused(tmp_path: Path) -> None:
-    """The run was planned with another expectation than stands there now."""
+    """The run was planned with another expectation than the file has now."""
     path = write(tmp_path, SURPRISING)
     run = surprising_run(path)
     path.write_text(SURPRISING.replace('verdict = "holds"', 'verdict = "unknown"'))

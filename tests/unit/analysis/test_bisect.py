@@ -5,13 +5,14 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from meshwake.analysis.attempt import Attempt, ScenarioExperiment, find_scenario
+from meshwake.analysis.attempt import Attempt, ScenarioExperiment
 from meshwake.analysis.bisect import Bisect, BisectRequest, BisectResult, check_request
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, ExitCode
 from meshwake.core.outcome import Verdict
 from meshwake.core.scenario import read_scenario
 from meshwake.core.versions import minor_of
+from meshwake.runner.corpus import scenario_file
 from packaging.version import Version
 
 ROWS = tuple(f"1.{minor}.{patch}" for minor in range(18, 24) for patch in range(5))
@@ -258,12 +259,13 @@ KEYS = [
 
 
 def on_the_model(scenario: str, check: str, good: str, bad: str) -> BisectResult:
-    read = read_scenario(find_scenario(scenario))
+    read = read_scenario(scenario_file(scenario))
     experiment = ScenarioExperiment(read, check, "model")
     question = BisectRequest(read.name, check, "model", good, bad)
     return Bisect(question, experiment, impossible=experiment.impossible).run()
 
 
+@pytest.mark.slow(reason="runs every release")
 @pytest.mark.parametrize(("scenario", "check", "first"), KEYS, ids=[key[0] for key in KEYS])
 def test_answer_keys(scenario: str, check: str, first: dict[str, str]) -> None:
     """Each change is found where the source has it."""
@@ -281,6 +283,7 @@ def test_the_lifetime_that_is_asked_for() -> None:
     assert found.to_json()["first_bad"] == "1.21.0"
 
 
+@pytest.mark.slow(reason="runs every release")
 def test_for_the_fault_itself_no_version_is_good() -> None:
     """istio/ztunnel#1481, over every row."""
     found = on_the_model(

@@ -121,7 +121,7 @@ def test_a_damaged_log_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
         (
             ["bisect", "no_such", *ASK[2:]],
             ExitCode.BAD_INPUT,
-            "nor the name of one in scenarios/",
+            "no such scenario",
         ),
         (["bisect"], ExitCode.BAD_INPUT, "SCENARIO is missing"),
         (
@@ -173,6 +173,7 @@ def test_a_bisect_that_is_broken_off_can_be_gone_on_with(
     assert printed(capsys)["first_good"] == "1.28.0"
 
 
+@pytest.mark.slow(reason="runs real ztunnels")
 def test_on_real_binaries(capsys: pytest.CaptureFixture[str]) -> None:
     """The first release that keeps a valid certificate, found on the ztunnels of the cache."""
     found = [binaries.find(version) for version in ("1.27.9", "1.28.0")]
@@ -199,6 +200,7 @@ def test_on_real_binaries(capsys: pytest.CaptureFixture[str]) -> None:
     assert (told["first_good"], told["exact"], told["lab"]) == ("1.28.0", True, "process")
 
 
+@pytest.mark.slow(reason="runs every release")
 def test_a_damaged_cache_is_told(empty_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What is no program any more says nothing about a release: UNKNOWN, with the reason, and
     nothing is concluded."""

@@ -22,6 +22,7 @@ def answering(behaviour_class: str, **other: Verdict) -> RunScenario:
     return lambda name, check, seed: Attempt("1.99.0", seed, said[name], "as a test says")
 
 
+@pytest.mark.slow(reason="runs the classifying scenarios on every class")
 @pytest.mark.parametrize("behaviour_class", BEHAVIOUR_CLASSES)
 def test_each_class_is_told_from_the_others(behaviour_class: str) -> None:
     """Every class answers in its own way, so what answers like it is of it."""

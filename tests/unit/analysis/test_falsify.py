@@ -90,6 +90,7 @@ def found() -> search.FalsifyResult:
     return falsify(make_target("none", CHECK, newest(), seed=3), budget_s=60)
 
 
+@pytest.mark.slow(reason="a search")
 def test_what_was_found_is_the_least(found: search.FalsifyResult) -> None:
     """One sleep, one minute too long: half a life of a day dated back by two minutes, and two to
     the next attempt."""
@@ -100,6 +101,7 @@ def test_what_was_found_is_the_least(found: search.FalsifyResult) -> None:
     assert not any(breaks(question, smaller) for smaller in neighbours(found.timeline))
 
 
+@pytest.mark.slow(reason="two searches")
 def test_the_same_seed_finds_the_same(found: search.FalsifyResult) -> None:
     """How long it took is nobody's business."""
     again = falsify(make_target("none", CHECK, newest(), seed=3), budget_s=60)
@@ -127,6 +129,7 @@ def clock_that_jumps() -> Iterator[float]:
         yield 100.0
 
 
+@pytest.mark.slow(reason="a search to its end")
 def test_nothing_found_is_said_as_such() -> None:
     """After the budget, with how much was tried."""
     ticks = clock_that_jumps()
@@ -161,6 +164,7 @@ def test_bad_words(arguments: list[str], words: str, capsys: pytest.CaptureFixtu
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow(reason="a search")
 def test_for_programs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +209,7 @@ def test_what_was_found_in_our_guard_is_mended() -> None:
     )
 
 
+@pytest.mark.slow(reason="searches with a budget")
 def test_a_timeline_in_which_nothing_can_be_judged_is_neither_broken_nor_a_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -13,6 +13,7 @@ from meshwake.fixes import FIXES
 DAYS = 21
 
 
+@pytest.mark.slow(reason="weeks of random sleeps")
 @pytest.mark.parametrize("seed", [11, 12])
 def test_the_guard_keeps_its_promises(seed: int) -> None:
     """No outage beyond five waking minutes, no restart that was not needed, hardly more than the

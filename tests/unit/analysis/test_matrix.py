@@ -26,6 +26,9 @@ from meshwake.runner.execution import execute
 from tests.support.paths import REPOSITORY
 from tests.unit.analysis.conftest import Matrix
 
+# Every fix against every fault, on the model: `whole_matrix` runs it once.
+pytestmark = pytest.mark.slow(reason="runs the whole matrix")
+
 CLOCK_FAULTS = (
     "suspend",
     "pause",

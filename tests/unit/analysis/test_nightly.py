@@ -114,7 +114,7 @@ def test_what_a_lab_never_does_is_left_out_and_named(
     assert code == ExitCode.AS_EXPECTED
     assert "**As expected** (exit 0): all 2 runs came out as expected." in page
     assert "- process leaves out what it cannot do: small (summary.json says why)" in page
-    assert "no ztunnel with that patch" in told["left_out"]["process"]["small"]  # type: ignore[index]
+    assert "ztunnel with that patch" in told["left_out"]["process"]["small"]  # type: ignore[index]
     assert told["issue"]["action"] == "close"  # type: ignore[index]
 
 

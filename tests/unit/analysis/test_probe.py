@@ -12,11 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from meshwake.analysis.attempt import Attempt, find_scenario
+from meshwake.analysis.attempt import Attempt
 from meshwake.analysis.probe import CommitProbe, GitVerdict, clean_commit, probe_commit
 from meshwake.core.errors import BadInput
 from meshwake.core.outcome import Verdict
 from meshwake.labs import load_lab
+from meshwake.runner.corpus import scenario_file
 from meshwake.ztunnel import binaries
 
 from tests.support.paths import REPOSITORY
@@ -29,7 +30,7 @@ import sys
 from pathlib import Path
 from meshwake.analysis.probe import CommitProbe, probe_commit
 from meshwake.analysis.classify import experiment
-from meshwake.analysis.attempt import find_scenario
+from meshwake.runner.corpus import scenario_file
 
 FIRST = {"C": "1.24.0", "D": "1.28.0"}
 
@@ -40,7 +41,7 @@ def ask(binary, seed):
     return experiment("ca_away_at_renewal", "model")(FIRST[word], seed)
 
 question = CommitProbe(
-    Path.cwd(), find_scenario("ca_away_at_renewal"), "valid_certificate_kept", Path("built"), "sh build.sh"
+    Path.cwd(), scenario_file("ca_away_at_renewal"), "valid_certificate_kept", Path("built"), "sh build.sh"
 )
 answer = probe_commit(question, ask, lambda text: print(text, file=sys.stderr))
 print(answer.commit[:8], answer.verdict.name, answer.because)
@@ -121,7 +122,7 @@ def test_git_bisect_finds_the_commit_and_skips_what_cannot_say(
 
 
 def question(repository: Path, command: str | None = "sh build.sh", repeat: int = 2) -> CommitProbe:
-    scenario = find_scenario("ca_away_at_renewal")
+    scenario = scenario_file("ca_away_at_renewal")
     return CommitProbe(
         repository, scenario, "valid_certificate_kept", Path("built"), command, repeat=repeat
     )
@@ -167,7 +168,7 @@ def test_what_does_not_build_cannot_say(repository: Path, empty_cache: Path) -> 
     def never(path: Path, seed: int) -> Attempt:
         raise AssertionError("nothing was built")
 
-    assert "there is no built after the build" in probe_commit(question(repository), never).because
+    assert "the build left no built" in probe_commit(question(repository), never).because
     git(repository, "checkout", "-q", "HEAD~1")
     answer = probe_commit(question(repository), never)
     assert answer.verdict is GitVerdict.CANNOT_SAY

@@ -100,6 +100,7 @@ def test_every_machine_with_every_fix(alone: dict[str, Any]) -> None:
     assert by_fix["office-laptop", "none"]["outage_s_per_week"]["p50"] > 3_600
 
 
+@pytest.mark.slow(reason="starts processes")
 def test_several_processes_find_the_same(alone: dict[str, Any], tmp_path: Path) -> None:
     """In whatever order they answer."""
     assert swept(small(), tmp_path, workers.on_this_machine(2))["sha256"] == alone["sha256"]
@@ -110,6 +111,7 @@ def test_another_seed_finds_something_else(alone: dict[str, Any], tmp_path: Path
     assert swept(small(seed=2), tmp_path)["sha256"] != alone["sha256"]
 
 
+@pytest.mark.slow(reason="starts and kills a sweep")
 def test_a_killed_sweep_goes_on_where_it_ended(alone: dict[str, Any], tmp_path: Path) -> None:
     """What was answered is not asked again."""
 
@@ -223,6 +225,7 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.Mo
     assert swept(small(), tmp_path)["rows"] == 24
 
 
+@pytest.mark.slow(reason="starts workers")
 def test_a_worker_that_dies_takes_nothing_with_it(
     alone: dict[str, Any],
     tmp_path: Path,
@@ -257,6 +260,7 @@ def test_a_worker_that_dies_takes_nothing_with_it(
     assert run_command([*words, "--jobs", "1"]) == ExitCode.AS_EXPECTED
 
 
+@pytest.mark.slow(reason="starts a Dask cluster")
 def test_a_dask_cluster_finds_the_same_though_a_worker_dies(
     alone: dict[str, Any], tmp_path: Path
 ) -> None:

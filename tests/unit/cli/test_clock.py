@@ -220,7 +220,7 @@ def test_what_executes_others_is_given_to_faketime(meshwake: Meshwake) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["exec", "--", "true"], 3, "nothing was said of the clocks"),
+        (["exec", "--", "true"], 3, "no movement of the clocks was given"),
         (["exec", "--step", "1h", "--suspend", "1h", "--", "true"], 3, "one movement at a time"),
         (["exec", "--suspend", "-1h", "--", "true"], 3, "only the wall clock can be set back"),
         (

@@ -334,6 +334,7 @@ def test_status_without_anything(capsys: Says) -> None:
     assert "no cluster of ours; bring one up: meshwake up" in capsys.readouterr().out
 
 
+@pytest.mark.slow(reason="starts the program")
 def test_what_is_broken_of_the_engine_reaches_doctor(
     monkeypatch: pytest.MonkeyPatch, capsys: Says
 ) -> None:

@@ -1,7 +1,8 @@
 """A machine whose clocks can be set, behind the commands that really enter one: the scripts run in
 a real shell, on a /proc of its own and with a `date` of its own. It tells lies when it is asked to.
 
-    python machines.py DIRECTORY exec NODE sh -c SCRIPT ...     what stands where `docker exec` would
+    python machines.py DIRECTORY exec NODE sh -c SCRIPT ...     what stands where `docker exec`
+                                                                would
 
 `answer` does what those scripts do without starting programs, for tests of what is built upon them.
 """

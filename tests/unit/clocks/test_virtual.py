@@ -175,7 +175,8 @@ def test_a_wall_time_is_reached_at_the_first_moment_that_shows_it(
 def test_a_wall_time_is_reached_to_the_nanosecond_from_amid_a_drift(
     rate: Fraction, from_world_ns: int, due_after_ns: int
 ) -> None:
-    """Fractions of a nanosecond that were cut off before `from` do not add up with those after it."""
+    """Fractions of a nanosecond that were cut off before `from` do not add up with those after
+    it."""
     clock = NodeClock(START)
     clock.drift(1_000, rate)
     reached_ns = clock.world_ns_at_wall(START.wall_ns + due_after_ns, from_world_ns)
@@ -242,7 +243,8 @@ def test_a_restart_planned_within_a_sleep_does_nothing_to_the_clock() -> None:
 
 
 def test_a_drift_that_ends_where_another_begins_gives_way_to_it() -> None:
-    """Ends come before beginnings; else the second drift would be undone by the end of the first."""
+    """Ends come before beginnings; else the second drift would be undone by the end of the
+    first."""
     clock = build_clock(
         START,
         (

@@ -39,6 +39,7 @@ def test_what_is_written_is_read_back(duration_ns: int) -> None:
     assert parse_duration_ns(format_duration(duration_ns)) == duration_ns
 
 
+@pytest.mark.slow(reason="hundreds of drawn examples")
 @given(st.text(max_size=12))
 def test_any_text_is_read_or_refused(text: str) -> None:
     """Nothing but ValueError ever comes out."""

@@ -34,6 +34,7 @@ def events(draw: st.DrawFn) -> Event:
     )
 
 
+@pytest.mark.slow(reason="hundreds of drawn examples")
 @given(st.lists(events()))
 def test_what_is_written_is_read_back(some: list[Event]) -> None:
     """A history survives text and back, whatever its error messages hold."""
@@ -46,6 +47,7 @@ def test_what_is_written_is_read_back(some: list[Event]) -> None:
     assert History.from_text(history.to_text()).events == history.events
 
 
+@pytest.mark.slow(reason="hundreds of drawn examples")
 @given(st.lists(events(), min_size=1), st.data())
 def test_damage_is_bad_input(some: list[Event], data: st.DataObject) -> None:
     """A history cut or overwritten anywhere is read or refused as BadInput, never a traceback."""
@@ -58,6 +60,7 @@ def test_damage_is_bad_input(some: list[Event], data: st.DataObject) -> None:
         History.from_text(text[:at] + damage)
 
 
+@pytest.mark.slow(reason="hundreds of drawn examples")
 @given(st.recursive(st.none() | st.booleans() | whole | st.floats() | words, st.lists))
 def test_any_value_in_any_place_is_bad_input_or_an_event(value: Any) -> None:
     """A line whose fields hold something else than times and names is refused as BadInput."""
@@ -145,6 +148,6 @@ def test_a_lab_that_breaks_its_promise_is_at_fault() -> None:
     with pytest.raises(HarnessFault, match="lacks reason"):
         recorder.record(0, "run_ended", None, None)
     recorder.record(5, "run_ended", None, None, reason="duration")
-    with pytest.raises(HarnessFault, match="lies before"):
+    with pytest.raises(HarnessFault, match="is before"):
         recorder.record(4, "run_ended", None, None, reason="duration")
     assert len(recorder.history) == 1

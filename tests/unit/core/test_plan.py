@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
-from meshwake.core.plan import Plan, PlanRequest, resolve
+from meshwake.core.plan import Plan
+from meshwake.core.resolve import PlanRequest, resolve
 from meshwake.core.scenario import parse_scenario
 
 from tests.support.scenarios import SMALL, small

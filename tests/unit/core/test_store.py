@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from meshwake.core.errors import BadInput
-from meshwake.core.plan import Plan, resolve
+from meshwake.core.plan import Plan
+from meshwake.core.resolve import resolve
 from meshwake.core.run import Run
 from meshwake.core.scenario import parse_scenario
 from meshwake.core.store import LATEST, PLAN_FILE, open_run, read_run, runs_dir

@@ -219,7 +219,7 @@ def test_a_schedule_that_kubernetes_refuses_is_refused(schedule: str) -> None:
         ("", "has no CronJob .nothing at all."),
         ("kind: Deployment", "has no CronJob .Deployment."),
         ("just words", "has no CronJob"),
-        ("a: [1", "is no YAML"),
+        ("a: [1", "is not YAML"),
         (MANIFEST + "\n---\nkind: CronJob\n", "apiVersion: read None"),
         ("apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: x}", "CronJob x: spec: is missing"),
         (edited("          containers:", "          sidecars:"), "spec.jobTemplate.spec.template.spec.containers: is missing"),
@@ -360,7 +360,7 @@ def test_without_any_namespace_nobody_knows_which_is_meant() -> None:
         ("name: restart,", f"name: {'a' * 53},", "52 characters"),
         ("0 12 * * *", "CRON_TZ=Europe/Berlin 0 12 * * *", "spec.timeZone is for that"),
         ("apiVersion: batch/v1", "{{ if true }}\napiVersion: batch/v1", "helm template"),
-        ("kind: CronJob", "kind: CronJob\nkind: CronJob", "stands twice"),
+        ("kind: CronJob", "kind: CronJob\nkind: CronJob", "is there twice"),
         ("restartPolicy: Never", "restartPolicy: Never\n          serviceAcountName: a", "spec.serviceAcountName: is not a key"),
         ("image: bitnami/kubectl", "image: bitnami/kubectl, imagepullPolicy: Always", "containers.0.imagepullPolicy: is not a key"),
         ("name: restart,", "name: restart, label: {a: b},", "metadata.label: is not a key"),
@@ -398,7 +398,7 @@ def test_what_kubernetes_itself_wrote_is_taken_back() -> None:
     for text in (yaml.safe_dump(written), json.dumps(written), json.dumps(written, indent="\t")):
         assert read_cron_job(text) == read_cron_job(job(RESTART))
     twice = json.dumps(written, indent="\t").replace('"kind"', '"kind": "CronJob", "kind"', 1)
-    with pytest.raises(BadInput, match="'kind' stands twice"):
+    with pytest.raises(BadInput, match="'kind' is there twice"):
         read_cron_job(twice)
 
 

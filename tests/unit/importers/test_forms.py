@@ -586,7 +586,7 @@ def test_what_goes_on_with_its_memory_was_not_restarted(tmp_path: Path, guest: s
     assert not month.dropped
 
 
-def test_events_that_stand_newest_first_are_turned_round_by_their_owner(tmp_path: Path) -> None:
+def test_events_with_the_newest_first_are_refused(tmp_path: Path) -> None:
     """What an event means may hang on the one before it."""
     backwards = virsh("Started Booted", "Suspended Paused", "Resumed Unpaused").splitlines(
         keepends=True

@@ -123,7 +123,7 @@ def test_one_that_is_broken_is_not_skipped(tmp_path: Path, monkeypatch: pytest.M
     """As with kubectl: half of a configuration may lead to another cluster."""
     (tmp_path / "b").write_text("clusters: [")
     listed(monkeypatch, save(tmp_path / "a", config()), tmp_path / "b")
-    with pytest.raises(BadInput, match="/b: is no kubeconfig: is no YAML"):
+    with pytest.raises(BadInput, match="/b: is no kubeconfig: is not YAML"):
         read_access(None)
 
 
@@ -141,10 +141,10 @@ TEXTS: dict[str, tuple[str | bytes, str]] = {
     "braces": ("{}", "it has no contexts"),
     "a list": ("[1, 2]", "found a list of 2, expected clusters"),
     "a word": ("Error: no such cluster", "expected clusters|found keys|it has no contexts"),
-    "no YAML": ("a: [", "is no YAML"),
-    "a tab": ("a:\n\t- b", "is no YAML"),
-    "a key twice": (TWICE, "the key 'users' stands twice"),
-    "a key twice in JSON": ('{"users": [], "users": []}', "the key 'users' stands twice"),
+    "no YAML": ("a: [", "is not YAML"),
+    "a tab": ("a:\n\t- b", "is not YAML"),
+    "a key twice": (TWICE, "the key 'users' is there twice"),
+    "a key twice in JSON": ('{"users": [], "users": []}', "the key 'users' is there twice"),
     "two documents": ("kind: Config\n---\nkind: Config\n", "2 documents"),
     "another kind": ("kind: Pod", "its kind is 'Pod', expected 'Config'"),
     "no list": ("contexts: {a: b}", "contexts: expected a list"),
@@ -169,7 +169,7 @@ TEXTS: dict[str, tuple[str | bytes, str]] = {
         "context 'a' names no cluster",
     ),
     "no text at all": (b"\xff\x00\x81", "is not UTF"),
-    "deep": ("[" * 5_000, "no YAML"),
+    "deep": ("[" * 5_000, "YAML that cannot be read"),
     "half of UTF-16": (b"\xff\xfea", "is not UTF-16 text"),
 }
 

@@ -224,7 +224,7 @@ def test_requests_without_end_end_the_run() -> None:
 
 
 def test_a_failed_connection_has_the_reason_from_the_log() -> None:
-    """When an outage begins, both ends are asked for their state, and not again in it."""
+    """When an outage begins, both ends are queried for their state, and not again in it."""
     backend = backend_of()
     backend.error = "closed"
     backend.states[SERVER] = CertificateState("Unavailable: x", None, None)

@@ -9,7 +9,7 @@ def first_flood(guard: FloodGuard, every_ns: int, most: int = 10_000) -> int | N
 
 
 def test_one_request_too_many_at_one_moment_is_a_flood() -> None:
-    """World time may stand still."""
+    """World time need not move."""
     assert first_flood(FloodGuard(2), every_ns=0) == CSR_FLOOD_MAX + 1
 
 
@@ -24,6 +24,6 @@ def test_as_many_requests_in_more_than_a_second_are_none() -> None:
 
 
 def test_a_large_mesh_may_start_all_its_identities_twice_at_once() -> None:
-    """300 identities ask at the start, and again when their ztunnels are started anew right then."""
+    """300 identities ask at the start, and again when their ztunnels restart right then."""
     guard = FloodGuard(300)
     assert not any(guard.is_flooded_by(0) for _ in range(600))

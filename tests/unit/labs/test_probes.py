@@ -99,7 +99,7 @@ def test_a_fault_of_the_service_concerns_every_pair() -> None:
 
 
 def test_a_fault_elsewhere_concerns_no_pair() -> None:
-    """A third node sleeps: nobody talks to it."""
+    """A third node sleeps: no pair has it."""
     third = TWO_NODES + '[[node]]\nname = "north"\nidentities = ["default/other"]\n'
     of = plan(
         '[[fault]]\nkind = "suspend"\nat = "100s"\nlasts = "50s"\nnode = "north"', nodes=third
@@ -115,8 +115,8 @@ def test_a_started_ztunnel_is_tried() -> None:
     assert attempts_world_s(schedule, 400) == [0, 100]
 
 
-def test_a_pair_asked_for_twice_at_one_time_is_tried_once() -> None:
-    """Regular and asked-for attempts that meet are one connection."""
+def test_a_pair_due_twice_at_one_time_is_tried_once() -> None:
+    """A regular and another attempt at the same time are one connection."""
     schedule = schedule_of(plan())
     schedule.ztunnel_started((CLIENT, SERVER), 600 * NS_PER_S)
     schedule.ztunnel_started((SERVER,), 600 * NS_PER_S)
@@ -148,7 +148,7 @@ def test_a_certificate_that_expired_is_tried_again_after_a_step_back_too() -> No
 
 
 def test_the_end_of_the_time_to_recover_is_tried() -> None:
-    """Five minutes after a fault an outage is excused no longer; with an attempt an hour nobody
+    """Five minutes after a fault an outage is excused no longer; with an attempt an hour no check
     would know."""
     of = plan('[[fault]]\nkind = "step"\nat = "10s"\nby = "1h"\n')
     assert 311 in attempts_world_s(schedule_of(of), 400)

@@ -80,7 +80,7 @@ class Looker:
 
 
 class Keeping:
-    """A world that only notes what it is told, by the clock of the test."""
+    """An executor that only notes its calls, by the clock of the test."""
 
     def __init__(self) -> None:
         self.world_ns = 0

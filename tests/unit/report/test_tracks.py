@@ -178,7 +178,7 @@ def test_a_lane_of_too_many_bars_is_drawn_coarser_and_says_so(
 
 
 def test_facts_have_the_same_labels_whatever_happened() -> None:
-    """Two runs can stand beside one another."""
+    """Two runs can be compared side by side."""
     run = recorded(NIGHTS)
     quiet_plan, quiet = nights(duration="1d")
     fine = Run(quiet_plan, quiet, judge(quiet_plan, quiet))

@@ -212,7 +212,7 @@ def test_a_manifest_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> N
             "expect[0].versions: '>=1.99' covers no release of clusters/versions.toml",
         ),
         ('versions = ">=1.28"\nuntil = "1.20"', "'>=1.28' until 1.20 covers no release"),
-        ('until = "next"', "expect[0].until: read 'next': is no version"),
+        ('until = "next"', "invalid value 'next' for expect[0].until: expected a version"),
     ],
 )
 def test_an_expectation_about_no_release_is_refused(rows: str, words: str, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_lab_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(doctor, "load_lab", fall_over)
     assert lab_of(doctor.examine(), "model").reasons == (
-        "could not be asked: ImportError: no such library",
+        "could not be examined: ImportError: no such library",
     )
 
 

@@ -63,7 +63,7 @@ class Group:
 
 def pytest_group() -> Group:
     group = Group()
-    add_to_pytest(group)
+    add_to_pytest(group, "--")
     return group
 
 

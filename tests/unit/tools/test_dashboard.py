@@ -11,6 +11,7 @@ from tests.support.scenarios import SURPRISING, small, write
 from tools import dashboard
 
 
+@pytest.mark.slow(reason="runs the corpus on every behaviour class")
 def test_the_page_of_the_repository_is_up_to_date() -> None:
     """The model's part is computed anew, the rest comes from what is recorded; run `meshwake
     dashboard` when stale."""

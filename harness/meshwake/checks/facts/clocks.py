@@ -14,9 +14,9 @@ from meshwake.checks.facts.spans import Spans
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.events import FaultBegan, FaultEnded, NodeWoke
+from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.history import History
 from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
-from meshwake.core.scenario import CLOCK_FAULTS
 
 # Faults during which the processes of a node do not run. A suspend and a pause are over when the
 # node wakes; a frozen node wakes at the end of the fault.
@@ -107,6 +107,7 @@ def _rate_after(faults: Iterable[FaultSpan], last: tuple[int, int]) -> Fraction:
         if fault.ended is not None or fault.began.clocks is None:
             continue
         if fault.kind == "pause" and fault.woke is None:
+            # All clocks of a paused machine stand still.
             return Fraction(0)
         lasted_ns = last_world_ns - fault.began_world_ns
         # Within less than a second a drift is lost in the noise of reading real clocks.

@@ -1,24 +1,28 @@
-"""Several guests, each a machine of its own that sleeps or stands for itself, on one network
+"""Several guests, each a machine of its own that sleeps or is paused by itself, on one network
 (hub.py) and in one time.
 
 Problem: with idle time skipped by the emulator (-icount), each guest leaps over its own idle time,
 and two of them have nothing left in common. Idea: QEMU is a program with timers. All clocks of a
-guest but one (the processor's own counter, which its kernel is told not to use) come from the clock
-that QEMU reads, and that is on a page of ours (vdso.py). So all QEMUs share one page. While anybody
-does something, time passes as it does, for all of them; when *all* are quiet, the page goes on, for
-all at once, to the earliest moment at which one of them has something to do:
+guest but one (the processor's own counter, which its kernel is configured not to use) come from the
+clock that QEMU reads, and that is on a page of ours (vdso/page.py). So all QEMUs share one page.
+While any of them does something, time passes as it does, for all; when *all* are quiescent, the
+page goes on, for all at once, to the earliest moment at which one of them has something to do:
 
-    quiet      every thread of every QEMU sleeps, so every guest is idle; no frame is in the hub, no word unread; and no
-               thread has run meanwhile (the looks are those of skip.py)
-    deadline   the timeout that QEMU's main loop has handed to ppoll, counted from when it was first seen asleep
-    kick       SIGALRM to the main loop, which has it in a signalfd and no use for it: it then looks at its timers
+    quiescent  every thread of every QEMU sleeps, so every guest is idle; no frame is in the hub,
+               no message unread; and no thread has run meanwhile (polled as in
+               quiescence/detector.py)
+    deadline   the timeout that QEMU's main loop has handed to ppoll, counted from when it was
+               first seen asleep
+    wake       SIGALRM to the main loop, which has it in a signalfd and no use for it: it then
+               reads its timers
 
-A guest that is suspended or stopped is not asked. Its battery-backed clock goes on with the page,
+A guest that is suspended or stopped is not polled. Its battery-backed clock goes on with the page,
 as that of a real one does, so its kernel learns by itself how long it has slept. With `skip=False`
 time passes as it does, and KVM will do.
 
-Guests do what they are ordered over their channel (labs/machine/guest_agent.py says what): {"order": n,
-"do": ..., ...} is answered by {"answer": n, "result": ...}; what else they tell goes to `heard`.
+Guests do what they are ordered over their channel (labs/machine/guest_agent.py says what):
+{"order": n, "do": ..., ...} is answered by {"answer": n, "result": ...}; what else they send goes
+to `heard`.
 
 One thread: nothing moves, and no frame is passed on, but within a call of Fleet. Every wait has a
 bound.
@@ -47,11 +51,12 @@ from meshwake.clocks.vdso.page import ClockPage
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS, NS_PER_S
 from meshwake.core.errors import HarnessFault, SubjectFailed
+from meshwake.system.deadline import Deadline
 from meshwake.system.libc import signal_thread, system_call_number
 
 ANSWERS_WITHIN_S = float(os.environ.get("MESHWAKE_GUEST_SPEAKS_WITHIN_S", "300"))
 QUIET_WITHIN_S = 120.0
-_KICK_HEARD_WITHIN_S = 10.0
+_TIMERS_READ_WITHIN_S = 10.0
 # How far the time that a guest counts may be from that of all: something for a busy machine, and
 # for each sleep the second that a battery-backed clock does not show.
 _APART_MAX_NS, _SLEEP_KNOWN_TO_NS = NS_PER_S, 3 * NS_PER_S // 2
@@ -62,7 +67,13 @@ _LEAP_MIN_NS = NS_PER_MS // 5
 # As /proc/PID/task/TID/syscall shows them. QEMU of x86-64 guests runs on x86-64 only.
 _POLL = str(system_call_number("poll", "x86_64")).encode()
 _PPOLL = str(system_call_number("ppoll", "x86_64")).encode()
-_NEVER_MS = 0xFFFFFFFF
+# poll(fds, nfds, timeout) and ppoll(fds, nfds, timespec, sigmask): behind the number of the call
+# the third argument. That of poll is an int of milliseconds, below zero for ever; that of ppoll
+# points to a struct timespec: seconds and nanoseconds, 64 bits each.
+_TIMEOUT_ARGUMENT = 3
+_INT_MASK = 0xFFFF_FFFF
+_NEGATIVE_INT = 0x8000_0000
+_TIMESPEC = struct.Struct("<qq")
 # From a byte in a socket to a message in a queue: select, a reader woken, its task run.
 _TURNS_OF_THE_LOOP = 3
 
@@ -96,7 +107,7 @@ class Guest(Host):
             None  # its boottime, of the time that all share, when it was first read
         )
         self._stood_ns = self._sleeps = self._stands_since_ns = 0
-        self._kicked_at: tuple[bytes, float] = (b"", 0.0)
+        self._woken_at: tuple[bytes, float] = (b"", 0.0)
 
     async def boot(self) -> None:
         """Starts it; returns at its first word."""
@@ -126,9 +137,9 @@ class Guest(Host):
         return self._orders
 
     def take(self) -> list[dict[str, Any]]:
-        """What has come that is no answer and no sign of the machine itself. Raises SubjectFailed
-        when it has gone, or says that it failed."""
-        told = []
+        """What has come that is neither an answer nor an event of the machine itself. Raises
+        SubjectFailed when it has gone, or reports that it failed."""
+        messages = []
         while not self._heard.empty():
             message = self._heard.get_nowait()
             if message.get("gone") == "channel":
@@ -142,8 +153,8 @@ class Guest(Host):
             elif message.get("monitor") == "SUSPEND":
                 self.suspended = True
             elif "monitor" not in message and "gone" not in message:
-                told.append(message)
-        return told
+                messages.append(message)
+        return messages
 
     async def monitor(self, command: str) -> None:
         """Tells QEMU something."""
@@ -164,7 +175,7 @@ class Guest(Host):
         self._sleeps += 1
 
     def note_stands(self, now_ns: int) -> None:
-        """It has been stopped: until it goes on, its clocks stand."""
+        """It has been stopped: until it goes on, its clocks stop."""
         self._stands_since_ns = now_ns
 
     def note_goes_on(self, now_ns: int) -> None:
@@ -191,15 +202,15 @@ class Guest(Host):
     # Is it idle, and until when?
 
     def sleeps(self, now_ns: int) -> bool:
-        """Whether every thread of QEMU sleeps, and its main loop has run since it was last kicked;
+        """Whether every thread of QEMU sleeps, and its main loop has run since it was last woken;
         notes until when."""
-        if not self.watched.asleep(0):  # also when it has ended: that is heard from its channel
+        if not self.watched.asleep(0):  # also when it has ended: its channel reports that
             return False
         ran = self._main_loop("schedstat")
-        if ran == self._kicked_at[0]:
-            if time.monotonic() > self._kicked_at[1] + _KICK_HEARD_WITHIN_S:
+        if ran == self._woken_at[0]:
+            if time.monotonic() > self._woken_at[1] + _TIMERS_READ_WITHIN_S:
                 raise HarnessFault(
-                    f"QEMU of guest {self.name} does not look at its timers when it is told to"
+                    f"QEMU of guest {self.name} does not read its timers when it is woken"
                 )
             return False
         if ran != self._slept_since[0]:
@@ -208,12 +219,12 @@ class Guest(Host):
 
     def _note_due(self) -> bool:
         """Notes when QEMU wants to be woken. Says whether it waits at all."""
-        words = self._main_loop("syscall").split()
-        if words[0] == _POLL:
-            timeout_ms = int(words[3], 16) & _NEVER_MS
-            timeout_ns = None if timeout_ms > _NEVER_MS // 2 else timeout_ms * NS_PER_MS
-        elif words[0] == _PPOLL:
-            timeout_ns = self._timespec_ns(int(words[3], 16))
+        call = self._main_loop("syscall").split()
+        if call[0] == _POLL:
+            timeout_ms = int(call[_TIMEOUT_ARGUMENT], 16) & _INT_MASK
+            timeout_ns = None if timeout_ms >= _NEGATIVE_INT else timeout_ms * NS_PER_MS
+        elif call[0] == _PPOLL:
+            timeout_ns = self._timespec_ns(int(call[_TIMEOUT_ARGUMENT], 16))
         else:
             return False
         self.due_ns = None if timeout_ns is None else self._slept_since[1] + timeout_ns
@@ -222,13 +233,13 @@ class Guest(Host):
     def _timespec_ns(self, address: int) -> int | None:
         if not address:
             return None
-        seconds, nanoseconds = struct.unpack("<qq", os.pread(self._memory, 16, address))
+        seconds, nanoseconds = _TIMESPEC.unpack(os.pread(self._memory, _TIMESPEC.size, address))
         return int(seconds * NS_PER_S + nanoseconds)
 
-    def kick(self) -> None:
-        """Has QEMU look at its timers."""
+    def wake_timers(self) -> None:
+        """Makes QEMU read its timers."""
         assert self._process is not None
-        self._kicked_at = (self._main_loop("schedstat"), time.monotonic())
+        self._woken_at = (self._main_loop("schedstat"), time.monotonic())
         signal_thread(self._process.pid, self._process.pid, signal.SIGALRM)
 
     def _main_loop(self, file: str) -> bytes:
@@ -241,7 +252,7 @@ class Guest(Host):
         return super()._failure(f"{self.name} {what}")
 
     async def hang_up(self) -> None:
-        """It is killed, and nobody listens to it any more."""
+        """Kills it, and stops reading from it."""
         self._note_cost()
         self._kill()
         if self._hearing:
@@ -257,7 +268,7 @@ class Guest(Host):
 
 
 class Fleet:
-    """See above. `heard` takes what a guest tells by itself, with the guest's name. Without `cards`
+    """See above. `heard` takes what a guest sends by itself, with the guest's name. Without `cards`
     they have no network."""
 
     def __init__(
@@ -288,7 +299,8 @@ class Fleet:
         return time.monotonic_ns() + self._moved_ns
 
     def boot(self) -> None:
-        """Starts all guests; returns when each has said that it is there. Time is not skipped yet."""
+        """Starts all guests; returns when each has said that it is there. Time is not skipped
+        yet."""
         self._run(self._boot())
 
     def order(self, guest: str, do: str, /, **arguments: Any) -> Any:
@@ -318,13 +330,13 @@ class Fleet:
         guest = self._guests[name]
         guest.suspended = guest.awake = False
         self.order(name, "suspend")
-        words = "hangs on its way into suspend; awaited was SUSPEND"
-        self._run(self._until(lambda: guest.suspended, SLEEPS_WITHIN_S, guest, words))
+        failure = "hangs on its way into suspend; awaited was SUSPEND"
+        self._run(self._until(lambda: guest.suspended, SLEEPS_WITHIN_S, guest, failure))
         guest.note_sleep()
         self._leave(guest)
 
     def wake(self, name: str) -> None:
-        """It is woken; returns when it says that it is awake."""
+        """It is woken; returns when it reports that it is awake."""
         guest = self._guests[name]
         self._come_back(guest)
         self._run(guest.monitor("system_wakeup"))
@@ -333,7 +345,7 @@ class Fleet:
         )
 
     def stop(self, name: str) -> None:
-        """The guest stands still from outside, and does not know it."""
+        """Pauses the guest from outside; it does not notice."""
         guest = self._guests[name]
         self._run(guest.monitor("stop"))
         guest.note_stands(self.now_ns)
@@ -351,7 +363,7 @@ class Fleet:
         return self._guests[name].away
 
     def pass_until(self, until_ns: int, unless: Callable[[], bool]) -> None:
-        """Time passes until `now_ns` shows `until_ns`, or until `unless` says so."""
+        """Time passes until `now_ns` shows `until_ns`, or until `unless` returns True."""
         passed = lambda: self.now_ns >= until_ns or unless()  # noqa: E731
         self._run(self._until(passed, None, None, "", until_ns))
 
@@ -404,15 +416,15 @@ class Fleet:
         otherwise: str,
         until_ns: int | None = None,
     ) -> None:
-        give_up = None if within_s is None else time.monotonic() + within_s
+        deadline = None if within_s is None else Deadline(otherwise, within_s)
         while not wanted():
-            if give_up is not None and time.monotonic() > give_up:
+            if deadline is not None and deadline.has_passed:
                 assert guest is not None
                 raise guest._failure(f"{otherwise} (within {within_s:.0f} s)")
             await self._go_on(until_ns)
 
     async def _go_on(self, until_ns: int | None) -> None:
-        """One step: what has come is taken in; else time passes, or leaps when all is quiet."""
+        """One step: what has come is received; else time passes, or leaps when all is quiescent."""
         if await self._take_in():
             return
         if not self._skip:
@@ -435,16 +447,18 @@ class Fleet:
 
     async def _all_quiet(self) -> bool:
         awake = [guest for guest in self._guests.values() if not guest.away]
-        if not all(guest.sleeps(self.now_ns) for guest in awake):
-            return False
+        for guest in awake:
+            if not guest.sleeps(self.now_ns):
+                return False
         if await self._take_in() or not self._hub.is_idle:
             return False
+        # Two passes make one moment of many polls: see quiescence/detector.py.
         return all(guest.watched.still_asleep() for guest in awake)
 
     async def _await_quiet(self) -> None:
-        give_up = time.monotonic() + QUIET_WITHIN_S
+        deadline = Deadline("the guests to be quiescent", QUIET_WITHIN_S)
         while await self._take_in() or not await self._all_quiet():
-            if time.monotonic() > give_up:
+            if deadline.has_passed:
                 raise HarnessFault(f"the guests were not quiet within {QUIET_WITHIN_S:.0f} s")
             time.sleep(_PAUSE_S)  # noqa: ASYNC251  # as above
 
@@ -465,7 +479,7 @@ class Fleet:
         now_ns = self.now_ns
         for guest, due_ns in dues.items():
             if due_ns <= now_ns:
-                guest.kick()
+                guest.wake_timers()
 
     def _leave(self, guest: Guest) -> None:
         guest.away = True

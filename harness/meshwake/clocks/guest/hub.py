@@ -2,12 +2,13 @@
 in this process.
 
 What comes in at one port goes out at all others; the guests' own bridges know what is for whom. A
-cable that is not plugged in, because its machine sleeps or stands, loses what is sent to it, as a
-switch whose port is down does: a guest that kept old packets would hear of a world that is no more.
-Nothing leaves this process: no port is opened anywhere, no file, and when the harness dies the
-cables die with it.
+cable that is not plugged in, because its machine sleeps or is paused, loses what is sent to it, as
+a switch whose port is down does: a guest that kept old packets would receive what is long out of
+date. Nothing leaves this process: no port is opened anywhere, no file, and when the harness dies
+the cables die with it.
 
-    cable   a stream socket, one end inherited by QEMU; a frame is four bytes of length, high byte first, and the frame
+    cable   a stream socket, one end inherited by QEMU; a frame is four bytes of length, high byte
+            first, and the frame
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from contextlib import suppress
 from meshwake.core.errors import SubjectFailed
 
 _LENGTH_BYTES = 4
-# QEMU's own bound for a frame (NET_BUFSIZE); what claims to be longer is no frame.
+# QEMU's own bound for a frame (NET_BUFSIZE); what claims to be longer is not a frame.
 FRAME_BYTES_MAX = 4096 + 65536
 _READ_BYTES = 65536
 _CABLE_BYTES = 1 << 20
@@ -33,7 +34,7 @@ class Port:
 
     def frames(self) -> list[bytes]:
         """The whole frames that have come in, each with its length before it. Raises SubjectFailed
-        for what is none."""
+        for what cannot be one."""
         found = []
         while len(self.received) >= _LENGTH_BYTES:
             length = int.from_bytes(self.received[:_LENGTH_BYTES], "big")
@@ -85,7 +86,7 @@ class Hub:
             port.unsent.clear()
 
     def carry(self) -> bool:
-        """Passes on every whole frame that has come in; says whether anything moved."""
+        """Passes on every whole frame that has come in; returns whether anything moved."""
         moved = False
         for name, port in self.ports.items():
             port.flush()

@@ -1,16 +1,19 @@
 """The first program in a guest: it makes a Linux of a bare kernel, and moves the guest's clocks for
 real.
 
-Imports nothing but the standard library, `clock_reading` and `libc`, so that it says "here I am" seconds after
-the kernel began. Then it does what the request in the initramfs says, by itself: a question to the
-host costs time that nobody may skip.
+Imports nothing but the standard library, `clock_reading`, `deadline` and `libc`, so that it says
+hello seconds after the kernel began. Then it does what the request in the initramfs says, by
+itself: a question to the host costs time that may not be skipped.
 
-    /meshwake/request.json   {"do": "clocks", "steps": [...]}   measure what clock faults do (`Measuring`)
-                             {"do": "timers", "programs": ...}  when the timers of programs end (`Timers`)
-                             {"do": "program", "argv": [...]}   run a program, which inherits the channel (the lab)
+    /meshwake/request.json   {"do": "clocks", "steps": [...]}   measure what clock faults do
+                                                                (`Measuring`)
+                             {"do": "timers", "programs": ...}  when the timers of programs end
+                                                                (`Timers`)
+                             {"do": "program", "argv": [...]}   run a program, which inherits the
+                                                                channel (the lab)
 
 The channel to the host is a serial port of its own: lines of JSON, as
-harness/meshwake/clocks/guest/qemu.py tells. Suspending is asked of the host too, since a machine
+clocks/guest/qemu.py describes. Suspending is requested of the host too, since a machine
 that sleeps cannot wake itself at a time that is not its own.
 """
 
@@ -35,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from meshwake.core.clock_reading import ClockReading
+from meshwake.system.deadline import Deadline
 from meshwake.system.libc import (
     ADJ_FREQUENCY,
     ADJ_OFFSET_SINGLESHOT,
@@ -47,20 +51,28 @@ from meshwake.system.libc import (
 
 PROTOCOL = 1
 CHANNEL = "/dev/ttyS1"
-_TEMPORARY = "/tmp"  # noqa: S108  # of the guest, where nobody else lives
+_TEMPORARY = "/tmp"  # noqa: S108  # of the guest, which has no other user
 CHANNEL_VARIABLE = "MESHWAKE_CHANNEL"
 REQUEST = Path("/meshwake/request.json")
 _NS_PER_S = 1_000_000_000
-_TICK_US = 10_000
-_IOFF, _UP, _SIOCSIFFLAGS = 40, 1, 0x8914
-_TIOCSERGETLSR, _TRANSMITTER_EMPTY = 0x5459, 1
+# include/uapi/linux/sockios.h: sets the flags of a network device; netdevice(7).
+_SIOCSIFFLAGS = 0x8914
+# struct ifreq: the name of a device in 16 bytes, then its flags, padded to the 40 bytes of the
+# union.
+_DEVICE_FLAGS = struct.Struct("16sH22x")
+_IFF_UP = 1
+# include/uapi/asm-generic/ioctls.h, include/uapi/linux/serial.h (TIOCSER_TEMT): whether the
+# transmitter of a serial port is empty. TIOCOUTQ counts only what the driver still has.
+_TIOCSERGETLSR = 0x5459
+_TRANSMITTER_EMPTY = 1
+_AN_INT = struct.Struct("i")
 _STATE = Path("/sys/power/state")
 _MEM_SLEEP = Path("/sys/power/mem_sleep")
 _SERIAL_WAKES = Path("/sys/class/tty/ttyS1/power/wakeup")
 _RTC = Path("/sys/class/rtc/rtc0")
 
-# What a kernel does by itself while nobody does anything, several times a second: compacting
-# memory, looking whether a page should be huge, counting, watching for hangs, writing to a disk
+# What a kernel does by itself while no program does anything, several times a second: compacting
+# memory, checking whether a page should be huge, counting, watching for hangs, writing to a disk
 # that is not there. Nothing of it is about time, and in an idle hour of an emulated machine it is
 # most of the work.
 _HOUSEKEEPING_OFF = {
@@ -84,11 +96,10 @@ def kernel_clocks() -> ClockReading:
 class Channel:
     """The guest's end of the line to the host.
 
-    Whoever waits for the host must not sleep: where idle time is skipped, the emulator then goes
-    from timer to timer as fast as it can, and the wait seems to last for minutes. (A serial port
-    writes byte after byte, and of single bytes a socket holds fewer than three hundred. A host that
-    was slow to read, on a busy machine, once cost 366 s.)
-    """
+    A program that waits for the host must not sleep: where idle time is skipped, the emulator then
+    goes from timer to timer as fast as it can, and the wait seems to last for minutes. (A serial
+    port writes byte after byte, and of single bytes a socket holds fewer than three hundred. A host
+    that was slow to read, on a busy machine, once cost 366 s.)"""
 
     def __init__(self, file: int) -> None:
         self._file, self._asked = file, 0
@@ -107,28 +118,28 @@ class Channel:
         return self._file
 
     def tell(self, **message: Any) -> None:
-        """Says something; returns when it is on its way."""
+        """Sends a message; returns when it is on its way."""
         data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
         while data:
             with suppress(BlockingIOError):
                 data = data[os.write(self._file, data) :]
 
     def ask(self, what: str, **arguments: Any) -> None:
-        """Asks the host to do something, and returns when it is about to do it."""
+        """Requests something of the host, and returns when it is about to do it."""
         self._asked += 1
         self.tell(ask=what, number=self._asked, **arguments)
         self.drain()
 
     def drain(self) -> None:
-        """Until all that was said has left the machine."""
+        """Returns when all that was sent has left the machine."""
         while (
-            self._asks_number(termios.TIOCOUTQ)
-            or not self._asks_number(_TIOCSERGETLSR) & _TRANSMITTER_EMPTY
+            self._read_number(termios.TIOCOUTQ)
+            or not self._read_number(_TIOCSERGETLSR) & _TRANSMITTER_EMPTY
         ):
             pass
 
-    def _asks_number(self, request: int) -> int:
-        return int(struct.unpack("i", fcntl.ioctl(self._file, request, bytes(4)))[0])
+    def _read_number(self, request: int) -> int:
+        return int(_AN_INT.unpack(fcntl.ioctl(self._file, request, bytes(_AN_INT.size)))[0])
 
     def tell_awake(self) -> None:
         """Says that the sleep which was asked for last is over. (The host cannot say it: what it
@@ -136,11 +147,11 @@ class Channel:
         self.tell(awake=self._asked)
 
     def drop_what_has_come(self) -> None:
-        """The byte that woke us is no answer."""
+        """The byte that woke us is not an answer."""
         termios.tcflush(self._file, termios.TCIFLUSH)
 
     def await_answer(self) -> None:
-        """Until the host says that it has done what was asked last."""
+        """Returns when the host reports that it has done what was requested last."""
         answer = b""
         while not answer.endswith(b"\n"):
             with suppress(BlockingIOError):
@@ -180,7 +191,7 @@ class GuestClocks:
                 "this kernel offers no suspend to RAM (mem_sleep: "
                 f"{self.offered() or 'nothing'}); its s2idle "
                 "leaves the monotonic clock running where no idle driver stops it, which "
-                "is no suspend for a timer"
+                "is not a suspend for a timer"
             )
         _MEM_SLEEP.write_text("deep")
 
@@ -194,7 +205,7 @@ class GuestClocks:
         self._channel.tell_awake()
 
     def pause(self, lasts_ns: int) -> None:
-        """The whole machine stands still from outside; none of its clocks has moved when this
+        """The whole machine is paused from outside; none of its clocks has moved when this
         returns."""
         self._channel.ask("pause", lasts_ns=lasts_ns)
         self._channel.await_answer()
@@ -208,7 +219,8 @@ class GuestClocks:
 
     @staticmethod
     def set_from_rtc() -> None:
-        """The wall clock is set to what the machine's own clock shows, as `hwclock --hctosys` does."""
+        """The wall clock is set to what the machine's own clock shows, as `hwclock --hctosys`
+        does."""
         shown_s = int((_RTC / "since_epoch").read_text())
         time.clock_settime_ns(time.CLOCK_REALTIME, shown_s * _NS_PER_S)
 
@@ -225,7 +237,7 @@ class GuestClocks:
 
 
 class Measuring:
-    """What a list of steps does to the clocks: each is told with the reading before it and the one
+    """What a list of steps does to the clocks: each is reported with the readings before and
     after it."""
 
     def __init__(self, channel: Channel) -> None:
@@ -264,7 +276,7 @@ class Measuring:
         _write("/proc/sysrq-trigger", "c")
 
     def _hang_in_suspend(self) -> None:
-        """For tests of the host: says that it will sleep, and then does not."""
+        """For tests of the host: announces a sleep, and then does not sleep."""
         self._channel.ask("suspend", lasts_ns=_NS_PER_S)
         while True:
             pass
@@ -281,7 +293,8 @@ class Timers:
         self._channel, self._programs, self._guest = channel, programs, GuestClocks(channel)
 
     def run(self, faults: list[list[dict[str, Any]]]) -> None:
-        """All programs at once, anew for each fault; a fault is a list of steps as of `Measuring`."""
+        """All programs at once, restarted for each fault; a fault is a list of steps as of
+        `Measuring`."""
         for number, steps in enumerate(faults):
             lines = self._start()
             armed = self._next_line(lines)
@@ -324,8 +337,8 @@ class Timers:
         with selectors.DefaultSelector() as selector:
             for name, file in lines.items():
                 selector.register(file, selectors.EVENT_READ, name)
-            give_up_s = time.monotonic() + self._ENDS_WITHIN_S
-            while selector.get_map() and time.monotonic() < give_up_s:
+            deadline = Deadline("the programs' waits to end", self._ENDS_WITHIN_S)
+            while selector.get_map() and not deadline.has_passed:
                 for key, _ in selector.select(600):
                     if os.read(key.fd, 4096):
                         seen[key.data] = kernel_clocks()
@@ -364,7 +377,7 @@ def prepare() -> None:
                 raise
     _write("/proc/sys/vm/panic_on_oom", "1")
     for setting, value in _HOUSEKEEPING_OFF.items():
-        if Path(setting).exists():  # not every kernel keeps the same house
+        if Path(setting).exists():  # not every kernel has all of them
             _write(setting, value)
     _loopback_up()
     for module in sorted(Path("/meshwake/modules").glob("*.ko")):
@@ -373,7 +386,7 @@ def prepare() -> None:
 
 def _loopback_up() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", _UP))
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, _DEVICE_FLAGS.pack(b"lo", _IFF_UP))
 
 
 def _load(module: Path) -> None:
@@ -390,7 +403,7 @@ def main() -> None:
     try:
         prepare()
         channel = Channel.open()
-    except BaseException:  # noqa: BLE001  # only the console can tell of it
+    except BaseException:  # noqa: BLE001  # only the console can show it
         traceback.print_exc()
         _power_off()
     try:
@@ -401,7 +414,7 @@ def main() -> None:
             booted_ns=kernel_clocks()[1],
         )
         _serve(json.loads(REQUEST.read_text()), channel)
-    except BaseException:  # noqa: BLE001  # whatever it was, the host must hear of it
+    except BaseException:  # noqa: BLE001  # whatever it was, the host must learn of it
         channel.tell(failed={"exit_code": 5, "message": traceback.format_exc()})
     channel.drain()
     _power_off()

@@ -1,10 +1,9 @@
-"""The clock injector that injects nothing: a page of clocks that are the kernel's own, for labs
+"""A clock injector that injects nothing: a page of clocks that are the kernel's own, for labs
 inside a guest.
 
-It keeps the face of `vdso.ClockPage`, so that the process lab runs on it unchanged: `get` reads the
-kernel's clocks, `set` sets the one clock that a kernel lets anybody set, the wall clock. Programs
-are started without any change.
-"""
+It has the interface of vdso/page.py's `ClockPage`, so that the process lab runs on it unchanged:
+`get` reads the kernel's clocks, `set` sets the one clock that a kernel allows to set, the wall
+clock. Programs are started without any change."""
 
 from __future__ import annotations
 
@@ -35,4 +34,4 @@ class KernelClockPage(ClockPage):
         return kernel_clocks()
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Nothing is open."""

@@ -11,15 +11,18 @@ The guest runs its request by itself (init.py); the host only answers what a mac
 to itself.
 
     channel       a serial port of its own, one JSON object a line; the guest speaks first
-    guest tells   {"hello": 1, "kernel": ..., "sleeps": ...}    which version of this protocol it speaks, and its kernel
-                  {"ask": "suspend", "number": n, "lasts_ns": ...}   and then {"awake": n}; likewise s2idle
-                  {"ask": "pause", "number": n, "lasts_ns": ...}     to be answered {"answer": n} when it runs again
+    guest sends   {"hello": 1, "kernel": ..., "sleeps": ...}    which version of this protocol it
+                                                                speaks, and its kernel
+                  {"ask": "suspend", "number": n, "lasts_ns": ...}   and then {"awake": n}; likewise
+                                                                     s2idle
+                  {"ask": "pause", "number": n, "lasts_ns": ...}     to be answered {"answer": n}
+                                                                     when it runs again
                   {"done": {...}} or {"failed": {"exit_code": ..., "message": ...}}, its last words
-                  anything else: passed on to whoever runs the guest
+                  anything else: passed on to the caller of run_guest
 
 Limits: x86-64; the battery-backed clock shows whole seconds, so a kernel knows the length of its
 sleep to a second. Hibernation is declined: a guest has no disk to be written to, and its kernel
-would start anew.
+would boot again.
 
 The guest dies with the thread that runs it, also by kill -9 of the process; it leaves nothing
 behind but the files `console.log` and `qemu.log`.
@@ -49,6 +52,7 @@ from meshwake.clocks.guest.init import PROTOCOL
 from meshwake.clocks.vdso.page import ClockPage, Launched, launch, unsupported_here
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
+from meshwake.system.deadline import Deadline
 
 QEMU = "qemu-system-x86_64"
 CONSOLE_FILE, QEMU_LOG = "console.log", "qemu.log"
@@ -65,6 +69,10 @@ _FILE_BYTES_MAX = 64 << 20
 _CONSOLE_TAIL_LINES = 12
 _CONSOLE_LOOKED_AT_BYTES = 32768
 _TRANSLATED_MB = 128
+_LEAST_WAIT_S = 0.001
+# proc(5), utime and stime (14 and 15 of the line), counted from the state (3), which follows the
+# name.
+_USER_TICKS_FIELD, _SYSTEM_TICKS_FIELD = 11, 12
 
 Accelerator = Literal["tcg", "kvm"]
 
@@ -133,7 +141,7 @@ def kvm_unavailable() -> str | None:
     ]
     quits = '{"execute":"qmp_capabilities"}{"execute":"query-kvm"}{"execute":"quit"}'
     try:
-        told = subprocess.run(
+        tried = subprocess.run(
             command,
             input=quits,
             capture_output=True,
@@ -143,15 +151,15 @@ def kvm_unavailable() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"QEMU does not start with it ({error})"
-    if told.returncode or '"enabled": true' not in told.stdout:
-        return f"QEMU does not start with it: {told.stderr.strip()[-200:]}"
+    if tried.returncode or '"enabled": true' not in tried.stdout:
+        return f"QEMU does not start with it: {tried.stderr.strip()[-200:]}"
     return None
 
 
 def run_guest(
     machine: Machine, directory: Path, take: Callable[[dict[str, Any]], None]
 ) -> GuestCost:
-    """Runs a guest to its end. `take` gets each message of the guest that is no question, `done`
+    """Runs a guest to its end. `take` gets each message of the guest that is not a request, `done`
     and `failed` included.
 
     `directory` gets its console and QEMU's complaints. Raises LabUnavailable when QEMU cannot be
@@ -174,8 +182,8 @@ def command_line(
     (hub.py)."""
     kvm = machine.accelerator == "kvm"
     accelerator = ["-accel", "kvm"] if kvm else ["-accel", f"tcg,tb-size={_TRANSLATED_MB}"]
-    # With KVM the kernel would take its wall clock from the host's kernel, which nobody moves: then
-    # it has none of it.
+    # With KVM the kernel would take its wall clock from the host's kernel, which is not moved: so
+    # kvmclock is left out.
     processor = "host,-kvmclock,-kvmclock-stable-bit" if kvm else "max"
     skipping = ["-icount", "shift=2,sleep=off"] if machine.skip_idle and not kvm else []
     return [
@@ -232,7 +240,7 @@ class Host:
         self.cost = GuestCost()
 
     async def run(self) -> None:
-        """From its start to its last words, and off."""
+        """From its start to its last message, and off."""
         monitor, channel = self._start()
         self._qmp = QMPClient("guest")
         reader, self._writer = await asyncio.open_connection(sock=channel)
@@ -365,7 +373,7 @@ class Host:
         await self._await_awake("suspend")
 
     async def _suspend_to_idle(self, lasts_ns: int) -> None:
-        """Nothing tells that the kernel sleeps so; a byte wakes it."""
+        """Nothing reports that the kernel sleeps so; a byte wakes it."""
         await asyncio.sleep(_S2IDLE_ENTERED_AFTER_S)
         self._move(lasts_ns)
         self._writer.write(b"\n")
@@ -398,12 +406,13 @@ class Host:
     async def _await(
         self, wanted: Callable[[dict[str, Any]], bool], within_s: float, otherwise: str
     ) -> None:
-        give_up = time.monotonic() + within_s
-        while not wanted(await self._next(max(give_up - time.monotonic(), 0.001), otherwise)):
+        deadline = Deadline(otherwise, within_s)
+        # At least a moment: wait_for looks into the queue only when it may wait.
+        while not wanted(await self._next(max(deadline.remaining_s, _LEAST_WAIT_S), otherwise)):
             pass
 
     async def _next(self, within_s: float, otherwise: str) -> dict[str, Any]:
-        """The next thing heard of the guest that matters. What it said before it went off comes
+        """The next message of the guest that matters. What it sent before it went off comes
         first."""
         try:
             while True:
@@ -426,12 +435,12 @@ class Host:
         if "out of memory" in console.lower():
             named = f"it ran out of its {self._machine.memory_mb} MB of memory: "
         decisive = [line for line in lines[:-_CONSOLE_TAIL_LINES] if "Kernel panic" in line]
-        words = (
-            "\n".join([*decisive, *lines[-_CONSOLE_TAIL_LINES:]] or self._last_lines(QEMU_LOG))
-            or "nothing"
-        )
+        shown = [*decisive, *lines[-_CONSOLE_TAIL_LINES:]] or self._last_lines(QEMU_LOG)
+        output = "\n".join(shown) or "nothing"
         place = self._directory / CONSOLE_FILE
-        return SubjectFailed(f"the guest {what}; {named}the end of its console ({place}):\n{words}")
+        return SubjectFailed(
+            f"the guest {what}; {named}the end of its console ({place}):\n{output}"
+        )
 
     def _last_lines(self, name: str) -> list[str]:
         path = self._directory / name
@@ -446,8 +455,10 @@ class Host:
         if self._process is None:
             return
         with suppress(OSError, IndexError):
-            words = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-            self.cost.cpu_s = (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+            fields = stat.rpartition(")")[2].split()
+            ticks = int(fields[_USER_TICKS_FIELD]) + int(fields[_SYSTEM_TICKS_FIELD])
+            self.cost.cpu_s = ticks / os.sysconf("SC_CLK_TCK")
             status = Path(f"/proc/{self._process.pid}/status").read_text()
             self.cost.memory_mb = int(status.partition("VmHWM:")[2].split()[0]) / 1024
 

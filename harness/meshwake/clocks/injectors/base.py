@@ -6,15 +6,22 @@ hangs. Idea: an injector is the clocks of one node and the programs on them.
 It promises five things, and what it cannot keep for a program or a move it refuses by name
 (`CannotInject`), before anything is started or moved, and says what to use instead.
 
-    wall       after `move` every program shows the wall clock moved by what was asked, and no clock that was not asked
-    wait       after a `move` of the monotonic clock a wait that has come due ends, and one that has not goes on
-    child      a process that a program forks is on the same clocks, and what it executes too if that was asked for
-    restart    a program that is started after a `move` takes its time base from the moved clocks: it has no drift
-    inside     `read` returns the three clocks as the program itself sees them, measured and not computed
+    wall       after `move` every program shows the wall clock moved by what was asked, and no clock
+               that was not asked
+    wait       after a `move` of the monotonic clock a wait that has come due ends, and one that has
+               not goes on
+    child      a process that a program forks is on the same clocks, and what it executes too if
+               that was asked for
+    restart    a program that is started after a `move` takes its time base from the moved clocks:
+               it has no drift
+    inside     `read` returns the three clocks as the program itself sees them, measured and not
+               computed
 
     injector   how                                                    module
-    vdso       clock functions rewritten when a program is started    injectors/vdso.py, vdso/page.py
-    attach     the same in a program that runs already                injectors/vdso.py, vdso/attach.py
+    vdso       clock functions rewritten when a program is started    injectors/vdso.py,
+                                                                      vdso/page.py
+    attach     the same in a program that runs already                injectors/vdso.py,
+                                                                      vdso/attach.py
     faketime   libfaketime preloaded                                  faketime.py
 
 docs/injectors.md has injector x program x promise as measured by
@@ -28,7 +35,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -41,6 +47,7 @@ from meshwake.clocks.vdso.page import Launched
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import seconds
 from meshwake.core.errors import BadInput, LabUnavailable, SubjectFailed
+from meshwake.system.deadline import Deadline
 from meshwake.system.libc import die_with_parent
 
 UNMOVED = ClockReading(0, 0, 0)
@@ -74,8 +81,8 @@ class Start:
 
 @dataclass
 class ManagedProcess:
-    """A program on the clocks of an injector. What the injector started (`is_ours`) dies with it; what
-    ran already goes on."""
+    """A program on the clocks of an injector. What the injector started (`is_ours`) dies with it;
+    what ran already goes on."""
 
     pid: int
     name: str
@@ -98,13 +105,13 @@ class ManagedProcess:
 
     def wait(self, within_s: float) -> int:
         """Its end. Raises SubjectFailed when it does not come in time."""
-        give_up = time.monotonic() + within_s
+        deadline = Deadline(f"the end of process {self.pid}", within_s)
         while (code := self.poll()) is None:
-            if time.monotonic() > give_up:
+            if deadline.has_passed:
                 raise SubjectFailed(
                     f"process {self.pid} ({self.name}) did not end within {within_s} s"
                 )
-            time.sleep(_POLL_EVERY_S)
+            deadline.sleep(_POLL_EVERY_S)
         return code
 
     def end(self) -> None:

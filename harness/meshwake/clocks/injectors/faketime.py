@@ -13,14 +13,18 @@ they run, and what they execute lives on the same clocks.
 
 Limits, as measured with 0.9.10 (docs/injectors.md):
     suspend          boottime does not move with the wall clock: refused
-    clocks "all"     the library counts monotonic and boottime from 1970 like the wall clock, so the kernel, which
-                     counts from the boot, waits for fifty years where a program hands it an absolute deadline.
-                     Whether one does shows only while it waits: a move is refused then.
-    not reached      static programs; Go (it asks the vDSO itself, also when linked to C); programs with an
-                     allocator of their own (jemalloc, tcmalloc): it takes its lock and reads the time, the library
-                     looks up its functions then, and that allocates; set-user-id programs; other loaders than glibc's
-    another root     a program that goes where the file is not to be seen (chroot, a container) is on true time again
-    reading inside   its clock function opens a file and takes locks, which a stopped thread may hold: refused
+    clocks "all"     the library counts monotonic and boottime from 1970 like the wall clock, so the
+                     kernel, which counts from the boot, waits for fifty years where a program hands
+                     it an absolute deadline. Whether one does shows only while it waits: a move is
+                     refused then.
+    not reached      static programs; Go (it asks the vDSO itself, also when linked to C); programs
+                     with an allocator of their own (jemalloc, tcmalloc): it takes its lock and
+                     reads the time, the library finds its functions then, and that allocates;
+                     set-user-id programs; other loaders than glibc's
+    another root     a program that goes where the file is not to be seen (chroot, a container) is
+                     on true time again
+    reading inside   its clock function opens a file and takes locks, which a stopped thread may
+                     hold: refused
 
 A program that is killed leaves the library's semaphore and memory in /dev/shm; `close` removes
 those of its programs.
@@ -69,6 +73,7 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import SubjectFailed
 from meshwake.core.extras import how_to_install
+from meshwake.system.deadline import Deadline
 
 Clocks = Literal["wall", "all"]
 LIBRARY = Path("vendor", "libfaketime", "src", "libfaketime.so.1")
@@ -77,7 +82,7 @@ _YEARS_NS = 5 * 365 * 86400 * NS_PER_S
 _TRIED_NS, _LAST_WORDS = 3600 * NS_PER_S, 200
 _LOOK_EVERY_S = 0.001
 _MACHINES = {"x86_64": EM_X86_64, "aarch64": EM_AARCH64}
-_READY = "initialized"  # a variable of the library: not 0 once it has found the functions that it stands before
+_READY = "initialized"  # a variable of the library: not 0 once it has found the functions that it replaces
 _VDSO = "use --injector vdso"
 
 
@@ -220,11 +225,11 @@ class FaketimeInjector:
             )
 
     def _environment(self, environment: Mapping[str, str] | None) -> dict[str, str]:
-        told = dict(os.environ if environment is None else environment)
-        for name in [name for name in told if name.startswith("FAKETIME")]:
-            del told[name]
-        preload = [str(self._preloaded), *told.get("LD_PRELOAD", "").split()]
-        return told | {
+        variables = dict(os.environ if environment is None else environment)
+        for name in [name for name in variables if name.startswith("FAKETIME")]:
+            del variables[name]
+        preload = [str(self._preloaded), *variables.get("LD_PRELOAD", "").split()]
+        return variables | {
             "LD_PRELOAD": " ".join(preload),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
@@ -233,7 +238,7 @@ class FaketimeInjector:
         }
 
     def _write(self, moved: ClockReading) -> None:
-        """In one step: whoever reads meanwhile reads the old file or the new one."""
+        """In one step: a reader finds the old file or the new one."""
         sign, rest_ns = ("-", -moved.wall_ns) if moved.wall_ns < 0 else ("+", moved.wall_ns)
         fresh = self._directory / "moved.next"
         fresh.write_text(f"{sign}{rest_ns // NS_PER_S}.{rest_ns % NS_PER_S:09d}\n")
@@ -242,20 +247,20 @@ class FaketimeInjector:
     def _await_library(self, process: ManagedProcess, program: Program) -> None:
         """Until the library has come up in the program, or that has ended or executed another; it
         hangs for ever where the library and the program's own allocator wait for each other."""
-        give_up = time.monotonic() + RUNS_WITHIN_S
+        deadline = Deadline("the library to come up", RUNS_WITHIN_S)
         while (
             process.poll() is None
             and not self._is_up(process.pid)
             and _is_still(process.pid, program)
         ):
-            if time.monotonic() > give_up:
+            if deadline.has_passed:
                 raise SubjectFailed(
                     f"injector faketime: {process.name} did not come up with the library "
                     "preloaded within "
                     f"{RUNS_WITHIN_S:.0f} s, so it was ended; does its allocator read the "
                     f"time? {_VDSO}"
                 )
-            time.sleep(_LOOK_EVERY_S)
+            deadline.sleep(_LOOK_EVERY_S)
 
     def _is_up(self, pid: int) -> bool:
         if (

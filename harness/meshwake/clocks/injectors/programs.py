@@ -1,13 +1,13 @@
-"""What can be told of a program from its file, before it is started: so that a way of moving clocks
+"""What a program's file shows before it is started: so that a way of moving clocks
 can refuse it.
 
 A preloaded library is loaded by glibc's loader and by nothing else; a vDSO lasts until the next
-exec. Whether a program is out of reach of one or the other stands in its file: how it is linked,
-for which processor, which runtime and which allocator are in it, and, for a script, who is to read
-it. Nothing is executed. Go is known by text that it carries in every build, an allocator by the
-`malloc` that it defines for all libraries, which stripping does not take away.
+exec. Whether a program is out of reach of one or the other can be read from its file: how it is
+linked, for which processor, which runtime and which allocator are in it, and, for a script, who is
+to read it. Nothing is executed. Go is known by text that it carries in every build, an allocator by
+the `malloc` that it defines for all libraries, which stripping does not take away.
 
-Limit: what a program executes, or loads with dlopen, while it runs, does not stand in its file.
+Limit: what a program executes, or loads with dlopen, while it runs, cannot be read from its file.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def find_program(word: str) -> Path:
     found = shutil.which(word)
     if found is None:
         raise BadInput(
-            f"there is no program {word!r} on PATH, and it is no path of one; is it executable?"
+            f"there is no program {word!r} on PATH, and it is not a path of one; is it executable?"
         )
     return Path(found).absolute()
 
@@ -168,7 +168,7 @@ def _symbols(image: mmap.mmap, kind: int) -> Iterator[tuple[str, int]]:
 
 
 def _needed(image: mmap.mmap) -> Iterator[str]:
-    """The shared libraries that the loader is told to load."""
+    """The shared libraries that the loader has to load."""
     sections = _sections(image)
     for section in sections:
         if section[1] == _SHT_DYNAMIC:

@@ -6,22 +6,23 @@ an hour and a second: a hang of unknown origin. Idea: the kernel shows of every 
 thread what it called and with which arguments (/proc/PID/task/TID/syscall), so they are read
 before clocks are moved, and a move is refused by name.
 
-    reached       epoll_wait and its kin: a wake-up ends them with EINTR, and their callers read the clock again
-                  (libuv, tokio, Go, asyncio, libevent: measured, docs/injectors.md)
-    harmless      what waits without a deadline; what ends by itself within two seconds, or, of threads that wait to be
-                  given work (futex), fifteen: pools end theirs after ten; a clock that is not moved
-    not reached   sleeps and absolute deadlines in the kernel: nanosleep, clock_nanosleep, futex, poll, select, timerfd
+    reached       epoll_wait and its kin: a wake-up ends them with EINTR, and their callers read the
+                  clock again (libuv, tokio, Go, asyncio, libevent: measured, docs/injectors.md)
+    harmless      what waits without a deadline; what ends by itself within two seconds, or, of
+                  threads that wait to be given work (futex), fifteen: pools end theirs after ten; a
+                  clock that is not moved
+    not reached   sleeps and absolute deadlines in the kernel: nanosleep, clock_nanosleep, futex,
+                  poll, select, timerfd
 
 A wake-up is a stop signal to the threads that wait in epoll, and a continue signal, which takes it
 back as a rule before anything has stopped. Other threads are left alone: the kernel would begin
 their waits anew.
 
 Go's own futex waits with a timeout are not counted: they only bound how long Go's runtime sleeps,
-and its timers go by epoll. A wait that was interrupted is shown as restart_syscall
-with the arguments of the first call; which that was can be seen from their shape. Limits: a wait that
-begins in the very moment between the reading and the move; POSIX timers (timer_create), which the
-kernel does not show here.
-"""
+and its timers go by epoll. A wait that was interrupted is shown as restart_syscall with the
+arguments of the first call; which that was can be seen from their shape. Limits: a wait that begins
+in the very moment between the reading and the move; POSIX timers (timer_create), which the kernel
+does not show here."""
 
 from __future__ import annotations
 
@@ -38,6 +39,7 @@ from meshwake.clocks.injectors.programs import look_at
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS, NS_PER_S, seconds
 from meshwake.core.errors import BadInput
+from meshwake.system.deadline import Deadline
 from meshwake.system.libc import TFD_TIMER_ABSTIME, signal_thread, system_call_numbers
 
 # A wait that ends by itself so soon is not worth a refusal; nor is that of a pool's idle thread.
@@ -210,14 +212,14 @@ def wake_epoll_waits(*pids: int) -> None:
     """Makes the threads of processes that wait in epoll read their clocks, after these were moved.
     A thread that ran at that moment may have read the old clock and be about to wait by it, so it
     is woken from its next wait. A process that is stopped stays so."""
-    give_up = time.monotonic() + _SETTLES_WITHIN_S
+    deadline = Deadline("threads that run to wait again", _SETTLES_WITHIN_S)
     ran = {pid: _threads_that_may_wait(pid) for pid in pids}
     while any(ran.values()):
         for pid, tids in ran.items():
             ran[pid] = _wake_those_that_wait(pid, tids)
-        if time.monotonic() > give_up:
+        if deadline.has_passed:
             return
-        time.sleep(_POLL_EVERY_S)
+        deadline.sleep(_POLL_EVERY_S)
 
 
 def _threads_that_may_wait(pid: int) -> set[int]:

@@ -237,7 +237,7 @@ class AttachInjector(_OnAPage):
 
 def offsets_inside(pid: int) -> ClockReading:
     """By how much the clocks of a running process are moved by a page of ours that it has; nothing
-    when it has none. Raises CannotInject for a process that we may not look into."""
+    when it has none. Raises CannotInject for a process that may not be read."""
     try:
         Path(f"/proc/{pid}/maps").open("rb").close()
     except PermissionError as error:

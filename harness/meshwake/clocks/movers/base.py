@@ -1,18 +1,18 @@
-"""What moves the clocks of a cluster's nodes in real time: one face for three very different ways.
+"""What moves the clocks of a cluster's nodes in real time: one interface to three very different
+ways.
 
     engine    the wall clock of the machine that runs the container engine is stepped         (engine.py)
     command   the user's own command suspends that machine, whatever it is                    (command.py)
     process   the clock functions of chosen processes are rewritten, node by node             (attach.py)
 
 A mover says what it cannot do before anything has begun, measures inside the node before and after,
-and puts back what it changed, also when the harness was killed. It believes no command that says
-that it has set a clock.
+and restores what it changed, also when the harness was killed. It does not believe a command that
+reports that it has set a clock.
 
 World time goes on while a node sleeps, but an injected sleep takes no real time, and in a real one
 the machine of the harness may have slept too. So every moment carries the harness's own monotonic
-clock, and a movement says by how much world time went on *beside* that clock (`skipped_world_ns`),
-all of it at its beginning.
-"""
+clock, and a movement says by how much world time went on *in addition to* that clock
+(`skipped_world_ns`), all of it at its beginning."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from typing import Protocol
 
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import SubjectFailed
+from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.plan import Plan, PlannedFault
-from meshwake.core.scenario import CLOCK_FAULTS
 
 
-class NobodyToAsk(SubjectFailed):
-    """No program runs on a node in which its clocks could be read: one is just being started anew."""
+class NoProgramToRead(SubjectFailed):
+    """No program runs on a node in which its clocks could be read: one is just being restarted."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """One look at the clocks of a node, and when it was taken: the reading is of
+    """One reading of the clocks of a node, and when it was taken: the reading is of
     `real_monotonic_ns` on the harness's own CLOCK_MONOTONIC, or up to `within_ns` before or after
     it."""
 
@@ -86,7 +86,7 @@ Meanwhile = Callable[[Moment, int, int], None]
 
 
 def sleep_meanwhile(woke: Moment, skipped_world_ns: int, until_monotonic_ns: int) -> None:
-    """Waits until the correction is due; looks at nothing."""
+    """Waits until the correction is due; observes nothing."""
     while (left_ns := until_monotonic_ns - time.monotonic_ns()) > 0:
         time.sleep(left_ns / 1e9)
 
@@ -105,20 +105,20 @@ class Mover(Protocol):
         killed. Raises LabUnavailable; then nothing was changed."""
 
     def read(self, node: str) -> ClockReading:
-        """The clocks of a node of the plan, measured inside it. Raises SubjectFailed when somebody
-        else has moved them since they were last moved here, or when nobody answers within the
-        bound; NobodyToAsk where they are read in a program, and none runs at this moment."""
+        """The clocks of a node of the plan, measured inside it. Raises SubjectFailed when something
+        else has moved them since they were last moved here, or when there is no answer within the
+        bound; NoProgramToRead where they are read in a program, and none runs at this moment."""
 
     def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
-        """Carries out a suspend, pause or step whole and says what was measured. Where one movement
-        carries out the faults of several nodes (a shared kernel), they are given one after another
-        and it is made once, with the first. `meanwhile` is called where a pause waits for its
-        correction. Raises SubjectFailed when the clocks did not do what was asked."""
+        """Carries out a suspend, pause or step whole and returns what was measured. Where one
+        movement carries out the faults of several nodes (a shared kernel), they are given one after
+        another and it is made once, with the first. `meanwhile` is called where a pause waits for
+        its correction. Raises SubjectFailed when the clocks did not do what was asked."""
 
     def release(self) -> None:
-        """Puts the clocks back and lets go of everything, once; after run_ended, because putting
-        back is a backward step. Safe to call again and after a failed prepare. Raises SubjectFailed
-        when a clock could not be put back; the message says how to do it by hand."""
+        """Restores the clocks and releases everything, once; after run_ended, because restoring is
+        a backward step. Idempotent, also after a failed prepare. Raises SubjectFailed when a clock
+        could not be restored; the message says how to do it by hand."""
 
 
 def alike(one: PlannedFault, other: PlannedFault) -> bool:
@@ -132,10 +132,15 @@ def refused_because_shared(plan: Plan, way: str) -> Iterator[str]:
     cannot carry out."""
     every = {node.name for node in plan.nodes}
     for fault in plan.faults:
-        of = {other.node for other in plan.faults if alike(fault, other)}
-        if fault.kind in CLOCK_FAULTS and fault.kind != "freeze" and of != every:
+        moves_a_clock = fault.kind in CLOCK_FAULTS and fault.kind != "freeze"
+        if moves_a_clock and _nodes_of(plan, fault) != every:
             yield (
                 f"[fault {fault.index}] {fault.kind} of node {fault.node} alone: the nodes "
                 "of a cluster share one "
                 f"kernel clock, and --clock {way} moves that; use --clock process"
             )
+
+
+def _nodes_of(plan: Plan, fault: PlannedFault) -> set[str | None]:
+    """The nodes that have this fault at the same time."""
+    return {other.node for other in plan.faults if alike(fault, other)}

@@ -7,10 +7,11 @@ the clocks, before and after, inside the nodes. Whether that was the suspend tha
 for the check `clock_fault_happened` to say; a command after which no clock has parted from another
 is an error here.
 
-    {seconds}    in the command is replaced by how long the sleep is to last; $MESHWAKE_SECONDS says it too
+    {seconds}    in the command is replaced by how long the sleep is to last; $MESHWAKE_SECONDS says
+                 it too
     a shell      is not used; for more than one command write a script, or say: sh -c '...'
 
-Nothing is put back, for nothing was set: a wall clock that such a machine has after its wake is the
+Nothing is restored, for nothing was set: a wall clock that such a machine has after its wake is the
 right one.
 """
 
@@ -65,13 +66,15 @@ def command_refusals(plan: Plan, command: str) -> list[str]:
 
 def _about(command: str) -> list[str]:
     try:
-        words = shlex.split(command)
+        arguments = shlex.split(command)
     except ValueError as error:
         return [f"--suspend-command {command!r}: cannot be split into words ({error})"]
-    if not words:
+    if not arguments:
         return ["--suspend-command: is empty; say what suspends the machine below the cluster"]
-    if shutil.which(words[0]) is None:
-        return [f"--suspend-command: no program {words[0]!r} on PATH; give its path, or install it"]
+    if shutil.which(arguments[0]) is None:
+        return [
+            f"--suspend-command: no program {arguments[0]!r} on PATH; give its path, or install it"
+        ]
     return []
 
 
@@ -137,7 +140,7 @@ class CommandMover:
         return self._done.pop(fault.index)
 
     def release(self) -> None:
-        """See Mover: there is nothing to put back."""
+        """See Mover: there is nothing to restore."""
 
     def _suspend(self, group: list[PlannedFault], meanwhile: Meanwhile) -> list[Moved]:
         fault = group[0]
@@ -166,14 +169,14 @@ class CommandMover:
         ]
 
     def _run(self, lasts_ns: int) -> None:
-        """The deadline is counted on the wall clock as well: ours may have stood still with the
+        """The deadline is counted on the wall clock as well: ours may have stopped with the
         machine's."""
         lasts_s = round(seconds(lasts_ns))
-        words = [word.replace("{seconds}", str(lasts_s)) for word in shlex.split(self._command)]
+        arguments = [word.replace("{seconds}", str(lasts_s)) for word in shlex.split(self._command)]
         environment = {**os.environ, "MESHWAKE_SECONDS": str(lasts_s)}
         try:
             ended = subprocess.run(
-                words,
+                arguments,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=lasts_s + self._spare_s,
@@ -183,21 +186,21 @@ class CommandMover:
         except subprocess.TimeoutExpired as error:
             raise SubjectFailed(
                 f"the suspend command did not end within {lasts_s + self._spare_s:.0f} s: "
-                f"{_words(words)}; is the "
+                f"{_shown(arguments)}; is the "
                 "machine awake? wake it by hand"
             ) from error
         except OSError as error:
             raise SubjectFailed(
-                f"the suspend command cannot be run ({error.strerror}): {_words(words)}"
+                f"the suspend command cannot be run ({error.strerror}): {_shown(arguments)}"
             ) from error
         if ended.returncode:
             said = (ended.stderr or ended.stdout).decode(errors="replace").strip()[-_LAST_WORDS:]
             raise SubjectFailed(
-                f"the suspend command ended with {ended.returncode}: {_words(words)}: {said}"
+                f"the suspend command ended with {ended.returncode}: {_shown(arguments)}: {said}"
             )
 
     def _awake(self, node: str) -> Measured:
-        """Whoever has just woken is given time to answer."""
+        """A machine that has just woken is given time to answer."""
         give_up_ns = self._own.clocks().monotonic_ns + int(AWAKE_WITHIN_S * NS_PER_S)
         while True:
             try:
@@ -211,7 +214,7 @@ class CommandMover:
             self._pause(_LOOK_EVERY_S)
 
     def _corrected(self, fault: PlannedFault, before: Measured) -> Measured:
-        """Once the wall clock has been put right, or the time for that is over: then it is measured
+        """Once the wall clock has been corrected, or the time for that is over: then it is measured
         as it is."""
         give_up_ns = self._own.clocks().monotonic_ns + int(CORRECTED_WITHIN_S * NS_PER_S)
         while True:
@@ -253,5 +256,5 @@ def _check_anything_happened(
         )
 
 
-def _words(words: Sequence[str]) -> str:
-    return shlex.join(words)[:_LAST_WORDS]
+def _shown(arguments: Sequence[str]) -> str:
+    return shlex.join(arguments)[:_LAST_WORDS]

@@ -1,19 +1,22 @@
 """The wall clock of the machine that runs the container engine, stepped: what Docker Desktop's VM
 goes through.
 
-    pause   all clocks of that machine would have stood still: world time jumps, the wall clock stays behind, and is
-            put right after `corrected_after`
+    pause   all clocks of that machine would have stopped: world time jumps, the wall clock stays
+            behind, and is corrected after `corrected_after`
     step    the wall clock is set
     suspend refused: only the wall clock can be set, and in a suspend boottime goes with it
 
-The one mover that sets a machine's clock, so it trusts nobody:
+The one mover that sets a machine's clock, so it trusts nothing:
 
-    whose kernel is it    refused when it is this machine's own (own.py asks twice), unless --allow-own-clock; and after
-                          every step our own clock is read: has it moved, the step is undone at once
-    who else sets it      time synchronisation is looked for on that machine and held (timesync.py); what cannot be held
-                          refuses the run
-    did it happen         measured inside the node after each step; no command that says so is believed
-    how it ends           restore.py: an intent is on disk before anything is changed, a watchdog outlives us
+    whose kernel is it    refused when it is this machine's own (own.py asks twice), unless
+                          --allow-own-clock; and after every step our own clock is read: has it
+                          moved, the step is undone at once
+    who else sets it      time synchronisation is looked for on that machine and held (timesync.py);
+                          what cannot be held refuses the run
+    did it happen         measured inside the node after each step; a command that reports it is not
+                          believed
+    how it ends           restore.py: an intent is on disk before anything is changed, a watchdog
+                          outlives us
 """
 
 from __future__ import annotations
@@ -214,7 +217,7 @@ class EngineMover:
         self._ready = ready
 
     def _set_up(self, ready: _Ready, measured: Measured) -> None:
-        """From the moment the intent is written, whoever comes can undo what follows."""
+        """From the moment the intent is written, any later command can undo what follows."""
         held = self._time_syncs()
         ready.base_ns = measured.base_ns
         ready.intent = self._intent(measured, held)
@@ -325,12 +328,13 @@ class EngineMover:
             f"the wall clock of the engine's machine was set {_SETS_MAX} times by "
             f"{seconds(by_wall_ns):+.1f} s, and "
             f"inside node {self._first} it moved by "
-            f"{seconds(shown_ns - ready.base_ns):+.1f} s: somebody puts it back "
+            f"{seconds(shown_ns - ready.base_ns):+.1f} s: something sets it back "
             "at once, or the engine does not do what it says"
         )
 
     def _check_own_clock(self, before: ClockReading) -> None:
-        """An engine that said it was another machine, and was ours: everything is put back at once."""
+        """An engine that said it was another machine, and was ours: everything is restored at
+        once."""
         moved = self._own.clocks().since(before)
         parted_ns = moved.wall_ns - moved.boottime_ns
         if self._shares_our_kernel or abs(parted_ns) <= _OWN_MOVED_NS:
@@ -339,7 +343,7 @@ class EngineMover:
         raise SubjectFailed(
             "setting the clock of the engine's machine moved this machine's own by "
             f"{seconds(parted_ns):+.1f} s, "
-            "though nothing had shown that they are one; it was put back at once. Use "
+            "though nothing had shown that they are one; it was restored at once. Use "
             "--clock process"
         )
 
@@ -372,7 +376,7 @@ class _Ready:
         write_intent(self.path, self.intent)
 
     def close(self, pause: Callable[[float], None]) -> None:
-        """Puts the clock back and lets go of everything. Where the clock cannot be reached, the
+        """Restores the clock and releases everything. Where the clock cannot be reached, the
         intent stays: for the watchdog, who gets the lock at once, and for the next command."""
         try:
             restore(self.path, pause)

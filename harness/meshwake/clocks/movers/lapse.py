@@ -2,7 +2,8 @@
 
 World time is real time and all that was skipped. Of a node that is awake every clock shows
 
-    the kernel's + what was skipped in all + the node's own shift       the shift is what its faults have done
+    the kernel's + what was skipped in all + the node's own shift       the shift is what its faults
+                                                                        have done
 
 and of istiod wall and boottime only: its monotonic clock stays the kernel's
 (docs/adr/0001-time-lapse.md). A node falls asleep by having its programs stopped, and wakes with a
@@ -11,17 +12,16 @@ shift that makes up for what was skipped meanwhile:
     suspend    monotonic has not gone on
     pause      no clock has; later the wall clock is corrected
     freeze     every clock has
-    step       the wall clock is set, nobody stops
+    step       the wall clock is set, no program stops
 
 A skip is made when every program waits for something to happen; first where istiod is, then
-elsewhere, so that nobody asks one who is behind. Then every program is kicked, so that it looks at
-its clocks. At the end what is ahead is not let go of, which would turn its clocks back, but ended
-by the helper; kubelet starts it anew.
+elsewhere, so that no program asks one that is behind. Then every program is woken, so that it reads
+its clocks. At the end what is ahead is not released, which would turn its clocks back, but ended
+by the helper; kubelet restarts it.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -38,6 +38,7 @@ from meshwake.clocks.movers.process import (
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
 from meshwake.core.plan import Plan, PlannedFault
+from meshwake.system.deadline import Deadline
 from meshwake.ztunnel.ports import ISTIOD_PORT
 
 STILL_WITHIN_S, _STILL_AT_ONCE_S = 60.0, 5.0
@@ -58,7 +59,8 @@ def rules_of_lapse(plan: Plan, node: str) -> tuple[Rule, ...]:
 
 
 class LapseMover(ProcessMover):
-    """See the module. `others`: nodes of the cluster that are none of the plan's; they never sleep."""
+    """See the module. `others`: nodes of the cluster that are none of the plan's; they never
+    sleep."""
 
     name = "lapse"
 
@@ -83,7 +85,7 @@ class LapseMover(ProcessMover):
         self._asleep: set[str] = set()
 
     def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
-        """See Mover: never whole, since the world goes on beside it; see `fall_asleep`."""
+        """See Mover: never whole, since the world goes on meanwhile; see `fall_asleep`."""
         raise HarnessFault(
             f"fault {fault.index}: {fault.kind} is made of its beginning and its end where "
             "time is skipped"
@@ -94,7 +96,7 @@ class LapseMover(ProcessMover):
     def await_still(self) -> None:
         """Waits until every program of every node waits for something to happen. Raises
         SubjectFailed, naming who does not, and when a program was not caught at its start."""
-        give_up = time.monotonic() + STILL_WITHIN_S
+        deadline = Deadline("the mesh to be quiescent", STILL_WITHIN_S)
         while True:
             nodes = sorted(self._rules.keys() - self._asleep)
             told = dict(zip(nodes, self._on_each(nodes, self._look_whether_still), strict=True))
@@ -104,7 +106,7 @@ class LapseMover(ProcessMover):
             ]
             if not busy:
                 return
-            if time.monotonic() > give_up:
+            if deadline.has_passed:
                 raise SubjectFailed(
                     f"the mesh was not quiet within {STILL_WITHIN_S:.0f} s, so no time can "
                     "be skipped; last seen busy: "
@@ -135,7 +137,7 @@ class LapseMover(ProcessMover):
     # Faults
 
     def fall_asleep(self, nodes: Sequence[str]) -> None:
-        """The programs of these nodes stand still when this returns, until `wake`."""
+        """The programs of these nodes are stopped when this returns, until `wake`."""
         self._on_each(
             nodes,
             lambda node: self._ask(node, do="sleep", lasts_ns=_ASLEEP_AT_MOST_NS, at_wake=None),
@@ -190,5 +192,5 @@ class LapseMover(ProcessMover):
             self._asked.add(node)
 
     def _in_order_of_release(self) -> list[str]:
-        """Those first where istiod runs: what is started anew must not ask one that is ahead."""
+        """Those first where istiod runs: what is restarted must not ask one that is ahead."""
         return sorted(self._taken, key=lambda node: (node not in self._asked, node))

@@ -2,8 +2,9 @@
 coreutils.
 
     wall        date +%s.%N                    CLOCK_REALTIME
-    monotonic   /proc/timer_list, "now at N"   ktime_get(), CLOCK_MONOTONIC in ns; root only, masked in a container
-                                               that is not privileged (kind's nodes are)
+    monotonic   /proc/timer_list, "now at N"   ktime_get(), CLOCK_MONOTONIC in ns; root only, masked
+                                               in a container that is not privileged (kind's nodes
+                                               are)
     boottime    /proc/uptime                   CLOCK_BOOTTIME, in hundredths of a second
 
 The monotonic clock is read twice, around the other two: nothing was read further from the middle
@@ -29,7 +30,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import SubjectFailed
 
 ANSWERS_WITHIN_S = 20.0
-# One look is good enough when it took no longer than this inside; a machine under load is asked
+# One reading is good enough when it took no longer than this inside; a machine under load is asked
 # again.
 LOOK_WITHIN_NS = NS_PER_S // 4
 _LOOKS_MAX = 5
@@ -69,8 +70,8 @@ CAP_SYS_TIME = 1 << 25
 
 
 class NoAnswer(Exception):
-    """A command could not be given, or nobody answered in time; whether it was carried out is not
-    known."""
+    """A command could not be given, or there was no answer in time; whether it was carried out is
+    not known."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class Measured:
 
     @property
     def base_ns(self) -> int:
-        """Wall minus monotonic: it stays while nobody moves the wall clock."""
+        """Wall minus monotonic: it stays while the wall clock is not moved."""
         return self.clocks.wall_ns - self.clocks.monotonic_ns
 
     @property

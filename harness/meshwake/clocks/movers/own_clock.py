@@ -1,9 +1,8 @@
-"""This machine's own clocks, which nothing here may move unless it is told to in so many words.
+"""This machine's own clocks, which nothing here may move unless that is explicitly allowed.
 
-Whether an engine runs on this very kernel is asked twice, because an engine may lie or a boot id
-may be masked: by the boot id, and by the monotonic clock, which counts from the boot and so is a
-kernel's fingerprint to the millisecond.
-"""
+Whether an engine runs on this very kernel is checked twice, because an engine may report another
+kernel or a boot id may be masked: by the boot id, and by the monotonic clock, which counts from the
+boot and so is a kernel's fingerprint to the millisecond."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS
 
-if TYPE_CHECKING:  # the wake guard's image has nothing that looks into nodes
+if TYPE_CHECKING:  # the wake guard's image has nothing that reads nodes
     from meshwake.clocks.movers.node_access import Measured
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -26,7 +25,7 @@ class Own(Protocol):
     """A machine that its clocks can be asked of."""
 
     def boot_id(self) -> str | None:
-        """Which boot of which kernel; None where there is no such thing."""
+        """Which boot of which kernel; None where this system has none."""
 
     def clocks(self) -> ClockReading:
         """Now."""
@@ -40,13 +39,13 @@ class OwnMachine:
         return BOOT_ID.read_text().strip() if BOOT_ID.exists() else None
 
     def clocks(self) -> ClockReading:
-        """See Own. Where a system has no clock that counts sleep, the monotonic one stands for it."""
+        """See Own. Where a system has no clock that counts sleep, the monotonic one is used."""
         return own_clocks()
 
 
 def own_clocks() -> ClockReading:
     """All three, one after the other; a microsecond apart. Where a system has no clock that counts
-    sleep, the monotonic one stands for it."""
+    sleep, the monotonic one is used."""
     boottime = getattr(time, "CLOCK_BOOTTIME", None)
     monotonic_ns = time.monotonic_ns()
     return ClockReading(

@@ -1,21 +1,22 @@
 """Clocks of chosen programs on chosen nodes: one node sleeps while the others do not.
 
-What a node that slept looks like to the others: its wall clock is right again, and its monotonic
+How a node that slept appears to the others: its wall clock is right again, and its monotonic
 clock is behind by the length of the sleep. So that is done, and not the reverse (a wall clock that
-is ahead of everybody's, the authority's too, would make certificates look expired that are not):
-the programs of the node stand still for the whole length of the fault, in real time, and when they
+is ahead of all others', the authority's too, would make certificates look expired that are not):
+the programs of the node are stopped for the whole length of the fault, in real time, and when they
 run on, their clocks are set back by it.
 
     suspend    stopped for J; at the wake monotonic is J behind, wall and boottime have gone on
-    pause      stopped for J; at the wake all three are J behind; after a while the wall clock is corrected
-    step       wall clock set, nobody stops
+    pause      stopped for J; at the wake all three are J behind; after a while the wall clock is
+               corrected
+    step       wall clock set, no program stops
     freeze     stopped, all clocks have gone on: the trap
     drift      refused: a rate would have to be made of many steps, each of which is one
 
 The helper on each node (node_helper/) does it; a `NodeChannel` carries requests there. Nodes
 whose faults differ in nothing but the node are put to sleep together, with the first of them.
 
-Every helper hears every `RENEWED_EVERY_S` that we are still there. After `LEASE_S` without a word
+Every helper is sent a renewal every `RENEWED_EVERY_S`. After `LEASE_S` without one
 it puts its clocks back: that is how long they stay moved when we are killed.
 """
 
@@ -36,7 +37,7 @@ from meshwake.clocks.movers.base import (
     Meanwhile,
     Moment,
     Moved,
-    NobodyToAsk,
+    NoProgramToRead,
     alike,
     sleep_meanwhile,
 )
@@ -46,6 +47,7 @@ from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.durations import NS_PER_S, seconds
 from meshwake.core.errors import BadInput, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
 from meshwake.core.plan import Plan, PlannedFault
+from meshwake.system.deadline import Deadline
 
 ZTUNNEL = Rule("/usr/local/bin/ztunnel")
 PROXIES = (Rule("/usr/local/bin/pilot-agent"), Rule("/usr/local/bin/envoy"))
@@ -72,15 +74,15 @@ class NodeChannel(Protocol):
     def send(
         self, node: str, request: Mapping[str, Any], within_s: float = ANSWERED_WITHIN_S
     ) -> dict[str, Any]:
-        """Carries one request of node_helper/protocol.py to the helper of `node` (a node of the plan) and
-        returns its whole answer, {"version": 3, "ok": ...}. May be called from several threads at
-        once. Raises LabUnavailable when nobody answers in time; the usual bound is longer than the
-        120 s of the helper's own `send`."""
+        """Carries one request of node_helper/protocol.py to the helper of `node` (a node of the
+        plan) and returns its whole answer, {"version": 3, "ok": ...}. May be called from several
+        threads at once. Raises LabUnavailable when there is no answer in time; the usual bound is
+        longer than the 120 s of the helper's own `send`."""
 
 
 def new_owner(what: str) -> str:
-    """A name for whoever moves clocks, that nobody had before: `what` it does, and where it can be
-    found."""
+    """A name for a run that moves clocks, that no run had before: `what` it does, and where it can
+    be found."""
     return f"{what}, process {os.getpid()} on {socket.gethostname()}, {uuid.uuid4().hex[:8]}"
 
 
@@ -143,8 +145,8 @@ class _Renewals:
 
 class ProcessMover:
     """A Mover (clocks/movers/base.py) for the nodes of `plan`. The first rule of a node names the
-    program that is measured and must be there. `launchers`: see node_helper/protocol.py; None: the usual
-    ones."""
+    program that is measured and must be there. `launchers`: see node_helper/protocol.py; None: the
+    usual ones."""
 
     name = "process"
 
@@ -212,7 +214,7 @@ class ProcessMover:
         failed = self._release_all()
         if failed:
             raise SubjectFailed(
-                "clocks could not be put back: "
+                "clocks could not be restored: "
                 + "; ".join(failed)
                 + "; end those pods (kubectl delete pod), new "
                 "ones have the clocks of the node"
@@ -277,9 +279,9 @@ class ProcessMover:
         nodes = [_node(fault) for fault in group]
         before = self._on_each(nodes, self._look)
         at_wake = {node: _at_wake(kind, self._offsets[node], lasts_ns) for node in nodes}
-        ends_monotonic_s = time.monotonic() + seconds(lasts_ns)
+        sleep = Deadline("the end of the sleep", seconds(lasts_ns))
         self._on_each(nodes, lambda node: self._fall_asleep(node, lasts_ns, at_wake[node]))
-        time.sleep(max(ends_monotonic_s - time.monotonic(), 0.0))
+        time.sleep(sleep.remaining_s)
         self._on_each(nodes, self._await_wake)
         for node in nodes:
             self._offsets[node] = at_wake[node] or self._offsets[node]
@@ -318,13 +320,13 @@ class ProcessMover:
         )
 
     def _await_wake(self, node: str) -> None:
-        give_up = time.monotonic() + _WOKEN_WITHIN_S
+        deadline = Deadline(f"the programs of node {node} to wake", _WOKEN_WITHIN_S)
         while self._ask(node, do="list")["asleep"]:
-            if time.monotonic() > give_up:
+            if deadline.has_passed:
                 raise SubjectFailed(
                     f"node {node}: its programs still sleep {_WOKEN_WITHIN_S} s after their time"
                 )
-            time.sleep(_LOOK_EVERY_S)
+            deadline.sleep(_LOOK_EVERY_S)
 
     def _correct(self, node: str, by_wall_ns: int) -> None:
         offsets = self._offsets[node]
@@ -341,7 +343,7 @@ class ProcessMover:
         told = self._ask(node, do="read", executable=self._rules[node][0].executable)
         answered_ns = time.monotonic_ns()
         if not told["readings"]:
-            failed = SubjectFailed if told["failed"] else NobodyToAsk
+            failed = SubjectFailed if told["failed"] else NoProgramToRead
             raise failed(
                 f"node {node}: {self._rules[node][0].executable} cannot be read: "
                 f"{told['failed'] or 'gone'}"
@@ -356,7 +358,7 @@ class ProcessMover:
             raise SubjectFailed(
                 f"node {node}: process {read['pid']} shows {inside}, expected were the "
                 f"node's own clocks ({least}) "
-                f"plus {self._offsets[node]}; somebody else has moved them, or the process "
+                f"plus {self._offsets[node]}; something else has moved them, or the process "
                 "missed its page"
             )
         return _Look(

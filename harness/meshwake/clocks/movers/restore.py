@@ -1,20 +1,20 @@
-"""How the engine's wall clock is put back: by what really elapsed, at most once, whoever comes
-first.
+"""Restores the wall clock of the engine's machine: by what really elapsed, at most once, by
+whichever process comes first.
 
 Before anything is changed an intent is written down: what the clocks were (the anchor), and every
 base (wall - monotonic) that will be set from then on. The clock belongs where the anchor's base
 puts it, and by as much further as the machine has really slept since. That does not depend on how
 many steps were carried out before a crash, and doing it twice does what doing it once does.
 
-Whoever touches the clock of one engine holds the lock beside its intent: the harness for its whole
-run, then its watchdog or `restore_leftovers`. Who gets the lock and finds no intent has nothing to
-do.
+A process that touches the clock of an engine holds the lock next to its intent: the harness for its
+whole run, then its watchdog or `restore_leftovers`. Who gets the lock and finds no intent has
+nothing to do.
 
     python -m meshwake.clocks.movers.restore INTENT
 
 is the watchdog: it waits for the end of its standard input, which is the end of the harness however
-that came about, and then restores the clock. Limits: a clock that somebody else has set meanwhile
-(it stands at no base of ours) is left as it is; and where every way into the machine is gone, the
+that came about, and then restores the clock. Limits: a clock that something else has set meanwhile
+(its base is none of ours) is left as it is; and where every way into the machine is gone, the
 message says how to do it by hand, and the intent stays for the next command.
 """
 
@@ -46,6 +46,7 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS, NS_PER_S, seconds
 from meshwake.core.errors import LabUnavailable, SubjectFailed
 from meshwake.core.resources import SOURCES
+from meshwake.system.deadline import Deadline
 
 # Setting takes two short-lived programs inside the node; what is nearer than this needs no setting.
 RIGHT_WITHIN_NS = 250 * NS_PER_MS
@@ -58,6 +59,7 @@ _SETS_MAX = 3
 _PAUSE_S = 2.0
 # The harness's own children hold its pipe for a moment longer than it; its lock ends with it.
 _LOCK_WITHIN_S = 60.0
+_LOCK_RETRIED_EVERY_S = 0.1
 _SUFFIX = ".intent.json"
 
 
@@ -82,7 +84,7 @@ class Intent(BaseModel):
 
     @property
     def base_ns(self) -> int:
-        """Where the wall clock belongs beside the monotonic one, if the machine does not sleep."""
+        """What the wall clock should show for the monotonic one, if the machine does not sleep."""
         return self.wall_ns - self.monotonic_ns
 
     @property
@@ -136,7 +138,7 @@ class Decision:
 def decide(intent: Intent, now: Measured) -> Decision:
     """Where the wall clock of the machine belongs that `now` was measured on."""
     if now.boot_id != intent.boot_id:
-        return Decision(None, "the machine was started anew since, and has set its clock itself")
+        return Decision(None, "the machine was restarted since, and has set its clock itself")
     slept_ns = _slept_ns(intent.clocks, now.clocks)
     right_ns = intent.base_ns + slept_ns
     off_ns = now.base_ns - right_ns
@@ -148,7 +150,7 @@ def decide(intent: Intent, now: Measured) -> Decision:
     if all(abs(now.base_ns - base_ns) > RECOGNISED_WITHIN_NS for base_ns in ours):
         return Decision(
             None,
-            f"somebody else has set it since ({seconds(off_ns):+.1f} s from where we would put it)",
+            f"something else has set it since ({seconds(off_ns):+.1f} s from where we would put it)",
         )
     return Decision(right_ns, f"it is {seconds(off_ns):+.3f} s from where it belongs")
 
@@ -160,27 +162,30 @@ def _slept_ns(anchor: ClockReading, now: ClockReading) -> int:
     return slept_ns if slept_ns >= _SLEPT_AT_LEAST_NS else 0
 
 
-def put_back(intent: Intent, inside: Inside, pause: Callable[[float], None] = time.sleep) -> str:
-    """Puts the clock where it belongs and says why it was left or moved. Raises SubjectFailed, with
-    what to do by hand, when it cannot be reached or does not stay where it was put."""
+def restore_clock(
+    intent: Intent, inside: Inside, pause: Callable[[float], None] = time.sleep
+) -> str:
+    """Sets the clock to what it should show and returns why it was left or moved. Raises
+    SubjectFailed, with what to do by hand, when it cannot be reached or does not stay where it was
+    put."""
     if not intent.bases_ns:
         return "it had not been moved"
-    why, sets = "nobody answered", 0
+    why, sets = "there was no answer", 0
     for _ in range(_SETS_MAX):
         try:
             decision = decide(intent, measure(inside, intent.node))
             if decision.base_ns is None:
-                return f"put back: {why}" if sets else decision.why
+                return f"restored: {why}" if sets else decision.why
             why, sets = decision.why, sets + 1
             set_base(inside, intent.node, decision.base_ns)
             if decide(intent, measure(inside, intent.node)).base_ns is None:
-                return f"put back: {why}"
+                return f"restored: {why}"
         except NoAnswer as error:
             why = str(error)
         pause(_PAUSE_S)
     raise SubjectFailed(
-        f"the wall clock of the engine's machine (boot {intent.boot_id}) could not be put "
-        f"back: {why}; do it by hand "
+        f"the wall clock of the engine's machine (boot {intent.boot_id}) could not be "
+        f"restored: {why}; do it by hand "
         "on that machine: 'hwclock -s', or restart its time synchronisation, or restart "
         "the machine (Docker Desktop: "
         "quit and start it)"
@@ -224,19 +229,19 @@ def read_intent(path: Path) -> Intent | None:
 
 @contextmanager
 def locked(path: Path, within_s: float = 0.0) -> Iterator[None]:
-    """Nobody else touches the clock that the intent at `path` is about. Raises LabUnavailable when
-    somebody does."""
+    """Excludes all others from the clock that the intent at `path` is about. Raises LabUnavailable
+    when another process has it."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    give_up = time.monotonic() + within_s
+    deadline = Deadline("the lock of the clock", within_s)
     try:
         while not _lock_at_once(handle):
-            if time.monotonic() >= give_up:
+            if deadline.has_passed:
                 raise LabUnavailable(
                     "another run is moving the clock of this engine's machine; wait for "
                     "its end (one clock, one run)"
                 )
-            time.sleep(0.1)
+            deadline.sleep(_LOCK_RETRIED_EVERY_S)
         yield
     finally:
         os.close(handle)
@@ -257,16 +262,16 @@ def _lock_at_once(handle: int) -> bool:
 
 
 def restore(path: Path, pause: Callable[[float], None] = time.sleep) -> str | None:
-    """Puts back what the intent at `path` says, lets time synchronisation go on, and removes it;
+    """Restores what the intent at `path` says, lets time synchronisation go on, and removes it;
     None when there is none. The caller holds the lock. SubjectFailed, and the intent stays, when
     the clock could not be reached."""
     intent = read_intent(path)
     if intent is None:
         return None
     try:
-        said = put_back(intent, intent.inside(), pause)
+        said = restore_clock(intent, intent.inside(), pause)
     finally:
-        # Also when the clock could not be reached: whoever synchronises it will put it right.
+        # Also when the clock could not be reached: time synchronisation will correct it.
         failed = release_time_syncs(intent)
     if failed:
         raise SubjectFailed(f"{said}; but time synchronisation is still held: {'; '.join(failed)}")
@@ -275,7 +280,7 @@ def restore(path: Path, pause: Callable[[float], None] = time.sleep) -> str | No
 
 
 def release_time_syncs(intent: Intent) -> list[str]:
-    """Lets go on whoever was held; why it failed for those for which it did."""
+    """Lets held time services go on; why it failed for those for which it did."""
     host = intent.on_host()
     return [] if host is None or not intent.held else let_go(host, intent.held)
 
@@ -287,8 +292,8 @@ def leftovers(directory: Path) -> tuple[Path, ...]:
 
 
 def restore_leftovers(directory: Path) -> list[str]:
-    """Puts back every clock that a killed harness has left and nobody is at work on; what was done,
-    one line each."""
+    """Restores every clock that a killed harness has left and no process is at work on; what was
+    done, one line each."""
     said = []
     for path in leftovers(directory):
         with suppress(LabUnavailable), locked(path):
@@ -310,12 +315,12 @@ class Watchdog:
 
     def __init__(self, path: Path) -> None:
         log = path.with_suffix(".log")
-        with log.open("ab") as words:
+        with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "meshwake.clocks.movers.restore", str(path)],
                 stdin=subprocess.PIPE,
-                stdout=words,
-                stderr=words,
+                stdout=output,
+                stderr=output,
                 start_new_session=True,
                 cwd=SOURCES,
             )

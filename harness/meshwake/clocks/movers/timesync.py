@@ -4,11 +4,13 @@ Looked for among the processes of the machine, from a privileged container in it
 Each way of holding can be taken back without knowing what was before, so that a crash at any point
 leaves something that can be undone:
 
-    service     stopped and started by systemd; timesyncd is not sent SIGSTOP: systemd would take it for hung
+    service     stopped and started by systemd; timesyncd is not sent SIGSTOP: systemd would take it
+                for hung
     process     SIGSTOP and SIGCONT, if it is still the process that was found
     parameter   a switch of the kernel's Hyper-V driver (hv_utils.timesync_implicit, used by WSL2)
-    nobody      it cannot be held: to stop Lima's guest agent, which compares the clock with the RTC every 10 s, would
-                also cut the ports through which the cluster is reached
+    nobody      it cannot be held (the word is in intents on disk): to stop Lima's guest agent,
+                which compares the clock with the RTC every 10 s, would also cut the ports
+                through which the cluster is reached
 """
 
 from __future__ import annotations

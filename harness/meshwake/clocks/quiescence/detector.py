@@ -5,12 +5,15 @@ moved by twelve hours and it is made to read them, the twelve hours have passed 
 exact only when nothing was under way, so time may move only when the world is *quiescent*:
 
     every thread of every process watched sleeps in the kernel       threads.py
-    no byte is unsent in any socket, and none unread                 sockets.py, in every network namespace
+    no byte is unsent in any socket, and none unread                 sockets.py, in every network
+                                                                     namespace
     that its reader has not been given a moment to read
     no connection waits to be accepted, none is half open            the same
-    what one end of a connection has sent, the other has received    the same: a packet on its way is in no socket
-    no thread has run since it was first polled                      the CPU time of its process, read before its
-                                                                     threads and again after the sockets
+    what one end of a connection has sent, the other has received    the same: a packet on its way
+                                                                     is in no socket
+    no thread has run since it was first polled                      the CPU time of its process,
+                                                                     read before its threads and
+                                                                     again after the sockets
 
 The last line makes one moment of many polls: threads are polled one after the other, and one may
 hand its work to another that has been polled already. When none has run between the first pass and
@@ -35,6 +38,7 @@ from meshwake.clocks.quiescence.sockets import (
 from meshwake.clocks.quiescence.threads import WatchedProcess
 from meshwake.clocks.quiescence.traffic import Traffic
 from meshwake.core.errors import HarnessFault
+from meshwake.system.deadline import Deadline
 
 # Real time in which a busy world must become quiescent; a slow machine may need more.
 QUIET_WITHIN_S = float(os.environ.get("MESHWAKE_QUIET_WITHIN_S", "60"))
@@ -104,18 +108,18 @@ class QuiescenceDetector:
     def wait_until_quiescent(self, monotonic_now_ns: MonotonicNow) -> None:
         """Raises HarnessFault naming what was busy when the world does not become quiescent in
         time."""
-        give_up, polls = time.monotonic() + QUIET_WITHIN_S, 0
+        deadline, polls = Deadline("the world to be quiescent", QUIET_WITHIN_S), 0
         while activity := self.first_activity(monotonic_now_ns):
             polls += 1
             if polls < _POLLS_BEFORE_A_PAUSE:
                 os.sched_yield()
                 continue
-            if time.monotonic() > give_up:
+            if deadline.has_passed:
                 raise HarnessFault(
                     f"the world was not quiescent within {QUIET_WITHIN_S:.0f} s; last seen busy: "
                     f"{activity}"
                 )
-            time.sleep(_PAUSE_S)
+            deadline.sleep(_PAUSE_S)
 
     def is_quiescent(self, monotonic_now_ns: MonotonicNow) -> bool:
         """Whether the world is quiescent now; does not wait for it."""
@@ -146,15 +150,18 @@ class QuiescenceDetector:
         if found := self._first_awake(self._polled, monotonic_now_ns):
             return found
         packets_moved = self._traffic.moved_since_last_poll() or not self._sockets_empty
-        if packets_moved:
-            # They may have woken a thread that has not run yet, so every process is polled.
-            self._sockets_empty = False
-            self._polled = running
-            if found := self._first_awake(running, monotonic_now_ns):
-                return found
-            if found := self._first_busy_socket():
-                return found
+        if packets_moved and (found := self._first_busy_after_packets(running, monotonic_now_ns)):
+            return found
         return self._first_that_ran(running, packets_moved=packets_moved)
+
+    def _first_busy_after_packets(
+        self, running: list[WatchedProcess], monotonic_now_ns: MonotonicNow
+    ) -> str | None:
+        """Packets may have woken a thread that has not run yet, so every process is polled; and the
+        sockets, which they may have filled."""
+        self._sockets_empty = False
+        self._polled = running
+        return self._first_awake(running, monotonic_now_ns) or self._first_busy_socket()
 
     def _first_awake(
         self, processes: Iterable[WatchedProcess], monotonic_now_ns: MonotonicNow

@@ -25,8 +25,8 @@ _ESTABLISHED = 1
 _TIME_WAIT = 6
 _CLOSE = 7
 LISTEN = 10
-# A handshake or a goodbye that waits for a packet of the other end. FIN_WAIT2 (5) and CLOSE_WAIT (8)
-# are not here: they wait for a *program* to close its end, and that may be never.
+# A handshake or a goodbye that waits for a packet of the other end. FIN_WAIT2 (5) and CLOSE_WAIT
+# (8) are not here: they wait for a *program* to close its end, and that may be never.
 _HALF_OPEN_OR_CLOSED = {2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 9: "LAST_ACK", 11: "CLOSING"}
 # One bit a state. Sockets that only remember a connection that has ended carry nothing any more.
 _STATES_ASKED_FOR = 0xFFF & ~(1 << _TIME_WAIT | 1 << _CLOSE)
@@ -59,10 +59,10 @@ _TCPDIAG_GETSOCK = 18
 # inet_diag_sockid (48 bytes, all zero: any socket); states wanted; a field that is not used.
 _SOCKETS_REQUEST = struct.Struct("<BBBB48xII")
 _INET_DIAG_INFO = 2  # the attribute that holds struct tcp_info; as a bit it is 1 << (2 - 1)
-# struct inet_diag_msg, behind the header of the message. Fields: family at 0, state at 1; the socket's
-# id from 4 on: source port at 4, destination port at 6 (both big-endian), source address at 8,
-# destination address at 24 (16 bytes each, an IPv4 address in the first four); after the id, which
-# ends at 52, the timer; receive queue at 56, send queue at 60, user at 64, inode at 68.
+# struct inet_diag_msg, behind the header of the message. Fields: family at 0, state at 1; the
+# socket's id from 4 on: source port at 4, destination port at 6 (both big-endian), source address
+# at 8, destination address at 24 (16 bytes each, an IPv4 address in the first four); after the id,
+# which ends at 52, the timer; receive queue at 56, send queue at 60, user at 64, inode at 68.
 _STATE_AT = _MESSAGE_HEADER_BYTES + 1
 _SOURCE_PORT_AT = _MESSAGE_HEADER_BYTES + 4
 _DESTINATION_PORT_AT = _MESSAGE_HEADER_BYTES + 6

@@ -34,9 +34,10 @@ from meshwake.system.libc import signal_thread, system_call_numbers
 
 # --- /proc/PID/task/TID/syscall -------------------------------------------------------------------
 
-# proc(5); fs/proc/base.c, proc_pid_syscall. One line: the number of the call, its six arguments, the
-# stack pointer and the program counter ("232 0x4 0x7f... 0x400 0x2ee0 0x0 0x0 0x7ffd... 0x7f...").
-# "-1" and two addresses: blocked in the kernel, and in no call (a page fault). "running": all else.
+# proc(5); fs/proc/base.c, proc_pid_syscall. One line: the number of the call, its six arguments,
+# the stack pointer and the program counter ("232 0x4 0x7f... 0x400 0x2ee0 0x0 0x0 0x7ffd...
+# 0x7f..."). "-1" and two addresses: blocked in the kernel, and in no call (a page fault).
+# "running": all else.
 _RUNNING = b"running"
 _NOT_IN_A_CALL = b"-1"
 _TIMEOUT_WORD = 4  # epoll_wait(epfd, events, maxevents, timeout): the fourth argument
@@ -79,7 +80,8 @@ _NEGATIVE_INT = 0x8000_0000
 # --- CPU time of a process ------------------------------------------------------------------------
 
 # include/linux/posix-timers.h, MAKE_PROCESS_CPUCLOCK: a clock id made of a process id and the kind
-# of time, here CPUCLOCK_SCHED: nanoseconds on a CPU, summed over all threads, also those that ended.
+# of time, here CPUCLOCK_SCHED: nanoseconds on a CPU, summed over all threads, also those that
+# ended.
 _CPUCLOCK_SCHED = 2
 _CPUCLOCK_PID_SHIFT = 3
 _HAS_ENDED = -1
@@ -174,14 +176,14 @@ class WatchedProcess:
     def _all_threads_asleep(self, monotonic_now_ns: int) -> bool:
         # Those that were awake at the last poll come first: most polls of a busy process end there.
         first = [one for one in self._threads.values() if one.awake]
-        for thread in first:
-            if not self._thread_asleep(thread, monotonic_now_ns):
-                return False
+        if not self._are_asleep(first, monotonic_now_ns):
+            return False
         self._find_threads()
-        for thread in self._threads.values():
-            if thread not in first and not self._thread_asleep(thread, monotonic_now_ns):
-                return False
-        return True
+        rest = [one for one in self._threads.values() if one not in first]
+        return self._are_asleep(rest, monotonic_now_ns)
+
+    def _are_asleep(self, threads: list[_Thread], monotonic_now_ns: int) -> bool:
+        return all(self._thread_asleep(thread, monotonic_now_ns) for thread in threads)
 
     def _thread_asleep(self, thread: _Thread, monotonic_now_ns: int) -> bool:
         call = os.pread(thread.syscall_file, _SYSCALL_BYTES, 0)
@@ -211,14 +213,15 @@ class WatchedProcess:
             )
         if number in _WAITS or number in _EPOLL_PWAIT2:
             return True
-        # Any other call, a read for example: a wait if it can be interrupted by a signal (S), work of
-        # the kernel if it cannot (D). The state follows the program's name, which may hold brackets.
+        # Any other call, a read for example: a wait if it can be interrupted by a signal (S), work
+        # of the kernel if it cannot (D). The state follows the program's name, which may hold
+        # brackets.
         state = os.pread(thread.stat_file, _STAT_BYTES, 0).rsplit(b")", 1)[-1].split()[0]
         return number != _NOT_IN_A_CALL and state == b"S"
 
     def _is_any_running(self) -> bool:
-        # A thread that has been woken and waits for a processor has used none yet, but its line reads
-        # "running".
+        # A thread that has been woken and waits for a processor has used none yet, but its line
+        # reads "running".
         try:
             for thread in self._threads.values():
                 if os.pread(thread.syscall_file, len(_RUNNING), 0) == _RUNNING:

@@ -44,7 +44,8 @@ X86_64 = Architecture(
     SYSCALL,
     alignment=1,  # instructions have any length
     jump=near_jump,
-    # Documentation/arch/x86/x86_64/mm.rst: with four levels of page tables 47 bits are the program's.
+    # Documentation/arch/x86/x86_64/mm.rst: with four levels of page tables 47 bits are the
+    # program's.
     user_space_ends=2**47,
 )
 ARM64 = Architecture(

@@ -8,13 +8,16 @@ jump does to a program that has its time base already.
 Idea: the same page and the same jumps as in page.py, written while every thread of the process is
 stopped.
 
-    the page       handed over by SCM_RIGHTS: the process is made to open a pair of sockets, we fetch one of them by
-                   pidfd_getfd and send the page's file through it. No path is needed that both can see, so it works
-                   across mount, network and process namespaces, and all processes of a node share one page.
-    the jumps      five bytes at the beginning of three functions of the vDSO. A thread that is within them is
-                   stepped on; where a signal handler may return into them, all run on for a moment and it is tried
-                   again. Elsewhere in the vDSO a thread finishes its reading on the old code, and does no harm.
-    our calls      run on a stack of ours in the process (goroutines have too little), with all signals waiting.
+    the page       handed over by SCM_RIGHTS: the process is made to open a pair of sockets, we
+                   fetch one of them by pidfd_getfd and send the page's file through it. No path is
+                   needed that both can see, so it works across mount, network and process
+                   namespaces, and all processes of a node share one page.
+    the jumps      five bytes at the beginning of three functions of the vDSO. A thread that is
+                   within them is stepped on; where a signal handler may return into them, all run
+                   on for a moment and it is tried again. Elsewhere in the vDSO a thread finishes
+                   its reading on the old code, and does no harm.
+    our calls      run on a stack of ours in the process (goroutines have too little), with all
+                   signals waiting.
 
 `detach` restores the kernel's bytes; they are those of our own vDSO, which is the same code in
 every process. The page stays where it is, unused, because a signal handler may still return into
@@ -36,7 +39,6 @@ import select
 import signal
 import socket
 import struct
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -56,6 +58,7 @@ from meshwake.clocks.vdso.page import (
 from meshwake.clocks.vdso.ptrace import Tracee, every_thread_stopped
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessError, HarnessFault, LabUnavailable, SubjectFailed
+from meshwake.system.deadline import Deadline
 from meshwake.system.libc import duplicate_file_of
 
 ATTACHED_WITHIN_S = 5.0
@@ -73,8 +76,8 @@ _MAP_PRIVATE_ANONYMOUS_FIXED_NOREPLACE = 0x2 | 0x20 | 0x10_0000
 _MSG_DONTWAIT_CMSG_CLOEXEC = 0x40 | 0x4000_0000
 # Columns of /proc/PID/maps, proc(5): addresses, permissions, offset, device, inode, name.
 _MAPS_ADDRESSES, _MAPS_INODE = 0, 4
-# An instruction has at least one byte, so a thread within a jump's bytes has left them after as many
-# steps.
+# An instruction has at least one byte, so a thread within a jump's bytes has left them after as
+# many steps.
 _STEPS_OUT_MAX = JUMP_BYTES + 1
 # What is written to the spare page for recvmsg, and where: recvmsg(2), cmsg(3). First two ints, the
 # numbers of a pair of sockets.
@@ -101,7 +104,7 @@ class PageInside:
     in_use: bool
 
     def map_file(self, pid: int) -> Path:
-        """Opens as the page's file, for root: so a page outlives whoever made it."""
+        """Opens as the page's file, for root: so a page outlives the process that made it."""
         return Path(f"/proc/{pid}/map_files/{self.base:x}-{self.base + PAGE_BYTES:x}")
 
 
@@ -240,20 +243,20 @@ def _entry_bytes(vdso: Vdso, originals: Vdso) -> dict[int, bytes]:
 def _safe_to_patch(pid: int, originals: Vdso, within_s: float) -> Iterator[Tracee]:
     """A thread of the process, all of whose threads are stopped where no jump can be written under
     their feet."""
-    give_up = time.monotonic() + within_s
+    deadline = Deadline(f"process {pid} to stop where it can be changed", within_s)
     while True:
-        with every_thread_stopped(pid, max(give_up - time.monotonic(), 0.0)) as threads:
+        with every_thread_stopped(pid, deadline.remaining_s) as threads:
             within = _addresses_within(_entry_bytes(vdso_of(pid), originals))
             for thread in threads:
                 _step_out(thread, within)
             if not any(_returns_into(thread, within) for thread in threads):
                 yield threads[0]
                 return
-        if time.monotonic() > give_up:
+        if deadline.has_passed:
             raise SubjectFailed(
                 f"a signal handler of process {pid} kept returning into its vDSO for {within_s} s"
             )
-        time.sleep(_RETRY_AFTER_S)
+        deadline.sleep(_RETRY_AFTER_S)
 
 
 def _addresses_within(entries: Mapping[int, bytes]) -> frozenset[int]:
@@ -428,7 +431,7 @@ def _run_in_child(work: Callable[[], Any], within_s: float, meanwhile: Meanwhile
     os.close(writer)
     child = os.pidfd_open(pid)
     try:
-        answer = _collect(reader, time.monotonic() + within_s + 2 * _CHILD_SPARE_S, meanwhile)
+        answer = _collect(reader, Deadline(what, within_s + 2 * _CHILD_SPARE_S), meanwhile)
     finally:
         os.close(reader)
         with suppress(ProcessLookupError):
@@ -480,9 +483,9 @@ def _close_watches() -> None:
                 os.close(int(entry.name))
 
 
-def _collect(reader: int, give_up: float, meanwhile: Meanwhile) -> bytes:
+def _collect(reader: int, deadline: Deadline, meanwhile: Meanwhile) -> bytes:
     answer = b""
-    while time.monotonic() < give_up:
+    while not deadline.has_passed:
         if select.select([reader], [], [], _POLL_EVERY_S)[0]:
             piece = os.read(reader, 65536)
             if not piece:

@@ -2,9 +2,11 @@
 
 What is other than on x86-64:
 
-    the vDSO's names   __kernel_clock_gettime, __kernel_gettimeofday; there is no time(): C libraries ask the others
-    the jump           a branch reaches 128 MiB only, so the address is placed behind it and loaded; the landing pad for
-                       indirect calls (BTI) stays first, or a kernel that guards its vDSO would stop the caller there
+    the vDSO's names   __kernel_clock_gettime, __kernel_gettimeofday; there is no time(): C
+                       libraries ask the others
+    the jump           a branch reaches 128 MiB only, so the address is placed behind it and loaded;
+                       the landing pad for indirect calls (BTI) stays first, or a kernel that guards
+                       its vDSO would stop the caller there
     a call of ours     returns to a BRK instruction
 
 Calling convention (AAPCS64): arguments and result in x0, x1; x0 to x17 may be changed; the system
@@ -43,8 +45,8 @@ _BTI_C = 0xD503245F  # bti c: a landing pad for indirect calls; a no-op where th
 _MOV_W9_W0 = 0x2A0003E9  # mov w9, w0
 _ADD_X1_SP_32 = 0x910083E1  # add x1, sp, #32
 _STORE_ZERO_AT_X1 = 0xF900003F  # str xzr, [x1]
-# A frame of 64 bytes: x29 and x30 at 0, our arguments at 16, a timespec at 32, which keeps the stack
-# pointer a multiple of 16.
+# A frame of 64 bytes: x29 and x30 at 0, our arguments at 16, a timespec at 32, which keeps the
+# stack pointer a multiple of 16.
 _PUSH_FRAME = 0xA9BC7BFD  # stp x29, x30, [sp, #-64]!
 _POP_FRAME = 0xA8C47BFD  # ldp x29, x30, [sp], #64
 _FRAME_ARGUMENTS, _FRAME_TIMESPEC = 16, 32
@@ -117,8 +119,8 @@ class _Assembler:
 
     def table(self, register: int) -> None:
         """adr register, the page."""
-        # A signed distance in bytes: its two lowest bits in bits 29 and 30 (immlo), the other 19 from
-        # bit 5 on (immhi).
+        # A signed distance in bytes: its two lowest bits in bits 29 and 30 (immlo), the other 19
+        # from bit 5 on (immhi).
         distance = -self.here
         low, high = distance & 3, (distance >> 2) & 0x7FFFF
         self.emit(0x10000000 | low << 29 | high << 5 | register)

@@ -9,14 +9,14 @@ and attach.py put a jump there, to the code below, which is on a page of memory 
     offset  200   what kind of page this is, for a later helper that finds it in a process
     offset  256   the code
 
-In *fixed* mode the table holds the time itself: no system call is made, and time stands still until
+In *fixed* mode the table holds the time itself: no system call is made, and time stops until
 the table is changed. In *offset* mode the table holds what is added to the kernel's time. An entry
 is one aligned 64-bit number, so a reader sees the old or the new time of a clock and never half of
 each.
 
 In offset mode programs run while their clocks are moved. There the table that is not in force is
-written, and then one store puts it in force: all clocks move at the same moment, and nobody sees
-one moved and another not yet.
+written, and then one store puts it in force: all clocks move at the same moment, and no
+reader sees one moved and another not yet.
 
 The functions keep the C calling convention (System V ABI for AMD64, 3.2): arguments in rdi and rsi,
 the result in rax; rcx, rdx, r8 to r11 may be overwritten. They need no stack of more than 64 bytes

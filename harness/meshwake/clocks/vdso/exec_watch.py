@@ -10,12 +10,14 @@ our answer. While it waits we begin to trace the thread (PTRACE_SEIZE with TRACE
 the exec go on; the kernel stops the process at the end of the exec, and there the clock page is put
 in. Two kinds of files are marked:
 
-    programs    the executable itself. A mark belongs to a file of one mounted file system, and a new container has a
-                new one, so this catches what is started again in a container that is known.
-    launchers   the container runtime's binary on the node (runc, crun). What it executes and forks is followed
-                (TRACEFORK, TRACECLONE, TRACEEXEC) up to the first program that is neither the runtime itself nor still
-                outside of the container (a runtime that is wrapped in another program, a hook): the program of a new
-                container, whatever its image.
+    programs    the executable itself. A mark belongs to a file of one mounted file system, and a
+                new container has a new one, so this catches what is started again in a container
+                that is known.
+    launchers   the container runtime's binary on the node (runc, crun). What it executes and forks
+                is followed (TRACEFORK, TRACECLONE, TRACEEXEC) up to the first program that is
+                neither the runtime itself nor still outside of the container (a runtime that is
+                wrapped in another program, a hook): the program of a new container, whatever its
+                image.
 
 Nothing hangs when we die: the kernel answers questions of a closed fanotify file with yes, and lets
 go what a dead tracer traced. Everything that is followed is let go after `FOLLOWED_WITHIN_S`.
@@ -34,7 +36,6 @@ import os
 import signal
 import struct
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ from meshwake.clocks.vdso.ptrace import (
     seize,
 )
 from meshwake.core.errors import HarnessError, LabUnavailable
+from meshwake.system.deadline import Deadline
 from meshwake.system.libc import fanotify_init, fanotify_mark
 
 FOLLOWED_WITHIN_S = 120.0
@@ -70,6 +72,7 @@ _STARTS_WITHIN_S = 2.0
 _SEIZED_WITHIN_S = 0.5
 _STOPPED_WITHIN_S = 2.0
 _PROBE_WITHIN_S = 3.0
+_POLL_EVERY_S = 0.001
 
 # --- fanotify: include/uapi/linux/fanotify.h; fanotify(7) -----------------------------------------
 
@@ -108,7 +111,7 @@ class _Held:
     file: int
     tid: int
     is_launcher: bool
-    give_up: float
+    deadline: Deadline
 
 
 @dataclass
@@ -116,14 +119,18 @@ class _Traced:
     """A thread that we trace. `is_followed`: with all that it forks."""
 
     is_followed: bool
-    give_up: float
+    deadline: Deadline
     is_leaving: bool = False
 
-    def began_less_than(self, seconds: float, now_monotonic_s: float) -> bool:
+    @classmethod
+    def begun(cls, *, is_followed: bool) -> _Traced:
+        """One that is traced from now on."""
+        within_s = FOLLOWED_WITHIN_S if is_followed else _EXEC_WITHIN_S
+        return cls(is_followed, Deadline("a traced program to start", within_s))
+
+    def began_less_than(self, seconds: float) -> bool:
         """Whether it has been traced for less than that."""
-        lasts_s = FOLLOWED_WITHIN_S if self.is_followed else _EXEC_WITHIN_S
-        left_s = self.give_up - now_monotonic_s
-        return left_s > lasts_s - seconds
+        return self.deadline.remaining_s > self.deadline.within_s - seconds
 
 
 @dataclass
@@ -177,14 +184,12 @@ class ExecWatch:
     def is_starting(self) -> bool:
         """Whether a program has been on its way for a moment only: what is followed for longer is a
         runtime that waits for something, or never ends."""
-        now_monotonic_s = time.monotonic()
         return bool(self._held) or any(
-            traced.began_less_than(_STARTS_WITHIN_S, now_monotonic_s)
-            for traced in self._traced.values()
+            traced.began_less_than(_STARTS_WITHIN_S) for traced in self._traced.values()
         )
 
     def follows(self, pid: int) -> bool:
-        """Whether this process is on its way to be caught, or let go."""
+        """Whether this process is on its way to be caught, or released."""
         return pid in self._traced
 
     def mark_program(self, path: Path) -> bool:
@@ -200,7 +205,8 @@ class ExecWatch:
         return found is not None
 
     def serve(self) -> None:
-        """Answers every exec that waits, and takes every traced thread one step on; does not wait."""
+        """Answers every exec that waits, and takes every traced thread one step on; does not
+        wait."""
         self._read_questions()
         for held in list(self._held):
             self._answer(held)
@@ -215,12 +221,12 @@ class ExecWatch:
         self._held.clear()
         os.close(self.file)
         for traced in self._traced.values():
-            traced.give_up = 0.0
-        give_up = time.monotonic() + _STOPPED_WITHIN_S
-        while self._traced and time.monotonic() < give_up:
+            traced.deadline = Deadline("being let go", 0.0)
+        deadline = Deadline("all that is traced to stop", _STOPPED_WITHIN_S)
+        while self._traced and not deadline.has_passed:
             self._let_go_in_time()
             self._handle_stops()
-            time.sleep(0.001)
+            deadline.sleep(_POLL_EVERY_S)
 
     def _mark(self, path: Path) -> _FileId | None:
         try:
@@ -244,8 +250,8 @@ class ExecWatch:
                 self.counts.asked += 1
                 status = os.fstat(file)
                 is_launcher = _FileId(status.st_dev, status.st_ino) in self._launchers
-                give_up = time.monotonic() + _SEIZED_WITHIN_S
-                self._held.append(_Held(file, tid, is_launcher, give_up))
+                deadline = Deadline("a thread to be seized", _SEIZED_WITHIN_S)
+                self._held.append(_Held(file, tid, is_launcher, deadline))
 
     def _answer(self, held: _Held) -> None:
         """Traces the thread and then allows its exec; where the lock is in the way (`holds`), the
@@ -268,14 +274,13 @@ class ExecWatch:
         except OSError:
             # A child process of ours that attaches has its threads stopped at this moment, or a
             # debugger traces it for good.
-            if self.holds and time.monotonic() < held.give_up:
+            if self.holds and not held.deadline.has_passed:
                 return False
             self.counts.missed += 1
             return True
-        within_s = FOLLOWED_WITHIN_S if held.is_launcher else _EXEC_WITHIN_S
         if held.is_launcher:
             self._outside.add(_mounts(held.tid))
-        self._traced[held.tid] = _Traced(held.is_launcher, time.monotonic() + within_s)
+        self._traced[held.tid] = _Traced.begun(is_followed=held.is_launcher)
         return True
 
     def _allow(self, held: _Held) -> None:
@@ -291,15 +296,14 @@ class ExecWatch:
 
     def _go_on(self, stop: Stop) -> None:
         if stop.signal == 0:
-            # Also the end of a child of ours that is not traced: attach.py waits for it by its pidfd.
+            # Also the end of a child of ours that is not traced: attach.py waits for it by its
+            # pidfd.
             self._traced.pop(stop.tid, None)
             return
         # A new thread may stop for us before the event of its parent is reported.
-        traced = self._traced.setdefault(
-            stop.tid, _Traced(True, time.monotonic() + FOLLOWED_WITHIN_S)
-        )
+        traced = self._traced.setdefault(stop.tid, _Traced.begun(is_followed=True))
         if stop.event in (EVENT_FORK, EVENT_VFORK, EVENT_CLONE):
-            self._traced.setdefault(event_number(stop.tid), _Traced(True, traced.give_up))
+            self._traced.setdefault(event_number(stop.tid), _Traced(True, traced.deadline))
         elif stop.event == EVENT_EXEC:
             self._at_exec(stop, traced)
             return
@@ -317,7 +321,8 @@ class ExecWatch:
             resume(stop)
             return
         if not self._wanted(stop.tid):
-            # Still in the mount namespace of a runtime: a wrapper or a hook, not the container's own.
+            # Still in the mount namespace of a runtime: a wrapper or a hook, not the container's
+            # own.
             if traced.is_followed and _mounts(stop.tid) in self._outside:
                 resume(stop)
                 return
@@ -358,7 +363,7 @@ class ExecWatch:
         """An exec that failed, a runtime that never ends: they are made to stop, and let go when
         they have."""
         for tid, traced in list(self._traced.items()):
-            if time.monotonic() > traced.give_up and not traced.is_leaving:
+            if traced.deadline.has_passed and not traced.is_leaving:
                 traced.is_leaving = True
                 try:
                     interrupt(tid)
@@ -421,12 +426,12 @@ def _can_seize_while_held() -> bool:
 
 
 def _seized_while_held(file: int, pid: int) -> bool:
-    give_up = time.monotonic() + _PROBE_WITHIN_S
-    while time.monotonic() < give_up:
+    deadline = Deadline("the exec of the probe", _PROBE_WITHIN_S)
+    while not deadline.has_passed:
         try:
             events = os.read(file, _EVENTS_BYTES)
         except BlockingIOError:
-            time.sleep(0.001)
+            deadline.sleep(_POLL_EVERY_S)
             continue
         for asked, tid in _events(events):
             try:

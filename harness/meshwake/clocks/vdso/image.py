@@ -64,7 +64,8 @@ _LOWEST_ADDRESS = 2**16
 
 
 def this_architecture() -> Architecture:
-    """That of this machine. (Where it is not one of ours, `unsupported_here` has refused before.)"""
+    """That of this machine. (Where it is not one of ours, `unsupported_here` has refused
+    before.)"""
     return architecture_here() or X86_64
 
 

@@ -4,16 +4,14 @@ Uses, all rare and short: when a program has been exec'ed and has not run yet (l
 code in), to do the same to a program that runs (attach.py), and to read the time *inside* a running
 program, by making it call its own clock function.
 
-Only the thread that attached may send requests to the tracee; every function here is called from one
-thread. Should that thread end, however it ends, the kernel lets all that was traced run on.
-"""
+Only the thread that attached may send requests to the tracee; every function here is called from
+one thread. Should that thread end, however it ends, the kernel lets all that was traced run on."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import NamedTuple
 
 from meshwake.clocks.vdso.registers import Registers, registers_here
 from meshwake.core.errors import SubjectFailed
+from meshwake.system.deadline import Deadline
 from meshwake.system.libc import die_with_parent, ptrace, system_call_number
 
 # --- Requests: include/uapi/linux/ptrace.h; ptrace(2) ---------------------------------------------
@@ -49,8 +48,8 @@ _ALL_SIGNALS = 2**64 - 1
 # Options: what is traced is killed when we end; what a traced thread makes is traced too.
 _OPTION_EXITKILL = 0x10_0000
 OPTION_FORK, OPTION_VFORK, OPTION_CLONE, OPTION_EXEC = 0x2, 0x4, 0x8, 0x10
-# Events, in bits 16 and up of a wait status. EVENT_STOP: an interrupt of ours, a job-control stop, or
-# the first stop of a new thread that is traced from its beginning.
+# Events, in bits 16 and up of a wait status. EVENT_STOP: an interrupt of ours, a job-control stop,
+# or the first stop of a new thread that is traced from its beginning.
 EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC, EVENT_STOP = 1, 2, 3, 4, 128
 _EVENT_SHIFT = 16
 # The signals of job control: with EVENT_STOP one of them says that the whole process is stopped.
@@ -60,8 +59,8 @@ _JOB_CONTROL_STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIG
 
 # Also threads that are not the first of their process, which ptrace waits for like children.
 _WALL = 0x4000_0000
-# __WNOTHREAD: only what the calling thread traces itself, so that two watches do not take stops from
-# one another.
+# __WNOTHREAD: only what the calling thread traces itself, so that two watches do not take stops
+# from one another.
 _NOT_OF_OTHER_THREADS = 0x2000_0000
 
 # --- Our own bounds -------------------------------------------------------------------------------
@@ -219,14 +218,11 @@ def next_stop(tid: int = -1) -> Stop | None:
 
 
 def await_stop(tid: int, awaited: str, within_s: float) -> Stop:
-    """The next stop of `tid`. Raises SubjectFailed when it ends instead, or does neither in time."""
-    give_up = time.monotonic() + within_s
+    """The next stop of `tid`. Raises SubjectFailed when it ends instead, or does neither in
+    time."""
+    deadline = Deadline(f"process {tid} to stop at {awaited}", within_s, SubjectFailed)
     while (stop := next_stop(tid)) is None:
-        if time.monotonic() > give_up:
-            raise SubjectFailed(
-                f"process {tid} did not stop within {within_s} s; expected {awaited}"
-            )
-        time.sleep(_PAUSE_S)
+        deadline.pause(_PAUSE_S)
     if stop.signal == 0:
         raise SubjectFailed(f"process {tid} ended; expected {awaited}")
     if stop.event == 0 and stop.signal not in (signal.SIGTRAP, signal.SIGSTOP):
@@ -247,8 +243,8 @@ def interrupt(tid: int) -> None:
 
 
 def resume(stop: Stop) -> None:
-    """What stopped goes on as if it had not been traced: its signal reaches it, and if it was stopped
-    by job control it stays so."""
+    """What stopped goes on as if it had not been traced: its signal reaches it, and if it was
+    stopped by job control it stays so."""
     if stop.event == EVENT_STOP and stop.signal in _JOB_CONTROL_STOPS:
         # PTRACE_CONT would make a process run that its user has stopped.
         ptrace(_LISTEN, stop.tid)
@@ -277,15 +273,11 @@ def event_number(tid: int) -> int:
 def await_interruption(tid: int, within_s: float) -> None:
     """Returns when `tid` has stopped because of our interrupt; a signal that comes first is passed
     on."""
-    give_up = time.monotonic() + within_s
+    deadline = Deadline(f"thread {tid} to stop (is it in a vfork?)", within_s, SubjectFailed)
     while True:
         stop = next_stop(tid)
         if stop is None:
-            if time.monotonic() > give_up:
-                raise SubjectFailed(
-                    f"thread {tid} could not be stopped within {within_s} s; is it in a vfork?"
-                )
-            time.sleep(_PAUSE_S)
+            deadline.pause(_PAUSE_S)
         elif stop.signal == 0:
             raise ProcessLookupError(f"thread {tid} ended")
         elif stop.event == EVENT_STOP:
@@ -302,7 +294,7 @@ def every_thread_stopped(pid: int, within_s: float) -> Iterator[list[Tracee]]:
     Raises SubjectFailed when they do not stop in time; then some may still be traced, and run on
     when the calling process ends.
     """
-    give_up = time.monotonic() + within_s
+    deadline = Deadline(f"all threads of process {pid} to stop", within_s)
     seen: set[int] = set()
     stopped: list[Tracee] = []
     try:
@@ -313,7 +305,7 @@ def every_thread_stopped(pid: int, within_s: float) -> Iterator[list[Tracee]]:
             traced = [tid for tid in sorted(new) if _seize_to_stop(pid, tid)]
             for tid in traced:
                 with suppress(ProcessLookupError):
-                    await_interruption(tid, max(give_up - time.monotonic(), 0.0))
+                    await_interruption(tid, deadline.remaining_s)
                     stopped.append(Tracee(tid))
         if not stopped:
             raise SubjectFailed(f"process {pid} has ended")
@@ -350,7 +342,8 @@ def _seize_to_stop(pid: int, tid: int) -> bool:
 def _has_ended(pid: int, tid: int) -> bool:
     """A first thread that has ended stays in the list until the last one ends."""
     try:
-        # proc(5): the state is the first word behind the name in brackets. Z: ended, X: ended and gone.
+        # proc(5): the state is the first word behind the name in brackets. Z: ended, X: ended and
+        # gone.
         text = Path(f"/proc/{pid}/task/{tid}/stat").read_text()
     except OSError:
         return True

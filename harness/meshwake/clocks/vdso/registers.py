@@ -1,10 +1,11 @@
 """The registers of a stopped thread, as ptrace shows them, and what calling something takes: x86-64
 and ARM64.
 
-    x86-64   System V ABI: arguments in rdi, rsi, rdx; the return address is on the stack; a system call has its number
-             in rax and arguments in rdi, rsi, rdx, r10, r8, r9, and its result in rax
-    ARM64    AAPCS64: arguments in x0 and on, the return address in x30 (lr); a system call has its number in x8,
-             arguments in x0 to x5, its result in x0
+    x86-64   System V ABI: arguments in rdi, rsi, rdx; the return address is on the stack; a system
+             call has its number in rax and arguments in rdi, rsi, rdx, r10, r8, r9, and its result
+             in rax
+    ARM64    AAPCS64: arguments in x0 and on, the return address in x30 (lr); a system call has its
+             number in x8, arguments in x0 to x5, its result in x0
 
 Both are read and written as the register set NT_PRSTATUS (include/uapi/linux/elf.h), in one piece.
 """
@@ -21,8 +22,8 @@ _X86_NAMES = (
     "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss "
     "fs_base gs_base ds es fs gs"
 )
-# Where the kernel looks for the arguments of a system call (entry_SYSCALL_64, entry_64.S): the fourth
-# is in r10, because the instruction itself overwrites rcx with the return address.
+# Where the kernel looks for the arguments of a system call (entry_SYSCALL_64, entry_64.S): the
+# fourth is in r10, because the instruction itself overwrites rcx with the return address.
 _X86_SYSTEM_CALL_ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
 # The first three integer arguments of a function; no function that is called here has more.
 _X86_FUNCTION_ARGUMENTS = ("rdi", "rsi", "rdx")
@@ -71,8 +72,8 @@ class RegistersX86(ctypes.Structure):
         return below - _RETURN_ADDRESS_BYTES, return_to.to_bytes(_RETURN_ADDRESS_BYTES, "little")
 
     def _interrupt_nothing(self) -> None:
-        # orig_rax is the number of the system call that the thread was interrupted in. With a number
-        # there the kernel would begin that call again, with registers that are ours
+        # orig_rax is the number of the system call that the thread was interrupted in. With a
+        # number there the kernel would begin that call again, with registers that are ours
         # (arch/x86/kernel/signal.c, arch_do_signal_or_restart); -1: it was in none.
         self.orig_rax = _ALL_64
 
@@ -128,8 +129,8 @@ class RegistersArm64(ctypes.Structure):
         return below, b""
 
     def _go_to(self, address: int, arguments: tuple[int, ...]) -> None:
-        # The kernel begins an interrupted call again only where the program counter is as it left it
-        # (arch/arm64/kernel/signal.c, do_signal), so nothing like orig_rax needs care here.
+        # The kernel begins an interrupted call again only where the program counter is as it left
+        # it (arch/arm64/kernel/signal.c, do_signal), so nothing like orig_rax needs care here.
         self.pc = address
         self.pstate &= ~self._BTYPE
         for place, value in enumerate(arguments):

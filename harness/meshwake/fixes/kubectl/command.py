@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import product
 
 from meshwake.fixes.effects import DoesNothing, How, NotUnderstood, Place
 from meshwake.fixes.kubectl.selectors import selects_ztunnel
@@ -57,6 +58,10 @@ _HOST_NAMES = (
     "$(cat /etc/hostname)",
 )
 _FIELDS_OF_SELECTORS = ("spec.nodeName", "metadata.namespace", "status.phase")
+
+
+# Objects in files, which are not part of the manifest.
+_FILES = names("-f --filename -k --kustomize")
 
 
 class Kubectl:
@@ -143,7 +148,7 @@ class Kubectl:
 
     def named(self, operands: list[str]) -> list[tuple[str, str | None]]:
         """TYPE/NAME..., or TYPE[,TYPE] [NAME...]: pairs of kind and name (None: all of them)."""
-        if any(name in self.options for name in ("-f", "--filename", "-k", "--kustomize")):
+        if not _FILES.isdisjoint(self.options):
             raise NotUnderstood(
                 "kubectl -f and -k: what is in that file is not known here; name the objects"
             )
@@ -151,9 +156,9 @@ class Kubectl:
             raise DoesNothing("kubectl needs the type of what is meant")
         if any("/" in each for each in operands):
             return self._named_with_types(operands)
-        kinds = [self.kind(each) for each in operands[0].split(",")]
+        kinds = map(self.kind, operands[0].split(","))
         names: list[str | None] = [*operands[1:]] or [None]
-        return [(kind, name) for kind in kinds for name in names]
+        return list(product(kinds, names))
 
     def _named_with_types(self, operands: list[str]) -> list[tuple[str, str | None]]:
         if not all("/" in each for each in operands):

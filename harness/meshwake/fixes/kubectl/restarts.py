@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import NoReturn
 
 import yaml
 
@@ -32,16 +33,19 @@ def actions_of(command: Kubectl) -> list[Action]:
         raise NotUnderstood("its verb is not known")
     if verb not in _READ_ONLY:
         _check_cluster(command)
-    dry = command.option("--dry-run")
-    if dry is not None and dry not in ("none", "false"):
+    if command.option("--dry-run") not in (None, "none", "false"):
         raise DoesNothing("--dry-run changes nothing")
     if verb in _READ_ONLY:
-        if verb == "wait" and _mentions_ztunnel(command):
-            raise Waits
-        raise DoesNothing(f"kubectl {verb} restarts nothing")
+        return _read_only(command)
     if verb not in _VERBS:
         raise NotUnderstood(f"kubectl {verb} is not understood here")
     return _VERBS[verb](command)
+
+
+def _read_only(command: Kubectl) -> NoReturn:
+    if command.verb == "wait" and _mentions_ztunnel(command):
+        raise Waits
+    raise DoesNothing(f"kubectl {command.verb} restarts nothing")
 
 
 def _check_cluster(command: Kubectl) -> None:
@@ -71,6 +75,10 @@ def _rollout(command: Kubectl) -> list[Action]:
         raise DoesNothing(f"kubectl rollout {verb} restarts nothing")
     if verb != "restart":
         raise NotUnderstood(f"kubectl rollout {verb} is not understood here")
+    return _rollout_restart(command, operands)
+
+
+def _rollout_restart(command: Kubectl, operands: list[str]) -> list[Action]:
     if command.is_everywhere:
         raise DoesNothing("kubectl rollout restart knows no --all-namespaces")
     if "--dry-run" in command.options:

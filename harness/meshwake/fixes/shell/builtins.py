@@ -144,6 +144,8 @@ class _XargsOptions(NamedTuple):
 
 
 _XARGS_WITH_VALUE = names("-n -L -P -d -E -s -a --max-args --max-procs --delimiter --max-lines")
+# The value in the same word: -n1, --max-args=1.
+_XARGS_NUMBER = re.compile(r"(?:-[nL]|--max-(?:args|lines)=)(\d+)")
 _XARGS_AT_ONCE = ("-n", "-L", "--max-args", "--max-lines")
 
 
@@ -151,13 +153,13 @@ def _xargs_options(words: list[str]) -> _XargsOptions:
     rest, replaces, at_once = list(words), None, 0
     while rest and rest[0].startswith("-"):
         option = rest.pop(0)
-        # The value in the same word: -n1, --max-args=1.
-        if match := re.fullmatch(r"(?:-[nL]|--max-(?:args|lines)=)(\d+)", option):
+        match = _XARGS_NUMBER.fullmatch(option)
+        if match is not None:
             at_once = int(match[1])
         elif option in ("-I", "--replace") and rest:
             replaces = rest.pop(0)
-        elif option.startswith("-I") and len(option) > 2:
-            replaces = option[2:]
+        elif option.startswith("-I") and option != "-I":
+            replaces = option.removeprefix("-I")
         elif option in _XARGS_WITH_VALUE and rest:
             value = rest.pop(0)
             if option in _XARGS_AT_ONCE and value.isdigit():

@@ -61,15 +61,18 @@ def _restore(shell: Shell, before: dict[str, str], own: dict[str, str]) -> None:
 def _stdin_script(shell: Shell, node: tree.Simple, words: list[str]) -> str | None:
     """The script that a shell without arguments reads; None for any other command, and where it is
     not known."""
-    has_arguments = any(not word.startswith(("-", "+")) for word in words[1:])
-    if _name(words[0]) not in _SHELLS or has_arguments:
+    are_options = [word.startswith(("-", "+")) for word in words[1:]]
+    if _name(words[0]) not in _SHELLS or not all(are_options):
         return None
     for redirect in node.redirects:
         if redirect.operator == "<<<":
             return expansion.text(shell, redirect.target)
         if redirect.operator.startswith("<<"):
+            # A here-document.
             return "\n".join(redirect.lines)
-    return printed(shell.piped) if shell.piped else None
+    if not shell.piped:
+        return None
+    return printed(shell.piped)
 
 
 def _here_string(shell: Shell, node: tree.Simple) -> tuple[Ran, ...]:

@@ -102,15 +102,26 @@ _UNIT_QUESTIONS = (("is-active",), ("is-enabled",), ("is-failed",))
 def status_of(ran: Ran, memory: Memory) -> Status:
     """Whether a program succeeds: True, or a doubt where that is what it is asked for."""
     text = memory.shown(ran.words)
-    if ran.program in ("curl", "wget") and not _READINESS.search(text):
-        return Doubt(text, (ran,))
+    if ran.program in ("curl", "wget"):
+        answers = _READINESS.search(text) is not None
+        return answers or Doubt(text, (ran,))
     if ran.program == "systemctl" and ran.words[1:2] in _UNIT_QUESTIONS:
-        if ran.words[1] != "is-failed" and any(name in text for name in _CLUSTER_SERVICES):
-            return True
-        return Doubt(text, (ran,))
-    if ran.program in _DECIDES or ran.words[0].startswith("./") or not is_known(ran.words[0]):
+        return _is_cluster_service(ran, text) or Doubt(text, (ran,))
+    if ran.program in _DECIDES or _is_unknown_program(ran.words[0]):
         return Doubt(text, (*ran.piped, ran))
     return True
+
+
+def _is_cluster_service(ran: Ran, text: str) -> bool:
+    """Whether systemctl asks for a service that runs wherever the fix is of use."""
+    if ran.words[1] == "is-failed":
+        return False
+    return any(name in text for name in _CLUSTER_SERVICES)
+
+
+def _is_unknown_program(program: str) -> bool:
+    """A program of the script's own folder, or one whose name is computed."""
+    return program.startswith("./") or not is_known(program)
 
 
 def is_download(doubt: Doubt) -> bool:
@@ -123,14 +134,18 @@ def printed(runs: tuple[Ran, ...]) -> str | None:
     """What commands print, where that is known: only echo and printf of known words."""
     if not runs:
         return ""
-    if len(runs) > 1 or runs[0].conditions:
+    first, *others = runs
+    if others or first.conditions:
         return None
-    program, words = runs[0].program, runs[0].words[1:]
-    if program == "printf":
-        return _formatted(words)
-    if program == "echo":
-        return " ".join(word for word in words if word not in ("-n", "-e"))
+    if first.program == "printf":
+        return _formatted(first.words[1:])
+    if first.program == "echo":
+        return " ".join(_without_switches(first.words[1:]))
     return None
+
+
+def _without_switches(words: tuple[str, ...]) -> list[str]:
+    return [word for word in words if word not in ("-n", "-e")]
 
 
 def _formatted(words: tuple[str, ...]) -> str | None:
@@ -213,12 +228,13 @@ def _date_argument(words: tuple[str, ...]) -> str | None:
 
 def date_of(runs: tuple[Ran, ...], memory: Memory) -> Linear | None:
     """The time that `date +%s` prints, as a sum of now and seconds."""
-    if len(runs) != 1 or runs[0].program != "date" or "+%s" not in runs[0].words:
+    words = runs[0].words if len(runs) == 1 else ()
+    if "+%s" not in words or runs[0].program != "date":
         return None
-    written = _date_argument(runs[0].words)
-    if written is not None and not is_known(written) and not written.startswith("@"):
+    written = _date_argument(words) or ""
+    if not is_known(written) and not written.startswith("@"):
         return _moment_of_unknown(written, memory)
-    offset_s = date_offset_s(runs[0].words, memory)
+    offset_s = date_offset_s(words, memory)
     return None if offset_s is None else Linear.of_now(offset_s)
 
 

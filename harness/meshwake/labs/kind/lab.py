@@ -34,9 +34,9 @@ from meshwake.cluster.reset import (
 from meshwake.cluster.stack.own_images import with_own_images
 from meshwake.core.durations import format_duration
 from meshwake.core.errors import LabUnavailable, SubjectFailed
+from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.history import Recorder
 from meshwake.core.plan import Plan
-from meshwake.core.scenario import CLOCK_FAULTS
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.labs import Toolbox
 from meshwake.labs.kind.environment import Environment, Place

@@ -35,8 +35,8 @@ from meshwake.cluster.real_time import RealTime
 from meshwake.cluster.state import intents_dir
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
+from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.plan import Plan, PlannedCluster, PlannedFault
-from meshwake.core.scenario import CLOCK_FAULTS
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.labs.kind.environment import Place
 from meshwake.ztunnel.names import ISTIO_NAMESPACE, ISTIOD_LABELS, ZTUNNEL_LABELS

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from meshwake.core.durations import NS_PER_S, format_duration
+from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.plan import Plan, PlannedFault
-from meshwake.core.scenario import CLOCK_FAULTS
 from meshwake.fixes.cron import namespace_of
 from meshwake.fixes.wake_guard import NAME as GUARD
 from meshwake.fixes.weekly_restart import NAME as WEEKLY_RESTART

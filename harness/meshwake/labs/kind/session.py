@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from meshwake.clocks.movers.base import NobodyToAsk
+from meshwake.clocks.movers.base import NoProgramToRead
 from meshwake.clocks.virtual import NodeClock, clocks_of
 from meshwake.cluster.observe import Seen, Ztunnels, istiod_nodes
 from meshwake.cluster.real_time import NodeClocks, RealTime, WorldTime
@@ -402,7 +402,7 @@ class Session:
         what, now_ns = f"the clocks of node {node}", self.setting.real.monotonic_ns()
         try:
             self.clocks.check_undisturbed(node)
-        except NobodyToAsk as error:
+        except NoProgramToRead as error:
             if now_ns - self._unreachable_since_ns.setdefault(what, now_ns) > LOST_TIMEOUT_NS:
                 raise SubjectFailed(
                     f"{what} have not been read for {seconds(LOST_TIMEOUT_NS):.0f} s: {error}"

@@ -10,7 +10,7 @@ them:
     request   what this run shall do
 
 Not compressed: unpacking costs more in an emulated machine than reading. Everything is at the
-path that it has on the host, except meshwake and packages, which go to /meshwake. There is no shell
+path that it has on the host, except meshwake and packages, which go to /meshwake. It has no shell
 and no package manager in it.
 """
 

@@ -35,10 +35,10 @@ from meshwake.core.errors import (
     BadInput,
     HarnessFault,
 )
+from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.history import Recorder
 from meshwake.core.plan import Plan, PlannedFault
 from meshwake.core.refusal import invalid_choice
-from meshwake.core.scenario import CLOCK_FAULTS
 from meshwake.labs import NO_BINARY, Toolbox
 from meshwake.labs.driver import Driver
 from meshwake.labs.machine.fleet_backend import FleetBackend, guests_of, requests_of

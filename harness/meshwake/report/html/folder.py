@@ -8,9 +8,8 @@
     summary.md           the table as Markdown; also appended to $GITHUB_STEP_SUMMARY where GitHub sets it
 
 Pages are made one by one (`add`), so that each worker of a parallel test run can make its own; who
-has all the entries makes the rest (`finish`). A file is written under a temporary name and renamed, so
-it is whole or missing.
-"""
+has all the entries makes the rest (`finish`). A file is written under a temporary name and renamed,
+so it is whole or missing."""
 
 from __future__ import annotations
 
@@ -170,32 +169,35 @@ def write_report(path: Path, runs: Iterable[Run], others: Iterable[Summary] = ()
 
 def _table(entries: list[ReportEntry]) -> dict[str, Any]:
     most_ns = max((entry.summary.outage_ns or 0 for entry in entries), default=0)
-    unexpected = [e for e in entries if e.summary.outcome != OutcomeKind.AS_EXPECTED.value]
-    headline = (
-        f"{len(entries)} runs, {'all' if not unexpected else len(entries) - len(unexpected)} as "
-        "expected"
-    )
-    out = sum(1 for entry in entries if entry.summary.outage_ns)
+    expected = sum(_is_as_expected(entry) for entry in entries)
+    count = "all" if expected == len(entries) else expected
+    out = sum(bool(entry.summary.outage_ns) for entry in entries)
     return {
-        "headline": headline,
-        "subline": f"{out} of them had an outage while awake. Sort by a heading; open a run for its "
-        "timeline.",
+        "headline": f"{len(entries)} runs, {count} as expected",
+        "subline": f"{out} of them had an outage while awake. Sort by a heading; open a run for "
+        "its timeline.",
         "entries": [_row(entry, most_ns) for entry in entries],
     }
 
 
+def _is_as_expected(entry: ReportEntry) -> bool:
+    return entry.summary.outcome == OutcomeKind.AS_EXPECTED.value
+
+
 def _row(entry: ReportEntry, most_ns: int) -> dict[str, Any]:
+    """One line of the table. The values to sort by are -1 where there is none."""
     summary = entry.summary
-    outage_ns, first_ns = summary.outage_ns, summary.first_failure_world_ns
-    return asdict(summary) | {
-        "id": entry.id,
-        "fix": entry.fix,
-        "outage": "-" if outage_ns is None else lasting(outage_ns) if outage_ns else "none",
-        "outage_s": -1 if outage_ns is None else seconds(outage_ns),
-        "share": round(100 * outage_ns / most_ns, 1) if outage_ns and most_ns else 0,
-        "first": "-" if first_ns is None else moment(first_ns),
-        "first_s": -1 if first_ns is None else seconds(first_ns),
-    }
+    row = asdict(summary) | {"id": entry.id, "fix": entry.fix}
+    row |= {"outage": "-", "outage_s": -1, "share": 0, "first": "-", "first_s": -1}
+    if summary.outage_ns is not None:
+        row["outage"] = lasting(summary.outage_ns) if summary.outage_ns else "none"
+        row["outage_s"] = seconds(summary.outage_ns)
+    if summary.outage_ns:
+        row["share"] = round(100 * summary.outage_ns / most_ns, 1)
+    if summary.first_failure_world_ns is not None:
+        row["first"] = moment(summary.first_failure_world_ns)
+        row["first_s"] = seconds(summary.first_failure_world_ns)
+    return row
 
 
 def _append_to_github_summary(text: str) -> None:

@@ -162,7 +162,8 @@ def test_a_program_that_does_not_come_up_is_ended(
 def test_the_refusal_of_allocators_is_no_superstition(
     injector: FaketimeInjector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real ztunnel 1.31 has it, and hangs with the library preloaded; a 1.28 has not, and runs."""
+    """A real ztunnel 1.31 has it, and hangs with the library preloaded; a 1.28 has not, and
+    runs."""
     binaries = [find("1.31.0-rc.0"), find("1.28.0")]
     if None in binaries:
         pytest.skip("needs ztunnel 1.31.0-rc.0 and 1.28.0 in the cache (meshwake fetch)")

@@ -26,7 +26,8 @@ NODES = {"here": "worker", "there": "worker2"}
 
 
 class Ours:
-    """This machine, as far as the mover sees it; `file` says by how much its wall clock was moved."""
+    """This machine, as far as the mover sees it; `file` says by how much its wall clock was
+    moved."""
 
     def __init__(self, file: Path | None = None, boot: str = "ours") -> None:
         self._file, self._boot = file, boot
@@ -40,7 +41,7 @@ class Ours:
 
 
 class NoGuard:
-    """Stands where the watchdog would; test_put_back.py is about that."""
+    """In the place of the watchdog; test_restore.py is about that."""
 
     ended = 0
 
@@ -53,7 +54,7 @@ class NoGuard:
 
 @pytest.fixture
 def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Box:
-    """The same scripts in a real shell are what test_put_back.py runs."""
+    """The same scripts in a real shell are what test_restore.py runs."""
     monkeypatch.setattr(Way, "run", answer)
     return Box(tmp_path / "box", Machine())
 
@@ -236,7 +237,7 @@ def test_time_synchronisation_is_held_for_the_time_of_the_run(box: Box) -> None:
     assert list(box.now.signals[3:]) == ["7 4018 CONT", "start systemd-timesyncd.service", "Y"]
 
 
-def test_what_a_crash_left_is_put_back_first(box: Box) -> None:
+def test_what_a_crash_left_is_restored_first(box: Box) -> None:
     """The intent of the harness that was killed is what the clock goes back to."""
     of, base_ns = plan(PAUSE), box.now.base_ns
     crashed = mover_of(box, of)
@@ -259,7 +260,7 @@ def test_two_runs_do_not_share_a_clock(box: Box) -> None:
     first.release()
 
 
-def test_a_clock_that_cannot_be_put_back_leaves_its_intent(box: Box) -> None:
+def test_a_clock_that_cannot_be_restored_leaves_its_intent(box: Box) -> None:
     """For the watchdog and the next command; and whoever releases again is not told twice."""
     of = plan(STEP)
     mover = mover_of(box, of)
@@ -267,7 +268,7 @@ def test_a_clock_that_cannot_be_put_back_leaves_its_intent(box: Box) -> None:
     mover.move(of.faults[0], at_once)
     box.change(dead=True)
     ended = NoGuard.ended
-    with pytest.raises(SubjectFailed, match="could not be put back"):
+    with pytest.raises(SubjectFailed, match="could not be restored"):
         mover.release()
     path = intent_path(box.directory / "clocks", BOOT_ID)
     assert path.exists() and NoGuard.ended == ended + 1

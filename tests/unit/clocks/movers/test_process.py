@@ -219,7 +219,7 @@ def test_a_program_that_shows_other_clocks_is_not_believed() -> None:
     helpers = Helpers()
     mover = ready(helpers)
     helpers.extra = ClockReading(5 * 10**9, 0, 0)
-    with pytest.raises(SubjectFailed, match="somebody else has moved them"):
+    with pytest.raises(SubjectFailed, match="something else has moved them"):
         mover.read("a")
 
 
@@ -228,7 +228,7 @@ def test_offsets_that_are_not_ours_are_not_believed() -> None:
     helpers = Helpers()
     mover = ready(helpers)
     helpers.offsets["a"] = ClockReading(1, 0, 0)
-    with pytest.raises(SubjectFailed, match="somebody else has moved them"):
+    with pytest.raises(SubjectFailed, match="something else has moved them"):
         mover.read("a")
 
 
@@ -291,7 +291,7 @@ def test_drift_is_refused_by_name() -> None:
     assert [line.split(":")[0] for line in mover.refusals(plan(*faults))] == ["[fault 1] drift"]
 
 
-def test_what_cannot_be_put_back_is_said() -> None:
+def test_what_cannot_be_restored_is_named() -> None:
     """With the node, the process, and what a person can do; released nodes are not asked again."""
     helpers = Helpers()
     mover = ready(helpers)

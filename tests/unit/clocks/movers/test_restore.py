@@ -1,5 +1,5 @@
-"""The clock of an engine's machine is put back by what really elapsed, at most once, whoever comes
-first."""
+"""The clock of an engine's machine is restored by what really elapsed, at most once, by whichever
+process comes first."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from meshwake.clocks.movers.restore import (
     intent_path,
     leftovers,
     locked,
-    put_back,
     read_intent,
     restore,
+    restore_clock,
     restore_leftovers,
     write_intent,
 )
@@ -112,35 +112,35 @@ def test_another_boot_is_left_alone(box: Box) -> None:
     """Its clock was set by its own start."""
     intent = intent_of(box)
     decision = decide(intent, measured(intent, base_ns=intent.bases_ns[0], boot_id="another"))
-    assert decision.base_ns is None and "started anew" in decision.why
+    assert decision.base_ns is None and "restarted" in decision.why
 
 
-def test_what_somebody_else_has_set_is_left_alone(box: Box) -> None:
-    """It stands at no base of ours."""
+def test_what_something_else_has_set_is_left_alone(box: Box) -> None:
+    """Its base is none of ours."""
     intent = intent_of(box)
     decision = decide(intent, measured(intent, base_ns=intent.base_ns + 600 * NS))
-    assert decision.base_ns is None and "somebody else" in decision.why
+    assert decision.base_ns is None and "something else" in decision.why
 
 
-def test_put_back_by_a_real_shell_and_twice_is_once(box: Box) -> None:
+def test_a_clock_is_restored_by_a_real_shell_and_twice_is_once(box: Box) -> None:
     """The scripts that run in a node, on a /proc of the machine's own."""
     intent, right_ns = intent_of(box), box.now.base_ns
     box.change(base_ns=right_ns + HOUR_NS)
-    assert "put back" in put_back(intent, Way(box.way))
+    assert "restored" in restore_clock(intent, Way(box.way))
     assert abs(box.now.base_ns - right_ns) < NS // 4
-    assert put_back(intent, Way(box.way)) == "the clock is right" and box.now.sets == 1
+    assert restore_clock(intent, Way(box.way)) == "the clock is right" and box.now.sets == 1
 
 
 @pytest.mark.parametrize("about", [{"deaf": True}, {"dead": True}])
-def test_a_clock_that_cannot_be_put_back_is_said_with_what_to_do(
+def test_a_clock_that_cannot_be_restored_is_named_with_what_to_do(
     box: Box, about: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An engine that says that it has set it and has not, and one that is gone."""
     monkeypatch.setattr(Way, "run", answer)
     intent = intent_of(box)
     box.now = replace(box.now, base_ns=box.now.base_ns + HOUR_NS, **about)  # type: ignore[arg-type]
-    with pytest.raises(SubjectFailed, match=r"could not be put back.*hwclock -s"):
-        put_back(intent, intent.inside(), pause=lambda _: None)
+    with pytest.raises(SubjectFailed, match=r"could not be restored.*hwclock -s"):
+        restore_clock(intent, intent.inside(), pause=lambda _: None)
 
 
 def test_a_second_way_is_gone_when_the_first_has_gone(tmp_path: Path, box: Box) -> None:
@@ -148,7 +148,7 @@ def test_a_second_way_is_gone_when_the_first_has_gone(tmp_path: Path, box: Box) 
     gone = Box(tmp_path / "gone", Machine(dead=True))
     intent = intent_of(box, ways=(gone.way, box.way))
     box.change(base_ns=box.now.base_ns + HOUR_NS)
-    assert "put back" in put_back(intent, intent.inside())
+    assert "restored" in restore_clock(intent, intent.inside())
 
 
 def test_the_whole_way_in_a_real_shell(box: Box) -> None:
@@ -203,12 +203,12 @@ def test_restore_lets_time_synchronisation_go_on(
     path = intent_path(tmp_path, BOOT_ID)
     write_intent(path, intent_of(box, held=held))
     box.change(base_ns=box.now.base_ns + HOUR_NS)
-    assert "put back" in str(restore(path))
+    assert "restored" in str(restore(path))
     assert restore(path) is None and not path.exists()
     assert box.now.signals == ("7 4018 CONT",)
 
 
-def test_leftovers_are_put_back_but_not_those_in_work(
+def test_leftovers_are_restored_but_not_those_in_work(
     tmp_path: Path, box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that is going on holds its lock."""
@@ -219,7 +219,7 @@ def test_leftovers_are_put_back_but_not_those_in_work(
     with locked(path):
         assert restore_leftovers(tmp_path) == [] and leftovers(tmp_path) == (path,)
     (said,) = restore_leftovers(tmp_path)
-    assert said.startswith(f"{BOOT_ID}: put back") and leftovers(tmp_path) == ()
+    assert said.startswith(f"{BOOT_ID}: restored") and leftovers(tmp_path) == ()
 
 
 _HARNESS = """

@@ -1,4 +1,5 @@
-"""A program that waits in epoll as a runtime of Rust does is woken from outside, by its own event."""
+"""A program that waits in epoll as a runtime of Rust does is woken from outside, by its own
+event."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def imports(file: str) -> list[str]:
     return visitor.found
 
 
-def imported(module: str) -> set[str]:
+@cache
+def imported(module: str) -> frozenset[str]:
     """All files of the harness that a module needs, itself included."""
     files = {module}
     package = Path(module).parent
@@ -69,7 +71,7 @@ def imported(module: str) -> set[str]:
     for name in imports(module):
         if name.startswith("meshwake."):
             files |= imported(name.replace(".", "/") + ".py")
-    return files
+    return frozenset(files)
 
 
 def objects_of(image: OwnImage) -> list[dict[str, Any]]:

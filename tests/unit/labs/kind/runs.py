@@ -7,7 +7,8 @@ from typing import Any
 from meshwake.checks import judge
 from meshwake.core.history import History, Recorder
 from meshwake.core.outcome import Verdict
-from meshwake.core.plan import Plan, PlanRequest, resolve
+from meshwake.core.plan import Plan
+from meshwake.core.resolve import PlanRequest, resolve
 from meshwake.core.scenario import parse_scenario, read_scenario
 from meshwake.labs.kind.faults import Faults
 from meshwake.labs.kind.session import Session, Setting, Watcher

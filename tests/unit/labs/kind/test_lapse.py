@@ -11,7 +11,8 @@ from meshwake.checks import judge
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.history import History, Recorder
 from meshwake.core.outcome import OutcomeKind, Verdict, compare
-from meshwake.core.plan import Plan, PlannedCluster, PlannedFix, resolve
+from meshwake.core.plan import Plan, PlannedCluster, PlannedFix
+from meshwake.core.resolve import resolve
 from meshwake.core.scenario import read_scenario
 from meshwake.kubernetes.api import Pod
 from meshwake.labs import Toolbox

@@ -8,7 +8,8 @@ from meshwake.checks import judge
 from meshwake.clocks.movers.base import Meanwhile, Moved, alike, sleep_meanwhile
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.outcome import OutcomeKind, compare
-from meshwake.core.plan import PlannedCluster, PlannedFault, resolve
+from meshwake.core.plan import PlannedCluster, PlannedFault
+from meshwake.core.resolve import resolve
 from meshwake.core.scenario import read_scenario
 from meshwake.runner.choose import Case, Chooser
 from meshwake.runner.options import Options

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from meshwake.clocks.movers.base import NobodyToAsk
+from meshwake.clocks.movers.base import NoProgramToRead
 from meshwake.cluster.reset import restore_cluster
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
@@ -269,7 +269,7 @@ class NobodyFor(SimulatedMover):
 
     def read(self, node: str) -> ClockReading:
         if 0 < self.cluster.now_ns / NS_PER_S - 120 < self.lasts_s:
-            raise NobodyToAsk(f"node {node}: ztunnel cannot be read: gone")
+            raise NoProgramToRead(f"node {node}: ztunnel cannot be read: gone")
         return super().read(node)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import stat
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from meshwake.labs.machine.cpio import BLOCK_BYTES, write_archive
@@ -40,6 +41,7 @@ def entries(data: bytes) -> list[tuple[str, int, int, bytes]]:
         at = begins + size + -size % 4
 
 
+@pytest.mark.slow(reason="hundreds of drawn examples")
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is slow
 @given(FILES)
 def test_what_goes_in_comes_out(files: Files) -> None:

@@ -39,7 +39,7 @@ class FakeFleet:
         self._serial = 0
 
     def order(self, guest: str, do: str, /, **arguments: Any) -> Any:
-        assert guest not in self._away, f"{guest} is away and cannot {do}"
+        assert guest not in self._away, f"{guest} sleeps or is stopped, and cannot {do}"
         self.done.append((self.now_ns // S, guest, do))
         return getattr(self, f"_{do}", lambda guest, **_: None)(guest, **arguments)
 
@@ -62,8 +62,8 @@ class FakeFleet:
         self._offsets[guest][1] -= self._came_back(guest)
 
     def go_on(self, guest: str) -> None:
-        stood_ns = self._came_back(guest)
-        self._offsets[guest] = [offset - stood_ns for offset in self._offsets[guest]]
+        stopped_ns = self._came_back(guest)
+        self._offsets[guest] = [offset - stopped_ns for offset in self._offsets[guest]]
 
     def is_away(self, guest: str) -> bool:
         return guest in self._away
@@ -126,7 +126,7 @@ def two_nodes(kind: str, more: str = "") -> Plan:
     )
 
 
-def test_one_node_sleeps_and_nobody_asks_it_anything() -> None:
+def test_a_node_that_sleeps_gets_no_command() -> None:
     """The other goes on; the fault is as planned, measured by the kernel that slept."""
     of = two_nodes("suspend")
     fleet, history = ran(of)
@@ -142,7 +142,7 @@ def test_one_node_sleeps_and_nobody_asks_it_anything() -> None:
     assert (moved.wall_ns, moved.monotonic_ns, moved.boottime_ns) == (8 * M, 0, 8 * M)
 
 
-def test_one_that_stood_is_put_right_when_the_scenario_says() -> None:
+def test_a_stopped_machine_is_corrected_when_the_scenario_says() -> None:
     """Its wall clock only."""
     of = two_nodes("pause", 'corrected_after = "25s"')
     fleet, history = ran(of)
@@ -171,13 +171,13 @@ def test_an_authority_apart_is_a_guest_and_does_not_sleep() -> None:
         duration="30m",
     )
     assert guests_of(of) == ["authority", "west", "authority-2"]
-    told = requests_of(of, "/ztunnel")
-    assert [name for name, one in told.items() if one["authority"]] == ["authority-2"]
-    assert [one["first"] for one in told.values()] == [0, 1, 2]
+    requests = requests_of(of, "/ztunnel")
+    assert [name for name, one in requests.items() if one["authority"]] == ["authority-2"]
+    assert [one["first"] for one in requests.values()] == [0, 1, 2]
 
 
-def test_an_authority_asleep_is_told_nothing() -> None:
-    """It would not hear it; those who ask it find nobody there."""
+def test_an_authority_that_sleeps_gets_no_command() -> None:
+    """It would not receive it; connections to it time out."""
     of = two_nodes("suspend")
     fleet, _ = ran(of.model_copy(update={"authority_node": "west"}))
     modes = [at for at, guest, do in fleet.done if guest == "west" and do == "mode"]

@@ -90,7 +90,7 @@ def test_what_is_missing_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatc
     assert "pass --ztunnel PATH" in reasons
 
 
-def test_time_is_skipped_unless_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_is_skipped_unless_configured_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """One word more, and no third one."""
     monkeypatch.delenv(TIME_VARIABLE, raising=False)
     assert not time_passes_really()
@@ -117,8 +117,8 @@ def test_the_guests_own_account_of_a_failure_is_passed_on(tmp_path: Path) -> Non
 
 def test_logs_of_the_guest_stay_in_the_run(tmp_path: Path) -> None:
     """Whatever name the guest gives them."""
-    output(tmp_path).receive({"log": "../../default.client.log", "text": "said"})
-    assert (tmp_path / "default.client.log").read_text() == "said"
+    output(tmp_path).receive({"log": "../../default.client.log", "text": "a line"})
+    assert (tmp_path / "default.client.log").read_text() == "a line"
 
 
 def test_a_garbled_line_is_a_fault_of_ours(tmp_path: Path) -> None:

@@ -35,12 +35,12 @@ def test_when_a_timer_ended(ended_monotonic_s: float | None, words: str) -> None
 
 
 def test_a_program_that_did_not_start() -> None:
-    """Is no timer that did not end."""
+    """A timer that did not start is not one that did not end."""
     assert describe_end(message(None) | {"armed": None}) == "did not start"
 
 
 def test_the_page_has_a_row_for_each_program_and_says_what_is_missing() -> None:
-    """Also one that said nothing."""
+    """Also one that reported nothing."""
     found = Found(
         {"sleep": Program(["sleep"]), "other": Program(["other"])}, ["Java: javac is not on PATH"]
     )

@@ -87,7 +87,7 @@ def test_a_slow_answer_comes_that_much_later_by_the_monotonic_clock() -> None:
 
 
 def test_a_sleeping_authority_cannot_even_hang() -> None:
-    """Nobody accepts the connection."""
+    """The connection is not accepted."""
     asleep = '[[fault]]\nkind = "freeze"\nnode = "east"\nat = "10s"\nlasts = "10s"\n'
     assert answer(asleep + fault("ca_hang"), 15).outcome == "refused"
 

@@ -56,7 +56,7 @@ def test_one_pause_makes_every_later_renewal_late_by_its_length() -> None:
     history = run(plan(PAUSE, lifetime="10m", duration="3h"))
     issued = issued_world_s(history)
     assert issued[:3] == [0, 240, 480]
-    # Due at 720 s on a clock that stood for 1020 s; there the first certificate planned on the
+    # Due at 720 s on a clock that did not move for 1020 s; there the first certificate planned on the
     # parted clocks begins.
     assert issued[3:8] == [1_740 + 1_260 * cycle for cycle in range(5)]
 
@@ -88,7 +88,7 @@ def test_nights_of_eight_hours_renew_when_the_real_binary_did() -> None:
 
 
 def test_nights_of_eight_hours_break_on_the_third_day() -> None:
-    """After two nights J is 16 h, more than (L + B) / 2 = 12 h 01 min; the first two days show
+    """After two nights the clock drift is 16 h, more than (L + B) / 2 = 12 h 01 min; the first two days show
     nothing."""
     history = run(plan(NIGHTS, duration="5d"))
     first = history.of("connection_attempted", ok=False)[0]
@@ -98,7 +98,7 @@ def test_nights_of_eight_hours_break_on_the_third_day() -> None:
 
 
 def test_a_frozen_process_renews_when_it_thaws_and_is_on_time_ever_after() -> None:
-    """docker pause is the trap: nothing is late, since no clock stood still."""
+    """docker pause is the trap: nothing is late, since every clock went on."""
     history = run(plan(freeze("11h", "5h"), duration="3d"))
     assert issued_world_s(history) == [
         0,
@@ -111,7 +111,7 @@ def test_a_frozen_process_renews_when_it_thaws_and_is_on_time_ever_after() -> No
 
 
 def test_a_step_forward_does_what_a_suspend_does() -> None:
-    """ztunnel cannot tell them apart: wall ahead of monotonic by 13 h."""
+    """ztunnel cannot distinguish them: wall ahead of monotonic by 13 h."""
     stepped = run(plan(step("13h"), duration="3d"))
     assert issued_world_s(stepped) == [
         0,
@@ -188,7 +188,7 @@ def test_a_restart_that_fell_into_a_freeze_comes_after_what_was_overdue() -> Non
     assert kinds.count("csr_answered") == 4, "two overdue renewals, two first requests"
 
 
-def test_a_pause_is_told_in_three_events_with_the_clocks_of_its_node() -> None:
+def test_a_pause_is_recorded_in_three_events_with_the_clocks_of_its_node() -> None:
     """Began; woke, with the wall clock behind; ended, with the wall clock before and after the
     correction."""
     of = plan(PAUSE, duration="1h")
@@ -260,11 +260,11 @@ def test_a_connection_does_not_bring_back_a_dropped_certificate() -> None:
     not."""
     away = '[[fault]]\nkind = "ca_outage"\nat = "11h57m"\nlasts = "10m"\n'
     history = run(plan(away, duration="13h", behaviour_class="A1"))
-    asked = [event.world_ns / 1e9 for event in history.of("csr_answered", identity=CLIENT)]
-    assert asked == [0, *(43_140 + 60 * number for number in range(9))]
+    requested = [event.world_ns / 1e9 for event in history.of("csr_answered", identity=CLIENT)]
+    assert requested == [0, *(43_140 + 60 * number for number in range(9))]
 
 
-def test_what_hangs_is_never_asked_for_again_until_a_restart() -> None:
+def test_what_hangs_is_never_requested_again_until_a_restart() -> None:
     """No deadline: the requests of that one moment are lost for good, long after the authority is
     well."""
     hang = '[[fault]]\nkind = "ca_hang"\nat = "11h"\nlasts = "2h"\n'
@@ -289,7 +289,7 @@ SLOW = '[[fault]]\nkind = "ca_slow"\nat = "11h"\nlasts = "{}"\nanswers_after = "
 
 
 def test_each_renewal_is_late_by_the_delay_of_a_slow_answer() -> None:
-    """Dated when answered: half a life from there to the next, which is asked for on time and late
+    """Dated when answered: half a life from there to the next, which is requested on time and late
     again."""
     history = run(plan(SLOW.format("2d", "20m"), duration="2d"))
     assert issued_world_s(history, CLIENT) == [
@@ -303,7 +303,7 @@ def test_each_renewal_is_late_by_the_delay_of_a_slow_answer() -> None:
 
 
 def test_eight_slow_requests_hold_back_the_ninth() -> None:
-    """It is asked for when the first of the eight is answered, and answered at once if the fault is
+    """It is requested when the first of the eight is answered, and answered at once if the fault is
     over by then."""
     names = ", ".join(f'"default/{number}"' for number in range(7))
     node = ONE_NODE.replace('"default/client"', f'{names}, "default/client"')
@@ -318,7 +318,7 @@ def test_eight_slow_requests_hold_back_the_ninth() -> None:
 
 
 def test_a_restart_and_a_new_root_lose_what_is_under_way() -> None:
-    """A ztunnel started anew asks anew; one whose connection was closed tries again within seconds."""
+    """A ztunnel that restarts requests again; one whose connection was closed retries within seconds."""
     restart = '[[fault]]\nkind = "restart"\nat = "12h"\n'
     history = run(plan(SLOW.format("1h10m", "1h") + restart, duration="1d"))
     assert issued_world_s(history, CLIENT)[:2] == [0, 13 * HOUR_S]
@@ -339,7 +339,7 @@ def test_an_answer_to_a_node_asleep_is_taken_in_when_it_wakes() -> None:
     assert states[1] == 16 * HOUR_S
 
 
-def test_who_has_asked_and_got_no_answer_is_initializing() -> None:
+def test_a_request_without_an_answer_leaves_it_initializing() -> None:
     """Recorded once; a certificate that comes at once leaves no such state behind."""
     hang = '[[fault]]\nkind = "ca_hang"\nat = "0s"\nlasts = "1h"\n'
     states = [event["state"] for event in run(plan(hang, duration="2h")).of("certificate_state")]
@@ -386,7 +386,7 @@ def test_another_pod_gets_a_fresh_certificate_from_a_ztunnel_that_keeps_its_time
     assert len(history.of("ztunnel_started")) == 1
 
 
-def test_a_restart_is_told_as_a_fault_with_an_end_and_a_start_of_the_process() -> None:
+def test_a_restart_is_recorded_as_a_fault_with_an_end_and_a_start_of_the_process() -> None:
     """In this order, at one moment; then it fetches its certificates."""
     history = run(plan('[[fault]]\nkind = "restart"\nat = "5h"\n', duration="6h"))
     events = [
@@ -400,7 +400,7 @@ def test_a_restart_is_told_as_a_fault_with_an_end_and_a_start_of_the_process() -
 
 
 def test_a_restart_of_a_sleeping_node_happens_when_it_wakes() -> None:
-    """Nobody can restart a process that cannot run."""
+    """A process that cannot run cannot be restarted."""
     history = run(plan(NIGHTS + '[[fault]]\nkind = "restart"\nat = "20h"\n', duration="1d"))
     assert [event.world_ns / 1e9 for event in history.of("ztunnel_stopped")] == [23 * HOUR_S]
     began = history.of("fault_began", fault_kind="restart")
@@ -417,7 +417,7 @@ def test_timers_of_an_ended_process_do_nothing() -> None:
 
 
 def test_the_world_starts_with_every_ztunnel_before_the_first_fault() -> None:
-    """An authority that is away from the beginning refuses the very first requests."""
+    """An authority that is unavailable from the beginning refuses the very first requests."""
     away = '[[fault]]\nkind = "ca_outage"\nat = "0s"\nlasts = "1h"\n'
     history = run(plan(away, duration="3d"))
     assert [event.kind for event in history][:2] == ["run_started", "ztunnel_started"]
@@ -441,14 +441,14 @@ def test_a_run_begins_and_ends_as_promised() -> None:
 
 
 def test_class_a0_gets_certificates_of_a_day_whatever_the_scenario_says() -> None:
-    """SECRET_TTL did not exist; the scenario's ten minutes are never asked for."""
+    """SECRET_TTL did not exist; the scenario's ten minutes are never requested."""
     history = run(plan(lifetime="10m", duration="23h", behaviour_class="A0"))
     assert issued_world_s(history) == [0, 43_140]
 
 
 @pytest.mark.parametrize(("behaviour_class", "renews"), [("C", False), ("D", False), ("E", True)])
 def test_a_new_root_of_the_authority(behaviour_class: str, renews: bool) -> None:
-    """All but E trust the root of their own start: they renew no more, until they are started anew."""
+    """All but E trust the root of their own start: they renew no more, until they restart."""
     change = '[[fault]]\nkind = "ca_root_change"\nat = "1h"\n'
     issued = issued_world_s(run(plan(change, duration="1d", behaviour_class=behaviour_class)))
     assert issued == ([0, 43_140, 86_280] if renews else [0])

@@ -48,6 +48,7 @@ def test_the_same_plan_gives_the_same_bytes() -> None:
     assert run(restless()).to_text() == run(restless()).to_text()
 
 
+@pytest.mark.slow(reason="starts another Python")
 @pytest.mark.parametrize("hash_seed", ["1", "4711"])
 def test_the_same_plan_gives_the_same_bytes_in_another_process(hash_seed: str) -> None:
     """Whatever order that process gives its sets."""
@@ -85,7 +86,7 @@ def test_it_runs_anywhere_and_refuses_nothing_that_it_knows() -> None:
     assert LAB.refusals(plan(NIGHTS)) == []
 
 
-def test_a_class_that_nobody_has_described_is_refused_by_name() -> None:
+def test_a_class_that_is_not_described_is_refused_by_name() -> None:
     """Not guessed at."""
     (refusal,) = LAB.refusals(plan().model_copy(update={"behaviour_class": "F"}))
     assert "'F'" in refusal and "A0" in refusal

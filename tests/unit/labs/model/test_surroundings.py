@@ -1,5 +1,5 @@
 """Gateways, tokens and application pods in the model: late once, refused for a minute, forgotten
-and fetched anew."""
+and fetched again."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def test_a_clock_set_back_makes_the_old_token_not_valid_yet_and_a_new_pod_gets_a
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
-        ('node = "laptop"\nidentity', 'node = "lap"\nidentity', "is no node"),
-        ('"ingress"', '"laptop"', "stands twice"),
+        ('node = "laptop"\nidentity', 'node = "lap"\nidentity', "expected one of laptop"),
+        ('"ingress"', '"laptop"', "is used twice"),
     ],
 )
 def test_a_gateway_that_cannot_be_is_refused(old: str, new: str, why: str) -> None:
@@ -103,8 +103,8 @@ def test_traffic_may_come_from_a_gateway() -> None:
         duration="5d",
         every="1h",
     )
-    told = {"pairs": (("ingress/gateway", SERVER),), "fix": PlannedFix(name="wall-polling")}
-    gateway = of.model_copy(update=told)
+    update = {"pairs": (("ingress/gateway", SERVER),), "fix": PlannedFix(name="wall-polling")}
+    gateway = of.model_copy(update=update)
     failed = failed_world_s(run(gateway))
     assert failed[0] == 78 * HOUR_S
     assert failed[-1] <= 89 * HOUR_S

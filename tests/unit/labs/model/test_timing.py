@@ -82,7 +82,7 @@ def test_wall_polling_notices_a_certificate_that_became_not_valid_yet() -> None:
 
 
 def test_wall_polling_leaves_one_alone_that_came_not_valid_yet() -> None:
-    """An issuer whose clock is ahead would be asked every ten seconds."""
+    """An issuer whose clock is ahead would get a request every ten seconds."""
     of = NodeClock(START)
     begins_ns = START.wall_ns + HOUR_S * NS_PER_S
     due = renewal_due("wall-polling", begins_ns + HALF_LIFE_S * NS_PER_S, begins_ns, START, START)

@@ -28,7 +28,7 @@ def test_a_certificate_is_valid_from_its_first_to_its_last_second(wall_s: float)
 
 
 def test_the_client_judges_the_server_by_its_own_clock() -> None:
-    """A server whose clock stands at noon presents what the client, in the evening, finds expired."""
+    """A server whose clock shows noon presents what the client, in the evening, finds expired."""
     assert (
         connection_error(LONG, at(3_020), VALID, at(1_500))
         == "server certificate expired 1020 s ago"

@@ -66,7 +66,7 @@ def test_after_j_of_sleep_the_timer_is_set_j_late_in_every_class(behaviour_class
     assert due_ns == now.monotonic_ns + (240 + 1_020) * NS_PER_S
 
 
-def test_only_a0_asks_for_a_day_whatever_it_is_told() -> None:
+def test_only_a0_requests_a_day_whatever_its_settings() -> None:
     """SECRET_TTL came with 1.21."""
     assert {name: ztunnel(name).requested_lifetime_s for name in BEHAVIOURS} == {
         "A0": 86_400, "A1": 600, "B": 600, "C": 600, "D": 600, "E": 600
@@ -131,7 +131,7 @@ def test_class_c_counts_for_each_identity_by_itself() -> None:
     assert delays_s(subject, 1, after(5_000), SERVER)[0] <= 1.2
 
 
-def test_class_c_begins_anew_after_a_success() -> None:
+def test_class_c_starts_over_after_a_success() -> None:
     """Seconds again, not minutes."""
     subject = ztunnel("C")
     delays_s(subject, 10, after(0))
@@ -139,7 +139,7 @@ def test_class_c_begins_anew_after_a_success() -> None:
     assert 0.8 <= delays_s(subject, 1, after(2_240))[0] <= 1.2
 
 
-def test_class_b_waits_longest_at_once_when_nobody_succeeded_for_a_quarter_of_an_hour() -> None:
+def test_class_b_waits_longest_at_once_when_no_request_succeeded_for_a_quarter_of_an_hour() -> None:
     """The usual case with a certificate of a day: its one backoff gave up hours ago."""
     subject = ztunnel("B")
     subject.answered(CLIENT, issued(after(0), 86_400), after(0))
@@ -174,7 +174,7 @@ def test_eight_requests_that_are_never_answered_stop_all_others() -> None:
 
 
 def test_a_request_under_way_changes_no_state() -> None:
-    """Whoever hangs keeps the certificate it has, until it expires and longer."""
+    """A ztunnel whose request hangs keeps the certificate it has, until it expires and longer."""
     subject = ztunnel("C")
     subject.answered(CLIENT, issued(after(0)), after(0))
     subject.answered(CLIENT, Answer("hung"), after(240))
@@ -185,7 +185,7 @@ def test_a_request_under_way_changes_no_state() -> None:
 
 
 def test_a_refused_token_is_named() -> None:
-    """Another code than that of an authority which is away."""
+    """Another code than that of an authority which is unavailable."""
     subject = ztunnel("C")
     subject.answered(CLIENT, Answer("unauthenticated"), after(0))
     assert "authentication credentials" in subject.states[CLIENT].state

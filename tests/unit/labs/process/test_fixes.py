@@ -1,4 +1,4 @@
-"""What of a fix, or of what stands around ztunnel, the process lab cannot do: said by name, before
+"""What of a fix, or of what is around ztunnel, the process lab cannot do: refused by name, before
 anything starts."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def deployed(name: str) -> Plan:
 
 
 @pytest.mark.parametrize(
-    ("of", "said"),
+    ("of", "named"),
     [
         (lambda: plan(GATEWAY, lab="process"), "gateway"),
         (
@@ -37,10 +37,10 @@ def deployed(name: str) -> Plan:
         (lambda: deployed("restart-applications"), "restart-applications"),
     ],
 )
-def test_what_is_not_there_is_refused(of: object, said: str) -> None:
+def test_what_is_not_there_is_refused(of: object, named: str) -> None:
     assert callable(of)
     (reason,) = load_lab("process").refusals(of())
-    assert said in reason and "--lab model" in reason
+    assert named in reason and "--lab model" in reason
 
 
 @pytest.mark.parametrize("name", [name for name in FIXES if name != "restart-applications"])

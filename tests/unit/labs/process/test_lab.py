@@ -52,7 +52,7 @@ def run(ztunnel: Path, directory: Path) -> History:
 
 
 def test_a_program_lives_through_nine_hours_with_a_night_in_them(tmp_path: Path) -> None:
-    """Its timer ticks every ten minutes of waking time, at the very nanosecond, and not in the
+    """Its timer ticks every ten minutes in which it runs, at the very nanosecond, and not in the
     night."""
     history = run(write_fake_ztunnel(tmp_path), tmp_path)
     ticks = [
@@ -75,7 +75,7 @@ def test_the_fault_is_measured_inside_the_program(tmp_path: Path) -> None:
     assert ended.since(began) == (8 * 3600 * 10**9, 0, 8 * 3600 * 10**9)
 
 
-def test_connections_that_nobody_serves_fail_and_end(tmp_path: Path) -> None:
+def test_connections_without_a_server_fail_and_end(tmp_path: Path) -> None:
     """An attempt ends as failed, with a reason; it does not hang."""
     attempts = run(write_fake_ztunnel(tmp_path), tmp_path).of("connection_attempted")
     assert attempts
@@ -104,7 +104,7 @@ def test_a_subject_that_dies_on_the_way_is_named(tmp_path: Path) -> None:
 def test_a_subject_that_spins_is_named_within_a_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program that never sleeps never lets time pass; that is said, with its name."""
+    """A program that never sleeps never lets time pass; the error has its name."""
     monkeypatch.setenv("MESHWAKE_QUIET_WITHIN_S", "2")
     with pytest.raises(
         HarnessError,
@@ -143,11 +143,13 @@ def test_forbidden_namespaces_are_a_refusal_with_a_way_out(tmp_path: Path) -> No
             print(type(error).__name__, error)
         """
     )
-    said = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout
-    assert said.startswith("LabUnavailable no right to make namespaces (Operation not permitted)")
-    assert "root" in said
+    assert printed.startswith(
+        "LabUnavailable no right to make namespaces (Operation not permitted)"
+    )
+    assert "root" in printed
     assert LabUnavailable.exit_code == 4
 
 
@@ -155,7 +157,7 @@ def test_forbidden_namespaces_are_a_refusal_with_a_way_out(tmp_path: Path) -> No
     sys.platform == "linux" and os.geteuid() != 0, reason="only root has a right to give away"
 )
 def test_root_that_may_not_build_networks_does_it_in_a_user_namespace() -> None:
-    """As in a container with --cap-add SYS_ADMIN alone: no right is missing, or its name is said."""
+    """As in a container with --cap-add SYS_ADMIN alone: no right is missing, or it is named."""
     drop = textwrap.dedent(
         """
         import os, sys
@@ -233,7 +235,7 @@ def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
     harness = subprocess.Popen(command)
     try:
         wait_until(
-            lambda: len(leftovers(tmp_path)) >= 5, "two stand-ins and an authority to run", WITHIN_S
+            lambda: len(leftovers(tmp_path)) >= 5, "two fakes and an authority to run", WITHIN_S
         )
         ticking = tmp_path / "logs" / "default.client.log"
         wait_until(

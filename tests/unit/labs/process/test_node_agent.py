@@ -1,4 +1,4 @@
-"""The node agent against a ztunnel of our own making, which says and answers what it is told to."""
+"""The node agent against a ztunnel of our own making, which sends and answers what the test wants."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from meshwake.core.errors import SubjectFailed
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="SOCK_SEQPACKET and namespaces are for Linux"
 )
-Heard = tuple[WorkloadRequest, list[int]]
+Received = tuple[WorkloadRequest, list[int]]
 
 
-def speak(path: Path, answers: list[WorkloadResponse | None], version: int = 1) -> list[Heard]:
-    """A ztunnel that says hello and gives these answers (None: it goes); returns what it heard,
+def speak(path: Path, answers: list[WorkloadResponse | None], version: int = 1) -> list[Received]:
+    """A ztunnel that says hello and gives these answers (None: it goes); returns what it received,
     with the inode of each file that came with it."""
-    heard: list[Heard] = []
+    received: list[Received] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as agent:
         agent.connect(str(path))
         agent.send(ZdsHello(version=version).SerializeToString())
@@ -30,7 +30,7 @@ def speak(path: Path, answers: list[WorkloadResponse | None], version: int = 1) 
             packet, files, _, _ = socket.recv_fds(agent, 1024, 4)
             if not packet:
                 break
-            heard.append(
+            received.append(
                 (WorkloadRequest.FromString(packet), [os.fstat(file).st_ino for file in files])
             )
             for file in files:
@@ -38,7 +38,7 @@ def speak(path: Path, answers: list[WorkloadResponse | None], version: int = 1) 
             if answer is None:
                 break
             agent.send(answer.SerializeToString())
-    return heard
+    return received
 
 
 OK = WorkloadResponse(ack=Ack())
@@ -56,7 +56,7 @@ class Talk:
 
     def ztunnel(
         self, answers: list[WorkloadResponse | None], version: int = 1
-    ) -> Future[list[Heard]]:
+    ) -> Future[list[Received]]:
         return self._pool.submit(speak, self.path, answers, version)
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ def talk(tmp_path: Path) -> Iterator[Talk]:
     talk.close()
 
 
-def test_every_pod_is_handed_over_with_its_namespace_and_then_the_end_is_told(talk: Talk) -> None:
+def test_every_pod_is_sent_with_its_namespace_and_then_the_end(talk: Talk) -> None:
     """Name, namespace and account of each, one open file each, one after another; then that these
     were all."""
     from meshwake.labs.process.workloads import Workload
@@ -95,7 +95,7 @@ def test_every_pod_is_handed_over_with_its_namespace_and_then_the_end_is_told(ta
     assert last.WhichOneof("payload") == "snapshot_sent"
 
 
-def test_a_pod_that_goes_is_told_without_a_file(talk: Talk) -> None:
+def test_a_pod_that_is_removed_is_sent_without_a_file(talk: Talk) -> None:
     """After the first list, pods go and come one at a time."""
     from meshwake.labs.process.workloads import Workload
 

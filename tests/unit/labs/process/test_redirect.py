@@ -21,7 +21,7 @@ from meshwake.ztunnel.ports import OUTBOUND_PORT
 enter_own_namespaces()
 network = Network()
 pod, address = network.add("pod")
-said = {}
+reached_port = {}
 with in_namespace(pod):
     if not redirected_here():
         print("null"); raise SystemExit
@@ -38,18 +38,18 @@ def reached(address, port, mark=0, within=None):
                 server.accept()[0].close(); return name
             except TimeoutError: pass
 with in_namespace(pod):
-    said["sent"] = reached(AUTHORITY_ADDRESS, 8080)
-    said["sent by ztunnel"] = reached(AUTHORITY_ADDRESS, 8080, ZTUNNEL_MARK)
-    said["sent to itself"] = reached("127.0.0.1", 8080)
-    said["by ztunnel to the application"] = reached(address, 8080, ZTUNNEL_MARK)
-said["came"] = reached(address, 8080)
-said["came as HBONE"] = reached(address, 15008)
-print(json.dumps(said))
+    reached_port["sent"] = reached(AUTHORITY_ADDRESS, 8080)
+    reached_port["sent by ztunnel"] = reached(AUTHORITY_ADDRESS, 8080, ZTUNNEL_MARK)
+    reached_port["sent to itself"] = reached("127.0.0.1", 8080)
+    reached_port["by ztunnel to the application"] = reached(address, 8080, ZTUNNEL_MARK)
+reached_port["came"] = reached(address, 8080)
+reached_port["came as HBONE"] = reached(address, 15008)
+print(json.dumps(reached_port))
 """
 
 
 @pytest.fixture(scope="module")
-def said() -> Any:
+def reached_port() -> Any:
     """Which port each connection reached."""
     from pathlib import Path
 
@@ -65,17 +65,17 @@ def said() -> Any:
     return reached
 
 
-def test_what_a_pod_sends_goes_into_its_ztunnel(said: Any) -> None:
+def test_what_a_pod_sends_goes_into_its_ztunnel(reached_port: Any) -> None:
     """An ordinary client's connection, and not what ztunnel itself sends, nor what stays on the
     loopback."""
-    assert said["sent"] == 15001
-    assert said["sent by ztunnel"] == "outside"
-    assert said["sent to itself"] == 8080
+    assert reached_port["sent"] == 15001
+    assert reached_port["sent by ztunnel"] == "outside"
+    assert reached_port["sent to itself"] == 8080
 
 
-def test_what_comes_goes_through_ztunnel_too(said: Any) -> None:
+def test_what_comes_goes_through_ztunnel_too(reached_port: Any) -> None:
     """Plain text from outside to its port for that, HBONE straight, and from ztunnel to the
     application."""
-    assert said["came"] == 15006
-    assert said["came as HBONE"] == 15008
-    assert said["by ztunnel to the application"] == 8080
+    assert reached_port["came"] == 15006
+    assert reached_port["came as HBONE"] == 15008
+    assert reached_port["by ztunnel to the application"] == 8080

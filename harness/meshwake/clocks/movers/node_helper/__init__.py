@@ -1,4 +1,5 @@
-"""The helper on a node: puts chosen programs under a clock page, those that run and those started later.
+"""The helper on a node: puts chosen programs under a clock page, those that run and those started
+later.
 
     python -m meshwake.clocks.movers.node_helper serve --socket S --state F
         in a privileged container that sees all processes of the node
@@ -28,11 +29,13 @@ more. So no program that is right asks istiod while that is ahead: where no such
 release without a request (a lease that ran out) waits for those of the other nodes.
 
 When the helper ends:
-    killed     programs keep running with the clocks that they have; execs that wait go on; a `sleep` is brought to its
-               end by a child of its own. Started again, it finds page, rules and lease again (state file, /proc).
+    killed     programs keep running with the clocks that they have; execs that wait go on; a
+               `sleep` is brought to its end by a child of its own. Started again, it finds page,
+               rules and lease again (state file, /proc).
     SIGTERM    everything is released.
     stuck      an alarm ends it after 30 s, because an exec may be waiting for its answer.
-    forgotten  when the owner sends nothing for `lease_s` it releases everything, and reports in `list` (`given_up`) of
-               whom, how far clocks were moved, and which programs began on moved clocks, until the next take. Only time
-               counts in which it was awake to receive: neither that of a machine that slept nor its own.
+    forgotten  when the owner sends nothing for `lease_s` it releases everything, and reports in
+               `list` (`given_up`) of whom, how far clocks were moved, and which programs began on
+               moved clocks, until the next take. Only time counts in which it was awake to receive:
+               neither that of a machine that slept nor its own.
 """

@@ -66,13 +66,11 @@ class Idleness:
         if pid not in self._watched:
             self._watched[pid] = WatchedProcess(pid, executable, waits_virtually=False)
         rule = self._programs.rule_of(pid)
-        works = rule is not None and rule.idles_in_epoll and not waits_in_epoll(pid)
-        if works or not self._watched[pid].asleep(0):
+        if _works(pid, rule) or not self._watched[pid].asleep(0):
             return f"{executable} ({pid})"
         if rule is not None and self._has_lost_a_stream(pid, rule):
-            return (
-                f"{executable} ({pid}), which has lost a connection to port {rule.streams_to_port}"
-            )
+            port = rule.streams_to_port
+            return f"{executable} ({pid}), which has lost a connection to port {port}"
         return ""
 
     def _has_lost_a_stream(self, pid: int, rule: Rule) -> bool:
@@ -80,3 +78,8 @@ class Idleness:
             return False
         streams = self._streams.setdefault(pid, _Streams())
         return streams.is_one_lost(count_streams(pid, rule.streams_to_port))
+
+
+def _works(pid: int, rule: Rule | None) -> bool:
+    """A program that idles in epoll, and is not there: it waits for an answer, for example."""
+    return rule is not None and rule.idles_in_epoll and not waits_in_epoll(pid)

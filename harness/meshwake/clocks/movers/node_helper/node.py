@@ -51,6 +51,7 @@ from meshwake.clocks.vdso.page import attaching_unsupported_here
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable, SubjectFailed
+from meshwake.system.deadline import Deadline
 
 NODE_ROOT = Path("/proc/1/root")
 _SCAN_EVERY_S = 1.0
@@ -86,7 +87,7 @@ class Node:
         self._programs = Programs(self._pages, node_root, alive, self._note_caught)
         self._idleness = Idleness(self._programs)
         self._asleep: Sleep | None = None
-        self._scan_due_monotonic_s = 0.0
+        self._next_scan = Deadline("the next scan", 0.0)
         self._restore_state()
 
     @property
@@ -116,7 +117,8 @@ class Node:
         try:
             return handler(request)
         finally:
-            # At its end: a request may last longer than the lease, and nothing is received meanwhile.
+            # At its end: a request may last longer than the lease, and nothing is received
+            # meanwhile.
             if owner is not None and owner == self._lease.owner:
                 self._lease.heard()
 
@@ -124,8 +126,8 @@ class Node:
         """What is to be done between requests; bounded, and short when nothing has happened."""
         self._programs.meanwhile()
         self._end_sleep_without_guardian()
-        if time.monotonic() >= self._scan_due_monotonic_s:
-            self._scan_due_monotonic_s = time.monotonic() + _SCAN_EVERY_S
+        if self._next_scan.has_passed:
+            self._next_scan = Deadline("the next scan", _SCAN_EVERY_S)
             if self._programs.rules:
                 self._programs.scan("late")
                 self._check_lease()
@@ -219,11 +221,11 @@ class Node:
         within_s = read_number(request.get("within_s"), "within_s", 0, _STILL_AT_MOST_S)
         if self._asleep is not None:
             return self._described_idleness("")
-        give_up = time.monotonic() + within_s
+        deadline = Deadline("every program to be idle", within_s)
         self._programs.scan("late")
-        while (busy := self._idleness.first_busy()) and time.monotonic() < give_up:
+        while (busy := self._idleness.first_busy()) and not deadline.has_passed:
             self._programs.meanwhile()
-            time.sleep(_STILL_POLL_S)
+            deadline.sleep(_STILL_POLL_S)
         return self._described_idleness(busy)
 
     def _described_idleness(self, busy: str) -> Result:
@@ -318,12 +320,12 @@ class Node:
     def _note_stop(self, sleep: Sleep) -> None:
         """When all stood still: from then on their clocks may go back at the wake by as much as it
         lasted."""
-        give_up = time.monotonic() + ALL_STOPPED_WITHIN_S
+        deadline = Deadline("all sleepers to stop", ALL_STOPPED_WITHIN_S)
         while not sleep.are_all_stopped():
-            if time.monotonic() > give_up:
+            if deadline.has_passed:
                 return
             self._programs.meanwhile()
-            time.sleep(_POLL_EVERY_S)
+            deadline.sleep(_POLL_EVERY_S)
         sleep.stopped_monotonic_ns = time.monotonic_ns()
         self._save()
 
@@ -466,14 +468,14 @@ class Node:
         if ticks is None:
             return
         send_signal(pid, ticks, signal.SIGKILL)
-        give_up = time.monotonic() + _ENDED_WITHIN_S
+        deadline = Deadline(f"process {pid} to end", _ENDED_WITHIN_S)
         while started_ticks(pid) == ticks:
-            if time.monotonic() > give_up:
+            if deadline.has_passed:
                 raise SubjectFailed(
                     f"it is ahead and was ended, and is still there {_ENDED_WITHIN_S:.0f} s later"
                 )
             self._alive()
-            time.sleep(_POLL_EVERY_S)
+            deadline.sleep(_POLL_EVERY_S)
 
     # Giving up
 

@@ -20,8 +20,8 @@ _STARTED_FIELD = 19
 _ENDED_STATES = frozenset({"Z", "X"})
 # T: stopped by a signal. t: stopped by a tracer.
 _STOPPED_STATES = frozenset({"T", "t"})
-# /proc/PID/net/tcp: columns are "sl local_address rem_address st ...", in hexadecimal, and the state
-# of an established connection is TCP_ESTABLISHED (include/net/tcp_states.h).
+# /proc/PID/net/tcp: columns are "sl local_address rem_address st ...", in hexadecimal, and the
+# state of an established connection is TCP_ESTABLISHED (include/net/tcp_states.h).
 _REMOTE_COLUMN = 2
 _STATE_COLUMN = 3
 _ESTABLISHED = "01"

@@ -27,7 +27,7 @@ from meshwake.core.errors import LabUnavailable, SubjectFailed
 ATTACHED_WITHIN_S = 2.0
 # A program this young may be on its way to be caught, between two of the stops on that way.
 _CAUGHT_WITHIN_S = 3.0
-# How soon to look again: while an exec waits for us, and otherwise.
+# How soon to serve again: while an exec waits for us, and otherwise.
 _BUSY_TICK_S = 0.001
 _TICK_S = 0.2
 
@@ -93,7 +93,7 @@ class Programs:
 
     def described_begun_moved(self) -> list[dict[str, Any]]:
         """The programs that took their time base while clocks were moved: it is wrong when these
-        are put back."""
+        are restored."""
         still_there = [
             pid for pid, ticks in sorted(self.begun_moved.items()) if started_ticks(pid) == ticks
         ]

@@ -4,19 +4,25 @@ One request is one line of JSON and gets one line back: {"version": 3, "ok": tru
 or {"version": 3, "ok": false, "error": {"kind": "LabUnavailable", "message": "..."}}.
 
     hello                                   what this system allows
-    take     rules, launchers, lease_s,     from now on every program that fits a rule is under this node's clock page,
-             ends                           and the node belongs to the `owner` of the request
+    take     rules, launchers, lease_s,     from now on every program that fits a rule is under this
+             ends                           node's clock page, and the node belongs to the `owner`
+                                            of the request
     renew    -                              the owner is still there
-    set      wall_ns, monotonic_ns,         what is added to the kernel's clocks, absolute, all at once; `kick`: then
-             boottime_ns, kick              every program is made to read its clocks
+    set      wall_ns, monotonic_ns,         what is added to the kernel's clocks, absolute, all at
+             boottime_ns, kick              once; `kick`: then every program is made to read its
+                                            clocks
     still    within_s                       waits until every program waits for something to happen
-    read     pid, executable (or all)       the clocks of each program, measured inside it, and the kernel's around them
-    sleep    lasts_ns, at_wake (or null)    stops the programs; then sets `at_wake` and lets them run on
-    wake     wall_ns, monotonic_ns,         ends a sleep before `lasts_ns` are over, with these offsets
-             boottime_ns
-    list     -                              programs, offsets, watch, refusals, owner, what was given up
-    release  rules                          the kernel's clocks for all, rules forgotten; programs that fit `rules`
-                                            are let go of too, whichever helper attached them: one whose state is lost
+    read     pid, executable (or all)       the clocks of each program, measured inside it, and the
+                                            kernel's around them
+    sleep    lasts_ns, at_wake (or null)    stops the programs; then sets `at_wake` and lets them
+                                            run on
+    wake     wall_ns, monotonic_ns,         ends a sleep before `lasts_ns` are over, with these
+             boottime_ns                    offsets
+    list     -                              programs, offsets, watch, refusals, owner, what was
+                                            given up
+    release  rules                          the kernel's clocks for all, rules forgotten; programs
+                                            that fit `rules` are let go of too, whichever helper
+                                            attached them: one whose state is lost
 
 Every request may name its `owner`. take, renew, set, still, sleep, wake and release of a node that
 has an owner must name that one; hello, list and read are answered to everyone. Only what the owner
@@ -55,7 +61,8 @@ SLEEP_MAX_S = 24 * 3600.0
 REQUEST_BYTES_MAX = 65536
 _OWNER_LENGTH_MAX = 300
 _PORT_MAX = 65535
-# Three offsets and the kernel's own time must fit into 64 bits with their sign: 2**61 ns are 73 years.
+# Three offsets and the kernel's own time must fit into 64 bits with their sign: 2**61 ns are 73
+# years.
 _OFFSET_NS_END = 2**61
 
 
@@ -101,12 +108,22 @@ def _read_rule(entry: Any) -> Rule:
         raise BadInput(
             f"rule {entry!r}: executable is a path or a name, cgroup a part of a path or null"
         )
-    keeps_monotonic = entry.get("keeps_monotonic", False)
-    idles_in_epoll = entry.get("idles_in_epoll", False)
-    if not isinstance(keeps_monotonic, bool) or not isinstance(idles_in_epoll, bool):
-        raise BadInput(f"rule {entry!r}: keeps_monotonic and idles_in_epoll are true or false")
-    port = int(read_number(entry.get("streams_to_port", 0), "streams_to_port", 0, _PORT_MAX))
-    return Rule(executable, cgroup, keeps_monotonic, idles_in_epoll, port)
+    return Rule(
+        executable,
+        cgroup,
+        keeps_monotonic=_read_switch(entry, "keeps_monotonic"),
+        idles_in_epoll=_read_switch(entry, "idles_in_epoll"),
+        streams_to_port=int(
+            read_number(entry.get("streams_to_port", 0), "streams_to_port", 0, _PORT_MAX)
+        ),
+    )
+
+
+def _read_switch(entry: dict[str, Any], name: str) -> bool:
+    value = entry.get(name, False)
+    if not isinstance(value, bool):
+        raise BadInput(f"rule {entry!r}: {name} is true or false")
+    return value
 
 
 def read_launchers(value: Any) -> tuple[str, ...]:

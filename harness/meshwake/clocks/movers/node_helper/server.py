@@ -6,20 +6,20 @@ import os
 import selectors
 import signal
 import socket
-import time
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 from meshwake.clocks.movers.node_helper.node import Node
 from meshwake.clocks.movers.node_helper.protocol import REQUEST_BYTES_MAX, answer_line
+from meshwake.system.deadline import Deadline
 
 # For a client to send its line, and to take the answer.
 _REQUEST_WITHIN_S = 5.0
 _STUCK_AFTER_S = 30.0
 _PIECE_BYTES = 65536
 _WAITING_CONNECTIONS = 8
-# Only root, whom we run as, may connect: whoever can may move clocks.
+# Only root, as which the helper runs, may connect: a client can move clocks.
 _NOT_FOR_OTHERS = 0o177
 
 
@@ -39,7 +39,7 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
         # What a client has sent so far, and when we stop waiting for the rest.
-        self._open: dict[socket.socket, tuple[bytearray, float]] = {}
+        self._open: dict[socket.socket, tuple[bytearray, Deadline]] = {}
         self._watched: int | None = None
 
     def run(self) -> None:
@@ -101,7 +101,7 @@ class Server:
         with suppress(BlockingIOError):
             connection, _ = self._listener.accept()
             connection.setblocking(False)
-            self._open[connection] = (bytearray(), time.monotonic() + _REQUEST_WITHIN_S)
+            self._open[connection] = (bytearray(), Deadline("a request", _REQUEST_WITHIN_S))
             self._selector.register(connection, selectors.EVENT_READ)
 
     def _receive(self, connection: socket.socket) -> None:
@@ -131,8 +131,8 @@ class Server:
         connection.close()
 
     def _drop_late(self) -> None:
-        for connection, (_, give_up) in list(self._open.items()):
-            if time.monotonic() > give_up:
+        for connection, (_, deadline) in list(self._open.items()):
+            if deadline.has_passed:
                 self._drop(connection)
 
 

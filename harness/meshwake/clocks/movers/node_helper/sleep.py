@@ -18,6 +18,7 @@ from typing import Any
 from meshwake.clocks.movers.node_helper.processes import is_running, send_signal, started_ticks
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
+from meshwake.system.deadline import Deadline
 
 ALL_STOPPED_WITHIN_S = 2.0
 _POLL_EVERY_S = 0.001
@@ -83,9 +84,9 @@ class Sleep:
         if not self._guardian_lives():
             return
         os.kill(self.guardian, signal.SIGKILL)
-        give_up = time.monotonic() + ALL_STOPPED_WITHIN_S
-        while self._guardian_lives() and time.monotonic() < give_up:
-            time.sleep(_POLL_EVERY_S)
+        deadline = Deadline("the guardian to end", ALL_STOPPED_WITHIN_S)
+        while self._guardian_lives() and not deadline.has_passed:
+            deadline.sleep(_POLL_EVERY_S)
 
     def _guardian_lives(self) -> bool:
         if self.guardian_ticks is None:
@@ -133,6 +134,6 @@ def _become_guardian() -> None:
 def _stop(sleepers: Mapping[int, int]) -> None:
     for pid, ticks in sleepers.items():
         send_signal(pid, ticks, signal.SIGSTOP)
-    give_up = time.monotonic() + ALL_STOPPED_WITHIN_S
-    while time.monotonic() < give_up and any(is_running(pid) for pid in sleepers):
-        time.sleep(_POLL_EVERY_S)
+    deadline = Deadline("all sleepers to stop", ALL_STOPPED_WITHIN_S)
+    while not deadline.has_passed and any(is_running(pid) for pid in sleepers):
+        deadline.sleep(_POLL_EVERY_S)

@@ -1,0 +1,209 @@
+"""From a scenario to a plan: every fault in its place on the timeline, repeats and "*" written out,
+every number an integer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.errors import BadInput
+from meshwake.core.faults import EVERY_NODE, Fault, NodeFault, PodRestart, fault_times_ns
+from meshwake.core.plan import (
+    Plan,
+    PlannedCluster,
+    PlannedExpectation,
+    PlannedFault,
+    PlannedFix,
+    PlannedGateway,
+    PlannedNode,
+)
+from meshwake.core.scenario import Expect, Scenario
+from meshwake.core.scenario_checks import APART
+
+_VERDICTS: dict[str, Literal["HOLDS", "BROKEN", "UNKNOWN"]] = {
+    "holds": "HOLDS",
+    "broken": "BROKEN",
+    "unknown": "UNKNOWN",
+}
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What a plan is made from: a scenario on one lab with one version. The runner's `Case` adds
+    which binary runs it and why it was chosen."""
+
+    scenario: Scenario
+    lab: str
+    version: str
+    behaviour_class: str
+    seed: int = 0
+    real_time: bool = False
+    expectations: tuple[Expect, ...] = ()
+    manifest: str | None = None
+    cluster: PlannedCluster | None = None
+
+
+def resolve(request: PlanRequest) -> Plan:
+    """The plan of `request`. Raises BadInput when the scenario lacks what the lab needs."""
+    scenario, numbers = request.scenario, _numbers(request)
+    lifetime_s = numbers.lifetime_ns // NS_PER_S
+    nodes = tuple(
+        PlannedNode(name=node.name, identities=tuple(node.identities)) for node in scenario.node
+    )
+    return Plan(
+        scenario=scenario.name,
+        title=scenario.title,
+        lab=request.lab,
+        version=request.version,
+        behaviour_class=request.behaviour_class,
+        seed=request.seed,
+        starts_wall_s=int(scenario.starts.timestamp()),
+        duration_ns=numbers.duration_ns,
+        lifetime_s=lifetime_s,
+        backdate_s=numbers.backdate_ns // NS_PER_S,
+        nodes=nodes,
+        gateways=_gateways(scenario, lifetime_s),
+        authority_node=_authority_node(scenario),
+        token_s=_token_s(scenario),
+        pairs=tuple((pair[0], pair[1]) for pair in scenario.traffic.pairs),
+        attempt_every_ns=numbers.every_ns,
+        faults=_place_faults(numbers.faults, nodes, numbers.duration_ns),
+        fix=_planned_fix(request),
+        cluster=request.cluster,
+        expectations=_expectations(request),
+        ztunnel_mode=scenario.ztunnel.mode,
+        discovery=scenario.ztunnel.workloads == "discovery",
+    )
+
+
+def _gateways(scenario: Scenario, lifetime_s: int) -> tuple[PlannedGateway, ...]:
+    return tuple(
+        PlannedGateway(
+            name=gateway.name,
+            node=gateway.node,
+            identity=gateway.identity,
+            lifetime_s=lifetime_s,
+        )
+        for gateway in scenario.gateway
+    )
+
+
+def _token_s(scenario: Scenario) -> int | None:
+    """None where tokens never expire."""
+    if scenario.authority is None or scenario.authority.token is None:
+        return None
+    return scenario.authority.token // NS_PER_S
+
+
+def _expectations(request: PlanRequest) -> tuple[PlannedExpectation, ...]:
+    return tuple(
+        PlannedExpectation(check=row.check, verdict=_VERDICTS[row.verdict], because=row.because)
+        for row in request.expectations
+    )
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """The numbers of a scenario: its own, or those of its [real_time] table."""
+
+    lifetime_ns: int
+    backdate_ns: int
+    duration_ns: int
+    every_ns: int
+    faults: list[Fault]
+
+
+def _numbers(request: PlanRequest) -> _Numbers:
+    scenario = request.scenario
+    if not request.real_time:
+        certificate = scenario.certificate
+        return _Numbers(
+            certificate.lifetime,
+            certificate.backdate,
+            scenario.duration,
+            scenario.traffic.every,
+            list(scenario.fault),
+        )
+    short = scenario.real_time
+    if short is None:
+        raise BadInput(
+            f"{scenario.path}: has no [real_time] table, which a run in real time needs "
+            "(lifetime, duration, fault); add one, or run without real time"
+        )
+    return _Numbers(
+        short.lifetime,
+        short.backdate,
+        short.duration,
+        short.every or scenario.traffic.every,
+        list(scenario.fault if short.fault is None else short.fault),
+    )
+
+
+def _planned_fix(request: PlanRequest) -> PlannedFix | None:
+    fix = request.scenario.fix
+    if fix is None:
+        return None
+    return PlannedFix(
+        name=fix.name, manifest=request.manifest, ztunnel_namespace=fix.ztunnel_namespace
+    )
+
+
+def _authority_node(scenario: Scenario) -> str | None:
+    if scenario.authority is None:
+        return scenario.node[0].name
+    return None if scenario.authority.node == APART else scenario.authority.node
+
+
+# --- Faults ---------------------------------------------------------------------------------------
+
+
+def _place_faults(
+    faults: list[Fault], nodes: tuple[PlannedNode, ...], duration_ns: int
+) -> tuple[PlannedFault, ...]:
+    """Every fault at each of its times on each of its nodes, in order of time; at one time in the
+    order of the file."""
+    placed = []
+    for order, fault in enumerate(faults):
+        for at_ns in fault_times_ns(fault, duration_ns):
+            placed += [(at_ns, order, node, fault) for node in _nodes_of(fault, nodes)]
+    placed.sort(key=lambda entry: entry[:2])
+    return tuple(
+        _planned(index, at_ns, node, fault) for index, (at_ns, _, node, fault) in enumerate(placed)
+    )
+
+
+def _nodes_of(fault: Fault, nodes: tuple[PlannedNode, ...]) -> list[str | None]:
+    """Where `fault` happens; [None] for the authority."""
+    if isinstance(fault, PodRestart):
+        return [node.name for node in nodes if fault.identity in node.identities]
+    if isinstance(fault, NodeFault):
+        return _named_nodes(fault.node, nodes)
+    return [None]
+
+
+def _named_nodes(name: str | None, nodes: tuple[PlannedNode, ...]) -> list[str | None]:
+    """Without a name it is the first, of which a scenario that passed its checks has only one."""
+    if name == EVERY_NODE:
+        return [node.name for node in nodes]
+    return [nodes[0].name if name is None else name]
+
+
+def _planned(index: int, at_world_ns: int, node: str | None, fault: Fault) -> PlannedFault:
+    rate = Fraction(getattr(fault, "rate", 1))
+    return PlannedFault(
+        index=index,
+        kind=fault.kind,
+        node=node,
+        at_world_ns=at_world_ns,
+        lasts_ns=getattr(fault, "lasts", 0),
+        corrected_after_ns=getattr(fault, "corrected_after", 0) or 0,
+        corrected=getattr(fault, "corrected_after", 0) is not None,
+        answers_after_ns=getattr(fault, "answers_after", 0),
+        by_wall_ns=getattr(fault, "by", 0),
+        rate_numerator=rate.numerator,
+        rate_denominator=rate.denominator,
+        lifetime_s=getattr(fault, "lifetime", 0) // NS_PER_S,
+        identity=getattr(fault, "identity", None),
+    )

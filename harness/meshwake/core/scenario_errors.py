@@ -1,0 +1,177 @@
+"""What is wrong with a scenario file, as a sentence for the person who wrote it.
+
+pydantic knows the place, the value and the kind of mistake; a person needs the key as it is written
+in TOML, what was expected there, and the nearest right word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from meshwake.core.faults import CLOCK_FAULTS, SERVICE_FAULTS, Fault
+from meshwake.system.hints import did_you_mean, invalid_value, one_of
+
+Place = tuple[str | int, ...]  # the keys and positions that lead to a value of the document
+FAULT_KINDS = (*CLOCK_FAULTS, *SERVICE_FAULTS)
+# Filled in by the reader from the file's name; they are not keys of a file.
+_NOT_WRITTEN = ("name", "path")
+_DURATIONS = (
+    "duration",
+    "at",
+    "lasts",
+    "corrected_after",
+    "answers_after",
+    "by",
+    "every",
+    "lifetime",
+)
+
+
+class ImpossibleScenario(ValueError):
+    """A scenario whose parts are right and whose whole is not; the message is a whole sentence."""
+
+
+def impossible(place: Place, read: object, why: str) -> ImpossibleScenario:
+    """The value `read` cannot be at `place`, because of the rest of the scenario."""
+    return ImpossibleScenario(f"invalid value {read!r} for {text_of(place)}: {why}")
+
+
+def impossible_choice(place: Place, read: object, allowed: list[str]) -> ImpossibleScenario:
+    """The value `read` at `place` names something that the scenario does not have."""
+    return ImpossibleScenario(invalid_value(text_of(place), read, one_of(read, allowed)))
+
+
+def missing(place: Place, expected: str) -> ImpossibleScenario:
+    """A key that may be left out elsewhere is needed here."""
+    return ImpossibleScenario(f"{text_of(place)} is missing: expected {expected}")
+
+
+def text_of(place: Place) -> str:
+    """A place as a person would write it: fault[0].at."""
+    text = ""
+    for part in place:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{part}" if text else part
+    return text
+
+
+def explain(detail: ErrorDetails, document: dict[str, Any], root: type[BaseModel]) -> str:
+    """One mistake that pydantic found in `document`, which was read as `root`."""
+    cause = detail.get("ctx", {}).get("error")
+    if isinstance(cause, ImpossibleScenario):
+        return str(cause)
+    place = _as_written(detail["loc"])
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        return _unknown_key(place, document, root)
+    if kind == "missing":
+        return f"{text_of(place)} is missing{_hint(place)}"
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
+        return _no_kind_of_fault((*place, "kind"), detail)
+    if kind == "literal_error":
+        return _not_one_of(place, detail)
+    return f"invalid value {detail['input']!r} for {text_of(place)}: {_reason(detail)}"
+
+
+def _reason(detail: ErrorDetails) -> str:
+    """pydantic's sentence, as the end of ours."""
+    if detail["type"] == "too_short":
+        return "expected at least one entry"
+    message = detail["msg"]
+    return message[0].lower() + message[1:]
+
+
+def _not_one_of(place: Place, detail: ErrorDetails) -> str:
+    # pydantic has the allowed words only as a text: "'holds', 'broken' or 'unknown'".
+    listed = detail["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
+    return invalid_value(
+        text_of(place), detail["input"], one_of(detail["input"], listed.split(", "))
+    )
+
+
+def _no_kind_of_fault(place: Place, detail: ErrorDetails) -> str:
+    if detail["type"] == "union_tag_not_found":
+        return f"{text_of(place)} is missing: expected {one_of('', FAULT_KINDS)}"
+    read = detail["ctx"]["tag"]
+    return invalid_value(text_of(place), read, one_of(read, FAULT_KINDS))
+
+
+def _unknown_key(place: Place, document: dict[str, Any], root: type[BaseModel]) -> str:
+    *table, key = place
+    allowed = list(_keys_of(tuple(table), document, root))
+    where = text_of(tuple(table)) or "the top level"
+    hint = did_you_mean(str(key), allowed)
+    return f"unknown key {str(key)!r} in {where}: expected one of {', '.join(allowed)}{hint}"
+
+
+def _as_written(place: Place) -> Place:
+    """pydantic puts the kind of a fault into its place, after the position; the author of the file
+    never wrote it there."""
+    return tuple(
+        part
+        for position, part in enumerate(place)
+        if not (part in FAULT_KINDS and isinstance(place[position - 1], int))
+    )
+
+
+def _hint(place: Place) -> str:
+    if place == ("expect",):
+        return (
+            ": a scenario without [[expect]] judges nothing; write what should hold, or break, "
+            "and because of what"
+        )
+    if place[-1] in _DURATIONS:
+        return ": expected a duration such as '8h' or '1h30m'"
+    return ""
+
+
+# --- Which keys a table may have ------------------------------------------------------------------
+
+
+def _keys_of(table: Place, document: dict[str, Any], root: type[BaseModel]) -> Iterator[str]:
+    """The keys that are allowed in `table`."""
+    if table and "fault" in table:
+        yield from _keys_of_fault(table, document)
+        return
+    model = _model_at(table, root)
+    not_written = _NOT_WRITTEN if model is root else ()
+    for key in model.model_fields:
+        if key not in not_written:
+            yield key
+
+
+def _model_at(table: Place, root: type[BaseModel]) -> type[BaseModel]:
+    """The class as which `table` is read; positions in a list change nothing."""
+    model = root
+    for part in table:
+        if isinstance(part, str):
+            model = _model_in(model.model_fields[part].annotation)
+    return model
+
+
+def _keys_of_fault(table: Place, document: dict[str, Any]) -> list[str]:
+    """Those of the kind that was written."""
+    written: Any = document
+    for part in table:
+        written = written[part]
+    for model in get_args(get_args(Fault)[0]):
+        if written.get("kind") in get_args(model.model_fields["kind"].annotation):
+            return sorted(model.model_fields)
+    return []
+
+
+def _model_in(annotation: Any) -> type[BaseModel]:
+    """The table in an annotation such as list[Node] or RealTime | None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in get_args(annotation):
+        found = _model_in(argument)
+        if found is not BaseModel:
+            return found
+    return BaseModel

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from meshwake.core.errors import BadInput
+from meshwake.runner.corpus import corpus, scenario_file, scenario_files
+
+from tests.support.paths import SCENARIOS
+from tests.support.scenarios import write
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "nightly_sleep",
+        "nightly_sleep.toml",
+        "scenarios/nightly_sleep",
+        "scenarios/nightly_sleep.toml",
+    ],
+)
+def test_a_name_is_found_from_everywhere(
+    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However it is written, whatever the directory."""
+    monkeypatch.chdir(tmp_path)
+    assert scenario_file(word) == SCENARIOS / "nightly_sleep.toml"
+
+
+def test_one_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With or without its folder; a folder of the corpus is all of its files."""
+    monkeypatch.chdir(tmp_path)
+    canary = SCENARIOS / "canary" / "always_broken.toml"
+    assert scenario_file("canary/always_broken") == scenario_file("always_broken") == canary
+    assert scenario_files([Path("scenarios/canary")]) == [canary]
+    assert scenario_files([Path("scenarios")]) == corpus()
+
+
+def test_a_file_of_ones_own_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name of the corpus never hides it."""
+    monkeypatch.chdir(tmp_path)
+    own = write(tmp_path, name="nightly_sleep")
+    assert scenario_file("nightly_sleep.toml").samefile(own)
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("nightly_slep", "did you mean 'nightly_sleep'?"),
+        ("scenarios/nightly_sleeps.toml", "did you mean 'nightly_sleep'?"),
+        ("zzz", "meshwake list shows the names"),
+        ("../etc", "meshwake list shows the names"),
+    ],
+)
+def test_what_is_neither(word: str, hint: str) -> None:
+    """Is refused, with the nearest name."""
+    with pytest.raises(BadInput, match="no such scenario") as refused:
+        scenario_file(word)
+    assert str(refused.value).endswith(hint)
+
+
+def test_a_directory_is_not_one_scenario(tmp_path: Path) -> None:
+    """Where one is expected; and an empty one is refused everywhere."""
+    with pytest.raises(BadInput, match="is a directory"):
+        scenario_file(tmp_path)
+    with pytest.raises(BadInput, match="contains no scenario"):
+        scenario_files([tmp_path])
