@@ -133,7 +133,7 @@ class FleetBackend:
             for identity, address in each["addresses"].items()
         ]
         root = introduced[self._authority_guest]["root"]
-        connect = ("connect", {"places": known, "root": root})
+        connect = ("connect", {"workloads": known, "root": root})
         self._fleet.order_each(dict.fromkeys(self._guests, connect))
 
     def subject_details(self) -> dict[str, Any]:
