@@ -293,10 +293,40 @@ def test_programs_that_end_in_the_middle_begin_on_moved_clocks(
     trial.is_ready()
 
 
+ELSEWHERE = """
+title    = "A day and a half with one night, on a cluster that meshwake did not make"
+labs     = ["kind"]
+duration = "36h"
+[[node]]
+name       = "here"
+identities = ["default/client"]
+[[node]]
+name       = "there"
+identities = ["default/server"]
+[traffic]
+pairs = [["default/client", "default/server"]]
+every = "2h"
+[[fault]]
+kind  = "suspend"
+node  = "*"
+at    = "6h"
+lasts = "8h"
+[[expect]]
+check   = "no_expired_certificate_served"
+verdict = "holds"
+because = "the renewal after the night is eight hours late, and four hours before the certificate ends"
+[[expect]]
+check   = "traffic_flows"
+verdict = "holds"
+because = "eight hours are less than half of a certificate of a day"
+"""
+
+
 def test_a_cluster_that_is_not_ours_is_as_it_was_afterwards(trial: Trial, tmp_path: Path) -> None:
     """By --kubeconfig alone, so nothing of what `up` knows of it is used; the helper goes too."""
     before, log = trial.objects(), tmp_path / "elsewhere.log"
-    scenario = OF_EVERY_LAB / "one_long_suspend.toml"
+    scenario = tmp_path / "elsewhere.toml"
+    scenario.write_text(ELSEWHERE)
     access = ("--kubeconfig", str(trial.cluster.kubeconfig), "--context", trial.context)
     with trial.running(scenario, log, real_time=False, cluster=access) as run:
         code = wait_until("the end of the run", 1800, run.poll)

@@ -23,6 +23,7 @@ from meshwake.cluster.stack.choice import PROFILES
 from meshwake.core.errors import HarnessError
 from meshwake.core.store import SavedRun, read_run
 from meshwake.kubernetes.api import Kubernetes, identity_of
+from meshwake.kubernetes.kubeconfig import read_access
 from meshwake.kubernetes.labels import RUN_LABELS
 from meshwake.kubernetes.rollouts import WORKLOADS, unmet
 from meshwake.system.deadline import Deadline
@@ -128,9 +129,8 @@ class Trial:
 
     @property
     def context(self) -> str:
-        """Its name in its kubeconfig."""
-        assert self.cluster.context is not None
-        return self.cluster.context
+        """Its name in its kubeconfig: the only one there."""
+        return read_access(self.cluster.kubeconfig, None).context
 
     @property
     def parts(self) -> frozenset[str]:

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -144,6 +145,10 @@ class ThroughKr8s:
                     f"{what}: this program itself did not get to it in {within_s:.0f} s"
                 ) from error
             raise Unreachable(f"{what}: no answer within {within_s:.0f} s") from error
+        except CancelledError as error:
+            # Not by us: the task group of a websocket that breaks cancels the task that opened it,
+            # and with it whatever waits there. Seen in an exec on a cluster at load 47.
+            raise Unreachable(f"{what}: its connection was ended under way") from error
         except _LOST as error:
             raise _unreachable(what, error) from error
         except ExceptionGroup as group:  # of a websocket, whose tasks end together

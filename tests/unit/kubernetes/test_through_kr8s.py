@@ -184,6 +184,20 @@ def test_a_forward_that_broke_in_all_its_tasks_is_a_pod_out_of_reach(tmp_path: P
             kubernetes._call(breaks(TypeError("ours")), 5, "look")
 
 
+def test_a_task_that_a_breaking_websocket_cancels_is_a_pod_out_of_reach(tmp_path: Path) -> None:
+    """Not a fault of meshwake: whoever asked may ask again."""
+
+    async def is_cancelled() -> None:
+        raise asyncio.CancelledError
+
+    kubernetes = ThroughKr8s(tmp_path / "unused")
+    try:
+        with pytest.raises(Unreachable, match="look: its connection was ended"):
+            kubernetes._call(is_cancelled(), 5, "look")
+    finally:
+        kubernetes.close()
+
+
 def test_a_refusal_has_its_status_and_a_servers_own_trouble_is_none(tmp_path: Path) -> None:
     """403 is for whoever asked; 500 (a webhook that is not up yet) may be gone in a moment."""
     said = {"kind": "Status", "message": "failed calling webhook"}
