@@ -15,7 +15,7 @@ OURS = "ZtunnelCertificatesWillExpire"
 APART_NS = 60 * NS_PER_S
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="Prometheus scrapes in real time")
 @pytest.mark.needs("observability")
 def test_our_alert_fires_before_the_outage_and_the_reports_never(trial: Trial) -> None:
     """After the wake each certificate runs out before it is renewed; the first of these outages can

@@ -66,7 +66,7 @@ because = "a scenario must expect something"
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="twenty runs that are killed")
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: f"moment{moment}")
 def test_the_next_command_puts_back_what_a_killed_run_left(
     trial: Trial, moment: int, tmp_path: Path

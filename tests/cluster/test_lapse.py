@@ -29,7 +29,7 @@ from tests.agreement.timelines import random_scenario
 from tests.cluster.test_kills import LEFT
 from tests.cluster.trial import OF_EVERY_LAB, Trial, differences, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(reason="a whole run on a cluster, or several")
 
 # How far the times of two runs may lie apart, in world time: a program of a cluster is seen from
 # outside, and a leap ends up to a second before what it leads to.

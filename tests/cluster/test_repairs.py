@@ -122,7 +122,15 @@ WHICH: Mapping[str, Callable[[Trial], str]] = {
 }
 
 
-@pytest.mark.parametrize("which", ["worker", pytest.param("control-plane", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "which",
+    [
+        "worker",
+        pytest.param(
+            "control-plane", marks=pytest.mark.slow(reason="the control plane starts anew")
+        ),
+    ],
+)
 def test_up_repairs_what_the_restart_of_a_node_leaves(trial: Trial, which: str) -> None:
     node = WHICH[which](trial)
     subprocess.run(["docker", "restart", node], check=True, capture_output=True, timeout=180)

@@ -34,9 +34,10 @@ SKIPPED = (
     SCENARIOS / "restart_without_authority.toml",
 )
 WEEKS = (OF_EVERY_LAB / "nightly_sleep.toml", SCENARIOS / "nightly_sleep_with_guard.toml")
+WEEK_LONG = pytest.mark.slow(reason="a week on a cluster takes minutes")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="certificates of minutes in real time")
 @pytest.mark.parametrize("name", IN_REAL_TIME)
 def test_a_run_in_real_time_is_judged_as_expected_and_leaves_the_cluster_as_it_was(
     trial: Trial, name: str
@@ -46,7 +47,7 @@ def test_a_run_in_real_time_is_judged_as_expected_and_leaves_the_cluster_as_it_w
 
 @pytest.mark.parametrize(
     "scenario",
-    [*SKIPPED, *(pytest.param(week, marks=pytest.mark.slow) for week in WEEKS)],
+    [*SKIPPED, *(pytest.param(week, marks=WEEK_LONG) for week in WEEKS)],
     ids=lambda scenario: scenario.stem,
 )
 def test_a_run_that_skips_idle_time_is_judged_as_expected_and_leaves_the_cluster_as_it_was(
