@@ -59,7 +59,7 @@ def assert_near(ours: list[tuple[Any, ...]], theirs: list[tuple[Any, ...]]) -> N
 # renewed just before the clock is set back by 206 min, or just after).
 SHIFTS_MS = (-2, 2)
 FAULT_AT = re.compile(r'^at = "(\d+)m"$', re.MULTILINE)
-# How a retry is drawn inside ztunnel cannot be known; the model is asked for several draws.
+# How a retry is drawn inside ztunnel cannot be known; the model runs with several draws.
 DRAWS = 10
 
 

@@ -147,7 +147,7 @@ def test_no_venv_is_said_clearly(tmp_path: Path) -> None:
 
 @needs_make
 def test_set_up_is_done_once(tmp_path: Path) -> None:
-    """With the stamp there is nothing to do; a new lock sets up anew."""
+    """With the stamp there is nothing to do; a new lock sets up again."""
     stamp = tmp_path / ".set-up"
     stamp.touch()
     newest_s = max(

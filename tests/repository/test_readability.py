@@ -15,7 +15,7 @@ from tools.readability import Measure, count, lowered, measures_of, over_limit
 
 SETTINGS = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
 LIMITS = tomllib.loads(SETTINGS)["tool"]["meshwake"]["readability"]
-# The targets of issue 16. Whoever changes one changes it here, too, and says why.
+# The targets of issue 16. A change of one is made here, too, with its reason.
 TARGETS = {
     "comments_per_100_lines": 4,
     "branches_per_line": 0.33,

@@ -113,7 +113,7 @@ def test_the_metrics_are_those_of_the_guard() -> None:
 
 @pytest.mark.parametrize(
     ("text", "what"),
-    [("groups: 3", "is no file"), ("a: [", "is no file"), (None, "cannot be read")],
+    [("groups: 3", "not a file"), ("a: [", "not a file"), (None, "cannot be read")],
 )
 def test_what_is_no_file_of_rules_is_refused(text: str | None, what: str, tmp_path: Path) -> None:
     """With the file and what to try."""

@@ -55,7 +55,7 @@ def test_what_it_says_of_itself(wheel: Path) -> None:
         header = HeaderParser().parsestr(packed.read(f"{info}/METADATA").decode("utf-8"))
         points = packed.read(f"{info}/entry_points.txt").decode("utf-8")
     assert "meshwake = meshwake.cli.app:main" in points
-    assert "[pytest11]\nmeshwake = meshwake.pytest_plugin" in points
+    assert "[pytest11]\nmeshwake.pytest_plugin = meshwake.pytest_plugin" in points
     assert {"Framework :: Pytest", "Typing :: Typed"} <= set(header.get_all("Classifier", []))
     assert header["License-Expression"] == "Apache-2.0"
     assert set(EXTRAS) <= set(header.get_all("Provides-Extra", []))

@@ -247,7 +247,7 @@ def test_a_folder_that_is_none(folder: str, tmp_path: Path, capsys: Says) -> Non
     """Also where the kernel itself refuses the name."""
     place = save(tmp_path) / "laptop"
     code, _, err = forecast(["--from", str(place / folder)], capsys)
-    assert code == ExitCode.BAD_INPUT and "is no directory" in err
+    assert code == ExitCode.BAD_INPUT and "is not a directory" in err
 
 
 def test_names_that_cannot_be_written(tmp_path: Path, capsys: Says) -> None:
