@@ -17,7 +17,7 @@ clock, and a movement says by how much world time went on *in addition to* that 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -125,6 +125,26 @@ def alike(one: PlannedFault, other: PlannedFault) -> bool:
     """They differ in nothing but the node, so they are one event."""
     same = {"index": 0, "node": None}
     return one.model_copy(update=same) == other.model_copy(update=same)
+
+
+class SharedMovements:
+    """Movements that carry out one event on all its nodes: made with the first of its faults, and
+    handed out with the others as they come."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._made: dict[int, Moved] = {}
+
+    def move(
+        self, fault: PlannedFault, make: Callable[[list[PlannedFault]], Iterable[Moved]]
+    ) -> Moved:
+        """What was measured for `fault`. `make` carries out all faults that are alike, itself
+        included, and gives one result for each."""
+        if fault.index not in self._made:
+            group = [other for other in self._plan.faults if alike(other, fault)]
+            for moved in make(group):
+                self._made[moved.fault.index] = moved
+        return self._made.pop(fault.index)
 
 
 def refused_because_shared(plan: Plan, way: str) -> Iterator[str]:

@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from meshwake.clocks.movers.base import (
     Meanwhile,
     Moved,
-    alike,
+    SharedMovements,
     refused_because_shared,
     sleep_meanwhile,
 )
@@ -101,7 +101,7 @@ class CommandMover:
             command,
         )
         self._own, self._pause, self._spare_s = own or OwnMachine(), pause, spare_s
-        self._done: dict[int, Moved] = {}
+        self._movements = SharedMovements(plan)
 
     def refusals(self, plan: Plan) -> list[str]:
         """See Mover."""
@@ -128,16 +128,11 @@ class CommandMover:
 
     def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
         """See Mover. One command for all nodes, run with the first of them."""
-        if fault.index in self._done:
-            return self._done.pop(fault.index)
-        group = [other for other in self._plan.faults if alike(other, fault)]
         if fault.kind not in {"suspend", "pause"}:
             raise HarnessFault(
                 f"fault {fault.index}: {fault.kind} should have been refused before the run"
             )
-        for moved in self._suspend(group, meanwhile):
-            self._done[moved.fault.index] = moved
-        return self._done.pop(fault.index)
+        return self._movements.move(fault, lambda group: self._suspend(group, meanwhile))
 
     def release(self) -> None:
         """See Mover: there is nothing to restore."""

@@ -31,7 +31,7 @@ from typing import Protocol
 from meshwake.clocks.movers.base import (
     Meanwhile,
     Moved,
-    alike,
+    SharedMovements,
     refused_because_shared,
     sleep_meanwhile,
 )
@@ -146,7 +146,7 @@ class EngineMover:
         self._first = next(iter(self._names))
         self._shares_our_kernel = False
         self._ready: _Ready | None = None
-        self._done: dict[int, Moved] = {}
+        self._movements = SharedMovements(plan)
 
     def refusals(self, plan: Plan) -> list[str]:
         """See Mover."""
@@ -178,20 +178,13 @@ class EngineMover:
 
     def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
         """See Mover. One movement for all nodes, made with the first of them."""
-        if fault.index in self._done:
-            return self._done.pop(fault.index)
-        group = [other for other in self._plan.faults if alike(other, fault)]
         if fault.kind not in {"pause", "step"}:
             raise HarnessFault(
                 f"fault {fault.index}: {fault.kind} should have been refused before the run"
             )
-        for moved in (
-            self._pause_nodes(group, meanwhile)
-            if fault.kind == "pause"
-            else self._step_nodes(group)
-        ):
-            self._done[moved.fault.index] = moved
-        return self._done.pop(fault.index)
+        if fault.kind == "pause":
+            return self._movements.move(fault, lambda group: self._pause_nodes(group, meanwhile))
+        return self._movements.move(fault, self._step_nodes)
 
     def release(self) -> None:
         """See Mover."""

@@ -38,7 +38,7 @@ from meshwake.clocks.movers.base import (
     Moment,
     Moved,
     NoProgramToRead,
-    alike,
+    SharedMovements,
     sleep_meanwhile,
 )
 from meshwake.clocks.movers.node_helper.protocol import PROTOCOL_VERSION
@@ -168,7 +168,7 @@ class ProcessMover:
         self._rules = {node.name: tuple(rules(plan, node.name)) for node in plan.nodes}
         self._offsets = {node.name: ClockReading(0, 0, 0) for node in plan.nodes}
         self._taken: set[str] = set()
-        self._done: dict[int, Moved] = {}
+        self._movements = SharedMovements(plan)
 
     def refusals(self, plan: Plan) -> list[str]:
         """See Mover."""
@@ -196,18 +196,13 @@ class ProcessMover:
 
     def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
         """See Mover; also freeze. `skipped_world_ns` is 0: what is slept is slept in real time."""
-        if fault.index in self._done:
-            return self._done.pop(fault.index)
-        group = [other for other in self._plan.faults if alike(other, fault)]
         if fault.kind == "step":
             return self._step(fault)
         if fault.kind not in {"suspend", "pause", "freeze"}:
             raise HarnessFault(
                 f"fault {fault.index}: {fault.kind} is not moved by clocks of processes"
             )
-        for moved in self._sleep(group, meanwhile):
-            self._done[moved.fault.index] = moved
-        return self._done.pop(fault.index)
+        return self._movements.move(fault, lambda group: self._sleep(group, meanwhile))
 
     def release(self) -> None:
         """See Mover."""
