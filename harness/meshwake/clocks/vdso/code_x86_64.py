@@ -1,6 +1,6 @@
 """The machine code that answers for a process's clocks, byte by byte with what each byte means.
 
-A process asks for the time by calling into its vDSO, a page of kernel code in its memory. launch.py
+A process asks for the time by calling into its vDSO, a page of kernel code in its memory. page.py
 and attach.py put a jump there, to the code below, which is on a page of memory shared with us:
 
     offset    0   one 64-bit number of nanoseconds for each clock id 0 to 11   (the table: we write it, the code reads)

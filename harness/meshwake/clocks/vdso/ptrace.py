@@ -1,6 +1,6 @@
 """Stops a process and changes its registers and memory (Linux; x86-64, ARM64).
 
-Uses, all rare and short: when a program has been exec'ed and has not run yet (launch.py puts its
+Uses, all rare and short: when a program has been exec'ed and has not run yet (page.py puts its
 code in), to do the same to a program that runs (attach.py), and to read the time *inside* a running
 program, by making it call its own clock function.
 
