@@ -14,7 +14,8 @@ from random import Random
 from typing import NamedTuple
 
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.plan import FaultKind, PlannedFault
+from meshwake.core.faults import FaultKind
+from meshwake.core.plan import PlannedFault
 
 MINUTE_NS, HOUR_NS, DAY_NS = 60 * NS_PER_S, 3_600 * NS_PER_S, 86_400 * NS_PER_S
 NODE = "machine"

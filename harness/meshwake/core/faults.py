@@ -6,7 +6,7 @@ the timeline.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -21,8 +21,8 @@ from meshwake.core.scenario_values import (
     WorldTime,
 )
 
-CLOCK_FAULTS = ("suspend", "pause", "step", "drift", "freeze")
-SERVICE_FAULTS = (
+ClockFaultKind = Literal["suspend", "pause", "step", "drift", "freeze"]
+ServiceFaultKind = Literal[
     "ca_outage",
     "ca_hang",
     "ca_slow",
@@ -33,7 +33,10 @@ SERVICE_FAULTS = (
     "ca_root_change",
     "restart",
     "pod_restart",
-)
+]
+FaultKind = ClockFaultKind | ServiceFaultKind
+CLOCK_FAULTS: tuple[str, ...] = get_args(ClockFaultKind)
+SERVICE_FAULTS: tuple[str, ...] = get_args(ServiceFaultKind)
 EVERY_NODE = "*"
 
 

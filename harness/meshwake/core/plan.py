@@ -15,26 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from meshwake.core.authority_state import AuthorityState
 from meshwake.core.durations import NS_PER_S
+from meshwake.core.faults import FaultKind
 from meshwake.core.scenario import CheckName
 
 PLAN_FORMAT: Literal[1] = 1
-FaultKind = Literal[
-    "suspend",
-    "pause",
-    "step",
-    "drift",
-    "freeze",
-    "ca_outage",
-    "ca_hang",
-    "ca_slow",
-    "token_expired",
-    "ca_clock",
-    "ca_lifetime",
-    "ca_root",
-    "ca_root_change",
-    "restart",
-    "pod_restart",
-]
 ASLEEP_FAULTS = ("suspend", "pause")
 # Waking time after a fault within which new connections must work again (check recovers_within). A
 # plan needs it too: an attempt is made when it is over, so that the verdict does not depend on

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from meshwake.clocks.virtual import NodeClock, build_clock
 from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.durations import NS_PER_S
-from meshwake.core.plan import FaultKind, PlannedFault
+from meshwake.core.faults import FaultKind
+from meshwake.core.plan import PlannedFault
 
 START = ClockReading(wall_ns=1_700_000_000 * NS_PER_S, monotonic_ns=5_000, boottime_ns=9_000)
 
