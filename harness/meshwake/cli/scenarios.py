@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Annotated
 
 import typer
 
+from meshwake.cli.options import JsonOption
+from meshwake.cli.output import print_json, print_text
 from meshwake.core.resources import SCENARIOS
 from meshwake.core.scenario import read_scenario
 from meshwake.runner.corpus import corpus
@@ -22,9 +22,7 @@ def list_scenarios(
     word: Annotated[
         str, typer.Option("-k", metavar="TEXT", help="Only names and titles with this text.")
     ] = "",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON on stdout, for programs.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the scenarios that come with meshwake, with their titles."""
     rows = []
@@ -33,8 +31,8 @@ def list_scenarios(
         if word.lower() in f"{file.stem} {title}".lower():
             rows.append({"name": file.stem, "folder": folder.strip("."), "title": title})
     if as_json:
-        sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        print_json(rows)
         return
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
-        sys.stdout.write(f"{row['name']:<{width}}  {row['title']}\n")
+        print_text(f"{row['name']:<{width}}  {row['title']}")
