@@ -13,23 +13,15 @@ from meshwake.cluster.stack.certificates import GATEWAY_HOST
 from meshwake.cluster.stack.pieces import ACME_NAMESPACE, DEMO_NAMESPACE
 from meshwake.core.errors import ExitCode
 
-from tests.cluster.trial import Trial, write_scenario
+from tests.cluster.trial import TWO_NODES, Trial, write_scenario
 
-SLEEP = """
+SLEEP = f"""
 title    = "Everything sleeps for a minute"
 labs     = ["kind"]
 duration = "4m"
 [certificate]
 lifetime = "6m"
-[[node]]
-name       = "here"
-identities = ["default/client"]
-[[node]]
-name       = "there"
-identities = ["default/server"]
-[traffic]
-pairs = [["default/client", "default/server"]]
-every = "10s"
+{TWO_NODES}every = "10s"
 [[fault]]
 kind  = "suspend"
 node  = "*"

@@ -13,27 +13,19 @@ from pathlib import Path
 import pytest
 from meshwake.core.errors import ExitCode
 
-from tests.cluster.trial import QUIET, Trial, write_scenario
+from tests.cluster.trial import QUIET, TWO_NODES, Trial, write_scenario
 
 MOMENTS, APART_S = range(20), 14.0
 LEFT = "left by a run that was killed"
 # Everything that can be moved, and a restart on moved clocks. Nobody waits for the end, so nothing
 # is expected of it.
-KILLED = """
+KILLED = f"""
 title    = "A run that is killed"
 labs     = ["kind"]
 duration = "5m"
 [certificate]
 lifetime = "4m"
-[[node]]
-name       = "here"
-identities = ["default/client"]
-[[node]]
-name       = "there"
-identities = ["default/server"]
-[traffic]
-pairs = [["default/client", "default/server"]]
-every = "10s"
+{TWO_NODES}every = "10s"
 [[fault]]
 kind  = "suspend"
 node  = "*"

@@ -27,7 +27,7 @@ from meshwake.core.plan import Plan
 from tests.agreement.conftest import binary_of, run_text_on
 from tests.agreement.timelines import random_scenario
 from tests.cluster.test_kills import LEFT
-from tests.cluster.trial import OF_EVERY_LAB, Trial, differences, wait_until
+from tests.cluster.trial import OF_EVERY_LAB, TWO_NODES, Trial, differences, wait_until
 
 pytestmark = pytest.mark.slow(reason="a whole run on a cluster, or several")
 
@@ -153,19 +153,11 @@ def _has_chance(history: History) -> bool:
 
 # Three days with two nights, one node asleep alone, and the wall clock set: everything that can be
 # moved. Whatever is expected of it, nobody waits for its end.
-AHEAD = """
+AHEAD = f"""
 title    = "A run that is killed while the mesh is days ahead"
 labs     = ["kind"]
 duration = "3d"
-[[node]]
-name       = "here"
-identities = ["default/client"]
-[[node]]
-name       = "there"
-identities = ["default/server"]
-[traffic]
-pairs = [["default/client", "default/server"]]
-every = "30m"
+{TWO_NODES}every = "30m"
 [[fault]]
 kind  = "suspend"
 node  = "*"
@@ -231,19 +223,11 @@ def _began(
     return next((path for path in new if "run_started" in path.read_text()), None)
 
 
-RESTARTED = """
+RESTARTED = f"""
 title    = "Programs of the mesh end and are started anew while it is days ahead"
 labs     = ["kind"]
 duration = "5d"
-[[node]]
-name       = "here"
-identities = ["default/client"]
-[[node]]
-name       = "there"
-identities = ["default/server"]
-[traffic]
-pairs = [["default/client", "default/server"]]
-every = "30m"
+{TWO_NODES}every = "30m"
 [[fault]]
 kind  = "suspend"
 node  = "*"
@@ -293,19 +277,11 @@ def test_programs_that_end_in_the_middle_begin_on_moved_clocks(
     trial.is_ready()
 
 
-ELSEWHERE = """
+ELSEWHERE = f"""
 title    = "A day and a half with one night, on a cluster that meshwake did not make"
 labs     = ["kind"]
 duration = "36h"
-[[node]]
-name       = "here"
-identities = ["default/client"]
-[[node]]
-name       = "there"
-identities = ["default/server"]
-[traffic]
-pairs = [["default/client", "default/server"]]
-every = "2h"
+{TWO_NODES}every = "2h"
 [[fault]]
 kind  = "suspend"
 node  = "*"

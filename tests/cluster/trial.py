@@ -39,14 +39,8 @@ ENDS_WITHIN_S = 900.0
 # image the first time.
 AROUND_A_RUN_S = 1200.0
 LOOK_EVERY_S = 2.0
-# Which must come out as on a cluster that was just made.
-QUIET = """
-title    = "Nothing happens for a minute"
-labs     = ["kind"]
-duration = "1m"
-[certificate]
-lifetime = "6m"
-[[node]]
+# A client and a server, each on a node of its own; how often they connect follows.
+TWO_NODES = """[[node]]
 name       = "here"
 identities = ["default/client"]
 [[node]]
@@ -54,7 +48,15 @@ name       = "there"
 identities = ["default/server"]
 [traffic]
 pairs = [["default/client", "default/server"]]
-every = "10s"
+"""
+# Which must come out as on a cluster that was just made.
+QUIET = f"""
+title    = "Nothing happens for a minute"
+labs     = ["kind"]
+duration = "1m"
+[certificate]
+lifetime = "6m"
+{TWO_NODES}every = "10s"
 [[fault]]
 kind = "step"
 node = "there"
