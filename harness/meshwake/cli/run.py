@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from meshwake.cli.options import JsonOption, VerboseOption
-from meshwake.cli.output import Ended, print_json, say
+from meshwake.cli.output import Ended, print_json, print_text, say
 from meshwake.core.errors import ExitCode, HarnessError
 from meshwake.core.extras import require
 from meshwake.core.scenario import read_scenario
+from meshwake.core.versions import find
 from meshwake.report.progress import ProgressLine
 from meshwake.report.result import result
 from meshwake.report.terminal import run_detail, show, summary_table
@@ -148,7 +149,17 @@ def _show_ending(ending: Ending, verbose: bool) -> None:
     console.print(f"lab {ending.case.chosen_because}", highlight=False, soft_wrap=True)
     if run.path is not None:
         console.print(f"evidence: {run.path}", highlight=False, soft_wrap=True)
+    if run.plan.recorded and run.plan.fix is None:
+        _show_outlook(ending.case)
     console.print()
+
+
+def _show_outlook(case: Case) -> None:
+    """What a recorded month would be with a fix."""
+    from meshwake.analysis.outlook import outlook
+
+    lost = outlook(case.scenario, find(case.version))
+    print_text(f"without mTLS while awake, on the model: {lost}")
 
 
 def _show_health(health: Health) -> None:

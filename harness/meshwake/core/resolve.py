@@ -75,7 +75,20 @@ def resolve(request: PlanRequest) -> Plan:
         expectations=_expectations(request),
         ztunnel_mode=scenario.ztunnel.mode,
         discovery=scenario.ztunnel.workloads == "discovery",
+        recorded=scenario.recorded_from is not None,
+        dates_from_wall_s=_dates_from_wall_s(request),
     )
+
+
+def _dates_from_wall_s(request: PlanRequest) -> int | None:
+    """Those of the recorded history, or of the scenario's own `starts`. In real time the timeline
+    is that of [real_time], and the dates are today's."""
+    scenario = request.scenario
+    if request.real_time:
+        return None
+    if scenario.recorded_from is not None:
+        return int(scenario.recorded_from.timestamp())
+    return int(scenario.starts.timestamp()) if "starts" in scenario.model_fields_set else None
 
 
 def _gateways(scenario: Scenario, lifetime_s: int) -> tuple[PlannedGateway, ...]:

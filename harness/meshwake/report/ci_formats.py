@@ -7,7 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
-from meshwake.checks.format import lasting, moment
+from meshwake.checks.format import dated, lasting, moment
 from meshwake.core.outcome import OutcomeKind
 from meshwake.report.result import Summary
 
@@ -87,9 +87,9 @@ def _line(summary: Summary) -> str:
         if summary.outage_ns
         else "none"
     )
-    first = (
-        "-" if summary.first_failure_world_ns is None else moment(summary.first_failure_world_ns)
-    )
+    first = "-"
+    if summary.first_failure_world_ns is not None:
+        first = dated(moment(summary.first_failure_world_ns), summary.dates_from_wall_s)
     sign = _SIGNS.get(summary.outcome, "\N{WARNING SIGN}")
     cells = (sign, f"`{summary.scenario}`", summary.lab, summary.version, outcome, outage, first)
     return f"| {' | '.join(_cell(cell) for cell in cells)} |"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from meshwake.checks.format import lasting, moment
+from meshwake.checks.format import dated, lasting, moment
 from meshwake.core.outcome import OutcomeKind, Verdict
 from meshwake.core.run import Run
 from meshwake.report.result import summarise
@@ -62,11 +62,15 @@ def _outage(run: Run) -> str:
     if summary.outage_ns is None or summary.first_failure_world_ns is None:
         return f"an unknown part {of}"
     day, time = moment(summary.first_failure_world_ns).rsplit(" ", 1)
-    return f"{lasting(summary.outage_ns)} {of}, first on {day} at {time}"
+    first = dated(f"first on {day} at {time}", run.plan.dates_from_wall_s)
+    return f"{lasting(summary.outage_ns)} {of}, {first}"
 
 
 def surprise(run: Run) -> str | None:
-    """A surprise by its name: a cure, a regression, or both; None when there is none."""
+    """A surprise by its name: a cure, a regression, or both; None when there is none, and for a
+    recorded month, of which is only hoped that nothing broke."""
+    if run.plan.recorded:
+        return None
     found = [row for row in run.outcome.comparisons if row.kind is OutcomeKind.SURPRISE]
     kinds = {
         Verdict.HOLDS: "a cure",

@@ -99,7 +99,7 @@ def _clock_fault(fault: ClockFault) -> dict[str, Any]:
 class Summary:
     """One row of a table of runs. `outage_ns`: time awake during which any pair was out; None
     where the case did not run. `why`: what was unexpected, or why it did not run; `run`: where the
-    evidence lies."""
+    evidence lies; `dates_from_wall_s`: as the plan has it."""
 
     scenario: str
     lab: str
@@ -109,6 +109,7 @@ class Summary:
     first_failure_world_ns: int | None = None
     why: str = ""
     run: Path | None = None
+    dates_from_wall_s: int | None = None
 
 
 def summarise(run: Run) -> Summary:
@@ -126,4 +127,5 @@ def summarise(run: Run) -> Summary:
         first_failure_world_ns=failing[0].from_world_ns if failing else None,
         why=outcome.why,
         run=run.path,
+        dates_from_wall_s=plan.dates_from_wall_s,
     )

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from meshwake.checks.facts.certificates import renewals
 from meshwake.checks.facts.clocks import clock_faults
-from meshwake.checks.format import lasting, moment, moment_exactly
+from meshwake.checks.format import dated, lasting, moment, moment_exactly
 from meshwake.core.history import History
 from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
 from meshwake.core.plan import Plan
@@ -91,7 +91,9 @@ def _outage(row: Summary) -> str:
 
 
 def _first_failure(row: Summary) -> str:
-    return _NOTHING if row.first_failure_world_ns is None else moment(row.first_failure_world_ns)
+    if row.first_failure_world_ns is None:
+        return _NOTHING
+    return dated(moment(row.first_failure_world_ns), row.dates_from_wall_s)
 
 
 def _remarks(row: Summary) -> Iterator[RenderableType]:
@@ -120,12 +122,12 @@ def run_detail(run: Run, verbose: bool = False) -> RenderableType:
             f"{plan.scenario} on {plan.lab}, ztunnel {plan.version}, "
             f"{lasting(plan.duration_ns)}: {plan.title}"
         ),
-        Text(f"day 0 00:00 is {_starts(plan)}, when every ztunnel was started"),
+        Text(_when_it_began(plan)),
         Text(),
     ]
     asides = [] if verbose else [row for row in outcome.comparisons if _is_aside(row)]
     shown = (row for row in outcome.comparisons if row not in asides)
-    parts += chain.from_iterable(_comparison(row, verbose) for row in shown)
+    parts += chain.from_iterable(_comparison(row, verbose, plan.dates_from_wall_s) for row in shown)
     if asides:
         words = ", ".join(f"{row.finding.check} {row.finding.verdict.value}" for row in asides)
         parts += [Text(f"nothing expected of: {words} (-v shows more)", overflow="fold")]
@@ -134,8 +136,15 @@ def run_detail(run: Run, verbose: bool = False) -> RenderableType:
     return Group(*parts)
 
 
-def _starts(plan: Plan) -> str:
-    return f"{datetime.fromtimestamp(plan.starts_wall_s, UTC):%A %Y-%m-%d %H:%M} UTC"
+def _when_it_began(plan: Plan) -> str:
+    dates_from_s = plan.dates_from_wall_s
+    if dates_from_s is None:
+        return f"day 0 00:00 is {_date(plan.starts_wall_s)}, when every ztunnel was started"
+    return f"every ztunnel was started on {_date(dates_from_s)}; all times are UTC"
+
+
+def _date(wall_s: int) -> str:
+    return f"{datetime.fromtimestamp(wall_s, UTC):%A %Y-%m-%d %H:%M} UTC"
 
 
 def _is_aside(row: Comparison) -> bool:
@@ -143,14 +152,16 @@ def _is_aside(row: Comparison) -> bool:
     return row.expected is None and row.finding.verdict is not Verdict.BROKEN
 
 
-def _comparison(row: Comparison, verbose: bool) -> Iterator[RenderableType]:
+def _comparison(
+    row: Comparison, verbose: bool, dates_from_s: int | None
+) -> Iterator[RenderableType]:
     finding = row.finding
     yield Text.assemble(
         (f"{finding.verdict.value:<8}", _STYLES[finding.verdict.value]),
         finding.check,
         _expectation(row),
     )
-    yield _indented(finding.because, 8)
+    yield _indented(dated(finding.because, dates_from_s), 8)
     if (
         row.expected is not None
         and not finding.is_assumption
@@ -159,7 +170,7 @@ def _comparison(row: Comparison, verbose: bool) -> Iterator[RenderableType]:
         yield _indented(f"expected {row.expected.value}, because {row.expected_because}", 8)
     if verbose or row.kind is not OutcomeKind.AS_EXPECTED:
         for evidence in finding.evidence:
-            yield _indented(evidence.text, 10)
+            yield _indented(dated(evidence.text, dates_from_s), 10)
 
 
 def _expectation(row: Comparison) -> str:
@@ -182,6 +193,10 @@ def _tables(plan: Plan, history: History) -> list[RenderableType]:
         return [Text(f"renewals and clock faults cannot be shown: {error}")]
 
 
+def _when(plan: Plan, world_ns: int) -> str:
+    return dated(moment_exactly(world_ns), plan.dates_from_wall_s)
+
+
 def _table(title: str, *headings: str, rows: Iterable[Sequence[str]]) -> Iterator[RenderableType]:
     table = Table(*headings, box=_LINE_UNDER_HEADINGS, pad_edge=False, padding=(0, 1))
     for row in rows:
@@ -195,9 +210,9 @@ def _renewal_table(plan: Plan, history: History) -> Iterator[RenderableType]:
     rows = [
         (
             renewal.identity,
-            moment_exactly(renewal.certificate.issued_world_ns),
-            moment_exactly(renewal.certificate.due_world_ns),
-            "never" if renewal.done_world_ns is None else moment_exactly(renewal.done_world_ns),
+            _when(plan, renewal.certificate.issued_world_ns),
+            _when(plan, renewal.certificate.due_world_ns),
+            "never" if renewal.done_world_ns is None else _when(plan, renewal.done_world_ns),
             _NOTHING if renewal.late_ns is None else lasting(renewal.late_ns),
         )
         for renewal in renewals(plan, history)
@@ -210,7 +225,7 @@ def _fault_table(plan: Plan, history: History) -> Iterator[RenderableType]:
         (
             fault.planned.kind,
             str(fault.planned.node),
-            moment_exactly(fault.span.began_world_ns),
+            _when(plan, fault.span.began_world_ns),
             lasting(fault.asked_ns),
             *(("not ended",) * 3 if fault.measured is None else map(lasting, fault.measured)),
         )
