@@ -56,7 +56,8 @@ def run(
     options = options_from(flags)
     line = ProgressLine(shown=not as_json)
     # Of many runs only those that were not as expected are shown in full; the table has the rest.
-    alone = len(files) == 1 and not files[0].is_dir() and len(options.istio) <= 1
+    one_file = len(files) == 1 and not files[0].is_dir()
+    alone = one_file and len(options.istio) <= 1 and len(options.fixes) <= 1
     in_full = verbose or alone
 
     def watch(case: Case) -> Progress:
@@ -66,7 +67,7 @@ def run(
         line.end()
         if ending.error is not None:
             _say_error(ending.error)
-        elif not as_json and (in_full or ending.exit_code is not ExitCode.AS_EXPECTED):
+        elif not as_json and (in_full or _needs_a_look(ending, options)):
             _show_ending(ending, verbose)
 
     try:
@@ -83,6 +84,11 @@ def run(
             _say_error(unwritten)
             codes.append(unwritten.exit_code)
     raise Ended(most_serious(codes))
+
+
+def _needs_a_look(ending: Ending, options: Options) -> bool:
+    """Of many runs: what was not expected. Fixes that are compared are expected to differ."""
+    return ending.exit_code is not ExitCode.AS_EXPECTED and len(options.fixes) <= 1
 
 
 def check(

@@ -131,6 +131,10 @@ class PlannedCluster(_Frozen):
     lapse: bool = False
 
 
+# What a run is judged by instead of the expectations of its scenario.
+Goal = Literal["holds"]
+
+
 class PlannedExpectation(_Frozen):
     """An expectation that applies to the version of the plan."""
 
@@ -167,6 +171,7 @@ class Plan(_Frozen):
     expectations: tuple[PlannedExpectation, ...] = ()
     ztunnel_mode: Literal["dedicated", "in-pod"] = "dedicated"
     discovery: bool = False
+    goal: Goal | None = None
     recorded: bool = False
     dates_from_wall_s: int | None = None
 
@@ -247,6 +252,8 @@ def _unused_fields(plan: Plan) -> dict[str, Any]:
         unused["cluster"] = {name for name in _LATER_IN_CLUSTER if not getattr(cluster, name)}
     if not plan.gateways:
         unused["gateways"] = True
+    if plan.goal is None:
+        unused["goal"] = True
     if plan.token_s is None:
         unused["token_s"] = True
     if plan.ztunnel_mode == "dedicated":

@@ -25,7 +25,7 @@ from meshwake.core.history import History
 from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
 from meshwake.core.plan import Plan
 from meshwake.core.run import Run
-from meshwake.report.headline import headline, surprise
+from meshwake.report.headline import GOAL_WORDS, headline, judged
 from meshwake.report.result import Summary
 
 WIDTH_MAX = 100
@@ -66,22 +66,40 @@ def summary_table(summaries: Sequence[Summary]) -> RenderableType:
     """One line a run, and below it why those did not come out as expected and where their evidence
     lies."""
     table = Table(box=_LINE_UNDER_HEADINGS, pad_edge=False, padding=(0, 1), expand=False)
-    for heading in ("scenario", "lab", "ztunnel", "outcome", "outage", "first failure"):
+    with_fix = ["fix"] if _differ_in_fix(summaries) else []
+    headings = ["scenario", "lab", "ztunnel", *with_fix, "outcome", "outage", "first failure"]
+    for heading in headings:
         table.add_column(heading, overflow="fold", no_wrap=heading in ("outcome", "first failure"))
     for row in summaries:
         table.add_row(
             row.scenario,
             row.lab,
             row.version,
-            _word(row.outcome),
+            *([row.fix] if with_fix else []),
+            _outcome(row),
             _outage(row),
             _first_failure(row),
         )
     return Group(table, *chain.from_iterable(_remarks(row) for row in summaries))
 
 
+def _differ_in_fix(summaries: Sequence[Summary]) -> bool:
+    """Whether one scenario ran with several fixes."""
+    without = {(row.scenario, row.lab, row.version) for row in summaries if row.fix}
+    return len(without) < len(
+        {(row.scenario, row.lab, row.version, row.fix) for row in summaries if row.fix}
+    )
+
+
 def _word(word: str) -> Text:
     return Text(word, style=_STYLES.get(word, ""))
+
+
+def _outcome(row: Summary) -> Text:
+    """In one word; of a goal whether it was reached."""
+    if row.goal and row.outcome in _STYLES:
+        return Text(GOAL_WORDS[OutcomeKind(row.outcome)], style=_STYLES[row.outcome])
+    return _word(row.outcome)
 
 
 def _outage(row: Summary) -> str:
@@ -99,9 +117,13 @@ def _first_failure(row: Summary) -> str:
 def _remarks(row: Summary) -> Iterator[RenderableType]:
     if row.outcome == OutcomeKind.AS_EXPECTED.value:
         return
-    yield Text.assemble(
-        f"{row.scenario} ({row.lab} {row.version}): ", _word(row.outcome), f": {row.why}"
-    )
+    fix = "" if row.fix in {"", "none"} else f", {row.fix}"
+    where = f"{row.scenario} ({row.lab} {row.version}{fix}): "
+    if row.judged:
+        yield Text.assemble(where, (row.judged, _STYLES.get(row.outcome, "")))
+        yield _indented(row.headline, 2)
+    else:
+        yield Text.assemble(where, _word(row.outcome), f": {row.why}")
     if row.run is not None:
         yield _indented(f"evidence: {row.run}", 2)
 
@@ -113,11 +135,10 @@ def run_detail(run: Run, verbose: bool = False) -> RenderableType:
     """What the checks found, and what was expected. `verbose` adds what goes well and was not
     expected, every piece of evidence, renewals and clock faults."""
     plan, outcome = run.plan, run.outcome
-    first, cure = headline(run), surprise(run)
-    judged = f" ({cure}: {outcome.why})" if cure else f" ({outcome.why})"
+    first = headline(run)
     parts: list[RenderableType] = [
         Text.assemble((first.verdict.value, _STYLES[first.verdict.value]), f": {first.text}"),
-        Text.assemble("outcome: ", _word(outcome.kind.value), judged),
+        Text.assemble("outcome: ", (judged(run), _STYLES[outcome.kind.value])),
         Text(
             f"{plan.scenario} on {plan.lab}, ztunnel {plan.version}, "
             f"{lasting(plan.duration_ns)}: {plan.title}"
@@ -127,7 +148,7 @@ def run_detail(run: Run, verbose: bool = False) -> RenderableType:
     ]
     asides = [] if verbose else [row for row in outcome.comparisons if _is_aside(row)]
     shown = (row for row in outcome.comparisons if row not in asides)
-    parts += chain.from_iterable(_comparison(row, verbose, plan.dates_from_wall_s) for row in shown)
+    parts += chain.from_iterable(_comparison(plan, row, verbose) for row in shown)
     if asides:
         words = ", ".join(f"{row.finding.check} {row.finding.verdict.value}" for row in asides)
         parts += [Text(f"nothing expected of: {words} (-v shows more)", overflow="fold")]
@@ -152,14 +173,12 @@ def _is_aside(row: Comparison) -> bool:
     return row.expected is None and row.finding.verdict is not Verdict.BROKEN
 
 
-def _comparison(
-    row: Comparison, verbose: bool, dates_from_s: int | None
-) -> Iterator[RenderableType]:
-    finding = row.finding
+def _comparison(plan: Plan, row: Comparison, verbose: bool) -> Iterator[RenderableType]:
+    finding, dates_from_s = row.finding, plan.dates_from_wall_s
     yield Text.assemble(
         (f"{finding.verdict.value:<8}", _STYLES[finding.verdict.value]),
         finding.check,
-        _expectation(row),
+        _goal(row) if plan.goal is not None else _expectation(row),
     )
     yield _indented(dated(finding.because, dates_from_s), 8)
     if (
@@ -171,6 +190,10 @@ def _comparison(
     if verbose or row.kind is not OutcomeKind.AS_EXPECTED:
         for evidence in finding.evidence:
             yield _indented(dated(evidence.text, dates_from_s), 10)
+
+
+def _goal(row: Comparison) -> str:
+    return "" if row.expected is None else "  (must hold)"
 
 
 def _expectation(row: Comparison) -> str:
