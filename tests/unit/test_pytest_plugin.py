@@ -71,7 +71,7 @@ def test_a_surprise_fails_with_all_a_person_needs(project: pytest.Pytester) -> N
     result.assert_outcomes(failed=1)
     text = output(result)
     for words in (
-        "BROKEN: 24 h of 2 d without mTLS",
+        "BROKEN: 7 h 59 m of 2 d without mTLS, first on day 1 at 11:59 (known for 1.28, ",
         "surprise (a regression: traffic_flows is BROKEN, expected HOLDS)",
         "expected HOLDS: eight hours are less than half a life",
         "default/client could not reach default/server from ",

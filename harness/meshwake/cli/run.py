@@ -5,6 +5,7 @@ Of several runs the most serious one decides the exit code.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from meshwake.core.errors import ExitCode, HarnessError
 from meshwake.core.extras import require
 from meshwake.core.scenario import read_scenario
 from meshwake.core.versions import find
+from meshwake.report.ci_formats import github_annotations
 from meshwake.report.progress import ProgressLine
 from meshwake.report.result import result
 from meshwake.report.terminal import run_detail, show, summary_table
@@ -137,8 +139,12 @@ def doctor(as_json: JsonOption = False) -> None:
 def _show_suite(suite: Suite, as_json: bool) -> None:
     if as_json:
         print_json(_one_or_all([_json_of(ending) for ending in suite.endings]))
-    elif len(suite.endings) > 1:
-        show(Console(), summary_table([summary_of(ending) for ending in suite.endings]))
+        return
+    summaries = [summary_of(ending) for ending in suite.endings]
+    if len(suite.endings) > 1:
+        show(Console(), summary_table(summaries))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        print_text("\n".join(github_annotations(summaries)))
 
 
 def _one_or_all(objects: list[dict[str, Any]]) -> Any:

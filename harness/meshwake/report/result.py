@@ -138,4 +138,5 @@ def summarise(run: Run) -> Summary:
         goal=plan.goal or "",
         headline=f"{first.verdict}: {first.text}",
         judged=judged(run),
+        repeat=run.repeat,
     )

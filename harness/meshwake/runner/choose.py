@@ -63,6 +63,7 @@ class Case(PlanRequest):
                 shlex.quote(_typed_path(self.scenario.path)),
                 f"--lab {self.lab} --istio {self.version} --seed {self.seed}",
                 *self._subject_words(),
+                *self._judged_words(),
                 *self._cluster_words(),
             ]
         )
@@ -74,6 +75,11 @@ class Case(PlanRequest):
         if self.lab == "model" and self.behaviour_class != versions.find(self.version).model_class:
             words.append(f"--as-class {self.behaviour_class}")
         return words
+
+    def _judged_words(self) -> list[str]:
+        if self.asked_fix is not None:
+            return [f"--fix {self.asked_fix}"]
+        return [] if self.goal is None else [f"--goal {self.goal}"]
 
     def _cluster_words(self) -> list[str]:
         real_time = ["--real-time"] if self.real_time else []

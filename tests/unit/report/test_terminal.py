@@ -100,10 +100,7 @@ def test_the_detail_of_a_run_says_everything_in_words() -> None:
     """Verdict, what was expected, because of what, and where to look."""
     text = plain(run_detail(a_week()))
     answer, outcome, title, starts, *_ = text.splitlines()
-    assert answer == (
-        "BROKEN: 1 d 16 h of 7 d without mTLS, first on day 2 at 07:58 "
-        "(known for 1.31, istio/ztunnel#1481)"
-    )
+    assert answer == "BROKEN: 1 d 16 h of 7 d without mTLS, first on day 2 at 07:58"
     assert outcome.startswith("outcome: surprise (a regression: traffic_flows")
     assert title == "by_hand on model, ztunnel 1.31.0, 7 d: Written by hand"
     assert starts == "day 0 00:00 is Friday 2027-01-15 08:00 UTC, when every ztunnel was started"

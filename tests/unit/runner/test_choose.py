@@ -99,7 +99,9 @@ def test_one_case_per_version() -> None:
 def test_one_case_per_fix_that_was_named() -> None:
     """Each instead of the scenario's own; what was expected of that says nothing of them."""
     own = small() + '[fix]\nname = "daily-restart"\n'
-    options = options_from(RunFlags(lab="model", fix=("none", "wake-guard"), istio=("1.31.0-rc.0",)))
+    options = options_from(
+        RunFlags(lab="model", fix=("none", "wake-guard"), istio=("1.31.0-rc.0",))
+    )
     cases = choose(scenario_of(own), options)
     assert [case.id for case in cases] == [
         "small[model-1.31.0-rc.0-none]",
