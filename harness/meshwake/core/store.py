@@ -189,18 +189,24 @@ def _pointed_to(pointer: Path) -> str | None:
 
 def _directory_of(path: Path) -> Path:
     """The directory that `path` means. Raises BadInput for `latest` without any run."""
-    if path == Path(LATEST) and not path.exists():
-        newest = next(iter(kept_runs()), None)
-        if newest is None:
-            raise BadInput(
-                f"{LATEST}: no run is kept in {runs_dir()}; meshwake run --keep-run keeps one"
-            )
+    if path.exists():
+        return _newest_in(path)
+    if path == Path(LATEST):
+        return _newest_of_all()
+    below = runs_dir() / path
+    return _newest_in(below) if below.exists() else path
+
+
+def _newest_of_all() -> Path:
+    for newest in kept_runs():
         return newest
-    if not path.exists() and (runs_dir() / path).exists():
-        path = runs_dir() / path
-    if (path / LATEST).exists() and not (path / PLAN_FILE).exists():
-        path /= LATEST
-    return _follow_latest(path)
+    raise BadInput(f"{LATEST}: no run is kept in {runs_dir()}; meshwake run --keep-run keeps one")
+
+
+def _newest_in(path: Path) -> Path:
+    """`path` itself, or where it has the runs of one scenario the newest of them."""
+    has_runs = (path / LATEST).exists() and not (path / PLAN_FILE).exists()
+    return _follow_latest(path / LATEST if has_runs else path)
 
 
 def _follow_latest(path: Path) -> Path:

@@ -82,7 +82,7 @@ def _next_steps(summary: Summary) -> list[str]:
 
 
 def github_annotations(summaries: Iterable[Summary]) -> list[str]:
-    """Lines for the log of a GitHub job, which shows them beside the scenario file: an error for a
+    """Lines for the log of a GitHub job, which shows them at the scenario file: an error for a
     surprise and for what failed, a warning for an unknown."""
     kinds = {OutcomeKind.SURPRISE.value: "error", OutcomeKind.UNKNOWN.value: "warning"}
     return [

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from meshwake.checks.facts.spans import Spans
 from meshwake.checks.facts.traffic import failures, outages
 from meshwake.checks.format import dated, lasting, moment
-from meshwake.core.outcome import OutcomeKind, Verdict
+from meshwake.core.outcome import Finding, OutcomeKind, Verdict
 from meshwake.core.run import Run
 from meshwake.core.versions import find, has_row, minor_of
 from meshwake.fixes import FIXES
@@ -44,16 +44,23 @@ def headline(run: Run) -> Headline:
         if finding.is_assumption and finding.verdict is not Verdict.HOLDS:
             return Headline(Verdict.UNKNOWN, f"nothing could be judged: {finding.because}")
     verdicts = {finding.check: finding.verdict for finding in run.findings}
+    broken = _broken(run, verdicts)
+    if broken is not None:
+        return Headline(Verdict.BROKEN, broken)
+    for check in CONNECTIONS:
+        if verdicts.get(check) is Verdict.UNKNOWN:
+            return Headline(Verdict.UNKNOWN, run.finding(check).because)
+    return _connections_recover(run, verdicts)
+
+
+def _broken(run: Run, verdicts: dict[str, Verdict]) -> str | None:
+    """What breaks the mesh beyond a short outage; None where nothing does."""
     if verdicts.get("recovers_within") is Verdict.BROKEN:
-        return Headline(Verdict.BROKEN, _outage(run) + _late_after_sleep(run))
+        return _outage(run) + _late_after_sleep(run)
     for check, harm in HARMFUL.items():
         if verdicts.get(check) is Verdict.BROKEN:
-            known = _known(run, DROPPED_WHILE_VALID) if check == DROPPED else ""
-            return Headline(Verdict.BROKEN, harm + known)
-    unknown = [check for check in CONNECTIONS if verdicts.get(check) is Verdict.UNKNOWN]
-    if unknown:
-        return Headline(Verdict.UNKNOWN, run.finding(unknown[0]).because)
-    return _connections_recover(run, verdicts)
+            return harm + (_known(run, DROPPED_WHILE_VALID) if check == DROPPED else "")
+    return None
 
 
 def _connections_recover(run: Run, verdicts: dict[str, Verdict]) -> Headline:
@@ -78,7 +85,7 @@ def _outage(run: Run) -> str:
 
 
 class LostConnections(NamedTuple):
-    """Time awake during which any pair was out, and when that began. None where it cannot be told,
+    """Time awake during which any pair was out, and when that began. None where that is unknown,
     and for the beginning where no connection failed."""
 
     outage_ns: int | None
@@ -110,7 +117,7 @@ def _known(run: Run, known: KnownIssue) -> str:
 
 def _late_after_sleep(run: Run) -> str:
     """Where an expired certificate was served because a clock had drifted, and not because the
-    authority was away."""
+    authority did not answer."""
     served = run.finding("no_expired_certificate_served").verdict is Verdict.BROKEN
     drifted = any(fault.expected_drift_ns > 0 for fault in run.plan.faults)
     return _known(run, LATE_AFTER_SLEEP) if served and drifted else ""
@@ -132,12 +139,14 @@ def surprise(run: Run) -> str | None:
     recorded month and a goal, where it is only hoped that nothing breaks."""
     if run.plan.recorded or run.plan.goal is not None:
         return None
-    found = [row for row in run.outcome.comparisons if row.kind is OutcomeKind.SURPRISE]
-    kinds = {
-        Verdict.HOLDS: "a cure",
-        Verdict.BROKEN: "a regression",
-    }
-    named = dict.fromkeys(
-        kinds[row.finding.verdict] for row in found if not row.finding.is_assumption
-    )
-    return " and ".join(named) or None
+    kinds = {Verdict.HOLDS: "a cure", Verdict.BROKEN: "a regression"}
+    verdicts = dict.fromkeys(finding.verdict for finding in _surprises(run))
+    return " and ".join(kinds[verdict] for verdict in verdicts) or None
+
+
+def _surprises(run: Run) -> list[Finding]:
+    return [
+        row.finding
+        for row in run.outcome.comparisons
+        if row.kind is OutcomeKind.SURPRISE and not row.finding.is_assumption
+    ]

@@ -37,13 +37,13 @@ class Case(PlanRequest):
     ztunnel: Path | None = None
     chosen_because: str = ""
     refusal: str | None = None
-    asked_fix: str | None = None
+    named_fix: str | None = None
 
     @property
     def id(self) -> str:
         """The name a person reads in a list: nightly_sleep[process-1.31.0]; with the fix where the
         command line names one."""
-        fix = "" if self.asked_fix is None else f"-{self.asked_fix}"
+        fix = "" if self.named_fix is None else f"-{self.named_fix}"
         return f"{self.scenario.name}[{self.lab}-{self.version}{fix}]"
 
     @cached_property
@@ -77,8 +77,8 @@ class Case(PlanRequest):
         return words
 
     def _judged_words(self) -> list[str]:
-        if self.asked_fix is not None:
-            return [f"--fix {self.asked_fix}"]
+        if self.named_fix is not None:
+            return [f"--fix {self.named_fix}"]
         return [] if self.goal is None else [f"--goal {self.goal}"]
 
     def _cluster_words(self) -> list[str]:
@@ -131,7 +131,7 @@ class Chooser:
         if not wanted:
             return tuple(self._case(scenario, subject) for subject in self._subjects)
         return tuple(
-            replace(self._case(with_fix(scenario, fix), subject), asked_fix=fix)
+            replace(self._case(with_fix(scenario, fix), subject), named_fix=fix)
             for fix, subject in wanted
         )
 

@@ -151,7 +151,7 @@ def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
 def test_interrupted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """^C ends with 130 and leaves no run, which it says; what was asked for is kept."""
+    """^C ends with 130 and leaves no run, which it says; with --keep-run it stays."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -159,8 +159,8 @@ def test_interrupted(
     monkeypatch.setattr("meshwake.runner.execution.judge", interrupt)
     assert run_command(["run", str(write(tmp_path)), "--lab", "model"]) == 130
     assert not runs_dir().exists()
-    said = capsys.readouterr().err
-    assert "interrupted\n" in said and "not kept; --keep-run keeps" in said
+    printed = capsys.readouterr().err
+    assert "interrupted\n" in printed and "not kept; --keep-run keeps" in printed
     assert run_command(["run", str(write(tmp_path)), "--lab", "model", "--keep-run"]) == 130
     (kept,) = kept_runs()
     assert f"recorded until then: {kept}" in capsys.readouterr().err
@@ -181,9 +181,10 @@ def test_interrupted_among_many(
 
     monkeypatch.setattr("meshwake.runner.execution.judge", then_interrupt)
     assert run_command(["run", *map(str, files), "--lab", "model"]) == 130
-    told = capsys.readouterr()
-    assert "as expected" in told.out and "first" in told.out and "second" not in told.out
-    assert "interrupted" in told.err
+    printed = capsys.readouterr()
+    assert "as expected" in printed.out and "first" in printed.out
+    assert "second" not in printed.out
+    assert "interrupted" in printed.err
 
 
 def test_kept_runs_are_listed_and_found(

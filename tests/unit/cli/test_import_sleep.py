@@ -38,7 +38,8 @@ def test_a_month_is_imported_and_run(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def import_two_weeks(directory: Path) -> Path:
     """A laptop that sleeps eight hours a night, imported."""
-    at_us, awake_us, lines = 1_763_625_600_000_000, 0, []
+    at_us, awake_us = 1_763_625_600_000_000, 0
+    lines: list[dict[str, str]] = []
     hour_us = 3_600_000_000
     for _ in range(14):
         for slept_h, awake_h, message in (

@@ -86,7 +86,7 @@ def test_a_junit_case_says_what_happened_and_how_to_repeat_it() -> None:
     assert failure.text == f"repeat: {BROKEN.repeat}\nevidence: runs/nights"
 
 
-def test_github_shows_what_needs_a_look_beside_its_file() -> None:
+def test_github_shows_what_needs_a_look_at_its_file() -> None:
     """An error for a surprise, a warning for an unknown; nothing may end the line or its
     properties early."""
     lines = github_annotations([GOOD, REFUSED, BROKEN, UNSURE, FAILED])
