@@ -6,12 +6,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from meshwake.checks import TITLES
 from meshwake.checks.facts.certificates import renewals
 from meshwake.checks.facts.spans import Spans
-from meshwake.checks.format import count, lasting, moment_exactly
+from meshwake.checks.format import count, dated, lasting, moment_exactly
 from meshwake.core.durations import seconds
 from meshwake.core.outcome import Comparison, Evidence, OutcomeKind, Verdict
 from meshwake.core.plan import Plan
@@ -46,6 +47,8 @@ def page(run: Run, name: str) -> dict[str, Any]:
         "headline": first.text,
         "sentence": sentence(run),
         "world": lasting(run.history.end_world_ns),
+        "began": _when(plan, 0),
+        "has_dates": plan.dates_from_wall_s is not None,
         "real": lasting(round(run.real_s * 1e9)) if run.real_s else "",
         "facts": facts(run, nodes),
         "nodes": [{"name": node.node, "words": describe_node(node)} for node in nodes],
@@ -93,6 +96,7 @@ def data(run: Run, name: str) -> str:
         "verdict": first.verdict.value,
         "headline": first.text,
         "starts_s": run.plan.starts_wall_s,
+        "dates_from_s": run.plan.dates_from_wall_s,
         "end_s": seconds(run.history.end_world_ns),
         "facts": [[fact.label, fact.value, fact.note] for fact in facts(run, nodes)],
         "findings": [
@@ -109,7 +113,7 @@ def data(run: Run, name: str) -> str:
     # A script of its own has no tag to break out of; the two separators are line ends
     # to old JavaScript.
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=True)
-    return f"MESHWAKE.add({text});\n"
+    return f"MESHWAKE.add({_dated(run.plan, text)});\n"
 
 
 def _or_none(derive: Callable[[], _Derived]) -> _Derived | None:
@@ -126,7 +130,16 @@ def _or_none(derive: Callable[[], _Derived]) -> _Derived | None:
 
 def facts(run: Run, nodes: tuple[NodeTracks, ...]) -> list[Fact]:
     """The numbers on top; none where the history is too damaged for them."""
-    return _or_none(lambda: list(facts_of(run, nodes))) or []
+    found = _or_none(lambda: list(facts_of(run, nodes))) or []
+    return [replace(fact, value=_dated(run.plan, fact.value)) for fact in found]
+
+
+def _dated(plan: Plan, text: str) -> str:
+    return dated(text, plan.dates_from_wall_s)
+
+
+def _when(plan: Plan, world_ns: int) -> str:
+    return _dated(plan, moment_exactly(world_ns))
 
 
 def describe_node(node: NodeTracks) -> str:
@@ -155,9 +168,9 @@ def _renewal_rows(run: Run) -> Iterator[dict[str, str]]:
         yield {
             "identity": renewal.identity,
             "node": renewal.node,
-            "issued": moment_exactly(renewal.certificate.issued_world_ns),
-            "due": moment_exactly(renewal.certificate.due_world_ns),
-            "done": "never" if done_ns is None else moment_exactly(done_ns),
+            "issued": _when(run.plan, renewal.certificate.issued_world_ns),
+            "due": _when(run.plan, renewal.certificate.due_world_ns),
+            "done": "never" if done_ns is None else _when(run.plan, done_ns),
             "late": "-" if renewal.late_ns is None else lasting(renewal.late_ns),
         }
 
@@ -184,7 +197,7 @@ def _finding(run: Run, row: Comparison) -> dict[str, Any]:
         "check": finding.check,
         "title": TITLES[finding.check],
         "verdict": finding.verdict.value,
-        "because": finding.because,
+        "because": _dated(run.plan, finding.because),
         "expectation": _expectation(row),
         "expected": row.expected.value if row.expected else "",
         "expected_because": "" if finding.is_assumption else row.expected_because or "",
@@ -207,8 +220,8 @@ def _expectation(row: Comparison) -> str:
 def _place(plan: Plan, evidence: Evidence) -> dict[str, Any]:
     return {
         "world_s": evidence.world_s,
-        "moment": moment_exactly(round(evidence.world_s * 1e9)),
-        "text": evidence.text,
+        "moment": _when(plan, round(evidence.world_s * 1e9)),
+        "text": _dated(plan, evidence.text),
         "node": _node_of(plan, evidence.data),
     }
 

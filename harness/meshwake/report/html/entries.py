@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from meshwake.core.plan import Plan
 from meshwake.core.run import Run
-from meshwake.report.headline import headline
 from meshwake.report.html.sentence import sentence
 from meshwake.report.result import Summary, summarise
 
@@ -16,31 +15,34 @@ from meshwake.report.result import Summary, summarise
 @dataclass(frozen=True)
 class ReportEntry:
     """One run. `id` names its page, "" for a case that did not run: that has only a summary.
-    `verdict` and `headline`: what happens to the mesh; `sentence`: what was expected; `timeline` is
-    the same for runs to which the same happens, whatever is deployed against it."""
+    `sentence`: what was expected (sentence.py); `timeline` is the same for runs to which the same
+    happens, whatever is deployed against it."""
 
     summary: Summary
     id: str = ""
     words: str = ""
-    fix: str = ""
     real_s: float = 0.0
-    verdict: str = ""
-    headline: str = ""
     sentence: str = ""
     timeline: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """BROKEN, HOLDS or UNKNOWN, of the mesh; "" for a case that did not run."""
+        return self.summary.headline.partition(": ")[0]
+
+    @property
+    def happened(self) -> str:
+        """The headline without its verdict."""
+        return self.summary.headline.partition(": ")[2]
 
 
 def entry_of(run: Run, name: str) -> ReportEntry:
     """The entry of a run whose page is `name`."""
-    first = headline(run)
     return ReportEntry(
         summary=summarise(run),
         id=name,
         words=run.label,
-        fix=run.fix_name,
         real_s=run.real_s,
-        verdict=first.verdict.value,
-        headline=first.text,
         sentence=sentence(run),
         timeline=_timeline(run.plan),
     )

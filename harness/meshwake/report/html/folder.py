@@ -180,7 +180,11 @@ def _verdicts(entries: list[ReportEntry]) -> list[tuple[str, str]]:
 def _row(entry: ReportEntry, most_ns: int) -> dict[str, Any]:
     """One line of the table. The value to sort by is -1 where there is none."""
     summary = entry.summary
-    row = asdict(entry) | asdict(summary)
+    row = asdict(summary) | {
+        "id": entry.id,
+        "verdict": entry.verdict,
+        "happened": entry.happened,
+    }
     row |= {"outage": "-", "outage_s": -1, "share": 0, "why": _why(entry)}
     if summary.outage_ns is not None:
         row["outage"] = lasting(summary.outage_ns) if summary.outage_ns else "none"
