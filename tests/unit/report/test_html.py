@@ -92,6 +92,21 @@ def test_the_places_of_a_finding_can_all_be_seen(tmp_path: Path) -> None:
         assert place.text in opened
 
 
+def test_an_imported_month_has_its_own_dates(tmp_path: Path) -> None:
+    """On the page and in what its timelines are drawn from; nothing is left as day 1."""
+    month = small(
+        ('duration = "2d"', 'duration = "2d"\nrecorded_from = 2026-11-23T16:00:00Z'),
+        ('lasts = "8h"', 'lasts = "20h"'),
+    )
+    folder = tmp_path / "report"
+    opened = write_report(folder, [modelled(month)]).read_text()
+    script = next((folder / "data").glob("*.js")).read_text()
+    for text in (opened, script):
+        assert "Wed 2026-11-25 03:59" in text
+        assert not re.search(r"day \d+ \d\d:\d\d", text)
+    assert "every ztunnel was started at Mon 2026-11-23 16:00:00" in opened
+
+
 def test_nothing_is_fetched(tmp_path: Path) -> None:
     """Every file that a page names lies in the folder; no address of another machine is loaded."""
     write_report(tmp_path / "report", [recorded(NIGHTS), recorded(ISSUE_1481)])
@@ -185,7 +200,7 @@ def test_the_summary_of_github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     place.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(place))
     write_report(tmp_path / "report", [modelled()])
-    assert place.read_text().startswith("before\n### meshwake: 0 of 1 as expected")
+    assert place.read_text().startswith("before\n### meshwake: 1 run: 1 not as expected")
 
 
 # --- Bad input ------------------------------------------------------------------------------------
