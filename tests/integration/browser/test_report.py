@@ -269,7 +269,7 @@ def test_on_a_phone_a_lane_is_named_above_its_bars(browser: webdriver.Chrome, ma
 def test_a_comparison_begins_with_what_belongs_together(
     browser: webdriver.Chrome, many: Path
 ) -> None:
-    """Nothing beside a fix on the same timeline, whatever the order of the files; then the same
+    """No fix and a fix on the same timeline, whatever the order of the files; else the same
     scenario elsewhere. From the page of a run it begins with that run."""
     opened(browser, many / "compare.html", done="compared")
     assert "the same timeline with and without a fix" in relation(browser)

@@ -170,7 +170,7 @@ def test_two_runs_of_one_plan_have_two_pages(tmp_path: Path) -> None:
 def test_a_full_disk_is_said_and_takes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The run is kept and told as ever; only the report is missing."""
+    """The run is kept and shown as ever; only the report is missing."""
 
     def full(self: Path, *arguments: object, **more: object) -> int:
         raise OSError(28, "No space left on device")

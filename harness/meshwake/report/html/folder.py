@@ -195,7 +195,7 @@ def _row(entry: ReportEntry, most_ns: int) -> dict[str, Any]:
 
 
 def _why(entry: ReportEntry) -> str:
-    """Nothing of a run that was as expected; else the reason, without the word beside it."""
+    """Nothing of a run that was as expected; else the reason, without its word."""
     if entry.summary.outcome == OutcomeKind.AS_EXPECTED.value:
         return ""
     return entry.sentence or entry.summary.why

@@ -514,7 +514,7 @@ const COMPARE = (() => {
     fillRight(left);
     page.left.value = left.value;
     page.right.value = right.value;
-    const why = left === right ? "one run beside itself" : reason(left, right);
+    const why = left === right ? "the same run twice" : reason(left, right);
     document.getElementById("relation").textContent = why ? `These belong together: ${why}.` : "These two have neither scenario nor timeline in common.";
     const address = `?${new URLSearchParams({ left: left.value, right: right.value })}`;
     try { history.replaceState(null, "", address); } catch { /* an old browser may refuse that to files */ }
