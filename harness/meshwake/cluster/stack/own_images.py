@@ -20,6 +20,8 @@ from meshwake.cluster.stack.pieces import image_references, read_objects
 from meshwake.core.errors import LabUnavailable
 from meshwake.core.resources import ROOT, SOURCES
 
+LOCAL = "localhost/meshwake"
+
 
 @dataclass(frozen=True)
 class OwnImage:
@@ -38,12 +40,19 @@ class OwnImage:
         return image
 
     @property
+    def is_published(self) -> bool:
+        """Whether the DaemonSet names it by the digest that a release gave it."""
+        return "@sha256:" in self.named
+
+    @property
     def reference(self) -> str:
-        """As it is built here and now."""
+        """As it is built here and now: under a name that is in no registry."""
         digest = hashlib.sha256(self._text().encode())
         for file in self.sources():
             digest.update(f"{file}\0".encode() + (SOURCES / file).read_bytes() + b"\0")
-        return f"{self.named}-{digest.hexdigest()[:12]}"
+        tagged = self.named.partition("@")[0]
+        local = f"{LOCAL}/{tagged.rpartition('/')[2]}"
+        return f"{local}-{digest.hexdigest()[:12]}"
 
     @property
     def base(self) -> str:
@@ -52,12 +61,13 @@ class OwnImage:
         return str(base)
 
     def sources(self) -> list[Path]:
-        """What its Dockerfile copies, below what has the package in it. Raises LabUnavailable."""
+        """What its Dockerfile copies from its context, which has the package in it. Raises
+        LabUnavailable."""
         lines = self._text().replace("\\\n", " ").splitlines()
         copied = [
             SOURCES / word
             for line in lines
-            if line.startswith("COPY ")
+            if line.startswith("COPY ") and "--from=" not in line
             for word in line.split()[1:-1]
         ]
         files = [
