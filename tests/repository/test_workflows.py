@@ -153,7 +153,7 @@ def test_a_release_names_the_image_of_the_guard_by_its_digest(tmp_path: Path) ->
         pytest.skip("no helm (make tools)")
     for name in (".github", "clusters/fixes/wake-guard"):
         shutil.copytree(REPOSITORY / name, tmp_path / name)
-    image = f"ghcr.io/someone/meshwake/wake-guard:v7.0.0@sha256:{'a' * 64}"
+    image = f"ghcr.io/owner/meshwake/wake-guard:v7.0.0@sha256:{'a' * 64}"
     environment = {**os.environ, "PATH": f"{Path(helm).parent}:{os.environ['PATH']}"}
 
     def released(image: str) -> subprocess.CompletedProcess[str]:
@@ -170,13 +170,13 @@ def test_a_release_names_the_image_of_the_guard_by_its_digest(tmp_path: Path) ->
     (container,) = daemon_set["spec"]["template"]["spec"]["containers"]
     assert container["image"] == image
     (chart,) = (tmp_path / "out").glob("wake-guard-*.tgz")
-    said = subprocess.run(
+    rendered = subprocess.run(
         [helm, "template", "x", str(chart), "--kube-version=1.34.0"],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert f"image: {image}" in said.stdout
+    assert f"image: {image}" in rendered.stdout
 
 
 def release_notes(version: str) -> subprocess.CompletedProcess[str]:

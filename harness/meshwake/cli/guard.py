@@ -100,7 +100,7 @@ def install(
 
 
 def _print_manifest(namespace: str | None, gateways: tuple[str, ...], image: str | None) -> None:
-    """As it would be applied where istiod runs beside ztunnel, or in istio-system."""
+    """As it would be applied where istiod runs in istio-system."""
     from meshwake.cluster.guard_deployment.image import build_command, published_image
     from meshwake.cluster.guard_deployment.manifest import as_yaml, guard_objects
     from meshwake.guard.cluster import Places
@@ -340,10 +340,10 @@ def _say_once() -> Any:
     """Says each thing that is waited for once, not every two seconds."""
     last = ""
 
-    def tell(text: str) -> None:
+    def report(text: str) -> None:
         nonlocal last
         if text != last:
             last = text
             say(f"waiting: {text}")
 
-    return tell
+    return report

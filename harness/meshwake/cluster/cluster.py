@@ -138,7 +138,7 @@ def provide_image(
     image: OwnImage,
     engine: Engine,
     tools: Tools,
-    tell: Callable[[Progress], None],
+    report: Callable[[Progress], None],
 ) -> None:
     """Builds an image of ours and puts it into every node of a cluster of ours, as a run does that
     needs it. Raises StepFailed."""
@@ -157,7 +157,7 @@ def provide_image(
         run_steps(
             (own_image_step(image),),
             bringup,
-            tell,
+            report,
             lambda step, error: collect(bringup, step, error),
             bringup.dependencies.real,
         )

@@ -45,7 +45,7 @@ FORBIDDEN = 403
 
 class Places(NamedTuple):
     """The namespaces in which the guard looks; it needs rights in these and in no other. Gateways
-    and waypoints are looked for beside ztunnel, and in `gateways`."""
+    and waypoints are looked for in ztunnel's namespace and in `gateways`."""
 
     ztunnel: str = ISTIO_NAMESPACE
     istiod: str = ISTIO_NAMESPACE

@@ -29,7 +29,7 @@ ALLOWED = {
     "kube-system": set(),
     "": set(),  # all namespaces at once
 }
-ASKED = (
+TRIED = (
     OF_PROXIES
     | OF_LEASES
     | {(verb, "pods", "") for verb in ("get", "delete", "create", "patch", "watch")}
@@ -75,9 +75,9 @@ def with_guard(real_api: RealApi) -> RealApi:
 
 
 def test_the_guard_may_what_it_needs_and_nothing_else(with_guard: RealApi) -> None:
-    """Above all nothing in a namespace that nobody named, and nothing in all of them."""
+    """Above all nothing in a namespace that was not named, and nothing in all of them."""
     found = {
-        namespace: {right for right in ASKED if may(with_guard, namespace, *right)}
+        namespace: {right for right in TRIED if may(with_guard, namespace, *right)}
         for namespace in ALLOWED
     }
     assert found == ALLOWED

@@ -293,7 +293,7 @@ def test_the_guard_has_the_rights_that_it_uses_and_no_other(
 
 
 def test_no_right_of_the_guard_is_cluster_wide() -> None:
-    """Neither by a ClusterRole, nor by a Role in a namespace that nobody named."""
+    """Neither by a ClusterRole, nor by a Role in a namespace that was not named."""
     for places in (
         Places(),
         Places("zt", "control"),
@@ -312,13 +312,15 @@ def test_no_right_of_the_guard_is_cluster_wide() -> None:
 def test_a_gateway_namespace_without_a_role_does_not_keep_the_guard_from_ztunnel(
     api: ThroughHttp, cluster: Cluster
 ) -> None:
-    """It is said, and the others are looked at. Any other failure ends the look."""
-    said: list[str] = []
+    """It is logged, and the others are looked at. Any other failure ends the look."""
+    logged: list[str] = []
     places = Places(gateways=("shut", "web"))
-    node = ClusterNode("a", api, own_clocks, lambda address, port: True, said.append, places=places)
+    node = ClusterNode(
+        "a", api, own_clocks, lambda address, port: True, logged.append, places=places
+    )
     cluster.refuse["/namespaces/shut/pods"] = 403
     node.seen()
-    assert "gateways in shut: not looked at: list pods of shut: 403 refused" in said
+    assert "gateways in shut: not looked at: list pods of shut: 403 refused" in logged
     assert ("GET", "/api/v1/namespaces/web/pods") in cluster.asked
     cluster.refuse["/namespaces/shut/pods"] = 503
     with pytest.raises(Unreachable, match="list pods of shut: 503"):

@@ -1,4 +1,4 @@
-"""The wake guard in somebody's cluster, for as long as they want it: not the one of a run.
+"""The wake guard as a user deploys it, until it is uninstalled: not the one of a run.
 
 manifest.py   its objects, from the one manifest in clusters/fixes/wake-guard
 image.py      which image it runs, and what to do where there is none

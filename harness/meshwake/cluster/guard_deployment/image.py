@@ -1,9 +1,8 @@
 """Which image a guard runs, and what a user does where there is none.
 
 A release publishes it for amd64 and arm64 and writes its digest into the manifest
-(.github/release-guard). Before the first release there is no such image, and the manifest names one
-that has to be built: then nothing is installed without a word from the user about which image their
-nodes have.
+(.github/release-guard). Before the first release the manifest names one that has to be built; then nothing
+is installed unless the user names an image that their nodes have.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def find_places(kubernetes: Kubernetes, namespace: str | None, gateways: Iterabl
     ztunnel = find_ztunnels(kubernetes, namespace)[0].namespace
     for each in gateways:
         if kubernetes.read("Namespace", None, each) is None:
-            raise BadInput(f"--gateway-namespace {each}: there is no such namespace")
+            raise BadInput(f"--gateway-namespace {each}: namespace not found")
     return Places(ztunnel, _namespace_of_istiod(kubernetes, ztunnel), tuple(gateways))
 
 
@@ -98,7 +98,7 @@ def _namespace_of_istiod(kubernetes: Kubernetes, ztunnel: str) -> str:
     if not found:
         raise LabUnavailable(
             f"no pod of istiod in any namespace (label {selector(ISTIOD_LABELS)}): the guard "
-            "restarts nothing while istiod is away, so it would never act here; is istiod in "
+            "restarts nothing while istiod is unavailable, so it would never act here; is istiod in "
             "another cluster? Then this guard cannot see it"
         )
     near = [each for each in (ztunnel, ISTIO_NAMESPACE) if each in found]
@@ -123,7 +123,7 @@ def install(
     real: RealTime,
     places: Places,
     image: str,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Installed:
     """A guard on every node, ready, and after its first look. Raises LabUnavailable: before
     anything is changed when something of these names is not ours; afterwards when a node has none
@@ -131,11 +131,11 @@ def install(
     objects = guard_objects(places, image)
     keeps_namespace = _check_free(kubernetes, objects)
     if keeps_namespace:
-        tell(f"namespace {names.NAMESPACE} was there before and stays as it is")
+        report(f"namespace {names.NAMESPACE} was there before and stays as it is")
         objects = [thing for thing in objects if thing["kind"] != "Namespace"]
     kubernetes.apply(objects)
     removed = _remove(kubernetes, ROLES, but=objects)
-    nodes = _await_guards(kubernetes, real, places, image, tell)
+    nodes = _await_guards(kubernetes, real, places, image, report)
     return Installed(image, places, nodes, removed, namespaces_with_gateways(kubernetes, places))
 
 
@@ -187,7 +187,7 @@ def _await_guards(
     real: RealTime,
     places: Places,
     image: str,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> tuple[str, ...]:
     """The nodes on which a guard looks: all that the DaemonSet wants, those with a ztunnel among
     them."""
@@ -213,7 +213,7 @@ def _await_guards(
             READY_WITHIN_S,
             look,
             failed=LabUnavailable,
-            tell=tell,
+            tell=report,
         )
     except LabUnavailable as error:
         why = "; ".join([str(error), *_complaints(kubernetes)])
@@ -227,16 +227,22 @@ def _check_hope(kubernetes: Kubernetes, image: str) -> None:
     """Raises LabUnavailable when a node cannot get the image, or cannot start it: that does not
     change by waiting."""
     for pod in kubernetes.all("Pod", names.NAMESPACE, names.LABELS):
-        for container in (pod.get("status") or {}).get("containerStatuses") or ():
-            waiting = (container.get("state") or {}).get("waiting") or {}
-            if waiting.get("reason") not in _HOPELESS or container.get("image") != image:
-                continue
-            node = pod["spec"].get("nodeName", "?")
-            way = way_into_nodes(kubernetes.all("Node"), image)
-            raise LabUnavailable(
-                f"node {node}: {waiting['reason']}: {waiting.get('message', '')}; the node has no "
-                f"image {image}: {way}"
-            )
+        waiting = _waiting_for(pod, image)
+        if waiting.get("reason") not in _HOPELESS:
+            continue
+        node = pod["spec"].get("nodeName", "?")
+        way = way_into_nodes(kubernetes.all("Node"), image)
+        raise LabUnavailable(
+            f"node {node}: {waiting['reason']}: {waiting.get('message', '')}; the node has no "
+            f"image {image}: {way}"
+        )
+
+
+def _waiting_for(pod: Mapping[str, Any], image: str) -> Mapping[str, Any]:
+    """Why the container with `image` does not run; {} when it does, or nothing is known of it."""
+    containers = (pod.get("status") or {}).get("containerStatuses") or ()
+    states = [each.get("state") or {} for each in containers if each.get("image") == image]
+    return dict(states[0].get("waiting") or {}) if states else {}
 
 
 def _complaints(kubernetes: Kubernetes) -> Iterator[str]:

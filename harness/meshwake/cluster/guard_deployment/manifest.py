@@ -32,25 +32,26 @@ def guard_objects(places: Places, image: str | None = None) -> list[dict[str, An
             _place(thing, places)
         elif thing["kind"] == "DaemonSet":
             _set_container(thing, places, image)
-    return with_gateways(objects, places.gateways, beside=places.ztunnel)
+    return with_gateways(objects, places.gateways, ztunnel_namespace=places.ztunnel)
 
 
 def with_gateways(
-    objects: Iterable[Mapping[str, Any]], namespaces: Iterable[str], beside: str
+    objects: Iterable[Mapping[str, Any]], namespaces: Iterable[str], ztunnel_namespace: str
 ) -> list[dict[str, Any]]:
     """`objects` of a guard, and its right to look after the gateways and waypoints of `namespaces`.
-    It has that right already in `beside`, ztunnel's namespace."""
-    more = [each for each in dict.fromkeys(namespaces) if each != beside]
-    result = [dict(thing) for thing in objects]
-    for thing in result:
-        if thing["kind"] == "DaemonSet":
-            thing["spec"] = _with_arguments(thing["spec"], more)
+    It has that right already in ztunnel's namespace."""
+    more = [each for each in dict.fromkeys(namespaces) if each != ztunnel_namespace]
+    result = [_looking_in(thing, more) for thing in objects]
     for namespace in more:
-        roles = read_objects(*GATEWAY_ROLE)
-        for role in roles:
-            role["metadata"]["namespace"] = namespace
-        result += roles
+        result += _roles_in(namespace)
     return result
+
+
+def _roles_in(namespace: str) -> list[dict[str, Any]]:
+    roles = read_objects(*GATEWAY_ROLE)
+    for role in roles:
+        role["metadata"]["namespace"] = namespace
+    return roles
 
 
 def as_yaml(objects: Iterable[Mapping[str, Any]]) -> str:
@@ -71,18 +72,21 @@ def _set_container(thing: dict[str, Any], places: Places, image: str | None) -> 
     (container,) = thing["spec"]["template"]["spec"]["containers"]
     if image is not None:
         container["image"] = image
-    said = {"--ztunnel-namespace": places.ztunnel, "--istiod-namespace": places.istiod}
+    set_to = {"--ztunnel-namespace": places.ztunnel, "--istiod-namespace": places.istiod}
     for position, word in enumerate(container["args"]):
         option = word.partition("=")[0]
-        if option in said:
-            container["args"][position] = f"{option}={said[option]}"
+        if option in set_to:
+            container["args"][position] = f"{option}={set_to[option]}"
 
 
-def _with_arguments(spec: Mapping[str, Any], namespaces: Iterable[str]) -> dict[str, Any]:
-    """A copy of the spec of a DaemonSet whose guard looks for gateways in `namespaces` too."""
+def _looking_in(thing: Mapping[str, Any], namespaces: Iterable[str]) -> dict[str, Any]:
+    """A copy of `thing`; a DaemonSet's guard looks for gateways in `namespaces` too."""
+    if thing["kind"] != "DaemonSet":
+        return dict(thing)
+    spec = thing["spec"]
     template = spec["template"]
     (container,) = template["spec"]["containers"]
     words = [f"--gateway-namespace={namespace}" for namespace in namespaces]
     changed = {**container, "args": [*(container.get("args") or []), *words]}
     pod = {**template["spec"], "containers": [changed]}
-    return {**spec, "template": {**template, "spec": pod}}
+    return {**thing, "spec": {**spec, "template": {**template, "spec": pod}}}

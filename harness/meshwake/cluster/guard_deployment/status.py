@@ -113,16 +113,26 @@ def _page(kubernetes: Kubernetes, pod: Pod) -> str:
 
 def read_metrics(page: str) -> Metrics:
     """What a guard's /metrics says. Raises ValueError for something else."""
-    samples = list(_samples(page))
-    looks = [value for name, _, value in samples if name == LAST_LOOK]
+    looks = _by_label(page, LAST_LOOK, "node")
     if not looks:
         raise ValueError(f"it has no {LAST_LOOK}")
+    (last_look_wall_s,) = looks.values()
     return Metrics(
-        looks[0] or None,
-        {labels.get("process", ""): value for name, labels, value in samples if name == DRIFT},
-        {labels["target"]: int(value) for name, labels, value in samples if name == RESTARTS},
-        {labels["reason"]: int(value) for name, labels, value in samples if name == HELD_BACK},
+        last_look_wall_s or None,
+        _by_label(page, DRIFT, "process"),
+        _counted(_by_label(page, RESTARTS, "target")),
+        _counted(_by_label(page, HELD_BACK, "reason")),
     )
+
+
+def _by_label(page: str, metric: str, label: str) -> dict[str, float]:
+    """The values of one metric, by one of its labels."""
+    samples = _samples(page)
+    return {labels[label]: value for name, labels, value in samples if name == metric}
+
+
+def _counted(values: Mapping[str, float]) -> dict[str, int]:
+    return {name: int(value) for name, value in values.items()}
 
 
 def _samples(page: str) -> Iterator[tuple[str, Mapping[str, str], float]]:

@@ -59,7 +59,7 @@ def observability_stages(choice: Choice, pins: Pins) -> tuple[Stage, ...]:
     if "observability" not in choice.parts:
         return ()
     namespace, *rest = read_objects(FOLDER, "objects.yaml")
-    if "istio" not in choice.parts:  # then there is no such namespace, and no ztunnel to look at
+    if "istio" not in choice.parts:  # that namespace, and ztunnel, are missing then
         rest = [each for each in rest if each["metadata"].get("namespace") != ISTIO_NAMESPACE]
     configuration = configuration_maps(choice)
     programs = with_digest(

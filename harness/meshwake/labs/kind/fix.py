@@ -33,7 +33,7 @@ def objects_to_apply(plan: Plan, gateways: Iterable[str]) -> list[dict[str, Any]
     guard install --gateway-namespace` has it."""
     objects = objects_of_fix(plan)
     if OUR_GUARD in own_images_in(objects):
-        objects = with_gateways(objects, gateways, beside=ISTIO_NAMESPACE)
+        objects = with_gateways(objects, gateways, ztunnel_namespace=ISTIO_NAMESPACE)
     return with_own_images(objects)
 
 

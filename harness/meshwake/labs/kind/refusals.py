@@ -180,7 +180,7 @@ def _about_clocks_of_fix(plan: Plan, name: str) -> Iterator[str]:
             "a node that stays awake"
         )
     if name == GUARD:
-        yield from _beside_a_guard(plan, f"fix {name}")
+        yield from _together_with(plan, f"fix {name}")
 
 
 def with_installed_guard(plan: Plan) -> list[str]:
@@ -193,14 +193,14 @@ def with_installed_guard(plan: Plan) -> list[str]:
         ]
     if plan.cluster is None or plan.cluster.clock != "process":
         return []
-    return list(_beside_a_guard(plan, f"a wake guard that is installed ({remove})"))
+    return list(_together_with(plan, f"a wake guard that is installed ({remove})"))
 
 
-def _beside_a_guard(plan: Plan, what: str) -> Iterator[str]:
+def _together_with(plan: Plan, what: str) -> Iterator[str]:
     for fault in plan.faults:
         if fault.kind in ("pause", "step"):
             yield (
-                f"[fault {fault.index}] {fault.kind} beside {what}: the guard "
+                f"[fault {fault.index}] {fault.kind} together with {what}: the guard "
                 "learns from kubelet and /proc "
                 "when a ztunnel started, and --clock process moves neither, so a new "
                 "ztunnel would look old to it; "

@@ -1,5 +1,5 @@
-"""Installing the wake guard and removing it: what is made, what is left alone, and what is said
-when a node gets none."""
+"""Installing the wake guard and removing it: what is made, what is left alone, and what is
+reported when a node gets none."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_guard_looks_where_ztunnel_and_istiod_are() -> None:
 
 
 def test_gateways_elsewhere_are_named() -> None:
-    """The guard has no right there until somebody gives it one."""
+    """The guard has no right there until it is given one."""
     cluster = Homelab()
     cluster.pod("demo", "web-1", "one", GATEWAY)
     cluster.pod("istio-system", "ingress-1", "one", GATEWAY)
@@ -88,7 +88,7 @@ def test_gateways_elsewhere_are_named() -> None:
 def test_a_namespace_that_is_not_there_is_refused() -> None:
     """Before anything is applied."""
     cluster = Homelab()
-    with pytest.raises(BadInput, match="--gateway-namespace dmeo: there is no such namespace"):
+    with pytest.raises(BadInput, match="--gateway-namespace dmeo: namespace not found"):
         find_places(cluster, None, ("dmeo",))
     assert installed_image(cluster) is None
 
@@ -159,13 +159,13 @@ def test_a_namespace_with_something_of_anothers_stays() -> None:
     cluster = Homelab()
     installed(cluster)
     cluster.put("ConfigMap", "meshwake-guard", "kube-root-ca.crt")
-    cluster.put("Secret", "meshwake-guard", "somebodys")
+    cluster.put("Secret", "meshwake-guard", "of-another")
     gone = uninstall(cluster, cluster)
-    assert gone.kept == "Secret meshwake-guard/somebodys"
+    assert gone.kept == "Secret meshwake-guard/of-another"
     left = {key for key in cluster.there() if key[1] == "meshwake-guard"}
     assert left == {
         ("ConfigMap", "meshwake-guard", "kube-root-ca.crt"),
-        ("Secret", "meshwake-guard", "somebodys"),
+        ("Secret", "meshwake-guard", "of-another"),
     }
     assert ("Namespace", None, "meshwake-guard") in cluster.there()
 

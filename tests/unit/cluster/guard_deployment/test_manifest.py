@@ -22,7 +22,7 @@ def daemon_set(objects: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def test_by_default_it_is_the_manifest_as_it_stands() -> None:
+def test_by_default_it_is_the_manifest_unchanged() -> None:
     """Which `kubectl apply -f` takes as well."""
     assert guard_objects(Places()) == list(yaml.safe_load_all(MANIFEST.read_text("utf-8")))
     assert list(yaml.safe_load_all(as_yaml(guard_objects(Places())))) == guard_objects(Places())
@@ -99,8 +99,8 @@ def test_the_way_into_the_nodes_by_name_or_label(metadata: dict[str, Any], words
 def test_an_image_that_is_not_published_is_not_installed() -> None:
     """The refusal has all that there is to type."""
     assert published_image() is None
-    said = str(no_image([{"metadata": {"name": "n"}}]))
-    assert "docker build -f" in said and "meshwake guard install --image localhost/" in said
+    refusal = str(no_image([{"metadata": {"name": "n"}}]))
+    assert "docker build -f" in refusal and "meshwake guard install --image localhost/" in refusal
 
 
 def test_alert_rules_are_those_of_the_rule_file() -> None:

@@ -11,7 +11,7 @@ from tests.unit.cluster.guard_deployment.homelab import NOW_S, Homelab
 from tests.unit.cluster.guard_deployment.test_install import IMAGE, installed
 
 
-def test_each_node_tells_what_its_guard_runs_and_has_seen() -> None:
+def test_each_node_reports_what_its_guard_runs_and_has_seen() -> None:
     cluster = Homelab()
     installed(cluster)
     one, two = read_status(cluster, NOW_S)
@@ -25,7 +25,7 @@ def test_each_node_tells_what_its_guard_runs_and_has_seen() -> None:
     assert two.node == "two" and two.problem == ""
 
 
-def test_what_keeps_a_node_from_being_guarded_is_said() -> None:
+def test_what_keeps_a_node_from_being_guarded_is_named() -> None:
     """No guard, one that does not start, one that never looked, one that does no longer look."""
     cluster = Homelab(("a", "b", "c", "d"))
     installed(cluster)

@@ -148,7 +148,7 @@ def test_a_published_image_is_built_here_under_a_name_of_its_own(
     assert not GUARD.is_published
     shutil.copytree(REPOSITORY / "clusters", tmp_path / "clusters")
     manifest = tmp_path.joinpath("clusters", *GUARD.manifest)
-    published = f"ghcr.io/someone/meshwake/wake-guard:v7@sha256:{'a' * 64}"
+    published = f"ghcr.io/owner/meshwake/wake-guard:v7@sha256:{'a' * 64}"
     manifest.write_text(manifest.read_text().replace(GUARD.named, published))
     monkeypatch.setattr(pieces, "CLUSTERS", tmp_path / "clusters")
     assert GUARD.is_published and GUARD.named == published

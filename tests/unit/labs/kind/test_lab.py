@@ -340,7 +340,7 @@ SUSPEND = '[[fault]]\nkind = "suspend"\nat = "6m"\nlasts = "7m"\n'
             "wake-guard",
             PAUSE,
             "process",
-            r"\[fault 0\] pause beside fix wake-guard: .*kubelet and /proc",
+            r"\[fault 0\] pause together with fix wake-guard: .*kubelet and /proc",
         ),
         ("wake-guard", PAUSE, "engine", None),
         (
