@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,19 +63,16 @@ class OwnImage:
     def sources(self) -> list[Path]:
         """What its Dockerfile copies from its context, which has the package in it. Raises
         LabUnavailable."""
-        lines = self._text().replace("\\\n", " ").splitlines()
-        copied = [
-            SOURCES / word
-            for line in lines
-            if line.startswith("COPY ") and "--from=" not in line
-            for word in line.split()[1:-1]
-        ]
-        files = [
-            file
-            for each in copied
-            for file in (sorted(each.glob("*.py")) if each.is_dir() else [each])
-        ]
+        files: list[Path] = []
+        for copied in self._copied():
+            files += sorted(copied.glob("*.py")) if copied.is_dir() else [copied]
         return [file.relative_to(SOURCES) for file in files]
+
+    def _copied(self) -> Iterator[Path]:
+        """The operands of COPY; what is copied from another stage is none of ours."""
+        for line in self._text().replace("\\\n", " ").splitlines():
+            if line.startswith("COPY ") and "--from=" not in line:
+                yield from (SOURCES / word for word in line.split()[1:-1])
 
     def write_context(self, place: Path) -> None:
         """Copies what the image is built from to `place`: an installed package lies among all
