@@ -33,6 +33,7 @@ from meshwake.cluster.reset import (
     restore_cluster,
 )
 from meshwake.cluster.stack.pieces import DEMO_NAMESPACE
+from meshwake.cluster.stack.workloads import split_identity
 from meshwake.core.durations import format_duration
 from meshwake.core.errors import LabUnavailable, SubjectFailed
 from meshwake.core.faults import CLOCK_FAULTS
@@ -180,7 +181,10 @@ class _Run:
 
     @property
     def _namespaces_of_gateways(self) -> tuple[str, ...]:
-        return (DEMO_NAMESPACE,) if self._place.parts & {"gateway", "waypoint"} else ()
+        """Of the stack's gateway and waypoint, and of the plan's gateways."""
+        of_stack = [DEMO_NAMESPACE] if self._place.parts & {"gateway", "waypoint"} else []
+        of_plan = [split_identity(gateway.identity)[0] for gateway in self._plan.gateways]
+        return (*of_stack, *of_plan)
 
     @contextmanager
     def _changed(self) -> Iterator[None]:
@@ -201,6 +205,10 @@ class _Run:
             awaited = [*self._environment.awaited(self._plan), *awaited_of_fix(self._plan)]
             apply_run_objects(self._kubernetes, real, objects, awaited)
             restart_ztunnels(self._kubernetes, real, self._plan.lifetime_s, stamp, self._place.ours)
+            # After the ztunnels: world time begins with their first certificates, and a gateway's
+            # must not be older.
+            gateways = self._environment.gateways(self._plan, self._node_names)
+            apply_run_objects(self._kubernetes, real, *gateways)
             yield
         finally:
             if not self._held.lost:  # the command that took it over restores it
