@@ -76,7 +76,7 @@ def the_one(
 def described(one: There) -> str:
     """A line of a list of clusters."""
     if one.choice is None:
-        return f"  {one.name}: nothing is known here of how it was made"
+        return f"  {one.name}: how it was made is not recorded here"
     of = one.choice
     return (
         f"  {one.name}: Istio {of.istio} on Kubernetes {of.kubernetes}, {of.workers} workers, "
@@ -85,40 +85,45 @@ def described(one: There) -> str:
 
 
 def misfits(
-    one: There, asked: PlannedCluster, istio: str | None = None, nodes: int = 0
+    one: There, wanted: PlannedCluster, istio: str | None = None, nodes: int = 0
 ) -> Iterator[str]:
-    """Why `one` is not the cluster that `asked` means, a phrase each. Nothing asked, everything
-    fits."""
-    if asked.name is not None and one.name != full_name(asked.name):
+    """Why `one` is not the cluster that `wanted` means, a phrase each. Where nothing is wanted,
+    every cluster fits."""
+    if wanted.name is not None and one.name != full_name(wanted.name):
         yield f"it is called {one.name}"
-    choice = one.choice
-    if choice is None:
-        if asked.name is None and (istio is not None or asked != PlannedCluster()):
-            yield "nothing is known here of how it was made"
-        return
-    said: dict[str, tuple[Any, Any, bool]] = {
-        "Istio": (istio, choice.istio, istio in {choice.istio, minor_of(choice.istio)}),
-        "profile": (asked.profile, choice.profile, asked.profile == choice.profile),
-        "Kubernetes": (
-            asked.kubernetes,
-            choice.kubernetes,
-            _is_version(asked.kubernetes, choice.kubernetes),
-        ),
-        "workers": (asked.workers, choice.workers, asked.workers == choice.workers),
-        "mirror": (asked.mirror, choice.mirror, (asked.mirror or "").rstrip("/") == choice.mirror),
-    }
-    for what, (wanted, is_, fits) in said.items():
-        if wanted is not None and not fits:
-            yield f"{what} {is_} there, {wanted} asked for"
-    yield from (f"without {part} there" for part in asked.with_parts if part not in choice.parts)
-    yield from (f"with {part} there" for part in asked.without_parts if part in choice.parts)
+    if one.choice is not None:
+        yield from _misfits_of_choice(one.choice, wanted, istio, nodes)
+    elif wanted.name is None and (istio is not None or wanted != PlannedCluster()):
+        yield "how it was made is not recorded here"
+
+
+def _misfits_of_choice(
+    choice: Choice, wanted: PlannedCluster, istio: str | None, nodes: int
+) -> Iterator[str]:
+    if istio not in (None, choice.istio, minor_of(choice.istio)):
+        yield _differs("Istio", choice.istio, istio)
+    if wanted.profile not in (None, choice.profile):
+        yield _differs("profile", choice.profile, wanted.profile)
+    if wanted.kubernetes is not None and not _is_version(wanted.kubernetes, choice.kubernetes):
+        yield _differs("Kubernetes", choice.kubernetes, wanted.kubernetes)
+    if wanted.workers not in (None, choice.workers):
+        yield _differs("workers", choice.workers, wanted.workers)
+    if wanted.mirror is not None and wanted.mirror.rstrip("/") != choice.mirror:
+        yield _differs("mirror", choice.mirror, wanted.mirror)
+    yield from (f"without {part} there" for part in wanted.with_parts if part not in choice.parts)
+    yield from (f"with {part} there" for part in wanted.without_parts if part in choice.parts)
+    # The control plane's node takes workloads, too.
     if choice.workers + 1 < nodes:
         yield f"{choice.workers + 1} nodes there, {nodes} needed"
 
 
-def _is_version(wanted: str | None, found: str) -> bool:
-    bare = (wanted or "").removeprefix("v")
-    return bare in {found, minor_of(found)}
+def _differs(what: str, there: object, wanted: object) -> str:
+    return f"{what} {there} there, {wanted} requested"
+
+
+def _is_version(wanted: str, found: str) -> bool:
+    """Whether `wanted`, a release or a minor version, with or without "v", means `found`."""
+    return wanted.removeprefix("v") in {found, minor_of(found)}
 
 
 def choice_of(plan: Plan) -> Choice:
@@ -172,15 +177,16 @@ def _why(one: There, plan: Plan) -> list[str]:
     return list(misfits(one, plan.cluster or PlannedCluster(), plan.version, len(plan.nodes)))
 
 
-def version_there(asked: PlannedCluster) -> str | None:
-    """The Istio of the cluster that `asked` means, None where there is none. Raises BadInput when
+def version_there(wanted: PlannedCluster) -> str | None:
+    """The Istio of the cluster that `wanted` means, None where there is none. Raises BadInput when
     several with different versions are meant."""
-    if asked.kubeconfig is not None:
-        return _version_elsewhere(asked)
-    there = clusters_there(engine := _engine())
+    if wanted.kubeconfig is not None:
+        return _version_elsewhere(wanted)
+    engine = _engine()
+    there = clusters_there(engine)
     if engine is not None:
         engine.close()
-    fit = [one for one in fitting(there, asked) if one.choice is not None]
+    fit = [one for one in fitting(there, wanted) if one.choice is not None]
     versions = {one.choice.istio for one in fit if one.choice is not None}
     if len(versions) > 1:
         the_one(fit, there, "run")

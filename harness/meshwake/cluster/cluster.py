@@ -8,7 +8,7 @@ deleted at its end.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from meshwake.cluster.steps import Collected, Progress, Step, StepFailed, run_st
 from meshwake.cluster.tools import Tools
 from meshwake.cluster.up import steps_of
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
+from meshwake.core.json_types import JsonObject, text_at, texts_at
 from meshwake.core.outcome import Verdict
 from meshwake.kubernetes.api import Kubernetes
 from meshwake.kubernetes.kubeconfig import Access, read_access
@@ -353,20 +354,19 @@ def _signs_in_kubeconfig(access: Access) -> Iterator[str]:
         yield "its name says so"
 
 
-def _signs_in_nodes(nodes: list[dict[str, Any]]) -> Iterator[str]:
+def _signs_in_nodes(nodes: Sequence[JsonObject]) -> Iterator[str]:
     """Why a cluster looks like production, from its nodes."""
     if len(nodes) > NODES_AT_MOST:
         yield f"it has {len(nodes)} nodes"
-    providers = {
-        str((node.get("spec") or {}).get("providerID", "")).partition(":")[0] for node in nodes
-    }
+    # A cloud's controller writes it: aws:///eu-central-1a/i-0123, gce://PROJECT/ZONE/NAME.
+    providers = {text_at(node, "spec", "providerID").partition(":")[0] for node in nodes}
     if clouds := sorted(providers & set(_CLOUD_PROVIDERS)):
         yield f"its nodes belong to {', '.join(clouds)}"
 
 
-def _workers_first(nodes: list[dict[str, Any]]) -> tuple[str, ...]:
-    def key(node: dict[str, Any]) -> tuple[bool, str]:
-        labels = node["metadata"].get("labels") or {}
-        return "node-role.kubernetes.io/control-plane" in labels, str(node["metadata"]["name"])
+def _workers_first(nodes: Sequence[JsonObject]) -> tuple[str, ...]:
+    def key(node: JsonObject) -> tuple[bool, str]:
+        labels = texts_at(node, "metadata", "labels")
+        return "node-role.kubernetes.io/control-plane" in labels, text_at(node, "metadata", "name")
 
-    return tuple(str(node["metadata"]["name"]) for node in sorted(nodes, key=key))
+    return tuple(text_at(node, "metadata", "name") for node in sorted(nodes, key=key))

@@ -29,6 +29,7 @@ from meshwake.cluster.stack.certificates import GATEWAY_HOST
 from meshwake.cluster.stack.choice import PARTS, Choice
 from meshwake.cluster.stack.pieces import CILIUM_NAMESPACE, DEMO_NAMESPACE, METALLB_NAMESPACE
 from meshwake.core.errors import HarnessError, LabUnavailable
+from meshwake.core.json_types import list_at, objects_at, texts_at
 from meshwake.core.outcome import Verdict
 from meshwake.kubernetes.api import Executed, Kubernetes, Pod, identity_of
 from meshwake.ztunnel.names import ISTIO_NAMESPACE, ZTUNNEL_LABELS
@@ -146,17 +147,15 @@ def _cilium_settings(subject: _Subject) -> _Result:
     if found is None:
         return UNKNOWN, "there is no ConfigMap cilium-config"
     wanted = {"bpf-lb-sock-hostns-only": "true", "cni-exclusive": "false"}
-    data = found.get("data") or {}
+    data = texts_at(found, "data")
     wrong = [
         f"{key} is {data.get(key)!r}, expected {value!r}"
         for key, value in wanted.items()
         if data.get(key) != value
     ]
-    return (
-        (BROKEN, "; ".join(wrong))
-        if wrong
-        else (HOLDS, ", ".join(f"{key}={value}" for key, value in wanted.items()))
-    )
+    if wrong:
+        return BROKEN, "; ".join(wrong)
+    return HOLDS, ", ".join(f"{key}={value}" for key, value in wanted.items())
 
 
 # HBONE and the waypoint: a counter rises with a request
@@ -257,16 +256,16 @@ def _address_in_pool(subject: _Subject) -> _Result:
     if address is None:
         return BROKEN, f"Gateway {DEMO_NAMESPACE}/gateway has no address"
     pool = subject.kubernetes.read("IPAddressPool.metallb.io", METALLB_NAMESPACE, "meshwake")
-    ranges = [str(each) for each in ((pool or {}).get("spec") or {}).get("addresses") or []]
+    ranges = [str(each) for each in list_at(pool, "spec", "addresses")]
     if not ranges:
         return UNKNOWN, f"address {address}; there is no IPAddressPool meshwake to compare it with"
-    inside = any(_within(address, each) for each in ranges)
-    return (HOLDS if inside else BROKEN), f"address {address}, pool {', '.join(ranges)}"
+    is_inside = any(_within(address, each) for each in ranges)
+    return (HOLDS if is_inside else BROKEN), f"address {address}, pool {', '.join(ranges)}"
 
 
 def _gateway_address(kubernetes: Kubernetes) -> str | None:
     found = kubernetes.read("Gateway.gateway.networking.k8s.io", DEMO_NAMESPACE, "gateway")
-    addresses = ((found or {}).get("status") or {}).get("addresses") or []
+    addresses = objects_at(found, "status", "addresses")
     return str(addresses[0]["value"]) if addresses else None
 
 

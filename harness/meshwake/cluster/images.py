@@ -8,7 +8,7 @@ import json
 import re
 import shlex
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from packaging.version import Version
@@ -89,15 +89,24 @@ def fetch_images(bringup: BringUpContext, watch: Watch, wanted: tuple[str, ...])
 
 
 def may_hold(archive: Path, wanted: Iterable[str]) -> bool:
-    """Whether an archive (docker save) has one of the images `wanted`; True where it does not say
+    """Whether an archive (docker save) has one of the images `wanted`; True where it does not list
     what it has."""
+    tags = _tags_in(archive)
+    if not tags:
+        return True
+    # An archive lists tags only: the digest of a reference is not in it.
+    wanted_tags = {full_reference(reference.partition("@")[0]) for reference in wanted}
+    return not tags.isdisjoint(wanted_tags)
+
+
+def _tags_in(archive: Path) -> set[str]:
+    """The images that an archive lists; none where it has no list, or is not an archive at all."""
     try:
         with tarfile.open(archive) as opened:
             listed = json.load(opened.extractfile("manifest.json") or io.BytesIO())
-        tags = {full_reference(tag) for entry in listed for tag in entry["RepoTags"] or ()}
+        return {full_reference(tag) for entry in listed for tag in entry["RepoTags"] or ()}
     except (OSError, tarfile.TarError, ValueError, KeyError, TypeError):
-        return True
-    return not tags or bool(tags & {full_reference(image.partition("@")[0]) for image in wanted})
+        return set()
 
 
 def _by_tag_only(bringup: BringUpContext, wanted: tuple[str, ...]) -> list[str]:
@@ -247,25 +256,26 @@ def _prune_layers(bringup: BringUpContext) -> None:
 
 def prunable(listed: str) -> dict[str, list[str]]:
     """Of what `ctr content ls` lists: each manifest that refers to layers, and by which labels, of
-    an image that has been unpacked, which its configuration says. `ctr content prune references`
-    would take the layers of all others too, such as those of kind's own images that no pod has
-    needed yet: no pod could ever start from them."""
-    labels = {
+    an image that has been unpacked. `ctr content prune references` would remove the layers of all
+    others too, such as those of kind's own images that no pod has needed yet, and no pod could ever
+    start from them."""
+    references = {
         line.split()[0]: dict(_REFERENCE.findall(line))
         for line in listed.splitlines()
         if line.strip()
     }
-    unpacked = {
-        blob for blob, found in labels.items() if any(key.startswith(_SNAPSHOT) for key in found)
-    }
-    layers = {
-        blob: [key for key in found if key.startswith(_LAYER)] for blob, found in labels.items()
-    }
-    return {
-        blob: keys
-        for blob, keys in layers.items()
-        if keys and labels[blob].get(_CONFIG) in unpacked
-    }
+    # An image's configuration refers to the snapshot into which it was unpacked.
+    unpacked = {blob for blob, found in references.items() if _labels(found, _SNAPSHOT)}
+    prunable_labels = {}
+    for blob, found in references.items():
+        layers = _labels(found, _LAYER)
+        if layers and found.get(_CONFIG) in unpacked:
+            prunable_labels[blob] = layers
+    return prunable_labels
+
+
+def _labels(references: Mapping[str, str], prefix: str) -> list[str]:
+    return [label for label in references if label.startswith(prefix)]
 
 
 def load_one(bringup: BringUpContext, watch: Watch, reference: str) -> None:

@@ -24,6 +24,7 @@ from meshwake.cluster.stack.render import kind_config
 from meshwake.cluster.state import ClusterState, known_names
 from meshwake.cluster.steps import Step, Watch
 from meshwake.core.errors import LabUnavailable
+from meshwake.core.json_types import text_at
 from meshwake.kubernetes.api import Refused, Unreachable
 
 READY_WITHIN_S = 180
@@ -70,7 +71,7 @@ def _unregistered(bringup: BringUpContext) -> str | None:
     try:
         if not bringup.kube().ready():
             return "the API server is not ready"
-        there = {node["metadata"]["name"] for node in bringup.kube().all("Node")}
+        there = {text_at(node, "metadata", "name") for node in bringup.kube().all("Node")}
     except (Unreachable, Refused) as error:
         return str(error)
     missing = [name for name in node_names(bringup.choice, bringup.pins) if name not in there]

@@ -31,6 +31,7 @@ from meshwake.cluster.stack.pieces import DEMO_NAMESPACE
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import seconds
 from meshwake.core.errors import HarnessError, SubjectFailed
+from meshwake.core.json_types import text_at
 from meshwake.kubernetes.api import Kubernetes, Pod
 from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
@@ -146,9 +147,9 @@ def _not_ready_again(
 
 
 def _mark(kubernetes: Kubernetes) -> dict[str, Any] | None:
-    found = kubernetes.read("DaemonSet.apps", NAMESPACE, DAEMON_SET) or {"metadata": {}}
-    text = (found["metadata"].get("annotations") or {}).get(MARK)
-    return None if text is None else dict(json.loads(text))
+    found = kubernetes.read("DaemonSet.apps", NAMESPACE, DAEMON_SET)
+    text = text_at(found, "metadata", "annotations", MARK)
+    return dict(json.loads(text)) if text else None
 
 
 def _nodes_with_helper(kubernetes: Kubernetes, real: RealTime) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Any
 from meshwake.core import versions
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import LabUnavailable, SubjectFailed
+from meshwake.core.json_types import JsonObject, objects_at, text_at
 from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import Kubernetes, Pod, Unreachable
 from meshwake.ztunnel.config_dump import parse_config_dump
@@ -202,15 +203,21 @@ def check_versions(plan: Plan, cluster: str, running: Running) -> None:
 
 
 def node_names(plan: Plan, nodes: Sequence[str], istiod_nodes: Sequence[str]) -> dict[str, str]:
-    """Which Kubernetes node each node of the plan is: istiod's own is the one on which the plan
-    lets the authority live; where the plan has it apart, istiod's is taken last."""
-    home = next((node for node in istiod_nodes if node in nodes), None)
-    left = [node for node in nodes if node != home]
-    at_home = plan.authority_node if home is not None else None
-    if home is not None and at_home is None:
-        left.append(home)
-    names = {at_home: home} if home is not None and at_home is not None else {}
-    return {node.name: names.get(node.name) or left.pop(0) for node in plan.nodes}
+    """Which Kubernetes node each node of the plan is. The one with istiod is the node on which the
+    plan has the authority; where the plan has the authority on a node of its own, the one with
+    istiod is taken last."""
+    with_istiod = next((node for node in istiod_nodes if node in nodes), None)
+    free = [node for node in nodes if node != with_istiod]
+    names: dict[str, str] = {}
+    if with_istiod is not None:
+        if plan.authority_node is None:
+            free.append(with_istiod)
+        else:
+            names[plan.authority_node] = with_istiod
+    for node in plan.nodes:
+        if node.name not in names:
+            names[node.name] = free.pop(0)
+    return {node.name: names[node.name] for node in plan.nodes}
 
 
 def istiod_nodes(kubernetes: Kubernetes) -> tuple[str, ...]:
@@ -220,42 +227,34 @@ def istiod_nodes(kubernetes: Kubernetes) -> tuple[str, ...]:
 
 
 def _kubelet_version(kubernetes: Kubernetes, node: str) -> str:
-    found = kubernetes.read("Node", None, node) or {}
-    return str(found.get("status", {}).get("nodeInfo", {}).get("kubeletVersion", "unknown"))
+    found = kubernetes.read("Node", None, node)
+    return text_at(found, "status", "nodeInfo", "kubeletVersion") or "unknown"
 
 
 def _image_ids(kubernetes: Kubernetes, pods: Iterable[Pod]) -> tuple[str, ...]:
     ids = []
     for pod in pods:
-        found = kubernetes.read("Pod", pod.namespace, pod.name) or {}
-        ids += [
-            str(each.get("imageID"))
-            for each in found.get("status", {}).get("containerStatuses", [])
-        ]
+        found = kubernetes.read("Pod", pod.namespace, pod.name)
+        containers = objects_at(found, "status", "containerStatuses")
+        ids += [str(each.get("imageID")) for each in containers]
     return tuple(dict.fromkeys(ids))
 
 
 def _ztunnel_releases(kubernetes: Kubernetes, pod: Pod, unknown: list[str]) -> tuple[str, ...]:
     try:
-        build = (
-            json.loads(kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S)).get(
-                "version"
-            )
-            or {}
-        )
-        return releases_of(build)
+        dump = json.loads(kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S))
+        return releases_of(dump.get("version") or {})
     except (Unreachable, ValueError, AttributeError) as error:
         unknown.append(f"version of {pod}: {error}")
         return ()
 
 
-def releases_of(build: Mapping[str, Any]) -> tuple[str, ...]:
+def releases_of(build: JsonObject) -> tuple[str, ...]:
     """The releases that a ztunnel's BuildInfo names: by the commit that it was built from, else by
-    the tag of its build. `istioVersion` is the chart's word, an environment variable of the pod,
-    and says nothing of the binary."""
-    if found := versions.built_from(
-        str(build.get("gitRevision", "")), str(build.get("buildStatus", ""))
-    ):
+    the tag of its build. `istioVersion` is taken from an environment variable that the chart sets,
+    and is no evidence of the binary."""
+    revision, status = str(build.get("gitRevision", "")), str(build.get("buildStatus", ""))
+    if found := versions.built_from(revision, status):
         return found
     match = _RELEASE.match(str(build.get("version", "")))
     return (match[0],) if match else ()

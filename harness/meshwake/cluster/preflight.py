@@ -78,9 +78,8 @@ def _name_problems(bringup: BringUpContext, machines: tuple[Container, ...]) -> 
     record = bringup.state.read()
     if record is None or record.choice is None:
         yield (
-            f"a cluster {bringup.name} is there ({_names(machines)}), and nothing is known "
-            "here of how it was made; "
-            f"put it away: meshwake down --name {bringup.name}, or choose another --name"
+            f"a cluster {bringup.name} is there ({_names(machines)}), and how it was made is not "
+            f"recorded here; delete it: meshwake down --name {bringup.name}, or choose another --name"
         )
     elif record.choice.digest != bringup.choice.digest:
         was, wanted = choice_to_json(record.choice), choice_to_json(bringup.choice)

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from meshwake.core.errors import LabUnavailable
+from meshwake.core.json_types import JsonObject, objects_at, text_at
 
 
 class Unreachable(LabUnavailable):
@@ -91,12 +92,12 @@ class Kubernetes(Protocol):
     def ready(self) -> bool:
         """Whether the API server says that it is ready; False too when it cannot be reached."""
 
-    def read(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
+    def read(self, kind: str, namespace: str | None, name: str) -> JsonObject | None:
         """One object, or None when there is none, or no such kind (yet)."""
 
     def all(
         self, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> Sequence[JsonObject]:
         """All objects of `kind` with these labels, in one namespace or in all."""
 
     def ours(self, kind: str, labels: Mapping[str, str]) -> list[tuple[str | None, str]]:
@@ -126,15 +127,15 @@ class Kubernetes(Protocol):
     def log_lines(self, pod: Pod, container: str, since_s: int) -> list[str]:
         """What the container wrote in the last seconds, by its node's clock."""
 
-    def apply(self, objects: Iterable[Mapping[str, Any]]) -> None:
+    def apply(self, objects: Iterable[JsonObject]) -> None:
         """Applies on the server's side, as FIELD_MANAGER; all carry OUR_LABELS. What others set
         stays."""
 
-    def replace(self, thing: Mapping[str, Any]) -> bool:
+    def replace(self, thing: JsonObject) -> bool:
         """Makes `thing`, which carries OUR_LABELS, or puts it in the place of the version that its
         metadata.resourceVersion names; False when somebody else was faster."""
 
-    def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
+    def patch(self, kind: str, namespace: str, name: str, patch: JsonObject) -> None:
         """A strategic merge of `patch` into one object, ours or not."""
 
     def delete_ours(self, kind: str, namespace: str | None, name: str) -> bool:
@@ -147,25 +148,25 @@ class Kubernetes(Protocol):
         """Ends connections and threads."""
 
 
-def identity_of(thing: Mapping[str, Any]) -> str:
+def identity_of(thing: JsonObject) -> str:
     """An object's name for messages: Deployment istio-system/istiod."""
-    metadata = thing.get("metadata", {})
-    place = "/".join(part for part in (metadata.get("namespace"), metadata.get("name")) if part)
+    names = (text_at(thing, "metadata", key) for key in ("namespace", "name"))
+    place = "/".join(name for name in names if name)
     return f"{thing.get('kind')} {place}"
 
 
-def condition(thing: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """What an object says of one of its conditions; {} where it has not said anything."""
-    conditions = (thing.get("status") or {}).get("conditions") or ()
+def condition(thing: JsonObject, name: str) -> JsonObject:
+    """One condition of an object's status; {} where it is not reported yet."""
+    conditions = objects_at(thing, "status", "conditions")
     return next((each for each in conditions if each.get("type") == name), {})
 
 
-def is_ready(thing: Mapping[str, Any]) -> bool:
-    """Whether a pod or a node says so of itself."""
+def is_ready(thing: JsonObject) -> bool:
+    """Whether a pod or a node reports itself as ready."""
     return condition(thing, "Ready").get("status") == "True"
 
 
-def kind_of(thing: Mapping[str, Any]) -> str:
+def kind_of(thing: JsonObject) -> str:
     """Its kind as `Kubernetes` takes it: DaemonSet.apps."""
     group = str(thing["apiVersion"]).rpartition("/")[0]
     return f"{thing['kind']}.{group}" if group else str(thing["kind"])

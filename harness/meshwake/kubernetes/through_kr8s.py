@@ -30,6 +30,7 @@ from kr8s.asyncio import api as connect_kr8s
 from kr8s.asyncio.objects import Pod as PodObject
 
 from meshwake.core.errors import BadInput, HarnessFault
+from meshwake.core.json_types import JsonObject, int_at, object_at, objects_at, text_at, texts_at
 from meshwake.kubernetes import ported
 from meshwake.kubernetes.api import (
     Conversation,
@@ -209,25 +210,30 @@ class ThroughKr8s:
     async def _path(
         self, kind: str, namespace: str | None, name: str = "", version: str = ""
     ) -> str:
-        """Where an object, or all of a kind, lies; by what the server says of itself."""
+        """The path of an object, or of all of a kind. Which kinds there are, and what they are
+        called in paths, is read from the server itself, as kubectl does it: a CustomResourceDefinition
+        may have any plural."""
         kind, _, group = kind.partition(".")
         for base in await self._bases(group, version):
             if kind not in self._kinds.get(base, {}):
-                resources = (await self._request("GET", base)).json()["resources"]
-                self._kinds[base] = {
-                    each["kind"]: (each["name"], each["namespaced"])
-                    for each in resources
-                    if "/" not in each["name"]
-                }
+                self._kinds[base] = await self._read_kinds(base)
             if kind in self._kinds[base]:
-                plural, namespaced = self._kinds[base][kind]
-                within = (
-                    f"/namespaces/{namespace or 'default'}"
-                    if namespaced and (namespace or name)
-                    else ""
-                )
+                plural, is_namespaced = self._kinds[base][kind]
+                within = ""
+                if is_namespaced and (namespace or name):
+                    within = f"/namespaces/{namespace or 'default'}"
                 return f"{base}{within}/{plural}" + (f"/{name}" if name else "")
-        raise _NoSuchKind(f"{group or 'v1'} knows no {kind} (yet)")
+        raise _NoSuchKind(f"{group or 'v1'} has no kind {kind} (yet)")
+
+    async def _read_kinds(self, base: str) -> dict[str, tuple[str, bool]]:
+        """The kinds of a group's version: kind -> (its name in paths, whether it is namespaced)."""
+        answer = (await self._request("GET", base)).json()
+        return {
+            each["kind"]: (each["name"], each["namespaced"])
+            for each in answer["resources"]
+            # pods/log, pods/exec and the like have the kind of what they belong to.
+            if "/" not in each["name"]
+        }
 
     async def _bases(self, group: str, version: str) -> list[str]:
         """The paths of a group's versions, the server's own choice first: not every kind is in each
@@ -277,7 +283,7 @@ class ThroughKr8s:
         except (Unreachable, Refused):
             return False
 
-    def read(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
+    def read(self, kind: str, namespace: str | None, name: str) -> JsonObject | None:
         """See Kubernetes."""
         try:
             work = self._on("GET", kind, namespace, name)
@@ -289,7 +295,7 @@ class ThroughKr8s:
 
     def all(
         self, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> Sequence[JsonObject]:
         """See Kubernetes."""
         query = {"labelSelector": _selector(labels)} if labels else {}
         try:
@@ -304,17 +310,17 @@ class ThroughKr8s:
 
     def ours(self, kind: str, labels: Mapping[str, str]) -> list[tuple[str | None, str]]:
         """See Kubernetes."""
-        found = [item["metadata"] for item in self.all(kind, None, {**OUR_LABELS, **labels})]
-        return sorted(((each.get("namespace"), each["name"]) for each in found), key=str)
+        found = self.all(kind, None, {**OUR_LABELS, **labels})
+        return sorted((_place_of(thing) for thing in found), key=str)
 
     def pods(self, namespace: str | None, labels: Mapping[str, str]) -> list[Pod]:
         """See Kubernetes."""
-        items = [
-            item
-            for item in self.all("Pod", namespace, labels)
-            if "deletionTimestamp" not in item["metadata"]
+        pods = [
+            pod_of(thing)
+            for thing in self.all("Pod", namespace, labels)
+            if "deletionTimestamp" not in object_at(thing, "metadata")
         ]
-        return sorted(map(pod_of, items), key=lambda pod: pod.name)
+        return sorted(pods, key=lambda pod: pod.name)
 
     def log_lines(self, pod: Pod, container: str, since_s: int) -> list[str]:
         """See Kubernetes."""
@@ -393,37 +399,37 @@ class ThroughKr8s:
 
     # Changing
 
-    def apply(self, objects: Iterable[Mapping[str, Any]]) -> None:
+    def apply(self, objects: Iterable[JsonObject]) -> None:
         """See Kubernetes."""
         for thing in objects:
-            metadata = thing["metadata"]
-            if not is_ours(metadata.get("labels")):
+            if not is_ours(texts_at(thing, "metadata", "labels")):
                 raise HarnessFault(f"{identity_of(thing)} lacks our label and is not applied")
             query = {"fieldManager": FIELD_MANAGER, "force": "true"}
-            where = (kind_of(thing), metadata.get("namespace"), metadata["name"])
-            version = str(thing["apiVersion"]).rpartition("/")[2]
-            work = self._on(
-                "PATCH", *where, version, params=query, **_body(thing, "apply-patch+yaml")
-            )
+            namespace, name = _place_of(thing)
+            version = text_at(thing, "apiVersion").rpartition("/")[2]
+            body = _body(thing, "apply-patch+yaml")
+            work = self._on("PATCH", kind_of(thing), namespace, name, version, params=query, **body)
             self._call(work, CALL_WITHIN_S, f"apply {identity_of(thing)}")
 
-    def replace(self, thing: Mapping[str, Any]) -> bool:
+    def replace(self, thing: JsonObject) -> bool:
         """See Kubernetes."""
-        metadata = thing["metadata"]
-        name, method = (metadata["name"], "PUT") if "resourceVersion" in metadata else ("", "POST")
-        work = self._on(
-            method, kind_of(thing), metadata.get("namespace"), name, **_body(thing, "json")
-        )
+        namespace, name = _place_of(thing)
+        # POST creates, and is refused with 409 when the object exists; PUT replaces, and is refused
+        # with 409 when it has another resourceVersion by now.
+        is_update = "resourceVersion" in object_at(thing, "metadata")
+        method = "PUT" if is_update else "POST"
+        path_name = name if is_update else ""
+        work = self._on(method, kind_of(thing), namespace, path_name, **_body(thing, "json"))
         try:
             self._call(work, CALL_WITHIN_S, f"{method} {identity_of(thing)}")
         except Refused as error:
             # 404: what was to be replaced has gone meanwhile.
-            if error.status == _CONFLICT or (error.status == _NOT_FOUND and method == "PUT"):
+            if error.status == _CONFLICT or (error.status == _NOT_FOUND and is_update):
                 return False
             raise
         return True
 
-    def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
+    def patch(self, kind: str, namespace: str, name: str, patch: JsonObject) -> None:
         """See Kubernetes."""
         query = {"fieldManager": FIELD_MANAGER}
         work = self._on(
@@ -439,20 +445,18 @@ class ThroughKr8s:
     def delete_ours(self, kind: str, namespace: str | None, name: str) -> bool:
         """See Kubernetes."""
         found = self.read(kind, namespace, name)
-        if found is None or not is_ours(found["metadata"].get("labels")):
+        if found is None or not is_ours(texts_at(found, "metadata", "labels")):
             return False
         # The uid makes sure that it is still the object whose label was looked at.
-        body = {
-            "propagationPolicy": "Background",
-            "preconditions": {"uid": found["metadata"]["uid"]},
-        }
+        uid = text_at(found, "metadata", "uid")
+        body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
         return self._delete(kind, namespace, name, body)
 
     def end_pod(self, pod: Pod) -> None:
         """See Kubernetes."""
         self._delete("Pod", pod.namespace, pod.name, {"preconditions": {"uid": pod.uid}})
 
-    def _delete(self, kind: str, namespace: str | None, name: str, body: Mapping[str, Any]) -> bool:
+    def _delete(self, kind: str, namespace: str | None, name: str, body: JsonObject) -> bool:
         work = self._on(
             "DELETE", kind, namespace, name, **_body({"kind": "DeleteOptions", **body}, "json")
         )
@@ -572,7 +576,8 @@ async def _hang_up(api: Any) -> None:
         await session.aclose()
 
 
-def _body(content: Mapping[str, Any], media_type: str) -> dict[str, Any]:
+def _body(content: JsonObject, media_type: str) -> dict[str, Any]:
+    """What httpx takes as keyword arguments."""
     return {
         "content": json.dumps(content),
         "headers": {"Content-Type": f"application/{media_type}"},
@@ -587,18 +592,23 @@ def _selector(labels: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
-def pod_of(item: Mapping[str, Any]) -> Pod:
-    """A pod from what the API server says of it."""
-    metadata, status = item["metadata"], item.get("status", {})
-    containers = status.get("containerStatuses") or [{}]
+def pod_of(item: JsonObject) -> Pod:
+    """A pod from what the API server reports of it."""
+    containers = objects_at(item, "status", "containerStatuses")
+    first = containers[0] if containers else {}
     return Pod(
-        namespace=metadata["namespace"],
-        name=metadata["name"],
-        uid=metadata["uid"],
-        node=item["spec"].get("nodeName", ""),
+        namespace=text_at(item, "metadata", "namespace"),
+        name=text_at(item, "metadata", "name"),
+        uid=text_at(item, "metadata", "uid"),
+        node=text_at(item, "spec", "nodeName"),
         ready=is_ready(item),
-        labels=metadata.get("labels", {}),
-        restarts=containers[0].get("restartCount", 0),
-        address=status.get("podIP", ""),
-        started="running" in containers[0].get("state", {}),
+        labels=texts_at(item, "metadata", "labels"),
+        restarts=int_at(first, "restartCount"),
+        address=text_at(item, "status", "podIP"),
+        started="running" in object_at(first, "state"),
     )
+
+
+def _place_of(thing: JsonObject) -> tuple[str | None, str]:
+    """Namespace and name; None for an object that lives in no namespace."""
+    return text_at(thing, "metadata", "namespace") or None, text_at(thing, "metadata", "name")

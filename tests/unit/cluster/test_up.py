@@ -276,7 +276,8 @@ def test_statuses_of_before_a_restart_are_not_believed() -> None:
     up(world)
     world.booted_s, world.renewed_s = world.now_s - 1, world.now_s - 300
     with pytest.raises(
-        StepFailed, match="step statuses .*kubelet has told nothing since its machine was started"
+        StepFailed,
+        match="step statuses .*kubelet has not renewed its Lease since its machine was started",
     ):
         up(world)
     world.renewed_s = None
@@ -499,7 +500,7 @@ def test_a_cluster_of_that_name_that_nobody_remembers() -> None:
     name = f"{CHOICE.name}-control-plane"
     _refused(
         World(machines={name: machine(name, cluster=CHOICE.name)}),
-        "nothing is known here of how it was made",
+        "how it was made is not recorded here",
     )
 
 

@@ -74,12 +74,12 @@ def _renamed(value: Any, mirror: str) -> Any:
         return [_renamed(entry, mirror) for entry in value]
     if not isinstance(value, Mapping):
         return value
-    return {
-        key: through_mirror(entry, mirror)
-        if key in _IMAGE_KEYS and isinstance(entry, str) and _has_registry(entry)
-        else _renamed(entry, mirror)
-        for key, entry in value.items()
-    }
+    return {key: _renamed_entry(key, entry, mirror) for key, entry in value.items()}
+
+
+def _renamed_entry(key: str, entry: Any, mirror: str) -> Any:
+    names_registry = key in _IMAGE_KEYS and isinstance(entry, str) and _has_registry(entry)
+    return through_mirror(entry, mirror) if names_registry else _renamed(entry, mirror)
 
 
 def _has_registry(reference: str) -> bool:

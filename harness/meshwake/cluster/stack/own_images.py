@@ -53,18 +53,13 @@ class OwnImage:
 
     def sources(self) -> list[Path]:
         """What its Dockerfile copies, below what has the package in it. Raises LabUnavailable."""
-        lines = self._text().replace("\\\n", " ").splitlines()
-        copied = [
-            SOURCES / word
-            for line in lines
-            if line.startswith("COPY ")
-            for word in line.split()[1:-1]
-        ]
-        files = [
-            file
-            for each in copied
-            for file in (sorted(each.glob("*.py")) if each.is_dir() else [each])
-        ]
+        instructions = self._text().replace("\\\n", " ").splitlines()
+        files: list[Path] = []
+        for instruction in instructions:
+            if instruction.startswith("COPY "):
+                # COPY SOURCE... DESTINATION
+                for source in instruction.split()[1:-1]:
+                    files += _files_of(SOURCES / source)
         return [file.relative_to(SOURCES) for file in files]
 
     def write_context(self, place: Path) -> None:
@@ -122,3 +117,8 @@ def _renamed(thing: Any, built: Mapping[str, str]) -> Any:
             for key, value in thing.items()
         }
     return [_renamed(each, built) for each in thing] if isinstance(thing, list) else thing
+
+
+def _files_of(source: Path) -> list[Path]:
+    """What COPY takes: a file, or the modules of a folder."""
+    return sorted(source.glob("*.py")) if source.is_dir() else [source]

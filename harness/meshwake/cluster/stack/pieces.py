@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from meshwake.core.errors import HarnessFault
+from meshwake.core.json_types import objects_at, text_at
 from meshwake.core.resources import CLUSTERS
 from meshwake.kubernetes.api import identity_of
 from meshwake.kubernetes.labels import OUR_LABELS, is_ours
@@ -30,6 +31,7 @@ OBSERVABILITY_NAMESPACE = "meshwake-observability"
 DEMO_NAMESPACE = "meshwake-demo"
 
 _WITH_POD_TEMPLATE = ("DaemonSet", "Deployment", "Job", "ReplicaSet", "StatefulSet")
+_CONTAINER_LISTS = frozenset({"containers", "initContainers"})
 
 
 @dataclass(frozen=True)
@@ -125,14 +127,14 @@ def _documents(path: Path) -> Sequence[Any]:
     return tuple(yaml.safe_load_all(path.read_text(encoding="utf-8")))
 
 
-def image_references(thing: Any) -> Iterator[str]:
+def image_references(thing: object) -> Iterator[str]:
     """Every image of every container in `thing`, an object or a list of objects, ephemeral ones
     left out."""
-    if isinstance(thing, Mapping):
-        for key, value in thing.items():
-            if key in {"containers", "initContainers"} and isinstance(value, list):
-                yield from (entry["image"] for entry in value if "image" in entry)
-            yield from image_references(value)
-    elif isinstance(thing, list | tuple):
+    if isinstance(thing, list | tuple):
         for entry in thing:
             yield from image_references(entry)
+    if isinstance(thing, Mapping):
+        for key, value in thing.items():
+            if key in _CONTAINER_LISTS:
+                yield from (text_at(each, "image") for each in objects_at(value) if "image" in each)
+            yield from image_references(value)
