@@ -259,10 +259,14 @@ def _mounted(
     for item in _items(source, data):
         text = data.get(str(item.get("key")))
         mode = item.get("mode") or source.get("defaultMode") or _DEFAULT_MODE
-        if text is None or not isinstance(mode, int) or only not in (None, item.get("path")):
+        if text is None or not isinstance(mode, int):
             continue
-        path = folder if only else f"{folder}/{item.get('path')}"
-        found[path] = File(text, may_run=bool(mode & _ANY_EXECUTE_BIT))
+        may_run = bool(mode & _ANY_EXECUTE_BIT)
+        if only is None:
+            found[f"{folder}/{item.get('path')}"] = File(text, may_run=may_run)
+        elif only == item.get("path"):
+            # With subPath the mount is one file, and mountPath its name.
+            found[folder] = File(text, may_run=may_run)
     return found
 
 

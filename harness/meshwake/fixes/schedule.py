@@ -85,20 +85,26 @@ class Calendar:
 
 
 def parse_schedule(text: str) -> Calendar | Every:
-    """Reads what stands in spec.schedule. Raises ValueError that says what is wrong."""
+    """Reads spec.schedule. Raises ValueError with what is wrong."""
     if re.match(r"\s*(CRON_)?TZ=", text):
         raise ValueError("no TZ= or CRON_TZ= in a schedule; spec.timeZone is for that")
     if text.startswith("@every "):
         delay_ns = parse_go_duration_ns(text.removeprefix("@every ").strip())
+        # robfig/cron, constantdelay.go: whole seconds, at least one.
         return Every(max(delay_ns // NS_PER_S, 1) * NS_PER_S)
     if text.startswith("@") and text not in _MACROS:
         raise ValueError(f"allowed are {', '.join(_MACROS)} and '@every DURATION'")
-    written = _MACROS.get(text, text).split()
+    return _parse_fields(_MACROS.get(text, text).split())
+
+
+def _parse_fields(written: list[str]) -> Calendar:
     if len(written) != len(_FIELDS):
         raise ValueError(f"{len(written)} fields")
     parsed = [_field(text, field) for text, field in zip(written, _FIELDS, strict=True)]
     (minutes, _), (hours, _), (days, any_day), (months, _), (weekdays, any_weekday) = parsed
-    return Calendar(minutes, hours, days, months, weekdays, either_day=not (any_day or any_weekday))
+    # Where both days are restricted, one of them is enough, as in every cron since Vixie's.
+    either_day = not (any_day or any_weekday)
+    return Calendar(minutes, hours, days, months, weekdays, either_day=either_day)
 
 
 def _field(text: str, field: _Field) -> tuple[frozenset[int], bool]:

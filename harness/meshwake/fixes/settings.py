@@ -232,9 +232,14 @@ def _rust_parts(text: str) -> list[tuple[str, int]]:
             return []
         position = match.end()
         operator, number, unit = match.groups()
-        needs_unit = position < len(text) and text[position] not in "+*"
-        length_ns = _RUST_UNITS_NS.get(unit.lower()) if unit or needs_unit else NS_PER_S
-        if length_ns is None or (operator and not parts):
+        if operator and not parts:
+            return []  # nothing to add to, or to multiply
+        is_last_or_before_operator = position == len(text) or text[position] in "+*"
+        if not unit and is_last_or_before_operator:
+            length_ns: int | None = NS_PER_S
+        else:
+            length_ns = _RUST_UNITS_NS.get(unit.lower())
+        if length_ns is None:
             return []
         parts.append((operator or "+", int(number) * length_ns))
     return parts
@@ -264,16 +269,22 @@ def _settings_of(document: Any, variable: str) -> Iterator[_Setting]:
 
 
 def _whose(document: Any) -> str:
-    """Whose settings an object holds: "istiod" for all that is not ztunnel's; "" where nothing says
-    whose."""
+    """Whose settings an object holds: "istiod" for all that is not ztunnel's; "" where the object
+    does not show whose."""
     kind = document.get("kind") if isinstance(document, dict) else None
-    if kind in ("Deployment", "StatefulSet"):
-        return "istiod"
-    if kind == "DaemonSet":
-        return "" if "ztunnel" in _name_of(document) else "istiod"
-    if kind in ("HelmRelease", "Application", "HelmChart"):
-        return "istiod" if _charts_in(document) & _OTHER_CHARTS else ""
-    return _OF_VARIABLES if kind in ("ConfigMap", "Secret") else ""
+    match kind:
+        case "Deployment" | "StatefulSet":
+            return "istiod"
+        case "DaemonSet":
+            is_ztunnel = "ztunnel" in _name_of(document)
+            return "" if is_ztunnel else "istiod"
+        case "HelmRelease" | "Application" | "HelmChart":
+            # Of Flux, Argo CD and k3s: each installs a chart, and has its values.
+            installs_another = bool(_charts_in(document) & _OTHER_CHARTS)
+            return "istiod" if installs_another else ""
+        case "ConfigMap" | "Secret":
+            return _OF_VARIABLES
+    return ""
 
 
 def _name_of(document: Mapping[str, object]) -> str:
@@ -295,15 +306,16 @@ def _charts_in(value: Any) -> set[str]:
 
 
 def _found(
-    value: Any, variable: str, place: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], Any]]:
+    value: object, variable: str, place: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], object]]:
     """Every place below `value` that sets the variable, with what it is set to."""
     if isinstance(value, dict):
         yield from _found_in_mapping(value, variable, place)
-    elif isinstance(value, list):
+    if isinstance(value, list):
         for each in value:
             yield from _found(each, variable, _place_of_item(each, place))
-    elif isinstance(value, str) and _may_be_values(value, variable) and len(place) < _DEEPEST:
+    # Flux and Argo CD take the values of a chart as a text of YAML, which may hold another.
+    if isinstance(value, str) and _may_be_values(value, variable) and len(place) < _DEEPEST:
         for document in read_documents(value, f"fix.manifest: {'.'.join(place)}"):
             yield from _found(document, variable, place)
 
@@ -316,8 +328,8 @@ def _place_of_item(item: object, place: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _found_in_mapping(
-    value: Mapping[Any, Any], variable: str, place: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], Any]]:
+    value: Mapping[object, object], variable: str, place: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], object]]:
     path = str(value.get("name")).split(".")
     if path[-1] == variable and ("value" in value or "valueFrom" in value):
         # An entry of a container's env; or a parameter of Argo CD, whose name is a whole path.

@@ -68,16 +68,20 @@ def read_unit(text: str) -> UnitFile:
     """The settings in a unit file."""
     settings: dict[tuple[str, str], tuple[str, ...]] = {}
     section = ""
-    for line in re.sub(r"\\\n[ \t]*", " ", text).splitlines():
+    joined_lines = re.sub(r"\\\n[ \t]*", " ", text)
+    for line in joined_lines.splitlines():
         stripped = line.strip()
-        if not stripped or stripped[0] in "#;":
+        is_comment = stripped.startswith(("#", ";"))
+        if not stripped or is_comment:
             continue
-        if match := re.fullmatch(r"\[(\S+)\]", stripped):
-            section = match[1]
+        if header := re.fullmatch(r"\[(\S+)\]", stripped):
+            section = header[1]
             continue
         key, equals, value = (part.strip() for part in stripped.partition("="))
         if equals:
-            settings[section, key] = (*settings.get((section, key), ()), value) if value else ()
+            # systemd.syntax(7): a setting adds to those before it, and an empty one clears them.
+            before = settings.get((section, key), ())
+            settings[section, key] = (*before, value) if value else ()
     return UnitFile(settings)
 
 

@@ -146,6 +146,7 @@ class _XargsOptions(NamedTuple):
 _XARGS_WITH_VALUE = names("-n -L -P -d -E -s -a --max-args --max-procs --delimiter --max-lines")
 # The value in the same word: -n1, --max-args=1.
 _XARGS_NUMBER = re.compile(r"(?:-[nL]|--max-(?:args|lines)=)(\d+)")
+_XARGS_REPLACES = ("-I", "--replace")
 _XARGS_AT_ONCE = ("-n", "-L", "--max-args", "--max-lines")
 
 
@@ -153,17 +154,19 @@ def _xargs_options(words: list[str]) -> _XargsOptions:
     rest, replaces, at_once = list(words), None, 0
     while rest and rest[0].startswith("-"):
         option = rest.pop(0)
-        match = _XARGS_NUMBER.fullmatch(option)
-        if match is not None:
-            at_once = int(match[1])
-        elif option in ("-I", "--replace") and rest:
-            replaces = rest.pop(0)
-        elif option.startswith("-I") and option != "-I":
+        number_inside = _XARGS_NUMBER.fullmatch(option)
+        has_text_inside = option.startswith("-I") and len(option) > len("-I")
+        takes_next = option in _XARGS_WITH_VALUE or option in _XARGS_REPLACES
+        value = rest.pop(0) if takes_next and rest else None
+        if number_inside is not None:
+            at_once = int(number_inside[1])
+        elif has_text_inside:
             replaces = option.removeprefix("-I")
-        elif option in _XARGS_WITH_VALUE and rest:
-            value = rest.pop(0)
-            if option in _XARGS_AT_ONCE and value.isdigit():
-                at_once = int(value)
+        elif value is not None and option in _XARGS_REPLACES:
+            replaces = value
+        elif value is not None and option in _XARGS_AT_ONCE and value.isdigit():
+            at_once = int(value)
+    # Without a command xargs runs echo.
     return _XargsOptions(rest or ["echo"], replaces, at_once)
 
 
@@ -190,29 +193,37 @@ def _su(shell: Shell, words: list[str]) -> Status:
     return shell.program(words)
 
 
+_SYSTEMD_RUN_WITH_VALUE = names(
+    "-u --unit -p --property -E --setenv --description --slice --uid --gid -M -H"
+)
 _TIMERS = names("--on-active --on-boot --on-calendar --on-startup --on-unit-active")
 
 
 def _systemd_run(shell: Shell, words: list[str]) -> Status:
     """A transient unit lives on by itself, also when its starter is ended; a timer of it waits."""
-    takes = names("-u --unit -p --property -E --setenv --description --slice --uid --gid -M -H")
     rest, wait_s = list(words[1:]), 0.0
     while rest and rest[0].startswith("-"):
         option, equals, value = rest.pop(0).partition("=")
+        takes_next = option in _TIMERS or option in _SYSTEMD_RUN_WITH_VALUE
+        if takes_next and not equals:
+            value = rest.pop(0) if rest else ""
         if option in _TIMERS:
-            if not equals:
-                value = rest.pop(0) if rest else ""
-            match = re.fullmatch(r"(\d+)\s*(s|sec|m|min|h)?", value)
-            if option != "--on-active" or match is None:
+            timer_s = _timer_s(value)
+            # Of the timers only --on-active counts from now; when the others fire is not known.
+            if option != "--on-active" or timer_s is None:
                 return shell.program(words)
-            wait_s = int(match[1]) * UNIT_S[(match[2] or "s")[0]]
-        elif option in takes and not equals and rest:
-            rest.pop(0)
+            wait_s = timer_s
     inner = shell.copy()
     inner.background, inner.after_s = False, shell.after_s + wait_s
     with inner.ending():
         inner.execute(rest)
     return True
+
+
+def _timer_s(text: str) -> float | None:
+    """A time span of systemd with one unit, seconds where it has none; None for any other."""
+    match = re.fullmatch(r"(\d+)\s*(s|sec|m|min|h)?", text)
+    return int(match[1]) * UNIT_S[(match[2] or "s")[0]] if match is not None else None
 
 
 BUILTINS: dict[str, Callable[[Shell, list[str]], Status]] = {

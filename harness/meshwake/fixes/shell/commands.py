@@ -61,18 +61,16 @@ def _restore(shell: Shell, before: dict[str, str], own: dict[str, str]) -> None:
 def _stdin_script(shell: Shell, node: tree.Simple, words: list[str]) -> str | None:
     """The script that a shell without arguments reads; None for any other command, and where it is
     not known."""
-    are_options = [word.startswith(("-", "+")) for word in words[1:]]
-    if _name(words[0]) not in _SHELLS or not all(are_options):
+    has_operand = any(not word.startswith(("-", "+")) for word in words[1:])
+    if _name(words[0]) not in _SHELLS or has_operand:
         return None
     for redirect in node.redirects:
         if redirect.operator == "<<<":
             return expansion.text(shell, redirect.target)
-        if redirect.operator.startswith("<<"):
-            # A here-document.
+        is_here_document = redirect.operator.startswith("<<")
+        if is_here_document:
             return "\n".join(redirect.lines)
-    if not shell.piped:
-        return None
-    return printed(shell.piped)
+    return printed(shell.piped) if shell.piped else None
 
 
 def _here_string(shell: Shell, node: tree.Simple) -> tuple[Ran, ...]:
@@ -188,10 +186,13 @@ def _after_options_of_shell(inner: Shell, words: list[str]) -> tuple[list[str], 
         position += 1
         if option == "--":
             break
+        # -o and +o name their option in the next word: -o errexit.
         following = words[position] if position < len(words) else ""
         inner.set_option(option, following)
         if option in _TAKE_VALUE:
             position += 1
-        elif "c" in option and not option.startswith("--"):
-            is_command = True
+            continue
+        # Letters may be joined: -ec SCRIPT.
+        is_letters = not option.startswith("--")
+        is_command = is_command or (is_letters and "c" in option)
     return words[position:], is_command

@@ -53,16 +53,17 @@ _EXEC_WITH_ARGUMENT = names("-e --env -u --user -w --workdir")
 def started_by(words: list[str]) -> list[str] | None:
     """The command that a command starts, or None when it starts none."""
     name = words[0].rsplit("/", 1)[-1]
-    if words[1:2] in (["-v"], ["-V"]) and name == "command":
-        return None
-    if words[1:2] == ["exec"] and name in _CONTAINER_RUNTIMES:
-        rest = after_options(words[2:], _EXEC_WITH_ARGUMENT)
-        return rest[1:] if len(rest) > 1 else None
+    if name == "command" and words[1:2] in (["-v"], ["-V"]):
+        return None  # it prints where the command is
+    if name in _CONTAINER_RUNTIMES and words[1:2] == ["exec"]:
+        container_and_command = after_options(words[2:], _EXEC_WITH_ARGUMENT)
+        return container_and_command[1:] or None
     if name not in _STARTERS:
         return None
     rest = after_options(words[1:], _STARTERS[name])
     rest = rest[_POSITIONAL.get(name, 0) :]
     if name in ("env", "sudo", "doas"):
+        # NAME=VALUE before the command.
         rest = list(dropwhile(re.compile(r"[A-Za-z_]\w*=").match, rest))
     if name == "flock" and rest[:1] == ["-c"]:
         return ["sh", *rest]
@@ -100,14 +101,16 @@ _UNIT_QUESTIONS = (("is-active",), ("is-enabled",), ("is-failed",))
 
 
 def status_of(ran: Ran, memory: Memory) -> Status:
-    """Whether a program succeeds: True, or a doubt where that is what it is asked for."""
+    """Whether a program succeeds: True, or a doubt where the program is a question."""
     text = memory.shown(ran.words)
     if ran.program in ("curl", "wget"):
-        answers = _READINESS.search(text) is not None
-        return answers or Doubt(text, (ran,))
-    if ran.program == "systemctl" and ran.words[1:2] in _UNIT_QUESTIONS:
+        # The API server, istiod and ztunnel answer: else no fix is of use.
+        return _READINESS.search(text) is not None or Doubt(text, (ran,))
+    is_question_of_unit = ran.program == "systemctl" and ran.words[1:2] in _UNIT_QUESTIONS
+    if is_question_of_unit:
         return _is_cluster_service(ran, text) or Doubt(text, (ran,))
-    if ran.program in _DECIDES or _is_unknown_program(ran.words[0]):
+    is_question = ran.program in _DECIDES or _is_unknown_program(ran.words[0])
+    if is_question:
         return Doubt(text, (*ran.piped, ran))
     return True
 
@@ -194,16 +197,20 @@ _RELATIVE_DATE = re.compile(
 
 def date_offset_s(words: tuple[str, ...], memory: Memory) -> int | None:
     """By how many seconds what `date` prints lies after now (before, when negative), or None when
-    it cannot be said."""
+    that is not known."""
     written = _date_argument(words)
     if written is None or written in ("now", "today"):
         return 0
+    # @SECONDS, where the seconds are an unknown, which is one character in a text.
     if written.startswith("@") and len(written) == 2:
         return _offset_of_unknown(written, memory)
     match = _RELATIVE_DATE.fullmatch(written.strip().lower())
-    if match is None or match["unit"] not in _UNITS_S:
+    if match is None:
         return None
-    offset_s = int(match["number"]) * _UNITS_S[match["unit"]]
+    unit_s = _UNITS_S.get(match["unit"])
+    if unit_s is None:
+        return None
+    offset_s = int(match["number"]) * unit_s
     # Both at once is legal: "-5 minutes ago" lies ahead.
     is_before = (match["sign"] == "-") != (match["ago"] is not None)
     return -offset_s if is_before else offset_s
@@ -228,11 +235,14 @@ def _date_argument(words: tuple[str, ...]) -> str | None:
 
 def date_of(runs: tuple[Ran, ...], memory: Memory) -> Linear | None:
     """The time that `date +%s` prints, as a sum of now and seconds."""
-    words = runs[0].words if len(runs) == 1 else ()
-    if "+%s" not in words or runs[0].program != "date":
+    if len(runs) != 1 or runs[0].program != "date":
+        return None
+    words = runs[0].words
+    if "+%s" not in words:
         return None
     written = _date_argument(words) or ""
-    if not is_known(written) and not written.startswith("@"):
+    is_unknown_text = not is_known(written) and not written.startswith("@")
+    if is_unknown_text:
         return _moment_of_unknown(written, memory)
     offset_s = date_offset_s(words, memory)
     return None if offset_s is None else Linear.of_now(offset_s)
