@@ -230,20 +230,20 @@ def _engine_or_why_not() -> tuple[DockerEngine | None, str | None]:
 
 
 def _status_of(name: str, engine: Engine | None) -> dict[str, Any]:
-    from meshwake.cluster.cluster import check_health, find_cluster
+    from meshwake.cluster.cluster import find_cluster
     from meshwake.cluster.docker import KIND_CLUSTER_LABEL
     from meshwake.cluster.state import ClusterState, choice_to_json
 
     record, cluster = ClusterState.of(name).read(), find_cluster(name)
-    begun_wall_s = None if record is None else record.begun_wall_s
-    choice = None if record is None else record.choice
     machines = engine.containers({KIND_CLUSTER_LABEL: name}) if engine is not None else ()
     runs = bool(machines) and all(machine.state == "running" for machine in machines)
-    asked = cluster if runs else None
-    in_use = _at_work(name, asked)
-    if asked is not None and in_use is None:
-        _put_in_order(asked)
-    health = check_health(asked, engine) if asked is not None else []
+    # A cluster whose machines are stopped answers nothing: every query would end in a timeout.
+    running = cluster if runs else None
+    in_use = _at_work(name, running)
+    if running is not None and in_use is None:
+        _put_in_order(running)
+    begun_wall_s = None if record is None else record.begun_wall_s
+    choice = None if record is None else record.choice
     return {
         "name": name,
         "in_use": in_use,
@@ -251,14 +251,24 @@ def _status_of(name: str, engine: Engine | None) -> dict[str, Any]:
         "machines": {machine.name: machine.state for machine in machines},
         "age_s": None if begun_wall_s is None else int(time.time()) - begun_wall_s,
         "choice": None if choice is None else choice_to_json(choice),
-        "runs": _versions(asked) if asked is not None else None,
-        "drift": _drift(asked) if asked is not None and in_use is None else [],
-        "kubeconfig": str(cluster.kubeconfig) if cluster is not None else None,
-        "health": [
-            {"check": finding.check, "verdict": finding.verdict, "evidence": finding.evidence}
-            for finding in health
-        ],
+        "kubeconfig": None if cluster is None else str(cluster.kubeconfig),
+        **_queried(running, engine, in_use),
     }
+
+
+def _queried(cluster: Cluster | None, engine: Engine | None, in_use: str | None) -> dict[str, Any]:
+    """What a running cluster itself reports."""
+    from meshwake.cluster.cluster import check_health
+
+    if cluster is None:
+        return {"runs": None, "drift": [], "health": []}
+    health = [
+        {"check": finding.check, "verdict": finding.verdict, "evidence": finding.evidence}
+        for finding in check_health(cluster, engine)
+    ]
+    # A run that is at work changes what `up` made, on purpose.
+    drift = _drift(cluster) if in_use is None else []
+    return {"runs": _versions(cluster), "drift": drift, "health": health}
 
 
 def _at_work(name: str, cluster: Cluster | None) -> str | None:

@@ -243,16 +243,19 @@ def _containers_of(pod: JsonObject) -> list[JsonObject]:
 
 def _of_container(container: JsonObject, log: str) -> tuple[Rank, str] | None:
     reason = text_at(container, "state", "waiting", "reason")
-    if reason in _NO_IMAGE or reason in _NOT_MADE:
-        rank = Rank.IMAGE if reason in _NO_IMAGE else Rank.NOT_MADE
-        return rank, f"{reason}: {text_at(container, 'state', 'waiting', 'message')}"
+    message = text_at(container, "state", "waiting", "message")
+    if reason in _NO_IMAGE:
+        return Rank.IMAGE, f"{reason}: {message}"
+    if reason in _NOT_MADE:
+        return Rank.NOT_MADE, f"{reason}: {message}"
     # One that waits to be started again (CrashLoopBackOff) has its end in lastState.
     ended = object_at(container, "state", "terminated") or object_at(
         container, "lastState", "terminated"
     )
     if ended.get("exitCode"):
         return Rank.ENDS, _how_it_ended(container, ended, log)
-    if "running" in object_at(container, "state") and not container.get("ready"):
+    is_running = "running" in object_at(container, "state")
+    if is_running and not container.get("ready"):
         last_line = last_words(log)
         rank = Rank.NOT_READY if _TROUBLE.search(last_line) else Rank.SILENT
         return rank, f"runs and is not ready{_quoted(last_line)}"

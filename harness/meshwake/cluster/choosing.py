@@ -100,16 +100,16 @@ def misfits(
 def _misfits_of_choice(
     choice: Choice, wanted: PlannedCluster, istio: str | None, nodes: int
 ) -> Iterator[str]:
-    if istio not in (None, choice.istio, minor_of(choice.istio)):
-        yield _differs("Istio", choice.istio, istio)
-    if wanted.profile not in (None, choice.profile):
-        yield _differs("profile", choice.profile, wanted.profile)
-    if wanted.kubernetes is not None and not _is_version(wanted.kubernetes, choice.kubernetes):
-        yield _differs("Kubernetes", choice.kubernetes, wanted.kubernetes)
-    if wanted.workers not in (None, choice.workers):
-        yield _differs("workers", choice.workers, wanted.workers)
-    if wanted.mirror is not None and wanted.mirror.rstrip("/") != choice.mirror:
-        yield _differs("mirror", choice.mirror, wanted.mirror)
+    mirror = None if wanted.mirror is None else wanted.mirror.rstrip("/")
+    kubernetes = (wanted.kubernetes or "").removeprefix("v") or None
+    # A release or its minor version: 1.28.1, 1.28.
+    releases = (choice.istio, minor_of(choice.istio))
+    kubernetes_releases = (choice.kubernetes, minor_of(choice.kubernetes))
+    yield from _differs("Istio", istio, istio, releases)
+    yield from _differs("profile", wanted.profile, wanted.profile, (choice.profile,))
+    yield from _differs("Kubernetes", wanted.kubernetes, kubernetes, kubernetes_releases)
+    yield from _differs("workers", wanted.workers, wanted.workers, (choice.workers,))
+    yield from _differs("mirror", wanted.mirror, mirror, (choice.mirror,))
     yield from (f"without {part} there" for part in wanted.with_parts if part not in choice.parts)
     yield from (f"with {part} there" for part in wanted.without_parts if part in choice.parts)
     # The control plane's node takes workloads, too.
@@ -117,13 +117,12 @@ def _misfits_of_choice(
         yield f"{choice.workers + 1} nodes there, {nodes} needed"
 
 
-def _differs(what: str, there: object, wanted: object) -> str:
-    return f"{what} {there} there, {wanted} requested"
-
-
-def _is_version(wanted: str, found: str) -> bool:
-    """Whether `wanted`, a release or a minor version, with or without "v", means `found`."""
-    return wanted.removeprefix("v") in {found, minor_of(found)}
+def _differs(
+    what: str, requested: object, value: object, there: tuple[object, ...]
+) -> Iterator[str]:
+    """`value` is `requested` in the form in which it is compared, `there` what it may be."""
+    if requested is not None and value not in there:
+        yield f"{what} {there[0]} there, {requested} requested"
 
 
 def choice_of(plan: Plan) -> Choice:
@@ -186,11 +185,10 @@ def version_there(wanted: PlannedCluster) -> str | None:
     there = clusters_there(engine)
     if engine is not None:
         engine.close()
-    fit = [one for one in fitting(there, wanted) if one.choice is not None]
-    versions = {one.choice.istio for one in fit if one.choice is not None}
-    if len(versions) > 1:
-        the_one(fit, there, "run")
-    return versions.pop() if versions else None
+    releases = {one: one.choice.istio for one in fitting(there, wanted) if one.choice is not None}
+    if len(set(releases.values())) > 1:
+        the_one(tuple(releases), there, "run")
+    return next(iter(releases.values()), None)
 
 
 def _version_elsewhere(asked: PlannedCluster) -> str | None:

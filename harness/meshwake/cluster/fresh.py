@@ -15,7 +15,7 @@ whose clock cannot be read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -82,10 +82,18 @@ def stale(kubernetes: Kubernetes, engine: Engine, nodes: Sequence[str]) -> Itera
         if (why := _stale_lease(kubernetes, node, machine)) is not None:
             yield f"node {node}: {why}"
     pods = kubernetes.all("Pod")
+    yield from _stale_pods(pods, machines)
+    yield from _stale_workloads(kubernetes, pods)
+
+
+def _stale_pods(pods: Sequence[JsonObject], machines: Mapping[str, Machine]) -> Iterator[str]:
     for pod in pods:
-        where = machines.get(text_at(pod, "spec", "nodeName"))
-        if where is not None and _started_before(pod, where):
+        machine = machines.get(text_at(pod, "spec", "nodeName"))
+        if machine is not None and _started_before(pod, machine):
             yield f"{identity_of(pod)}: reported as running since before its machine was started"
+
+
+def _stale_workloads(kubernetes: Kubernetes, pods: Sequence[JsonObject]) -> Iterator[str]:
     ready_pods = [pod for pod in pods if is_ready(pod)]
     for kind in WORKLOADS:
         for workload in kubernetes.all(f"{kind}.apps"):

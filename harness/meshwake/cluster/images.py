@@ -259,11 +259,11 @@ def prunable(listed: str) -> dict[str, list[str]]:
     an image that has been unpacked. `ctr content prune references` would remove the layers of all
     others too, such as those of kind's own images that no pod has needed yet, and no pod could ever
     start from them."""
-    references = {
-        line.split()[0]: dict(_REFERENCE.findall(line))
-        for line in listed.splitlines()
-        if line.strip()
-    }
+    references: dict[str, dict[str, str]] = {}
+    for line in listed.splitlines():
+        if line.strip():
+            blob = line.split()[0]
+            references[blob] = dict(_REFERENCE.findall(line))
     # An image's configuration refers to the snapshot into which it was unpacked.
     unpacked = {blob for blob, found in references.items() if _labels(found, _SNAPSHOT)}
     prunable_labels = {}

@@ -208,16 +208,14 @@ def node_names(plan: Plan, nodes: Sequence[str], istiod_nodes: Sequence[str]) ->
     istiod is taken last."""
     with_istiod = next((node for node in istiod_nodes if node in nodes), None)
     free = [node for node in nodes if node != with_istiod]
-    names: dict[str, str] = {}
-    if with_istiod is not None:
-        if plan.authority_node is None:
-            free.append(with_istiod)
-        else:
-            names[plan.authority_node] = with_istiod
+    has_own_node = plan.authority_node is None
+    if with_istiod is not None and has_own_node:
+        free.append(with_istiod)
+    names = {}
     for node in plan.nodes:
-        if node.name not in names:
-            names[node.name] = free.pop(0)
-    return {node.name: names[node.name] for node in plan.nodes}
+        is_authoritys = with_istiod is not None and node.name == plan.authority_node
+        names[node.name] = str(with_istiod) if is_authoritys else free.pop(0)
+    return names
 
 
 def istiod_nodes(kubernetes: Kubernetes) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 
@@ -148,13 +148,20 @@ def _there(kube: Kubernetes, stage: Stage) -> Iterator[JsonObject]:
         if awaited_of(str(wanted["kind"])) is not None:
             yield from _there_of(kube, wanted)
     for kind, namespace, name in stage.others:
-        if name is None:
-            found = kube.all(kind, namespace)
-        else:
-            one = kube.read(kind, namespace, name)
-            found = [] if one is None else [one]
-        metadata = {"name": name or "*", "namespace": namespace}
-        yield from found or [_missing({"kind": kind.partition(".")[0], "metadata": metadata})]
+        yield from _others_there(kube, kind, namespace, name)
+
+
+def _others_there(
+    kube: Kubernetes, kind: str, namespace: str | None, name: str | None
+) -> Sequence[JsonObject]:
+    """What others put in, such as Nodes; name None: all of a kind."""
+    if name is None:
+        found = kube.all(kind, namespace)
+    else:
+        one = kube.read(kind, namespace, name)
+        found = [] if one is None else [one]
+    metadata = {"name": name or "*", "namespace": namespace}
+    return found or [_missing({"kind": kind.partition(".")[0], "metadata": metadata})]
 
 
 def _there_of(kube: Kubernetes, wanted: JsonObject) -> Iterator[JsonObject]:

@@ -81,16 +81,19 @@ class _Grep:
         """Switches in one word: -vi, -Ee PATTERN."""
         if letters.endswith("e") and rest:
             self.patterns.append(rest.pop(0))
-        self.is_inverted = self.is_inverted or "v" in letters
+        if "v" in letters:
+            self.is_inverted = True
         if "i" in letters:
             self.flags |= re.IGNORECASE
+        # Basic unless one of these: extended, fixed strings, Perl's.
         kind = re.search("[EFP]", letters)
         if kind is not None:
             self.kind = kind[0]
         # -w: whole words; -x: whole lines.
-        whole = re.search("w", letters) or re.search("x", letters)
-        if whole is not None:
-            self.whole = whole[0]
+        if "w" in letters:
+            self.whole = "w"
+        elif "x" in letters:
+            self.whole = "x"
 
     def matches(self, line: str) -> bool:
         """Whether one of the patterns matches."""

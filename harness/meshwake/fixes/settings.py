@@ -311,12 +311,19 @@ def _found(
     """Every place below `value` that sets the variable, with what it is set to."""
     if isinstance(value, dict):
         yield from _found_in_mapping(value, variable, place)
-    if isinstance(value, list):
+    elif isinstance(value, list):
         for each in value:
             yield from _found(each, variable, _place_of_item(each, place))
-    # Flux and Argo CD take the values of a chart as a text of YAML, which may hold another.
-    if isinstance(value, str) and _may_be_values(value, variable) and len(place) < _DEEPEST:
-        for document in read_documents(value, f"fix.manifest: {'.'.join(place)}"):
+    elif isinstance(value, str):
+        yield from _found_in_text(value, variable, place)
+
+
+def _found_in_text(
+    text: str, variable: str, place: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Flux and Argo CD take the values of a chart as a text of YAML, which may hold another."""
+    if _may_be_values(text, variable) and len(place) < _DEEPEST:
+        for document in read_documents(text, f"fix.manifest: {'.'.join(place)}"):
             yield from _found(document, variable, place)
 
 

@@ -161,11 +161,15 @@ def read_access(kubeconfig: Path | None, context: str | None = None) -> Access:
 def _default_files() -> list[Path]:
     listed = os.environ.get("KUBECONFIG", "")
     named = [Path(each).expanduser() for each in listed.split(os.pathsep) if each]
-    candidates = named or [_home() / ".kube" / "config"]
-    # As kubectl: files that KUBECONFIG lists and that do not exist are left out.
+    if named:
+        return _existing(named, "KUBECONFIG: ")
+    return _existing([_home() / ".kube" / "config"], "")
+
+
+def _existing(candidates: list[Path], source: str) -> list[Path]:
+    """As kubectl does, files that do not exist are left out, unless none of them does."""
     existing = [file for file in candidates if is_there(file)]
     if not existing:
-        source = "KUBECONFIG: " if named else ""
         shown = ", ".join(str(file) for file in candidates)
         raise BadInput(f"{source}{shown}: not a kubeconfig: there is no such file; {GIVE_ONE}")
     return existing

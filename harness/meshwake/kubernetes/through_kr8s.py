@@ -211,18 +211,15 @@ class ThroughKr8s:
         self, kind: str, namespace: str | None, name: str = "", version: str = ""
     ) -> str:
         """The path of an object, or of all of a kind. Which kinds there are, and what they are
-        called in paths, is read from the server itself, as kubectl does it: a CustomResourceDefinition
-        may have any plural."""
+        called in paths, is read from the server itself, as kubectl does it: the plural of a
+        CustomResourceDefinition may be any."""
         kind, _, group = kind.partition(".")
         for base in await self._bases(group, version):
             if kind not in self._kinds.get(base, {}):
                 self._kinds[base] = await self._read_kinds(base)
             if kind in self._kinds[base]:
                 plural, is_namespaced = self._kinds[base][kind]
-                within = ""
-                if is_namespaced and (namespace or name):
-                    within = f"/namespaces/{namespace or 'default'}"
-                return f"{base}{within}/{plural}" + (f"/{name}" if name else "")
+                return _joined_path(base, plural, namespace, name, is_namespaced=is_namespaced)
         raise _NoSuchKind(f"{group or 'v1'} has no kind {kind} (yet)")
 
     async def _read_kinds(self, base: str) -> dict[str, tuple[str, bool]]:
@@ -582,6 +579,16 @@ def _body(content: JsonObject, media_type: str) -> dict[str, Any]:
         "content": json.dumps(content),
         "headers": {"Content-Type": f"application/{media_type}"},
     }
+
+
+def _joined_path(
+    base: str, plural: str, namespace: str | None, name: str, *, is_namespaced: bool
+) -> str:
+    """Without a namespace: all objects of a kind, in every namespace."""
+    within = ""
+    if is_namespaced and (namespace or name):
+        within = f"/namespaces/{namespace or 'default'}"
+    return f"{base}{within}/{plural}" + (f"/{name}" if name else "")
 
 
 def _of_pod(pod: Pod) -> str:

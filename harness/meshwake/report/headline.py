@@ -30,18 +30,27 @@ class Headline(NamedTuple):
 
 def headline(run: Run) -> Headline:
     """What happens to the mesh in `run`."""
-    for finding in run.findings:
-        if finding.is_assumption and finding.verdict is not Verdict.HOLDS:
-            return Headline(Verdict.UNKNOWN, f"nothing could be judged: {finding.because}")
+    failed_assumption = next(
+        (
+            finding
+            for finding in run.findings
+            if finding.is_assumption and finding.verdict is not Verdict.HOLDS
+        ),
+        None,
+    )
+    if failed_assumption is not None:
+        why = failed_assumption.because
+        return Headline(Verdict.UNKNOWN, f"nothing could be judged: {why}")
     verdicts = {finding.check: finding.verdict for finding in run.findings}
+    # What harms most comes first: an outage, then what harms without a failed connection.
     if verdicts.get("recovers_within") is Verdict.BROKEN:
         return Headline(Verdict.BROKEN, _outage(run))
     for check, harm in HARMFUL.items():
         if verdicts.get(check) is Verdict.BROKEN:
             return Headline(Verdict.BROKEN, harm)
-    unknown = [check for check in CONNECTIONS if verdicts.get(check) is Verdict.UNKNOWN]
-    if unknown:
-        return Headline(Verdict.UNKNOWN, run.finding(unknown[0]).because)
+    for check in CONNECTIONS:
+        if verdicts.get(check) is Verdict.UNKNOWN:
+            return Headline(Verdict.UNKNOWN, run.finding(check).because)
     return _connections_recover(run, verdicts)
 
 

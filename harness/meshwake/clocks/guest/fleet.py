@@ -447,13 +447,16 @@ class Fleet:
 
     async def _all_quiet(self) -> bool:
         awake = [guest for guest in self._guests.values() if not guest.away]
-        for guest in awake:
-            if not guest.sleeps(self.now_ns):
-                return False
-        if await self._take_in() or not self._hub.is_idle:
+        if not all(guest.sleeps(self.now_ns) for guest in awake):
             return False
+        # What is carried between guests may wake one that slept when it was polled.
+        received = await self._take_in()
         # Two passes make one moment of many polls: see quiescence/detector.py.
-        return all(guest.watched.still_asleep() for guest in awake)
+        return (
+            not received
+            and self._hub.is_idle
+            and all(guest.watched.still_asleep() for guest in awake)
+        )
 
     async def _await_quiet(self) -> None:
         deadline = Deadline("the guests to be quiescent", QUIET_WITHIN_S)

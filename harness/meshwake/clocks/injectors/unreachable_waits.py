@@ -157,8 +157,10 @@ def unreached(pid: int, by: ClockReading) -> list[Wait]:
             # One thread that has ended, or may not be read, does not hide the others.
             with suppress(OSError):
                 deadline = _deadline_of(pid, tid)
-                if deadline is not None and (why := _why_unreached(deadline, moved)):
+                why = None if deadline is None else _why_unreached(deadline, moved)
+                if why is not None:
                     found.append(Wait(tid, why))
+        # timerfds belong to no thread: any of them, or epoll, may wait for one.
         found += [Wait(pid, why) for why in _armed_timers(pid, moved)]
     return found
 

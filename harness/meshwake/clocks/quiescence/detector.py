@@ -146,12 +146,18 @@ class QuiescenceDetector:
         if found := self._drained():
             return found
         running = [process for process in self.processes.values() if not process.stopped]
+        # Reading the threads of a process costs most, so one that was asleep and has used no CPU
+        # time since is not polled, as long as no packet has come for it.
         self._polled = [process for process in running if not process.known_asleep()]
         if found := self._first_awake(self._polled, monotonic_now_ns):
             return found
-        packets_moved = self._traffic.moved_since_last_poll() or not self._sockets_empty
-        if packets_moved and (found := self._first_busy_after_packets(running, monotonic_now_ns)):
-            return found
+        # Both are evaluated: the counters remember what they were at this poll.
+        moved = self._traffic.moved_since_last_poll()
+        packets_moved = moved or not self._sockets_empty
+        if packets_moved:
+            found = self._first_busy_after_packets(running, monotonic_now_ns)
+            if found is not None:
+                return found
         return self._first_that_ran(running, packets_moved=packets_moved)
 
     def _first_busy_after_packets(

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from meshwake.core.errors import HarnessFault
-from meshwake.core.json_types import objects_at, text_at
+from meshwake.core.json_types import object_at, objects_at, text_at
 from meshwake.core.resources import CLUSTERS
 from meshwake.kubernetes.api import identity_of
 from meshwake.kubernetes.labels import OUR_LABELS, is_ours
@@ -133,8 +133,14 @@ def image_references(thing: object) -> Iterator[str]:
     if isinstance(thing, list | tuple):
         for entry in thing:
             yield from image_references(entry)
-    if isinstance(thing, Mapping):
-        for key, value in thing.items():
-            if key in _CONTAINER_LISTS:
-                yield from (text_at(each, "image") for each in objects_at(value) if "image" in each)
-            yield from image_references(value)
+        return
+    for key, value in object_at(thing).items():
+        if key in _CONTAINER_LISTS:
+            yield from _images_of(value)
+        yield from image_references(value)
+
+
+def _images_of(containers: object) -> Iterator[str]:
+    for container in objects_at(containers):
+        if "image" in container:
+            yield text_at(container, "image")

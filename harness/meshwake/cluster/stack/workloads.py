@@ -63,17 +63,24 @@ def workload_objects(
     All carry `OUR_LABELS` and `RUN_LABELS`. Raises BadInput for an identity that cannot be placed.
     """
     image = (pins or read_pins()).images[IMAGE]
-    placed = [(identity, node.name) for node in plan.nodes for identity in node.identities]
-    names = sorted({_split(identity)[0] for identity, _ in placed} - {SHARED_NAMESPACE})
-    things = [_namespace(name) for name in names]
-    for identity, node in placed:
-        if node not in node_names:
-            raise BadInput(
-                f"node {node!r} of the plan has no machine; known: "
-                f"{', '.join(sorted(node_names)) or 'none'}"
-            )
-        things += _objects_of(identity, node_names[node], image)
+    namespaces: set[str] = set()
+    workloads: list[dict[str, Any]] = []
+    for node in plan.nodes:
+        for identity in node.identities:
+            machine = _machine_of(node.name, node_names)
+            namespaces.add(_split(identity)[0])
+            workloads += _objects_of(identity, machine, image)
+    # In a namespace that does not exist the API server takes no object.
+    own_namespaces = sorted(namespaces - {SHARED_NAMESPACE})
+    things = [*(_namespace(name) for name in own_namespaces), *workloads]
     return tuple(labelled(thing, {**OUR_LABELS, **RUN_LABELS}) for thing in things)
+
+
+def _machine_of(node: str, node_names: Mapping[str, str]) -> str:
+    if node not in node_names:
+        existing = ", ".join(sorted(node_names)) or "none"
+        raise BadInput(f"node {node!r} of the plan has no machine; machines are for: {existing}")
+    return node_names[node]
 
 
 def identity_labels(identity: str) -> dict[str, str]:

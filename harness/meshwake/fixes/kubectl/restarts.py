@@ -99,12 +99,12 @@ def _restart_printed(command: Kubectl, operand: str) -> list[Action]:
     if first is None or first.program not in ("kubectl", "oc"):
         raise not_known(unknown)
     inner = Kubectl(first.words, command.memory, command.place)
-    gets_daemon_sets = inner.verb == "get" and inner.kind(inner.operands[1]) == "daemonset"
-    if not gets_daemon_sets:
+    if inner.verb != "get" or inner.kind(inner.operands[1]) != "daemonset":
         raise not_known(unknown)
-    is_printed = lines_left(filters, [f"daemonset.apps/{DAEMON_SET}"])
-    # Without a namespace of its own `rollout restart` looks for the name in its own namespace.
-    if not (is_printed and inner.here() and command.here()):
+    # What is printed has no namespace: `rollout restart` looks for the name in its own.
+    is_printed = bool(lines_left(filters, [f"daemonset.apps/{DAEMON_SET}"]))
+    is_of_ztunnel = is_printed and inner.here() and command.here()
+    if not is_of_ztunnel:
         raise DoesNothing("what it restarts is not ztunnel")
     if inner.selects_ztunnel() is False:
         raise DoesNothing("its selector leaves ztunnel out")
@@ -167,15 +167,21 @@ def _check_known(command: Kubectl, name: str | None) -> None:
 
 def _delete(command: Kubectl) -> list[Action]:
     operands = command.operands[1:]
-    are_printed = bool(operands) and all(_is_printed(each) for each in operands)
-    if are_printed:
+    if operands and all(_is_printed(each) for each in operands):
         return _delete_printed(command, command.memory.unknowns_in("".join(operands)))
     named = command.named(operands)
     if _deletes_daemon_set(named) and command.here():
         raise Harms("it deletes ztunnel's DaemonSet, and nothing creates it again")
-    _check_only_pods(named)
-    pod_names = [name for _, name in named if name is not None]
+    pod_names = _only_pods(named)
     return _delete_names(command, pod_names) if pod_names else _delete_selected(command)
+
+
+def _only_pods(named: list[tuple[str, str | None]]) -> list[str]:
+    """The names of pods; none where they are chosen by labels. Raises where a kind is another."""
+    kinds = {kind for kind, _ in named}
+    if kinds != {"pod"}:
+        raise DoesNothing(f"deleting {', '.join(sorted(kinds))} does not restart ztunnel")
+    return [name for _, name in named if name is not None]
 
 
 def _check_only_pods(named: list[tuple[str, str | None]]) -> None:

@@ -153,21 +153,25 @@ _XARGS_AT_ONCE = ("-n", "-L", "--max-args", "--max-lines")
 def _xargs_options(words: list[str]) -> _XargsOptions:
     rest, replaces, at_once = list(words), None, 0
     while rest and rest[0].startswith("-"):
-        option = rest.pop(0)
-        number_inside = _XARGS_NUMBER.fullmatch(option)
-        has_text_inside = option.startswith("-I") and len(option) > len("-I")
-        takes_next = option in _XARGS_WITH_VALUE or option in _XARGS_REPLACES
-        value = rest.pop(0) if takes_next and rest else None
-        if number_inside is not None:
-            at_once = int(number_inside[1])
-        elif has_text_inside:
-            replaces = option.removeprefix("-I")
-        elif value is not None and option in _XARGS_REPLACES:
+        name, value = _xargs_option(rest)
+        if name in _XARGS_REPLACES and value:
             replaces = value
-        elif value is not None and option in _XARGS_AT_ONCE and value.isdigit():
+        elif name in _XARGS_AT_ONCE and value.isdigit():
             at_once = int(value)
     # Without a command xargs runs echo.
     return _XargsOptions(rest or ["echo"], replaces, at_once)
+
+
+def _xargs_option(rest: list[str]) -> tuple[str, str]:
+    """Takes one option from `rest`: its name and its value, "" where it has none."""
+    option = rest.pop(0)
+    number_inside = _XARGS_NUMBER.fullmatch(option)
+    if number_inside is not None:
+        return "-n", number_inside[1]
+    if option.startswith("-I") and option != "-I":
+        return "-I", option.removeprefix("-I")
+    takes_next = option in _XARGS_WITH_VALUE or option in _XARGS_REPLACES
+    return option, rest.pop(0) if takes_next and rest else ""
 
 
 def _given_to_xargs(shell: Shell, by_lines: bool, at_once: int) -> list[list[str]]:
@@ -203,14 +207,11 @@ def _systemd_run(shell: Shell, words: list[str]) -> Status:
     """A transient unit lives on by itself, also when its starter is ended; a timer of it waits."""
     rest, wait_s = list(words[1:]), 0.0
     while rest and rest[0].startswith("-"):
-        option, equals, value = rest.pop(0).partition("=")
-        takes_next = option in _TIMERS or option in _SYSTEMD_RUN_WITH_VALUE
-        if takes_next and not equals:
-            value = rest.pop(0) if rest else ""
-        if option in _TIMERS:
+        name, value = _systemd_run_option(rest)
+        if name in _TIMERS:
             timer_s = _timer_s(value)
             # Of the timers only --on-active counts from now; when the others fire is not known.
-            if option != "--on-active" or timer_s is None:
+            if name != "--on-active" or timer_s is None:
                 return shell.program(words)
             wait_s = timer_s
     inner = shell.copy()
@@ -218,6 +219,15 @@ def _systemd_run(shell: Shell, words: list[str]) -> Status:
     with inner.ending():
         inner.execute(rest)
     return True
+
+
+def _systemd_run_option(rest: list[str]) -> tuple[str, str]:
+    """Takes one option from `rest`: its name and its value, "" where it has none."""
+    name, equals, value = rest.pop(0).partition("=")
+    takes_next = name in _TIMERS or name in _SYSTEMD_RUN_WITH_VALUE
+    if takes_next and not equals and rest:
+        value = rest.pop(0)
+    return name, value
 
 
 def _timer_s(text: str) -> float | None:

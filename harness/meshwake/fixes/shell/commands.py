@@ -61,14 +61,16 @@ def _restore(shell: Shell, before: dict[str, str], own: dict[str, str]) -> None:
 def _stdin_script(shell: Shell, node: tree.Simple, words: list[str]) -> str | None:
     """The script that a shell without arguments reads; None for any other command, and where it is
     not known."""
+    is_shell = _name(words[0]) in _SHELLS
     has_operand = any(not word.startswith(("-", "+")) for word in words[1:])
-    if _name(words[0]) not in _SHELLS or has_operand:
+    if not is_shell or has_operand:
         return None
     for redirect in node.redirects:
-        if redirect.operator == "<<<":
+        operator = redirect.operator
+        if operator == "<<<":
             return expansion.text(shell, redirect.target)
-        is_here_document = redirect.operator.startswith("<<")
-        if is_here_document:
+        # << and <<-: a here-document.
+        if operator.startswith("<<"):
             return "\n".join(redirect.lines)
     return printed(shell.piped) if shell.piped else None
 

@@ -61,10 +61,13 @@ def started_by(words: list[str]) -> list[str] | None:
     if name not in _STARTERS:
         return None
     rest = after_options(words[1:], _STARTERS[name])
-    rest = rest[_POSITIONAL.get(name, 0) :]
+    return _without_operands(name, rest[_POSITIONAL.get(name, 0) :])
+
+
+def _without_operands(name: str, rest: list[str]) -> list[str]:
+    """Without what a starter takes before its command."""
     if name in ("env", "sudo", "doas"):
-        # NAME=VALUE before the command.
-        rest = list(dropwhile(re.compile(r"[A-Za-z_]\w*=").match, rest))
+        return list(dropwhile(re.compile(r"[A-Za-z_]\w*=").match, rest))
     if name == "flock" and rest[:1] == ["-c"]:
         return ["sh", *rest]
     return rest
@@ -105,14 +108,14 @@ def status_of(ran: Ran, memory: Memory) -> Status:
     text = memory.shown(ran.words)
     if ran.program in ("curl", "wget"):
         # The API server, istiod and ztunnel answer: else no fix is of use.
-        return _READINESS.search(text) is not None or Doubt(text, (ran,))
-    is_question_of_unit = ran.program == "systemctl" and ran.words[1:2] in _UNIT_QUESTIONS
-    if is_question_of_unit:
-        return _is_cluster_service(ran, text) or Doubt(text, (ran,))
+        is_readiness = _READINESS.search(text) is not None
+        return is_readiness or Doubt(text, (ran,))
+    if ran.program == "systemctl" and ran.words[1:2] in _UNIT_QUESTIONS:
+        is_ours = _is_cluster_service(ran, text)
+        return is_ours or Doubt(text, (ran,))
+    # Of a program that is not known here, too, nothing is known of how it ends.
     is_question = ran.program in _DECIDES or _is_unknown_program(ran.words[0])
-    if is_question:
-        return Doubt(text, (*ran.piped, ran))
-    return True
+    return Doubt(text, (*ran.piped, ran)) if is_question else True
 
 
 def _is_cluster_service(ran: Ran, text: str) -> bool:
@@ -239,13 +242,15 @@ def date_of(runs: tuple[Ran, ...], memory: Memory) -> Linear | None:
         return None
     words = runs[0].words
     if "+%s" not in words:
-        return None
+        return None  # another format is no number of seconds
     written = _date_argument(words) or ""
-    is_unknown_text = not is_known(written) and not written.startswith("@")
-    if is_unknown_text:
+    is_seconds = written.startswith("@")
+    if not (is_known(written) or is_seconds):
         return _moment_of_unknown(written, memory)
     offset_s = date_offset_s(words, memory)
-    return None if offset_s is None else Linear.of_now(offset_s)
+    if offset_s is None:
+        return None
+    return Linear.of_now(offset_s)
 
 
 def _moment_of_unknown(written: str, memory: Memory) -> Linear | None:

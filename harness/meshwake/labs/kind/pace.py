@@ -152,19 +152,25 @@ class LapsePace:
             self._session.world.jump(by_ns)
 
     def _stops(self) -> Iterator[int]:
+        """World times at which real time must pass: no leap goes beyond the next of them."""
         session = self._session
         now_ns = session.world.now_ns
         if session.all_asleep():
             return  # nothing happens before the fault ends
-        if (attempt_ns := session.next_attempt_world_ns()) is not None:
+        attempt_ns = session.next_attempt_world_ns()
+        if attempt_ns is not None:
             yield attempt_ns
-        if (in_ns := session.renewals.next_in_ns(session.asleep)) is not None:
-            yield now_ns + (in_ns - BEFORE_RENEWAL_NS if in_ns > BEFORE_RENEWAL_NS else in_ns)
+        renewal_in_ns = session.renewals.next_in_ns(session.asleep)
+        if renewal_in_ns is not None:
+            # The leap ends less than LEAST_LEAP_NS before a renewal, so that the renewal itself
+            # happens in real time.
+            is_near = renewal_in_ns <= BEFORE_RENEWAL_NS
+            yield now_ns + (renewal_in_ns if is_near else renewal_in_ns - BEFORE_RENEWAL_NS)
         if self._since_ns:
             yield now_ns + RETRY_STEP_NS
         if self._has_fix:
-            soon = now_ns < session.disturbed_world_ns + AFTER_FAULT_NS
-            yield now_ns + (FIX_POLLS_AFTER_FAULT_NS if soon else FIX_POLLS_NS)
+            is_after_fault = now_ns < session.disturbed_world_ns + AFTER_FAULT_NS
+            yield now_ns + (FIX_POLLS_AFTER_FAULT_NS if is_after_fault else FIX_POLLS_NS)
 
     def _must_wait(self) -> bool:
         """Whether something is still awaited; what has passed its timeout no longer is."""

@@ -210,7 +210,7 @@ class Session:
         for node in self._identities:
             self._record_started(node, 0, "start")
         self._on_istiod_nodes(_or_error(lambda: istiod_nodes(self.setting.kubernetes))())
-        self._look()
+        self._poll()
         self._collect(wait_s=PENDING_WITHIN_S)
 
     def _step(self, faults: FaultsOfRun) -> None:
@@ -221,7 +221,7 @@ class Session:
             faults.do_next()
         if self.pace.may_go_on():
             self._attempt()
-        self._look()
+        self._poll()
         self._collect()
         self.events.flush_until(self.world.now_ns - HELD_BACK_NS)
         self.setting.progress(self.world.now_ns)
@@ -283,7 +283,7 @@ class Session:
             if self.setting.real.monotonic_ns() > give_up_ns:
                 raise SubjectFailed(f"timed out after {within_s:.0f} s waiting for {what}")
             self._attempt()
-            self._look()
+            self._poll()
             self._collect()
             self.setting.real.sleep(TICK_S)
 
@@ -338,7 +338,8 @@ class Session:
 
     def _attempt(self) -> None:
         due_ns = self._probes.next_world_ns()
-        if due_ns is None or due_ns > self.world.now_ns:
+        is_due = due_ns is not None and due_ns <= self.world.now_ns
+        if not is_due:
             return
         if self.restarting and self.setting.skips is not None:
             # In the plan a restart takes no time, so a connection that is due meanwhile comes
@@ -346,7 +347,9 @@ class Session:
             return
         pairs = self._probes.take(self.world.now_ns)
         for route in self.setting.routes:
-            if route.via is not None or (route.source, route.destination) in pairs:
+            # A route through a waypoint or gateway is tried with every round of probes.
+            is_direct = route.via is None
+            if not is_direct or (route.source, route.destination) in pairs:
                 self._attempt_route(route)
 
     def _attempt_route(self, route: Route) -> None:
@@ -382,17 +385,26 @@ class Session:
 
     # Polls
 
-    def _look(self) -> None:
-        every_ns = POLL_EVERY_NS if self.setting.skips is None else LAPSE_POLL_EVERY_NS
-        if self._is_due("ztunnels", every_ns):
-            (self._poll_ztunnels if self.setting.skips is None else self.poll_ztunnels)()
+    def _poll(self) -> None:
+        """Starts each poll that is due. They run next to one another, and their results are taken
+        by `finish`."""
+        skips = self.setting.skips is not None
+        if self._is_due("ztunnels", LAPSE_POLL_EVERY_NS if skips else POLL_EVERY_NS):
+            if skips:
+                self.poll_ztunnels()
+            else:
+                self._poll_ztunnels()
         if self._is_due("istiod", ISTIOD_EVERY_NS):
             self._start(
                 _or_error(lambda: istiod_nodes(self.setting.kubernetes)), self._on_istiod_nodes
             )
+        # From the beginning of a fault to its end clocks are moved on purpose.
         if not self.moving and self._is_due("clocks", CLOCKS_EVERY_NS):
             for node in self._identities.keys() - self.asleep:
                 self._check_clocks(node)
+        self._poll_watchers()
+
+    def _poll_watchers(self) -> None:
         for watcher in self.setting.watchers:
             if self._is_due(watcher.name, int(watcher.every_s * NS_PER_S)):
                 self._start(_or_error(watcher.poll), partial(self._on_observations, watcher))

@@ -64,13 +64,16 @@ class Fetched:
 
 def source_of(registry: str | None, mirror: str | None, file: Path | None, relock: bool) -> Source:
     """From the options of the command. Raises BadInput when they contradict each other."""
-    if len([given for given in (registry, mirror, file) if given is not None]) > 1:
+    given = [option for option in (registry, mirror, file) if option is not None]
+    if len(given) > 1:
         raise BadInput("--registry, --mirror and --from: give one of them")
     if mirror is not None:
+        # A mirror keeps the paths of what it mirrors, below a prefix of its own.
         host, prefix = _host_and_path(mirror)
         repository = f"{prefix}/{OFFICIAL_REPOSITORY}" if prefix else OFFICIAL_REPOSITORY
         return Source(host, repository, None, relock)
     if registry is not None:
+        # A registry is given with the whole path, or with none.
         host, repository = _host_and_path(registry)
         return Source(host, repository or OFFICIAL_REPOSITORY, None, relock)
     return Source(file=file, relock=relock)
