@@ -173,8 +173,8 @@ def _failed(error: Exception, arguments: Sequence[str]) -> int:
 
 
 def _usage_error_code(arguments: Sequence[str]) -> int:
-    """How a command ends whose options are wrong. 3 would tell `git bisect run` that this commit is
-    bad, so `probe` ends with a code that stops the bisect."""
+    """How a command ends whose options are wrong. 3 would mean to `git bisect run` that this commit
+    is bad, so `probe` ends with a code that stops the bisect."""
     if arguments[:1] != ["probe"]:
         return ExitCode.BAD_INPUT
     from meshwake.analysis.probe import ABORT_GIT_BISECT

@@ -87,7 +87,8 @@ def execute(
     injector: InjectorOption = "auto",
     with_children: ChildrenOption = False,
 ) -> None:
-    """Run a program on clocks that jump: before its first instruction, or while it runs (--after)."""
+    """Run a program on clocks that jump: before its first instruction, or while it runs
+    (--after)."""
     by = _movement(suspend, step, awake)
     if by is None:
         raise BadInput(
@@ -111,7 +112,7 @@ def attach_to(
     awake: AwakeOption = None,
     give_back: GiveBackOption = False,
 ) -> None:
-    """Make the clocks of a running process jump, and tell what it sees then; they stay so until
+    """Make the clocks of a running process jump, and print what it sees then; they stay so until
     --give-back."""
     from meshwake.clocks.injectors.base import in_words
     from meshwake.clocks.injectors.vdso import AttachInjector, offsets_inside

@@ -163,7 +163,7 @@ def _the_one(engine: Engine, said: PlannedCluster, istio: str | None) -> str:
 
 def _refuse_if_in_use(name: str) -> None:
     """A run from another machine, or by way of --kubeconfig, holds no lock here. A cluster that
-    does not answer is in nobody's use."""
+    does not answer is not in use."""
     from meshwake.cluster.cluster import find_cluster
     from meshwake.cluster.hold import InUse, hold
     from meshwake.cluster.real_time import SystemTime

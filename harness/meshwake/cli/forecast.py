@@ -1,7 +1,7 @@
 """meshwake forecast: when it will break next, for which workloads, for how long, and what to do
 before the lid is closed.
 
-Exit codes for scripts: 0 no outage ahead, 1 one is ahead or under way, 2 it cannot be told, 3 what
+Exit codes for scripts: 0 no outage ahead, 1 one is ahead or under way, 2 it is unknown, 3 what
 was given is wrong, 4 the cluster does not answer. Errors are raised as HarnessError;
 harness/meshwake/cli/app.py prints them.
 """
@@ -68,7 +68,7 @@ def forecast(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell when it will break next, and what to do before the lid is closed."""
+    """Predict when it will break next, and what to do before the lid is closed."""
     if saved is not None and (kubeconfig is not None or context is not None):
         raise BadInput("--from and --kubeconfig: give one of the two")
     if saved is not None and namespace is not None:
@@ -90,7 +90,7 @@ def _sleep_ns(text: str | None) -> int:
         raise BadInput(f"--sleep {text}: must not be negative")
     if sleep_ns > LONGEST_SLEEP_NS:
         raise BadInput(
-            f"--sleep {text[:40] if text else ''}: at most 100 years (36500d) can be foretold"
+            f"--sleep {text[:40] if text else ''}: at most 100 years (36500d) can be predicted"
         )
     return sleep_ns
 
@@ -190,7 +190,7 @@ def _drift_words(node: NodeForecast) -> str:
     drift = node.drift
     if drift is None:
         return (
-            "nothing tells how late its renewals are (docs/forecast.md: save its journal, or "
+            "how late its renewals are is unknown (docs/forecast.md: save its journal, or "
             "run the wake guard)"
         )
     late = f"renewals are {_length(drift.best_ns)} late"
@@ -212,7 +212,7 @@ def _identity_words(each: IdentityForecast) -> str:
     if each.renews_without_end:
         return f"{renews}; then again and again without a pause"
     if each.prospect == "unknown":
-        return f"{renews} at the latest; whether in time cannot be told"
+        return f"{renews} at the latest; whether in time is unknown"
     if each.outage_from_wall_ns is None or each.outage_to_wall_ns is None:
         return f"{renews}: no outage"
     lasts = _length(each.outage_to_wall_ns - each.outage_from_wall_ns)
@@ -223,7 +223,7 @@ def _overdue_words(each: IdentityForecast, since_wall_ns: int) -> str:
     ends = _when(each.not_after_wall_ns or 0)
     since = f"should have been renewed {_when(since_wall_ns)}, and was not"
     if each.outage_from_wall_ns is None:
-        return f"expires {ends}, {since}; whether in time cannot be told"
+        return f"expires {ends}, {since}; whether in time is unknown"
     return f"expired {ends}, {since}: OUTAGE since then, until it gets a new one"
 
 
@@ -233,7 +233,7 @@ def _advice(node: NodeForecast) -> Iterator[str]:
         yield f"the clock was set back: restart ztunnel: {restart}"
     elif any(each.overdue_since_wall_ns is not None for each in node.identities):
         yield (
-            "look whether istiod answers this ztunnel (its log tells), then restart ztunnel: "
+            "look whether istiod answers this ztunnel (see its log), then restart ztunnel: "
             f"{restart}"
         )
     elif node.prospect == "outage":

@@ -95,7 +95,7 @@ def bring_up(
     pins: Pins,
     engine: Engine,
     tools: Tools,
-    tell: Callable[[Progress], None],
+    report: Callable[[Progress], None],
     *,
     folder: Path | None = None,
     dependencies: Dependencies | None = None,
@@ -120,7 +120,7 @@ def bring_up(
             run_steps(
                 steps_of(choice, pins, before, own_images),
                 bringup,
-                tell,
+                report,
                 lambda step, error: collect(bringup, step, error),
                 bringup.dependencies.real,
             )
@@ -163,7 +163,7 @@ def _ours(state: ClusterState, choice: Choice | None, nodes: tuple[str, ...]) ->
 
 def check_health(cluster: Cluster, engine: Engine | None = None) -> list[HealthFinding]:
     """Run the health checks. `engine` is used to inspect nodes of our own clusters; without it what
-    only they can tell is UNKNOWN."""
+    only they can report is UNKNOWN."""
     try:
         with cluster.opened() as kubernetes:
             return examine(
@@ -213,7 +213,7 @@ def find_cluster(name: str) -> Cluster | None:
 # Deleting
 
 
-def take_down(name: str, engine: Engine, tell: Callable[[Progress], None]) -> None:
+def take_down(name: str, engine: Engine, report: Callable[[Progress], None]) -> None:
     """Delete the containers and the state of the cluster `name`, as far as they exist: also those
     of one that is half created, or whose state is lost. BadInput for a name that cannot be ours."""
     state = ClusterState.of(name)
@@ -221,8 +221,8 @@ def take_down(name: str, engine: Engine, tell: Callable[[Progress], None]) -> No
         steps = _down_steps(name)
         run_steps(
             steps,
-            _Ending(state, engine, tell),
-            tell,
+            _Ending(state, engine, report),
+            report,
             lambda step, error: Collected(None),
             SystemTime(),
         )
@@ -232,7 +232,7 @@ def take_down(name: str, engine: Engine, tell: Callable[[Progress], None]) -> No
 class _Ending:
     state: ClusterState
     engine: Engine
-    tell: Callable[[Progress], None]
+    report: Callable[[Progress], None]
 
 
 def _down_steps(name: str) -> tuple[Step[_Ending], ...]:

@@ -5,7 +5,7 @@ look inside.
 DOCKER_HOST or the current Docker context names. Tests have a simulated one;
 tests/conformance/test_engines.py holds both to one body.
 
-An engine that cannot be used is told apart by who must act: nothing listens (not installed, or not
+An engine that cannot be used is classified by who must act: nothing listens (not installed, or not
 started), it listens but refuses us (permission), or it answers with nonsense. All of them are
 LabUnavailable.
 """
@@ -33,7 +33,7 @@ from meshwake.core.errors import LabUnavailable
 
 ANSWER_WITHIN_S = 60
 PULL_WITHIN_S = 1800
-# A machine ends its pods first; somebody else may be removing it already.
+# A machine ends its pods first; another command may be removing it already.
 REMOVED_WITHIN_S = 120
 # The SDK wants one before it has asked; what is asked with it carries none.
 _ANY_API_VERSION = "1.41"
@@ -431,7 +431,8 @@ def _unusable(error: BaseException, address: str | None) -> LabUnavailable:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """`error` and all that it was raised from or carries as an argument, innermost last, each once."""
+    """`error` and all that it was raised from or carries as an argument, innermost last, each
+    once."""
     seen: list[BaseException] = []
     waiting: list[Any] = [error]
     while waiting:

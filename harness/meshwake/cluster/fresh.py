@@ -52,7 +52,7 @@ def fresh_step() -> Step[BringUpContext]:
     """The step that waits until all statuses are fresh."""
     return Step(
         "statuses",
-        "kubelets and controllers tell of now, not of before a restart or a sleep",
+        "kubelets and controllers report the present, not the time before a restart or a sleep",
         FRESH_WITHIN_S,
         _await_fresh,
         ("look at Leases, containers and workloads on the clocks of the nodes",),

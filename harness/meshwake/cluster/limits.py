@@ -4,7 +4,7 @@ suffice.
 They are the machine's, not a container's: all nodes together, and every other container of that
 machine, draw on them. Measured by one shell script in a throwaway container of the machines' own
 image, or on this machine itself as long as the engine has no image yet and runs here. What cannot
-be measured is None, and stops nobody.
+be measured is None, and refuses nothing.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def measure_limits(engine: Engine, image: str | None) -> Limits:
 
 
 def limits_of(said: str) -> Limits:
-    """What `SCRIPT` said. A limit that is no number (max, unlimited) is none."""
+    """What `SCRIPT` printed. A limit that is not a number (max, unlimited) is None."""
     numbers: dict[str, int] = {}
     confined = []
     for line in said.splitlines():

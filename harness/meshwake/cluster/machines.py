@@ -227,7 +227,7 @@ def _choose_pool(bringup: BringUpContext, watch: Watch) -> str:
 
 
 def _publish(bringup: BringUpContext, pool: str) -> None:
-    """Where whoever uses this engine can see it, whatever state directory they have."""
+    """Where every user of this engine can see it, whatever state directory they have."""
     bringup.engine.execute(_own_machine(bringup), ["sh", "-c", f"echo {pool} >{_POOL_FILE}"])
 
 
@@ -236,8 +236,8 @@ def _own_machine(bringup: BringUpContext) -> str:
 
 
 def _taken_by_others(bringup: BringUpContext, watch: Watch) -> dict[str, list[str]]:
-    """The addresses that every other kind cluster on the engine hands out, whoever made it: as is
-    remembered here, as stands on its machine, and as its API server says where it runs."""
+    """The addresses that every other kind cluster on the engine hands out, whatever made it: as is
+    remembered here, as is recorded on its machine, and as its API server says where it runs."""
     pools: dict[str, list[str]] = {}
     for name in known_names():
         if name != bringup.name and (facts := read_facts(ClusterState.of(name))) is not None:

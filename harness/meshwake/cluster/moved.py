@@ -61,13 +61,13 @@ def _restore(
     said, failed, begun_moved = [], [], []
     for node in sorted(nodes, key=lambda node: (not _has_istiod(channel, node), node)):
         try:
-            told = _release(channel, node)
+            answer = _release(channel, node)
         except HarnessError as error:
             failed.append(str(error))
             continue
-        failed += [f"node {node}: process {pid}: {why}" for pid, why in told["failed"].items()]
-        begun_moved += [*told["begun_moved"], *told["ended"]]
-        said += _sentences(node, told)
+        failed += [f"node {node}: process {pid}: {why}" for pid, why in answer["failed"].items()]
+        begun_moved += [*answer["begun_moved"], *answer["ended"]]
+        said += _sentences(node, answer)
     if failed:
         raise SubjectFailed(
             f"clocks that {mark['owner']} had moved could not be restored: "
@@ -177,11 +177,11 @@ def _has_istiod(channel: PodChannel, node: str) -> bool:
 
 def _release(channel: PodChannel, node: str) -> dict[str, Any]:
     """What the helper of `node` released: now, or earlier, when its lease ran out."""
-    told = _asked(channel, node, do="list")
+    answer = _asked(channel, node, do="list")
     rules = [rule._asdict() for rule in EVERY_RULE]
-    released = _asked(channel, node, do="release", owner=told["owner"], rules=rules)
-    if told["given_up"] is not None:
-        earlier = told["given_up"]
+    released = _asked(channel, node, do="release", owner=answer["owner"], rules=rules)
+    if answer["given_up"] is not None:
+        earlier = answer["given_up"]
         return {**earlier, "failed": released["failed"]}
     return {**released, "why": "this command found it"}
 
@@ -193,20 +193,20 @@ def _asked(channel: PodChannel, node: str, **request: Any) -> dict[str, Any]:
     return dict(answer["result"])
 
 
-def _sentences(node: str, told: Mapping[str, Any]) -> list[str]:
-    moved = ClockReading(**told["offsets"])
+def _sentences(node: str, answer: Mapping[str, Any]) -> list[str]:
+    moved = ClockReading(**answer["offsets"])
     shown = [
         f"{name} {seconds(value):+.3f} s"
         for name, value in zip(("wall", "monotonic", "boottime"), moved, strict=True)
     ]
-    if not told["released"]:
+    if not answer["released"]:
         return []
-    count = f"the clocks of {len(told['released'])} programs"
+    count = f"the clocks of {len(answer['released'])} programs"
     how = (
-        f", {len(told['ended'])} of which were ahead and have been ended for that"
-        if told["ended"]
+        f", {len(answer['ended'])} of which were ahead and have been ended for that"
+        if answer["ended"]
         else ""
     )
     return [
-        f"node {node}: {count} were restored ({', '.join(shown)} moved){how}, because {told['why']}"
+        f"node {node}: {count} were restored ({', '.join(shown)} moved){how}, because {answer['why']}"
     ]

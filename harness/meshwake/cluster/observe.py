@@ -1,9 +1,9 @@
-"""What every ztunnel says of itself: its process, its certificates and their states (/config_dump
-on its localhost).
+"""What every ztunnel reports of itself: its process, its certificates and their states
+(/config_dump on its localhost).
 
-Nobody tells us of a request to the authority. One that was answered shows as a new serial number,
-and the second in which it was answered stands in the certificate: notBefore + the backdate, by the
-authority's wall clock. So `csr_answered` is derived, to the second, and never placed before the
+A request to the authority is not reported anywhere. One that was answered shows as a new serial
+number, and the second in which it was answered is in the certificate: notBefore + the backdate, by
+the authority's wall clock. So `csr_answered` is derived, to the second, and never placed before the
 last look that still showed the old certificate. A request that was refused leaves a line in
 ztunnel's log (ztunnel/logs.py).
 """
@@ -40,7 +40,7 @@ _COMPONENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
 
 @dataclass(frozen=True)
 class Held:
-    """What ztunnel says of one identity. Without a certificate only `state` is told."""
+    """What ztunnel reports of one identity. Without a certificate it reports only `state`."""
 
     state: str
     serial: str | None = None
@@ -49,8 +49,8 @@ class Held:
 
 
 def read_config_dump(text: bytes) -> dict[str, Held]:
-    """identity (namespace/serviceaccount) -> what is held for it. Raises SubjectFailed when it is
-    no config_dump."""
+    """identity (namespace/serviceaccount) -> what is held for it. Raises SubjectFailed for anything
+    but a config_dump."""
     try:
         entries = parse_config_dump(text)
     except ValueError as error:
@@ -65,7 +65,8 @@ def read_config_dump(text: bytes) -> dict[str, Held]:
 
 @dataclass(frozen=True)
 class Seen:
-    """One look at the ztunnel of one node of the plan; `held` has the identities of that node only."""
+    """One look at the ztunnel of one node of the plan; `held` has the identities of that node
+    only."""
 
     node: str
     pod: Pod
@@ -93,8 +94,9 @@ class Ztunnels:
         self._looked_world_ns: dict[str, int] = {}
 
     def pods(self) -> dict[str, Pod]:
-        """plan node -> its ztunnel's pod: the ready one, else one that runs. While istiod is away a
-        new ztunnel is not ready, and lives and can be asked all the same. Raises Unreachable."""
+        """plan node -> its ztunnel's pod: the ready one, else one that runs. While istiod is
+        unavailable a new ztunnel is not ready, and can be queried all the same. Raises
+        Unreachable."""
         pods = sorted(
             self._kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS), key=lambda pod: pod.ready
         )
@@ -105,7 +107,7 @@ class Ztunnels:
         }
 
     def look(self, node: str, pod: Pod, identities: Sequence[str]) -> Seen:
-        """Asks one ztunnel. Raises Unreachable."""
+        """Queries one ztunnel. Raises Unreachable."""
         held = read_config_dump(
             self._kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S)
         )
@@ -150,9 +152,9 @@ class Ztunnels:
 
 @dataclass(frozen=True)
 class Running:
-    """What a cluster is made of by its own word, not by anybody's choice. `ztunnels`: the releases
-    that each ztunnel may be, by what it says of itself (none: it does not know). `unknown`: what
-    could not be asked, and why."""
+    """What a cluster itself reports that it is made of, whatever was chosen. `ztunnels`: the
+    releases that each ztunnel may be, by what it reports of itself (none: it does not know).
+    `unknown`: what could not be queried, and why."""
 
     kubelets: Mapping[str, str]
     images: Mapping[str, tuple[str, ...]]
@@ -174,7 +176,7 @@ class Running:
 
 
 def running_versions(kubernetes: Kubernetes, nodes: Sequence[str]) -> Running:
-    """Asks kubelets, pods, ztunnels and istiod. Raises Unreachable only when the API server does
+    """Queries kubelets, pods, ztunnels and istiod. Raises Unreachable only when the API server does
     not answer."""
     pods = {name: kubernetes.pods(*where) for name, where in _COMPONENTS.items()}
     unknown: list[str] = []

@@ -29,7 +29,7 @@ from meshwake.kubernetes.rollouts import awaited_of, unmet, workloads
 
 MARKS_NAMESPACE, MARKS_NAME = "kube-system", "meshwake-up"
 FETCH_WITHIN_S = 120
-_PASSING = {404, 409, 429}  # no such kind yet, somebody else was faster, too many requests
+_PASSING = {404, 409, 429}  # no such kind yet, another client was faster, too many requests
 _PENDING = {"pending-install": "uninstall", "uninstalling": "uninstall"}
 _GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 
@@ -285,8 +285,8 @@ def _chart_source(bringup: BringUpContext, chart: Chart) -> list[str]:
 
 
 def _heal_release(bringup: BringUpContext, watch: Watch, chart: Chart) -> None:
-    """A helm that was killed leaves its release pending, and every later helm refuses it. Nobody
-    else works on this cluster (it is locked), so what is pending is nobody's."""
+    """A helm that was killed leaves its release pending, and every later helm refuses it. No other
+    command works on this cluster (it is locked), so what is pending has been abandoned."""
     release = read_release(bringup.kube(), chart.namespace, chart.release)
     if release is not None and (
         release.status.startswith("pending-") or release.status in _PENDING

@@ -134,14 +134,14 @@ class ClusterState:
         return None
 
     def forget(self) -> None:
-        """Removes the directory. Whoever waits for its lock finds that out (`lock`)."""
+        """Removes the directory. A command that waits for its lock finds that out (`lock`)."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
     @contextmanager
     def lock(self, doing: str) -> Iterator[None]:
         """One command at a time: InUse at once, with its holder, when another works on this
         cluster. The lock is the kernel's, so it ends with its holder, however that ends. `doing`:
-        what others are told meanwhile."""
+        what other commands report meanwhile."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         while True:
             handle = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -152,7 +152,7 @@ class ClusterState:
                         raise InUse(f"cluster {self.name}", holder)
                     time.sleep(
                         _LOOK_EVERY_S
-                    )  # somebody looks who holds it (`holder`), for a moment
+                    )  # another command reads who holds it (`holder`), for a moment
                 elif _is_still(handle, self._lock_path):
                     os.truncate(handle, 0)
                     os.pwrite(handle, Holder.here(doing).to_text().encode(), 0)
@@ -163,8 +163,8 @@ class ClusterState:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def holder(self) -> Holder | None:
-        """Which command of this machine works on the cluster now; None: nobody does, or nobody can
-        tell who."""
+        """Which command of this machine works on the cluster now; None: none does, or the
+        lock file does not name it."""
         try:
             handle = os.open(self._lock_path, os.O_RDWR)
         except OSError:

@@ -7,7 +7,7 @@
     statuses       what the cluster says is of now, not of before its machines were stopped or slept (fresh.py)
     helper, guard  images of ours, built and put into every node, where the stack or a run has use for them
     facts          addresses for load balancers, which no other cluster of kind on that network hands out; a seed
-    leftovers      what a run left that was killed; whoever works on the cluster meanwhile is not disturbed
+    leftovers      what a run left that was killed; a command that works on the cluster meanwhile is not disturbed
     STAGE...       harness/meshwake/cluster/stack says what goes in and what must be true before the next
     redirection    ambient pods that ztunnel does not see are made anew (redirection.py)
     health         the stack's own promises, asked of the stack (health.py)

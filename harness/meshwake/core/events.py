@@ -4,11 +4,11 @@ An event says on which node something happened, what the three clocks of that no
 data of its kind. There is one class a kind: it names the data and their types, for the labs that
 write and for the checks and reports that read. On disk an event is one line of JSON, its data in
 the order in which the lab gave them; a class is a typed view of that line and changes nothing in
-it. So data that a newer meshwake adds to a kind are read, kept and written again, and only data that
-are missing make a line unreadable.
+it. So data that a newer meshwake adds to a kind are read, kept and written again, and only data
+that are missing make a line unreadable.
 
-The types are promises of whoever wrote the line; reading does not check them. A check that stumbles
-over a wrong one raises, and its finding is UNKNOWN (checks/__init__.py).
+The types are promises of the lab that wrote the line; reading does not check them. A check that
+stumbles over a wrong one raises, and its finding is UNKNOWN (checks/__init__.py).
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ _ALL = (
     Fix(
         "sleep-hook",
         "systemd-sleep restarts the node's ztunnel after each sleep; a VM that is paused "
-        "is never told",
+        "is never notified",
         "vorta PR#2537 has the limits",
         "restart-ztunnel",
         restarts=_after_sleep,

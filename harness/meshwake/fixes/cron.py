@@ -124,7 +124,7 @@ def read_cron_job(manifest: str, ztunnel_namespace: str = ISTIO_NAMESPACE) -> Cr
 
 def check_possible(plan: Plan, action: Action, own_node: str | None = None) -> None:
     """Raises BadInput for what cannot be carried out on `plan`: on a node that is not in it, on the
-    own node of a job that runs nobody knows where, on some of the applications of a node."""
+    own node of a job that may run anywhere, on some of the applications of a node."""
     _nodes(plan, action, own_node)
 
 

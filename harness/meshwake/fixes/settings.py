@@ -2,12 +2,14 @@
 is put right.
 
     istiod-default-ttl   istiod's DEFAULT_WORKLOAD_CERT_TTL counts only where a request names no lifetime. ztunnel
-                         always names one, SECRET_TTL or 24 h (istio/ztunnel src/config.rs), so nothing changes.
+                         always names one, SECRET_TTL or 24 h (istio/ztunnel src/config.rs), so
+                         nothing changes.
     secret-ttl-720h      ztunnel's own SECRET_TTL: certificates live longer, and so does the patience for drift. istiod
-                         refuses every request for more than its MAX_WORKLOAD_CERT_TTL (90 days unless set):
-                         who asks for more has no certificate at all.
+                         refuses every request for more than its MAX_WORKLOAD_CERT_TTL (90 days
+                         unless set): who asks for more has no certificate at all.
     chrony-makestep      steps the wall clock whenever it is off, not only after start. It puts a paused VM's clock
-                         right soon after the wake. The step is the jump: ztunnel's monotonic clock does not get it.
+                         right soon after the wake. The step is the jump: ztunnel's monotonic clock
+                         does not get it.
 
 In a suspend the kernel puts the wall clock right by itself, and in a drift or a step as scenarios
 mean it the wall clock is the right one: there chrony finds nothing to do.
@@ -28,7 +30,7 @@ from meshwake.fixes.deploy import manifest_of
 from meshwake.fixes.shell import names
 from meshwake.ztunnel.names import PROXY_CONTAINER
 
-# istio security/pkg/cmd/constants.go: the most that istiod gives unless it is told another.
+# istio security/pkg/cmd/constants.go: the most that istiod gives unless it is configured otherwise.
 MAX_LIFETIME_NS = 90 * 86_400 * NS_PER_S
 # chrony's: 2^6 s between two looks at a server, 2^4 s between two at a reference clock.
 DEFAULT_MINPOLL, DEFAULT_REFCLOCK_POLL = 6, 4

@@ -3,8 +3,8 @@ has slept.
 
 systemd runs what lies in /usr/lib/systemd/system-sleep with the arguments `pre` or `post` and
 `suspend` (or hibernate, hybrid-sleep): on the machine that goes to sleep by itself, and nowhere
-else. A VM whose host slept, which was paused or migrated, was never told, and neither does it run
-when a clock is stepped or drifts.
+else. A VM whose host slept, which was paused or migrated, was never notified, and neither does it
+run when a clock is stepped or drifts.
 
 What it does is found out by following it with the arguments of a suspend. So a restart on `pre` is
 one before the sleep, and one after a hibernation only is none at all.

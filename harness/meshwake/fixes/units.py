@@ -13,7 +13,7 @@ What it does is ExecStartPre, ExecStart and ExecStartPost one after another, unt
 ExecStop as soon as that is over, unless it remains. One that remains and that nothing stops is
 started by the first sleep only.
 
-With neither it starts together with the sleep, and nobody can say which is first.
+With neither it starts together with the sleep, and which is first is unknown.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class UnitFile:
         return {word for value in self.settings.get((section, key), ()) for word in value.split()}
 
     def lines(self, section: str, key: str) -> tuple[str, ...]:
-        """The values, one for each time that the key stands."""
+        """The values, one for each time that the key is written."""
         return self.settings.get((section, key), ())
 
     def is_on(self, section: str, key: str) -> bool:
@@ -86,8 +86,8 @@ def read_unit(text: str) -> UnitFile:
 
 
 def run_unit(unit: UnitFile, moment: str) -> Memory:
-    """What the unit does at `moment` ("pre" or "post") of a suspend. Raises BadInput when nobody
-    can say, and NotRead."""
+    """What the unit does at `moment` ("pre" or "post") of a suspend. Raises BadInput when that is
+    unknown, and NotRead."""
     for values in unit.settings.values():
         check_characters(" ".join(values))
     memory = Memory()

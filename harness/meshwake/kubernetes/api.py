@@ -1,9 +1,9 @@
-"""What is asked of a cluster, by whoever brings it up and by a run alike: one small promise, kept
+"""The requests to a cluster, of its bring-up and of a run alike: one small interface, implemented
 by kr8s (through_kr8s.py) and, in tests, by simulated clusters.
 
 Every call has a bound, and may be made from several threads. It raises `Unreachable` when the way
-to the answer failed, which is no statement about whatever was asked, and `Refused` when the API
-server answered with an error.
+to the answer failed, which is no statement about the object of the request, and `Refused` when the
+API server answered with an error.
 
 A kind is named with its group, as kubectl takes it: "Pod", "DaemonSet.apps",
 "Gateway.gateway.networking.k8s.io".
@@ -20,16 +20,17 @@ from meshwake.core.json_types import JsonObject, objects_at, text_at
 
 
 class Unreachable(LabUnavailable):
-    """The API server, a kubelet or a port inside a pod gave no answer; the text says which and how."""
+    """The API server, a kubelet or a port inside a pod gave no answer; the text says which and
+    how."""
 
 
 class LocalFailure(Unreachable):
-    """Nobody was asked, for a reason on this machine: no more files, ports or memory. Says nothing
-    of the cluster."""
+    """No request was sent, for a reason on this machine: no more files, ports or memory. Says
+    nothing of the cluster."""
 
 
 class LoginFailed(Unreachable):
-    """Nobody was asked: what a kubeconfig wants for its login is missing here, failed, or handed
+    """No request was sent: what a kubeconfig wants for its login is missing here, failed, or handed
     out nothing."""
 
 
@@ -58,7 +59,7 @@ class Pod:
 
     @property
     def process(self) -> str:
-        """Names this very process: a container started anew in the same pod has other clocks to
+        """Names this very process: a container restarted in the same pod has other clocks to
         count from."""
         return f"{self.name}/{self.restarts}" if self.restarts else self.name
 
@@ -113,7 +114,7 @@ class Kubernetes(Protocol):
         """Runs `command` in a container and waits for its end."""
 
     def converse(self, pod: Pod, container: str, command: Sequence[str]) -> Conversation:
-        """Runs `command` in a container for as long as it is asked; it answers each line of its
+        """Runs `command` in a container until `close`; it answers each line of its
         input with one."""
 
     def get(self, pod: Pod, port: int, path: str, within_s: float) -> bytes:
@@ -133,16 +134,17 @@ class Kubernetes(Protocol):
 
     def replace(self, thing: JsonObject) -> bool:
         """Makes `thing`, which carries OUR_LABELS, or puts it in the place of the version that its
-        metadata.resourceVersion names; False when somebody else was faster."""
+        metadata.resourceVersion names; False when another process was faster."""
 
     def patch(self, kind: str, namespace: str, name: str, patch: JsonObject) -> None:
         """A strategic merge of `patch` into one object, ours or not."""
 
     def delete_ours(self, kind: str, namespace: str | None, name: str) -> bool:
-        """Deletes one object if it carries OUR_LABELS; whether it did. Does not wait for its end."""
+        """Deletes one object if it carries OUR_LABELS; whether it did. Does not wait for its
+        end."""
 
     def end_pod(self, pod: Pod) -> None:
-        """Deletes a pod that its controller will make anew. Only for clusters that are ours."""
+        """Deletes a pod that its controller will replace. Only for clusters that are ours."""
 
     def close(self) -> None:
         """Ends connections and threads."""

@@ -19,7 +19,7 @@ _DATA, _ERROR = 0, 1
 
 
 class PortFailed(Exception):
-    """The other side said no: nobody listens there, or HTTP was not what it spoke."""
+    """The other side refused: nothing listens there, or it did not speak HTTP."""
 
 
 class ClosedUnanswered(PortFailed):
@@ -55,7 +55,7 @@ async def get(websocket: Websocket, path: str) -> bytes:
             if not answered:
                 raise ClosedUnanswered("was closed without an answer") from error
             raise PortFailed(
-                f"is no HTTP that can be understood, or it ended early: {error}"
+                f"not HTTP that can be understood, or it ended early: {error}"
             ) from error
         if event is h11.NEED_DATA:
             data = await _next_data(websocket, named)

@@ -84,7 +84,7 @@ async def _lines(websocket: Websocket) -> AsyncIterator[str]:
 
 def _reason(data: bytes) -> str:
     try:
-        told: dict[str, Any] = json.loads(data)
-        return str(told.get("message") or told.get("status"))
+        status: dict[str, Any] = json.loads(data)
+        return str(status.get("message") or status.get("status"))
     except ValueError:
         return data.decode(errors="replace")[:_SAID_AT_MOST]

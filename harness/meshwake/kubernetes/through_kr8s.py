@@ -63,7 +63,7 @@ _LOST = (
     ported.PortFailed,
     TalkOver,
 )
-# What this machine, and nobody else, has run out of.
+# What this machine itself has run out of.
 _LOCAL = {
     errno.EMFILE,
     errno.ENFILE,
@@ -73,7 +73,7 @@ _LOCAL = {
     errno.EADDRNOTAVAIL,
 }
 # What kr8s raises where a login program fails (RuntimeError) or prints no credentials, and where an
-# answer is no API's.
+# answer is not an API server's.
 _NO_LOGIN = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, ImportError)
 _NOT_FOUND, _CONFLICT, _SERVER_ERROR = 404, 409, 500
 
@@ -108,8 +108,8 @@ class ThroughKr8s:
         self._kubeconfig, self._context = kubeconfig, context
         self._keys = tempfile.TemporaryDirectory(prefix="meshwake-", ignore_cleanup_errors=True)
         self._loop = asyncio.new_event_loop()
-        # What a websocket's own tasks meet when a connection breaks is told by the call that waits
-        # for them; asyncio would print it a second time, with a traceback.
+        # What a websocket's own tasks meet when a connection breaks is raised by the call that
+        # waits for them; asyncio would print it a second time, with a traceback.
         self._loop.set_exception_handler(lambda loop, context: None)
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="kubernetes", daemon=True
@@ -159,7 +159,7 @@ class ThroughKr8s:
             raise _unreachable(what, _first_of(lost), group) from group
         except kr8s.ServerError as error:
             raise _refused(what, error) from error
-        except (ValueError, KeyError) as error:  # an answer that is no API's
+        except (ValueError, KeyError) as error:  # not an answer of an API server
             raise Unreachable(f"{what}: {error}") from error
 
     def _about_pod(self, work: Coroutine[Any, Any, _Answer], within_s: float, what: str) -> _Answer:
@@ -513,7 +513,7 @@ class _Conversation:
 
 
 class _NoSuchKind(kr8s.ServerError):
-    """As if the server had said 404: nobody has defined this kind."""
+    """As if the server had answered 404: this kind is not defined."""
 
 
 def _refused(what: str, error: kr8s.ServerError) -> Refused | Unreachable:

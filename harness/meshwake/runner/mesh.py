@@ -151,7 +151,7 @@ class Mesh:
         answered = self._answer()
         listed: list[dict[str, Any]] | None = result(answered)[key]
         if listed is None:
-            raise HarnessFault(f"{key} cannot be told from this history: {answered.outcome.why}")
+            raise HarnessFault(f"{key} is unknown from this history: {answered.outcome.why}")
         return listed
 
     def _advance(self, by_ns: int) -> None:
@@ -181,7 +181,7 @@ class Mesh:
 
     def _scenario(self) -> Scenario:
         document: dict[str, Any] = {
-            "title": f"told by {self.name}",
+            "title": f"written by {self.name}",
             "duration": format_duration(self._now_ns),
             "starts": DEFAULT_STARTS,
             "certificate": {"lifetime": self.world.lifetime, "backdate": self.world.backdate},
@@ -192,7 +192,7 @@ class Mesh:
                 {
                     "check": "traffic_flows",
                     "verdict": "holds",
-                    "because": "the test that tells it will judge",
+                    "because": "the test itself judges",
                 }
             ],
         }

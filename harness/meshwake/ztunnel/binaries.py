@@ -6,7 +6,7 @@ The user puts binaries there, or names one with --ztunnel. What `ztunnel version
 is read from the environment when it is asked (src/version.rs at 1.18.0 to 1.31.0-rc.0), so it says
 nothing of the binary. What is built in is the commit (GitRevision) and whether anything was changed
 (BuildStatus): a clean build of the commit that clusters/versions.toml has for a release is that
-release. Of any other binary only its owner can tell.
+release. Of any other binary only its owner knows it.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class CachedBinary:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a binary is: the release that it was built from, as far as its build tells (None: it
-    does not), and the digest that names it for sure."""
+    """What a binary is: the release that it was built from, as far as its build records it (None:
+    it does not), and the digest that names it for sure."""
 
     path: Path
     own_version: str | None
@@ -107,8 +107,8 @@ def _is_version(text: str) -> bool:
 
 
 def identify(path: Path) -> Identity:
-    """What the binary at `path` is. Raises BadInput when it is not a ztunnel, LabUnavailable when it
-    cannot run here."""
+    """What the binary at `path` is. Raises BadInput when it is not a ztunnel, LabUnavailable when
+    it cannot run here."""
     content = _read(path)
     _check_made_for_this_machine(path, content)
     build_info = _ask_version(path)

@@ -338,7 +338,7 @@ def test_certificates_of_which_nothing_tells_how_late_they_are_are_there(
     ("ended_ago_s", "code", "says"),
     [
         (6 * 3_600, ExitCode.SURPRISE, "OUTAGE since then"),
-        (-3_600, ExitCode.UNKNOWN, "whether in time cannot be told"),
+        (-3_600, ExitCode.UNKNOWN, "whether in time is unknown"),
     ],
 )
 def test_a_renewal_that_should_have_been_and_was_not(

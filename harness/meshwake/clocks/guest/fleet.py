@@ -157,7 +157,7 @@ class Guest(Host):
         return messages
 
     async def monitor(self, command: str) -> None:
-        """Tells QEMU something."""
+        """Sends QEMU a command."""
         try:
             await self._qmp.execute(command)
         except ExecuteError:

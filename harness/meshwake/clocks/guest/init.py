@@ -117,7 +117,7 @@ class Channel:
         """For a program that is to inherit it."""
         return self._file
 
-    def tell(self, **message: Any) -> None:
+    def send(self, **message: Any) -> None:
         """Sends a message; returns when it is on its way."""
         data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
         while data:
@@ -127,7 +127,7 @@ class Channel:
     def ask(self, what: str, **arguments: Any) -> None:
         """Requests something of the host, and returns when it is about to do it."""
         self._asked += 1
-        self.tell(ask=what, number=self._asked, **arguments)
+        self.send(ask=what, number=self._asked, **arguments)
         self.drain()
 
     def drain(self) -> None:
@@ -141,10 +141,10 @@ class Channel:
     def _read_number(self, request: int) -> int:
         return int(_AN_INT.unpack(fcntl.ioctl(self._file, request, bytes(_AN_INT.size)))[0])
 
-    def tell_awake(self) -> None:
-        """Says that the sleep which was asked for last is over. (The host cannot say it: what it
-        sends before the serial port has been woken is lost.)"""
-        self.tell(awake=self._asked)
+    def send_awake(self) -> None:
+        """Reports that the sleep which was requested last is over. (The host cannot know it: what
+        it sends before the serial port has been woken is lost.)"""
+        self.send(awake=self._asked)
 
     def drop_what_has_come(self) -> None:
         """The byte that woke us is not an answer."""
@@ -177,13 +177,13 @@ class GuestClocks:
         self._choose_suspend_to_ram()
         self._channel.ask("suspend", lasts_ns=lasts_ns)
         _STATE.write_text("mem")
-        self._channel.tell_awake()
+        self._channel.send_awake()
 
-    def suspend_when_told(self) -> None:
+    def suspend_on_request(self) -> None:
         """The same where it was the host that asked for it, and who wakes it when it likes."""
         self._choose_suspend_to_ram()
         _STATE.write_text("mem")
-        self._channel.tell_awake()
+        self._channel.send_awake()
 
     def _choose_suspend_to_ram(self) -> None:
         if "deep" not in self.offered():
@@ -202,7 +202,7 @@ class GuestClocks:
         self._channel.ask("s2idle", lasts_ns=lasts_ns)
         _STATE.write_text("freeze")
         self._channel.drop_what_has_come()
-        self._channel.tell_awake()
+        self._channel.send_awake()
 
     def pause(self, lasts_ns: int) -> None:
         """The whole machine is paused from outside; none of its clocks has moved when this
@@ -248,7 +248,7 @@ class Measuring:
         for step in steps:
             before = kernel_clocks()
             self.do(step)
-            self._channel.tell(measured=step, before=before, after=kernel_clocks())
+            self._channel.send(measured=step, before=before, after=kernel_clocks())
 
     def do(self, step: dict[str, Any]) -> None:
         """One step."""
@@ -305,7 +305,7 @@ class Timers:
             after = kernel_clocks()
             ended = self._next_line({name: lines[name] for name in armed})
             for name in self._programs:
-                self._channel.tell(
+                self._channel.send(
                     timer=name,
                     fault=number,
                     armed=armed.get(name),
@@ -407,7 +407,7 @@ def main() -> None:
         traceback.print_exc()
         _power_off()
     try:
-        channel.tell(
+        channel.send(
             hello=PROTOCOL,
             kernel=os.uname().release,
             sleeps=GuestClocks.offered(),
@@ -415,7 +415,7 @@ def main() -> None:
         )
         _serve(json.loads(REQUEST.read_text()), channel)
     except BaseException:  # noqa: BLE001  # whatever it was, the host must learn of it
-        channel.tell(failed={"exit_code": 5, "message": traceback.format_exc()})
+        channel.send(failed={"exit_code": 5, "message": traceback.format_exc()})
     channel.drain()
     _power_off()
 
@@ -423,11 +423,11 @@ def main() -> None:
 def _serve(request: dict[str, Any], channel: Channel) -> None:
     if request["do"] == "clocks":
         Measuring(channel).run(request["steps"])
-        channel.tell(done={})
+        channel.send(done={})
         return
     if request["do"] == "timers":
         Timers(channel, request["programs"]).run(request["faults"])
-        channel.tell(done={})
+        channel.send(done={})
         return
     environment = {
         "PATH": "/usr/bin:/bin",
@@ -442,7 +442,7 @@ def _serve(request: dict[str, Any], channel: Channel) -> None:
         if pid == program.pid:
             break
     if status:
-        channel.tell(
+        channel.send(
             failed={
                 "exit_code": 5,
                 "message": f"{request['argv'][0]} ended in the guest, status {status:#x}",

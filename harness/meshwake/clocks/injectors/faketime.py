@@ -190,7 +190,7 @@ class FaketimeInjector:
             self.name,
             f"reading the clocks inside process {process.pid}",
             "its clock function takes locks that a stopped thread may hold, and would hang",
-            "let the program tell what it sees, or use --injector vdso",
+            "let the program print what it sees, or use --injector vdso",
         )
 
     def close(self) -> None:

@@ -101,7 +101,7 @@ _KERNEL_CLOCKS = {"wall": 0, "monotonic": 1, "boottime": 7}
 # And those that follow one of them: 8 CLOCK_REALTIME_ALARM, 9 CLOCK_BOOTTIME_ALARM, 11 CLOCK_TAI.
 _CLOCKS = {0: "wall", 1: "monotonic", 7: "boottime", 8: "wall", 9: "boottime", 11: "wall"}
 
-# To tell apart the arguments of a call that is shown as restart_syscall: no pointer is below the
+# To distinguish the arguments of a call that is shown as restart_syscall: no pointer is below the
 # first page, and no program sleeps for a century.
 _PAGE_BYTES = 4096
 _A_CENTURY_NS = 100 * 366 * 86400 * NS_PER_S

@@ -47,8 +47,8 @@ class Moved:
     """A clock fault that was carried out on one node, as measured inside it.
 
     `woke` (pause only): processes run again, the wall clock is still behind. `wall_before_ns`: the
-    wall clock just before it was stepped (step, and the correction of a pause), None where nobody
-    stepped it.
+    wall clock just before it was stepped (step, and the correction of a pause), None where no
+    process stepped it.
     """
 
     fault: PlannedFault

@@ -99,10 +99,10 @@ class LapseMover(ProcessMover):
         deadline = Deadline("the mesh to be quiescent", STILL_WITHIN_S)
         while True:
             nodes = sorted(self._rules.keys() - self._asleep)
-            told = dict(zip(nodes, self._on_each(nodes, self._look_whether_still), strict=True))
-            self._asked = {node for node in nodes if told[node]["keeps_monotonic"]}
+            answer = dict(zip(nodes, self._on_each(nodes, self._look_whether_still), strict=True))
+            self._asked = {node for node in nodes if answer[node]["keeps_monotonic"]}
             busy = [
-                f"node {node}: {about['busy']}" for node, about in told.items() if about["busy"]
+                f"node {node}: {about['busy']}" for node, about in answer.items() if about["busy"]
             ]
             if not busy:
                 return
@@ -121,10 +121,10 @@ class LapseMover(ProcessMover):
             self._on_each(sorted(nodes), self._bring_up_to_date)
 
     def _look_whether_still(self, node: str) -> dict[str, Any]:
-        told = self._ask(node, do="still", within_s=_STILL_AT_ONCE_S)
-        for pid, why in told["refused"].items():
+        answer = self._ask(node, do="still", within_s=_STILL_AT_ONCE_S)
+        for pid, why in answer["refused"].items():
             raise SubjectFailed(f"node {node}: process {pid}: {why}")
-        return told
+        return answer
 
     def _bring_up_to_date(self, node: str) -> None:
         offsets = self._wanted(node)
@@ -178,17 +178,17 @@ class LapseMover(ProcessMover):
     def _about_take(self) -> Mapping[str, Any]:
         return {"ends": True}
 
-    def _check_taken(self, node: str, told: Mapping[str, Any]) -> None:
+    def _check_taken(self, node: str, answer: Mapping[str, Any]) -> None:
         if node not in self._others:
-            super()._check_taken(node, told)
-        if told["watch"] is None or not told["watch"]["launchers"]:
+            super()._check_taken(node, answer)
+        if answer["watch"] is None or not answer["watch"]["launchers"]:
             raise LabUnavailable(
                 f"node {node}: programs cannot be caught at their start "
-                f"({told['unwatched_because']}), and one that is "
+                f"({answer['unwatched_because']}), and one that is "
                 "restarted while time is skipped would begin on the node's own clocks; use "
                 "--real-time"
             )
-        if any(process["executable"] == ISTIOD.executable for process in told["processes"]):
+        if any(process["executable"] == ISTIOD.executable for process in answer["processes"]):
             self._asked.add(node)
 
     def _in_order_of_release(self) -> list[str]:

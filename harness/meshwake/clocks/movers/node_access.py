@@ -11,8 +11,8 @@ The monotonic clock is read twice, around the other two: nothing was read furthe
 than half of what lies between. Every program of the node sees these clocks, unless it lives in
 another time namespace, which is looked for.
 
-A clock is set by its distance to the monotonic one ("base" = wall - monotonic): whoever sets the
-same base twice has set it once, so a lost answer may be asked for again.
+A clock is set by its distance to the monotonic one ("base" = wall - monotonic): a process that sets
+the same base twice has set it once, so a lost answer may be asked for again.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def _ns(text: str, digits: int) -> int:
 
 
 def set_base(inside: Inside, node: str, base_ns: int) -> Answer:
-    """Tells the kernel of `node` that its wall clock is its monotonic one plus `base_ns`. Whether
+    """Sets the wall clock of `node` to its monotonic one plus `base_ns`. Whether
     it was done must be measured: programs that say they set a clock are known to lie. Raises
     NoAnswer."""
     return shell(inside, node, SET_BASE, str(base_ns))
@@ -222,7 +222,7 @@ def rights_missing(inside: Inside, node: str) -> str | None:
         int(line[1], 16) for line in lines if line[0] == "capabilities" and len(line) == 2
     ]
     if not capabilities:
-        return f"node {node} does not tell its capabilities ({answer.error[-200:]})"
+        return f"node {node} does not report its capabilities ({answer.error[-200:]})"
     if not capabilities[0] & CAP_SYS_TIME:
         return (
             f"node {node} may not set the clock (no CAP_SYS_TIME); nodes must be privileged "

@@ -102,8 +102,8 @@ class _Look:
 
 
 class _Renewals:
-    """Tells the helpers of `nodes` again and again that `owner` is there, each by a thread of its
-    own: a node that is slow keeps no other waiting. `lost` says of which nodes the helper has
+    """Renews the lease of `owner` with the helpers of `nodes` again and again, each by a thread of
+    its own: a node that is slow keeps no other waiting. `lost` says of which nodes the helper has
     answered that it is too late."""
 
     def __init__(self, channel: NodeChannel, owner: str) -> None:
@@ -221,7 +221,7 @@ class ProcessMover:
             raise LabUnavailable(f"node {node}: {hello['unsupported']}")
         self._taken.add(node)
         rules = self._rules[node]
-        told = self._ask(
+        answer = self._ask(
             node,
             do="take",
             rules=[rule._asdict() for rule in rules],
@@ -230,27 +230,27 @@ class ProcessMover:
             **self._about_take(),
         )
         self._renewals.begin(node)
-        for refused in told["refused"]:
+        for refused in answer["refused"]:
             raise LabUnavailable(f"node {node}: process {refused['pid']}: {refused['why']}")
-        self._check_taken(node, told)
+        self._check_taken(node, answer)
 
     def _about_take(self) -> Mapping[str, Any]:
         """What else is asked for when a node is taken."""
         return {}
 
-    def _check_taken(self, node: str, told: Mapping[str, Any]) -> None:
+    def _check_taken(self, node: str, answer: Mapping[str, Any]) -> None:
         rules = self._rules[node]
-        if not any(_is_meant(process["executable"], rules[0]) for process in told["processes"]):
+        if not any(_is_meant(process["executable"], rules[0]) for process in answer["processes"]):
             raise LabUnavailable(
                 f"node {node}: no {rules[0].executable} runs there, so there is nothing to move"
             )
         restarts = any(
             fault.kind == "restart" and fault.node == node for fault in self._plan.faults
         )
-        if restarts and (told["watch"] is None or not told["watch"]["launchers"]):
+        if restarts and (answer["watch"] is None or not answer["watch"]["launchers"]):
             raise LabUnavailable(
                 f"node {node}: programs cannot be caught at their start "
-                f"({told['unwatched_because']}), and the plan "
+                f"({answer['unwatched_because']}), and the plan "
                 "restarts one there; it would begin on the node's own clocks"
             )
 
@@ -335,16 +335,16 @@ class ProcessMover:
         """Measured in the program of the first rule, and compared with what the kernel's clocks and
         our offsets say."""
         asked_ns = time.monotonic_ns()
-        told = self._ask(node, do="read", executable=self._rules[node][0].executable)
+        answer = self._ask(node, do="read", executable=self._rules[node][0].executable)
         answered_ns = time.monotonic_ns()
-        if not told["readings"]:
-            failed = SubjectFailed if told["failed"] else NoProgramToRead
+        if not answer["readings"]:
+            failed = SubjectFailed if answer["failed"] else NoProgramToRead
             raise failed(
                 f"node {node}: {self._rules[node][0].executable} cannot be read: "
-                f"{told['failed'] or 'gone'}"
+                f"{answer['failed'] or 'gone'}"
             )
-        read = told["readings"][0]
-        inside, offsets = ClockReading(**read["clocks"]), ClockReading(**told["offsets"])
+        read = answer["readings"][0]
+        inside, offsets = ClockReading(**read["clocks"]), ClockReading(**answer["offsets"])
         own = inside.since(offsets)
         least, most = ClockReading(**read["kernel_before"]), ClockReading(**read["kernel_after"])
         if offsets != self._offsets[node] or not all(
@@ -365,13 +365,15 @@ class ProcessMover:
         failed = []
         for node in self._in_order_of_release():
             try:
-                told = self._ask(node, do="release")
+                answer = self._ask(node, do="release")
             except HarnessError as error:
                 failed.append(str(error))
                 continue
-            failed += [f"node {node}: process {pid}: {why}" for pid, why in told["failed"].items()]
-            self.begun_moved += [*told["begun_moved"], *told["ended"]]
-            if not told["failed"]:
+            failed += [
+                f"node {node}: process {pid}: {why}" for pid, why in answer["failed"].items()
+            ]
+            self.begun_moved += [*answer["begun_moved"], *answer["ended"]]
+            if not answer["failed"]:
                 self._taken.discard(node)
                 self._offsets[node] = ClockReading(0, 0, 0)
         return failed

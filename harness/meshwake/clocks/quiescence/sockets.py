@@ -177,8 +177,8 @@ def _dump_request() -> bytes:
 
 
 def _check_end(message: bytes) -> None:
-    """An error, or the end of a list, carries a negative errno when the kernel cannot tell: then
-    nothing is known about sockets, and an empty list must not be taken for quiescence."""
+    """An error, or the end of a list, carries a negative errno when the kernel cannot list them:
+    then nothing is known about sockets, and an empty list must not be taken for quiescence."""
     if len(message) < _MESSAGE_HEADER_BYTES + _ERROR_CODE.size:
         return
     (code,) = _ERROR_CODE.unpack_from(message, _MESSAGE_HEADER_BYTES)

@@ -32,7 +32,7 @@ NEEDS: dict[str, dict[str, str]] = {
     "hubble": {"cilium": "it is a part of Cilium"},
     "gateway": {
         "istio": "istiod makes the Gateway's pods",
-        "metallb": "nobody else would give the Gateway an address",
+        "metallb": "nothing else would give the Gateway an address",
     },
     "waypoint": {"istio": "istiod makes the waypoint's pods"},
 }
@@ -50,7 +50,7 @@ _NAME = re.compile(r"meshwake-[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 @dataclass(frozen=True)
 class Choice:
     """A cluster as it was asked for. `istio` and `kubernetes` are full versions; `lifetime_s` is
-    that of workload certificates, from issue to expiry; `mirror` stands for every registry; `pins`
+    that of workload certificates, from issue to expiry; `mirror` replaces every registry; `pins`
     names clusters/stack.toml as it was.
     """
 
@@ -144,7 +144,8 @@ def _check_needs(part: str, parts: frozenset[str]) -> None:
 
 
 def full_name(text: str) -> str:
-    """The name of a cluster of ours, with its prefix whether or not `text` has it. Raises BadInput."""
+    """The name of a cluster of ours, with its prefix whether or not `text` has it. Raises
+    BadInput."""
     name = text if text.startswith(NAME_PREFIX) else NAME_PREFIX + text
     if not is_our_name(name):
         raise BadInput(

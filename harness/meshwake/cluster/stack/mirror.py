@@ -2,8 +2,8 @@
 
 An image keeps its path, tag and digest and changes its host: quay.io/cilium/cilium:v1 becomes
 MIRROR/cilium/cilium:v1. Charts are then taken from the same registry, where their artefacts lie
-under the paths that their projects give them (`oci` in clusters/stack.toml). What is no image and
-no chart is not in registries: manifests keep their address.
+under the paths that their projects give them (`oci` in clusters/stack.toml). What is neither an
+image nor a chart is not in registries: manifests keep their address.
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ def chart_address(piece: Chart, pins: Pins) -> str:
     if piece.repo == pins.istio.repo:
         return f"{pins.istio.oci}/{piece.chart}"
     if piece.chart not in pins.charts:
-        raise HarnessFault(
-            f"chart {piece.chart} has no pin, so nobody knows where a mirror keeps it"
-        )
+        raise HarnessFault(f"chart {piece.chart} has no pin, so where a mirror keeps it is unknown")
     return pins.charts[piece.chart].oci
 
 

@@ -1,5 +1,5 @@
-"""The pieces that a cluster is put together from, and the label that tells them from everything
-else.
+"""The pieces that a cluster is put together from, and the label that distinguishes them from
+everything else.
 
 A `Stage` is one step of an installation: what is put in, and what must be true before the next one
 may begin. Pieces are values: nothing here speaks to a cluster, so a whole installation can be
@@ -76,8 +76,8 @@ Piece = Chart | Objects | RemoteManifest
 @dataclass(frozen=True)
 class Stage:
     """One step: `pieces` are put in, and until they are ready the next waits; the whole within
-    `within_s` seconds. `others`: what somebody else puts in and must be ready as well, as (kind,
-    namespace, name); name None: every one."""
+    `within_s` seconds. `others`: what is installed by something else and must be ready as well, as
+    (kind, namespace, name); name None: every one."""
 
     name: str
     title: str
@@ -97,7 +97,8 @@ class Facts:
 
 
 def labelled(thing: Mapping[str, Any], labels: Mapping[str, str] = OUR_LABELS) -> dict[str, Any]:
-    """A copy of `thing` that carries `labels`, as do the pods it makes. Selectors stay as they are."""
+    """A copy of `thing` that carries `labels`, as do the pods it makes. Selectors stay as they
+    are."""
     copy = deepcopy(dict(thing))
     copy.setdefault("metadata", {}).setdefault("labels", {}).update(labels)
     if copy.get("kind") in _WITH_POD_TEMPLATE:

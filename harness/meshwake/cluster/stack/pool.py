@@ -3,7 +3,7 @@ kind.
 
 MetalLB answers for addresses by ARP, so they must lie in the nodes' own network and belong to
 nobody: the engine gives its containers addresses from the low end, so ours are taken from the high
-end. Engines tell a network's ranges in any order and IPv6 may come first; the pool is IPv4.
+end. Engines list a network's ranges in any order and IPv6 may come first; the pool is IPv4.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def pool_of(ipam_config: Sequence[Mapping[str, Any]], used: Iterable[str] = ()) 
     "172.18.255.204-172.18.255.253".
 
     `ipam_config` is the engine's IPAM.Config (entries with Subnet, perhaps Gateway and IPRange);
-    `used` are addresses that somebody has, with or without a prefix length; those of other networks
+    `used` are addresses that are taken, with or without a prefix length; those of other networks
     are nothing to us. Raises LabUnavailable when no IPv4 range has room.
     """
     taken = {address for text in used if (address := _address(text)) is not None}

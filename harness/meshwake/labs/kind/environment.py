@@ -58,7 +58,7 @@ class Environment(Protocol):
     def refusals(self, plan: Plan) -> list[str]:
         """What the plan requires that the stack or the chosen mover cannot do."""
 
-    def place(self, plan: Plan, tell: Callable[[str], None]) -> AbstractContextManager[Place]:
+    def place(self, plan: Plan, report: Callable[[str], None]) -> AbstractContextManager[Place]:
         """The cluster: one of ours, found or created, or an existing one. No other command on
         this machine creates or deletes it while the block lasts."""
 
@@ -77,7 +77,8 @@ class Environment(Protocol):
         """The objects that a run applies. `node_names`: plan node -> Kubernetes node."""
 
     def awaited(self, plan: Plan) -> tuple[tuple[str, Mapping[str, str]], ...]:
-        """(namespace, labels) of the pods among them that must be ready before world time begins."""
+        """(namespace, labels) of the pods among them that must be ready before world time
+        begins."""
 
     def looked_at(
         self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]

@@ -77,7 +77,7 @@ class KindLab:
     def run(self, plan: Plan, toolbox: Toolbox, recorder: Recorder) -> None:
         """See meshwake.labs.Lab.run. The cluster stays for the next run; no other command can use
         it meanwhile."""
-        with self._environment.place(plan, _tell) as place:
+        with self._environment.place(plan, _report) as place:
             kubernetes = self._environment.connect(place)
             try:
                 check_ambient(kubernetes)
@@ -91,7 +91,7 @@ class KindLab:
                 kubernetes.close()
 
 
-def _tell(line: str) -> None:
+def _report(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201  a cluster takes minutes to come up; a person waits
 
 
@@ -153,18 +153,18 @@ class _Run:
     def _say(self) -> None:
         """Print what is about to happen, before anything is changed."""
         where = f"cluster {self._place.name}" + ("" if self._place.ours else " (not ours)")
-        _tell(
+        _report(
             f"{where}: workloads of {self._plan.scenario} are applied, every ztunnel is restarted"
         )
         if self._plan.cluster is not None and self._plan.cluster.lapse:
-            _tell(
+            _report(
                 f"{where}: idle time is skipped: the clocks of istiod, ztunnels and proxies "
                 "are taken ahead by up to "
                 f"{format_duration(self._plan.duration_ns)}, and those programs are started "
                 "anew at the end"
             )
         if not self._place.ours:
-            _tell(
+            _report(
                 f"{where}: only what carries our label is deleted afterwards; ztunnel's "
                 "configuration is not changed"
             )
@@ -178,7 +178,7 @@ class _Run:
             f"{self._plan.sha256[:12]}-{self._environment.real.monotonic_ns()}",
         )
         for line in restore_cluster(self._kubernetes, real):
-            _tell(f"cluster {self._place.name}: left by a run that was killed: {line}")
+            _report(f"cluster {self._place.name}: left by a run that was killed: {line}")
         try:
             self._say()
             objects = [

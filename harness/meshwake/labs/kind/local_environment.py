@@ -75,7 +75,7 @@ class LocalEnvironment:
         return mover_refusals(plan)
 
     @contextmanager
-    def place(self, plan: Plan, tell: Callable[[str], None]) -> Iterator[Place]:
+    def place(self, plan: Plan, report: Callable[[str], None]) -> Iterator[Place]:
         """See Environment."""
         asked = _cluster_of(plan)
         if asked.kubeconfig is not None:
@@ -87,9 +87,9 @@ class LocalEnvironment:
         try:
             choice, remarks = choose_cluster(plan, engine)
             for remark in remarks:
-                tell(remark)
+                report(remark)
             with ClusterState.of(choice.name).lock(f"run of {plan.scenario}"):
-                yield _place(_brought_up(choice, plan, engine, tell), engine)
+                yield _place(_brought_up(choice, plan, engine, report), engine)
         finally:
             engine.close()
 
@@ -135,7 +135,9 @@ class LocalEnvironment:
         )
 
 
-def _brought_up(choice: Choice, plan: Plan, engine: Engine, tell: Callable[[str], None]) -> Cluster:
+def _brought_up(
+    choice: Choice, plan: Plan, engine: Engine, report: Callable[[str], None]
+) -> Cluster:
     """Bring up the cluster of `choice`; the caller holds the lock of its state."""
     pins, asked = read_pins(), _cluster_of(plan)
     cluster = bring_up(
@@ -143,13 +145,13 @@ def _brought_up(choice: Choice, plan: Plan, engine: Engine, tell: Callable[[str]
         pins,
         engine,
         find_tools({"kind": pins.tools.kind, "helm": pins.tools.helm}),
-        lambda progress: tell(str(progress)),
+        lambda progress: report(str(progress)),
         folder=Path(asked.folder) if asked.folder is not None else None,
         own_images=own_images_of(plan),
         before=_steps_before(plan),
         locked=True,
     )
-    tell(
+    report(
         f"cluster {cluster.name} is up and stays up for the next run; delete it with: meshwake down"
     )
     return cluster

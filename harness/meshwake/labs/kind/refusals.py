@@ -33,7 +33,7 @@ _NEVER = {
     "ca_hang": "the connections of an istiod that is stopped are closed by HTTP/2 pings within "
     "seconds, so no request "
     "would hang; use --lab process",
-    "ca_slow": "nothing in istiod can be told to take its time; use --lab process",
+    "ca_slow": "nothing in istiod can be made to take its time; use --lab process",
     "ca_root_change": "what a new root does to gateways and istiod's own clients is another question; use "
     "--lab model",
     "ca_clock": "istiod has the clock of its node, and that is not moved apart; use --lab process",

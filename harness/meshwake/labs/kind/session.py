@@ -147,7 +147,7 @@ class Session:
         self._pending: list[tuple[Future[Any], Callable[[Any], None]]] = []
         self._due_ns: dict[str, int] = {}
         self._unreachable_since_ns: dict[str, int] = {}
-        self._told: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._last_observed: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._probes = ProbeSchedule(self.plan, self._planned_clocks())
 
     def _pace(self) -> Pace:
@@ -363,17 +363,17 @@ class Session:
             node = self.plan.node_of(route.source)
             about = {"source": route.source, "destination": route.destination}
             kind = "connection_attempted" if route.via is None else "route_attempted"
-            told = {"ok": result.error is None} | ({"via": route.via} if route.via else {})
+            details = {"ok": result.error is None} | ({"via": route.via} if route.via else {})
             self.failure_seen = self.failure_seen or result.error is not None
             if not result.made:
-                kind, told = "connection_not_attempted", {}
+                kind, details = "connection_not_attempted", {}
             self.events.add(
                 world_ns,
                 kind,
                 node,
                 self.clocks.at(node, world_ns),
                 **about,
-                **told,
+                **details,
                 error=result.error,
             )
 
@@ -545,22 +545,22 @@ class Session:
         data = {key: held.get(key) for key in keys} | {"identity": identity, "outcome": outcome}
         self.events.add(world_ns, "csr_answered", node, self.clocks.at(node, world_ns), **data)
 
-    def _on_observations(self, watcher: Watcher, told: list[Observation] | Unreachable) -> None:
+    def _on_observations(self, watcher: Watcher, observed: list[Observation] | Unreachable) -> None:
         """A watcher that fails does not end the run; its failure is recorded once."""
-        if isinstance(told, Unreachable):
+        if isinstance(observed, Unreachable):
             if watcher.name not in self._unreachable_since_ns:
                 self._unreachable_since_ns[watcher.name] = self.setting.real.monotonic_ns()
-                data = {"what": watcher.name, "error": str(told)}
+                data = {"what": watcher.name, "error": str(observed)}
                 self.events.add(self.world.now_ns, "observation_failed", None, None, **data)
             return
         self._unreachable_since_ns.pop(watcher.name, None)
-        for one in told:
+        for one in observed:
             self._record_observation(one)
 
     def _record_observation(self, one: Observation) -> None:
-        if self._told.get((one.kind, one.key)) == one.data:
+        if self._last_observed.get((one.kind, one.key)) == one.data:
             return
-        self._told[one.kind, one.key] = one.data
+        self._last_observed[one.kind, one.key] = one.data
         world_ns = self.world.now_ns
         if one.kind == "csr_answered" and one.node is not None:
             self.answered(one.node, one.data["identity"], world_ns, one.data["outcome"], one.data)

@@ -23,13 +23,13 @@ def send_logs(channel: Channel) -> None:
     """Sends the end of every log to the host."""
     for log in sorted(DIRECTORY.glob("*.log")):
         text = log.read_bytes()[-LOG_BYTES_MAX:].decode(errors="replace")
-        channel.tell(log=log.name, text=text)
+        channel.send(log=log.name, text=text)
 
 
 def main() -> None:
     """Entry point; the first program of the guest starts it."""
     channel = Channel(int(os.environ[CHANNEL_VARIABLE]))
-    sender = RunSender(lambda message: channel.tell(**message))
+    sender = RunSender(lambda message: channel.send(**message))
     with sender.reporting_failure(before=lambda: send_logs(channel)):
         _carry_out(json.loads(REQUEST.read_text()), channel, sender)
 

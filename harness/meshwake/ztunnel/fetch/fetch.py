@@ -6,7 +6,7 @@ it was.
     <cache>/layers/                    what is half received, to be gone on with
 
 What is in the cache as the lock file says is not fetched again. A tag that suddenly names something
-else is refused, unless one is told to take it: an official release does not change.
+else is refused, unless --relock accepts it: an official release does not change.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What is in the cache now. `was_there`: it had been before, and nothing was asked of anybody."""
+    """What is in the cache now. `was_there`: it had been before, and nothing was asked of
+    anybody."""
 
     version: str
     path: Path
@@ -101,7 +102,7 @@ def check_version(version: str) -> str:
 
 def fetch(version: str, source: Source, progress: Callable[[str], Progress]) -> Fetched:
     """Puts the ztunnel of `version` into the cache. `progress` gives, for what is received, whom to
-    tell of it."""
+    report it."""
     place = binaries.place_of(check_version(version))
     locked = _locked(version)
     if place.exists() and locked.get("binary") == _sha256(place) and not source.relock:

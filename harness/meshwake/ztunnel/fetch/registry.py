@@ -6,9 +6,10 @@ manifest of this machine by its digest, and layers by theirs. A registry that wa
 where one is had (401, WWW-Authenticate); an anonymous one is fetched there. What has a digest is
 compared with it before it is believed.
 
-Tried again is what may be different the next time: a cut transfer goes on where it ended, 429 and 5xx are tried again
-after the time that the registry asks for. What will not be different is said at once: no network, 401 after a token,
-404. Proxies are those of the environment (HTTPS_PROXY, NO_PROXY).
+Tried again is what may be different the next time: a cut transfer goes on where it ended, 429 and
+5xx are tried again after the time that the registry asks for. What will not be different is said at
+once: no network, 401 after a token, 404. Proxies are those of the environment (HTTPS_PROXY,
+NO_PROXY).
 """
 
 from __future__ import annotations
@@ -284,12 +285,11 @@ class Registry:
     def _refusal(self, status: int) -> BadInput | LabUnavailable:
         if status == httpx.codes.NOT_FOUND:
             return BadInput(
-                f"{self.reference.name}: there is no such image; meshwake versions lists "
-                "what is known"
+                f"{self.reference.name}: no such image; meshwake versions lists what is known"
             )
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             return LabUnavailable(
-                f"{self.reference.name}: the registry wants somebody it knows ({status}); "
+                f"{self.reference.name}: the registry wants a login ({status}); "
                 "save the image with a tool "
                 "that is logged in (docker pull, docker save) and give it with --from FILE"
             )
