@@ -101,7 +101,7 @@ def test_a_pod_that_ztunnel_does_not_see_is_found_and_made_anew(trial: Trial) ->
         f"{DEMO_NAMESPACE}/{text_at(client, 'metadata', 'name')}"
     )
     assert lacks in trial.command("status")
-    assert "is made anew" in trial.up()
+    assert "is replaced" in trial.up()
     assert "ambient_redirected: HOLDS" in trial.command("status")
 
 

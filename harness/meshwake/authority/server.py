@@ -170,7 +170,7 @@ class CertificateService:
         if outcome == "hung":
             await asyncio.Event().wait()
         if outcome == "refused":
-            raise GRPCError(Status.UNAVAILABLE, "the authority is away")
+            raise GRPCError(Status.UNAVAILABLE, "the authority is unavailable")
         raise GRPCError(Status.UNAUTHENTICATED, "the token has expired")
 
     def leave_out(self, serials: int) -> None:
@@ -299,7 +299,7 @@ class AuthorityProcess:
         """The requests that it received or answered since the last call, in order."""
         while self._poll.poll(
             0
-        ):  # asked at every look whether all is quiet: an exception would cost ten times as much
+        ):  # called at every poll of whether all is quiescent: an exception would cost ten times as much
             self._take(self._receive())
         reports, self._reports = self._reports, []
         return reports

@@ -163,7 +163,7 @@ def _duration(text: str | None, option: str) -> int | None:
 
 
 def _choose(name: str, command: list[str], by: ClockReading, *, with_children: bool) -> Injector:
-    """The injector that was asked for, or for `auto` the first one that can; others are refused
+    """The injector that was chosen, or for `auto` the first one that can; others are refused
     before any start."""
     from meshwake.clocks.injectors.base import CannotInject
     from meshwake.clocks.injectors.programs import find_program, look_at

@@ -60,20 +60,20 @@ def up(
     from meshwake.cluster.stack.choice import choose_stack
     from meshwake.cluster.stack.pins import read_pins
 
-    pins, said = read_pins(), _described(flags)
+    pins, wanted = read_pins(), _described(flags)
     choice = choose_stack(
         pins,
-        profile=said.profile or "core",
+        profile=wanted.profile or "core",
         istio=istio,
-        kubernetes=said.kubernetes,
-        workers=WORKERS if said.workers is None else said.workers,
-        name=said.name,
-        with_parts=said.with_parts,
-        without_parts=said.without_parts,
+        kubernetes=wanted.kubernetes,
+        workers=WORKERS if wanted.workers is None else wanted.workers,
+        name=wanted.name,
+        with_parts=wanted.with_parts,
+        without_parts=wanted.without_parts,
         lifetime_s=_whole_seconds(lifetime),
-        mirror=said.mirror,
+        mirror=wanted.mirror,
     )
-    folder = Path(said.folder) if said.folder is not None else None
+    folder = Path(wanted.folder) if wanted.folder is not None else None
     if dry_run:
         _print_plans({f"up {choice.name}": plan_up(choice, pins)}, as_json)
         return
@@ -88,7 +88,7 @@ def up(
 
 
 def _bring_up(choice: Choice, pins: Pins, folder: Path | None) -> Cluster:
-    """What is missing on this machine is said all at once: programs, and the engine."""
+    """What is missing on this machine is reported all at once: programs, and the engine."""
     from meshwake.cluster.cluster import bring_up
     from meshwake.cluster.docker import open_engine
     from meshwake.cluster.tools import InstalledTools, look_for_tools
@@ -122,18 +122,18 @@ def down(
     from meshwake.cluster.cluster import our_clusters, plan_down, remove_looks, take_down
     from meshwake.cluster.docker import open_engine
 
-    said = _described(flags)
+    wanted = _described(flags)
     given = given_in(flags, ClusterFlags) + (["--istio"] if istio is not None else [])
     if every and given:
         raise BadInput(f"{', '.join(given)} and --all: give one of the two")
-    full = _full(said.name) if said.name is not None else None
+    full = _full(wanted.name) if wanted.name is not None else None
     if dry_run and full is not None:
         _print_plans({f"down {full}": plan_down(full)}, as_json)
         return
     _restore_clocks()
     engine = open_engine()
     try:
-        names = our_clusters(engine) if every else (full or _the_one(engine, said, istio),)
+        names = our_clusters(engine) if every else (full or _the_one(engine, wanted, istio),)
         if dry_run:
             _print_plans({f"down {each}": plan_down(each) for each in names}, as_json)
             return
@@ -147,18 +147,18 @@ def down(
     if as_json:
         print_json({"down": list(names)})
     else:
-        print_text(f"put away: {', '.join(names) or 'nothing was there'}")
+        print_text(f"deleted: {', '.join(names) or 'nothing was there'}")
 
 
 def _described(flags: ClusterFlags) -> PlannedCluster:
     return PlannedCluster(**cluster_fields(flags))
 
 
-def _the_one(engine: Engine, said: PlannedCluster, istio: str | None) -> str:
+def _the_one(engine: Engine, wanted: PlannedCluster, istio: str | None) -> str:
     from meshwake.cluster.choosing import fitting, remembered, the_one
 
     there = remembered(engine)
-    return the_one(fitting(there, said, istio), there, "down", "--name NAME, or --all").name
+    return the_one(fitting(there, wanted, istio), there, "down", "--name NAME, or --all").name
 
 
 def _refuse_if_in_use(name: str) -> None:
@@ -186,12 +186,12 @@ def status(istio: IstioOption = None, as_json: JsonOption = False, *, flags: Clu
     """Say which clusters of ours there are, what they were made of, and whether they are well."""
     from meshwake.cluster.choosing import fitting, remembered
 
-    said = _described(flags)
+    wanted = _described(flags)
     _restore_clocks()
     engine, problem = _engine_or_why_not()
     try:
-        fit = [one.name for one in fitting(remembered(engine), said, istio)]
-        names = (_full(said.name),) if said.name else fit
+        fit = [one.name for one in fitting(remembered(engine), wanted, istio)]
+        names = (_full(wanted.name),) if wanted.name else fit
         clusters = [_status_of(each, engine) for each in names]
     finally:
         if engine is not None:
@@ -281,10 +281,10 @@ def _at_work(name: str, cluster: Cluster | None) -> str | None:
     if cluster is not None:
         try:
             with cluster.opened() as kubernetes:
-                if (said := at_work(kubernetes)) is not None:
-                    return said
+                if (command := at_work(kubernetes)) is not None:
+                    return command
         except HarnessError as error:
-            say(f"{name}: whether a run is at work cannot be asked: {error}")
+            say(f"{name}: whether a run is at work is unknown: {error}")
     holder = ClusterState.of(name).holder()
     return None if holder is None else str(holder)
 
@@ -330,8 +330,10 @@ def _version_words(runs: dict[str, Any]) -> str:
     return f"Kubernetes {kubelets}, istiod {istiod}, ztunnel {ztunnel}"
 
 
-def _state_word(known: bool, machines: bool, runs: bool, asked: bool, in_use: str | None) -> str:
-    if not asked:
+def _state_word(
+    known: bool, machines: bool, runs: bool, has_engine: bool, in_use: str | None
+) -> str:
+    if not has_engine:
         return "unknown: the engine does not answer"
     if not machines:
         return "gone: only its memory is left"
@@ -350,7 +352,7 @@ def _print_status(each: dict[str, Any]) -> None:
     if each["choice"] is not None:
         choice = each["choice"]
         print_text(
-            f"  asked for: Istio {choice['istio']} on Kubernetes {choice['kubernetes']}, "
+            f"  requested: Istio {choice['istio']} on Kubernetes {choice['kubernetes']}, "
             f"{', '.join(choice['parts'])}"
         )
     if each["runs"] is not None:

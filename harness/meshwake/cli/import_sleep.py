@@ -30,7 +30,7 @@ from meshwake.importers.scenario_writer import ScenarioOptions, scenario_text
 from meshwake.importers.sleep_history import SleepHistory, sleep_history_of
 from meshwake.importers.windows_csv import JournalOptions
 
-# Measured on a laptop's VM in istio/ztunnel#1481: the wall clock was put right some 25 s after the
+# Measured on a laptop's VM in istio/ztunnel#1481: the wall clock was corrected some 25 s after the
 # wake.
 CORRECTED_AFTER = "25s"
 LEFT_OUT_SHOWN = 5
@@ -75,7 +75,7 @@ def import_sleep(
         str | None,
         typer.Option(
             "--corrected-after",
-            help="How long after a pause the wall clock is put right, or never.",
+            help="How long after a pause the wall clock is corrected, or never.",
         ),
     ] = None,
     node: Annotated[
@@ -154,7 +154,7 @@ def _nothing_to_import(
 
 
 def _corrected_after_ns(text: str | None, tallies: list[Tally]) -> int | None:
-    """A guest's own journal shows the jump in the moment in which its clock was put right."""
+    """A guest's own journal shows the jump in the moment in which its clock was corrected."""
     if text == "never":
         return None
     default = "0s" if all(tally.system == systemd.SYSTEM for tally in tallies) else CORRECTED_AFTER

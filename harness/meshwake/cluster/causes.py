@@ -82,7 +82,8 @@ _EVENTS = {
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was collected: objects of the API by kind, logs by their path below `kind export logs`."""
+    """What was collected: objects of the API by kind, logs by their path below `kind export
+    logs`."""
 
     objects: Mapping[str, Sequence[JsonObject]] = field(default_factory=dict, hash=False)
     logs: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -95,12 +96,12 @@ class Cause:
     rank: Rank
     when: str
     where: str
-    said: str
+    why: str
     pod: tuple[str, str] | None = None
 
     def __str__(self) -> str:
         """As it is quoted."""
-        return f"{self.where}: {self.said}"
+        return f"{self.where}: {self.why}"
 
 
 def first_cause(evidence: Evidence, error: str) -> Cause | None:
@@ -136,7 +137,8 @@ def all_causes(evidence: Evidence) -> list[Cause]:
 
 
 def read_evidence(place: Path) -> Evidence:
-    """What failures.py has written below `place`; what is not there or cannot be read is left out."""
+    """What failures.py has written below `place`; what is not there or cannot be read is left
+    out."""
     objects = {kind: _objects(place / f"{kind.lower()}s.json") for kind in _KINDS}
     logs = place / "kind"
     paths = [path for path in sorted(logs.rglob("*.log")) if not _NOT_READ.search(str(path))]

@@ -1,8 +1,8 @@
-"""Which cluster of ours is meant: by its name, or by what was said of it; the only one there is,
+"""Which cluster of ours is meant: by its name, or by its description; the only one there is,
 where it fits.
 
 `run`, `down` and `status` take the words of `up` (harness/meshwake/runner/options.py). A cluster
-fits them when it was made as they say; what was not said is as it is.
+fits them when it was made as they say; what was not given is as it is.
 """
 
 from __future__ import annotations
@@ -56,21 +56,22 @@ def _with_choice(names: Sequence[str]) -> tuple[There, ...]:
 
 
 def fitting(
-    there: Sequence[There], asked: PlannedCluster, istio: str | None = None, nodes: int = 0
+    there: Sequence[There], wanted: PlannedCluster, istio: str | None = None, nodes: int = 0
 ) -> tuple[There, ...]:
-    """Those of `there` that `asked` may mean, of this Istio and with so many nodes for workloads."""
-    return tuple(one for one in there if not list(misfits(one, asked, istio, nodes)))
+    """Those of `there` that `wanted` may mean, of this Istio and with so many nodes for
+    workloads."""
+    return tuple(one for one in there if not list(misfits(one, wanted, istio, nodes)))
 
 
 def the_one(
-    fit: Sequence[There], there: Sequence[There], asked_by: str, say: str = "--name NAME"
+    fit: Sequence[There], there: Sequence[There], command: str, say: str = "--name NAME"
 ) -> There:
     """The only one of `fit`. Raises BadInput that lists which there are."""
     if len(fit) == 1:
         return fit[0]
     which = [described(one) for one in fit or there] or ["  none"]
     found = "no cluster fits that;" if there and not fit else "which cluster?"
-    raise BadInput("\n".join([f"{asked_by}: {found} say {say}; there are:", *which]))
+    raise BadInput("\n".join([f"{command}: {found} say {say}; there are:", *which]))
 
 
 def described(one: There) -> str:
@@ -129,20 +130,20 @@ def choice_of(plan: Plan) -> Choice:
     """The cluster that would be made for `plan`: the same for all plans of a version, whatever
     their certificates (reset.py sets those). More than two nodes need a cluster of their own.
     Raises BadInput."""
-    asked = plan.cluster or PlannedCluster()
-    profile = asked.profile or "core"
-    workers = asked.workers or max(WORKERS, len(plan.nodes))
+    wanted = plan.cluster or PlannedCluster()
+    profile = wanted.profile or "core"
+    workers = wanted.workers or max(WORKERS, len(plan.nodes))
     name = f"{profile}-{plan.version.replace('.', '-')}"
     return choose_stack(
         read_pins(),
         profile=profile,
         istio=plan.version,
-        kubernetes=asked.kubernetes,
+        kubernetes=wanted.kubernetes,
         workers=workers,
-        name=asked.name or (name if workers == WORKERS else f"{name}-{workers}w"),
-        with_parts=asked.with_parts,
-        without_parts=asked.without_parts,
-        mirror=asked.mirror,
+        name=wanted.name or (name if workers == WORKERS else f"{name}-{workers}w"),
+        with_parts=wanted.with_parts,
+        without_parts=wanted.without_parts,
+        mirror=wanted.mirror,
     )
 
 
@@ -150,14 +151,15 @@ def choose_cluster(plan: Plan, engine: Engine) -> tuple[Choice, list[str]]:
     """The cluster that `plan` runs on, and what there is to say about it: the one that is there and
     fits, else the one that is to be made. Raises BadInput when several fit, or the one that is
     named does not."""
-    asked, there = plan.cluster or PlannedCluster(), clusters_there(engine)
-    fit = fitting(there, asked, plan.version, len(plan.nodes))
-    if asked.name is None and fit:
+    wanted, there = plan.cluster or PlannedCluster(), clusters_there(engine)
+    fit = fitting(there, wanted, plan.version, len(plan.nodes))
+    if wanted.name is None and fit:
         found = the_one(fit, there, "run").choice
         assert found is not None  # one whose making is not known fits only by its name
         return found, []
     named = next(
-        (one for one in there if asked.name is not None and one.name == full_name(asked.name)), None
+        (one for one in there if wanted.name is not None and one.name == full_name(wanted.name)),
+        None,
     )
     if named is None or named.choice is None:
         return choice_of(plan), [
@@ -165,7 +167,7 @@ def choose_cluster(plan: Plan, engine: Engine) -> tuple[Choice, list[str]]:
         ]
     if wrong := _why(named, plan):
         raise BadInput(
-            f"--name {asked.name}: cluster {named.name} is there, but {'; '.join(wrong)}; "
+            f"--name {wanted.name}: cluster {named.name} is there, but {'; '.join(wrong)}; "
             "leave those options out, "
             f"choose another --name, or put it away: meshwake down --name {named.name}"
         )
@@ -191,12 +193,14 @@ def version_there(wanted: PlannedCluster) -> str | None:
     return next(iter(releases.values()), None)
 
 
-def _version_elsewhere(asked: PlannedCluster) -> str | None:
-    """What the ztunnels of a cluster that is not ours say of themselves; None where they cannot be
-    asked, and the run itself will say why."""
-    assert asked.kubeconfig is not None
+def _version_elsewhere(wanted: PlannedCluster) -> str | None:
+    """What the ztunnels of a cluster that is not ours report of themselves; None where they do not
+    answer, and the run itself will say why."""
+    assert wanted.kubeconfig is not None
     try:
-        cluster = existing_cluster(Path(asked.kubeconfig), asked.context, known_as=asked.known_as)
+        cluster = existing_cluster(
+            Path(wanted.kubeconfig), wanted.context, known_as=wanted.known_as
+        )
         kubernetes = connect(cluster.kubeconfig, cluster.context)
     except LabUnavailable:
         return None

@@ -179,14 +179,14 @@ def find_drift(cluster: Cluster) -> list[str]:
     facts = read_facts(ClusterState.of(cluster.name))
     if cluster.choice is None or facts is None:
         return []
-    said: list[str] = []
+    found: list[str] = []
     with cluster.opened() as kubernetes:
         for stage in stages(cluster.choice, read_pins(), facts):
             try:
-                said += [str(changed) for changed in stage_drift(kubernetes, stage)]
+                found += [str(changed) for changed in stage_drift(kubernetes, stage)]
             except HarnessError as error:
-                said.append(f"{stage.name}: {error}")
-    return said
+                found.append(f"{stage.name}: {error}")
+    return found
 
 
 def find_versions(cluster: Cluster) -> Running:

@@ -35,7 +35,7 @@ ANSWER_WITHIN_S = 60
 PULL_WITHIN_S = 1800
 # A machine ends its pods first; another command may be removing it already.
 REMOVED_WITHIN_S = 120
-# The SDK wants one before it has asked; what is asked with it carries none.
+# The SDK wants one before the first request; requests with it carry none.
 _ANY_API_VERSION = "1.41"
 KIND_CLUSTER_LABEL = "io.x-k8s.kind.cluster"
 KIND_ROLE_LABEL = "io.x-k8s.kind.role"
@@ -165,8 +165,8 @@ def open_engine() -> DockerEngine:
 
 
 def _knock() -> str:
-    """The version of the API that it speaks. Asked step by step, since the SDK leaves a socket open
-    that fails."""
+    """The version of the API that it speaks. Requested step by step, since the SDK leaves a socket
+    open that fails."""
     client = docker.from_env(timeout=ANSWER_WITHIN_S, version=_ANY_API_VERSION)
     try:
         path = getattr(getattr(client.api, "_custom_adapter", None), "socket_path", None)
@@ -261,8 +261,8 @@ class DockerEngine:
         """As `Engine.execute` promises."""
         with self._answering():
             made = self._client.api.exec_create(container, list(command))
-            said = bytes(self._client.api.exec_start(made["Id"]))
-            return int(self._client.api.exec_inspect(made["Id"])["ExitCode"]), said.decode(
+            output = bytes(self._client.api.exec_start(made["Id"]))
+            return int(self._client.api.exec_inspect(made["Id"])["ExitCode"]), output.decode(
                 errors="replace"
             )
 

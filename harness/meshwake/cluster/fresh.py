@@ -114,16 +114,16 @@ def _stale_workload(workload: JsonObject, ready_pods: Sequence[JsonObject]) -> s
 
 def read_machine(engine: Engine, node: str) -> Machine:
     """Read the clocks of a node. Raises LabUnavailable."""
-    code, said = engine.execute(node, _LOOK)
+    code, output = engine.execute(node, _LOOK)
     try:
-        stat, uptime, now = said.strip().splitlines()
+        stat, uptime, now = output.strip().splitlines()
         # Field 22 of /proc/PID/stat is the start time in ticks since boot. Field 2, the name of the
         # program, may contain anything, so the fields are counted from the parenthesis after it.
         since_s = float(uptime.split()[0]) - int(stat.rpartition(")")[2].split()[19]) / _TICKS_PER_S
         return Machine(float(now), float(now) - since_s)
     except (ValueError, IndexError) as error:
         raise LabUnavailable(
-            f"node {node}: its clocks cannot be read (exit code {code}): {said[:200]}"
+            f"node {node}: its clocks cannot be read (exit code {code}): {output[:200]}"
         ) from error
 
 

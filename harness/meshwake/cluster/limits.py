@@ -76,7 +76,7 @@ def measure_limits(engine: Engine, image: str | None) -> Limits:
     if not is_on_this_machine(engine.facts()):
         return Limits()
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             ["sh", "-c", SCRIPT],
             capture_output=True,
             text=True,
@@ -87,15 +87,15 @@ def measure_limits(engine: Engine, image: str | None) -> Limits:
         return Limits()
     # Ours are not those that the engine gives its containers.
     return limits_of(
-        "\n".join(line for line in said.splitlines() if not line.startswith(_OF_A_CONTAINER))
+        "\n".join(line for line in output.splitlines() if not line.startswith(_OF_A_CONTAINER))
     )
 
 
-def limits_of(said: str) -> Limits:
+def limits_of(output: str) -> Limits:
     """What `SCRIPT` printed. A limit that is not a number (max, unlimited) is None."""
     numbers: dict[str, int] = {}
     confined = []
-    for line in said.splitlines():
+    for line in output.splitlines():
         name, _, value = line.partition(" ")
         if name == "profile":
             profile, _, mode = value.rpartition(" ")
@@ -125,7 +125,7 @@ def limit_problems(limits: Limits, nodes: int) -> Iterator[str]:
             f"{OPEN_FILES_AT_LEAST} are needed; in "
             '/etc/docker/daemon.json write {"default-ulimits": {"nofile": {"Name": '
             '"nofile", "Soft": 1048576, "Hard": '
-            "1048576}}}, and start the engine anew"
+            "1048576}}}, and restart the engine"
         )
     if limits.tasks is not None and limits.tasks < TASKS_OF_NODE * nodes:
         yield (

@@ -29,7 +29,7 @@ from meshwake.kubernetes.api import Refused, Unreachable
 
 READY_WITHIN_S = 180
 # What a cluster of ours will hand out, from before MetalLB is in it; and how any cluster of kind's
-# is asked.
+# is queried.
 _POOL_FILE = "/etc/meshwake-pool"
 _ASK_FOR_POOLS = (
     "sh",
@@ -92,11 +92,11 @@ def _make_cluster(bringup: BringUpContext, watch: Watch) -> None:
                 bringup.engine.start(machine.id)
         bringup.forget_kube()
     else:
-        _create_anew(bringup, machines, watch)
+        _create(bringup, machines, watch)
     watch.wait_for("API server and nodes", partial(_unregistered, bringup), READY_WITHIN_S)
 
 
-def _create_anew(bringup: BringUpContext, machines: tuple[Container, ...], watch: Watch) -> None:
+def _create(bringup: BringUpContext, machines: tuple[Container, ...], watch: Watch) -> None:
     for machine in machines:
         watch.say(f"removing {machine.name} of a cluster that was half made")
         bringup.engine.remove(machine.id)
@@ -249,14 +249,14 @@ def _taken_by_others(bringup: BringUpContext, watch: Watch) -> dict[str, list[st
         if cluster == bringup.name:
             continue
         own = pools.setdefault(cluster, [])
-        with suppress(LabUnavailable):  # it is put away just now
+        with suppress(LabUnavailable):  # it is being deleted
             own += (bringup.engine.read_file(machine.name, _POOL_FILE) or "").split()
             if machine.state == "running":
                 own += bringup.engine.execute(machine.name, _ASK_FOR_POOLS)[1].split()
             elif not own:
                 watch.say(
                     f"{machine.name} is {machine.state}: which addresses {cluster} hands "
-                    "out cannot be asked"
+                    "out is unknown"
                 )
     return {
         name: [address for pool in own for address in addresses_in(pool)]

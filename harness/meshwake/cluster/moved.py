@@ -58,7 +58,7 @@ def _restore(
     nodes: list[str],
     mark: Mapping[str, Any],
 ) -> list[str]:
-    said, failed, begun_moved = [], [], []
+    lines, failed, begun_moved = [], [], []
     for node in sorted(nodes, key=lambda node: (not _has_istiod(channel, node), node)):
         try:
             answer = _release(channel, node)
@@ -67,16 +67,16 @@ def _restore(
             continue
         failed += [f"node {node}: process {pid}: {why}" for pid, why in answer["failed"].items()]
         begun_moved += [*answer["begun_moved"], *answer["ended"]]
-        said += _sentences(node, answer)
+        lines += _sentences(node, answer)
     if failed:
         raise SubjectFailed(
             f"clocks that {mark['owner']} had moved could not be restored: "
             f"{'; '.join(failed)}; delete the pods of those programs (kubectl delete pod): new "
             "ones have the clocks of their node"
         )
-    said += end_begun_moved(kubernetes, real, begun_moved, ours=bool(mark["ours"]))
+    lines += end_begun_moved(kubernetes, real, begun_moved, ours=bool(mark["ours"]))
     unmark(kubernetes)
-    return said
+    return lines
 
 
 def is_moved(kubernetes: Kubernetes) -> bool:
@@ -170,23 +170,23 @@ def _has_istiod(channel: PodChannel, node: str) -> bool:
     and those that are restarted must not get a certificate from an istiod that is still ahead. A
     node that does not answer fails when it is released."""
     with suppress(HarnessError):
-        processes = _asked(channel, node, do="list")["processes"]
+        processes = _request(channel, node, do="list")["processes"]
         return any(process["executable"] == ISTIOD.executable for process in processes)
     return False
 
 
 def _release(channel: PodChannel, node: str) -> dict[str, Any]:
     """What the helper of `node` released: now, or earlier, when its lease ran out."""
-    answer = _asked(channel, node, do="list")
+    answer = _request(channel, node, do="list")
     rules = [rule._asdict() for rule in EVERY_RULE]
-    released = _asked(channel, node, do="release", owner=answer["owner"], rules=rules)
+    released = _request(channel, node, do="release", owner=answer["owner"], rules=rules)
     if answer["given_up"] is not None:
         earlier = answer["given_up"]
         return {**earlier, "failed": released["failed"]}
     return {**released, "why": "this command found it"}
 
 
-def _asked(channel: PodChannel, node: str, **request: Any) -> dict[str, Any]:
+def _request(channel: PodChannel, node: str, **request: Any) -> dict[str, Any]:
     answer = channel.send(node, {"version": PROTOCOL_VERSION, **request})
     if not answer["ok"]:
         raise SubjectFailed(f"node {node}: {answer['error']['message']}")

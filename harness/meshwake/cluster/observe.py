@@ -252,7 +252,7 @@ def _ztunnel_releases(kubernetes: Kubernetes, pod: Pod, unknown: list[str]) -> t
 def releases_of(build: JsonObject) -> tuple[str, ...]:
     """The releases that a ztunnel's BuildInfo names: by the commit that it was built from, else by
     the tag of its build. `istioVersion` is taken from an environment variable that the chart sets,
-    and is no evidence of the binary."""
+    and is not evidence of the binary."""
     revision, status = str(build.get("gitRevision", "")), str(build.get("buildStatus", ""))
     if found := versions.built_from(revision, status):
         return found
@@ -266,8 +266,8 @@ def _istiod_version(kubernetes: Kubernetes, pods: Sequence[Pod], unknown: list[s
         unknown.append("version of istiod: none is ready")
         return None
     try:
-        said = kubernetes.get(ready[0], ISTIOD_MONITORING_PORT, "/version", ANSWER_WITHIN_S)
+        version = kubernetes.get(ready[0], ISTIOD_MONITORING_PORT, "/version", ANSWER_WITHIN_S)
     except Unreachable as error:
         unknown.append(f"version of {ready[0]}: {error}")
         return None
-    return said.decode(errors="replace").strip()
+    return version.decode(errors="replace").strip()

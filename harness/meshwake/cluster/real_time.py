@@ -157,7 +157,7 @@ class NodeClocks:
         if abs(off_ns) > DISTURBED_NS:
             raise SubjectFailed(
                 f"node {node}: the wall clock moved by {seconds(off_ns):+.1f} s that no "
-                "fault of the plan asked for, "
+                "fault of the plan requested, "
                 f"within the {seconds(now.world_ns - before.world_ns):.0f} s before "
                 f"{seconds(now.world_ns):.0f} s of world time; a time synchronisation may "
                 "have put it back: stop it "

@@ -83,14 +83,14 @@ def not_redirected(
 
 def _listening_pods(engine: Engine, node: str) -> Iterator[tuple[str, bool]]:
     """(uid, whether something listens) for every pod with processes on a node."""
-    _, said = engine.execute(node, _LOOK)  # the exit code is that of the last grep only
+    _, output = engine.execute(node, _LOOK)  # the exit code is that of the last grep only
     listeners = Counter[str]()
-    for pid, count in _SOCKETS.findall(said):
+    for pid, count in _SOCKETS.findall(output):
         listeners[pid] += int(count)
     if not listeners:
-        raise LabUnavailable(f"node {node}: /proc shows no sockets: {said[:200]}")
+        raise LabUnavailable(f"node {node}: /proc shows no sockets: {output[:200]}")
     found: dict[str, bool] = {}
-    for pid, uid in _CGROUP.findall(said):
+    for pid, uid in _CGROUP.findall(output):
         named = uid.replace("_", "-")
         found[named] = found.get(named, False) or listeners[pid] > 0
     yield from found.items()

@@ -134,9 +134,7 @@ def _not_ready(bringup: BringUpContext, stage: Stage) -> str | None:
     """None when everything of the stage is ready; else what was seen. A server that does not answer
     was seen, too."""
     try:
-        seen = [
-            said for thing in _there(bringup.kube(), stage) if (said := unmet(thing)) is not None
-        ]
+        seen = [why for thing in _there(bringup.kube(), stage) if (why := unmet(thing)) is not None]
     except HarnessError as error:
         return str(error)
     return "; ".join(seen) if seen else None

@@ -8,7 +8,7 @@
                           kind.yaml, values/, words/, failures/
 
 <state> is $MESHWAKE_STATE, or the user's state directory. It is a memory, not the truth: whether a
-cluster is there is asked of the engine, and what is in it of the cluster itself.
+cluster is there is read from the engine, and what is in it of the cluster itself.
 """
 
 from __future__ import annotations
@@ -76,8 +76,7 @@ class ClusterState:
         of ours."""
         if not is_our_name(name):
             raise BadInput(
-                f"cluster {name!r}: only clusters called {NAME_PREFIX}NAME are ever made or "
-                "put away"
+                f"cluster {name!r}: only clusters called {NAME_PREFIX}NAME are ever made or deleted"
             )
         return cls(name, clusters_dir() / name)
 
@@ -122,12 +121,12 @@ class ClusterState:
         fresh.replace(path)
         return path
 
-    def remembered_folder(self, said: Path | None) -> Path | None:
-        """The folder that the cluster is made from: the one `said`, else the one of last time if it
-        is still there."""
-        if said is not None:
-            self.put("folder", str(said.resolve()))
-            return said
+    def remembered_folder(self, given: Path | None) -> Path | None:
+        """The folder that the cluster is made from: the one `given`, else the one of last time if
+        it is still there."""
+        if given is not None:
+            self.put("folder", str(given.resolve()))
+            return given
         with suppress(OSError):
             kept = Path((self.directory / "folder").read_text(encoding="utf-8"))
             return kept if kept.is_dir() else None

@@ -62,7 +62,7 @@ EXIT_CODES = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """One finding beside what was expected of it (None: nothing was expected of this check)."""
+    """One finding next to what was expected of it (None: nothing was expected of this check)."""
 
     finding: Finding
     expected: Verdict | None

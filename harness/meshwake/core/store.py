@@ -5,7 +5,7 @@
 
 The directory exists from before the lab starts, so that a run which is killed leaves everything up
 to its last moment. Once judged, a run is kept when it surprised or stayed unknown, or when it was
-asked for; else it is removed. The base is ./runs or $MESHWAKE_RUNS. Several processes may write
+requested; else it is removed. The base is ./runs or $MESHWAKE_RUNS. Several processes may write
 below it at once.
 """
 
@@ -46,7 +46,7 @@ class RunDirectory:
 
     @property
     def logs(self) -> Path:
-        """What the subjects said, for a person to read."""
+        """What the subjects printed, for a person to read."""
         return self.path / "logs"
 
     def save_result(self, result: dict[str, Any]) -> None:
@@ -139,7 +139,7 @@ def read_run(path: Path) -> SavedRun:
     directory = _follow_latest(path)
     if not (directory / PLAN_FILE).is_file():
         raise BadInput(
-            f"{path}: is no run (it has no {PLAN_FILE}); give a directory below {runs_dir()}, "
+            f"{path}: not a run (it has no {PLAN_FILE}); give a directory below {runs_dir()}, "
             f"for example {runs_dir()}/SCENARIO/{LATEST}"
         )
     plan = _read_plan(directory / PLAN_FILE)
@@ -177,7 +177,7 @@ def _read_plan(path: Path) -> Plan:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise BadInput(
-            f"{path}: is no whole plan: {place or 'top level'}: {first['msg']}"
+            f"{path}: not a complete plan: {place or 'top level'}: {first['msg']}"
         ) from error
 
 

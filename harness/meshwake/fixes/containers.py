@@ -66,7 +66,7 @@ def _service(ran: Ran, memory: Memory, place: Place) -> list[Action]:
 
 def _crictl(ran: Ran, memory: Memory, place: Place) -> list[Action]:
     """crictl stops containers or pods by what `crictl ps` and `crictl pods` print; kubelet starts
-    them anew."""
+    them again."""
     if place.in_pod:
         raise NotUnderstood("crictl in a pod: which runtime it reaches is not known")
     words = without_prefix(ran.program, list(ran.words))
@@ -225,7 +225,7 @@ def _containers(ran: Ran, memory: Memory, place: Place) -> list[Action]:
 
 
 def _kill(ran: Ran, memory: Memory, place: Place) -> list[Action]:
-    """pkill, killall and kill: kubelet starts a container anew whose process has ended."""
+    """pkill, killall and kill: kubelet restarts a container whose process has ended."""
     words = list(ran.words[1:])
     _check_signal(words)
     operands = _without_options(words)

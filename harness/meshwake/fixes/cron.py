@@ -11,9 +11,9 @@ util/workqueue/delaying_queue.go):
     wait     until the next scheduled time + 100 ms, turned into a delay once, on the monotonic clock
 
 So a job that falls due while the machine sleeps comes late by the time slept. One thing cuts that
-short: the controller's informer delivers every object anew at a fixed interval of monotonic time,
+short: the controller's informer delivers every object again at a fixed interval of monotonic time,
 drawn once between 12 and 24 hours when the controller starts (cmd/kube-controller-manager/app
-`ResyncPeriod`, --min-resync-period 12h), and a CronJob delivered anew is looked at at once
+`ResyncPeriod`, --min-resync-period 12h), and a CronJob delivered again is looked at at once
 (`updateCronJob`). Here the draw is made from the plan's seed.
 
 The job itself takes no time but what it sleeps. A rollout restarts one node after another,
@@ -61,7 +61,7 @@ def tasks_of(plan: Plan) -> tuple[Task, ...]:
 
 def restarts(plan: Plan, clocks: Clocks, cause: str) -> list[PlannedRestart]:
     """All ztunnels that CronJobs restart whatever they find. Raises BadInput when none does. What
-    they restart besides makes no difference: a new ztunnel fetches every certificate anew."""
+    they restart besides makes no difference: a new ztunnel fetches every certificate again."""
     tasks = acting(tasks_of(plan), "ztunnel", RESTARTS_ZTUNNEL)
     return _restarts(
         plan,

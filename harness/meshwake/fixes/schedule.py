@@ -4,7 +4,8 @@ Where it differs from other crons, and why that matters:
 
     a day matches     when day of the month and day of the week both match, if one of them is `*`; else when
     either does.
-                      `*/2` is not `*` there: "0 3 */2 * 1-5" comes on every odd day, and on every working day too
+                      `*/2` is not `*` there: "0 3 */2 * 1-5" comes on every odd day, and on every
+                      working day too
     Sunday            is 0, never 7
     @every 12h        is a delay, counted from the last time
     daylight saving   an hour that is left out has no times, an hour that comes twice has them twice
@@ -151,7 +152,7 @@ def _number(text: str, field: _Field, part: str) -> int:
 
 class Times:
     """The times of a schedule, found once and looked up often: a job every ten minutes is due 4,000
-    times a month, and each time is asked for several times. All are of the wall clock, in
+    times a month, and each time is needed several times. All are of the wall clock, in
     nanoseconds since 1970."""
 
     def __init__(self, schedule: Calendar | Every, zone: tzinfo, from_wall_ns: int) -> None:

@@ -1,5 +1,5 @@
 """Fixes that change a setting, and nothing while the mesh runs: two lifetimes, and how a wall clock
-is put right.
+is corrected.
 
     istiod-default-ttl   istiod's DEFAULT_WORKLOAD_CERT_TTL counts only where a request names no lifetime. ztunnel
                          always names one, SECRET_TTL or 24 h (istio/ztunnel src/config.rs), so
@@ -37,7 +37,8 @@ DEFAULT_MINPOLL, DEFAULT_REFCLOCK_POLL = 6, 4
 
 
 def with_istiod_default(plan: Plan) -> Plan:
-    """What ztunnel gets when istiod has another default: what it asked for, as long as it asks."""
+    """What ztunnel gets when istiod has another default: what it requested, as long as it requests
+    anything."""
     default_ns = _istiods_default_ns(manifest_of(plan))
     return (
         plan
@@ -64,7 +65,7 @@ def with_makestep(plan: Plan) -> Plan:
 def _corrected(fault: PlannedFault, chrony: Chrony) -> PlannedFault:
     if fault.kind != "pause" or not chrony.steps(fault.lasts_ns, fault.at_world_ns):
         return fault
-    # A clock that nothing else puts right is put right by chrony, however late.
+    # A clock that nothing else corrects is corrected by chrony, however late.
     within_ns = (
         min(fault.corrected_after_ns, chrony.looks_within_ns)
         if fault.corrected
@@ -77,13 +78,13 @@ def _corrected(fault: PlannedFault, chrony: Chrony) -> PlannedFault:
 
 
 class _Setting(NamedTuple):
-    """A value, and where it stands."""
+    """A value, and where it is set."""
 
     place: tuple[str, ...]
     value: Any
 
 
-OTHER_CONTAINER = "a container beside ztunnel's"
+OTHER_CONTAINER = "another container than ztunnel's"
 _OF_VARIABLES = "ConfigMap"
 # Where the environment of others than ztunnel is written.
 _OF_OTHERS = frozenset(
@@ -119,7 +120,7 @@ def _secret_ttl_ns(manifest: str) -> int:
     own = [each for each in found if not _OF_OTHERS & set(each.place)]
     if found and not own:
         raise BadInput(
-            f"fix.manifest: SECRET_TTL stands in {'.'.join(found[0].place)}, which is not "
+            f"fix.manifest: SECRET_TTL is set in {'.'.join(found[0].place)}, which is not "
             "ztunnel's "
             "environment; values of "
             "the chart ztunnel have it in env, for example env: {SECRET_TTL: 720h}"
@@ -162,9 +163,9 @@ def _one(found: list[_Setting], variable: str, read: Callable[[str], int]) -> in
         )
     values = {_length_ns(each.value, variable, read): each for each in found}
     if len(values) > 1:
-        said = " and ".join(f"{each.value} in {'.'.join(each.place)}" for each in values.values())
+        shown = " and ".join(f"{each.value} in {'.'.join(each.place)}" for each in values.values())
         raise BadInput(
-            f"fix.manifest: {variable} has several values: {said}; which one counts is not known"
+            f"fix.manifest: {variable} has several values: {shown}; which one counts is not known"
         )
     (only,) = values
     return only

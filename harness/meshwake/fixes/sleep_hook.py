@@ -161,7 +161,7 @@ def _sure(found: tuple[Memory, Reading], moment: str) -> list[Action]:
 
 def _explain(text: str, place: Place, before: Reading, after: Reading) -> None:
     """Raises BadInput that says why no suspend restarts ztunnel; returns when a hibernation does,
-    which is no suspend."""
+    which is not a suspend."""
     if before.of("ztunnel"):
         raise BadInput(
             f"fix.manifest: the sleep hook runs {before.of('ztunnel')[0].command!r} on "

@@ -2,7 +2,7 @@
 by kr8s (through_kr8s.py) and, in tests, by simulated clusters.
 
 Every call has a bound, and may be made from several threads. It raises `Unreachable` when the way
-to the answer failed, which is no statement about the object of the request, and `Refused` when the
+to the answer failed, which says nothing of the object of the request, and `Refused` when the
 API server answered with an error.
 
 A kind is named with its group, as kubectl takes it: "Pod", "DaemonSet.apps",

@@ -1,7 +1,7 @@
 """HTTP to a port inside a pod, spoken over the websocket of the API server's `portforward` itself.
 
 No port of this machine is opened: a forward that listens on one that was free a moment ago meets
-others who chose the same (kr8s' `portforward(local_port="auto")` looks for a free one, lets go of
+others who chose the same (kr8s' `portforward(local_port="auto")` looks for a free one, releases
 it, and listens afterwards).
 
 Each frame begins with its channel: 0 carries data, 1 an error; the first frame of each only names

@@ -1,4 +1,4 @@
-"""A program inside a container that is asked a line and answers one, again and again: an exec that
+"""A program inside a container that gets a line and answers with one, again and again: an exec that
 stays open.
 
 A new exec for each question costs a tenth of a second and more (API server, kubelet, container
@@ -19,7 +19,7 @@ from meshwake.kubernetes.ported import Websocket
 
 PROTOCOL = "v4.channel.k8s.io"
 _STDIN, _STDOUT, _STDERR, _ENDED = 0, 1, 2, 3
-_SAID_AT_MOST = 300
+_REASON_AT_MOST = 300
 
 
 class TalkOver(Exception):
@@ -57,9 +57,9 @@ class Talk:
             while True:
                 line, answer = await self._questions.get()
                 await websocket.send_bytes(bytes([_STDIN]) + line.encode() + b"\n")
-                said = await anext(lines)
+                line = await anext(lines)
                 if not answer.done():
-                    answer.set_result(said)
+                    answer.set_result(line)
 
 
 async def _lines(websocket: Websocket) -> AsyncIterator[str]:
@@ -69,7 +69,7 @@ async def _lines(websocket: Websocket) -> AsyncIterator[str]:
         frame = await websocket.receive_bytes()
         channel, data = frame[0], frame[1:]
         if channel == _STDERR:
-            complaint = (complaint + data)[-_SAID_AT_MOST:]
+            complaint = (complaint + data)[-_REASON_AT_MOST:]
         elif channel == _ENDED and data:
             raise TalkOver(
                 f"the program has ended: {_reason(data)} "
@@ -87,4 +87,4 @@ def _reason(data: bytes) -> str:
         status: dict[str, Any] = json.loads(data)
         return str(status.get("message") or status.get("status"))
     except ValueError:
-        return data.decode(errors="replace")[:_SAID_AT_MOST]
+        return data.decode(errors="replace")[:_REASON_AT_MOST]

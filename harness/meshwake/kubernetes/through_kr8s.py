@@ -4,8 +4,8 @@ given up in time.
 kr8s brings kubeconfigs with all their ways to authenticate, and exec. Its own synchronous calls
 wait without a bound (exec waits for ever for a pod to be ready); here each call is one coroutine
 under one deadline, on the monotonic clock of the machine that the harness is on. What kinds a
-server has is asked anew as long as one is unknown: its definition may have been applied a moment
-ago.
+server has is requested again as long as one is unknown: its definition may have been applied a
+moment ago.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def connect(kubeconfig: Path | Access, context: str | None = None) -> ThroughKr8
 
 
 class ThroughKr8s:
-    """See api.Kubernetes. Connects when first asked, and again after it could not."""
+    """See api.Kubernetes. Connects at the first request, and again after it could not."""
 
     def __init__(self, kubeconfig: Path | Access, context: str | None = None) -> None:
         self._kubeconfig, self._context = kubeconfig, context
@@ -188,7 +188,7 @@ class ThroughKr8s:
         return self._api
 
     def _access(self) -> Access:
-        """Read anew with each connection: a cluster that was started again may have another
+        """Read again with each connection: a cluster that was started again may have another
         address."""
         if isinstance(self._kubeconfig, Access):
             return self._kubeconfig
@@ -470,20 +470,20 @@ async def _logged_in(access: Access, log_in: Callable[[], Awaitable[_Answer]]) -
     try:
         return await log_in()
     except _NO_LOGIN as error:
-        said = " ".join(str(error).split())[:300]
+        message = " ".join(str(error).split())[:300]
         if access.login_program is None:
             raise Unreachable(
-                f"{access}: no connection ({type(error).__name__}: {said})"
+                f"{access}: no connection ({type(error).__name__}: {message})"
             ) from error
         raise LoginFailed(
             f"{access}: user {access.user_name!r} logs in by {access.login_program!r}, "
             "which handed out "
-            f"no credentials: {type(error).__name__}: {said}"
+            f"no credentials: {type(error).__name__}: {message}"
         ) from error
 
 
 class _Conversation:
-    """See api.Conversation. Opened when first asked; one question at a time."""
+    """See api.Conversation. Opened at the first request; one at a time."""
 
     def __init__(
         self, cluster: ThroughKr8s, pod: Pod, container: str, command: Sequence[str]
@@ -522,13 +522,13 @@ def _refused(what: str, error: kr8s.ServerError) -> Refused | Unreachable:
         if isinstance(error, _NoSuchKind)
         else getattr(error.response, "status_code", _SERVER_ERROR)
     )
-    said = _said_by_server(error)
+    message = _message_of(error)
     if status >= _SERVER_ERROR:
-        return Unreachable(f"{what}: {said}")
-    return Refused(f"{what}: the API server refused: {said}", status)
+        return Unreachable(f"{what}: {message}")
+    return Refused(f"{what}: the API server refused: {message}", status)
 
 
-def _said_by_server(error: kr8s.ServerError) -> str:
+def _message_of(error: kr8s.ServerError) -> str:
     """The API server's own sentence; kr8s gives it for 4xx only."""
     try:
         return str(
@@ -550,7 +550,7 @@ def _unreachable(
         None,
     )
     if local is not None:
-        return LocalFailure(f"{what}: not asked, for this machine could not: {local}")
+        return LocalFailure(f"{what}: no request was sent, for this machine could not: {local}")
     return Unreachable(f"{what}: {type(error).__name__}: {error}")
 
 

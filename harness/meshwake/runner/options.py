@@ -34,7 +34,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Options:
-    """What a run is asked for, checked: which labs and versions, with what, and what to keep.
+    """What is requested of a run, checked: which labs and versions, with what, and what to keep.
     `cluster` is for lab kind, `as_class` for lab model."""
 
     lab: str = AUTO
@@ -108,7 +108,8 @@ class ClusterFlags(Flags):
         str | None, Flag("--kubernetes", "Version of its nodes, such as 1.34.", "VERSION")
     ] = None
     workers: Annotated[
-        int | None, Flag("--nodes", "Worker nodes beside the control plane; default 2.", "N")
+        int | None,
+        Flag("--nodes", "Worker nodes in addition to the control plane; default 2.", "N"),
     ] = None
     with_parts: Annotated[
         tuple[str, ...], Flag("--with", "A part that the profile does not have.", "PART")

@@ -3,10 +3,10 @@
     <cache>/ztunnel/<version>/<x86_64|aarch64>/ztunnel        <cache>: $MESHWAKE_CACHE, or the user's cache directory
 
 The user puts binaries there, or names one with --ztunnel. What `ztunnel version` calls IstioVersion
-is read from the environment when it is asked (src/version.rs at 1.18.0 to 1.31.0-rc.0), so it says
-nothing of the binary. What is built in is the commit (GitRevision) and whether anything was changed
-(BuildStatus): a clean build of the commit that clusters/versions.toml has for a release is that
-release. Of any other binary only its owner knows it.
+is read from the environment when it prints them (src/version.rs at 1.18.0 to 1.31.0-rc.0), so it
+says nothing of the binary. What is built in is the commit (GitRevision) and whether anything was
+changed (BuildStatus): a clean build of the commit that clusters/versions.toml has for a release is
+that release. Of any other binary only its owner knows it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ IDENTIFY_WITHIN_S = 10
 _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
 _FIELD = re.compile(r'(\w+):"([^"]*)"')
-# Read by ztunnel when it is asked for its version: 1.18 to 1.26, and since.
+# Read by ztunnel when it prints its version: 1.18 to 1.26, and since.
 _VERSION_VARIABLES = ("ISTIO_VERSION", "ISTIO_META_ISTIO_VERSION")
 
 
@@ -113,9 +113,9 @@ def identify(path: Path) -> Identity:
     _check_made_for_this_machine(path, content)
     build_info = _ask_version(path)
     if "IstioVersion" not in _fields(build_info):
-        said = build_info.strip()[:200] or "nothing"
+        output = build_info.strip()[:200] or "nothing"
         raise BadInput(
-            f"--ztunnel {path}: is not a ztunnel: 'ztunnel version' said {said!r}, not an IstioVersion"
+            f"--ztunnel {path}: is not a ztunnel: 'ztunnel version' printed {output!r}, not an IstioVersion"
         )
     own_versions = releases_of(build_info)
     own_version = own_versions[-1] if own_versions else None
@@ -137,7 +137,7 @@ def _fields(build_info: str) -> dict[str, str]:
 
 def describe(path: Path) -> dict[str, Any]:
     """The ztunnel at `path` as run_started names it. `build`: what it says of its build; "" when it
-    cannot be asked."""
+    cannot be started."""
     try:
         build_info = _ask_version(path).strip()
     except LabUnavailable:

@@ -161,7 +161,7 @@ def test_down_asks_which_one(monkeypatch: pytest.MonkeyPatch, capsys: Says) -> N
     assert set(world.machines) == {"kind-worker"}
     assert run_command(["down", "--name", "a", "--json"]) == 0
     assert json.loads(
-        capsys.readouterr().out.rpartition("put away: meshwake-a, meshwake-b\n")[2]
+        capsys.readouterr().out.rpartition("deleted: meshwake-a, meshwake-b\n")[2]
     ) == {"down": ["meshwake-a"]}
 
 

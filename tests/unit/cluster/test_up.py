@@ -560,7 +560,7 @@ def test_a_machine_that_stands_still_and_tells_nothing_is_named(tmp_path: Path) 
     """One by another program: its addresses cannot be known."""
     world = World(machines={"k-control-plane": machine("k-control-plane", "exited", cluster="k")})
     told = [each.detail for each in up(world)]
-    assert "k-control-plane is exited: which addresses k hands out cannot be asked" in told
+    assert "k-control-plane is exited: which addresses k hands out is unknown" in told
 
 
 def test_of_two_that_choose_the_same_at_once_one_chooses_again() -> None:

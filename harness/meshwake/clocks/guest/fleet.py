@@ -22,7 +22,7 @@ time passes as it does, and KVM will do.
 
 Guests do what they are ordered over their channel (labs/machine/guest_agent.py says what):
 {"order": n, "do": ..., ...} is answered by {"answer": n, "result": ...}; what else they send goes
-to `heard`.
+to `receive`.
 
 One thread: nothing moves, and no frame is passed on, but within a call of Fleet. Every wait has a
 bound.
@@ -106,7 +106,7 @@ class Guest(Host):
         self._ahead_ns: int | None = (
             None  # its boottime, of the time that all share, when it was first read
         )
-        self._stood_ns = self._sleeps = self._stands_since_ns = 0
+        self._stopped_ns = self._sleeps = self._stopped_since_ns = 0
         self._woken_at: tuple[bytes, float] = (b"", 0.0)
 
     async def boot(self) -> None:
@@ -124,8 +124,8 @@ class Guest(Host):
         self._qmp = QMPClient(self.name)
         reader, self._writer = await asyncio.open_connection(sock=channel)
         self._hearing = [
-            asyncio.create_task(self._hear_channel(reader)),
-            asyncio.create_task(self._hear_monitor(monitor)),
+            asyncio.create_task(self._receive_channel(reader)),
+            asyncio.create_task(self._receive_monitor(monitor)),
         ]
         await self._boot()
 
@@ -140,8 +140,8 @@ class Guest(Host):
         """What has come that is neither an answer nor an event of the machine itself. Raises
         SubjectFailed when it has gone, or reports that it failed."""
         messages = []
-        while not self._heard.empty():
-            message = self._heard.get_nowait()
+        while not self._received.empty():
+            message = self._received.get_nowait()
             if message.get("gone") == "channel":
                 raise self._failure("ended without last words")
             if "failed" in message:
@@ -174,23 +174,23 @@ class Guest(Host):
         """It has been suspended: of the length its kernel knows whole seconds."""
         self._sleeps += 1
 
-    def note_stands(self, now_ns: int) -> None:
+    def note_stopped(self, now_ns: int) -> None:
         """It has been stopped: until it goes on, its clocks stop."""
-        self._stands_since_ns = now_ns
+        self._stopped_since_ns = now_ns
 
     def note_goes_on(self, now_ns: int) -> None:
-        """See `note_stands`."""
-        self._stood_ns += now_ns - self._stands_since_ns
+        """See `note_stopped`."""
+        self._stopped_ns += now_ns - self._stopped_since_ns
 
-    def check_time(self, clocks: ClockReading, asked_at_ns: int, answered_at_ns: int) -> None:
+    def check_time(self, clocks: ClockReading, sent_at_ns: int, answered_at_ns: int) -> None:
         """Raises SubjectFailed when its kernel counts another time than all guests share: then what
         happens in it happens at a wrong moment, and no verdict may rest on it."""
-        counted_ns = clocks.boottime_ns + self._stood_ns
+        counted_ns = clocks.boottime_ns + self._stopped_ns
         if self._ahead_ns is None:
             self._ahead_ns = counted_ns - answered_at_ns
         allowed_ns = _APART_MAX_NS + self._sleeps * _SLEEP_KNOWN_TO_NS
         apart_ns = counted_ns - self._ahead_ns - answered_at_ns
-        if not asked_at_ns - answered_at_ns - allowed_ns <= apart_ns <= allowed_ns:
+        if not sent_at_ns - answered_at_ns - allowed_ns <= apart_ns <= allowed_ns:
             raise SubjectFailed(
                 f"the clocks of guest {self.name} are {apart_ns / NS_PER_S:+.1f} s off the "
                 "time that all guests share, "
@@ -268,19 +268,19 @@ class Guest(Host):
 
 
 class Fleet:
-    """See above. `heard` takes what a guest sends by itself, with the guest's name. Without `cards`
-    they have no network."""
+    """See above. `receive` takes what a guest sends by itself, with the guest's name. Without
+    `cards` they have no network."""
 
     def __init__(
         self,
         machines: Mapping[str, Machine],
         directory: Path,
-        heard: Callable[[str, dict[str, Any]], None],
+        receive: Callable[[str, dict[str, Any]], None],
         *,
         skip: bool = True,
         cards: bool = True,
     ) -> None:
-        self._heard, self._skip = heard, skip
+        self._receive, self._skip = receive, skip
         self._page, self._moved_ns = ClockPage("offset"), 0
         self._hub = Hub()
         self.leaps = 0
@@ -299,7 +299,7 @@ class Fleet:
         return time.monotonic_ns() + self._moved_ns
 
     def boot(self) -> None:
-        """Starts all guests; returns when each has said that it is there. Time is not skipped
+        """Starts all guests; returns when each has reported that it is there. Time is not skipped
         yet."""
         self._run(self._boot())
 
@@ -320,9 +320,9 @@ class Fleet:
     def clocks(self, name: str) -> ClockReading:
         """What the clocks of a guest show. Raises SubjectFailed when they do not go with those of
         the others."""
-        asked_at_ns = self.now_ns
+        sent_at_ns = self.now_ns
         shown = ClockReading(*self.order(name, "clocks"))
-        self._guests[name].check_time(shown, asked_at_ns, self.now_ns)
+        self._guests[name].check_time(shown, sent_at_ns, self.now_ns)
         return shown
 
     def suspend(self, name: str) -> None:
@@ -348,7 +348,7 @@ class Fleet:
         """Pauses the guest from outside; it does not notice."""
         guest = self._guests[name]
         self._run(guest.monitor("stop"))
-        guest.note_stands(self.now_ns)
+        guest.note_stopped(self.now_ns)
         self._leave(guest)
 
     def go_on(self, name: str) -> None:
@@ -358,7 +358,7 @@ class Fleet:
         self._run(guest.monitor("cont"))
         guest.note_goes_on(self.now_ns)
 
-    def is_away(self, name: str) -> bool:
+    def is_asleep(self, name: str) -> bool:
         """Whether it is suspended or stopped."""
         return self._guests[name].away
 
@@ -439,9 +439,9 @@ class Fleet:
         for _ in range(_TURNS_OF_THE_LOOP):
             await asyncio.sleep(0)
         for name, guest in self._guests.items():
-            had = not guest._heard.empty()
+            had = not guest._received.empty()
             for message in guest.take():
-                self._heard(name, message)
+                self._receive(name, message)
             moved = moved or had
         return moved
 

@@ -102,7 +102,7 @@ class Channel:
     that was slow to read, on a busy machine, once cost 366 s.)"""
 
     def __init__(self, file: int) -> None:
-        self._file, self._asked = file, 0
+        self._file, self._requests = file, 0
         os.set_blocking(file, False)
 
     @classmethod
@@ -126,8 +126,8 @@ class Channel:
 
     def ask(self, what: str, **arguments: Any) -> None:
         """Requests something of the host, and returns when it is about to do it."""
-        self._asked += 1
-        self.send(ask=what, number=self._asked, **arguments)
+        self._requests += 1
+        self.send(ask=what, number=self._requests, **arguments)
         self.drain()
 
     def drain(self) -> None:
@@ -144,7 +144,7 @@ class Channel:
     def send_awake(self) -> None:
         """Reports that the sleep which was requested last is over. (The host cannot know it: what
         it sends before the serial port has been woken is lost.)"""
-        self.send(awake=self._asked)
+        self.send(awake=self._requests)
 
     def drop_what_has_come(self) -> None:
         """The byte that woke us is not an answer."""
@@ -156,8 +156,8 @@ class Channel:
         while not answer.endswith(b"\n"):
             with suppress(BlockingIOError):
                 answer += os.read(self._file, 4096)
-        if json.loads(answer) != {"answer": self._asked}:
-            raise RuntimeError(f"the host answered {answer!r} to question {self._asked}")
+        if json.loads(answer) != {"answer": self._requests}:
+            raise RuntimeError(f"the host answered {answer!r} to request {self._requests}")
 
 
 class GuestClocks:
@@ -180,7 +180,7 @@ class GuestClocks:
         self._channel.send_awake()
 
     def suspend_on_request(self) -> None:
-        """The same where it was the host that asked for it, and who wakes it when it likes."""
+        """The same where the host requested it, and wakes it when it likes."""
         self._choose_suspend_to_ram()
         _STATE.write_text("mem")
         self._channel.send_awake()

@@ -3,9 +3,11 @@ faked inside.
 
 No KVM, no root and no network are needed. Two things make it quick:
 
-* a sleep of eight hours takes no time: QEMU itself runs with its vDSO rewritten (vdso.py), and while the guest sleeps
-  the clock that QEMU reads, and with it the guest's battery-backed clock, is moved by eight hours; then it is woken;
-* idle time is skipped: with -icount and sleep=off QEMU goes to the guest's next timer when the guest has nothing to do.
+* a sleep of eight hours takes no time: QEMU itself runs with its vDSO rewritten (vdso.py), and
+  while the guest sleeps the clock that QEMU reads, and with it the guest's battery-backed clock, is
+  moved by eight hours; then it is woken;
+* idle time is skipped: with -icount and sleep=off QEMU goes to the guest's next timer when the
+  guest has nothing to do.
 
 The guest runs its request by itself (init.py); the host only answers what a machine cannot do
 to itself.
@@ -234,7 +236,7 @@ class Host:
         self._cable: socket.socket | None = None
         self._moved_ns = 0
         self._process: Launched | None = None
-        self._heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._began_s = time.monotonic()
         self._ended = False
         self.cost = GuestCost()
@@ -245,8 +247,8 @@ class Host:
         self._qmp = QMPClient("guest")
         reader, self._writer = await asyncio.open_connection(sock=channel)
         hearing = [
-            asyncio.create_task(self._hear_channel(reader)),
-            asyncio.create_task(self._hear_monitor(monitor)),
+            asyncio.create_task(self._receive_channel(reader)),
+            asyncio.create_task(self._receive_monitor(monitor)),
         ]
         try:
             await self._boot()
@@ -306,28 +308,28 @@ class Host:
         ours_channel.setblocking(False)
         return ours_monitor, ours_channel
 
-    async def _hear_channel(self, reader: asyncio.StreamReader) -> None:
+    async def _receive_channel(self, reader: asyncio.StreamReader) -> None:
         with suppress(OSError):
             while line := await reader.readline():
                 if line.endswith(b"\n"):
                     try:
-                        self._heard.put_nowait(json.loads(line))
+                        self._received.put_nowait(json.loads(line))
                     except ValueError:
-                        self._heard.put_nowait({"garbled": line.decode(errors="replace")[:300]})
-        self._heard.put_nowait({"gone": "channel"})
+                        self._received.put_nowait({"garbled": line.decode(errors="replace")[:300]})
+        self._received.put_nowait({"gone": "channel"})
 
-    async def _hear_monitor(self, monitor: socket.socket) -> None:
+    async def _receive_monitor(self, monitor: socket.socket) -> None:
         try:
             await self._qmp.connect(monitor)
             async for event in self._qmp.events:
-                self._heard.put_nowait({"monitor": event["event"], "data": event.get("data")})
+                self._received.put_nowait({"monitor": event["event"], "data": event.get("data")})
         except (QMPError, EOFError, OSError):
-            self._heard.put_nowait({"gone": "monitor"})
+            self._received.put_nowait({"gone": "monitor"})
 
     async def _boot(self) -> None:
         hello = await self._next(BOOTS_WITHIN_S, "did not say that it has started")
         if "hello" not in hello:
-            raise self._failure(f"first said {hello}, not hello")
+            raise self._failure(f"first sent {hello}, not hello")
         if hello["hello"] != PROTOCOL:
             raise HarnessFault(
                 f"the guest speaks protocol {hello['hello']}, this host {PROTOCOL}; is the "
@@ -340,7 +342,7 @@ class Host:
 
     async def _serve(self) -> None:
         while True:
-            message = await self._next(SPEAKS_WITHIN_S, "said nothing")
+            message = await self._next(SPEAKS_WITHIN_S, "sent nothing")
             if "ask" in message:
                 began_s = time.monotonic()
                 await self._do(message)
@@ -351,17 +353,17 @@ class Host:
                 self._ended = True
                 return
 
-    async def _do(self, asked: dict[str, Any]) -> None:
-        lasts_ns = int(asked["lasts_ns"])
-        if asked["ask"] == "suspend":
+    async def _do(self, request: dict[str, Any]) -> None:
+        lasts_ns = int(request["lasts_ns"])
+        if request["ask"] == "suspend":
             await self._suspend(lasts_ns)
-        elif asked["ask"] == "s2idle":
+        elif request["ask"] == "s2idle":
             await self._suspend_to_idle(lasts_ns)
-        elif asked["ask"] == "pause":
-            await self._pause(int(asked["number"]), lasts_ns)
+        elif request["ask"] == "pause":
+            await self._pause(int(request["number"]), lasts_ns)
         else:
             raise LabUnavailable(
-                f"a guest cannot {asked['ask']}: it has suspend, s2idle and pause; "
+                f"a guest cannot {request['ask']}: it has suspend, s2idle and pause; "
                 "hibernation needs a disk"
             )
 
@@ -416,7 +418,7 @@ class Host:
         first."""
         try:
             while True:
-                message = await asyncio.wait_for(self._heard.get(), within_s)
+                message = await asyncio.wait_for(self._received.get(), within_s)
                 if message.get("gone") == "channel":
                     raise self._failure("ended without last words")
                 if message.get("monitor") == "SHUTDOWN" or message.get("gone") == "monitor":

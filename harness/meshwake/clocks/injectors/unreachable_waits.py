@@ -16,7 +16,7 @@ before clocks are moved, and a move is refused by name.
 
 A wake-up is a stop signal to the threads that wait in epoll, and a continue signal, which takes it
 back as a rule before anything has stopped. Other threads are left alone: the kernel would begin
-their waits anew.
+their waits again.
 
 Go's own futex waits with a timeout are not counted: they only bound how long Go's runtime sleeps,
 and its timers go by epoll. A wait that was interrupted is shown as restart_syscall with the

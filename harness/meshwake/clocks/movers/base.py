@@ -113,7 +113,7 @@ class Mover(Protocol):
         """Carries out a suspend, pause or step whole and returns what was measured. Where one
         movement carries out the faults of several nodes (a shared kernel), they are given one after
         another and it is made once, with the first. `meanwhile` is called where a pause waits for
-        its correction. Raises SubjectFailed when the clocks did not do what was asked."""
+        its correction. Raises SubjectFailed when the clocks did not do what was requested."""
 
     def release(self) -> None:
         """Restores the clocks and releases everything, once; after run_ended, because restoring is

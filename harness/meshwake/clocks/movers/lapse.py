@@ -81,7 +81,7 @@ class LapseMover(ProcessMover):
             self._offsets[node] = ClockReading(0, 0, 0)
         self.skipped_ns = 0
         self._shifts = {node: ClockReading(0, 0, 0) for node in self._rules}
-        self._asked: set[str] = set()  # nodes on which istiod runs
+        self._with_istiod: set[str] = set()  # nodes on which istiod runs
         self._asleep: set[str] = set()
 
     def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
@@ -100,7 +100,7 @@ class LapseMover(ProcessMover):
         while True:
             nodes = sorted(self._rules.keys() - self._asleep)
             answer = dict(zip(nodes, self._on_each(nodes, self._look_whether_still), strict=True))
-            self._asked = {node for node in nodes if answer[node]["keeps_monotonic"]}
+            self._with_istiod = {node for node in nodes if answer[node]["keeps_monotonic"]}
             busy = [
                 f"node {node}: {about['busy']}" for node, about in answer.items() if about["busy"]
             ]
@@ -117,7 +117,7 @@ class LapseMover(ProcessMover):
         """World time goes on by `by_ns` at once, for all who are awake."""
         self.skipped_ns += by_ns
         awake = self._rules.keys() - self._asleep
-        for nodes in (awake & self._asked, awake - self._asked):
+        for nodes in (awake & self._with_istiod, awake - self._with_istiod):
             self._on_each(sorted(nodes), self._bring_up_to_date)
 
     def _look_whether_still(self, node: str) -> dict[str, Any]:
@@ -146,13 +146,13 @@ class LapseMover(ProcessMover):
 
     def wake(self, nodes: Sequence[str], kind: str, lasts_ns: int) -> None:
         """They run on; world time has gone on by at least `lasts_ns` since they fell asleep."""
-        stood = {
+        moments = {
             "suspend": ClockReading(0, 1, 0),
             "pause": ClockReading(1, 1, 1),
             "freeze": ClockReading(0, 0, 0),
         }
         for node in nodes:
-            back = stood[kind]
+            back = moments[kind]
             self._shifts[node] = ClockReading(
                 *(
                     shift - lasts_ns * each
@@ -189,8 +189,8 @@ class LapseMover(ProcessMover):
                 "--real-time"
             )
         if any(process["executable"] == ISTIOD.executable for process in answer["processes"]):
-            self._asked.add(node)
+            self._with_istiod.add(node)
 
     def _in_order_of_release(self) -> list[str]:
         """Those first where istiod runs: what is restarted must not ask one that is ahead."""
-        return sorted(self._taken, key=lambda node: (node not in self._asked, node))
+        return sorted(self._taken, key=lambda node: (node not in self._with_istiod, node))

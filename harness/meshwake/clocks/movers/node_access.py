@@ -12,7 +12,7 @@ than half of what lies between. Every program of the node sees these clocks, unl
 another time namespace, which is looked for.
 
 A clock is set by its distance to the monotonic one ("base" = wall - monotonic): a process that sets
-the same base twice has set it once, so a lost answer may be asked for again.
+the same base twice has set it once, so a request whose answer was lost may be sent again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import SubjectFailed
 
 ANSWERS_WITHIN_S = 20.0
-# One reading is good enough when it took no longer than this inside; a machine under load is asked
+# One reading is good enough when it took no longer than this inside; a machine under load is read
 # again.
 LOOK_WITHIN_NS = NS_PER_S // 4
 _LOOKS_MAX = 5
@@ -76,7 +76,7 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command said and how it ended."""
+    """What a command printed and how it ended."""
 
     code: int
     output: str
@@ -165,9 +165,9 @@ def measure(inside: Inside, node: str) -> Measured:
     """The clocks of `node`. Raises NoAnswer, or SubjectFailed when what it says are no clocks or it
     is too slow."""
     for _ in range(_LOOKS_MAX):
-        asked_ns = time.monotonic_ns()
+        sent_ns = time.monotonic_ns()
         answer = shell(inside, node, READ)
-        measured = _parse(node, answer, asked_ns, time.monotonic_ns())
+        measured = _parse(node, answer, sent_ns, time.monotonic_ns())
         if measured.within_ns <= LOOK_WITHIN_NS + _TICK_NS:
             return measured
     raise SubjectFailed(
@@ -176,15 +176,15 @@ def measure(inside: Inside, node: str) -> Measured:
     )
 
 
-def _parse(node: str, answer: Answer, asked_ns: int, answered_ns: int) -> Measured:
-    said = dict(line.split(" ", 1) for line in answer.output.splitlines() if " " in line)
+def _parse(node: str, answer: Answer, sent_ns: int, answered_ns: int) -> Measured:
+    values = dict(line.split(" ", 1) for line in answer.output.splitlines() if " " in line)
     try:
-        first, up, wall, second = said["clocks"].split(" ")
+        first, up, wall, second = values["clocks"].split(" ")
         earlier_ns, later_ns = int(first), int(second)
         clocks = ClockReading(
             _ns(wall, 9), (earlier_ns + later_ns) // 2, _ns(up, 2) + _TICK_NS // 2
         )
-        boot_id = said["boot_id"].strip()
+        boot_id = values["boot_id"].strip()
     except (KeyError, ValueError) as error:
         raise SubjectFailed(
             f"node {node}: its clocks cannot be read ({answer.output[-200:]!r}, "
@@ -193,9 +193,7 @@ def _parse(node: str, answer: Answer, asked_ns: int, answered_ns: int) -> Measur
             "date, as kind's node image is"
         ) from error
     within_ns = (later_ns - earlier_ns) // 2 + _TICK_NS // 2
-    return Measured(
-        boot_id, clocks, within_ns, (asked_ns + answered_ns) // 2, answered_ns - asked_ns
-    )
+    return Measured(boot_id, clocks, within_ns, (sent_ns + answered_ns) // 2, answered_ns - sent_ns)
 
 
 def _ns(text: str, digits: int) -> int:

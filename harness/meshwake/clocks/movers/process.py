@@ -136,7 +136,7 @@ class _Renewals:
         while not ended.wait(RENEWED_EVERY_S):
             with suppress(
                 LabUnavailable
-            ):  # out of reach for a moment, or for good: the next that is asked says so
+            ):  # out of reach for a moment, or for good: the next request reports it
                 answer = self._channel.send(node, request, RENEWED_WITHIN_S)
                 if not answer["ok"] and not ended.is_set():
                     self.lost[node] = str(answer["error"]["message"])
@@ -235,7 +235,7 @@ class ProcessMover:
         self._check_taken(node, answer)
 
     def _about_take(self) -> Mapping[str, Any]:
-        """What else is asked for when a node is taken."""
+        """What else is requested when a node is taken."""
         return {}
 
     def _check_taken(self, node: str, answer: Mapping[str, Any]) -> None:
@@ -334,7 +334,7 @@ class ProcessMover:
     def _look(self, node: str) -> _Look:
         """Measured in the program of the first rule, and compared with what the kernel's clocks and
         our offsets say."""
-        asked_ns = time.monotonic_ns()
+        sent_ns = time.monotonic_ns()
         answer = self._ask(node, do="read", executable=self._rules[node][0].executable)
         answered_ns = time.monotonic_ns()
         if not answer["readings"]:
@@ -357,7 +357,7 @@ class ProcessMover:
                 "missed its page"
             )
         return _Look(
-            Moment((asked_ns + answered_ns) // 2, inside, (answered_ns - asked_ns) // 2), offsets
+            Moment((sent_ns + answered_ns) // 2, inside, (answered_ns - sent_ns) // 2), offsets
         )
 
     def _release_all(self) -> list[str]:
@@ -423,7 +423,7 @@ def _is_meant(executable: str, rule: Rule) -> bool:
 
 
 def _checked(moved: Moved, expected_drift_ns: int) -> Moved:
-    """Raises when the program does not show the drift that was asked for. Its clocks are read one
+    """Raises when the program does not show the requested drift. Its clocks are read one
     after another, so on a busy machine a reading may be wrong by as long as it took."""
     shown_ns = drift_ns(moved.before.clocks, moved.after.clocks)
     if abs(shown_ns - expected_drift_ns) > max(NS_PER_S // 10, 2 * moved.within_ns):

@@ -29,7 +29,7 @@ LISTEN = 10
 # (8) are not here: they wait for a *program* to close its end, and that may be never.
 _HALF_OPEN_OR_CLOSED = {2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 9: "LAST_ACK", 11: "CLOSING"}
 # One bit a state. Sockets that only remember a connection that has ended carry nothing any more.
-_STATES_ASKED_FOR = 0xFFF & ~(1 << _TIME_WAIT | 1 << _CLOSE)
+_REQUESTED_STATES = 0xFFF & ~(1 << _TIME_WAIT | 1 << _CLOSE)
 
 # --- netlink: include/uapi/linux/netlink.h --------------------------------------------------------
 
@@ -171,7 +171,7 @@ def _dump_request() -> bytes:
     """One netlink message: all TCP sockets, with struct tcp_info of each."""
     wanted = 1 << (_INET_DIAG_INFO - 1)
     # The family is looked at only by the newer request; here any valid one does.
-    body = _SOCKETS_REQUEST.pack(socket.AF_INET, 0, 0, wanted, _STATES_ASKED_FOR, 0)
+    body = _SOCKETS_REQUEST.pack(socket.AF_INET, 0, 0, wanted, _REQUESTED_STATES, 0)
     length = _MESSAGE_HEADER_BYTES + len(body)
     return _MESSAGE_HEADER.pack(length, _TCPDIAG_GETSOCK, _REQUEST | _DUMP, 0, 0) + body
 

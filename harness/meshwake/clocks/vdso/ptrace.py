@@ -252,7 +252,7 @@ def resume(stop: Stop) -> None:
         ptrace(_CONT, stop.tid, 0, _signal_to_deliver(stop))
 
 
-def let_go(stop: Stop) -> None:
+def detach(stop: Stop) -> None:
     """As `resume`, and it is not traced any more."""
     ptrace(_DETACH, stop.tid, 0, _signal_to_deliver(stop))
 

@@ -49,7 +49,7 @@ _NAME = re.compile(r"meshwake-[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 @dataclass(frozen=True)
 class Choice:
-    """A cluster as it was asked for. `istio` and `kubernetes` are full versions; `lifetime_s` is
+    """A cluster as it was requested. `istio` and `kubernetes` are full versions; `lifetime_s` is
     that of workload certificates, from issue to expiry; `mirror` replaces every registry; `pins`
     names clusters/stack.toml as it was.
     """
@@ -111,9 +111,9 @@ def choose_stack(
 
 
 def _istio(pins: Pins, wanted: str | None) -> str:
-    asked = pins.istio.default if wanted is None else wanted
-    pin = pins.istio_minor(asked)
-    return pin.version if asked == minor_of(asked) else asked
+    version = pins.istio.default if wanted is None else wanted
+    pin = pins.istio_minor(version)
+    return pin.version if version == minor_of(version) else version
 
 
 def _parts(profile: str, added: tuple[str, ...], removed: tuple[str, ...]) -> frozenset[str]:
@@ -125,7 +125,7 @@ def _parts(profile: str, added: tuple[str, ...], removed: tuple[str, ...]) -> fr
                 raise invalid_choice(option, part, PARTS)
     both = sorted(set(added) & set(removed))
     if both:
-        raise BadInput(f"{both[0]!r} is asked for and left out at once; say one of the two")
+        raise BadInput(f"{both[0]!r} is requested and left out at once; give one of the two")
     parts = frozenset(PROFILES[profile]) | set(added)
     parts -= set(removed)
     for part in PARTS:
@@ -152,7 +152,7 @@ def full_name(text: str) -> str:
             f"--name {text!r}: a cluster's name has small letters, digits and '-', and at "
             f"most {NAME_AT_MOST} "
             f"characters with its prefix {NAME_PREFIX!r}; only clusters so named are ever "
-            "made or put away"
+            "created or deleted"
         )
     return name
 

@@ -72,9 +72,7 @@ class OwnImage:
     def _text(self) -> str:
         path = ROOT / self.dockerfile
         if not path.is_file():
-            raise LabUnavailable(
-                f"{path}: not found; it belongs to meshwake: install meshwake anew"
-            )
+            raise LabUnavailable(f"{path}: not found; it belongs to meshwake: reinstall meshwake")
         return path.read_text(encoding="utf-8")
 
     @property

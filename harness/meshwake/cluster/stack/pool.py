@@ -52,7 +52,7 @@ def pool_of(ipam_config: Sequence[Mapping[str, Any]], used: Iterable[str] = ()) 
         f"expected an IPv4 range with {POOL_MIN} free addresses in a row above its first "
         f"{KEPT_FOR_CONTAINERS}; "
         "remove the network when no cluster uses it (docker network rm kind), and it is "
-        "made anew with the engine's "
+        "created again with the engine's "
         "default size"
     )
 

@@ -1,6 +1,6 @@
 """From a choice to everything that is installed, in order, and what must be true after each step.
 
-Values and manifests stand as YAML in clusters/; here only that is filled in which changes from
+Values and manifests are YAML in clusters/; here only that is filled in which changes from
 choice to choice: names, versions, images, addresses, how long certificates live. Nothing here
 speaks to a cluster.
 """
@@ -42,7 +42,7 @@ _ANY_FACTS = Facts(pool="192.0.2.1-192.0.2.4")
 # 1.22 on.
 ISTIO_IMAGES = ("pilot", "install-cni", "ztunnel", "proxyv2")
 ISTIO_VARIANT = "distroless"
-# From this minor on istio-cni can keep a file of its own, which a Cilium agent that starts anew
+# From this minor on istio-cni can keep a file of its own, which a Cilium agent that restarts
 # leaves alone.
 CNI_FILE_OF_ITS_OWN = Version("1.27")
 
@@ -197,7 +197,7 @@ def _pool(facts: Facts) -> Stage:
 
 
 def _istio(choice: Choice, pins: Pins) -> list[Stage]:
-    """Base, istiod, CNI, ztunnel: each needs what stands before it."""
+    """Base, istiod, CNI, ztunnel: each needs the one before it."""
     return [_istio_stage(choice, pins, chart) for chart in ("base", "istiod", "cni", "ztunnel")]
 
 

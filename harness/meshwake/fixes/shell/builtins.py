@@ -45,14 +45,14 @@ def _leave_loop(shell: Shell, words: list[str]) -> Status:
 
 
 def _test(shell: Shell, words: list[str]) -> Status:
-    asked = words[1:]
+    operands = words[1:]
     if words[0].endswith("["):
-        if asked[-1:] != ["]"]:
+        if operands[-1:] != ["]"]:
             return False
-        asked = asked[:-1]
-    if "==" in asked:
+        operands = operands[:-1]
+    if "==" in operands:
         shell.must_not_be_dash("== in a test", "=")
-    return decide(shell, asked, shell.memory.shown(words))
+    return decide(shell, operands, shell.memory.shown(words))
 
 
 def _declare(shell: Shell, words: list[str]) -> Status:
@@ -123,13 +123,13 @@ def _alias(shell: Shell, words: list[str]) -> Status:
 
 def _xargs(shell: Shell, words: list[str]) -> Status:
     """Runs its words with what it reads behind them, or in place of what -I names."""
-    asked = _xargs_options(words[1:])
+    options = _xargs_options(words[1:])
     status: Status = True
-    for read in _given_to_xargs(shell, asked.replaces is not None, asked.at_once):
-        if asked.replaces:
-            command = [word.replace(asked.replaces, read[0]) for word in asked.command]
+    for read in _given_to_xargs(shell, options.replaces is not None, options.at_once):
+        if options.replaces:
+            command = [word.replace(options.replaces, read[0]) for word in options.command]
         else:
-            command = [*asked.command, *read]
+            command = [*options.command, *read]
         status = shell.execute(command)
     return status
 

@@ -30,7 +30,7 @@ _UNKNOWN_VARIABLES = frozenset(
 def unknown(
     shell: Shell, text: str, runs: tuple[Ran, ...] = (), value: Linear | None = None
 ) -> str:
-    """A new unknown, as the character that stands for it in words."""
+    """A new unknown, as the character that represents it in words."""
     return shell.memory.char_of(Unknown(text, runs, value))
 
 
@@ -49,7 +49,7 @@ def text(shell: Shell, word: tree.Word) -> str:
 
 
 def pattern(shell: Shell, word: tree.Word) -> str:
-    """`word` as a pattern: what is quoted stands for itself."""
+    """`word` as a pattern: what is quoted matches itself."""
     found = ""
     for segment in word.segments:
         expanded = _segment(shell, segment)

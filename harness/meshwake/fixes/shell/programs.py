@@ -74,7 +74,7 @@ def _without_operands(name: str, rest: list[str]) -> list[str]:
 
 
 def after_options(words: list[str], with_argument: frozenset[str]) -> list[str]:
-    """What stands behind the options; those in `with_argument` take the next word."""
+    """What comes after the options; those in `with_argument` take the next word."""
     position = 0
     while position < len(words) and words[position].startswith("-") and words[position] != "-":
         option = words[position]

@@ -4,7 +4,7 @@ cluster, in time lapse or in real time.
     refusals.py                  what it cannot do
     session.py, pace.py          the run: what is due is done and observed; how time passes
     faults.py, lapsed.py         faults, by a clock mover (clocks/movers/base.py)
-    traffic.py, watchers.py      what is observed beside ztunnel (cluster/observe.py)
+    traffic.py, watchers.py      what is observed in addition to ztunnel (cluster/observe.py)
     environment.py, local_environment.py   what the lab depends on; the same on this machine
 
 The cluster itself is ../../cluster: it is created once and used by all scenarios of a version
@@ -120,7 +120,7 @@ class _Run:
     def run(self, toolbox: Toolbox, recorder: Recorder) -> None:
         check_versions(self._plan, self._place.name, self._running)
         with self._changed(), self._mover() as mover, self._environment.executor() as executor:
-            # Asked again: a restart may bring another image than the one that ran.
+            # Read again: a restart may bring another image than the one that ran.
             self._running = running_versions(self._kubernetes, self._place.nodes)
             check_versions(self._plan, self._place.name, self._running)
             looked_at = self._environment.looked_at(
@@ -139,7 +139,7 @@ class _Run:
                 progress=toolbox.progress,
                 check_held=self._held.check,
                 skips=mover if isinstance(mover, LapseMover) else None,
-                # Beside the run: a fault must not wait for an API server that is slow.
+                # In parallel to the run: a fault must not wait for an API server that is slow.
                 report_under_way=lambda under_way: executor.submit(self._held.report, under_way),
             )
             session = Session(setting, mover, recorder)
@@ -161,7 +161,7 @@ class _Run:
                 f"{where}: idle time is skipped: the clocks of istiod, ztunnels and proxies "
                 "are taken ahead by up to "
                 f"{format_duration(self._plan.duration_ns)}, and those programs are started "
-                "anew at the end"
+                "again at the end"
             )
         if not self._place.ours:
             _report(

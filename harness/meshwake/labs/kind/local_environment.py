@@ -61,8 +61,10 @@ class LocalEnvironment:
         """See Environment."""
         pins = read_pins().tools
         wanted = {"kind": pins.kind, "helm": pins.helm}
-        reasons = _asked("the programs docker, kind and helm", lambda: look_for_tools(wanted)[1])
-        return [*reasons, *_asked("the container engine", _engine_missing)]
+        reasons = _within_bound(
+            "the programs docker, kind and helm", lambda: look_for_tools(wanted)[1]
+        )
+        return [*reasons, *_within_bound("the container engine", _engine_missing)]
 
     def refusals(self, plan: Plan) -> list[str]:
         """See Environment."""
@@ -77,10 +79,10 @@ class LocalEnvironment:
     @contextmanager
     def place(self, plan: Plan, report: Callable[[str], None]) -> Iterator[Place]:
         """See Environment."""
-        asked = _cluster_of(plan)
-        if asked.kubeconfig is not None:
+        wanted = _cluster_of(plan)
+        if wanted.kubeconfig is not None:
             yield _place(
-                existing_cluster(Path(asked.kubeconfig), asked.context, known_as=asked.known_as)
+                existing_cluster(Path(wanted.kubeconfig), wanted.context, known_as=wanted.known_as)
             )
             return
         engine = open_engine()
@@ -139,14 +141,14 @@ def _brought_up(
     choice: Choice, plan: Plan, engine: Engine, report: Callable[[str], None]
 ) -> Cluster:
     """Bring up the cluster of `choice`; the caller holds the lock of its state."""
-    pins, asked = read_pins(), _cluster_of(plan)
+    pins, wanted = read_pins(), _cluster_of(plan)
     cluster = bring_up(
         choice,
         pins,
         engine,
         find_tools({"kind": pins.tools.kind, "helm": pins.tools.helm}),
         lambda progress: report(str(progress)),
-        folder=Path(asked.folder) if asked.folder is not None else None,
+        folder=Path(wanted.folder) if wanted.folder is not None else None,
         own_images=own_images_of(plan),
         before=_steps_before(plan),
         locked=True,
@@ -160,10 +162,10 @@ def _brought_up(
 def _steps_before(plan: Plan) -> tuple[Step[BringUpContext], ...]:
     """Steps that must come before a cluster is created: the check that --clock engine would not
     set this machine's own clock."""
-    asked = _cluster_of(plan)
+    wanted = _cluster_of(plan)
     return (
         (own_clock_step(),)
-        if asked.clock == "engine" and moves_clocks(plan) and not asked.allow_own_clock
+        if wanted.clock == "engine" and moves_clocks(plan) and not wanted.allow_own_clock
         else ()
     )
 
@@ -243,20 +245,20 @@ def _engine_missing() -> list[str]:
         engine.close()
 
 
-def _asked(what: str, ask: Callable[[], list[str]]) -> list[str]:
+def _within_bound(what: str, ask: Callable[[], list[str]]) -> list[str]:
     """The result of `ask`, or why there is none; after `PROBE_TIMEOUT_S` at most."""
-    said: list[str] = [
+    found: list[str] = [
         f"{what} did not answer within {PROBE_TIMEOUT_S:.0f} s; is the engine stuck? try: "
         "docker version"
     ]
 
     def run() -> None:
         try:
-            said[:] = ask()
+            found[:] = ask()
         except HarnessError as error:
-            said[:] = [str(error)]
+            found[:] = [str(error)]
 
     thread = threading.Thread(target=run, name="missing", daemon=True)
     thread.start()
     thread.join(PROBE_TIMEOUT_S)
-    return list(said)
+    return list(found)

@@ -272,4 +272,4 @@ def _cluster_of(plan: Plan) -> PlannedCluster:
 
 class _NoChannel:
     def send(self, node: str, request: Mapping[str, Any], within_s: float = 0.0) -> dict[str, Any]:
-        raise LabUnavailable("a mover that is only asked for refusals has no way to a node")
+        raise LabUnavailable("a mover that is only made for its refusals has no way to a node")

@@ -5,10 +5,11 @@
 
 Time is skipped only while nothing is under way: no poll and no connection attempt of ours, no
 certificate that is overdue, no busy program (the mover asks the node helpers). All of that is
-waited for in real time, with timeouts: a certificate that is not there `CERTIFICATE_TIMEOUT_S` later
-counts as one that cannot be had (istiod is away); from then on time is skipped by `RETRY_STEP_NS`
-at most, so that ztunnel's retries happen close to when they should. Shortly before a renewal is due
-real time takes over, so that the renewal is timed by ztunnel and not by the size of a skip.
+waited for in real time, with timeouts: a certificate that is not there `CERTIFICATE_TIMEOUT_S`
+later counts as one that cannot be had (istiod is unavailable); from then on time is skipped by
+`RETRY_STEP_NS` at most, so that ztunnel's retries happen close to when they should. Shortly before
+a renewal is due real time takes over, so that the renewal is timed by ztunnel and not by the size
+of a skip.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ _NEVER = {
     "ca_root_change": "what a new root does to gateways and istiod's own clients is another question; use "
     "--lab model",
     "ca_clock": "istiod has the clock of its node, and that is not moved apart; use --lab process",
-    "ca_lifetime": "istiod gives what it is asked for; use --lab process",
+    "ca_lifetime": "istiod gives what is requested; use --lab process",
     "ca_root": "istiod's root is not changed under it; use --lab process",
     "pod_restart": "pods are replaced by kubectl there, not by a scenario; use --lab process",
     "token_expired": "kubelet renews tokens and their life is counted in hours; use --lab process",
@@ -139,7 +139,7 @@ def _about_fix(plan: Plan) -> Iterator[str]:
         return
     if plan.fix.name not in APPLIED:
         yield (
-            f"fix {plan.fix.name}: is no object to apply to a cluster (but a chart's value, "
+            f"fix {plan.fix.name}: not an object to apply to a cluster (but a chart's value, "
             "a setting of the machine, "
             "or another ztunnel); use --lab model or --lab process"
         )
@@ -183,7 +183,7 @@ def _about_clocks_of_fix(plan: Plan, name: str) -> Iterator[str]:
         for fault in moved:
             if fault.kind in ("pause", "step"):
                 yield (
-                    f"[fault {fault.index}] {fault.kind} beside fix {name}: the guard "
+                    f"[fault {fault.index}] {fault.kind} along with fix {name}: the guard "
                     "learns from kubelet and /proc "
                     "when a ztunnel started, and --clock process moves neither, so a new "
                     "ztunnel would look old to it; "

@@ -51,7 +51,7 @@ _LOCALLY = "this machine's way to"
 
 
 class Watcher(Protocol):
-    """Polls something beside ztunnel at a regular interval; see watchers.py."""
+    """Polls something other than ztunnel at a regular interval; see watchers.py."""
 
     @property
     def name(self) -> str:
@@ -515,7 +515,7 @@ class Session:
             self.events.add(when_ns, "certificate_state", node, clocks, identity=identity, **data)
 
     def _on_istiod_nodes(self, nodes: tuple[str, ...] | Unreachable) -> None:
-        """Record where istiod runs; while it is away its next node is unknown."""
+        """Record where istiod runs; while it is unavailable its next node is unknown."""
         if isinstance(nodes, Unreachable) or not nodes or self._istiod_on in nodes:
             return
         self._istiod_on = nodes[0]

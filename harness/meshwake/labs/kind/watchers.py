@@ -1,5 +1,5 @@
-"""What is observed beside ztunnel's certificates: proxies, tokens, logs, flows and alerts. Only the
-alerts are judged; the rest is evidence of what a suspend did to the rest of the stack.
+"""What is observed in addition to ztunnel's certificates: proxies, tokens, logs, flows and alerts.
+Only the alerts are judged; the rest is evidence of what a suspend did to the rest of the stack.
 
 Each watcher polls one source and turns the answer into events (core/history.py `KINDS`). One that
 fails is recorded once and polled again.

@@ -207,7 +207,7 @@ class FleetBackend:
 
     def clocks(self, node: str) -> ClockReading:
         """See Backend. While the guest sleeps or is stopped: the last reading."""
-        if not self._fleet.is_away(node):
+        if not self._fleet.is_asleep(node):
             self._last_clocks[node] = self._fleet.clocks(node)
         return self._last_clocks[node]
 
@@ -305,7 +305,7 @@ class FleetBackend:
         if node in self._suspended:
             self._suspended.discard(node)
             self._fleet.wake(node)
-        elif self._fleet.is_away(node):
+        elif self._fleet.is_asleep(node):
             self._fleet.go_on(node)
         else:
             self._fleet.order(node, "freeze", frozen=False)
@@ -323,7 +323,7 @@ class FleetBackend:
         for index in self._drifting:
             node = self._plan.faults[index].node
             assert node is not None
-            if self._fleet.is_away(node):
+            if self._fleet.is_asleep(node):
                 continue
             clocks = self.clocks(node)
             self._read_clock()
@@ -334,7 +334,7 @@ class FleetBackend:
 
     def _set_authority_mode(self) -> None:
         """One that sleeps takes no commands; it gets its mode when it wakes."""
-        self._authority_asleep = self._fleet.is_away(self._authority_guest)
+        self._authority_asleep = self._fleet.is_asleep(self._authority_guest)
         if not self._authority_asleep:
             self._control.apply(self._world_ns, self._stopped_nodes)
 

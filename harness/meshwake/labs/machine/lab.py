@@ -201,7 +201,7 @@ def run_fleet(plan: Plan, toolbox: Toolbox, directory: Path, recorder: Recorder)
         backend = FleetBackend(plan, fleet)
         Driver(plan, backend, recorder.append, toolbox.progress).run(_subject(toolbox.ztunnel))
         for guest in machines:
-            if not fleet.is_away(guest):
+            if not fleet.is_asleep(guest):
                 fleet.order(guest, "logs")
     finally:
         fleet.close()

@@ -42,7 +42,7 @@ LOCK_FORMAT = 1
 @dataclass(frozen=True)
 class Source:
     """Where images are had: a registry (of the project, or another that has the same), a mirror
-    (`HOST/PREFIX`, below which the official name stands), or a file. `relock`: take it although the
+    (`HOST/PREFIX`, below which the official name is), or a file. `relock`: take it although the
     lock file names something else."""
 
     registry: str = OFFICIAL_REGISTRY
@@ -53,8 +53,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What is in the cache now. `was_there`: it had been before, and nothing was asked of
-    anybody."""
+    """What is in the cache now. `was_there`: it had been before, and no registry was
+    queried."""
 
     version: str
     path: Path

@@ -163,7 +163,7 @@ class _Saved:
 
     def _oci_layers(self, architecture: str) -> tuple[list[str], dict[str, str]]:
         index = _json(self._read("index.json"), self._where)
-        for _ in range(4):  # an index may stand in an index
+        for _ in range(4):  # an index may contain an index
             entries = index.get("manifests", [])
             platforms = [entry for entry in entries if entry.get("platform")]
             if platforms:

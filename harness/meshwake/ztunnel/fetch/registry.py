@@ -1,15 +1,15 @@
 """A container registry, as far as it takes to get one image: the OCI distribution protocol over
 httpx.
 
-Asked is in this order: the manifest by its tag (an index of several machines, or one manifest), the
-manifest of this machine by its digest, and layers by theirs. A registry that wants a token says
+Requests are in this order: the manifest by its tag (an index of several machines, or one manifest),
+the manifest of this machine by its digest, and layers by theirs. A registry that wants a token says
 where one is had (401, WWW-Authenticate); an anonymous one is fetched there. What has a digest is
 compared with it before it is believed.
 
 Tried again is what may be different the next time: a cut transfer goes on where it ended, 429 and
-5xx are tried again after the time that the registry asks for. What will not be different is said at
-once: no network, 401 after a token, 404. Proxies are those of the environment (HTTPS_PROXY,
-NO_PROXY).
+5xx are tried again after the time that the registry requests. What will not be different is
+reported at once: no network, 401 after a token, 404. Proxies are those of the environment
+(HTTPS_PROXY, NO_PROXY).
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Registry:
             ) from error
 
     def close(self) -> None:
-        """Lets go of its connections."""
+        """Closes its connections."""
         self._client.close()
 
     def manifest(self, reference: str, types: tuple[str, ...]) -> tuple[dict[str, Any], str, str]:
@@ -235,7 +235,7 @@ class Registry:
                 request.headers["Authorization"] = f"Bearer {self._token}"
             elif answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error:
                 if attempt < TRIES:
-                    self._sleep(_asked_pause_s(answer, attempt))
+                    self._sleep(_requested_pause_s(answer, attempt))
             else:
                 raise self._refusal(answer.status_code)
         raise LabUnavailable(
@@ -270,9 +270,9 @@ class Registry:
         words = dict(_CHALLENGE.findall(challenge))
         if not challenge.lower().startswith("bearer") or "realm" not in words:
             raise self._refusal(httpx.codes.UNAUTHORIZED)
-        asked = {key: words[key] for key in ("service", "scope") if key in words}
-        asked.setdefault("scope", f"repository:{self.reference.repository}:pull")
-        request = self._client.build_request("GET", words["realm"], params=asked)
+        query = {key: words[key] for key in ("service", "scope") if key in words}
+        query.setdefault("scope", f"repository:{self.reference.repository}:pull")
+        request = self._client.build_request("GET", words["realm"], params=query)
         answer = self._send(request, stream=False, attempt=TRIES)
         assert answer is not None
         if not answer.is_success:
@@ -313,7 +313,7 @@ def _pause_s(attempt: int) -> float:
     return min(0.25 * 2.0**attempt, WAIT_S_MAX)
 
 
-def _asked_pause_s(answer: httpx.Response, attempt: int) -> float:
+def _requested_pause_s(answer: httpx.Response, attempt: int) -> float:
     """What the registry asks for (Retry-After in seconds), within our bound."""
     with suppress(ValueError):
         return (

@@ -326,7 +326,7 @@ def test_only_what_can_be_applied_to_a_cluster_is(fix: str, refused: bool) -> No
     """A chart's value, a hook of a machine or another ztunnel is no object: it would be left out
     without a word."""
     said = refusals(plan(PAUSE).model_copy(update={"fix": PlannedFix(name=fix)}))
-    assert (f"fix {fix}: is no object to apply" in said) is refused
+    assert (f"fix {fix}: not an object to apply" in said) is refused
 
 
 SUSPEND = '[[fault]]\nkind = "suspend"\nat = "6m"\nlasts = "7m"\n'
@@ -340,7 +340,7 @@ SUSPEND = '[[fault]]\nkind = "suspend"\nat = "6m"\nlasts = "7m"\n'
             "wake-guard",
             PAUSE,
             "process",
-            r"\[fault 0\] pause beside fix wake-guard: .*kubelet and /proc",
+            r"\[fault 0\] pause along with fix wake-guard: .*kubelet and /proc",
         ),
         ("wake-guard", PAUSE, "engine", None),
         (

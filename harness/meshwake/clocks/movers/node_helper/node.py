@@ -120,7 +120,7 @@ class Node:
             # At its end: a request may last longer than the lease, and nothing is received
             # meanwhile.
             if owner is not None and owner == self._lease.owner:
-                self._lease.heard()
+                self._lease.note_renewal()
 
     def serve(self) -> None:
         """What is to be done between requests; bounded, and short when nothing has happened."""
@@ -318,7 +318,7 @@ class Node:
         return Sleep(guardian, started_ticks(guardian), dict(sleepers), until_ns, at_wake)
 
     def _note_stop(self, sleep: Sleep) -> None:
-        """When all stood still: from then on their clocks may go back at the wake by as much as it
+        """When all were stopped: from then on their clocks may go back at the wake by as much as it
         lasted."""
         deadline = Deadline("all sleepers to stop", ALL_STOPPED_WITHIN_S)
         while not sleep.are_all_stopped():
@@ -338,7 +338,7 @@ class Node:
         if back_ns > slept_ns:
             raise BadInput(
                 f"monotonic_ns {offsets.monotonic_ns} lies {back_ns} ns below what it is, "
-                f"and the programs have stood still for {slept_ns} ns: the clock would go back"
+                f"and the programs have been stopped for {slept_ns} ns: the clock would go back"
             )
         self._asleep.end_guardian()
         sleepers, self._asleep = self._asleep.sleepers, None
@@ -455,8 +455,8 @@ class Node:
         return any(rule.fits(pid) for rule in others) and is_on_a_page(pid)
 
     def _is_ahead(self, pid: int) -> bool:
-        """Whether a clock of it would go back if it were let go of. A wall clock may, unless the
-        take said `ends`: that is a step, as time services make them."""
+        """Whether a clock of it would go back if it were detached. A wall clock may, unless the
+        take had `ends`: that is a step, as time services make them."""
         offsets = offsets_inside(pid)
         if offsets is None:
             return False
@@ -482,14 +482,14 @@ class Node:
     def _check_lease(self) -> None:
         self._lease.count_silence()
         if self._lease.has_run_out(self._gives_up_later_s()):
-            self._give_up(f"it was not heard for {self._lease.lease_s:.0f} s")
+            self._give_up(f"its lease was not renewed for {self._lease.lease_s:.0f} s")
 
     def _gives_up_later_s(self) -> float:
         """A program that is started again here must not ask one that is ahead: the node that runs
         such a one is the first to give up."""
         programs = self._programs
-        runs_one_that_is_asked = any(programs.keeps_monotonic(pid) for pid in programs.known)
-        return 0.0 if runs_one_that_is_asked or not programs.ends else _GIVES_UP_LATER_S
+        runs_istiod = any(programs.keeps_monotonic(pid) for pid in programs.known)
+        return 0.0 if runs_istiod or not programs.ends else _GIVES_UP_LATER_S
 
     def _give_up(self, why: str) -> None:
         """Releases, and notes it for the next client; what fails is tried again a second later."""

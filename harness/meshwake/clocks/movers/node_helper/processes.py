@@ -16,7 +16,7 @@ from typing import Any
 _STATE_FIELD = 0
 _PARENT_FIELD = 1
 _STARTED_FIELD = 19
-# Z: has ended, its parent has not asked for the status yet. X: ended, and gone in a moment.
+# Z: has ended, its parent has not read the status yet. X: ended, and gone in a moment.
 _ENDED_STATES = frozenset({"Z", "X"})
 # T: stopped by a signal. t: stopped by a tracer.
 _STOPPED_STATES = frozenset({"T", "t"})

@@ -21,7 +21,7 @@ or {"version": 3, "ok": false, "error": {"kind": "LabUnavailable", "message": ".
     list     -                              programs, offsets, watch, refusals, owner, what was
                                             given up
     release  rules                          the kernel's clocks for all, rules forgotten; programs
-                                            that fit `rules` are let go of too, whichever helper
+                                            that fit `rules` are detached too, whichever helper
                                             attached them: one whose state is lost
 
 Every request may name its `owner`. take, renew, set, still, sleep, wake and release of a node that

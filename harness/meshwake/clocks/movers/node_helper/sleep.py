@@ -30,7 +30,7 @@ SetClocks = Callable[[], None]
 @dataclass
 class Sleep:
     """A sleep that has begun. `sleepers`: process to its start. `at_wake`: the offsets that its end
-    sets. `stopped_monotonic_ns`: when all stood still; None: that was not seen."""
+    sets. `stopped_monotonic_ns`: when all were stopped; None: that was not seen."""
 
     guardian: int
     guardian_ticks: int | None
@@ -68,7 +68,7 @@ class Sleep:
         return not any(is_running(pid) for pid in self.sleepers)
 
     def slept_ns(self) -> int:
-        """How long all have stood still: by so much their clocks may go back at the wake."""
+        """How long all have been stopped: by so much their clocks may go back at the wake."""
         if self.stopped_monotonic_ns is None:
             return 0
         return time.monotonic_ns() - self.stopped_monotonic_ns
