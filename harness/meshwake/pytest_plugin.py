@@ -39,7 +39,6 @@ from meshwake.runner.options import (
     Options,
     add_ini_to_pytest,
     add_to_pytest,
-    command_line_of,
     from_pytest,
     options_from,
 )
@@ -182,7 +181,7 @@ def _words(case: Case, run: Run) -> list[str]:
     for row in run.outcome.comparisons:
         if row.kind is not OutcomeKind.AS_EXPECTED:
             lines += _comparison_words(row)
-    return [*lines, f"evidence: {run.path}", f"repeat:   {repeat_command(case)}"]
+    return [*lines, f"evidence: {run.path}", f"repeat:   {case.repeat_command}"]
 
 
 def _comparison_words(row: Comparison) -> list[str]:
@@ -191,22 +190,6 @@ def _comparison_words(row: Comparison) -> list[str]:
         f"  expected {row.expected}: {row.expected_because}",
         *(f"  {evidence.world_s:>12.3f} s  {evidence.text}" for evidence in row.finding.evidence),
     ]
-
-
-def repeat_command(case: Case) -> str:
-    """What to type to see the same again."""
-    words = [
-        "meshwake run",
-        case.scenario.path,
-        f"--lab {case.lab} --istio {case.version} --seed {case.seed}",
-    ]
-    if case.ztunnel is not None:
-        words.append(f"--ztunnel {case.ztunnel}")
-    if case.cluster is not None:
-        words += command_line_of(case.cluster)
-    # On lab kind only this clock has another time to run in.
-    chosen = case.cluster is None or case.cluster.clock == "process"
-    return " ".join(words + ["--real-time"] * (case.real_time and chosen))
 
 
 # --- The summary ----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Runs on disk, so that yesterday's history can be judged by today's checks.
 
     runs/<scenario>/<lab>-<version>-<plan>[-n]/     plan.json  history.jsonl  result.json  logs/
+                                                    repeat.txt, the command that does the same again
     runs/<scenario>/latest                          the newest run that was kept (a link, or a file with its name)
 
 The directory exists from before the lab starts, so that a run which is killed leaves everything up
@@ -24,10 +25,12 @@ from pydantic import ValidationError
 from meshwake.core.errors import BadInput
 from meshwake.core.history import History
 from meshwake.core.plan import PLAN_FORMAT, Plan
+from meshwake.core.text_files import read_text
 
 PLAN_FILE = "plan.json"
 HISTORY_FILE = "history.jsonl"
 RESULT_FILE = "result.json"
+REPEAT_FILE = "repeat.txt"
 LATEST = "latest"
 _SAME_PLAN_MAX = 10_000
 _VANISHED_MAX = 20
@@ -53,6 +56,10 @@ class RunDirectory:
         """Writes what `meshwake run --json` prints."""
         text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
         (self.path / RESULT_FILE).write_text(text, encoding="utf-8")
+
+    def save_repeat(self, command: str) -> None:
+        """Writes the command that does the same again."""
+        (self.path / REPEAT_FILE).write_text(command + "\n", encoding="utf-8")
 
     def keep(self) -> None:
         """The run stays; `latest` of its scenario points to it."""
@@ -84,6 +91,12 @@ class SavedRun:
     plan: Plan
     history: History
     result: dict[str, Any] | None
+
+    @property
+    def repeat(self) -> str:
+        """The command that does the same again; "" where none was recorded."""
+        file = self.path / REPEAT_FILE
+        return read_text(file).strip() if file.is_file() else ""
 
     @property
     def real_s(self) -> float:

@@ -7,6 +7,7 @@ a lab that was named is never replaced by another.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,7 +23,7 @@ from meshwake.core.text_files import is_there, read_text
 from meshwake.fixes import FIXES, adapted, patch_of
 from meshwake.fixes.patched import lacks_patch
 from meshwake.labs import IN_REAL_TIME, LAB_MODULES, WITH_BINARY, load_lab
-from meshwake.runner.options import AUTO, Options
+from meshwake.runner.options import AUTO, Options, command_line_of
 from meshwake.runner.subjects import Subject, find_subjects
 from meshwake.ztunnel import binaries
 
@@ -47,10 +48,49 @@ class Case(PlanRequest):
         what the lab needs, or a manifest is not what it should be."""
         return adapted(resolve(self))
 
+    @property
+    def repeat_command(self) -> str:
+        """What to type to see the same again; "" for a scenario that no file holds."""
+        if not self.scenario.path.endswith(".toml"):
+            return ""
+        return " ".join(
+            [
+                "meshwake run",
+                shlex.quote(_typed_path(self.scenario.path)),
+                f"--lab {self.lab} --istio {self.version} --seed {self.seed}",
+                *self._subject_words(),
+                *self._cluster_words(),
+            ]
+        )
+
+    def _subject_words(self) -> list[str]:
+        words = []
+        if self.ztunnel is not None:
+            words.append(f"--ztunnel {shlex.quote(str(self.ztunnel))}")
+        if self.lab == "model" and self.behaviour_class != versions.find(self.version).model_class:
+            words.append(f"--as-class {self.behaviour_class}")
+        return words
+
+    def _cluster_words(self) -> list[str]:
+        real_time = ["--real-time"] if self.real_time else []
+        if self.cluster is None:
+            return real_time
+        # On lab kind only this clock has another time to run in.
+        chosen = real_time if self.cluster.clock == "process" else []
+        return command_line_of(self.cluster) + chosen
+
     def require_runnable(self) -> None:
         """Raises LabUnavailable with the reason when the case was refused."""
         if self.refusal is not None:
             raise LabUnavailable(f"{self.id}: {self.refusal}")
+
+
+def _typed_path(path: str) -> str:
+    """A scenario that comes with an installed meshwake is typed by its name; a file by its path."""
+    file = Path(path)
+    if not resources.is_checkout() and file.is_relative_to(resources.SCENARIOS):
+        return file.relative_to(resources.SCENARIOS).with_suffix("").as_posix()
+    return path
 
 
 def choose(scenario: Scenario, options: Options) -> tuple[Case, ...]:
