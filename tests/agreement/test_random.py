@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -34,8 +34,15 @@ COMPARED = (
 FIRST, BEYOND = (int(word) for word in os.environ.get("MESHWAKE_SEEDS", "2:4").split(":"))
 
 
+def rows_of(saved: Run, key: str) -> list[Any]:
+    """A list of the result; an assertion where it could not be derived."""
+    rows: Any = dict(result(saved))[key]
+    assert isinstance(rows, list)
+    return rows
+
+
 def numbers(
-    rows: list[dict[str, Any]], names: tuple[str, ...], times: tuple[str, ...]
+    rows: Sequence[Mapping[str, Any]], names: tuple[str, ...], times: tuple[str, ...]
 ) -> list[tuple[Any, ...]]:
     """Rows as tuples that can be sorted and compared: what is never done comes last."""
     return sorted(
@@ -101,8 +108,8 @@ def test_model_and_binary_agree_on_a_timeline_drawn_at_random(seed: int, version
         return
     for rows, names, times in COMPARED:
         ours, theirs = (
-            numbers(result(model)[rows], names, times),
-            numbers(result(real)[rows], names, times),
+            numbers(rows_of(model, rows), names, times),
+            numbers(rows_of(real, rows), names, times),
         )
         assert_near(ours, theirs)
 

@@ -385,7 +385,7 @@ def _objects(kubernetes: Kubernetes) -> Iterator[tuple[str, Any]]:
 
 
 def _is_not_moved(channel: PodChannel, node: str) -> None:
-    told = channel.send(node, {"version": PROTOCOL_VERSION, "do": "list"})["result"]
+    told = object_at(channel.send(node, {"version": PROTOCOL_VERSION, "do": "list"}), "result")
     assert (told["owner"], told["processes"], told["asleep"], told["watch"]) == (
         None,
         [],
@@ -393,7 +393,6 @@ def _is_not_moved(channel: PodChannel, node: str) -> None:
         None,
     )
     rules = [rule._asdict() for rule in EVERY_RULE]
-    released = channel.send(node, {"version": PROTOCOL_VERSION, "do": "release", "rules": rules})[
-        "result"
-    ]
+    request = {"version": PROTOCOL_VERSION, "do": "release", "rules": rules}
+    released = object_at(channel.send(node, request), "result")
     assert released["released"] == [] and released["failed"] == {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -22,6 +22,7 @@ from meshwake.cli.output import Ended, print_json, print_text
 from meshwake.core.durations import seconds
 from meshwake.core.errors import ExitCode
 from meshwake.core.history import History
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Finding, Verdict
 from meshwake.core.plan import Plan
 from meshwake.core.resources import CLUSTERS
@@ -65,7 +66,7 @@ def alerts(
     raise Ended(_CODES[finding.verdict])
 
 
-def _as_json(finding: Finding, results: RuleResults) -> dict[str, Any]:
+def _as_json(finding: Finding, results: RuleResults) -> MutableJsonObject:
     return {
         "verdict": finding.verdict,
         "because": finding.because,
@@ -75,7 +76,7 @@ def _as_json(finding: Finding, results: RuleResults) -> dict[str, Any]:
     }
 
 
-def _rows(alerts: Sequence[FiredAlert]) -> list[dict[str, Any]]:
+def _rows(alerts: Sequence[FiredAlert]) -> list[MutableJsonObject]:
     return [{"alert": each.rule, "world_s": seconds(each.world_ns)} for each in alerts]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -19,11 +19,12 @@ from meshwake.cli.options import DryRunOption, JsonOption
 from meshwake.cli.output import print_json, print_text, say
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
+from meshwake.core.json_types import JsonObject, MutableJsonObject, list_at, object_at, texts_at
 from meshwake.core.plan import PlannedCluster
 from meshwake.runner.options import ClusterFlags, cluster_fields, given_in, with_flags
 
 if TYPE_CHECKING:
-    from meshwake.cluster.cluster import Cluster
+    from meshwake.cluster.cluster import Cluster, PlannedStep
     from meshwake.cluster.docker import DockerEngine, Engine
     from meshwake.cluster.stack.choice import Choice
     from meshwake.cluster.stack.pins import Pins
@@ -229,7 +230,35 @@ def _engine_or_why_not() -> tuple[DockerEngine | None, str | None]:
         return None, str(error)
 
 
-def _status_of(name: str, engine: Engine | None) -> dict[str, Any]:
+class _Health(TypedDict):
+    """One finding of the health checks."""
+
+    check: str
+    verdict: str
+    evidence: str
+
+
+class _Queried(TypedDict):
+    """What a running cluster itself reports; nothing of one that does not run."""
+
+    runs: JsonObject | None
+    drift: list[str]
+    health: list[_Health]
+
+
+class _Status(_Queried):
+    """A row of `meshwake status --json`."""
+
+    name: str
+    in_use: str | None
+    state: str
+    machines: dict[str, str]
+    age_s: int | None
+    choice: JsonObject | None
+    kubeconfig: str | None
+
+
+def _status_of(name: str, engine: Engine | None) -> _Status:
     from meshwake.cluster.cluster import find_cluster
     from meshwake.cluster.docker import KIND_CLUSTER_LABEL
     from meshwake.cluster.state import ClusterState, choice_to_json
@@ -256,13 +285,13 @@ def _status_of(name: str, engine: Engine | None) -> dict[str, Any]:
     }
 
 
-def _queried(cluster: Cluster | None, engine: Engine | None, in_use: str | None) -> dict[str, Any]:
+def _queried(cluster: Cluster | None, engine: Engine | None, in_use: str | None) -> _Queried:
     """What a running cluster itself reports."""
     from meshwake.cluster.cluster import check_health
 
     if cluster is None:
         return {"runs": None, "drift": [], "health": []}
-    health = [
+    health: list[_Health] = [
         {"check": finding.check, "verdict": finding.verdict, "evidence": finding.evidence}
         for finding in check_health(cluster, engine)
     ]
@@ -302,7 +331,7 @@ def _put_in_order(cluster: Cluster) -> None:
         say(f"{cluster.name}: what a killed run may have left could not be undone: {error}")
 
 
-def _versions(cluster: Cluster) -> dict[str, Any] | None:
+def _versions(cluster: Cluster) -> MutableJsonObject | None:
     from meshwake.cluster.cluster import find_versions
 
     try:
@@ -320,13 +349,15 @@ def _drift(cluster: Cluster) -> list[str]:
         return []
 
 
-def _version_words(runs: dict[str, Any]) -> str:
-    kubelets = ", ".join(sorted(set(runs["kubernetes"].values())))
-    ztunnels = sorted({release for releases in runs["ztunnel"].values() for release in releases})
-    istiod, ztunnel = (
-        runs["istiod"] or "that does not answer",
-        ", ".join(ztunnels) or "of no known release",
-    )
+def _version_words(runs: JsonObject) -> str:
+    kubelets = ", ".join(sorted(set(texts_at(runs, "kubernetes").values())))
+    releases = {
+        str(release)
+        for pod in object_at(runs, "ztunnel")
+        for release in list_at(runs, "ztunnel", pod)
+    }
+    ztunnel = ", ".join(sorted(releases)) or "of no known release"
+    istiod = runs["istiod"] or "that does not answer"
     return f"Kubernetes {kubelets}, istiod {istiod}, ztunnel {ztunnel}"
 
 
@@ -342,7 +373,7 @@ def _state_word(
     return "up" if runs else "stopped"
 
 
-def _print_status(each: dict[str, Any]) -> None:
+def _print_status(each: _Status) -> None:
     age = (
         f", begun {format_duration(max(each['age_s'], 0) * NS_PER_S)} ago"
         if each["age_s"] is not None
@@ -353,7 +384,7 @@ def _print_status(each: dict[str, Any]) -> None:
         choice = each["choice"]
         print_text(
             f"  requested: Istio {choice['istio']} on Kubernetes {choice['kubernetes']}, "
-            f"{', '.join(choice['parts'])}"
+            f"{', '.join(str(part) for part in list_at(choice, 'parts'))}"
         )
     if each["runs"] is not None:
         print_text(f"  runs: {_version_words(each['runs'])}")
@@ -362,7 +393,7 @@ def _print_status(each: dict[str, Any]) -> None:
     for machine, state in each["machines"].items():
         print_text(f"  {machine}: {state}")
     for changed in each["drift"]:
-        print_text(f"  changed since up: {changed} (meshwake up puts it back)")
+        print_text(f"  changed since up: {changed} (meshwake up restores it)")
     for finding in each["health"]:
         print_text(f"  {finding['check']}: {finding['verdict']}: {finding['evidence']}")
 
@@ -388,7 +419,7 @@ def _full(name: str) -> str:
     return full_name(name)
 
 
-def _cluster_json(cluster: Cluster) -> dict[str, Any]:
+def _cluster_json(cluster: Cluster) -> MutableJsonObject:
     from meshwake.cluster.state import choice_to_json
 
     return {
@@ -399,7 +430,7 @@ def _cluster_json(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def _print_plans(plans: Mapping[str, list[dict[str, Any]]], as_json: bool) -> None:
+def _print_plans(plans: Mapping[str, list[PlannedStep]], as_json: bool) -> None:
     if as_json:
         print_json([step for steps in plans.values() for step in steps])
     else:
@@ -408,7 +439,7 @@ def _print_plans(plans: Mapping[str, list[dict[str, Any]]], as_json: bool) -> No
         )
 
 
-def plan_lines(title: str, steps: list[dict[str, Any]]) -> Iterator[str]:
+def plan_lines(title: str, steps: list[PlannedStep]) -> Iterator[str]:
     """A plan for a person."""
     yield title
     for number, step in enumerate(steps, start=1):

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -30,6 +30,7 @@ from meshwake.cli.output import Ended, print_json, print_text
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns, seconds
 from meshwake.core.errors import BadInput, ExitCode
 from meshwake.core.extras import require
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
 RESTART = "kubectl -n {} rollout restart daemonset/ztunnel"
@@ -114,12 +115,12 @@ def _live(
 # --- JSON -----------------------------------------------------------------------------------------
 
 
-def forecast_json(forecasts: Sequence[NodeForecast], code: ExitCode) -> dict[str, Any]:
+def forecast_json(forecasts: Sequence[NodeForecast], code: ExitCode) -> MutableJsonObject:
     """What --json prints. Times are RFC 3339, of the node's own wall clock; lengths are seconds."""
     return {"nodes": [_node_json(each) for each in forecasts], "exit_code": int(code)}
 
 
-def _node_json(node: NodeForecast) -> dict[str, Any]:
+def _node_json(node: NodeForecast) -> MutableJsonObject:
     drift = node.drift
     return {
         "node": node.node,
@@ -136,7 +137,7 @@ def _node_json(node: NodeForecast) -> dict[str, Any]:
     }
 
 
-def _identity_json(each: IdentityForecast) -> dict[str, Any]:
+def _identity_json(each: IdentityForecast) -> MutableJsonObject:
     return {
         "identity": each.identity,
         "state": each.state,

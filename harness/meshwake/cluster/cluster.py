@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
 from meshwake.cluster.bring_up_context import BringUpContext, Dependencies, node_names, read_facts
@@ -288,17 +288,27 @@ def remove_looks(engine: Engine) -> int:
 # Plans
 
 
-def plan_up(choice: Choice, pins: Pins) -> list[dict[str, Any]]:
+class PlannedStep(TypedDict):
+    """A step of `up` or `down` as `--plan` prints it."""
+
+    step: str
+    title: str
+    within_s: float
+    does: list[str]
+    awaits: list[str]
+
+
+def plan_up(choice: Choice, pins: Pins) -> list[PlannedStep]:
     """What `up` would do, one object for each step; queries and changes nothing."""
     return [_planned(step) for step in steps_of(choice, pins)]
 
 
-def plan_down(name: str) -> list[dict[str, Any]]:
+def plan_down(name: str) -> list[PlannedStep]:
     """What `down` would do."""
     return [_planned(step) for step in _down_steps(name)]
 
 
-def _planned(step: Step[Any]) -> dict[str, Any]:
+def _planned(step: Step[Any]) -> PlannedStep:
     return {
         "step": step.name,
         "title": step.title,

@@ -30,6 +30,15 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from meshwake.cluster.real_time import SystemTime, wait_for
 from meshwake.core.errors import LabUnavailable
+from meshwake.core.json_types import (
+    JsonObject,
+    int_at,
+    list_at,
+    object_at,
+    objects_at,
+    text_at,
+    texts_at,
+)
 
 ANSWER_WITHIN_S = 60
 PULL_WITHIN_S = 1800
@@ -95,7 +104,7 @@ class Network:
     it, without length."""
 
     name: str
-    ipam: tuple[Mapping[str, Any], ...]
+    ipam: tuple[JsonObject, ...]
     addresses: tuple[str, ...]
 
 
@@ -355,50 +364,55 @@ def without_tag(reference: str) -> str:
     return f"{directory}{slash}{last.partition(':')[0]}@{digest}"
 
 
-def facts_of(info: Mapping[str, Any], version: Mapping[str, Any]) -> EngineFacts:
+def facts_of(info: JsonObject, version: JsonObject) -> EngineFacts:
     """The facts in the engine's own answers to /info and /version."""
     return EngineFacts(
         version=str(info["ServerVersion"]),
         api_version=str(version["ApiVersion"]),
         operating_system=str(info["OperatingSystem"]),
         architecture=str(info["Architecture"]),
-        cgroup_version=int(info.get("CgroupVersion") or 1),
+        cgroup_version=int(text_at(info, "CgroupVersion") or 1),
         data_root=str(info["DockerRootDir"]),
-        cpus=int(info["NCPU"]),
-        memory_bytes=int(info["MemTotal"]),
+        cpus=int_at(info, "NCPU"),
+        memory_bytes=int_at(info, "MemTotal"),
         kernel=str(info.get("KernelVersion", "")),
         host_name=str(info.get("Name", "")),
     )
 
 
-def containers_of(listed: Iterable[Mapping[str, Any]]) -> tuple[Container, ...]:
+def containers_of(listed: Iterable[JsonObject]) -> tuple[Container, ...]:
     """The containers in the engine's own answer to /containers/json."""
     found = [
         Container(
-            id=str(entry["Id"]),
-            name=str(entry["Names"][0]).removeprefix("/")
-            if entry.get("Names")
-            else str(entry["Id"])[:12],
-            state=str(entry["State"]),
-            image=str(entry["Image"]),
-            labels=dict(entry.get("Labels") or {}),
+            id=text_at(entry, "Id"),
+            name=_name_of(entry),
+            state=text_at(entry, "State"),
+            image=text_at(entry, "Image"),
+            labels=texts_at(entry, "Labels"),
         )
         for entry in listed
     ]
     return tuple(sorted(found, key=lambda container: container.name))
 
 
-def network_of(inspected: Mapping[str, Any]) -> Network:
+def _name_of(entry: JsonObject) -> str:
+    """Its first name; its short id where it has none."""
+    names = list_at(entry, "Names")
+    # The API writes a slash before each name.
+    return str(names[0]).removeprefix("/") if names else text_at(entry, "Id")[:12]
+
+
+def network_of(inspected: JsonObject) -> Network:
     """The network in the engine's own answer to /networks/NAME."""
-    addresses = [
-        str(end[family]).partition("/")[0]
-        for end in (inspected.get("Containers") or {}).values()
-        for family in ("IPv4Address", "IPv6Address")
-        if end.get(family)
-    ]
-    return Network(
-        str(inspected["Name"]), tuple(inspected["IPAM"].get("Config") or ()), tuple(addresses)
-    )
+    addresses = []
+    for end in object_at(inspected, "Containers").values():
+        for family in ("IPv4Address", "IPv6Address"):
+            # With the length of the network's prefix; "" where it has none of the family.
+            address = text_at(end, family).partition("/")[0]
+            if address:
+                addresses.append(address)
+    config = tuple(objects_at(inspected, "IPAM", "Config"))
+    return Network(text_at(inspected, "Name"), config, tuple(addresses))
 
 
 def _unusable(error: BaseException, address: str | None) -> LabUnavailable:

@@ -6,7 +6,6 @@ import json
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import yaml
 from pytest_kubernetes.options import ClusterOptions
@@ -24,7 +23,7 @@ from meshwake.cluster.stack.render import kind_config
 from meshwake.cluster.state import ClusterState, known_names
 from meshwake.cluster.steps import Step, Watch
 from meshwake.core.errors import LabUnavailable
-from meshwake.core.json_types import text_at
+from meshwake.core.json_types import JsonObject, MutableJsonObject, objects_at, text_at
 from meshwake.kubernetes.api import Refused, Unreachable
 
 READY_WITHIN_S = 180
@@ -124,7 +123,7 @@ def _check_limits(bringup: BringUpContext) -> None:
         raise LabUnavailable("\n".join(problems))
 
 
-def _with_local_node_images(bringup: BringUpContext, config: dict[str, Any]) -> dict[str, Any]:
+def _with_local_node_images(bringup: BringUpContext, config: JsonObject) -> MutableJsonObject:
     """kind pulls an image that the engine does not find by the name in its configuration: one that
     was loaded from an archive is found by its tag only."""
 
@@ -134,7 +133,10 @@ def _with_local_node_images(bringup: BringUpContext, config: dict[str, Any]) -> 
 
     return {
         **config,
-        "nodes": [{**node, "image": name_of(str(node["image"]))} for node in config["nodes"]],
+        "nodes": [
+            {**node, "image": name_of(text_at(node, "image"))}
+            for node in objects_at(config, "nodes")
+        ],
     }
 
 

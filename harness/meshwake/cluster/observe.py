@@ -14,12 +14,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from meshwake.core import versions
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import LabUnavailable, SubjectFailed
-from meshwake.core.json_types import JsonObject, objects_at, text_at
+from meshwake.core.json_types import JsonObject, MutableJsonObject, objects_at, text_at
 from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import Kubernetes, Pod, Unreachable
 from meshwake.ztunnel.config_dump import parse_config_dump
@@ -163,7 +162,7 @@ class Running:
     istiod_nodes: tuple[str, ...]
     unknown: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> MutableJsonObject:
         """For run_started."""
         return {
             "kubernetes": dict(self.kubelets),

@@ -28,6 +28,7 @@ from platformdirs import user_state_dir
 from meshwake.cluster.hold import Holder, InUse
 from meshwake.cluster.stack.choice import NAME_PREFIX, Choice, is_our_name
 from meshwake.core.errors import BadInput, HarnessFault
+from meshwake.core.json_types import JsonObject, MutableJsonObject, list_at
 
 _FORMAT = 1
 _LOOK_EVERY_S = 0.05
@@ -202,11 +203,15 @@ def _lock_at_once(handle: int) -> bool:
     return True
 
 
-def choice_to_json(choice: Choice) -> dict[str, Any]:
+def choice_to_json(choice: Choice) -> MutableJsonObject:
     """The choice as JSON can hold it."""
     return {**asdict(choice), "parts": sorted(choice.parts)}
 
 
-def choice_from_json(content: dict[str, Any] | None) -> Choice | None:
+def choice_from_json(content: JsonObject | None) -> Choice | None:
     """The choice that `choice_to_json` wrote."""
-    return None if content is None else Choice(**{**content, "parts": frozenset(content["parts"])})
+    if content is None:
+        return None
+    # Lists in JSON; a set, so that two choices of the same parts are equal.
+    fields: dict[str, Any] = {**content, "parts": frozenset(map(str, list_at(content, "parts")))}
+    return Choice(**fields)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from meshwake.core.errors import ExitCode
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import Plan, PlannedExpectation
 
 
@@ -30,7 +30,7 @@ class Evidence:
 
     world_s: float
     text: str
-    data: dict[str, Any]
+    data: MutableJsonObject
 
 
 @dataclass(frozen=True)

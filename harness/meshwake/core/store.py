@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from meshwake.core.errors import BadInput
 from meshwake.core.history import History
+from meshwake.core.json_types import JsonObject, MutableJsonObject
 from meshwake.core.plan import PLAN_FORMAT, Plan
 from meshwake.core.text_files import read_text
 
@@ -52,7 +53,7 @@ class RunDirectory:
         """What the subjects printed, for a person to read."""
         return self.path / "logs"
 
-    def save_result(self, result: dict[str, Any]) -> None:
+    def save_result(self, result: JsonObject) -> None:
         """Writes what `meshwake run --json` prints."""
         text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
         (self.path / RESULT_FILE).write_text(text, encoding="utf-8")
@@ -90,7 +91,7 @@ class SavedRun:
     path: Path
     plan: Plan
     history: History
-    result: dict[str, Any] | None
+    result: MutableJsonObject | None
 
     @property
     def repeat(self) -> str:
@@ -194,7 +195,7 @@ def _read_plan(path: Path) -> Plan:
         ) from error
 
 
-def _read_result(path: Path) -> dict[str, Any] | None:
+def _read_result(path: Path) -> MutableJsonObject | None:
     if not path.is_file():
         return None
     raw = _read_json(path)

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.kubernetes.ported import Websocket
 
 PROTOCOL = "v4.channel.k8s.io"
@@ -84,7 +85,7 @@ async def _lines(websocket: Websocket) -> AsyncIterator[str]:
 
 def _reason(data: bytes) -> str:
     try:
-        status: dict[str, Any] = json.loads(data)
+        status: MutableJsonObject = json.loads(data)
         return str(status.get("message") or status.get("status"))
     except ValueError:
         return data.decode(errors="replace")[:_REASON_AT_MOST]

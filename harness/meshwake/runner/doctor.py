@@ -7,9 +7,9 @@ import platform
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from meshwake.core import versions
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.labs import LAB_MODULES, NO_BINARY, WITH_BINARY, load_lab
 from meshwake.ztunnel import binaries
 
@@ -34,7 +34,7 @@ class Health:
     labs: tuple[LabHealth, ...]
     auto: str
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> MutableJsonObject:
         """As `meshwake doctor --json` prints it."""
         found = asdict(self)
         found["ztunnels"] = [{"version": version, "path": path} for version, path in self.ztunnels]

@@ -19,13 +19,13 @@ import struct
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from packaging.version import InvalidVersion, Version
 from platformdirs import user_cache_dir
 
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, LabUnavailable
+from meshwake.core.json_types import MutableJsonObject
 
 IDENTIFY_WITHIN_S = 10
 _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
@@ -135,7 +135,7 @@ def _fields(build_info: str) -> dict[str, str]:
     return dict(_FIELD.findall(build_info))
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe(path: Path) -> MutableJsonObject:
     """The ztunnel at `path` as run_started names it. `build`: what it says of its build; "" when it
     cannot be started."""
     try:

@@ -51,6 +51,7 @@ from meshwake.clocks.vdso.page import ClockPage
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS, NS_PER_S
 from meshwake.core.errors import HarnessFault, SubjectFailed
+from meshwake.core.json_types import JsonObject, MutableJsonObject, int_at, text_at
 from meshwake.system.deadline import Deadline
 from meshwake.system.libc import signal_thread, system_call_number
 
@@ -91,7 +92,7 @@ class Guest(Host):
             name,
             False,
         )  # away: suspended or stopped, so it neither works nor waits
-        self.answers: dict[int, dict[str, Any]] = {}
+        self.answers: dict[int, MutableJsonObject] = {}
         self.suspended = self.awake = False
         self._cable = hub.add(name) if hub else None
         self._orders = 0
@@ -129,14 +130,14 @@ class Guest(Host):
         ]
         await self._boot()
 
-    def send(self, do: str, arguments: Mapping[str, Any]) -> int:
+    def send(self, do: str, arguments: JsonObject) -> int:
         """Orders something; returns the number that its answer will bear."""
         self._orders += 1
         order = {"order": self._orders, "do": do} | dict(arguments)
         self._writer.write(json.dumps(order, separators=(",", ":")).encode() + b"\n")
         return self._orders
 
-    def take(self) -> list[dict[str, Any]]:
+    def take(self) -> list[MutableJsonObject]:
         """What has come that is neither an answer nor an event of the machine itself. Raises
         SubjectFailed when it has gone, or reports that it failed."""
         messages = []
@@ -145,9 +146,11 @@ class Guest(Host):
             if message.get("gone") == "channel":
                 raise self._failure("ended without last words")
             if "failed" in message:
-                raise SubjectFailed(f"in guest {self.name}: {message['failed']['message']}")
+                raise SubjectFailed(
+                    f"in guest {self.name}: {text_at(message, 'failed', 'message')}"
+                )
             if "answer" in message:
-                self.answers[message["answer"]] = message
+                self.answers[int_at(message, "answer")] = message
             elif "awake" in message:
                 self.awake = True
             elif message.get("monitor") == "SUSPEND":
@@ -275,7 +278,7 @@ class Fleet:
         self,
         machines: Mapping[str, Machine],
         directory: Path,
-        receive: Callable[[str, dict[str, Any]], None],
+        receive: Callable[[str, MutableJsonObject], None],
         *,
         skip: bool = True,
         cards: bool = True,
@@ -307,7 +310,7 @@ class Fleet:
         """Has a guest do something, and returns what it answers."""
         return self.order_each({guest: (do, arguments)})[guest]
 
-    def order_each(self, orders: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    def order_each(self, orders: Mapping[str, tuple[str, JsonObject]]) -> MutableJsonObject:
         """The same of several guests at a time."""
         numbers = {name: self._guests[name].send(*order) for name, order in orders.items()}
         for name, number in numbers.items():
@@ -372,7 +375,7 @@ class Fleet:
         to its end."""
         self._run(self._await_quiet())
 
-    def costs(self) -> dict[str, dict[str, Any]]:
+    def costs(self) -> dict[str, MutableJsonObject]:
         """What each guest cost; known after `close`."""
         return {name: asdict(guest.cost) for name, guest in self._guests.items()}
 

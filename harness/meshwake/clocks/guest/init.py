@@ -35,9 +35,10 @@ import tty
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypedDict
 
 from meshwake.core.clock_reading import ClockReading
+from meshwake.core.json_types import JsonObject, text_at
 from meshwake.system.deadline import Deadline
 from meshwake.system.libc import (
     ADJ_FREQUENCY,
@@ -82,6 +83,18 @@ _HOUSEKEEPING_OFF = {
     "/proc/sys/vm/dirty_writeback_centisecs": "0",
     "/proc/sys/kernel/watchdog": "0",
 }
+
+
+class GuestRequest(TypedDict, total=False):
+    """What a guest is started for. `do` "clocks": `steps`; "timers": `programs` and `faults`, each a
+    list of steps; anything else: the program `argv`."""
+
+    do: str
+    steps: list[JsonObject]
+    programs: dict[str, list[str]]
+    faults: list[list[JsonObject]]
+    argv: list[str]
+    environment: dict[str, str]
 
 
 def kernel_clocks() -> ClockReading:
@@ -243,17 +256,17 @@ class Measuring:
     def __init__(self, channel: Channel) -> None:
         self._channel, self._clocks = channel, GuestClocks(channel)
 
-    def run(self, steps: list[dict[str, Any]]) -> None:
+    def run(self, steps: list[JsonObject]) -> None:
         """A step: {"do": name, ...}; names are those of the methods below."""
         for step in steps:
             before = kernel_clocks()
             self.do(step)
             self._channel.send(measured=step, before=before, after=kernel_clocks())
 
-    def do(self, step: dict[str, Any]) -> None:
+    def do(self, step: JsonObject) -> None:
         """One step."""
         arguments = {key: value for key, value in step.items() if key != "do"}
-        self._acts()[step["do"]](**arguments)
+        self._acts()[text_at(step, "do")](**arguments)
 
     def _acts(self) -> dict[str, Callable[..., None]]:
         clocks = self._clocks
@@ -292,7 +305,7 @@ class Timers:
     def __init__(self, channel: Channel, programs: dict[str, list[str]]) -> None:
         self._channel, self._programs, self._guest = channel, programs, GuestClocks(channel)
 
-    def run(self, faults: list[list[dict[str, Any]]]) -> None:
+    def run(self, faults: list[list[JsonObject]]) -> None:
         """All programs at once, restarted for each fault; a fault is a list of steps as of
         `Measuring`."""
         for number, steps in enumerate(faults):
@@ -317,7 +330,7 @@ class Timers:
                 program.kill()
                 program.wait()
 
-    def _start(self) -> dict[str, Any]:
+    def _start(self) -> dict[str, IO[bytes]]:
         self._running = []
         lines = {}
         for name, argv in self._programs.items():
@@ -328,10 +341,11 @@ class Timers:
                 cwd=_TEMPORARY,
             )
             self._running.append(program)
+            assert program.stdout is not None
             lines[name] = program.stdout
         return lines
 
-    def _next_line(self, lines: dict[str, Any]) -> dict[str, ClockReading]:
+    def _next_line(self, lines: dict[str, IO[bytes]]) -> dict[str, ClockReading]:
         """When each of them wrote a line; those that ended without one are missing."""
         seen = {}
         with selectors.DefaultSelector() as selector:
@@ -420,7 +434,7 @@ def main() -> None:
     _power_off()
 
 
-def _serve(request: dict[str, Any], channel: Channel) -> None:
+def _serve(request: GuestRequest, channel: Channel) -> None:
     if request["do"] == "clocks":
         Measuring(channel).run(request["steps"])
         channel.send(done={})
@@ -433,7 +447,8 @@ def _serve(request: dict[str, Any], channel: Channel) -> None:
         "PATH": "/usr/bin:/bin",
         "HOME": _TEMPORARY,
         CHANNEL_VARIABLE: str(channel.file),
-    } | request["environment"]
+        **request["environment"],
+    }
     program = subprocess.Popen(
         request["argv"], env=environment, pass_fds=[channel.file], cwd=_TEMPORARY
     )

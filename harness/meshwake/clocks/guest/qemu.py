@@ -46,7 +46,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
@@ -54,6 +54,7 @@ from meshwake.clocks.guest.init import PROTOCOL
 from meshwake.clocks.vdso.page import ClockPage, Launched, launch, unsupported_here
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
+from meshwake.core.json_types import JsonObject, MutableJsonObject, int_at
 from meshwake.system.deadline import Deadline
 
 QEMU = "qemu-system-x86_64"
@@ -159,7 +160,7 @@ def kvm_unavailable() -> str | None:
 
 
 def run_guest(
-    machine: Machine, directory: Path, take: Callable[[dict[str, Any]], None]
+    machine: Machine, directory: Path, take: Callable[[MutableJsonObject], None]
 ) -> GuestCost:
     """Runs a guest to its end. `take` gets each message of the guest that is not a request, `done`
     and `failed` included.
@@ -228,7 +229,7 @@ class Host:
         self,
         machine: Machine,
         directory: Path,
-        take: Callable[[dict[str, Any]], None],
+        take: Callable[[MutableJsonObject], None],
         page: ClockPage | None = None,
     ) -> None:
         self._machine, self._directory, self._take = machine, directory, take
@@ -236,7 +237,7 @@ class Host:
         self._cable: socket.socket | None = None
         self._moved_ns = 0
         self._process: Launched | None = None
-        self._received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._received: asyncio.Queue[MutableJsonObject] = asyncio.Queue()
         self._began_s = time.monotonic()
         self._ended = False
         self.cost = GuestCost()
@@ -353,14 +354,14 @@ class Host:
                 self._ended = True
                 return
 
-    async def _do(self, request: dict[str, Any]) -> None:
-        lasts_ns = int(request["lasts_ns"])
+    async def _do(self, request: JsonObject) -> None:
+        lasts_ns = int_at(request, "lasts_ns")
         if request["ask"] == "suspend":
             await self._suspend(lasts_ns)
         elif request["ask"] == "s2idle":
             await self._suspend_to_idle(lasts_ns)
         elif request["ask"] == "pause":
-            await self._pause(int(request["number"]), lasts_ns)
+            await self._pause(int_at(request, "number"), lasts_ns)
         else:
             raise LabUnavailable(
                 f"a guest cannot {request['ask']}: it has suspend, s2idle and pause; "
@@ -406,14 +407,14 @@ class Host:
         )
 
     async def _await(
-        self, wanted: Callable[[dict[str, Any]], bool], within_s: float, otherwise: str
+        self, wanted: Callable[[MutableJsonObject], bool], within_s: float, otherwise: str
     ) -> None:
         deadline = Deadline(otherwise, within_s)
         # At least a moment: wait_for looks into the queue only when it may wait.
         while not wanted(await self._next(max(deadline.remaining_s, _LEAST_WAIT_S), otherwise)):
             pass
 
-    async def _next(self, within_s: float, otherwise: str) -> dict[str, Any]:
+    async def _next(self, within_s: float, otherwise: str) -> MutableJsonObject:
         """The next message of the guest that matters. What it sent before it went off comes
         first."""
         try:

@@ -22,10 +22,10 @@ by the helper; kubelet restarts it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from meshwake.clocks.movers.base import Meanwhile, Moved, sleep_meanwhile
+from meshwake.clocks.movers.node_helper.answers import Listing, StillResult
 from meshwake.clocks.movers.node_helper.rules import Rule
 from meshwake.clocks.movers.process import (
     GUARD,
@@ -37,6 +37,7 @@ from meshwake.clocks.movers.process import (
 )
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
+from meshwake.core.json_types import JsonObject
 from meshwake.core.plan import Plan, PlannedFault
 from meshwake.system.deadline import Deadline
 from meshwake.ztunnel.ports import ISTIOD_PORT
@@ -120,8 +121,8 @@ class LapseMover(ProcessMover):
         for nodes in (awake & self._with_istiod, awake - self._with_istiod):
             self._on_each(sorted(nodes), self._bring_up_to_date)
 
-    def _look_whether_still(self, node: str) -> dict[str, Any]:
-        answer = self._ask(node, do="still", within_s=_STILL_AT_ONCE_S)
+    def _look_whether_still(self, node: str) -> StillResult:
+        answer: StillResult = self._ask(node, do="still", within_s=_STILL_AT_ONCE_S)
         for pid, why in answer["refused"].items():
             raise SubjectFailed(f"node {node}: process {pid}: {why}")
         return answer
@@ -175,10 +176,10 @@ class LapseMover(ProcessMover):
 
     # The two ends
 
-    def _about_take(self) -> Mapping[str, Any]:
+    def _about_take(self) -> JsonObject:
         return {"ends": True}
 
-    def _check_taken(self, node: str, answer: Mapping[str, Any]) -> None:
+    def _check_taken(self, node: str, answer: Listing) -> None:
         if node not in self._others:
             super()._check_taken(node, answer)
         if answer["watch"] is None or not answer["watch"]["launchers"]:

@@ -27,7 +27,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,11 +41,19 @@ from meshwake.clocks.movers.base import (
     SharedMovements,
     sleep_meanwhile,
 )
+from meshwake.clocks.movers.node_helper.answers import (
+    DescribedProcess,
+    Hello,
+    Listing,
+    Readings,
+    Released,
+)
 from meshwake.clocks.movers.node_helper.protocol import PROTOCOL_VERSION
 from meshwake.clocks.movers.node_helper.rules import Rule
 from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.durations import NS_PER_S, seconds
 from meshwake.core.errors import BadInput, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
+from meshwake.core.json_types import JsonObject, text_at
 from meshwake.core.plan import Plan, PlannedFault
 from meshwake.system.deadline import Deadline
 
@@ -72,8 +80,8 @@ class NodeChannel(Protocol):
     """The way to the helper of a node."""
 
     def send(
-        self, node: str, request: Mapping[str, Any], within_s: float = ANSWERED_WITHIN_S
-    ) -> dict[str, Any]:
+        self, node: str, request: JsonObject, within_s: float = ANSWERED_WITHIN_S
+    ) -> JsonObject:
         """Carries one request of node_helper/protocol.py to the helper of `node` (a node of the
         plan) and returns its whole answer, {"version": 3, "ok": ...}. May be called from several
         threads at once. Raises LabUnavailable when there is no answer in time; the usual bound is
@@ -139,7 +147,7 @@ class _Renewals:
             ):  # out of reach for a moment, or for good: the next request reports it
                 answer = self._channel.send(node, request, RENEWED_WITHIN_S)
                 if not answer["ok"] and not ended.is_set():
-                    self.lost[node] = str(answer["error"]["message"])
+                    self.lost[node] = text_at(answer, "error", "message")
                     return
 
 
@@ -164,7 +172,7 @@ class ProcessMover:
         self._renewals = _Renewals(channel, self.owner)
         # Programs that took their time base on moved clocks, as the helpers named them when they
         # put them back.
-        self.begun_moved: list[dict[str, Any]] = []
+        self.begun_moved: list[DescribedProcess] = []
         self._rules = {node.name: tuple(rules(plan, node.name)) for node in plan.nodes}
         self._offsets = {node.name: ClockReading(0, 0, 0) for node in plan.nodes}
         self._taken: set[str] = set()
@@ -216,12 +224,12 @@ class ProcessMover:
             )
 
     def _prepare(self, node: str) -> None:
-        hello = self._ask(node, do="hello")
+        hello: Hello = self._ask(node, do="hello")
         if hello["unsupported"] is not None:
             raise LabUnavailable(f"node {node}: {hello['unsupported']}")
         self._taken.add(node)
         rules = self._rules[node]
-        answer = self._ask(
+        answer: Listing = self._ask(
             node,
             do="take",
             rules=[rule._asdict() for rule in rules],
@@ -234,11 +242,11 @@ class ProcessMover:
             raise LabUnavailable(f"node {node}: process {refused['pid']}: {refused['why']}")
         self._check_taken(node, answer)
 
-    def _about_take(self) -> Mapping[str, Any]:
+    def _about_take(self) -> JsonObject:
         """What else is requested when a node is taken."""
         return {}
 
-    def _check_taken(self, node: str, answer: Mapping[str, Any]) -> None:
+    def _check_taken(self, node: str, answer: Listing) -> None:
         rules = self._rules[node]
         if not any(_is_meant(process["executable"], rules[0]) for process in answer["processes"]):
             raise LabUnavailable(
@@ -335,7 +343,7 @@ class ProcessMover:
         """Measured in the program of the first rule, and compared with what the kernel's clocks and
         our offsets say."""
         sent_ns = time.monotonic_ns()
-        answer = self._ask(node, do="read", executable=self._rules[node][0].executable)
+        answer: Readings = self._ask(node, do="read", executable=self._rules[node][0].executable)
         answered_ns = time.monotonic_ns()
         if not answer["readings"]:
             failed = SubjectFailed if answer["failed"] else NoProgramToRead
@@ -365,7 +373,7 @@ class ProcessMover:
         failed = []
         for node in self._in_order_of_release():
             try:
-                answer = self._ask(node, do="release")
+                answer: Released = self._ask(node, do="release")
             except HarnessError as error:
                 failed.append(str(error))
                 continue
@@ -381,7 +389,8 @@ class ProcessMover:
     def _in_order_of_release(self) -> list[str]:
         return sorted(self._taken)
 
-    def _ask(self, node: str, **request: Any) -> dict[str, Any]:
+    def _ask(self, node: str, **request: Any) -> Any:
+        """The result of one request: a record of node_helper/answers.py, which one by `do`."""
         if node in self._renewals.lost:
             raise LabUnavailable(f"node {node}: {self._renewals.lost[node]}")
         answer = self._channel.send(
@@ -393,10 +402,9 @@ class ProcessMover:
                 "of this version"
             )
         if not answer["ok"]:
-            error = answer["error"]
-            raise _ERRORS.get(error["kind"], HarnessFault)(f"node {node}: {error['message']}")
-        result: dict[str, Any] = answer["result"]
-        return result
+            failed = _ERRORS.get(text_at(answer, "error", "kind"), HarnessFault)
+            raise failed(f"node {node}: {text_at(answer, 'error', 'message')}")
+        return answer["result"]
 
     def _on_each(self, nodes: Sequence[str], do: Callable[[str], _T]) -> list[_T]:
         """At once, so that nodes fall asleep and wake together."""

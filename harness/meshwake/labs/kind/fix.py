@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import yaml
 
+from meshwake.core.json_types import JsonObject, text_at, texts_at
 from meshwake.core.plan import Plan
 from meshwake.fixes.wake_guard import NAME as GUARD
 from meshwake.fixes.weekly_restart import NAME as WEEKLY_RESTART
@@ -16,7 +16,7 @@ CRON_JOBS = (WEEKLY_RESTART, "daily-restart", "log-watchdog", "near-expiry", "re
 APPLIED = (*CRON_JOBS, GUARD)
 
 
-def objects_of_fix(plan: Plan) -> list[dict[str, Any]]:
+def objects_of_fix(plan: Plan) -> list[JsonObject]:
     """The manifest that the user would apply, unchanged."""
     if plan.fix is None or plan.fix.name not in APPLIED or plan.fix.manifest is None:
         return []
@@ -28,4 +28,5 @@ def awaited_of_fix(plan: Plan) -> Iterator[tuple[str, Mapping[str, str]]]:
     fault."""
     for thing in objects_of_fix(plan):
         if thing.get("kind") in ("DaemonSet", "Deployment"):
-            yield thing["metadata"]["namespace"], thing["spec"]["selector"]["matchLabels"]
+            namespace = text_at(thing, "metadata", "namespace")
+            yield namespace, texts_at(thing, "spec", "selector", "matchLabels")

@@ -15,10 +15,9 @@ The cluster itself is ../../cluster: it is created once and used by all scenario
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from meshwake.clocks.movers.base import Mover
 from meshwake.clocks.movers.lapse import LapseMover
@@ -36,6 +35,7 @@ from meshwake.core.durations import format_duration
 from meshwake.core.errors import LabUnavailable, SubjectFailed
 from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.history import Recorder
+from meshwake.core.json_types import JsonObject
 from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.labs import Toolbox
@@ -211,7 +211,7 @@ class _Run:
             finally:
                 mover.release()
 
-    def _subject(self) -> Mapping[str, Any]:
+    def _subject(self) -> JsonObject:
         """The system under test, for run_started; `asked` is what the cluster was requested to be
         made of, which may differ from what runs."""
         about = {"kind": "cluster", "cluster": self._place.name, "ours": self._place.ours}

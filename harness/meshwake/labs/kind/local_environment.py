@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from meshwake.clocks.movers.base import Mover
 from meshwake.cluster.bring_up_context import BringUpContext
@@ -35,6 +34,7 @@ from meshwake.cluster.state import ClusterState
 from meshwake.cluster.steps import Step
 from meshwake.cluster.tools import find_tools, look_for_tools
 from meshwake.core.errors import BadInput, HarnessError
+from meshwake.core.json_types import JsonObject, MutableJsonObject
 from meshwake.core.plan import Plan, PlannedCluster
 from meshwake.kubernetes.api import Kubernetes
 from meshwake.kubernetes.through_kr8s import connect
@@ -109,7 +109,7 @@ class LocalEnvironment:
         """See Environment."""
         return ThreadPoolExecutor(AT_ONCE, "look")
 
-    def objects(self, plan: Plan, node_names: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:
+    def objects(self, plan: Plan, node_names: Mapping[str, str]) -> tuple[JsonObject, ...]:
         """See Environment."""
         return workload_objects(plan, node_names)
 
@@ -185,7 +185,7 @@ def _cluster_of(plan: Plan) -> PlannedCluster:
 
 def _place(cluster: Cluster, engine: Engine | None = None) -> Place:
     choice = cluster.choice
-    about: dict[str, Any] = {}
+    about: MutableJsonObject = {}
     if choice is not None:
         about = {"istio": choice.istio, "kubernetes": choice.kubernetes, "profile": choice.profile}
         about["digest"] = choice.digest

@@ -29,6 +29,7 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S, seconds
 from meshwake.core.errors import HarnessFault, SubjectFailed
 from meshwake.core.history import HISTORY_FORMAT, Recorder
+from meshwake.core.json_types import JsonObject, text_at
 from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import Kubernetes, LocalFailure, Pod, Unreachable
 from meshwake.labs.kind.pace import TICK_S, LapsePace, Pace, RealTimePace, TimeSkipper
@@ -78,7 +79,7 @@ class Observation:
 
     kind: str
     key: str
-    data: Mapping[str, Any] = field(hash=False)
+    data: JsonObject = field(hash=False)
     node: str | None = None
 
 
@@ -93,7 +94,7 @@ class Setting:
     node_names: Mapping[str, str]
     routes: tuple[Route, ...]
     clients: Mapping[str, Client]
-    subject: Mapping[str, Any]
+    subject: JsonObject
     watchers: tuple[Watcher, ...] = ()
     progress: Callable[[int], None] = lambda world_ns: None
     # Shown by `meshwake status` while a fault is under way.
@@ -147,7 +148,7 @@ class Session:
         self._pending: list[tuple[Future[Any], Callable[[Any], None]]] = []
         self._due_ns: dict[str, int] = {}
         self._unreachable_since_ns: dict[str, int] = {}
-        self._last_observed: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._last_observed: dict[tuple[str, str], JsonObject] = {}
         self._probes = ProbeSchedule(self.plan, self._planned_clocks())
 
     def _pace(self) -> Pace:
@@ -538,7 +539,7 @@ class Session:
         return self.clocks.unmoved(world_ns) if node is None else self.clocks.at(node, world_ns)
 
     def answered(
-        self, node: str, identity: str, world_ns: int, outcome: str, held: Mapping[str, Any]
+        self, node: str, identity: str, world_ns: int, outcome: str, held: JsonObject
     ) -> None:
         """Record one request to the authority that has been answered."""
         keys = ("serial", "not_before_wall_s", "not_after_wall_s")
@@ -563,7 +564,8 @@ class Session:
         self._last_observed[one.kind, one.key] = one.data
         world_ns = self.world.now_ns
         if one.kind == "csr_answered" and one.node is not None:
-            self.answered(one.node, one.data["identity"], world_ns, one.data["outcome"], one.data)
+            identity, outcome = text_at(one.data, "identity"), text_at(one.data, "outcome")
+            self.answered(one.node, identity, world_ns, outcome, one.data)
             return
         clocks = None if one.node is None else self.clocks.at(one.node, world_ns)
         self.events.add(world_ns, one.kind, one.node, clocks, **one.data)

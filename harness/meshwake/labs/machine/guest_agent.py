@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from typing import Any, Protocol
 
 from meshwake.clocks.guest.init import CHANNEL_VARIABLE, REQUEST, Channel, GuestClocks
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.labs.machine.guest_runner import DIRECTORY, send_logs
 from meshwake.labs.messages import RunSender
 from meshwake.labs.process.namespaces import enter_own_namespaces
@@ -35,7 +36,7 @@ class CommandHandler(Protocol):
     def files(self) -> list[int]:
         """What becomes readable when there is something to do."""
 
-    def serve(self) -> list[dict[str, Any]]:
+    def serve(self) -> list[MutableJsonObject]:
         """Does it; returns requests to the authority, as AuthorityProcess.requests."""
 
 

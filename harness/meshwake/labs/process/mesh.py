@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 from meshwake.authority.begin import Begun
 from meshwake.authority.server import AuthorityProcess, RequestReport, spawn
@@ -22,6 +21,7 @@ from meshwake.clocks.quiescence.threads import WatchedProcess
 from meshwake.clocks.vdso.page import ClockPage
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import Plan, PlannedFault
 from meshwake.guard.watch import Held, Seen
 from meshwake.labs.backend import (
@@ -178,7 +178,7 @@ class Mesh(ABC):
                 [discovery_entry(workload) for workload in self._workloads.values()]
             )
 
-    def subject_details(self) -> dict[str, Any]:
+    def subject_details(self) -> MutableJsonObject:
         """See Backend."""
         return {"mode": self.plan.ztunnel_mode, "way_in": self._mode.way_in}
 

@@ -17,11 +17,12 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from packaging.version import InvalidVersion, Version
 
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
+from meshwake.core.json_types import objects_at
 from meshwake.ztunnel import binaries
 from meshwake.ztunnel.fetch.image import WANTED, manifest_for, take_out, take_out_of_saved
 from meshwake.ztunnel.fetch.registry import (
@@ -143,7 +144,7 @@ def _from_registry(
             manifest, _, digest = registry.manifest(chosen.digest, MANIFEST_TYPES)
         known["manifest"] = digest
         _check_unchanged(version, locked, known, source.relock)
-        for descriptor in reversed(manifest.get("layers", [])):
+        for descriptor in reversed(objects_at(manifest, "layers")):
             layer = blob_of(descriptor, reference.name)
             if _from_layer(registry, layer, fresh, progress(f"ztunnel {version}")):
                 return known | {"layer": layer.digest}
@@ -196,7 +197,14 @@ def _lock_path() -> Path:
     return binaries.cache_dir() / "ztunnel" / "lock.json"
 
 
-def _read_lock() -> dict[str, Any]:
+class _Lock(TypedDict):
+    """The lock file. `ztunnel`: version -> architecture -> what was fetched, by digests."""
+
+    format: int
+    ztunnel: dict[str, dict[str, dict[str, str]]]
+
+
+def _read_lock() -> _Lock:
     with suppress(FileNotFoundError):
         try:
             lock = json.loads(_lock_path().read_text(encoding="utf-8"))
@@ -209,7 +217,8 @@ def _read_lock() -> dict[str, Any]:
                 f"{_lock_path()}: has format {lock.get('format')!r}, this meshwake reads "
                 f"{LOCK_FORMAT}"
             )
-        return dict(lock)
+        known: _Lock = lock
+        return known
     return {"format": LOCK_FORMAT, "ztunnel": {}}
 
 

@@ -24,11 +24,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from meshwake.core.errors import BadInput, LabUnavailable
+from meshwake.core.json_types import JsonObject
 
 OFFICIAL_REGISTRY, OFFICIAL_REPOSITORY = "docker.io", "istio/ztunnel"
 _HOST_OF = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
@@ -82,7 +82,7 @@ class Blob:
     media_type: str
 
 
-def blob_of(descriptor: dict[str, Any], where: str) -> Blob:
+def blob_of(descriptor: JsonObject, where: str) -> Blob:
     """A descriptor of a manifest. Raises LabUnavailable when it has no digest that we can check, or
     is too long."""
     digest, size = str(descriptor.get("digest")), descriptor.get("size")
@@ -132,7 +132,7 @@ class Registry:
         """Closes its connections."""
         self._client.close()
 
-    def manifest(self, reference: str, types: tuple[str, ...]) -> tuple[dict[str, Any], str, str]:
+    def manifest(self, reference: str, types: tuple[str, ...]) -> tuple[JsonObject, str, str]:
         """The manifest under a tag or a digest: its content, its media type, its digest."""
         url = f"{self.reference.base_url}/manifests/{reference}"
         answer = self._get(url, {"Accept": ", ".join(types)})

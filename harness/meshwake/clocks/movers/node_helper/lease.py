@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from meshwake.clocks.movers.node_helper.answers import GivenUp
 from meshwake.core.errors import LabUnavailable, SubjectFailed
 
 _COUNTS_AT_MOST_S = 1.0
@@ -23,7 +24,7 @@ class Lease:
 
     owner: str | None = None
     lease_s: float = 0.0
-    given_up: dict[str, Any] | None = None
+    given_up: GivenUp | None = None
     silent_s: float = 0.0
     _counted_monotonic_s: float = field(default_factory=time.monotonic)
 

@@ -12,6 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from meshwake.clocks.injectors.unreachable_waits import wake_epoll_waits
+from meshwake.clocks.movers.node_helper.answers import (
+    Hello,
+    ListedProcess,
+    Listing,
+    Readings,
+    ReadProcess,
+    RefusedProcess,
+    Released,
+    StillResult,
+)
 from meshwake.clocks.movers.node_helper.idleness import Idleness
 from meshwake.clocks.movers.node_helper.lease import Lease
 from meshwake.clocks.movers.node_helper.pages import (
@@ -51,6 +61,7 @@ from meshwake.clocks.vdso.page import attaching_unsupported_here
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable, SubjectFailed
+from meshwake.core.json_types import JsonObject
 from meshwake.system.deadline import Deadline
 
 NODE_ROOT = Path("/proc/1/root")
@@ -63,8 +74,8 @@ _STILL_POLL_S = 0.002
 _POLL_EVERY_S = 0.001
 _DEFAULT_LEASE_S = 20
 
-Request = Mapping[str, Any]
-Result = dict[str, Any]
+Request = JsonObject
+Result = Mapping[str, object]
 
 
 def _kernel_clocks() -> ClockReading:
@@ -153,14 +164,14 @@ class Node:
 
     # Taking a node
 
-    def _hello(self, request: Request) -> Result:
+    def _hello(self, request: Request) -> Hello:
         return {
             "kernel": platform.release(),
             "unsupported": attaching_unsupported_here(),
             "boot_id": boot_id(),
         }
 
-    def _take(self, request: Request) -> Result:
+    def _take(self, request: Request) -> Listing:
         reason = attaching_unsupported_here()
         if reason is not None:
             raise LabUnavailable(reason)
@@ -228,7 +239,7 @@ class Node:
             deadline.sleep(_STILL_POLL_S)
         return self._described_idleness(busy)
 
-    def _described_idleness(self, busy: str) -> Result:
+    def _described_idleness(self, busy: str) -> StillResult:
         programs = self._programs
         return {
             "busy": busy,
@@ -237,15 +248,15 @@ class Node:
             "programs": sorted(programs.known),
         }
 
-    def _read(self, request: Request) -> Result:
+    def _read(self, request: Request) -> Readings:
         wanted, executable = request.get("pid"), request.get("executable")
 
         def is_wanted(pid: int) -> bool:
-            fits = executable is None or Rule(executable).fits(pid)
+            fits = executable is None or Rule(str(executable)).fits(pid)
             return wanted in {None, pid} and fits
 
         self._programs.scan("late")
-        readings: list[Result] = []
+        readings: list[ReadProcess] = []
         failed: dict[str, str] = {}
         for pid in [pid for pid in self._programs.known if is_wanted(pid)]:
             try:
@@ -262,7 +273,7 @@ class Node:
             "offsets": self._pages.offsets._asdict(),
         }
 
-    def _read_one(self, pid: int) -> Result:
+    def _read_one(self, pid: int) -> ReadProcess:
         program = self._programs.known[pid]
         before = _kernel_clocks()
         inside = read_attached(program.launched, ATTACHED_WITHIN_S, self._programs.meanwhile)
@@ -376,10 +387,10 @@ class Node:
 
     # Listing and releasing
 
-    def _list(self, request: Request) -> Result:
+    def _list(self, request: Request) -> Listing:
         programs = self._programs
         programs.forget_the_ended()
-        processes = [
+        processes: list[ListedProcess] = [
             {
                 "pid": pid,
                 "executable": program.executable,
@@ -388,7 +399,9 @@ class Node:
             }
             for pid, program in sorted(programs.known.items())
         ]
-        refused = [{"pid": pid, "why": why} for (pid, _), why in sorted(programs.refused.items())]
+        refused: list[RefusedProcess] = [
+            {"pid": pid, "why": why} for (pid, _), why in sorted(programs.refused.items())
+        ]
         return {
             "rules": [rule._asdict() for rule in programs.rules],
             "processes": processes,
@@ -403,11 +416,11 @@ class Node:
             "given_up": self._lease.given_up,
         }
 
-    def _release(self, request: Request) -> Result:
+    def _release(self, request: Request) -> Released:
         others = () if request.get("rules") is None else read_rules(request["rules"])
         self._wake_now()
         self._programs.end_watch()
-        result: Result = {
+        result: Released = {
             "released": [],
             "ended": [],
             "failed": {},
@@ -426,7 +439,7 @@ class Node:
         self._save()
         return result
 
-    def _release_one(self, pid: int, others: Sequence[Rule], result: Result) -> None:
+    def _release_one(self, pid: int, others: Sequence[Rule], result: Released) -> None:
         description = describe(pid)
         try:
             if self._is_ahead(pid):
@@ -506,13 +519,13 @@ class Node:
         save_state(
             self._state_file,
             {
-                "rules": [list(rule) for rule in programs.rules],
+                "rules": list(programs.rules),
                 "launchers": list(programs.launchers),
                 "lease_s": lease.lease_s,
                 "owner": lease.owner,
                 "given_up": lease.given_up,
                 "begun_moved": list(programs.begun_moved.items()),
-                "offsets": list(self._pages.offsets),
+                "offsets": self._pages.offsets,
                 "ends": programs.ends,
                 "asleep": None if self._asleep is None else self._asleep.saved(),
             },

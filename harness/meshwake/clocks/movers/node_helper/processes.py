@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+
+from meshwake.clocks.movers.node_helper.answers import DescribedProcess
 
 # Fields of /proc/PID/stat behind the name of the program, which is in brackets and may hold any
 # character: so what follows the last bracket is split. The first of them, the state, is field 3 of
@@ -63,7 +64,7 @@ def is_running(pid: int) -> bool:
     return bool(fields) and fields[_STATE_FIELD] not in _STOPPED_STATES | _ENDED_STATES
 
 
-def describe(pid: int) -> dict[str, Any]:
+def describe(pid: int) -> DescribedProcess:
     """Names a process for a reader who knows pods: their ids are part of its control group."""
     cgroup = read_text(pid, "cgroup").strip()
     return {"pid": pid, "executable": executable_of(pid), "cgroup": cgroup}

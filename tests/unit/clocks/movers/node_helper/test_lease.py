@@ -41,10 +41,16 @@ def test_only_the_owner_changes_a_node(real: SimpleNamespace) -> None:
 
 def test_what_was_given_up_is_explained_until_the_next_take(real: SimpleNamespace) -> None:
     lease = lease_of("run 1", real)
-    lease.owner, lease.given_up = (
-        None,
-        {"owner": "run 1", "why": "its lease was not renewed for 20 s"},
-    )
+    lease.owner = None
+    lease.given_up = {
+        "owner": "run 1",
+        "why": "its lease was not renewed for 20 s",
+        "released": [],
+        "ended": [],
+        "failed": {},
+        "offsets": {},
+        "begun_moved": [],
+    }
     with pytest.raises(SubjectFailed, match="moved by run 1 and have been restored"):
         lease.check("run 2", may_begin=False)
     lease.begin("run 2", 20.0)
