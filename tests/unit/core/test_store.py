@@ -95,7 +95,7 @@ def test_a_plan_that_lacks_something_is_refused() -> None:
     plan = json.loads((path / PLAN_FILE).read_text())
     del plan["duration_ns"]
     (path / PLAN_FILE).write_text(json.dumps(plan))
-    with pytest.raises(BadInput, match="no whole plan: duration_ns"):
+    with pytest.raises(BadInput, match="not a complete plan: duration_ns"):
         read_run(path)
 
 
