@@ -244,16 +244,16 @@ class Ztunnel:
     def begin_wait(self, kind: str, lasts_ms: int) -> None:
         """See Running: a knock makes it ask for its certificate."""
         self._stack.enter_context(trigger_handshake((_ADDRESS, HBONE_PORT), self._namespace))
-        _await("its first certificate", lambda: self._received() == 1, self)
+        _await("its first certificate", lambda: self._heard() == 1, self)
 
     def still_waits(self, for_s: float) -> bool:
         """See Running."""
         time.sleep(for_s)
-        return self._received() == 1
+        return self._heard() == 1
 
     def await_end(self, within_s: float) -> None:
         """See Running."""
-        _await("its renewal", lambda: self._received() > 1, self, within_s)
+        _await("its renewal", lambda: self._heard() > 1, self, within_s)
 
     def close(self) -> None:
         """See Running."""

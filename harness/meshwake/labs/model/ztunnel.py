@@ -17,8 +17,8 @@ The classes differ in what happens when a renewal fails (`BEHAVIOURS`):
     B       1.22 - 1.23          one backoff for all identities             is dropped
     C       1.24 - 1.27          a backoff for each identity                is dropped
     D, E    1.28 and newer       the same, at the latest at its expiry      is kept until it
-    expires,
-                                                                            by the time base
+                                                                            expires, by the time
+                                                                            base
 
 A0 requests 24 hours whatever its settings are. A dropped certificate means state Unavailable, and
 no connection brings it back: only the next retry does. At most eight requests are under way, and
