@@ -46,11 +46,16 @@ PULL_WITHIN_S = 1800
 REMOVED_WITHIN_S = 120
 # The SDK wants one before the first request; requests with it carry none.
 _ANY_API_VERSION = "1.41"
+# What kind labels its containers with (pkg/cluster/internal/providers/docker/constants.go of kind):
+# by these labels kind, and we, find the machines of a cluster.
 KIND_CLUSTER_LABEL = "io.x-k8s.kind.cluster"
 KIND_ROLE_LABEL = "io.x-k8s.kind.role"
+# The one network that all kind clusters of an engine share, unless KIND_EXPERIMENTAL_DOCKER_NETWORK
+# names another.
 KIND_NETWORK = "kind"
 # On containers that only answer one question and are gone again.
 LOOK_LABEL = "dev.meshwake.look"
+# `docker info` has the name of uname -m, images have that of Go (GOARCH).
 _OCI_ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 

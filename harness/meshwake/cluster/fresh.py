@@ -35,6 +35,7 @@ RENEWED_WITHIN_S = 40.0
 _ROUNDED_S = 2.0
 # USER_HZ: the unit of times in /proc/PID/stat, whatever the kernel's own HZ is.
 _TICKS_PER_S = 100
+# Process 1 of a node's container is its systemd, so its start is that of the machine.
 _LOOK = ("sh", "-c", "cat /proc/1/stat /proc/uptime && date +%s")
 _SHOWN = 5
 

@@ -27,9 +27,11 @@ from meshwake.core.json_types import JsonObject, MutableJsonObject, text_at, tex
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.kubernetes.labels import OUR_LABELS, is_ours
 
+# istio-system exists in every cluster that can be used, also in one that is not ours.
 LEASE_KIND, LEASE_NAMESPACE, LEASE_NAME = "Lease.coordination.k8s.io", "istio-system", "meshwake"
 HOLDER = "meshwake.dev/holder"
 UNDER_WAY = "meshwake.dev/under-way"
+# Seven renewals may be lost before another command takes the cluster over.
 LEASE_S, RENEW_EVERY_S, LOOK_EVERY_S = 40, 5.0, 1.0
 
 

@@ -28,6 +28,8 @@ MODE_LABEL, REDIRECTION = "istio.io/dataplane-mode", "ambient.istio.io/redirecti
 # A ztunnel that is restarted listens again within seconds; a pod without its listener for this many
 # polls will not get one.
 POLLS = 6
+# The systemd cgroup driver writes the dashes of a uid as underscores, since a dash separates
+# slices.
 _POD_UID = "pod[0-9a-f]{8}[-_][0-9a-f_-]{27}"
 # A line of /proc/net/tcp: local address, remote address, state 0A (TCP_LISTEN); ports in hex.
 _LISTENS = f":{HBONE_PORT:04X} [0-9A-F]+:[0-9A-F]+ 0A "

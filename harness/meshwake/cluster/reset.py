@@ -49,6 +49,8 @@ from meshwake.ztunnel.environment import (
 )
 from meshwake.ztunnel.names import ISTIO_NAMESPACE, PROXY_CONTAINER, ZTUNNEL_LABELS
 
+# A new value in the pod template makes the controller replace all pods; the first is ours, the
+# second is what `kubectl rollout restart` writes.
 RESTARTED = "meshwake.dev/restarted"
 RESTARTED_BY_KUBECTL = "kubectl.kubernetes.io/restartedAt"
 # What a run has changed in an object, as JSON: a _ZtunnelChange or an _IstiodChange.

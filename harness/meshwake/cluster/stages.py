@@ -30,6 +30,8 @@ from meshwake.kubernetes.rollouts import awaited_of, unmet, workloads
 MARKS_NAMESPACE, MARKS_NAME = "kube-system", "meshwake-up"
 FETCH_WITHIN_S = 120
 _PASSING = {404, 409, 429}  # no such kind yet, another client was faster, too many requests
+# By helm's status: what undoes it. A first installation that did not end has nothing to roll back
+# to.
 _PENDING = {"pending-install": "uninstall", "uninstalling": "uninstall"}
 _GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 

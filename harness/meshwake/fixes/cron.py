@@ -38,7 +38,9 @@ from meshwake.guard.watch import PlannedRestart
 from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
 ROLLOUT_STEP_NS = 30 * NS_PER_S
+# cronjob_controllerv2.go, nextScheduleDelta.
 WAKES_AFTER_SCHEDULE_NS = 100_000_000
+# kube-controller-manager --min-resync-period; the interval is drawn from one to two of it.
 RESYNC_MIN_NS = 12 * 3_600 * NS_PER_S
 RESTARTS_ZTUNNEL = (
     "one that restarts ztunnel, for example: kubectl rollout restart daemonset/ztunnel -n "

@@ -30,6 +30,7 @@ from meshwake.ztunnel.names import ISTIO_NAMESPACE
 ConfigMaps = Mapping[str, Mapping[str, str]]
 # What a file of a ConfigMap may, unless its volume says otherwise.
 _DEFAULT_MODE = 0o644
+# stat(2): execute for owner, group and others.
 _ANY_EXECUTE_BIT = 0o111
 
 

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from meshwake.core.durations import NS_PER_S, parse_go_duration_ns
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# robfig/cron, spec.go, Next: a schedule without a time within five years has none ("0 0 30 2 *").
 _YEARS_LOOKED_AT = 5
 NEVER_NS = 1 << 62
 _MACROS = {

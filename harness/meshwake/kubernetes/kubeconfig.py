@@ -48,6 +48,7 @@ _TEXTS = (
 _FLAGS = ("insecure-skip-tls-verify",)
 # What is loaded for TLS; each is a path, or with -data after its name what such a file holds.
 _AUTHORITY, _CERTIFICATE, _KEY = "certificate-authority", "client-certificate", "client-key"
+# What client-go takes since 1.24, which dropped v1alpha1.
 _EXEC_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 _PROXIES = ("http", "https", "socks5", "socks5h")
 

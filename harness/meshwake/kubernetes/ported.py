@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import h11
 import httpx_ws
 
+# Of the first port that is forwarded; a second would have channels 2 and 3.
 _DATA, _ERROR = 0, 1
 
 

@@ -18,7 +18,10 @@ from typing import Any
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.kubernetes.ported import Websocket
 
+# The oldest protocol of exec that reports how a program ended, as a Status of JSON on channel 3
+# (k8s.io/apimachinery pkg/util/remotecommand).
 PROTOCOL = "v4.channel.k8s.io"
+# The first byte of each frame.
 _STDIN, _STDOUT, _STDERR, _ENDED = 0, 1, 2, 3
 _REASON_AT_MOST = 300
 

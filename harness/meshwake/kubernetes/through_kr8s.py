@@ -75,6 +75,8 @@ _LOCAL = {
 # What kr8s raises where a login program fails (RuntimeError) or prints no credentials, and where an
 # answer is not an API server's.
 _NO_LOGIN = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, ImportError)
+# 404: no such object or kind. 409: exists already, or was changed since it was read. From 500 on
+# the server itself failed, which says nothing of the request.
 _NOT_FOUND, _CONFLICT, _SERVER_ERROR = 404, 409, 500
 
 

@@ -28,7 +28,9 @@ from meshwake.core.errors import BadInput, LabUnavailable
 from meshwake.core.json_types import MutableJsonObject
 
 IDENTIFY_WITHIN_S = 10
+# uname -m differs between systems: Linux has x86_64 and aarch64, Windows AMD64, macOS arm64.
 _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+# e_machine of an ELF header: EM_X86_64, EM_AARCH64 (include/uapi/linux/elf-em.h).
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
 _FIELD = re.compile(r'(\w+):"([^"]*)"')
 # Read by ztunnel when it prints its version: 1.18 to 1.26, and since.

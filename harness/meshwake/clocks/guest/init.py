@@ -51,6 +51,7 @@ from meshwake.system.libc import (
 )
 
 PROTOCOL = 1
+# The second serial port; the first is the console.
 CHANNEL = "/dev/ttyS1"
 _TEMPORARY = "/tmp"  # noqa: S108  # of the guest, which has no other user
 CHANNEL_VARIABLE = "MESHWAKE_CHANNEL"
@@ -61,6 +62,7 @@ _SIOCSIFFLAGS = 0x8914
 # struct ifreq: the name of a device in 16 bytes, then its flags, padded to the 40 bytes of the
 # union.
 _DEVICE_FLAGS = struct.Struct("16sH22x")
+# include/uapi/linux/if.h.
 _IFF_UP = 1
 # include/uapi/asm-generic/ioctls.h, include/uapi/linux/serial.h (TIOCSER_TEMT): whether the
 # transmitter of a serial port is empty. TIOCOUTQ counts only what the driver still has.
@@ -68,7 +70,10 @@ _TIOCSERGETLSR = 0x5459
 _TRANSMITTER_EMPTY = 1
 _AN_INT = struct.Struct("i")
 _STATE = Path("/sys/power/state")
+# What "mem" in /sys/power/state means: "s2idle" or "deep", which is suspend to RAM
+# (Documentation/admin-guide/pm/sleep-states.rst).
 _MEM_SLEEP = Path("/sys/power/mem_sleep")
+# A serial port wakes a machine only where that is switched on.
 _SERIAL_WAKES = Path("/sys/class/tty/ttyS1/power/wakeup")
 _RTC = Path("/sys/class/rtc/rtc0")
 

@@ -66,6 +66,7 @@ for d in /proc/[0-9]*; do
   esac
 done
 """
+# include/uapi/linux/capability.h: capability 25, as a bit of CapEff in /proc/PID/status.
 CAP_SYS_TIME = 1 << 25
 
 

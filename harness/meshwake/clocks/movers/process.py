@@ -64,6 +64,8 @@ ISTIOD = Rule("/usr/local/bin/pilot-discovery")
 GUARD = Rule("/usr/local/bin/wake-guard")
 EVERY_RULE = (ZTUNNEL, *PROXIES, ISTIOD, GUARD)
 # An exec by way of a busy API server takes seconds: several may fail before the lease is over.
+# How long a node stays on moved clocks after its owner was killed; several renewals may be lost
+# before.
 LEASE_S, RENEWED_EVERY_S, RENEWED_WITHIN_S = 20.0, 3.0, 8.0
 ANSWERED_WITHIN_S = 135.0
 _WOKEN_WITHIN_S = 10.0

@@ -33,6 +33,7 @@ _REQUESTED_STATES = 0xFFF & ~(1 << _TIME_WAIT | 1 << _CLOSE)
 
 # --- netlink: include/uapi/linux/netlink.h --------------------------------------------------------
 
+# The netlink family: NETLINK_SOCK_DIAG, once NETLINK_INET_DIAG.
 _NETLINK_SOCK_DIAG = 4
 # struct nlmsghdr: length (with this header), type, flags, sequence number, port of the sender.
 _MESSAGE_HEADER = struct.Struct("<IHHII")
@@ -41,6 +42,7 @@ _MESSAGE_HEADER_BYTES = _MESSAGE_HEADER.size  # 16
 _LENGTH_AND_TYPE = struct.Struct("<IH")
 _REQUEST = 0x001
 _DUMP = 0x300  # NLM_F_ROOT | NLM_F_MATCH: all that there are
+# NLMSG_ERROR and NLMSG_DONE: instead of an answer, and behind the last of a dump.
 _TYPE_ERROR = 2
 _TYPE_DONE = 3
 # Messages and attributes begin at multiples of this (NLMSG_ALIGNTO, NLA_ALIGNTO).

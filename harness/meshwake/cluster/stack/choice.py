@@ -36,6 +36,8 @@ NEEDS: dict[str, dict[str, str]] = {
     },
     "waypoint": {"istio": "istiod makes the waypoint's pods"},
 }
+# kind appends "-control-plane" and "-worker9": a host name, which the container gets, is at most 63
+# characters long.
 NAME_PREFIX, NAME_AT_MOST = "meshwake-", 40
 WORKERS_MAX = 9
 # istiod dates certificates back by 2 min (istio security/pkg/pki/util/generate_cert.go): a shorter

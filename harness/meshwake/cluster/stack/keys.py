@@ -29,6 +29,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _VALID_FROM = datetime(2000, 1, 1, tzinfo=UTC)
 _VALID_UNTIL = datetime(2100, 1, 1, tzinfo=UTC)
+# RFC 5280, 4.1.2.2: at most 20 octets, and positive.
 _SERIAL_BYTES = 16
 
 

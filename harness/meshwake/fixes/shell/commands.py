@@ -18,6 +18,7 @@ from meshwake.fixes.shell.tree import NotRead
 if TYPE_CHECKING:
     from meshwake.fixes.shell.shell import Shell
 
+# A function that calls itself, or a script that starts itself, must end here.
 DEEPEST = 40
 _SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
 # Options of a shell whose value is the next word.

@@ -32,6 +32,7 @@ from meshwake.fixes.shell.parser import parse
 from meshwake.fixes.shell.programs import is_download
 from meshwake.fixes.shell.tree import NotRead
 
+# A loop that never ends in a manifest must end here.
 STEPS_MOST = 20_000
 
 

@@ -28,6 +28,7 @@ CERTIFICATE_TIMEOUT_S, CERTIFICATE_WITHOUT_ISTIOD_TIMEOUT_S, ZTUNNEL_START_TIMEO
     180.0,
 )
 RETRY_STEP_NS = 10 * NS_PER_S
+# Less than the least leap, so that the last moments before a renewal always pass in real time.
 BEFORE_RENEWAL_NS, LEAST_LEAP_NS = 700 * NS_PER_MS, NS_PER_S
 # A fix that polls the mesh (the wake guard) must get its turns although time is skipped: every ten
 # minutes of world time, and for a while after a fault as often as its own interval.

@@ -34,6 +34,8 @@ from meshwake.fixes.patched import lacks_patch
 from meshwake.labs import NO_BINARY, Toolbox
 from meshwake.labs.messages import RunReceiver
 
+# PROXY_WORKLOAD_INFO, by which a ztunnel learns whose proxy it is, came with 1.24.0-alpha.0
+# (istio/ztunnel#1218); older ones run in pod mode, behind a node agent of ours.
 OLDEST_IN_DEDICATED_MODE = Version("1.24.0a0")
 IDENTITIES_MAX = 100
 _NAMESPACES_WITHIN_S = 20.0

@@ -24,7 +24,10 @@ from meshwake.ztunnel.fetch.registry import INDEX_TYPES, Blob, blob_of, check_di
 WANTED = "usr/local/bin/ztunnel"
 BINARY_BYTES_MAX = 512 * 1024 * 1024
 _COPY_BYTES = 1024 * 1024
+# As uname -m names them, and as images do (GOARCH).
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+# The magic number of a Zstandard frame, little-endian 0xFD2FB528 (RFC 8878, 3.1.1): tarfile of
+# Python 3.11 cannot read such a layer.
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 

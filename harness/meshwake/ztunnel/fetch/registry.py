@@ -31,7 +31,10 @@ from meshwake.core.errors import BadInput, LabUnavailable
 from meshwake.core.json_types import JsonObject
 
 OFFICIAL_REGISTRY, OFFICIAL_REPOSITORY = "docker.io", "istio/ztunnel"
+# The name in a reference is not where Docker Hub serves its registry API.
 _HOST_OF = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
+# An image for several architectures has an index, of OCI's or of Docker's older media type; what
+# the client accepts decides what a registry sends.
 INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -43,6 +46,8 @@ MANIFEST_TYPES = (
 TRIES = 5
 WAIT_S_MAX = 30.0
 ANSWERS_WITHIN_S = 30.0
+# Bounds against a registry, or a proxy in front of it, that sends without end. A manifest is some
+# kilobytes, and the layer with ztunnel some dozens of megabytes.
 MANIFEST_BYTES_MAX = 4 * 1024 * 1024
 BLOB_BYTES_MAX = 1024**3
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")

@@ -6,10 +6,12 @@ commands that receive them as JSON. Offsets and clocks are `ClockReading._asdict
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
-from meshwake.clocks.movers.node_helper.rules import Rule
-from meshwake.core.clock_reading import ClockReading
+if TYPE_CHECKING:
+    # rules.py reads processes, whose descriptions have their shape here.
+    from meshwake.clocks.movers.node_helper.rules import Rule
+    from meshwake.core.clock_reading import ClockReading
 
 Clocks = dict[str, int]
 

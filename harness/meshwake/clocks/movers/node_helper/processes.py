@@ -16,6 +16,8 @@ from meshwake.clocks.movers.node_helper.answers import DescribedProcess
 # the manual page; hence parent is 4 - 3 and starttime 22 - 3.
 _STATE_FIELD = 0
 _PARENT_FIELD = 1
+# proc(5): fields 4 (parent) and 22 (start, in clock ticks since boot), counted from the state (3),
+# which follows the name in parentheses.
 _STARTED_FIELD = 19
 # Z: has ended, its parent has not read the status yet. X: ended, and gone in a moment.
 _ENDED_STATES = frozenset({"Z", "X"})
@@ -25,6 +27,7 @@ _STOPPED_STATES = frozenset({"T", "t"})
 # state of an established connection is TCP_ESTABLISHED (include/net/tcp_states.h).
 _REMOTE_COLUMN = 2
 _STATE_COLUMN = 3
+# A state of /proc/net/tcp, in hex: TCP_ESTABLISHED (include/net/tcp_states.h).
 _ESTABLISHED = "01"
 
 
