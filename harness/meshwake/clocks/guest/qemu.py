@@ -67,7 +67,9 @@ WAKES_WITHIN_S = 60.0
 SPEAKS_WITHIN_S = float(os.environ.get("MESHWAKE_GUEST_SPEAKS_WITHIN_S", "300"))
 _LAST_WORDS_WITHIN_S = 10.0
 _S2IDLE_ENTERED_AFTER_S = 2.0
+# /dev/kvm alone shows little: whether it works is tried (docs/adr/0006-no-kvm.md).
 _KVM_TRIED_FOR_S = 10
+# A guest that fills its console must not fill the disk.
 _FILE_BYTES_MAX = 64 << 20
 _CONSOLE_TAIL_LINES = 12
 _CONSOLE_LOOKED_AT_BYTES = 32768
@@ -195,7 +197,9 @@ def command_line(
         *("-m", str(machine.memory_mb), "-smp", "1", "-nodefaults", "-no-user-config"),
         *("-display", "none", "-no-reboot"),
         *_network(machine, cable),
+        # The battery-backed clock follows the wall clock that QEMU reads, which is ours.
         *("-rtc", "base=utc,clock=host"),
+        # Without ACPI S3 the kernel offers s2idle only.
         *("-global", f"PIIX4_PM.disable_s3={int(not machine.s3)}"),
         *("-chardev", f"file,id=console,path={CONSOLE_FILE}", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=channel,fd={channel}", "-serial", "chardev:channel"),

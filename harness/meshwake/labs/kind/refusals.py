@@ -19,11 +19,12 @@ from meshwake.ztunnel.names import ISTIO_NAMESPACE
 # istio security/pkg/pki/util/generate_cert.go, ClockSkewGracePeriod: the same in every release, and
 # no option.
 BACKDATE_S = 120
-# ztunnel renews (lifetime - backdate) / 2 after the issue: a minute at this lifetime, and at once,
-# again and again, where the two are equal.
+# ztunnel renews (lifetime - backdate) / 2 after the issue: a minute at this lifetime. What is
+# renewed sooner is too short-lived to be seen by polls from outside.
 LIFETIME_MIN_S = 240
 # In real time; longer ones are for a time lapse, which skips what is idle.
 DURATION_MAX_NS = 2 * 3_600 * NS_PER_S
+# Time lapse takes istiod ahead, and its API server has a certificate of a year (kubeadm).
 LAPSE_MAX_NS = 90 * 86_400 * NS_PER_S
 WORKERS_MAX = 5
 _NEVER = {

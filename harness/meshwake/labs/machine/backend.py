@@ -38,9 +38,12 @@ from meshwake.labs.process.namespaces import Network
 
 # An emulated ztunnel sends a few requests a second where a real one sends hundreds.
 FLOOD_WINDOW_NS = 600 * NS_PER_S
+# An emulator that skips idle time goes from timer to timer while its guest waits for the host: a
+# slow host once cost a guest 366 s, and one that slept for 4 s cost it 62 hours.
 LEAP_MAX_NS = 10 * NS_PER_S
 # How long to wait for requests while nothing is due: progress is reported in between.
 _POLL_EVERY_NS = 600 * NS_PER_S
+# As guest agents do. adjtimex would take the monotonic clock along (docs/clocks-measured.md).
 FOLLOW_DRIFT_EVERY_NS = 5 * NS_PER_S
 # The guest has one processor: a detector that checks without a pause keeps it from those it waits
 # for. Costs nothing where idle time is skipped.

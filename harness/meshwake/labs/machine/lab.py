@@ -53,6 +53,7 @@ GUESTS_MAX = 4
 # How long several guests may go on: those that share one time must be woken one by one, about 15
 # times a second.
 FLEET_SKIPPED_NS, FLEET_REAL_NS = 2 * 86400 * NS_PER_S, 3 * 3600 * NS_PER_S
+# A kernel learns how long it slept from the battery-backed clock, which counts whole seconds.
 SHORTEST_SLEEP_NS = 5 * NS_PER_S
 MEMORY_MB = 768
 TIME_VARIABLE = "MESHWAKE_MACHINE_TIME"
