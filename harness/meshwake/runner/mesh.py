@@ -25,7 +25,7 @@ from meshwake.core.errors import BadInput, HarnessFault
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Finding
 from meshwake.core.run import Run
-from meshwake.core.scenario import DEFAULT_STARTS, Scenario, scenario_of
+from meshwake.core.scenario import Scenario, scenario_of
 from meshwake.core.store import RunDirectory
 from meshwake.report.result import OutageRow, RenewalRow, result
 from meshwake.runner.choose import Case, choose
@@ -187,7 +187,6 @@ class Mesh:
         document: MutableJsonObject = {
             "title": f"written by {self.name}",
             "duration": format_duration(self._now_ns),
-            "starts": DEFAULT_STARTS,
             "certificate": {"lifetime": self.world.lifetime, "backdate": self.world.backdate},
             "node": [{"name": "laptop", "identities": [CLIENT, SERVER]}],
             "traffic": {"pairs": [[CLIENT, SERVER]], "every": self.world.every},
