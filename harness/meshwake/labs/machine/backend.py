@@ -70,6 +70,8 @@ class GuestBackend(Mesh):
     """See labs.backend.Backend. Runs inside the guest; `channel` leads to the host."""
 
     flood_window_ns = FLOOD_WINDOW_NS
+    # Sleeps and pauses are the kernel's own.
+    stops_for = resumes_after = frozenset({"freeze"})
 
     def __init__(self, plan: Plan, binary: Path, directory: Path, channel: Channel) -> None:
         super().__init__(plan, binary, directory, _PatientDetector)
@@ -164,15 +166,6 @@ class GuestBackend(Mesh):
 
     # Faults
 
-    def prepare(self, fault: PlannedFault) -> None:
-        """See Backend."""
-        if fault.node is None:
-            return
-        if fault.kind == "restart":
-            self.stop_processes(fault.node)
-        elif fault.kind == "freeze":
-            self.stop_node(fault.node)
-
     def begin(self, fault: PlannedFault) -> None:
         """See Backend. A sleep is over when this returns."""
         if fault.node is None:
@@ -209,16 +202,10 @@ class GuestBackend(Mesh):
 
     def end(self, fault: PlannedFault) -> int | None:
         """See Backend."""
-        if fault.node is None:
-            self.set_authority_mode()
-        elif fault.kind == "freeze":
-            self.resume_node(fault.node)
-        elif fault.kind == "drift":
+        if fault.kind == "drift":
             self._follow_drift()
             self._drifting.discard(fault.index)
-        elif fault.kind in ("step", "pause"):
-            return self.step_wall_clock(fault)
-        return None
+        return super().end(fault)
 
     def _follow_drift(self) -> None:
         """Sets the wall clock to what it shows on a node that drifts as planned."""
