@@ -21,7 +21,7 @@ from meshwake.cluster.node_channel import DAEMON_SET, LABELS, MARK, NAMESPACE, P
 from meshwake.cluster.reset import KINDS_OF_A_RUN
 from meshwake.cluster.stack.choice import PROFILES
 from meshwake.core.errors import HarnessError
-from meshwake.core.json_types import int_at, object_at, texts_at
+from meshwake.core.json_types import JsonObject, int_at, object_at, texts_at
 from meshwake.core.store import SavedRun, read_run
 from meshwake.kubernetes.api import Kubernetes, identity_of
 from meshwake.kubernetes.kubeconfig import read_access
@@ -365,7 +365,7 @@ def _objects(kubernetes: Kubernetes) -> Iterator[tuple[str, Any]]:
     for kind in _KINDS:
         for thing in kubernetes.all(kind):
             metadata = object_at(thing, "metadata")
-            if NAMESPACE in {metadata.get("namespace"), metadata["name"]}:
+            if NAMESPACE in {metadata.get("namespace"), metadata["name"]} or _is_renewed(thing):
                 continue
             content = {
                 key: part for key, part in thing.items() if key not in {"metadata", "status"}
@@ -382,6 +382,12 @@ def _objects(kubernetes: Kubernetes) -> Iterator[tuple[str, Any]]:
                     },
                 },
             )
+
+
+def _is_renewed(thing: JsonObject) -> bool:
+    """Whether cert-manager writes it in its own time: it labels all Secrets of its certificates, the
+    private key of a renewal that is under way too."""
+    return "controller.cert-manager.io/fao" in texts_at(thing, "metadata", "labels")
 
 
 def _is_not_moved(channel: PodChannel, node: str) -> None:

@@ -81,6 +81,11 @@ class Environment(Protocol):
         """(namespace, labels) of the pods among them that must be ready before world time
         begins."""
 
+    def gateways(
+        self, plan: Plan, node_names: Mapping[str, str]
+    ) -> tuple[tuple[JsonObject, ...], tuple[tuple[str, Mapping[str, str]], ...]]:
+        """The objects of the plan's gateways, and (namespace, labels) of their pods."""
+
     def looked_at(
         self, plan: Plan, place: Place, kubernetes: Kubernetes, node_names: Mapping[str, str]
     ) -> LookedAt:

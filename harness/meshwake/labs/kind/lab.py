@@ -21,6 +21,7 @@ from pathlib import Path
 
 from meshwake.clocks.movers.base import Mover
 from meshwake.clocks.movers.lapse import LapseMover
+from meshwake.cluster.guard_deployment.install import installed_image
 from meshwake.cluster.hold import Hold, hold
 from meshwake.cluster.observe import check_versions, node_names, running_versions
 from meshwake.cluster.reset import (
@@ -30,7 +31,8 @@ from meshwake.cluster.reset import (
     restart_ztunnels,
     restore_cluster,
 )
-from meshwake.cluster.stack.own_images import with_own_images
+from meshwake.cluster.stack.pieces import DEMO_NAMESPACE
+from meshwake.cluster.stack.workloads import split_identity
 from meshwake.core.durations import format_duration
 from meshwake.core.errors import LabUnavailable, SubjectFailed
 from meshwake.core.faults import CLOCK_FAULTS
@@ -41,10 +43,10 @@ from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.labs import Toolbox
 from meshwake.labs.kind.environment import Environment, Place
 from meshwake.labs.kind.faults import Faults
-from meshwake.labs.kind.fix import awaited_of_fix, objects_of_fix
+from meshwake.labs.kind.fix import awaited_of_fix, objects_to_apply
 from meshwake.labs.kind.lapsed import LapsedFaults
 from meshwake.labs.kind.pace import LapsePace
-from meshwake.labs.kind.refusals import refusals
+from meshwake.labs.kind.refusals import refusals, with_installed_guard
 from meshwake.labs.kind.session import Session, Setting
 
 
@@ -114,6 +116,9 @@ class _Run:
                 "scenario needs "
                 f"{len(plan.nodes)}; bring it up with --nodes {len(plan.nodes)}"
             )
+        self._guard = installed_image(kubernetes)
+        if self._guard is not None and (conflicts := with_installed_guard(plan)):
+            raise LabUnavailable(f"cluster {place.name}: {'; '.join(conflicts)}")
         self._running = running_versions(kubernetes, place.nodes)
         self._node_names = node_names(plan, place.nodes, self._running.istiod_nodes)
 
@@ -139,6 +144,7 @@ class _Run:
                 progress=toolbox.progress,
                 check_held=self._held.check,
                 skips=mover if isinstance(mover, LapseMover) else None,
+                guard_installed=self._guard is not None,
                 # In parallel to the run: a fault must not wait for an API server that is slow.
                 report_under_way=lambda under_way: executor.submit(self._held.report, under_way),
             )
@@ -156,6 +162,10 @@ class _Run:
         _report(
             f"{where}: workloads of {self._plan.scenario} are applied, every ztunnel is restarted"
         )
+        if self._guard is not None:
+            _report(
+                f"{where}: a wake guard is installed ({self._guard}), and is part of what is judged"
+            )
         if self._plan.cluster is not None and self._plan.cluster.lapse:
             _report(
                 f"{where}: idle time is skipped: the clocks of istiod, ztunnels and proxies "
@@ -168,6 +178,13 @@ class _Run:
                 f"{where}: only what carries our label is deleted afterwards; ztunnel's "
                 "configuration is not changed"
             )
+
+    @property
+    def _namespaces_of_gateways(self) -> tuple[str, ...]:
+        """Of the stack's gateway and waypoint, and of the plan's gateways."""
+        of_stack = [DEMO_NAMESPACE] if self._place.parts & {"gateway", "waypoint"} else []
+        of_plan = [split_identity(gateway.identity)[0] for gateway in self._plan.gateways]
+        return (*of_stack, *of_plan)
 
     @contextmanager
     def _changed(self) -> Iterator[None]:
@@ -183,11 +200,15 @@ class _Run:
             self._say()
             objects = [
                 *self._environment.objects(self._plan, self._node_names),
-                *with_own_images(objects_of_fix(self._plan)),
+                *objects_to_apply(self._plan, self._namespaces_of_gateways),
             ]
             awaited = [*self._environment.awaited(self._plan), *awaited_of_fix(self._plan)]
             apply_run_objects(self._kubernetes, real, objects, awaited)
             restart_ztunnels(self._kubernetes, real, self._plan.lifetime_s, stamp, self._place.ours)
+            # After the ztunnels: world time begins with their first certificates, and a gateway's
+            # must not be older.
+            gateways = self._environment.gateways(self._plan, self._node_names)
+            apply_run_objects(self._kubernetes, real, *gateways)
             yield
         finally:
             if not self._held.lost:  # the command that took it over restores it
@@ -216,7 +237,14 @@ class _Run:
         made of, which may differ from what runs."""
         about = {"kind": "cluster", "cluster": self._place.name, "ours": self._place.ours}
         asked = {"asked": dict(self._place.about)} if self._place.about else {}
-        return {**about, **self._running.to_json(), **asked, "nodes": dict(self._node_names)}
+        guard = {} if self._guard is None else {"guard": self._guard}
+        return {
+            **about,
+            **self._running.to_json(),
+            **asked,
+            **guard,
+            "nodes": dict(self._node_names),
+        }
 
 
 LAB = KindLab()
