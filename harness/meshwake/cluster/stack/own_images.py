@@ -18,6 +18,7 @@ from typing import Any
 
 from meshwake.cluster.stack.pieces import image_references, read_objects
 from meshwake.core.errors import LabUnavailable
+from meshwake.core.json_types import JsonObject
 from meshwake.core.resources import ROOT, SOURCES
 
 LOCAL = "localhost/meshwake"
@@ -107,14 +108,14 @@ GUARD = OwnImage(
 )
 
 
-def with_own_images(objects: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def with_own_images(objects: Iterable[JsonObject]) -> list[dict[str, Any]]:
     """`objects`, with our images by the names under which they are built; another's image stays as
     it is named."""
     built = {image.named: image.reference for image in (HELPER, GUARD)}
     return [_renamed(thing, built) for thing in objects]
 
 
-def own_images_in(objects: Iterable[Mapping[str, Any]]) -> tuple[OwnImage, ...]:
+def own_images_in(objects: Iterable[JsonObject]) -> tuple[OwnImage, ...]:
     """Those that `objects` name."""
     named = set(image_references(list(objects)))
     return tuple(image for image in (HELPER, GUARD) if image.named in named)

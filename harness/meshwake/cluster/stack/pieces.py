@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from meshwake.core.errors import HarnessFault
-from meshwake.core.json_types import object_at, objects_at, text_at
+from meshwake.core.json_types import JsonObject, object_at, objects_at, text_at
 from meshwake.core.resources import CLUSTERS
 from meshwake.kubernetes.api import identity_of
 from meshwake.kubernetes.labels import OUR_LABELS, is_ours
@@ -96,17 +96,17 @@ class Facts:
     seed: str = ""
 
 
-def labelled(thing: Mapping[str, Any], labels: Mapping[str, str] = OUR_LABELS) -> dict[str, Any]:
+def labelled(thing: JsonObject, labels: Mapping[str, str] = OUR_LABELS) -> dict[str, Any]:
     """A copy of `thing` that carries `labels`, as do the pods it makes. Selectors stay as they
     are."""
-    copy = deepcopy(dict(thing))
+    copy: dict[str, Any] = deepcopy(dict(thing))
     copy.setdefault("metadata", {}).setdefault("labels", {}).update(labels)
     if copy.get("kind") in _WITH_POD_TEMPLATE:
         copy["spec"]["template"].setdefault("metadata", {}).setdefault("labels", {}).update(labels)
     return copy
 
 
-def labelled_objects(name: str, things: Iterable[Mapping[str, Any]]) -> Objects:
+def labelled_objects(name: str, things: Iterable[JsonObject]) -> Objects:
     """`things` with `OUR_LABELS` on each."""
     return Objects(name, tuple(labelled(thing) for thing in things))
 

@@ -8,7 +8,7 @@ end. Engines list a network's ranges in any order and IPv6 may come first; the p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import (
     AddressValueError,
     IPv4Address,
@@ -20,6 +20,7 @@ from ipaddress import (
 from typing import Any
 
 from meshwake.core.errors import LabUnavailable
+from meshwake.core.json_types import JsonObject
 
 POOL_MAX = 50
 POOL_MIN = 4
@@ -27,7 +28,7 @@ POOL_MIN = 4
 KEPT_FOR_CONTAINERS = 32
 
 
-def pool_of(ipam_config: Sequence[Mapping[str, Any]], used: Iterable[str] = ()) -> str:
+def pool_of(ipam_config: Sequence[JsonObject], used: Iterable[str] = ()) -> str:
     """A range of 4 to 50 addresses near the end of the first usable IPv4 range, as
     "172.18.255.204-172.18.255.253".
 
@@ -95,7 +96,7 @@ def _first_of_stretch(last: int, lowest: int, taken: set[IPv4Address]) -> int:
     return first
 
 
-def _kept(entry: Mapping[str, Any]) -> set[IPv4Address]:
+def _kept(entry: JsonObject) -> set[IPv4Address]:
     """The gateway, and the low end of the range that containers get addresses from, where there is
     one."""
     gateway, given = _address(str(entry.get("Gateway") or "")), _ipv4_network(entry.get("IPRange"))

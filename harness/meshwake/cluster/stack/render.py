@@ -34,6 +34,7 @@ from meshwake.cluster.stack.pieces import (
 )
 from meshwake.cluster.stack.pins import Pins, gateway_api_manifest, minor_of, pinned_chart
 from meshwake.cluster.stack.workloads import workload_images
+from meshwake.core.json_types import JsonObject, object_at
 from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
 # Nothing is fetched from it: any range will do to work out what a cluster is made of.
@@ -260,10 +261,11 @@ def _gateway(choice: Choice) -> Stage:
     )
 
 
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merged(below: JsonObject, above: JsonObject) -> dict[str, Any]:
     """`below` with `above` laid over it, tables into tables, as helm merges values files."""
     result = dict(below)
     for key, value in above.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged(result[key], value) if both else value
+        here = result.get(key)
+        both_are_tables = isinstance(value, Mapping) and isinstance(here, Mapping)
+        result[key] = merged(object_at(here), object_at(value)) if both_are_tables else value
     return result
