@@ -213,7 +213,7 @@ def _await_guards(
             READY_WITHIN_S,
             look,
             failed=LabUnavailable,
-            tell=report,
+            report=report,
         )
     except LabUnavailable as error:
         why = "; ".join([str(error), *_complaints(kubernetes)])
