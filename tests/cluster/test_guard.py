@@ -63,7 +63,8 @@ def test_one_command_guards_every_node_and_another_removes_all_of_it(trial: Tria
             assert each["problem"] is None
             assert each["image"].endswith(GUARD.reference)
             assert any("ztunnel" in process for process in each["drift_s"])
-        refused = trial.meshwake("run", "short_sleep_with_guard", "--lab", "kind")
+        of_lab = ("--lab", "kind", "--clock", "process")
+        refused = trial.meshwake("run", "short_sleep_with_guard", *of_lab)
         assert refused.code == ExitCode.LAB_UNAVAILABLE
         assert "meshwake guard uninstall" in refused.stderr
     assert trial.meshwake("guard", "status").code == ExitCode.LAB_UNAVAILABLE
