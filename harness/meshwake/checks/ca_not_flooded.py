@@ -18,6 +18,7 @@ from meshwake.core.outcome import Evidence, Finding
 from meshwake.core.plan import Plan
 
 NAME = "ca_not_flooded"
+TITLE = "The CA is not flooded with requests"
 WINDOW_NS = 60 * NS_PER_S
 REQUESTS_MAX = 20
 

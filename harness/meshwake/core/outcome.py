@@ -7,7 +7,7 @@ makes a `surprise`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -37,13 +37,15 @@ class Evidence:
 @dataclass(frozen=True)
 class Finding:
     """One verdict with its reason in a sentence and its evidence. `is_assumption`:
-    without it nothing else can be judged (ASSUMPTIONS in checks/__init__.py)."""
+    without it nothing else can be judged (ASSUMPTIONS in checks/__init__.py). `rest`: the places
+    that `evidence` only counts; not part of what a run's result says."""
 
     check: str
     verdict: Verdict
     because: str
     evidence: tuple[Evidence, ...] = ()
     is_assumption: bool = False
+    rest: tuple[Evidence, ...] = field(default=(), compare=False, repr=False)
 
 
 class OutcomeKind(StrEnum):
