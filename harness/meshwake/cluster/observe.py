@@ -117,8 +117,11 @@ class SeenCertificates:
         self._held: dict[str, Held] = {}
         self._looked_world_ns: dict[str, int] = {}
 
-    def forget(self, identities: Iterable[str]) -> None:
-        """A process ended, and with it what it held."""
+    def restarted(self, process: str, identities: Iterable[str], world_ns: int) -> None:
+        """A process ended, and with it what it held; its successor was first seen at `world_ns`.
+        None of its certificates is dated before that: it was issued some seconds earlier, but an
+        event of a process must not precede its start."""
+        self._looked_world_ns[process] = world_ns
         for identity in identities:
             self._held.pop(identity, None)
 

@@ -475,7 +475,7 @@ class Session:
             process=old.process,
             cause=cause,
         )
-        self._certificates.forget(process.identities)
+        self._certificates.restarted(name, process.identities, world_ns)
         self._record_started(name, world_ns, cause)
 
     def process_of(self, node: str) -> Pod:
