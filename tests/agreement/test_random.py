@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,8 +36,15 @@ OUTAGES: tuple[tuple[str, ...], tuple[str, ...]] = ((), ("from_world_s", "to_wor
 FIRST, BEYOND = (int(word) for word in os.environ.get("MESHWAKE_SEEDS", "2:4").split(":"))
 
 
+def rows_of(saved: Run, key: str) -> list[Any]:
+    """A list of the result; an assertion where it could not be derived."""
+    rows: Any = dict(result(saved))[key]
+    assert isinstance(rows, list)
+    return rows
+
+
 def numbers(
-    rows: list[dict[str, Any]], names: tuple[str, ...], times: tuple[str, ...]
+    rows: Sequence[Mapping[str, Any]], names: tuple[str, ...], times: tuple[str, ...]
 ) -> list[tuple[Any, ...]]:
     """Rows as tuples that can be sorted and compared: what is never done comes last."""
     return sorted(
@@ -51,7 +58,7 @@ def numbers(
 
 def renewal_times(run: Run) -> list[tuple[Any, ...]]:
     """Every renewal of a run."""
-    return numbers(result(run)["renewals"], *RENEWALS)
+    return numbers(rows_of(run, "renewals"), *RENEWALS)
 
 
 def outage_times(run: Run, left_out: frozenset[int]) -> list[tuple[Any, ...]]:
@@ -61,7 +68,7 @@ def outage_times(run: Run, left_out: frozenset[int]) -> list[tuple[Any, ...]]:
         for event in run.history
         if event.kind != "connection_attempted" or event.world_ns not in left_out
     ]
-    return numbers(result(replace(run, history=History(kept)))["outages"], *OUTAGES)
+    return numbers(rows_of(replace(run, history=History(kept)), "outages"), *OUTAGES)
 
 
 def tied_world_ns(model: Run) -> frozenset[int]:

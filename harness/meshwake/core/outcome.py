@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 from meshwake.core.errors import ExitCode
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import Plan, PlannedExpectation
 from meshwake.core.scenario import CheckName
 
@@ -31,7 +31,7 @@ class Evidence:
 
     world_s: float
     text: str
-    data: dict[str, Any]
+    data: MutableJsonObject
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ EXIT_CODES = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """One finding beside what was expected of it (None: nothing was expected of this check)."""
+    """One finding next to what was expected of it (None: nothing was expected of this check)."""
 
     finding: Finding
     expected: Verdict | None
