@@ -263,7 +263,8 @@ class Trial:
 
     def histories(self, scenario: Path) -> set[Path]:
         """Of every run of `scenario` that was kept or is under way."""
-        return set(self.runs.glob(f"{scenario.stem}/*/history.jsonl"))
+        found = self.runs.glob(f"{scenario.stem}/*/history.jsonl")
+        return {path for path in found if path.parent.name != "latest"}  # that is one of the others
 
     # What is in the cluster
 
