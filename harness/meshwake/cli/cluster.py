@@ -20,7 +20,8 @@ from meshwake.cli.output import print_json, print_text, say
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
 from meshwake.core.plan import PlannedCluster
-from meshwake.runner.options import ClusterFlags, cluster_fields, given_in, with_flags
+from meshwake.runner.flags import ClusterFlags, given_in, with_flags
+from meshwake.runner.options import cluster_fields
 
 if TYPE_CHECKING:
     from meshwake.cluster.cluster import Cluster
