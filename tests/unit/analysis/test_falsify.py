@@ -12,17 +12,12 @@ import pytest
 from hypothesis import given, settings
 from meshwake.analysis import falsify as search
 from meshwake.analysis.falsify import (
-    DEFAULT_KINDS,
-    Move,
-    Timeline,
-    describe,
     document_of,
     falsify,
     make_target,
     neighbours,
     save,
     smallest,
-    timelines,
 )
 from meshwake.checks import judge
 from meshwake.cli.app import run_command
@@ -33,6 +28,7 @@ from meshwake.core.versions import newest
 from meshwake.runner.choose import choose
 from meshwake.runner.options import Options
 from meshwake.runner.run import run_case
+from meshwake.runner.timelines import DEFAULT_KINDS, Move, Timeline, describe, timelines
 
 CHECK = "recovers_within"
 
