@@ -1,0 +1,71 @@
+"""What pytest shows at the end: the table of all cases, and the pages where they were asked for.
+
+A row travels as text from the process that ran its case (pytest-xdist) to the one that writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshwake.core.errors import HarnessError
+from meshwake.core.run import Run
+from meshwake.core.store import runs_dir
+from meshwake.pytest_plugin.session import SESSION
+from meshwake.report.ci_formats import github_annotations
+from meshwake.report.html.folder import ReportEntry, ReportFolder
+from meshwake.report.result import Summary
+from meshwake.report.terminal import plain, summary_table
+
+_NOT_RUN = {"id": "", "words": "", "fix": "", "real_s": 0.0}
+
+
+def row_of(summary: Summary, report: Path | None, run: Run | None, chosen_because: str) -> str:
+    """One case; its page is written at once, where pages were asked for."""
+    page = ReportFolder(report).add(run).id if report is not None and run else ""
+    entry = (
+        {"id": page, "words": run.label, "fix": run.fix_name, "real_s": run.real_s} if run else {}
+    )
+    values = vars(summary) | {"run": str(summary.run) if summary.run else None}
+    return json.dumps({"chosen_because": chosen_because, "summary": values, "entry": entry})
+
+
+def write_summary(terminalreporter: pytest.TerminalReporter, rows: list[str]) -> None:
+    """All of this session, in the order of their names."""
+    read = [json.loads(row) for row in rows]
+    read.sort(key=lambda row: [row["summary"][key] for key in ("scenario", "lab", "version")])
+    summaries = [_summary(row["summary"]) for row in read]
+    terminalreporter.section("meshwake")
+    terminalreporter.write(plain(summary_table(summaries)))
+    for because in sorted({row["chosen_because"] for row in read}):
+        terminalreporter.write_line(f"lab {because}")
+    if not any(summary.run for summary in summaries):
+        terminalreporter.write_line(
+            f"evidence: no surprise, so none was kept; --keep-run keeps every run in {runs_dir()}/"
+        )
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in github_annotations(summaries):
+            terminalreporter.write_line(line)
+    report = terminalreporter.config.stash[SESSION].report
+    if report is not None:
+        _write_report(terminalreporter, report, read)
+
+
+def _write_report(
+    terminalreporter: pytest.TerminalReporter, directory: Path, rows: list[dict[str, Any]]
+) -> None:
+    entries = [
+        ReportEntry(**_NOT_RUN | row["entry"], summary=_summary(row["summary"])) for row in rows
+    ]
+    try:
+        terminalreporter.write_line(f"report: {ReportFolder(directory).finish(entries)}")
+    except HarnessError as error:
+        terminalreporter.write_line(f"report: not written: {error}", red=True)
+
+
+def _summary(values: dict[str, Any]) -> Summary:
+    return Summary(**values | {"run": Path(values["run"]) if values["run"] else None})
