@@ -10,6 +10,7 @@ import pytest
 
 from meshwake.core.errors import BadInput
 from meshwake.core.outcome import OutcomeKind
+from meshwake.core.store import RunDirectory
 from meshwake.pytest_plugin.session import ROW, SESSION
 from meshwake.pytest_plugin.summary import row_of
 from meshwake.report.result import summarise
@@ -31,14 +32,18 @@ class MadeMesh:
     def finish(self, failed: bool) -> None:
         """After the test: evidence of a failure stays, other runs go."""
         directories = self.mesh.directories
-        if self._report is not None and directories:
+        if not directories:
+            return
+        if self._report is not None:
             self._node.stash[ROW] = self._row(failed)
-        for directory in () if self._keep_all else directories:
-            if not (failed and directory is directories[-1]):
-                directory.remove()
-        if failed and directories:
+        if failed:
             evidence = f"evidence: {directories[-1].path}"
             self._node.add_report_section("teardown", "meshwake", evidence)
+        self._remove(directories[:-1] if failed else directories)
+
+    def _remove(self, directories: list[RunDirectory]) -> None:
+        for directory in () if self._keep_all else directories:
+            directory.remove()
 
     def _row(self, failed: bool) -> str:
         """The last run, judged by what the test asserted; the test itself is its outcome."""

@@ -36,23 +36,30 @@ def row_of(summary: Summary, report: Path | None, run: Run | None, chosen_becaus
 
 def write_summary(terminalreporter: pytest.TerminalReporter, rows: list[str]) -> None:
     """All of this session, in the order of their names."""
-    read = [json.loads(row) for row in rows]
-    read.sort(key=lambda row: [row["summary"][key] for key in ("scenario", "lab", "version")])
+    read = sorted(map(json.loads, rows), key=_name)
     summaries = [_summary(row["summary"]) for row in read]
     terminalreporter.section("meshwake")
     terminalreporter.write(plain(summary_table(summaries)))
-    for because in sorted({row["chosen_because"] for row in read}):
-        terminalreporter.write_line(f"lab {because}")
-    if not any(summary.run for summary in summaries):
-        terminalreporter.write_line(
-            f"evidence: no surprise, so none was kept; --keep-run keeps every run in {runs_dir()}/"
-        )
-    if os.environ.get("GITHUB_ACTIONS") == "true":
-        for line in github_annotations(summaries):
-            terminalreporter.write_line(line)
+    lines = [f"lab {because}" for because in sorted({row["chosen_because"] for row in read})]
+    for line in lines + _remarks(summaries):
+        terminalreporter.write_line(line)
     report = terminalreporter.config.stash[SESSION].report
     if report is not None:
         _write_report(terminalreporter, report, read)
+
+
+def _name(row: dict[str, Any]) -> tuple[str, ...]:
+    summary = row["summary"]
+    return summary["scenario"], summary["lab"], summary["version"]
+
+
+def _remarks(summaries: list[Summary]) -> list[str]:
+    """Where there is no evidence, and what a GitHub job shows."""
+    kept = any(summary.run for summary in summaries)
+    keep = f"--keep-run keeps every run in {runs_dir()}/"
+    lines = [] if kept else [f"evidence: no surprise, so none was kept; {keep}"]
+    in_github = os.environ.get("GITHUB_ACTIONS") == "true"
+    return lines + (github_annotations(summaries) if in_github else [])
 
 
 def _write_report(
