@@ -1,9 +1,9 @@
-"""What every ztunnel says of itself: its process, its certificates and their states (/config_dump
-on its localhost).
+"""What every ztunnel reports of itself: its process, its certificates and their states
+(/config_dump on its localhost).
 
-Nobody tells us of a request to the authority. One that was answered shows as a new serial number,
-and the second in which it was answered stands in the certificate: notBefore + the backdate, by the
-authority's wall clock. So `csr_answered` is derived, to the second, and never placed before the
+A request to the authority is not reported anywhere. One that was answered shows as a new serial
+number, and the second in which it was answered is in the certificate: notBefore + the backdate, by
+the authority's wall clock. So `csr_answered` is derived, to the second, and never placed before the
 last look that still showed the old certificate. A request that was refused leaves a line in
 ztunnel's log (ztunnel/logs.py).
 """
@@ -14,16 +14,23 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from meshwake.core import versions
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import LabUnavailable, SubjectFailed
-from meshwake.core.plan import Plan
+from meshwake.core.json_types import JsonObject, MutableJsonObject, objects_at, text_at
+from meshwake.core.plan import Plan, PlannedGateway
 from meshwake.kubernetes.api import Kubernetes, Pod, Unreachable
 from meshwake.ztunnel.config_dump import parse_config_dump
-from meshwake.ztunnel.names import ISTIO_NAMESPACE, ISTIOD_LABELS, ZTUNNEL_LABELS
-from meshwake.ztunnel.ports import ADMIN_PORT, CONFIG_DUMP_PATH, ISTIOD_MONITORING_PORT
+from meshwake.ztunnel.envoy_certificates import parse_envoy_certificates
+from meshwake.ztunnel.names import GATEWAY_LABEL, ISTIO_NAMESPACE, ISTIOD_LABELS, ZTUNNEL_LABELS
+from meshwake.ztunnel.ports import (
+    ADMIN_PORT,
+    CONFIG_DUMP_PATH,
+    ENVOY_CERTIFICATES_PATH,
+    ISTIOD_MONITORING_PORT,
+)
+from meshwake.ztunnel.spiffe import identity_of
 
 ANSWER_WITHIN_S = 8.0
 
@@ -39,7 +46,7 @@ _COMPONENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
 
 @dataclass(frozen=True)
 class Held:
-    """What ztunnel says of one identity. Without a certificate only `state` is told."""
+    """What ztunnel reports of one identity. Without a certificate it reports only `state`."""
 
     state: str
     serial: str | None = None
@@ -48,8 +55,8 @@ class Held:
 
 
 def read_config_dump(text: bytes) -> dict[str, Held]:
-    """identity (namespace/serviceaccount) -> what is held for it. Raises SubjectFailed when it is
-    no config_dump."""
+    """identity (namespace/serviceaccount) -> what is held for it. Raises SubjectFailed for anything
+    but a config_dump."""
     try:
         entries = parse_config_dump(text)
     except ValueError as error:
@@ -62,10 +69,32 @@ def read_config_dump(text: bytes) -> dict[str, Held]:
     }
 
 
+def read_envoy_certificates(text: bytes, identity: str) -> dict[str, Held]:
+    """As `read_config_dump`, for the one identity of a gateway; empty while Envoy has no certificate
+    for it. Raises SubjectFailed when the text is not that of /certs."""
+    try:
+        certificates = parse_envoy_certificates(text)
+    except ValueError as error:
+        raise SubjectFailed(f"a gateway's /certs is not understood: {error}") from error
+    # Every listener lists the certificate that it serves; while a new one is handed out, some of
+    # them still have the one before it.
+    newest = max(
+        (each for each in certificates if identity_of(each.spiffe) == identity),
+        key=lambda each: each.not_before_wall_s,
+        default=None,
+    )
+    if newest is None:
+        return {}
+    held = Held("Available", newest.serial, newest.not_before_wall_s, newest.not_after_wall_s)
+    return {identity: held}
+
+
 @dataclass(frozen=True)
 class Seen:
-    """One look at the ztunnel of one node of the plan; `held` has the identities of that node only."""
+    """One look at a process that holds certificates: the ztunnel of a node of the plan, which has
+    the name of that node, or a gateway. `held` has the plan's identities of that process only."""
 
+    process: str
     node: str
     pod: Pod
     held: Mapping[str, Held]
@@ -80,40 +109,19 @@ class Issued:
     held: Held
 
 
-class Ztunnels:
-    """Where each plan node's ztunnel runs, and what it held when it was last looked at."""
+class SeenCertificates:
+    """What processes held when they were last looked at, and what of it is new."""
 
-    def __init__(
-        self, kubernetes: Kubernetes, node_names: Mapping[str, str], backdate_s: int
-    ) -> None:
-        self._kubernetes, self._backdate_s = kubernetes, backdate_s
-        self._nodes = {name: node for node, name in node_names.items()}
+    def __init__(self, backdate_s: int) -> None:
+        self._backdate_s = backdate_s
         self._held: dict[str, Held] = {}
         self._looked_world_ns: dict[str, int] = {}
 
-    def pods(self) -> dict[str, Pod]:
-        """plan node -> its ztunnel's pod: the ready one, else one that runs. While istiod is away a
-        new ztunnel is not ready, and lives and can be asked all the same. Raises Unreachable."""
-        pods = sorted(
-            self._kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS), key=lambda pod: pod.ready
-        )
-        return {
-            self._nodes[pod.node]: pod
-            for pod in pods
-            if pod.node in self._nodes and (pod.ready or pod.started)
-        }
-
-    def look(self, node: str, pod: Pod, identities: Sequence[str]) -> Seen:
-        """Asks one ztunnel. Raises Unreachable."""
-        held = read_config_dump(
-            self._kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S)
-        )
-        return Seen(
-            node, pod, {identity: held[identity] for identity in identities if identity in held}
-        )
-
-    def forget(self, identities: Iterable[str]) -> None:
-        """A process ended, and with it what it held."""
+    def restarted(self, process: str, identities: Iterable[str], world_ns: int) -> None:
+        """A process ended, and with it what it held; its successor was first seen at `world_ns`.
+        None of its certificates is dated before that: it was issued some seconds earlier, but an
+        event of a process must not precede its start."""
+        self._looked_world_ns[process] = world_ns
         for identity in identities:
             self._held.pop(identity, None)
 
@@ -122,8 +130,8 @@ class Ztunnels:
     ) -> tuple[list[Issued], list[tuple[str, Held]]]:
         """What of `seen` is new since the last look: certificates issued, and states.
         `authority_wall_ns`: its wall clock at `looked_world_ns`."""
-        earliest_ns = self._looked_world_ns.get(seen.node, 0)
-        self._looked_world_ns[seen.node] = looked_world_ns
+        earliest_ns = self._looked_world_ns.get(seen.process, 0)
+        self._looked_world_ns[seen.process] = looked_world_ns
         issued, states = [], []
         for identity, held in seen.held.items():
             before = self._held.get(identity)
@@ -144,14 +152,64 @@ class Ztunnels:
         return issued, states
 
 
+class Ztunnels:
+    """Where each plan node's ztunnel runs, and what it holds."""
+
+    def __init__(self, kubernetes: Kubernetes, node_names: Mapping[str, str]) -> None:
+        self._kubernetes = kubernetes
+        self._nodes = {name: node for node, name in node_names.items()}
+
+    def pods(self) -> dict[str, Pod]:
+        """plan node -> its ztunnel's pod: the ready one, else one that runs. While istiod is away a
+        new ztunnel is not ready, and lives and can be asked all the same. Raises Unreachable."""
+        found = _ready_last(self._kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS))
+        return {self._nodes[pod.node]: pod for pod in found if pod.node in self._nodes}
+
+    def look(self, node: str, pod: Pod, identities: Sequence[str]) -> Seen:
+        """Asks one ztunnel. Raises Unreachable."""
+        held = read_config_dump(
+            self._kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S)
+        )
+        of_plan = {identity: held[identity] for identity in identities if identity in held}
+        return Seen(node, node, pod, of_plan)
+
+
+class Gateways:
+    """Where each of the plan's gateways runs, and what it holds."""
+
+    def __init__(self, kubernetes: Kubernetes, gateways: Sequence[PlannedGateway]) -> None:
+        self._kubernetes = kubernetes
+        self._gateways = {gateway.name: gateway for gateway in gateways}
+
+    def pods(self) -> dict[str, Pod]:
+        """gateway -> its pod: the ready one, else one that runs. Raises Unreachable."""
+        found = {}
+        for name, gateway in self._gateways.items():
+            namespace = gateway.identity.partition("/")[0]
+            for pod in _ready_last(self._kubernetes.pods(namespace, {GATEWAY_LABEL: name})):
+                found[name] = pod
+        return found
+
+    def look(self, name: str, pod: Pod) -> Seen:
+        """Reads the certificates of one gateway. Raises Unreachable."""
+        gateway = self._gateways[name]
+        answer = self._kubernetes.get(pod, ADMIN_PORT, ENVOY_CERTIFICATES_PATH, ANSWER_WITHIN_S)
+        return Seen(name, gateway.node, pod, read_envoy_certificates(answer, gateway.identity))
+
+
+def _ready_last(pods: Iterable[Pod]) -> list[Pod]:
+    """Those that run, the ready ones last, so that they win where the last one counts."""
+    return sorted((pod for pod in pods if pod.ready or pod.started), key=lambda pod: pod.ready)
+
+
 # What runs
 
 
 @dataclass(frozen=True)
 class Running:
-    """What a cluster is made of by its own word, not by anybody's choice. `ztunnels`: the releases
-    that each ztunnel may be, by what it says of itself (none: it does not know). `unknown`: what
-    could not be asked, and why."""
+    """What a cluster itself reports that it is made of, whatever was chosen. `ztunnels`: the
+    releases that each ztunnel may be, by what it reports of itself (none: it does not know).
+    `unknown`: what could not be queried, and why."""
 
     kubelets: Mapping[str, str]
     images: Mapping[str, tuple[str, ...]]
@@ -160,7 +218,7 @@ class Running:
     istiod_nodes: tuple[str, ...]
     unknown: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> MutableJsonObject:
         """For run_started."""
         return {
             "kubernetes": dict(self.kubelets),
@@ -173,7 +231,7 @@ class Running:
 
 
 def running_versions(kubernetes: Kubernetes, nodes: Sequence[str]) -> Running:
-    """Asks kubelets, pods, ztunnels and istiod. Raises Unreachable only when the API server does
+    """Queries kubelets, pods, ztunnels and istiod. Raises Unreachable only when the API server does
     not answer."""
     pods = {name: kubernetes.pods(*where) for name, where in _COMPONENTS.items()}
     unknown: list[str] = []
@@ -205,12 +263,16 @@ def node_names(plan: Plan, nodes: Sequence[str], istiod_nodes: Sequence[str]) ->
     """Which Kubernetes node each node of the plan is: istiod's own is the one on which the plan
     lets the authority live; where the plan has it apart, istiod's is taken last."""
     home = next((node for node in istiod_nodes if node in nodes), None)
-    left = [node for node in nodes if node != home]
-    at_home = plan.authority_node if home is not None else None
-    if home is not None and at_home is None:
-        left.append(home)
-    names = {at_home: home} if home is not None and at_home is not None else {}
-    return {node.name: names.get(node.name) or left.pop(0) for node in plan.nodes}
+    free = [node for node in nodes if node != home]
+    taken: dict[str, str] = {}
+    if home is not None and plan.authority_node is not None:
+        taken[plan.authority_node] = home
+    elif home is not None:
+        free.append(home)
+    for node in plan.nodes:
+        if node.name not in taken:
+            taken[node.name] = free.pop(0)
+    return {node.name: taken[node.name] for node in plan.nodes}
 
 
 def istiod_nodes(kubernetes: Kubernetes) -> tuple[str, ...]:
@@ -220,42 +282,34 @@ def istiod_nodes(kubernetes: Kubernetes) -> tuple[str, ...]:
 
 
 def _kubelet_version(kubernetes: Kubernetes, node: str) -> str:
-    found = kubernetes.read("Node", None, node) or {}
-    return str(found.get("status", {}).get("nodeInfo", {}).get("kubeletVersion", "unknown"))
+    found = kubernetes.read("Node", None, node)
+    return text_at(found, "status", "nodeInfo", "kubeletVersion") or "unknown"
 
 
 def _image_ids(kubernetes: Kubernetes, pods: Iterable[Pod]) -> tuple[str, ...]:
     ids = []
     for pod in pods:
-        found = kubernetes.read("Pod", pod.namespace, pod.name) or {}
-        ids += [
-            str(each.get("imageID"))
-            for each in found.get("status", {}).get("containerStatuses", [])
-        ]
+        found = kubernetes.read("Pod", pod.namespace, pod.name)
+        containers = objects_at(found, "status", "containerStatuses")
+        ids += [str(each.get("imageID")) for each in containers]
     return tuple(dict.fromkeys(ids))
 
 
 def _ztunnel_releases(kubernetes: Kubernetes, pod: Pod, unknown: list[str]) -> tuple[str, ...]:
     try:
-        build = (
-            json.loads(kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S)).get(
-                "version"
-            )
-            or {}
-        )
-        return releases_of(build)
+        dump = json.loads(kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S))
+        return releases_of(dump.get("version") or {})
     except (Unreachable, ValueError, AttributeError) as error:
         unknown.append(f"version of {pod}: {error}")
         return ()
 
 
-def releases_of(build: Mapping[str, Any]) -> tuple[str, ...]:
+def releases_of(build: JsonObject) -> tuple[str, ...]:
     """The releases that a ztunnel's BuildInfo names: by the commit that it was built from, else by
-    the tag of its build. `istioVersion` is the chart's word, an environment variable of the pod,
-    and says nothing of the binary."""
-    if found := versions.built_from(
-        str(build.get("gitRevision", "")), str(build.get("buildStatus", ""))
-    ):
+    the tag of its build. `istioVersion` is taken from an environment variable that the chart sets,
+    and is not evidence of the binary."""
+    revision, status = str(build.get("gitRevision", "")), str(build.get("buildStatus", ""))
+    if found := versions.built_from(revision, status):
         return found
     match = _RELEASE.match(str(build.get("version", "")))
     return (match[0],) if match else ()
@@ -267,8 +321,8 @@ def _istiod_version(kubernetes: Kubernetes, pods: Sequence[Pod], unknown: list[s
         unknown.append("version of istiod: none is ready")
         return None
     try:
-        said = kubernetes.get(ready[0], ISTIOD_MONITORING_PORT, "/version", ANSWER_WITHIN_S)
+        version = kubernetes.get(ready[0], ISTIOD_MONITORING_PORT, "/version", ANSWER_WITHIN_S)
     except Unreachable as error:
         unknown.append(f"version of {ready[0]}: {error}")
         return None
-    return said.decode(errors="replace").strip()
+    return version.decode(errors="replace").strip()

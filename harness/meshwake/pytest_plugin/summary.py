@@ -17,21 +17,20 @@ from meshwake.core.run import Run
 from meshwake.core.store import runs_dir
 from meshwake.pytest_plugin.session import SESSION
 from meshwake.report.ci_formats import github_annotations
-from meshwake.report.html.folder import ReportEntry, ReportFolder
+from meshwake.report.html.entries import ReportEntry
+from meshwake.report.html.folder import ReportFolder
 from meshwake.report.result import Summary
 from meshwake.report.terminal import plain, summary_table
-
-_NOT_RUN = {"id": "", "words": "", "fix": "", "real_s": 0.0}
 
 
 def row_of(summary: Summary, report: Path | None, run: Run | None, chosen_because: str) -> str:
     """One case; its page is written at once, where pages were asked for."""
-    page = ReportFolder(report).add(run).id if report is not None and run else ""
-    entry = (
-        {"id": page, "words": run.label, "fix": run.fix_name, "real_s": run.real_s} if run else {}
+    entry = ReportFolder(report).add(run) if report is not None and run else None
+    shown = (
+        {name: value for name, value in vars(entry).items() if name != "summary"} if entry else {}
     )
     values = vars(summary) | {"run": str(summary.run) if summary.run else None}
-    return json.dumps({"chosen_because": chosen_because, "summary": values, "entry": entry})
+    return json.dumps({"chosen_because": chosen_because, "summary": values, "entry": shown})
 
 
 def write_summary(terminalreporter: pytest.TerminalReporter, rows: list[str]) -> None:
@@ -65,9 +64,7 @@ def _remarks(summaries: list[Summary]) -> list[str]:
 def _write_report(
     terminalreporter: pytest.TerminalReporter, directory: Path, rows: list[dict[str, Any]]
 ) -> None:
-    entries = [
-        ReportEntry(**_NOT_RUN | row["entry"], summary=_summary(row["summary"])) for row in rows
-    ]
+    entries = [ReportEntry(_summary(row["summary"]), **row["entry"]) for row in rows]
     try:
         terminalreporter.write_line(f"report: {ReportFolder(directory).finish(entries)}")
     except HarnessError as error:

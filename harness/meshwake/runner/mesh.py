@@ -19,18 +19,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput, HarnessFault
 from meshwake.core.faults import EVERY_NODE
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Finding
 from meshwake.core.plan import PlannedExpectation
 from meshwake.core.refusal import invalid_choice
 from meshwake.core.run import Run
 from meshwake.core.scenario import CheckName, FixName, Scenario, read_scenario, scenario_of
 from meshwake.core.store import RunDirectory
-from meshwake.report.result import result
+from meshwake.report.result import OutageRow, RenewalRow, result
 from meshwake.runner.choose import Case, choose, with_fix
 from meshwake.runner.corpus import scenario_file
 from meshwake.runner.options import Options
@@ -95,6 +96,9 @@ def _check_fix(where: str, name: object) -> FixName:
     return cast(FixName, name)
 
 
+_Row = TypeVar("_Row")
+
+
 @dataclass(repr=False)
 class Mesh:
     """A timeline made call by call. `refused` is called, and must not return, when the lab that
@@ -108,8 +112,8 @@ class Mesh:
     directories: list[RunDirectory] = field(default_factory=list)
     keep_runs: bool = True
     _now_ns: int = 0
-    _faults: list[dict[str, Any]] = field(default_factory=list)
-    _nodes: list[dict[str, Any]] = field(default_factory=list)
+    _faults: list[MutableJsonObject] = field(default_factory=list)
+    _nodes: list[MutableJsonObject] = field(default_factory=list)
     _gateways: list[dict[str, str]] = field(default_factory=list)
     _pairs: list[list[str]] = field(default_factory=list)
     _file: Scenario | None = None
@@ -132,7 +136,7 @@ class Mesh:
 
     def gateway(self, name: str, identity: str, node: str | None = None) -> None:
         """A gateway or waypoint on `node`, the first one without (lab model)."""
-        named = node or self._world_nodes()[0]["name"]
+        named = node or str(self._world_nodes()[0]["name"])
         self._gateways.append({"name": name, "node": named, "identity": identity})
         self._changed()
 
@@ -208,13 +212,13 @@ class Mesh:
 
     # --- The answer
 
-    def outages(self) -> list[dict[str, Any]]:
+    def outages(self) -> list[OutageRow]:
         """When a pair could not connect: pair, from_world_s, to_world_s."""
-        return self._listed("outages")
+        return self._derived("outages", lambda answered: result(answered)["outages"])
 
-    def renewals(self) -> list[dict[str, Any]]:
+    def renewals(self) -> list[RenewalRow]:
         """Every renewal: node, identity, issued_world_s, due_world_s, done_world_s, late_s."""
-        return self._listed("renewals")
+        return self._derived("renewals", lambda answered: result(answered)["renewals"])
 
     def findings(self) -> dict[str, Finding]:
         """What every check found, by its name."""
@@ -261,12 +265,12 @@ class Mesh:
                     f"{check} is {finding.verdict}, expected {verdict}: {finding.because}"
                 )
 
-    def _listed(self, key: str) -> list[dict[str, Any]]:
+    def _derived(self, what: str, derive: Callable[[Run], list[_Row] | None]) -> list[_Row]:
         answered = self._answer()
-        listed: list[dict[str, Any]] | None = result(answered)[key]
-        if listed is None:
-            raise HarnessFault(f"{key} cannot be told from this history: {answered.outcome.why}")
-        return listed
+        rows = derive(answered)
+        if rows is None:
+            raise HarnessFault(f"{what} is unknown from this history: {answered.outcome.why}")
+        return rows
 
     def _advance(self, by_ns: int) -> None:
         if self._file is not None:
@@ -319,7 +323,7 @@ class Mesh:
         if self._file is not None:
             fix = self.world.fix
             return self._file if fix is None else with_fix(self._file, cast(FixName, fix))
-        document: dict[str, Any] = {
+        document: MutableJsonObject = {
             "title": f"The timeline of {self.name}",
             "duration": format_duration(self._now_ns),
             "certificate": {"lifetime": self.world.lifetime, "backdate": self.world.backdate},
@@ -339,7 +343,7 @@ class Mesh:
             document["fix"] = {"name": self.world.fix}
         return scenario_of(document, self.name, self.name)
 
-    def _world_nodes(self) -> list[dict[str, Any]]:
+    def _world_nodes(self) -> list[MutableJsonObject]:
         return self._nodes or [{"name": "laptop", "identities": [CLIENT, SERVER]}]
 
 

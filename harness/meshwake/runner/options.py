@@ -26,7 +26,7 @@ from meshwake.runner.flags import (
 
 @dataclass(frozen=True)
 class Options:
-    """What a run is asked for, checked: which labs and versions, with what, and what to keep.
+    """What is requested of a run, checked: which labs and versions, with what, and what to keep.
     `cluster` is for lab kind, `as_class` for lab model; `fixes` are deployed one after the other,
     each instead of the scenario's."""
 

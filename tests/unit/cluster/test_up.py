@@ -276,7 +276,8 @@ def test_statuses_of_before_a_restart_are_not_believed() -> None:
     up(world)
     world.booted_s, world.renewed_s = world.now_s - 1, world.now_s - 300
     with pytest.raises(
-        StepFailed, match="step statuses .*kubelet has told nothing since its machine was started"
+        StepFailed,
+        match="step statuses .*kubelet has not renewed its Lease since its machine was started",
     ):
         up(world)
     world.renewed_s = None
@@ -499,7 +500,7 @@ def test_a_cluster_of_that_name_that_nobody_remembers() -> None:
     name = f"{CHOICE.name}-control-plane"
     _refused(
         World(machines={name: machine(name, cluster=CHOICE.name)}),
-        "nothing is known here of how it was made",
+        "how it was made is not recorded here",
     )
 
 
@@ -559,7 +560,7 @@ def test_a_machine_that_stands_still_and_tells_nothing_is_named(tmp_path: Path) 
     """One by another program: its addresses cannot be known."""
     world = World(machines={"k-control-plane": machine("k-control-plane", "exited", cluster="k")})
     told = [each.detail for each in up(world)]
-    assert "k-control-plane is exited: which addresses k hands out cannot be asked" in told
+    assert "k-control-plane is exited: which addresses k hands out is unknown" in told
 
 
 def test_of_two_that_choose_the_same_at_once_one_chooses_again() -> None:

@@ -11,14 +11,17 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from meshwake.cluster.stack.pieces import image_references, read_objects
 from meshwake.core.errors import LabUnavailable
+from meshwake.core.json_types import JsonObject
 from meshwake.core.resources import ROOT, SOURCES
+
+LOCAL = "localhost/meshwake"
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,19 @@ class OwnImage:
         return image
 
     @property
+    def is_published(self) -> bool:
+        """Whether the DaemonSet names it by the digest that a release gave it."""
+        return "@sha256:" in self.named
+
+    @property
     def reference(self) -> str:
-        """As it is built here and now."""
+        """As it is built here and now: under a name that is in no registry."""
         digest = hashlib.sha256(self._text().encode())
         for file in self.sources():
             digest.update(f"{file}\0".encode() + (SOURCES / file).read_bytes() + b"\0")
-        return f"{self.named}-{digest.hexdigest()[:12]}"
+        tagged = self.named.partition("@")[0]
+        local = f"{LOCAL}/{tagged.rpartition('/')[2]}"
+        return f"{local}-{digest.hexdigest()[:12]}"
 
     @property
     def base(self) -> str:
@@ -52,20 +62,18 @@ class OwnImage:
         return str(base)
 
     def sources(self) -> list[Path]:
-        """What its Dockerfile copies, below what has the package in it. Raises LabUnavailable."""
-        lines = self._text().replace("\\\n", " ").splitlines()
-        copied = [
-            SOURCES / word
-            for line in lines
-            if line.startswith("COPY ")
-            for word in line.split()[1:-1]
-        ]
-        files = [
-            file
-            for each in copied
-            for file in (sorted(each.glob("*.py")) if each.is_dir() else [each])
-        ]
+        """What its Dockerfile copies from its context, which has the package in it. Raises
+        LabUnavailable."""
+        files: list[Path] = []
+        for copied in self._copied():
+            files += sorted(copied.glob("*.py")) if copied.is_dir() else [copied]
         return [file.relative_to(SOURCES) for file in files]
+
+    def _copied(self) -> Iterator[Path]:
+        """The operands of COPY; what is copied from another stage is none of ours."""
+        for line in self._text().replace("\\\n", " ").splitlines():
+            if line.startswith("COPY ") and "--from=" not in line:
+                yield from (SOURCES / word for word in line.split()[1:-1])
 
     def write_context(self, place: Path) -> None:
         """Copies what the image is built from to `place`: an installed package lies among all
@@ -77,9 +85,7 @@ class OwnImage:
     def _text(self) -> str:
         path = ROOT / self.dockerfile
         if not path.is_file():
-            raise LabUnavailable(
-                f"{path}: not found; it belongs to meshwake: install meshwake anew"
-            )
+            raise LabUnavailable(f"{path}: not found; it belongs to meshwake: reinstall meshwake")
         return path.read_text(encoding="utf-8")
 
     @property
@@ -102,14 +108,14 @@ GUARD = OwnImage(
 )
 
 
-def with_own_images(objects: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def with_own_images(objects: Iterable[JsonObject]) -> list[dict[str, Any]]:
     """`objects`, with our images by the names under which they are built; another's image stays as
     it is named."""
     built = {image.named: image.reference for image in (HELPER, GUARD)}
     return [_renamed(thing, built) for thing in objects]
 
 
-def own_images_in(objects: Iterable[Mapping[str, Any]]) -> tuple[OwnImage, ...]:
+def own_images_in(objects: Iterable[JsonObject]) -> tuple[OwnImage, ...]:
     """Those that `objects` name."""
     named = set(image_references(list(objects)))
     return tuple(image for image in (HELPER, GUARD) if image.named in named)
@@ -122,3 +128,8 @@ def _renamed(thing: Any, built: Mapping[str, str]) -> Any:
             for key, value in thing.items()
         }
     return [_renamed(each, built) for each in thing] if isinstance(thing, list) else thing
+
+
+def _files_of(source: Path) -> list[Path]:
+    """What COPY takes: a file, or the modules of a folder."""
+    return sorted(source.glob("*.py")) if source.is_dir() else [source]

@@ -19,8 +19,12 @@ from meshwake.ztunnel.names import ISTIO_NAMESPACE
 # istio security/pkg/pki/util/generate_cert.go, ClockSkewGracePeriod: the same in every release, and
 # no option.
 BACKDATE_S = 120
+# ztunnel renews (lifetime - backdate) / 2 after the issue: a minute at this lifetime. What is
+# renewed sooner is too short-lived to be seen by polls from outside.
 LIFETIME_MIN_S = 240
+# In real time; longer ones are for a time lapse, which skips what is idle.
 DURATION_MAX_NS = 2 * 3_600 * NS_PER_S
+# Time lapse takes istiod ahead, and its API server has a certificate of a year (kubeadm).
 LAPSE_MAX_NS = 90 * 86_400 * NS_PER_S
 WORKERS_MAX = 5
 _NEVER = {
@@ -33,11 +37,11 @@ _NEVER = {
     "ca_hang": "the connections of an istiod that is stopped are closed by HTTP/2 pings within "
     "seconds, so no request "
     "would hang; use --lab process",
-    "ca_slow": "nothing in istiod can be told to take its time; use --lab process",
+    "ca_slow": "nothing in istiod can be made to take its time; use --lab process",
     "ca_root_change": "what a new root does to gateways and istiod's own clients is another question; use "
     "--lab model",
     "ca_clock": "istiod has the clock of its node, and that is not moved apart; use --lab process",
-    "ca_lifetime": "istiod gives what it is asked for; use --lab process",
+    "ca_lifetime": "istiod gives what is requested; use --lab process",
     "ca_root": "istiod's root is not changed under it; use --lab process",
     "pod_restart": "pods are replaced by kubectl there, not by a scenario; use --lab process",
     "token_expired": "kubelet renews tokens and their life is counted in hours; use --lab process",
@@ -130,16 +134,13 @@ def _about_authority(plan: Plan) -> Iterator[str]:
 def _about_fix(plan: Plan) -> Iterator[str]:
     """A fix is applied as a user would apply it, so its own schedule decides whether it acts within
     the duration of a run."""
-    if plan.gateways or plan.token_s is not None:
-        yield (
-            "[[gateway]] and authority.token: a cluster has its own gateways, and kubelet its "
-            "tokens; use --lab model"
-        )
+    if plan.token_s is not None:
+        yield "authority.token: kubelet decides how long tokens live; use --lab model"
     if plan.fix is None or plan.fix.name == "none":
         return
     if plan.fix.name not in APPLIED:
         yield (
-            f"fix {plan.fix.name}: is no object to apply to a cluster (but a chart's value, "
+            f"fix {plan.fix.name}: not an object to apply to a cluster (but a chart's value, "
             "a setting of the machine, "
             "or another ztunnel); use --lab model or --lab process"
         )
@@ -180,15 +181,32 @@ def _about_clocks_of_fix(plan: Plan, name: str) -> Iterator[str]:
             "a node that stays awake"
         )
     if name == GUARD:
-        for fault in moved:
-            if fault.kind in ("pause", "step"):
-                yield (
-                    f"[fault {fault.index}] {fault.kind} beside fix {name}: the guard "
-                    "learns from kubelet and /proc "
-                    "when a ztunnel started, and --clock process moves neither, so a new "
-                    "ztunnel would look old to it; "
-                    "use --clock engine, or a suspend"
-                )
+        yield from _together_with(plan, f"fix {name}")
+
+
+def with_installed_guard(plan: Plan) -> list[str]:
+    """Why `plan` cannot run on a cluster in which a wake guard is installed."""
+    remove = "remove it for the run: meshwake guard uninstall"
+    if plan.fix is not None and plan.fix.name == GUARD:
+        return [
+            f"fix {GUARD}: a wake guard is installed already, and its objects are those of the "
+            f"fix; {remove}, or leave the fix out: the installed one is judged then"
+        ]
+    if plan.cluster is None or plan.cluster.clock != "process":
+        return []
+    return list(_together_with(plan, f"a wake guard that is installed ({remove})"))
+
+
+def _together_with(plan: Plan, what: str) -> Iterator[str]:
+    for fault in plan.faults:
+        if fault.kind in ("pause", "step"):
+            yield (
+                f"[fault {fault.index}] {fault.kind} together with {what}: the guard "
+                "learns from kubelet and /proc "
+                "when a ztunnel started, and --clock process moves neither, so a new "
+                "ztunnel would look old to it; "
+                "use --clock engine, or a suspend"
+            )
 
 
 def _about_schedule(plan: Plan, name: str, manifest: str) -> Iterator[str]:

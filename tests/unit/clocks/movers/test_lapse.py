@@ -156,7 +156,7 @@ def test_a_program_that_began_on_other_clocks_ends_the_run() -> None:
 def test_where_nothing_can_be_caught_nothing_is_skipped() -> None:
     """A restart in the middle would begin on the kernel's clocks: refused before anything moves."""
     helpers = StillHelpers()
-    helpers.take_told = {"watch": {"launchers": []}, "unwatched_because": "no runc"}
+    helpers.take_answer = {"watch": {"launchers": []}, "unwatched_because": "no runc"}
     with pytest.raises(LabUnavailable, match="no runc.*--real-time"):
         ready(helpers)
     assert helpers.words().count("release") == helpers.words().count("take")
@@ -166,7 +166,7 @@ def test_what_is_ended_is_told_and_istiods_node_comes_first() -> None:
     """What is started anew must not ask one that is ahead."""
     helpers = StillHelpers()
     mover = ready(helpers)
-    helpers.release_told |= {
+    helpers.release_answer |= {
         "ended": [{"pid": 2, "executable": ISTIOD.executable, "cgroup": "0::/pod"}]
     }
     mover.release()

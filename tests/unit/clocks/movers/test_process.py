@@ -30,9 +30,9 @@ class Helpers:
         self.offsets: dict[str, ClockReading] = {}
         self.kernel = ClockReading(10**18, 10**15, 10**15)
         self.extra = NONE  # what a program shows beside its offsets: somebody else moves it
-        self.take_told: dict[str, Any] = {}
-        self.hello_told: dict[str, Any] = {"unsupported": None}
-        self.release_told: dict[str, Any] = {
+        self.take_answer: dict[str, Any] = {}
+        self.hello_answer: dict[str, Any] = {"unsupported": None}
+        self.release_answer: dict[str, Any] = {
             "released": [1],
             "ended": [],
             "failed": {},
@@ -58,7 +58,7 @@ class Helpers:
         return [request["do"] for asked, request in self.asked if node in {None, asked}]
 
     def _hello(self, node: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        return self.hello_told
+        return self.hello_answer
 
     def _take(self, node: str, request: Mapping[str, Any]) -> dict[str, Any]:
         self.offsets[node] = NONE
@@ -69,7 +69,7 @@ class Helpers:
             "refused": [],
             "watch": watch,
             "unwatched_because": None,
-            **self.take_told,
+            **self.take_answer,
         }
 
     def _set(self, node: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Helpers:
         return {"readings": [read], "failed": {}, "offsets": offsets._asdict()}
 
     def _release(self, node: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        return self.release_told
+        return self.release_answer
 
 
 def fault(index: int, kind: str, node: str = "a", **numbers: int) -> PlannedFault:
@@ -235,11 +235,11 @@ def test_offsets_that_are_not_ours_are_not_believed() -> None:
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"hello_told": {"unsupported": "this is aarch64"}}, "node a: this is aarch64"),
-        ({"take_told": {"refused": [{"pid": 7, "why": "32-bit"}]}}, "node a: process 7: 32-bit"),
-        ({"take_told": {"processes": []}}, "no /usr/local/bin/ztunnel runs there"),
-        ({"take_told": {"watch": None, "unwatched_because": "no fanotify"}}, "no fanotify"),
-        ({"take_told": {"watch": {"launchers": []}, "unwatched_because": "no runc"}}, "no runc"),
+        ({"hello_answer": {"unsupported": "this is aarch64"}}, "node a: this is aarch64"),
+        ({"take_answer": {"refused": [{"pid": 7, "why": "32-bit"}]}}, "node a: process 7: 32-bit"),
+        ({"take_answer": {"processes": []}}, "no /usr/local/bin/ztunnel runs there"),
+        ({"take_answer": {"watch": None, "unwatched_because": "no fanotify"}}, "no fanotify"),
+        ({"take_answer": {"watch": {"launchers": []}, "unwatched_because": "no runc"}}, "no runc"),
         ({"version": 1}, "another protocol"),
     ],
 )
@@ -265,10 +265,10 @@ def test_a_helper_that_has_given_up_ends_the_run_and_says_why(
     monkeypatch.setattr("meshwake.clocks.movers.process.RENEWED_EVERY_S", 0.01)
     helpers = Helpers()
     mover = ready(helpers)
-    helpers.given_up = "it was not heard for 20 s"
+    helpers.given_up = "its lease was not renewed for 20 s"
     wait_until(lambda: "renew" in helpers.words("a"), "a renewal", 20)
     time.sleep(0.1)
-    with pytest.raises(LabUnavailable, match="node a: it was not heard for 20 s"):
+    with pytest.raises(LabUnavailable, match="node a: its lease was not renewed for 20 s"):
         mover.read("a")
     mover.release()
     assert helpers.words("a")[-1] == "release"
@@ -295,10 +295,10 @@ def test_what_cannot_be_restored_is_named() -> None:
     """With the node, the process, and what a person can do; released nodes are not asked again."""
     helpers = Helpers()
     mover = ready(helpers)
-    helpers.release_told |= {"released": [], "failed": {"7": "it hangs"}}
+    helpers.release_answer |= {"released": [], "failed": {"7": "it hangs"}}
     with pytest.raises(SubjectFailed, match=r"node a: process 7: it hangs.*kubectl delete pod"):
         mover.release()
-    helpers.release_told |= {"released": [7], "failed": {}}
+    helpers.release_answer |= {"released": [7], "failed": {}}
     mover.release()
     asked = len(helpers.asked)
     mover.release()
