@@ -1,5 +1,5 @@
 """The fixture `mesh`: what a test had run last is kept as evidence when it failed, and shown on a
-page when pages were asked for."""
+page when pages are written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one session of pytest was asked to do. Checked at once when an option was given, and
+"""What one session of pytest is to do. Checked at once when an option was given, and
 otherwise when the first scenario is found."""
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Session:
 
     @property
     def report(self) -> Path | None:
-        """The folder for pages, where they were asked for."""
+        """The folder for pages, where pages are to be written."""
         return self._flags.report
 
     @cached_property

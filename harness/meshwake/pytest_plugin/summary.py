@@ -1,4 +1,4 @@
-"""What pytest shows at the end: the table of all cases, and the pages where they were asked for.
+"""What pytest shows at the end: the table of all cases, and the pages, where they are to be written.
 
 A row travels as text from the process that ran its case (pytest-xdist) to the one that writes.
 """
@@ -24,7 +24,7 @@ from meshwake.report.terminal import plain, summary_table
 
 
 def row_of(summary: Summary, report: Path | None, run: Run | None, chosen_because: str) -> str:
-    """One case; its page is written at once, where pages were asked for."""
+    """One case; its page is written at once, where pages are written."""
     entry = ReportFolder(report).add(run) if report is not None and run else None
     shown = (
         {name: value for name, value in vars(entry).items() if name != "summary"} if entry else {}
