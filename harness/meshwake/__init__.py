@@ -4,6 +4,7 @@ The map of the packages. Each imports those below it and itself, never one above
 `lint-imports` enforces that by the contracts in pyproject.toml.
 
     cli, pytest_plugin   what a person or pytest types
+    testing              for tests of other projects: timelines for Hypothesis, meshes
     analysis             questions about many runs, each with its own rendering
     runner               choosing cases, a plan's way to its findings, options, the mesh fixture
     labs                 act and record: model, process, machine, kind

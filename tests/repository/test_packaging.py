@@ -103,7 +103,7 @@ def test_conftest_only_names_the_plugin() -> None:
     """Everything else is in harness/meshwake/pytest_plugin.py, where it is tested."""
     code = (REPOSITORY / "conftest.py").read_text(encoding="utf-8").split('"""')[2]
     assert code.strip() == (
-        'pytest_plugins = ["meshwake.pytest_plugin", "meshwake.pytest_short_options"]'
+        'pytest_plugins = ["meshwake.pytest_plugin", "meshwake.pytest_plugin.short_options"]'
     )
 
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from meshwake.core.store import LATEST, runs_dir
 
+from tests.support.paths import DOCS
 from tests.support.scenarios import SURPRISING, UNKNOWN, small, write
 
 ON_MODEL = ("--lab", "model")
@@ -15,7 +18,7 @@ NOT_BROKEN = small(('"holds"', '"broken"'))
 def project(pytester: pytest.Pytester) -> pytest.Pytester:
     """A directory with the plugin named in its conftest, as in this repository."""
     pytester.makeconftest(
-        'pytest_plugins = ["meshwake.pytest_plugin", "meshwake.pytest_short_options"]'
+        'pytest_plugins = ["meshwake.pytest_plugin", "meshwake.pytest_plugin.short_options"]'
     )
     # hypothesis' plugin would be imported anew by every session within this one: seconds each, and
     # state shared.
@@ -258,6 +261,187 @@ def test_every_fault_can_be_told(project: pytest.Pytester) -> None:
         """
     )
     project.runpytest(*ON_MODEL).assert_outcomes(passed=1)
+
+
+def test_a_world_of_several_machines(project: pytest.Pytester) -> None:
+    """Nodes, a gateway, positional text and numbers; a fault is of one node, or of all."""
+    project.makepyfile(
+        """
+        def test_one_sleeps(mesh):
+            mesh.node("east", "default/client")
+            mesh.node("west", "default/server")
+            mesh.run("2h")
+            mesh.suspend("20h", node="west")  # the authority sleeps with the first node
+            mesh.run(172_800)
+            nodes = {renewal["node"] for renewal in mesh.renewals() if renewal["late_s"]}
+            assert nodes == {"west"}
+            assert repr(mesh) == "<mesh test_one_sleeps: 1 faults in 2d22h>"
+
+        def test_all_sleep(mesh):
+            mesh.node("east", "default/client")
+            mesh.node("west", "default/server")
+            mesh.run(7_200)
+            mesh.suspend(72_000.0)
+            mesh.run("2d")
+            nodes = {renewal["node"] for renewal in mesh.renewals() if renewal["late_s"]}
+            assert nodes == {"east", "west"}
+
+        def test_a_gateway(mesh):
+            mesh.gateway("ingress", "istio-ingress/gateway")
+            mesh.connect("istio-ingress/gateway", "default/server")
+            mesh.run("2h")
+            mesh.suspend("30h")
+            mesh.run("2d")
+            assert ["istio-ingress/gateway", "default/server"] in [
+                each["pair"] for each in mesh.outages()
+            ]
+        """
+    )
+    project.runpytest(*ON_MODEL).assert_outcomes(passed=3)
+
+
+def test_a_scenario_in_the_fixture(project: pytest.Pytester) -> None:
+    """By its name or file, with another fix; it has a timeline of its own."""
+    scenario(project, small(('lasts = "8h"', 'lasts = "20h"')))
+    project.makepyfile(
+        """
+        import pytest
+        from meshwake.core.errors import BadInput
+
+        def test_guarded(mesh):
+            mesh.scenario("scenarios/small.toml")
+            mesh.assert_broken("recovers_within")
+            mesh.fix("wake-guard")
+            mesh.assert_holds("recovers_within")
+            with pytest.raises(BadInput, match="has a timeline of its own"):
+                mesh.run("1h")
+        """
+    )
+    project.runpytest(*ON_MODEL, "test_a_scenario_in_the_fixture.py").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "lifetme='10m'",
+            "expected one of lifetime, backdate, every, fix; did you mean 'lifetime'",
+        ),
+        ("fix='wake-gard'", "did you mean 'wake-guard'"),
+        ("lifetime=10", "read 10: expected a duration such as '10m'"),
+        ("'10m'", "without a name: expected one of lifetime"),
+    ],
+)
+def test_a_mistake_in_the_marker_names_the_allowed_words(
+    project: pytest.Pytester, words: str, message: str
+) -> None:
+    """Without a traceback of ours."""
+    project.makepyfile(f"import pytest\n@pytest.mark.mesh({words})\ndef test_it(mesh):\n    pass\n")
+    result = project.runpytest(*ON_MODEL)
+    result.assert_outcomes(errors=1)
+    assert message in output(result)
+    assert "Traceback" not in output(result) and "fixture.py" not in output(result)
+
+
+def test_hypothesis_draws_timelines(project: pytest.Pytester) -> None:
+    """A new mesh for each example, by the fixture and without; no run of them is kept."""
+    project.makepyfile(
+        """
+        from hypothesis import given, settings
+        from meshwake.testing import Timeline, new_mesh as make, timelines
+
+        FEW = settings(max_examples=3, deadline=None, database=None)
+
+        @given(timelines(kinds=("suspend", "restart"), moves_max=2))
+        @FEW
+        def test_the_guard_recovers(new_mesh, timeline: Timeline):
+            mesh = new_mesh(fix="wake-guard")
+            mesh.run("1h")
+            mesh.play(timeline)
+            mesh.run("2d")
+            mesh.assert_holds("recovers_within")
+            assert mesh.findings()["clock_fault_happened"].verdict == "HOLDS"
+
+        @given(timelines(moves_max=3))
+        @FEW
+        def test_every_timeline_can_be_played(timeline: Timeline):
+            mesh = make(lifetime="2h")
+            mesh.run("1h")
+            mesh.play(timeline)
+            mesh.run("2d")
+            assert len(mesh.findings()) == 10
+        """
+    )
+    project.runpytest(*ON_MODEL).assert_outcomes(passed=2)
+    assert not runs_dir().exists()
+
+
+def test_the_examples_of_the_page_run(project: pytest.Pytester) -> None:
+    """Each block is a module."""
+    blocks = re.findall(
+        r"```python\n(.*?)```", (DOCS / "pytest.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    project.makepyfile(**{f"test_block_{number}": code for number, code in enumerate(blocks)})
+    count = sum(code.count("def test_") for code in blocks)
+    assert count >= 7
+    project.runpytest(*ON_MODEL).assert_outcomes(passed=count)
+
+
+def test_pages_of_tests_with_the_fixture(project: pytest.Pytester) -> None:
+    """One for each, with what the test asserted as its expectations."""
+    project.makepyfile(
+        """
+        def test_broken(mesh):
+            mesh.run("15h")
+            mesh.suspend("20h")
+            mesh.run("2d")
+            mesh.assert_broken("traffic_flows")
+
+        def test_wrong(mesh):
+            mesh.run("1d")
+            mesh.assert_broken("traffic_flows")
+        """
+    )
+    result = project.runpytest(*ON_MODEL, "--meshwake-report", "pages", "--junitxml", "out.xml")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.re_match_lines(
+        [r" test_broken +model .*as expected", r" test_wrong +model .*surprise", "report: pages/"]
+    )
+    pages = sorted(path.name.split("-")[0] for path in Path("pages").glob("test_*.html"))
+    assert pages == ["test_broken", "test_wrong"]
+    assert "test_broken" in Path("pages/junit.xml").read_text(encoding="utf-8")
+
+
+def test_junit_of_pytest_says_what_happened(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As properties that people can read, and as annotations of a GitHub job."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    scenario(project, SURPRISING)
+    result = project.runpytest(*ON_MODEL, "--junitxml", "out.xml")
+    tree = ET.fromstring(Path("out.xml").read_bytes())  # noqa: S314  made just now
+    listed = {each.get("name"): each.get("value", "") for each in tree.iter("property")}
+    assert listed["headline"].startswith("BROKEN: ")
+    assert "a regression" in listed["judged"]
+    assert listed["repeat"].startswith("meshwake run scenarios/small.toml --lab model")
+    (failure,) = tree.iter("failure")
+    assert failure.get("message", "").startswith("BROKEN: ")
+    result.stdout.fnmatch_lines(["::error file=scenarios/small.toml,title=*::BROKEN: *"])
+
+
+def test_little_is_imported_until_it_is_used(project: pytest.Pytester) -> None:
+    """In a project that has the plugin installed and no scenario."""
+    project.makepyfile(
+        """
+        import sys
+
+        def test_nothing_of_ours_is_there():
+            heavy = {"pydantic", "cryptography", "hypothesis", "typer", "meshwake.core.plan"}
+            assert not heavy & set(sys.modules)
+        """
+    )
+    result = project.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1)
 
 
 def test_evidence_of_a_failed_story_is_kept(project: pytest.Pytester) -> None:

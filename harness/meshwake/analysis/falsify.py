@@ -35,7 +35,6 @@ import tomlkit
 
 from meshwake.analysis.matrix import plan_for
 from meshwake.checks import CHECKS
-from meshwake.checks.format import lasting
 from meshwake.core.durations import NS_PER_S, format_duration
 from meshwake.core.errors import BadInput
 from meshwake.core.extras import require
@@ -47,25 +46,24 @@ from meshwake.core.versions import Release, releases
 from meshwake.fixes import FIXES
 from meshwake.labs import Toolbox
 from meshwake.runner.execution import execute
+from meshwake.runner.timelines import (
+    DEFAULT_KINDS,
+    KINDS,
+    MINUTE_NS,
+    Move,
+    Timeline,
+    describe,
+    ends_ns,
+    faults_of,
+    timelines,
+)
 
 if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
+    pass
 
-DEFAULT_KINDS = (
-    "suspend",
-    "pause",
-    "step",
-    "drift",
-    "freeze",
-    "ca_outage",
-    "token_expired",
-    "restart",
-)
-KINDS = (*DEFAULT_KINDS, "ca_hang")
-MOVES_MAX = 8
 DRAWS_AT_A_TIME = 50
 FEW_MOVES, FINDS_MAX = 2, 4
-MINUTE_NS, DAY_NS = 60 * NS_PER_S, 86_400 * NS_PER_S
+DAY_NS = 86_400 * NS_PER_S
 AFTERWARDS_NS = 2 * DAY_NS
 ATTEMPTS_MAX, EVERY_MIN_NS = 1_000, 5 * MINUTE_NS
 CLIENT, SERVER = "default/client", "default/server"
@@ -75,60 +73,6 @@ SOURCE = "https://github.com/istio/ztunnel/issues/1481"
 _LEAST = {"after": 1, "lasts": 1, "by": 1, "corrected_s": 1, "rate_off": 1}
 
 
-@dataclass(frozen=True)
-class Move:
-    """One fault, `after` minutes after the end of the move before. `lasts` and `by` are minutes,
-    `rate_off` thousandths by which a drift is off, `corrected_s` how long after a pause the wall
-    clock stays behind. Zero: does not apply. `backward`: a step or a drift the other way."""
-
-    kind: str
-    after: int
-    lasts: int = 0
-    by: int = 0
-    rate_off: int = 0
-    corrected_s: int = 0
-    backward: bool = False
-
-    @property
-    def takes(self) -> int:
-        """Minutes until the next move may begin: a fault of the authority overlaps what
-        follows it."""
-        return (
-            0
-            if self.kind in ("ca_outage", "ca_hang", "token_expired")
-            else self.lasts + -(-self.corrected_s // 60)
-        )
-
-
-Timeline = tuple[Move, ...]
-
-
-def _move(kind: str) -> SearchStrategy[Move]:
-    from hypothesis import strategies as st  # here and below: no other command needs it
-
-    after = st.integers(1, 1_440)
-    hours = st.integers(1, 1_500)
-    more: dict[str, dict[str, SearchStrategy[Any]]] = {
-        "pause": {"lasts": hours, "corrected_s": st.integers(1, 600)},
-        "step": {"by": hours, "backward": st.booleans()},
-        "drift": {
-            "lasts": st.integers(1, 7_200),
-            "rate_off": st.integers(1, 100),
-            "backward": st.booleans(),
-        },
-        "restart": {},
-    }
-    return st.builds(Move, kind=st.just(kind), after=after, **more.get(kind, {"lasts": hours}))
-
-
-def timelines(kinds: tuple[str, ...]) -> SearchStrategy[Timeline]:
-    """Timelines of some moves of these kinds."""
-    from hypothesis import strategies as st
-
-    moves = st.one_of([_move(kind) for kind in kinds])
-    return st.lists(moves, min_size=1, max_size=MOVES_MAX).map(tuple)
-
-
 # --- A timeline as a scenario ---------------------------------------------------------------------
 
 
@@ -136,12 +80,12 @@ def document_of(
     timeline: Timeline, fix: str, check: str, because: str = "it was found to break"
 ) -> dict[str, Any]:
     """The tables of the scenario in which `timeline` happens."""
-    faults = list(_faults(timeline))
-    ends_ns = max((_placed_end_ns(timeline)), default=0)
     asleep_ns = sum(move.lasts + move.by for move in timeline) * MINUTE_NS
     # A certificate is served expired at the latest half a life, a life and the drift after the last
     # sleep.
-    duration_ns = -(-(ends_ns + AFTERWARDS_NS + asleep_ns) // (3_600 * NS_PER_S)) * 3_600 * NS_PER_S
+    duration_ns = (
+        -(-(ends_ns(timeline) + AFTERWARDS_NS + asleep_ns) // (3_600 * NS_PER_S)) * 3_600 * NS_PER_S
+    )
     every_ns = max(EVERY_MIN_NS, -(-duration_ns // ATTEMPTS_MAX // MINUTE_NS) * MINUTE_NS)
     deployed = {} if fix == "none" else {"fix": {"name": fix}}
     return {
@@ -152,55 +96,10 @@ def document_of(
         "duration": format_duration(duration_ns),
         "node": [{"name": "laptop", "identities": [CLIENT, SERVER]}],
         "traffic": {"pairs": [[CLIENT, SERVER]], "every": format_duration(every_ns)},
-        "fault": faults,
+        "fault": list(faults_of(timeline)),
         **deployed,
         "expect": [{"check": check, "verdict": "broken", "because": because}],
     }
-
-
-def _placed_end_ns(timeline: Timeline) -> Iterator[int]:
-    now = 0
-    for move in timeline:
-        now += move.after
-        yield (now + max(move.takes, move.lasts)) * MINUTE_NS
-        now += move.takes
-
-
-def _faults(timeline: Timeline) -> Iterator[dict[str, Any]]:
-    now = 0
-    for move in timeline:
-        now += move.after
-        fault: dict[str, Any] = {"kind": move.kind, "at": format_duration(now * MINUTE_NS)}
-        if move.lasts:
-            fault["lasts"] = format_duration(move.lasts * MINUTE_NS)
-        if move.corrected_s:
-            fault["corrected_after"] = format_duration(move.corrected_s * NS_PER_S)
-        if move.by:
-            fault["by"] = format_duration(move.by * MINUTE_NS * (-1 if move.backward else 1))
-        if move.rate_off:
-            fault["rate"] = f"{1 + move.rate_off / 1_000 * (-1 if move.backward else 1):.3f}"
-        yield fault
-        now += move.takes
-
-
-def describe(timeline: Timeline) -> str:
-    """A timeline in words: 'suspend 12 h 1 m'."""
-    same = [
-        (words, len(list(group))) for words, group in groupby(_words(move) for move in timeline)
-    ]
-    return ", then ".join(words if many == 1 else f"{many} x {words}" for words, many in same)
-
-
-def _words(move: Move) -> str:
-    if move.kind == "step":
-        return f"step {'-' if move.backward else '+'}{lasting(move.by * MINUTE_NS)}"
-    length = f" {lasting(move.lasts * MINUTE_NS)}" if move.lasts else ""
-    rate = (
-        f" at {1 + move.rate_off / 1_000 * (-1 if move.backward else 1):.3f}"
-        if move.rate_off
-        else ""
-    )
-    return f"{move.kind.replace('_', ' ')}{length}{rate}"
 
 
 # --- The question ---------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ from meshwake.core.store import RunDirectory
 from meshwake.labs import IN_REAL_TIME
 from meshwake.runner.choose import Chooser
 from meshwake.runner.corpus import scenario_file
-from meshwake.runner.options import AUTO, LabFlags, Options, planned_cluster, with_flags
+from meshwake.runner.flags import AUTO, LabFlags, with_flags
+from meshwake.runner.options import Options, planned_cluster
 
 # How often each side of a boundary is run by default; in real time once.
 _REPEATS = {"model": 3, "process": 2, "machine": 2}

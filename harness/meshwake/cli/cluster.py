@@ -21,7 +21,8 @@ from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
 from meshwake.core.json_types import JsonObject, MutableJsonObject, list_at, object_at, texts_at
 from meshwake.core.plan import PlannedCluster
-from meshwake.runner.options import ClusterFlags, cluster_fields, given_in, with_flags
+from meshwake.runner.flags import ClusterFlags, given_in, with_flags
+from meshwake.runner.options import cluster_fields
 
 if TYPE_CHECKING:
     from meshwake.cluster.cluster import Cluster, PlannedStep

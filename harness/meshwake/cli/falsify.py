@@ -24,6 +24,7 @@ from meshwake.core.outcome import Verdict
 from meshwake.core.refusal import invalid_choice
 from meshwake.fixes import adapted
 from meshwake.labs import load_lab
+from meshwake.runner import timelines
 from meshwake.ztunnel import binaries
 
 LABS = ("model", "process")
@@ -56,7 +57,7 @@ def falsify(
     ] = "60s",
     faults: Annotated[
         str, typer.Option("--faults", help="Which kinds, joined by commas.")
-    ] = ",".join(search.DEFAULT_KINDS),
+    ] = ",".join(timelines.DEFAULT_KINDS),
     seed: SeedOption = 0,
     output: Annotated[
         Path, typer.Option("--output", metavar="DIR", help="Where the scenario goes.")
@@ -118,7 +119,7 @@ def _subject(
 
 def _refuse_where_it_cannot_run(question: search.FalsifyTarget) -> None:
     lab = load_lab(question.lab)
-    plan = question.plan((search.Move("restart", 1),))
+    plan = question.plan((timelines.Move("restart", 1),))
     if reasons := lab.missing(question.ztunnel) or lab.refusals(adapted(plan)):
         raise LabUnavailable(f"--lab {question.lab}: {'; '.join(reasons)}")
 
@@ -168,7 +169,7 @@ class _Answer:
             "events": [asdict(move) for move in found.timeline or ()],
             "tried": found.tried,
             "unknown": found.unknown,
-            "told": search.describe(found.timeline) if found.timeline else None,
+            "told": timelines.describe(found.timeline) if found.timeline else None,
             "minimal": found.minimal,
             "because": found.because,
             "confirmed_on": self.confirmed_on,
@@ -191,7 +192,7 @@ class _Answer:
         if found.timeline is None:
             return [f"{subject}: nothing found ({spent})"]
         return [
-            f"{subject}: BROKEN by {search.describe(found.timeline)} ({spent})",
+            f"{subject}: BROKEN by {timelines.describe(found.timeline)} ({spent})",
             f"  {found.because}",
             f"  {_MINIMAL if found.minimal else _NOT_MINIMAL}",
             f"  scenario: {self.path}",

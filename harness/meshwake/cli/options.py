@@ -14,7 +14,7 @@ import typer
 from meshwake.checks import CHECKS
 from meshwake.core.errors import BadInput
 from meshwake.core.refusal import invalid_choice
-from meshwake.runner.options import RunFlags, declared_in
+from meshwake.runner.flags import RunFlags, declared_in
 
 
 def _declared(field: str, **changed: Any) -> Any:

@@ -30,7 +30,8 @@ from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailabl
 from meshwake.core.scenario import Scenario, read_scenario
 from meshwake.labs import load_lab
 from meshwake.runner.corpus import scenario_file
-from meshwake.runner.options import AUTO, Options
+from meshwake.runner.flags import AUTO
+from meshwake.runner.options import Options
 from meshwake.ztunnel import binaries
 
 _GIT_WORDS = {

@@ -27,7 +27,8 @@ from meshwake.report.terminal import run_detail, show, summary_table
 from meshwake.runner.choose import Case, Chooser
 from meshwake.runner.corpus import scenario_file
 from meshwake.runner.doctor import Health, examine
-from meshwake.runner.options import CaseFlags, Options, RunFlags, options_from, with_flags
+from meshwake.runner.flags import CaseFlags, RunFlags, with_flags
+from meshwake.runner.options import Options, options_from
 from meshwake.runner.run import Progress, check_run
 from meshwake.runner.suite import Ending, Suite, most_serious, run_suite, summary_of
 

@@ -24,7 +24,8 @@ from meshwake.core.text_files import is_there, read_text
 from meshwake.fixes import FIXES, adapted, patch_of
 from meshwake.fixes.patched import lacks_patch
 from meshwake.labs import IN_REAL_TIME, LAB_MODULES, WITH_BINARY, load_lab
-from meshwake.runner.options import AUTO, Options, command_line_of
+from meshwake.runner.flags import AUTO
+from meshwake.runner.options import Options, command_line_of
 from meshwake.runner.subjects import Subject, find_subjects
 from meshwake.ztunnel import binaries
 

@@ -10,7 +10,7 @@ The calls become a scenario, which runs like any other (harness/meshwake/runner/
 first result is read. Calls after that make the timeline longer, and the next result runs all of it
 again: the same plan has the same past. A clock fault takes its time on the timeline; a fault of the
 authority begins now and goes on during the calls that follow. A duration is text as in a scenario
-file ("8h"), a timedelta, or the arguments of one (hours=8).
+file ("8h"), a number of seconds, a timedelta, or the arguments of one (hours=8).
 """
 
 from __future__ import annotations
@@ -18,31 +18,45 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput, HarnessFault
+from meshwake.core.faults import EVERY_NODE
 from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Finding
+from meshwake.core.plan import PlannedExpectation
+from meshwake.core.refusal import invalid_choice
 from meshwake.core.run import Run
-from meshwake.core.scenario import Scenario, scenario_of
+from meshwake.core.scenario import CheckName, FixName, Scenario, read_scenario, scenario_of
 from meshwake.core.store import RunDirectory
 from meshwake.report.result import OutageRow, RenewalRow, result
-from meshwake.runner.choose import Case, choose
+from meshwake.runner.choose import Case, choose, with_fix
+from meshwake.runner.corpus import scenario_file
 from meshwake.runner.options import Options
 from meshwake.runner.run import run_case
+from meshwake.runner.timelines import Timeline, ends_ns, faults_of
 from meshwake.system.hints import one_of
 
-NS_PER_US = 1_000
+TIMEDELTA_WORDS = (
+    "weeks",
+    "days",
+    "hours",
+    "minutes",
+    "seconds",
+    "milliseconds",
+    "microseconds",
+)
 CLIENT, SERVER = "default/client", "default/server"
-# How long: "8h", a timedelta, or None where words such as hours=8 say it.
-Lasts = str | timedelta | None
+# How long: "8h", seconds, a timedelta, or None where words such as hours=8 say it.
+Lasts = str | float | timedelta | None
 
 
 @dataclass(frozen=True)
 class World:
-    """What the story happens in: one machine with a client and a server. Durations as in a scenario
-    file."""
+    """What the timeline happens in: one machine with a client and a server. Durations as in a
+    scenario file."""
 
     lifetime: str = "24h"
     backdate: str = "2m"
@@ -61,60 +75,145 @@ def world_of(unnamed: Sequence[object], named: Mapping[str, Any]) -> World:
     for name in named:
         if name not in allowed:
             raise BadInput(f"marker mesh: unknown word {name!r}: expected {one_of(name, allowed)}")
+    for name, value in named.items():
+        _check_world(name, value)
     return World(**named)
+
+
+def _check_world(name: str, value: object) -> None:
+    """Durations and the name of a fix, as in a scenario file."""
+    if name == "fix":
+        _check_fix("marker mesh: fix", value)
+        return
+    if not isinstance(value, str):
+        raise BadInput(f"marker mesh: {name}: read {value!r}: expected a duration such as '10m'")
+    parse_option_ns(value, f"marker mesh: {name}")
+
+
+def _check_fix(where: str, name: object) -> FixName:
+    if name not in get_args(FixName):
+        raise invalid_choice(where, name, get_args(FixName))
+    return cast(FixName, name)
 
 
 _Row = TypeVar("_Row")
 
 
-@dataclass
+@dataclass(repr=False)
 class Mesh:
-    """A timeline made call by call. `refused` is called, and must not return, when the lab asked
-    for cannot run it."""
+    """A timeline made call by call. `refused` is called, and must not return, when the lab that
+    was chosen cannot run it. `directories`: the run of each answer, the last one last; without
+    `keep_runs` they are removed at once."""
 
     options: Options
     name: str
     refused: Callable[[str], Any]
     world: World = field(default_factory=World)
     directories: list[RunDirectory] = field(default_factory=list)
+    keep_runs: bool = True
     _now_ns: int = 0
     _faults: list[MutableJsonObject] = field(default_factory=list)
+    _nodes: list[MutableJsonObject] = field(default_factory=list)
+    _gateways: list[dict[str, str]] = field(default_factory=list)
+    _pairs: list[list[str]] = field(default_factory=list)
+    _file: Scenario | None = None
+    _case: Case | None = None
     _answered: Run | None = None
+    _asserted: dict[str, Literal["HOLDS", "BROKEN"]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Short: it is shown with every failed assertion."""
+        what = f"{len(self._faults)} faults in {format_duration(self._now_ns)}"
+        return f"<mesh {self.name}: {self._file.name if self._file else what}>"
+
+    # --- The world
+
+    def node(self, name: str, *identities: str) -> None:
+        """A machine with clocks of its own, and who is on it; the first call replaces the one that
+        is there from the beginning. With several, name the node of a fault, or all have it."""
+        self._nodes.append({"name": name, "identities": list(identities)})
+        self._changed()
+
+    def gateway(self, name: str, identity: str, node: str | None = None) -> None:
+        """A gateway or waypoint on `node`, the first one without (lab model)."""
+        named = node or str(self._world_nodes()[0]["name"])
+        self._gateways.append({"name": name, "node": named, "identity": identity})
+        self._changed()
+
+    def connect(self, source: str, destination: str) -> None:
+        """From the beginning `source` connects to `destination`, at the interval of the marker;
+        without any call the client to the server."""
+        self._pairs.append([source, destination])
+        self._changed()
+
+    def fix(self, name: str) -> None:
+        """Deploys the fix `name` (meshwake matrix lists them) for the whole timeline. Raises
+        BadInput for another word."""
+        self.world = replace(self.world, fix=_check_fix("fix", name))
+        self._changed()
+
+    def scenario(self, file: str | Path) -> None:
+        """World and timeline of a scenario, a file or a name (meshwake list); `fix` deploys another
+        fix in it. Raises BadInput after any other call."""
+        if self._faults or self._now_ns or self._nodes:
+            raise BadInput(f"scenario {file}: has a timeline of its own: call it first, and alone")
+        self._file = read_scenario(scenario_file(file))
+        self._changed()
+
+    # --- The timeline
 
     def run(self, lasts: Lasts = None, **length: float) -> None:
         """Time passes, and nothing happens."""
         self._advance(_ns(lasts, length))
 
-    def suspend(self, lasts: Lasts = None, **length: float) -> None:
+    def suspend(self, lasts: Lasts = None, node: str | None = None, **length: float) -> None:
         """The machine sleeps: wall and boottime count it, monotonic does not."""
-        self._last("suspend", _ns(lasts, length))
+        self._last("suspend", _ns(lasts, length), node)
 
-    def pause(self, lasts: Lasts = None, *, corrected_after_s: float, **length: float) -> None:
+    def pause(
+        self,
+        lasts: Lasts = None,
+        node: str | None = None,
+        *,
+        corrected_after_s: float = 25,
+        **length: float,
+    ) -> None:
         """Pause the VM: all clocks stop; the wall clock is corrected `corrected_after_s` after the
-        resume."""
-        corrected_after_ns = round(corrected_after_s * NS_PER_S)
-        self._last("pause", _ns(lasts, length), corrected_after=format_duration(corrected_after_ns))
-        self._advance(corrected_after_ns)
+        resume (25 s were measured in istio/ztunnel#1481)."""
+        after_ns = round(corrected_after_s * NS_PER_S)
+        lasts_ns = _ns(lasts, length)
+        self._last("pause", lasts_ns, node, corrected_after=format_duration(after_ns))
+        self._advance(after_ns)
 
-    def freeze(self, lasts: Lasts = None, **length: float) -> None:
+    def freeze(self, lasts: Lasts = None, node: str | None = None, **length: float) -> None:
         """The processes are stopped, all clocks go on."""
-        self._last("freeze", _ns(lasts, length))
+        self._last("freeze", _ns(lasts, length), node)
 
-    def step(self, by: Lasts = None, **length: float) -> None:
+    def step(self, by: Lasts = None, node: str | None = None, **length: float) -> None:
         """The wall clock is set, forward, or back with negative numbers."""
-        self._happen("step", by=format_duration(_ns(by, length)))
+        self._on_node("step", node, by=format_duration(_ns(by, length)))
 
-    def restart(self) -> None:
+    def restart(self, node: str | None = None) -> None:
         """Every ztunnel is stopped and started again."""
-        self._happen("restart")
+        self._on_node("restart", node)
 
     def ca_outage(self, lasts: Lasts = None, **length: float) -> None:
         """From now on, for so long, the authority answers every request with UNAVAILABLE. The
         timeline stays here."""
         self._happen("ca_outage", lasts=format_duration(_ns(lasts, length)))
 
+    def play(self, timeline: Timeline) -> None:
+        """What `meshwake.testing.timelines()` draws, from here on, until its last fault is over."""
+        for fault in faults_of(timeline, self._now_ns):
+            authority = fault["kind"] in {"ca_outage", "ca_hang", "token_expired"}
+            where = {} if authority else self._where(None)
+            self._happen(**fault | where)
+        self._advance(ends_ns(timeline))
+
+    # --- The answer
+
     def outages(self) -> list[OutageRow]:
-        """When a pair could not talk: pair, from_world_s, to_world_s."""
+        """When a pair could not connect: pair, from_world_s, to_world_s."""
         return self._derived("outages", lambda answered: result(answered)["outages"])
 
     def renewals(self) -> list[RenewalRow]:
@@ -125,26 +224,41 @@ class Mesh:
         """What every check found, by its name."""
         return {finding.check: finding for finding in self._answer().findings}
 
-    def fix(self, name: str) -> None:
-        """Deploys the fix `name` (meshwake matrix lists them) for the whole timeline."""
-        self.world = replace(self.world, fix=name)
-        self._answered = None
-
     def assert_holds(self, *checks: str) -> None:
         """Fails the test with the finding unless every one of `checks` HOLDS. Raises BadInput for a
         name that no check has."""
+        __tracebackhide__ = True
         self._assert("HOLDS", checks)
 
     def assert_broken(self, *checks: str) -> None:
         """Fails the test with the finding unless every one of `checks` is BROKEN."""
+        __tracebackhide__ = True
         self._assert("BROKEN", checks)
 
-    def _assert(self, verdict: str, checks: Sequence[str]) -> None:
+    def as_asserted(self) -> Run:
+        """The last answer, with what was asserted of it as its expectations."""
+        run = self._answer()
+        rows = tuple(
+            PlannedExpectation(
+                check=cast(CheckName, check), verdict=verdict, because="the test asserts it"
+            )
+            for check, verdict in self._asserted.items()
+            if check in get_args(CheckName)
+        )
+        return replace(run, plan=run.plan.model_copy(update={"expectations": rows}))
+
+    @property
+    def chosen_because(self) -> str:
+        """Why this lab."""
+        return self._chosen().chosen_because
+
+    def _assert(self, verdict: Literal["HOLDS", "BROKEN"], checks: Sequence[str]) -> None:
         __tracebackhide__ = True  # pytest shows the line of the test
         found = self.findings()
         for check in checks:
             if check not in found:
                 raise BadInput(f"no check is named {check!r}: expected {one_of(check, found)}")
+            self._asserted[check] = verdict
             finding = found[check]
             if finding.verdict != verdict:
                 raise AssertionError(
@@ -159,43 +273,69 @@ class Mesh:
         return rows
 
     def _advance(self, by_ns: int) -> None:
+        if self._file is not None:
+            raise BadInput(f"scenario {self._file.name}: has a timeline of its own")
         self._now_ns += by_ns
-        self._answered = None
+        self._changed()
 
-    def _last(self, kind: str, lasts_ns: int, **more: str) -> None:
-        self._happen(kind, lasts=format_duration(lasts_ns), **more)
+    def _last(self, kind: str, lasts_ns: int, node: str | None, **more: str) -> None:
+        self._on_node(kind, node, lasts=format_duration(lasts_ns), **more)
         self._advance(lasts_ns)
+
+    def _on_node(self, kind: str, node: str | None, **more: str) -> None:
+        self._happen(kind, **more, **self._where(node))
+
+    def _where(self, node: str | None) -> dict[str, str]:
+        """The node of a fault; with several machines all of them, unless one is named."""
+        if node is None and len(self._world_nodes()) == 1:
+            return {}
+        return {"node": node or EVERY_NODE}
 
     def _happen(self, kind: str, **more: str) -> None:
         self._faults.append({"kind": kind, "at": format_duration(self._now_ns), **more})
-        self._answered = None
+        self._advance(0)
+
+    def _changed(self) -> None:
+        self._answered = self._case = None
+        self._asserted = {}
 
     def _answer(self) -> Run:
         if self._answered is None:
-            case = self._case()
+            case = self._chosen()
             if case.refusal is not None:
                 self.refused(f"{case.id}: {case.refusal}")
             self._answered = run_case(case, self.options)
-            if self._answered.path is not None:
-                self.directories.append(RunDirectory(self._answered.path))
+            self._remember(self._answered)
         return self._answered
 
-    def _case(self) -> Case:
-        return choose(self._scenario(), self.options)[0]
+    def _remember(self, run: Run) -> None:
+        if run.path is not None and self.keep_runs:
+            self.directories.append(RunDirectory(run.path))
+        elif run.path is not None:
+            RunDirectory(run.path).remove()
+
+    def _chosen(self) -> Case:
+        if self._case is None:
+            self._case = choose(self._scenario(), self.options)[0]
+        return self._case
 
     def _scenario(self) -> Scenario:
+        if self._file is not None:
+            fix = self.world.fix
+            return self._file if fix is None else with_fix(self._file, cast(FixName, fix))
         document: MutableJsonObject = {
-            "title": f"written by {self.name}",
+            "title": f"The timeline of {self.name}",
             "duration": format_duration(self._now_ns),
             "certificate": {"lifetime": self.world.lifetime, "backdate": self.world.backdate},
-            "node": [{"name": "laptop", "identities": [CLIENT, SERVER]}],
-            "traffic": {"pairs": [[CLIENT, SERVER]], "every": self.world.every},
+            "node": self._world_nodes(),
+            "gateway": self._gateways,
+            "traffic": {"pairs": self._pairs or [[CLIENT, SERVER]], "every": self.world.every},
             "fault": self._faults,
             "expect": [
                 {
                     "check": "traffic_flows",
                     "verdict": "holds",
-                    "because": "the test itself judges",
+                    "because": "a scenario expects something; the test judges what it finds",
                 }
             ],
         }
@@ -203,13 +343,37 @@ class Mesh:
             document["fix"] = {"name": self.world.fix}
         return scenario_of(document, self.name, self.name)
 
+    def _world_nodes(self) -> list[MutableJsonObject]:
+        return self._nodes or [{"name": "laptop", "identities": [CLIENT, SERVER]}]
 
-def _ns(text: str | timedelta | None, length: Mapping[str, float]) -> int:
-    """Of "8h", a timedelta, or hours=8: exactly one is given. Raises BadInput."""
-    if (text is None) == (not length):
-        raise BadInput("expected one duration: '8h', a timedelta, or words such as hours=8")
-    if isinstance(text, str):
-        return parse_option_ns(text, "duration")
-    if text is not None and not isinstance(text, timedelta):
-        raise BadInput(f"read {text!r} as a duration: expected '8h', a timedelta, or hours=8")
-    return (text or timedelta(**length)) // timedelta(microseconds=1) * NS_PER_US
+
+def new_mesh(
+    options: Options, refused: Callable[[str], Any], name: str = "new_mesh", **world: Any
+) -> Mesh:
+    """A mesh of which no run is kept, for tests that make many: one for each example of Hypothesis.
+    `world` as the marker takes it. Raises BadInput."""
+    plain = replace(options, keep_run=False, fixes=(), goal=None)
+    return Mesh(plain, name, refused, world_of((), world), keep_runs=False)
+
+
+def _ns(lasts: Lasts, length: Mapping[str, float]) -> int:
+    """Of "8h", seconds, a timedelta, or hours=8: exactly one is given. Raises BadInput."""
+    if (lasts is None) == (not length):
+        raise BadInput("expected one duration: '8h', seconds, a timedelta, or words: hours=8")
+    if isinstance(lasts, str):
+        return parse_option_ns(lasts, "duration")
+    if lasts is None:
+        lasts = _timedelta(length)
+    # A bool is an int for Python, and is a mistake here.
+    if isinstance(lasts, bool) or not isinstance(lasts, (int, float, timedelta)):
+        raise BadInput(f"read {lasts!r} as a duration: expected '8h', seconds, or hours=8")
+    if isinstance(lasts, timedelta):
+        return lasts // timedelta(microseconds=1) * 1_000
+    return round(lasts * NS_PER_S)
+
+
+def _timedelta(length: Mapping[str, float]) -> timedelta:
+    for word in length:
+        if word not in TIMEDELTA_WORDS:
+            raise BadInput(f"unknown word {word!r}: expected {one_of(word, TIMEDELTA_WORDS)}")
+    return timedelta(**length)

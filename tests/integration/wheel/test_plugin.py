@@ -24,8 +24,10 @@ def own(project: Installed) -> Iterator[Installed]:
 
 
 def test_the_examples_of_the_page_run(own: Installed) -> None:
-    """All of them, with the settings that the page shows, and no conftest."""
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    """Those of the fixture, with the settings that the page shows, and no conftest. Those that need
+    Hypothesis, which is another extra, run in tests/unit/test_pytest_plugin.py."""
+    code, with_hypothesis = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert "hypothesis" in with_hypothesis
     (settings,) = re.findall(r"```ini\n(.*?)```", PAGE, re.DOTALL)
     (own.work / "test_mesh.py").write_text(code)
     (own.work / "pytest.ini").write_text(settings)
@@ -62,7 +64,7 @@ def test_other_projects_keep_their_options_and_files(own: Installed) -> None:
 def test_naming_it_in_a_conftest_as_well(own: Installed) -> None:
     """As before there was an entry point; then the short options are there, too."""
     (own.work / "conftest.py").write_text(
-        'pytest_plugins = ["meshwake.pytest_plugin", "meshwake.pytest_short_options"]\n'
+        'pytest_plugins = ["meshwake.pytest_plugin", "meshwake.pytest_plugin.short_options"]\n'
     )
     write(own.work / "scenarios", small(), "good")
     done = own.run("pytest", "scenarios", "--lab", "model")
@@ -73,7 +75,7 @@ def test_naming_it_in_a_conftest_as_well(own: Installed) -> None:
     ("body", "message"),
     [
         ("@pytest.mark.mesh(lifetme='10m')\ndef test(mesh): pass", "did you mean 'lifetime'?"),
-        ("def test(mesh): mesh.run(8)", "expected '8h', a timedelta, or hours=8"),
+        ("def test(mesh): mesh.run([8])", "expected '8h', seconds, or hours=8"),
         (
             "def test(mesh):\n mesh.run('1h')\n mesh.assert_holds('trafic_flows')",
             "did you mean 'traffic_flows'?",

@@ -12,17 +12,12 @@ import pytest
 from hypothesis import given, settings
 from meshwake.analysis import falsify as search
 from meshwake.analysis.falsify import (
-    DEFAULT_KINDS,
-    Move,
-    Timeline,
-    describe,
     document_of,
     falsify,
     make_target,
     neighbours,
     save,
     smallest,
-    timelines,
 )
 from meshwake.checks import judge
 from meshwake.cli.app import run_command
@@ -33,11 +28,12 @@ from meshwake.core.versions import newest
 from meshwake.runner.choose import choose
 from meshwake.runner.options import Options
 from meshwake.runner.run import run_case
+from meshwake.runner.timelines import DEFAULT_KINDS, KINDS, Move, Timeline, describe, timelines
 
 CHECK = "recovers_within"
 
 
-@given(timelines(search.KINDS))
+@given(timelines(KINDS))
 @settings(max_examples=40, deadline=None)
 def test_every_timeline_is_a_scenario(timeline: Timeline) -> None:
     """No overlaps, nothing after the end, not more attempts than a real binary can make."""

@@ -16,7 +16,8 @@ from meshwake.core.errors import (
 from meshwake.core.scenario import read_scenario
 from meshwake.fixes.jobs import read_tasks
 from meshwake.runner.choose import Case, Chooser, choose, read_manifest
-from meshwake.runner.options import Options, RunFlags, options_from
+from meshwake.runner.flags import RunFlags
+from meshwake.runner.options import Options, options_from
 from meshwake.runner.run import run_case
 from meshwake.ztunnel import binaries
 

@@ -16,21 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from meshwake.core.errors import BadInput
 from meshwake.core.plan import PlannedCluster
-from meshwake.runner.options import (
+from meshwake.runner.flags import (
     CaseFlags,
     ClusterFlags,
     Flags,
     LabFlags,
-    Options,
     RunFlags,
     add_to_pytest,
-    command_line_of,
     declared_in,
     from_pytest,
-    options_from,
-    planned_cluster,
     with_flags,
 )
+from meshwake.runner.options import Options, command_line_of, options_from, planned_cluster
 from typer.testing import CliRunner
 
 # Which command takes which options; those of run are those of pytest.

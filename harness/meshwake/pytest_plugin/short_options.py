@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from meshwake.runner.options import add_to_pytest
+from meshwake.runner.flags import add_to_pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

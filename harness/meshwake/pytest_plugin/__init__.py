@@ -1,0 +1,123 @@
+"""The plugin for pytest: every scenario file is collected, one test per case, and judged as
+`meshwake run` judges it.
+
+    pytest scenarios/ [-k nightly] [-n auto] [--meshwake-lab L] [--meshwake-istio V]
+                      [--meshwake-ztunnel PATH] [--meshwake-seed N] [--meshwake-report DIR]
+
+pytest finds it by its entry point, so it is on in every project that has meshwake installed: all
+its options have the prefix, a TOML file in a directory `scenarios` that holds no scenario is left
+alone, and nothing of meshwake but the names of the options is imported until it is used.
+short_options.py adds the names without the prefix.
+
+A surprise fails its test with the finding, the evidence and the command that repeats it. A case
+that cannot run here is skipped with its reason. At the end a table shows what happened, where the
+evidence lies and why each lab was chosen. The fixture `mesh` is for tests with a timeline in Python
+(harness/meshwake/runner/mesh.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from meshwake.core.errors import HarnessError
+from meshwake.pytest_plugin.session import ROW, SESSION, Session
+from meshwake.runner.flags import add_ini_to_pytest, add_to_pytest, from_pytest
+
+if TYPE_CHECKING:
+    from meshwake.runner.mesh import Mesh
+
+_FAILED = pytest.StashKey[bool]()
+# Other projects have directories called scenarios, too.
+_SCENARIO_TABLE = re.compile(rb"^\s*\[\[\s*(node|fault|expect)\s*\]\]", re.MULTILINE)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of `meshwake run`, with a prefix, and a key of the settings for each."""
+    add_to_pytest(parser.getgroup("meshwake", "time jumps under a service mesh"))
+    add_ini_to_pytest(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A wrong option is refused here, once, and not by every file."""
+    config.addinivalue_line(
+        "markers",
+        "mesh(lifetime, backdate, every, fix): the world of the `mesh` fixture; durations as text",
+    )
+    try:
+        session = Session(from_pytest(config.getoption, config.getini))
+        config.stash[SESSION] = session
+        # Of the processes of pytest-xdist only the first begins the report; all of them add to it.
+        session.begin(is_first=not hasattr(config, "workerinput"))
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """A TOML file is a scenario when it was named on the command line, or lies below a directory
+    called scenarios and has a table of one."""
+    if file_path.suffix != ".toml":
+        return None
+    if not parent.session.isinitpath(file_path):
+        if "scenarios" not in file_path.parent.parts:
+            return None
+        if not _SCENARIO_TABLE.search(file_path.read_bytes()):
+            return None
+    from meshwake.pytest_plugin.scenarios import ScenarioFile
+
+    collected: ScenarioFile = ScenarioFile.from_parent(parent, path=file_path)
+    return collected
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remembers that a test failed, for `mesh` to keep its evidence, and hands a row of the summary
+    to the report. pytest-xdist carries it between processes; JUnit does not show it."""
+    report = yield
+    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+    row = item.stash.get(ROW, None)
+    if row is not None:
+        vars(report)["meshwake_row"] = row
+        del item.stash[ROW]
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of all cases of this session."""
+    reports = [report for group in terminalreporter.stats.values() for report in group]
+    rows = {
+        report.nodeid: vars(report)["meshwake_row"]
+        for report in reports
+        if "meshwake_row" in vars(report)
+    }
+    if rows:
+        from meshwake.pytest_plugin.summary import write_summary
+
+        write_summary(terminalreporter, list(rows.values()))
+
+
+@pytest.fixture
+def mesh(request: pytest.FixtureRequest) -> Iterator[Mesh]:
+    """A mesh on the lab and the version of the command line. What a failed test ran last is kept as
+    evidence."""
+    from meshwake.pytest_plugin.fixture import made_for
+
+    made = made_for(request)
+    yield made.mesh
+    made.finish(failed=request.node.stash.get(_FAILED, False))
+
+
+@pytest.fixture(scope="session")
+def new_mesh(request: pytest.FixtureRequest) -> Callable[..., Mesh]:
+    """Makes a new mesh on the lab and the version of the command line whenever it is called: for
+    `@given`, which runs a test many times. It takes the words of the marker `mesh`."""
+    from meshwake.runner.mesh import new_mesh as made
+
+    return partial(made, request.config.stash[SESSION].options, pytest.skip)

@@ -1,0 +1,75 @@
+"""What pytest shows at the end: the table of all cases, and the pages, where they are to be written.
+
+A row travels as text from the process that ran its case (pytest-xdist) to the one that writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshwake.core.errors import HarnessError
+from meshwake.core.run import Run
+from meshwake.core.store import runs_dir
+from meshwake.pytest_plugin.session import SESSION
+from meshwake.report.ci_formats import github_annotations
+from meshwake.report.html.entries import ReportEntry
+from meshwake.report.html.folder import ReportFolder
+from meshwake.report.result import Summary
+from meshwake.report.terminal import plain, summary_table
+
+
+def row_of(summary: Summary, report: Path | None, run: Run | None, chosen_because: str) -> str:
+    """One case; its page is written at once, where pages are written."""
+    entry = ReportFolder(report).add(run) if report is not None and run else None
+    shown = (
+        {name: value for name, value in vars(entry).items() if name != "summary"} if entry else {}
+    )
+    values = vars(summary) | {"run": str(summary.run) if summary.run else None}
+    return json.dumps({"chosen_because": chosen_because, "summary": values, "entry": shown})
+
+
+def write_summary(terminalreporter: pytest.TerminalReporter, rows: list[str]) -> None:
+    """All of this session, in the order of their names."""
+    read = sorted(map(json.loads, rows), key=_name)
+    summaries = [_summary(row["summary"]) for row in read]
+    terminalreporter.section("meshwake")
+    terminalreporter.write(plain(summary_table(summaries)))
+    lines = [f"lab {because}" for because in sorted({row["chosen_because"] for row in read})]
+    for line in lines + _remarks(summaries):
+        terminalreporter.write_line(line)
+    report = terminalreporter.config.stash[SESSION].report
+    if report is not None:
+        _write_report(terminalreporter, report, read)
+
+
+def _name(row: dict[str, Any]) -> tuple[str, ...]:
+    summary = row["summary"]
+    return summary["scenario"], summary["lab"], summary["version"]
+
+
+def _remarks(summaries: list[Summary]) -> list[str]:
+    """Where there is no evidence, and what a GitHub job shows."""
+    kept = any(summary.run for summary in summaries)
+    keep = f"--keep-run keeps every run in {runs_dir()}/"
+    lines = [] if kept else [f"evidence: no surprise, so none was kept; {keep}"]
+    in_github = os.environ.get("GITHUB_ACTIONS") == "true"
+    return lines + (github_annotations(summaries) if in_github else [])
+
+
+def _write_report(
+    terminalreporter: pytest.TerminalReporter, directory: Path, rows: list[dict[str, Any]]
+) -> None:
+    entries = [ReportEntry(_summary(row["summary"]), **row["entry"]) for row in rows]
+    try:
+        terminalreporter.write_line(f"report: {ReportFolder(directory).finish(entries)}")
+    except HarnessError as error:
+        terminalreporter.write_line(f"report: not written: {error}", red=True)
+
+
+def _summary(values: dict[str, Any]) -> Summary:
+    return Summary(**values | {"run": Path(values["run"]) if values["run"] else None})

@@ -1,0 +1,325 @@
+"""The options of a run: each declared once, for the command line and for pytest.
+
+A field of one of the `...Flags` classes is an option; its annotation has the name, the help and the
+bounds. A typer command takes them with `@with_flags`, pytest with `add_to_pytest`. Which command
+takes which:
+
+    WhereFlags    --lab, --real-time
+    CaseFlags     and which versions, which binary, which seed        plan
+    ClusterFlags  what a cluster on kind is made of                   up, down, status
+    LabFlags      WhereFlags, ClusterFlags, and how clocks are moved  bisect
+    RunFlags      all of these, and what to keep                      run, pytest
+
+A value of None, False or () means that the option was not given. What was typed is checked in
+options.py. This module imports little: pytest declares the options at every start, in every project
+that has meshwake installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+
+from meshwake.core.errors import BadInput
+
+AUTO = "auto"
+
+
+# --- The options ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Flag:
+    """How one field is typed on a command line. `minimum` is for numbers."""
+
+    name: str
+    help: str
+    metavar: str | None = None
+    minimum: int | None = None
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Base of the classes below."""
+
+
+@dataclass(frozen=True)
+class WhereFlags(Flags):
+    """Which lab, and which of a scenario's numbers."""
+
+    lab: Annotated[str, Flag("--lab", "auto (default), model, process, machine or kind.")] = AUTO
+    real_time: Annotated[
+        bool,
+        Flag(
+            "--real-time",
+            "Use the numbers of the [real_time] table; on lab kind, skip no idle time.",
+        ),
+    ] = False
+
+
+@dataclass(frozen=True)
+class CaseFlags(WhereFlags):
+    """Which versions of what."""
+
+    istio: Annotated[
+        tuple[str, ...], Flag("--istio", "The release under test; may be repeated.", "VERSION")
+    ] = ()
+    ztunnel: Annotated[Path | None, Flag("--ztunnel", "The ztunnel binary under test.", "PATH")] = (
+        None
+    )
+    seed: Annotated[
+        int, Flag("--seed", "Chooses what is left to chance, such as retry delays.", minimum=0)
+    ] = 0
+
+
+@dataclass(frozen=True)
+class ClusterFlags(Flags):
+    """Which of our clusters: its name, or what it is made of."""
+
+    name: Annotated[
+        str | None, Flag("--name", "The cluster; meshwake- is put before it.", "NAME")
+    ] = None
+    profile: Annotated[
+        str | None, Flag("--profile", "What it is made of: core (default), or full: everything.")
+    ] = None
+    kubernetes: Annotated[
+        str | None, Flag("--kubernetes", "Version of its nodes, such as 1.34.", "VERSION")
+    ] = None
+    workers: Annotated[
+        int | None,
+        Flag("--nodes", "Worker nodes in addition to the control plane; default 2.", "N"),
+    ] = None
+    with_parts: Annotated[
+        tuple[str, ...], Flag("--with", "A part that the profile does not have.", "PART")
+    ] = ()
+    without_parts: Annotated[
+        tuple[str, ...], Flag("--without", "A part of the profile to leave out.", "PART")
+    ] = ()
+    mirror: Annotated[
+        str | None, Flag("--mirror", "One registry to pull everything from.", "HOST")
+    ] = None
+    folder: Annotated[
+        Path | None,
+        Flag("--folder", "Has images/, charts/, manifests/: no network needed.", "DIR"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class LabFlags(ClusterFlags, WhereFlags):
+    """And how its clocks are moved, or which other cluster to use."""
+
+    clock: Annotated[
+        str | None,
+        Flag("--clock", "How lab kind moves clocks: engine (default), command or process."),
+    ] = None
+    allow_own_clock: Annotated[
+        bool, Flag("--allow-own-clock", "Let --clock engine set the clock of this very machine.")
+    ] = False
+    suspend_command: Annotated[
+        str | None, Flag("--suspend-command", "What --clock command runs to suspend.", "COMMAND")
+    ] = None
+    kubeconfig: Annotated[
+        Path | None, Flag("--kubeconfig", "A cluster that exists already.", "PATH")
+    ] = None
+    context: Annotated[str | None, Flag("--context", "The context of --kubeconfig.")] = None
+    known_as: Annotated[
+        str | None,
+        Flag("--i-know", "Use this context even though it looks like production.", "CONTEXT"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class RunFlags(LabFlags, CaseFlags):
+    """All options of a run."""
+
+    fix: Annotated[
+        tuple[str, ...],
+        Flag("--fix", "Deploy this, not the scenario's fix; implies --goal; repeatable.", "NAME"),
+    ] = ()
+    goal: Annotated[
+        str | None,
+        Flag("--goal", "holds: judge the mesh, not the scenario's expectations.", "GOAL"),
+    ] = None
+    keep_run: Annotated[
+        bool, Flag("--keep-run", "Keep the run even when it came out as expected.")
+    ] = False
+    as_class: Annotated[
+        str | None,
+        Flag("--as-class", "Lab model: the behaviour class to run, not the release's.", "CLASS"),
+    ] = None
+    report: Annotated[
+        Path | None, Flag("--report", "Write pages for a browser to this folder.", "DIR")
+    ] = None
+
+
+AnyFlags = TypeVar("AnyFlags", bound=Flags)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """One option with its field."""
+
+    field: str
+    type: Any
+    flag: Flag
+    default: Any
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may be given several times."""
+        return isinstance(self.default, tuple)
+
+    def of_type(self, type_: type) -> bool:
+        """Whether its value is of `type_`, or None."""
+        return self.type is type_ or type_ in get_args(self.type)
+
+
+def declared_in(flags: type[Flags]) -> Iterator[Declared]:
+    """Every option of `flags`, those of its bases first."""
+    types = get_type_hints(flags, include_extras=True)
+    for each in fields(flags):
+        type_, flag = get_args(types[each.name])
+        yield Declared(each.name, type_, flag, each.default)
+
+
+def given_in(flags: Flags, of: type[Flags]) -> list[str]:
+    """The names of those options of `of` that were given."""
+    return [
+        each.flag.name for each in declared_in(of) if getattr(flags, each.field) != each.default
+    ]
+
+
+# --- The command line -----------------------------------------------------------------------------
+
+
+def with_flags(
+    flags: type[AnyFlags],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A typer command that takes the options of `flags` in addition to its own, and gets them as
+    its parameter `flags`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [each for each in signature.parameters.values() if each.name != "flags"]
+        added = [_typer_parameter(each) for each in declared_in(flags)]
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            typed = {each.name: values.pop(each.name) for each in added}
+            command(**values, flags=_build(flags, typed))
+
+        # typer reads the signature and the annotations of what it is given.
+        run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in (*own, *added)}
+        return run
+
+    return decorate
+
+
+def _typer_parameter(declared: Declared) -> inspect.Parameter:
+    import typer
+
+    flag = declared.flag
+    option = typer.Option(flag.name, metavar=flag.metavar, help=flag.help, min=flag.minimum)
+    # typer knows no tuples of any length: a list, or None where the option was not given.
+    type_ = list[str] | None if declared.repeatable else declared.type
+    default = None if declared.repeatable else declared.default
+    return inspect.Parameter(
+        declared.field,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[type_, option],
+    )
+
+
+# --- pytest ---------------------------------------------------------------------------------------
+
+
+PREFIX = "--meshwake-"
+
+
+def add_to_pytest(group: Any, prefix: str = PREFIX) -> None:
+    """Adds the options of a run to pytest's command line: `--meshwake-lab` for `--lab`. With the
+    prefix "--" they are named as on our own command line, which other plugins' options may be, too;
+    both set the same value."""
+    for declared in declared_in(RunFlags):
+        flag = declared.flag
+        settings: dict[str, Any] = {"dest": f"meshwake_{declared.field}", "help": flag.help}
+        if declared.of_type(bool):
+            settings |= {"action": "store_true", "default": False}
+        elif declared.repeatable:
+            settings |= {"action": "append", "default": [], "metavar": flag.metavar}
+        elif declared.of_type(int):
+            read = functools.partial(_whole_number, minimum=flag.minimum)
+            settings |= {"type": read, "default": declared.default, "metavar": flag.metavar}
+        else:
+            # A path stays text here: pytest-xdist sends the options to its workers, and can send
+            # only what Python has built in.
+            settings |= {"default": declared.default, "metavar": flag.metavar}
+        group.addoption(flag.name.replace("--", prefix, 1), **settings)
+
+
+def add_ini_to_pytest(parser: Any) -> None:
+    """Adds a key of pytest's settings for each option: meshwake_lab, meshwake_istio, ..."""
+    for declared in declared_in(RunFlags):
+        kind = "bool" if declared.of_type(bool) else "args" if declared.repeatable else "string"
+        about = f"default of {declared.flag.name.replace('--', PREFIX, 1)}"
+        default = [] if declared.repeatable else declared.default
+        parser.addini(f"meshwake_{declared.field}", about, type=kind, default=default)
+
+
+def _whole_number(text: str, minimum: int | None) -> int:
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a whole number, not {text!r}") from error
+    if minimum is not None and number < minimum:
+        raise argparse.ArgumentTypeError(f"expected {minimum} or more, not {number}")
+    return number
+
+
+def from_pytest(
+    getoption: Callable[[str], Any], getini: Callable[[str], Any] | None = None
+) -> RunFlags:
+    """What pytest was given: on its command line, else in its settings. Raises BadInput for an
+    invalid number in the settings."""
+    values = {}
+    for declared in declared_in(RunFlags):
+        value = getoption(f"meshwake_{declared.field}")
+        is_default = value in (declared.default, [])
+        if getini is not None and is_default:
+            value = _from_ini(declared, getini) or value
+        if declared.of_type(Path) and value is not None:
+            value = Path(value)
+        values[declared.field] = value
+    return _build(RunFlags, values)
+
+
+def _from_ini(declared: Declared, getini: Callable[[str], Any]) -> Any:
+    """What pytest's settings have for an option: a text, also where the option is a number."""
+    name = f"meshwake_{declared.field}"
+    value = getini(name)
+    if value and declared.of_type(int) and isinstance(value, str):
+        return _ini_number(name, value, declared.flag.minimum)
+    return value
+
+
+def _ini_number(name: str, text: str, minimum: int | None) -> int:
+    try:
+        return _whole_number(text, minimum)
+    except argparse.ArgumentTypeError as error:
+        raise BadInput(f"{name}: {error}") from error
+
+
+def _build(flags: type[AnyFlags], values: Mapping[str, Any]) -> AnyFlags:
+    """Lists become tuples; None, which typer has for a list that was not given, an empty one."""
+    repeatable = {each.field for each in declared_in(flags) if each.repeatable}
+    built: dict[str, Any] = {
+        name: tuple(value or ()) if name in repeatable else value for name, value in values.items()
+    }
+    return flags(**built)
