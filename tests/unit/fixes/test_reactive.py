@@ -139,7 +139,7 @@ def test_a_guard_that_only_looks_is_no_fix() -> None:
     manifest = FIXES["wake-guard"].read_manifest()
     assert manifest is not None
     with pytest.raises(BadInput, match="--only-look"):
-        read_settings(manifest.replace('"--lead=30m"', '"--only-look"'))
+        read_settings(manifest.replace("--lead=30m", "--only-look"))
 
 
 def test_a_turn_is_given_back_by_itself() -> None:
