@@ -1,4 +1,5 @@
-"""The report as a person meets it: opened from a folder in a real browser that reaches no network."""
+"""The report as a person meets it: opened from a folder in a real browser that reaches no
+network."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.unit.report.told import ISSUE_1481, NIGHTS, recorded
+from tests.unit.report.runs import ISSUE_1481, NIGHTS, recorded
 
 WAITS_S = 60
 DAY_NS = 86_400 * NS_PER_S
@@ -76,7 +77,8 @@ def drawn(browser: webdriver.Chrome, state: str) -> list[list[float]]:
 
 
 def test_every_page_opens_offline_without_a_complaint(browser: webdriver.Chrome, two: Path) -> None:
-    """The table, each run, and two beside one another; plotly drew something on each page of a run."""
+    """The table, each run, and two beside one another; plotly drew something on each page of a
+    run."""
     for page in sorted(two.glob("*.html")):
         opened(browser, page, done="compared" if page.name == "compare.html" else "ready")
         assert complaints(browser) == [], page.name

@@ -38,7 +38,7 @@ def test_nights_of_eight_hours_do_a_gateway_no_harm() -> None:
     assert max(later - earlier for earlier, later in pairwise(gaps)) <= 24 * HOUR_S
 
 
-def test_a_gateway_keeps_its_certificate_while_the_authority_is_away() -> None:
+def test_a_gateway_keeps_its_certificate_during_an_outage_of_the_authority() -> None:
     history = run(
         plan(GATEWAY + '\n[[fault]]\nkind = "ca_outage"\nat = "11h"\nlasts = "3h"\n', duration="2d")
     )
