@@ -30,6 +30,7 @@ from meshwake.core.outcome import Comparison, OutcomeKind, Verdict
 from meshwake.core.run import Run
 from meshwake.core.scenario import read_scenario
 from meshwake.core.store import runs_dir
+from meshwake.report.headline import headline, judged
 from meshwake.report.html.folder import ReportEntry, ReportFolder, begin_report
 from meshwake.report.result import Summary
 from meshwake.report.terminal import plain, summary_table
@@ -160,7 +161,7 @@ class _NotAsExpected(Exception):
 
 
 def _canary_words(path: Path, run: Run) -> list[str]:
-    if "canary" not in path.parts:
+    if "canary" not in path.parts or run.plan.goal is not None:
         return []
     broken = any(
         row.expected is Verdict.BROKEN and row.finding.verdict is Verdict.BROKEN
@@ -177,7 +178,8 @@ def _canary_words(path: Path, run: Run) -> list[str]:
 def _words(case: Case, run: Run) -> list[str]:
     if run.outcome.kind is OutcomeKind.AS_EXPECTED:
         return []
-    lines = [f"{run.outcome.kind}: {run.outcome.why}"]
+    first = headline(run)
+    lines = [f"{first.verdict}: {first.text}", judged(run)]
     for row in run.outcome.comparisons:
         if row.kind is not OutcomeKind.AS_EXPECTED:
             lines += _comparison_words(row)

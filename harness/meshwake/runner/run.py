@@ -64,9 +64,17 @@ def _recording(case: Case, keep_run: bool) -> Iterator[RunDirectory]:
         directory.save_repeat(case.repeat_command)
     try:
         yield directory
-    except (BadInput, LabUnavailable, KeyboardInterrupt):
+    except (BadInput, LabUnavailable):
         if not keep_run:
             directory.remove()
+        raise
+    except KeyboardInterrupt as interrupt:
+        # An hour of a real cluster may be of use; a model is as quick again.
+        if keep_run or case.real_time:
+            interrupt.add_note(f"recorded until then: {directory.path}")
+        else:
+            directory.remove()
+            interrupt.add_note(f"{case.id}: not kept; --keep-run keeps what was recorded")
         raise
     except (SubjectFailed, HarnessFault) as error:
         error.evidence = directory.path
