@@ -107,11 +107,11 @@ def run_once(chance: random.Random, binary: Path, directory: Path) -> Ending:
             harness.kill()
             harness.wait()
             return Ending(killed, "no end", "the harness did not end")
-    complaint = (directory / "complaint").read_text(errors="replace")
+    message = (directory / "complaint").read_text(errors="replace")
     return Ending(
         killed,
-        ended_with(code, complaint),
-        unexplained(killed, code, complaint) or left_of(directory),
+        ended_with(code, message),
+        unexplained(killed, code, message) or left_of(directory),
     )
 
 
@@ -138,23 +138,23 @@ def kill_one(chance: random.Random, directory: Path, role: str) -> str | None:
     return there[pid]
 
 
-def unexplained(killed: str | None, code: int, complaint: str) -> str:
+def unexplained(killed: str | None, code: int, message: str) -> str:
     """What the ending does not explain; "" when it does."""
     if code == 0 or (killed == "harness" and code == -signal.SIGKILL):
         return ""
-    if killed is None or "Traceback" in complaint or not any(words in complaint for words in WORDS):
-        return f"exit code {code} after the kill of {killed}: {complaint.strip()[-300:]!r}"
+    if killed is None or "Traceback" in message or not any(words in message for words in WORDS):
+        return f"exit code {code} after the kill of {killed}: {message.strip()[-300:]!r}"
     return ""
 
 
-def ended_with(code: int, complaint: str) -> str:
+def ended_with(code: int, message: str) -> str:
     """In a few words."""
     if code < 0:
         return signal.Signals(-code).name
     return (
         "0, run to its end"
         if code == 0
-        else f"{code}, " + next((words for words in WORDS if words in complaint), "?")
+        else f"{code}, " + next((words for words in WORDS if words in message), "?")
     )
 
 
