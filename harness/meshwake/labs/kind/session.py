@@ -103,6 +103,8 @@ class Setting:
     check_held: Callable[[], None] = lambda: None
     # Skips idle time; None: the run is in real time.
     skips: TimeSkipper | None = None
+    # A wake guard that was installed before the run polls the mesh, as one that is the plan's fix.
+    guard_installed: bool = False
 
 
 class FaultsOfRun(Protocol):
@@ -160,7 +162,9 @@ class Session:
         return (
             RealTimePace(self)
             if skips is None
-            else LapsePace(self, skips, has_fix=self.plan.fix is not None)
+            else LapsePace(
+                self, skips, has_fix=self.plan.fix is not None or self.setting.guard_installed
+            )
         )
 
     @property
