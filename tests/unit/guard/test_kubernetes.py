@@ -321,7 +321,7 @@ def test_a_gateway_namespace_without_a_role_does_not_keep_the_guard_from_ztunnel
     cluster.refuse["/namespaces/shut/pods"] = 403
     node.seen()
     assert "gateways in shut: not looked at: list pods of shut: 403 refused" in logged
-    assert ("GET", "/api/v1/namespaces/web/pods") in cluster.asked
+    assert ("GET", "/api/v1/namespaces/web/pods") in cluster.requests
     cluster.refuse["/namespaces/shut/pods"] = 503
     with pytest.raises(Unreachable, match="list pods of shut: 503"):
         node.seen()
