@@ -119,6 +119,11 @@ class _Run:
         self._guard = installed_image(kubernetes)
         if self._guard is not None and (conflicts := with_installed_guard(plan)):
             raise LabUnavailable(f"cluster {place.name}: {'; '.join(conflicts)}")
+        if plan.gateways and place.ours and "gateway" not in place.parts:
+            raise LabUnavailable(
+                f"cluster {place.name} was made without part gateway, which [[gateway]] needs; use "
+                "a cluster by meshwake up --with gateway, or --lab model"
+            )
         self._running = running_versions(kubernetes, place.nodes)
         self._node_names = node_names(plan, place.nodes, self._running.istiod_nodes)
 

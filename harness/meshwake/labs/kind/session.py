@@ -159,12 +159,13 @@ class Session:
 
     def _pace(self) -> Pace:
         skips = self.setting.skips
-        return (
-            RealTimePace(self)
-            if skips is None
-            else LapsePace(
-                self, skips, has_fix=self.plan.fix is not None or self.setting.guard_installed
-            )
+        if skips is None:
+            return RealTimePace(self)
+        return LapsePace(
+            self,
+            skips,
+            has_fix=self.plan.fix is not None or self.setting.guard_installed,
+            has_gateways=bool(self.plan.gateways),
         )
 
     @property

@@ -26,7 +26,14 @@ from meshwake.labs.kind.refusals import with_installed_guard as conflicts_with_g
 
 from tests.support.paths import CLUSTERS
 from tests.unit.cluster.simulated import Inline, SimulatedCluster, SimulatedMover
-from tests.unit.labs.kind.runs import node_names, plan, plan_of, setting_of, verdicts
+from tests.unit.labs.kind.runs import (
+    node_names,
+    plan,
+    plan_of,
+    setting_of,
+    sleeping_gateway,
+    verdicts,
+)
 
 PAUSE = '[[fault]]\nkind = "pause"\nat = "6m"\nlasts = "17m"\ncorrected_after = "25s"\n'
 
@@ -232,6 +239,14 @@ def test_a_cluster_with_too_few_nodes_is_reported() -> None:
     environment = environment_of(plan(nodes=TWO_NODES, duration="2m"), nodes=("worker0",))
     with pytest.raises(LabUnavailable, match="has 1 nodes for workloads, the scenario needs 2"):
         run(environment)
+
+
+def test_a_cluster_without_gateways_is_refused_before_anything_is_changed() -> None:
+    """Its nodes have no image of a gateway, and perhaps no such kind of object."""
+    environment = environment_of(sleeping_gateway())
+    with pytest.raises(LabUnavailable, match="without part gateway.*up --with gateway"):
+        run(environment)
+    assert not [call for call in environment.real.calls if call.startswith(("apply", "patch"))]
 
 
 def test_an_api_server_that_is_unavailable_at_the_beginning() -> None:
