@@ -1,10 +1,10 @@
 """meshwake: time jumps under a service mesh, with evidence of what breaks.
 
-The map of the house. A room imports those below it and itself, never one above or beside it;
+The map of the packages. Each imports those below it and itself, never one above or next to it;
 `lint-imports` enforces that by the contracts in pyproject.toml.
 
     cli, pytest_plugin   what a person or pytest types
-    analysis             questions asked of many runs, each with its own rendering
+    analysis             questions about many runs, each with its own rendering
     runner               choosing cases, a plan's way to its findings, options, the mesh fixture
     labs                 act and record: model, process, machine, kind
     report, importers    show; read what machines remember of their sleep

@@ -31,7 +31,8 @@ from meshwake.core.run import Run
 from meshwake.core.scenario import read_scenario
 from meshwake.core.store import runs_dir
 from meshwake.report.headline import headline, judged
-from meshwake.report.html.folder import ReportEntry, ReportFolder, begin_report
+from meshwake.report.html.entries import ReportEntry
+from meshwake.report.html.folder import ReportFolder, begin_report
 from meshwake.report.result import Summary
 from meshwake.report.terminal import plain, summary_table
 from meshwake.runner.choose import Case, Chooser
@@ -138,8 +139,8 @@ class ScenarioItem(pytest.Item):
 
     def _tell(self, ending: Ending) -> None:
         report, run = self.config.stash[_REPORT], ending.run
-        page = ReportFolder(report).add(run).id if report is not None and run else ""
-        self.user_properties.append((PROPERTY, _row(ending, page)))
+        entry = ReportFolder(report).add(run) if report is not None and run else None
+        self.user_properties.append((PROPERTY, _row(ending, entry)))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """The message alone where it is meant for a person, a traceback where the harness itself is
@@ -197,14 +198,15 @@ def _comparison_words(row: Comparison) -> list[str]:
 # --- The summary ----------------------------------------------------------------------------------
 
 
-def _row(ending: Ending, page: str) -> str:
-    summary, run = summary_of(ending), ending.run
+def _row(ending: Ending, entry: ReportEntry | None) -> str:
+    """`entry`: where a page of the run was written."""
+    summary = summary_of(ending)
     values = vars(summary) | {"run": str(summary.run) if summary.run else None}
-    entry = (
-        {"id": page, "words": run.label, "fix": run.fix_name, "real_s": run.real_s} if run else {}
+    shown = (
+        {name: value for name, value in vars(entry).items() if name != "summary"} if entry else {}
     )
     return json.dumps(
-        {"chosen_because": ending.case.chosen_because, "summary": values, "entry": entry}
+        {"chosen_because": ending.case.chosen_because, "summary": values, "entry": shown}
     )
 
 
@@ -231,10 +233,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _write_report(
     terminalreporter: pytest.TerminalReporter, directory: Path, rows: list[dict[str, Any]]
 ) -> None:
-    nothing = {"id": "", "words": "", "fix": "", "real_s": 0.0}
-    entries = [
-        ReportEntry(**nothing | row["entry"], summary=_summary(row["summary"])) for row in rows
-    ]
+    entries = [ReportEntry(_summary(row["summary"]), **row["entry"]) for row in rows]
     entries.sort(
         key=lambda entry: (entry.summary.scenario, entry.summary.lab, entry.summary.version)
     )

@@ -10,7 +10,7 @@ import pytest
 from meshwake.core.run import Run
 from meshwake.core.scenario import parse_scenario, read_scenario
 from meshwake.labs import load_lab
-from meshwake.report.result import result
+from meshwake.report.result import RenewalRow, result
 from meshwake.runner.choose import Case, choose
 from meshwake.runner.options import Options
 from meshwake.runner.run import run_case
@@ -75,6 +75,13 @@ def run_text_on(text: str, name: str, version: str, lab: str, seed: int = 0) -> 
 def verdicts(saved: Run) -> dict[str, Any]:
     """What every check says."""
     return {row["check"]: row["verdict"] for row in result(saved)["findings"]}
+
+
+def renewal_rows(saved: Run) -> list[RenewalRow]:
+    """Every renewal of a run whose history is whole."""
+    rows = result(saved)["renewals"]
+    assert rows is not None
+    return rows
 
 
 def times_are_fixed(*runs: Run) -> bool:

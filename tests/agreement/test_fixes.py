@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import pytest
 from meshwake.core.run import Run
-from meshwake.report.result import result
 
-from tests.agreement.conftest import VERSIONS, binary_of, run_text, verdicts
+from tests.agreement.conftest import VERSIONS, binary_of, renewal_rows, run_text, verdicts
 
 TEXT = """
 title = "Naps of forty minutes, certificates of an hour"
@@ -59,7 +58,7 @@ def test_a_fix_does_the_same_to_a_real_ztunnel(fix: str, kind: str, version: str
     assert restarts_world_s(model) == restarts_world_s(real)
     assert (fix == "secret-ttl-720h") == (restarts_world_s(real) == [])
     assert verdicts(model) == verdicts(real)
-    ours, theirs = result(model)["renewals"], result(real)["renewals"]
+    ours, theirs = renewal_rows(model), renewal_rows(real)
     assert [row["done_world_s"] for row in ours] == pytest.approx(
         [row["done_world_s"] for row in theirs], abs=2.0
     )

@@ -15,12 +15,18 @@ import pytest
 from meshwake.core.run import Run
 from meshwake.core.scenario import parse_scenario, read_scenario
 from meshwake.labs import load_lab
-from meshwake.report.result import result
 from meshwake.runner.choose import choose
 from meshwake.runner.options import Options
 from meshwake.runner.run import run_case
 
-from tests.agreement.conftest import VERSIONS, binary_of, case_of, times_are_fixed, verdicts
+from tests.agreement.conftest import (
+    VERSIONS,
+    binary_of,
+    case_of,
+    renewal_rows,
+    times_are_fixed,
+    verdicts,
+)
 from tests.support.paths import SCENARIOS
 
 ASKED = os.environ.get("MESHWAKE_TEST_MACHINE", "")
@@ -65,7 +71,7 @@ def needs_machine(version: str) -> None:
 def renewals(saved: Run) -> dict[str, list[tuple[float | None, float | None]]]:
     """Per identity, by how much each renewal came after its due time, and when it came."""
     found: dict[str, list[tuple[float | None, float | None]]] = {}
-    for row in result(saved)["renewals"]:
+    for row in renewal_rows(saved):
         found.setdefault(row["identity"], []).append((row["late_s"], row["done_world_s"]))
     return found
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.events import Event
@@ -47,11 +47,11 @@ because = "nothing happens"
 
 def bare() -> list[Number]:
     """A guest that has only its clocks to look after."""
-    steps: list[dict[str, Any]] = [{"do": "idle", "lasts_ns": HOUR_NS}] * IDLE_HOURS
+    steps: list[Mapping[str, object]] = [{"do": "idle", "lasts_ns": HOUR_NS}] * IDLE_HOURS
     steps += [{"do": "suspend", "lasts_ns": 8 * HOUR_NS}] * SUSPENDS
     received_at_s: list[float] = []
 
-    def take(message: dict[str, Any]) -> None:
+    def take(message: Mapping[str, object]) -> None:
         if "hello" in message or "measured" in message:
             received_at_s.append(time.perf_counter())
 
@@ -100,8 +100,8 @@ def with_ztunnels(version: str) -> list[Number]:
         Number(
             part, "an hour in which all wait", hour_s, "s", 3600 / hour_s, "its speed, in real time"
         ),
-        Number(part, "CPU of the whole run", LAB.last_cost["cpu_s"], "s"),
-        Number(part, "memory of QEMU, its peak", LAB.last_cost["memory_mb"], "MiB"),
+        Number(part, "CPU of the whole run", float(str(LAB.last_cost["cpu_s"])), "s"),
+        Number(part, "memory of QEMU, its peak", float(str(LAB.last_cost["memory_mb"])), "MiB"),
     ]
 
 

@@ -6,12 +6,12 @@ import json
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 from meshwake.cluster.stack.certificates import GATEWAY_HOST
 from meshwake.cluster.stack.pieces import ACME_NAMESPACE, DEMO_NAMESPACE
 from meshwake.core.errors import ExitCode
+from meshwake.core.json_types import objects_at, text_at
 from meshwake.system.deadline import Deadline
 
 from tests.cluster.trial import ENDS_WITHIN_S, TWO_NODES, Trial, write_scenario
@@ -46,10 +46,9 @@ SILENT_AT_MOST_S = 120.0
 
 def address_of(trial: Trial) -> str:
     with trial.cluster.opened() as kubernetes:
-        gateway = (
-            kubernetes.read("Gateway.gateway.networking.k8s.io", DEMO_NAMESPACE, "gateway") or {}
-        )
-    return str(gateway["status"]["addresses"][0]["value"])
+        gateway = kubernetes.read("Gateway.gateway.networking.k8s.io", DEMO_NAMESPACE, "gateway")
+    (first, *_) = objects_at(gateway, "status", "addresses")
+    return text_at(first, "value")
 
 
 def requested(trial: Trial, scheme: str, address: str, *more: str) -> str:
@@ -81,8 +80,8 @@ def test_https_by_the_certificate_of_our_acme_server(trial: Trial, tmp_path: Pat
     """Verified against the root that this pebble made when it was started, and by nothing else."""
     node, address = trial.cluster.nodes[-1], address_of(trial)
     with trial.cluster.opened() as kubernetes:
-        service: dict[str, Any] = kubernetes.read("Service", ACME_NAMESPACE, "pebble") or {}
-    root = f"https://{service['spec']['clusterIP']}:15000/roots/0"
+        service = kubernetes.read("Service", ACME_NAMESPACE, "pebble")
+    root = f"https://{text_at(service, 'spec', 'clusterIP')}:15000/roots/0"
     code, output = trial.execute(
         node, "sh", "-c", f"curl -sSk --max-time 10 {root} -o {ROOT} && cat {ROOT}"
     )

@@ -12,6 +12,7 @@ import pytest
 from meshwake.cluster.docker import KIND_CLUSTER_LABEL
 from meshwake.cluster.redirection import REDIRECTION
 from meshwake.cluster.stack.pieces import DEMO_NAMESPACE
+from meshwake.core.json_types import text_at
 
 from tests.cluster.trial import Trial
 
@@ -95,13 +96,13 @@ def test_a_pod_that_ztunnel_does_not_see_is_found_and_recreated(trial: Trial) ->
             for pod in kubernetes.all("Pod", DEMO_NAMESPACE, {"app": "client"})
             if _on(pod) == node
         ]
-    assert client["metadata"]["annotations"][REDIRECTION] == "enabled"
+    assert text_at(client, "metadata", "annotations", REDIRECTION) == "enabled"
     lacks = (
         "ambient_redirected: BROKEN: nothing listens on 15008 in Pod "
-        f"{DEMO_NAMESPACE}/{client['metadata']['name']}"
+        f"{DEMO_NAMESPACE}/{text_at(client, 'metadata', 'name')}"
     )
     assert lacks in trial.command("status")
-    assert "is made anew" in trial.up()
+    assert "is replaced" in trial.up()
     assert "ambient_redirected: HOLDS" in trial.command("status")
 
 

@@ -21,6 +21,7 @@ from meshwake.cluster.node_channel import DAEMON_SET, LABELS, MARK, NAMESPACE, P
 from meshwake.cluster.reset import KINDS_OF_A_RUN
 from meshwake.cluster.stack.choice import PROFILES
 from meshwake.core.errors import HarnessError
+from meshwake.core.json_types import JsonObject, int_at, object_at, texts_at
 from meshwake.core.store import SavedRun, read_run
 from meshwake.kubernetes.api import Kubernetes, identity_of
 from meshwake.kubernetes.kubeconfig import read_access
@@ -251,14 +252,15 @@ class Trial:
     def settings(self) -> Any:
         """What a run changes in objects that are not its own."""
         with self.cluster.opened() as kubernetes:
-            ztunnel = kubernetes.read("DaemonSet.apps", "istio-system", "ztunnel") or {}
-            istiod = kubernetes.read("Deployment.apps", "istio-system", "istiod") or {}
+            ztunnel = kubernetes.read("DaemonSet.apps", "istio-system", "ztunnel")
+            istiod = kubernetes.read("Deployment.apps", "istio-system", "istiod")
         annotations = {
             key: text
-            for key, text in ztunnel["metadata"]["annotations"].items()
+            for key, text in texts_at(ztunnel, "metadata", "annotations").items()
             if "meshwake" in key
         }
-        return ztunnel["spec"]["template"]["spec"], annotations, istiod["spec"]["replicas"]
+        pod_spec = object_at(ztunnel, "spec", "template", "spec")
+        return pod_spec, annotations, int_at(istiod, "spec", "replicas")
 
     def has_nothing_of_a_run(self) -> None:
         """Nothing left, nothing moved, nothing stopped, no command at work."""
@@ -273,7 +275,7 @@ class Trial:
             helper = kubernetes.read("DaemonSet.apps", NAMESPACE, DAEMON_SET)
             if helper is None:
                 return  # the run was killed before it was put in
-            assert MARK not in (helper["metadata"].get("annotations") or {})
+            assert MARK not in texts_at(helper, "metadata", "annotations")
             nodes = {pod.node: pod.node for pod in kubernetes.pods(NAMESPACE, LABELS)}
             channel = PodChannel(kubernetes, nodes)
             for node in nodes:
@@ -362,7 +364,7 @@ def _changed(place: str, before: Any, after: Any) -> Iterator[str]:
 def _objects(kubernetes: Kubernetes) -> Iterator[tuple[str, Any]]:
     for kind in _KINDS:
         for thing in kubernetes.all(kind):
-            metadata = thing["metadata"]
+            metadata = object_at(thing, "metadata")
             if NAMESPACE in {metadata.get("namespace"), metadata["name"]} or _is_renewed(thing):
                 continue
             content = {
@@ -372,24 +374,24 @@ def _objects(kubernetes: Kubernetes) -> Iterator[tuple[str, Any]]:
                 identity_of({"kind": kind.partition(".")[0], "metadata": metadata}),
                 {
                     **content,
-                    "labels": metadata.get("labels") or {},
+                    "labels": texts_at(metadata, "labels"),
                     "annotations": {
                         key: text
-                        for key, text in (metadata.get("annotations") or {}).items()
+                        for key, text in texts_at(metadata, "annotations").items()
                         if key not in _VOLATILE
                     },
                 },
             )
 
 
-def _is_renewed(thing: Mapping[str, Any]) -> bool:
+def _is_renewed(thing: JsonObject) -> bool:
     """Whether cert-manager writes it in its own time: it labels all Secrets of its certificates, the
     private key of a renewal that is under way too."""
-    return "controller.cert-manager.io/fao" in (thing["metadata"].get("labels") or {})
+    return "controller.cert-manager.io/fao" in texts_at(thing, "metadata", "labels")
 
 
 def _is_not_moved(channel: PodChannel, node: str) -> None:
-    helper = channel.send(node, {"version": PROTOCOL_VERSION, "do": "list"})["result"]
+    helper = object_at(channel.send(node, {"version": PROTOCOL_VERSION, "do": "list"}), "result")
     assert (helper["owner"], helper["processes"], helper["asleep"], helper["watch"]) == (
         None,
         [],
@@ -397,7 +399,6 @@ def _is_not_moved(channel: PodChannel, node: str) -> None:
         None,
     )
     rules = [rule._asdict() for rule in EVERY_RULE]
-    released = channel.send(node, {"version": PROTOCOL_VERSION, "do": "release", "rules": rules})[
-        "result"
-    ]
+    request = {"version": PROTOCOL_VERSION, "do": "release", "rules": rules}
+    released = object_at(channel.send(node, request), "result")
     assert released["released"] == [] and released["failed"] == {}

@@ -32,10 +32,10 @@ while True:
     select.select([channel.file], [], [])
     *lines, received = (received + os.read(channel.file, 4096)).split(b"\\n")
     for order in map(json.loads, lines):
-        channel.tell(answer=order["order"], result=kernel_clocks())
+        channel.send(answer=order["order"], result=kernel_clocks())
         if order["do"] == "suspend":
             channel.drain()
-            GuestClocks(channel).suspend_when_told()
+            GuestClocks(channel).suspend_on_request()
 """
 # What a reading takes on a busy machine, and the second that a battery-backed clock does not show.
 NEAR_NS = 5 * S // 2

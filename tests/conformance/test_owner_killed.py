@@ -172,7 +172,7 @@ def test_who_was_given_up_is_told_until_somebody_takes_the_node(killed: Killed) 
     killed.helper.kill()
     killed.helper.start_again()
     given_up = killed.helper.ask(do="list")["given_up"]
-    assert "a run of s, process" in given_up["owner"] and "not heard for 1 s" in given_up["why"]
+    assert "a run of s, process" in given_up["owner"] and "not renewed for 1 s" in given_up["why"]
     assert given_up["offsets"]["monotonic_ns"] < 0 and given_up["released"] == [killed.subject.pid]
     killed.helper.take_or_skip(killed.program)
     assert killed.helper.ask(do="list")["given_up"] is None
@@ -213,7 +213,7 @@ def test_an_owner_that_came_too_late_is_told_why(killed: Killed) -> None:
     for request in ({"do": "renew"}, {"do": "set", **zero}, {"do": "sleep", "lasts_ns": 1}):
         error = killed.helper.answer(request)["error"]
         assert (
-            error["kind"] == "SubjectFailed" and "have been put back, because" in error["message"]
+            error["kind"] == "SubjectFailed" and "have been restored, because" in error["message"]
         )
 
 

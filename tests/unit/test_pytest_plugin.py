@@ -59,7 +59,7 @@ def test_as_expected_passes_with_a_row(project: pytest.Pytester) -> None:
     result = project.runpytest(*ON_MODEL)
     result.assert_outcomes(passed=1)
     result.stdout.re_match_lines(
-        [r" small +model +\S+ +as expected +none +-", "lab model: asked for with --lab"]
+        [r" small +model +\S+ +as expected +none +-", "lab model: chosen with --lab"]
     )
     assert not runs_dir().exists()
 

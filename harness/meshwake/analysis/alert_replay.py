@@ -56,7 +56,7 @@ from meshwake.core.history import History
 from meshwake.core.outcome import Finding, Verdict
 from meshwake.core.plan import Plan
 from meshwake.system.deadline import Deadline
-from meshwake.system.supervised import let_go, start_guarded
+from meshwake.system.supervised import release, start_guarded
 from meshwake.ztunnel.spiffe import spiffe_id
 
 __all__ = [
@@ -400,7 +400,7 @@ def _running(base: Path) -> Iterator[str]:
             _await_ready(f"http://127.0.0.1:{port}", process, base / "log")
             yield f"http://127.0.0.1:{port}"
         finally:
-            let_go(process)
+            release(process)
 
 
 def _free_port() -> int:

@@ -131,7 +131,7 @@ def _attempt_of(saved: Run, check: str, version: str) -> Attempt:
         saved.plan.seed,
         Verdict(finding["verdict"]),
         finding["because"],
-        tuple(finding["evidence"][:3]),
+        tuple(dict(row) for row in finding["evidence"][:3]),
         str(saved.path) if saved.path else None,
         round(saved.real_s, 3),
     )

@@ -55,7 +55,7 @@ def _node(kubernetes: Kubernetes, pod: Pod, guard: Pod | None, wall_ns: int) -> 
     )
     thing = _ask(f"read {pod}", lambda: kubernetes.read("Pod", pod.namespace, pod.name))
     try:
-        started = started_in(thing) if thing is not None else None
+        started = started_in(dict(thing)) if thing is not None else None
     except (ValueError, TypeError, OverflowError):
         started = None
     clocks = _clocks(kubernetes, pod) or SavedClocks(wall_ns)

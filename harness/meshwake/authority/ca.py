@@ -1,7 +1,7 @@
 """Certificates as istiod signs them: what ztunnel gets, with the dates that the scenario's clocks
 say.
 
-istiod dates notBefore back by two minutes and notAfter is now + the lifetime that was asked for
+istiod dates notBefore back by two minutes and notAfter is now + the requested lifetime
 (istio security/pkg/pki/util/generate_cert.go; ClockSkewGracePeriod). X.509 times are whole seconds.
 """
 
@@ -48,7 +48,7 @@ class Signed:
 class CertificateAuthority:
     """A root and what it signs. The root and the authority's own certificate are valid at any time
     that a clock of a scenario may show: what istiod's own ten years do under a jump is not what is
-    asked here."""
+    requested here."""
 
     def __init__(self, backdate_s: int) -> None:
         self.backdate_s = backdate_s

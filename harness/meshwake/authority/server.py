@@ -2,12 +2,12 @@
 thread.
 
 One thread and no timers, because the process lab moves time only when every thread is asleep: a
-server that wakes up by itself would have to be told apart from one that has something to do.
+server that wakes up by itself could not be distinguished from one that has something to do.
 (grpclib on asyncio; the C core of grpcio keeps a dozen threads with timers of their own.)
 
-It is started by `spawn`. Its starter and it exchange JSON over a socket, one object a line: commands
-such as a mode, which it acknowledges by their number; and a report of every request, sent before the
-request is answered.
+It is started by `spawn`. Its starter and it exchange JSON over a socket, one object a line:
+commands such as a mode, which it acknowledges by their number; and a report of every request, sent
+before the request is answered.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ METHOD = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
 ROOT_FILE = "root.pem"
 # On a machine that does much else, a Python that loads its libraries takes this long now and then.
 _START_WITHIN_S = 60.0
-# The serial number encodes the identity and its issue count, so that it does not depend on the order
-# in which requests arrive: the third certificate of the second identity is 2000003.
+# The serial number encodes the identity and its issue count, so that it does not depend on the
+# order in which requests arrive: the third certificate of the second identity is 2000003.
 SERIALS_PER_IDENTITY = 1_000_000
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What an authority gets when it is spawned. `serials_from`: how many numbers of each identity an
-    authority before this one may have used."""
+    """What an authority gets when it is spawned. `serials_from`: how many numbers of each identity
+    an authority before this one may have used."""
 
     address: str
     directory: str
@@ -170,7 +170,7 @@ class CertificateService:
         if outcome == "hung":
             await asyncio.Event().wait()
         if outcome == "refused":
-            raise GRPCError(Status.UNAVAILABLE, "the authority is away")
+            raise GRPCError(Status.UNAVAILABLE, "the authority is unavailable")
         raise GRPCError(Status.UNAUTHENTICATED, "the token has expired")
 
     def leave_out(self, serials: int) -> None:
@@ -299,7 +299,7 @@ class AuthorityProcess:
         """The requests that it received or answered since the last call, in order."""
         while self._poll.poll(
             0
-        ):  # asked at every look whether all is quiet: an exception would cost ten times as much
+        ):  # called at every poll of whether all is quiescent: an exception would cost ten times as much
             self._take(self._receive())
         reports, self._reports = self._reports, []
         return reports
@@ -350,9 +350,9 @@ def spawn(
     serials_from: int = 0,
     begun: Begun | None = None,
 ) -> AuthorityProcess:
-    """Starts an authority, or sets up one that has `begun`: it listens on `listener`, reads the wall
-    clock from the clock page `page` (a file descriptor), and writes its root certificate and its
-    log into `directory`. Raises SubjectFailed."""
+    """Starts an authority, or sets up one that has `begun`: it listens on `listener`, reads the
+    wall clock from the clock page `page` (a file descriptor), and writes its root certificate and
+    its log into `directory`. Raises SubjectFailed."""
     process, control = begun or begin(directory)
     settings = Settings(address, str(directory), backdate_s, identities, serials_from)
     line = json.dumps(asdict(settings)).encode() + b"\n"

@@ -7,7 +7,7 @@ short has not been shown to hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
@@ -28,20 +28,23 @@ from meshwake.core.scenario import CheckName
 Check = Callable[[Plan, History], Finding]
 
 
-def _check(name: str) -> Check:
-    """The function `check` of the module that is called like the check."""
-    return cast(Check, import_module(f"{__name__}.{name}").check)
+def _named(name: str) -> ModuleType:
+    """The module that is called like the check."""
+    return import_module(f"{__name__}.{name}")
 
 
-def _by_name(*modules: ModuleType) -> dict[str, Check]:
-    return {module.NAME: module.check for module in modules}
+def _functions(modules: Iterable[ModuleType]) -> dict[str, Check]:
+    return {module.NAME: cast(Check, module.check) for module in modules}
 
 
-ASSUMPTIONS: dict[str, Check] = _by_name(
-    clock_fault_happened, certificates_were_issued, traffic_was_attempted
-)
+_ASSUMPTIONS = (clock_fault_happened, certificates_were_issued, traffic_was_attempted)
 # The names that a scenario may expect something of are the one list of checks.
-CHECKS: dict[str, Check] = {name: _check(name) for name in get_args(CheckName)}
+_CHECKS = tuple(_named(name) for name in get_args(CheckName))
+
+ASSUMPTIONS: dict[str, Check] = _functions(_ASSUMPTIONS)
+CHECKS: dict[str, Check] = _functions(_CHECKS)
+# What each claims, in words for people who do not know the names.
+TITLES: dict[str, str] = {module.NAME: module.TITLE for module in (*_ASSUMPTIONS, *_CHECKS)}
 
 
 def judge(plan: Plan, history: History) -> tuple[Finding, ...]:

@@ -22,6 +22,7 @@ from meshwake.core.outcome import Evidence, Finding
 from meshwake.core.plan import Plan
 
 NAME = "alert_before_outage"
+TITLE = "An alert fires before the outage"
 LONG_NS = 300 * NS_PER_S
 
 

@@ -18,6 +18,7 @@ from meshwake.core.outcome import Evidence, Finding
 from meshwake.core.plan import Plan
 
 NAME = "ca_not_flooded"
+TITLE = "The CA is not flooded with requests"
 WINDOW_NS = 60 * NS_PER_S
 REQUESTS_MAX = 20
 
@@ -39,13 +40,13 @@ class _Flood:
 
 def check(plan: Plan, history: History) -> Finding:
     """Requests of every kind of answer count."""
-    asked: dict[str, list[int]] = {}
+    requests: dict[str, list[int]] = {}
     for event in history.of(CsrAnswered):
-        asked.setdefault(event.identity, []).append(event.world_ns)
+        requests.setdefault(event.identity, []).append(event.world_ns)
     stopped = history.of(RunEnded, reason="csr_flood")
-    if not asked and not stopped:
+    if not requests and not stopped:
         return unknown(NAME, "no request to the authority was recorded")
-    minutes = [_fullest(identity, worlds_ns) for identity, worlds_ns in asked.items()]
+    minutes = [_fullest(identity, worlds_ns) for identity, worlds_ns in requests.items()]
     floods = [minute for minute in minutes if minute.requests > REQUESTS_MAX]
     floods.sort(key=lambda flood: (flood.from_world_ns, flood.identity))
     if floods:

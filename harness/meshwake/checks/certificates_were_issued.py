@@ -10,6 +10,7 @@ from meshwake.core.outcome import Finding
 from meshwake.core.plan import Plan
 
 NAME = "certificates_were_issued"
+TITLE = "Certificates were issued"
 
 
 def check(plan: Plan, history: History) -> Finding:

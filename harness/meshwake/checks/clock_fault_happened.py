@@ -31,6 +31,7 @@ from meshwake.core.outcome import Evidence, Finding
 from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
 
 NAME = "clock_fault_happened"
+TITLE = "Every clock fault happened as planned"
 # What it took, by exec into the helper of each node, to ask for a freeze and to see that it had
 # ended: 2.8 s on a cluster with little to do.
 _SEEN_WITHIN_NS = 5 * NS_PER_S

@@ -1,4 +1,5 @@
-"""How a check says what it found. Evidence is the first five places and a count of the rest."""
+"""How a check says what it found. Evidence is the first five places and a count of the rest, which
+a page can open."""
 
 from __future__ import annotations
 
@@ -23,12 +24,17 @@ def holds(check: str, because: str) -> Finding:
 
 def broken(check: str, because: str, places: Sequence[Evidence] = ()) -> Finding:
     """The property was seen broken at `places`."""
-    return Finding(check, Verdict.BROKEN, because, shown(places))
+    return _at_places(check, Verdict.BROKEN, because, places)
 
 
 def unknown(check: str, because: str, places: Sequence[Evidence] = ()) -> Finding:
     """This history cannot show whether the property holds."""
-    return Finding(check, Verdict.UNKNOWN, because, shown(places))
+    return _at_places(check, Verdict.UNKNOWN, because, places)
+
+
+def _at_places(check: str, verdict: Verdict, because: str, places: Sequence[Evidence]) -> Finding:
+    rest = tuple(places[PLACES_SHOWN:])
+    return Finding(check, verdict, because, shown(places), rest=rest)
 
 
 def shown(places: Sequence[Evidence]) -> tuple[Evidence, ...]:

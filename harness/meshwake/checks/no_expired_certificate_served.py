@@ -21,6 +21,7 @@ from meshwake.core.outcome import Evidence, Finding
 from meshwake.core.plan import Plan
 
 NAME = "no_expired_certificate_served"
+TITLE = "No expired certificate is served"
 TOLERATED_NS = NS_PER_S
 
 

@@ -23,6 +23,7 @@ from meshwake.core.outcome import Evidence, Finding
 from meshwake.core.plan import RECOVERS_WITHIN_NS, Plan
 
 NAME = "recovers_within"
+TITLE = "Connections work again within 5 minutes"
 BOUND_NS = RECOVERS_WITHIN_NS
 
 

@@ -20,6 +20,7 @@ from meshwake.core.outcome import Evidence, Finding
 from meshwake.core.plan import Plan
 
 NAME = "renewals_on_time"
+TITLE = "Certificates are renewed on time"
 TOLERATED_NS = 60 * NS_PER_S
 
 

@@ -11,6 +11,7 @@ from meshwake.core.outcome import Evidence, Finding
 from meshwake.core.plan import Plan
 
 NAME = "traffic_flows"
+TITLE = "Connections always work"
 
 
 def check(plan: Plan, history: History) -> Finding:

@@ -10,6 +10,7 @@ from meshwake.core.outcome import Finding
 from meshwake.core.plan import Plan
 
 NAME = "traffic_was_attempted"
+TITLE = "Connections were attempted"
 
 
 def check(plan: Plan, history: History) -> Finding:

@@ -21,6 +21,7 @@ from meshwake.core.outcome import Evidence, Finding
 from meshwake.core.plan import Plan
 
 NAME = "valid_certificate_kept"
+TITLE = "A certificate that is still valid is kept"
 REFUSALS = ("refused", "unauthenticated")
 # A drop at the very instant of expiry is in order; whole seconds are all that a certificate has.
 TOLERATED_NS = NS_PER_S

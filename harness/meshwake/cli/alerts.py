@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -22,6 +22,7 @@ from meshwake.cli.output import Ended, print_json, print_text
 from meshwake.core.durations import seconds
 from meshwake.core.errors import ExitCode
 from meshwake.core.history import History
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Finding, Verdict
 from meshwake.core.plan import Plan
 from meshwake.core.resources import CLUSTERS
@@ -55,41 +56,41 @@ def alerts(
     rules = read_rule_files(files or [OURS])
     saved = read_run(run_directory)
     plan, history = saved.plan, saved.history
-    said = evaluate_rules(plan, history, rules)
-    finding = judge_alerts(plan, history, rules, said)
+    results = evaluate_rules(plan, history, rules)
+    finding = judge_alerts(plan, history, rules, results)
     if as_json:
-        print_json(_as_json(finding, said))
+        print_json(_as_json(finding, results))
     else:
-        print_text("\n".join(_lines(plan, history, rules, said)))
+        print_text("\n".join(_lines(plan, history, rules, results)))
         print_text(f"{finding.verdict}  {finding.check}: {finding.because}")
     raise Ended(_CODES[finding.verdict])
 
 
-def _as_json(finding: Finding, said: RuleResults) -> dict[str, Any]:
+def _as_json(finding: Finding, results: RuleResults) -> MutableJsonObject:
     return {
         "verdict": finding.verdict,
         "because": finding.because,
-        "alerts": _rows(said.fired),
-        "before_anything_happened": _rows(said.noisy),
-        "not_judged": [{"alert": name, "needs": list(needs)} for name, needs in said.unclear],
+        "alerts": _rows(results.fired),
+        "before_anything_happened": _rows(results.noisy),
+        "not_judged": [{"alert": name, "needs": list(needs)} for name, needs in results.unclear],
     }
 
 
-def _rows(alerts: Sequence[FiredAlert]) -> list[dict[str, Any]]:
+def _rows(alerts: Sequence[FiredAlert]) -> list[MutableJsonObject]:
     return [{"alert": each.rule, "world_s": seconds(each.world_ns)} for each in alerts]
 
 
-def _lines(plan: Plan, history: History, rules: RuleSet, said: RuleResults) -> list[str]:
+def _lines(plan: Plan, history: History, rules: RuleSet, results: RuleResults) -> list[str]:
     long = count(len(failures(plan, history)), "outage")
     lines = [f"{count(len(rules.alerts), 'rule')}, {long} in {lasting(plan.duration_ns)}"]
-    lines += [f"{moment(each.world_ns)}  {each.rule}" for each in said.fired[:SHOWN]]
-    if len(said.fired) > SHOWN:
+    lines += [f"{moment(each.world_ns)}  {each.rule}" for each in results.fired[:SHOWN]]
+    if len(results.fired) > SHOWN:
         lines.append(
-            f"and {len(said.fired) - SHOWN} more from {moment(said.fired[SHOWN].world_ns)} on"
+            f"and {len(results.fired) - SHOWN} more from {moment(results.fired[SHOWN].world_ns)} on"
         )
     lines += [
         f"{moment(each.world_ns)}  {each.rule}: before anything happened, so it warns of nothing"
-        for each in said.noisy
+        for each in results.noisy
     ]
-    lines += [f"not judged: {name} needs {', '.join(needs)}" for name, needs in said.unclear]
+    lines += [f"not judged: {name} needs {', '.join(needs)}" for name, needs in results.unclear]
     return lines

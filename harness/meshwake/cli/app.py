@@ -100,8 +100,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         print_text(f"meshwake {version('meshwake')}")
@@ -190,8 +190,8 @@ def _failed(error: Exception, arguments: Sequence[str]) -> int:
 
 
 def _usage_error_code(arguments: Sequence[str]) -> int:
-    """How a command ends whose options are wrong. 3 would tell `git bisect run` that this commit is
-    bad, so `probe` ends with a code that stops the bisect."""
+    """How a command ends whose options are wrong. 3 would mean to `git bisect run` that this commit
+    is bad, so `probe` ends with a code that stops the bisect."""
     if arguments[:1] != ["probe"]:
         return ExitCode.BAD_INPUT
     from meshwake.analysis.probe import ABORT_GIT_BISECT

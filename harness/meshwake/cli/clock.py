@@ -87,7 +87,8 @@ def execute(
     injector: InjectorOption = "auto",
     with_children: ChildrenOption = False,
 ) -> None:
-    """Run a program on clocks that jump: before its first instruction, or while it runs (--after)."""
+    """Run a program on clocks that jump: before its first instruction, or while it runs
+    (--after)."""
     by = _movement(suspend, step, awake)
     if by is None:
         raise BadInput(
@@ -111,7 +112,7 @@ def attach_to(
     awake: AwakeOption = None,
     give_back: GiveBackOption = False,
 ) -> None:
-    """Make the clocks of a running process jump, and tell what it sees then; they stay so until
+    """Make the clocks of a running process jump, and print what it sees then; they stay so until
     --give-back."""
     from meshwake.clocks.injectors.base import in_words
     from meshwake.clocks.injectors.vdso import AttachInjector, offsets_inside
@@ -162,7 +163,7 @@ def _duration(text: str | None, option: str) -> int | None:
 
 
 def _choose(name: str, command: list[str], by: ClockReading, *, with_children: bool) -> Injector:
-    """The injector that was asked for, or for `auto` the first one that can; others are refused
+    """The injector that was chosen, or for `auto` the first one that can; others are refused
     before any start."""
     from meshwake.clocks.injectors.base import CannotInject
     from meshwake.clocks.injectors.programs import find_program, look_at

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -19,11 +19,12 @@ from meshwake.cli.options import DryRunOption, JsonOption
 from meshwake.cli.output import print_json, print_text, say
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
+from meshwake.core.json_types import JsonObject, MutableJsonObject, list_at, object_at, texts_at
 from meshwake.core.plan import PlannedCluster
 from meshwake.runner.options import ClusterFlags, cluster_fields, given_in, with_flags
 
 if TYPE_CHECKING:
-    from meshwake.cluster.cluster import Cluster
+    from meshwake.cluster.cluster import Cluster, PlannedStep
     from meshwake.cluster.docker import DockerEngine, Engine
     from meshwake.cluster.stack.choice import Choice
     from meshwake.cluster.stack.pins import Pins
@@ -60,20 +61,20 @@ def up(
     from meshwake.cluster.stack.choice import choose_stack
     from meshwake.cluster.stack.pins import read_pins
 
-    pins, said = read_pins(), _described(flags)
+    pins, wanted = read_pins(), _described(flags)
     choice = choose_stack(
         pins,
-        profile=said.profile or "core",
+        profile=wanted.profile or "core",
         istio=istio,
-        kubernetes=said.kubernetes,
-        workers=WORKERS if said.workers is None else said.workers,
-        name=said.name,
-        with_parts=said.with_parts,
-        without_parts=said.without_parts,
+        kubernetes=wanted.kubernetes,
+        workers=WORKERS if wanted.workers is None else wanted.workers,
+        name=wanted.name,
+        with_parts=wanted.with_parts,
+        without_parts=wanted.without_parts,
         lifetime_s=_whole_seconds(lifetime),
-        mirror=said.mirror,
+        mirror=wanted.mirror,
     )
-    folder = Path(said.folder) if said.folder is not None else None
+    folder = Path(wanted.folder) if wanted.folder is not None else None
     if dry_run:
         _print_plans({f"up {choice.name}": plan_up(choice, pins)}, as_json)
         return
@@ -88,7 +89,7 @@ def up(
 
 
 def _bring_up(choice: Choice, pins: Pins, folder: Path | None) -> Cluster:
-    """What is missing on this machine is said all at once: programs, and the engine."""
+    """What is missing on this machine is reported all at once: programs, and the engine."""
     from meshwake.cluster.cluster import bring_up
     from meshwake.cluster.docker import open_engine
     from meshwake.cluster.tools import InstalledTools, look_for_tools
@@ -122,18 +123,18 @@ def down(
     from meshwake.cluster.cluster import our_clusters, plan_down, remove_looks, take_down
     from meshwake.cluster.docker import open_engine
 
-    said = _described(flags)
+    wanted = _described(flags)
     given = given_in(flags, ClusterFlags) + (["--istio"] if istio is not None else [])
     if every and given:
         raise BadInput(f"{', '.join(given)} and --all: give one of the two")
-    full = _full(said.name) if said.name is not None else None
+    full = _full(wanted.name) if wanted.name is not None else None
     if dry_run and full is not None:
         _print_plans({f"down {full}": plan_down(full)}, as_json)
         return
     _restore_clocks()
     engine = open_engine()
     try:
-        names = our_clusters(engine) if every else (full or _the_one(engine, said, istio),)
+        names = our_clusters(engine) if every else (full or _the_one(engine, wanted, istio),)
         if dry_run:
             _print_plans({f"down {each}": plan_down(each) for each in names}, as_json)
             return
@@ -147,23 +148,23 @@ def down(
     if as_json:
         print_json({"down": list(names)})
     else:
-        print_text(f"put away: {', '.join(names) or 'nothing was there'}")
+        print_text(f"deleted: {', '.join(names) or 'nothing was there'}")
 
 
 def _described(flags: ClusterFlags) -> PlannedCluster:
     return PlannedCluster(**cluster_fields(flags))
 
 
-def _the_one(engine: Engine, said: PlannedCluster, istio: str | None) -> str:
+def _the_one(engine: Engine, wanted: PlannedCluster, istio: str | None) -> str:
     from meshwake.cluster.choosing import fitting, remembered, the_one
 
     there = remembered(engine)
-    return the_one(fitting(there, said, istio), there, "down", "--name NAME, or --all").name
+    return the_one(fitting(there, wanted, istio), there, "down", "--name NAME, or --all").name
 
 
 def _refuse_if_in_use(name: str) -> None:
     """A run from another machine, or by way of --kubeconfig, holds no lock here. A cluster that
-    does not answer is in nobody's use."""
+    does not answer is not in use."""
     from meshwake.cluster.cluster import find_cluster
     from meshwake.cluster.hold import InUse, hold
     from meshwake.cluster.real_time import SystemTime
@@ -186,12 +187,12 @@ def status(istio: IstioOption = None, as_json: JsonOption = False, *, flags: Clu
     """Say which clusters of ours there are, what they were made of, and whether they are well."""
     from meshwake.cluster.choosing import fitting, remembered
 
-    said = _described(flags)
+    wanted = _described(flags)
     _restore_clocks()
     engine, problem = _engine_or_why_not()
     try:
-        fit = [one.name for one in fitting(remembered(engine), said, istio)]
-        names = (_full(said.name),) if said.name else fit
+        fit = [one.name for one in fitting(remembered(engine), wanted, istio)]
+        names = (_full(wanted.name),) if wanted.name else fit
         clusters = [_status_of(each, engine) for each in names]
     finally:
         if engine is not None:
@@ -229,21 +230,49 @@ def _engine_or_why_not() -> tuple[DockerEngine | None, str | None]:
         return None, str(error)
 
 
-def _status_of(name: str, engine: Engine | None) -> dict[str, Any]:
-    from meshwake.cluster.cluster import check_health, find_cluster
+class _Health(TypedDict):
+    """One finding of the health checks."""
+
+    check: str
+    verdict: str
+    evidence: str
+
+
+class _Queried(TypedDict):
+    """What a running cluster itself reports; nothing of one that does not run."""
+
+    runs: JsonObject | None
+    drift: list[str]
+    health: list[_Health]
+
+
+class _Status(_Queried):
+    """A row of `meshwake status --json`."""
+
+    name: str
+    in_use: str | None
+    state: str
+    machines: dict[str, str]
+    age_s: int | None
+    choice: JsonObject | None
+    kubeconfig: str | None
+
+
+def _status_of(name: str, engine: Engine | None) -> _Status:
+    from meshwake.cluster.cluster import find_cluster
     from meshwake.cluster.docker import KIND_CLUSTER_LABEL
     from meshwake.cluster.state import ClusterState, choice_to_json
 
     record, cluster = ClusterState.of(name).read(), find_cluster(name)
-    begun_wall_s = None if record is None else record.begun_wall_s
-    choice = None if record is None else record.choice
     machines = engine.containers({KIND_CLUSTER_LABEL: name}) if engine is not None else ()
     runs = bool(machines) and all(machine.state == "running" for machine in machines)
-    asked = cluster if runs else None
-    in_use = _at_work(name, asked)
-    if asked is not None and in_use is None:
-        _put_in_order(asked)
-    health = check_health(asked, engine) if asked is not None else []
+    # A cluster whose machines are stopped answers nothing: every query would end in a timeout.
+    running = cluster if runs else None
+    in_use = _at_work(name, running)
+    if running is not None and in_use is None:
+        _put_in_order(running)
+    begun_wall_s = None if record is None else record.begun_wall_s
+    choice = None if record is None else record.choice
     return {
         "name": name,
         "in_use": in_use,
@@ -251,14 +280,24 @@ def _status_of(name: str, engine: Engine | None) -> dict[str, Any]:
         "machines": {machine.name: machine.state for machine in machines},
         "age_s": None if begun_wall_s is None else int(time.time()) - begun_wall_s,
         "choice": None if choice is None else choice_to_json(choice),
-        "runs": _versions(asked) if asked is not None else None,
-        "drift": _drift(asked) if asked is not None and in_use is None else [],
-        "kubeconfig": str(cluster.kubeconfig) if cluster is not None else None,
-        "health": [
-            {"check": finding.check, "verdict": finding.verdict, "evidence": finding.evidence}
-            for finding in health
-        ],
+        "kubeconfig": None if cluster is None else str(cluster.kubeconfig),
+        **_queried(running, engine, in_use),
     }
+
+
+def _queried(cluster: Cluster | None, engine: Engine | None, in_use: str | None) -> _Queried:
+    """What a running cluster itself reports."""
+    from meshwake.cluster.cluster import check_health
+
+    if cluster is None:
+        return {"runs": None, "drift": [], "health": []}
+    health: list[_Health] = [
+        {"check": finding.check, "verdict": finding.verdict, "evidence": finding.evidence}
+        for finding in check_health(cluster, engine)
+    ]
+    # A run that is at work changes what `up` made, on purpose.
+    drift = _drift(cluster) if in_use is None else []
+    return {"runs": _versions(cluster), "drift": drift, "health": health}
 
 
 def _at_work(name: str, cluster: Cluster | None) -> str | None:
@@ -271,10 +310,10 @@ def _at_work(name: str, cluster: Cluster | None) -> str | None:
     if cluster is not None:
         try:
             with cluster.opened() as kubernetes:
-                if (said := at_work(kubernetes)) is not None:
-                    return said
+                if (command := at_work(kubernetes)) is not None:
+                    return command
         except HarnessError as error:
-            say(f"{name}: whether a run is at work cannot be asked: {error}")
+            say(f"{name}: whether a run is at work is unknown: {error}")
     holder = ClusterState.of(name).holder()
     return None if holder is None else str(holder)
 
@@ -292,7 +331,7 @@ def _put_in_order(cluster: Cluster) -> None:
         say(f"{cluster.name}: what a killed run may have left could not be undone: {error}")
 
 
-def _versions(cluster: Cluster) -> dict[str, Any] | None:
+def _versions(cluster: Cluster) -> MutableJsonObject | None:
     from meshwake.cluster.cluster import find_versions
 
     try:
@@ -310,18 +349,22 @@ def _drift(cluster: Cluster) -> list[str]:
         return []
 
 
-def _version_words(runs: dict[str, Any]) -> str:
-    kubelets = ", ".join(sorted(set(runs["kubernetes"].values())))
-    ztunnels = sorted({release for releases in runs["ztunnel"].values() for release in releases})
-    istiod, ztunnel = (
-        runs["istiod"] or "that does not answer",
-        ", ".join(ztunnels) or "of no known release",
-    )
+def _version_words(runs: JsonObject) -> str:
+    kubelets = ", ".join(sorted(set(texts_at(runs, "kubernetes").values())))
+    releases = {
+        str(release)
+        for pod in object_at(runs, "ztunnel")
+        for release in list_at(runs, "ztunnel", pod)
+    }
+    ztunnel = ", ".join(sorted(releases)) or "of no known release"
+    istiod = runs["istiod"] or "that does not answer"
     return f"Kubernetes {kubelets}, istiod {istiod}, ztunnel {ztunnel}"
 
 
-def _state_word(known: bool, machines: bool, runs: bool, asked: bool, in_use: str | None) -> str:
-    if not asked:
+def _state_word(
+    known: bool, machines: bool, runs: bool, has_engine: bool, in_use: str | None
+) -> str:
+    if not has_engine:
         return "unknown: the engine does not answer"
     if not machines:
         return "gone: only its memory is left"
@@ -330,7 +373,7 @@ def _state_word(known: bool, machines: bool, runs: bool, asked: bool, in_use: st
     return "up" if runs else "stopped"
 
 
-def _print_status(each: dict[str, Any]) -> None:
+def _print_status(each: _Status) -> None:
     age = (
         f", begun {format_duration(max(each['age_s'], 0) * NS_PER_S)} ago"
         if each["age_s"] is not None
@@ -340,8 +383,8 @@ def _print_status(each: dict[str, Any]) -> None:
     if each["choice"] is not None:
         choice = each["choice"]
         print_text(
-            f"  asked for: Istio {choice['istio']} on Kubernetes {choice['kubernetes']}, "
-            f"{', '.join(choice['parts'])}"
+            f"  requested: Istio {choice['istio']} on Kubernetes {choice['kubernetes']}, "
+            f"{', '.join(str(part) for part in list_at(choice, 'parts'))}"
         )
     if each["runs"] is not None:
         print_text(f"  runs: {_version_words(each['runs'])}")
@@ -350,7 +393,7 @@ def _print_status(each: dict[str, Any]) -> None:
     for machine, state in each["machines"].items():
         print_text(f"  {machine}: {state}")
     for changed in each["drift"]:
-        print_text(f"  changed since up: {changed} (meshwake up puts it back)")
+        print_text(f"  changed since up: {changed} (meshwake up restores it)")
     for finding in each["health"]:
         print_text(f"  {finding['check']}: {finding['verdict']}: {finding['evidence']}")
 
@@ -376,7 +419,7 @@ def _full(name: str) -> str:
     return full_name(name)
 
 
-def _cluster_json(cluster: Cluster) -> dict[str, Any]:
+def _cluster_json(cluster: Cluster) -> MutableJsonObject:
     from meshwake.cluster.state import choice_to_json
 
     return {
@@ -387,7 +430,7 @@ def _cluster_json(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def _print_plans(plans: Mapping[str, list[dict[str, Any]]], as_json: bool) -> None:
+def _print_plans(plans: Mapping[str, list[PlannedStep]], as_json: bool) -> None:
     if as_json:
         print_json([step for steps in plans.values() for step in steps])
     else:
@@ -396,7 +439,7 @@ def _print_plans(plans: Mapping[str, list[dict[str, Any]]], as_json: bool) -> No
         )
 
 
-def plan_lines(title: str, steps: list[dict[str, Any]]) -> Iterator[str]:
+def plan_lines(title: str, steps: list[PlannedStep]) -> Iterator[str]:
     """A plan for a person."""
     yield title
     for number, step in enumerate(steps, start=1):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -19,6 +19,7 @@ from meshwake.cli.output import Ended, print_json, print_text
 from meshwake.core import versions
 from meshwake.core.durations import NS_PER_S, parse_positive_ns
 from meshwake.core.errors import BadInput, ExitCode, HarnessError, LabUnavailable
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Verdict
 from meshwake.core.refusal import invalid_choice
 from meshwake.fixes import adapted
@@ -156,7 +157,7 @@ class _Answer:
     confirmed_on: str | None = None
     not_confirmed_because: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> MutableJsonObject:
         """The object of docs/falsifier.md."""
         found, question = self.found, self.found.question
         return {

@@ -101,9 +101,9 @@ def _bars(*, shown: bool) -> Bars:
 def _teller(bars: Bars, what: str) -> Progress:
     tasks: list[TaskID] = []
 
-    def tell(received: int, of: int) -> None:
+    def report(received: int, of: int) -> None:
         if not tasks:
             tasks.append(bars.add_task(what, total=of))
         bars.update(tasks[0], completed=received)
 
-    return tell
+    return report

@@ -1,7 +1,7 @@
 """meshwake forecast: when it will break next, for which workloads, for how long, and what to do
 before the lid is closed.
 
-Exit codes for scripts: 0 no outage ahead, 1 one is ahead or under way, 2 it cannot be told, 3 what
+Exit codes for scripts: 0 no outage ahead, 1 one is ahead or under way, 2 it is unknown, 3 what
 was given is wrong, 4 the cluster does not answer. Errors are raised as HarnessError;
 harness/meshwake/cli/app.py prints them.
 """
@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -35,6 +35,7 @@ from meshwake.cli.output import Ended, print_json, print_text
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns, seconds
 from meshwake.core.errors import BadInput, ExitCode
 from meshwake.core.extras import require
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
 RESTART = "kubectl -n {} rollout restart daemonset/ztunnel"
@@ -64,7 +65,7 @@ def forecast(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell when it will break next, and what to do before the lid is closed."""
+    """Predict when it will break next, and what to do before the lid is closed."""
     if saved is not None and (kubeconfig is not None or context is not None):
         raise BadInput("--from and --kubeconfig: give one of the two")
     if saved is not None and namespace is not None:
@@ -86,7 +87,7 @@ def _sleep_ns(text: str | None) -> int:
         raise BadInput(f"--sleep {text}: must not be negative")
     if sleep_ns > LONGEST_SLEEP_NS:
         raise BadInput(
-            f"--sleep {text[:40] if text else ''}: at most 100 years (36500d) can be foretold"
+            f"--sleep {text[:40] if text else ''}: at most 100 years (36500d) can be predicted"
         )
     return sleep_ns
 
@@ -110,12 +111,12 @@ def _live(
 # --- JSON -----------------------------------------------------------------------------------------
 
 
-def forecast_json(forecasts: Sequence[NodeForecast], code: ExitCode) -> dict[str, Any]:
+def forecast_json(forecasts: Sequence[NodeForecast], code: ExitCode) -> MutableJsonObject:
     """What --json prints. Times are RFC 3339, of the node's own wall clock; lengths are seconds."""
     return {"nodes": [_node_json(each) for each in forecasts], "exit_code": int(code)}
 
 
-def _node_json(node: NodeForecast) -> dict[str, Any]:
+def _node_json(node: NodeForecast) -> MutableJsonObject:
     drift = node.drift
     return {
         "node": node.node,
@@ -132,7 +133,7 @@ def _node_json(node: NodeForecast) -> dict[str, Any]:
     }
 
 
-def _identity_json(each: IdentityForecast) -> dict[str, Any]:
+def _identity_json(each: IdentityForecast) -> MutableJsonObject:
     return {
         "identity": each.identity,
         "state": each.state,
@@ -186,7 +187,7 @@ def _drift_words(node: NodeForecast) -> str:
     drift = node.drift
     if drift is None:
         return (
-            "nothing tells how late its renewals are (docs/forecast.md: save its journal, or "
+            "how late its renewals are is unknown (docs/forecast.md: save its journal, or "
             "run the wake guard)"
         )
     late = f"renewals are {_length(drift.best_ns)} late"
@@ -208,7 +209,7 @@ def _identity_words(each: IdentityForecast) -> str:
     if each.renews_without_end:
         return f"{renews}; then again and again without a pause"
     if each.prospect == "unknown":
-        return f"{renews} at the latest; whether in time cannot be told"
+        return f"{renews} at the latest; whether in time is unknown"
     if each.outage_from_wall_ns is None or each.outage_to_wall_ns is None:
         return f"{renews}: no outage"
     lasts = _length(each.outage_to_wall_ns - each.outage_from_wall_ns)
@@ -219,7 +220,7 @@ def _overdue_words(each: IdentityForecast, since_wall_ns: int) -> str:
     ends = _when(each.not_after_wall_ns or 0)
     since = f"should have been renewed {_when(since_wall_ns)}, and was not"
     if each.outage_from_wall_ns is None:
-        return f"expires {ends}, {since}; whether in time cannot be told"
+        return f"expires {ends}, {since}; whether in time is unknown"
     return f"expired {ends}, {since}: OUTAGE since then, until it gets a new one"
 
 
@@ -229,7 +230,7 @@ def _advice(node: NodeForecast) -> Iterator[str]:
         yield f"the clock was set back: restart ztunnel: {restart}"
     elif any(each.overdue_since_wall_ns is not None for each in node.identities):
         yield (
-            "look whether istiod answers this ztunnel (its log tells), then restart ztunnel: "
+            "look whether istiod answers this ztunnel (see its log), then restart ztunnel: "
             f"{restart}"
         )
     elif node.prospect == "outage":

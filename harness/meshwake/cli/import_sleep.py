@@ -32,7 +32,7 @@ from meshwake.importers.scenario_writer import ScenarioOptions, scenario_text
 from meshwake.importers.sleep_history import SleepHistory, sleep_history_of
 from meshwake.importers.windows_csv import JournalOptions
 
-# Measured on a laptop's VM in istio/ztunnel#1481: the wall clock was put right some 25 s after the
+# Measured on a laptop's VM in istio/ztunnel#1481: the wall clock was corrected some 25 s after the
 # wake.
 CORRECTED_AFTER = "25s"
 LEFT_OUT_SHOWN = 5
@@ -77,14 +77,14 @@ def import_sleep(
         str | None,
         typer.Option(
             "--corrected-after",
-            help="How long after a pause the wall clock is put right, or never.",
+            help="How long after a pause the wall clock is corrected, or never.",
         ),
     ] = None,
     node: Annotated[
         str, typer.Option("--node", help="The name of the machine in the scenario.")
     ] = "laptop",
 ) -> None:
-    """Make a scenario of what a machine's journals tell of its sleep."""
+    """Make a scenario of the sleep that a machine's journals record."""
     _check_choice("--as", every_sleep_as, "suspend", "pause")
     _check_choice("--date-order", date_order, *get_args(DateOrder))
     tallies = [Tally(str(path)) for path in files]
@@ -122,7 +122,7 @@ def _zone(name: str | None) -> tzinfo:
 def _placed(
     files: Sequence[Path], tallies: Sequence[Tally], options: JournalOptions
 ) -> list[PlacedJournal]:
-    """What each journal tells; files that are pieces of one journal are one."""
+    """What each journal contains; files that are pieces of one journal are one."""
     read = [read_journal(path, tally, options) for path, tally in zip(files, tallies, strict=True)]
     pieces = [each for each in read if isinstance(each, systemd.SystemdJournal)]
     joined = systemd.joined(pieces)
@@ -134,7 +134,9 @@ def _month(placed: Sequence[PlacedJournal], tallies: list[Tally]) -> SleepHistor
     if not placed:
         systems = {tally.system for tally in tallies}
         advice = f"; print it with: {JOURNALCTL}" if systems == {systemd.SYSTEM} else ""
-        raise BadInput("\n".join([f"no entry with a time was found{advice}", *_told(tallies)]))
+        raise BadInput(
+            "\n".join([f"no entry with a time was found{advice}", *_tally_lines(tallies)])
+        )
     month = sleep_history_of(placed)
     if not month.events:
         raise _nothing_to_import(placed, month, tallies)
@@ -147,13 +149,16 @@ def _nothing_to_import(
     first_ns = min(each.first_ns for each in placed)
     last_ns = max(each.last_ns for each in placed)
     days = (last_ns - first_ns) / (86_400 * NS_PER_S)
-    lines = [f"no sleep, boot or jump in {days:.1f} days: nothing to import", *_told(tallies)]
+    lines = [
+        f"no sleep, boot or jump in {days:.1f} days: nothing to import",
+        *_tally_lines(tallies),
+    ]
     lines += [f"left out: {text}" for text in month.dropped[:LEFT_OUT_SHOWN]]
     return BadInput("\n".join(lines))
 
 
 def _corrected_after_ns(text: str | None, tallies: list[Tally]) -> int | None:
-    """A guest's own journal shows the jump in the moment in which its clock was put right."""
+    """A guest's own journal shows the jump in the moment in which its clock was corrected."""
     if text == "never":
         return None
     default = "0s" if all(tally.system == systemd.SYSTEM for tally in tallies) else CORRECTED_AFTER
@@ -165,7 +170,7 @@ def _corrected_after_ns(text: str | None, tallies: list[Tally]) -> int | None:
 
 def _summary(month: SleepHistory, tallies: list[Tally]) -> list[str]:
     starts = datetime.fromtimestamp(month.starts_wall_s, UTC)
-    lines = _told(tallies)
+    lines = _tally_lines(tallies)
     lines += [f"left out: {text}" for text in month.dropped[:LEFT_OUT_SHOWN]]
     if len(month.dropped) > LEFT_OUT_SHOWN:
         lines.append(f"left out: {len(month.dropped) - LEFT_OUT_SHOWN} more of the kind")
@@ -174,11 +179,11 @@ def _summary(month: SleepHistory, tallies: list[Tally]) -> list[str]:
         f"{word} {_times(month, kind)} ({_short(month.total_ns(kind))})"
         for kind, word in parts.items()
     ]
-    told = [text for text, kind in zip(counted, parts, strict=True) if month.count(kind)]
+    counts = [text for text, kind in zip(counted, parts, strict=True) if month.count(kind)]
     if month.count("step"):
-        told.append(f"wall clock set {_times(month, 'step')}")
+        counts.append(f"wall clock set {_times(month, 'step')}")
     lines.append(
-        f"from {starts:%Y-%m-%d %H:%M} UTC, {_short(month.duration_ns)}: {', '.join(told)}"
+        f"from {starts:%Y-%m-%d %H:%M} UTC, {_short(month.duration_ns)}: {', '.join(counts)}"
     )
     lines.append(
         f"without a restart a ztunnel would be late by up to {_short(month.largest_drift_ns)}"
@@ -190,11 +195,11 @@ def _times(month: SleepHistory, kind: str) -> str:
     return "once" if month.count(kind) == 1 else f"{month.count(kind)} times"
 
 
-def _told(tallies: list[Tally]) -> list[str]:
+def _tally_lines(tallies: list[Tally]) -> list[str]:
     lines = []
     for tally in tallies:
         lines.append(
-            f"{tally.path}: {tally.system}: {tally.entries} entries: {tally.used} tell of "
+            f"{tally.path}: {tally.system}: {tally.entries} entries: {tally.used} are of "
             f"sleep, {tally.other} of "
             f"something else, {tally.not_understood} not understood"
         )

@@ -50,7 +50,7 @@ def cut(line: str, width: int = LINE_WIDTH) -> str:
 
 
 def write_text(path: Path, text: str, option: str = "") -> None:
-    """Writes a file that a person asked for with `option`. Raises BadInput where that is not
+    """Writes a file that a person requested with `option`. Raises BadInput where that is not
     possible."""
     try:
         path.write_text(text, encoding="utf-8")

@@ -169,7 +169,7 @@ def _refuse_where_no_binary_runs(scenario: Scenario) -> None:
         raise LabUnavailable(
             f"{scenario.name}: names only {labs} in 'labs', and a binary runs on process"
         )
-    # Any program stands for the ztunnel: what is examined is the machine.
+    # Any program will do for the ztunnel: what is examined is the machine.
     reasons = load_lab("process").missing(Path(sys.executable))
     if reasons:
         raise LabUnavailable(f"process: {'; '.join(reasons)}")
@@ -237,7 +237,8 @@ def _lab(path: Path | None, version: str, lab: str) -> str:
 
 
 def _against_table(signature: BehaviourSignature, in_table: str | None) -> tuple[ExitCode, str]:
-    """The exit code and the sentence: what a release does, beside the class it has in the table."""
+    """The exit code and the sentence: what a release does, next to the class it has in the
+    table."""
     if in_table is None or in_table == versions.UNCLASSIFIED:
         return signature.exit_code, signature.words
     if in_table not in signature.classes:

@@ -18,7 +18,7 @@ time.zig keeps a paused replica's clock ticking; trio's MockClock has one timeli
 any of this.
 
 Everything is integer nanoseconds. The timeline is built in order (`advance_to` never goes back),
-and may be asked about any world time up to its end; the state after the last change is taken to
+and may be queried at any world time up to its end; the state after the last change is taken to
 last for ever.
 """
 
@@ -152,7 +152,7 @@ class NodeClock:
         first = self._segment_at(from_world_ns)
         if (
             first.monotonic_runs and first.processes_run
-        ):  # as nearly always; asked at every jump of a run
+        ):  # as nearly always; called at every jump of a run
             reached_ns = first.begins_world_ns + due_monotonic_ns - first.clocks.monotonic_ns
             if reached_ns < self._ends_world_ns(first):
                 return max(reached_ns, from_world_ns)
@@ -292,8 +292,8 @@ def build_clock(start: ClockReading, faults: tuple[PlannedFault, ...]) -> NodeCl
 
 
 def clocks_of(plan: Plan, monotonic_start_ns: int = 0) -> dict[str | None, NodeClock]:
-    """The clock of every node of `plan`, and under None that of an authority which stands apart and
-    never sleeps."""
+    """The clock of every node of `plan`, and under None that of an authority which is on a node of
+    its own and never sleeps."""
     start = ClockReading(plan.starts_wall_s * 1_000_000_000, monotonic_start_ns, monotonic_start_ns)
     own: dict[str | None, list[PlannedFault]] = {}
     for fault in plan.faults:

@@ -45,7 +45,7 @@ LOGS = "logs"
 
 @dataclass(frozen=True)
 class Dependencies:
-    """What bringing up depends on beside engine and tools; tests pass their own."""
+    """What bringing up depends on in addition to engine and tools; tests pass their own."""
 
     connect: Callable[[Path], Kubernetes] = ThroughKr8s
     real: RealTime = field(default_factory=SystemTime)

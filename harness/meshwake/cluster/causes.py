@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, auto
 from pathlib import Path
-from typing import Any
 
+from meshwake.core.json_types import JsonObject, int_at, object_at, objects_at, text_at, value_at
 from meshwake.kubernetes.api import condition, is_ready
 
 LONGEST = 500
@@ -82,9 +82,10 @@ _EVENTS = {
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was collected: objects of the API by kind, logs by their path below `kind export logs`."""
+    """What was collected: objects of the API by kind, logs by their path below `kind export
+    logs`."""
 
-    objects: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict, hash=False)
+    objects: Mapping[str, Sequence[JsonObject]] = field(default_factory=dict, hash=False)
     logs: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
@@ -95,12 +96,12 @@ class Cause:
     rank: Rank
     when: str
     where: str
-    said: str
+    why: str
     pod: tuple[str, str] | None = None
 
     def __str__(self) -> str:
         """As it is quoted."""
-        return f"{self.where}: {self.said}"
+        return f"{self.where}: {self.why}"
 
 
 def first_cause(evidence: Evidence, error: str) -> Cause | None:
@@ -123,25 +124,21 @@ def _is_of(pod: tuple[str, str], awaited: Iterable[tuple[str, str]]) -> bool:
 
 def all_causes(evidence: Evidence) -> list[Cause]:
     """Every reason that is found."""
-    unready = {_name_of(pod) for pod in evidence.objects.get("Pod", ()) if not _is_well(pod)}
-    return [
-        *_in_logs(evidence.logs),
-        *(
-            cause
-            for pod in evidence.objects.get("Pod", ())
-            for cause in _of_pod(pod, evidence.logs)
-        ),
-        *(cause for node in evidence.objects.get("Node", ()) for cause in _of_node(node)),
-        *(
-            cause
-            for event in evidence.objects.get("Event", ())
-            for cause in _of_event(event, unready)
-        ),
-    ]
+    pods = evidence.objects.get("Pod", ())
+    unready = {_name_of(pod) for pod in pods if not _is_well(pod)}
+    found = list(_in_logs(evidence.logs))
+    for pod in pods:
+        found += _of_pod(pod, evidence.logs)
+    for node in evidence.objects.get("Node", ()):
+        found += _of_node(node)
+    for event in evidence.objects.get("Event", ()):
+        found += _of_event(event, unready)
+    return found
 
 
 def read_evidence(place: Path) -> Evidence:
-    """What failures.py has written below `place`; what is not there or cannot be read is left out."""
+    """What failures.py has written below `place`; what is not there or cannot be read is left
+    out."""
     objects = {kind: _objects(place / f"{kind.lower()}s.json") for kind in _KINDS}
     logs = place / "kind"
     paths = [path for path in sorted(logs.rglob("*.log")) if not _NOT_READ.search(str(path))]
@@ -150,7 +147,7 @@ def read_evidence(place: Path) -> Evidence:
     )
 
 
-def _objects(path: Path) -> list[dict[str, Any]]:
+def _objects(path: Path) -> list[JsonObject]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -207,71 +204,72 @@ def _shortened(text: str) -> str:
 # Objects
 
 
-def _name_of(thing: Mapping[str, Any]) -> tuple[str, str]:
-    metadata = thing.get("metadata") or {}
-    return str(metadata.get("namespace", "")), str(metadata.get("name", ""))
+def _name_of(thing: JsonObject) -> tuple[str, str]:
+    return text_at(thing, "metadata", "namespace"), text_at(thing, "metadata", "name")
 
 
-def _is_well(pod: Mapping[str, Any]) -> bool:
-    phase = (pod.get("status") or {}).get("phase")
-    return phase == "Succeeded" or is_ready(pod)
+def _is_well(pod: JsonObject) -> bool:
+    return value_at(pod, "status", "phase") == "Succeeded" or is_ready(pod)
 
 
-def _of_pod(pod: Mapping[str, Any], logs: Mapping[str, str]) -> Iterator[Cause]:
+def _of_pod(pod: JsonObject, logs: Mapping[str, str]) -> Iterator[Cause]:
     if _is_well(pod):
         return
-    (namespace, name), status = _name_of(pod), pod.get("status") or {}
-    began, where = (
-        str((pod.get("metadata") or {}).get("creationTimestamp", "")),
-        f"Pod {namespace}/{name}",
-    )
-    if status.get("reason") == "Evicted":
-        yield Cause(
-            Rank.EVICTED, began, where, f"Evicted: {status.get('message', '')}", (namespace, name)
-        )
+    namespace, name = pod_name = _name_of(pod)
+    created = text_at(pod, "metadata", "creationTimestamp")
+    where = f"Pod {namespace}/{name}"
+    if value_at(pod, "status", "reason") == "Evicted":
+        why = f"Evicted: {text_at(pod, 'status', 'message')}"
+        yield Cause(Rank.EVICTED, created, where, why, pod_name)
     scheduled = condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
-        said = f"{scheduled.get('reason', '')}: {scheduled.get('message', '')}"
-        yield Cause(Rank.NOT_SCHEDULED, began, where, said, (namespace, name))
-    for container in (
-        *(status.get("initContainerStatuses") or ()),
-        *(status.get("containerStatuses") or ()),
-    ):
-        found = _of_container(container, _log_of(logs, namespace, name, str(container["name"])))
+        why = f"{scheduled.get('reason', '')}: {scheduled.get('message', '')}"
+        yield Cause(Rank.NOT_SCHEDULED, created, where, why, pod_name)
+    for container in _containers_of(pod):
+        container_name = text_at(container, "name")
+        log = _log_of(logs, namespace, name, container_name)
+        found = _of_container(container, log)
         if found is not None:
-            rank, said = found
-            yield Cause(
-                rank, began, f"{where}, container {container['name']}", said, (namespace, name)
-            )
+            rank, why = found
+            where_inside = f"{where}, container {container_name}"
+            yield Cause(rank, created, where_inside, why, pod_name)
 
 
-def _of_container(container: Mapping[str, Any], log: str) -> tuple[Rank, str] | None:
-    state, last = container.get("state") or {}, container.get("lastState") or {}
-    waiting, ended = (
-        state.get("waiting") or {},
-        state.get("terminated") or last.get("terminated") or {},
+def _containers_of(pod: JsonObject) -> list[JsonObject]:
+    """The states of its containers, those that run before the others first."""
+    return [
+        *objects_at(pod, "status", "initContainerStatuses"),
+        *objects_at(pod, "status", "containerStatuses"),
+    ]
+
+
+def _of_container(container: JsonObject, log: str) -> tuple[Rank, str] | None:
+    reason = text_at(container, "state", "waiting", "reason")
+    message = text_at(container, "state", "waiting", "message")
+    if reason in _NO_IMAGE:
+        return Rank.IMAGE, f"{reason}: {message}"
+    if reason in _NOT_MADE:
+        return Rank.NOT_MADE, f"{reason}: {message}"
+    # One that waits to be started again (CrashLoopBackOff) has its end in lastState.
+    ended = object_at(container, "state", "terminated") or object_at(
+        container, "lastState", "terminated"
     )
-    reason = str(waiting.get("reason", ""))
-    if reason in _NO_IMAGE or reason in _NOT_MADE:
-        said = f"{reason}: {waiting.get('message', '')}"
-        return Rank.IMAGE if reason in _NO_IMAGE else Rank.NOT_MADE, said
     if ended.get("exitCode"):
-        words = last_words(log) or str(ended.get("message", "")).strip()
-        times = (
-            f", {container['restartCount']} times started anew"
-            if container.get("restartCount")
-            else ""
-        )
-        return (
-            Rank.ENDS,
-            f"{ended.get('reason', 'Error')}, exit code {ended['exitCode']}{times}{_quoted(words)}",
-        )
-    if "running" in state and not container.get("ready"):
-        words = last_words(log)
-        return Rank.NOT_READY if _TROUBLE.search(
-            words
-        ) else Rank.SILENT, f"runs and is not ready{_quoted(words)}"
+        return Rank.ENDS, _how_it_ended(container, ended, log)
+    is_running = "running" in object_at(container, "state")
+    if is_running and not container.get("ready"):
+        last_line = last_words(log)
+        rank = Rank.NOT_READY if _TROUBLE.search(last_line) else Rank.SILENT
+        return rank, f"runs and is not ready{_quoted(last_line)}"
     return None
+
+
+def _how_it_ended(container: JsonObject, ended: JsonObject, log: str) -> str:
+    restarts = int_at(container, "restartCount")
+    times = f", restarted {restarts} times" if restarts else ""
+    last_line = last_words(log) or text_at(ended, "message").strip()
+    how = f"{ended.get('reason', 'Error')}, exit code {ended['exitCode']}"
+    return f"{how}{times}{_quoted(last_line)}"
 
 
 def _quoted(words: str) -> str:
@@ -292,34 +290,26 @@ def _log_of(logs: Mapping[str, str], namespace: str, pod: str, container: str) -
     return max(found, default=(0, ""))[1]
 
 
-def _of_node(node: Mapping[str, Any]) -> Iterator[Cause]:
+def _of_node(node: JsonObject) -> Iterator[Cause]:
     where = f"Node {_name_of(node)[1]}"
     for kind in ("DiskPressure", "MemoryPressure", "PIDPressure", "Ready"):
         found = condition(node, kind)
-        if found and (found.get("status") == "True") != (kind == "Ready"):
-            yield Cause(
-                Rank.NODE,
-                str(found.get("lastTransitionTime", "")),
-                where,
-                f"{kind}: {found.get('message', '')}",
-            )
+        is_wrong = (found.get("status") == "True") != (kind == "Ready")
+        if found and is_wrong:
+            since = text_at(found, "lastTransitionTime")
+            yield Cause(Rank.NODE, since, where, f"{kind}: {text_at(found, 'message')}")
 
 
-def _of_event(event: Mapping[str, Any], unready: set[tuple[str, str]]) -> Iterator[Cause]:
+def _of_event(event: JsonObject, unready: set[tuple[str, str]]) -> Iterator[Cause]:
     """Only of what is not well now: many a warning is over after a second."""
-    about = event.get("involvedObject") or {}
-    thing, rank = (
-        (str(about.get("namespace", "")), str(about.get("name", ""))),
-        _EVENTS.get(str(event.get("reason"))),
-    )
-    if (
-        event.get("type") != "Warning"
-        or rank is None
-        or (about.get("kind") == "Pod" and thing not in unready)
-    ):
+    reason = text_at(event, "reason")
+    rank = _EVENTS.get(reason)
+    if event.get("type") != "Warning" or rank is None:
         return
-    when = str(event.get("firstTimestamp") or event.get("eventTime") or "")
-    where = f"{about.get('kind')} {thing[0]}/{thing[1]}"
-    yield Cause(
-        rank, when, where, _shortened(f"{event['reason']}: {event.get('message', '')}"), thing
-    )
+    about = object_at(event, "involvedObject")
+    kind, namespace, name = (text_at(about, key) for key in ("kind", "namespace", "name"))
+    if kind == "Pod" and (namespace, name) not in unready:
+        return
+    when = text_at(event, "firstTimestamp") or text_at(event, "eventTime")
+    why = _shortened(f"{reason}: {text_at(event, 'message')}")
+    yield Cause(rank, when, f"{kind} {namespace}/{name}", why, (namespace, name))

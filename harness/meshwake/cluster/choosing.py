@@ -1,8 +1,8 @@
-"""Which cluster of ours is meant: by its name, or by what was said of it; the only one there is,
+"""Which cluster of ours is meant: by its name, or by its description; the only one there is,
 where it fits.
 
 `run`, `down` and `status` take the words of `up` (harness/meshwake/runner/options.py). A cluster
-fits them when it was made as they say; what was not said is as it is.
+fits them when it was made as they say; what was not given is as it is.
 """
 
 from __future__ import annotations
@@ -56,27 +56,28 @@ def _with_choice(names: Sequence[str]) -> tuple[There, ...]:
 
 
 def fitting(
-    there: Sequence[There], asked: PlannedCluster, istio: str | None = None, nodes: int = 0
+    there: Sequence[There], wanted: PlannedCluster, istio: str | None = None, nodes: int = 0
 ) -> tuple[There, ...]:
-    """Those of `there` that `asked` may mean, of this Istio and with so many nodes for workloads."""
-    return tuple(one for one in there if not list(misfits(one, asked, istio, nodes)))
+    """Those of `there` that `wanted` may mean, of this Istio and with so many nodes for
+    workloads."""
+    return tuple(one for one in there if not list(misfits(one, wanted, istio, nodes)))
 
 
 def the_one(
-    fit: Sequence[There], there: Sequence[There], asked_by: str, say: str = "--name NAME"
+    fit: Sequence[There], there: Sequence[There], command: str, say: str = "--name NAME"
 ) -> There:
     """The only one of `fit`. Raises BadInput that lists which there are."""
     if len(fit) == 1:
         return fit[0]
     which = [described(one) for one in fit or there] or ["  none"]
     found = "no cluster fits that;" if there and not fit else "which cluster?"
-    raise BadInput("\n".join([f"{asked_by}: {found} say {say}; there are:", *which]))
+    raise BadInput("\n".join([f"{command}: {found} say {say}; there are:", *which]))
 
 
 def described(one: There) -> str:
     """A line of a list of clusters."""
     if one.choice is None:
-        return f"  {one.name}: nothing is known here of how it was made"
+        return f"  {one.name}: how it was made is not recorded here"
     of = one.choice
     return (
         f"  {one.name}: Istio {of.istio} on Kubernetes {of.kubernetes}, {of.workers} workers, "
@@ -85,60 +86,64 @@ def described(one: There) -> str:
 
 
 def misfits(
-    one: There, asked: PlannedCluster, istio: str | None = None, nodes: int = 0
+    one: There, wanted: PlannedCluster, istio: str | None = None, nodes: int = 0
 ) -> Iterator[str]:
-    """Why `one` is not the cluster that `asked` means, a phrase each. Nothing asked, everything
-    fits."""
-    if asked.name is not None and one.name != full_name(asked.name):
+    """Why `one` is not the cluster that `wanted` means, a phrase each. Where nothing is wanted,
+    every cluster fits."""
+    if wanted.name is not None and one.name != full_name(wanted.name):
         yield f"it is called {one.name}"
-    choice = one.choice
-    if choice is None:
-        if asked.name is None and (istio is not None or asked != PlannedCluster()):
-            yield "nothing is known here of how it was made"
-        return
-    said: dict[str, tuple[Any, Any, bool]] = {
-        "Istio": (istio, choice.istio, istio in {choice.istio, minor_of(choice.istio)}),
-        "profile": (asked.profile, choice.profile, asked.profile == choice.profile),
-        "Kubernetes": (
-            asked.kubernetes,
-            choice.kubernetes,
-            _is_version(asked.kubernetes, choice.kubernetes),
-        ),
-        "workers": (asked.workers, choice.workers, asked.workers == choice.workers),
-        "mirror": (asked.mirror, choice.mirror, (asked.mirror or "").rstrip("/") == choice.mirror),
-    }
-    for what, (wanted, is_, fits) in said.items():
-        if wanted is not None and not fits:
-            yield f"{what} {is_} there, {wanted} asked for"
-    yield from (f"without {part} there" for part in asked.with_parts if part not in choice.parts)
-    yield from (f"with {part} there" for part in asked.without_parts if part in choice.parts)
+    if one.choice is not None:
+        yield from _misfits_of_choice(one.choice, wanted, istio, nodes)
+    elif wanted.name is None and (istio is not None or wanted != PlannedCluster()):
+        yield "how it was made is not recorded here"
+
+
+def _misfits_of_choice(
+    choice: Choice, wanted: PlannedCluster, istio: str | None, nodes: int
+) -> Iterator[str]:
+    mirror = None if wanted.mirror is None else wanted.mirror.rstrip("/")
+    kubernetes = (wanted.kubernetes or "").removeprefix("v") or None
+    # A release or its minor version: 1.28.1, 1.28.
+    releases = (choice.istio, minor_of(choice.istio))
+    kubernetes_releases = (choice.kubernetes, minor_of(choice.kubernetes))
+    yield from _differs("Istio", istio, istio, releases)
+    yield from _differs("profile", wanted.profile, wanted.profile, (choice.profile,))
+    yield from _differs("Kubernetes", wanted.kubernetes, kubernetes, kubernetes_releases)
+    yield from _differs("workers", wanted.workers, wanted.workers, (choice.workers,))
+    yield from _differs("mirror", wanted.mirror, mirror, (choice.mirror,))
+    yield from (f"without {part} there" for part in wanted.with_parts if part not in choice.parts)
+    yield from (f"with {part} there" for part in wanted.without_parts if part in choice.parts)
+    # The control plane's node takes workloads, too.
     if choice.workers + 1 < nodes:
         yield f"{choice.workers + 1} nodes there, {nodes} needed"
 
 
-def _is_version(wanted: str | None, found: str) -> bool:
-    bare = (wanted or "").removeprefix("v")
-    return bare in {found, minor_of(found)}
+def _differs(
+    what: str, requested: object, value: object, there: tuple[object, ...]
+) -> Iterator[str]:
+    """`value` is `requested` in the form in which it is compared, `there` what it may be."""
+    if requested is not None and value not in there:
+        yield f"{what} {there[0]} there, {requested} requested"
 
 
 def choice_of(plan: Plan) -> Choice:
     """The cluster that would be made for `plan`: the same for all plans of a version, whatever
     their certificates (reset.py sets those). More than two nodes need a cluster of their own.
     Raises BadInput."""
-    asked = plan.cluster or PlannedCluster()
-    profile = asked.profile or "core"
-    workers = asked.workers or max(WORKERS, len(plan.nodes))
+    wanted = plan.cluster or PlannedCluster()
+    profile = wanted.profile or "core"
+    workers = wanted.workers or max(WORKERS, len(plan.nodes))
     name = f"{profile}-{plan.version.replace('.', '-')}"
     return choose_stack(
         read_pins(),
         profile=profile,
         istio=plan.version,
-        kubernetes=asked.kubernetes,
+        kubernetes=wanted.kubernetes,
         workers=workers,
-        name=asked.name or (name if workers == WORKERS else f"{name}-{workers}w"),
-        with_parts=asked.with_parts,
-        without_parts=asked.without_parts,
-        mirror=asked.mirror,
+        name=wanted.name or (name if workers == WORKERS else f"{name}-{workers}w"),
+        with_parts=wanted.with_parts,
+        without_parts=wanted.without_parts,
+        mirror=wanted.mirror,
     )
 
 
@@ -146,14 +151,15 @@ def choose_cluster(plan: Plan, engine: Engine) -> tuple[Choice, list[str]]:
     """The cluster that `plan` runs on, and what there is to say about it: the one that is there and
     fits, else the one that is to be made. Raises BadInput when several fit, or the one that is
     named does not."""
-    asked, there = plan.cluster or PlannedCluster(), clusters_there(engine)
-    fit = fitting(there, asked, plan.version, len(plan.nodes))
-    if asked.name is None and fit:
+    wanted, there = plan.cluster or PlannedCluster(), clusters_there(engine)
+    fit = fitting(there, wanted, plan.version, len(plan.nodes))
+    if wanted.name is None and fit:
         found = the_one(fit, there, "run").choice
         assert found is not None  # one whose making is not known fits only by its name
         return found, []
     named = next(
-        (one for one in there if asked.name is not None and one.name == full_name(asked.name)), None
+        (one for one in there if wanted.name is not None and one.name == full_name(wanted.name)),
+        None,
     )
     if named is None or named.choice is None:
         return choice_of(plan), [
@@ -161,7 +167,7 @@ def choose_cluster(plan: Plan, engine: Engine) -> tuple[Choice, list[str]]:
         ]
     if wrong := _why(named, plan):
         raise BadInput(
-            f"--name {asked.name}: cluster {named.name} is there, but {'; '.join(wrong)}; "
+            f"--name {wanted.name}: cluster {named.name} is there, but {'; '.join(wrong)}; "
             "leave those options out, "
             f"choose another --name, or put it away: meshwake down --name {named.name}"
         )
@@ -172,27 +178,29 @@ def _why(one: There, plan: Plan) -> list[str]:
     return list(misfits(one, plan.cluster or PlannedCluster(), plan.version, len(plan.nodes)))
 
 
-def version_there(asked: PlannedCluster) -> str | None:
-    """The Istio of the cluster that `asked` means, None where there is none. Raises BadInput when
+def version_there(wanted: PlannedCluster) -> str | None:
+    """The Istio of the cluster that `wanted` means, None where there is none. Raises BadInput when
     several with different versions are meant."""
-    if asked.kubeconfig is not None:
-        return _version_elsewhere(asked)
-    there = clusters_there(engine := _engine())
+    if wanted.kubeconfig is not None:
+        return _version_elsewhere(wanted)
+    engine = _engine()
+    there = clusters_there(engine)
     if engine is not None:
         engine.close()
-    fit = [one for one in fitting(there, asked) if one.choice is not None]
-    versions = {one.choice.istio for one in fit if one.choice is not None}
-    if len(versions) > 1:
-        the_one(fit, there, "run")
-    return versions.pop() if versions else None
+    releases = {one: one.choice.istio for one in fitting(there, wanted) if one.choice is not None}
+    if len(set(releases.values())) > 1:
+        the_one(tuple(releases), there, "run")
+    return next(iter(releases.values()), None)
 
 
-def _version_elsewhere(asked: PlannedCluster) -> str | None:
-    """What the ztunnels of a cluster that is not ours say of themselves; None where they cannot be
-    asked, and the run itself will say why."""
-    assert asked.kubeconfig is not None
+def _version_elsewhere(wanted: PlannedCluster) -> str | None:
+    """What the ztunnels of a cluster that is not ours report of themselves; None where they do not
+    answer, and the run itself will say why."""
+    assert wanted.kubeconfig is not None
     try:
-        cluster = existing_cluster(Path(asked.kubeconfig), asked.context, known_as=asked.known_as)
+        cluster = existing_cluster(
+            Path(wanted.kubeconfig), wanted.context, known_as=wanted.known_as
+        )
         kubernetes = connect(cluster.kubeconfig, cluster.context)
     except LabUnavailable:
         return None

@@ -8,11 +8,11 @@ deleted at its end.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
 from meshwake.cluster.bring_up_context import BringUpContext, Dependencies, node_names, read_facts
@@ -33,6 +33,7 @@ from meshwake.cluster.steps import Collected, Progress, Step, StepFailed, run_st
 from meshwake.cluster.tools import Tools
 from meshwake.cluster.up import steps_of
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
+from meshwake.core.json_types import JsonObject, text_at, texts_at
 from meshwake.core.outcome import Verdict
 from meshwake.kubernetes.api import Kubernetes
 from meshwake.kubernetes.kubeconfig import Access, read_access
@@ -95,7 +96,7 @@ def bring_up(
     pins: Pins,
     engine: Engine,
     tools: Tools,
-    tell: Callable[[Progress], None],
+    report: Callable[[Progress], None],
     *,
     folder: Path | None = None,
     dependencies: Dependencies | None = None,
@@ -120,7 +121,7 @@ def bring_up(
             run_steps(
                 steps_of(choice, pins, before, own_images),
                 bringup,
-                tell,
+                report,
                 lambda step, error: collect(bringup, step, error),
                 bringup.dependencies.real,
             )
@@ -193,7 +194,7 @@ def _ours(state: ClusterState, choice: Choice | None, nodes: tuple[str, ...]) ->
 
 def check_health(cluster: Cluster, engine: Engine | None = None) -> list[HealthFinding]:
     """Run the health checks. `engine` is used to inspect nodes of our own clusters; without it what
-    only they can tell is UNKNOWN."""
+    only they can report is UNKNOWN."""
     try:
         with cluster.opened() as kubernetes:
             return examine(
@@ -209,14 +210,14 @@ def find_drift(cluster: Cluster) -> list[str]:
     facts = read_facts(ClusterState.of(cluster.name))
     if cluster.choice is None or facts is None:
         return []
-    said: list[str] = []
+    found: list[str] = []
     with cluster.opened() as kubernetes:
         for stage in stages(cluster.choice, read_pins(), facts):
             try:
-                said += [str(changed) for changed in stage_drift(kubernetes, stage)]
+                found += [str(changed) for changed in stage_drift(kubernetes, stage)]
             except HarnessError as error:
-                said.append(f"{stage.name}: {error}")
-    return said
+                found.append(f"{stage.name}: {error}")
+    return found
 
 
 def find_versions(cluster: Cluster) -> Running:
@@ -243,7 +244,7 @@ def find_cluster(name: str) -> Cluster | None:
 # Deleting
 
 
-def take_down(name: str, engine: Engine, tell: Callable[[Progress], None]) -> None:
+def take_down(name: str, engine: Engine, report: Callable[[Progress], None]) -> None:
     """Delete the containers and the state of the cluster `name`, as far as they exist: also those
     of one that is half created, or whose state is lost. BadInput for a name that cannot be ours."""
     state = ClusterState.of(name)
@@ -251,8 +252,8 @@ def take_down(name: str, engine: Engine, tell: Callable[[Progress], None]) -> No
         steps = _down_steps(name)
         run_steps(
             steps,
-            _Ending(state, engine, tell),
-            tell,
+            _Ending(state, engine, report),
+            report,
             lambda step, error: Collected(None),
             SystemTime(),
         )
@@ -262,7 +263,7 @@ def take_down(name: str, engine: Engine, tell: Callable[[Progress], None]) -> No
 class _Ending:
     state: ClusterState
     engine: Engine
-    tell: Callable[[Progress], None]
+    report: Callable[[Progress], None]
 
 
 def _down_steps(name: str) -> tuple[Step[_Ending], ...]:
@@ -318,17 +319,27 @@ def remove_looks(engine: Engine) -> int:
 # Plans
 
 
-def plan_up(choice: Choice, pins: Pins) -> list[dict[str, Any]]:
+class PlannedStep(TypedDict):
+    """A step of `up` or `down` as `--plan` prints it."""
+
+    step: str
+    title: str
+    within_s: float
+    does: list[str]
+    awaits: list[str]
+
+
+def plan_up(choice: Choice, pins: Pins) -> list[PlannedStep]:
     """What `up` would do, one object for each step; queries and changes nothing."""
     return [_planned(step) for step in steps_of(choice, pins)]
 
 
-def plan_down(name: str) -> list[dict[str, Any]]:
+def plan_down(name: str) -> list[PlannedStep]:
     """What `down` would do."""
     return [_planned(step) for step in _down_steps(name)]
 
 
-def _planned(step: Step[Any]) -> dict[str, Any]:
+def _planned(step: Step[Any]) -> PlannedStep:
     return {
         "step": step.name,
         "title": step.title,
@@ -384,20 +395,19 @@ def _signs_in_kubeconfig(access: Access) -> Iterator[str]:
         yield "its name says so"
 
 
-def _signs_in_nodes(nodes: list[dict[str, Any]]) -> Iterator[str]:
+def _signs_in_nodes(nodes: Sequence[JsonObject]) -> Iterator[str]:
     """Why a cluster looks like production, from its nodes."""
     if len(nodes) > NODES_AT_MOST:
         yield f"it has {len(nodes)} nodes"
-    providers = {
-        str((node.get("spec") or {}).get("providerID", "")).partition(":")[0] for node in nodes
-    }
+    # A cloud's controller writes it: aws:///eu-central-1a/i-0123, gce://PROJECT/ZONE/NAME.
+    providers = {text_at(node, "spec", "providerID").partition(":")[0] for node in nodes}
     if clouds := sorted(providers & set(_CLOUD_PROVIDERS)):
         yield f"its nodes belong to {', '.join(clouds)}"
 
 
-def _workers_first(nodes: list[dict[str, Any]]) -> tuple[str, ...]:
-    def key(node: dict[str, Any]) -> tuple[bool, str]:
-        labels = node["metadata"].get("labels") or {}
-        return "node-role.kubernetes.io/control-plane" in labels, str(node["metadata"]["name"])
+def _workers_first(nodes: Sequence[JsonObject]) -> tuple[str, ...]:
+    def key(node: JsonObject) -> tuple[bool, str]:
+        labels = texts_at(node, "metadata", "labels")
+        return "node-role.kubernetes.io/control-plane" in labels, text_at(node, "metadata", "name")
 
-    return tuple(str(node["metadata"]["name"]) for node in sorted(nodes, key=key))
+    return tuple(text_at(node, "metadata", "name") for node in sorted(nodes, key=key))

@@ -5,7 +5,7 @@ look inside.
 DOCKER_HOST or the current Docker context names. Tests have a simulated one;
 tests/conformance/test_engines.py holds both to one body.
 
-An engine that cannot be used is told apart by who must act: nothing listens (not installed, or not
+An engine that cannot be used is classified by who must act: nothing listens (not installed, or not
 started), it listens but refuses us (permission), or it answers with nonsense. All of them are
 LabUnavailable.
 """
@@ -30,18 +30,32 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from meshwake.cluster.real_time import SystemTime, wait_for
 from meshwake.core.errors import LabUnavailable
+from meshwake.core.json_types import (
+    JsonObject,
+    int_at,
+    list_at,
+    object_at,
+    objects_at,
+    text_at,
+    texts_at,
+)
 
 ANSWER_WITHIN_S = 60
 PULL_WITHIN_S = 1800
-# A machine ends its pods first; somebody else may be removing it already.
+# A machine ends its pods first; another command may be removing it already.
 REMOVED_WITHIN_S = 120
-# The SDK wants one before it has asked; what is asked with it carries none.
+# The SDK wants one before the first request; requests with it carry none.
 _ANY_API_VERSION = "1.41"
+# What kind labels its containers with (pkg/cluster/internal/providers/docker/constants.go of kind):
+# by these labels kind, and we, find the machines of a cluster.
 KIND_CLUSTER_LABEL = "io.x-k8s.kind.cluster"
 KIND_ROLE_LABEL = "io.x-k8s.kind.role"
+# The one network that all kind clusters of an engine share, unless KIND_EXPERIMENTAL_DOCKER_NETWORK
+# names another.
 KIND_NETWORK = "kind"
 # On containers that only answer one question and are gone again.
 LOOK_LABEL = "dev.meshwake.look"
+# `docker info` has the name of uname -m, images have that of Go (GOARCH).
 _OCI_ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 
@@ -95,7 +109,7 @@ class Network:
     it, without length."""
 
     name: str
-    ipam: tuple[Mapping[str, Any], ...]
+    ipam: tuple[JsonObject, ...]
     addresses: tuple[str, ...]
 
 
@@ -165,8 +179,8 @@ def open_engine() -> DockerEngine:
 
 
 def _knock() -> str:
-    """The version of the API that it speaks. Asked step by step, since the SDK leaves a socket open
-    that fails."""
+    """The version of the API that it speaks. Requested step by step, since the SDK leaves a socket
+    open that fails."""
     client = docker.from_env(timeout=ANSWER_WITHIN_S, version=_ANY_API_VERSION)
     try:
         path = getattr(getattr(client.api, "_custom_adapter", None), "socket_path", None)
@@ -261,8 +275,8 @@ class DockerEngine:
         """As `Engine.execute` promises."""
         with self._answering():
             made = self._client.api.exec_create(container, list(command))
-            said = bytes(self._client.api.exec_start(made["Id"]))
-            return int(self._client.api.exec_inspect(made["Id"])["ExitCode"]), said.decode(
+            output = bytes(self._client.api.exec_start(made["Id"]))
+            return int(self._client.api.exec_inspect(made["Id"])["ExitCode"]), output.decode(
                 errors="replace"
             )
 
@@ -355,50 +369,55 @@ def without_tag(reference: str) -> str:
     return f"{directory}{slash}{last.partition(':')[0]}@{digest}"
 
 
-def facts_of(info: Mapping[str, Any], version: Mapping[str, Any]) -> EngineFacts:
+def facts_of(info: JsonObject, version: JsonObject) -> EngineFacts:
     """The facts in the engine's own answers to /info and /version."""
     return EngineFacts(
         version=str(info["ServerVersion"]),
         api_version=str(version["ApiVersion"]),
         operating_system=str(info["OperatingSystem"]),
         architecture=str(info["Architecture"]),
-        cgroup_version=int(info.get("CgroupVersion") or 1),
+        cgroup_version=int(text_at(info, "CgroupVersion") or 1),
         data_root=str(info["DockerRootDir"]),
-        cpus=int(info["NCPU"]),
-        memory_bytes=int(info["MemTotal"]),
+        cpus=int_at(info, "NCPU"),
+        memory_bytes=int_at(info, "MemTotal"),
         kernel=str(info.get("KernelVersion", "")),
         host_name=str(info.get("Name", "")),
     )
 
 
-def containers_of(listed: Iterable[Mapping[str, Any]]) -> tuple[Container, ...]:
+def containers_of(listed: Iterable[JsonObject]) -> tuple[Container, ...]:
     """The containers in the engine's own answer to /containers/json."""
     found = [
         Container(
-            id=str(entry["Id"]),
-            name=str(entry["Names"][0]).removeprefix("/")
-            if entry.get("Names")
-            else str(entry["Id"])[:12],
-            state=str(entry["State"]),
-            image=str(entry["Image"]),
-            labels=dict(entry.get("Labels") or {}),
+            id=text_at(entry, "Id"),
+            name=_name_of(entry),
+            state=text_at(entry, "State"),
+            image=text_at(entry, "Image"),
+            labels=texts_at(entry, "Labels"),
         )
         for entry in listed
     ]
     return tuple(sorted(found, key=lambda container: container.name))
 
 
-def network_of(inspected: Mapping[str, Any]) -> Network:
+def _name_of(entry: JsonObject) -> str:
+    """Its first name; its short id where it has none."""
+    names = list_at(entry, "Names")
+    # The API writes a slash before each name.
+    return str(names[0]).removeprefix("/") if names else text_at(entry, "Id")[:12]
+
+
+def network_of(inspected: JsonObject) -> Network:
     """The network in the engine's own answer to /networks/NAME."""
-    addresses = [
-        str(end[family]).partition("/")[0]
-        for end in (inspected.get("Containers") or {}).values()
-        for family in ("IPv4Address", "IPv6Address")
-        if end.get(family)
-    ]
-    return Network(
-        str(inspected["Name"]), tuple(inspected["IPAM"].get("Config") or ()), tuple(addresses)
-    )
+    addresses = []
+    for end in object_at(inspected, "Containers").values():
+        for family in ("IPv4Address", "IPv6Address"):
+            # With the length of the network's prefix; "" where it has none of the family.
+            address = text_at(end, family).partition("/")[0]
+            if address:
+                addresses.append(address)
+    config = tuple(objects_at(inspected, "IPAM", "Config"))
+    return Network(text_at(inspected, "Name"), config, tuple(addresses))
 
 
 def _unusable(error: BaseException, address: str | None) -> LabUnavailable:
@@ -431,7 +450,8 @@ def _unusable(error: BaseException, address: str | None) -> LabUnavailable:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """`error` and all that it was raised from or carries as an argument, innermost last, each once."""
+    """`error` and all that it was raised from or carries as an argument, innermost last, each
+    once."""
     seen: list[BaseException] = []
     waiting: list[Any] = [error]
     while waiting:

@@ -1,7 +1,7 @@
-"""What of a cluster is no longer as `up` made it: a run that was killed, or somebody's `kubectl
+"""What of a cluster is no longer as `up` made it: a run that was killed, or a `kubectl
 edit`.
 
-What `up` made is read where it stands: charts in helm's own record of the release, a Secret in the
+What `up` made is read where it is recorded: charts in helm's own record of the release, a Secret in the
 cluster; objects of ours in the stage. Of each workload that is compared which decides how it runs:
 images, commands, arguments and environment of its containers, the annotations of its pods, the
 nodes that they may run on, and that it was not scaled to nothing. A workload that is missing
@@ -16,10 +16,19 @@ import gzip
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import yaml
 
+from meshwake.core.json_types import (
+    JsonObject,
+    MutableJsonObject,
+    int_at,
+    object_at,
+    objects_at,
+    text_at,
+    texts_at,
+    value_at,
+)
 from meshwake.kubernetes.api import Kubernetes, identity_of, kind_of
 from meshwake.kubernetes.rollouts import workloads
 
@@ -29,17 +38,17 @@ _COMPARED = ("image", "command", "args")
 
 @dataclass(frozen=True)
 class Release:
-    """A release as helm remembers it: `status` in helm's word, and the objects that it made."""
+    """A release as helm records it: `status` in helm's word, and the objects that it made."""
 
     status: str
-    objects: tuple[dict[str, Any], ...] = field(hash=False)
+    objects: tuple[JsonObject, ...] = field(hash=False)
 
 
 @dataclass(frozen=True)
 class Drift:
     """A workload that is not as it was made: what differs, a line each, and what made it."""
 
-    wanted: Mapping[str, Any] = field(hash=False)
+    wanted: JsonObject = field(hash=False)
     differs: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -48,88 +57,99 @@ class Drift:
 
 
 def read_release(kubernetes: Kubernetes, namespace: str, name: str) -> Release | None:
-    """The newest revision of a release; None when helm knows of none."""
+    """The newest revision of a release; None when helm has no record of one."""
     found = kubernetes.all("Secret", namespace, {"owner": "helm", "name": name})
     if not found:
         return None
-    newest = max(found, key=lambda secret: int(secret["metadata"]["labels"]["version"]))
+    newest = max(found, key=lambda secret: int(text_at(secret, "metadata", "labels", "version")))
     # Base64 twice: once as every Secret is, and once by helm.
-    content = json.loads(
-        gzip.decompress(base64.b64decode(base64.b64decode(newest["data"]["release"])))
-    )
-    objects = (thing for thing in yaml.safe_load_all(content["manifest"]) if thing)
-    return Release(
-        str(content["info"]["status"]),
-        tuple(
-            {**thing, "metadata": {"namespace": namespace, **thing["metadata"]}}
-            for thing in objects
-        ),
-    )
+    zipped = base64.b64decode(base64.b64decode(text_at(newest, "data", "release")))
+    content = json.loads(gzip.decompress(zipped))
+    things = [thing for thing in yaml.safe_load_all(content["manifest"]) if thing]
+    for thing in things:
+        # A chart may leave the namespace to helm; what it wrote counts before helm's.
+        thing["metadata"] = {"namespace": namespace, **thing["metadata"]}
+    return Release(str(content["info"]["status"]), tuple(things))
 
 
-def drift(kubernetes: Kubernetes, objects: Iterable[Mapping[str, Any]]) -> list[Drift]:
+def drift(kubernetes: Kubernetes, objects: Iterable[JsonObject]) -> list[Drift]:
     """How the workloads among `objects` differ from what is there."""
-    compared = (
-        (wanted, tuple(_differences(wanted, _read(kubernetes, wanted))))
-        for wanted in workloads(objects)
-    )
-    return [Drift(wanted, differs) for wanted, differs in compared if differs]
+    found = []
+    for wanted in workloads(objects):
+        differs = tuple(_differences(wanted, _read(kubernetes, wanted)))
+        if differs:
+            found.append(Drift(wanted, differs))
+    return found
 
 
-def put_back(kubernetes: Kubernetes, one: Drift) -> None:
-    """Makes a workload what it was. One that is missing is for whoever puts it in."""
+def restore_workload(kubernetes: Kubernetes, one: Drift) -> None:
+    """Makes a workload what it was. One that is missing is left to the stage that puts it in."""
     found = _read(kubernetes, one.wanted)
     if found is None:
         return
-    template, now = one.wanted["spec"]["template"], found["spec"]["template"]
-    annotations = _replacing(_annotations(now), _annotations(template))
+    template, now = _template(one.wanted), _template(found)
+    pod_spec: MutableJsonObject = {
+        # Lists are merged by name: without $patch a container that was added would stay.
+        "containers": [{"$patch": "replace"}, *objects_at(template, "spec", "containers")]
+    }
     node_selector = _replacing(_node_selector(now), _node_selector(template))
-    spec: dict[str, Any] = {
-        "template": {
-            "metadata": {"annotations": annotations},
-            "spec": {
-                **({"nodeSelector": node_selector} if node_selector else {}),
-                # Lists are merged by name, and what somebody added would stay.
-                "containers": [{"$patch": "replace"}, *template["spec"]["containers"]],
-            },
-        }
+    if node_selector:
+        pod_spec["nodeSelector"] = node_selector
+    annotations = _replacing(_annotations(now), _annotations(template))
+    spec: MutableJsonObject = {
+        "template": {"metadata": {"annotations": annotations}, "spec": pod_spec}
     }
     if _is_scaled_to_nothing(one.wanted, found):
-        spec["replicas"] = one.wanted["spec"].get("replicas", 1)
-    metadata = one.wanted["metadata"]
-    kubernetes.patch(kind_of(one.wanted), metadata["namespace"], metadata["name"], {"spec": spec})
+        spec["replicas"] = _replicas(one.wanted)
+    kubernetes.patch(kind_of(one.wanted), *_place(one.wanted), {"spec": spec})
 
 
 def _replacing(now: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str | None]:
-    """What a merge must say so that `now` becomes `wanted`."""
+    """What a merge must contain so that `now` becomes `wanted`: null deletes a key."""
     return {**dict.fromkeys(now.keys() - wanted.keys()), **wanted}
 
 
-def _read(kubernetes: Kubernetes, thing: Mapping[str, Any]) -> dict[str, Any] | None:
-    return kubernetes.read(
-        kind_of(thing), thing["metadata"]["namespace"], thing["metadata"]["name"]
-    )
+def _read(kubernetes: Kubernetes, thing: JsonObject) -> JsonObject | None:
+    return kubernetes.read(kind_of(thing), *_place(thing))
 
 
-def _differences(wanted: Mapping[str, Any], found: Mapping[str, Any] | None) -> Iterator[str]:
+def _place(thing: JsonObject) -> tuple[str, str]:
+    return text_at(thing, "metadata", "namespace"), text_at(thing, "metadata", "name")
+
+
+def _template(workload: JsonObject) -> JsonObject:
+    """What its pods are made of."""
+    return object_at(workload, "spec", "template")
+
+
+def _replicas(workload: JsonObject) -> int:
+    """1 where the workload does not set it, as the API server fills it in."""
+    spec = object_at(workload, "spec")
+    return int_at(spec, "replicas") if "replicas" in spec else 1
+
+
+def _differences(wanted: JsonObject, found: JsonObject | None) -> Iterator[str]:
     if found is None:
         yield "is missing"
         return
     if _is_scaled_to_nothing(wanted, found):
-        yield f"replicas is 0, was {wanted['spec'].get('replicas', 1)}"
-    template, now = wanted["spec"]["template"], found["spec"]["template"]
+        yield f"replicas is 0, was {_replicas(wanted)}"
+    template, now = _template(wanted), _template(found)
     yield from _of_values("annotation ", _annotations(template), _annotations(now))
     yield from _of_values("node selector ", _node_selector(template), _node_selector(now))
-    there = {each["name"]: each for each in now["spec"]["containers"]}
-    for container in template["spec"]["containers"]:
-        if container["name"] not in there:
+    there = {each["name"]: each for each in objects_at(now, "spec", "containers")}
+    for container in objects_at(template, "spec", "containers"):
+        if container["name"] in there:
+            yield from _of_container(container, there[container["name"]])
+        else:
             yield f"container {container['name']} is missing"
-            continue
-        other = there[container["name"]]
-        for key in _COMPARED:
-            if (container.get(key) or None) != (other.get(key) or None):
-                yield f"{key} is {other.get(key)!r}, was {container.get(key)!r}"
-        yield from _of_values("", _environment(container), _environment(other))
+
+
+def _of_container(wanted: JsonObject, found: JsonObject) -> Iterator[str]:
+    for key in _COMPARED:
+        if (wanted.get(key) or None) != (found.get(key) or None):
+            yield f"{key} is {found.get(key)!r}, was {wanted.get(key)!r}"
+    yield from _of_values("", _environment(wanted), _environment(found))
 
 
 def _of_values(what: str, wanted: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
@@ -139,32 +159,33 @@ def _of_values(what: str, wanted: Mapping[str, str], found: Mapping[str, str]) -
             yield f"{what}{name} is {here}, was {wanted.get(name, 'not set')}"
 
 
-def _annotations(template: Mapping[str, Any]) -> dict[str, str]:
-    found = (template.get("metadata") or {}).get("annotations") or {}
+def _annotations(template: JsonObject) -> dict[str, str]:
+    found = object_at(template, "metadata", "annotations")
     return {name: str(value) for name, value in found.items() if name != _RESTARTED}
 
 
-def _node_selector(template: Mapping[str, Any]) -> dict[str, str]:
+def _node_selector(template: JsonObject) -> dict[str, str]:
     """One that no node fits is how a DaemonSet is scaled to nothing."""
-    return dict(template["spec"].get("nodeSelector") or {})
+    return texts_at(template, "spec", "nodeSelector")
 
 
-def _environment(container: Mapping[str, Any]) -> dict[str, str]:
+def _environment(container: JsonObject) -> dict[str, str]:
     """Where a value comes from elsewhere, from where: the server adds defaults there, and so only
     the names count."""
-    return {
-        each["name"]: _source(each["valueFrom"])
-        if "valueFrom" in each
-        else str(each.get("value", ""))
-        for each in container.get("env") or ()
-    }
+    found = {}
+    for variable in objects_at(container, "env"):
+        source = object_at(variable, "valueFrom")
+        value = _source(source) if source else str(variable.get("value", ""))
+        found[text_at(variable, "name")] = value
+    return found
 
 
-def _source(value_from: Mapping[str, Any]) -> str:
-    ((kind, place),) = value_from.items()
+def _source(value_from: JsonObject) -> str:
+    (kind,) = value_from
+    place = object_at(value_from, kind)
     keys = ("fieldPath", "resource", "name", "key")
     return f"{kind} {' '.join(str(place[key]) for key in keys if key in place)}"
 
 
-def _is_scaled_to_nothing(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
-    return bool(found["spec"].get("replicas") == 0 != wanted["spec"].get("replicas", 1))
+def _is_scaled_to_nothing(wanted: JsonObject, found: JsonObject) -> bool:
+    return value_at(found, "spec", "replicas") == 0 and _replicas(wanted) != 0

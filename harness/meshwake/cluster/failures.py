@@ -20,9 +20,7 @@ def collect(bringup: BringUpContext, step: Step[BringUpContext], error: HarnessE
     """Whatever can explain a failure, in a directory of its own; nothing before there was anything
     to collect from."""
     if step.name == PREFLIGHT:
-        return Collected(
-            None
-        )  # nothing was done yet, and machines of that name may be somebody else's
+        return Collected(None)  # nothing was done yet, and machines of that name may not be ours
     machines: tuple[Container, ...] = ()
     with suppress(LabUnavailable):
         machines = bringup.containers()

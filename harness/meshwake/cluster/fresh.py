@@ -19,12 +19,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
 
 from meshwake.cluster.bring_up_context import BringUpContext, node_names
 from meshwake.cluster.docker import Engine
 from meshwake.cluster.steps import Step, Watch
 from meshwake.core.errors import HarnessError, LabUnavailable
+from meshwake.core.json_types import JsonObject, int_at, objects_at, text_at, texts_at
 from meshwake.kubernetes.api import Kubernetes, identity_of, is_ready
 from meshwake.kubernetes.rollouts import WORKLOADS
 
@@ -35,6 +35,7 @@ RENEWED_WITHIN_S = 40.0
 _ROUNDED_S = 2.0
 # USER_HZ: the unit of times in /proc/PID/stat, whatever the kernel's own HZ is.
 _TICKS_PER_S = 100
+# Process 1 of a node's container is its systemd, so its start is that of the machine.
 _LOOK = ("sh", "-c", "cat /proc/1/stat /proc/uptime && date +%s")
 _SHOWN = 5
 
@@ -52,7 +53,7 @@ def fresh_step() -> Step[BringUpContext]:
     """The step that waits until all statuses are fresh."""
     return Step(
         "statuses",
-        "kubelets and controllers tell of now, not of before a restart or a sleep",
+        "kubelets and controllers report the present, not the time before a restart or a sleep",
         FRESH_WITHIN_S,
         _await_fresh,
         ("look at Leases, containers and workloads on the clocks of the nodes",),
@@ -82,63 +83,80 @@ def stale(kubernetes: Kubernetes, engine: Engine, nodes: Sequence[str]) -> Itera
         if (why := _stale_lease(kubernetes, node, machine)) is not None:
             yield f"node {node}: {why}"
     pods = kubernetes.all("Pod")
+    yield from _stale_pods(pods, machines)
+    yield from _stale_workloads(kubernetes, pods)
+
+
+def _stale_pods(pods: Sequence[JsonObject], machines: Mapping[str, Machine]) -> Iterator[str]:
     for pod in pods:
-        where = machines.get((pod.get("spec") or {}).get("nodeName", ""))
-        if where is not None and _started_before(pod, where):
-            yield f"{identity_of(pod)}: is said to run since before its machine was started"
-    ready = list(filter(is_ready, pods))
+        machine = machines.get(text_at(pod, "spec", "nodeName"))
+        if machine is not None and _started_before(pod, machine):
+            yield f"{identity_of(pod)}: reported as running since before its machine was started"
+
+
+def _stale_workloads(kubernetes: Kubernetes, pods: Sequence[JsonObject]) -> Iterator[str]:
+    ready_pods = [pod for pod in pods if is_ready(pod)]
     for kind in WORKLOADS:
-        for thing in kubernetes.all(f"{kind}.apps"):
-            status = thing.get("status") or {}
-            said = status.get("numberAvailable", status.get("availableReplicas", 0))
-            there = _count(thing, ready)
-            if said > there:
-                yield (
-                    f"{identity_of(thing)}: {said} pods are said to be available, and {there} "
-                    "are ready"
-                )
+        for workload in kubernetes.all(f"{kind}.apps"):
+            if (why := _stale_workload(workload, ready_pods)) is not None:
+                yield f"{identity_of(workload)}: {why}"
+
+
+def _stale_workload(workload: JsonObject, ready_pods: Sequence[JsonObject]) -> str | None:
+    # A DaemonSet counts in numberAvailable, Deployments and StatefulSets in availableReplicas.
+    reported = int_at(workload, "status", "numberAvailable") or int_at(
+        workload, "status", "availableReplicas"
+    )
+    ready = _count(workload, ready_pods)
+    if reported <= ready:
+        return None
+    return f"{reported} pods are reported as available, and {ready} are ready"
 
 
 def read_machine(engine: Engine, node: str) -> Machine:
     """Read the clocks of a node. Raises LabUnavailable."""
-    code, said = engine.execute(node, _LOOK)
+    code, output = engine.execute(node, _LOOK)
     try:
-        stat, uptime, now = said.strip().splitlines()
+        stat, uptime, now = output.strip().splitlines()
         # Field 22 of /proc/PID/stat is the start time in ticks since boot. Field 2, the name of the
         # program, may contain anything, so the fields are counted from the parenthesis after it.
         since_s = float(uptime.split()[0]) - int(stat.rpartition(")")[2].split()[19]) / _TICKS_PER_S
         return Machine(float(now), float(now) - since_s)
     except (ValueError, IndexError) as error:
         raise LabUnavailable(
-            f"node {node}: its clocks cannot be read (exit code {code}): {said[:200]}"
+            f"node {node}: its clocks cannot be read (exit code {code}): {output[:200]}"
         ) from error
 
 
 def _stale_lease(kubernetes: Kubernetes, node: str, machine: Machine) -> str | None:
     lease = kubernetes.read("Lease.coordination.k8s.io", "kube-node-lease", node)
-    renewed = ((lease or {}).get("spec") or {}).get("renewTime")
-    if renewed is None:
-        return "kubelet has not told of it yet"
-    renewed_s = _wall_s(renewed)
-    if renewed_s < machine.started_wall_s - _ROUNDED_S:
-        return "kubelet has told nothing since its machine was started"
-    ago_s = machine.now_wall_s - renewed_s
-    return f"kubelet told of it {ago_s:.0f} s ago" if ago_s > RENEWED_WITHIN_S else None
+    renewed = text_at(lease, "spec", "renewTime")
+    if not renewed:
+        return "kubelet has not renewed its Lease yet"
+    renewed_wall_s = _wall_s(renewed)
+    if renewed_wall_s < machine.started_wall_s - _ROUNDED_S:
+        return "kubelet has not renewed its Lease since its machine was started"
+    ago_s = machine.now_wall_s - renewed_wall_s
+    if ago_s > RENEWED_WITHIN_S:
+        return f"kubelet renewed its Lease {ago_s:.0f} s ago"
+    return None
 
 
-def _started_before(pod: Mapping[str, Any], machine: Machine) -> bool:
-    states = [
-        each.get("state") or {} for each in (pod.get("status") or {}).get("containerStatuses") or ()
-    ]
-    started = [_wall_s(state["running"]["startedAt"]) for state in states if "running" in state]
-    return any(wall_s < machine.started_wall_s - _ROUNDED_S for wall_s in started)
+def _started_before(pod: JsonObject, machine: Machine) -> bool:
+    for container in objects_at(pod, "status", "containerStatuses"):
+        started = text_at(container, "state", "running", "startedAt")
+        if started and _wall_s(started) < machine.started_wall_s - _ROUNDED_S:
+            return True
+    return False
 
 
-def _count(thing: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> int:
-    wanted = (thing["spec"].get("selector") or {}).get("matchLabels") or {}
+def _count(workload: JsonObject, pods: Sequence[JsonObject]) -> int:
+    """How many of `pods` belong to a workload, by namespace and labels."""
+    namespace = text_at(workload, "metadata", "namespace")
+    wanted = texts_at(workload, "spec", "selector", "matchLabels")
     return sum(
-        pod["metadata"].get("namespace") == thing["metadata"].get("namespace")
-        and wanted.items() <= (pod["metadata"].get("labels") or {}).items()
+        text_at(pod, "metadata", "namespace") == namespace
+        and wanted.items() <= texts_at(pod, "metadata", "labels").items()
         for pod in pods
     )
 

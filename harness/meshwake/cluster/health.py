@@ -11,8 +11,8 @@
     waypoint_in_the_way  a request to the Service behind the waypoint goes through the waypoint
 
 `gateway_answers` connects from a node, where kube-proxy itself answers for load balancers: it
-proves Gateway and route, but not that MetalLB's ARP replies reach the rest of the network. A property that
-cannot be checked is UNKNOWN, never HOLDS.
+proves Gateway and route, but not that MetalLB's ARP replies reach the rest of the network. A
+property that cannot be checked is UNKNOWN, never HOLDS.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from meshwake.cluster.stack.certificates import GATEWAY_HOST
 from meshwake.cluster.stack.choice import PARTS, Choice
 from meshwake.cluster.stack.pieces import CILIUM_NAMESPACE, DEMO_NAMESPACE, METALLB_NAMESPACE
 from meshwake.core.errors import HarnessError, LabUnavailable
+from meshwake.core.json_types import list_at, objects_at, texts_at
 from meshwake.core.outcome import Verdict
 from meshwake.kubernetes.api import Executed, Kubernetes, Pod, identity_of
 from meshwake.ztunnel.names import ISTIO_NAMESPACE, ZTUNNEL_LABELS
@@ -104,7 +105,7 @@ def _chained_cni(subject: _Subject) -> _Result:
             "one look into",
         )
     wrong = [
-        said for node in subject.nodes if (said := _not_chained(subject.engine, node)) is not None
+        why for node in subject.nodes if (why := _not_chained(subject.engine, node)) is not None
     ]
     return (
         (BROKEN, "; ".join(wrong))
@@ -114,14 +115,14 @@ def _chained_cni(subject: _Subject) -> _Result:
 
 
 def _not_chained(engine: Engine, node: str) -> str | None:
-    code, said = engine.execute(node, _CNI_FILE)
+    code, output = engine.execute(node, _CNI_FILE)
     if code != 0:
-        return f"{node}: no CNI configuration: {said.strip()}"
-    name, _, content = said.partition("\n")
+        return f"{node}: no CNI configuration: {output.strip()}"
+    name, _, content = output.partition("\n")
     try:
         types = [str(plugin["type"]) for plugin in json.loads(content)["plugins"]]
     except (ValueError, KeyError, TypeError):
-        return f"{node}: {name} is no list of plugins: {content[:80]!r}"
+        return f"{node}: {name} is not a list of plugins: {content[:80]!r}"
     if "cilium-cni" in types and "istio-cni" in types[types.index("cilium-cni") :]:
         return None
     return f"{node}: {name} has {', '.join(types)}, and istio-cni is expected after cilium-cni"
@@ -146,17 +147,15 @@ def _cilium_settings(subject: _Subject) -> _Result:
     if found is None:
         return UNKNOWN, "there is no ConfigMap cilium-config"
     wanted = {"bpf-lb-sock-hostns-only": "true", "cni-exclusive": "false"}
-    data = found.get("data") or {}
+    data = texts_at(found, "data")
     wrong = [
         f"{key} is {data.get(key)!r}, expected {value!r}"
         for key, value in wanted.items()
         if data.get(key) != value
     ]
-    return (
-        (BROKEN, "; ".join(wrong))
-        if wrong
-        else (HOLDS, ", ".join(f"{key}={value}" for key, value in wanted.items()))
-    )
+    if wrong:
+        return BROKEN, "; ".join(wrong)
+    return HOLDS, ", ".join(f"{key}={value}" for key, value in wanted.items())
 
 
 # HBONE and the waypoint: a counter rises with a request
@@ -209,10 +208,10 @@ def _rises(
 ) -> _Result:
     """Whether a request to `service` is answered, and `count` rises with it."""
     before = count()
-    said = _curl(subject.kubernetes, client, f"http://{service}.{DEMO_NAMESPACE}:8080/")
+    status = _curl(subject.kubernetes, client, f"http://{service}.{DEMO_NAMESPACE}:8080/")
     after = count()
-    if said != "200":
-        return BROKEN, f"{client} asked http://{service} and got {said}"
+    if status != "200":
+        return BROKEN, f"{client} requested http://{service} and got {status}"
     return (
         HOLDS if after > before else BROKEN
     ), f"{what}: {before:.0f} before a request, {after:.0f} after"
@@ -257,16 +256,16 @@ def _address_in_pool(subject: _Subject) -> _Result:
     if address is None:
         return BROKEN, f"Gateway {DEMO_NAMESPACE}/gateway has no address"
     pool = subject.kubernetes.read("IPAddressPool.metallb.io", METALLB_NAMESPACE, "meshwake")
-    ranges = [str(each) for each in ((pool or {}).get("spec") or {}).get("addresses") or []]
+    ranges = [str(each) for each in list_at(pool, "spec", "addresses")]
     if not ranges:
         return UNKNOWN, f"address {address}; there is no IPAddressPool meshwake to compare it with"
-    inside = any(_within(address, each) for each in ranges)
-    return (HOLDS if inside else BROKEN), f"address {address}, pool {', '.join(ranges)}"
+    is_inside = any(_within(address, each) for each in ranges)
+    return (HOLDS if is_inside else BROKEN), f"address {address}, pool {', '.join(ranges)}"
 
 
 def _gateway_address(kubernetes: Kubernetes) -> str | None:
     found = kubernetes.read("Gateway.gateway.networking.k8s.io", DEMO_NAMESPACE, "gateway")
-    addresses = ((found or {}).get("status") or {}).get("addresses") or []
+    addresses = objects_at(found, "status", "addresses")
     return str(addresses[0]["value"]) if addresses else None
 
 
@@ -285,15 +284,15 @@ def _gateway_answers(subject: _Subject) -> _Result:
     if subject.engine is None or not subject.nodes:
         return (
             UNKNOWN,
-            "it is asked from a node, which only a cluster of ours allows; try: curl "
+            "the request comes from a node, which only a cluster of ours allows; try: curl "
             f"http://{address}/",
         )
     answers = [
         _from_node(subject.engine, subject.nodes[-1], url, address)
         for url in _gateway_urls(subject.parts)
     ]
-    said = "; ".join(f"{url} at {address}: {code}" for url, code in answers)
-    return (HOLDS if all(code == "200" for _, code in answers) else BROKEN), said
+    answered = "; ".join(f"{url} at {address}: {code}" for url, code in answers)
+    return (HOLDS if all(code == "200" for _, code in answers) else BROKEN), answered
 
 
 def _gateway_urls(parts: frozenset[str]) -> Iterator[str]:
@@ -305,8 +304,8 @@ def _gateway_urls(parts: frozenset[str]) -> Iterator[str]:
 def _from_node(engine: Engine, node: str, url: str, address: str) -> tuple[str, str]:
     port = 443 if url.startswith("https:") else 80
     command = [*_CURL, "-w", "%{http_code}", "--resolve", f"{GATEWAY_HOST}:{port}:{address}", url]
-    code, said = engine.execute(node, command)
-    return url, said.strip() if code == 0 else f"{said.strip()} (curl ended with {code})"
+    code, output = engine.execute(node, command)
+    return url, output.strip() if code == 0 else f"{output.strip()} (curl ended with {code})"
 
 
 _CHECKS: tuple[tuple[str, Callable[[_Subject], _Result], frozenset[str]], ...] = (

@@ -14,22 +14,24 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from meshwake.cluster.real_time import RealTime
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import HarnessError, LabUnavailable, SubjectFailed
+from meshwake.core.json_types import JsonObject, MutableJsonObject, text_at, texts_at, value_at
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.kubernetes.labels import OUR_LABELS, is_ours
 
+# istio-system exists in every cluster that can be used, also in one that is not ours.
 LEASE_KIND, LEASE_NAMESPACE, LEASE_NAME = "Lease.coordination.k8s.io", "istio-system", "meshwake"
 HOLDER = "meshwake.dev/holder"
 UNDER_WAY = "meshwake.dev/under-way"
+# Seven renewals may be lost before another command takes the cluster over.
 LEASE_S, RENEW_EVERY_S, LOOK_EVERY_S = 40, 5.0, 1.0
 
 
@@ -162,9 +164,9 @@ def at_work(kubernetes: Kubernetes) -> str | None:
     Raises Unreachable."""
     lease = _read(kubernetes)
     holder = None if lease is None else holder_in(lease)
-    if lease is None or holder is None or holder.lives_here is False:
+    if holder is None or holder.lives_here is False:
         return None
-    under_way = lease["metadata"]["annotations"].get(UNDER_WAY)
+    under_way = text_at(lease, "metadata", "annotations", UNDER_WAY)
     return f"{holder}; under way: {under_way}" if under_way else str(holder)
 
 
@@ -174,34 +176,48 @@ def is_marked(kubernetes: Kubernetes) -> bool:
 
 
 def _take(kubernetes: Kubernetes, real: RealTime, cluster: str, holder: Holder) -> None:
-    seen, since_ns = "", real.monotonic_ns()
+    """Waits while a Lease exists whose holder may have ended elsewhere; at most LEASE_S."""
+    seen_version, since_ns = "", real.monotonic_ns()
     while True:
         lease = _read(kubernetes)
-        if lease is None or _holder_has_ended(lease) or _is_stale(lease, seen, since_ns, real):
+        is_free = (
+            lease is None
+            or _holder_has_ended(lease)
+            or _is_stale(lease, seen_version, since_ns, real)
+        )
+        if is_free:
             if kubernetes.replace(_lease(holder, lease)):
                 return
             continue  # another command was faster: read again
+        assert lease is not None
         _check_is_ours(lease)
-        found, version = holder_in(lease), str(lease["metadata"].get("resourceVersion"))
-        if (found is not None and found.lives_here) or (seen and version != seen):
+        found, version = holder_in(lease), _version_of(lease)
+        lives_here = found is not None and found.lives_here
+        was_renewed = seen_version not in ("", version)
+        if lives_here or was_renewed:
             raise InUse(f"cluster {cluster}", found)
-        if not seen:
-            seen, since_ns = version, real.monotonic_ns()
+        if not seen_version:
+            seen_version, since_ns = version, real.monotonic_ns()
         real.sleep(LOOK_EVERY_S)
 
 
-def _holder_has_ended(lease: Mapping[str, Any]) -> bool:
+def _version_of(lease: JsonObject) -> str:
+    """Changes with every write of a Lease."""
+    return str(value_at(lease, "metadata", "resourceVersion"))
+
+
+def _holder_has_ended(lease: JsonObject) -> bool:
     holder = holder_in(lease)
     return holder is not None and holder.lives_here is False
 
 
-def _is_stale(lease: Mapping[str, Any], seen: str, since_ns: int, real: RealTime) -> bool:
-    unchanged = str(lease["metadata"].get("resourceVersion")) == seen
-    return unchanged and real.monotonic_ns() - since_ns > LEASE_S * NS_PER_S
+def _is_stale(lease: JsonObject, seen_version: str, since_ns: int, real: RealTime) -> bool:
+    is_unchanged = _version_of(lease) == seen_version
+    return is_unchanged and real.monotonic_ns() - since_ns > LEASE_S * NS_PER_S
 
 
-def _check_is_ours(lease: Mapping[str, Any]) -> None:
-    if not is_ours(lease["metadata"].get("labels")):
+def _check_is_ours(lease: JsonObject) -> None:
+    if not is_ours(texts_at(lease, "metadata", "labels")):
         raise LabUnavailable(
             f"Lease {LEASE_NAMESPACE}/{LEASE_NAME} exists without our label, so it is left alone; "
             "runs need a Lease of that name to keep each other out: rename it, or use another "
@@ -209,25 +225,26 @@ def _check_is_ours(lease: Mapping[str, Any]) -> None:
         )
 
 
-def holder_in(lease: Mapping[str, Any]) -> Holder | None:
+def holder_in(lease: JsonObject) -> Holder | None:
     """The holder that `lease` names; None when it names none."""
-    return Holder.read((lease["metadata"].get("annotations") or {}).get(HOLDER, ""))
+    return Holder.read(text_at(lease, "metadata", "annotations", HOLDER))
 
 
-def _read(kubernetes: Kubernetes) -> dict[str, Any] | None:
+def _read(kubernetes: Kubernetes) -> JsonObject | None:
     return kubernetes.read(LEASE_KIND, LEASE_NAMESPACE, LEASE_NAME)
 
 
-def _lease(holder: Holder, before: Mapping[str, Any] | None, under_way: str = "") -> dict[str, Any]:
+def _lease(holder: Holder, before: JsonObject | None, under_way: str = "") -> JsonObject:
     """`before`: the version that it replaces."""
-    metadata: dict[str, Any] = {
+    metadata: MutableJsonObject = {
         "namespace": LEASE_NAMESPACE,
         "name": LEASE_NAME,
         "labels": dict(OUR_LABELS),
         "annotations": {HOLDER: holder.to_text(), UNDER_WAY: under_way},
     }
     if before is not None:
-        metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
+        # The server refuses the write when the Lease has changed since it was read.
+        metadata["resourceVersion"] = value_at(before, "metadata", "resourceVersion")
     spec = {
         "holderIdentity": f"{holder.machine.split()[0]}/{holder.pid}",
         "leaseDurationSeconds": LEASE_S,

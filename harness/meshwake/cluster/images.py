@@ -8,7 +8,7 @@ import json
 import re
 import shlex
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from packaging.version import Version
@@ -89,15 +89,24 @@ def fetch_images(bringup: BringUpContext, watch: Watch, wanted: tuple[str, ...])
 
 
 def may_hold(archive: Path, wanted: Iterable[str]) -> bool:
-    """Whether an archive (docker save) has one of the images `wanted`; True where it does not say
+    """Whether an archive (docker save) has one of the images `wanted`; True where it does not list
     what it has."""
+    tags = _tags_in(archive)
+    if not tags:
+        return True
+    # An archive lists tags only: the digest of a reference is not in it.
+    wanted_tags = {full_reference(reference.partition("@")[0]) for reference in wanted}
+    return not tags.isdisjoint(wanted_tags)
+
+
+def _tags_in(archive: Path) -> set[str]:
+    """The images that an archive lists; none where it has no list, or is not an archive at all."""
     try:
         with tarfile.open(archive) as opened:
             listed = json.load(opened.extractfile("manifest.json") or io.BytesIO())
-        tags = {full_reference(tag) for entry in listed for tag in entry["RepoTags"] or ()}
+        return {full_reference(tag) for entry in listed for tag in entry["RepoTags"] or ()}
     except (OSError, tarfile.TarError, ValueError, KeyError, TypeError):
-        return True
-    return not tags or bool(tags & {full_reference(image.partition("@")[0]) for image in wanted})
+        return set()
 
 
 def _by_tag_only(bringup: BringUpContext, wanted: tuple[str, ...]) -> list[str]:
@@ -191,10 +200,10 @@ def _not_in_nodes(bringup: BringUpContext) -> tuple[str, ...]:
 
 
 def images_in(engine: Engine, node: str) -> set[str]:
-    """The full names of the images that a node has; none when it cannot be asked."""
-    code, said = engine.execute(node, ["crictl", "images", "--output", "json"])
+    """The full names of the images that a node has; none when it does not answer."""
+    code, output = engine.execute(node, ["crictl", "images", "--output", "json"])
     try:
-        listed = json.loads(said)["images"] if code == 0 else []
+        listed = json.loads(output)["images"] if code == 0 else []
     except (ValueError, KeyError):
         return set()
     return {full_reference(name) for each in listed for name in each.get("repoTags") or ()}
@@ -229,8 +238,8 @@ def _prune_layers(bringup: BringUpContext) -> None:
     containerd itself looks for its manifest and configuration only, also when it starts. Where it
     cannot be done, only room is lost."""
     for node in node_names(bringup.choice, bringup.pins):
-        code, said = bringup.engine.execute(node, [*_CTR, "content", "ls"])
-        if code == 0 and (found := prunable(said)):
+        code, output = bringup.engine.execute(node, [*_CTR, "content", "ls"])
+        if code == 0 and (found := prunable(output)):
             # A lease that ends collects at once what nothing refers to any more.
             drop = [
                 [*_CTR, "content", "label", blob, *(f"{key}=" for key in keys)]
@@ -247,25 +256,26 @@ def _prune_layers(bringup: BringUpContext) -> None:
 
 def prunable(listed: str) -> dict[str, list[str]]:
     """Of what `ctr content ls` lists: each manifest that refers to layers, and by which labels, of
-    an image that has been unpacked, which its configuration says. `ctr content prune references`
-    would take the layers of all others too, such as those of kind's own images that no pod has
-    needed yet: no pod could ever start from them."""
-    labels = {
-        line.split()[0]: dict(_REFERENCE.findall(line))
-        for line in listed.splitlines()
-        if line.strip()
-    }
-    unpacked = {
-        blob for blob, found in labels.items() if any(key.startswith(_SNAPSHOT) for key in found)
-    }
-    layers = {
-        blob: [key for key in found if key.startswith(_LAYER)] for blob, found in labels.items()
-    }
-    return {
-        blob: keys
-        for blob, keys in layers.items()
-        if keys and labels[blob].get(_CONFIG) in unpacked
-    }
+    an image that has been unpacked. `ctr content prune references` would remove the layers of all
+    others too, such as those of kind's own images that no pod has needed yet, and no pod could ever
+    start from them."""
+    references: dict[str, dict[str, str]] = {}
+    for line in listed.splitlines():
+        if line.strip():
+            blob = line.split()[0]
+            references[blob] = dict(_REFERENCE.findall(line))
+    # An image's configuration refers to the snapshot into which it was unpacked.
+    unpacked = {blob for blob, found in references.items() if _labels(found, _SNAPSHOT)}
+    prunable_labels = {}
+    for blob, found in references.items():
+        layers = _labels(found, _LAYER)
+        if layers and found.get(_CONFIG) in unpacked:
+            prunable_labels[blob] = layers
+    return prunable_labels
+
+
+def _labels(references: Mapping[str, str], prefix: str) -> list[str]:
+    return [label for label in references if label.startswith(prefix)]
 
 
 def load_one(bringup: BringUpContext, watch: Watch, reference: str) -> None:

@@ -4,7 +4,7 @@ suffice.
 They are the machine's, not a container's: all nodes together, and every other container of that
 machine, draw on them. Measured by one shell script in a throwaway container of the machines' own
 image, or on this machine itself as long as the engine has no image yet and runs here. What cannot
-be measured is None, and stops nobody.
+be measured is None, and refuses nothing.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def measure_limits(engine: Engine, image: str | None) -> Limits:
     if not is_on_this_machine(engine.facts()):
         return Limits()
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             ["sh", "-c", SCRIPT],
             capture_output=True,
             text=True,
@@ -87,15 +87,15 @@ def measure_limits(engine: Engine, image: str | None) -> Limits:
         return Limits()
     # Ours are not those that the engine gives its containers.
     return limits_of(
-        "\n".join(line for line in said.splitlines() if not line.startswith(_OF_A_CONTAINER))
+        "\n".join(line for line in output.splitlines() if not line.startswith(_OF_A_CONTAINER))
     )
 
 
-def limits_of(said: str) -> Limits:
-    """What `SCRIPT` said. A limit that is no number (max, unlimited) is none."""
+def limits_of(output: str) -> Limits:
+    """What `SCRIPT` printed. A limit that is not a number (max, unlimited) is None."""
     numbers: dict[str, int] = {}
     confined = []
-    for line in said.splitlines():
+    for line in output.splitlines():
         name, _, value = line.partition(" ")
         if name == "profile":
             profile, _, mode = value.rpartition(" ")
@@ -125,7 +125,7 @@ def limit_problems(limits: Limits, nodes: int) -> Iterator[str]:
             f"{OPEN_FILES_AT_LEAST} are needed; in "
             '/etc/docker/daemon.json write {"default-ulimits": {"nofile": {"Name": '
             '"nofile", "Soft": 1048576, "Hard": '
-            "1048576}}}, and start the engine anew"
+            "1048576}}}, and restart the engine"
         )
     if limits.tasks is not None and limits.tasks < TASKS_OF_NODE * nodes:
         yield (

@@ -6,7 +6,6 @@ import json
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import yaml
 from pytest_kubernetes.options import ClusterOptions
@@ -24,11 +23,12 @@ from meshwake.cluster.stack.render import kind_config
 from meshwake.cluster.state import ClusterState, known_names
 from meshwake.cluster.steps import Step, Watch
 from meshwake.core.errors import LabUnavailable
+from meshwake.core.json_types import JsonObject, MutableJsonObject, objects_at, text_at
 from meshwake.kubernetes.api import Refused, Unreachable
 
 READY_WITHIN_S = 180
 # What a cluster of ours will hand out, from before MetalLB is in it; and how any cluster of kind's
-# is asked.
+# is queried.
 _POOL_FILE = "/etc/meshwake-pool"
 _ASK_FOR_POOLS = (
     "sh",
@@ -70,7 +70,7 @@ def _unregistered(bringup: BringUpContext) -> str | None:
     try:
         if not bringup.kube().ready():
             return "the API server is not ready"
-        there = {node["metadata"]["name"] for node in bringup.kube().all("Node")}
+        there = {text_at(node, "metadata", "name") for node in bringup.kube().all("Node")}
     except (Unreachable, Refused) as error:
         return str(error)
     missing = [name for name in node_names(bringup.choice, bringup.pins) if name not in there]
@@ -91,11 +91,11 @@ def _make_cluster(bringup: BringUpContext, watch: Watch) -> None:
                 bringup.engine.start(machine.id)
         bringup.forget_kube()
     else:
-        _create_anew(bringup, machines, watch)
+        _create(bringup, machines, watch)
     watch.wait_for("API server and nodes", partial(_unregistered, bringup), READY_WITHIN_S)
 
 
-def _create_anew(bringup: BringUpContext, machines: tuple[Container, ...], watch: Watch) -> None:
+def _create(bringup: BringUpContext, machines: tuple[Container, ...], watch: Watch) -> None:
     for machine in machines:
         watch.say(f"removing {machine.name} of a cluster that was half made")
         bringup.engine.remove(machine.id)
@@ -123,7 +123,7 @@ def _check_limits(bringup: BringUpContext) -> None:
         raise LabUnavailable("\n".join(problems))
 
 
-def _with_local_node_images(bringup: BringUpContext, config: dict[str, Any]) -> dict[str, Any]:
+def _with_local_node_images(bringup: BringUpContext, config: JsonObject) -> MutableJsonObject:
     """kind pulls an image that the engine does not find by the name in its configuration: one that
     was loaded from an archive is found by its tag only."""
 
@@ -133,7 +133,10 @@ def _with_local_node_images(bringup: BringUpContext, config: dict[str, Any]) -> 
 
     return {
         **config,
-        "nodes": [{**node, "image": name_of(str(node["image"]))} for node in config["nodes"]],
+        "nodes": [
+            {**node, "image": name_of(text_at(node, "image"))}
+            for node in objects_at(config, "nodes")
+        ],
     }
 
 
@@ -226,7 +229,7 @@ def _choose_pool(bringup: BringUpContext, watch: Watch) -> str:
 
 
 def _publish(bringup: BringUpContext, pool: str) -> None:
-    """Where whoever uses this engine can see it, whatever state directory they have."""
+    """Where every user of this engine can see it, whatever state directory they have."""
     bringup.engine.execute(_own_machine(bringup), ["sh", "-c", f"echo {pool} >{_POOL_FILE}"])
 
 
@@ -235,8 +238,8 @@ def _own_machine(bringup: BringUpContext) -> str:
 
 
 def _taken_by_others(bringup: BringUpContext, watch: Watch) -> dict[str, list[str]]:
-    """The addresses that every other kind cluster on the engine hands out, whoever made it: as is
-    remembered here, as stands on its machine, and as its API server says where it runs."""
+    """The addresses that every other kind cluster on the engine hands out, whatever made it: as is
+    remembered here, as is recorded on its machine, and as its API server says where it runs."""
     pools: dict[str, list[str]] = {}
     for name in known_names():
         if name != bringup.name and (facts := read_facts(ClusterState.of(name))) is not None:
@@ -248,14 +251,14 @@ def _taken_by_others(bringup: BringUpContext, watch: Watch) -> dict[str, list[st
         if cluster == bringup.name:
             continue
         own = pools.setdefault(cluster, [])
-        with suppress(LabUnavailable):  # it is put away just now
+        with suppress(LabUnavailable):  # it is being deleted
             own += (bringup.engine.read_file(machine.name, _POOL_FILE) or "").split()
             if machine.state == "running":
                 own += bringup.engine.execute(machine.name, _ASK_FOR_POOLS)[1].split()
             elif not own:
                 watch.say(
                     f"{machine.name} is {machine.state}: which addresses {cluster} hands "
-                    "out cannot be asked"
+                    "out is unknown"
                 )
     return {
         name: [address for pool in own for address in addresses_in(pool)]

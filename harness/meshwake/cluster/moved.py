@@ -16,6 +16,7 @@ from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
+from meshwake.clocks.movers.node_helper.answers import DescribedProcess, Listing, Released
 from meshwake.clocks.movers.node_helper.protocol import PROTOCOL_VERSION
 from meshwake.clocks.movers.process import EVERY_RULE, ISTIOD
 from meshwake.cluster.node_channel import (
@@ -31,6 +32,7 @@ from meshwake.cluster.stack.pieces import DEMO_NAMESPACE
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import seconds
 from meshwake.core.errors import HarnessError, SubjectFailed
+from meshwake.core.json_types import JsonObject, MutableJsonObject, text_at
 from meshwake.kubernetes.api import Kubernetes, Pod
 from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
@@ -55,27 +57,29 @@ def _restore(
     real: RealTime,
     channel: PodChannel,
     nodes: list[str],
-    mark: Mapping[str, Any],
+    mark: JsonObject,
 ) -> list[str]:
-    said, failed, begun_moved = [], [], []
+    lines: list[str] = []
+    failed: list[str] = []
+    begun_moved: list[DescribedProcess] = []
     for node in sorted(nodes, key=lambda node: (not _has_istiod(channel, node), node)):
         try:
-            told = _release(channel, node)
+            answer, why = _release(channel, node)
         except HarnessError as error:
             failed.append(str(error))
             continue
-        failed += [f"node {node}: process {pid}: {why}" for pid, why in told["failed"].items()]
-        begun_moved += [*told["begun_moved"], *told["ended"]]
-        said += _sentences(node, told)
+        failed += [f"node {node}: process {pid}: {how}" for pid, how in answer["failed"].items()]
+        begun_moved += [*answer["begun_moved"], *answer["ended"]]
+        lines += _sentences(node, answer, why)
     if failed:
         raise SubjectFailed(
             f"clocks that {mark['owner']} had moved could not be restored: "
             f"{'; '.join(failed)}; delete the pods of those programs (kubectl delete pod): new "
             "ones have the clocks of their node"
         )
-    said += end_begun_moved(kubernetes, real, begun_moved, ours=bool(mark["ours"]))
+    lines += end_begun_moved(kubernetes, real, begun_moved, ours=bool(mark["ours"]))
     unmark(kubernetes)
-    return said
+    return lines
 
 
 def is_moved(kubernetes: Kubernetes) -> bool:
@@ -91,7 +95,7 @@ def unmark(kubernetes: Kubernetes) -> None:
 
 
 def end_begun_moved(
-    kubernetes: Kubernetes, real: RealTime, begun_moved: Iterable[Mapping[str, Any]], ours: bool
+    kubernetes: Kubernetes, real: RealTime, begun_moved: Iterable[DescribedProcess], ours: bool
 ) -> list[str]:
     """Restart the pods of programs that took their time base while clocks were moved, or were ended
     because their clocks were ahead (kubelet would delay the restart of such a container: its
@@ -145,10 +149,10 @@ def _not_ready_again(
     return None if len(ready) >= count else f"{len(ready)} of {count} ready"
 
 
-def _mark(kubernetes: Kubernetes) -> dict[str, Any] | None:
-    found = kubernetes.read("DaemonSet.apps", NAMESPACE, DAEMON_SET) or {"metadata": {}}
-    text = (found["metadata"].get("annotations") or {}).get(MARK)
-    return None if text is None else dict(json.loads(text))
+def _mark(kubernetes: Kubernetes) -> MutableJsonObject | None:
+    found = kubernetes.read("DaemonSet.apps", NAMESPACE, DAEMON_SET)
+    text = text_at(found, "metadata", "annotations", MARK)
+    return dict(json.loads(text)) if text else None
 
 
 def _nodes_with_helper(kubernetes: Kubernetes, real: RealTime) -> list[str]:
@@ -169,43 +173,41 @@ def _has_istiod(channel: PodChannel, node: str) -> bool:
     and those that are restarted must not get a certificate from an istiod that is still ahead. A
     node that does not answer fails when it is released."""
     with suppress(HarnessError):
-        processes = _asked(channel, node, do="list")["processes"]
-        return any(process["executable"] == ISTIOD.executable for process in processes)
+        listing: Listing = _request(channel, node, do="list")
+        return any(process["executable"] == ISTIOD.executable for process in listing["processes"])
     return False
 
 
-def _release(channel: PodChannel, node: str) -> dict[str, Any]:
-    """What the helper of `node` released: now, or earlier, when its lease ran out."""
-    told = _asked(channel, node, do="list")
+def _release(channel: PodChannel, node: str) -> tuple[Released, str]:
+    """What the helper of `node` released, and why: now, or earlier, when its lease ran out."""
+    listing: Listing = _request(channel, node, do="list")
     rules = [rule._asdict() for rule in EVERY_RULE]
-    released = _asked(channel, node, do="release", owner=told["owner"], rules=rules)
-    if told["given_up"] is not None:
-        earlier = told["given_up"]
-        return {**earlier, "failed": released["failed"]}
-    return {**released, "why": "this command found it"}
+    released: Released = _request(channel, node, do="release", owner=listing["owner"], rules=rules)
+    earlier = listing["given_up"]
+    if earlier is None:
+        return released, "this command found it"
+    # What failed then may have been released now, and the other way round.
+    earlier["failed"] = released["failed"]
+    return earlier, earlier["why"]
 
 
-def _asked(channel: PodChannel, node: str, **request: Any) -> dict[str, Any]:
+def _request(channel: PodChannel, node: str, **request: Any) -> Any:
     answer = channel.send(node, {"version": PROTOCOL_VERSION, **request})
     if not answer["ok"]:
-        raise SubjectFailed(f"node {node}: {answer['error']['message']}")
-    return dict(answer["result"])
+        raise SubjectFailed(f"node {node}: {text_at(answer, 'error', 'message')}")
+    return answer["result"]
 
 
-def _sentences(node: str, told: Mapping[str, Any]) -> list[str]:
-    moved = ClockReading(**told["offsets"])
-    shown = [
+def _sentences(node: str, answer: Released, why: str) -> list[str]:
+    if not answer["released"]:
+        return []
+    moved = ClockReading(**answer["offsets"])
+    offsets = ", ".join(
         f"{name} {seconds(value):+.3f} s"
         for name, value in zip(("wall", "monotonic", "boottime"), moved, strict=True)
-    ]
-    if not told["released"]:
-        return []
-    count = f"the clocks of {len(told['released'])} programs"
-    how = (
-        f", {len(told['ended'])} of which were ahead and have been ended for that"
-        if told["ended"]
-        else ""
     )
-    return [
-        f"node {node}: {count} were restored ({', '.join(shown)} moved){how}, because {told['why']}"
-    ]
+    count = f"the clocks of {len(answer['released'])} programs"
+    ended = ""
+    if answer["ended"]:
+        ended = f", {len(answer['ended'])} of which were ahead and have been ended for that"
+    return [f"node {node}: {count} were restored ({offsets} moved){ended}, because {why}"]

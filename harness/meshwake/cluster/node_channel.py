@@ -11,14 +11,15 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from meshwake.clocks.movers.lapse import LapseMover
+from meshwake.clocks.movers.node_helper.answers import DescribedProcess
 from meshwake.clocks.movers.process import ANSWERED_WITHIN_S, ProcessMover
 from meshwake.cluster.real_time import RealTime, wait_for
 from meshwake.cluster.stack.own_images import HELPER, with_own_images
 from meshwake.cluster.stack.pieces import read_objects
 from meshwake.core.errors import LabUnavailable
+from meshwake.core.json_types import JsonObject, MutableJsonObject
 from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import Conversation, Kubernetes, Unreachable
 from meshwake.kubernetes.rollouts import unmet
@@ -50,8 +51,8 @@ class PodChannel:
         self._lock = threading.Lock()
 
     def send(
-        self, node: str, request: Mapping[str, Any], within_s: float = ANSWERED_WITHIN_S
-    ) -> dict[str, Any]:
+        self, node: str, request: JsonObject, within_s: float = ANSWERED_WITHIN_S
+    ) -> JsonObject:
         """See NodeChannel."""
         line = json.dumps(request)
         was_open = node in self._conversations
@@ -67,7 +68,7 @@ class PodChannel:
             self._close(node)
             raise LabUnavailable(f"node {node}: its helper cannot be reached: {error}") from error
         try:
-            answer: dict[str, Any] = json.loads(answered)
+            answer: MutableJsonObject = json.loads(answered)
         except ValueError as error:
             raise LabUnavailable(
                 f"node {node}: invalid answer from the helper: {answered[-300:]}"
@@ -111,7 +112,7 @@ def install_helper(
     real: RealTime,
     nodes: set[str],
     cluster: str,
-    mark: Mapping[str, Any] | None = None,
+    mark: JsonObject | None = None,
     *,
     stays: bool = True,
 ) -> None:
@@ -153,7 +154,7 @@ class Help:
     `when_released` (restart what started on moved clocks), `after` it has ended, in any way."""
 
     before: Callable[[str], None]
-    when_released: Callable[[list[dict[str, Any]]], None]
+    when_released: Callable[[list[DescribedProcess]], None]
     after: Callable[[], None]
 
     def release(self, mover: ProcessMover, release: Callable[[], None]) -> None:

@@ -1,9 +1,9 @@
-"""What every ztunnel says of itself: its process, its certificates and their states (/config_dump
-on its localhost).
+"""What every ztunnel reports of itself: its process, its certificates and their states
+(/config_dump on its localhost).
 
-Nobody tells us of a request to the authority. One that was answered shows as a new serial number,
-and the second in which it was answered stands in the certificate: notBefore + the backdate, by the
-authority's wall clock. So `csr_answered` is derived, to the second, and never placed before the
+A request to the authority is not reported anywhere. One that was answered shows as a new serial
+number, and the second in which it was answered is in the certificate: notBefore + the backdate, by
+the authority's wall clock. So `csr_answered` is derived, to the second, and never placed before the
 last look that still showed the old certificate. A request that was refused leaves a line in
 ztunnel's log (ztunnel/logs.py).
 """
@@ -14,11 +14,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from meshwake.core import versions
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import LabUnavailable, SubjectFailed
+from meshwake.core.json_types import JsonObject, MutableJsonObject, objects_at, text_at
 from meshwake.core.plan import Plan, PlannedGateway
 from meshwake.kubernetes.api import Kubernetes, Pod, Unreachable
 from meshwake.ztunnel.config_dump import parse_config_dump
@@ -46,7 +46,7 @@ _COMPONENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
 
 @dataclass(frozen=True)
 class Held:
-    """What ztunnel says of one identity. Without a certificate only `state` is told."""
+    """What ztunnel reports of one identity. Without a certificate it reports only `state`."""
 
     state: str
     serial: str | None = None
@@ -55,8 +55,8 @@ class Held:
 
 
 def read_config_dump(text: bytes) -> dict[str, Held]:
-    """identity (namespace/serviceaccount) -> what is held for it. Raises SubjectFailed when it is
-    no config_dump."""
+    """identity (namespace/serviceaccount) -> what is held for it. Raises SubjectFailed for anything
+    but a config_dump."""
     try:
         entries = parse_config_dump(text)
     except ValueError as error:
@@ -117,8 +117,11 @@ class SeenCertificates:
         self._held: dict[str, Held] = {}
         self._looked_world_ns: dict[str, int] = {}
 
-    def forget(self, identities: Iterable[str]) -> None:
-        """A process ended, and with it what it held."""
+    def restarted(self, process: str, identities: Iterable[str], world_ns: int) -> None:
+        """A process ended, and with it what it held; its successor was first seen at `world_ns`.
+        None of its certificates is dated before that: it was issued some seconds earlier, but an
+        event of a process must not precede its start."""
+        self._looked_world_ns[process] = world_ns
         for identity in identities:
             self._held.pop(identity, None)
 
@@ -204,9 +207,9 @@ def _ready_last(pods: Iterable[Pod]) -> list[Pod]:
 
 @dataclass(frozen=True)
 class Running:
-    """What a cluster is made of by its own word, not by anybody's choice. `ztunnels`: the releases
-    that each ztunnel may be, by what it says of itself (none: it does not know). `unknown`: what
-    could not be asked, and why."""
+    """What a cluster itself reports that it is made of, whatever was chosen. `ztunnels`: the
+    releases that each ztunnel may be, by what it reports of itself (none: it does not know).
+    `unknown`: what could not be queried, and why."""
 
     kubelets: Mapping[str, str]
     images: Mapping[str, tuple[str, ...]]
@@ -215,7 +218,7 @@ class Running:
     istiod_nodes: tuple[str, ...]
     unknown: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> MutableJsonObject:
         """For run_started."""
         return {
             "kubernetes": dict(self.kubelets),
@@ -228,7 +231,7 @@ class Running:
 
 
 def running_versions(kubernetes: Kubernetes, nodes: Sequence[str]) -> Running:
-    """Asks kubelets, pods, ztunnels and istiod. Raises Unreachable only when the API server does
+    """Queries kubelets, pods, ztunnels and istiod. Raises Unreachable only when the API server does
     not answer."""
     pods = {name: kubernetes.pods(*where) for name, where in _COMPONENTS.items()}
     unknown: list[str] = []
@@ -279,42 +282,34 @@ def istiod_nodes(kubernetes: Kubernetes) -> tuple[str, ...]:
 
 
 def _kubelet_version(kubernetes: Kubernetes, node: str) -> str:
-    found = kubernetes.read("Node", None, node) or {}
-    return str(found.get("status", {}).get("nodeInfo", {}).get("kubeletVersion", "unknown"))
+    found = kubernetes.read("Node", None, node)
+    return text_at(found, "status", "nodeInfo", "kubeletVersion") or "unknown"
 
 
 def _image_ids(kubernetes: Kubernetes, pods: Iterable[Pod]) -> tuple[str, ...]:
     ids = []
     for pod in pods:
-        found = kubernetes.read("Pod", pod.namespace, pod.name) or {}
-        ids += [
-            str(each.get("imageID"))
-            for each in found.get("status", {}).get("containerStatuses", [])
-        ]
+        found = kubernetes.read("Pod", pod.namespace, pod.name)
+        containers = objects_at(found, "status", "containerStatuses")
+        ids += [str(each.get("imageID")) for each in containers]
     return tuple(dict.fromkeys(ids))
 
 
 def _ztunnel_releases(kubernetes: Kubernetes, pod: Pod, unknown: list[str]) -> tuple[str, ...]:
     try:
-        build = (
-            json.loads(kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S)).get(
-                "version"
-            )
-            or {}
-        )
-        return releases_of(build)
+        dump = json.loads(kubernetes.get(pod, ADMIN_PORT, CONFIG_DUMP_PATH, ANSWER_WITHIN_S))
+        return releases_of(dump.get("version") or {})
     except (Unreachable, ValueError, AttributeError) as error:
         unknown.append(f"version of {pod}: {error}")
         return ()
 
 
-def releases_of(build: Mapping[str, Any]) -> tuple[str, ...]:
+def releases_of(build: JsonObject) -> tuple[str, ...]:
     """The releases that a ztunnel's BuildInfo names: by the commit that it was built from, else by
-    the tag of its build. `istioVersion` is the chart's word, an environment variable of the pod,
-    and says nothing of the binary."""
-    if found := versions.built_from(
-        str(build.get("gitRevision", "")), str(build.get("buildStatus", ""))
-    ):
+    the tag of its build. `istioVersion` is taken from an environment variable that the chart sets,
+    and is not evidence of the binary."""
+    revision, status = str(build.get("gitRevision", "")), str(build.get("buildStatus", ""))
+    if found := versions.built_from(revision, status):
         return found
     match = _RELEASE.match(str(build.get("version", "")))
     return (match[0],) if match else ()
@@ -326,8 +321,8 @@ def _istiod_version(kubernetes: Kubernetes, pods: Sequence[Pod], unknown: list[s
         unknown.append("version of istiod: none is ready")
         return None
     try:
-        said = kubernetes.get(ready[0], ISTIOD_MONITORING_PORT, "/version", ANSWER_WITHIN_S)
+        version = kubernetes.get(ready[0], ISTIOD_MONITORING_PORT, "/version", ANSWER_WITHIN_S)
     except Unreachable as error:
         unknown.append(f"version of {ready[0]}: {error}")
         return None
-    return said.decode(errors="replace").strip()
+    return version.decode(errors="replace").strip()

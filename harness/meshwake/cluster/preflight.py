@@ -1,4 +1,4 @@
-"""What can be known before anything is changed; all that is wrong is said at once. `meshwake
+"""What can be known before anything is changed; all that is wrong is reported at once. `meshwake
 doctor` asks the same."""
 
 from __future__ import annotations
@@ -78,9 +78,8 @@ def _name_problems(bringup: BringUpContext, machines: tuple[Container, ...]) -> 
     record = bringup.state.read()
     if record is None or record.choice is None:
         yield (
-            f"a cluster {bringup.name} is there ({_names(machines)}), and nothing is known "
-            "here of how it was made; "
-            f"put it away: meshwake down --name {bringup.name}, or choose another --name"
+            f"a cluster {bringup.name} is there ({_names(machines)}), and how it was made is not "
+            f"recorded here; delete it: meshwake down --name {bringup.name}, or choose another --name"
         )
     elif record.choice.digest != bringup.choice.digest:
         was, wanted = choice_to_json(record.choice), choice_to_json(bringup.choice)
@@ -96,12 +95,12 @@ def _name_problems(bringup: BringUpContext, machines: tuple[Container, ...]) -> 
 
 
 def engine_problems(engine: Engine, choice: Choice, pins: Pins) -> list[str]:
-    """Why a cluster `choice` cannot be made on this engine; where one of kind's stands already,
+    """Why a cluster `choice` cannot be made on this engine; where one of kind's exists already,
     only what goes for all of them: what room it has taken is not to be had twice."""
-    stands = engine.containers({KIND_CLUSTER_LABEL: None})
+    existing = engine.containers({KIND_CLUSTER_LABEL: None})
     return [
         *_engine_problems(choice, engine.facts()),
-        *([] if stands else room_problems(engine, choice, pins)),
+        *([] if existing else room_problems(engine, choice, pins)),
     ]
 
 

@@ -1,14 +1,16 @@
 """World time of a run in real time, and the clocks of its nodes.
 
 world time   seconds since all ztunnels had started, by the monotonic clock of the machine that the harness is on,
-             and every sleep that was injected: while a mover makes a node sleep for 17 min, world time jumps by
-             17 min at once. Where the user's own command really suspended something, it jumps by as much as the
-             wall clock of the node says and our own clock does not (we may have slept too). Where idle time is
-             skipped it jumps over that, and begins when the first certificate was issued, so that renewals come
-             when they come in other labs. It never goes back.
+             and every sleep that was injected: while a mover makes a node sleep for 17 min, world
+             time jumps by 17 min at once. Where the user's own command really suspended something,
+             it jumps by as much as the wall clock of the node says and our own clock does not (we
+             may have slept too). Where idle time is skipped it jumps over that, and begins when the
+             first certificate was issued, so that renewals come when they come in other labs. It
+             never goes back.
 clocks       are read inside a node now and then, and at both ends of every fault (clocks/movers/base.py `read`);
-             between two looks they run as ours does. A wall clock that has moved on its own account since the last
-             look, a time synchronisation that puts it back for one, ends the run: nothing after it is known.
+             between two looks they run as ours does. A wall clock that has moved on its own account
+             since the last look, a time synchronisation that puts it back for one, ends the run:
+             nothing after it is known.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class RealTime(Protocol):
     """Time as the harness itself lives through it."""
 
     def monotonic_ns(self) -> int:
-        """A clock that nobody moves."""
+        """A clock that is never moved."""
 
     def sleep(self, lasts_s: float) -> None:
         """Lets it pass."""
@@ -59,7 +61,7 @@ def wait_for(
     look: Callable[[], str | None],
     *,
     failed: type[HarnessError] = SubjectFailed,
-    tell: Callable[[str], None] = lambda seen: None,
+    report: Callable[[str], None] = lambda seen: None,
 ) -> None:
     """The one wait of this lab: looks until `look` gives None; what it gives else is what was seen,
     which is also what is raised when it cannot be reached. Past the bound `failed` is raised, with
@@ -79,7 +81,7 @@ def wait_for(
         if seen is None:
             return
         deadline.check(seen)
-        tell(seen)
+        report(seen)
         deadline.sleep(LOOK_EVERY_S)
 
 
@@ -144,7 +146,7 @@ class NodeClocks:
         return look.world_ns, look.clocks
 
     def take(self, node: str, world_ns: int, clocks: ClockReading) -> None:
-        """Somebody else has read them."""
+        """Another process has read them."""
         self._looks[node] = _Look(world_ns, clocks)
 
     def check_undisturbed(self, node: str) -> None:
@@ -155,7 +157,7 @@ class NodeClocks:
         if abs(off_ns) > DISTURBED_NS:
             raise SubjectFailed(
                 f"node {node}: the wall clock moved by {seconds(off_ns):+.1f} s that no "
-                "fault of the plan asked for, "
+                "fault of the plan requested, "
                 f"within the {seconds(now.world_ns - before.world_ns):.0f} s before "
                 f"{seconds(now.world_ns):.0f} s of world time; a time synchronisation may "
                 "have put it back: stop it "

@@ -13,12 +13,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from meshwake.cluster.bring_up_context import BringUpContext, node_names
 from meshwake.cluster.docker import Engine
 from meshwake.cluster.steps import Step, Watch
 from meshwake.core.errors import HarnessError, LabUnavailable
+from meshwake.core.json_types import JsonObject, list_at, object_at, text_at, texts_at, value_at
 from meshwake.kubernetes.api import Kubernetes, identity_of
 from meshwake.kubernetes.through_kr8s import pod_of
 from meshwake.ztunnel.ports import HBONE_PORT
@@ -28,6 +28,8 @@ MODE_LABEL, REDIRECTION = "istio.io/dataplane-mode", "ambient.istio.io/redirecti
 # A ztunnel that is restarted listens again within seconds; a pod without its listener for this many
 # polls will not get one.
 POLLS = 6
+# The systemd cgroup driver writes the dashes of a uid as underscores, since a dash separates
+# slices.
 _POD_UID = "pod[0-9a-f]{8}[-_][0-9a-f_-]{27}"
 # A line of /proc/net/tcp: local address, remote address, state 0A (TCP_LISTEN); ports in hex.
 _LISTENS = f":{HBONE_PORT:04X} [0-9A-F]+:[0-9A-F]+ 0A "
@@ -41,52 +43,56 @@ _CGROUP = re.compile(rf"^/proc/(\d+)/cgroup:pod({_POD_UID[3:]})$", re.MULTILINE)
 _SOCKETS = re.compile(r"^/proc/(\d+)/net/tcp6?:(\d+)$", re.MULTILINE)
 
 
-def ambient_pods(kubernetes: Kubernetes) -> list[dict[str, Any]]:
+def ambient_pods(kubernetes: Kubernetes) -> list[JsonObject]:
     """The running pods that are in the mesh: by their own label, their namespace's label, or
     istio-cni's annotation."""
-    labels = {
-        each["metadata"]["name"]: each["metadata"].get("labels") or {}
+    labels_of_namespace = {
+        text_at(each, "metadata", "name"): texts_at(each, "metadata", "labels")
         for each in kubernetes.all("Namespace")
     }
-    return [
-        pod
-        for pod in kubernetes.all("Pod")
-        if _is_ambient(pod, labels.get(pod["metadata"]["namespace"], {}))
-    ]
+    ambient = []
+    for pod in kubernetes.all("Pod"):
+        namespace = text_at(pod, "metadata", "namespace")
+        if _is_ambient(pod, labels_of_namespace.get(namespace, {})):
+            ambient.append(pod)
+    return ambient
 
 
-def _is_ambient(pod: Mapping[str, Any], of_namespace: Mapping[str, str]) -> bool:
-    metadata = pod["metadata"]
-    if (pod.get("status") or {}).get("phase") != "Running" or "deletionTimestamp" in metadata:
+def _is_ambient(pod: JsonObject, namespace_labels: Mapping[str, str]) -> bool:
+    is_going = "deletionTimestamp" in object_at(pod, "metadata")
+    if text_at(pod, "status", "phase") != "Running" or is_going:
         return False
-    if pod["spec"].get("hostNetwork"):
+    # istio-cni redirects by the network namespace of a pod; the host's is left alone.
+    if value_at(pod, "spec", "hostNetwork"):
         return False
-    if (metadata.get("annotations") or {}).get(REDIRECTION) == "enabled":
+    if texts_at(pod, "metadata", "annotations").get(REDIRECTION) == "enabled":
         return True
-    return (metadata.get("labels") or {}).get(MODE_LABEL, of_namespace.get(MODE_LABEL)) == "ambient"
+    own_mode = texts_at(pod, "metadata", "labels").get(MODE_LABEL)
+    mode = own_mode if own_mode is not None else namespace_labels.get(MODE_LABEL)
+    return mode == "ambient"
 
 
 def not_redirected(
-    pods: Sequence[Mapping[str, Any]], engine: Engine, nodes: Sequence[str]
-) -> list[Mapping[str, Any]]:
+    pods: Sequence[JsonObject], engine: Engine, nodes: Sequence[str]
+) -> list[JsonObject]:
     """Those of `pods` in which nothing listens for HBONE. A pod without a visible process is
     skipped. Raises LabUnavailable."""
     listens: dict[str, bool] = {}
     for node in nodes:
         listens |= dict(_listening_pods(engine, node))
-    return [pod for pod in pods if listens.get(pod["metadata"]["uid"]) is False]
+    return [pod for pod in pods if listens.get(text_at(pod, "metadata", "uid")) is False]
 
 
 def _listening_pods(engine: Engine, node: str) -> Iterator[tuple[str, bool]]:
     """(uid, whether something listens) for every pod with processes on a node."""
-    _, said = engine.execute(node, _LOOK)  # the exit code is that of the last grep only
+    _, output = engine.execute(node, _LOOK)  # the exit code is that of the last grep only
     listeners = Counter[str]()
-    for pid, count in _SOCKETS.findall(said):
+    for pid, count in _SOCKETS.findall(output):
         listeners[pid] += int(count)
     if not listeners:
-        raise LabUnavailable(f"node {node}: /proc shows no sockets: {said[:200]}")
+        raise LabUnavailable(f"node {node}: /proc shows no sockets: {output[:200]}")
     found: dict[str, bool] = {}
-    for pid, uid in _CGROUP.findall(said):
+    for pid, uid in _CGROUP.findall(output):
         named = uid.replace("_", "-")
         found[named] = found.get(named, False) or listeners[pid] > 0
     yield from found.items()
@@ -101,13 +107,13 @@ def redirection_step() -> Step[BringUpContext]:
         _recreate,
         (
             f"delete the pods in which nothing listens on port {HBONE_PORT}; their "
-            "controllers make them anew",
+            "controllers replace them",
         ),
         done=_all_redirected,
     )
 
 
-def _lacking(bringup: BringUpContext) -> tuple[int, list[Mapping[str, Any]]]:
+def _lacking(bringup: BringUpContext) -> tuple[int, list[JsonObject]]:
     pods = ambient_pods(bringup.kube())
     return len(pods), not_redirected(pods, bringup.engine, node_names(bringup.choice, bringup.pins))
 
@@ -127,15 +133,14 @@ def _poll(bringup: BringUpContext, watch: Watch, seen: Counter[str]) -> str | No
     try:
         _, lacking = _lacking(bringup)
         for pod in lacking:
-            uid = pod["metadata"]["uid"]
+            uid = text_at(pod, "metadata", "uid")
             seen[uid] += 1
-            if seen[uid] == POLLS and pod["metadata"].get("ownerReferences"):
-                watch.say(f"{identity_of(pod)} is made anew: nothing listens on {HBONE_PORT} in it")
+            if seen[uid] == POLLS and list_at(pod, "metadata", "ownerReferences"):
+                watch.say(f"{identity_of(pod)} is replaced: nothing listens on {HBONE_PORT} in it")
                 bringup.kube().end_pod(pod_of(pod))
     except HarnessError as error:
         return str(error)
-    return (
-        f"nothing listens on {HBONE_PORT} in {', '.join(map(identity_of, lacking))}"
-        if lacking
-        else None
-    )
+    if not lacking:
+        return None
+    names = ", ".join(identity_of(pod) for pod in lacking)
+    return f"nothing listens on {HBONE_PORT} in {names}"

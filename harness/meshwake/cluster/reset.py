@@ -19,8 +19,8 @@ has to be restored.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict
 
 from meshwake.cluster.hold import hold, is_marked
 from meshwake.cluster.moved import is_moved, restore_clocks
@@ -28,6 +28,16 @@ from meshwake.cluster.node_channel import GOES_LABELS
 from meshwake.cluster.real_time import RealTime, wait_for
 from meshwake.core.durations import NS_PER_S, parse_duration_ns
 from meshwake.core.errors import HarnessError, LabUnavailable
+from meshwake.core.json_types import (
+    JsonObject,
+    MutableJsonObject,
+    int_at,
+    object_at,
+    objects_at,
+    text_at,
+    texts_at,
+    value_at,
+)
 from meshwake.kubernetes.api import Kubernetes, Unreachable, identity_of, kind_of
 from meshwake.kubernetes.labels import OUR_LABELS, RUN_LABELS, is_ours
 from meshwake.kubernetes.rollouts import unmet
@@ -39,10 +49,11 @@ from meshwake.ztunnel.environment import (
 )
 from meshwake.ztunnel.names import ISTIO_NAMESPACE, PROXY_CONTAINER, ZTUNNEL_LABELS
 
+# A new value in the pod template makes the controller replace all pods; the first is ours, the
+# second is what `kubectl rollout restart` writes.
 RESTARTED = "meshwake.dev/restarted"
 RESTARTED_BY_KUBECTL = "kubectl.kubernetes.io/restartedAt"
-# What a run has changed in an object, as JSON: see _restored_template and
-# scale_istiod_down.
+# What a run has changed in an object, as JSON: a _ZtunnelChange or an _IstiodChange.
 CHANGED = "meshwake.dev/changed"
 ZTUNNEL = ("DaemonSet.apps", ISTIO_NAMESPACE, "ztunnel")
 ISTIOD = ("Deployment.apps", ISTIO_NAMESPACE, "istiod")
@@ -68,43 +79,61 @@ KINDS_OF_A_RUN = (
 )
 
 
+class _VariableChange(TypedDict):
+    """One variable of ztunnel's environment: its whole entry before, None where it was not set, and
+    the value that the run has set."""
+
+    was: JsonObject | None
+    set: str
+
+
+class _ZtunnelChange(TypedDict):
+    """What a run has changed in ztunnel's DaemonSet; of annotations, what they were."""
+
+    environment: dict[str, _VariableChange]
+    annotations: dict[str, str | None]
+
+
+class _IstiodChange(TypedDict):
+    """How many replicas istiod had before it was scaled to 0."""
+
+    replicas: int
+
+
 def delete_run_objects(kubernetes: Kubernetes, real: RealTime) -> list[str]:
     """Delete the objects of runs and wait until they are gone; returns their names."""
-    gone = []
+    deleted = []
     for kind in KINDS_OF_A_RUN:
         for namespace, name in _of_runs(kubernetes, kind):
             kubernetes.delete_ours(kind, namespace, name)
-            gone.append(f"{kind.partition('.')[0]} {f'{namespace}/' if namespace else ''}{name}")
+            place = f"{namespace}/{name}" if namespace else name
+            deleted.append(f"{kind.partition('.')[0]} {place}")
 
-    def look() -> str | None:
-        return (
-            ", ".join(
-                f"{kind} {name}"
-                for kind in KINDS_OF_A_RUN
-                for _, name in _of_runs(kubernetes, kind)
-            )
-            or None
-        )
+    def poll() -> str | None:
+        left = []
+        for kind in KINDS_OF_A_RUN:
+            left += [f"{kind} {name}" for _, name in _of_runs(kubernetes, kind)]
+        return ", ".join(left) or None
 
-    wait_for("the objects of the last run to go", real, GONE_WITHIN_S, look)
-    return gone
+    wait_for("the objects of the last run to go", real, GONE_WITHIN_S, poll)
+    return deleted
 
 
 def _of_runs(kubernetes: Kubernetes, kind: str) -> list[tuple[str | None, str]]:
     return kubernetes.ours(kind, RUN_LABELS)
 
 
-def of_this_run(thing: Mapping[str, Any]) -> dict[str, Any]:
+def of_this_run(thing: JsonObject) -> JsonObject:
     """`thing` with the labels that mark the objects of a run."""
-    metadata = dict(thing["metadata"])
-    metadata["labels"] = {**metadata.get("labels", {}), **OUR_LABELS, **RUN_LABELS}
+    metadata = dict(object_at(thing, "metadata"))
+    metadata["labels"] = {**texts_at(metadata, "labels"), **OUR_LABELS, **RUN_LABELS}
     return {**thing, "metadata": metadata}
 
 
 def apply_run_objects(
     kubernetes: Kubernetes,
     real: RealTime,
-    objects: Iterable[Mapping[str, Any]],
+    objects: Iterable[JsonObject],
     awaited: Iterable[tuple[str, Mapping[str, str]]],
 ) -> None:
     """Apply `objects`, namespaces first, and wait until each of `awaited` (namespace, labels) has
@@ -120,16 +149,14 @@ def apply_run_objects(
         _await_pod(kubernetes, real, namespace, labels)
 
 
-def _check_name_is_free(kubernetes: Kubernetes, thing: Mapping[str, Any]) -> None:
-    found = kubernetes.read(
-        kind_of(thing), thing["metadata"].get("namespace"), thing["metadata"]["name"]
-    )
-    if found is not None and not is_ours(found["metadata"].get("labels")):
+def _check_name_is_free(kubernetes: Kubernetes, thing: JsonObject) -> None:
+    namespace = text_at(thing, "metadata", "namespace") or None
+    found = kubernetes.read(kind_of(thing), namespace, text_at(thing, "metadata", "name"))
+    if found is not None and not is_ours(texts_at(found, "metadata", "labels")):
+        our_label = ", ".join(f"{key}={value}" for key, value in OUR_LABELS.items())
         raise LabUnavailable(
-            f"{identity_of(thing)} exists and does not carry our label "
-            f"({', '.join(f'{key}={value}' for key, value in OUR_LABELS.items())}), so it "
-            "is left alone; use another "
-            "cluster, or rename the identities of the scenario"
+            f"{identity_of(thing)} exists and does not carry our label ({our_label}), so it "
+            "is left alone; use another cluster, or rename the identities of the scenario"
         )
 
 
@@ -156,24 +183,25 @@ def restart_ztunnels(
         _check_environment(found, lifetime_s)
     wanted = observed_environment(lifetime_s) if ours else {}
     environment = _environment(found)
-    marks = found["spec"]["template"].get("metadata", {}).get("annotations") or {}
-    changed = {
+    annotations = texts_at(found, "spec", "template", "metadata", "annotations")
+    changed: _ZtunnelChange = {
         "environment": {
             name: {"was": environment.get(name), "set": text} for name, text in wanted.items()
         },
-        "annotations": {name: marks.get(name) for name in (RESTARTED, RESTARTED_BY_KUBECTL)},
+        "annotations": {name: annotations.get(name) for name in (RESTARTED, RESTARTED_BY_KUBECTL)},
     }
-    template = _template(
-        {RESTARTED: stamp},
-        [{"name": name, "value": text, "valueFrom": None} for name, text in wanted.items()],
-        [*environment, *(name for name in wanted if name not in environment)],
-    )
+    # valueFrom null: a variable that came from elsewhere would else have two sources.
+    entries: list[JsonObject] = [
+        {"name": name, "value": text, "valueFrom": None} for name, text in wanted.items()
+    ]
+    added = [name for name in wanted if name not in environment]
+    template = _template({RESTARTED: stamp}, entries, [*environment, *added])
     note = {"annotations": {CHANGED: json.dumps(changed)}}
     kubernetes.patch(*ZTUNNEL, {"metadata": note, "spec": {"template": template}})
     await_ztunnels(kubernetes, real)
 
 
-def check_ambient(kubernetes: Kubernetes) -> dict[str, Any]:
+def check_ambient(kubernetes: Kubernetes) -> JsonObject:
     """ztunnel's DaemonSet. Raises LabUnavailable when there is none."""
     found = kubernetes.read(*ZTUNNEL)
     if found is None:
@@ -190,30 +218,32 @@ def check_ambient(kubernetes: Kubernetes) -> dict[str, Any]:
     return found
 
 
-def _environment(daemon_set: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _environment(daemon_set: JsonObject) -> dict[str, JsonObject]:
     """The entries of ztunnel's environment, by name."""
-    containers = daemon_set["spec"]["template"]["spec"]["containers"]
-    found = [each.get("env") or [] for each in containers if each["name"] == PROXY_CONTAINER]
-    return {entry["name"]: entry for entries in found for entry in entries}
+    entries = {}
+    for container in objects_at(daemon_set, "spec", "template", "spec", "containers"):
+        if container["name"] == PROXY_CONTAINER:
+            for entry in objects_at(container, "env"):
+                entries[text_at(entry, "name")] = entry
+    return entries
 
 
 def _template(
-    annotations: Mapping[str, Any], environment: list[dict[str, Any]], order: list[str]
-) -> dict[str, Any]:
+    annotations: Mapping[str, str | None], environment: Sequence[JsonObject], order: list[str]
+) -> JsonObject:
     """The strategic merge patch of a pod template. `order` is the order of ztunnel's environment:
     a merge would change it otherwise, and the API server refuses a patch whose entries are in
     another order than its $setElementOrder."""
-    template: dict[str, Any] = {"metadata": {"annotations": dict(annotations)}}
+    template: MutableJsonObject = {"metadata": {"annotations": dict(annotations)}}
     if environment:
-        kept = sorted(
-            (each for each in environment if "$patch" not in each),
-            key=lambda each: order.index(each["name"]),
-        )
+        kept = [each for each in environment if "$patch" not in each]
+        deleted = [each for each in environment if "$patch" in each]
+        kept.sort(key=lambda each: order.index(text_at(each, "name")))
         container = {
             "name": PROXY_CONTAINER,
-            "env": [*kept, *(each for each in environment if "$patch" in each)],
+            "env": [*kept, *deleted],
+            "$setElementOrder/env": [{"name": name} for name in order],
         }
-        container["$setElementOrder/env"] = [{"name": name} for name in order]
         template["spec"] = {"containers": [container]}
     return template
 
@@ -282,7 +312,7 @@ def _restore_istiod(kubernetes: Kubernetes, real: RealTime) -> list[str]:
 
 def _restore_ztunnels(kubernetes: Kubernetes, real: RealTime) -> list[str]:
     found = kubernetes.read(*ZTUNNEL)
-    changed = _changed_in(found)
+    changed: _ZtunnelChange | None = _changed_in(found)
     if found is None or changed is None:
         return []
     template = _restored_template(changed, _environment(found))
@@ -294,50 +324,50 @@ def _restore_ztunnels(kubernetes: Kubernetes, real: RealTime) -> list[str]:
 
 
 def _restored_template(
-    changed: Mapping[str, Any], environment: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
+    changed: _ZtunnelChange, environment: Mapping[str, JsonObject]
+) -> JsonObject:
     """The patch that restores ztunnel's template. A variable that has been changed since by
     another hand is left alone."""
-    entries = []
-    for name, note in changed["environment"].items():
-        if environment.get(name, {}).get("value") != note["set"]:
+    entries: list[JsonObject] = []
+    deleted = set()
+    for name, change in changed["environment"].items():
+        if value_at(environment.get(name), "value") != change["set"]:
             continue
-        delete = {"name": name, "$patch": "delete"}
-        entries.append(
-            delete if note["was"] is None else {"value": None, "valueFrom": None, **note["was"]}
-        )
-    gone = {entry["name"] for entry in entries if "$patch" in entry}
-    return _template(
-        changed["annotations"], entries, [name for name in environment if name not in gone]
-    )
+        if change["was"] is None:
+            entries.append({"name": name, "$patch": "delete"})
+            deleted.add(name)
+        else:
+            entries.append({"value": None, "valueFrom": None, **change["was"]})
+    order = [name for name in environment if name not in deleted]
+    return _template(changed["annotations"], entries, order)
 
 
-def _changed_in(thing: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What a run recorded as changed in `thing`; None when it has changed nothing."""
-    note = ((thing or {}).get("metadata", {}).get("annotations") or {}).get(CHANGED)
-    return None if note is None else dict(json.loads(note))
+def _changed_in(thing: JsonObject | None) -> Any:
+    """What a run recorded as changed in `thing`, a `_ZtunnelChange` or `_IstiodChange`; None when
+    it has changed nothing."""
+    note = text_at(thing, "metadata", "annotations", CHANGED)
+    return json.loads(note) if note else None
 
 
 def scale_istiod_down(kubernetes: Kubernetes) -> None:
     """Scale istiod to 0, and record the number of replicas in its annotation."""
-    found = kubernetes.read(*ISTIOD) or {}
+    found = kubernetes.read(*ISTIOD)
     if _changed_in(found) is not None:
         return  # an earlier outage, which still lasts, has recorded the number
-    replicas = max(int(found.get("spec", {}).get("replicas") or 1), 1)
-    note = {"annotations": {CHANGED: json.dumps({"replicas": replicas})}}
+    change: _IstiodChange = {"replicas": max(int_at(found, "spec", "replicas"), 1)}
+    note = {"annotations": {CHANGED: json.dumps(change)}}
     kubernetes.patch(*ISTIOD, {"metadata": note, "spec": {"replicas": 0}})
 
 
 def scale_istiod_back(kubernetes: Kubernetes) -> int | None:
     """Undo `scale_istiod_down`; returns the number of replicas, None when it was not scaled
     down."""
-    changed = _changed_in(kubernetes.read(*ISTIOD))
+    changed: _IstiodChange | None = _changed_in(kubernetes.read(*ISTIOD))
     if changed is None:
         return None
-    replicas = int(changed["replicas"])
-    kubernetes.patch(
-        *ISTIOD, {"metadata": {"annotations": {CHANGED: None}}, "spec": {"replicas": replicas}}
-    )
+    replicas = changed["replicas"]
+    note = {"annotations": {CHANGED: None}}
+    kubernetes.patch(*ISTIOD, {"metadata": note, "spec": {"replicas": replicas}})
     return replicas
 
 
@@ -345,36 +375,35 @@ def await_ztunnels(kubernetes: Kubernetes, real: RealTime) -> None:
     """Wait until every node has its current ztunnel, available, and no earlier one (the two overlap
     during a rollout)."""
 
-    def look() -> str | None:
+    def poll() -> str | None:
         found = kubernetes.read(*ZTUNNEL)
-        if found is None or (seen := unmet(found)) is not None:
-            return "no such DaemonSet" if found is None else seen
-        wanted, there = (
-            found["status"]["desiredNumberScheduled"],
-            kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS),
-        )
-        return None if len(there) == wanted else f"{len(there)} pods for {wanted} nodes"
+        if found is None:
+            return "no such DaemonSet"
+        missing = unmet(found)
+        if missing is not None:
+            return missing
+        wanted = int_at(found, "status", "desiredNumberScheduled")
+        pods = kubernetes.pods(ISTIO_NAMESPACE, ZTUNNEL_LABELS)
+        return None if len(pods) == wanted else f"{len(pods)} pods for {wanted} nodes"
 
     wait_for(
         "every ztunnel to be restarted (DaemonSet istio-system/ztunnel)",
         real,
         ROLLED_OUT_WITHIN_S,
-        look,
+        poll,
     )
 
 
-def _check_environment(daemon_set: Mapping[str, Any], lifetime_s: int) -> None:
-    environment = {name: entry.get("value", "") for name, entry in _environment(daemon_set).items()}
-    asked = environment.get(SECRET_TTL, DEFAULT_SECRET_TTL)
-    streams = environment.get(MAX_STREAMS)
-    if _seconds(asked) != lifetime_s or streams != "1":
+def _check_environment(daemon_set: JsonObject, lifetime_s: int) -> None:
+    environment = _environment(daemon_set)
+    lifetime = str(environment.get(SECRET_TTL, {}).get("value", DEFAULT_SECRET_TTL))
+    streams = value_at(environment.get(MAX_STREAMS), "value")
+    if _seconds(lifetime) != lifetime_s or streams != "1":
         raise LabUnavailable(
-            f"ztunnel of this cluster has {SECRET_TTL}={asked} and "
-            f"{MAX_STREAMS}={streams}, and a "
-            "cluster that is not ours is not reconfigured; set them yourself: helm upgrade "
-            "ztunnel istio/ztunnel "
-            f"-n {ISTIO_NAMESPACE} --reuse-values --set env.{SECRET_TTL}={lifetime_s}s "
-            f"--set-string env.{MAX_STREAMS}=1"
+            f"ztunnel of this cluster has {SECRET_TTL}={lifetime} and {MAX_STREAMS}={streams}, "
+            "and a cluster that is not ours is not reconfigured; set them yourself: helm upgrade "
+            f"ztunnel istio/ztunnel -n {ISTIO_NAMESPACE} --reuse-values "
+            f"--set env.{SECRET_TTL}={lifetime_s}s --set-string env.{MAX_STREAMS}=1"
         )
 
 

@@ -11,25 +11,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import yaml
 
 from meshwake.cluster.bring_up_context import BringUpContext
-from meshwake.cluster.drift import Drift, drift, put_back, read_release
+from meshwake.cluster.drift import Drift, drift, read_release, restore_workload
 from meshwake.cluster.stack.pieces import Chart, Objects, Piece, RemoteManifest, Stage, labelled
 from meshwake.cluster.steps import Step, Watch
 from meshwake.core.errors import HarnessError, LabUnavailable
+from meshwake.core.json_types import JsonObject, object_at, text_at, texts_at
 from meshwake.kubernetes.api import Kubernetes, Refused, identity_of, kind_of
 from meshwake.kubernetes.labels import OUR_LABELS
 from meshwake.kubernetes.rollouts import awaited_of, unmet, workloads
 
 MARKS_NAMESPACE, MARKS_NAME = "kube-system", "meshwake-up"
 FETCH_WITHIN_S = 120
-_PASSING = {404, 409, 429}  # no such kind yet, somebody else was faster, too many requests
+_PASSING = {404, 409, 429}  # no such kind yet, another client was faster, too many requests
+# By helm's status: what undoes it. A first installation that did not end has nothing to roll back
+# to.
 _PENDING = {"pending-install": "uninstall", "uninstalling": "uninstall"}
 _GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 
@@ -48,17 +50,23 @@ def stage_step(planned: Stage) -> Step[BringUpContext]:
 
 
 def awaited_lines(stage: Stage) -> Iterator[str]:
-    """What a plan says of what a stage waits for."""
+    """What a plan prints of what a stage waits for."""
     for piece in stage.pieces:
-        if isinstance(piece, Chart):
-            yield f"every workload of release {piece.release}: rolled out"
-        elif isinstance(piece, Objects):
-            for thing in piece.objects:
-                if (awaited := awaited_of(str(thing["kind"]))) is not None:
-                    yield f"{identity_of(thing)}: {awaited}"
+        yield from _awaited_of_piece(piece)
     for kind, namespace, name in stage.others:
-        plain = kind.partition(".")[0]
-        yield f"{plain} {'/'.join(filter(None, (namespace, name or '*')))}: {awaited_of(plain)}"
+        plain_kind = kind.partition(".")[0]
+        place = "/".join(part for part in (namespace, name or "*") if part)
+        yield f"{plain_kind} {place}: {awaited_of(plain_kind)}"
+
+
+def _awaited_of_piece(piece: Piece) -> Iterator[str]:
+    if isinstance(piece, Chart):
+        yield f"every workload of release {piece.release}: rolled out"
+    elif isinstance(piece, Objects):
+        for thing in piece.objects:
+            awaited = awaited_of(str(thing["kind"]))
+            if awaited is not None:
+                yield f"{identity_of(thing)}: {awaited}"
 
 
 def piece_lines(piece: Piece) -> Iterator[str]:
@@ -94,8 +102,8 @@ def _stage_done(name: str, bringup: BringUpContext) -> str | None:
 
 
 def _marks(bringup: BringUpContext) -> dict[str, str]:
-    found = bringup.kube().read("ConfigMap", MARKS_NAMESPACE, MARKS_NAME) or {}
-    return dict(found.get("data") or {})
+    """stage -> its digest when it was last put in."""
+    return texts_at(bringup.kube().read("ConfigMap", MARKS_NAMESPACE, MARKS_NAME), "data")
 
 
 def _take_stage(name: str, bringup: BringUpContext, watch: Watch) -> None:
@@ -118,50 +126,58 @@ def stage_drift(kube: Kubernetes, stage: Stage) -> list[Drift]:
 
 
 def _as_it_was_made(bringup: BringUpContext, watch: Watch, stage: Stage) -> None:
-    """What others changed is put back: helm and `apply` leave alone what they did not set."""
+    """Restores what others changed: helm and `apply` leave alone what they did not set."""
     for changed in stage_drift(bringup.kube(), stage):
-        watch.say(f"putting back {changed}")
-        put_back(bringup.kube(), changed)
+        watch.say(f"restoring {changed}")
+        restore_workload(bringup.kube(), changed)
 
 
 def _not_ready(bringup: BringUpContext, stage: Stage) -> str | None:
     """None when everything of the stage is ready; else what was seen. A server that does not answer
     was seen, too."""
     try:
-        seen = [
-            said for thing in _there(bringup.kube(), stage) if (said := unmet(thing)) is not None
-        ]
+        seen = [why for thing in _there(bringup.kube(), stage) if (why := unmet(thing)) is not None]
     except HarnessError as error:
         return str(error)
     return "; ".join(seen) if seen else None
 
 
-def _there(kube: Kubernetes, stage: Stage) -> Iterator[dict[str, Any]]:
+def _there(kube: Kubernetes, stage: Stage) -> Iterator[JsonObject]:
     """Everything that the stage waits for, as it is now."""
     for wanted in _objects(kube, stage):
-        kind, metadata = str(wanted["kind"]), wanted["metadata"]
-        if awaited_of(kind) is None:
-            continue
-        yield kube.read(kind_of(wanted), metadata.get("namespace"), metadata["name"]) or _missing(
-            wanted
-        )
-        if kind == "Gateway":
-            yield from kube.all(
-                "Deployment.apps", metadata["namespace"], {_GATEWAY_NAME: metadata["name"]}
-            )
+        if awaited_of(str(wanted["kind"])) is not None:
+            yield from _there_of(kube, wanted)
     for kind, namespace, name in stage.others:
-        found = kube.all(kind, namespace) if name is None else [kube.read(kind, namespace, name)]
-        place = {"name": name or "*", "namespace": namespace}
-        missing = _missing({"kind": kind.partition(".")[0], "metadata": place})
-        yield from (thing or missing for thing in found or [None])
+        yield from _others_there(kube, kind, namespace, name)
 
 
-def _missing(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """As if it were there, and had said nothing yet."""
-    return {"kind": wanted["kind"], "metadata": {**wanted["metadata"], "generation": 1}}
+def _others_there(
+    kube: Kubernetes, kind: str, namespace: str | None, name: str | None
+) -> Sequence[JsonObject]:
+    """What others put in, such as Nodes; name None: all of a kind."""
+    if name is None:
+        found = kube.all(kind, namespace)
+    else:
+        one = kube.read(kind, namespace, name)
+        found = [] if one is None else [one]
+    metadata = {"name": name or "*", "namespace": namespace}
+    return found or [_missing({"kind": kind.partition(".")[0], "metadata": metadata})]
 
 
-def _objects(kube: Kubernetes, stage: Stage) -> Iterator[Mapping[str, Any]]:
+def _there_of(kube: Kubernetes, wanted: JsonObject) -> Iterator[JsonObject]:
+    name, namespace = text_at(wanted, "metadata", "name"), text_at(wanted, "metadata", "namespace")
+    yield kube.read(kind_of(wanted), namespace or None, name) or _missing(wanted)
+    if wanted["kind"] == "Gateway":
+        # Its controller makes a Deployment for it, which routes nothing before it is rolled out.
+        yield from kube.all("Deployment.apps", namespace, {_GATEWAY_NAME: name})
+
+
+def _missing(wanted: JsonObject) -> JsonObject:
+    """As if it existed, and had no status yet."""
+    return {"kind": wanted["kind"], "metadata": {**object_at(wanted, "metadata"), "generation": 1}}
+
+
+def _objects(kube: Kubernetes, stage: Stage) -> Iterator[JsonObject]:
     """What the stage has made: of charts, by helm's own record of them."""
     for piece in stage.pieces:
         if isinstance(piece, Objects):
@@ -200,7 +216,7 @@ def _put_in(bringup: BringUpContext, watch: Watch, piece: Piece) -> None:
             _apply(bringup, watch, thing)
 
 
-def _apply(bringup: BringUpContext, watch: Watch, thing: Mapping[str, Any]) -> None:
+def _apply(bringup: BringUpContext, watch: Watch, thing: JsonObject) -> None:
     """Applied again while it is refused for a reason that passes: a kind that is not served yet, a
     webhook whose pod is not up yet. What the server finds wrong with the object itself is raised at
     once."""
@@ -219,7 +235,7 @@ def _apply(bringup: BringUpContext, watch: Watch, thing: Mapping[str, Any]) -> N
 
 def _documents_of(
     bringup: BringUpContext, watch: Watch, manifest: RemoteManifest
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     here = (
         bringup.folder / "manifests" / f"{manifest.name}.yaml"
         if bringup.folder is not None
@@ -269,8 +285,8 @@ def _chart_source(bringup: BringUpContext, chart: Chart) -> list[str]:
 
 
 def _heal_release(bringup: BringUpContext, watch: Watch, chart: Chart) -> None:
-    """A helm that was killed leaves its release pending, and every later helm refuses it. Nobody
-    else works on this cluster (it is locked), so what is pending is nobody's."""
+    """A helm that was killed leaves its release pending, and every later helm refuses it. No other
+    command works on this cluster (it is locked), so what is pending has been abandoned."""
     release = read_release(bringup.kube(), chart.namespace, chart.release)
     if release is not None and (
         release.status.startswith("pending-") or release.status in _PENDING

@@ -8,7 +8,7 @@
                           kind.yaml, values/, words/, failures/
 
 <state> is $MESHWAKE_STATE, or the user's state directory. It is a memory, not the truth: whether a
-cluster is there is asked of the engine, and what is in it of the cluster itself.
+cluster is there is read from the engine, and what is in it of the cluster itself.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from platformdirs import user_state_dir
 from meshwake.cluster.hold import Holder, InUse
 from meshwake.cluster.stack.choice import NAME_PREFIX, Choice, is_our_name
 from meshwake.core.errors import BadInput, HarnessFault
+from meshwake.core.json_types import JsonObject, MutableJsonObject, list_at
 
 _FORMAT = 1
 _LOOK_EVERY_S = 0.05
@@ -76,8 +77,7 @@ class ClusterState:
         of ours."""
         if not is_our_name(name):
             raise BadInput(
-                f"cluster {name!r}: only clusters called {NAME_PREFIX}NAME are ever made or "
-                "put away"
+                f"cluster {name!r}: only clusters called {NAME_PREFIX}NAME are ever made or deleted"
             )
         return cls(name, clusters_dir() / name)
 
@@ -122,26 +122,26 @@ class ClusterState:
         fresh.replace(path)
         return path
 
-    def remembered_folder(self, said: Path | None) -> Path | None:
-        """The folder that the cluster is made from: the one `said`, else the one of last time if it
-        is still there."""
-        if said is not None:
-            self.put("folder", str(said.resolve()))
-            return said
+    def remembered_folder(self, given: Path | None) -> Path | None:
+        """The folder that the cluster is made from: the one `given`, else the one of last time if
+        it is still there."""
+        if given is not None:
+            self.put("folder", str(given.resolve()))
+            return given
         with suppress(OSError):
             kept = Path((self.directory / "folder").read_text(encoding="utf-8"))
             return kept if kept.is_dir() else None
         return None
 
     def forget(self) -> None:
-        """Removes the directory. Whoever waits for its lock finds that out (`lock`)."""
+        """Removes the directory. A command that waits for its lock finds that out (`lock`)."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
     @contextmanager
     def lock(self, doing: str) -> Iterator[None]:
         """One command at a time: InUse at once, with its holder, when another works on this
         cluster. The lock is the kernel's, so it ends with its holder, however that ends. `doing`:
-        what others are told meanwhile."""
+        what other commands report meanwhile."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         while True:
             handle = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -152,7 +152,7 @@ class ClusterState:
                         raise InUse(f"cluster {self.name}", holder)
                     time.sleep(
                         _LOOK_EVERY_S
-                    )  # somebody looks who holds it (`holder`), for a moment
+                    )  # another command reads who holds it (`holder`), for a moment
                 elif _is_still(handle, self._lock_path):
                     os.truncate(handle, 0)
                     os.pwrite(handle, Holder.here(doing).to_text().encode(), 0)
@@ -163,8 +163,8 @@ class ClusterState:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def holder(self) -> Holder | None:
-        """Which command of this machine works on the cluster now; None: nobody does, or nobody can
-        tell who."""
+        """Which command of this machine works on the cluster now; None: none does, or the
+        lock file does not name it."""
         try:
             handle = os.open(self._lock_path, os.O_RDWR)
         except OSError:
@@ -203,11 +203,15 @@ def _lock_at_once(handle: int) -> bool:
     return True
 
 
-def choice_to_json(choice: Choice) -> dict[str, Any]:
+def choice_to_json(choice: Choice) -> MutableJsonObject:
     """The choice as JSON can hold it."""
     return {**asdict(choice), "parts": sorted(choice.parts)}
 
 
-def choice_from_json(content: dict[str, Any] | None) -> Choice | None:
+def choice_from_json(content: JsonObject | None) -> Choice | None:
     """The choice that `choice_to_json` wrote."""
-    return None if content is None else Choice(**{**content, "parts": frozenset(content["parts"])})
+    if content is None:
+        return None
+    # Lists in JSON; a set, so that two choices of the same parts are equal.
+    fields: dict[str, Any] = {**content, "parts": frozenset(map(str, list_at(content, "parts")))}
+    return Choice(**fields)

@@ -65,8 +65,8 @@ class Step(Generic[World]):
 class Watch:
     """The timeout of a running step, and its progress reports."""
 
-    def __init__(self, real: RealTime, within_s: float, tell: Callable[[str], None]) -> None:
-        self._real, self._tell, self._told = real, tell, ""
+    def __init__(self, real: RealTime, within_s: float, report: Callable[[str], None]) -> None:
+        self._real, self._report, self._reported = real, report, ""
         self._began_ns, self.within_s = real.monotonic_ns(), within_s
 
     @property
@@ -81,9 +81,9 @@ class Watch:
 
     def say(self, detail: str) -> None:
         """Report progress, unless it is unchanged."""
-        if detail != self._told:
-            self._told = detail
-            self._tell(detail)
+        if detail != self._reported:
+            self._reported = detail
+            self._report(detail)
 
     def wait_for(
         self, what: str, look: Callable[[], str | None], within_s: float | None = None
@@ -92,10 +92,10 @@ class Watch:
         whichever is earlier."""
         bound_s = self.left_s if within_s is None else min(within_s, self.left_s)
 
-        def tell(seen: str) -> None:
+        def report(seen: str) -> None:
             self.say(f"waiting for {what}: {seen}")
 
-        wait_for(what, self._real, bound_s, look, failed=LabUnavailable, tell=tell)
+        wait_for(what, self._real, bound_s, look, failed=LabUnavailable, report=report)
 
 
 class StepFailed(LabUnavailable):
@@ -113,7 +113,7 @@ class Collected:
 def run_steps(
     steps: Sequence[Step[World]],
     world: World,
-    tell: Callable[[Progress], None],
+    report: Callable[[Progress], None],
     collect: Callable[[Step[World], HarnessError], Collected],
     real: RealTime,
 ) -> None:
@@ -121,31 +121,31 @@ def run_steps(
     the first that fails."""
     for number, step in enumerate(steps, start=1):
         begun = Progress(step.name, step.title, number, len(steps), "begun", "", 0.0)
-        _run_step(step, world, begun, tell, collect, real)
+        _run_step(step, world, begun, report, collect, real)
 
 
 def _run_step(
     step: Step[World],
     world: World,
     begun: Progress,
-    tell: Callable[[Progress], None],
+    report: Callable[[Progress], None],
     collect: Callable[[Step[World], HarnessError], Collected],
     real: RealTime,
 ) -> None:
-    def told(state: State, detail: str = "") -> None:
-        tell(replace(begun, state=state, detail=detail, elapsed_s=watch.elapsed_s))
+    def report_state(state: State, detail: str = "") -> None:
+        report(replace(begun, state=state, detail=detail, elapsed_s=watch.elapsed_s))
 
-    watch = Watch(real, step.within_s, partial(told, "going on"))
-    tell(begun)
+    watch = Watch(real, step.within_s, partial(report_state, "going on"))
+    report(begun)
     try:
         seen = step.done(world)
         if seen is None:
             step.do(world, watch)
     except HarnessError as error:
-        told("failed", str(error).splitlines()[0])
+        report_state("failed", str(error).splitlines()[0])
         collected = collect(step, error) if error.evidence is None else Collected(error.evidence)
         cause = f"\ncause: {collected.cause}" if collected.cause else ""
         failed = StepFailed(f"step {step.name} ({step.title}): {error}{cause}")
         failed.exit_code, failed.evidence = error.exit_code, collected.place
         raise failed from error
-    told("done" if seen is None else "kept", seen or "")
+    report_state("done" if seen is None else "kept", seen or "")

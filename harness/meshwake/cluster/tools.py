@@ -1,12 +1,12 @@
-"""The programs that a cluster is made with: docker, kind and helm. Found, asked for their version,
-run with a bound.
+"""The programs that a cluster is made with: docker, kind and helm. Found, started for their
+version, run with a bound.
 
     PATH, then <cache>/tools/bin        where `make tools` puts what it installs
 
 A program runs without a shell, in a process group of its own that ends with the harness
-(system/supervised.py), with the user's kubeconfig out of its sight. What it says is written to files as it
-says it, so a run that was killed leaves its words. kubectl is not among them: Kubernetes is spoken
-to through kr8s.
+(system/supervised.py), with the user's kubeconfig out of its sight. What it says is written to
+files as it says it, so a run that was killed leaves its words. kubectl is not among them:
+Kubernetes is spoken to through kr8s.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import IO, Protocol
 from packaging.version import Version
 
 from meshwake.core.errors import LabUnavailable
-from meshwake.system.supervised import let_go, start_guarded
+from meshwake.system.supervised import release, start_guarded
 from meshwake.ztunnel.binaries import cache_dir
 
 ASK_VERSION_WITHIN_S = 20
@@ -47,7 +47,7 @@ _VERSION = re.compile(r"v?(\d+\.\d+(?:\.\d+)?)")
 
 @dataclass(frozen=True)
 class Needed:
-    """One program: how it is asked for its version, and what to do where it is missing."""
+    """One program: how it prints its version, and what to do where it is missing."""
 
     name: str
     ask: tuple[str, ...]
@@ -66,7 +66,7 @@ NEEDED = (
 
 
 @dataclass(frozen=True)
-class Said:
+class Output:
     """What a program that ended with 0 wrote."""
 
     stdout: str
@@ -87,7 +87,7 @@ class Tools(Protocol):
         within_s: float,
         log: Path | None = None,
         environment: Mapping[str, str] | None = None,
-    ) -> Said:
+    ) -> Output:
         """Runs `name` with `arguments` and waits for its end. `log` (a path without ending) keeps
         what it says in `log`.out and `log`.err. Raises ToolFailed with its last words; it has ended
         whatever happens, also at ^C."""
@@ -106,14 +106,14 @@ class InstalledTools:
         within_s: float,
         log: Path | None = None,
         environment: Mapping[str, str] | None = None,
-    ) -> Said:
+    ) -> Output:
         """As `Tools.run` promises."""
         path = self.found[name]
         title = " ".join([path.name, *arguments[:2]])
         with _words(log) as (out, err):
             code = _run_guarded([str(path), *arguments], within_s, out, err, environment or {})
-            said = Said(_text(out), _text(err))
-        words = (said.stderr.strip() or said.stdout.strip())[-LAST_WORDS:]
+            output = Output(_text(out), _text(err))
+        words = (output.stderr.strip() or output.stdout.strip())[-LAST_WORDS:]
         kept = f"; all of it: {log}.err" if log is not None else ""
         if code is None:
             raise ToolFailed(
@@ -122,7 +122,7 @@ class InstalledTools:
             )
         if code != 0:
             raise ToolFailed(f"{title}: ended with {code}: {words}{kept}")
-        return said
+        return output
 
 
 def search_path() -> str:
@@ -170,23 +170,23 @@ def _find(needed: Needed, wanted: str | None) -> Path:
             return Path(path)
         wrong.append(f"{needed.name}: found {version} at {path}")
     want = f", wanted {_range(wanted)}" if wanted else ""
-    said = (
+    output = (
         "; ".join(wrong)
         or f"{needed.name}: not found on PATH, nor in {cache_dir() / 'tools' / 'bin'}"
     )
-    raise LabUnavailable(f"{said}{want}; {needed.get}")
+    raise LabUnavailable(f"{output}{want}; {needed.get}")
 
 
 def _ask_version(needed: Needed, path: Path) -> str:
-    said = (
+    output = (
         InstalledTools({needed.name: path})
         .run(needed.name, *needed.ask, within_s=ASK_VERSION_WITHIN_S)
         .stdout
     )
-    match = _VERSION.search(said)
+    match = _VERSION.search(output)
     if match is None:
         raise LabUnavailable(
-            f"{path} {' '.join(needed.ask)} named no version but said {said.strip()[:100]!r}"
+            f"{path} {' '.join(needed.ask)} printed no version but {output.strip()[:100]!r}"
         )
     return match.group(1)
 
@@ -224,7 +224,7 @@ def _run_guarded(
     except subprocess.TimeoutExpired:
         return None
     finally:
-        let_go(process)
+        release(process)
 
 
 @contextmanager

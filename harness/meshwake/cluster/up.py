@@ -1,16 +1,16 @@
 """Bringing a cluster up: the list of steps, in order, each of which may be taken again (steps.py).
 
-    preflight      what can be known before anything is changed: all that is wrong is said at once
+    preflight      what can be known before anything is changed: all that is wrong is reported at once
     images         every image is in the engine: from a folder of archives, or pulled
-    cluster        kind makes the machines; what is half made is made anew
+    cluster        kind makes the machines; what is half made is made again
     nodes-images   the images are in every node, so that nothing is pulled three times
     statuses       what the cluster says is of now, not of before its machines were stopped or slept (fresh.py)
     helper, guard  images of ours, built and put into every node, where the stack or a run has use for them
     facts          addresses for load balancers, which no other cluster of kind on that network hands out; a seed
-    leftovers      what a run left that was killed; whoever works on the cluster meanwhile is not disturbed
+    leftovers      what a run left that was killed; a command that works on the cluster meanwhile is not disturbed
     STAGE...       harness/meshwake/cluster/stack says what goes in and what must be true before the next
-    redirection    ambient pods that ztunnel does not see are made anew (redirection.py)
-    health         the stack's own promises, asked of the stack (health.py)
+    redirection    ambient pods that ztunnel does not see are replaced (redirection.py)
+    health         the stack's own promises, checked on the stack (health.py)
 
 What has been put in is written into the cluster itself, in a ConfigMap: a stage is done when that
 says so for exactly these pieces, everything of it is ready, and nothing of it was changed since
@@ -48,7 +48,7 @@ def steps_of(
     own_images: Iterable[OwnImage] = (),
 ) -> tuple[Step[BringUpContext], ...]:
     """All steps of `up`, in order. `before`: further ones that are taken before anything is made;
-    `own_images`: those that are wanted in every node beside what the stack itself needs."""
+    `own_images`: those that are wanted in every node in addition to what the stack itself needs."""
     of_stack = [GUARD] if "observability" in choice.parts else []
     return (
         preflight_step(choice),
@@ -77,7 +77,7 @@ def _leftovers_step() -> Step[BringUpContext]:
         _undo,
         (
             "workloads of runs are removed; settings of ztunnel and istiod that a run "
-            "changed are put back",
+            "changed are restored",
         ),
     )
 

@@ -22,8 +22,8 @@ class ExitCode(IntEnum):
 
 
 class HarnessError(Exception):
-    """Base of all errors that end a run; `exit_code` is how the command ends, `evidence` where a person
-    may look further."""
+    """Base of all errors that end a run; `exit_code` is how the command ends, `evidence` where a
+    person may look further."""
 
     exit_code: ExitCode = ExitCode.HARNESS_FAULT
     evidence: Path | None = None
@@ -37,13 +37,13 @@ class BadInput(HarnessError):
 
 class LabUnavailable(HarnessError):
     """The owner of the machine must act: a tool or a right is missing, or this lab cannot do what
-    is asked."""
+    is queried."""
 
     exit_code = ExitCode.LAB_UNAVAILABLE
 
 
 class SubjectFailed(HarnessError):
-    """The thing under test ended or hung in a way no scenario asked for; its last words are in the
+    """The thing under test ended or hung in a way no scenario requested; its last words are in the
     message."""
 
     exit_code = ExitCode.HARNESS_FAULT

@@ -4,11 +4,11 @@ An event says on which node something happened, what the three clocks of that no
 data of its kind. There is one class a kind: it names the data and their types, for the labs that
 write and for the checks and reports that read. On disk an event is one line of JSON, its data in
 the order in which the lab gave them; a class is a typed view of that line and changes nothing in
-it. So data that a newer meshwake adds to a kind are read, kept and written again, and only data that
-are missing make a line unreadable.
+it. So data that a newer meshwake adds to a kind are read, kept and written again, and only data
+that are missing make a line unreadable.
 
-The types are promises of whoever wrote the line; reading does not check them. A check that stumbles
-over a wrong one raises, and its finding is UNKNOWN (checks/__init__.py).
+The types are promises of the lab that wrote the line; reading does not check them. A check that
+stumbles over a wrong one raises, and its finding is UNKNOWN (checks/__init__.py).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault
+from meshwake.core.json_types import MutableJsonObject
 
 Outcome = Literal["issued", "refused", "hung", "unauthenticated"]
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class Event:
         kind: str,
         node: str | None,
         clocks: ClockReading | None,
-        data: dict[str, Any],
+        data: MutableJsonObject,
     ) -> Event:
         """An event of the class that `kind` names. Raises HarnessFault for an unknown kind, and
         when data are missing that the kind promises."""
@@ -85,7 +86,7 @@ class Event:
 
     def to_line(self) -> str:
         """The event as one line of JSON, keys always in the same order."""
-        line: dict[str, Any] = {"world_ns": self.world_ns, "kind": self.kind, "node": self.node}
+        line: MutableJsonObject = {"world_ns": self.world_ns, "kind": self.kind, "node": self.node}
         line |= self.clocks._asdict() if self.clocks else dict.fromkeys(ClockReading._fields)
         return json.dumps(line | self.data, separators=(",", ":"), ensure_ascii=False)
 
@@ -106,7 +107,7 @@ class Event:
         return EVENT_TYPES[kind](world_ns, node, clocks, raw)
 
 
-def _wrong(kind: str, data: dict[str, Any]) -> str:
+def _wrong(kind: str, data: MutableJsonObject) -> str:
     """What keeps `data` from being an event of `kind`; "" when nothing does."""
     if kind not in EVENT_TYPES:
         return f"unknown kind of event {kind!r}"

@@ -115,7 +115,7 @@ def _next_event(line: str, events: list[Event]) -> Event:
 
 class Recorder:
     """Takes events from a lab, checks that they have the data of their kind, and writes each at
-    once if asked."""
+    once if requested."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._events: list[Event] = []

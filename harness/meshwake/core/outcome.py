@@ -7,11 +7,11 @@ makes a `surprise`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 from meshwake.core.errors import ExitCode
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import Plan, PlannedExpectation
 from meshwake.core.scenario import CheckName
 
@@ -31,19 +31,21 @@ class Evidence:
 
     world_s: float
     text: str
-    data: dict[str, Any]
+    data: MutableJsonObject
 
 
 @dataclass(frozen=True)
 class Finding:
     """One verdict with its reason in a sentence and its evidence. `is_assumption`:
-    without it nothing else can be judged (ASSUMPTIONS in checks/__init__.py)."""
+    without it nothing else can be judged (ASSUMPTIONS in checks/__init__.py). `rest`: the places
+    that `evidence` only counts; not part of what a run's result says."""
 
     check: str
     verdict: Verdict
     because: str
     evidence: tuple[Evidence, ...] = ()
     is_assumption: bool = False
+    rest: tuple[Evidence, ...] = field(default=(), compare=False, repr=False)
 
 
 class OutcomeKind(StrEnum):
@@ -63,7 +65,7 @@ EXIT_CODES = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """One finding beside what was expected of it (None: nothing was expected of this check)."""
+    """One finding next to what was expected of it (None: nothing was expected of this check)."""
 
     finding: Finding
     expected: Verdict | None

@@ -1,7 +1,8 @@
 """Where the data of the product lies: what a cluster is made of, the releases, the scenarios.
 
-In a checkout they are `clusters/` and `scenarios/` at the top of the repository, beside `harness/`.
-In an installed wheel they lie within the package, below the same names (pyproject.toml says so).
+In a checkout they are `clusters/` and `scenarios/` at the top of the repository, next to
+`harness/`. In an installed wheel they lie within the package, below the same names (pyproject.toml
+says so).
 """
 
 from __future__ import annotations

@@ -12,13 +12,14 @@ from __future__ import annotations
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput
 from meshwake.core.faults import Fault
+from meshwake.core.json_types import JsonObject
 from meshwake.core.scenario_checks import check_scenario
 from meshwake.core.scenario_errors import explain
 from meshwake.core.scenario_values import (
@@ -195,11 +196,11 @@ def parse_scenario(text: str, path: str, name: str) -> Scenario:
     return scenario_of(document, path, name)
 
 
-def scenario_of(document: dict[str, Any], path: str, name: str) -> Scenario:
+def scenario_of(document: JsonObject, path: str, name: str) -> Scenario:
     """The scenario that a TOML document, or a test, describes. Raises BadInput with every mistake
     found, one a line."""
     try:
-        return Scenario.model_validate(document | {"name": name, "path": path})
+        return Scenario.model_validate({**document, "name": name, "path": path})
     except ValidationError as error:
         lines = [explain(detail, document, Scenario) for detail in error.errors()]
         raise BadInput("\n".join(f"{path}: {line}" for line in lines)) from error

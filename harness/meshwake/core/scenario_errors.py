@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from meshwake.core.faults import CLOCK_FAULTS, SERVICE_FAULTS, Fault
+from meshwake.core.json_types import JsonObject
 from meshwake.system.hints import did_you_mean, invalid_value, one_of
 
 Place = tuple[str | int, ...]  # the keys and positions that lead to a value of the document
@@ -61,7 +62,7 @@ def text_of(place: Place) -> str:
     return text
 
 
-def explain(detail: ErrorDetails, document: dict[str, Any], root: type[BaseModel]) -> str:
+def explain(detail: ErrorDetails, document: JsonObject, root: type[BaseModel]) -> str:
     """One mistake that pydantic found in `document`, which was read as `root`."""
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, ImpossibleScenario):
@@ -102,7 +103,7 @@ def _no_kind_of_fault(place: Place, detail: ErrorDetails) -> str:
     return invalid_value(text_of(place), read, one_of(read, FAULT_KINDS))
 
 
-def _unknown_key(place: Place, document: dict[str, Any], root: type[BaseModel]) -> str:
+def _unknown_key(place: Place, document: JsonObject, root: type[BaseModel]) -> str:
     *table, key = place
     allowed = list(_keys_of(tuple(table), document, root))
     where = text_of(tuple(table)) or "the top level"
@@ -134,7 +135,7 @@ def _hint(place: Place) -> str:
 # --- Which keys a table may have ------------------------------------------------------------------
 
 
-def _keys_of(table: Place, document: dict[str, Any], root: type[BaseModel]) -> Iterator[str]:
+def _keys_of(table: Place, document: JsonObject, root: type[BaseModel]) -> Iterator[str]:
     """The keys that are allowed in `table`."""
     if table and "fault" in table:
         yield from _keys_of_fault(table, document)
@@ -155,7 +156,7 @@ def _model_at(table: Place, root: type[BaseModel]) -> type[BaseModel]:
     return model
 
 
-def _keys_of_fault(table: Place, document: dict[str, Any]) -> list[str]:
+def _keys_of_fault(table: Place, document: JsonObject) -> list[str]:
     """Those of the kind that was written."""
     written: Any = document
     for part in table:

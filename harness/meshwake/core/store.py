@@ -6,7 +6,7 @@
 
 The directory exists from before the lab starts, so that a run which is killed leaves everything up
 to its last moment. Once judged, a run is kept when it surprised or stayed unknown, or when it was
-asked for; else it is removed. The base is ./runs or $MESHWAKE_RUNS. Several processes may write
+requested; else it is removed. The base is ./runs or $MESHWAKE_RUNS. Several processes may write
 below it at once.
 """
 
@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from meshwake.core.errors import BadInput
 from meshwake.core.history import History
+from meshwake.core.json_types import JsonObject, MutableJsonObject
 from meshwake.core.plan import PLAN_FORMAT, Plan
 from meshwake.core.text_files import read_text
 
@@ -49,10 +50,10 @@ class RunDirectory:
 
     @property
     def logs(self) -> Path:
-        """What the subjects said, for a person to read."""
+        """What the subjects printed, for a person to read."""
         return self.path / "logs"
 
-    def save_result(self, result: dict[str, Any]) -> None:
+    def save_result(self, result: JsonObject) -> None:
         """Writes what `meshwake run --json` prints."""
         text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
         (self.path / RESULT_FILE).write_text(text, encoding="utf-8")
@@ -90,7 +91,7 @@ class SavedRun:
     path: Path
     plan: Plan
     history: History
-    result: dict[str, Any] | None
+    result: MutableJsonObject | None
 
     @property
     def repeat(self) -> str:
@@ -168,7 +169,7 @@ def read_run(path: Path) -> SavedRun:
     directory = _directory_of(path)
     if not (directory / PLAN_FILE).is_file():
         raise BadInput(
-            f"{path}: is no run (it has no {PLAN_FILE}); give a directory below {runs_dir()}, "
+            f"{path}: not a run (it has no {PLAN_FILE}); give a directory below {runs_dir()}, "
             f"or {LATEST}; meshwake runs lists them"
         )
     plan = _read_plan(directory / PLAN_FILE)
@@ -228,11 +229,11 @@ def _read_plan(path: Path) -> Plan:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise BadInput(
-            f"{path}: is no whole plan: {place or 'top level'}: {first['msg']}"
+            f"{path}: not a complete plan: {place or 'top level'}: {first['msg']}"
         ) from error
 
 
-def read_result(run: Path) -> dict[str, Any] | None:
+def read_result(run: Path) -> MutableJsonObject | None:
     """What the run at `run` was judged; None for one that ended before that. Raises BadInput for a
     file that is none."""
     path = run / RESULT_FILE

@@ -1,5 +1,5 @@
 """Files that people hand in, as text: what an editor or a shell may have made of them is read, what
-is no text is refused by name.
+is not text is refused by name.
 
 PowerShell's `>` writes UTF-16 with a byte order mark, some editors UTF-8 with one.
 """
@@ -38,7 +38,7 @@ def _is_marked(content: bytes) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """What may not be looked at is there, and said to be so when it is read."""
+    """What may not be looked at is there, and is refused when it is read."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -50,7 +50,7 @@ def is_there(path: Path) -> bool:
 
 def read_text(path: Path, *, keep_mark: bool = False) -> str:
     """All of `path`, with its line ends as they are. `keep_mark`: a byte order mark too, for what
-    makes a difference of it. Raises BadInput when it cannot be read, is no file, or no text."""
+    makes a difference of it. Raises BadInput when it cannot be read, is not a file, or not text."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from meshwake.core.errors import BadInput
+from meshwake.core.json_types import JsonObject, text_at
 from meshwake.core.refusal import invalid, invalid_choice, unreadable
 from meshwake.core.resources import CLUSTERS
 from meshwake.system.hints import closest
@@ -131,8 +131,8 @@ def parse_releases(text: str, path: str) -> tuple[Release, ...]:
     return tuple(rows)
 
 
-def _release(row: dict[str, Any], minors: dict[str, Any], image: str, path: str) -> Release:
-    named = row.get("version", "a [[release]] without version")
+def _release(row: JsonObject, minors: JsonObject, image: str, path: str) -> Release:
+    named = text_at(row, "version") or "a [[release]] without version"
     unknown = [key for key in row if key not in _ROW_KEYS]
     if unknown or not {"version", "class"} <= row.keys():
         raise BadInput(
@@ -141,16 +141,16 @@ def _release(row: dict[str, Any], minors: dict[str, Any], image: str, path: str)
         )
     allowed = (*BEHAVIOUR_CLASSES, UNCLASSIFIED)
     if row["class"] not in allowed:
-        raise invalid_choice(f"class of {named} in {path}", row["class"], allowed)
-    of_minor = minors.get(minor_of(named), {})
+        raise invalid_choice(f"class of {named} in {path}", str(row["class"]), allowed)
+    minor = minor_of(named)
     return Release(
         named,
-        row["class"],
-        row.get("commit", ""),
+        text_at(row, "class"),
+        text_at(row, "commit"),
         f"{image}:{named}" if image else "",
-        row.get("digest"),
-        **{key: of_minor.get(key, "") for key in _MINOR_KEYS},
-        notes=row.get("notes", ""),
+        text_at(row, "digest") or None,
+        **{key: text_at(minors, minor, key) for key in _MINOR_KEYS},
+        notes=text_at(row, "notes"),
     )
 
 

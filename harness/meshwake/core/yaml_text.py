@@ -97,7 +97,7 @@ def _json(text: str) -> list[Any] | None:
 
 def _check_size(documents: list[Any]) -> None:
     """Raises ValueError for what would take too long to walk through: with aliases a few lines can
-    stand for millions of values."""
+    expand to millions of values."""
     left = NODES_MOST
     waiting = [(document, 0) for document in documents]
     while waiting:

@@ -143,7 +143,7 @@ _ALL = (
     Fix(
         "sleep-hook",
         "systemd-sleep restarts the node's ztunnel after each sleep; a VM that is paused "
-        "is never told",
+        "is never notified",
         "vorta PR#2537 has the limits",
         "restart-ztunnel",
         restarts=_after_sleep,
@@ -165,15 +165,14 @@ _ALL = (
     ),
     Fix(
         "fresh-time-base",
-        "a ztunnel that turns wall into monotonic time anew at every issue: late once "
+        "a ztunnel that turns wall into monotonic time again at every issue: late once "
         "after a sleep, then right again",
         "our patch, as pilot-agent does it",
         patch="fresh-time-base",
     ),
     Fix(
         "boottime",
-        "a ztunnel that waits on CLOCK_BOOTTIME, which counts a suspend and stands still "
-        "in a pause",
+        "a ztunnel that waits on CLOCK_BOOTTIME, which counts a suspend and stops in a pause",
         "tokio-rs/tokio#3185, rust-lang/rust#87906",
         patch="boottime",
     ),

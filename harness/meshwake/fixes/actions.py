@@ -2,7 +2,7 @@
 every kind of fix.
 
 A command that a script comes to (shell/) is an action, or does nothing to them for a reason that
-can be said, or is not understood. kubectl/ reads kubectl, containers.py the rest.
+is known, or is not understood. kubectl/ reads kubectl, containers.py the rest.
 """
 
 from __future__ import annotations

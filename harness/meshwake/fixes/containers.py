@@ -4,7 +4,7 @@ nothing to ztunnel."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from meshwake.fixes.effects import (
@@ -66,7 +66,7 @@ def _service(ran: Ran, memory: Memory, place: Place) -> list[Action]:
 
 def _crictl(ran: Ran, memory: Memory, place: Place) -> list[Action]:
     """crictl stops containers or pods by what `crictl ps` and `crictl pods` print; kubelet starts
-    them anew."""
+    them again."""
     if place.in_pod:
         raise NotUnderstood("crictl in a pod: which runtime it reaches is not known")
     words = without_prefix(ran.program, list(ran.words))
@@ -153,21 +153,31 @@ def _ids_of_ztunnel(unknown: Unknown, memory: Memory) -> bool:
 
 def _options_select(rest: list[str], own_name: str, lists_pods: bool, memory: Memory) -> bool:
     """Whether the options of a list leave ztunnel in it."""
-    for position, word in enumerate(rest):
+    for name, value in _options_of(rest):
+        if name == "--name":
+            selects = _found(value, own_name)
+        elif name == "--label":
+            selects = _has_label(value, lists_pods)
+        elif name in ("--pod", "-p"):
+            selects = _all_of_ztunnel(value, memory)
+        else:
+            selects = True
+        if not selects:
+            return False
+    return True
+
+
+def _options_of(words: list[str]) -> Iterator[tuple[str, str]]:
+    """Every option with its value: NAME=VALUE, NAME VALUE, and --filter NAME=VALUE as --NAME."""
+    for position, word in enumerate(words):
         name, equals, value = word.partition("=")
-        if not equals and position + 1 < len(rest):
-            value = rest[position + 1]
+        if not equals and position + 1 < len(words):
+            value = words[position + 1]
         if name in ("--filter", "-f"):
             # --filter name=VALUE is --name VALUE.
             name, _, value = value.partition("=")
             name = f"--{name}"
-        if name == "--name" and not _found(value, own_name):
-            return False
-        if name == "--label" and not _has_label(value, lists_pods):
-            return False
-        if name in ("--pod", "-p") and not _all_of_ztunnel(value, memory):
-            return False
-    return True
+        yield name, value
 
 
 def _has_label(label: str, lists_pods: bool) -> bool:
@@ -190,6 +200,8 @@ def _found(pattern: str, text: str) -> bool:
         raise NotUnderstood(f"the pattern {pattern!r} is not understood") from error
 
 
+_DOCKER_READ_ONLY = names("ps logs inspect images info stats version")
+_DOCKER_ENDS = names("restart stop kill rm")
 _DOCKER_VALUES = frozenset(
     {"-t", "--time", "-s", "--signal", "--namespace", "-n", "-H", "-f", "--filter"}
 )
@@ -199,18 +211,21 @@ def _containers(ran: Ran, memory: Memory, place: Place) -> list[Action]:
     """docker, nerdctl and podman: containers by what `ps` prints."""
     operands = _operands(ran.words[1:], _DOCKER_VALUES)
     verb = operands[0] if operands else ""
-    names = operands[1:]
-    if verb in ("ps", "logs", "inspect", "images", "info", "stats", "version"):
+    containers = operands[1:]
+    if verb in _DOCKER_READ_ONLY:
         raise DoesNothing(f"{ran.program} {verb} restarts nothing")
-    if verb not in ("restart", "stop", "kill", "rm"):
+    if verb not in _DOCKER_ENDS:
         raise NotUnderstood(f"{ran.program} {verb} is not understood here")
-    if place.in_pod or any(is_known(name) for name in names) or not names:
-        raise NotUnderstood(f"which container {' '.join(names)!r} names is not known")
-    return _of_container_ids(names, verb, memory)
+    # A container has another name and id after each restart, so one that is written out is not
+    # ztunnel's.
+    is_printed = bool(containers) and not any(is_known(name) for name in containers)
+    if place.in_pod or not is_printed:
+        raise NotUnderstood(f"which container {' '.join(containers)!r} names is not known")
+    return _of_container_ids(containers, verb, memory)
 
 
 def _kill(ran: Ran, memory: Memory, place: Place) -> list[Action]:
-    """pkill, killall and kill: kubelet starts a container anew whose process has ended."""
+    """pkill, killall and kill: kubelet restarts a container whose process has ended."""
     words = list(ran.words[1:])
     _check_signal(words)
     operands = _without_options(words)

@@ -11,9 +11,9 @@ util/workqueue/delaying_queue.go):
     wait     until the next scheduled time + 100 ms, turned into a delay once, on the monotonic clock
 
 So a job that falls due while the machine sleeps comes late by the time slept. One thing cuts that
-short: the controller's informer delivers every object anew at a fixed interval of monotonic time,
+short: the controller's informer delivers every object again at a fixed interval of monotonic time,
 drawn once between 12 and 24 hours when the controller starts (cmd/kube-controller-manager/app
-`ResyncPeriod`, --min-resync-period 12h), and a CronJob delivered anew is looked at at once
+`ResyncPeriod`, --min-resync-period 12h), and a CronJob delivered again is looked at at once
 (`updateCronJob`). Here the draw is made from the plan's seed.
 
 The job itself takes no time but what it sleeps. A rollout restarts one node after another,
@@ -38,7 +38,9 @@ from meshwake.guard.watch import PlannedRestart
 from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
 ROLLOUT_STEP_NS = 30 * NS_PER_S
+# cronjob_controllerv2.go, nextScheduleDelta.
 WAKES_AFTER_SCHEDULE_NS = 100_000_000
+# kube-controller-manager --min-resync-period; the interval is drawn from one to two of it.
 RESYNC_MIN_NS = 12 * 3_600 * NS_PER_S
 RESTARTS_ZTUNNEL = (
     "one that restarts ztunnel, for example: kubectl rollout restart daemonset/ztunnel -n "
@@ -61,7 +63,7 @@ def tasks_of(plan: Plan) -> tuple[Task, ...]:
 
 def restarts(plan: Plan, clocks: Clocks, cause: str) -> list[PlannedRestart]:
     """All ztunnels that CronJobs restart whatever they find. Raises BadInput when none does. What
-    they restart besides makes no difference: a new ztunnel fetches every certificate anew."""
+    they restart besides makes no difference: a new ztunnel fetches every certificate again."""
     tasks = acting(tasks_of(plan), "ztunnel", RESTARTS_ZTUNNEL)
     return _restarts(
         plan,
@@ -124,7 +126,7 @@ def read_cron_job(manifest: str, ztunnel_namespace: str = ISTIO_NAMESPACE) -> Cr
 
 def check_possible(plan: Plan, action: Action, own_node: str | None = None) -> None:
     """Raises BadInput for what cannot be carried out on `plan`: on a node that is not in it, on the
-    own node of a job that runs nobody knows where, on some of the applications of a node."""
+    own node of a job that may run anywhere, on some of the applications of a node."""
     _nodes(plan, action, own_node)
 
 

@@ -1,6 +1,6 @@
 """What a fix is made of, and how the labs get it out of a plan.
 
-A fix may change what runs (`adapt`: other lifetimes, other times at which a wall clock is put
+A fix may change what runs (`adapt`: other lifetimes, other times at which a wall clock is
 right), restart things at times that are known before the run (`restarts`), look at the world while
 it runs (`watchers`), or be another ztunnel (`patch`). All of it is read from the manifest, script
 or file that a user would really apply.

@@ -37,8 +37,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Action:
-    """What is ended and started anew. `node` None: all nodes, or the own one (see `how`). `names`:
-    of deployments, None for all that `namespace` has. `done_at_once`: not before somebody waited
+    """What is restarted. `node` None: all nodes, or the own one (see `how`). `names`:
+    of deployments, None for all that `namespace` has. `done_at_once`: not before the job waited
     for it is it sure to be over."""
 
     what: Literal["ztunnel", "applications"]

@@ -30,6 +30,7 @@ from meshwake.ztunnel.names import ISTIO_NAMESPACE
 ConfigMaps = Mapping[str, Mapping[str, str]]
 # What a file of a ConfigMap may, unless its volume says otherwise.
 _DEFAULT_MODE = 0o644
+# stat(2): execute for owner, group and others.
 _ANY_EXECUTE_BIT = 0o111
 
 
@@ -67,7 +68,7 @@ class Task:
 
 @lru_cache(maxsize=16)  # a sweep asks the same of every run
 def read_tasks(manifest: str, ztunnel_namespace: str = ISTIO_NAMESPACE) -> tuple[Task, ...]:
-    """The CronJobs in `manifest` (YAML, lists, other objects beside them). Raises BadInput when
+    """The CronJobs in `manifest` (YAML, lists, and other objects). Raises BadInput when
     there is none, or when an API server would refuse one."""
     try:
         check_characters(manifest)
@@ -99,7 +100,8 @@ def _config_map(thing: Mapping[object, object]) -> tuple[str, Mapping[str, str]]
 def acting(
     tasks: Sequence[Task], what: Literal["ztunnel", "applications"], needed: str
 ) -> list[Task]:
-    """Those of `tasks` that restart it. Raises BadInput, with what they do instead, when none does."""
+    """Those of `tasks` that restart it. Raises BadInput, with what they do instead, when none
+    does."""
     for each in tasks:
         if each.reading.harmful:
             raise BadInput(f"fix.manifest: CronJob {each.name}: {each.reading.harmful[0]}")
@@ -136,14 +138,14 @@ def shown(condition: Doubt, memory: Memory) -> str:
 
 
 def _instead(tasks: Sequence[Task]) -> str:
-    said = []
+    lines = []
     for each in tasks:
         reasons = [*each.reading.unclear, *each.reading.idle]
         others = [f"{action.command!r} restarts {action.what}" for action in each.reading.actions]
-        said.append(
+        lines.append(
             f"CronJob {each.name}: {'; '.join([*others, *reasons][:4]) or 'it runs nothing'}"
         )
-    return " | ".join(said)
+    return " | ".join(lines)
 
 
 def _task(valid: CronJobManifest, ztunnel_namespace: str, config_maps: ConfigMaps) -> Task:
@@ -259,10 +261,14 @@ def _mounted(
     for item in _items(source, data):
         text = data.get(str(item.get("key")))
         mode = item.get("mode") or source.get("defaultMode") or _DEFAULT_MODE
-        if text is None or not isinstance(mode, int) or only not in (None, item.get("path")):
+        if text is None or not isinstance(mode, int):
             continue
-        path = folder if only else f"{folder}/{item.get('path')}"
-        found[path] = File(text, may_run=bool(mode & _ANY_EXECUTE_BIT))
+        may_run = bool(mode & _ANY_EXECUTE_BIT)
+        if only is None:
+            found[f"{folder}/{item.get('path')}"] = File(text, may_run=may_run)
+        elif only == item.get("path"):
+            # With subPath the mount is one file, and mountPath its name.
+            found[folder] = File(text, may_run=may_run)
     return found
 
 
@@ -284,7 +290,7 @@ def _objects(of: Container | PodSpec, key: str) -> list[Mapping[str, object]]:
 
 def _follow(container: Container, namespace: str | None, memory: Memory, after_s: float) -> Ended:
     """Follows what a container runs, which is started so long after the job."""
-    memory.sh_is_no_dash = _SH_IS_NO_DASH.search(container.image) is not None
+    memory.sh_is_not_dash = _SH_IS_NOT_DASH.search(container.image) is not None
     variables: dict[str, str] = {}
     for each in container.env or []:
         variables[each.name] = _value(each, variables, namespace, memory)
@@ -298,7 +304,7 @@ def _follow(container: Container, namespace: str | None, memory: Memory, after_s
     )
 
 
-_SH_IS_NO_DASH = re.compile(
+_SH_IS_NOT_DASH = re.compile(
     r"alpine|busybox|k8s-kubectl|helm-kubectl|(?:^|/)kubectl-shell|(?:ose|origin|openshift)[\w-]*cli|/ubi\d|rhel|fedora"
     r"|centos|rocky|almalinux|amazonlinux|suse|archlinux"
 )

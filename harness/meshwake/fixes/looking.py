@@ -239,7 +239,7 @@ def _lets_through(filters: list[Ran], line: str) -> bool:
     return True
 
 
-# None of them drops the only line, or all that tell of a certificate.
+# None of them drops the only line, or all that are about a certificate.
 _DROP_NO_LINE = ("wc", "head", "tail", "sort", "uniq", "tee", "cat", "tr")
 
 

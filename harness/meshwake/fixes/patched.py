@@ -15,8 +15,8 @@ PATCH_MARK = "meshwake-patch:"
 
 
 def lacks_patch(patch: Patch | None, ztunnel: Path) -> str | None:
-    """Why `ztunnel` cannot stand for one with `patch`, and what to do; None when it can, or when
-    none is asked for."""
+    """Why `ztunnel` cannot serve as one with `patch`, and what to do; None when it can, or when
+    none is requested."""
     if patch is None:
         return None
     mark = f"{PATCH_MARK}{patch}".encode()

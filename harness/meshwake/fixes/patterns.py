@@ -16,6 +16,7 @@ _CLASSES = {
 }
 
 
+_WITH_COUNT = ("-m", "-A", "-B", "-C", "--max-count")
 _KINDS_OF_GREP = {"extended-regexp": "E", "fixed-strings": "F", "perl-regexp": "P"}
 # A pattern of more characters is refused: Python's matching may take exponential time.
 _LONGEST = 2_000
@@ -50,14 +51,16 @@ class _Grep:
 
     def _read(self, word: str, rest: list[str]) -> None:
         """One word; a value that belongs to it is taken from `rest`."""
-        if word in ("-e", "--regexp") and rest:
+        is_pattern_option = word in ("-e", "--regexp")
+        if is_pattern_option and rest:
             self.patterns.append(rest.pop(0))
-        elif word in ("-m", "-A", "-B", "-C", "--max-count") and rest:
-            rest.pop(0)
+        elif word in _WITH_COUNT and rest:
+            rest.pop(0)  # how many lines: of no effect on which
         elif word == "-f" or word.startswith("--file"):
             raise PatternNotRead("reads its patterns from a file")
         elif word.startswith("--"):
-            self._read_long(*word[2:].partition("=")[::2])
+            name, _, value = word[2:].partition("=")
+            self._read_long(name, value)
         elif re.fullmatch(r"-[a-zA-Z]+\d*", word):
             self._read_letters(word[1:], rest)
         elif not self.patterns:
@@ -82,9 +85,11 @@ class _Grep:
             self.is_inverted = True
         if "i" in letters:
             self.flags |= re.IGNORECASE
+        # Basic unless one of these: extended, fixed strings, Perl's.
         kind = re.search("[EFP]", letters)
         if kind is not None:
             self.kind = kind[0]
+        # -w: whole words; -x: whole lines.
         if "w" in letters:
             self.whole = "w"
         elif "x" in letters:

@@ -4,7 +4,8 @@ Where it differs from other crons, and why that matters:
 
     a day matches     when day of the month and day of the week both match, if one of them is `*`; else when
     either does.
-                      `*/2` is not `*` there: "0 3 */2 * 1-5" comes on every odd day, and on every working day too
+                      `*/2` is not `*` there: "0 3 */2 * 1-5" comes on every odd day, and on every
+                      working day too
     Sunday            is 0, never 7
     @every 12h        is a delay, counted from the last time
     daylight saving   an hour that is left out has no times, an hour that comes twice has them twice
@@ -22,6 +23,7 @@ from typing import NamedTuple
 from meshwake.core.durations import NS_PER_S, parse_go_duration_ns
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# robfig/cron, spec.go, Next: a schedule without a time within five years has none ("0 0 30 2 *").
 _YEARS_LOOKED_AT = 5
 NEVER_NS = 1 << 62
 _MACROS = {
@@ -85,20 +87,26 @@ class Calendar:
 
 
 def parse_schedule(text: str) -> Calendar | Every:
-    """Reads what stands in spec.schedule. Raises ValueError that says what is wrong."""
+    """Reads spec.schedule. Raises ValueError with what is wrong."""
     if re.match(r"\s*(CRON_)?TZ=", text):
         raise ValueError("no TZ= or CRON_TZ= in a schedule; spec.timeZone is for that")
     if text.startswith("@every "):
         delay_ns = parse_go_duration_ns(text.removeprefix("@every ").strip())
+        # robfig/cron, constantdelay.go: whole seconds, at least one.
         return Every(max(delay_ns // NS_PER_S, 1) * NS_PER_S)
     if text.startswith("@") and text not in _MACROS:
         raise ValueError(f"allowed are {', '.join(_MACROS)} and '@every DURATION'")
-    written = _MACROS.get(text, text).split()
+    return _parse_fields(_MACROS.get(text, text).split())
+
+
+def _parse_fields(written: list[str]) -> Calendar:
     if len(written) != len(_FIELDS):
         raise ValueError(f"{len(written)} fields")
     parsed = [_field(text, field) for text, field in zip(written, _FIELDS, strict=True)]
     (minutes, _), (hours, _), (days, any_day), (months, _), (weekdays, any_weekday) = parsed
-    return Calendar(minutes, hours, days, months, weekdays, either_day=not (any_day or any_weekday))
+    # Where both days are restricted, one of them is enough, as in every cron since Vixie's.
+    either_day = not (any_day or any_weekday)
+    return Calendar(minutes, hours, days, months, weekdays, either_day=either_day)
 
 
 def _field(text: str, field: _Field) -> tuple[frozenset[int], bool]:
@@ -145,7 +153,7 @@ def _number(text: str, field: _Field, part: str) -> int:
 
 class Times:
     """The times of a schedule, found once and looked up often: a job every ten minutes is due 4,000
-    times a month, and each time is asked for several times. All are of the wall clock, in
+    times a month, and each time is needed several times. All are of the wall clock, in
     nanoseconds since 1970."""
 
     def __init__(self, schedule: Calendar | Every, zone: tzinfo, from_wall_ns: int) -> None:

@@ -1,13 +1,15 @@
 """Fixes that change a setting, and nothing while the mesh runs: two lifetimes, and how a wall clock
-is put right.
+is corrected.
 
     istiod-default-ttl   istiod's DEFAULT_WORKLOAD_CERT_TTL counts only where a request names no lifetime. ztunnel
-                         always names one, SECRET_TTL or 24 h (istio/ztunnel src/config.rs), so nothing changes.
+                         always names one, SECRET_TTL or 24 h (istio/ztunnel src/config.rs), so
+                         nothing changes.
     secret-ttl-720h      ztunnel's own SECRET_TTL: certificates live longer, and so does the patience for drift. istiod
-                         refuses every request for more than its MAX_WORKLOAD_CERT_TTL (90 days unless set):
-                         who asks for more has no certificate at all.
+                         refuses every request for more than its MAX_WORKLOAD_CERT_TTL (90 days
+                         unless set): who asks for more has no certificate at all.
     chrony-makestep      steps the wall clock whenever it is off, not only after start. It puts a paused VM's clock
-                         right soon after the wake. The step is the jump: ztunnel's monotonic clock does not get it.
+                         right soon after the wake. The step is the jump: ztunnel's monotonic clock
+                         does not get it.
 
 In a suspend the kernel puts the wall clock right by itself, and in a drift or a step as scenarios
 mean it the wall clock is the right one: there chrony finds nothing to do.
@@ -28,14 +30,15 @@ from meshwake.fixes.deploy import manifest_of
 from meshwake.fixes.shell import names
 from meshwake.ztunnel.names import PROXY_CONTAINER
 
-# istio security/pkg/cmd/constants.go: the most that istiod gives unless it is told another.
+# istio security/pkg/cmd/constants.go: the most that istiod gives unless it is configured otherwise.
 MAX_LIFETIME_NS = 90 * 86_400 * NS_PER_S
 # chrony's: 2^6 s between two looks at a server, 2^4 s between two at a reference clock.
 DEFAULT_MINPOLL, DEFAULT_REFCLOCK_POLL = 6, 4
 
 
 def with_istiod_default(plan: Plan) -> Plan:
-    """What ztunnel gets when istiod has another default: what it asked for, as long as it asks."""
+    """What ztunnel gets when istiod has another default: what it requested, as long as it requests
+    anything."""
     default_ns = _istiods_default_ns(manifest_of(plan))
     return (
         plan
@@ -62,7 +65,7 @@ def with_makestep(plan: Plan) -> Plan:
 def _corrected(fault: PlannedFault, chrony: Chrony) -> PlannedFault:
     if fault.kind != "pause" or not chrony.steps(fault.lasts_ns, fault.at_world_ns):
         return fault
-    # A clock that nothing else puts right is put right by chrony, however late.
+    # A clock that nothing else corrects is corrected by chrony, however late.
     within_ns = (
         min(fault.corrected_after_ns, chrony.looks_within_ns)
         if fault.corrected
@@ -75,13 +78,13 @@ def _corrected(fault: PlannedFault, chrony: Chrony) -> PlannedFault:
 
 
 class _Setting(NamedTuple):
-    """A value, and where it stands."""
+    """A value, and where it is set."""
 
     place: tuple[str, ...]
     value: Any
 
 
-OTHER_CONTAINER = "a container beside ztunnel's"
+OTHER_CONTAINER = "another container than ztunnel's"
 _OF_VARIABLES = "ConfigMap"
 # Where the environment of others than ztunnel is written.
 _OF_OTHERS = frozenset(
@@ -117,7 +120,7 @@ def _secret_ttl_ns(manifest: str) -> int:
     own = [each for each in found if not _OF_OTHERS & set(each.place)]
     if found and not own:
         raise BadInput(
-            f"fix.manifest: SECRET_TTL stands in {'.'.join(found[0].place)}, which is not "
+            f"fix.manifest: SECRET_TTL is set in {'.'.join(found[0].place)}, which is not "
             "ztunnel's "
             "environment; values of "
             "the chart ztunnel have it in env, for example env: {SECRET_TTL: 720h}"
@@ -160,9 +163,9 @@ def _one(found: list[_Setting], variable: str, read: Callable[[str], int]) -> in
         )
     values = {_length_ns(each.value, variable, read): each for each in found}
     if len(values) > 1:
-        said = " and ".join(f"{each.value} in {'.'.join(each.place)}" for each in values.values())
+        shown = " and ".join(f"{each.value} in {'.'.join(each.place)}" for each in values.values())
         raise BadInput(
-            f"fix.manifest: {variable} has several values: {said}; which one counts is not known"
+            f"fix.manifest: {variable} has several values: {shown}; which one counts is not known"
         )
     (only,) = values
     return only
@@ -232,9 +235,14 @@ def _rust_parts(text: str) -> list[tuple[str, int]]:
             return []
         position = match.end()
         operator, number, unit = match.groups()
-        needs_unit = position < len(text) and text[position] not in "+*"
-        length_ns = _RUST_UNITS_NS.get(unit.lower()) if unit or needs_unit else NS_PER_S
-        if length_ns is None or (operator and not parts):
+        if operator and not parts:
+            return []  # nothing to add to, or to multiply
+        is_last_or_before_operator = position == len(text) or text[position] in "+*"
+        if not unit and is_last_or_before_operator:
+            length_ns: int | None = NS_PER_S
+        else:
+            length_ns = _RUST_UNITS_NS.get(unit.lower())
+        if length_ns is None:
             return []
         parts.append((operator or "+", int(number) * length_ns))
     return parts
@@ -264,16 +272,22 @@ def _settings_of(document: Any, variable: str) -> Iterator[_Setting]:
 
 
 def _whose(document: Any) -> str:
-    """Whose settings an object holds: "istiod" for all that is not ztunnel's; "" where nothing says
-    whose."""
+    """Whose settings an object holds: "istiod" for all that is not ztunnel's; "" where the object
+    does not show whose."""
     kind = document.get("kind") if isinstance(document, dict) else None
-    if kind in ("Deployment", "StatefulSet"):
-        return "istiod"
-    if kind == "DaemonSet":
-        return "" if "ztunnel" in _name_of(document) else "istiod"
-    if kind in ("HelmRelease", "Application", "HelmChart"):
-        return "istiod" if _charts_in(document) & _OTHER_CHARTS else ""
-    return _OF_VARIABLES if kind in ("ConfigMap", "Secret") else ""
+    match kind:
+        case "Deployment" | "StatefulSet":
+            return "istiod"
+        case "DaemonSet":
+            is_ztunnel = "ztunnel" in _name_of(document)
+            return "" if is_ztunnel else "istiod"
+        case "HelmRelease" | "Application" | "HelmChart":
+            # Of Flux, Argo CD and k3s: each installs a chart, and has its values.
+            installs_another = bool(_charts_in(document) & _OTHER_CHARTS)
+            return "istiod" if installs_another else ""
+        case "ConfigMap" | "Secret":
+            return _OF_VARIABLES
+    return ""
 
 
 def _name_of(document: Mapping[str, object]) -> str:
@@ -295,16 +309,24 @@ def _charts_in(value: Any) -> set[str]:
 
 
 def _found(
-    value: Any, variable: str, place: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], Any]]:
+    value: object, variable: str, place: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], object]]:
     """Every place below `value` that sets the variable, with what it is set to."""
     if isinstance(value, dict):
         yield from _found_in_mapping(value, variable, place)
     elif isinstance(value, list):
         for each in value:
             yield from _found(each, variable, _place_of_item(each, place))
-    elif isinstance(value, str) and _may_be_values(value, variable) and len(place) < _DEEPEST:
-        for document in read_documents(value, f"fix.manifest: {'.'.join(place)}"):
+    elif isinstance(value, str):
+        yield from _found_in_text(value, variable, place)
+
+
+def _found_in_text(
+    text: str, variable: str, place: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Flux and Argo CD take the values of a chart as a text of YAML, which may hold another."""
+    if _may_be_values(text, variable) and len(place) < _DEEPEST:
+        for document in read_documents(text, f"fix.manifest: {'.'.join(place)}"):
             yield from _found(document, variable, place)
 
 
@@ -316,8 +338,8 @@ def _place_of_item(item: object, place: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _found_in_mapping(
-    value: Mapping[Any, Any], variable: str, place: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], Any]]:
+    value: Mapping[object, object], variable: str, place: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], object]]:
     path = str(value.get("name")).split(".")
     if path[-1] == variable and ("value" in value or "valueFrom" in value):
         # An entry of a container's env; or a parameter of Argo CD, whose name is a whole path.

@@ -3,8 +3,8 @@ has slept.
 
 systemd runs what lies in /usr/lib/systemd/system-sleep with the arguments `pre` or `post` and
 `suspend` (or hibernate, hybrid-sleep): on the machine that goes to sleep by itself, and nowhere
-else. A VM whose host slept, which was paused or migrated, was never told, and neither does it run
-when a clock is stepped or drifts.
+else. A VM whose host slept, which was paused or migrated, was never notified, and neither does it
+run when a clock is stepped or drifts.
 
 What it does is found out by following it with the arguments of a suspend. So a restart on `pre` is
 one before the sleep, and one after a hibernation only is none at all.
@@ -72,21 +72,23 @@ def _around(
     ]
 
 
-@lru_cache(maxsize=16)  # a sweep asks the same of every run
+@lru_cache(maxsize=16)  # a sweep needs the same for every run
 def read_hook(text: str, ztunnel_namespace: str) -> Hook:
     """What a script or unit restarts around a suspend. Raises BadInput when it is neither, or
     restarts ztunnel never."""
     place = Place("default", False, ztunnel_namespace)
-    before, after = (_at(text, (moment, "suspend"), place) for moment in ("pre", "post"))
-    for _, reading in (before, after):
-        if reading.harmful:
-            raise BadInput(f"fix.manifest: the sleep hook: {reading.harmful[0]}")
+    # systemd-sleep(8): started with "pre" or "post", and with what the machine does.
+    before = _at(text, ("pre", "suspend"), place)
+    after = _at(text, ("post", "suspend"), place)
+    harms = [*before[1].harmful, *after[1].harmful]
+    if harms:
+        raise BadInput(f"fix.manifest: the sleep hook: {harms[0]}")
     ztunnels_after = _sure(after, "post")
     ztunnels_before: list[Action] = []
     if before[1].of("ztunnel"):
         # What is not waited for may still be going on when the machine sleeps.
         ztunnels_before = [each for each in _sure(before, "pre") if each.waited]
-    if not ztunnels_after and not ztunnels_before:
+    if not (ztunnels_before or ztunnels_after):
         _explain(text, place, before[1], after[1])
     return Hook(tuple(ztunnels_before), tuple(ztunnels_after))
 
@@ -159,7 +161,7 @@ def _sure(found: tuple[Memory, Reading], moment: str) -> list[Action]:
 
 def _explain(text: str, place: Place, before: Reading, after: Reading) -> None:
     """Raises BadInput that says why no suspend restarts ztunnel; returns when a hibernation does,
-    which is no suspend."""
+    which is not a suspend."""
     if before.of("ztunnel"):
         raise BadInput(
             f"fix.manifest: the sleep hook runs {before.of('ztunnel')[0].command!r} on "

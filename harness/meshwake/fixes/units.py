@@ -13,7 +13,7 @@ What it does is ExecStartPre, ExecStart and ExecStartPost one after another, unt
 ExecStop as soon as that is over, unless it remains. One that remains and that nothing stops is
 started by the first sleep only.
 
-With neither it starts together with the sleep, and nobody can say which is first.
+With neither it starts together with the sleep, and which is first is unknown.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class UnitFile:
         return {word for value in self.settings.get((section, key), ()) for word in value.split()}
 
     def lines(self, section: str, key: str) -> tuple[str, ...]:
-        """The values, one for each time that the key stands."""
+        """The values, one for each time that the key is written."""
         return self.settings.get((section, key), ())
 
     def is_on(self, section: str, key: str) -> bool:
@@ -68,22 +68,26 @@ def read_unit(text: str) -> UnitFile:
     """The settings in a unit file."""
     settings: dict[tuple[str, str], tuple[str, ...]] = {}
     section = ""
-    for line in re.sub(r"\\\n[ \t]*", " ", text).splitlines():
+    joined_lines = re.sub(r"\\\n[ \t]*", " ", text)
+    for line in joined_lines.splitlines():
         stripped = line.strip()
-        if not stripped or stripped[0] in "#;":
+        is_comment = stripped.startswith(("#", ";"))
+        if not stripped or is_comment:
             continue
-        if match := re.fullmatch(r"\[(\S+)\]", stripped):
-            section = match[1]
+        if header := re.fullmatch(r"\[(\S+)\]", stripped):
+            section = header[1]
             continue
         key, equals, value = (part.strip() for part in stripped.partition("="))
         if equals:
-            settings[section, key] = (*settings.get((section, key), ()), value) if value else ()
+            # systemd.syntax(7): a setting adds to those before it, and an empty one clears them.
+            before = settings.get((section, key), ())
+            settings[section, key] = (*before, value) if value else ()
     return UnitFile(settings)
 
 
 def run_unit(unit: UnitFile, moment: str) -> Memory:
-    """What the unit does at `moment` ("pre" or "post") of a suspend. Raises BadInput when nobody
-    can say, and NotRead."""
+    """What the unit does at `moment` ("pre" or "post") of a suspend. Raises BadInput when that is
+    unknown, and NotRead."""
     for values in unit.settings.values():
         check_characters(" ".join(values))
     memory = Memory()

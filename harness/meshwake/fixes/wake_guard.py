@@ -145,7 +145,7 @@ class _NodeInLab:
 
 @lru_cache(maxsize=16)  # a sweep asks the same of every run
 def read_settings(manifest: str) -> Settings:
-    """The guard's settings in its DaemonSet (YAML, other objects beside it). Raises BadInput."""
+    """The guard's settings in its DaemonSet (YAML, and other objects). Raises BadInput."""
     try:
         documents = [each for each in yaml.safe_load_all(manifest) if isinstance(each, dict)]
         sets = [each for each in documents if each.get("kind") == "DaemonSet"]

@@ -1,5 +1,5 @@
-"""The CronJob of the original report: ztunnel is restarted on Sunday at 03:00 (cron.py tells when
-that really is)."""
+"""The CronJob of the original report: ztunnel is restarted on Sunday at 03:00 (cron.py computes
+when that really is)."""
 
 from __future__ import annotations
 

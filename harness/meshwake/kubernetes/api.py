@@ -1,9 +1,9 @@
-"""What is asked of a cluster, by whoever brings it up and by a run alike: one small promise, kept
+"""The requests to a cluster, of its bring-up and of a run alike: one small interface, implemented
 by kr8s (through_kr8s.py) and, in tests, by simulated clusters.
 
 Every call has a bound, and may be made from several threads. It raises `Unreachable` when the way
-to the answer failed, which is no statement about whatever was asked, and `Refused` when the API
-server answered with an error.
+to the answer failed, which says nothing of the object of the request, and `Refused` when the
+API server answered with an error.
 
 A kind is named with its group, as kubectl takes it: "Pod", "DaemonSet.apps",
 "Gateway.gateway.networking.k8s.io".
@@ -13,22 +13,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from meshwake.core.errors import LabUnavailable
+from meshwake.core.json_types import JsonObject, objects_at, text_at
 
 
 class Unreachable(LabUnavailable):
-    """The API server, a kubelet or a port inside a pod gave no answer; the text says which and how."""
+    """The API server, a kubelet or a port inside a pod gave no answer; the text says which and
+    how."""
 
 
 class LocalFailure(Unreachable):
-    """Nobody was asked, for a reason on this machine: no more files, ports or memory. Says nothing
-    of the cluster."""
+    """No request was sent, for a reason on this machine: no more files, ports or memory. Says
+    nothing of the cluster."""
 
 
 class LoginFailed(Unreachable):
-    """Nobody was asked: what a kubeconfig wants for its login is missing here, failed, or handed
+    """No request was sent: what a kubeconfig wants for its login is missing here, failed, or handed
     out nothing."""
 
 
@@ -57,7 +59,7 @@ class Pod:
 
     @property
     def process(self) -> str:
-        """Names this very process: a container started anew in the same pod has other clocks to
+        """Names this very process: a container restarted in the same pod has other clocks to
         count from."""
         return f"{self.name}/{self.restarts}" if self.restarts else self.name
 
@@ -91,12 +93,12 @@ class Kubernetes(Protocol):
     def ready(self) -> bool:
         """Whether the API server says that it is ready; False too when it cannot be reached."""
 
-    def read(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
+    def read(self, kind: str, namespace: str | None, name: str) -> JsonObject | None:
         """One object, or None when there is none, or no such kind (yet)."""
 
     def all(
         self, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> Sequence[JsonObject]:
         """All objects of `kind` with these labels, in one namespace or in all."""
 
     def ours(self, kind: str, labels: Mapping[str, str]) -> list[tuple[str | None, str]]:
@@ -112,7 +114,7 @@ class Kubernetes(Protocol):
         """Runs `command` in a container and waits for its end."""
 
     def converse(self, pod: Pod, container: str, command: Sequence[str]) -> Conversation:
-        """Runs `command` in a container for as long as it is asked; it answers each line of its
+        """Runs `command` in a container until `close`; it answers each line of its
         input with one."""
 
     def get(self, pod: Pod, port: int, path: str, within_s: float) -> bytes:
@@ -126,46 +128,47 @@ class Kubernetes(Protocol):
     def log_lines(self, pod: Pod, container: str, since_s: int) -> list[str]:
         """What the container wrote in the last seconds, by its node's clock."""
 
-    def apply(self, objects: Iterable[Mapping[str, Any]]) -> None:
+    def apply(self, objects: Iterable[JsonObject]) -> None:
         """Applies on the server's side, as FIELD_MANAGER; all carry OUR_LABELS. What others set
         stays."""
 
-    def replace(self, thing: Mapping[str, Any]) -> bool:
+    def replace(self, thing: JsonObject) -> bool:
         """Makes `thing`, which carries OUR_LABELS, or puts it in the place of the version that its
-        metadata.resourceVersion names; False when somebody else was faster."""
+        metadata.resourceVersion names; False when another process was faster."""
 
-    def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
+    def patch(self, kind: str, namespace: str, name: str, patch: JsonObject) -> None:
         """A strategic merge of `patch` into one object, ours or not."""
 
     def delete_ours(self, kind: str, namespace: str | None, name: str) -> bool:
-        """Deletes one object if it carries OUR_LABELS; whether it did. Does not wait for its end."""
+        """Deletes one object if it carries OUR_LABELS; whether it did. Does not wait for its
+        end."""
 
     def end_pod(self, pod: Pod) -> None:
-        """Deletes a pod that its controller will make anew. Only for clusters that are ours."""
+        """Deletes a pod that its controller will replace. Only for clusters that are ours."""
 
     def close(self) -> None:
         """Ends connections and threads."""
 
 
-def identity_of(thing: Mapping[str, Any]) -> str:
+def identity_of(thing: JsonObject) -> str:
     """An object's name for messages: Deployment istio-system/istiod."""
-    metadata = thing.get("metadata", {})
-    place = "/".join(part for part in (metadata.get("namespace"), metadata.get("name")) if part)
+    names = (text_at(thing, "metadata", key) for key in ("namespace", "name"))
+    place = "/".join(name for name in names if name)
     return f"{thing.get('kind')} {place}"
 
 
-def condition(thing: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """What an object says of one of its conditions; {} where it has not said anything."""
-    conditions = (thing.get("status") or {}).get("conditions") or ()
+def condition(thing: JsonObject, name: str) -> JsonObject:
+    """One condition of an object's status; {} where it is not reported yet."""
+    conditions = objects_at(thing, "status", "conditions")
     return next((each for each in conditions if each.get("type") == name), {})
 
 
-def is_ready(thing: Mapping[str, Any]) -> bool:
-    """Whether a pod or a node says so of itself."""
+def is_ready(thing: JsonObject) -> bool:
+    """Whether a pod or a node reports itself as ready."""
     return condition(thing, "Ready").get("status") == "True"
 
 
-def kind_of(thing: Mapping[str, Any]) -> str:
+def kind_of(thing: JsonObject) -> str:
     """Its kind as `Kubernetes` takes it: DaemonSet.apps."""
     group = str(thing["apiVersion"]).rpartition("/")[0]
     return f"{thing['kind']}.{group}" if group else str(thing["kind"])

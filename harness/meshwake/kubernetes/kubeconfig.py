@@ -19,12 +19,13 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
 
 from meshwake.core.errors import BadInput
+from meshwake.core.json_types import JsonObject, MutableJsonObject, list_at, object_at, text_at
 from meshwake.core.text_files import is_there, read_text
 from meshwake.core.yaml_text import read_documents
 from meshwake.kubernetes.api import LoginFailed
@@ -47,6 +48,7 @@ _TEXTS = (
 _FLAGS = ("insecure-skip-tls-verify",)
 # What is loaded for TLS; each is a path, or with -data after its name what such a file holds.
 _AUTHORITY, _CERTIFICATE, _KEY = "certificate-authority", "client-certificate", "client-key"
+# What client-go takes since 1.24, which dropped v1alpha1.
 _EXEC_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 _PROXIES = ("http", "https", "socks5", "socks5h")
 
@@ -54,7 +56,7 @@ _PROXIES = ("http", "https", "socks5", "socks5h")
 class _Entry(NamedTuple):
     """One named cluster, user or context, and the file that has it: its relative paths begin there."""
 
-    value: dict[str, Any]
+    value: MutableJsonObject
     file: Path
 
 
@@ -67,8 +69,8 @@ class Access:
     file: Path
     server: str
     user_name: str
-    cluster: Mapping[str, Any]
-    user: Mapping[str, Any]
+    cluster: JsonObject
+    user: JsonObject
 
     def __str__(self) -> str:
         return f"{self.file} (context {self.context!r})"
@@ -76,21 +78,20 @@ class Access:
     @property
     def login_program(self) -> str | None:
         """The program that hands out the credentials; None where the file holds them."""
-        return self.user["exec"]["command"] if "exec" in self.user else None
+        return text_at(self.user, "exec", "command") or None
 
-    def laid_out(self, folder: Path) -> dict[str, Any]:
+    def laid_out(self, folder: Path) -> MutableJsonObject:
         """A kubeconfig of this context alone, as kr8s can use it; keys and certificates that the
         file holds are written to `folder`. Raises LoginFailed for a program or a library that is
         not installed here."""
         self._check_programs()
         cluster, user = _written(self.cluster, folder), _written(self.user, folder)
         cluster["server"] = self.server
-        if (
-            _CERTIFICATE in user
-            and _AUTHORITY not in cluster
-            and (system := ssl.get_default_verify_paths().cafile)
-        ):
-            cluster[_AUTHORITY] = system  # with a client certificate kr8s trusts nobody else
+        if _CERTIFICATE in user and _AUTHORITY not in cluster:
+            # With a client certificate kr8s trusts no other authority than the one it is given.
+            system = ssl.get_default_verify_paths().cafile
+            if system:
+                cluster[_AUTHORITY] = system
         if "tokenFile" in user:
             user = _ReadsToken(user, token="")
         if self.login_program is not None:
@@ -105,46 +106,44 @@ class Access:
     def _check_programs(self) -> None:
         program = self.login_program
         if program is not None and shutil.which(program) is None:
-            hint = self.user["exec"].get("installHint")
+            hint = " ".join(text_at(self.user, "exec", "installHint").split())
             raise LoginFailed(
                 f"{self.file}: user {self.user_name!r} logs in by the program {program!r}, "
-                "which is not installed here"
-                + (f"; {' '.join(hint.split())}" if isinstance(hint, str) and hint else "")
+                f"which is not installed here{f'; {hint}' if hint else ''}"
             )
-        scheme = urlsplit(self.cluster.get("proxy-url", "")).scheme
-        if scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
+        proxy_url = text_at(self.cluster, "proxy-url")
+        is_socks = urlsplit(proxy_url).scheme.startswith("socks")
+        if is_socks and importlib.util.find_spec("socksio") is None:
             raise LoginFailed(
-                f"{self.file}: proxy-url {_masked(self.cluster['proxy-url'])}: a SOCKS "
-                "proxy needs one more package: "
-                "pip install 'httpx[socks]'"
+                f"{self.file}: proxy-url {_masked(proxy_url)}: a SOCKS proxy needs one more "
+                "package: pip install 'httpx[socks]'"
             )
 
-    def _exec(self) -> dict[str, Any]:
+    def _exec(self) -> MutableJsonObject:
         """With what kubectl puts into the environment of such a program."""
-        plugin = {key: self.user["exec"][key] for key in ("apiVersion", "command", "args", "env")}
-        spec: dict[str, Any] = {"interactive": False}
-        if self.user["exec"].get("provideClusterInfo"):
+        configured = object_at(self.user, "exec")
+        plugin = {key: configured[key] for key in ("apiVersion", "command", "args", "env")}
+        spec: MutableJsonObject = {"interactive": False}
+        if configured.get("provideClusterInfo"):
+            cluster = {"server": self.server}
             authority = _data_of(self.cluster, _AUTHORITY)
-            spec["cluster"] = {"server": self.server} | (
-                {"certificate-authority-data": base64.b64encode(authority).decode()}
-                if authority
-                else {}
-            )
+            if authority:
+                cluster["certificate-authority-data"] = base64.b64encode(authority).decode()
+            spec["cluster"] = cluster
+        # The contract between kubectl and its plugins: client.authentication.k8s.io.
         info = {"kind": "ExecCredential", "apiVersion": plugin["apiVersion"], "spec": spec}
-        plugin["env"] = [
-            *plugin["env"],
-            {"name": "KUBERNETES_EXEC_INFO", "value": json.dumps(info)},
-        ]
+        variable = {"name": "KUBERNETES_EXEC_INFO", "value": json.dumps(info)}
+        plugin["env"] = [*list_at(configured, "env"), variable]
         return plugin
 
 
-class _ReadsToken(dict[str, Any]):
+class _ReadsToken(dict[str, object]):
     """A user whose token lies in a file that others renew: it is read whenever kr8s logs in."""
 
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: str) -> object:
         if key != "token":
             return super().__getitem__(key)
-        return Path(self["tokenFile"]).read_text(encoding="utf-8").strip()
+        return Path(str(self["tokenFile"])).read_text(encoding="utf-8").strip()
 
 
 def read_access(kubeconfig: Path | None, context: str | None = None) -> Access:
@@ -163,14 +162,18 @@ def read_access(kubeconfig: Path | None, context: str | None = None) -> Access:
 def _default_files() -> list[Path]:
     listed = os.environ.get("KUBECONFIG", "")
     named = [Path(each).expanduser() for each in listed.split(os.pathsep) if each]
-    files = named or [_home() / ".kube" / "config"]
-    there = [file for file in files if is_there(file)]
-    if not there:
-        of = "KUBECONFIG: " if named else ""
-        raise BadInput(
-            f"{of}{', '.join(map(str, files))}: is no kubeconfig: there is no such file; {GIVE_ONE}"
-        )
-    return there
+    if named:
+        return _existing(named, "KUBECONFIG: ")
+    return _existing([_home() / ".kube" / "config"], "")
+
+
+def _existing(candidates: list[Path], source: str) -> list[Path]:
+    """As kubectl does, files that do not exist are left out, unless none of them does."""
+    existing = [file for file in candidates if is_there(file)]
+    if not existing:
+        shown = ", ".join(str(file) for file in candidates)
+        raise BadInput(f"{source}{shown}: not a kubeconfig: there is no such file; {GIVE_ONE}")
+    return existing
 
 
 def _home() -> Path:
@@ -183,7 +186,7 @@ def _home() -> Path:
 # --- Files ----------------------------------------------------------------------------------------
 
 
-def _content(file: Path) -> dict[str, Any]:
+def _content(file: Path) -> MutableJsonObject:
     """What `file` holds; an empty one holds nothing. Raises BadInput."""
     if not is_there(file):
         hint = (
@@ -191,28 +194,28 @@ def _content(file: Path) -> dict[str, Any]:
             if os.pathsep in str(file)
             else GIVE_ONE
         )
-        raise BadInput(f"--kubeconfig {file}: is no kubeconfig: there is no such file; {hint}")
-    documents = read_documents(read_text(file), f"{file}: is no kubeconfig")
+        raise BadInput(f"--kubeconfig {file}: not a kubeconfig: there is no such file; {hint}")
+    documents = read_documents(read_text(file), f"{file}: not a kubeconfig")
     if not documents:
         return {}
     if len(documents) > 1:
         raise BadInput(
-            f"{file}: is no kubeconfig: it holds {len(documents)} documents, expected one"
+            f"{file}: not a kubeconfig: it holds {len(documents)} documents, expected one"
         )
     (content,) = documents
     if not isinstance(content, dict):
         raise BadInput(
-            f"{file}: is no kubeconfig: found {_shown(content)}, expected clusters, users "
+            f"{file}: not a kubeconfig: found {_shown(content)}, expected clusters, users "
             "and contexts"
         )
     if content.get("kind") not in (None, "", "Config"):
         raise BadInput(
-            f"{file}: is no kubeconfig: its kind is {_shown(content['kind'])}, expected 'Config'"
+            f"{file}: not a kubeconfig: its kind is {_shown(content['kind'])}, expected 'Config'"
         )
     return content
 
 
-def _merged(contents: Iterable[tuple[Path, dict[str, Any]]], section: str) -> dict[str, _Entry]:
+def _merged(contents: Iterable[tuple[Path, MutableJsonObject]], section: str) -> dict[str, _Entry]:
     """All that the files name, as the first that names it has it."""
     merged: dict[str, _Entry] = {}
     for file, content in contents:
@@ -221,15 +224,15 @@ def _merged(contents: Iterable[tuple[Path, dict[str, Any]]], section: str) -> di
     return merged
 
 
-def _section(content: dict[str, Any], section: str, file: Path) -> dict[str, _Entry]:
+def _section(content: MutableJsonObject, section: str, file: Path) -> dict[str, _Entry]:
     items = content.get(section) or []
     if not isinstance(items, list):
         raise BadInput(
-            f"{file}: is no kubeconfig: {section}: expected a list, found {_shown(items)}"
+            f"{file}: not a kubeconfig: {section}: expected a list, found {_shown(items)}"
         )
     found: dict[str, _Entry] = {}
     for number, item in enumerate(items):
-        place = f"{file}: is no kubeconfig: {section}[{number}]"
+        place = f"{file}: not a kubeconfig: {section}[{number}]"
         if not isinstance(item, dict) or not isinstance(item.get("name"), str) or not item["name"]:
             raise BadInput(f"{place}: expected an entry with a name, found {_shown(item)}")
         inner = item.get(_SECTIONS[section]) or {}
@@ -238,7 +241,7 @@ def _section(content: dict[str, Any], section: str, file: Path) -> dict[str, _En
                 f"{place}: {_SECTIONS[section]}: expected keys and values, found {_shown(inner)}"
             )
         if item["name"] in found:
-            raise BadInput(f"{place}: the name {item['name']!r} stands twice in this file")
+            raise BadInput(f"{place}: the name {item['name']!r} is there twice in this file")
         found[item["name"]] = _Entry(
             _fields(inner, f"{file}: {_SECTIONS[section]} {item['name']!r}"), file
         )
@@ -249,30 +252,33 @@ def _section(content: dict[str, Any], section: str, file: Path) -> dict[str, _En
 _LEFT_OUT = ("DATA+OMITTED", "REDACTED")
 
 
-def _fields(value: dict[str, Any], place: str) -> dict[str, Any]:
-    """Without what is empty, which says as much as what is not there. Raises BadInput for another
+def _fields(value: JsonObject, place: str) -> MutableJsonObject:
+    """Without what is empty, which means the same as what is left out. Raises BadInput for another
     type."""
     for key, found in value.items():
-        if found is None:
-            continue
-        if found in _LEFT_OUT:
-            raise BadInput(
-                f"{place}: {key}: was left out ({found}); save it with: kubectl config view --raw"
-            )
-        if key in _TEXTS and not isinstance(found, str):
-            raise BadInput(
-                f"{place}: {key}: expected text, found {type(found).__name__}; put it in quotes"
-            )
-        if key in _FLAGS and not isinstance(found, bool):
-            raise BadInput(f"{place}: {key}: expected true or false, found {_shown(found)}")
+        if found is not None:
+            _check_field(key, found, place)
     return {key: found for key, found in value.items() if found not in (None, "")}
 
 
-def _current(content: dict[str, Any], file: Path) -> str:
+def _check_field(key: str, found: object, place: str) -> None:
+    if found in _LEFT_OUT:
+        raise BadInput(
+            f"{place}: {key}: was left out ({found}); save it with: kubectl config view --raw"
+        )
+    if key in _TEXTS and not isinstance(found, str):
+        raise BadInput(
+            f"{place}: {key}: expected text, found {type(found).__name__}; put it in quotes"
+        )
+    if key in _FLAGS and not isinstance(found, bool):
+        raise BadInput(f"{place}: {key}: expected true or false, found {_shown(found)}")
+
+
+def _current(content: MutableJsonObject, file: Path) -> str:
     current = content.get("current-context") or ""
     if not isinstance(current, str):
         raise BadInput(
-            f"{file}: is no kubeconfig: current-context: expected a name, found {_shown(current)}"
+            f"{file}: not a kubeconfig: current-context: expected a name, found {_shown(current)}"
         )
     return current
 
@@ -280,25 +286,25 @@ def _current(content: dict[str, Any], file: Path) -> str:
 # --- A context ------------------------------------------------------------------------------------
 
 
-def _chosen(where: str, contexts: dict[str, _Entry], asked: str | None, current: str) -> str:
+def _chosen(where: str, contexts: dict[str, _Entry], wanted: str | None, current: str) -> str:
     if not contexts:
-        asks = f"--context {asked}: " if asked else ""
+        option = f"--context {wanted}: " if wanted else ""
         raise BadInput(
-            f"{asks}{where}: is no kubeconfig that leads to a cluster: it has no contexts; "
+            f"{option}{where}: not a kubeconfig that leads to a cluster: it has no contexts; "
             f"{GIVE_ONE}"
         )
-    known = _names(contexts)
-    if asked:
-        if asked not in contexts:
-            raise BadInput(f"--context {asked}: {where} has no such context; it has: {known}")
-        return asked
+    existing = _names(contexts)
+    if wanted:
+        if wanted not in contexts:
+            raise BadInput(f"--context {wanted}: {where} has no such context; it has: {existing}")
+        return wanted
     choose = "choose one: --context NAME, or kubectl config use-context NAME"
     if not current:
-        raise BadInput(f"{where}: no current-context is set; it has: {known}; {choose}")
+        raise BadInput(f"{where}: no current-context is set; it has: {existing}; {choose}")
     if current not in contexts:
         raise BadInput(
-            f"{where}: its current-context {current!r} is no context of it; it has: "
-            f"{known}; {choose}"
+            f"{where}: its current-context {current!r} is not one of its contexts; it has: "
+            f"{existing}; {choose}"
         )
     return current
 
@@ -310,7 +316,7 @@ def _access(name: str, sections: Mapping[str, dict[str, _Entry]]) -> Access:
     if cluster is None:
         raise BadInput(f"{context.file}: context {name!r} names no cluster; it lacks cluster: NAME")
     cluster_place = f"{cluster.file}: cluster {context.value['cluster']!r}"
-    user_name = context.value.get("user", "")
+    user_name = text_at(context.value, "user")
     user = user or _Entry({}, context.file)
     user_place = f"{user.file}: user {user_name!r}"
     of_cluster = _resolved(cluster, (_AUTHORITY,), cluster_place)
@@ -338,17 +344,17 @@ def _referred(
     return there[named]
 
 
-def _server(cluster: dict[str, Any], user: dict[str, Any], place: str) -> str:
+def _server(cluster: JsonObject, user: JsonObject, place: str) -> str:
     """The address, with the scheme that kubectl would take where none is written."""
-    server = str(cluster.get("server", "")).strip()
+    server = text_at(cluster, "server").strip()
     if not server:
         raise BadInput(f"{place}: lacks server: https://ADDRESS:PORT")
     if "://" not in server:
+        # client-go, rest/url_utils.go: https where an authority, a certificate or "insecure" is set.
         keys = (_AUTHORITY, f"{_AUTHORITY}-data", "insecure-skip-tls-verify")
-        secure = any(key in cluster for key in keys) or any(
-            key.startswith(_CERTIFICATE) for key in user
-        )
-        server = f"{'https' if secure else 'http'}://{server}"
+        has_certificate = any(key.startswith(_CERTIFICATE) for key in user)
+        is_secure = has_certificate or any(key in cluster for key in keys)
+        server = f"{'https' if is_secure else 'http'}://{server}"
     _check_address(server, ("http", "https"), f"{place}: server")
     return server.rstrip("/")
 
@@ -362,7 +368,7 @@ def _check_address(address: str, schemes: tuple[str, ...], place: str) -> None:
             raise ValueError("it has a space")
     except (ValueError, httpx.InvalidURL) as error:
         raise BadInput(
-            f"{place}: {_masked(address)} is no address ({error}); expected https://ADDRESS:PORT"
+            f"{place}: {_masked(address)} is not an address ({error}); expected https://ADDRESS:PORT"
         ) from error
     if split.scheme.lower() not in schemes:
         raise BadInput(
@@ -375,15 +381,15 @@ def _check_address(address: str, schemes: tuple[str, ...], place: str) -> None:
         )
 
 
-def _check_proxy(cluster: dict[str, Any], place: str) -> None:
+def _check_proxy(cluster: JsonObject, place: str) -> None:
     if "proxy-url" in cluster:
-        _check_address(cluster["proxy-url"], _PROXIES, f"{place}: proxy-url")
+        _check_address(text_at(cluster, "proxy-url"), _PROXIES, f"{place}: proxy-url")
 
 
-def _resolved(entry: _Entry, keys: tuple[str, ...], place: str) -> dict[str, Any]:
-    """With absolute paths; a relative one begins at the file that has it. What a file holds and the
-    path of one: the former counts. A key where it does not belong counts for nothing, as for
-    kubectl."""
+def _resolved(entry: _Entry, keys: tuple[str, ...], place: str) -> MutableJsonObject:
+    """With absolute paths; a relative one begins at the file that has it. Where an entry has both
+    the content and the path of a file, the content counts. A key where it does not belong has no
+    effect, as for kubectl."""
     elsewhere = {_AUTHORITY, _CERTIFICATE, _KEY} - set(keys)
     value = {
         key: found
@@ -393,9 +399,9 @@ def _resolved(entry: _Entry, keys: tuple[str, ...], place: str) -> dict[str, Any
     for key in keys:
         if f"{key}-data" in value:
             value.pop(key, None)
-            _decoded(value[f"{key}-data"], f"{place}: {key}-data")
+            _decoded(text_at(value, f"{key}-data"), f"{place}: {key}-data")
         elif key in value:
-            path = entry.file.absolute().parent / value[key]
+            path = entry.file.absolute().parent / text_at(value, key)
             _check_file(path, f"{place}: {key}")
             value[key] = str(path)
     return value
@@ -417,69 +423,73 @@ def _decoded(text: str, place: str) -> bytes:
     try:
         content = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise BadInput(f"{place}: is no base64 ({error})") from error
+        raise BadInput(f"{place}: not base64 ({error})") from error
     if not content:
         raise BadInput(f"{place}: is empty")
     return content
 
 
-def _data_of(value: Mapping[str, Any], key: str) -> bytes | None:
+def _data_of(value: JsonObject, key: str) -> bytes | None:
     if f"{key}-data" in value:
-        return _decoded(value[f"{key}-data"], key)
-    return Path(value[key]).read_bytes() if key in value else None
+        return _decoded(text_at(value, f"{key}-data"), key)
+    return Path(text_at(value, key)).read_bytes() if key in value else None
 
 
-def _written(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """`value` with files in the place of what it holds: what kr8s writes itself it leaves behind,
-    keys too."""
+def _written(value: JsonObject, folder: Path) -> MutableJsonObject:
+    """`value` with files instead of their content: kr8s would write such files itself, and leave
+    them behind, private keys too."""
     written = {key: value[key] for key in (*_TEXTS, *_FLAGS) if key in value}
     for key in (_AUTHORITY, _CERTIFICATE, _KEY):
-        if f"{key}-data" in written:
+        content = written.pop(f"{key}-data", None)
+        if content is not None:
             path = folder / key
             path.touch(mode=0o600)
-            path.write_bytes(_decoded(written.pop(f"{key}-data"), key))
+            path.write_bytes(_decoded(str(content), key))
             written[key] = str(path)
     return written
 
 
-def _check_tls(
-    cluster: dict[str, Any], user: dict[str, Any], cluster_place: str, user_place: str
-) -> None:
-    """Loads what will be loaded, so that what is wrong with it is said of the file that has it."""
+def _check_tls(cluster: JsonObject, user: JsonObject, cluster_place: str, user_place: str) -> None:
+    """Loads what will be loaded, so that an error names the file that has it."""
     with tempfile.TemporaryDirectory(prefix="meshwake-") as folder:
         of_cluster, of_user = _written(cluster, Path(folder)), _written(user, Path(folder))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if _AUTHORITY in of_cluster:
-            try:
-                context.load_verify_locations(cafile=of_cluster[_AUTHORITY])
-            except (OSError, ValueError) as error:
-                raise BadInput(
-                    f"{cluster_place}: {_AUTHORITY}: holds no certificate in PEM ({error})"
-                ) from error
+            _load_authority(context, text_at(of_cluster, _AUTHORITY), cluster_place)
         if (_CERTIFICATE in of_user) != (_KEY in of_user):
             has, lacks = (_CERTIFICATE, _KEY) if _CERTIFICATE in of_user else (_KEY, _CERTIFICATE)
             raise BadInput(f"{user_place}: has {has} and lacks {lacks}")
         if _CERTIFICATE in of_user:
-            try:
-                # With a password, a wrong one: else OpenSSL asks for that of an encrypted key on
-                # the terminal.
-                context.load_cert_chain(of_user[_CERTIFICATE], of_user[_KEY], password=lambda: "-")
-            except (OSError, ValueError) as error:
-                raise BadInput(
-                    f"{user_place}: {_CERTIFICATE} and {_KEY}: expected a certificate and "
-                    "its key in PEM, "
-                    f"not encrypted ({error})"
-                ) from error
+            _load_certificate(context, of_user, user_place)
+
+
+def _load_authority(context: ssl.SSLContext, path: str, place: str) -> None:
+    try:
+        context.load_verify_locations(cafile=path)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{place}: {_AUTHORITY}: holds no certificate in PEM ({error})") from error
+
+
+def _load_certificate(context: ssl.SSLContext, user: JsonObject, place: str) -> None:
+    certificate, key = text_at(user, _CERTIFICATE), text_at(user, _KEY)
+    try:
+        # With a password, a wrong one: else OpenSSL prompts for that of an encrypted key on the
+        # terminal.
+        context.load_cert_chain(certificate, key, password=lambda: "-")
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"{place}: {_CERTIFICATE} and {_KEY}: expected a certificate and its key in PEM, not "
+            f"encrypted ({error})"
+        ) from error
 
 
 # --- Logging in -----------------------------------------------------------------------------------
 
 
-def _login(user: dict[str, Any], entry: _Entry, place: str) -> dict[str, Any]:
-    """The user as kr8s can log in as it. Raises BadInput that names the way that it cannot go."""
-    if impersonates := [
-        key for key in ("as", "as-uid", "as-groups", "as-user-extra") if key in user
-    ]:
+def _login(user: MutableJsonObject, entry: _Entry, place: str) -> MutableJsonObject:
+    """The user as kr8s can log in as it. Raises BadInput that names what is not supported."""
+    impersonates = [key for key in ("as", "as-uid", "as-groups", "as-user-extra") if key in user]
+    if impersonates:
         raise BadInput(
             f"{place}: {impersonates[0]}: acting as another user is not supported; use a "
             "context without it"
@@ -493,37 +503,36 @@ def _login(user: dict[str, Any], entry: _Entry, place: str) -> dict[str, Any]:
         )
     if "exec" in user:
         user["exec"] = _plugin(user["exec"], entry, f"{place}: exec")
-    if "tokenFile" in user:
+    token_file = text_at(user, "tokenFile")
+    if token_file:
+        # The file counts where both are given, as for kubectl.
         user.pop("token", None)
-        _check_token(
-            read_text(Path(user["tokenFile"])).strip(), f"{place}: tokenFile {user['tokenFile']}"
-        )
+        _check_token(read_text(Path(token_file)).strip(), f"{place}: tokenFile {token_file}")
     if "token" in user:
-        user["token"] = user["token"].strip()
-        _check_token(user["token"], f"{place}: token")
+        token = text_at(user, "token").strip()
+        _check_token(token, f"{place}: token")
+        user["token"] = token
     return user
 
 
-def _without_provider(user: dict[str, Any], place: str) -> dict[str, Any]:
+def _without_provider(user: JsonObject, place: str) -> MutableJsonObject:
+    """An OpenID Connect provider has its last token in the file, which is used as it is. The other
+    providers were programs inside kubectl, which dropped them in 1.26."""
     provider = user["auth-provider"]
     name = provider.get("name") if isinstance(provider, dict) else provider
-    config = provider.get("config") if isinstance(provider, dict) else None
-    token = config.get("id-token") if isinstance(config, dict) else None
-    if name != "oidc" or not isinstance(token, str) or not token:
+    token = text_at(provider, "config", "id-token")
+    if name != "oidc" or not token:
         raise BadInput(
-            f"{place}: auth-provider {_shown(name)} is not supported, and not by kubectl "
-            "since 1.26; "
-            "have your cloud's tool write a user with exec (a plugin), or use a token"
+            f"{place}: auth-provider {_shown(name)} is not supported, and not by kubectl since "
+            "1.26; have your cloud's tool write a user with exec (a plugin), or use a token"
         )
-    return {key: value for key, value in user.items() if key != "auth-provider"} | {"token": token}
+    without = {key: value for key, value in user.items() if key != "auth-provider"}
+    return without | {"token": token}
 
 
-def _plugin(plugin: Any, entry: _Entry, place: str) -> dict[str, Any]:
-    if (
-        not isinstance(plugin, dict)
-        or not isinstance(plugin.get("command"), str)
-        or not plugin["command"].strip()
-    ):
+def _plugin(plugin: object, entry: _Entry, place: str) -> MutableJsonObject:
+    command = text_at(plugin, "command")
+    if not isinstance(plugin, dict) or not command.strip():
         raise BadInput(f"{place}: lacks command: PROGRAM")
     if plugin.get("apiVersion") not in _EXEC_VERSIONS:
         raise BadInput(
@@ -532,27 +541,29 @@ def _plugin(plugin: Any, entry: _Entry, place: str) -> dict[str, Any]:
         )
     if plugin.get("interactiveMode") == "Always":
         raise BadInput(
-            f"{place}: {plugin['command']!r} asks questions (interactiveMode: Always), "
-            "which nobody answers"
+            f"{place}: {command!r} is interactive (interactiveMode: Always), and nothing here "
+            "could answer its questions"
         )
     arguments, environment = plugin.get("args") or [], plugin.get("env") or []
-    if not isinstance(arguments, list) or not all(
-        isinstance(each, str) and "\0" not in each for each in arguments
-    ):
+    if not isinstance(arguments, list) or not all(map(_is_argument, arguments)):
         raise BadInput(f"{place}: args: expected a list of texts, found {_shown(arguments)}")
     if not isinstance(environment, list) or not all(map(_is_variable, environment)):
         raise BadInput(
             f"{place}: env: expected a list of name and value, found {_shown(environment)}"
         )
-    command = plugin["command"]
+    # exec(2) and its environment are C strings: a NUL would end them.
     if "\0" in command:
-        raise BadInput(f"{place}: command: {_shown(command)} is no program")
+        raise BadInput(f"{place}: command: {_shown(command)} is not a program")
     if os.sep in command:
         command = str(entry.file.absolute().parent / command)
     return {**plugin, "command": command, "args": arguments, "env": environment}
 
 
-def _is_variable(thing: Any) -> bool:
+def _is_argument(thing: object) -> bool:
+    return isinstance(thing, str) and "\0" not in thing
+
+
+def _is_variable(thing: object) -> bool:
     if not isinstance(thing, dict):
         return False
     name, value = thing.get("name"), thing.get("value")
@@ -584,7 +595,7 @@ def _masked(address: str) -> str:
     return repr(re.sub(r"//[^/]*@", "//...@", address))[:120]
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """Only of what is not secret, or too short to be: an entry may hold a token."""
     if isinstance(value, dict):
         return f"keys {', '.join(sorted(map(str, value)))[:80] or '(none)'}"

@@ -1,7 +1,7 @@
 """HTTP to a port inside a pod, spoken over the websocket of the API server's `portforward` itself.
 
 No port of this machine is opened: a forward that listens on one that was free a moment ago meets
-others who chose the same (kr8s' `portforward(local_port="auto")` looks for a free one, lets go of
+others who chose the same (kr8s' `portforward(local_port="auto")` looks for a free one, releases
 it, and listens afterwards).
 
 Each frame begins with its channel: 0 carries data, 1 an error; the first frame of each only names
@@ -15,11 +15,12 @@ from typing import Any, Protocol
 import h11
 import httpx_ws
 
+# Of the first port that is forwarded; a second would have channels 2 and 3.
 _DATA, _ERROR = 0, 1
 
 
 class PortFailed(Exception):
-    """The other side said no: nobody listens there, or HTTP was not what it spoke."""
+    """The other side refused: nothing listens there, or it did not speak HTTP."""
 
 
 class ClosedUnanswered(PortFailed):
@@ -55,7 +56,7 @@ async def get(websocket: Websocket, path: str) -> bytes:
             if not answered:
                 raise ClosedUnanswered("was closed without an answer") from error
             raise PortFailed(
-                f"is no HTTP that can be understood, or it ended early: {error}"
+                f"not HTTP that can be understood, or it ended early: {error}"
             ) from error
         if event is h11.NEED_DATA:
             data = await _next_data(websocket, named)

@@ -4,10 +4,12 @@ judge it."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TypeVar
 
+from meshwake.core.json_types import JsonObject, int_at, object_at
 from meshwake.kubernetes.api import condition, identity_of
 
+_Thing = TypeVar("_Thing", bound=JsonObject)
 WORKLOADS = ("DaemonSet", "Deployment", "StatefulSet")
 _CONDITIONS: Mapping[str, str] = {
     "Certificate": "Ready",
@@ -19,51 +21,61 @@ _CONDITIONS: Mapping[str, str] = {
 }
 
 
-def workloads(objects: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def workloads(objects: Iterable[_Thing]) -> list[_Thing]:
     """Those of `objects` that run pods and stay."""
     return [thing for thing in objects if thing["kind"] in WORKLOADS]
 
 
 def awaited_of(kind: str) -> str | None:
-    """What one waits for in an object of this kind, in words; None: that it is there."""
+    """What is awaited of an object of this kind, in words; None: that it exists."""
     return "rolled out" if kind in WORKLOADS else _CONDITIONS.get(kind)
 
 
-def unmet(thing: Mapping[str, Any] | None) -> str | None:
+def unmet(thing: JsonObject | None) -> str | None:
     """None when `thing` is what it should be, by its status; else what was seen instead."""
     if thing is None:
         return "there is none"
-    kind, status = str(thing["kind"]), thing.get("status") or {}
+    kind = str(thing["kind"])
+    why = None
     if kind in WORKLOADS:
-        said = _not_rolled_out(thing, status)
-    else:
-        said = _not_in_condition(thing, _CONDITIONS[kind]) if kind in _CONDITIONS else None
-    return None if said is None else f"{identity_of(thing)}: {said}"
+        why = _not_rolled_out(thing)
+    elif kind in _CONDITIONS:
+        why = _not_in_condition(thing, _CONDITIONS[kind])
+    return None if why is None else f"{identity_of(thing)}: {why}"
 
 
-def _not_in_condition(thing: Mapping[str, Any], name: str) -> str | None:
-    generation, said = thing["metadata"].get("generation", 0), condition(thing, name)
-    if not said:
-        return f"{name} not said yet"
-    if said.get("observedGeneration", generation) < generation:
-        return f"{name} was said of an older generation"
-    if said["status"] == "True":
+def _not_in_condition(thing: JsonObject, name: str) -> str | None:
+    found = condition(thing, name)
+    if not found:
+        return f"{name} not reported yet"
+    # A status may be of an earlier spec, until its controller has seen the present one. Not every
+    # controller fills in observedGeneration (Node has none).
+    if "observedGeneration" in found and int_at(found, "observedGeneration") < _generation(thing):
+        return f"{name} was reported of an older generation"
+    if found["status"] == "True":
         return None
-    return f"{name} is {said['status']}: {said.get('reason', '')} {said.get('message', '')}"
+    return f"{name} is {found['status']}: {found.get('reason', '')} {found.get('message', '')}"
 
 
-def _not_rolled_out(thing: Mapping[str, Any], status: Mapping[str, Any]) -> str | None:
-    if status.get("observedGeneration", 0) < thing["metadata"].get("generation", 0):
+def _not_rolled_out(thing: JsonObject) -> str | None:
+    status = object_at(thing, "status")
+    if int_at(status, "observedGeneration") < _generation(thing):
         return "not seen by its controller yet"
     if thing["kind"] == "DaemonSet":
-        wanted = status.get("desiredNumberScheduled", 0)
-        have = min(status.get("updatedNumberScheduled", 0), status.get("numberAvailable", 0))
+        wanted = int_at(status, "desiredNumberScheduled")
+        have = min(int_at(status, "updatedNumberScheduled"), int_at(status, "numberAvailable"))
+        # 0 wanted: its controller has not counted the nodes yet.
         return None if 0 < wanted <= have else f"{have} of {wanted} pods available"
-    wanted = (thing.get("spec") or {}).get("replicas", 1)
-    have = min(status.get("updatedReplicas", 0), status.get("availableReplicas", 0))
-    leftover = status.get("replicas", 0) - wanted
+    spec = object_at(thing, "spec")
+    wanted = int_at(spec, "replicas") if "replicas" in spec else 1
+    have = min(int_at(status, "updatedReplicas"), int_at(status, "availableReplicas"))
+    leftover = int_at(status, "replicas") - wanted
     if have >= wanted and leftover <= 0:
         return None
-    return f"{have} of {wanted} pods available" + (
-        f", {leftover} old ones left" if leftover > 0 else ""
-    )
+    old_ones = f", {leftover} old ones left" if leftover > 0 else ""
+    return f"{have} of {wanted} pods available{old_ones}"
+
+
+def _generation(thing: JsonObject) -> int:
+    """Counts the changes of a spec."""
+    return int_at(thing, "metadata", "generation")

@@ -1,4 +1,4 @@
-"""A program inside a container that is asked a line and answers one, again and again: an exec that
+"""A program inside a container that gets a line and answers with one, again and again: an exec that
 stays open.
 
 A new exec for each question costs a tenth of a second and more (API server, kubelet, container
@@ -15,11 +15,15 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.kubernetes.ported import Websocket
 
+# The oldest protocol of exec that reports how a program ended, as a Status of JSON on channel 3
+# (k8s.io/apimachinery pkg/util/remotecommand).
 PROTOCOL = "v4.channel.k8s.io"
+# The first byte of each frame.
 _STDIN, _STDOUT, _STDERR, _ENDED = 0, 1, 2, 3
-_SAID_AT_MOST = 300
+_REASON_AT_MOST = 300
 
 
 class TalkOver(Exception):
@@ -57,9 +61,9 @@ class Talk:
             while True:
                 line, answer = await self._questions.get()
                 await websocket.send_bytes(bytes([_STDIN]) + line.encode() + b"\n")
-                said = await anext(lines)
+                line = await anext(lines)
                 if not answer.done():
-                    answer.set_result(said)
+                    answer.set_result(line)
 
 
 async def _lines(websocket: Websocket) -> AsyncIterator[str]:
@@ -69,7 +73,7 @@ async def _lines(websocket: Websocket) -> AsyncIterator[str]:
         frame = await websocket.receive_bytes()
         channel, data = frame[0], frame[1:]
         if channel == _STDERR:
-            complaint = (complaint + data)[-_SAID_AT_MOST:]
+            complaint = (complaint + data)[-_REASON_AT_MOST:]
         elif channel == _ENDED and data:
             raise TalkOver(
                 f"the program has ended: {_reason(data)} "
@@ -84,7 +88,7 @@ async def _lines(websocket: Websocket) -> AsyncIterator[str]:
 
 def _reason(data: bytes) -> str:
     try:
-        told: dict[str, Any] = json.loads(data)
-        return str(told.get("message") or told.get("status"))
+        status: MutableJsonObject = json.loads(data)
+        return str(status.get("message") or status.get("status"))
     except ValueError:
-        return data.decode(errors="replace")[:_SAID_AT_MOST]
+        return data.decode(errors="replace")[:_REASON_AT_MOST]

@@ -4,8 +4,8 @@ given up in time.
 kr8s brings kubeconfigs with all their ways to authenticate, and exec. Its own synchronous calls
 wait without a bound (exec waits for ever for a pod to be ready); here each call is one coroutine
 under one deadline, on the monotonic clock of the machine that the harness is on. What kinds a
-server has is asked anew as long as one is unknown: its definition may have been applied a moment
-ago.
+server has is requested again as long as one is unknown: its definition may have been applied a
+moment ago.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from kr8s.asyncio import api as connect_kr8s
 from kr8s.asyncio.objects import Pod as PodObject
 
 from meshwake.core.errors import BadInput, HarnessFault
+from meshwake.core.json_types import JsonObject, int_at, object_at, objects_at, text_at, texts_at
 from meshwake.kubernetes import ported
 from meshwake.kubernetes.api import (
     Conversation,
@@ -62,7 +63,7 @@ _LOST = (
     ported.PortFailed,
     TalkOver,
 )
-# What this machine, and nobody else, has run out of.
+# What this machine itself has run out of.
 _LOCAL = {
     errno.EMFILE,
     errno.ENFILE,
@@ -72,8 +73,10 @@ _LOCAL = {
     errno.EADDRNOTAVAIL,
 }
 # What kr8s raises where a login program fails (RuntimeError) or prints no credentials, and where an
-# answer is no API's.
+# answer is not an API server's.
 _NO_LOGIN = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, ImportError)
+# 404: no such object or kind. 409: exists already, or was changed since it was read. From 500 on
+# the server itself failed, which says nothing of the request.
 _NOT_FOUND, _CONFLICT, _SERVER_ERROR = 404, 409, 500
 
 
@@ -101,14 +104,14 @@ def connect(kubeconfig: Path | Access, context: str | None = None) -> ThroughKr8
 
 
 class ThroughKr8s:
-    """See api.Kubernetes. Connects when first asked, and again after it could not."""
+    """See api.Kubernetes. Connects at the first request, and again after it could not."""
 
     def __init__(self, kubeconfig: Path | Access, context: str | None = None) -> None:
         self._kubeconfig, self._context = kubeconfig, context
         self._keys = tempfile.TemporaryDirectory(prefix="meshwake-", ignore_cleanup_errors=True)
         self._loop = asyncio.new_event_loop()
-        # What a websocket's own tasks meet when a connection breaks is told by the call that waits
-        # for them; asyncio would print it a second time, with a traceback.
+        # What a websocket's own tasks meet when a connection breaks is raised by the call that
+        # waits for them; asyncio would print it a second time, with a traceback.
         self._loop.set_exception_handler(lambda loop, context: None)
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="kubernetes", daemon=True
@@ -158,7 +161,7 @@ class ThroughKr8s:
             raise _unreachable(what, _first_of(lost), group) from group
         except kr8s.ServerError as error:
             raise _refused(what, error) from error
-        except (ValueError, KeyError) as error:  # an answer that is no API's
+        except (ValueError, KeyError) as error:  # not an answer of an API server
             raise Unreachable(f"{what}: {error}") from error
 
     def _about_pod(self, work: Coroutine[Any, Any, _Answer], within_s: float, what: str) -> _Answer:
@@ -187,7 +190,7 @@ class ThroughKr8s:
         return self._api
 
     def _access(self) -> Access:
-        """Read anew with each connection: a cluster that was started again may have another
+        """Read again with each connection: a cluster that was started again may have another
         address."""
         if isinstance(self._kubeconfig, Access):
             return self._kubeconfig
@@ -209,25 +212,27 @@ class ThroughKr8s:
     async def _path(
         self, kind: str, namespace: str | None, name: str = "", version: str = ""
     ) -> str:
-        """Where an object, or all of a kind, lies; by what the server says of itself."""
+        """The path of an object, or of all of a kind. Which kinds there are, and what they are
+        called in paths, is read from the server itself, as kubectl does it: the plural of a
+        CustomResourceDefinition may be any."""
         kind, _, group = kind.partition(".")
         for base in await self._bases(group, version):
             if kind not in self._kinds.get(base, {}):
-                resources = (await self._request("GET", base)).json()["resources"]
-                self._kinds[base] = {
-                    each["kind"]: (each["name"], each["namespaced"])
-                    for each in resources
-                    if "/" not in each["name"]
-                }
+                self._kinds[base] = await self._read_kinds(base)
             if kind in self._kinds[base]:
-                plural, namespaced = self._kinds[base][kind]
-                within = (
-                    f"/namespaces/{namespace or 'default'}"
-                    if namespaced and (namespace or name)
-                    else ""
-                )
-                return f"{base}{within}/{plural}" + (f"/{name}" if name else "")
-        raise _NoSuchKind(f"{group or 'v1'} knows no {kind} (yet)")
+                plural, is_namespaced = self._kinds[base][kind]
+                return _joined_path(base, plural, namespace, name, is_namespaced=is_namespaced)
+        raise _NoSuchKind(f"{group or 'v1'} has no kind {kind} (yet)")
+
+    async def _read_kinds(self, base: str) -> dict[str, tuple[str, bool]]:
+        """The kinds of a group's version: kind -> (its name in paths, whether it is namespaced)."""
+        answer = (await self._request("GET", base)).json()
+        return {
+            each["kind"]: (each["name"], each["namespaced"])
+            for each in answer["resources"]
+            # pods/log, pods/exec and the like have the kind of what they belong to.
+            if "/" not in each["name"]
+        }
 
     async def _bases(self, group: str, version: str) -> list[str]:
         """The paths of a group's versions, the server's own choice first: not every kind is in each
@@ -277,7 +282,7 @@ class ThroughKr8s:
         except (Unreachable, Refused):
             return False
 
-    def read(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
+    def read(self, kind: str, namespace: str | None, name: str) -> JsonObject | None:
         """See Kubernetes."""
         try:
             work = self._on("GET", kind, namespace, name)
@@ -289,7 +294,7 @@ class ThroughKr8s:
 
     def all(
         self, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> Sequence[JsonObject]:
         """See Kubernetes."""
         query = {"labelSelector": _selector(labels)} if labels else {}
         try:
@@ -304,17 +309,17 @@ class ThroughKr8s:
 
     def ours(self, kind: str, labels: Mapping[str, str]) -> list[tuple[str | None, str]]:
         """See Kubernetes."""
-        found = [item["metadata"] for item in self.all(kind, None, {**OUR_LABELS, **labels})]
-        return sorted(((each.get("namespace"), each["name"]) for each in found), key=str)
+        found = self.all(kind, None, {**OUR_LABELS, **labels})
+        return sorted((_place_of(thing) for thing in found), key=str)
 
     def pods(self, namespace: str | None, labels: Mapping[str, str]) -> list[Pod]:
         """See Kubernetes."""
-        items = [
-            item
-            for item in self.all("Pod", namespace, labels)
-            if "deletionTimestamp" not in item["metadata"]
+        pods = [
+            pod_of(thing)
+            for thing in self.all("Pod", namespace, labels)
+            if "deletionTimestamp" not in object_at(thing, "metadata")
         ]
-        return sorted(map(pod_of, items), key=lambda pod: pod.name)
+        return sorted(pods, key=lambda pod: pod.name)
 
     def log_lines(self, pod: Pod, container: str, since_s: int) -> list[str]:
         """See Kubernetes."""
@@ -393,37 +398,37 @@ class ThroughKr8s:
 
     # Changing
 
-    def apply(self, objects: Iterable[Mapping[str, Any]]) -> None:
+    def apply(self, objects: Iterable[JsonObject]) -> None:
         """See Kubernetes."""
         for thing in objects:
-            metadata = thing["metadata"]
-            if not is_ours(metadata.get("labels")):
+            if not is_ours(texts_at(thing, "metadata", "labels")):
                 raise HarnessFault(f"{identity_of(thing)} lacks our label and is not applied")
             query = {"fieldManager": FIELD_MANAGER, "force": "true"}
-            where = (kind_of(thing), metadata.get("namespace"), metadata["name"])
-            version = str(thing["apiVersion"]).rpartition("/")[2]
-            work = self._on(
-                "PATCH", *where, version, params=query, **_body(thing, "apply-patch+yaml")
-            )
+            namespace, name = _place_of(thing)
+            version = text_at(thing, "apiVersion").rpartition("/")[2]
+            body = _body(thing, "apply-patch+yaml")
+            work = self._on("PATCH", kind_of(thing), namespace, name, version, params=query, **body)
             self._call(work, CALL_WITHIN_S, f"apply {identity_of(thing)}")
 
-    def replace(self, thing: Mapping[str, Any]) -> bool:
+    def replace(self, thing: JsonObject) -> bool:
         """See Kubernetes."""
-        metadata = thing["metadata"]
-        name, method = (metadata["name"], "PUT") if "resourceVersion" in metadata else ("", "POST")
-        work = self._on(
-            method, kind_of(thing), metadata.get("namespace"), name, **_body(thing, "json")
-        )
+        namespace, name = _place_of(thing)
+        # POST creates, and is refused with 409 when the object exists; PUT replaces, and is refused
+        # with 409 when it has another resourceVersion by now.
+        is_update = "resourceVersion" in object_at(thing, "metadata")
+        method = "PUT" if is_update else "POST"
+        path_name = name if is_update else ""
+        work = self._on(method, kind_of(thing), namespace, path_name, **_body(thing, "json"))
         try:
             self._call(work, CALL_WITHIN_S, f"{method} {identity_of(thing)}")
         except Refused as error:
             # 404: what was to be replaced has gone meanwhile.
-            if error.status == _CONFLICT or (error.status == _NOT_FOUND and method == "PUT"):
+            if error.status == _CONFLICT or (error.status == _NOT_FOUND and is_update):
                 return False
             raise
         return True
 
-    def patch(self, kind: str, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
+    def patch(self, kind: str, namespace: str, name: str, patch: JsonObject) -> None:
         """See Kubernetes."""
         query = {"fieldManager": FIELD_MANAGER}
         work = self._on(
@@ -439,20 +444,18 @@ class ThroughKr8s:
     def delete_ours(self, kind: str, namespace: str | None, name: str) -> bool:
         """See Kubernetes."""
         found = self.read(kind, namespace, name)
-        if found is None or not is_ours(found["metadata"].get("labels")):
+        if found is None or not is_ours(texts_at(found, "metadata", "labels")):
             return False
         # The uid makes sure that it is still the object whose label was looked at.
-        body = {
-            "propagationPolicy": "Background",
-            "preconditions": {"uid": found["metadata"]["uid"]},
-        }
+        uid = text_at(found, "metadata", "uid")
+        body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
         return self._delete(kind, namespace, name, body)
 
     def end_pod(self, pod: Pod) -> None:
         """See Kubernetes."""
         self._delete("Pod", pod.namespace, pod.name, {"preconditions": {"uid": pod.uid}})
 
-    def _delete(self, kind: str, namespace: str | None, name: str, body: Mapping[str, Any]) -> bool:
+    def _delete(self, kind: str, namespace: str | None, name: str, body: JsonObject) -> bool:
         work = self._on(
             "DELETE", kind, namespace, name, **_body({"kind": "DeleteOptions", **body}, "json")
         )
@@ -469,20 +472,20 @@ async def _logged_in(access: Access, log_in: Callable[[], Awaitable[_Answer]]) -
     try:
         return await log_in()
     except _NO_LOGIN as error:
-        said = " ".join(str(error).split())[:300]
+        message = " ".join(str(error).split())[:300]
         if access.login_program is None:
             raise Unreachable(
-                f"{access}: no connection ({type(error).__name__}: {said})"
+                f"{access}: no connection ({type(error).__name__}: {message})"
             ) from error
         raise LoginFailed(
             f"{access}: user {access.user_name!r} logs in by {access.login_program!r}, "
             "which handed out "
-            f"no credentials: {type(error).__name__}: {said}"
+            f"no credentials: {type(error).__name__}: {message}"
         ) from error
 
 
 class _Conversation:
-    """See api.Conversation. Opened when first asked; one question at a time."""
+    """See api.Conversation. Opened at the first request; one at a time."""
 
     def __init__(
         self, cluster: ThroughKr8s, pod: Pod, container: str, command: Sequence[str]
@@ -512,7 +515,7 @@ class _Conversation:
 
 
 class _NoSuchKind(kr8s.ServerError):
-    """As if the server had said 404: nobody has defined this kind."""
+    """As if the server had answered 404: this kind is not defined."""
 
 
 def _refused(what: str, error: kr8s.ServerError) -> Refused | Unreachable:
@@ -521,13 +524,13 @@ def _refused(what: str, error: kr8s.ServerError) -> Refused | Unreachable:
         if isinstance(error, _NoSuchKind)
         else getattr(error.response, "status_code", _SERVER_ERROR)
     )
-    said = _said_by_server(error)
+    message = _message_of(error)
     if status >= _SERVER_ERROR:
-        return Unreachable(f"{what}: {said}")
-    return Refused(f"{what}: the API server refused: {said}", status)
+        return Unreachable(f"{what}: {message}")
+    return Refused(f"{what}: the API server refused: {message}", status)
 
 
-def _said_by_server(error: kr8s.ServerError) -> str:
+def _message_of(error: kr8s.ServerError) -> str:
     """The API server's own sentence; kr8s gives it for 4xx only."""
     try:
         return str(
@@ -549,7 +552,7 @@ def _unreachable(
         None,
     )
     if local is not None:
-        return LocalFailure(f"{what}: not asked, for this machine could not: {local}")
+        return LocalFailure(f"{what}: no request was sent, for this machine could not: {local}")
     return Unreachable(f"{what}: {type(error).__name__}: {error}")
 
 
@@ -572,11 +575,22 @@ async def _hang_up(api: Any) -> None:
         await session.aclose()
 
 
-def _body(content: Mapping[str, Any], media_type: str) -> dict[str, Any]:
+def _body(content: JsonObject, media_type: str) -> dict[str, Any]:
+    """What httpx takes as keyword arguments."""
     return {
         "content": json.dumps(content),
         "headers": {"Content-Type": f"application/{media_type}"},
     }
+
+
+def _joined_path(
+    base: str, plural: str, namespace: str | None, name: str, *, is_namespaced: bool
+) -> str:
+    """Without a namespace: all objects of a kind, in every namespace."""
+    within = ""
+    if is_namespaced and (namespace or name):
+        within = f"/namespaces/{namespace or 'default'}"
+    return f"{base}{within}/{plural}" + (f"/{name}" if name else "")
 
 
 def _of_pod(pod: Pod) -> str:
@@ -587,18 +601,23 @@ def _selector(labels: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
-def pod_of(item: Mapping[str, Any]) -> Pod:
-    """A pod from what the API server says of it."""
-    metadata, status = item["metadata"], item.get("status", {})
-    containers = status.get("containerStatuses") or [{}]
+def pod_of(item: JsonObject) -> Pod:
+    """A pod from what the API server reports of it."""
+    containers = objects_at(item, "status", "containerStatuses")
+    first = containers[0] if containers else {}
     return Pod(
-        namespace=metadata["namespace"],
-        name=metadata["name"],
-        uid=metadata["uid"],
-        node=item["spec"].get("nodeName", ""),
+        namespace=text_at(item, "metadata", "namespace"),
+        name=text_at(item, "metadata", "name"),
+        uid=text_at(item, "metadata", "uid"),
+        node=text_at(item, "spec", "nodeName"),
         ready=is_ready(item),
-        labels=metadata.get("labels", {}),
-        restarts=containers[0].get("restartCount", 0),
-        address=status.get("podIP", ""),
-        started="running" in containers[0].get("state", {}),
+        labels=texts_at(item, "metadata", "labels"),
+        restarts=int_at(first, "restartCount"),
+        address=text_at(item, "status", "podIP"),
+        started="running" in object_at(first, "state"),
     )
+
+
+def _place_of(thing: JsonObject) -> tuple[str | None, str]:
+    """Namespace and name; None for an object that lives in no namespace."""
+    return text_at(thing, "metadata", "namespace") or None, text_at(thing, "metadata", "name")

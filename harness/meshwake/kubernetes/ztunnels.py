@@ -14,8 +14,8 @@ _SELECTED = f"label {selector(ZTUNNEL_LABELS)}"
 
 def find_ztunnels(kubernetes: Kubernetes, namespace: str | None = None) -> list[Pod]:
     """The pods of every ztunnel, all in one namespace: in `namespace`, or else wherever they are.
-    LabUnavailable when there are none; BadInput when several namespaces have some, or nobody but
-    the user can know which it is."""
+    LabUnavailable when there are none; BadInput when several namespaces have some, and which one is
+    meant is unknown."""
     if namespace is not None:
         pods = kubernetes.pods(namespace, ZTUNNEL_LABELS)
         if not pods:

@@ -17,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from meshwake.clocks.virtual import Clocks
 from meshwake.core.clock_reading import ClockReading
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import PlannedFault
 from meshwake.guard.watch import Seen
 
@@ -113,7 +114,7 @@ class Backend(Protocol):
     def open(self, recording: Recording, stack: ExitStack) -> None:
         """Makes everything but the processes; `stack` ends all of it, those too."""
 
-    def subject_details(self) -> dict[str, Any]:
+    def subject_details(self) -> MutableJsonObject:
         """What the backend adds to the subject of run_started."""
 
     # Time

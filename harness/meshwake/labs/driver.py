@@ -20,6 +20,7 @@ from typing import Any
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.events import Event
 from meshwake.core.history import HISTORY_FORMAT
+from meshwake.core.json_types import JsonObject
 from meshwake.core.plan import Plan, PlannedFault
 from meshwake.guard.watch import Seen
 from meshwake.labs.backend import Backend, CertificateState, CsrReport, MeshProcess, ProcessKind
@@ -55,7 +56,7 @@ class Driver:
         self._node_of = {identity: plan.node_of(identity) for identity in _identities_of(plan)}
         self._expiry_logged_wall_ns: dict[str, int] = {}
 
-    def run(self, subject: dict[str, Any]) -> None:
+    def run(self, subject: JsonObject) -> None:
         """The whole plan, from run_started to run_ended. What was started has ended when this
         returns or raises."""
         with ExitStack() as stack:
@@ -72,14 +73,14 @@ class Driver:
                 reason = "csr_flood"
             self._record("run_ended", None, reason=reason)
 
-    def _record_start(self, subject: dict[str, Any]) -> None:
+    def _record_start(self, subject: JsonObject) -> None:
         self._record(
             "run_started",
             None,
             format=HISTORY_FORMAT,
             lab=self._plan.lab,
             version=self._plan.version,
-            subject=subject | self._backend.subject_details(),
+            subject={**subject, **self._backend.subject_details()},
         )
 
     def _start_all(self) -> None:

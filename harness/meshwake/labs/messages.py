@@ -15,7 +15,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from meshwake.core.errors import (
     ExitCode,
@@ -26,6 +25,7 @@ from meshwake.core.errors import (
 )
 from meshwake.core.events import Event
 from meshwake.core.history import Recorder
+from meshwake.core.json_types import JsonObject, MutableJsonObject, int_at, object_at, text_at
 from meshwake.labs import Toolbox
 
 _PROGRESS_EVERY_S = 0.2
@@ -39,7 +39,7 @@ class RunSender:
     """The side of the run. `send` sends one message; `exit_code` is what the program of the run
     should end with."""
 
-    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, send: Callable[[JsonObject], None]) -> None:
         self._send, self._next_progress_s = send, 0.0
         self.exit_code = 0
 
@@ -53,7 +53,7 @@ class RunSender:
             self._next_progress_s = time.monotonic() + _PROGRESS_EVERY_S
             self._send({"progress": world_ns})
 
-    def done(self, cost: dict[str, Any]) -> None:
+    def done(self, cost: JsonObject) -> None:
         """The run is over."""
         self._send({"done": cost})
 
@@ -80,22 +80,22 @@ class RunReceiver:
 
     def __init__(self, toolbox: Toolbox, recorder: Recorder, where: str = "") -> None:
         self._toolbox, self._recorder, self._where = toolbox, recorder, where
-        self._failed: dict[str, Any] | None = None
-        self.done: dict[str, Any] | None = None
+        self._failed: JsonObject | None = None
+        self.done: MutableJsonObject | None = None
 
-    def receive(self, message: dict[str, Any]) -> None:
+    def receive(self, message: JsonObject) -> None:
         """Takes one message; ignores those of other kinds."""
         if "event" in message:
             self._recorder.append(Event.from_line(json.dumps(message["event"])))
         elif "progress" in message:
-            self._toolbox.progress(message["progress"])
+            self._toolbox.progress(int_at(message, "progress"))
         elif "done" in message:
-            self.done = message["done"]
+            self.done = dict(object_at(message, "done"))
         elif "failed" in message:
-            self._failed = message["failed"]
+            self._failed = object_at(message, "failed")
 
     def raise_failure(self) -> None:
         """Raises what the run reported as the reason why it could not go on, if it did."""
         if self._failed is not None:
-            error = _ERRORS.get(self._failed["exit_code"], HarnessFault)
-            raise error(self._where + self._failed["message"])
+            error = _ERRORS.get(int_at(self._failed, "exit_code"), HarnessFault)
+            raise error(self._where + text_at(self._failed, "message"))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from meshwake.checks.format import dated, lasting, moment
 from meshwake.core.outcome import OutcomeKind
 from meshwake.report.result import Summary
+from meshwake.report.tally import tally
 
 _SIGNS = {
     OutcomeKind.AS_EXPECTED.value: "\N{WHITE HEAVY CHECK MARK}",
@@ -123,9 +124,8 @@ def _xml(text: str) -> str:
 
 def markdown(summaries: Sequence[Summary]) -> str:
     """A table, those that need a look first."""
-    good = sum(summary.outcome == OutcomeKind.AS_EXPECTED.value for summary in summaries)
     lines = [
-        f"### meshwake: {good} of {len(summaries)} as expected",
+        f"### meshwake: {tally(summaries)}",
         "",
         "| | scenario | lab | ztunnel | outcome | outage, awake | first failure |",
         "|---|---|---|---|---|---|---|",

@@ -1,7 +1,7 @@
 """The first line of a run: what happens to the mesh, before anything about expectations.
 
 A reader who wants to know whether a mesh survives is not helped by "as expected", which is also
-said of a mesh that is without mTLS for a third of the week (and that everybody knows it of).
+the verdict on a mesh that is known to be without mTLS for a third of the week.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ not empty: empty would say that nothing happened.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar
 
 from meshwake.checks.facts.certificates import Renewal, renewals
 from meshwake.checks.facts.clocks import ClockFault, clock_faults
@@ -23,8 +23,79 @@ from meshwake.report.headline import headline, judged, lost_connections
 _Derived = TypeVar("_Derived")
 
 
-def result(run: Run) -> dict[str, Any]:
-    """The object of docs/reference.md, keys in its order."""
+class EvidenceRow(TypedDict):
+    """One event that a finding rests on."""
+
+    world_s: float | None
+    text: str
+    data: Mapping[str, object]
+
+
+class FindingRow(TypedDict):
+    """What one check found; `expected` None: the scenario expects nothing of it."""
+
+    check: str
+    verdict: str
+    expected: str | None
+    because: str
+    evidence: list[EvidenceRow]
+
+
+class RenewalRow(TypedDict):
+    """One renewal of a certificate."""
+
+    node: str
+    identity: str
+    issued_world_s: float
+    due_world_s: float
+    done_world_s: float | None
+    late_s: float | None
+
+
+class OutageRow(TypedDict):
+    """A time in which a pair could not connect; `to_world_s` None: until the end of the run."""
+
+    pair: list[str]
+    from_world_s: float
+    to_world_s: float | None
+
+
+class ClockFaultRow(TypedDict):
+    """A clock fault as it was planned and as it was measured; None: the clocks were not read."""
+
+    kind: str
+    node: str | None
+    asked_s: float
+    measured_wall_s: float | None
+    measured_monotonic_s: float | None
+    measured_boottime_s: float | None
+
+
+class Cost(TypedDict):
+    """Real time and world time of a run."""
+
+    real_s: float
+    world_s: float
+
+
+class Result(TypedDict):
+    """The object of docs/reference.md; null where a damaged history does not allow it."""
+
+    scenario: str
+    lab: str
+    version: str
+    seed: int
+    outcome: str
+    exit_code: int
+    findings: list[FindingRow]
+    renewals: list[RenewalRow] | None
+    outages: list[OutageRow] | None
+    clock_faults: list[ClockFaultRow] | None
+    cost: Cost
+
+
+def result(run: Run) -> Result:
+    """One run, keys in the order of docs/reference.md."""
     plan, history, outcome = run.plan, run.history, run.outcome
     return {
         "scenario": plan.scenario,
@@ -51,7 +122,7 @@ def _or_null(derive: Callable[[], _Derived]) -> _Derived | None:
         return None
 
 
-def _finding(row: Comparison) -> dict[str, Any]:
+def _finding(row: Comparison) -> FindingRow:
     return {
         "check": row.finding.check,
         "verdict": row.finding.verdict.value,
@@ -64,7 +135,7 @@ def _finding(row: Comparison) -> dict[str, Any]:
     }
 
 
-def _renewal(renewal: Renewal) -> dict[str, Any]:
+def _renewal(renewal: Renewal) -> RenewalRow:
     return {
         "node": renewal.node,
         "identity": renewal.identity,
@@ -75,7 +146,7 @@ def _renewal(renewal: Renewal) -> dict[str, Any]:
     }
 
 
-def _outage(outage: Outage) -> dict[str, Any]:
+def _outage(outage: Outage) -> OutageRow:
     return {
         "pair": list(outage.pair),
         "from_world_s": outage.from_world_s,
@@ -83,7 +154,7 @@ def _outage(outage: Outage) -> dict[str, Any]:
     }
 
 
-def _clock_fault(fault: ClockFault) -> dict[str, Any]:
+def _clock_fault(fault: ClockFault) -> ClockFaultRow:
     measured = fault.measured
     return {
         "kind": fault.planned.kind,

@@ -1,1 +1,1 @@
-"""Choosing cases, running them, and what is asked around that."""
+"""Choosing cases, running them, and what belongs to that."""

@@ -158,9 +158,9 @@ class Chooser:
     def _named(self, base: Case, subject: Subject) -> Case:
         """The case on the lab that was named, or, where only a binary was, on the process lab."""
         if self.options.lab == AUTO:
-            lab, because = "process", "process: asked for with --ztunnel"
+            lab, because = "process", "process: chosen with --ztunnel"
         else:
-            lab, because = self.options.lab, f"{self.options.lab}: asked for with --lab"
+            lab, because = self.options.lab, f"{self.options.lab}: chosen with --lab"
         if lab in WITH_BINARY and subject.ztunnel is not None:
             because += f"; ztunnel {subject.version} {subject.found}"
         return self._judged(_on(base, lab, subject, because, self.options.as_class))

@@ -7,9 +7,9 @@ import platform
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from meshwake.core import versions
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.labs import LAB_MODULES, NO_BINARY, WITH_BINARY, load_lab
 from meshwake.ztunnel import binaries
 
@@ -34,7 +34,7 @@ class Health:
     labs: tuple[LabHealth, ...]
     auto: str
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> MutableJsonObject:
         """As `meshwake doctor --json` prints it."""
         found = asdict(self)
         found["ztunnels"] = [{"version": version, "path": path} for version, path in self.ztunnels]
@@ -57,14 +57,19 @@ def examine() -> Health:
 
 
 def _examine_lab(name: str, found: tuple[binaries.CachedBinary, ...]) -> LabHealth:
-    if name in WITH_BINARY and not sys.platform.startswith("linux"):
-        return LabHealth(name, False, ("needs Linux; --lab model runs here",))
-    newest = found[-1].path if found else None
-    reasons = _missing(name, newest)
-    if name in WITH_BINARY and newest is None:
-        # How to get one is said instead of that there is none.
-        reasons = [each for each in reasons if each != NO_BINARY]
-        reasons.insert(0, _how_to_get_a_binary())
+    if name not in WITH_BINARY:
+        return _health(name, _missing(name, None))
+    if not sys.platform.startswith("linux"):
+        return _health(name, ["needs Linux; --lab model runs here"])
+    if found:
+        return _health(name, _missing(name, found[-1].path))
+    # How to get a binary helps more than that there is none.
+    others = [reason for reason in _missing(name, None) if reason != NO_BINARY]
+    return _health(name, [_how_to_get_a_binary(), *others])
+
+
+def _health(name: str, reasons: list[str]) -> LabHealth:
+    """`reasons` why the lab cannot run here; some may be given twice, by two of its parts."""
     return LabHealth(name, not reasons, tuple(dict.fromkeys(reasons)))
 
 

@@ -18,15 +18,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from meshwake.core.durations import NS_PER_S, format_duration, parse_option_ns
 from meshwake.core.errors import BadInput, HarnessFault
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.outcome import Finding
 from meshwake.core.run import Run
 from meshwake.core.scenario import Scenario, scenario_of
 from meshwake.core.store import RunDirectory
-from meshwake.report.result import result
+from meshwake.report.result import OutageRow, RenewalRow, result
 from meshwake.runner.choose import Case, choose
 from meshwake.runner.options import Options
 from meshwake.runner.run import run_case
@@ -63,6 +64,9 @@ def world_of(unnamed: Sequence[object], named: Mapping[str, Any]) -> World:
     return World(**named)
 
 
+_Row = TypeVar("_Row")
+
+
 @dataclass
 class Mesh:
     """A timeline made call by call. `refused` is called, and must not return, when the lab asked
@@ -74,7 +78,7 @@ class Mesh:
     world: World = field(default_factory=World)
     directories: list[RunDirectory] = field(default_factory=list)
     _now_ns: int = 0
-    _faults: list[dict[str, Any]] = field(default_factory=list)
+    _faults: list[MutableJsonObject] = field(default_factory=list)
     _answered: Run | None = None
 
     def run(self, lasts: Lasts = None, **length: float) -> None:
@@ -109,13 +113,13 @@ class Mesh:
         timeline stays here."""
         self._happen("ca_outage", lasts=format_duration(_ns(lasts, length)))
 
-    def outages(self) -> list[dict[str, Any]]:
+    def outages(self) -> list[OutageRow]:
         """When a pair could not talk: pair, from_world_s, to_world_s."""
-        return self._listed("outages")
+        return self._derived("outages", lambda answered: result(answered)["outages"])
 
-    def renewals(self) -> list[dict[str, Any]]:
+    def renewals(self) -> list[RenewalRow]:
         """Every renewal: node, identity, issued_world_s, due_world_s, done_world_s, late_s."""
-        return self._listed("renewals")
+        return self._derived("renewals", lambda answered: result(answered)["renewals"])
 
     def findings(self) -> dict[str, Finding]:
         """What every check found, by its name."""
@@ -147,12 +151,12 @@ class Mesh:
                     f"{check} is {finding.verdict}, expected {verdict}: {finding.because}"
                 )
 
-    def _listed(self, key: str) -> list[dict[str, Any]]:
+    def _derived(self, what: str, derive: Callable[[Run], list[_Row] | None]) -> list[_Row]:
         answered = self._answer()
-        listed: list[dict[str, Any]] | None = result(answered)[key]
-        if listed is None:
-            raise HarnessFault(f"{key} cannot be told from this history: {answered.outcome.why}")
-        return listed
+        rows = derive(answered)
+        if rows is None:
+            raise HarnessFault(f"{what} is unknown from this history: {answered.outcome.why}")
+        return rows
 
     def _advance(self, by_ns: int) -> None:
         self._now_ns += by_ns
@@ -180,8 +184,8 @@ class Mesh:
         return choose(self._scenario(), self.options)[0]
 
     def _scenario(self) -> Scenario:
-        document: dict[str, Any] = {
-            "title": f"told by {self.name}",
+        document: MutableJsonObject = {
+            "title": f"written by {self.name}",
             "duration": format_duration(self._now_ns),
             "certificate": {"lifetime": self.world.lifetime, "backdate": self.world.backdate},
             "node": [{"name": "laptop", "identities": [CLIENT, SERVER]}],
@@ -191,7 +195,7 @@ class Mesh:
                 {
                     "check": "traffic_flows",
                     "verdict": "holds",
-                    "because": "the test that tells it will judge",
+                    "because": "the test itself judges",
                 }
             ],
         }

@@ -35,7 +35,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Options:
-    """What a run is asked for, checked: which labs and versions, with what, and what to keep.
+    """What is requested of a run, checked: which labs and versions, with what, and what to keep.
     `cluster` is for lab kind, `as_class` for lab model; `fixes` are deployed one after the other,
     each instead of the scenario's."""
 
@@ -112,7 +112,8 @@ class ClusterFlags(Flags):
         str | None, Flag("--kubernetes", "Version of its nodes, such as 1.34.", "VERSION")
     ] = None
     workers: Annotated[
-        int | None, Flag("--nodes", "Worker nodes beside the control plane; default 2.", "N")
+        int | None,
+        Flag("--nodes", "Worker nodes in addition to the control plane; default 2.", "N"),
     ] = None
     with_parts: Annotated[
         tuple[str, ...], Flag("--with", "A part that the profile does not have.", "PART")
@@ -306,20 +307,27 @@ def _whole_number(text: str, minimum: int | None) -> int:
 def from_pytest(
     getoption: Callable[[str], Any], getini: Callable[[str], Any] | None = None
 ) -> RunFlags:
-    """What pytest was given: on its command line, else in its settings. Raises BadInput for a
-    number in the settings that is none."""
+    """What pytest was given: on its command line, else in its settings. Raises BadInput for an
+    invalid number in the settings."""
     values = {}
     for declared in declared_in(RunFlags):
-        name = f"meshwake_{declared.field}"
-        value = getoption(name)
-        if getini is not None and value in (declared.default, []):
-            value = getini(name) or value
-            if declared.of_type(int) and isinstance(value, str):
-                value = _ini_number(name, value, declared.flag.minimum)
+        value = getoption(f"meshwake_{declared.field}")
+        is_default = value in (declared.default, [])
+        if getini is not None and is_default:
+            value = _from_ini(declared, getini) or value
         if declared.of_type(Path) and value is not None:
             value = Path(value)
         values[declared.field] = value
     return _build(RunFlags, values)
+
+
+def _from_ini(declared: Declared, getini: Callable[[str], Any]) -> Any:
+    """What pytest's settings have for an option: a text, also where the option is a number."""
+    name = f"meshwake_{declared.field}"
+    value = getini(name)
+    if value and declared.of_type(int) and isinstance(value, str):
+        return _ini_number(name, value, declared.flag.minimum)
+    return value
 
 
 def _ini_number(name: str, text: str, minimum: int | None) -> int:

@@ -1,6 +1,6 @@
 """One case to one run, with its evidence on disk; and a saved run judged again.
 
-A run that came out as expected leaves nothing behind unless it was asked for; a surprise, an
+A run that came out as expected leaves nothing behind unless that was requested; a surprise, an
 unknown and a failure keep their directory.
 """
 

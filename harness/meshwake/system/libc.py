@@ -1,8 +1,9 @@
-"""The C library of this process, by ctypes: what Python 3.11 has no function for, and the numbers it takes.
+"""The C library of this process, by ctypes: what Python 3.11 has no function for, and the numbers
+it takes.
 
 Problem: eleven modules each opened libc, and each had its own copy of the numbers of setns, tgkill
 or prctl. A wrong one is not an error but another system call. Here every call is a function with
-Python's arguments that raises OSError, and every number stands once, with the header that it is
+Python's arguments that raises OSError, and every number is here once, with the header that it is
 from.
 
 Paths of headers are those of the Linux sources: `include/uapi/linux/prctl.h` is installed as
@@ -21,7 +22,8 @@ import signal
 from typing import Any
 
 # None: the libc that this very process has loaded, whatever its file is called (glibc, musl).
-# use_errno: ctypes keeps a copy of errno for each thread, which no Python code in between can change.
+# use_errno: ctypes keeps a copy of errno for each thread, which no Python code in between can
+# change.
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -66,7 +68,7 @@ _NUMBERS: dict[str, tuple[int, int | None]] = {
 def system_call_number(name: str, machine: str = "") -> int | None:
     """The number of a system call on `machine` (as `uname -m` names it; "": this one), None when
     that architecture does not have it. An architecture that is not in the table counts as x86_64:
-    whoever moves clocks refuses it before any number is used."""
+    moving clocks is refused before any number is used."""
     x86_64, aarch64 = _NUMBERS[name]
     return aarch64 if (machine or os.uname().machine) == "aarch64" else x86_64
 
@@ -116,14 +118,14 @@ def drop_from_bounding_set(capability: int) -> None:
 
 
 def signal_thread(pid: int, tid: int, number: int) -> None:
-    """Sends a signal to one thread of a process. Raises ProcessLookupError when there is none of that
-    number in it (any more): unlike kill(2), tgkill(2) is not fooled by a number used again."""
+    """Sends a signal to one thread of a process. Raises ProcessLookupError when there is none of
+    that number in it (any more): unlike kill(2), tgkill(2) is not fooled by a number used again."""
     _system_call("tgkill", pid, tid, int(number))
 
 
 def duplicate_file_of(process: int, number: int) -> int:
-    """A file of ours that is the same open file as `number` of the process behind the pidfd `process`
-    (pidfd_getfd(2), Linux 5.6). Needs the right to trace it."""
+    """A file of ours that is the same open file as `number` of the process behind the pidfd
+    `process` (pidfd_getfd(2), Linux 5.6). Needs the right to trace it."""
     return _system_call("pidfd_getfd", process, number, 0)  # no flag is defined yet
 
 
@@ -152,7 +154,7 @@ def setns(namespace: int, kind: int) -> None:
 
 def ptrace(request: int, pid: int, address: int = 0, data: Any = None) -> None:
     """One request that answers nothing but success. `data` is a number, or ctypes.byref of what the
-    kernel reads or fills. Numbers of requests stand in clocks/vdso/ptrace.py."""
+    kernel reads or fills. Numbers of requests are in clocks/vdso/ptrace.py."""
     # Each argument is a whole register in the kernel; without a type ctypes would pass an int of 32
     # bits and leave the upper half as it happens to be.
     word = ctypes.c_void_p(data) if data is None or isinstance(data, int) else data

@@ -1,10 +1,10 @@
 """Supervises a program that the harness starts: when the harness has ended, so has the program.
 
-Started as `python supervised.py PROGRAM ARGUMENT...` at the head of a session of its own, with a pipe
-from the harness as standard input that nothing is ever written to. The end of that pipe means that
-the harness has ended, however it ended (kill -9 closes pipes too), or that it closed the pipe: the
-whole process group then gets SIGTERM, and SIGKILL 5 s later. The exit code is the program's, 128 + N when
-signal N ended it. It imports nothing of the harness, and starts at once.
+Started as `python supervised.py PROGRAM ARGUMENT...` at the head of a session of its own, with a
+pipe from the harness as standard input that nothing is ever written to. The end of that pipe means
+that the harness has ended, however it ended (kill -9 closes pipes too), or that it closed the pipe:
+the whole process group then gets SIGTERM, and SIGKILL 5 s later. The exit code is the program's,
+128 + N when signal N ended it. It imports nothing of the harness, and starts at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def start_guarded(
     error: IO[bytes],
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts `command` under a supervisor, which is what is returned; end it with `let_go`. Where
+    """Starts `command` under a supervisor, which is what is returned; end it with `release`. Where
     the program cannot be started, the supervisor writes why to `error` and ends with 127."""
     return subprocess.Popen(
         [sys.executable, "-I", "-S", __file__, *command],
@@ -40,7 +40,7 @@ def start_guarded(
     )
 
 
-def let_go(guardian: subprocess.Popen[bytes]) -> None:
+def release(guardian: subprocess.Popen[bytes]) -> None:
     """Sends SIGTERM to its program, then SIGKILL after 5 s; waits for both processes."""
     assert guardian.stdin is not None
     guardian.stdin.close()

@@ -3,10 +3,10 @@
     <cache>/ztunnel/<version>/<x86_64|aarch64>/ztunnel        <cache>: $MESHWAKE_CACHE, or the user's cache directory
 
 The user puts binaries there, or names one with --ztunnel. What `ztunnel version` calls IstioVersion
-is read from the environment when it is asked (src/version.rs at 1.18.0 to 1.31.0-rc.0), so it says
-nothing of the binary. What is built in is the commit (GitRevision) and whether anything was changed
-(BuildStatus): a clean build of the commit that clusters/versions.toml has for a release is that
-release. Of any other binary only its owner can tell.
+is read from the environment when it prints them (src/version.rs at 1.18.0 to 1.31.0-rc.0), so it
+says nothing of the binary. What is built in is the commit (GitRevision) and whether anything was
+changed (BuildStatus): a clean build of the commit that clusters/versions.toml has for a release is
+that release. Of any other binary only its owner knows it.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ import struct
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from packaging.version import InvalidVersion, Version
 from platformdirs import user_cache_dir
 
 from meshwake.core import versions
 from meshwake.core.errors import BadInput, LabUnavailable
+from meshwake.core.json_types import MutableJsonObject
 
 IDENTIFY_WITHIN_S = 10
+# uname -m differs between systems: Linux has x86_64 and aarch64, Windows AMD64, macOS arm64.
 _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+# e_machine of an ELF header: EM_X86_64, EM_AARCH64 (include/uapi/linux/elf-em.h).
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
 _FIELD = re.compile(r'(\w+):"([^"]*)"')
-# Read by ztunnel when it is asked for its version: 1.18 to 1.26, and since.
+# Read by ztunnel when it prints its version: 1.18 to 1.26, and since.
 _VERSION_VARIABLES = ("ISTIO_VERSION", "ISTIO_META_ISTIO_VERSION")
 
 
@@ -45,8 +47,8 @@ class CachedBinary:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a binary is: the release that it was built from, as far as its build tells (None: it
-    does not), and the digest that names it for sure."""
+    """What a binary is: the release that it was built from, as far as its build records it (None:
+    it does not), and the digest that names it for sure."""
 
     path: Path
     own_version: str | None
@@ -107,15 +109,15 @@ def _is_version(text: str) -> bool:
 
 
 def identify(path: Path) -> Identity:
-    """What the binary at `path` is. Raises BadInput when it is not a ztunnel, LabUnavailable when it
-    cannot run here."""
+    """What the binary at `path` is. Raises BadInput when it is not a ztunnel, LabUnavailable when
+    it cannot run here."""
     content = _read(path)
     _check_made_for_this_machine(path, content)
     build_info = _ask_version(path)
     if "IstioVersion" not in _fields(build_info):
-        said = build_info.strip()[:200] or "nothing"
+        output = build_info.strip()[:200] or "nothing"
         raise BadInput(
-            f"--ztunnel {path}: is not a ztunnel: 'ztunnel version' said {said!r}, not an IstioVersion"
+            f"--ztunnel {path}: is not a ztunnel: 'ztunnel version' printed {output!r}, not an IstioVersion"
         )
     own_versions = releases_of(build_info)
     own_version = own_versions[-1] if own_versions else None
@@ -135,9 +137,9 @@ def _fields(build_info: str) -> dict[str, str]:
     return dict(_FIELD.findall(build_info))
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe(path: Path) -> MutableJsonObject:
     """The ztunnel at `path` as run_started names it. `build`: what it says of its build; "" when it
-    cannot be asked."""
+    cannot be started."""
     try:
         build_info = _ask_version(path).strip()
     except LabUnavailable:

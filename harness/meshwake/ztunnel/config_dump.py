@@ -43,7 +43,7 @@ class ServedCertificate:
 
 
 def parse_config_dump(text: bytes | str) -> tuple[ServedCertificate, ...]:
-    """Every certificate of a /config_dump, or of istioctl's list, in the order in which it stands.
+    """Every certificate of a /config_dump, or of istioctl's list, in its order.
     Raises ValueError that says what was found in the place of what."""
     try:
         document = json.loads(text)

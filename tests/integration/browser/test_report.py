@@ -3,6 +3,8 @@ network."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,15 +17,25 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.plan import Plan, PlannedFault, PlannedNode
 from meshwake.core.run import Run
 from meshwake.report.html.folder import write_report
+from meshwake.report.result import Summary
 from meshwake.runner.execution import execute
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from tests.unit.report.runs import ISSUE_1481, NIGHTS, recorded
 
 WAITS_S = 60
+ON_KIND = "nightly_sleep-lapse-kind-1.31.0-rc.0"
+GUARDED_ON_KIND = "nightly_sleep_with_guard-lapse-kind-1.31.0-rc.0"
+REFUSED = Summary(
+    "secret_ttl_720h",
+    "kind",
+    "1.31.0",
+    "refused",
+    why=f"no 'kind' on PATH; {'looked in /opt:' * 9}",
+)
 DAY_NS = 86_400 * NS_PER_S
 
 
@@ -52,6 +64,15 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of two runs of real ztunnels."""
     path = tmp_path_factory.mktemp("two") / "report"
     write_report(path, [recorded(ISSUE_1481), recorded(NIGHTS)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every kind of page: runs of labs process and kind, with and without a fix, and a refusal."""
+    path = tmp_path_factory.mktemp("many") / "report"
+    names = (ISSUE_1481, NIGHTS, ON_KIND, GUARDED_ON_KIND)
+    write_report(path, [recorded(name) for name in names], [REFUSED])
     return path
 
 
@@ -186,15 +207,142 @@ def test_names_for_who_cannot_see(browser: webdriver.Chrome, issue: Path) -> Non
     )
 
 
-def test_a_narrow_window_shows_everything(browser: webdriver.Chrome, issue: Path) -> None:
-    """Nothing makes the page wider than a telephone."""
-    size = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+@contextmanager
+def wide(browser: webdriver.Chrome, width_px: int) -> Iterator[None]:
+    """A screen of another width, until the block ends."""
+    size = {"width": width_px, "height": 844, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
-        opened(browser, issue)
-        assert ask(browser, "document.documentElement.scrollWidth") <= 400
+        yield
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.parametrize("width_px", [390, 1280])
+def test_no_page_scrolls_sideways(browser: webdriver.Chrome, many: Path, width_px: int) -> None:
+    """Neither the page nor anything on it, with all that can be opened open."""
+    with wide(browser, width_px):
+        for page in sorted(many.glob("*.html")):
+            opened(browser, page, done="compared" if page.name == "compare.html" else "ready")
+            browser.execute_script(
+                "document.querySelectorAll('details').forEach((each) => { each.open = true; })"
+            )
+            assert ask(browser, "document.documentElement.scrollWidth") <= width_px, page.name
+            beyond = ask(
+                browser,
+                "[...document.querySelectorAll('.scroll, pre')].filter((each) => "
+                "each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).overflowX !== "
+                "'visible').map((each) => each.className || each.tagName)",
+            )
+            assert beyond == ([] if width_px < 760 else [each for each in beyond if each == "PRE"])
+            assert complaints(browser) == [], page.name
+
+
+def test_on_a_phone_a_lane_is_named_above_its_bars(browser: webdriver.Chrome, many: Path) -> None:
+    """No name lies over what is drawn in any lane."""
+    with wide(browser, 390):
+        opened(browser, next(many.glob("nightly_sleep-kind-*.html")))
+        names, bars = ask(
+            browser,
+            """(() => {
+              const { div } = MESHWAKE.plots[0], axis = div._fullLayout.yaxis2;
+              const top = div.getBoundingClientRect().top, px = (value) => axis._offset + axis.d2p(value);
+              const labels = div.layout.annotations.filter((each) => each.yref === "y2").map((each) => each.text);
+              const names = [...div.querySelectorAll(".annotation-text")]
+                .filter((each) => labels.includes(each.textContent))
+                .map((each) => each.getBoundingClientRect())
+                .map((box) => [box.top - top, box.bottom - top]);
+              const bars = [];
+              for (const { yaxis, fill, name, x, y } of div.data) {
+                if (yaxis !== "y2" || !fill || name === "asleep") continue;
+                for (let at = 0; at < x.length; at += 6) bars.push([px(y[at]), px(y[at + 2])]);
+              }
+              return [names, bars];
+            })()""",
+        )
+    assert len(names) == 4 and len(bars) > 20
+    for top, bottom in names:
+        for begins, ends in bars:
+            assert bottom <= min(begins, ends) + 1 or top >= max(begins, ends) - 1
+
+
+def test_a_comparison_begins_with_what_belongs_together(
+    browser: webdriver.Chrome, many: Path
+) -> None:
+    """No fix and a fix on the same timeline, whatever the order of the files; else the same
+    scenario elsewhere. From the page of a run it begins with that run."""
+    opened(browser, many / "compare.html", done="compared")
+    assert "the same timeline with and without a fix" in relation(browser)
+    left, right = chosen(browser)
+    assert left.startswith("nightly_sleep-kind") and right.startswith("nightly_sleep_with_guard")
+    groups = ask(
+        browser, "[...document.querySelectorAll('#right optgroup')].map((each) => each.label)"
+    )
+    assert groups == ["belongs to the first", "other runs"]
+
+    page = next(many.glob("nightly_sleep-process-*.html"))
+    opened(browser, page)
+    browser.find_element(By.LINK_TEXT, "Compare").click()
+    WebDriverWait(browser, WAITS_S).until(
+        lambda it: ask(it, "document.documentElement.dataset.compared === 'yes'")
+    )
+    assert [each.partition("-1")[0] for each in chosen(browser)] == [
+        "nightly_sleep-process",
+        "nightly_sleep-kind",
+    ]
+    assert "the same scenario on two labs" in relation(browser)
+    assert complaints(browser) == []
+
+
+def test_the_address_of_a_comparison_can_be_sent(browser: webdriver.Chrome, many: Path) -> None:
+    """It always has the choice; opened elsewhere it shows the same two."""
+    opened(browser, many / "compare.html", done="compared")
+    Select(browser.find_element(By.ID, "right")).select_by_value(
+        next(many.glob("ztunnel_1481-*.html")).stem
+    )
+    WebDriverWait(browser, WAITS_S).until(lambda it: "ztunnel_1481" in headlines(it)[1])
+    assert relation(browser) == "These two have neither scenario nor timeline in common."
+    sent, shown = browser.current_url, headlines(browser)
+    browser.get("about:blank")
+    browser.get(sent)
+    WebDriverWait(browser, WAITS_S).until(
+        lambda it: ask(it, "document.documentElement.dataset.compared === 'yes'")
+    )
+    assert headlines(browser) == shown
+    assert "right=ztunnel_1481" in browser.current_url
+
+
+def relation(browser: webdriver.Chrome) -> str:
+    """Why these two."""
+    return browser.find_element(By.ID, "relation").text
+
+
+def chosen(browser: webdriver.Chrome) -> list[str]:
+    """The two of the lists; the address has the same."""
+    values: list[str] = ask(
+        browser, "['left', 'right'].map((id) => document.getElementById(id).value)"
+    )
+    in_address = ask(browser, "[...new URLSearchParams(location.search).values()]")
+    assert in_address == values
+    return values
+
+
+def headlines(browser: webdriver.Chrome) -> list[str]:
+    """The two cards on top."""
+    return [each.text for each in browser.find_elements(By.CSS_SELECTOR, "#headlines section")]
+
+
+def test_the_other_places_open_by_keyboard(browser: webdriver.Chrome, many: Path) -> None:
+    """And one of them jumps to the timeline, as the first five do."""
+    opened(browser, next(many.glob("nightly_sleep-kind-*.html")))
+    summary = browser.find_element(By.CSS_SELECTOR, ".findings details summary")
+    assert summary.text.startswith("and ") and " more, from day " in summary.text
+    button = browser.find_element(By.CSS_SELECTOR, ".findings details [data-do=jump]")
+    assert not button.is_displayed()
+    summary.send_keys(Keys.ENTER)
+    assert button.is_displayed()
+    button.send_keys(Keys.ENTER)
+    assert ask(browser, "MESHWAKE.page.cursor") == float(str(button.get_attribute("data-at")))
 
 
 def a_year_of_fifty() -> Run:

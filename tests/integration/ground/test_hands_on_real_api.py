@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from meshwake.core.errors import HarnessFault
+from meshwake.core.json_types import text_at
 from meshwake.kubernetes.api import Refused, Unreachable
 from meshwake.kubernetes.labels import OUR_LABELS
+from meshwake.kubernetes.rollouts import unmet
 from meshwake.kubernetes.through_kr8s import ThroughKr8s, connect
 
 from tests.integration.ground import api as ground
@@ -52,11 +54,9 @@ def widget_definition() -> dict[str, Any]:
 
 
 def established(kubernetes: ThroughKr8s) -> bool:
-    definition = (
-        kubernetes.read("CustomResourceDefinition.apiextensions.k8s.io", None, WIDGETS) or {}
-    )
-    conditions = definition.get("status", {}).get("conditions", [])
-    return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
+    kind = "CustomResourceDefinition.apiextensions.k8s.io"
+    definition = kubernetes.read(kind, None, WIDGETS)
+    return definition is not None and unmet(definition) is None
 
 
 def unreachable_kubeconfig(real_api: RealApi, path: Path) -> Path:
@@ -117,12 +117,12 @@ class TestBringingUp:
         kubernetes.apply([config_map("chosen")])
         kubernetes.apply([config_map("passed-over", ours=False)])
         found = {
-            thing["metadata"]["name"]
+            text_at(thing, "metadata", "name")
             for thing in kubernetes.all("ConfigMap", "default", OUR_LABELS)
         }
         assert "chosen" in found and "passed-over" not in found
         assert {"chosen", "passed-over"} <= {
-            thing["metadata"]["name"] for thing in kubernetes.all("ConfigMap", "default")
+            text_at(thing, "metadata", "name") for thing in kubernetes.all("ConfigMap", "default")
         }
 
     def test_a_kind_is_known_as_soon_as_it_is_defined(

@@ -170,7 +170,7 @@ def test_a_bisect_that_is_broken_off_can_be_gone_on_with(
 
     monkeypatch.setattr(ScenarioExperiment, "__call__", until_the_third)
     assert run_command(ON_MODEL) == 130
-    log = capsys.readouterr().err.split("meshwake bisect --resume ")[1].strip()
+    log = capsys.readouterr().err.split("meshwake bisect --resume ")[1].splitlines()[0]
     assert run_command(["bisect", "--resume", log, "--json"]) == ExitCode.AS_EXPECTED
     assert printed(capsys)["first_good"] == "1.28.0"
 

@@ -345,7 +345,7 @@ def test_nothing_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     (save(tmp_path) / "laptop" / "clocks.txt").unlink()
     assert "neither clocks.txt" in forecast(["--from", str(tmp_path)], capsys)[2]
     assert "give one of the two" in forecast(["--from", "x", "--kubeconfig", "y"], capsys)[2]
-    assert "is no kubeconfig" in forecast(["--kubeconfig", str(tmp_path / "none")], capsys)[2]
+    assert "not a kubeconfig" in forecast(["--kubeconfig", str(tmp_path / "none")], capsys)[2]
     assert forecast(["--from", str(tmp_path), "--sleep", "long"], capsys)[0] == ExitCode.BAD_INPUT
     assert forecast(["--from", str(tmp_path), "--sleep", "-9h"], capsys)[0] == ExitCode.BAD_INPUT
 

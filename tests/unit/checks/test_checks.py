@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any, get_args
 
 import pytest
-from meshwake.checks import ASSUMPTIONS, CHECKS, judge
+from meshwake.checks import ASSUMPTIONS, CHECKS, TITLES, judge
 from meshwake.core.history import History
 from meshwake.core.outcome import Finding, Verdict
 from meshwake.core.plan import Plan
@@ -49,6 +49,13 @@ def test_every_check_is_the_module_of_its_name() -> None:
     assert tuple(CHECKS) == get_args(CheckName)
     for name, check in (CHECKS | ASSUMPTIONS).items():
         assert check(a_day().plan, a_day().history()).check == name
+
+
+def test_every_check_says_in_a_sentence_what_it_claims() -> None:
+    """Pages show it to people who do not know the names."""
+    assert list(TITLES) == [*ASSUMPTIONS, *CHECKS]
+    for name, title in TITLES.items():
+        assert title[0].isupper() and " " in title and "_" not in title, name
 
 
 # --- The assumptions
@@ -738,9 +745,11 @@ def test_evidence_is_the_first_five_and_a_count() -> None:
     world = a_day()
     for hour in range(1, 9):
         world.attempts(bad=(f"{hour}h",), good=(f"{hour}h30m",))
-    places = found(FLOWS, world).evidence
+    finding = found(FLOWS, world)
+    places = finding.evidence
     assert [place.world_s for place in places] == [3600.0 * hour for hour in range(1, 7)]
     assert (places[-1].text, places[-1].data) == ("and 3 more from here on", {"more": 3})
+    assert [place.world_s for place in finding.rest] == [3600.0 * hour for hour in range(6, 9)]
 
 
 @pytest.mark.parametrize("missing", range(0, 700, 23))

@@ -51,7 +51,7 @@ def test_a_run_as_a_person_sees_it(tmp_path: Path, capsys: pytest.CaptureFixture
     run_command(["run", str(write(tmp_path, SURPRISING)), "--lab", "model"])
     out, err = capsys.readouterr()
     assert "BROKEN  traffic_flows  (surprise: expected HOLDS)" in out
-    assert "lab model: asked for with --lab" in out
+    assert "lab model: chosen with --lab" in out
     assert f"evidence: {runs_dir()}" in out
     assert err == ""
 
@@ -107,7 +107,7 @@ def test_check_judges_a_kept_run_again(tmp_path: Path, capsys: pytest.CaptureFix
 def test_check_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A directory that is not a run: exit 3, and what a run is."""
     assert run_command(["check", str(tmp_path)]) == ExitCode.BAD_INPUT
-    assert "is no run" in capsys.readouterr().err
+    assert "not a run" in capsys.readouterr().err
 
 
 def test_plan_prints_every_fault_in_its_place(

@@ -161,7 +161,7 @@ def test_down_asks_which_one(monkeypatch: pytest.MonkeyPatch, capsys: Says) -> N
     assert set(world.machines) == {"kind-worker"}
     assert run_command(["down", "--name", "a", "--json"]) == 0
     assert json.loads(
-        capsys.readouterr().out.rpartition("put away: meshwake-a, meshwake-b\n")[2]
+        capsys.readouterr().out.rpartition("deleted: meshwake-a, meshwake-b\n")[2]
     ) == {"down": ["meshwake-a"]}
 
 
@@ -222,7 +222,7 @@ def test_status_says_what_runs_and_what_was_changed_since(
     out = capsys.readouterr().out
     assert "runs: Kubernetes v1.34.11, istiod that does not answer, ztunnel 1.31.0-rc.0" in out
     assert (
-        "changed since up: DaemonSet a/z: SECRET_TTL is 240s, was 600s (meshwake up puts it back)"
+        "changed since up: DaemonSet a/z: SECRET_TTL is 240s, was 600s (meshwake up restores it)"
         in out
     )
 

@@ -118,7 +118,7 @@ def test_what_was_not_understood_is_shown(capsys: pytest.CaptureFixture[str]) ->
         == ExitCode.AS_EXPECTED
     )
     printed = capsys.readouterr()
-    assert "5 entries: 2 tell of sleep, 0 of something else, 3 not understood" in printed.err
+    assert "5 entries: 2 are of sleep, 0 of something else, 3 not understood" in printed.err
     assert "entry 5: breaks off" in printed.err
     assert printed.out.startswith("# Made by meshwake import-sleep from windows_evtx_dump.xml")
 

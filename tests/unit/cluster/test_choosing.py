@@ -106,9 +106,9 @@ def test_one_that_is_named_and_does_not_fit_is_refused() -> None:
     with pytest.raises(BadInput) as refused:
         chosen(world, requested(name="a", with_parts=("waypoint",), kubernetes="1.37", workers=3))
     for words in (
-        f"Istio {OLDER} there, {NEWEST} asked",
+        f"Istio {OLDER} there, {NEWEST} requested",
         "without waypoint there",
-        "1.37 asked",
+        "1.37 requested",
         "workers 2 there, 3",
     ):
         assert words in str(refused.value)
@@ -124,7 +124,7 @@ def test_without_any_that_fits_one_is_made_from_the_options() -> None:
     made("older", world, istio=OLDER)
     choice, remarks = choose_cluster(requested(nodes=TWO_NODES), SimulatedEngine(world))
     assert choice.istio == NEWEST
-    assert remarks == [f"meshwake-older is there, but Istio {OLDER} there, {NEWEST} asked for"]
+    assert remarks == [f"meshwake-older is there, but Istio {OLDER} there, {NEWEST} requested"]
 
 
 def test_what_is_gone_is_not_there() -> None:
@@ -177,7 +177,7 @@ def test_a_version_may_be_a_minor(wanted: str) -> None:
         list(misfits(there, PlannedCluster(kubernetes=wanted), istio=there.choice.istio[:4])) == []
     )
     assert list(misfits(there, PlannedCluster(kubernetes="1.3"))) == [
-        "Kubernetes 1.34.11 there, 1.3 asked for"
+        "Kubernetes 1.34.11 there, 1.3 requested"
     ]
 
 

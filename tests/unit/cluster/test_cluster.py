@@ -121,9 +121,9 @@ def test_and_by_its_machines(tmp_path: Path, nodes: list[dict[str, Any]], messag
     ("text", "message"),
     [
         (None, "there is no such file"),
-        ("[1, 2]", "is no kubeconfig"),
-        (": : :", "is no kubeconfig"),
-        ("{}", "is no kubeconfig"),
+        ("[1, 2]", "not a kubeconfig"),
+        (": : :", "not a kubeconfig"),
+        ("{}", "not a kubeconfig"),
     ],
 )
 def test_a_file_that_is_not_a_kubeconfig(tmp_path: Path, text: str | None, message: str) -> None:

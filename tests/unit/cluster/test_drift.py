@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from meshwake.cluster.drift import Drift, drift, put_back, read_release
+from meshwake.cluster.drift import Drift, drift, read_release, restore_workload
 
 from tests.unit.cluster.world import SimulatedKube, World, machine, release_secret, workload
 from tests.unit.kubernetes.fake import FakeKubernetes
@@ -64,7 +64,7 @@ def test_what_a_run_or_a_person_changed_is_reported_and_restored(
     kubernetes = cluster(change)
     (found,) = drift(kubernetes, [MADE])
     assert str(found) == f"DaemonSet istio-system/ztunnel: {expected}"
-    put_back(kubernetes, found)
+    restore_workload(kubernetes, found)
     assert drift(kubernetes, [MADE]) == []
     assert container(kubernetes.objects[KEY]) == container(MADE)
 
@@ -107,7 +107,7 @@ def test_a_deployment_that_was_scaled_to_nothing_and_one_that_is_missing() -> No
     for replicas, expected in ((5, []), (0, ["replicas is 0, was 1"])):
         there["spec"]["replicas"] = replicas
         assert [each for one in drift(Scaled(), [istiod]) for each in one.differs] == expected
-    put_back(Scaled(), Drift(istiod, ()))
+    restore_workload(Scaled(), Drift(istiod, ()))
     assert patched == [("Deployment.apps", "istio-system", "istiod", 1)]
 
 

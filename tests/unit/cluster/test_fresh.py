@@ -78,17 +78,20 @@ def test_the_start_of_a_machine_is_read_inside_it() -> None:
 CASES: list[tuple[Cluster, list[str]]] = [
     (Cluster(NOW_S - 5, [pod("p", STARTED_S + 20)], 1), []),
     (Cluster(NOW_S - 5, [pod("p", STARTED_S - 1)], 1), []),  # walls are in whole seconds
-    (Cluster(None), ["node n: kubelet has not told of it yet"]),
-    (Cluster(STARTED_S - 3), ["node n: kubelet has told nothing since its machine was started"]),
-    (Cluster(NOW_S - 90), ["node n: kubelet told of it 90 s ago"]),
+    (Cluster(None), ["node n: kubelet has not renewed its Lease yet"]),
+    (
+        Cluster(STARTED_S - 3),
+        ["node n: kubelet has not renewed its Lease since its machine was started"],
+    ),
+    (Cluster(NOW_S - 90), ["node n: kubelet renewed its Lease 90 s ago"]),
     (
         Cluster(NOW_S, [pod("p", STARTED_S - 500)], 1),
-        ["Pod a/p: is said to run since before its machine was started"],
+        ["Pod a/p: reported as running since before its machine was started"],
     ),
     (Cluster(NOW_S, [pod("p", STARTED_S - 500, node="another")], 1), []),
     (
         Cluster(NOW_S, [pod("p", STARTED_S + 9, ready=False)], 1),
-        ["DaemonSet a/x: 1 pods are said to be available, and 0 are ready"],
+        ["DaemonSet a/x: 1 pods are reported as available, and 0 are ready"],
     ),
 ]
 

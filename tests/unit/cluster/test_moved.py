@@ -135,7 +135,7 @@ def test_what_the_helper_gave_up_by_itself_is_reported_too() -> None:
     cluster = Marked()
     given_up = {
         "owner": "a run of s",
-        "why": "it was not heard for 20 s",
+        "why": "its lease was not renewed for 20 s",
         **cluster.helpers["w1"]["release"],
     }
     nothing = {
@@ -150,7 +150,7 @@ def test_what_the_helper_gave_up_by_itself_is_reported_too() -> None:
     }
     (messages,) = restore_clocks(cluster, cluster)
     assert messages.endswith(
-        "monotonic -210.000 s, boottime +0.000 s moved), because it was not heard for 20 s"
+        "monotonic -210.000 s, boottime +0.000 s moved), because its lease was not renewed for 20 s"
     )
 
 

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 from meshwake.cluster.observe import (
+    Held,
     Running,
+    Seen,
+    SeenCertificates,
     check_versions,
     node_names,
     releases_of,
@@ -16,12 +19,14 @@ from meshwake.core import versions
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import LabUnavailable
 from meshwake.core.history import History
+from meshwake.kubernetes.api import Pod
 
 from tests.unit.cluster.simulated import STARTS_WALL_NS, Clock, SimulatedMover
 from tests.unit.labs.kind.runs import TWO_NODES, cluster_of, plan, run
 from tests.unit.labs.kind.test_lab import environment_of
 from tests.unit.labs.kind.test_lab import run as run_lab
 
+BACKDATE_S = 120
 COMMIT = versions.find("1.28.0").commit
 
 
@@ -185,3 +190,17 @@ def test_an_istiod_that_moves_is_followed() -> None:
     late = [late for late in late_ns(history) if late < -west_ahead_ns // 2]
     assert len(late) > 10
     assert all(0 <= each + west_ahead_ns < NS_PER_S for each in late)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_certificate_of_a_new_process_is_not_dated_before_its_start(restarted: bool) -> None:
+    """Its start is seen at second 102, and it was issued at second 100; seen on a cluster, where a
+    report then drew it for the process before."""
+    certificates = SeenCertificates(BACKDATE_S)
+    pod = Pod("istio-system", "ztunnel-1", "uid", "worker", ready=True)
+    if restarted:
+        certificates.restarted("vm", ["default/client"], 102 * NS_PER_S)
+    held = Held("Available", "1", 1000 + 100 - BACKDATE_S, 1000 + 86_400)
+    seen = Seen("vm", "vm", pod, {"default/client": held})
+    (issued,), _ = certificates.changes(seen, 103 * NS_PER_S, (1000 + 103) * NS_PER_S)
+    assert issued.world_ns == (102 if restarted else 100) * NS_PER_S

@@ -12,6 +12,7 @@ import pytest
 from meshwake.cluster import redirection
 from meshwake.cluster.redirection import ambient_pods, not_redirected
 from meshwake.core.errors import LabUnavailable
+from meshwake.core.json_types import text_at
 from meshwake.ztunnel.ports import HBONE_PORT
 
 from tests.unit.cluster.world import SimulatedEngine, World
@@ -60,7 +61,7 @@ def test_which_pods_are_in_the_mesh() -> None:
     out["metadata"]["labels"] = {"istio.io/dataplane-mode": "none"}
     annotated["metadata"]["annotations"] = {"ambient.istio.io/redirection": "enabled"}
     found = ambient_pods(Cluster(pod(0), labelled, out, annotated))
-    assert [each["metadata"]["name"] for each in found] == ["p0", "p1", "p3"]
+    assert [text_at(each, "metadata", "name") for each in found] == ["p0", "p1", "p3"]
     assert (
         ambient_pods(
             Cluster(pod(0, hostNetwork=True), pod(1, phase="Succeeded"), pod(2, namespace="plain"))

@@ -70,7 +70,7 @@ def test_what_make_tools_installed_is_found_too(programs: Path, tmp_path: Path) 
             r"kind: found 0\.20\.0 at .*, wanted 0\.33\.0 or a later 0\.33; run: make tools",
         ),
         ("helm", "echo v2.17.0", r"helm: found 2\.17\.0 at .*, wanted 3\.18 or a later 3"),
-        ("helm", "echo hello", r"named no version but said 'hello'"),
+        ("helm", "echo hello", r"printed no version but 'hello'"),
         ("docker", "exit 3", r"docker --version: ended with 3"),
     ],
 )

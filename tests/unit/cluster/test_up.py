@@ -280,7 +280,8 @@ def test_statuses_of_before_a_restart_are_not_believed() -> None:
     up(world)
     world.booted_s, world.renewed_s = world.now_s - 1, world.now_s - 300
     with pytest.raises(
-        StepFailed, match="step statuses .*kubelet has told nothing since its machine was started"
+        StepFailed,
+        match="step statuses .*kubelet has not renewed its Lease since its machine was started",
     ):
         up(world)
     world.renewed_s = None
@@ -508,7 +509,7 @@ def test_a_cluster_of_that_name_without_a_record() -> None:
     name = f"{CHOICE.name}-control-plane"
     _refused(
         World(machines={name: machine(name, cluster=CHOICE.name)}),
-        "nothing is known here of how it was made",
+        "how it was made is not recorded here",
     )
 
 
@@ -568,7 +569,7 @@ def test_a_stopped_machine_without_addresses_is_named(tmp_path: Path) -> None:
     """One by another program: its addresses cannot be known."""
     world = World(machines={"k-control-plane": machine("k-control-plane", "exited", cluster="k")})
     lines = [each.detail for each in up(world)]
-    assert "k-control-plane is exited: which addresses k hands out cannot be asked" in lines
+    assert "k-control-plane is exited: which addresses k hands out is unknown" in lines
 
 
 def test_of_two_that_choose_the_same_at_once_one_chooses_again() -> None:

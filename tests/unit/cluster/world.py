@@ -27,7 +27,7 @@ from meshwake.cluster.docker import (
     Network,
 )
 from meshwake.cluster.images import full_reference
-from meshwake.cluster.tools import Said, ToolFailed
+from meshwake.cluster.tools import Output, ToolFailed
 from meshwake.core.errors import LabUnavailable
 from meshwake.kubernetes.api import Unreachable
 from meshwake.kubernetes.rollouts import WORKLOADS
@@ -269,11 +269,11 @@ class SimulatedTools:
         within_s: float,
         log: Path | None = None,
         environment: Mapping[str, str] | None = None,
-    ) -> Said:
+    ) -> Output:
         if name in self.absent:
             raise ToolFailed(f"{name}: No such file or directory")
         words = [word for word in arguments if not word.startswith("-")]
-        return Said(getattr(self, f"_{name}")(words, arguments) or "", "")
+        return Output(getattr(self, f"_{name}")(words, arguments) or "", "")
 
     def _docker(self, words: list[str], arguments: Sequence[str]) -> None:
         if words[0] == "build":

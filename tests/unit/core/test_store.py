@@ -76,7 +76,7 @@ def test_a_removed_run_leaves_nothing() -> None:
 
 def test_what_is_not_a_run_is_refused(tmp_path: Path) -> None:
     """The message says what a run looks like."""
-    with pytest.raises(BadInput, match=r"is no run \(it has no plan.json\)"):
+    with pytest.raises(BadInput, match=r"not a run \(it has no plan.json\)"):
         read_run(tmp_path)
 
 
@@ -95,7 +95,7 @@ def test_a_plan_that_lacks_something_is_refused() -> None:
     plan = json.loads((path / PLAN_FILE).read_text())
     del plan["duration_ns"]
     (path / PLAN_FILE).write_text(json.dumps(plan))
-    with pytest.raises(BadInput, match="no whole plan: duration_ns"):
+    with pytest.raises(BadInput, match="not a complete plan: duration_ns"):
         read_run(path)
 
 

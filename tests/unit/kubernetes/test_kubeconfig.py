@@ -29,6 +29,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from meshwake.cli.app import run_command
 from meshwake.core.errors import BadInput, ExitCode
+from meshwake.core.json_types import objects_at, text_at, texts_at
 from meshwake.kubernetes.api import LoginFailed, Refused, Unreachable
 from meshwake.kubernetes.kubeconfig import Access, read_access
 from meshwake.kubernetes.through_kr8s import connect
@@ -109,13 +110,13 @@ def test_without_kubeconfig_it_is_that_of_the_home(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("KUBECONFIG", "")
     with pytest.raises(
-        BadInput, match=r"\.kube/config: is no kubeconfig: there is no such file; give one with"
+        BadInput, match=r"\.kube/config: not a kubeconfig: there is no such file; give one with"
     ):
         read_access(None)
     save(tmp_path / ".kube" / "config", config())
     assert read_access(None).context == "home"
     listed(monkeypatch, tmp_path / "a", tmp_path / "b")
-    with pytest.raises(BadInput, match=r"KUBECONFIG: \S+/a, \S+/b: is no kubeconfig"):
+    with pytest.raises(BadInput, match=r"KUBECONFIG: \S+/a, \S+/b: not a kubeconfig"):
         read_access(None)
 
 
@@ -123,7 +124,7 @@ def test_one_that_is_broken_is_not_skipped(tmp_path: Path, monkeypatch: pytest.M
     """As with kubectl: half of a configuration may lead to another cluster."""
     (tmp_path / "b").write_text("clusters: [")
     listed(monkeypatch, save(tmp_path / "a", config()), tmp_path / "b")
-    with pytest.raises(BadInput, match="/b: is no kubeconfig: is not YAML"):
+    with pytest.raises(BadInput, match="/b: not a kubeconfig: is not YAML"):
         read_access(None)
 
 
@@ -150,7 +151,7 @@ TEXTS: dict[str, tuple[str | bytes, str]] = {
     "no list": ("contexts: {a: b}", "contexts: expected a list"),
     "no name": ("contexts: [{context: {}}]", r"contexts\[0\]: expected an entry with a name"),
     "a number for a name": ("users: [{name: 7}]", r"users\[0\]: expected an entry with a name"),
-    "a name twice": ("users: [{name: a}, {name: a}]", "the name 'a' stands twice"),
+    "a name twice": ("users: [{name: a}, {name: a}]", "the name 'a' is there twice"),
     "no keys": ("users: [{name: a, user: [1]}]", "user: expected keys and values"),
     "no text": (
         "users: [{name: a, user: {token: 17}}]",
@@ -197,7 +198,7 @@ LACKS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "current gone": (
         config(current="kind-gone"),
-        "current-context 'kind-gone' is no context of it; it has: home",
+        "current-context 'kind-gone' is not one of its contexts; it has: home",
     ),
     "cluster gone": (
         config(context={"cluster": "x"}),
@@ -208,11 +209,11 @@ LACKS: dict[str, tuple[dict[str, Any], str]] = {
         "names user 'x', which is not there; users that are: home",
     ),
     "no server": (config(server=""), "cluster 'home': lacks server"),
-    "no port": (config(server="https://a:b"), "is no address"),
-    "port too high": (config(server="https://a:99999"), "is no address"),
+    "no port": (config(server="https://a:b"), "is not an address"),
+    "port too high": (config(server="https://a:99999"), "is not an address"),
     "unix": (config(server="unix:///run/k.sock"), "expected one of http://, https://"),
     "no host": (config(server="https://"), "lacks a host"),
-    "spaces": (config(server="https://a b"), "is no address"),
+    "spaces": (config(server="https://a b"), "is not an address"),
     "no CA": (
         config(cluster={"certificate-authority": "/none"}),
         "certificate-authority: /none cannot be read",
@@ -224,7 +225,7 @@ LACKS: dict[str, tuple[dict[str, Any], str]] = {
     "token left out": (config(user={"token": "REDACTED"}), "kubectl config view --raw"),
     "no base64": (
         config(cluster={"certificate-authority-data": "!!!"}),
-        "authority-data: is no base64",
+        "authority-data: not base64",
     ),
     "no certificate": (
         config(cluster={"certificate-authority-data": "eHh4"}),
@@ -266,7 +267,7 @@ LACKS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "exec asks": (
         config(user={"exec": {"command": "a", "apiVersion": EXEC, "interactiveMode": "Always"}}),
-        "'a' asks questions",
+        "'a' is interactive",
     ),
     "exec args": (
         config(user={"exec": {"command": "a", "apiVersion": EXEC, "args": "b"}}),
@@ -318,7 +319,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         read_access(tmp_path / "pipe")
     with pytest.raises(
         BadInput,
-        match=r"--kubeconfig \S+a:b: is no kubeconfig: there is no such file; a list of files",
+        match=r"--kubeconfig \S+a:b: not a kubeconfig: there is no such file; a list of files",
     ):
         read_access(tmp_path / "a:b")
     with pytest.raises(BadInput, match="cannot be read"):
@@ -391,11 +392,13 @@ def test_data_counts_before_a_file_and_may_be_folded(tmp_path: Path) -> None:
     }
     access = read_access(save(tmp_path / "config", config(user=user)))
     laid_out = access.laid_out(tmp_path)
-    held = laid_out["users"][0]["user"]
+    (user_entry,) = objects_at(laid_out, "users")
+    (cluster_entry,) = objects_at(laid_out, "clusters")
+    held = texts_at(user_entry, "user")
     assert Path(held["client-certificate"]).read_bytes() == pem
     assert stat.S_IMODE(Path(held["client-key"]).stat().st_mode) == 0o600
     # kr8s trusts no server where there is a client certificate and no authority.
-    assert Path(laid_out["clusters"][0]["cluster"]["certificate-authority"]).is_file()
+    assert Path(text_at(cluster_entry, "cluster", "certificate-authority")).is_file()
 
 
 def test_a_key_that_is_encrypted_or_of_another_is_refused(tmp_path: Path) -> None:

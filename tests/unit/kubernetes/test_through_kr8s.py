@@ -78,7 +78,7 @@ def test_many_looks_at_once_open_no_port_here(
         ),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nnope!", "HTTP 404: nope!"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf", "ended early"),
-        (b"SSH-2.0-dropbear\r\n\r\n", "no HTTP"),
+        (b"SSH-2.0-dropbear\r\n\r\n", "not HTTP"),
         (b"", "3 forwards were closed without an answer"),
     ],
 )

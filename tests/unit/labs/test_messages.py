@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def test_events_progress_and_cost_arrive() -> None:
 )
 def test_a_failure_arrives_with_its_kind(raised: Exception, arrives: type[HarnessError]) -> None:
     """After what was to be sent before it, such as logs."""
-    sent: list[dict[str, Any]] = []
+    sent: list[Mapping[str, Any]] = []
     sender = RunSender(sent.append)
     with sender.reporting_failure(before=lambda: sent.append({"log": "x"})):
         raise raised

@@ -102,7 +102,7 @@ def test_github_shows_what_needs_a_look_at_its_file() -> None:
 def test_the_table_begins_with_what_needs_a_look() -> None:
     """And no message can break its columns."""
     lines = markdown([GOOD, BAD]).splitlines()
-    assert lines[0] == "### meshwake: 1 of 2 as expected"
+    assert lines[0] == "### meshwake: 2 runs: 1 as expected, 1 not as expected"
     assert "bad\\|one" in lines[4]
     assert "it &lt;broke>" in lines[4]
     assert "`fine`" in lines[5]

@@ -14,7 +14,7 @@ from meshwake.core.errors import BadInput, ExitCode
 from meshwake.core.run import Run
 from meshwake.core.store import runs_dir
 from meshwake.report.html import folder
-from meshwake.report.html.content import data
+from meshwake.report.html.content import again, data
 from meshwake.report.html.folder import begin_report, write_report
 from meshwake.report.result import Summary
 
@@ -52,15 +52,66 @@ def test_several_runs_have_a_table_and_can_be_compared(tmp_path: Path) -> None:
     index = ((tmp_path / "report") / "index.html").read_text()
     for word in ("nightly_sleep", "ztunnel_1481", "elsewhere", "no ztunnel binary", "compare.html"):
         assert word in index
+    assert "<h1>3 runs: 2 as expected, 1 refused</h1>" in index
+    assert "1 h 7 m of 3 h without mTLS, first on day 0 at 00:47" in index
     assert ((tmp_path / "report") / "compare.html").is_file()
     assert "elsewhere" in ((tmp_path / "report") / "junit.xml").read_text()
+
+
+def test_a_page_begins_with_what_happens_to_the_mesh(tmp_path: Path) -> None:
+    """The sentence of the terminal, then what was expected, then the rest."""
+    opened = write_report(tmp_path / "report", [modelled()]).read_text()
+    happened = opened.index("without mTLS, first on day")
+    expected = opened.index("Not as expected, a regression: \u201cConnections always work\u201d")
+    assert opened.index("<h1>") < happened < expected < opened.index('class="facts"')
+
+
+def test_every_page_has_the_command_that_repeats_its_run(tmp_path: Path) -> None:
+    """Also of a run that was not kept; of one whose command was never recorded a page says so."""
+    run = modelled()
+    pages = [
+        write_report(tmp_path / name, [each]).read_text()
+        for name, each in (("new", run), ("old", replace(run, repeat="")))
+    ]
+    version = run.plan.version
+    assert f"meshwake run small.toml --lab model --istio {version} --seed 0" in pages[0]
+    assert "The command of this run was not recorded." in pages[1]
+    (corpus,) = again(recorded(NIGHTS))[:1]
+    assert corpus["command"] == "meshwake run nightly_sleep --lab process --istio 1.28.0 --seed 0"
+
+
+def test_the_places_of_a_finding_can_all_be_seen(tmp_path: Path) -> None:
+    """The first five, and the others behind a line that opens."""
+    run = recorded(NIGHTS)
+    opened = write_report(tmp_path / "report", [run]).read_text()
+    rest = run.finding("renewals_on_time").rest
+    assert rest
+    assert f"<summary>and {len(rest)} more, from " in opened
+    assert "more from here on" not in opened
+    for place in rest:
+        assert place.text in opened
+
+
+def test_an_imported_month_has_its_own_dates(tmp_path: Path) -> None:
+    """On the page and in what its timelines are drawn from; nothing is left as day 1."""
+    month = small(
+        ('duration = "2d"', 'duration = "2d"\nrecorded_from = 2026-11-23T16:00:00Z'),
+        ('lasts = "8h"', 'lasts = "20h"'),
+    )
+    folder = tmp_path / "report"
+    opened = write_report(folder, [modelled(month)]).read_text()
+    script = next((folder / "data").glob("*.js")).read_text()
+    for text in (opened, script):
+        assert "Wed 2026-11-25 03:59" in text
+        assert not re.search(r"day \d+ \d\d:\d\d", text)
+    assert "every ztunnel was started at Mon 2026-11-23 16:00:00" in opened
 
 
 def test_nothing_is_fetched(tmp_path: Path) -> None:
     """Every file that a page names lies in the folder; no address of another machine is loaded."""
     write_report(tmp_path / "report", [recorded(NIGHTS), recorded(ISSUE_1481)])
     for page in (tmp_path / "report").glob("*.html"):
-        for place in re.findall(r'(?:src|href)="([^"#]+)"', page.read_text()):
+        for place in re.findall(r'(?:src|href)="([^"#?]+)', page.read_text()):
             assert place.startswith("data:,") or ((tmp_path / "report") / place).is_file(), (
                 page.name,
                 place,
@@ -119,7 +170,7 @@ def test_two_runs_of_one_plan_have_two_pages(tmp_path: Path) -> None:
 def test_a_full_disk_is_reported_and_takes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The run is kept and printed as ever; only the report is missing."""
+    """The run is kept and shown as ever; only the report is missing."""
 
     def full(self: Path, *arguments: object, **more: object) -> int:
         raise OSError(28, "No space left on device")
@@ -149,7 +200,7 @@ def test_the_summary_of_github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     place.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(place))
     write_report(tmp_path / "report", [modelled()])
-    assert place.read_text().startswith("before\n### meshwake: 0 of 1 as expected")
+    assert place.read_text().startswith("before\n### meshwake: 1 run: 1 not as expected")
 
 
 # --- Bad input ------------------------------------------------------------------------------------

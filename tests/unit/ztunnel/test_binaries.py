@@ -93,7 +93,7 @@ def test_a_binary_names_itself_if_it_can(
 @linux
 def test_another_program_is_not_a_ztunnel(tmp_path: Path) -> None:
     """`echo version` answers, but not as a ztunnel does."""
-    with pytest.raises(BadInput, match="is not a ztunnel: 'ztunnel version' said 'version'"):
+    with pytest.raises(BadInput, match="is not a ztunnel: 'ztunnel version' printed 'version'"):
         binaries.identify(program(tmp_path, "echo"))
 
 

@@ -104,15 +104,17 @@ def _rate_after(faults: Iterable[FaultSpan], last: tuple[int, int]) -> Fraction:
     rate = Fraction(1)
     last_world_ns, last_wall_ns = last
     for fault in faults:
-        if fault.ended is not None or fault.began.clocks is None:
+        clocks_before = fault.began.clocks
+        if fault.ended is not None or clocks_before is None:
             continue
-        if fault.kind == "pause" and fault.woke is None:
-            # All clocks of a paused machine stand still.
-            return Fraction(0)
+        is_paused = fault.kind == "pause" and fault.woke is None
+        if is_paused:
+            return Fraction(0)  # no clock of a paused machine advances
         lasted_ns = last_world_ns - fault.began_world_ns
         # Within less than a second a drift is lost in the noise of reading real clocks.
-        if fault.kind == "drift" and lasted_ns >= NS_PER_S:
-            rate = Fraction(last_wall_ns - fault.began.clocks.wall_ns, lasted_ns)
+        is_measurable = lasted_ns >= NS_PER_S
+        if fault.kind == "drift" and is_measurable:
+            rate = Fraction(last_wall_ns - clocks_before.wall_ns, lasted_ns)
     return rate
 
 

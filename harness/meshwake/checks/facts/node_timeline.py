@@ -8,14 +8,14 @@ what it showed just before:
     wall
       |                  . '        step: two readings at one world time
       |               .'
-      |        ____ |               pause: the wall clock stands (two readings alike) ...
+      |        ____ |               pause: the wall clock stops (two readings alike) ...
       |    .'       |.'             ... runs on behind, and is stepped when it is corrected
       |.'
       +---------------------- world
 
-After the last reading it runs as the world does, unless the history ended in a pause (it stands) or
-in a drift (it goes on at that rate). The limit: a node whose clock was moved by nobody's fault
-event (NTP on a real machine) is known only as finely as its events lie.
+After the last reading it runs as the world does, unless the history ended in a pause (it is
+stopped) or in a drift (it goes on at that rate). The limit: a node whose clock was moved
+without a fault event (NTP on a real machine) is known only as finely as its events lie.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ time passes as it does, and KVM will do.
 
 Guests do what they are ordered over their channel (labs/machine/guest_agent.py says what):
 {"order": n, "do": ..., ...} is answered by {"answer": n, "result": ...}; what else they send goes
-to `heard`.
+to `receive`.
 
 One thread: nothing moves, and no frame is passed on, but within a call of Fleet. Every wait has a
 bound.
@@ -51,6 +51,7 @@ from meshwake.clocks.vdso.page import ClockPage
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS, NS_PER_S
 from meshwake.core.errors import HarnessFault, SubjectFailed
+from meshwake.core.json_types import JsonObject, MutableJsonObject, int_at, text_at
 from meshwake.system.deadline import Deadline
 from meshwake.system.libc import signal_thread, system_call_number
 
@@ -91,7 +92,7 @@ class Guest(Host):
             name,
             False,
         )  # away: suspended or stopped, so it neither works nor waits
-        self.answers: dict[int, dict[str, Any]] = {}
+        self.answers: dict[int, MutableJsonObject] = {}
         self.suspended = self.awake = False
         self._cable = hub.add(name) if hub else None
         self._orders = 0
@@ -106,7 +107,7 @@ class Guest(Host):
         self._ahead_ns: int | None = (
             None  # its boottime, of the time that all share, when it was first read
         )
-        self._stood_ns = self._sleeps = self._stands_since_ns = 0
+        self._stopped_ns = self._sleeps = self._stopped_since_ns = 0
         self._woken_at: tuple[bytes, float] = (b"", 0.0)
 
     async def boot(self) -> None:
@@ -124,30 +125,32 @@ class Guest(Host):
         self._qmp = QMPClient(self.name)
         reader, self._writer = await asyncio.open_connection(sock=channel)
         self._hearing = [
-            asyncio.create_task(self._hear_channel(reader)),
-            asyncio.create_task(self._hear_monitor(monitor)),
+            asyncio.create_task(self._receive_channel(reader)),
+            asyncio.create_task(self._receive_monitor(monitor)),
         ]
         await self._boot()
 
-    def send(self, do: str, arguments: Mapping[str, Any]) -> int:
+    def send(self, do: str, arguments: JsonObject) -> int:
         """Orders something; returns the number that its answer will bear."""
         self._orders += 1
         order = {"order": self._orders, "do": do} | dict(arguments)
         self._writer.write(json.dumps(order, separators=(",", ":")).encode() + b"\n")
         return self._orders
 
-    def take(self) -> list[dict[str, Any]]:
+    def take(self) -> list[MutableJsonObject]:
         """What has come that is neither an answer nor an event of the machine itself. Raises
         SubjectFailed when it has gone, or reports that it failed."""
         messages = []
-        while not self._heard.empty():
-            message = self._heard.get_nowait()
+        while not self._received.empty():
+            message = self._received.get_nowait()
             if message.get("gone") == "channel":
                 raise self._failure("ended without last words")
             if "failed" in message:
-                raise SubjectFailed(f"in guest {self.name}: {message['failed']['message']}")
+                raise SubjectFailed(
+                    f"in guest {self.name}: {text_at(message, 'failed', 'message')}"
+                )
             if "answer" in message:
-                self.answers[message["answer"]] = message
+                self.answers[int_at(message, "answer")] = message
             elif "awake" in message:
                 self.awake = True
             elif message.get("monitor") == "SUSPEND":
@@ -157,7 +160,7 @@ class Guest(Host):
         return messages
 
     async def monitor(self, command: str) -> None:
-        """Tells QEMU something."""
+        """Sends QEMU a command."""
         try:
             await self._qmp.execute(command)
         except ExecuteError:
@@ -174,23 +177,23 @@ class Guest(Host):
         """It has been suspended: of the length its kernel knows whole seconds."""
         self._sleeps += 1
 
-    def note_stands(self, now_ns: int) -> None:
+    def note_stopped(self, now_ns: int) -> None:
         """It has been stopped: until it goes on, its clocks stop."""
-        self._stands_since_ns = now_ns
+        self._stopped_since_ns = now_ns
 
     def note_goes_on(self, now_ns: int) -> None:
-        """See `note_stands`."""
-        self._stood_ns += now_ns - self._stands_since_ns
+        """See `note_stopped`."""
+        self._stopped_ns += now_ns - self._stopped_since_ns
 
-    def check_time(self, clocks: ClockReading, asked_at_ns: int, answered_at_ns: int) -> None:
+    def check_time(self, clocks: ClockReading, sent_at_ns: int, answered_at_ns: int) -> None:
         """Raises SubjectFailed when its kernel counts another time than all guests share: then what
         happens in it happens at a wrong moment, and no verdict may rest on it."""
-        counted_ns = clocks.boottime_ns + self._stood_ns
+        counted_ns = clocks.boottime_ns + self._stopped_ns
         if self._ahead_ns is None:
             self._ahead_ns = counted_ns - answered_at_ns
         allowed_ns = _APART_MAX_NS + self._sleeps * _SLEEP_KNOWN_TO_NS
         apart_ns = counted_ns - self._ahead_ns - answered_at_ns
-        if not asked_at_ns - answered_at_ns - allowed_ns <= apart_ns <= allowed_ns:
+        if not sent_at_ns - answered_at_ns - allowed_ns <= apart_ns <= allowed_ns:
             raise SubjectFailed(
                 f"the clocks of guest {self.name} are {apart_ns / NS_PER_S:+.1f} s off the "
                 "time that all guests share, "
@@ -268,19 +271,19 @@ class Guest(Host):
 
 
 class Fleet:
-    """See above. `heard` takes what a guest sends by itself, with the guest's name. Without `cards`
-    they have no network."""
+    """See above. `receive` takes what a guest sends by itself, with the guest's name. Without
+    `cards` they have no network."""
 
     def __init__(
         self,
         machines: Mapping[str, Machine],
         directory: Path,
-        heard: Callable[[str, dict[str, Any]], None],
+        receive: Callable[[str, MutableJsonObject], None],
         *,
         skip: bool = True,
         cards: bool = True,
     ) -> None:
-        self._heard, self._skip = heard, skip
+        self._receive, self._skip = receive, skip
         self._page, self._moved_ns = ClockPage("offset"), 0
         self._hub = Hub()
         self.leaps = 0
@@ -299,7 +302,7 @@ class Fleet:
         return time.monotonic_ns() + self._moved_ns
 
     def boot(self) -> None:
-        """Starts all guests; returns when each has said that it is there. Time is not skipped
+        """Starts all guests; returns when each has reported that it is there. Time is not skipped
         yet."""
         self._run(self._boot())
 
@@ -307,7 +310,7 @@ class Fleet:
         """Has a guest do something, and returns what it answers."""
         return self.order_each({guest: (do, arguments)})[guest]
 
-    def order_each(self, orders: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    def order_each(self, orders: Mapping[str, tuple[str, JsonObject]]) -> MutableJsonObject:
         """The same of several guests at a time."""
         numbers = {name: self._guests[name].send(*order) for name, order in orders.items()}
         for name, number in numbers.items():
@@ -320,9 +323,9 @@ class Fleet:
     def clocks(self, name: str) -> ClockReading:
         """What the clocks of a guest show. Raises SubjectFailed when they do not go with those of
         the others."""
-        asked_at_ns = self.now_ns
+        sent_at_ns = self.now_ns
         shown = ClockReading(*self.order(name, "clocks"))
-        self._guests[name].check_time(shown, asked_at_ns, self.now_ns)
+        self._guests[name].check_time(shown, sent_at_ns, self.now_ns)
         return shown
 
     def suspend(self, name: str) -> None:
@@ -348,7 +351,7 @@ class Fleet:
         """Pauses the guest from outside; it does not notice."""
         guest = self._guests[name]
         self._run(guest.monitor("stop"))
-        guest.note_stands(self.now_ns)
+        guest.note_stopped(self.now_ns)
         self._leave(guest)
 
     def go_on(self, name: str) -> None:
@@ -358,7 +361,7 @@ class Fleet:
         self._run(guest.monitor("cont"))
         guest.note_goes_on(self.now_ns)
 
-    def is_away(self, name: str) -> bool:
+    def is_asleep(self, name: str) -> bool:
         """Whether it is suspended or stopped."""
         return self._guests[name].away
 
@@ -372,7 +375,7 @@ class Fleet:
         to its end."""
         self._run(self._await_quiet())
 
-    def costs(self) -> dict[str, dict[str, Any]]:
+    def costs(self) -> dict[str, MutableJsonObject]:
         """What each guest cost; known after `close`."""
         return {name: asdict(guest.cost) for name, guest in self._guests.items()}
 
@@ -439,21 +442,24 @@ class Fleet:
         for _ in range(_TURNS_OF_THE_LOOP):
             await asyncio.sleep(0)
         for name, guest in self._guests.items():
-            had = not guest._heard.empty()
+            had = not guest._received.empty()
             for message in guest.take():
-                self._heard(name, message)
+                self._receive(name, message)
             moved = moved or had
         return moved
 
     async def _all_quiet(self) -> bool:
         awake = [guest for guest in self._guests.values() if not guest.away]
-        for guest in awake:
-            if not guest.sleeps(self.now_ns):
-                return False
-        if await self._take_in() or not self._hub.is_idle:
+        if not all(guest.sleeps(self.now_ns) for guest in awake):
             return False
+        # What is carried between guests may wake one that slept when it was polled.
+        received = await self._take_in()
         # Two passes make one moment of many polls: see quiescence/detector.py.
-        return all(guest.watched.still_asleep() for guest in awake)
+        return (
+            not received
+            and self._hub.is_idle
+            and all(guest.watched.still_asleep() for guest in awake)
+        )
 
     async def _await_quiet(self) -> None:
         deadline = Deadline("the guests to be quiescent", QUIET_WITHIN_S)

@@ -35,9 +35,10 @@ import tty
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypedDict
 
 from meshwake.core.clock_reading import ClockReading
+from meshwake.core.json_types import JsonObject, text_at
 from meshwake.system.deadline import Deadline
 from meshwake.system.libc import (
     ADJ_FREQUENCY,
@@ -50,6 +51,7 @@ from meshwake.system.libc import (
 )
 
 PROTOCOL = 1
+# The second serial port; the first is the console.
 CHANNEL = "/dev/ttyS1"
 _TEMPORARY = "/tmp"  # noqa: S108  # of the guest, which has no other user
 CHANNEL_VARIABLE = "MESHWAKE_CHANNEL"
@@ -60,6 +62,7 @@ _SIOCSIFFLAGS = 0x8914
 # struct ifreq: the name of a device in 16 bytes, then its flags, padded to the 40 bytes of the
 # union.
 _DEVICE_FLAGS = struct.Struct("16sH22x")
+# include/uapi/linux/if.h.
 _IFF_UP = 1
 # include/uapi/asm-generic/ioctls.h, include/uapi/linux/serial.h (TIOCSER_TEMT): whether the
 # transmitter of a serial port is empty. TIOCOUTQ counts only what the driver still has.
@@ -67,7 +70,10 @@ _TIOCSERGETLSR = 0x5459
 _TRANSMITTER_EMPTY = 1
 _AN_INT = struct.Struct("i")
 _STATE = Path("/sys/power/state")
+# What "mem" in /sys/power/state means: "s2idle" or "deep", which is suspend to RAM
+# (Documentation/admin-guide/pm/sleep-states.rst).
 _MEM_SLEEP = Path("/sys/power/mem_sleep")
+# A serial port wakes a machine only where that is switched on.
 _SERIAL_WAKES = Path("/sys/class/tty/ttyS1/power/wakeup")
 _RTC = Path("/sys/class/rtc/rtc0")
 
@@ -82,6 +88,18 @@ _HOUSEKEEPING_OFF = {
     "/proc/sys/vm/dirty_writeback_centisecs": "0",
     "/proc/sys/kernel/watchdog": "0",
 }
+
+
+class GuestRequest(TypedDict, total=False):
+    """What a guest is started for. `do` "clocks": `steps`; "timers": `programs` and `faults`, each a
+    list of steps; anything else: the program `argv`."""
+
+    do: str
+    steps: list[JsonObject]
+    programs: dict[str, list[str]]
+    faults: list[list[JsonObject]]
+    argv: list[str]
+    environment: dict[str, str]
 
 
 def kernel_clocks() -> ClockReading:
@@ -102,7 +120,7 @@ class Channel:
     that was slow to read, on a busy machine, once cost 366 s.)"""
 
     def __init__(self, file: int) -> None:
-        self._file, self._asked = file, 0
+        self._file, self._requests = file, 0
         os.set_blocking(file, False)
 
     @classmethod
@@ -117,7 +135,7 @@ class Channel:
         """For a program that is to inherit it."""
         return self._file
 
-    def tell(self, **message: Any) -> None:
+    def send(self, **message: Any) -> None:
         """Sends a message; returns when it is on its way."""
         data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
         while data:
@@ -126,8 +144,8 @@ class Channel:
 
     def ask(self, what: str, **arguments: Any) -> None:
         """Requests something of the host, and returns when it is about to do it."""
-        self._asked += 1
-        self.tell(ask=what, number=self._asked, **arguments)
+        self._requests += 1
+        self.send(ask=what, number=self._requests, **arguments)
         self.drain()
 
     def drain(self) -> None:
@@ -141,10 +159,10 @@ class Channel:
     def _read_number(self, request: int) -> int:
         return int(_AN_INT.unpack(fcntl.ioctl(self._file, request, bytes(_AN_INT.size)))[0])
 
-    def tell_awake(self) -> None:
-        """Says that the sleep which was asked for last is over. (The host cannot say it: what it
-        sends before the serial port has been woken is lost.)"""
-        self.tell(awake=self._asked)
+    def send_awake(self) -> None:
+        """Reports that the sleep which was requested last is over. (The host cannot know it: what
+        it sends before the serial port has been woken is lost.)"""
+        self.send(awake=self._requests)
 
     def drop_what_has_come(self) -> None:
         """The byte that woke us is not an answer."""
@@ -156,8 +174,8 @@ class Channel:
         while not answer.endswith(b"\n"):
             with suppress(BlockingIOError):
                 answer += os.read(self._file, 4096)
-        if json.loads(answer) != {"answer": self._asked}:
-            raise RuntimeError(f"the host answered {answer!r} to question {self._asked}")
+        if json.loads(answer) != {"answer": self._requests}:
+            raise RuntimeError(f"the host answered {answer!r} to request {self._requests}")
 
 
 class GuestClocks:
@@ -177,13 +195,13 @@ class GuestClocks:
         self._choose_suspend_to_ram()
         self._channel.ask("suspend", lasts_ns=lasts_ns)
         _STATE.write_text("mem")
-        self._channel.tell_awake()
+        self._channel.send_awake()
 
-    def suspend_when_told(self) -> None:
-        """The same where it was the host that asked for it, and who wakes it when it likes."""
+    def suspend_on_request(self) -> None:
+        """The same where the host requested it, and wakes it when it likes."""
         self._choose_suspend_to_ram()
         _STATE.write_text("mem")
-        self._channel.tell_awake()
+        self._channel.send_awake()
 
     def _choose_suspend_to_ram(self) -> None:
         if "deep" not in self.offered():
@@ -202,7 +220,7 @@ class GuestClocks:
         self._channel.ask("s2idle", lasts_ns=lasts_ns)
         _STATE.write_text("freeze")
         self._channel.drop_what_has_come()
-        self._channel.tell_awake()
+        self._channel.send_awake()
 
     def pause(self, lasts_ns: int) -> None:
         """The whole machine is paused from outside; none of its clocks has moved when this
@@ -243,17 +261,17 @@ class Measuring:
     def __init__(self, channel: Channel) -> None:
         self._channel, self._clocks = channel, GuestClocks(channel)
 
-    def run(self, steps: list[dict[str, Any]]) -> None:
+    def run(self, steps: list[JsonObject]) -> None:
         """A step: {"do": name, ...}; names are those of the methods below."""
         for step in steps:
             before = kernel_clocks()
             self.do(step)
-            self._channel.tell(measured=step, before=before, after=kernel_clocks())
+            self._channel.send(measured=step, before=before, after=kernel_clocks())
 
-    def do(self, step: dict[str, Any]) -> None:
+    def do(self, step: JsonObject) -> None:
         """One step."""
         arguments = {key: value for key, value in step.items() if key != "do"}
-        self._acts()[step["do"]](**arguments)
+        self._acts()[text_at(step, "do")](**arguments)
 
     def _acts(self) -> dict[str, Callable[..., None]]:
         clocks = self._clocks
@@ -292,7 +310,7 @@ class Timers:
     def __init__(self, channel: Channel, programs: dict[str, list[str]]) -> None:
         self._channel, self._programs, self._guest = channel, programs, GuestClocks(channel)
 
-    def run(self, faults: list[list[dict[str, Any]]]) -> None:
+    def run(self, faults: list[list[JsonObject]]) -> None:
         """All programs at once, restarted for each fault; a fault is a list of steps as of
         `Measuring`."""
         for number, steps in enumerate(faults):
@@ -305,7 +323,7 @@ class Timers:
             after = kernel_clocks()
             ended = self._next_line({name: lines[name] for name in armed})
             for name in self._programs:
-                self._channel.tell(
+                self._channel.send(
                     timer=name,
                     fault=number,
                     armed=armed.get(name),
@@ -317,7 +335,7 @@ class Timers:
                 program.kill()
                 program.wait()
 
-    def _start(self) -> dict[str, Any]:
+    def _start(self) -> dict[str, IO[bytes]]:
         self._running = []
         lines = {}
         for name, argv in self._programs.items():
@@ -328,10 +346,11 @@ class Timers:
                 cwd=_TEMPORARY,
             )
             self._running.append(program)
+            assert program.stdout is not None
             lines[name] = program.stdout
         return lines
 
-    def _next_line(self, lines: dict[str, Any]) -> dict[str, ClockReading]:
+    def _next_line(self, lines: dict[str, IO[bytes]]) -> dict[str, ClockReading]:
         """When each of them wrote a line; those that ended without one are missing."""
         seen = {}
         with selectors.DefaultSelector() as selector:
@@ -407,7 +426,7 @@ def main() -> None:
         traceback.print_exc()
         _power_off()
     try:
-        channel.tell(
+        channel.send(
             hello=PROTOCOL,
             kernel=os.uname().release,
             sleeps=GuestClocks.offered(),
@@ -415,25 +434,26 @@ def main() -> None:
         )
         _serve(json.loads(REQUEST.read_text()), channel)
     except BaseException:  # noqa: BLE001  # whatever it was, the host must learn of it
-        channel.tell(failed={"exit_code": 5, "message": traceback.format_exc()})
+        channel.send(failed={"exit_code": 5, "message": traceback.format_exc()})
     channel.drain()
     _power_off()
 
 
-def _serve(request: dict[str, Any], channel: Channel) -> None:
+def _serve(request: GuestRequest, channel: Channel) -> None:
     if request["do"] == "clocks":
         Measuring(channel).run(request["steps"])
-        channel.tell(done={})
+        channel.send(done={})
         return
     if request["do"] == "timers":
         Timers(channel, request["programs"]).run(request["faults"])
-        channel.tell(done={})
+        channel.send(done={})
         return
     environment = {
         "PATH": "/usr/bin:/bin",
         "HOME": _TEMPORARY,
         CHANNEL_VARIABLE: str(channel.file),
-    } | request["environment"]
+        **request["environment"],
+    }
     program = subprocess.Popen(
         request["argv"], env=environment, pass_fds=[channel.file], cwd=_TEMPORARY
     )
@@ -442,7 +462,7 @@ def _serve(request: dict[str, Any], channel: Channel) -> None:
         if pid == program.pid:
             break
     if status:
-        channel.tell(
+        channel.send(
             failed={
                 "exit_code": 5,
                 "message": f"{request['argv'][0]} ended in the guest, status {status:#x}",

@@ -3,9 +3,11 @@ faked inside.
 
 No KVM, no root and no network are needed. Two things make it quick:
 
-* a sleep of eight hours takes no time: QEMU itself runs with its vDSO rewritten (vdso.py), and while the guest sleeps
-  the clock that QEMU reads, and with it the guest's battery-backed clock, is moved by eight hours; then it is woken;
-* idle time is skipped: with -icount and sleep=off QEMU goes to the guest's next timer when the guest has nothing to do.
+* a sleep of eight hours takes no time: QEMU itself runs with its vDSO rewritten (vdso.py), and
+  while the guest sleeps the clock that QEMU reads, and with it the guest's battery-backed clock, is
+  moved by eight hours; then it is woken;
+* idle time is skipped: with -icount and sleep=off QEMU goes to the guest's next timer when the
+  guest has nothing to do.
 
 The guest runs its request by itself (init.py); the host only answers what a machine cannot do
 to itself.
@@ -44,7 +46,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
@@ -52,6 +54,7 @@ from meshwake.clocks.guest.init import PROTOCOL
 from meshwake.clocks.vdso.page import ClockPage, Launched, launch, unsupported_here
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
+from meshwake.core.json_types import JsonObject, MutableJsonObject, int_at
 from meshwake.system.deadline import Deadline
 
 QEMU = "qemu-system-x86_64"
@@ -64,7 +67,9 @@ WAKES_WITHIN_S = 60.0
 SPEAKS_WITHIN_S = float(os.environ.get("MESHWAKE_GUEST_SPEAKS_WITHIN_S", "300"))
 _LAST_WORDS_WITHIN_S = 10.0
 _S2IDLE_ENTERED_AFTER_S = 2.0
+# /dev/kvm alone shows little: whether it works is tried (docs/adr/0006-no-kvm.md).
 _KVM_TRIED_FOR_S = 10
+# A guest that fills its console must not fill the disk.
 _FILE_BYTES_MAX = 64 << 20
 _CONSOLE_TAIL_LINES = 12
 _CONSOLE_LOOKED_AT_BYTES = 32768
@@ -157,7 +162,7 @@ def kvm_unavailable() -> str | None:
 
 
 def run_guest(
-    machine: Machine, directory: Path, take: Callable[[dict[str, Any]], None]
+    machine: Machine, directory: Path, take: Callable[[MutableJsonObject], None]
 ) -> GuestCost:
     """Runs a guest to its end. `take` gets each message of the guest that is not a request, `done`
     and `failed` included.
@@ -192,7 +197,9 @@ def command_line(
         *("-m", str(machine.memory_mb), "-smp", "1", "-nodefaults", "-no-user-config"),
         *("-display", "none", "-no-reboot"),
         *_network(machine, cable),
+        # The battery-backed clock follows the wall clock that QEMU reads, which is ours.
         *("-rtc", "base=utc,clock=host"),
+        # Without ACPI S3 the kernel offers s2idle only.
         *("-global", f"PIIX4_PM.disable_s3={int(not machine.s3)}"),
         *("-chardev", f"file,id=console,path={CONSOLE_FILE}", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=channel,fd={channel}", "-serial", "chardev:channel"),
@@ -226,7 +233,7 @@ class Host:
         self,
         machine: Machine,
         directory: Path,
-        take: Callable[[dict[str, Any]], None],
+        take: Callable[[MutableJsonObject], None],
         page: ClockPage | None = None,
     ) -> None:
         self._machine, self._directory, self._take = machine, directory, take
@@ -234,7 +241,7 @@ class Host:
         self._cable: socket.socket | None = None
         self._moved_ns = 0
         self._process: Launched | None = None
-        self._heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._received: asyncio.Queue[MutableJsonObject] = asyncio.Queue()
         self._began_s = time.monotonic()
         self._ended = False
         self.cost = GuestCost()
@@ -245,8 +252,8 @@ class Host:
         self._qmp = QMPClient("guest")
         reader, self._writer = await asyncio.open_connection(sock=channel)
         hearing = [
-            asyncio.create_task(self._hear_channel(reader)),
-            asyncio.create_task(self._hear_monitor(monitor)),
+            asyncio.create_task(self._receive_channel(reader)),
+            asyncio.create_task(self._receive_monitor(monitor)),
         ]
         try:
             await self._boot()
@@ -306,28 +313,28 @@ class Host:
         ours_channel.setblocking(False)
         return ours_monitor, ours_channel
 
-    async def _hear_channel(self, reader: asyncio.StreamReader) -> None:
+    async def _receive_channel(self, reader: asyncio.StreamReader) -> None:
         with suppress(OSError):
             while line := await reader.readline():
                 if line.endswith(b"\n"):
                     try:
-                        self._heard.put_nowait(json.loads(line))
+                        self._received.put_nowait(json.loads(line))
                     except ValueError:
-                        self._heard.put_nowait({"garbled": line.decode(errors="replace")[:300]})
-        self._heard.put_nowait({"gone": "channel"})
+                        self._received.put_nowait({"garbled": line.decode(errors="replace")[:300]})
+        self._received.put_nowait({"gone": "channel"})
 
-    async def _hear_monitor(self, monitor: socket.socket) -> None:
+    async def _receive_monitor(self, monitor: socket.socket) -> None:
         try:
             await self._qmp.connect(monitor)
             async for event in self._qmp.events:
-                self._heard.put_nowait({"monitor": event["event"], "data": event.get("data")})
+                self._received.put_nowait({"monitor": event["event"], "data": event.get("data")})
         except (QMPError, EOFError, OSError):
-            self._heard.put_nowait({"gone": "monitor"})
+            self._received.put_nowait({"gone": "monitor"})
 
     async def _boot(self) -> None:
         hello = await self._next(BOOTS_WITHIN_S, "did not say that it has started")
         if "hello" not in hello:
-            raise self._failure(f"first said {hello}, not hello")
+            raise self._failure(f"first sent {hello}, not hello")
         if hello["hello"] != PROTOCOL:
             raise HarnessFault(
                 f"the guest speaks protocol {hello['hello']}, this host {PROTOCOL}; is the "
@@ -340,7 +347,7 @@ class Host:
 
     async def _serve(self) -> None:
         while True:
-            message = await self._next(SPEAKS_WITHIN_S, "said nothing")
+            message = await self._next(SPEAKS_WITHIN_S, "sent nothing")
             if "ask" in message:
                 began_s = time.monotonic()
                 await self._do(message)
@@ -351,17 +358,17 @@ class Host:
                 self._ended = True
                 return
 
-    async def _do(self, asked: dict[str, Any]) -> None:
-        lasts_ns = int(asked["lasts_ns"])
-        if asked["ask"] == "suspend":
+    async def _do(self, request: JsonObject) -> None:
+        lasts_ns = int_at(request, "lasts_ns")
+        if request["ask"] == "suspend":
             await self._suspend(lasts_ns)
-        elif asked["ask"] == "s2idle":
+        elif request["ask"] == "s2idle":
             await self._suspend_to_idle(lasts_ns)
-        elif asked["ask"] == "pause":
-            await self._pause(int(asked["number"]), lasts_ns)
+        elif request["ask"] == "pause":
+            await self._pause(int_at(request, "number"), lasts_ns)
         else:
             raise LabUnavailable(
-                f"a guest cannot {asked['ask']}: it has suspend, s2idle and pause; "
+                f"a guest cannot {request['ask']}: it has suspend, s2idle and pause; "
                 "hibernation needs a disk"
             )
 
@@ -404,19 +411,19 @@ class Host:
         )
 
     async def _await(
-        self, wanted: Callable[[dict[str, Any]], bool], within_s: float, otherwise: str
+        self, wanted: Callable[[MutableJsonObject], bool], within_s: float, otherwise: str
     ) -> None:
         deadline = Deadline(otherwise, within_s)
         # At least a moment: wait_for looks into the queue only when it may wait.
         while not wanted(await self._next(max(deadline.remaining_s, _LEAST_WAIT_S), otherwise)):
             pass
 
-    async def _next(self, within_s: float, otherwise: str) -> dict[str, Any]:
+    async def _next(self, within_s: float, otherwise: str) -> MutableJsonObject:
         """The next message of the guest that matters. What it sent before it went off comes
         first."""
         try:
             while True:
-                message = await asyncio.wait_for(self._heard.get(), within_s)
+                message = await asyncio.wait_for(self._received.get(), within_s)
                 if message.get("gone") == "channel":
                     raise self._failure("ended without last words")
                 if message.get("monitor") == "SHUTDOWN" or message.get("gone") == "monitor":

@@ -6,12 +6,12 @@ hangs. Idea: an injector is the clocks of one node and the programs on them.
 It promises five things, and what it cannot keep for a program or a move it refuses by name
 (`CannotInject`), before anything is started or moved, and says what to use instead.
 
-    wall       after `move` every program shows the wall clock moved by what was asked, and no clock
-               that was not asked
+    wall       after `move` every program shows the wall clock moved by what was requested, and no clock
+               that was not requested
     wait       after a `move` of the monotonic clock a wait that has come due ends, and one that has
                not goes on
     child      a process that a program forks is on the same clocks, and what it executes too if
-               that was asked for
+               that was requested
     restart    a program that is started after a `move` takes its time base from the moved clocks:
                it has no drift
     inside     `read` returns the three clocks as the program itself sees them, measured and not
@@ -26,7 +26,7 @@ It promises five things, and what it cannot keep for a program or a move it refu
 
 docs/injectors.md has injector x program x promise as measured by
 tests/conformance/test_injectors.py. Other ways of moving clocks move those of a machine, not of a
-program: movers/base.py. The process lab keeps to vdso/page.py itself, since there time stands still
+program: movers/base.py. The process lab keeps to vdso/page.py itself, since there time stops
 between two events, and needs more than an offset.
 """
 
@@ -56,7 +56,7 @@ _ENDS_WITHIN_S = 10.0
 
 
 class CannotInject(LabUnavailable):
-    """This way of moving clocks cannot do what is asked; nothing was started, and nothing was
+    """This way of moving clocks cannot do what is requested; nothing was started, and nothing was
     moved."""
 
     def __init__(self, injector: str, what: str, because: str, instead: str) -> None:

@@ -3,7 +3,7 @@ when it is started.
 
 Problem: a vDSO lasts until the next exec, so a program that executes others (a shell, a build, a
 test runner) cannot be moved as a whole by rewriting it. Idea: the environment is inherited. The
-loader of every dynamic program loads the library named by LD_PRELOAD, whose clock functions stand
+loader of every dynamic program loads the library named by LD_PRELOAD, whose clock functions are
 before those of the C library; by how much they are to be off they read, at every reading, from one
 file of ours, which is replaced in one step. So all programs of a node are moved at once, also while
 they run, and what they execute lives on the same clocks.
@@ -190,7 +190,7 @@ class FaketimeInjector:
             self.name,
             f"reading the clocks inside process {process.pid}",
             "its clock function takes locks that a stopped thread may hold, and would hang",
-            "let the program tell what it sees, or use --injector vdso",
+            "let the program print what it sees, or use --injector vdso",
         )
 
     def close(self) -> None:
@@ -204,7 +204,7 @@ class FaketimeInjector:
         """Shows a Python of ours another time; what cannot be preloaded is ignored by the loader,
         not refused."""
         self._write(ClockReading(_TRIED_NS, 0, 0))
-        asked_ns, said, shown_ns = time.time_ns(), "", 0
+        started_ns, output, shown_ns = time.time_ns(), "", 0
         command = [sys.executable, "-I", "-S", "-c", "import time; print(time.time_ns())"]
         try:
             tried = subprocess.run(
@@ -215,13 +215,13 @@ class FaketimeInjector:
                 check=True,
                 timeout=RUNS_WITHIN_S,
             )
-            said, shown_ns = tried.stderr.strip()[-_LAST_WORDS:], int(tried.stdout)
+            output, shown_ns = tried.stderr.strip()[-_LAST_WORDS:], int(tried.stdout)
         except (subprocess.SubprocessError, ValueError) as error:
-            said = str(error)
-        if not 0 <= shown_ns - asked_ns - _TRIED_NS <= RUNS_WITHIN_S * NS_PER_S:
+            output = str(error)
+        if not 0 <= shown_ns - started_ns - _TRIED_NS <= RUNS_WITHIN_S * NS_PER_S:
             shutil.rmtree(self._directory)
             raise CannotInject(
-                self.name, "this machine", f"the library does not load here ({said})", _VDSO
+                self.name, "this machine", f"the library does not load here ({output})", _VDSO
             )
 
     def _environment(self, environment: Mapping[str, str] | None) -> dict[str, str]:

@@ -23,15 +23,24 @@ from pathlib import Path
 
 from meshwake.core.errors import BadInput
 
+# e_machine of an ELF header: include/uapi/linux/elf-em.h.
 EM_X86_64, EM_AARCH64 = 62, 183
 SHELLS = frozenset(
     {"sh", "ash", "bash", "dash", "ksh", "mksh", "zsh", "fish", "busybox", "xargs", "env"}
 )
+# Segments: what is mapped, and the path of the loader (a program without one is static). elf(5).
 _PT_LOAD, _PT_INTERP = 1, 3
+# Sections: symbols, what the loader needs, symbols for the loader; and the entry of .dynamic that
+# names a library. elf(5).
 _SHT_SYMTAB, _SHT_DYNAMIC, _SHT_DYNSYM, _DT_NEEDED = 2, 6, 11, 1
+# An ELF header of a 64-bit program has 64 bytes; the fifth says so (ELFCLASS64).
 _HEAD_BYTES, _ELF_64 = 64, 2
+# How every Go binary since 1.13 marks its build information (debug/buildinfo, buildInfoMagic);
+# -ldflags=-s does not remove it.
 _GO = b"\xff Go buildinf:"
 _ALLOCATORS = ("jemalloc", "tcmalloc", "mimalloc")
+# Linux itself follows an interpreter that is a script again four times, and fails then with ELOOP:
+# fs/exec.c, exec_binprm.
 _SCRIPTS_IN_A_ROW_MAX = 4
 
 

@@ -16,7 +16,7 @@ before clocks are moved, and a move is refused by name.
 
 A wake-up is a stop signal to the threads that wait in epoll, and a continue signal, which takes it
 back as a rule before anything has stopped. Other threads are left alone: the kernel would begin
-their waits anew.
+their waits again.
 
 Go's own futex waits with a timeout are not counted: they only bound how long Go's runtime sleeps,
 and its timers go by epoll. A wait that was interrupted is shown as restart_syscall with the
@@ -101,7 +101,7 @@ _KERNEL_CLOCKS = {"wall": 0, "monotonic": 1, "boottime": 7}
 # And those that follow one of them: 8 CLOCK_REALTIME_ALARM, 9 CLOCK_BOOTTIME_ALARM, 11 CLOCK_TAI.
 _CLOCKS = {0: "wall", 1: "monotonic", 7: "boottime", 8: "wall", 9: "boottime", 11: "wall"}
 
-# To tell apart the arguments of a call that is shown as restart_syscall: no pointer is below the
+# To distinguish the arguments of a call that is shown as restart_syscall: no pointer is below the
 # first page, and no program sleeps for a century.
 _PAGE_BYTES = 4096
 _A_CENTURY_NS = 100 * 366 * 86400 * NS_PER_S
@@ -157,8 +157,10 @@ def unreached(pid: int, by: ClockReading) -> list[Wait]:
             # One thread that has ended, or may not be read, does not hide the others.
             with suppress(OSError):
                 deadline = _deadline_of(pid, tid)
-                if deadline is not None and (why := _why_unreached(deadline, moved)):
+                why = None if deadline is None else _why_unreached(deadline, moved)
+                if why is not None:
                     found.append(Wait(tid, why))
+        # timerfds belong to no thread: any of them, or epoll, may wait for one.
         found += [Wait(pid, why) for why in _armed_timers(pid, moved)]
     return found
 

@@ -47,8 +47,8 @@ class Moved:
     """A clock fault that was carried out on one node, as measured inside it.
 
     `woke` (pause only): processes run again, the wall clock is still behind. `wall_before_ns`: the
-    wall clock just before it was stepped (step, and the correction of a pause), None where nobody
-    stepped it.
+    wall clock just before it was stepped (step, and the correction of a pause), None where no
+    process stepped it.
     """
 
     fault: PlannedFault
@@ -113,7 +113,7 @@ class Mover(Protocol):
         """Carries out a suspend, pause or step whole and returns what was measured. Where one
         movement carries out the faults of several nodes (a shared kernel), they are given one after
         another and it is made once, with the first. `meanwhile` is called where a pause waits for
-        its correction. Raises SubjectFailed when the clocks did not do what was asked."""
+        its correction. Raises SubjectFailed when the clocks did not do what was requested."""
 
     def release(self) -> None:
         """Restores the clocks and releases everything, once; after run_ended, because restoring is

@@ -3,7 +3,7 @@ again.
 
 `limactl stop && start`, `virsh suspend`, `prlctl`, `Suspend-VM`, `rtcwake -m mem -s {seconds}`, a
 cloud's call: nothing of that is known here. It is run with a deadline, and what it did is read from
-the clocks, before and after, inside the nodes. Whether that was the suspend that was asked for is
+the clocks, before and after, inside the nodes. Whether that was the requested suspend is
 for the check `clock_fault_happened` to say; a command after which no clock has parted from another
 is an error here.
 
@@ -189,9 +189,9 @@ class CommandMover:
                 f"the suspend command cannot be run ({error.strerror}): {_shown(arguments)}"
             ) from error
         if ended.returncode:
-            said = (ended.stderr or ended.stdout).decode(errors="replace").strip()[-_LAST_WORDS:]
+            output = (ended.stderr or ended.stdout).decode(errors="replace").strip()[-_LAST_WORDS:]
             raise SubjectFailed(
-                f"the suspend command ended with {ended.returncode}: {_shown(arguments)}: {said}"
+                f"the suspend command ended with {ended.returncode}: {_shown(arguments)}: {output}"
             )
 
     def _awake(self, node: str) -> Measured:

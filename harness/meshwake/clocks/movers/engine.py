@@ -326,7 +326,7 @@ class EngineMover:
         )
 
     def _check_own_clock(self, before: ClockReading) -> None:
-        """An engine that said it was another machine, and was ours: everything is restored at
+        """An engine that reported to be another machine, and was ours: everything is restored at
         once."""
         moved = self._own.clocks().since(before)
         parted_ns = moved.wall_ns - moved.boottime_ns

@@ -22,10 +22,10 @@ by the helper; kubelet restarts it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from meshwake.clocks.movers.base import Meanwhile, Moved, sleep_meanwhile
+from meshwake.clocks.movers.node_helper.answers import Listing, StillResult
 from meshwake.clocks.movers.node_helper.rules import Rule
 from meshwake.clocks.movers.process import (
     GUARD,
@@ -37,6 +37,7 @@ from meshwake.clocks.movers.process import (
 )
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
+from meshwake.core.json_types import JsonObject
 from meshwake.core.plan import Plan, PlannedFault
 from meshwake.system.deadline import Deadline
 from meshwake.ztunnel.ports import ISTIOD_PORT
@@ -81,7 +82,7 @@ class LapseMover(ProcessMover):
             self._offsets[node] = ClockReading(0, 0, 0)
         self.skipped_ns = 0
         self._shifts = {node: ClockReading(0, 0, 0) for node in self._rules}
-        self._asked: set[str] = set()  # nodes on which istiod runs
+        self._with_istiod: set[str] = set()  # nodes on which istiod runs
         self._asleep: set[str] = set()
 
     def move(self, fault: PlannedFault, meanwhile: Meanwhile = sleep_meanwhile) -> Moved:
@@ -99,10 +100,10 @@ class LapseMover(ProcessMover):
         deadline = Deadline("the mesh to be quiescent", STILL_WITHIN_S)
         while True:
             nodes = sorted(self._rules.keys() - self._asleep)
-            told = dict(zip(nodes, self._on_each(nodes, self._look_whether_still), strict=True))
-            self._asked = {node for node in nodes if told[node]["keeps_monotonic"]}
+            answer = dict(zip(nodes, self._on_each(nodes, self._look_whether_still), strict=True))
+            self._with_istiod = {node for node in nodes if answer[node]["keeps_monotonic"]}
             busy = [
-                f"node {node}: {about['busy']}" for node, about in told.items() if about["busy"]
+                f"node {node}: {about['busy']}" for node, about in answer.items() if about["busy"]
             ]
             if not busy:
                 return
@@ -117,14 +118,14 @@ class LapseMover(ProcessMover):
         """World time goes on by `by_ns` at once, for all who are awake."""
         self.skipped_ns += by_ns
         awake = self._rules.keys() - self._asleep
-        for nodes in (awake & self._asked, awake - self._asked):
+        for nodes in (awake & self._with_istiod, awake - self._with_istiod):
             self._on_each(sorted(nodes), self._bring_up_to_date)
 
-    def _look_whether_still(self, node: str) -> dict[str, Any]:
-        told = self._ask(node, do="still", within_s=_STILL_AT_ONCE_S)
-        for pid, why in told["refused"].items():
+    def _look_whether_still(self, node: str) -> StillResult:
+        answer: StillResult = self._ask(node, do="still", within_s=_STILL_AT_ONCE_S)
+        for pid, why in answer["refused"].items():
             raise SubjectFailed(f"node {node}: process {pid}: {why}")
-        return told
+        return answer
 
     def _bring_up_to_date(self, node: str) -> None:
         offsets = self._wanted(node)
@@ -146,13 +147,13 @@ class LapseMover(ProcessMover):
 
     def wake(self, nodes: Sequence[str], kind: str, lasts_ns: int) -> None:
         """They run on; world time has gone on by at least `lasts_ns` since they fell asleep."""
-        stood = {
+        moments = {
             "suspend": ClockReading(0, 1, 0),
             "pause": ClockReading(1, 1, 1),
             "freeze": ClockReading(0, 0, 0),
         }
         for node in nodes:
-            back = stood[kind]
+            back = moments[kind]
             self._shifts[node] = ClockReading(
                 *(
                     shift - lasts_ns * each
@@ -175,22 +176,22 @@ class LapseMover(ProcessMover):
 
     # The two ends
 
-    def _about_take(self) -> Mapping[str, Any]:
+    def _about_take(self) -> JsonObject:
         return {"ends": True}
 
-    def _check_taken(self, node: str, told: Mapping[str, Any]) -> None:
+    def _check_taken(self, node: str, answer: Listing) -> None:
         if node not in self._others:
-            super()._check_taken(node, told)
-        if told["watch"] is None or not told["watch"]["launchers"]:
+            super()._check_taken(node, answer)
+        if answer["watch"] is None or not answer["watch"]["launchers"]:
             raise LabUnavailable(
                 f"node {node}: programs cannot be caught at their start "
-                f"({told['unwatched_because']}), and one that is "
+                f"({answer['unwatched_because']}), and one that is "
                 "restarted while time is skipped would begin on the node's own clocks; use "
                 "--real-time"
             )
-        if any(process["executable"] == ISTIOD.executable for process in told["processes"]):
-            self._asked.add(node)
+        if any(process["executable"] == ISTIOD.executable for process in answer["processes"]):
+            self._with_istiod.add(node)
 
     def _in_order_of_release(self) -> list[str]:
         """Those first where istiod runs: what is restarted must not ask one that is ahead."""
-        return sorted(self._taken, key=lambda node: (node not in self._asked, node))
+        return sorted(self._taken, key=lambda node: (node not in self._with_istiod, node))

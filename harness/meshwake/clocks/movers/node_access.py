@@ -11,8 +11,8 @@ The monotonic clock is read twice, around the other two: nothing was read furthe
 than half of what lies between. Every program of the node sees these clocks, unless it lives in
 another time namespace, which is looked for.
 
-A clock is set by its distance to the monotonic one ("base" = wall - monotonic): whoever sets the
-same base twice has set it once, so a lost answer may be asked for again.
+A clock is set by its distance to the monotonic one ("base" = wall - monotonic): a process that sets
+the same base twice has set it once, so a request whose answer was lost may be sent again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import SubjectFailed
 
 ANSWERS_WITHIN_S = 20.0
-# One reading is good enough when it took no longer than this inside; a machine under load is asked
+# One reading is good enough when it took no longer than this inside; a machine under load is read
 # again.
 LOOK_WITHIN_NS = NS_PER_S // 4
 _LOOKS_MAX = 5
@@ -66,6 +66,7 @@ for d in /proc/[0-9]*; do
   esac
 done
 """
+# include/uapi/linux/capability.h: capability 25, as a bit of CapEff in /proc/PID/status.
 CAP_SYS_TIME = 1 << 25
 
 
@@ -76,7 +77,7 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command said and how it ended."""
+    """What a command printed and how it ended."""
 
     code: int
     output: str
@@ -165,9 +166,9 @@ def measure(inside: Inside, node: str) -> Measured:
     """The clocks of `node`. Raises NoAnswer, or SubjectFailed when what it says are no clocks or it
     is too slow."""
     for _ in range(_LOOKS_MAX):
-        asked_ns = time.monotonic_ns()
+        sent_ns = time.monotonic_ns()
         answer = shell(inside, node, READ)
-        measured = _parse(node, answer, asked_ns, time.monotonic_ns())
+        measured = _parse(node, answer, sent_ns, time.monotonic_ns())
         if measured.within_ns <= LOOK_WITHIN_NS + _TICK_NS:
             return measured
     raise SubjectFailed(
@@ -176,15 +177,15 @@ def measure(inside: Inside, node: str) -> Measured:
     )
 
 
-def _parse(node: str, answer: Answer, asked_ns: int, answered_ns: int) -> Measured:
-    said = dict(line.split(" ", 1) for line in answer.output.splitlines() if " " in line)
+def _parse(node: str, answer: Answer, sent_ns: int, answered_ns: int) -> Measured:
+    values = dict(line.split(" ", 1) for line in answer.output.splitlines() if " " in line)
     try:
-        first, up, wall, second = said["clocks"].split(" ")
+        first, up, wall, second = values["clocks"].split(" ")
         earlier_ns, later_ns = int(first), int(second)
         clocks = ClockReading(
             _ns(wall, 9), (earlier_ns + later_ns) // 2, _ns(up, 2) + _TICK_NS // 2
         )
-        boot_id = said["boot_id"].strip()
+        boot_id = values["boot_id"].strip()
     except (KeyError, ValueError) as error:
         raise SubjectFailed(
             f"node {node}: its clocks cannot be read ({answer.output[-200:]!r}, "
@@ -193,9 +194,7 @@ def _parse(node: str, answer: Answer, asked_ns: int, answered_ns: int) -> Measur
             "date, as kind's node image is"
         ) from error
     within_ns = (later_ns - earlier_ns) // 2 + _TICK_NS // 2
-    return Measured(
-        boot_id, clocks, within_ns, (asked_ns + answered_ns) // 2, answered_ns - asked_ns
-    )
+    return Measured(boot_id, clocks, within_ns, (sent_ns + answered_ns) // 2, answered_ns - sent_ns)
 
 
 def _ns(text: str, digits: int) -> int:
@@ -207,7 +206,7 @@ def _ns(text: str, digits: int) -> int:
 
 
 def set_base(inside: Inside, node: str, base_ns: int) -> Answer:
-    """Tells the kernel of `node` that its wall clock is its monotonic one plus `base_ns`. Whether
+    """Sets the wall clock of `node` to its monotonic one plus `base_ns`. Whether
     it was done must be measured: programs that say they set a clock are known to lie. Raises
     NoAnswer."""
     return shell(inside, node, SET_BASE, str(base_ns))
@@ -222,7 +221,7 @@ def rights_missing(inside: Inside, node: str) -> str | None:
         int(line[1], 16) for line in lines if line[0] == "capabilities" and len(line) == 2
     ]
     if not capabilities:
-        return f"node {node} does not tell its capabilities ({answer.error[-200:]})"
+        return f"node {node} does not report its capabilities ({answer.error[-200:]})"
     if not capabilities[0] & CAP_SYS_TIME:
         return (
             f"node {node} may not set the clock (no CAP_SYS_TIME); nodes must be privileged "

@@ -22,7 +22,7 @@ _ALIKE_WITHIN_NS = 20 * NS_PER_MS
 
 
 class Own(Protocol):
-    """A machine that its clocks can be asked of."""
+    """A machine whose clocks can be read."""
 
     def boot_id(self) -> str | None:
         """Which boot of which kernel; None where this system has none."""

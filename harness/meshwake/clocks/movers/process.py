@@ -27,7 +27,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,11 +41,19 @@ from meshwake.clocks.movers.base import (
     SharedMovements,
     sleep_meanwhile,
 )
+from meshwake.clocks.movers.node_helper.answers import (
+    DescribedProcess,
+    Hello,
+    Listing,
+    Readings,
+    Released,
+)
 from meshwake.clocks.movers.node_helper.protocol import PROTOCOL_VERSION
 from meshwake.clocks.movers.node_helper.rules import Rule
 from meshwake.core.clock_reading import ClockReading, drift_ns
 from meshwake.core.durations import NS_PER_S, seconds
 from meshwake.core.errors import BadInput, HarnessError, HarnessFault, LabUnavailable, SubjectFailed
+from meshwake.core.json_types import JsonObject, text_at
 from meshwake.core.plan import Plan, PlannedFault
 from meshwake.system.deadline import Deadline
 
@@ -56,6 +64,8 @@ ISTIOD = Rule("/usr/local/bin/pilot-discovery")
 GUARD = Rule("/usr/local/bin/wake-guard")
 EVERY_RULE = (ZTUNNEL, *PROXIES, ISTIOD, GUARD)
 # An exec by way of a busy API server takes seconds: several may fail before the lease is over.
+# How long a node stays on moved clocks after its owner was killed; several renewals may be lost
+# before.
 LEASE_S, RENEWED_EVERY_S, RENEWED_WITHIN_S = 20.0, 3.0, 8.0
 ANSWERED_WITHIN_S = 135.0
 _WOKEN_WITHIN_S = 10.0
@@ -72,8 +82,8 @@ class NodeChannel(Protocol):
     """The way to the helper of a node."""
 
     def send(
-        self, node: str, request: Mapping[str, Any], within_s: float = ANSWERED_WITHIN_S
-    ) -> dict[str, Any]:
+        self, node: str, request: JsonObject, within_s: float = ANSWERED_WITHIN_S
+    ) -> JsonObject:
         """Carries one request of node_helper/protocol.py to the helper of `node` (a node of the
         plan) and returns its whole answer, {"version": 3, "ok": ...}. May be called from several
         threads at once. Raises LabUnavailable when there is no answer in time; the usual bound is
@@ -102,8 +112,8 @@ class _Look:
 
 
 class _Renewals:
-    """Tells the helpers of `nodes` again and again that `owner` is there, each by a thread of its
-    own: a node that is slow keeps no other waiting. `lost` says of which nodes the helper has
+    """Renews the lease of `owner` with the helpers of `nodes` again and again, each by a thread of
+    its own: a node that is slow keeps no other waiting. `lost` says of which nodes the helper has
     answered that it is too late."""
 
     def __init__(self, channel: NodeChannel, owner: str) -> None:
@@ -136,10 +146,10 @@ class _Renewals:
         while not ended.wait(RENEWED_EVERY_S):
             with suppress(
                 LabUnavailable
-            ):  # out of reach for a moment, or for good: the next that is asked says so
+            ):  # out of reach for a moment, or for good: the next request reports it
                 answer = self._channel.send(node, request, RENEWED_WITHIN_S)
                 if not answer["ok"] and not ended.is_set():
-                    self.lost[node] = str(answer["error"]["message"])
+                    self.lost[node] = text_at(answer, "error", "message")
                     return
 
 
@@ -164,7 +174,7 @@ class ProcessMover:
         self._renewals = _Renewals(channel, self.owner)
         # Programs that took their time base on moved clocks, as the helpers named them when they
         # put them back.
-        self.begun_moved: list[dict[str, Any]] = []
+        self.begun_moved: list[DescribedProcess] = []
         self._rules = {node.name: tuple(rules(plan, node.name)) for node in plan.nodes}
         self._offsets = {node.name: ClockReading(0, 0, 0) for node in plan.nodes}
         self._taken: set[str] = set()
@@ -216,12 +226,12 @@ class ProcessMover:
             )
 
     def _prepare(self, node: str) -> None:
-        hello = self._ask(node, do="hello")
+        hello: Hello = self._ask(node, do="hello")
         if hello["unsupported"] is not None:
             raise LabUnavailable(f"node {node}: {hello['unsupported']}")
         self._taken.add(node)
         rules = self._rules[node]
-        told = self._ask(
+        answer: Listing = self._ask(
             node,
             do="take",
             rules=[rule._asdict() for rule in rules],
@@ -230,27 +240,27 @@ class ProcessMover:
             **self._about_take(),
         )
         self._renewals.begin(node)
-        for refused in told["refused"]:
+        for refused in answer["refused"]:
             raise LabUnavailable(f"node {node}: process {refused['pid']}: {refused['why']}")
-        self._check_taken(node, told)
+        self._check_taken(node, answer)
 
-    def _about_take(self) -> Mapping[str, Any]:
-        """What else is asked for when a node is taken."""
+    def _about_take(self) -> JsonObject:
+        """What else is requested when a node is taken."""
         return {}
 
-    def _check_taken(self, node: str, told: Mapping[str, Any]) -> None:
+    def _check_taken(self, node: str, answer: Listing) -> None:
         rules = self._rules[node]
-        if not any(_is_meant(process["executable"], rules[0]) for process in told["processes"]):
+        if not any(_is_meant(process["executable"], rules[0]) for process in answer["processes"]):
             raise LabUnavailable(
                 f"node {node}: no {rules[0].executable} runs there, so there is nothing to move"
             )
         restarts = any(
             fault.kind == "restart" and fault.node == node for fault in self._plan.faults
         )
-        if restarts and (told["watch"] is None or not told["watch"]["launchers"]):
+        if restarts and (answer["watch"] is None or not answer["watch"]["launchers"]):
             raise LabUnavailable(
                 f"node {node}: programs cannot be caught at their start "
-                f"({told['unwatched_because']}), and the plan "
+                f"({answer['unwatched_because']}), and the plan "
                 "restarts one there; it would begin on the node's own clocks"
             )
 
@@ -334,17 +344,17 @@ class ProcessMover:
     def _look(self, node: str) -> _Look:
         """Measured in the program of the first rule, and compared with what the kernel's clocks and
         our offsets say."""
-        asked_ns = time.monotonic_ns()
-        told = self._ask(node, do="read", executable=self._rules[node][0].executable)
+        sent_ns = time.monotonic_ns()
+        answer: Readings = self._ask(node, do="read", executable=self._rules[node][0].executable)
         answered_ns = time.monotonic_ns()
-        if not told["readings"]:
-            failed = SubjectFailed if told["failed"] else NoProgramToRead
+        if not answer["readings"]:
+            failed = SubjectFailed if answer["failed"] else NoProgramToRead
             raise failed(
                 f"node {node}: {self._rules[node][0].executable} cannot be read: "
-                f"{told['failed'] or 'gone'}"
+                f"{answer['failed'] or 'gone'}"
             )
-        read = told["readings"][0]
-        inside, offsets = ClockReading(**read["clocks"]), ClockReading(**told["offsets"])
+        read = answer["readings"][0]
+        inside, offsets = ClockReading(**read["clocks"]), ClockReading(**answer["offsets"])
         own = inside.since(offsets)
         least, most = ClockReading(**read["kernel_before"]), ClockReading(**read["kernel_after"])
         if offsets != self._offsets[node] or not all(
@@ -357,7 +367,7 @@ class ProcessMover:
                 "missed its page"
             )
         return _Look(
-            Moment((asked_ns + answered_ns) // 2, inside, (answered_ns - asked_ns) // 2), offsets
+            Moment((sent_ns + answered_ns) // 2, inside, (answered_ns - sent_ns) // 2), offsets
         )
 
     def _release_all(self) -> list[str]:
@@ -365,13 +375,15 @@ class ProcessMover:
         failed = []
         for node in self._in_order_of_release():
             try:
-                told = self._ask(node, do="release")
+                answer: Released = self._ask(node, do="release")
             except HarnessError as error:
                 failed.append(str(error))
                 continue
-            failed += [f"node {node}: process {pid}: {why}" for pid, why in told["failed"].items()]
-            self.begun_moved += [*told["begun_moved"], *told["ended"]]
-            if not told["failed"]:
+            failed += [
+                f"node {node}: process {pid}: {why}" for pid, why in answer["failed"].items()
+            ]
+            self.begun_moved += [*answer["begun_moved"], *answer["ended"]]
+            if not answer["failed"]:
                 self._taken.discard(node)
                 self._offsets[node] = ClockReading(0, 0, 0)
         return failed
@@ -379,7 +391,8 @@ class ProcessMover:
     def _in_order_of_release(self) -> list[str]:
         return sorted(self._taken)
 
-    def _ask(self, node: str, **request: Any) -> dict[str, Any]:
+    def _ask(self, node: str, **request: Any) -> Any:
+        """The result of one request: a record of node_helper/answers.py, which one by `do`."""
         if node in self._renewals.lost:
             raise LabUnavailable(f"node {node}: {self._renewals.lost[node]}")
         answer = self._channel.send(
@@ -391,10 +404,9 @@ class ProcessMover:
                 "of this version"
             )
         if not answer["ok"]:
-            error = answer["error"]
-            raise _ERRORS.get(error["kind"], HarnessFault)(f"node {node}: {error['message']}")
-        result: dict[str, Any] = answer["result"]
-        return result
+            failed = _ERRORS.get(text_at(answer, "error", "kind"), HarnessFault)
+            raise failed(f"node {node}: {text_at(answer, 'error', 'message')}")
+        return answer["result"]
 
     def _on_each(self, nodes: Sequence[str], do: Callable[[str], _T]) -> list[_T]:
         """At once, so that nodes fall asleep and wake together."""
@@ -421,7 +433,7 @@ def _is_meant(executable: str, rule: Rule) -> bool:
 
 
 def _checked(moved: Moved, expected_drift_ns: int) -> Moved:
-    """Raises when the program does not show the drift that was asked for. Its clocks are read one
+    """Raises when the program does not show the requested drift. Its clocks are read one
     after another, so on a busy machine a reading may be wrong by as long as it took."""
     shown_ns = drift_ns(moved.before.clocks, moved.after.clocks)
     if abs(shown_ns - expected_drift_ns) > max(NS_PER_S // 10, 2 * moved.within_ns):

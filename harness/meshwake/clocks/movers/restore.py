@@ -41,7 +41,8 @@ from meshwake.clocks.movers.node_access import (
     measure,
     set_base,
 )
-from meshwake.clocks.movers.timesync import TimeSync, let_go
+from meshwake.clocks.movers.timesync import TimeSync
+from meshwake.clocks.movers.timesync import release as release_time_sync
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_MS, NS_PER_S, seconds
 from meshwake.core.errors import LabUnavailable, SubjectFailed
@@ -104,7 +105,7 @@ class Intent(BaseModel):
 @dataclass(frozen=True)
 class AnyWay(Inside):
     """Several ways into one machine; tried in order, because a node may be gone when its clock is
-    put back."""
+    restored."""
 
     ways: tuple[Inside, ...]
 
@@ -269,20 +270,20 @@ def restore(path: Path, pause: Callable[[float], None] = time.sleep) -> str | No
     if intent is None:
         return None
     try:
-        said = restore_clock(intent, intent.inside(), pause)
+        how = restore_clock(intent, intent.inside(), pause)
     finally:
         # Also when the clock could not be reached: time synchronisation will correct it.
         failed = release_time_syncs(intent)
     if failed:
-        raise SubjectFailed(f"{said}; but time synchronisation is still held: {'; '.join(failed)}")
+        raise SubjectFailed(f"{how}; but time synchronisation is still held: {'; '.join(failed)}")
     path.unlink(missing_ok=True)
-    return said
+    return how
 
 
 def release_time_syncs(intent: Intent) -> list[str]:
     """Lets held time services go on; why it failed for those for which it did."""
     host = intent.on_host()
-    return [] if host is None or not intent.held else let_go(host, intent.held)
+    return [] if host is None or not intent.held else release_time_sync(host, intent.held)
 
 
 def leftovers(directory: Path) -> tuple[Path, ...]:
@@ -294,15 +295,15 @@ def leftovers(directory: Path) -> tuple[Path, ...]:
 def restore_leftovers(directory: Path) -> list[str]:
     """Restores every clock that a killed harness has left and no process is at work on; what was
     done, one line each."""
-    said = []
+    done_lines = []
     for path in leftovers(directory):
         with suppress(LabUnavailable), locked(path):
             try:
                 done = restore(path)
             except SubjectFailed as error:
                 done = str(error)
-            said += [] if done is None else [f"{path.name.removesuffix(_SUFFIX)}: {done}"]
-    return said
+            done_lines += [] if done is None else [f"{path.name.removesuffix(_SUFFIX)}: {done}"]
+    return done_lines
 
 
 # The watchdog
@@ -351,12 +352,12 @@ def main(arguments: Sequence[str]) -> int:
         pass
     try:
         with locked(path, _LOCK_WITHIN_S):
-            said = restore(path)
+            how = restore(path)
     except (LabUnavailable, SubjectFailed) as error:
         print(error, flush=True)  # noqa: T201  into its log
         return 1
-    if said is not None:
-        print(said, flush=True)  # noqa: T201  as above
+    if how is not None:
+        print(how, flush=True)  # noqa: T201  as above
     return 0
 
 

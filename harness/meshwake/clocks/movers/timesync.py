@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from meshwake.clocks.movers.node_access import Inside, NoAnswer, shell
 
-HOST = "host"  # the "node" for which a way into the process namespace of the machine is asked
+HOST = "host"  # the "node" for which a way into the process namespace of the machine is needed
 FIND = """
 read -r init </proc/1/comm; echo "init $init"
 for d in /proc/[0-9]*; do
@@ -95,7 +95,7 @@ def hold(inside: Inside, one: TimeSync) -> None:
     _do(inside, one, {"service": "stop", "process": "STOP", "parameter": "N"})
 
 
-def let_go(inside: Inside, held: Sequence[TimeSync]) -> list[str]:
+def release(inside: Inside, held: Sequence[TimeSync]) -> list[str]:
     """Undoes `hold`, as often as one likes; returns why it failed for those for which it did."""
     failed = []
     for one in held:

@@ -56,7 +56,7 @@ def find_waker(pid: int, epoll: int) -> EpollWaker | None:
         registered = _TARGET.findall(Path(f"/proc/{pid}/fdinfo/{epoll}").read_text())
         edge_triggered = [number for number, events in registered if _is_wake_up(int(events, 16))]
         eventfds = [number for number in edge_triggered if _is_eventfd(pid, number)]
-        # With two we could not tell which of them the runtime itself uses.
+        # With two it would be unknown which of them the runtime itself uses.
         if len(eventfds) != 1:
             return None
         return EpollWaker(_duplicate(pid, int(eventfds[0])))

@@ -29,10 +29,11 @@ LISTEN = 10
 # (8) are not here: they wait for a *program* to close its end, and that may be never.
 _HALF_OPEN_OR_CLOSED = {2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 9: "LAST_ACK", 11: "CLOSING"}
 # One bit a state. Sockets that only remember a connection that has ended carry nothing any more.
-_STATES_ASKED_FOR = 0xFFF & ~(1 << _TIME_WAIT | 1 << _CLOSE)
+_REQUESTED_STATES = 0xFFF & ~(1 << _TIME_WAIT | 1 << _CLOSE)
 
 # --- netlink: include/uapi/linux/netlink.h --------------------------------------------------------
 
+# The netlink family: NETLINK_SOCK_DIAG, once NETLINK_INET_DIAG.
 _NETLINK_SOCK_DIAG = 4
 # struct nlmsghdr: length (with this header), type, flags, sequence number, port of the sender.
 _MESSAGE_HEADER = struct.Struct("<IHHII")
@@ -41,6 +42,7 @@ _MESSAGE_HEADER_BYTES = _MESSAGE_HEADER.size  # 16
 _LENGTH_AND_TYPE = struct.Struct("<IH")
 _REQUEST = 0x001
 _DUMP = 0x300  # NLM_F_ROOT | NLM_F_MATCH: all that there are
+# NLMSG_ERROR and NLMSG_DONE: instead of an answer, and behind the last of a dump.
 _TYPE_ERROR = 2
 _TYPE_DONE = 3
 # Messages and attributes begin at multiples of this (NLMSG_ALIGNTO, NLA_ALIGNTO).
@@ -171,14 +173,14 @@ def _dump_request() -> bytes:
     """One netlink message: all TCP sockets, with struct tcp_info of each."""
     wanted = 1 << (_INET_DIAG_INFO - 1)
     # The family is looked at only by the newer request; here any valid one does.
-    body = _SOCKETS_REQUEST.pack(socket.AF_INET, 0, 0, wanted, _STATES_ASKED_FOR, 0)
+    body = _SOCKETS_REQUEST.pack(socket.AF_INET, 0, 0, wanted, _REQUESTED_STATES, 0)
     length = _MESSAGE_HEADER_BYTES + len(body)
     return _MESSAGE_HEADER.pack(length, _TCPDIAG_GETSOCK, _REQUEST | _DUMP, 0, 0) + body
 
 
 def _check_end(message: bytes) -> None:
-    """An error, or the end of a list, carries a negative errno when the kernel cannot tell: then
-    nothing is known about sockets, and an empty list must not be taken for quiescence."""
+    """An error, or the end of a list, carries a negative errno when the kernel cannot list them:
+    then nothing is known about sockets, and an empty list must not be taken for quiescence."""
     if len(message) < _MESSAGE_HEADER_BYTES + _ERROR_CODE.size:
         return
     (code,) = _ERROR_CODE.unpack_from(message, _MESSAGE_HEADER_BYTES)

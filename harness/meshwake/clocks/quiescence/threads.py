@@ -83,6 +83,7 @@ _NEGATIVE_INT = 0x8000_0000
 # of time, here CPUCLOCK_SCHED: nanoseconds on a CPU, summed over all threads, also those that
 # ended.
 _CPUCLOCK_SCHED = 2
+# The id is (~pid << 3) | kind, so every such id is negative.
 _CPUCLOCK_PID_SHIFT = 3
 _HAS_ENDED = -1
 # No CPU time is ever that: not known, or something may have woken a thread since.

@@ -58,6 +58,7 @@ from meshwake.clocks.vdso.page import (
 from meshwake.clocks.vdso.ptrace import Tracee, every_thread_stopped
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessError, HarnessFault, LabUnavailable, SubjectFailed
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.system.deadline import Deadline
 from meshwake.system.libc import duplicate_file_of
 
@@ -464,7 +465,7 @@ def _child_main(work: Callable[[], Any], within_s: float, writer: int) -> None:
             signal.signal(number, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, within_s)
         _close_watches()
-        outcome: dict[str, Any] = {"result": work()}
+        outcome: MutableJsonObject = {"result": work()}
     except (LabUnavailable, SubjectFailed) as error:
         outcome = {"error": type(error).__name__, "message": str(error)}
     except BaseException as error:  # noqa: BLE001  # a child that must not return, whatever happened

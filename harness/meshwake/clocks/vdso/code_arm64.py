@@ -134,7 +134,7 @@ class _Assembler:
 
 
 def _fixed_clock_gettime(asm: _Assembler) -> None:
-    """w0: clock id, x1: timespec. Clocks that are not in the table are asked of the kernel."""
+    """w0: clock id, x1: timespec. Clocks that are not in the table are read from the kernel."""
     asm.emit(_cmp_w(0, LAST_TABLE_ID))  # negative ids too: the compare is unsigned
     asm.branch(_B_COND | _HIGHER, "kernel")
     asm.emit(_movz(2, _MASK), _lsr_w(2, 2, 0))  # bit w0 of the mask

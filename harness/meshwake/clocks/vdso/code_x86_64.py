@@ -41,7 +41,7 @@ WALL_IDS = (0, 5, 8, 11)  # REALTIME, REALTIME_COARSE, REALTIME_ALARM, TAI
 MONOTONIC_IDS = (1, 4, 6)  # MONOTONIC, MONOTONIC_RAW, MONOTONIC_COARSE
 BOOTTIME_IDS = (7, 9)  # BOOTTIME, BOOTTIME_ALARM
 # Not in the table: 2 and 3 (CPU time of the process and of the thread) and 10 (the former
-# CLOCK_SGI_CYCLE). Those are asked of the kernel.
+# CLOCK_SGI_CYCLE). Those are read from the kernel.
 TABLE_IDS = (*WALL_IDS, *MONOTONIC_IDS, *BOOTTIME_IDS)
 LAST_TABLE_ID = 11
 # Ids 0 to 11, eight bytes each.
@@ -162,7 +162,7 @@ def _split_and_store(asm: _Assembler) -> None:
 
 
 def _fixed_clock_gettime(asm: _Assembler) -> None:
-    """edi: clock id, rsi: timespec. Clocks that are not in the table are asked of the kernel."""
+    """edi: clock id, rsi: timespec. Clocks that are not in the table are read from the kernel."""
     asm.emit("83ff0b")  # cmp edi, 11
     asm.short("77", "kernel")  # ja kernel            (negative ids too: the compare is unsigned)
     asm.emit("b8", _TABLE_MASK)  # mov eax, mask

@@ -19,8 +19,9 @@ in. Two kinds of files are marked:
                 wrapped in another program, a hook): the program of a new container, whatever its
                 image.
 
-Nothing hangs when we die: the kernel answers questions of a closed fanotify file with yes, and lets
-go what a dead tracer traced. Everything that is followed is let go after `FOLLOWED_WITHIN_S`.
+Nothing hangs when we die: the kernel answers questions of a closed fanotify file with yes, and
+detaches what a dead tracer traced. Everything that is followed is detached after
+`FOLLOWED_WITHIN_S`.
 
 Limits: before Linux 6.8 an exec waits for the answer with a lock held that PTRACE_SEIZE needs, so
 there only launchers can be used; `holds` is found out by trying. The same lock is held at any
@@ -55,9 +56,9 @@ from meshwake.clocks.vdso.ptrace import (
     Stop,
     Tracee,
     await_interruption,
+    detach,
     event_number,
     interrupt,
-    let_go,
     next_stop,
     resume,
     seize,
@@ -144,7 +145,7 @@ class WatchCounts:
 
 
 class ExecWatch:
-    """Watches execs of marked files. `wanted` is asked about a process that has just exec'ed, and
+    """Watches execs of marked files. `wanted` is called with a process that has just exec'ed, and
     is stopped; if it says yes, `install` gets the process before its first instruction. Both are
     called from `serve`.
 
@@ -211,20 +212,20 @@ class ExecWatch:
         for held in list(self._held):
             self._answer(held)
         self._handle_stops()
-        self._let_go_in_time()
+        self._detach_in_time()
 
     def close(self) -> None:
-        """No more execs are caught. What waits goes on; what is followed is let go as it stops, or
-        when we end."""
+        """No more execs are caught. What waits goes on; what is followed is detached as it stops,
+        or when we end."""
         for held in self._held:
             os.close(held.file)
         self._held.clear()
         os.close(self.file)
         for traced in self._traced.values():
-            traced.deadline = Deadline("being let go", 0.0)
+            traced.deadline = Deadline("being detached", 0.0)
         deadline = Deadline("all that is traced to stop", _STOPPED_WITHIN_S)
         while self._traced and not deadline.has_passed:
-            self._let_go_in_time()
+            self._detach_in_time()
             self._handle_stops()
             deadline.sleep(_POLL_EVERY_S)
 
@@ -357,10 +358,10 @@ class ExecWatch:
     def _leave(self, stop: Stop) -> None:
         self._traced.pop(stop.tid, None)
         with suppress(ProcessLookupError):
-            let_go(stop)
+            detach(stop)
 
-    def _let_go_in_time(self) -> None:
-        """An exec that failed, a runtime that never ends: they are made to stop, and let go when
+    def _detach_in_time(self) -> None:
+        """An exec that failed, a runtime that never ends: they are made to stop, and detached when
         they have."""
         for tid, traced in list(self._traced.items()):
             if traced.deadline.has_passed and not traced.is_leaving:
@@ -433,7 +434,7 @@ def _seized_while_held(file: int, pid: int) -> bool:
         except BlockingIOError:
             deadline.sleep(_POLL_EVERY_S)
             continue
-        for asked, tid in _events(events):
+        for process_fd, tid in _events(events):
             try:
                 if tid == pid:
                     with _interrupted_by_an_alarm():
@@ -442,8 +443,8 @@ def _seized_while_held(file: int, pid: int) -> bool:
             except OSError:
                 return False
             finally:
-                os.write(file, _RESPONSE.pack(asked, _FAN_ALLOW))
-                os.close(asked)
+                os.write(file, _RESPONSE.pack(process_fd, _FAN_ALLOW))
+                os.close(process_fd)
     return False
 
 

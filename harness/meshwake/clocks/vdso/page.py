@@ -69,6 +69,8 @@ _MAP_SHARED_FIXED_NOREPLACE = 0x1 | 0x10_0000
 _INT_MASK = 0xFFFF_FFFF
 # struct timespec: seconds and nanoseconds, 64 bits each.
 _TIMESPEC = struct.Struct("<qq")
+# One store of an aligned word is seen whole or not at all, on both architectures: no reader sees
+# half of an offset.
 _WORD_BYTES = 8
 _TRACING_FORBIDDEN = "a child process may not be traced"
 

@@ -30,12 +30,17 @@ _SINGLESTEP = 9
 _DETACH = 17
 _SETOPTIONS = 0x4200
 _GETEVENTMSG = 0x4201
+# For all architectures, unlike PTRACE_GETREGS, which ARM64 does not have; struct iovec says how
+# much.
 _GETREGSET = 0x4204
 _SETREGSET = 0x4205
 # Unlike PTRACE_ATTACH, which stops a thread by a SIGSTOP that others can see.
 _SEIZE = 0x4206
 _INTERRUPT = 0x4207
+# Leaves a thread stopped by job control as it is, and reports to us when that changes.
 _LISTEN = 0x4208
+# While a thread runs code of ours all signals are blocked: a handler would run on registers that
+# are not its own.
 _GETSIGMASK = 0x420A
 _SETSIGMASK = 0x420B
 
@@ -71,6 +76,7 @@ _PAUSE_S = 0.0001
 # Below the stack pointer a function without calls may keep 128 bytes (the red zone of the System V
 # ABI, 3.2.2); twice that, to be sure.
 _RED_ZONE_BYTES = 256
+# Both ABIs (System V x86-64, 3.2.2; AAPCS64, 6.4.5) want the stack at a multiple of 16 at a call.
 _STACK_ALIGNMENT = 16
 
 
@@ -252,7 +258,7 @@ def resume(stop: Stop) -> None:
         ptrace(_CONT, stop.tid, 0, _signal_to_deliver(stop))
 
 
-def let_go(stop: Stop) -> None:
+def detach(stop: Stop) -> None:
     """As `resume`, and it is not traced any more."""
     ptrace(_DETACH, stop.tid, 0, _signal_to_deliver(stop))
 

@@ -21,6 +21,7 @@ from meshwake.cluster.guard_deployment.manifest import guard_objects
 from meshwake.cluster.guard_deployment.status import look_of
 from meshwake.cluster.real_time import RealTime, wait_for
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
+from meshwake.core.json_types import objects_at, text_at, texts_at
 from meshwake.guard import names
 from meshwake.guard.cluster import Places
 from meshwake.kubernetes.api import Kubernetes, Refused, Unreachable, identity_of, kind_of
@@ -153,7 +154,7 @@ def _check_free(kubernetes: Kubernetes, objects: Iterable[Mapping[str, Any]]) ->
                 f"{identity_of(thing)} belongs to a run with the fix wake-guard; wait for its end "
                 "(meshwake status removes what a killed run left)"
             )
-        if is_ours(found["metadata"].get("labels")):
+        if is_ours(texts_at(found, "metadata", "labels")):
             continue
         if thing["kind"] != "Namespace":
             raise LabUnavailable(_is_anothers(thing, found))
@@ -213,7 +214,7 @@ def _await_guards(
             READY_WITHIN_S,
             look,
             failed=LabUnavailable,
-            tell=report,
+            report=report,
         )
     except LabUnavailable as error:
         why = "; ".join([str(error), *_complaints(kubernetes)])
@@ -230,7 +231,7 @@ def _check_hope(kubernetes: Kubernetes, image: str) -> None:
         waiting = _waiting_for(pod, image)
         if waiting.get("reason") not in _HOPELESS:
             continue
-        node = pod["spec"].get("nodeName", "?")
+        node = text_at(pod, "spec", "nodeName") or "?"
         way = way_into_nodes(kubernetes.all("Node"), image)
         raise LabUnavailable(
             f"node {node}: {waiting['reason']}: {waiting.get('message', '')}; the node has no "
@@ -267,7 +268,8 @@ def installed_image(kubernetes: Kubernetes) -> str | None:
     found = kubernetes.read(*DAEMON_SET)
     if found is None or _of_a_run(found):
         return None
-    return str(found["spec"]["template"]["spec"]["containers"][0]["image"])
+    container, *_ = objects_at(found, "spec", "template", "spec", "containers")
+    return text_at(container, "image")
 
 
 # --- Uninstall ------------------------------------------------------------------------------------
@@ -280,7 +282,7 @@ def uninstall(kubernetes: Kubernetes, real: RealTime) -> Removed:
     if daemon_set is not None:
         if _of_a_run(daemon_set):
             raise LabUnavailable("this guard belongs to a run, which removes it at its end")
-        if not is_ours(daemon_set["metadata"].get("labels")):
+        if not is_ours(texts_at(daemon_set, "metadata", "labels")):
             about = {**daemon_set, "kind": "DaemonSet"}
             raise LabUnavailable(_is_anothers(about, daemon_set))
     kept = _strangers(kubernetes)
@@ -314,7 +316,7 @@ def _installed_objects(
 ) -> list[tuple[str, str | None, str]]:
     """(kind, namespace, name) of all that an install made of these kinds."""
     return [
-        (kind, thing["metadata"].get("namespace"), str(thing["metadata"]["name"]))
+        (kind, text_at(thing, "metadata", "namespace") or None, text_at(thing, "metadata", "name"))
         for kind in kinds
         for thing in kubernetes.all(kind, None, names.OBJECT_LABELS)
         if not _of_a_run(thing)

@@ -9,6 +9,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from meshwake.core.json_types import object_at, text_at
 from meshwake.guard import names
 from meshwake.guard.metrics import DRIFT, HELD_BACK, LAST_LOOK, RESTARTS
 from meshwake.kubernetes.api import Kubernetes, Pod, Refused, Unreachable
@@ -48,9 +49,9 @@ def read_status(kubernetes: Kubernetes, wall_s: float) -> list[NodeStatus]:
     """Every node that has a guard, or a ztunnel and no guard; by name. `wall_s` is our own wall
     clock, by which a last look is too long ago."""
     guards = {
-        str(pod["spec"].get("nodeName", "")): pod
+        text_at(pod, "spec", "nodeName"): pod
         for pod in kubernetes.all("Pod", names.NAMESPACE, names.LABELS)
-        if "deletionTimestamp" not in pod["metadata"]
+        if "deletionTimestamp" not in object_at(pod, "metadata")
     }
     found = [_of_guard(kubernetes, pod, wall_s) for pod in guards.values()]
     found += [

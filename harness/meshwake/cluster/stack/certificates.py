@@ -11,7 +11,7 @@ it is in clusters/certificates/:
     issuer.yaml                          ClusterIssuer, and the certificate `demo-tls` that the Gateway's listener names
 
 Pebble keeps accounts and its issuing key in memory. When its pod is restarted, cert-manager's
-account is unknown to it and no certificate comes until the account is registered anew (`cmctl
+account is unknown to it and no certificate comes until the account is registered again (`cmctl
 renew`, or delete the Secret cert-manager/meshwake-acme-account and touch the ClusterIssuer): a
 property of the test authority, not of a suspend.
 """

@@ -32,10 +32,12 @@ NEEDS: dict[str, dict[str, str]] = {
     "hubble": {"cilium": "it is a part of Cilium"},
     "gateway": {
         "istio": "istiod makes the Gateway's pods",
-        "metallb": "nobody else would give the Gateway an address",
+        "metallb": "nothing else would give the Gateway an address",
     },
     "waypoint": {"istio": "istiod makes the waypoint's pods"},
 }
+# kind appends "-control-plane" and "-worker9": a host name, which the container gets, is at most 63
+# characters long.
 NAME_PREFIX, NAME_AT_MOST = "meshwake-", 40
 WORKERS_MAX = 9
 # istiod dates certificates back by 2 min (istio security/pkg/pki/util/generate_cert.go): a shorter
@@ -49,8 +51,8 @@ _NAME = re.compile(r"meshwake-[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 @dataclass(frozen=True)
 class Choice:
-    """A cluster as it was asked for. `istio` and `kubernetes` are full versions; `lifetime_s` is
-    that of workload certificates, from issue to expiry; `mirror` stands for every registry; `pins`
+    """A cluster as it was requested. `istio` and `kubernetes` are full versions; `lifetime_s` is
+    that of workload certificates, from issue to expiry; `mirror` replaces every registry; `pins`
     names clusters/stack.toml as it was.
     """
 
@@ -111,9 +113,9 @@ def choose_stack(
 
 
 def _istio(pins: Pins, wanted: str | None) -> str:
-    asked = pins.istio.default if wanted is None else wanted
-    pin = pins.istio_minor(asked)
-    return pin.version if asked == minor_of(asked) else asked
+    version = pins.istio.default if wanted is None else wanted
+    pin = pins.istio_minor(version)
+    return pin.version if version == minor_of(version) else version
 
 
 def _parts(profile: str, added: tuple[str, ...], removed: tuple[str, ...]) -> frozenset[str]:
@@ -125,7 +127,7 @@ def _parts(profile: str, added: tuple[str, ...], removed: tuple[str, ...]) -> fr
                 raise invalid_choice(option, part, PARTS)
     both = sorted(set(added) & set(removed))
     if both:
-        raise BadInput(f"{both[0]!r} is asked for and left out at once; say one of the two")
+        raise BadInput(f"{both[0]!r} is requested and left out at once; give one of the two")
     parts = frozenset(PROFILES[profile]) | set(added)
     parts -= set(removed)
     for part in PARTS:
@@ -144,14 +146,15 @@ def _check_needs(part: str, parts: frozenset[str]) -> None:
 
 
 def full_name(text: str) -> str:
-    """The name of a cluster of ours, with its prefix whether or not `text` has it. Raises BadInput."""
+    """The name of a cluster of ours, with its prefix whether or not `text` has it. Raises
+    BadInput."""
     name = text if text.startswith(NAME_PREFIX) else NAME_PREFIX + text
     if not is_our_name(name):
         raise BadInput(
             f"--name {text!r}: a cluster's name has small letters, digits and '-', and at "
             f"most {NAME_AT_MOST} "
             f"characters with its prefix {NAME_PREFIX!r}; only clusters so named are ever "
-            "made or put away"
+            "created or deleted"
         )
     return name
 

@@ -1,4 +1,4 @@
-"""Programs that run from files: their configuration as ConfigMaps, and pods that start anew when it
+"""Programs that run from files: their configuration as ConfigMaps, and pods that restart when it
 has changed.
 
 A program that has read its configuration does not read it again because a ConfigMap was applied. So

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from meshwake.cluster.stack.pieces import read_objects
 from meshwake.cluster.stack.workloads import (
@@ -24,6 +23,7 @@ from meshwake.cluster.stack.workloads import (
     check_placed,
     split_identity,
 )
+from meshwake.core.json_types import JsonObject, MutableJsonObject, object_at
 from meshwake.core.plan import Plan, PlannedGateway
 from meshwake.core.versions import parse_version
 from meshwake.ztunnel.environment import SECRET_TTL
@@ -65,7 +65,7 @@ def _refusals(plan: Plan) -> Iterator[str]:
             )
 
 
-def gateway_objects(plan: Plan, node_names: Mapping[str, str]) -> list[dict[str, Any]]:
+def gateway_objects(plan: Plan, node_names: Mapping[str, str]) -> list[MutableJsonObject]:
     """The objects of every gateway of `plan`. `node_names`: as for `workload_objects`."""
     return [thing for gateway in plan.gateways for thing in _objects_of(plan, gateway, node_names)]
 
@@ -86,7 +86,7 @@ def _namespace(identity: str) -> str:
 
 def _objects_of(
     plan: Plan, gateway: PlannedGateway, node_names: Mapping[str, str]
-) -> list[dict[str, Any]]:
+) -> list[MutableJsonObject]:
     check_placed(gateway.node, node_names)
     namespace, account = split_identity(gateway.identity)
     settings, gateway_object, route, rule = read_objects("workloads", "gateway.yaml")
@@ -102,7 +102,7 @@ def _objects_of(
     return [settings, gateway_object, *([route] if destinations else []), *rules]
 
 
-def _overlay(gateway: PlannedGateway, machine: str) -> dict[str, Any]:
+def _overlay(gateway: PlannedGateway, machine: str) -> MutableJsonObject:
     """Merged into the Deployment that istiod makes: lists of named things are merged by name."""
     environment = {SECRET_TTL: f"{gateway.lifetime_s}s", SECRET_JITTER: "0"}
     container = {
@@ -125,16 +125,14 @@ def _overlay(gateway: PlannedGateway, machine: str) -> dict[str, Any]:
     return {"spec": {"strategy": {"type": "Recreate"}, "template": {"spec": pod}}}
 
 
-def _route_to(destination: str) -> dict[str, Any]:
+def _route_to(destination: str) -> MutableJsonObject:
     header = {"name": DESTINATION_HEADER, "type": "Exact", "value": destination}
     backend = {"name": split_identity(destination)[1], "port": SERVER_PORT}
     return {"matches": [{"headers": [header]}], "backendRefs": [backend]}
 
 
-def _rule_for(
-    template: Mapping[str, Any], gateway: PlannedGateway, destination: str
-) -> dict[str, Any]:
+def _rule_for(template: JsonObject, gateway: PlannedGateway, destination: str) -> MutableJsonObject:
     namespace, account = split_identity(destination)
     host = f"{account}.{namespace}.svc.cluster.local"
     metadata = {"name": f"{gateway.name}-{account}", "namespace": namespace}
-    return {**template, "metadata": metadata, "spec": {**template["spec"], "host": host}}
+    return {**template, "metadata": metadata, "spec": {**object_at(template, "spec"), "host": host}}

@@ -1,8 +1,8 @@
 """The keys of the lab's own ACME authority, worked out from a seed.
 
-`up` may end half way and be run again, and a second `up` must not put new keys beside programs that
-still use the old ones. So nothing is drawn here: the same seed gives the same keys, byte for byte,
-and a cluster has one seed. The keys are as secret as the seed is; nothing of them is ever
+`up` may end half way and be run again, and a second `up` must not put new keys next to programs
+that still use the old ones. So nothing is drawn here: the same seed gives the same keys, byte for
+byte, and a cluster has one seed. The keys are as secret as the seed is; nothing of them is ever
 committed.
 
     TSIG key        cert-manager signs its updates of the zone with it (RFC 8945, HMAC-SHA256)
@@ -29,6 +29,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _VALID_FROM = datetime(2000, 1, 1, tzinfo=UTC)
 _VALID_UNTIL = datetime(2100, 1, 1, tzinfo=UTC)
+# RFC 5280, 4.1.2.2: at most 20 octets, and positive.
 _SERIAL_BYTES = 16
 
 

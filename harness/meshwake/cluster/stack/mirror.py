@@ -2,8 +2,8 @@
 
 An image keeps its path, tag and digest and changes its host: quay.io/cilium/cilium:v1 becomes
 MIRROR/cilium/cilium:v1. Charts are then taken from the same registry, where their artefacts lie
-under the paths that their projects give them (`oci` in clusters/stack.toml). What is no image and
-no chart is not in registries: manifests keep their address.
+under the paths that their projects give them (`oci` in clusters/stack.toml). What is neither an
+image nor a chart is not in registries: manifests keep their address.
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ def chart_address(piece: Chart, pins: Pins) -> str:
     if piece.repo == pins.istio.repo:
         return f"{pins.istio.oci}/{piece.chart}"
     if piece.chart not in pins.charts:
-        raise HarnessFault(
-            f"chart {piece.chart} has no pin, so nobody knows where a mirror keeps it"
-        )
+        raise HarnessFault(f"chart {piece.chart} has no pin, so where a mirror keeps it is unknown")
     return pins.charts[piece.chart].oci
 
 
@@ -74,12 +72,12 @@ def _renamed(value: Any, mirror: str) -> Any:
         return [_renamed(entry, mirror) for entry in value]
     if not isinstance(value, Mapping):
         return value
-    return {
-        key: through_mirror(entry, mirror)
-        if key in _IMAGE_KEYS and isinstance(entry, str) and _has_registry(entry)
-        else _renamed(entry, mirror)
-        for key, entry in value.items()
-    }
+    return {key: _renamed_entry(key, entry, mirror) for key, entry in value.items()}
+
+
+def _renamed_entry(key: str, entry: Any, mirror: str) -> Any:
+    names_registry = key in _IMAGE_KEYS and isinstance(entry, str) and _has_registry(entry)
+    return through_mirror(entry, mirror) if names_registry else _renamed(entry, mirror)
 
 
 def _has_registry(reference: str) -> bool:

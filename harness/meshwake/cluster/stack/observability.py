@@ -1,4 +1,4 @@
-"""Who watches the cluster: Prometheus, Alertmanager, Grafana, and a wake guard that tells what
+"""Who watches the cluster: Prometheus, Alertmanager, Grafana, and a wake guard that reports what
 ztunnel does not.
 
 Everything runs from the files in clusters/observability/, which their own checkers read (promtool,

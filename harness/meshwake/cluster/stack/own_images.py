@@ -18,6 +18,7 @@ from typing import Any
 
 from meshwake.cluster.stack.pieces import image_references, read_objects
 from meshwake.core.errors import LabUnavailable
+from meshwake.core.json_types import JsonObject
 from meshwake.core.resources import ROOT, SOURCES
 
 LOCAL = "localhost/meshwake"
@@ -84,9 +85,7 @@ class OwnImage:
     def _text(self) -> str:
         path = ROOT / self.dockerfile
         if not path.is_file():
-            raise LabUnavailable(
-                f"{path}: not found; it belongs to meshwake: install meshwake anew"
-            )
+            raise LabUnavailable(f"{path}: not found; it belongs to meshwake: reinstall meshwake")
         return path.read_text(encoding="utf-8")
 
     @property
@@ -109,14 +108,14 @@ GUARD = OwnImage(
 )
 
 
-def with_own_images(objects: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def with_own_images(objects: Iterable[JsonObject]) -> list[dict[str, Any]]:
     """`objects`, with our images by the names under which they are built; another's image stays as
     it is named."""
     built = {image.named: image.reference for image in (HELPER, GUARD)}
     return [_renamed(thing, built) for thing in objects]
 
 
-def own_images_in(objects: Iterable[Mapping[str, Any]]) -> tuple[OwnImage, ...]:
+def own_images_in(objects: Iterable[JsonObject]) -> tuple[OwnImage, ...]:
     """Those that `objects` name."""
     named = set(image_references(list(objects)))
     return tuple(image for image in (HELPER, GUARD) if image.named in named)
@@ -129,3 +128,8 @@ def _renamed(thing: Any, built: Mapping[str, str]) -> Any:
             for key, value in thing.items()
         }
     return [_renamed(each, built) for each in thing] if isinstance(thing, list) else thing
+
+
+def _files_of(source: Path) -> list[Path]:
+    """What COPY takes: a file, or the modules of a folder."""
+    return sorted(source.glob("*.py")) if source.is_dir() else [source]

@@ -1,5 +1,5 @@
-"""The pieces that a cluster is put together from, and the label that tells them from everything
-else.
+"""The pieces that a cluster is put together from, and the label that distinguishes them from
+everything else.
 
 A `Stage` is one step of an installation: what is put in, and what must be true before the next one
 may begin. Pieces are values: nothing here speaks to a cluster, so a whole installation can be
@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from meshwake.core.errors import HarnessFault
+from meshwake.core.json_types import JsonObject, object_at, objects_at, text_at
 from meshwake.core.resources import CLUSTERS
 from meshwake.kubernetes.api import identity_of
 from meshwake.kubernetes.labels import OUR_LABELS, is_ours
@@ -30,6 +31,7 @@ OBSERVABILITY_NAMESPACE = "meshwake-observability"
 DEMO_NAMESPACE = "meshwake-demo"
 
 _WITH_POD_TEMPLATE = ("DaemonSet", "Deployment", "Job", "ReplicaSet", "StatefulSet")
+_CONTAINER_LISTS = frozenset({"containers", "initContainers"})
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ Piece = Chart | Objects | RemoteManifest
 @dataclass(frozen=True)
 class Stage:
     """One step: `pieces` are put in, and until they are ready the next waits; the whole within
-    `within_s` seconds. `others`: what somebody else puts in and must be ready as well, as (kind,
-    namespace, name); name None: every one."""
+    `within_s` seconds. `others`: what is installed by something else and must be ready as well, as
+    (kind, namespace, name); name None: every one."""
 
     name: str
     title: str
@@ -94,16 +96,17 @@ class Facts:
     seed: str = ""
 
 
-def labelled(thing: Mapping[str, Any], labels: Mapping[str, str] = OUR_LABELS) -> dict[str, Any]:
-    """A copy of `thing` that carries `labels`, as do the pods it makes. Selectors stay as they are."""
-    copy = deepcopy(dict(thing))
+def labelled(thing: JsonObject, labels: Mapping[str, str] = OUR_LABELS) -> dict[str, Any]:
+    """A copy of `thing` that carries `labels`, as do the pods it makes. Selectors stay as they
+    are."""
+    copy: dict[str, Any] = deepcopy(dict(thing))
     copy.setdefault("metadata", {}).setdefault("labels", {}).update(labels)
     if copy.get("kind") in _WITH_POD_TEMPLATE:
         copy["spec"]["template"].setdefault("metadata", {}).setdefault("labels", {}).update(labels)
     return copy
 
 
-def labelled_objects(name: str, things: Iterable[Mapping[str, Any]]) -> Objects:
+def labelled_objects(name: str, things: Iterable[JsonObject]) -> Objects:
     """`things` with `OUR_LABELS` on each."""
     return Objects(name, tuple(labelled(thing) for thing in things))
 
@@ -125,14 +128,20 @@ def _documents(path: Path) -> Sequence[Any]:
     return tuple(yaml.safe_load_all(path.read_text(encoding="utf-8")))
 
 
-def image_references(thing: Any) -> Iterator[str]:
+def image_references(thing: object) -> Iterator[str]:
     """Every image of every container in `thing`, an object or a list of objects, ephemeral ones
     left out."""
-    if isinstance(thing, Mapping):
-        for key, value in thing.items():
-            if key in {"containers", "initContainers"} and isinstance(value, list):
-                yield from (entry["image"] for entry in value if "image" in entry)
-            yield from image_references(value)
-    elif isinstance(thing, list | tuple):
+    if isinstance(thing, list | tuple):
         for entry in thing:
             yield from image_references(entry)
+        return
+    for key, value in object_at(thing).items():
+        if key in _CONTAINER_LISTS:
+            yield from _images_of(value)
+        yield from image_references(value)
+
+
+def _images_of(containers: object) -> Iterator[str]:
+    for container in objects_at(containers):
+        if "image" in container:
+            yield text_at(container, "image")

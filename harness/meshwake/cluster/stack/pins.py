@@ -25,7 +25,7 @@ def _version(text: str) -> str:
     try:
         parse_version(text)
     except BadInput as error:
-        raise ValueError(f"{text!r} is no version") from error
+        raise ValueError(f"{text!r} is not a version") from error
     return text
 
 
@@ -33,7 +33,7 @@ _VersionText = Annotated[str, AfterValidator(_version)]
 _Minor = Annotated[str, Field(pattern=r"^\d+\.\d+$")]
 _Https = Annotated[str, Field(pattern=r"^https://[^\s/]+(/\S*)?$")]
 _Oci = Annotated[str, Field(pattern=r"^oci://[^\s/]+/\S+$")]
-# A registry is always named, so that a mirror can stand in its place; tag, digest, or both.
+# A registry is always named, so that a mirror can replace it; tag, digest, or both.
 _Image = Annotated[
     str,
     Field(
@@ -150,7 +150,7 @@ class Pins(_Strict):
             return None
         return (
             f"Istio {istio} on Kubernetes {kubernetes} is outside Istio's support table "
-            f"({supported[0]} to {supported[-1]}); it may work, and nobody promises that"
+            f"({supported[0]} to {supported[-1]}); it may work, and is not supported"
         )
 
 
@@ -161,7 +161,7 @@ def pinned_chart(name: str, namespace: str, pins: Pins, values: dict[str, Any]) 
 
 
 def minor_of(version: str) -> str:
-    """1.30 of 1.30.7. Raises BadInput for what is no version."""
+    """1.30 of 1.30.7. Raises BadInput for anything else."""
     return ".".join(str(part) for part in parse_version(version).release[:2])
 
 
@@ -178,7 +178,7 @@ def read_pins(path: Path = STACK_FILE) -> Pins:
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
     except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{path}: is no TOML: {error}") from error
+        raise BadInput(f"{path}: not valid TOML: {error}") from error
     except ValidationError as error:
         raise BadInput(f"{path}: {_first_problem(error)}") from error
 

@@ -3,12 +3,12 @@ kind.
 
 MetalLB answers for addresses by ARP, so they must lie in the nodes' own network and belong to
 nobody: the engine gives its containers addresses from the low end, so ours are taken from the high
-end. Engines tell a network's ranges in any order and IPv6 may come first; the pool is IPv4.
+end. Engines list a network's ranges in any order and IPv6 may come first; the pool is IPv4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import (
     AddressValueError,
     IPv4Address,
@@ -20,6 +20,7 @@ from ipaddress import (
 from typing import Any
 
 from meshwake.core.errors import LabUnavailable
+from meshwake.core.json_types import JsonObject
 
 POOL_MAX = 50
 POOL_MIN = 4
@@ -27,12 +28,12 @@ POOL_MIN = 4
 KEPT_FOR_CONTAINERS = 32
 
 
-def pool_of(ipam_config: Sequence[Mapping[str, Any]], used: Iterable[str] = ()) -> str:
+def pool_of(ipam_config: Sequence[JsonObject], used: Iterable[str] = ()) -> str:
     """A range of 4 to 50 addresses near the end of the first usable IPv4 range, as
     "172.18.255.204-172.18.255.253".
 
     `ipam_config` is the engine's IPAM.Config (entries with Subnet, perhaps Gateway and IPRange);
-    `used` are addresses that somebody has, with or without a prefix length; those of other networks
+    `used` are addresses that are taken, with or without a prefix length; those of other networks
     are nothing to us. Raises LabUnavailable when no IPv4 range has room.
     """
     taken = {address for text in used if (address := _address(text)) is not None}
@@ -52,7 +53,7 @@ def pool_of(ipam_config: Sequence[Mapping[str, Any]], used: Iterable[str] = ()) 
         f"expected an IPv4 range with {POOL_MIN} free addresses in a row above its first "
         f"{KEPT_FOR_CONTAINERS}; "
         "remove the network when no cluster uses it (docker network rm kind), and it is "
-        "made anew with the engine's "
+        "created again with the engine's "
         "default size"
     )
 
@@ -95,7 +96,7 @@ def _first_of_stretch(last: int, lowest: int, taken: set[IPv4Address]) -> int:
     return first
 
 
-def _kept(entry: Mapping[str, Any]) -> set[IPv4Address]:
+def _kept(entry: JsonObject) -> set[IPv4Address]:
     """The gateway, and the low end of the range that containers get addresses from, where there is
     one."""
     gateway, given = _address(str(entry.get("Gateway") or "")), _ipv4_network(entry.get("IPRange"))

@@ -1,6 +1,6 @@
 """From a choice to everything that is installed, in order, and what must be true after each step.
 
-Values and manifests stand as YAML in clusters/; here only that is filled in which changes from
+Values and manifests are YAML in clusters/; here only that is filled in which changes from
 choice to choice: names, versions, images, addresses, how long certificates live. Nothing here
 speaks to a cluster.
 """
@@ -34,6 +34,7 @@ from meshwake.cluster.stack.pieces import (
 )
 from meshwake.cluster.stack.pins import Pins, gateway_api_manifest, minor_of, pinned_chart
 from meshwake.cluster.stack.workloads import workload_images
+from meshwake.core.json_types import JsonObject, object_at
 from meshwake.ztunnel.names import ISTIO_NAMESPACE
 
 # Nothing is fetched from it: any range will do to work out what a cluster is made of.
@@ -42,7 +43,7 @@ _ANY_FACTS = Facts(pool="192.0.2.1-192.0.2.4")
 # 1.22 on.
 ISTIO_IMAGES = ("pilot", "install-cni", "ztunnel", "proxyv2")
 ISTIO_VARIANT = "distroless"
-# From this minor on istio-cni can keep a file of its own, which a Cilium agent that starts anew
+# From this minor on istio-cni can keep a file of its own, which a Cilium agent that restarts
 # leaves alone.
 CNI_FILE_OF_ITS_OWN = Version("1.27")
 
@@ -197,7 +198,7 @@ def _pool(facts: Facts) -> Stage:
 
 
 def _istio(choice: Choice, pins: Pins) -> list[Stage]:
-    """Base, istiod, CNI, ztunnel: each needs what stands before it."""
+    """Base, istiod, CNI, ztunnel: each needs the one before it."""
     return [_istio_stage(choice, pins, chart) for chart in ("base", "istiod", "cni", "ztunnel")]
 
 
@@ -260,10 +261,11 @@ def _gateway(choice: Choice) -> Stage:
     )
 
 
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merged(below: JsonObject, above: JsonObject) -> dict[str, Any]:
     """`below` with `above` laid over it, tables into tables, as helm merges values files."""
     result = dict(below)
     for key, value in above.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged(result[key], value) if both else value
+        here = result.get(key)
+        both_are_tables = isinstance(value, Mapping) and isinstance(here, Mapping)
+        result[key] = merged(object_at(here), object_at(value)) if both_are_tables else value
     return result

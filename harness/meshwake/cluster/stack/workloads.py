@@ -6,8 +6,8 @@ and server at once: it has `curl`, and answers HTTP 200 on `SERVER_PORT`. Its SP
 plan's, word for word.
 
 Namespaces are made, with the run's label, so that they go with the run. "default" exists in every
-cluster and is nobody's to label or to take away: there, and everywhere, it is the pods that carry
-the label of ambient. Namespaces of the cluster and of the stack are refused.
+cluster and is neither labelled nor deleted: there, and everywhere, it is the pods that carry the
+label of ambient. Namespaces of the cluster and of the stack are refused.
 """
 
 from __future__ import annotations

@@ -92,15 +92,21 @@ class Kubectl:
         if is_short and len(name) > 2 and f"-{name[1]}" in _TAKES_VALUE:
             # The value in the same word: -nistio-system, -n=istio-system.
             name, value, equals = name[:2], word[2:].removeprefix("="), "="
-        is_of_logs = self.operands[:1] in (["logs"], ["log"]) and name in _SWITCHES_OF_LOGS
-        if not equals and not is_of_logs:
-            if name in _TAKES_VALUE:
-                if not rest:
-                    raise DoesNothing(f"kubectl needs a value behind {name}")
-                value = rest.pop(0)
-            elif name not in _SWITCHES:
-                raise NotUnderstood(f"the option {name} of kubectl is not known here")
+        # -f and -p are switches of `kubectl logs`, and take a value everywhere else.
+        is_switch = self.operands[:1] in (["logs"], ["log"]) and name in _SWITCHES_OF_LOGS
+        if not equals and not is_switch:
+            value = self._value_behind(name, rest)
         self.options.setdefault(name, []).append(value)
+
+    def _value_behind(self, name: str, rest: list[str]) -> str:
+        """The next word, for an option that takes one; "" for a switch."""
+        if name in _TAKES_VALUE:
+            if not rest:
+                raise DoesNothing(f"kubectl needs a value behind {name}")
+            return rest.pop(0)
+        if name not in _SWITCHES:
+            raise NotUnderstood(f"the option {name} of kubectl is not known here")
+        return ""
 
     def option(self, *names: str) -> str | None:
         """The last value of an option, or None."""

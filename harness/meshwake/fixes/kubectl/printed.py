@@ -18,23 +18,32 @@ _NAME_LINE = f"pod/{POD}"
 def printed_pods(unknown: Unknown, memory: Memory, place: Place) -> list[Action]:
     """What is restarted when the pods are deleted whose names `unknown` is. Raises NotUnderstood
     and DoesNothing."""
-    if not unknown.runs or _program(unknown.runs[0]) not in ("kubectl", "oc"):
+    first, *filters = unknown.runs or (None,)
+    if first is None or _program(first) not in ("kubectl", "oc"):
         raise not_known(unknown)
-    first, *filters = unknown.runs
     get = Kubectl(without_prefix(first.program, list(first.words)), memory, place)
+    _check_gets_ztunnel(get, unknown)
+    how, node = get.nodes()
+    output = get.option("-o", "--output") or ""
+    prints_names = output == "name"
+    line = _NAME_LINE if prints_names else _TABLE_LINE
+    if not lines_left(filters, [line]):
+        raise DoesNothing("its filter leaves ztunnel out")
+    # -o jsonpath='{.items[0]...}', or a filter that leaves one line.
+    takes_one = "[0]" in output or any(_takes_one(each) for each in filters)
+    if takes_one:
+        how = "one of them"
+    return [Action("ztunnel", "", how, node=node)]
+
+
+def _check_gets_ztunnel(get: Kubectl, unknown: Unknown) -> None:
+    """Raises where `kubectl get` prints no ztunnel, or something else than pods."""
     if not _gets_pods(get):
         raise NotUnderstood(f"what {unknown.text} prints is not understood")
     if not get.here():
         raise get.elsewhere()
     if get.selects_ztunnel() is False:
         raise DoesNothing("its selector leaves ztunnel out")
-    how, node = get.nodes()
-    output = get.option("-o", "--output") or ""
-    if not lines_left(filters, [_NAME_LINE if output == "name" else _TABLE_LINE]):
-        raise DoesNothing("its filter leaves ztunnel out")
-    if "[0]" in output or any(_takes_one(each) for each in filters):
-        how = "one of them"
-    return [Action("ztunnel", "", how, node=node)]
 
 
 def _gets_pods(command: Kubectl) -> bool:

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import yaml
 
-from meshwake.fixes.effects import DAEMON_SET, Action, DoesNothing, Harms, NotUnderstood, Waits
+from meshwake.fixes.effects import DAEMON_SET, Action, DoesNothing, Harms, How, NotUnderstood, Waits
 from meshwake.fixes.kubectl.command import KINDS, Kubectl, not_known
 from meshwake.fixes.kubectl.printed import printed_pods
 from meshwake.fixes.pipelines import lines_left
@@ -95,14 +95,16 @@ def _names_ztunnel(operands: list[str]) -> bool:
 def _restart_printed(command: Kubectl, operand: str) -> list[Action]:
     """`kubectl rollout restart $(kubectl get ds -o name ...)`."""
     (unknown, *_) = command.memory.unknowns_in(operand)
-    if not unknown.runs or unknown.runs[0].program not in ("kubectl", "oc"):
+    first, *filters = unknown.runs or (None,)
+    if first is None or first.program not in ("kubectl", "oc"):
         raise not_known(unknown)
-    first, *filters = unknown.runs
     inner = Kubectl(first.words, command.memory, command.place)
     if inner.verb != "get" or inner.kind(inner.operands[1]) != "daemonset":
         raise not_known(unknown)
-    lines = lines_left(filters, [f"daemonset.apps/{DAEMON_SET}"])
-    if not (lines and inner.here() and command.here()):
+    # What is printed has no namespace: `rollout restart` looks for the name in its own.
+    is_printed = bool(lines_left(filters, [f"daemonset.apps/{DAEMON_SET}"]))
+    is_of_ztunnel = is_printed and inner.here() and command.here()
+    if not is_of_ztunnel:
         raise DoesNothing("what it restarts is not ztunnel")
     if inner.selects_ztunnel() is False:
         raise DoesNothing("its selector leaves ztunnel out")
@@ -170,13 +172,22 @@ def _delete(command: Kubectl) -> list[Action]:
     named = command.named(operands)
     if _deletes_daemon_set(named) and command.here():
         raise Harms("it deletes ztunnel's DaemonSet, and nothing creates it again")
+    pod_names = _only_pods(named)
+    return _delete_names(command, pod_names) if pod_names else _delete_selected(command)
+
+
+def _only_pods(named: list[tuple[str, str | None]]) -> list[str]:
+    """The names of pods; none where they are chosen by labels. Raises where a kind is another."""
     kinds = {kind for kind, _ in named}
     if kinds != {"pod"}:
         raise DoesNothing(f"deleting {', '.join(sorted(kinds))} does not restart ztunnel")
-    names = [name for _, name in named if name is not None]
-    if names:
-        return _delete_names(command, names)
-    return _delete_selected(command)
+    return [name for _, name in named if name is not None]
+
+
+def _check_only_pods(named: list[tuple[str, str | None]]) -> None:
+    kinds = {kind for kind, _ in named}
+    if kinds != {"pod"}:
+        raise DoesNothing(f"deleting {', '.join(sorted(kinds))} does not restart ztunnel")
 
 
 def _is_printed(operand: str) -> bool:
@@ -215,22 +226,25 @@ def _delete_selected(command: Kubectl) -> list[Action]:
     """Pods by their labels, or all of them."""
     selects = command.selects_ztunnel()
     how, node = command.nodes()
-    is_limited = command.is_on("--all") or command.option("--field-selector")
-    if selects is None and not is_limited:
-        raise DoesNothing("kubectl deletes no pods without a name, -l or --all")
     if selects is False:
         raise DoesNothing("its selector leaves ztunnel out")
     if selects:
         if not command.here():
             raise command.elsewhere()
         return [Action("ztunnel", "", how, node=node)]
-    found = []
+    if not (command.is_on("--all") or command.option("--field-selector")):
+        raise DoesNothing("kubectl deletes no pods without a name, -l or --all")
+    return _delete_all(command, how, node)
+
+
+def _delete_all(command: Kubectl, how: How, node: str | None) -> list[Action]:
+    """Every pod of a namespace, or of all: ztunnel, applications, or both."""
+    ztunnel = Action("ztunnel", "", how, node=node)
+    if command.is_everywhere:
+        return [ztunnel, Action("applications", "", how, namespace="", node=node)]
     if command.here():
-        found.append(Action("ztunnel", "", how, node=node))
-    if command.is_everywhere or not command.here():
-        namespace = "" if command.is_everywhere else command.namespace
-        found.append(Action("applications", "", how, namespace=namespace, node=node))
-    return found
+        return [ztunnel]
+    return [Action("applications", "", how, namespace=command.namespace, node=node)]
 
 
 # --- patch, set ---
@@ -252,14 +266,16 @@ def _patch(command: Kubectl) -> list[Action]:
 
 
 def _set(command: Kubectl) -> list[Action]:
-    if command.operands[1:2] != ["env"]:
-        verb = " ".join(command.operands[1:2])
-        raise NotUnderstood(f"kubectl set {verb} is not understood here")
-    rest = command.operands[2:]
-    values = [each for each in rest if "=" in each]
-    values += command.options.get("-e", []) + command.options.get("--env", [])
-    # NAME- removes a variable.
-    objects = [each for each in rest if "=" not in each and not each.endswith("-")]
+    what, rest = command.operands[1:2], command.operands[2:]
+    if what != ["env"]:
+        raise NotUnderstood(f"kubectl set {' '.join(what)} is not understood here")
+    values = [*command.options.get("-e", []), *command.options.get("--env", [])]
+    objects = []
+    for operand in rest:
+        if "=" in operand:
+            values.append(operand)
+        elif not operand.endswith("-"):  # NAME- removes a variable
+            objects.append(operand)
     _must_be_ztunnel(command, command.named(objects))
     if command.is_on("--list") or not values:
         raise DoesNothing("it sets nothing")

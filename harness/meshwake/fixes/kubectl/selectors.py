@@ -7,7 +7,7 @@ import re
 from meshwake.fixes.effects import LABELS, NotUnderstood
 from meshwake.fixes.shell.memory import Memory, is_known
 
-# A comma ends a term, unless it stands in the parentheses of `in (a,b)`.
+# A comma ends a term, unless it is in the parentheses of `in (a,b)`.
 _BETWEEN_TERMS = re.compile(r",(?![^(]*\))")
 # key, !key, key=value, key!=value, key in (a,b), key notin (a,b)
 _TERM = re.compile(

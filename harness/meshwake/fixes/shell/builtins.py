@@ -45,14 +45,14 @@ def _leave_loop(shell: Shell, words: list[str]) -> Status:
 
 
 def _test(shell: Shell, words: list[str]) -> Status:
-    asked = words[1:]
+    operands = words[1:]
     if words[0].endswith("["):
-        if asked[-1:] != ["]"]:
+        if operands[-1:] != ["]"]:
             return False
-        asked = asked[:-1]
-    if "==" in asked:
+        operands = operands[:-1]
+    if "==" in operands:
         shell.must_not_be_dash("== in a test", "=")
-    return decide(shell, asked, shell.memory.shown(words))
+    return decide(shell, operands, shell.memory.shown(words))
 
 
 def _declare(shell: Shell, words: list[str]) -> Status:
@@ -123,13 +123,13 @@ def _alias(shell: Shell, words: list[str]) -> Status:
 
 def _xargs(shell: Shell, words: list[str]) -> Status:
     """Runs its words with what it reads behind them, or in place of what -I names."""
-    asked = _xargs_options(words[1:])
+    options = _xargs_options(words[1:])
     status: Status = True
-    for read in _given_to_xargs(shell, asked.replaces is not None, asked.at_once):
-        if asked.replaces:
-            command = [word.replace(asked.replaces, read[0]) for word in asked.command]
+    for read in _given_to_xargs(shell, options.replaces is not None, options.at_once):
+        if options.replaces:
+            command = [word.replace(options.replaces, read[0]) for word in options.command]
         else:
-            command = [*asked.command, *read]
+            command = [*options.command, *read]
         status = shell.execute(command)
     return status
 
@@ -146,25 +146,32 @@ class _XargsOptions(NamedTuple):
 _XARGS_WITH_VALUE = names("-n -L -P -d -E -s -a --max-args --max-procs --delimiter --max-lines")
 # The value in the same word: -n1, --max-args=1.
 _XARGS_NUMBER = re.compile(r"(?:-[nL]|--max-(?:args|lines)=)(\d+)")
+_XARGS_REPLACES = ("-I", "--replace")
 _XARGS_AT_ONCE = ("-n", "-L", "--max-args", "--max-lines")
 
 
 def _xargs_options(words: list[str]) -> _XargsOptions:
     rest, replaces, at_once = list(words), None, 0
     while rest and rest[0].startswith("-"):
-        option = rest.pop(0)
-        match = _XARGS_NUMBER.fullmatch(option)
-        if match is not None:
-            at_once = int(match[1])
-        elif option in ("-I", "--replace") and rest:
-            replaces = rest.pop(0)
-        elif option.startswith("-I") and option != "-I":
-            replaces = option.removeprefix("-I")
-        elif option in _XARGS_WITH_VALUE and rest:
-            value = rest.pop(0)
-            if option in _XARGS_AT_ONCE and value.isdigit():
-                at_once = int(value)
+        name, value = _xargs_option(rest)
+        if name in _XARGS_REPLACES and value:
+            replaces = value
+        elif name in _XARGS_AT_ONCE and value.isdigit():
+            at_once = int(value)
+    # Without a command xargs runs echo.
     return _XargsOptions(rest or ["echo"], replaces, at_once)
+
+
+def _xargs_option(rest: list[str]) -> tuple[str, str]:
+    """Takes one option from `rest`: its name and its value, "" where it has none."""
+    option = rest.pop(0)
+    number_inside = _XARGS_NUMBER.fullmatch(option)
+    if number_inside is not None:
+        return "-n", number_inside[1]
+    if option.startswith("-I") and option != "-I":
+        return "-I", option.removeprefix("-I")
+    takes_next = option in _XARGS_WITH_VALUE or option in _XARGS_REPLACES
+    return option, rest.pop(0) if takes_next and rest else ""
 
 
 def _given_to_xargs(shell: Shell, by_lines: bool, at_once: int) -> list[list[str]]:
@@ -190,29 +197,43 @@ def _su(shell: Shell, words: list[str]) -> Status:
     return shell.program(words)
 
 
+_SYSTEMD_RUN_WITH_VALUE = names(
+    "-u --unit -p --property -E --setenv --description --slice --uid --gid -M -H"
+)
 _TIMERS = names("--on-active --on-boot --on-calendar --on-startup --on-unit-active")
 
 
 def _systemd_run(shell: Shell, words: list[str]) -> Status:
     """A transient unit lives on by itself, also when its starter is ended; a timer of it waits."""
-    takes = names("-u --unit -p --property -E --setenv --description --slice --uid --gid -M -H")
     rest, wait_s = list(words[1:]), 0.0
     while rest and rest[0].startswith("-"):
-        option, equals, value = rest.pop(0).partition("=")
-        if option in _TIMERS:
-            if not equals:
-                value = rest.pop(0) if rest else ""
-            match = re.fullmatch(r"(\d+)\s*(s|sec|m|min|h)?", value)
-            if option != "--on-active" or match is None:
+        name, value = _systemd_run_option(rest)
+        if name in _TIMERS:
+            timer_s = _timer_s(value)
+            # Of the timers only --on-active counts from now; when the others fire is not known.
+            if name != "--on-active" or timer_s is None:
                 return shell.program(words)
-            wait_s = int(match[1]) * UNIT_S[(match[2] or "s")[0]]
-        elif option in takes and not equals and rest:
-            rest.pop(0)
+            wait_s = timer_s
     inner = shell.copy()
     inner.background, inner.after_s = False, shell.after_s + wait_s
     with inner.ending():
         inner.execute(rest)
     return True
+
+
+def _systemd_run_option(rest: list[str]) -> tuple[str, str]:
+    """Takes one option from `rest`: its name and its value, "" where it has none."""
+    name, equals, value = rest.pop(0).partition("=")
+    takes_next = name in _TIMERS or name in _SYSTEMD_RUN_WITH_VALUE
+    if takes_next and not equals and rest:
+        value = rest.pop(0)
+    return name, value
+
+
+def _timer_s(text: str) -> float | None:
+    """A time span of systemd with one unit, seconds where it has none; None for any other."""
+    match = re.fullmatch(r"(\d+)\s*(s|sec|m|min|h)?", text)
+    return int(match[1]) * UNIT_S[(match[2] or "s")[0]] if match is not None else None
 
 
 BUILTINS: dict[str, Callable[[Shell, list[str]], Status]] = {

@@ -18,6 +18,7 @@ from meshwake.fixes.shell.tree import NotRead
 if TYPE_CHECKING:
     from meshwake.fixes.shell.shell import Shell
 
+# A function that calls itself, or a script that starts itself, must end here.
 DEEPEST = 40
 _SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
 # Options of a shell whose value is the next word.
@@ -61,18 +62,18 @@ def _restore(shell: Shell, before: dict[str, str], own: dict[str, str]) -> None:
 def _stdin_script(shell: Shell, node: tree.Simple, words: list[str]) -> str | None:
     """The script that a shell without arguments reads; None for any other command, and where it is
     not known."""
-    are_options = [word.startswith(("-", "+")) for word in words[1:]]
-    if _name(words[0]) not in _SHELLS or not all(are_options):
+    is_shell = _name(words[0]) in _SHELLS
+    has_operand = any(not word.startswith(("-", "+")) for word in words[1:])
+    if not is_shell or has_operand:
         return None
     for redirect in node.redirects:
-        if redirect.operator == "<<<":
+        operator = redirect.operator
+        if operator == "<<<":
             return expansion.text(shell, redirect.target)
-        if redirect.operator.startswith("<<"):
-            # A here-document.
+        # << and <<-: a here-document.
+        if operator.startswith("<<"):
             return "\n".join(redirect.lines)
-    if not shell.piped:
-        return None
-    return printed(shell.piped)
+    return printed(shell.piped) if shell.piped else None
 
 
 def _here_string(shell: Shell, node: tree.Simple) -> tuple[Ran, ...]:
@@ -188,10 +189,13 @@ def _after_options_of_shell(inner: Shell, words: list[str]) -> tuple[list[str], 
         position += 1
         if option == "--":
             break
+        # -o and +o name their option in the next word: -o errexit.
         following = words[position] if position < len(words) else ""
         inner.set_option(option, following)
         if option in _TAKE_VALUE:
             position += 1
-        elif "c" in option and not option.startswith("--"):
-            is_command = True
+            continue
+        # Letters may be joined: -ec SCRIPT.
+        is_letters = not option.startswith("--")
+        is_command = is_command or (is_letters and "c" in option)
     return words[position:], is_command

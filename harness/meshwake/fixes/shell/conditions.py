@@ -89,21 +89,25 @@ class _Test:
         return status
 
     def _one(self) -> Status:
+        # By how many words are left, as POSIX orders it: the operand of `[ ! = x ]` is "!".
         if len(self.rest) >= 3 and self.rest[1] in _BINARY:
             left, operator, right = self._take(3)
             return self._compared(left, operator, right)
         if not self.rest:
             return False
-        if self.rest[0] == "!" and len(self.rest) > 1:
+        first = self.rest[0]
+        has_more = len(self.rest) > 1
+        if first == "!" and has_more:
             self._take(1)
             return negated(self._one())
-        if self.rest[0] == "(":
+        if first == "(":
             return self._in_parentheses()
-        if len(self.rest) >= 2 and re.fullmatch(r"-[a-zA-Z]", self.rest[0]):
+        if has_more and re.fullmatch(r"-[a-zA-Z]", first):
             operator, word = self._take(2)
-            return self._asked(operator, word)
+            return self._unary(operator, word)
+        # One word alone: whether it is not empty.
         (word,) = self._take(1)
-        return self._asked("-n", word)
+        return self._unary("-n", word)
 
     def _in_parentheses(self) -> Status:
         self._take(1)
@@ -119,7 +123,7 @@ class _Test:
         taken, self.rest = self.rest[:many], self.rest[many:]
         return taken
 
-    def _asked(self, operator: str, word: str) -> Status:
+    def _unary(self, operator: str, word: str) -> Status:
         """An operator with one operand."""
         if operator == "-n":
             return self._is_not_empty(word)
@@ -143,15 +147,19 @@ class _Test:
     def _compared(self, left: str, operator: str, right: str) -> Status:
         if operator in _NUMBERS:
             return self._numbers_compared(left, operator, right)
-        if not is_known(left) or not is_known(right):
+        is_negated = operator == "!="
+        both_known = is_known(left) and is_known(right)
+        if not both_known:
             doubt = Doubt(self._written, runs_in(self._shell, left, right), (left, "=", right))
-            return doubt.negated() if operator == "!=" else doubt
+            return doubt.negated() if is_negated else doubt
         if operator == "=~":
             return self._matches(left, right)
+        # The order of a locale, and files of the node, are not known here.
         if operator in ("<", ">", "-nt", "-ot", "-ef"):
             return Doubt(self._written)
+        # In [[ ]] the right side is a pattern, in [ ] a text.
         is_equal = fnmatchcase(left, right) if self._doubled else left == right
-        return is_equal == (operator != "!=")
+        return is_equal != is_negated
 
     def _numbers_compared(self, left: str, operator: str, right: str) -> Status:
         memory = self._shell.memory

@@ -30,7 +30,7 @@ _UNKNOWN_VARIABLES = frozenset(
 def unknown(
     shell: Shell, text: str, runs: tuple[Ran, ...] = (), value: Linear | None = None
 ) -> str:
-    """A new unknown, as the character that stands for it in words."""
+    """A new unknown, as the character that represents it in words."""
     return shell.memory.char_of(Unknown(text, runs, value))
 
 
@@ -49,7 +49,7 @@ def text(shell: Shell, word: tree.Word) -> str:
 
 
 def pattern(shell: Shell, word: tree.Word) -> str:
-    """`word` as a pattern: what is quoted stands for itself."""
+    """`word` as a pattern: what is quoted matches itself."""
     found = ""
     for segment in word.segments:
         expanded = _segment(shell, segment)
@@ -163,19 +163,23 @@ def _substitution(shell: Shell, segment: tree.Substitution) -> str:
 
 def value_of(shell: Shell, name: str) -> str | None:
     """A variable or parameter, or None when it is unset."""
-    arguments = shell.arguments
-    if name.isdigit():
-        position = int(name)
-        return arguments[position] if position < len(arguments) else None
-    if name == "#":
-        return str(len(arguments) - 1)
-    if name in "@*":
-        return " ".join(arguments[1:])
+    if name.isdigit() or name in "#@*":
+        return _parameter(shell.arguments, name)
     if name in shell.variables:
         return shell.variables[name]
-    if name in "?$-!" or name in _UNKNOWN_VARIABLES or shell.unset_is_unknown:
-        return unknown(shell, f"${name}")
-    return None
+    # Of a process ($?, $$, $!, $-), or of an environment that is not in the manifest.
+    is_unknown = name in "?$-!" or name in _UNKNOWN_VARIABLES or shell.unset_is_unknown
+    return unknown(shell, f"${name}") if is_unknown else None
+
+
+def _parameter(arguments: list[str], name: str) -> str | None:
+    """$0, $1 and so on; how many there are; all of them."""
+    if name == "#":
+        return str(len(arguments) - 1)  # $0 does not count
+    if name in "@*":
+        return " ".join(arguments[1:])
+    position = int(name)
+    return arguments[position] if position < len(arguments) else None
 
 
 def _variable(shell: Shell, segment: tree.Variable) -> str:
@@ -190,13 +194,15 @@ def _variable(shell: Shell, segment: tree.Variable) -> str:
 
 
 def _by_default(shell: Shell, value: str | None, segment: tree.Variable) -> str:
-    """The operators that ask whether a variable is set; with a colon an empty one is not."""
+    """The operators that depend on whether a variable is set; with a colon an empty one is not."""
     operator = segment.operator[-1]
-    is_set = value is not None and (value != "" or not segment.operator.startswith(":"))
+    empty_is_unset = segment.operator.startswith(":")
+    if value == "" and empty_is_unset:
+        value = None
     if operator == "+":
-        return _argument(shell, segment) if is_set else ""
-    if is_set:
-        return value or ""
+        return _argument(shell, segment) if value is not None else ""
+    if value is not None:
+        return value
     if operator == "?":
         raise Ends("exit", False)
     default = _argument(shell, segment)
@@ -216,17 +222,19 @@ def _written(segment: tree.Variable) -> str:
 def _edited(shell: Shell, value: str, segment: tree.Variable) -> str:
     """The operators that cut a variable or change its case."""
     operator = segment.operator
-    if operator == "length":
-        return str(len(value))
     shape = pattern(shell, segment.word) if segment.word is not None else ""
-    if operator in ("#", "##"):
-        return _without_beginning(value, shape, longest=operator == "##")
-    if operator in ("%", "%%"):
-        return _without_end(value, shape, longest=operator == "%%")
-    if operator == "^^" and not shape:
-        return value.upper()
-    if operator == ",," and not shape:
-        return value.lower()
+    match operator:
+        case "length":
+            return str(len(value))
+        case "#" | "##":
+            return _without_beginning(value, shape, longest=operator == "##")
+        case "%" | "%%":
+            return _without_end(value, shape, longest=operator == "%%")
+        # With a pattern only letters that match it change, which is not followed here.
+        case "^^" if not shape:
+            return value.upper()
+        case ",," if not shape:
+            return value.lower()
     return unknown(shell, _written(segment))
 
 

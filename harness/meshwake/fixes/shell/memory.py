@@ -10,15 +10,15 @@ from typing import NamedTuple
 from meshwake.fixes.shell.linear import Linear
 from meshwake.fixes.shell.tree import NotRead
 
-# An unknown stands in a word as one character of the private use plane 15.
+# An unknown is represented in a word by one character of the private use plane 15.
 _FIRST = 0xF0000
 _UNKNOWNS_MOST = 60_000
 UNKNOWN = re.compile("[\U000f0000-\U000ffffd]")
 
 
 class Unknown(NamedTuple):
-    """What only a run of the script can compute: `text` is how it is written, `runs` the commands that
-    print it, `value` what is known of it as a number."""
+    """What only a run of the script can compute: `text` is how it is written, `runs` the commands
+    that print it, `value` what is known of it as a number."""
 
     text: str
     runs: tuple[Ran, ...] = ()
@@ -84,12 +84,12 @@ class Memory:
     steps: int = 0
     # busybox (Alpine) knows most of what bash does, and bash is sh where Red Hat or SUSE made the
     # image.
-    sh_is_no_dash: bool = False
+    sh_is_not_dash: bool = False
     # What is mounted into the container, by its path.
     files: dict[str, File] = field(default_factory=dict)
 
     def char_of(self, unknown: Unknown) -> str:
-        """The character that stands for `unknown` in words."""
+        """The character that represents `unknown` in words."""
         if len(self.unknowns) >= _UNKNOWNS_MOST:
             raise NotRead("has too many unknowns")
         self.unknowns.append(unknown)

@@ -130,7 +130,7 @@ class _Parser:
     # --- Lists ---
 
     def sequence(self, closing: str = "") -> Sequence:
-        """Commands until what ends a list stands here."""
+        """Commands until what ends a list comes."""
         self.depth += 1
         if self.depth > DEEPEST:
             raise self.wrong("is nested too deeply")
@@ -475,7 +475,7 @@ class _Parser:
         return Literal(self.text[begins : self.position], quoted)
 
     def _until(self, quote: str) -> str:
-        """What stands between two quotes of this kind; only in backquotes a backslash escapes."""
+        """What is between two quotes of this kind; only in backquotes a backslash escapes."""
         begins = self.position + 1
         end = begins
         while end < len(self.text) and self.text[end] != quote:

@@ -53,24 +53,28 @@ _EXEC_WITH_ARGUMENT = names("-e --env -u --user -w --workdir")
 def started_by(words: list[str]) -> list[str] | None:
     """The command that a command starts, or None when it starts none."""
     name = words[0].rsplit("/", 1)[-1]
-    if words[1:2] in (["-v"], ["-V"]) and name == "command":
-        return None
-    if words[1:2] == ["exec"] and name in _CONTAINER_RUNTIMES:
-        rest = after_options(words[2:], _EXEC_WITH_ARGUMENT)
-        return rest[1:] if len(rest) > 1 else None
+    if name == "command" and words[1:2] in (["-v"], ["-V"]):
+        return None  # it prints where the command is
+    if name in _CONTAINER_RUNTIMES and words[1:2] == ["exec"]:
+        container_and_command = after_options(words[2:], _EXEC_WITH_ARGUMENT)
+        return container_and_command[1:] or None
     if name not in _STARTERS:
         return None
     rest = after_options(words[1:], _STARTERS[name])
-    rest = rest[_POSITIONAL.get(name, 0) :]
+    return _without_operands(name, rest[_POSITIONAL.get(name, 0) :])
+
+
+def _without_operands(name: str, rest: list[str]) -> list[str]:
+    """Without what a starter takes before its command."""
     if name in ("env", "sudo", "doas"):
-        rest = list(dropwhile(re.compile(r"[A-Za-z_]\w*=").match, rest))
+        return list(dropwhile(re.compile(r"[A-Za-z_]\w*=").match, rest))
     if name == "flock" and rest[:1] == ["-c"]:
         return ["sh", *rest]
     return rest
 
 
 def after_options(words: list[str], with_argument: frozenset[str]) -> list[str]:
-    """What stands behind the options; those in `with_argument` take the next word."""
+    """What comes after the options; those in `with_argument` take the next word."""
     position = 0
     while position < len(words) and words[position].startswith("-") and words[position] != "-":
         option = words[position]
@@ -100,16 +104,18 @@ _UNIT_QUESTIONS = (("is-active",), ("is-enabled",), ("is-failed",))
 
 
 def status_of(ran: Ran, memory: Memory) -> Status:
-    """Whether a program succeeds: True, or a doubt where that is what it is asked for."""
+    """Whether a program succeeds: True, or a doubt where the program is a question."""
     text = memory.shown(ran.words)
     if ran.program in ("curl", "wget"):
-        answers = _READINESS.search(text) is not None
-        return answers or Doubt(text, (ran,))
+        # The API server, istiod and ztunnel answer: else no fix is of use.
+        is_readiness = _READINESS.search(text) is not None
+        return is_readiness or Doubt(text, (ran,))
     if ran.program == "systemctl" and ran.words[1:2] in _UNIT_QUESTIONS:
-        return _is_cluster_service(ran, text) or Doubt(text, (ran,))
-    if ran.program in _DECIDES or _is_unknown_program(ran.words[0]):
-        return Doubt(text, (*ran.piped, ran))
-    return True
+        is_ours = _is_cluster_service(ran, text)
+        return is_ours or Doubt(text, (ran,))
+    # Of a program that is not known here, too, nothing is known of how it ends.
+    is_question = ran.program in _DECIDES or _is_unknown_program(ran.words[0])
+    return Doubt(text, (*ran.piped, ran)) if is_question else True
 
 
 def _is_cluster_service(ran: Ran, text: str) -> bool:
@@ -194,16 +200,20 @@ _RELATIVE_DATE = re.compile(
 
 def date_offset_s(words: tuple[str, ...], memory: Memory) -> int | None:
     """By how many seconds what `date` prints lies after now (before, when negative), or None when
-    it cannot be said."""
+    that is not known."""
     written = _date_argument(words)
     if written is None or written in ("now", "today"):
         return 0
+    # @SECONDS, where the seconds are an unknown, which is one character in a text.
     if written.startswith("@") and len(written) == 2:
         return _offset_of_unknown(written, memory)
     match = _RELATIVE_DATE.fullmatch(written.strip().lower())
-    if match is None or match["unit"] not in _UNITS_S:
+    if match is None:
         return None
-    offset_s = int(match["number"]) * _UNITS_S[match["unit"]]
+    unit_s = _UNITS_S.get(match["unit"])
+    if unit_s is None:
+        return None
+    offset_s = int(match["number"]) * unit_s
     # Both at once is legal: "-5 minutes ago" lies ahead.
     is_before = (match["sign"] == "-") != (match["ago"] is not None)
     return -offset_s if is_before else offset_s
@@ -228,14 +238,19 @@ def _date_argument(words: tuple[str, ...]) -> str | None:
 
 def date_of(runs: tuple[Ran, ...], memory: Memory) -> Linear | None:
     """The time that `date +%s` prints, as a sum of now and seconds."""
-    words = runs[0].words if len(runs) == 1 else ()
-    if "+%s" not in words or runs[0].program != "date":
+    if len(runs) != 1 or runs[0].program != "date":
         return None
+    words = runs[0].words
+    if "+%s" not in words:
+        return None  # another format is no number of seconds
     written = _date_argument(words) or ""
-    if not is_known(written) and not written.startswith("@"):
+    is_seconds = written.startswith("@")
+    if not (is_known(written) or is_seconds):
         return _moment_of_unknown(written, memory)
     offset_s = date_offset_s(words, memory)
-    return None if offset_s is None else Linear.of_now(offset_s)
+    if offset_s is None:
+        return None
+    return Linear.of_now(offset_s)
 
 
 def _moment_of_unknown(written: str, memory: Memory) -> Linear | None:

@@ -32,6 +32,7 @@ from meshwake.fixes.shell.parser import parse
 from meshwake.fixes.shell.programs import is_download
 from meshwake.fixes.shell.tree import NotRead
 
+# A loop that never ends in a manifest must end here.
 STEPS_MOST = 20_000
 
 
@@ -103,7 +104,7 @@ class Shell:
     piped: tuple[Ran, ...] = ()
     unset_is_unknown: bool = False
     depth: int = 0
-    # `set -e`: a command that fails ends the script, unless its status is asked for.
+    # `set -e`: a command that fails ends the script, unless its status is tested.
     ends_on_failure: bool = False
     asks: bool = False
     expands_braces: bool = False
@@ -149,7 +150,7 @@ class Shell:
         name = program.rsplit("/", 1)[-1]
         if name in _EXPAND_BRACES:
             self.expands_braces = True
-        if name in _MAY_BE_DASH and not self.memory.sh_is_no_dash:
+        if name in _MAY_BE_DASH and not self.memory.sh_is_not_dash:
             self.may_be_dash = True
 
     def set_option(self, option: str, following: str) -> None:
@@ -252,7 +253,7 @@ class Shell:
         return status
 
     def _part(self, node: tree.Node, is_last: bool) -> Status:
-        """A part of a list; the status of the last is not asked for."""
+        """A part of a list; the status of the last is not tested."""
         if is_last:
             status = self.follow(node)
             if isinstance(status, bool):

@@ -12,7 +12,7 @@ class NotRead(Exception):
 
 
 class Literal(NamedTuple):
-    """Characters that stand for themselves."""
+    """Literal characters."""
 
     text: str
     quoted: bool
@@ -29,7 +29,7 @@ class Variable(NamedTuple):
 
 
 class Substitution(NamedTuple):
-    """`$(...)` or backquotes; `text` is what stands between."""
+    """`$(...)` or backquotes; `text` is what is between."""
 
     body: Sequence
     text: str
@@ -90,7 +90,7 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class AndOr:
-    """Pipelines joined by `&&` and `||`: the operator stands before each, "" before the first."""
+    """Pipelines joined by `&&` and `||`: the operator is before each, "" before the first."""
 
     parts: tuple[tuple[str, Node], ...]
 

@@ -11,10 +11,11 @@ from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from meshwake.clocks.movers.base import Mover
 from meshwake.cluster.real_time import RealTime
+from meshwake.core.json_types import JsonObject
 from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import Kubernetes
 from meshwake.labs.kind.session import Watcher
@@ -33,7 +34,7 @@ class Place:
     ours: bool
     nodes: tuple[str, ...]
     parts: frozenset[str] = frozenset()
-    about: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    about: JsonObject = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Environment(Protocol):
     def refusals(self, plan: Plan) -> list[str]:
         """What the plan requires that the stack or the chosen mover cannot do."""
 
-    def place(self, plan: Plan, tell: Callable[[str], None]) -> AbstractContextManager[Place]:
+    def place(self, plan: Plan, report: Callable[[str], None]) -> AbstractContextManager[Place]:
         """The cluster: one of ours, found or created, or an existing one. No other command on
         this machine creates or deletes it while the block lasts."""
 
@@ -73,15 +74,16 @@ class Environment(Protocol):
     def executor(self) -> Executor:
         """The thread pool on which polls and connection attempts run."""
 
-    def objects(self, plan: Plan, node_names: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:
+    def objects(self, plan: Plan, node_names: Mapping[str, str]) -> tuple[JsonObject, ...]:
         """The objects that a run applies. `node_names`: plan node -> Kubernetes node."""
 
     def awaited(self, plan: Plan) -> tuple[tuple[str, Mapping[str, str]], ...]:
-        """(namespace, labels) of the pods among them that must be ready before world time begins."""
+        """(namespace, labels) of the pods among them that must be ready before world time
+        begins."""
 
     def gateways(
         self, plan: Plan, node_names: Mapping[str, str]
-    ) -> tuple[tuple[Mapping[str, Any], ...], tuple[tuple[str, Mapping[str, str]], ...]]:
+    ) -> tuple[tuple[JsonObject, ...], tuple[tuple[str, Mapping[str, str]], ...]]:
         """The objects of the plan's gateways, and (namespace, labels) of their pods."""
 
     def looked_at(

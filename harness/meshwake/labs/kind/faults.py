@@ -23,6 +23,7 @@ from meshwake.clocks.movers.base import Moment, Moved, Mover, sleep_meanwhile
 from meshwake.cluster.reset import scale_istiod_back, scale_istiod_down
 from meshwake.core.durations import format_duration, seconds
 from meshwake.core.errors import HarnessFault
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import PlannedFault
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.labs.kind.session import CLOCKS_SHARED, Session
@@ -151,7 +152,7 @@ class Faults:
 
     def _record_moved(self, moved: Moved) -> None:
         fault = moved.fault
-        data: dict[str, Any] = {"fault": fault.index, "fault_kind": fault.kind}
+        data: MutableJsonObject = {"fault": fault.index, "fault_kind": fault.kind}
         assert fault.node is not None
         if moved.woke is not None and fault.index not in self._woken:
             world_ns = self._session.world.at(moved.woke.real_monotonic_ns)

@@ -4,7 +4,7 @@ cluster, in time lapse or in real time.
     refusals.py                  what it cannot do
     session.py, pace.py          the run: what is due is done and observed; how time passes
     faults.py, lapsed.py         faults, by a clock mover (clocks/movers/base.py)
-    traffic.py, watchers.py      what is observed beside ztunnel (cluster/observe.py)
+    traffic.py, watchers.py      what is observed in addition to ztunnel (cluster/observe.py)
     environment.py, local_environment.py   what the lab depends on; the same on this machine
 
 The cluster itself is ../../cluster: it is created once and used by all scenarios of a version
@@ -15,10 +15,9 @@ The cluster itself is ../../cluster: it is created once and used by all scenario
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from meshwake.clocks.movers.base import Mover
 from meshwake.clocks.movers.lapse import LapseMover
@@ -38,6 +37,7 @@ from meshwake.core.durations import format_duration
 from meshwake.core.errors import LabUnavailable, SubjectFailed
 from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.history import Recorder
+from meshwake.core.json_types import JsonObject
 from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.labs import Toolbox
@@ -130,7 +130,7 @@ class _Run:
     def run(self, toolbox: Toolbox, recorder: Recorder) -> None:
         check_versions(self._plan, self._place.name, self._running)
         with self._changed(), self._mover() as mover, self._environment.executor() as executor:
-            # Asked again: a restart may bring another image than the one that ran.
+            # Read again: a restart may bring another image than the one that ran.
             self._running = running_versions(self._kubernetes, self._place.nodes)
             check_versions(self._plan, self._place.name, self._running)
             looked_at = self._environment.looked_at(
@@ -150,7 +150,7 @@ class _Run:
                 check_held=self._held.check,
                 skips=mover if isinstance(mover, LapseMover) else None,
                 guard_installed=self._guard is not None,
-                # Beside the run: a fault must not wait for an API server that is slow.
+                # In parallel to the run: a fault must not wait for an API server that is slow.
                 report_under_way=lambda under_way: executor.submit(self._held.report, under_way),
             )
             session = Session(setting, mover, recorder)
@@ -176,7 +176,7 @@ class _Run:
                 f"{where}: idle time is skipped: the clocks of istiod, ztunnels and proxies "
                 "are taken ahead by up to "
                 f"{format_duration(self._plan.duration_ns)}, and those programs are started "
-                "anew at the end"
+                "again at the end"
             )
         if not self._place.ours:
             _report(
@@ -237,7 +237,7 @@ class _Run:
             finally:
                 mover.release()
 
-    def _subject(self) -> Mapping[str, Any]:
+    def _subject(self) -> JsonObject:
         """The system under test, for run_started; `asked` is what the cluster was requested to be
         made of, which may differ from what runs."""
         about = {"kind": "cluster", "cluster": self._place.name, "ours": self._place.ours}

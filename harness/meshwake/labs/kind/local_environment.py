@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from meshwake.clocks.movers.base import Mover
 from meshwake.cluster.bring_up_context import BringUpContext
@@ -42,6 +41,7 @@ from meshwake.cluster.state import ClusterState
 from meshwake.cluster.steps import Step
 from meshwake.cluster.tools import find_tools, look_for_tools
 from meshwake.core.errors import BadInput, HarnessError
+from meshwake.core.json_types import JsonObject, MutableJsonObject
 from meshwake.core.plan import Plan, PlannedCluster
 from meshwake.kubernetes.api import Kubernetes
 from meshwake.kubernetes.through_kr8s import connect
@@ -68,8 +68,10 @@ class LocalEnvironment:
         """See Environment."""
         pins = read_pins().tools
         wanted = {"kind": pins.kind, "helm": pins.helm}
-        reasons = _asked("the programs docker, kind and helm", lambda: look_for_tools(wanted)[1])
-        return [*reasons, *_asked("the container engine", _engine_missing)]
+        reasons = _within_bound(
+            "the programs docker, kind and helm", lambda: look_for_tools(wanted)[1]
+        )
+        return [*reasons, *_within_bound("the container engine", _engine_missing)]
 
     def refusals(self, plan: Plan) -> list[str]:
         """See Environment."""
@@ -82,21 +84,21 @@ class LocalEnvironment:
         return [*gateway_refusals(plan), *mover_refusals(plan)]
 
     @contextmanager
-    def place(self, plan: Plan, tell: Callable[[str], None]) -> Iterator[Place]:
+    def place(self, plan: Plan, report: Callable[[str], None]) -> Iterator[Place]:
         """See Environment."""
-        asked = _cluster_of(plan)
-        if asked.kubeconfig is not None:
+        wanted = _cluster_of(plan)
+        if wanted.kubeconfig is not None:
             yield _place(
-                existing_cluster(Path(asked.kubeconfig), asked.context, known_as=asked.known_as)
+                existing_cluster(Path(wanted.kubeconfig), wanted.context, known_as=wanted.known_as)
             )
             return
         engine = open_engine()
         try:
             choice, remarks = choose_cluster(plan, engine)
             for remark in remarks:
-                tell(remark)
+                report(remark)
             with ClusterState.of(choice.name).lock(f"run of {plan.scenario}"):
-                yield _place(_brought_up(choice, plan, engine, tell), engine)
+                yield _place(_brought_up(choice, plan, engine, report), engine)
         finally:
             engine.close()
 
@@ -114,7 +116,7 @@ class LocalEnvironment:
         """See Environment."""
         return ThreadPoolExecutor(AT_ONCE, "look")
 
-    def objects(self, plan: Plan, node_names: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:
+    def objects(self, plan: Plan, node_names: Mapping[str, str]) -> tuple[JsonObject, ...]:
         """See Environment."""
         return workload_objects(plan, node_names)
 
@@ -125,7 +127,7 @@ class LocalEnvironment:
 
     def gateways(
         self, plan: Plan, node_names: Mapping[str, str]
-    ) -> tuple[tuple[Mapping[str, Any], ...], tuple[tuple[str, Mapping[str, str]], ...]]:
+    ) -> tuple[tuple[JsonObject, ...], tuple[tuple[str, Mapping[str, str]], ...]]:
         """See Environment."""
         awaited = tuple(
             (namespace_of(gateway.identity), gateway_labels(gateway)) for gateway in plan.gateways
@@ -149,21 +151,23 @@ class LocalEnvironment:
         )
 
 
-def _brought_up(choice: Choice, plan: Plan, engine: Engine, tell: Callable[[str], None]) -> Cluster:
+def _brought_up(
+    choice: Choice, plan: Plan, engine: Engine, report: Callable[[str], None]
+) -> Cluster:
     """Bring up the cluster of `choice`; the caller holds the lock of its state."""
-    pins, asked = read_pins(), _cluster_of(plan)
+    pins, wanted = read_pins(), _cluster_of(plan)
     cluster = bring_up(
         choice,
         pins,
         engine,
         find_tools({"kind": pins.tools.kind, "helm": pins.tools.helm}),
-        lambda progress: tell(str(progress)),
-        folder=Path(asked.folder) if asked.folder is not None else None,
+        lambda progress: report(str(progress)),
+        folder=Path(wanted.folder) if wanted.folder is not None else None,
         own_images=own_images_of(plan),
         before=_steps_before(plan),
         locked=True,
     )
-    tell(
+    report(
         f"cluster {cluster.name} is up and stays up for the next run; delete it with: meshwake down"
     )
     return cluster
@@ -172,10 +176,10 @@ def _brought_up(choice: Choice, plan: Plan, engine: Engine, tell: Callable[[str]
 def _steps_before(plan: Plan) -> tuple[Step[BringUpContext], ...]:
     """Steps that must come before a cluster is created: the check that --clock engine would not
     set this machine's own clock."""
-    asked = _cluster_of(plan)
+    wanted = _cluster_of(plan)
     return (
         (own_clock_step(),)
-        if asked.clock == "engine" and moves_clocks(plan) and not asked.allow_own_clock
+        if wanted.clock == "engine" and moves_clocks(plan) and not wanted.allow_own_clock
         else ()
     )
 
@@ -195,7 +199,7 @@ def _cluster_of(plan: Plan) -> PlannedCluster:
 
 def _place(cluster: Cluster, engine: Engine | None = None) -> Place:
     choice = cluster.choice
-    about: dict[str, Any] = {}
+    about: MutableJsonObject = {}
     if choice is not None:
         about = {"istio": choice.istio, "kubernetes": choice.kubernetes, "profile": choice.profile}
         about["digest"] = choice.digest
@@ -267,20 +271,20 @@ def _engine_missing() -> list[str]:
         engine.close()
 
 
-def _asked(what: str, ask: Callable[[], list[str]]) -> list[str]:
+def _within_bound(what: str, ask: Callable[[], list[str]]) -> list[str]:
     """The result of `ask`, or why there is none; after `PROBE_TIMEOUT_S` at most."""
-    said: list[str] = [
+    found: list[str] = [
         f"{what} did not answer within {PROBE_TIMEOUT_S:.0f} s; is the engine stuck? try: "
         "docker version"
     ]
 
     def run() -> None:
         try:
-            said[:] = ask()
+            found[:] = ask()
         except HarnessError as error:
-            said[:] = [str(error)]
+            found[:] = [str(error)]
 
     thread = threading.Thread(target=run, name="missing", daemon=True)
     thread.start()
     thread.join(PROBE_TIMEOUT_S)
-    return list(said)
+    return list(found)

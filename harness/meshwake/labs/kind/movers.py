@@ -18,6 +18,7 @@ from meshwake.clocks.movers.base import Meanwhile, Moved, Mover, sleep_meanwhile
 from meshwake.clocks.movers.command import CommandMover, command_refusals
 from meshwake.clocks.movers.engine import EngineMover, EngineWays, engine_refusals
 from meshwake.clocks.movers.node_access import Answer, Inside, NoAnswer, Way, measure
+from meshwake.clocks.movers.node_helper.answers import DescribedProcess
 from meshwake.clocks.movers.process import ProcessMover
 from meshwake.cluster.docker import LOOK_LABEL
 from meshwake.cluster.moved import end_begun_moved, unmark
@@ -36,6 +37,7 @@ from meshwake.cluster.state import intents_dir
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault, LabUnavailable, SubjectFailed
 from meshwake.core.faults import CLOCK_FAULTS
+from meshwake.core.json_types import JsonObject, MutableJsonObject
 from meshwake.core.plan import Plan, PlannedCluster, PlannedFault
 from meshwake.kubernetes.api import Kubernetes, Unreachable
 from meshwake.labs.kind.environment import Place
@@ -89,7 +91,7 @@ def make_mover(
         )
     if cluster.clock == "process":
 
-        def when_released(begun_moved: list[dict[str, Any]]) -> None:
+        def when_released(begun_moved: list[DescribedProcess]) -> None:
             end_begun_moved(kubernetes, real, begun_moved, place.ours)
             unmark(kubernetes)
 
@@ -248,7 +250,7 @@ def _helper_of(
 ) -> tuple[Any, Any]:
     """How the helper is installed and removed; in our own clusters it stays for the next run."""
 
-    def install(mark: Mapping[str, Any] | None = None) -> None:
+    def install(mark: JsonObject | None = None) -> None:
         install_helper(
             kubernetes, real, set(node_names.values()), place.name, mark, stays=place.ours
         )
@@ -271,5 +273,5 @@ def _cluster_of(plan: Plan) -> PlannedCluster:
 
 
 class _NoChannel:
-    def send(self, node: str, request: Mapping[str, Any], within_s: float = 0.0) -> dict[str, Any]:
-        raise LabUnavailable("a mover that is only asked for refusals has no way to a node")
+    def send(self, node: str, request: JsonObject, within_s: float = 0.0) -> MutableJsonObject:
+        raise LabUnavailable("a mover that is only made for its refusals has no way to a node")

@@ -5,10 +5,11 @@
 
 Time is skipped only while nothing is under way: no poll and no connection attempt of ours, no
 certificate that is overdue, no busy program (the mover asks the node helpers). All of that is
-waited for in real time, with timeouts: a certificate that is not there `CERTIFICATE_TIMEOUT_S` later
-counts as one that cannot be had (istiod is away); from then on time is skipped by `RETRY_STEP_NS`
-at most, so that ztunnel's retries happen close to when they should. Shortly before a renewal is due
-real time takes over, so that the renewal is timed by ztunnel and not by the size of a skip.
+waited for in real time, with timeouts: a certificate that is not there `CERTIFICATE_TIMEOUT_S`
+later counts as one that cannot be had (istiod is unavailable); from then on time is skipped by
+`RETRY_STEP_NS` at most, so that ztunnel's retries happen close to when they should. Shortly before
+a renewal is due real time takes over, so that the renewal is timed by ztunnel and not by the size
+of a skip.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ CERTIFICATE_TIMEOUT_S, CERTIFICATE_WITHOUT_ISTIOD_TIMEOUT_S, ZTUNNEL_START_TIMEO
     180.0,
 )
 RETRY_STEP_NS = 10 * NS_PER_S
+# Less than the least leap, so that the last moments before a renewal always pass in real time.
 BEFORE_RENEWAL_NS, LEAST_LEAP_NS = 700 * NS_PER_MS, NS_PER_S
-# A gateway's Envoy goes on using its HBONE connection to a destination, and with it a certificate that
-# may have expired since. It closes the connection once two runs of a cleanup every 60 s have found it
-# unused (istiod's cluster connect_originate, cleanup_interval). A leap lets such a timer fire once,
-# however long it is, so the idle time before a connection is leapt over in two parts: where hours
-# pass between connections each is a new handshake, as it would be without time lapse.
+# A gateway's Envoy goes on using its HBONE connection to a destination, and with it a certificate
+# that may have expired since. It closes the connection once two runs of a cleanup every 60 s have
+# found it unused (istiod's cluster connect_originate, cleanup_interval). A leap lets such a timer
+# fire once, however long it is, so the idle time before a connection is leapt over in two parts:
+# where hours pass between connections each is a new handshake, as it would be without time lapse.
 ENVOY_CLEANUP_NS = 65 * NS_PER_S
 # A fix that polls the mesh (the wake guard) must get its turns although time is skipped: every ten
 # minutes of world time, and for a while after a fault as often as its own interval.
@@ -167,22 +169,28 @@ class LapsePace:
             self._session.world.jump(by_ns)
 
     def _stops(self) -> Iterator[int]:
+        """World times at which real time must pass: no leap goes beyond the next of them."""
         session = self._session
         now_ns = session.world.now_ns
         if session.all_asleep():
             return  # nothing happens before the fault ends
-        if (attempt_ns := session.next_attempt_world_ns()) is not None:
+        attempt_ns = session.next_attempt_world_ns()
+        if attempt_ns is not None:
             yield attempt_ns
             cleanup_ns = attempt_ns - ENVOY_CLEANUP_NS
             if self._has_gateways and now_ns + ENVOY_CLEANUP_NS <= cleanup_ns:
                 yield cleanup_ns
-        if (in_ns := session.renewals.next_in_ns(session.asleep)) is not None:
-            yield now_ns + (in_ns - BEFORE_RENEWAL_NS if in_ns > BEFORE_RENEWAL_NS else in_ns)
+        renewal_in_ns = session.renewals.next_in_ns(session.asleep)
+        if renewal_in_ns is not None:
+            # The leap ends less than LEAST_LEAP_NS before a renewal, so that the renewal itself
+            # happens in real time.
+            is_near = renewal_in_ns <= BEFORE_RENEWAL_NS
+            yield now_ns + (renewal_in_ns if is_near else renewal_in_ns - BEFORE_RENEWAL_NS)
         if self._since_ns:
             yield now_ns + RETRY_STEP_NS
         if self._has_fix:
-            soon = now_ns < session.disturbed_world_ns + AFTER_FAULT_NS
-            yield now_ns + (FIX_POLLS_AFTER_FAULT_NS if soon else FIX_POLLS_NS)
+            is_after_fault = now_ns < session.disturbed_world_ns + AFTER_FAULT_NS
+            yield now_ns + (FIX_POLLS_AFTER_FAULT_NS if is_after_fault else FIX_POLLS_NS)
 
     def _must_wait(self) -> bool:
         """Whether something is still awaited; what has passed its timeout no longer is."""

@@ -19,8 +19,12 @@ from meshwake.ztunnel.names import ISTIO_NAMESPACE
 # istio security/pkg/pki/util/generate_cert.go, ClockSkewGracePeriod: the same in every release, and
 # no option.
 BACKDATE_S = 120
+# ztunnel renews (lifetime - backdate) / 2 after the issue: a minute at this lifetime. What is
+# renewed sooner is too short-lived to be seen by polls from outside.
 LIFETIME_MIN_S = 240
+# In real time; longer ones are for a time lapse, which skips what is idle.
 DURATION_MAX_NS = 2 * 3_600 * NS_PER_S
+# Time lapse takes istiod ahead, and its API server has a certificate of a year (kubeadm).
 LAPSE_MAX_NS = 90 * 86_400 * NS_PER_S
 WORKERS_MAX = 5
 _NEVER = {
@@ -33,11 +37,11 @@ _NEVER = {
     "ca_hang": "the connections of an istiod that is stopped are closed by HTTP/2 pings within "
     "seconds, so no request "
     "would hang; use --lab process",
-    "ca_slow": "nothing in istiod can be told to take its time; use --lab process",
+    "ca_slow": "nothing in istiod can be made to take its time; use --lab process",
     "ca_root_change": "what a new root does to gateways and istiod's own clients is another question; use "
     "--lab model",
     "ca_clock": "istiod has the clock of its node, and that is not moved apart; use --lab process",
-    "ca_lifetime": "istiod gives what it is asked for; use --lab process",
+    "ca_lifetime": "istiod gives what is requested; use --lab process",
     "ca_root": "istiod's root is not changed under it; use --lab process",
     "pod_restart": "pods are replaced by kubectl there, not by a scenario; use --lab process",
     "token_expired": "kubelet renews tokens and their life is counted in hours; use --lab process",
@@ -136,7 +140,7 @@ def _about_fix(plan: Plan) -> Iterator[str]:
         return
     if plan.fix.name not in APPLIED:
         yield (
-            f"fix {plan.fix.name}: is no object to apply to a cluster (but a chart's value, "
+            f"fix {plan.fix.name}: not an object to apply to a cluster (but a chart's value, "
             "a setting of the machine, "
             "or another ztunnel); use --lab model or --lab process"
         )

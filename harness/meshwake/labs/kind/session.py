@@ -29,6 +29,7 @@ from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S, seconds
 from meshwake.core.errors import HarnessFault, SubjectFailed
 from meshwake.core.history import HISTORY_FORMAT, Recorder
+from meshwake.core.json_types import JsonObject, text_at
 from meshwake.core.plan import Plan
 from meshwake.kubernetes.api import Kubernetes, LocalFailure, Pod, Unreachable
 from meshwake.labs.backend import MeshProcess
@@ -52,7 +53,7 @@ _LOCALLY = "this machine's way to"
 
 
 class Watcher(Protocol):
-    """Polls something beside ztunnel at a regular interval; see watchers.py."""
+    """Polls something other than ztunnel at a regular interval; see watchers.py."""
 
     @property
     def name(self) -> str:
@@ -79,7 +80,7 @@ class Observation:
 
     kind: str
     key: str
-    data: Mapping[str, Any] = field(hash=False)
+    data: JsonObject = field(hash=False)
     node: str | None = None
 
 
@@ -94,7 +95,7 @@ class Setting:
     node_names: Mapping[str, str]
     routes: tuple[Route, ...]
     clients: Mapping[str, Client]
-    subject: Mapping[str, Any]
+    subject: JsonObject
     watchers: tuple[Watcher, ...] = ()
     progress: Callable[[int], None] = lambda world_ns: None
     # Shown by `meshwake status` while a fault is under way.
@@ -154,7 +155,7 @@ class Session:
         self._pending: list[tuple[Future[Any], Callable[[Any], None]]] = []
         self._due_ns: dict[str, int] = {}
         self._unreachable_since_ns: dict[str, int] = {}
-        self._told: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._last_observed: dict[tuple[str, str], JsonObject] = {}
         self._probes = ProbeSchedule(self.plan, self._planned_clocks())
 
     def _pace(self) -> Pace:
@@ -223,7 +224,7 @@ class Session:
         for name in self._processes:
             self._record_started(name, 0, "start")
         self._on_istiod_nodes(_or_error(lambda: istiod_nodes(self.setting.kubernetes))())
-        self._look()
+        self._poll()
         self._collect(wait_s=PENDING_WITHIN_S)
 
     def _step(self, faults: FaultsOfRun) -> None:
@@ -234,7 +235,7 @@ class Session:
             faults.do_next()
         if self.pace.may_go_on():
             self._attempt()
-        self._look()
+        self._poll()
         self._collect()
         self.events.flush_until(self.world.now_ns - HELD_BACK_NS)
         self.setting.progress(self.world.now_ns)
@@ -296,7 +297,7 @@ class Session:
             if self.setting.real.monotonic_ns() > give_up_ns:
                 raise SubjectFailed(f"timed out after {within_s:.0f} s waiting for {what}")
             self._attempt()
-            self._look()
+            self._poll()
             self._collect()
             self.setting.real.sleep(TICK_S)
 
@@ -351,7 +352,8 @@ class Session:
 
     def _attempt(self) -> None:
         due_ns = self._probes.next_world_ns()
-        if due_ns is None or due_ns > self.world.now_ns:
+        is_due = due_ns is not None and due_ns <= self.world.now_ns
+        if not is_due:
             return
         if self.restarting and self.setting.skips is not None:
             # In the plan a restart takes no time, so a connection that is due meanwhile comes
@@ -359,7 +361,9 @@ class Session:
             return
         pairs = self._probes.take(self.world.now_ns)
         for route in self.setting.routes:
-            if route.via is not None or (route.source, route.destination) in pairs:
+            # A route through a waypoint or gateway is tried with every round of probes.
+            is_direct = route.via is None
+            if not is_direct or (route.source, route.destination) in pairs:
                 self._attempt_route(route)
 
     def _attempt_route(self, route: Route) -> None:
@@ -377,17 +381,17 @@ class Session:
             node = self.plan.node_of(route.source)
             about = {"source": route.source, "destination": route.destination}
             kind = "connection_attempted" if route.via is None else "route_attempted"
-            told = {"ok": result.error is None} | ({"via": route.via} if route.via else {})
+            details = {"ok": result.error is None} | ({"via": route.via} if route.via else {})
             self.failure_seen = self.failure_seen or result.error is not None
             if not result.made:
-                kind, told = "connection_not_attempted", {}
+                kind, details = "connection_not_attempted", {}
             self.events.add(
                 world_ns,
                 kind,
                 node,
                 self.clocks.at(node, world_ns),
                 **about,
-                **told,
+                **details,
                 error=result.error,
             )
 
@@ -399,17 +403,26 @@ class Session:
 
     # Polls
 
-    def _look(self) -> None:
-        every_ns = POLL_EVERY_NS if self.setting.skips is None else LAPSE_POLL_EVERY_NS
-        if self._is_due("ztunnels", every_ns):
-            (self._poll_ztunnels if self.setting.skips is None else self.poll_ztunnels)()
+    def _poll(self) -> None:
+        """Starts each poll that is due. They run next to one another, and their results are taken
+        by `finish`."""
+        skips = self.setting.skips is not None
+        if self._is_due("ztunnels", LAPSE_POLL_EVERY_NS if skips else POLL_EVERY_NS):
+            if skips:
+                self.poll_ztunnels()
+            else:
+                self._poll_ztunnels()
         if self._is_due("istiod", ISTIOD_EVERY_NS):
             self._start(
                 _or_error(lambda: istiod_nodes(self.setting.kubernetes)), self._on_istiod_nodes
             )
+        # From the beginning of a fault to its end clocks are moved on purpose.
         if not self.moving and self._is_due("clocks", CLOCKS_EVERY_NS):
             for node in self._identities.keys() - self.asleep:
                 self._check_clocks(node)
+        self._poll_watchers()
+
+    def _poll_watchers(self) -> None:
         for watcher in self.setting.watchers:
             if self._is_due(watcher.name, int(watcher.every_s * NS_PER_S)):
                 self._start(_or_error(watcher.poll), partial(self._on_observations, watcher))
@@ -475,7 +488,7 @@ class Session:
             process=old.process,
             cause=cause,
         )
-        self._certificates.forget(process.identities)
+        self._certificates.restarted(name, process.identities, world_ns)
         self._record_started(name, world_ns, cause)
 
     def process_of(self, node: str) -> Pod:
@@ -527,7 +540,7 @@ class Session:
             self.events.add(when_ns, "certificate_state", node, clocks, identity=identity, **data)
 
     def _on_istiod_nodes(self, nodes: tuple[str, ...] | Unreachable) -> None:
-        """Record where istiod runs; while it is away its next node is unknown."""
+        """Record where istiod runs; while it is unavailable its next node is unknown."""
         if isinstance(nodes, Unreachable) or not nodes or self._istiod_on in nodes:
             return
         self._istiod_on = nodes[0]
@@ -550,32 +563,33 @@ class Session:
         return self.clocks.unmoved(world_ns) if node is None else self.clocks.at(node, world_ns)
 
     def answered(
-        self, node: str, identity: str, world_ns: int, outcome: str, held: Mapping[str, Any]
+        self, node: str, identity: str, world_ns: int, outcome: str, held: JsonObject
     ) -> None:
         """Record one request to the authority that has been answered."""
         keys = ("serial", "not_before_wall_s", "not_after_wall_s")
         data = {key: held.get(key) for key in keys} | {"identity": identity, "outcome": outcome}
         self.events.add(world_ns, "csr_answered", node, self.clocks.at(node, world_ns), **data)
 
-    def _on_observations(self, watcher: Watcher, told: list[Observation] | Unreachable) -> None:
+    def _on_observations(self, watcher: Watcher, observed: list[Observation] | Unreachable) -> None:
         """A watcher that fails does not end the run; its failure is recorded once."""
-        if isinstance(told, Unreachable):
+        if isinstance(observed, Unreachable):
             if watcher.name not in self._unreachable_since_ns:
                 self._unreachable_since_ns[watcher.name] = self.setting.real.monotonic_ns()
-                data = {"what": watcher.name, "error": str(told)}
+                data = {"what": watcher.name, "error": str(observed)}
                 self.events.add(self.world.now_ns, "observation_failed", None, None, **data)
             return
         self._unreachable_since_ns.pop(watcher.name, None)
-        for one in told:
+        for one in observed:
             self._record_observation(one)
 
     def _record_observation(self, one: Observation) -> None:
-        if self._told.get((one.kind, one.key)) == one.data:
+        if self._last_observed.get((one.kind, one.key)) == one.data:
             return
-        self._told[one.kind, one.key] = one.data
+        self._last_observed[one.kind, one.key] = one.data
         world_ns = self.world.now_ns
         if one.kind == "csr_answered" and one.node is not None:
-            self.answered(one.node, one.data["identity"], world_ns, one.data["outcome"], one.data)
+            identity, outcome = text_at(one.data, "identity"), text_at(one.data, "outcome")
+            self.answered(one.node, identity, world_ns, outcome, one.data)
             return
         clocks = None if one.node is None else self.clocks.at(one.node, world_ns)
         self.events.add(world_ns, one.kind, one.node, clocks, **one.data)

@@ -26,7 +26,7 @@ _WORKED = "200"
 _SHELL = (
     "sh",
     "-c",
-    'while read -r line; do said=$(eval "$line" 2>&1 </dev/null); echo "$?" $said; done',
+    'while read -r line; do out=$(eval "$line" 2>&1 </dev/null); echo "$?" $out; done',
 )
 # The shell's exit codes for "not executable" and "not found", and curl's for a wrong option: the
 # fault is ours, and no connection was attempted.

@@ -1,5 +1,5 @@
-"""What is observed beside ztunnel's certificates: proxies, tokens, logs, flows and alerts. Only the
-alerts are judged; the rest is evidence of what a suspend did to the rest of the stack.
+"""What is observed in addition to ztunnel's certificates: proxies, tokens, logs, flows and alerts.
+Only the alerts are judged; the rest is evidence of what a suspend did to the rest of the stack.
 
 Each watcher polls one source and turns the answer into events (core/history.py `KINDS`). One that
 fails is recorded once and polled again.
@@ -15,6 +15,7 @@ from typing import Any
 
 from meshwake.clocks.movers.node_access import Inside, NoAnswer
 from meshwake.cluster.observe import ANSWER_WITHIN_S
+from meshwake.core.json_types import JsonObject, MutableJsonObject, text_at, texts_at
 from meshwake.kubernetes.api import Kubernetes, Pod, Unreachable
 from meshwake.labs.kind.session import Observation
 from meshwake.ztunnel.envoy_certificates import parse_envoy_certificates
@@ -63,7 +64,7 @@ class ProxyCertificates:
         ]
 
 
-def read_envoy_certs(text: bytes) -> list[tuple[str, dict[str, Any]]]:
+def read_envoy_certs(text: bytes) -> list[tuple[str, MutableJsonObject]]:
     """(subject, fields of `proxy_certificate`) of each leaf in Envoy's /certs. Raises Unreachable
     for anything else."""
     try:
@@ -229,14 +230,15 @@ class Alerts:
             ) from error
 
 
-def _is_warning(alert: Mapping[str, Any]) -> bool:
+def _is_warning(alert: JsonObject) -> bool:
     """Whether an alert fires, and not about the monitoring itself: that warns of no outage
     (analysis/alert_replay.py leaves it out too)."""
-    return bool(alert["state"] == "firing" and alert["labels"].get("concerns") != "watchers")
+    is_firing = alert["state"] == "firing"
+    return is_firing and text_at(alert, "labels", "concerns") != "watchers"
 
 
-def _fired(alert: Mapping[str, Any]) -> Observation:
-    labels, active_at = alert["labels"], alert["activeAt"]
+def _fired(alert: JsonObject) -> Observation:
+    labels, active_at = texts_at(alert, "labels"), alert["activeAt"]
     data = {"alert": labels["alertname"], "labels": labels, "active_at": active_at}
     return Observation("alert_fired", f"{json.dumps(labels, sort_keys=True)} {active_at}", data)
 
@@ -272,7 +274,7 @@ class Flows:
         return found
 
 
-def count_flows(text: str) -> dict[str, Any]:
+def count_flows(text: str) -> MutableJsonObject:
     """Of `hubble observe -o jsonpb`: `forwarded`, `dropped`, and the reasons of the drops."""
     counts: dict[str, int] = {}
     reasons: set[str] = set()

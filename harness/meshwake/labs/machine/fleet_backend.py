@@ -27,10 +27,12 @@ from meshwake.core.authority_state import AuthorityState
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import HarnessFault
+from meshwake.core.json_types import JsonObject, MutableJsonObject, list_at, text_at, texts_at
 from meshwake.core.plan import ASLEEP_FAULTS, Plan, PlannedFault
 from meshwake.guard.watch import Held, Seen
 from meshwake.labs.backend import CertificateState, MeshProcess, ProcessKind, Recording
 from meshwake.labs.machine.backend import FLOOD_WINDOW_NS, FOLLOW_DRIFT_EVERY_NS, wait_until_end
+from meshwake.labs.machine.node import AuthorityRequest, NodeRequest
 from meshwake.labs.process.authority_control import AuthorityControl
 from meshwake.labs.process.mesh import report_of
 from meshwake.labs.process.workloads import process_name
@@ -52,13 +54,14 @@ def _names_like(name: str) -> Iterator[str]:
     yield from (f"{name}-{number}" for number in range(2, 1000))
 
 
-def requests_of(plan: Plan, ztunnel: str) -> dict[str, dict[str, Any]]:
+def requests_of(plan: Plan, ztunnel: str) -> dict[str, NodeRequest]:
     """What each guest gets to know at boot (see node.Node)."""
     identities = {node.name: list(node.identities) for node in plan.nodes}
     everybody = sorted(identity for node in plan.nodes for identity in node.identities)
-    authority = {"backdate_s": plan.backdate_s, "identities": everybody}
+    authority: AuthorityRequest = {"backdate_s": plan.backdate_s, "identities": everybody}
     authority_guest = plan.authority_node or guests_of(plan)[-1]
-    requests, first = {}, 0
+    requests: dict[str, NodeRequest] = {}
+    first = 0
     for name in guests_of(plan):
         own = identities.get(name, [])
         requests[name] = {
@@ -112,9 +115,10 @@ class FleetBackend:
         self._stopped_nodes: set[str] = set()
         self._log_position = 0  # of the last attempt's source, when the attempt began
 
-    def received(self, guest: str, message: dict[str, Any]) -> None:
+    def received(self, guest: str, message: JsonObject) -> None:
         """What a guest reports by itself."""
-        self._csr_messages += message.get("requests", [])
+        reports: Any = list_at(message, "requests")
+        self._csr_messages += reports
 
     @property
     def looks(self) -> int:
@@ -130,13 +134,13 @@ class FleetBackend:
         known = [
             {"identity": identity, "node": guest, "address": address}
             for guest, each in introduced.items()
-            for identity, address in each["addresses"].items()
+            for identity, address in texts_at(each, "addresses").items()
         ]
-        root = introduced[self._authority_guest]["root"]
+        root = text_at(introduced, self._authority_guest, "root")
         connect = ("connect", {"workloads": known, "root": root})
         self._fleet.order_each(dict.fromkeys(self._guests, connect))
 
-    def subject_details(self) -> dict[str, Any]:
+    def subject_details(self) -> MutableJsonObject:
         """See Backend."""
         return {"mode": self._plan.ztunnel_mode, "way_in": "socks5"}
 
@@ -207,7 +211,7 @@ class FleetBackend:
 
     def clocks(self, node: str) -> ClockReading:
         """See Backend. While the guest sleeps or is stopped: the last reading."""
-        if not self._fleet.is_away(node):
+        if not self._fleet.is_asleep(node):
             self._last_clocks[node] = self._fleet.clocks(node)
         return self._last_clocks[node]
 
@@ -305,7 +309,7 @@ class FleetBackend:
         if node in self._suspended:
             self._suspended.discard(node)
             self._fleet.wake(node)
-        elif self._fleet.is_away(node):
+        elif self._fleet.is_asleep(node):
             self._fleet.go_on(node)
         else:
             self._fleet.order(node, "freeze", frozen=False)
@@ -323,7 +327,7 @@ class FleetBackend:
         for index in self._drifting:
             node = self._plan.faults[index].node
             assert node is not None
-            if self._fleet.is_away(node):
+            if self._fleet.is_asleep(node):
                 continue
             clocks = self.clocks(node)
             self._read_clock()
@@ -334,7 +338,7 @@ class FleetBackend:
 
     def _set_authority_mode(self) -> None:
         """One that sleeps takes no commands; it gets its mode when it wakes."""
-        self._authority_asleep = self._fleet.is_away(self._authority_guest)
+        self._authority_asleep = self._fleet.is_asleep(self._authority_guest)
         if not self._authority_asleep:
             self._control.apply(self._world_ns, self._stopped_nodes)
 

@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from typing import Any, Protocol
 
 from meshwake.clocks.guest.init import CHANNEL_VARIABLE, REQUEST, Channel, GuestClocks
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.labs.machine.guest_runner import DIRECTORY, send_logs
 from meshwake.labs.messages import RunSender
 from meshwake.labs.process.namespaces import enter_own_namespaces
@@ -35,7 +36,7 @@ class CommandHandler(Protocol):
     def files(self) -> list[int]:
         """What becomes readable when there is something to do."""
 
-    def serve(self) -> list[dict[str, Any]]:
+    def serve(self) -> list[MutableJsonObject]:
         """Does it; returns requests to the authority, as AuthorityProcess.requests."""
 
 
@@ -57,7 +58,7 @@ class GuestAgent:
         while True:
             ready, _, _ = select.select([self._channel.file, *self._handler.files()], [], [])
             if requests := self._handler.serve():
-                self._channel.tell(requests=requests)
+                self._channel.send(requests=requests)
             if self._channel.file in ready and self._execute_received() == "leave":
                 return
 
@@ -71,17 +72,17 @@ class GuestAgent:
             command = json.loads(line)
             number, name = command.pop("order"), command.pop("do")
             result = self._commands[name](**command)
-            self._channel.tell(answer=number, result=result)
+            self._channel.send(answer=number, result=result)
             if name == "suspend":
                 self._channel.drain()
-                GuestClocks(self._channel).suspend_when_told()
+                GuestClocks(self._channel).suspend_on_request()
         return name
 
 
 def main() -> None:
     """Entry point; the first program of the guest starts it."""
     channel = Channel(int(os.environ[CHANNEL_VARIABLE]))
-    sender = RunSender(lambda message: channel.tell(**message))
+    sender = RunSender(lambda message: channel.send(**message))
     with sender.reporting_failure():
         outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         enter_own_namespaces()

@@ -30,9 +30,10 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from meshwake.core.errors import LabUnavailable
+from meshwake.core.json_types import JsonObject
 from meshwake.core.resources import PACKAGE
 from meshwake.labs.machine.cpio import write_archive
 from meshwake.labs.machine.kernel import CARD_MODULES, MODULES, Kernel
@@ -118,7 +119,7 @@ def tree_part(kind: str, place: Path, name: str, skip: Iterable[str]) -> Path:
     return _kept(kind, files | _libraries(list(place.rglob("*.so"))))
 
 
-def assemble(parts: Iterable[Path], request: dict[str, Any], output: Path) -> None:
+def assemble(parts: Iterable[Path], request: JsonObject, output: Path) -> None:
     """Writes the whole image."""
     with output.open("wb") as image:
         for part in parts:
@@ -198,7 +199,14 @@ def _python(imported: tuple[str, ...]) -> Files:
     return files | _libraries(binaries)
 
 
-def _modules_of(imported: tuple[str, ...]) -> dict[str, Any]:
+class _Modules(TypedDict):
+    """What is imported: top-level names, and the files of modules."""
+
+    names: list[str]
+    files: list[str]
+
+
+def _modules_of(imported: tuple[str, ...]) -> _Modules:
     printed = subprocess.run(
         [
             sys.executable,
@@ -220,7 +228,8 @@ def _modules_of(imported: tuple[str, ...]) -> dict[str, Any]:
         raise LabUnavailable(
             f"the process lab cannot be imported here: {printed.stderr.strip()[-500:]}"
         )
-    return dict(json.loads(printed.stdout))
+    modules: _Modules = json.loads(printed.stdout)
+    return modules
 
 
 def _package(name: str) -> Files:

@@ -20,7 +20,6 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from meshwake.clocks.guest.fleet import Fleet
 from meshwake.clocks.guest.qemu import (
@@ -37,6 +36,7 @@ from meshwake.core.errors import (
 )
 from meshwake.core.faults import CLOCK_FAULTS
 from meshwake.core.history import Recorder
+from meshwake.core.json_types import JsonObject, MutableJsonObject, text_at
 from meshwake.core.plan import Plan, PlannedFault
 from meshwake.core.refusal import invalid_choice
 from meshwake.labs import NO_BINARY, Toolbox
@@ -53,6 +53,7 @@ GUESTS_MAX = 4
 # How long several guests may go on: those that share one time must be woken one by one, about 15
 # times a second.
 FLEET_SKIPPED_NS, FLEET_REAL_NS = 2 * 86400 * NS_PER_S, 3 * 3600 * NS_PER_S
+# A kernel learns how long it slept from the battery-backed clock, which counts whole seconds.
 SHORTEST_SLEEP_NS = 5 * NS_PER_S
 MEMORY_MB = 768
 TIME_VARIABLE = "MESHWAKE_MACHINE_TIME"
@@ -64,7 +65,7 @@ class MachineLab:
     """See meshwake.labs.Lab. `last_cost`: what the last run's guest cost, as
     clocks.guest.GuestCost, and its looks."""
 
-    last_cost: dict[str, Any] | None = None
+    last_cost: MutableJsonObject | None = None
 
     def missing(self, ztunnel: Path | None) -> list[str]:
         """Why it cannot run here."""
@@ -135,7 +136,7 @@ def _refusal_of_fault(fault: PlannedFault) -> str | None:
     return None
 
 
-def _write_cost(directory: Path, cost: dict[str, Any]) -> None:
+def _write_cost(directory: Path, cost: JsonObject) -> None:
     (directory / "cost.json").write_text(json.dumps(cost, indent=2) + "\n")
 
 
@@ -146,14 +147,16 @@ class _GuestOutput:
         self._receiver = RunReceiver(toolbox, recorder, where="in the guest: ")
         self._directory = directory
 
-    def receive(self, message: dict[str, Any]) -> None:
+    def receive(self, message: JsonObject) -> None:
         if "garbled" in message:
             raise HarnessFault(f"the guest sent a line that is not JSON: {message['garbled']!r}")
         if "log" in message:
-            (self._directory / Path(message["log"]).name).write_text(message["text"])
+            (self._directory / Path(text_at(message, "log")).name).write_text(
+                text_at(message, "text")
+            )
         self._receiver.receive(message)
 
-    def cost(self) -> dict[str, Any]:
+    def cost(self) -> MutableJsonObject:
         """What the run cost, as the guest reported it. Raises its failure."""
         self._receiver.raise_failure()
         return self._receiver.done or {}
@@ -183,14 +186,18 @@ def _refusals_of_fleet(plan: Plan) -> list[str]:
     return refused
 
 
-def run_fleet(plan: Plan, toolbox: Toolbox, directory: Path, recorder: Recorder) -> dict[str, Any]:
+def run_fleet(
+    plan: Plan, toolbox: Toolbox, directory: Path, recorder: Recorder
+) -> MutableJsonObject:
     """Carries out a plan on several guests; returns what it cost."""
     assert toolbox.ztunnel is not None
     backend: FleetBackend | None = None
 
-    def received(guest: str, message: dict[str, Any]) -> None:
+    def received(guest: str, message: JsonObject) -> None:
         if "log" in message:
-            (directory / guest / Path(message["log"]).name).write_text(message["text"])
+            (directory / guest / Path(text_at(message, "log")).name).write_text(
+                text_at(message, "text")
+            )
         elif backend is not None:
             backend.received(guest, message)
 
@@ -201,7 +208,7 @@ def run_fleet(plan: Plan, toolbox: Toolbox, directory: Path, recorder: Recorder)
         backend = FleetBackend(plan, fleet)
         Driver(plan, backend, recorder.append, toolbox.progress).run(_subject(toolbox.ztunnel))
         for guest in machines:
-            if not fleet.is_away(guest):
+            if not fleet.is_asleep(guest):
                 fleet.order(guest, "logs")
     finally:
         fleet.close()
@@ -233,7 +240,7 @@ def _machines(plan: Plan, ztunnel: Path, directory: Path) -> dict[str, Machine]:
     return machines
 
 
-def _program(module: str) -> dict[str, Any]:
+def _program(module: str) -> MutableJsonObject:
     return {
         "do": "program",
         "argv": [guest_python(), "-m", module],
@@ -241,7 +248,7 @@ def _program(module: str) -> dict[str, Any]:
     }
 
 
-def _subject(ztunnel: Path) -> dict[str, Any]:
+def _subject(ztunnel: Path) -> MutableJsonObject:
     kernel = find_kernel()
     assert kernel is not None
     return binaries.describe(ztunnel) | {"kernel": kernel.release}

@@ -19,12 +19,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from meshwake.clocks.guest.init import GuestRequest
 from meshwake.clocks.guest.qemu import GuestCost, Machine, run_guest
 from meshwake.clocks.vdso.page import ClockPage, Launched, launch, read_inside
 from meshwake.clocks.virtual import NodeClock
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import LabUnavailable, SubjectFailed
+from meshwake.core.json_types import JsonObject, list_at, text_at
 from meshwake.labs.machine.image import assemble, base_part
 from meshwake.labs.machine.kernel import Kernel, find_kernel
 
@@ -41,7 +43,7 @@ class Row:
     has no word for it."""
 
     name: str
-    steps: tuple[dict[str, Any], ...]
+    steps: tuple[JsonObject, ...]
     virtual: Callable[[NodeClock], None] | None = None
 
 
@@ -49,7 +51,7 @@ def _pass(clock: NodeClock, lasts_ns: int) -> None:
     clock.advance_to(clock.now_world_ns + lasts_ns)
 
 
-def _idle(lasts_ns: int) -> dict[str, Any]:
+def _idle(lasts_ns: int) -> JsonObject:
     return {"do": "idle", "lasts_ns": lasts_ns}
 
 
@@ -124,7 +126,7 @@ def needed_kernel() -> Kernel:
 
 
 def run_steps(
-    steps: list[dict[str, Any]], directory: Path, **machine: Any
+    steps: list[JsonObject], directory: Path, **machine: Any
 ) -> tuple[list[ClockReading], GuestCost]:
     """What each step did to the clocks of a guest that has only them to look after. Raises as
     run_guest does."""
@@ -139,9 +141,9 @@ def run_steps(
 
 
 def run_request(
-    request: dict[str, Any],
+    request: GuestRequest,
     directory: Path,
-    take: Callable[[dict[str, Any]], None],
+    take: Callable[[JsonObject], None],
     parts: tuple[Path, ...] = (),
     **machine: Any,
 ) -> GuestCost:
@@ -152,9 +154,9 @@ def run_request(
     assemble([base_part(kernel, with_lab=False), *parts], request, image)
     failed: list[str] = []
 
-    def receive(message: dict[str, Any]) -> None:
+    def receive(message: JsonObject) -> None:
         if "failed" in message:
-            failed.append(message["failed"]["message"])
+            failed.append(text_at(message, "failed", "message"))
         take(message)
 
     try:
@@ -168,10 +170,15 @@ def run_request(
     return cost
 
 
-def _moved(message: dict[str, Any]) -> list[ClockReading]:
+def reading_in(message: JsonObject, key: str) -> ClockReading:
+    """Wall, monotonic and boottime, as a guest sends them: a list of three numbers."""
+    return ClockReading(*(int(str(number)) for number in list_at(message, key)))
+
+
+def _moved(message: JsonObject) -> list[ClockReading]:
     if "measured" not in message:
         return []
-    return [ClockReading(*message["after"]).since(ClockReading(*message["before"]))]
+    return [reading_in(message, "after").since(reading_in(message, "before"))]
 
 
 def measure(directory: Path) -> list[Measured]:

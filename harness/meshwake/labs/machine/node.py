@@ -6,10 +6,10 @@ receives the commands.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pyroute2 import IPRoute
 
@@ -19,6 +19,7 @@ from meshwake.clocks.guest.kernel_page import NO_FILE, KernelClockPage
 from meshwake.core.authority_state import AuthorityState
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import SubjectFailed
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.labs.machine.guest_overrides import guest_overrides
 from meshwake.labs.machine.guest_runner import DIRECTORY
 from meshwake.labs.process.dedicated import Dedicated, dedicated_environment, trigger_handshake
@@ -72,12 +73,30 @@ class _ServedTraffic(Traffic):
         return int(self._selector.fileno())
 
 
-class Node:
-    """See guest_agent.CommandHandler. `request`: the name of this `node` and its `identities` (none
-    where it is there for the authority), `first` (see CardedNetwork), `authority` (what `spawn` is
-    to know, or None), `ztunnel`, `lifetime_s`."""
+class AuthorityRequest(TypedDict):
+    """What the authority of a guest is started with (authority/server.py, `spawn`)."""
 
-    def __init__(self, request: dict[str, Any], outside: int, stack: ExitStack) -> None:
+    backdate_s: int
+    identities: list[str]
+
+
+class NodeRequest(TypedDict):
+    """What a guest is started with: the name of its `node` and the `identities` on it (none where
+    it is there for the authority), `first` (see CardedNetwork), `authority` None where another
+    guest has it."""
+
+    node: str
+    identities: list[str]
+    first: int
+    authority: AuthorityRequest | None
+    ztunnel: str
+    lifetime_s: int
+
+
+class Node:
+    """See guest_agent.CommandHandler."""
+
+    def __init__(self, request: NodeRequest, outside: int, stack: ExitStack) -> None:
         self._request, self._stack = request, stack
         self._network = CardedNetwork(outside, request["first"], request["authority"] is not None)
         stack.callback(self._network.close)
@@ -108,7 +127,7 @@ class Node:
 
     # Commands
 
-    def introduce(self) -> dict[str, Any]:
+    def introduce(self) -> MutableJsonObject:
         """The addresses of its identities, and the authority's root certificate where it has the
         authority."""
         root = self._authority.root_file.read_text() if self._authority else None
@@ -184,7 +203,7 @@ class Node:
         assert self._authority is not None
         self._authority.set_mode(mode)
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: Mapping[str, Any]) -> None:
         """Of the authority."""
         assert self._authority is not None
         self._authority.set_state(AuthorityState(**state))
@@ -200,7 +219,7 @@ class Node:
             found.append(self._authority.fileno())
         return found
 
-    def serve(self) -> list[dict[str, Any]]:
+    def serve(self) -> list[MutableJsonObject]:
         """See CommandHandler. A ztunnel's answer to a handshake is read and discarded, and the
         connection closed."""
         self._handshakes = [handshake for handshake in self._handshakes if not _answered(handshake)]
@@ -219,6 +238,7 @@ class Node:
 
     def _start_authority(self) -> AuthorityProcess:
         settings = self._request["authority"]
+        assert settings is not None
         with listen(AUTHORITY_ADDRESS, ISTIOD_PORT) as listener:
             identities = tuple(settings["identities"])
             authority = spawn(

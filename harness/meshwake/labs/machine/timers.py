@@ -16,19 +16,19 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from meshwake.core.clock_reading import ClockReading
+from meshwake.clocks.guest.init import GuestRequest
 from meshwake.core.durations import NS_PER_S
+from meshwake.core.json_types import JsonObject, int_at, text_at
 from meshwake.labs.machine.image import GUEST_DIRECTORY, binary_part, guest_python, tree_part
-from meshwake.labs.machine.measure import needed_kernel, run_request
+from meshwake.labs.machine.measure import needed_kernel, reading_in, run_request
 
 WAIT_S = 600
 _H = 3600 * NS_PER_S
 _MEMORY_MB = 1280
 _BUILT_WITHIN_S = 600
 _PROGRAMS = "/meshwake/programs"
-FAULTS: dict[str, list[dict[str, Any]]] = {
+FAULTS: dict[str, list[JsonObject]] = {
     "suspend to RAM for 1 h": [{"do": "suspend", "lasts_ns": _H}],
     "stopped for 1 h, then the wall clock corrected": [
         {"do": "pause", "lasts_ns": _H},
@@ -226,11 +226,12 @@ def measure_timers(found: Found, directory: Path) -> dict[tuple[str, str], str]:
     names = list(FAULTS)
     results: dict[tuple[str, str], str] = {}
 
-    def take(message: dict[str, Any]) -> None:
+    def take(message: JsonObject) -> None:
         if "timer" in message:
-            results[message["timer"], names[message["fault"]]] = describe_end(message)
+            name, fault = text_at(message, "timer"), names[int_at(message, "fault")]
+            results[name, fault] = describe_end(message)
 
-    request = {
+    request: GuestRequest = {
         "do": "timers",
         "programs": {name: program.argv for name, program in found.programs.items()},
         "faults": list(FAULTS.values()),
@@ -242,12 +243,12 @@ def measure_timers(found: Found, directory: Path) -> dict[tuple[str, str], str]:
     return results
 
 
-def describe_end(message: dict[str, Any]) -> str:
+def describe_end(message: JsonObject) -> str:
     """When a timer ended: counted in time awake, which is what monotonic shows."""
     if message["armed"] is None or message["ended"] is None:
         return "did not end" if message["armed"] else "did not start"
     armed, before, after, ended = (
-        ClockReading(*message[key]) for key in ("armed", "before", "after", "ended")
+        reading_in(message, key) for key in ("armed", "before", "after", "ended")
     )
     awake_s = (ended.monotonic_ns - armed.monotonic_ns) / NS_PER_S
     since_fault_s = (ended.monotonic_ns - after.monotonic_ns) / NS_PER_S

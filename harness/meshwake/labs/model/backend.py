@@ -21,6 +21,7 @@ import simpy
 from meshwake.clocks.virtual import clocks_of
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import Plan, PlannedFault
 from meshwake.fixes import patch_of
 from meshwake.guard.watch import Held, Seen
@@ -100,7 +101,7 @@ class ModelBackend:
         """See Backend."""
         self._recording = recording
 
-    def subject_details(self) -> dict[str, Any]:
+    def subject_details(self) -> MutableJsonObject:
         """See Backend."""
         return {}
 

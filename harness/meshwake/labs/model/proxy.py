@@ -21,6 +21,8 @@ from meshwake.labs.model.timing import Due
 from meshwake.labs.model.ztunnel import INITIALIZING, IdentityState
 from meshwake.ztunnel.renewal import agent_waits_ns
 
+# The most that the backoff of its stream to istiod waits (see the module: only the bound is
+# modelled).
 RETRY_AFTER_NS = 30 * NS_PER_S
 
 

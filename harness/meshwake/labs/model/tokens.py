@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from meshwake.clocks.virtual import Clocks, NodeClock
 from meshwake.core.durations import NS_PER_S
 
+# How often kubelet polls whether a token is to be renewed; see the module.
 POLLS_EVERY_NS = 60 * NS_PER_S
+# What the API server grants for clocks that differ: pkg/serviceaccount validates the times of a JWT
+# with the default leeway of go-jose, one minute.
 GRACE_NS = 60 * NS_PER_S
 
 

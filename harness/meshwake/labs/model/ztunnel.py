@@ -17,8 +17,8 @@ The classes differ in what happens when a renewal fails (`BEHAVIOURS`):
     B       1.22 - 1.23          one backoff for all identities             is dropped
     C       1.24 - 1.27          a backoff for each identity                is dropped
     D, E    1.28 and newer       the same, at the latest at its expiry      is kept until it
-    expires,
-                                                                            by the time base
+                                                                            expires, by the time
+                                                                            base
 
 A0 requests 24 hours whatever its settings are. A dropped certificate means state Unavailable, and
 no connection brings it back: only the next retry does. At most eight requests are under way, and
@@ -46,13 +46,24 @@ from meshwake.labs.model.authority import Answer, Certificate
 from meshwake.labs.model.timing import Due, Timing, renewal_due
 from meshwake.ztunnel.renewal import renewal_due_wall_ns
 
+# manager.rs: the worker has at most so many fetches under way, of all identities together (two in
+# ztunnel's own tests).
 REQUESTS_UNDER_WAY_MAX = 8
+# A0, A1: CERT_REFRESH_FAILURE_RETRY_DELAY (manager.rs at 1.18.0 and 1.21.0).
 RETRY_CONSTANT_NS = 60 * NS_PER_S
+# From class B on: backoff::ExponentialBackoff (ihrwein/backoff 0.4.0) with these settings of
+# manager.rs. A new one begins with a second; after a reset it begins with its initial_interval.
 BACKOFF_FIRST_NS = 1 * NS_PER_S
 BACKOFF_FIRST_AFTER_RESET_NS = 500 * NS_PER_MS
 BACKOFF_FACTOR = 2
 BACKOFF_MOST_NS = 150 * NS_PER_S
+# randomization_factor: each delay is drawn from 0.8 to 1.2 of its value, so one of 150 s may take
+# 180.
 BACKOFF_SPREAD = 0.2
+# max_elapsed_time, which manager.rs leaves at its default: counted from creation or the last reset.
+# Past it next_backoff() is None, and ztunnel waits 150 s each time, without a spread. In class B,
+# whose one backoff is reset by any success, that is the usual case: the last success of any
+# identity lies hours back.
 BACKOFF_GIVES_UP_AFTER_NS = 900 * NS_PER_S
 
 _ERRORS = {

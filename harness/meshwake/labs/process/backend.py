@@ -36,6 +36,9 @@ class ProcessBackend(Mesh):
     """See labs.backend.Backend; everything but time is in mesh.py."""
 
     flood_window_ns = CSR_FLOOD_WINDOW_NS
+    # A paused node is resumed by `wake`, before its wall clock is corrected.
+    stops_for = frozenset({*ASLEEP_FAULTS, "freeze"})
+    resumes_after = frozenset({"suspend", "freeze"})
     world_ns = 0
 
     def __init__(
@@ -151,16 +154,6 @@ class ProcessBackend(Mesh):
 
     # Faults
 
-    def prepare(self, fault: PlannedFault) -> None:
-        """See Backend. First stopped, then measured: to be measured wakes a program, and a timer
-        that is due at this very moment would still fire before the fault."""
-        if fault.node is None:
-            return
-        if fault.kind == "restart":
-            self.stop_processes(fault.node)
-        elif fault.kind in (*ASLEEP_FAULTS, "freeze"):
-            self.stop_node(fault.node)
-
     def begin(self, fault: PlannedFault) -> None:
         """See Backend."""
         if fault.kind == "ca_root_change":
@@ -172,16 +165,6 @@ class ProcessBackend(Mesh):
         """See Backend."""
         assert fault.node is not None
         self.resume_node(fault.node)
-
-    def end(self, fault: PlannedFault) -> int | None:
-        """See Backend."""
-        if fault.node is None:
-            self.set_authority_mode()
-        elif fault.kind in ("suspend", "freeze"):
-            self.resume_node(fault.node)
-        elif fault.kind in ("step", "pause"):
-            return self.step_wall_clock(fault)
-        return None
 
     def _replace_authority(self) -> None:
         """The old one loses what it had taken and not answered."""

@@ -21,19 +21,21 @@ import sys
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from packaging.version import Version
 
 from meshwake.clocks.vdso.page import unsupported_here
 from meshwake.core.errors import HarnessFault, LabUnavailable
 from meshwake.core.history import Recorder
+from meshwake.core.json_types import JsonObject, int_at
 from meshwake.core.plan import Plan
 from meshwake.fixes import patch_of
 from meshwake.fixes.patched import lacks_patch
 from meshwake.labs import NO_BINARY, Toolbox
 from meshwake.labs.messages import RunReceiver
 
+# PROXY_WORKLOAD_INFO, by which a ztunnel learns whose proxy it is, came with 1.24.0-alpha.0
+# (istio/ztunnel#1218); older ones run in pod mode, behind a node agent of ours.
 OLDEST_IN_DEDICATED_MODE = Version("1.24.0a0")
 IDENTITIES_MAX = 100
 _NAMESPACES_WITHIN_S = 20.0
@@ -136,7 +138,7 @@ def _end(runner: subprocess.Popen[bytes]) -> None:
 
 def _receive(
     runner: subprocess.Popen[bytes],
-    request: dict[str, Any],
+    request: JsonObject,
     toolbox: Toolbox,
     recorder: Recorder,
     stderr_log: Path,
@@ -152,7 +154,7 @@ def _receive(
             receiver.receive(json.loads(line))
             receiver.raise_failure()
             if receiver.done is not None:
-                return receiver.done
+                return {name: int_at(receiver.done, name) for name in receiver.done}
     text = stderr_log.read_text(errors="replace").strip()[-1000:]
     raise HarnessFault(
         f"the runner of the process lab ended with code {runner.wait()} and no result: {text}"

@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 from meshwake.authority.begin import Begun
 from meshwake.authority.server import AuthorityProcess, RequestReport, spawn
@@ -22,6 +21,7 @@ from meshwake.clocks.quiescence.threads import WatchedProcess
 from meshwake.clocks.vdso.page import ClockPage
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import HarnessFault
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.core.plan import Plan, PlannedFault
 from meshwake.guard.watch import Held, Seen
 from meshwake.labs.backend import (
@@ -50,13 +50,17 @@ SERIALS_OF_A_ROOT = 100_000
 
 
 class Mesh(ABC):
-    """See labs.backend.Backend, of which this is everything but time and clock faults.
+    """See labs.backend.Backend, of which this is everything but time, and how clock faults begin.
 
     `binary` is the ztunnel, `directory` where it logs. An authority process that has `begun` is
     used; a `processor` is where everything runs.
     """
 
     starts_together = False
+    # Kinds of faults for which the programs of a node are stopped when they begin, and run again
+    # when they end. Where a kernel really sleeps it stops and resumes them itself.
+    stops_for: frozenset[str] = frozenset()
+    resumes_after: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -178,7 +182,7 @@ class Mesh(ABC):
                 [discovery_entry(workload) for workload in self._workloads.values()]
             )
 
-    def subject_details(self) -> dict[str, Any]:
+    def subject_details(self) -> MutableJsonObject:
         """See Backend."""
         return {"mode": self.plan.ztunnel_mode, "way_in": self._mode.way_in}
 
@@ -267,6 +271,28 @@ class Mesh(ABC):
         for ztunnel in self._ztunnels.values():
             if not ztunnel.watched.stopped:
                 yield ztunnel.spec.node, ztunnel.watched
+
+    # Faults
+
+    def prepare(self, fault: PlannedFault) -> None:
+        """See Backend. First stopped, then measured: to be measured wakes a program, and a timer
+        that is due at this very moment would still fire before the fault."""
+        if fault.node is None:
+            return
+        if fault.kind == "restart":
+            self.stop_processes(fault.node)
+        elif fault.kind in self.stops_for:
+            self.stop_node(fault.node)
+
+    def end(self, fault: PlannedFault) -> int | None:
+        """See Backend."""
+        if fault.node is None:
+            self.set_authority_mode()
+        elif fault.kind in self.resumes_after:
+            self.resume_node(fault.node)
+        elif fault.kind in ("step", "pause"):
+            return self.step_wall_clock(fault)
+        return None
 
     def stop_processes(self, node: str) -> None:
         """Stops the ztunnels of `node`, as a freezer does."""

@@ -30,6 +30,7 @@ from meshwake.authority.proto.zds_pb2 import (
 from meshwake.core.errors import SubjectFailed
 from meshwake.labs.process.workloads import Workload
 
+# ZdsHello.version: V1 = 1 (proto/zds.proto).
 PROTOCOL_VERSION = 1
 PACKET_BYTES_MAX = 1024  # ztunnel refuses longer messages
 ANSWERS_WITHIN_S = 30.0

@@ -18,13 +18,13 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nfnetlink.nftsocket import Cmp, Meta
 from pyroute2.nftables.expressions import genex
 from pyroute2.nftables.main import NFTables
 
+from meshwake.core.json_types import MutableJsonObject
 from meshwake.ztunnel.ports import HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT
 
 # The mark on packets that ztunnel itself sends: istio/ztunnel src/config.rs, DEFAULT_INPOD_MARK.
@@ -51,7 +51,7 @@ _REGISTER = 1
 
 _TABLE = "meshwake"
 _RULES = 2  # that `_write` writes
-_Expressions = list[dict[str, Any]]
+_Expressions = list[MutableJsonObject]
 
 
 def redirected_here() -> bool:
@@ -128,18 +128,20 @@ def _redirect_to(port: int) -> _Expressions:
     ]
 
 
-def _load(header: int, field: tuple[int, int]) -> dict[str, Any]:
+def _load(header: int, field: tuple[int, int]) -> MutableJsonObject:
     """Loads a field of the packet into the register."""
     offset, length = field
-    loaded: dict[str, Any] = genex(
+    loaded: MutableJsonObject = genex(
         "payload", {"dreg": _REGISTER, "base": header, "offset": offset, "len": length}
     )
     return loaded
 
 
-def _compare(how: Cmp, value: bytes) -> dict[str, Any]:
+def _compare(how: Cmp, value: bytes) -> MutableJsonObject:
     """Compares the register with `value`."""
-    compared: dict[str, Any] = genex("cmp", {"sreg": _REGISTER, "op": how, "data": _value(value)})
+    compared: MutableJsonObject = genex(
+        "cmp", {"sreg": _REGISTER, "op": how, "data": _value(value)}
+    )
     return compared
 
 

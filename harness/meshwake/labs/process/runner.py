@@ -15,9 +15,9 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from meshwake.authority.begin import begin
+from meshwake.core.json_types import JsonObject, text_at
 from meshwake.core.plan import Plan
 from meshwake.labs.messages import RunSender
 from meshwake.labs.process.namespaces import enter_own_namespaces
@@ -26,7 +26,7 @@ from meshwake.system.libc import die_with_parent
 from meshwake.ztunnel.binaries import describe
 
 
-def _send(message: dict[str, Any]) -> None:
+def _send(message: JsonObject) -> None:
     """One line on standard output; events are flushed with the message that follows them."""
     sys.stdout.write(json.dumps(message, ensure_ascii=False) + "\n")
     if "event" not in message:
@@ -45,19 +45,19 @@ def main() -> None:
     sys.exit(sender.exit_code)
 
 
-def _carry_out(request: dict[str, Any], sender: RunSender) -> None:
+def _carry_out(request: JsonObject, sender: RunSender) -> None:
     processor = claim_processor()
     enter_own_namespaces()
     # It loads its libraries while we load ours.
-    begun = begin(Path(request["work_dir"]))
+    begun = begin(Path(text_at(request, "work_dir")))
     # Only now: this brings libraries which may start threads, and a namespace is entered by a
     # process with one.
     from meshwake.labs.driver import Driver
     from meshwake.labs.process.backend import ProcessBackend
 
-    ztunnel = Path(request["ztunnel"])
+    ztunnel = Path(text_at(request, "ztunnel"))
     plan = Plan.model_validate_json(json.dumps(request["plan"]))
-    backend = ProcessBackend(plan, ztunnel, Path(request["work_dir"]), begun, processor)
+    backend = ProcessBackend(plan, ztunnel, Path(text_at(request, "work_dir")), begun, processor)
     Driver(plan, backend, sender.event, sender.progress).run(describe(ztunnel))
     sender.done({"jumps": backend.jumps, "looks": backend.looks})
 

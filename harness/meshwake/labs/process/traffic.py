@@ -181,14 +181,17 @@ class _Exchange:
         """Sends and receives what can be without waiting."""
         try:
             if self.unsent:
-                self.unsent = self.unsent[client.send(self.unsent) :]
+                sent_bytes = client.send(self.unsent)
+                self.unsent = self.unsent[sent_bytes:]
             data = client.recv(4096)
-            if not data:
-                self.failure = "closed without an answer"
-            self._received += data
         except BlockingIOError:
             return
         except OSError as error:
             self.failure = f"closed without an answer ({error.strerror})"
-        if self.is_over and self.failure is None and not self._received.endswith(_PING):
+            return
+        self._received += data
+        if not data:
+            # The end of the stream.
+            self.failure = "closed without an answer"
+        elif self.is_over and not self._received.endswith(_PING):
             self.failure = f"answered {self._received!r}"

@@ -4,39 +4,35 @@ draws timelines."""
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from meshwake.checks.facts.certificates import certificates, renewals
+from meshwake.checks import TITLES
+from meshwake.checks.facts.certificates import renewals
 from meshwake.checks.facts.spans import Spans
-from meshwake.checks.facts.traffic import attempts, failures, outages
-from meshwake.checks.format import count, lasting, moment, moment_exactly
+from meshwake.checks.format import count, dated, lasting, moment_exactly
 from meshwake.core.durations import seconds
-from meshwake.core.outcome import Comparison, Evidence, OutcomeKind
+from meshwake.core.outcome import Comparison, Evidence, OutcomeKind, Verdict
 from meshwake.core.plan import Plan
+from meshwake.core.resources import SCENARIOS
 from meshwake.core.run import Run
-from meshwake.report.tracks import EXPIRED, NodeTracks, Track, node_tracks
+from meshwake.report.headline import headline
+from meshwake.report.html.cards import Fact, facts_of
+from meshwake.report.html.sentence import sentence
+from meshwake.report.tracks import NodeTracks, Track, node_tracks
 
 OPEN_NODES = 3
 RENEWALS_SHOWN = 500
 FAULTS_SHOWN = 200
+REST_SHOWN = 500
 _Derived = TypeVar("_Derived")
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A number on top of the page."""
-
-    label: str
-    value: str
-    note: str = ""
-    bad: bool = False
 
 
 def page(run: Run, name: str) -> dict[str, Any]:
     """What the template of a run shows. `name`: its file's, without an ending."""
-    plan = run.plan
+    plan, first = run.plan, headline(run)
     nodes = _or_none(lambda: node_tracks(plan, run.history)) or ()
     listed = _or_none(lambda: list(_renewal_rows(run)))
     return {
@@ -47,21 +43,41 @@ def page(run: Run, name: str) -> dict[str, Any]:
         "version": plan.version,
         "fix": run.fix_name,
         "plan": plan.sha256[:8],
-        "outcome": run.outcome.kind.value,
-        "why": run.outcome.why,
+        "verdict": first.verdict.value,
+        "headline": first.text,
+        "sentence": sentence(run),
         "world": lasting(run.history.end_world_ns),
+        "began": _when(plan, 0),
+        "has_dates": plan.dates_from_wall_s is not None,
         "real": lasting(round(run.real_s * 1e9)) if run.real_s else "",
         "facts": facts(run, nodes),
         "nodes": [{"name": node.node, "words": describe_node(node)} for node in nodes],
         "open_nodes": OPEN_NODES,
-        "findings": [_finding(run, row) for row in run.outcome.comparisons],
+        "findings": [_finding(run, row) for row in _in_order(run)],
         "renewals": listed[:RENEWALS_SHOWN] if listed is not None else None,
         "renewals_left_out": max(len(listed or ()) - RENEWALS_SHOWN, 0),
-        "command": f"meshwake check {run.path}"
-        if run.path
-        else "meshwake run SCENARIO.toml --keep-run",
+        "again": again(run),
         "plan_json": _plan_text(plan),
     }
+
+
+def again(run: Run) -> list[dict[str, str]]:
+    """How to see it again: what to type, and what that does."""
+    commands = []
+    if run.repeat:
+        commands.append({"does": "Run it again:", "command": run.repeat})
+    elif (SCENARIOS / f"{run.plan.scenario}.toml").is_file():
+        plan = run.plan
+        command = (
+            f"meshwake run {plan.scenario} --lab {plan.lab} --istio {plan.version} "
+            f"--seed {plan.seed}"
+        )
+        does = "Its command was not recorded. To run a scenario of this name that meshwake has:"
+        commands.append({"does": does, "command": command})
+    if run.path is not None:
+        command = f"meshwake check {shlex.quote(str(run.path))}"
+        commands.append({"does": "Judge the recorded history again:", "command": command})
+    return commands
 
 
 def _plan_text(plan: Plan) -> str:
@@ -72,27 +88,32 @@ def _plan_text(plan: Plan) -> str:
 
 def data(run: Run, name: str) -> str:
     """The script that hands the timelines of `run` to report.js."""
-    nodes = _or_none(lambda: node_tracks(run.plan, run.history)) or ()
+    nodes, first = _or_none(lambda: node_tracks(run.plan, run.history)) or (), headline(run)
     content = {
         "id": name,
         "words": run.label,
+        "title": run.plan.title,
+        "verdict": first.verdict.value,
+        "headline": first.text,
         "starts_s": run.plan.starts_wall_s,
+        "dates_from_s": run.plan.dates_from_wall_s,
         "end_s": seconds(run.history.end_world_ns),
         "facts": [[fact.label, fact.value, fact.note] for fact in facts(run, nodes)],
         "findings": [
             {
                 "check": row.finding.check,
+                "title": TITLES[row.finding.check],
                 "verdict": row.finding.verdict.value,
                 "because": row.finding.because,
             }
-            for row in run.outcome.comparisons
+            for row in _in_order(run)
         ],
         "nodes": [_node(node) for node in nodes],
     }
     # A script of its own has no tag to break out of; the two separators are line ends
     # to old JavaScript.
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=True)
-    return f"MESHWAKE.add({text});\n"
+    return f"MESHWAKE.add({_dated(run.plan, text)});\n"
 
 
 def _or_none(derive: Callable[[], _Derived]) -> _Derived | None:
@@ -104,72 +125,21 @@ def _or_none(derive: Callable[[], _Derived]) -> _Derived | None:
         return None
 
 
-# --- Numbers --------------------------------------------------------------------------------------
+# --- Numbers and words ----------------------------------------------------------------------------
 
 
 def facts(run: Run, nodes: tuple[NodeTracks, ...]) -> list[Fact]:
-    """The numbers on top; always the same labels, so that two runs can be compared side by side."""
-    return _or_none(lambda: list(_facts(run, nodes))) or []
+    """The numbers on top; none where the history is too damaged for them."""
+    found = _or_none(lambda: list(facts_of(run, nodes))) or []
+    return [replace(fact, value=_dated(run.plan, fact.value)) for fact in found]
 
 
-def _facts(run: Run, nodes: tuple[NodeTracks, ...]) -> Iterator[Fact]:
-    plan, history = run.plan, run.history
-    out_ns = Spans(outage.span for outage in outages(plan, history)).total_ns
-    failing = failures(plan, history)
-    yield Fact(
-        "Outage while awake",
-        lasting(out_ns) if out_ns else "none",
-        _share(out_ns, nodes),
-        out_ns > 0,
-    )
-    first = moment(failing[0].from_world_ns) if failing else "never"
-    yield Fact(
-        "First failure", first, count(len(failing), "outage") if failing else "", bool(failing)
-    )
-    tried = [event for pair in plan.pairs for event in attempts(history, pair)]
-    failed = sum(not event.ok for event in tried)
-    yield Fact("Connections failed", f"{failed} of {len(tried)}", "new connections", failed > 0)
-    late = [renewal.late_ns for renewal in renewals(plan, history) if renewal.late_ns is not None]
-    worst_ns = max(late, default=0)
-    # A second is rounding: certificates know whole seconds only.
-    word = lasting(worst_ns) if worst_ns > 1_000_000_000 else "on time"
-    yield Fact(
-        "Latest renewal", word, f"of {count(len(late), 'renewal')}", worst_ns > 60_000_000_000
-    )
-    issued = [one for held in certificates(history).values() for one in held]
-    served = _served_expired_ns(nodes)
-    yield Fact(
-        "Expired, still served",
-        lasting(served) if served else "never",
-        f"of {len(issued)} certificates",
-        served > 0,
-    )
-    drift_ns = max((node.drift_end_ns for node in nodes), key=abs, default=0)
-    yield Fact(
-        "Clock drift at the end",
-        lasting(drift_ns) if drift_ns else "none",
-        "wall less monotonic, since the start",
-    )
+def _dated(plan: Plan, text: str) -> str:
+    return dated(text, plan.dates_from_wall_s)
 
 
-def _share(out_ns: int, nodes: tuple[NodeTracks, ...]) -> str:
-    awake = [
-        node.clocks.world_ns[-1] - Spans(node.asleep).total_ns
-        for node in nodes
-        if node.clocks.world_ns
-    ]
-    return f"{100 * out_ns / max(awake):.1f} % of it" if out_ns and awake and max(awake) > 0 else ""
-
-
-def _served_expired_ns(nodes: tuple[NodeTracks, ...]) -> int:
-    spans = Spans(
-        (bar.from_world_ns, bar.to_world_ns)
-        for node in nodes
-        for track in node.tracks_of("certificate")
-        for bar in track.bars
-        if bar.state == EXPIRED
-    )
-    return spans.total_ns
+def _when(plan: Plan, world_ns: int) -> str:
+    return _dated(plan, moment_exactly(world_ns))
 
 
 def describe_node(node: NodeTracks) -> str:
@@ -198,26 +168,44 @@ def _renewal_rows(run: Run) -> Iterator[dict[str, str]]:
         yield {
             "identity": renewal.identity,
             "node": renewal.node,
-            "issued": moment_exactly(renewal.certificate.issued_world_ns),
-            "due": moment_exactly(renewal.certificate.due_world_ns),
-            "done": "never" if done_ns is None else moment_exactly(done_ns),
+            "issued": _when(run.plan, renewal.certificate.issued_world_ns),
+            "due": _when(run.plan, renewal.certificate.due_world_ns),
+            "done": "never" if done_ns is None else _when(run.plan, done_ns),
             "late": "-" if renewal.late_ns is None else lasting(renewal.late_ns),
         }
 
 
 # --- Findings -------------------------------------------------------------------------------------
 
+# What needs a look comes first; assumptions that hold come last.
+_VERDICTS = (Verdict.BROKEN, Verdict.UNKNOWN, Verdict.HOLDS)
+
+
+def _in_order(run: Run) -> list[Comparison]:
+    return sorted(run.outcome.comparisons, key=_place_in_order)
+
+
+def _place_in_order(row: Comparison) -> tuple[bool, bool, int]:
+    rests_on_it = row.finding.is_assumption and row.finding.verdict is Verdict.HOLDS
+    as_expected = row.kind is OutcomeKind.AS_EXPECTED
+    return rests_on_it, as_expected, _VERDICTS.index(row.finding.verdict)
+
 
 def _finding(run: Run, row: Comparison) -> dict[str, Any]:
     finding = row.finding
     return {
         "check": finding.check,
+        "title": TITLES[finding.check],
         "verdict": finding.verdict.value,
-        "because": finding.because,
+        "because": _dated(run.plan, finding.because),
         "expectation": _expectation(row),
         "expected": row.expected.value if row.expected else "",
         "expected_because": "" if finding.is_assumption else row.expected_because or "",
-        "evidence": [_place(run.plan, evidence) for evidence in finding.evidence],
+        "evidence": [
+            _place(run.plan, each) for each in finding.evidence if "more" not in each.data
+        ],
+        "rest": [_place(run.plan, each) for each in finding.rest[:REST_SHOWN]],
+        "rest_count": len(finding.rest),
     }
 
 
@@ -232,8 +220,8 @@ def _expectation(row: Comparison) -> str:
 def _place(plan: Plan, evidence: Evidence) -> dict[str, Any]:
     return {
         "world_s": evidence.world_s,
-        "moment": moment_exactly(round(evidence.world_s * 1e9)),
-        "text": evidence.text,
+        "moment": _when(plan, round(evidence.world_s * 1e9)),
+        "text": _dated(plan, evidence.text),
         "node": _node_of(plan, evidence.data),
     }
 

@@ -14,35 +14,27 @@ so it is whole or missing."""
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from meshwake.checks.format import lasting, moment
+from meshwake.checks.format import lasting
 from meshwake.core.durations import seconds
 from meshwake.core.errors import BadInput
 from meshwake.core.extras import require
-from meshwake.core.outcome import OutcomeKind
+from meshwake.core.outcome import OutcomeKind, Verdict
 from meshwake.core.run import Run
 from meshwake.report.ci_formats import junit_xml, markdown
 from meshwake.report.html.content import data, page
-from meshwake.report.result import Summary, summarise
+from meshwake.report.html.entries import ReportEntry, entry_of
+from meshwake.report.result import Summary
+from meshwake.report.tally import tally
 
 _ASSETS = ("report.css", "report.js")
-
-
-@dataclass(frozen=True)
-class ReportEntry:
-    """One run in the table of all; `id` names its page, "" for a case that did not run."""
-
-    id: str
-    words: str
-    fix: str
-    real_s: float
-    summary: Summary
 
 
 class ReportFolder:
@@ -67,8 +59,7 @@ class ReportFolder:
         name = self._claim(run.slug)
         self._write(f"data/{name}.js", data(run, name))
         self._write(f"{name}.html", self._page("run.html.j2", run=page(run, name), many=many))
-        summary = summarise(run)
-        return ReportEntry(name, run.label, run.fix_name, run.real_s, summary)
+        return entry_of(run, name)
 
     def finish(self, entries: list[ReportEntry]) -> Path:
         """Writes what needs all runs; returns the page to open."""
@@ -162,42 +153,52 @@ def begin_report(path: Path) -> ReportFolder:
 def write_report(path: Path, runs: Iterable[Run], others: Iterable[Summary] = ()) -> Path:
     """The whole report of `runs`, and of `others`, which did not run; returns the page to open."""
     folder, shown = begin_report(path), list(runs)
-    rest = [ReportEntry("", each.scenario, "", 0.0, each) for each in others]
+    rest = [ReportEntry(each) for each in others]
     entries = [folder.add(run, many=len(shown) + len(rest) > 1) for run in shown]
     return folder.finish([*entries, *rest])
 
 
 def _table(entries: list[ReportEntry]) -> dict[str, Any]:
     most_ns = max((entry.summary.outage_ns or 0 for entry in entries), default=0)
-    expected = sum(_is_as_expected(entry) for entry in entries)
-    count = "all" if expected == len(entries) else expected
-    out = sum(bool(entry.summary.outage_ns) for entry in entries)
     return {
-        "headline": f"{len(entries)} runs, {count} as expected",
-        "subline": f"{out} of them had an outage while awake. Sort by a heading; open a run for "
-        "its timeline.",
+        "headline": tally([entry.summary for entry in entries]),
+        "verdicts": _verdicts(entries),
         "entries": [_row(entry, most_ns) for entry in entries],
     }
 
 
-def _is_as_expected(entry: ReportEntry) -> bool:
-    return entry.summary.outcome == OutcomeKind.AS_EXPECTED.value
+def _verdicts(entries: list[ReportEntry]) -> list[tuple[str, str]]:
+    """What happens to the mesh, with in how many of the runs."""
+    found = Counter(entry.verdict for entry in entries)
+    return [
+        (verdict.value, f"in {found[verdict]}")
+        for verdict in (Verdict.BROKEN, Verdict.HOLDS, Verdict.UNKNOWN)
+        if found[verdict]
+    ]
 
 
 def _row(entry: ReportEntry, most_ns: int) -> dict[str, Any]:
-    """One line of the table. The values to sort by are -1 where there is none."""
+    """One line of the table. The value to sort by is -1 where there is none."""
     summary = entry.summary
-    row = asdict(summary) | {"id": entry.id, "fix": entry.fix}
-    row |= {"outage": "-", "outage_s": -1, "share": 0, "first": "-", "first_s": -1}
+    row = asdict(summary) | {
+        "id": entry.id,
+        "verdict": entry.verdict,
+        "happened": entry.happened,
+    }
+    row |= {"outage": "-", "outage_s": -1, "share": 0, "why": _why(entry)}
     if summary.outage_ns is not None:
         row["outage"] = lasting(summary.outage_ns) if summary.outage_ns else "none"
         row["outage_s"] = seconds(summary.outage_ns)
     if summary.outage_ns:
         row["share"] = round(100 * summary.outage_ns / most_ns, 1)
-    if summary.first_failure_world_ns is not None:
-        row["first"] = moment(summary.first_failure_world_ns)
-        row["first_s"] = seconds(summary.first_failure_world_ns)
     return row
+
+
+def _why(entry: ReportEntry) -> str:
+    """Nothing of a run that was as expected; else the reason, without its word."""
+    if entry.summary.outcome == OutcomeKind.AS_EXPECTED.value:
+        return ""
+    return entry.sentence or entry.summary.why
 
 
 def _append_to_github_summary(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Real ztunnels out of their official image: asked for by the user, checked by digest, kept in the
+"""Real ztunnels out of their official image: requested by the user, checked by digest, kept in the
 cache.
 
 registry.py   the distribution protocol: token, index, manifest, blobs; resumed, tried again, never endless

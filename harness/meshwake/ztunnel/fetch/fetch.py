@@ -6,7 +6,7 @@ it was.
     <cache>/layers/                    what is half received, to be gone on with
 
 What is in the cache as the lock file says is not fetched again. A tag that suddenly names something
-else is refused, unless one is told to take it: an official release does not change.
+else is refused, unless --relock accepts it: an official release does not change.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from packaging.version import InvalidVersion, Version
 
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable
+from meshwake.core.json_types import objects_at
 from meshwake.ztunnel import binaries
 from meshwake.ztunnel.fetch.image import WANTED, manifest_for, take_out, take_out_of_saved
 from meshwake.ztunnel.fetch.registry import (
@@ -42,7 +43,7 @@ LOCK_FORMAT = 1
 @dataclass(frozen=True)
 class Source:
     """Where images are had: a registry (of the project, or another that has the same), a mirror
-    (`HOST/PREFIX`, below which the official name stands), or a file. `relock`: take it although the
+    (`HOST/PREFIX`, below which the official name is), or a file. `relock`: take it although the
     lock file names something else."""
 
     registry: str = OFFICIAL_REGISTRY
@@ -53,7 +54,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What is in the cache now. `was_there`: it had been before, and nothing was asked of anybody."""
+    """What is in the cache now. `was_there`: it had been before, and no registry was
+    queried."""
 
     version: str
     path: Path
@@ -64,13 +66,16 @@ class Fetched:
 
 def source_of(registry: str | None, mirror: str | None, file: Path | None, relock: bool) -> Source:
     """From the options of the command. Raises BadInput when they contradict each other."""
-    if len([given for given in (registry, mirror, file) if given is not None]) > 1:
+    given = [option for option in (registry, mirror, file) if option is not None]
+    if len(given) > 1:
         raise BadInput("--registry, --mirror and --from: give one of them")
     if mirror is not None:
+        # A mirror keeps the paths of what it mirrors, below a prefix of its own.
         host, prefix = _host_and_path(mirror)
         repository = f"{prefix}/{OFFICIAL_REPOSITORY}" if prefix else OFFICIAL_REPOSITORY
         return Source(host, repository, None, relock)
     if registry is not None:
+        # A registry is given with the whole path, or with none.
         host, repository = _host_and_path(registry)
         return Source(host, repository or OFFICIAL_REPOSITORY, None, relock)
     return Source(file=file, relock=relock)
@@ -98,7 +103,7 @@ def check_version(version: str) -> str:
 
 def fetch(version: str, source: Source, progress: Callable[[str], Progress]) -> Fetched:
     """Puts the ztunnel of `version` into the cache. `progress` gives, for what is received, whom to
-    tell of it."""
+    report it."""
     place = binaries.place_of(check_version(version))
     locked = _locked(version)
     if place.exists() and locked.get("binary") == _sha256(place) and not source.relock:
@@ -139,7 +144,7 @@ def _from_registry(
             manifest, _, digest = registry.manifest(chosen.digest, MANIFEST_TYPES)
         known["manifest"] = digest
         _check_unchanged(version, locked, known, source.relock)
-        for descriptor in reversed(manifest.get("layers", [])):
+        for descriptor in reversed(objects_at(manifest, "layers")):
             layer = blob_of(descriptor, reference.name)
             if _from_layer(registry, layer, fresh, progress(f"ztunnel {version}")):
                 return known | {"layer": layer.digest}
@@ -192,7 +197,14 @@ def _lock_path() -> Path:
     return binaries.cache_dir() / "ztunnel" / "lock.json"
 
 
-def _read_lock() -> dict[str, Any]:
+class _Lock(TypedDict):
+    """The lock file. `ztunnel`: version -> architecture -> what was fetched, by digests."""
+
+    format: int
+    ztunnel: dict[str, dict[str, dict[str, str]]]
+
+
+def _read_lock() -> _Lock:
     with suppress(FileNotFoundError):
         try:
             lock = json.loads(_lock_path().read_text(encoding="utf-8"))
@@ -205,7 +217,8 @@ def _read_lock() -> dict[str, Any]:
                 f"{_lock_path()}: has format {lock.get('format')!r}, this meshwake reads "
                 f"{LOCK_FORMAT}"
             )
-        return dict(lock)
+        known: _Lock = lock
+        return known
     return {"format": LOCK_FORMAT, "ztunnel": {}}
 
 

@@ -15,24 +15,28 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from meshwake.core.errors import BadInput, LabUnavailable
+from meshwake.core.json_types import JsonObject, object_at, objects_at
 from meshwake.ztunnel.fetch.registry import INDEX_TYPES, Blob, blob_of, check_digest
 
 WANTED = "usr/local/bin/ztunnel"
 BINARY_BYTES_MAX = 512 * 1024 * 1024
 _COPY_BYTES = 1024 * 1024
+# As uname -m names them, and as images do (GOARCH).
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+# The magic number of a Zstandard frame, little-endian 0xFD2FB528 (RFC 8878, 3.1.1): tarfile of
+# Python 3.11 cannot read such a layer.
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
-def manifest_for(index: dict[str, Any], architecture: str, where: str) -> Blob:
+def manifest_for(index: JsonObject, architecture: str, where: str) -> Blob:
     """The manifest for this machine out of an index of several."""
     wanted = _ARCHITECTURES.get(architecture, architecture)
     there = []
-    for entry in index.get("manifests", []):
-        platform = entry.get("platform") or {}
+    for entry in objects_at(index, "manifests"):
+        platform = object_at(entry, "platform")
         there.append(f"{platform.get('os')}/{platform.get('architecture')}")
         if there[-1] == f"linux/{wanted}":
             return blob_of(entry, where)
@@ -163,8 +167,8 @@ class _Saved:
 
     def _oci_layers(self, architecture: str) -> tuple[list[str], dict[str, str]]:
         index = _json(self._read("index.json"), self._where)
-        for _ in range(4):  # an index may stand in an index
-            entries = index.get("manifests", [])
+        for _ in range(4):  # an index may contain an index
+            entries = objects_at(index, "manifests")
             platforms = [entry for entry in entries if entry.get("platform")]
             if platforms:
                 blob = manifest_for(index, architecture, self._where)
@@ -178,7 +182,7 @@ class _Saved:
             if index.get("mediaType") not in INDEX_TYPES and "layers" in index:
                 break
         names = []
-        for descriptor in index.get("layers", []):
+        for descriptor in objects_at(index, "layers"):
             layer = blob_of(descriptor, self._where)
             check_digest(
                 self._read(_blob_name(layer.digest), layer.size + 1),
@@ -199,7 +203,7 @@ def _blob_name(digest: str) -> str:
     return "blobs/" + digest.replace(":", "/")
 
 
-def _json(content: bytes, where: str) -> dict[str, Any]:
+def _json(content: bytes, where: str) -> JsonObject:
     try:
         return dict(json.loads(content))
     except ValueError as error:

@@ -1,14 +1,15 @@
 """A container registry, as far as it takes to get one image: the OCI distribution protocol over
 httpx.
 
-Asked is in this order: the manifest by its tag (an index of several machines, or one manifest), the
-manifest of this machine by its digest, and layers by theirs. A registry that wants a token says
+Requests are in this order: the manifest by its tag (an index of several machines, or one manifest),
+the manifest of this machine by its digest, and layers by theirs. A registry that wants a token says
 where one is had (401, WWW-Authenticate); an anonymous one is fetched there. What has a digest is
 compared with it before it is believed.
 
-Tried again is what may be different the next time: a cut transfer goes on where it ended, 429 and 5xx are tried again
-after the time that the registry asks for. What will not be different is said at once: no network, 401 after a token,
-404. Proxies are those of the environment (HTTPS_PROXY, NO_PROXY).
+Tried again is what may be different the next time: a cut transfer goes on where it ended, 429 and
+5xx are tried again after the time that the registry requests. What will not be different is
+reported at once: no network, 401 after a token, 404. Proxies are those of the environment
+(HTTPS_PROXY, NO_PROXY).
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from meshwake.core.errors import BadInput, LabUnavailable
+from meshwake.core.json_types import JsonObject
 
 OFFICIAL_REGISTRY, OFFICIAL_REPOSITORY = "docker.io", "istio/ztunnel"
+# The name in a reference is not where Docker Hub serves its registry API.
 _HOST_OF = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
+# An image for several architectures has an index, of OCI's or of Docker's older media type; what
+# the client accepts decides what a registry sends.
 INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -42,6 +46,8 @@ MANIFEST_TYPES = (
 TRIES = 5
 WAIT_S_MAX = 30.0
 ANSWERS_WITHIN_S = 30.0
+# Bounds against a registry, or a proxy in front of it, that sends without end. A manifest is some
+# kilobytes, and the layer with ztunnel some dozens of megabytes.
 MANIFEST_BYTES_MAX = 4 * 1024 * 1024
 BLOB_BYTES_MAX = 1024**3
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -81,7 +87,7 @@ class Blob:
     media_type: str
 
 
-def blob_of(descriptor: dict[str, Any], where: str) -> Blob:
+def blob_of(descriptor: JsonObject, where: str) -> Blob:
     """A descriptor of a manifest. Raises LabUnavailable when it has no digest that we can check, or
     is too long."""
     digest, size = str(descriptor.get("digest")), descriptor.get("size")
@@ -128,10 +134,10 @@ class Registry:
             ) from error
 
     def close(self) -> None:
-        """Lets go of its connections."""
+        """Closes its connections."""
         self._client.close()
 
-    def manifest(self, reference: str, types: tuple[str, ...]) -> tuple[dict[str, Any], str, str]:
+    def manifest(self, reference: str, types: tuple[str, ...]) -> tuple[JsonObject, str, str]:
         """The manifest under a tag or a digest: its content, its media type, its digest."""
         url = f"{self.reference.base_url}/manifests/{reference}"
         answer = self._get(url, {"Accept": ", ".join(types)})
@@ -234,7 +240,7 @@ class Registry:
                 request.headers["Authorization"] = f"Bearer {self._token}"
             elif answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error:
                 if attempt < TRIES:
-                    self._sleep(_asked_pause_s(answer, attempt))
+                    self._sleep(_requested_pause_s(answer, attempt))
             else:
                 raise self._refusal(answer.status_code)
         raise LabUnavailable(
@@ -269,9 +275,9 @@ class Registry:
         words = dict(_CHALLENGE.findall(challenge))
         if not challenge.lower().startswith("bearer") or "realm" not in words:
             raise self._refusal(httpx.codes.UNAUTHORIZED)
-        asked = {key: words[key] for key in ("service", "scope") if key in words}
-        asked.setdefault("scope", f"repository:{self.reference.repository}:pull")
-        request = self._client.build_request("GET", words["realm"], params=asked)
+        query = {key: words[key] for key in ("service", "scope") if key in words}
+        query.setdefault("scope", f"repository:{self.reference.repository}:pull")
+        request = self._client.build_request("GET", words["realm"], params=query)
         answer = self._send(request, stream=False, attempt=TRIES)
         assert answer is not None
         if not answer.is_success:
@@ -284,12 +290,11 @@ class Registry:
     def _refusal(self, status: int) -> BadInput | LabUnavailable:
         if status == httpx.codes.NOT_FOUND:
             return BadInput(
-                f"{self.reference.name}: there is no such image; meshwake versions lists "
-                "what is known"
+                f"{self.reference.name}: no such image; meshwake versions lists what is known"
             )
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             return LabUnavailable(
-                f"{self.reference.name}: the registry wants somebody it knows ({status}); "
+                f"{self.reference.name}: the registry wants a login ({status}); "
                 "save the image with a tool "
                 "that is logged in (docker pull, docker save) and give it with --from FILE"
             )
@@ -313,7 +318,7 @@ def _pause_s(attempt: int) -> float:
     return min(0.25 * 2.0**attempt, WAIT_S_MAX)
 
 
-def _asked_pause_s(answer: httpx.Response, attempt: int) -> float:
+def _requested_pause_s(answer: httpx.Response, attempt: int) -> float:
     """What the registry asks for (Retry-After in seconds), within our bound."""
     with suppress(ValueError):
         return (

@@ -59,7 +59,7 @@ def test_a_sleep_is_known_to_a_second(guest: Guest) -> None:
 
 def test_a_guest_that_was_paused_does_not_notice(guest: Guest) -> None:
     """And is right not to."""
-    guest.note_stands(1100 * S)
+    guest.note_stopped(1100 * S)
     guest.note_goes_on(2100 * S)
     guest.check_time(shown(150 * S), 2100 * S, 2100 * S)
     with pytest.raises(SubjectFailed, match=r"\+1000.0 s off"):

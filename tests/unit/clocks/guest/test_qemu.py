@@ -111,10 +111,10 @@ def test_messages_before_the_end_are_read(tmp_path: Path) -> None:
             {"measured": {}},
         ]
         for message in [*received, {"gone": "channel"}]:
-            made._heard.put_nowait(message)
-        first: dict[str, Any] = await made._next(5, "said nothing")
+            made._received.put_nowait(message)
+        first: dict[str, Any] = await made._next(5, "sent nothing")
         with pytest.raises(SubjectFailed, match="ended without last words"):
-            await made._next(5, "said nothing")
+            await made._next(5, "sent nothing")
         return first
 
     assert asyncio.run(receive()) == {"measured": {}}
@@ -123,5 +123,5 @@ def test_messages_before_the_end_are_read(tmp_path: Path) -> None:
 def test_a_silent_guest_is_named_within_its_bound(tmp_path: Path) -> None:
     """With what was awaited."""
     made = host(tmp_path)
-    with pytest.raises(SubjectFailed, match=r"the guest said nothing \(within 0 s\)"):
-        asyncio.run(made._next(0.01, "said nothing"))
+    with pytest.raises(SubjectFailed, match=r"the guest sent nothing \(within 0 s\)"):
+        asyncio.run(made._next(0.01, "sent nothing"))

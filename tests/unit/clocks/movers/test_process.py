@@ -265,10 +265,10 @@ def test_a_helper_that_has_given_up_ends_the_run_and_says_why(
     monkeypatch.setattr("meshwake.clocks.movers.process.RENEWED_EVERY_S", 0.01)
     helpers = Helpers()
     mover = ready(helpers)
-    helpers.given_up = "it was not heard for 20 s"
+    helpers.given_up = "its lease was not renewed for 20 s"
     wait_until(lambda: "renew" in helpers.words("a"), "a renewal", 20)
     time.sleep(0.1)
-    with pytest.raises(LabUnavailable, match="node a: it was not heard for 20 s"):
+    with pytest.raises(LabUnavailable, match="node a: its lease was not renewed for 20 s"):
         mover.read("a")
     mover.release()
     assert helpers.words("a")[-1] == "release"

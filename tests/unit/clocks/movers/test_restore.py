@@ -28,7 +28,7 @@ from meshwake.clocks.movers.restore import (
     restore_leftovers,
     write_intent,
 )
-from meshwake.clocks.movers.timesync import TimeSync, find_time_syncs, hold, let_go
+from meshwake.clocks.movers.timesync import TimeSync, find_time_syncs, hold, release
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import LabUnavailable, SubjectFailed
 from meshwake.system.deadline import Deadline
@@ -167,7 +167,7 @@ def test_the_whole_way_in_a_real_shell(box: Box) -> None:
     for one in found:
         hold(way, one)
     assert "kill -s STOP 7" in box.now.signals and switch.read_text().strip() == "N"
-    assert let_go(way, found) == []
+    assert release(way, found) == []
     assert "kill -s CONT 7" in box.now.signals and switch.read_text().strip() == "Y"
 
 

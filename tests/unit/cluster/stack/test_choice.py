@@ -73,7 +73,7 @@ def test_parts_are_added_and_left_out() -> None:
         ),
         (
             {"with_parts": ["hubble"], "without_parts": ["hubble"]},
-            "'hubble' is asked for and left out at once",
+            "'hubble' is requested and left out at once",
         ),
         (
             {"without_parts": ["istio"]},

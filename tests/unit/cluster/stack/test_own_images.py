@@ -137,7 +137,7 @@ def test_a_tag_changes_with_the_sources(tmp_path: Path, monkeypatch: pytest.Monk
     (sources / "meshwake" / "guard" / "guard.py").write_text("changed")
     assert GUARD.reference != before
     (tmp_path / GUARD.dockerfile).unlink()
-    with pytest.raises(LabUnavailable, match="install meshwake anew"):
+    with pytest.raises(LabUnavailable, match="reinstall meshwake"):
         _ = GUARD.reference
 
 

@@ -66,7 +66,7 @@ def test_no_registry_that_closes() -> None:
             'version     = "1.28.6"',
             "istio.minor.1.29.version: 1.28.6 belongs",
         ),
-        ('kind    = "0.33.0"', 'kind    = "newest"', "tools.kind: 'newest' is no version"),
+        ('kind    = "0.33.0"', 'kind    = "newest"', "tools.kind: 'newest' is not a version"),
         ('kind    = "0.33.0"', "kind    = 33", "tools.kind: Input should be a valid string"),
         ('helm    = "3.16.0"', 'hlem    = "3.16.0"', "tools.helm: Field required"),
         (
@@ -79,7 +79,7 @@ def test_no_registry_that_closes() -> None:
             '"docker.io/prom/alertmanager"',
             "images.alertmanager: ",
         ),
-        ("[tools]", "[tools", "is no TOML"),
+        ("[tools]", "[tools", "not valid TOML"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, line: str, instead: str, named: str) -> None:

@@ -13,6 +13,7 @@ from meshwake.cluster.guard_deployment.manifest import guard_objects
 from meshwake.cluster.stack.own_images import GUARD
 from meshwake.core.errors import LabUnavailable, SubjectFailed
 from meshwake.core.history import History, Recorder
+from meshwake.core.json_types import text_at
 from meshwake.core.outcome import Verdict
 from meshwake.core.plan import Plan, PlannedCluster, PlannedFault, PlannedFix
 from meshwake.guard.cluster import Places
@@ -345,10 +346,10 @@ def test_an_authority_apart_cannot_stay_awake_on_a_machine_that_sleeps() -> None
     ],
 )
 def test_only_what_can_be_applied_to_a_cluster_is(fix: str, refused: bool) -> None:
-    """A chart's value, a hook of a machine or another ztunnel is not an object: it would be left
-    out without a word."""
+    """A chart's value, a hook of a machine or another ztunnel is not an object: it would be left out
+    without a word."""
     message = refusals(plan(PAUSE).model_copy(update={"fix": PlannedFix(name=fix)}))
-    assert (f"fix {fix}: is no object to apply" in message) is refused
+    assert (f"fix {fix}: not an object to apply" in message) is refused
 
 
 SUSPEND = '[[fault]]\nkind = "suspend"\nat = "6m"\nlasts = "7m"\n'
@@ -518,7 +519,7 @@ def test_the_guard_of_a_run_looks_after_the_gateways_of_its_cluster() -> None:
     fix = PlannedFix(name="wake-guard", manifest=manifest)
     of = plan(duration="3m").model_copy(update={"fix": fix})
     roles = {
-        thing["metadata"]["namespace"]
+        text_at(thing, "metadata", "namespace")
         for thing in objects_to_apply(of, ["meshwake-demo"])
         if thing["kind"] == "Role"
     }

@@ -200,7 +200,7 @@ def test_a_whole_run_says_first_that_clocks_are_taken_ahead(
     assert compare(of, judge(of, history)).kind is OutcomeKind.AS_EXPECTED
     assert mover.released and mover.leaps
     err = capsys.readouterr().err
-    assert "taken ahead by up to 3d, and those programs are started anew at the end" in err
+    assert "taken ahead by up to 3d, and those programs are started again at the end" in err
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ def test_a_clock_that_is_moved_from_outside_ends_the_run() -> None:
             return reading
 
     with pytest.raises(
-        SubjectFailed, match="wall clock moved by -1020.0 s that no fault of the plan asked for"
+        SubjectFailed, match="wall clock moved by -1020.0 s that no fault of the plan requested"
     ):
         run(of, cluster, Synchronised(cluster))
 

@@ -99,7 +99,7 @@ class Monitoring:
 
 
 def fired(alerts: Alerts) -> list[str]:
-    return [each.data["alert"] for each in alerts.poll() if each.kind == "alert_fired"]
+    return [str(each.data["alert"]) for each in alerts.poll() if each.kind == "alert_fired"]
 
 
 def test_an_alert_that_fired_before_the_run_does_not_count() -> None:

@@ -75,7 +75,7 @@ class FakeFleet:
         stopped_ns = self._came_back(guest)
         self._offsets[guest] = [offset - stopped_ns for offset in self._offsets[guest]]
 
-    def is_away(self, guest: str) -> bool:
+    def is_asleep(self, guest: str) -> bool:
         return guest in self._away
 
     def pass_until(self, until_ns: int, unless: Callable[[], bool]) -> None:

@@ -61,6 +61,6 @@ def test_commands_are_answered_with_their_number() -> None:
 def test_it_falls_asleep_after_it_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the answer would never arrive."""
     monkeypatch.setattr(Channel, "drain", lambda self: None)
-    monkeypatch.setattr(GuestClocks, "suspend_when_told", lambda self: self._channel.tell(awake=0))
+    monkeypatch.setattr(GuestClocks, "suspend_on_request", lambda self: self._channel.send(awake=0))
     sent = [message for message in conversation({"do": "suspend"}) if "requests" not in message]
     assert sent == [{"answer": 1, "result": None}, {"awake": 0}, {"answer": 2, "result": None}]

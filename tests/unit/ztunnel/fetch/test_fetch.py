@@ -144,9 +144,9 @@ def test_a_busy_registry_is_retried(registry: RegistryServer) -> None:
 @pytest.mark.parametrize(
     ("status", "error", "why"),
     [
-        (404, BadInput, "there is no such image"),
-        (401, LabUnavailable, r"wants somebody it knows \(401\).*--from"),
-        (403, LabUnavailable, r"wants somebody it knows \(403\)"),
+        (404, BadInput, "no such image"),
+        (401, LabUnavailable, r"wants a login \(401\).*--from"),
+        (403, LabUnavailable, r"wants a login \(403\)"),
         (429, LabUnavailable, "answered 429 5 times"),
         (503, LabUnavailable, "answered 503 5 times"),
         (418, LabUnavailable, "answered 418"),

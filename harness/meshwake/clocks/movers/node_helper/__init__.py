@@ -22,7 +22,7 @@ later.
 
 How clocks are kept from going back for a program that runs: an offset of the monotonic clock goes
 down only at the end of a `sleep`, by no more than that sleep has lasted, and what is ahead is never
-let go of. Without `ends` no monotonic clock may be ahead, so letting go moves it forward. With
+detached. Without `ends` no monotonic clock may be ahead, so detaching moves it forward. With
 `ends` clocks may be ahead by days, and at the release a program that is ahead is ended (SIGKILL),
 those that keep their monotonic clock first; kubelet starts them again, and they are not caught any
 more. So no program that is right asks istiod while that is ahead: where no such program runs, a

@@ -10,7 +10,7 @@ from meshwake.clocks.movers.node_helper.programs import Programs
 from meshwake.clocks.movers.node_helper.rules import Rule
 from meshwake.clocks.quiescence.threads import WatchedProcess
 
-# A stream that was lost is back after a second at the latest, unless its other end is away.
+# A stream that was lost is back after a second at the latest, unless its other end is unavailable.
 _STREAM_BACK_WITHIN_S = 2.0
 
 

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from meshwake.clocks.movers.node_helper.answers import GivenUp
 from meshwake.core.errors import LabUnavailable, SubjectFailed
 
 _COUNTS_AT_MOST_S = 1.0
@@ -23,16 +24,16 @@ class Lease:
 
     owner: str | None = None
     lease_s: float = 0.0
-    given_up: dict[str, Any] | None = None
+    given_up: GivenUp | None = None
     silent_s: float = 0.0
     _counted_monotonic_s: float = field(default_factory=time.monotonic)
 
     def begin(self, owner: str, lease_s: float) -> None:
         """The node is the owner's from now on."""
         self.owner, self.lease_s, self.given_up = owner, lease_s, None
-        self.heard()
+        self.note_renewal()
 
-    def heard(self) -> None:
+    def note_renewal(self) -> None:
         """The owner has requested something just now."""
         self.silent_s = 0.0
         self._counted_monotonic_s = time.monotonic()
@@ -57,9 +58,9 @@ class Lease:
                 return
             raise SubjectFailed(self._why_free())
         raise LabUnavailable(
-            f"the clocks of this node are moved by {self.owner}, last heard "
+            f"the clocks of this node are moved by {self.owner}, last renewed "
             f"{self.silent_s:.0f} s ago; wait for its "
-            f"end, or end it: {self.lease_s:.0f} s later they are put back"
+            f"end, or end it: {self.lease_s:.0f} s later they are restored"
         )
 
     def _why_free(self) -> str:
@@ -67,7 +68,7 @@ class Lease:
             return "no clocks of this node are taken; take comes first"
         return (
             f"the clocks of this node were moved by {self.given_up['owner']} and have been "
-            "put back, because "
+            "restored, because "
             f"{self.given_up['why']}; was it stopped, or was the API server too slow to "
             "carry a request in that time?"
         )

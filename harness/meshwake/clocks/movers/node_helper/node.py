@@ -12,6 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from meshwake.clocks.injectors.unreachable_waits import wake_epoll_waits
+from meshwake.clocks.movers.node_helper.answers import (
+    Hello,
+    ListedProcess,
+    Listing,
+    Readings,
+    ReadProcess,
+    RefusedProcess,
+    Released,
+    StillResult,
+)
 from meshwake.clocks.movers.node_helper.idleness import Idleness
 from meshwake.clocks.movers.node_helper.lease import Lease
 from meshwake.clocks.movers.node_helper.pages import (
@@ -51,6 +61,7 @@ from meshwake.clocks.vdso.page import attaching_unsupported_here
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
 from meshwake.core.errors import BadInput, HarnessError, LabUnavailable, SubjectFailed
+from meshwake.core.json_types import JsonObject
 from meshwake.system.deadline import Deadline
 
 NODE_ROOT = Path("/proc/1/root")
@@ -63,8 +74,8 @@ _STILL_POLL_S = 0.002
 _POLL_EVERY_S = 0.001
 _DEFAULT_LEASE_S = 20
 
-Request = Mapping[str, Any]
-Result = dict[str, Any]
+Request = JsonObject
+Result = Mapping[str, object]
 
 
 def _kernel_clocks() -> ClockReading:
@@ -120,7 +131,7 @@ class Node:
             # At its end: a request may last longer than the lease, and nothing is received
             # meanwhile.
             if owner is not None and owner == self._lease.owner:
-                self._lease.heard()
+                self._lease.note_renewal()
 
     def serve(self) -> None:
         """What is to be done between requests; bounded, and short when nothing has happened."""
@@ -153,14 +164,14 @@ class Node:
 
     # Taking a node
 
-    def _hello(self, request: Request) -> Result:
+    def _hello(self, request: Request) -> Hello:
         return {
             "kernel": platform.release(),
             "unsupported": attaching_unsupported_here(),
             "boot_id": boot_id(),
         }
 
-    def _take(self, request: Request) -> Result:
+    def _take(self, request: Request) -> Listing:
         reason = attaching_unsupported_here()
         if reason is not None:
             raise LabUnavailable(reason)
@@ -228,7 +239,7 @@ class Node:
             deadline.sleep(_STILL_POLL_S)
         return self._described_idleness(busy)
 
-    def _described_idleness(self, busy: str) -> Result:
+    def _described_idleness(self, busy: str) -> StillResult:
         programs = self._programs
         return {
             "busy": busy,
@@ -237,15 +248,15 @@ class Node:
             "programs": sorted(programs.known),
         }
 
-    def _read(self, request: Request) -> Result:
+    def _read(self, request: Request) -> Readings:
         wanted, executable = request.get("pid"), request.get("executable")
 
         def is_wanted(pid: int) -> bool:
-            fits = executable is None or Rule(executable).fits(pid)
+            fits = executable is None or Rule(str(executable)).fits(pid)
             return wanted in {None, pid} and fits
 
         self._programs.scan("late")
-        readings: list[Result] = []
+        readings: list[ReadProcess] = []
         failed: dict[str, str] = {}
         for pid in [pid for pid in self._programs.known if is_wanted(pid)]:
             try:
@@ -262,7 +273,7 @@ class Node:
             "offsets": self._pages.offsets._asdict(),
         }
 
-    def _read_one(self, pid: int) -> Result:
+    def _read_one(self, pid: int) -> ReadProcess:
         program = self._programs.known[pid]
         before = _kernel_clocks()
         inside = read_attached(program.launched, ATTACHED_WITHIN_S, self._programs.meanwhile)
@@ -318,7 +329,7 @@ class Node:
         return Sleep(guardian, started_ticks(guardian), dict(sleepers), until_ns, at_wake)
 
     def _note_stop(self, sleep: Sleep) -> None:
-        """When all stood still: from then on their clocks may go back at the wake by as much as it
+        """When all were stopped: from then on their clocks may go back at the wake by as much as it
         lasted."""
         deadline = Deadline("all sleepers to stop", ALL_STOPPED_WITHIN_S)
         while not sleep.are_all_stopped():
@@ -338,7 +349,7 @@ class Node:
         if back_ns > slept_ns:
             raise BadInput(
                 f"monotonic_ns {offsets.monotonic_ns} lies {back_ns} ns below what it is, "
-                f"and the programs have stood still for {slept_ns} ns: the clock would go back"
+                f"and the programs have been stopped for {slept_ns} ns: the clock would go back"
             )
         self._asleep.end_guardian()
         sleepers, self._asleep = self._asleep.sleepers, None
@@ -376,10 +387,10 @@ class Node:
 
     # Listing and releasing
 
-    def _list(self, request: Request) -> Result:
+    def _list(self, request: Request) -> Listing:
         programs = self._programs
         programs.forget_the_ended()
-        processes = [
+        processes: list[ListedProcess] = [
             {
                 "pid": pid,
                 "executable": program.executable,
@@ -388,7 +399,9 @@ class Node:
             }
             for pid, program in sorted(programs.known.items())
         ]
-        refused = [{"pid": pid, "why": why} for (pid, _), why in sorted(programs.refused.items())]
+        refused: list[RefusedProcess] = [
+            {"pid": pid, "why": why} for (pid, _), why in sorted(programs.refused.items())
+        ]
         return {
             "rules": [rule._asdict() for rule in programs.rules],
             "processes": processes,
@@ -403,11 +416,11 @@ class Node:
             "given_up": self._lease.given_up,
         }
 
-    def _release(self, request: Request) -> Result:
+    def _release(self, request: Request) -> Released:
         others = () if request.get("rules") is None else read_rules(request["rules"])
         self._wake_now()
         self._programs.end_watch()
-        result: Result = {
+        result: Released = {
             "released": [],
             "ended": [],
             "failed": {},
@@ -426,7 +439,7 @@ class Node:
         self._save()
         return result
 
-    def _release_one(self, pid: int, others: Sequence[Rule], result: Result) -> None:
+    def _release_one(self, pid: int, others: Sequence[Rule], result: Released) -> None:
         description = describe(pid)
         try:
             if self._is_ahead(pid):
@@ -455,8 +468,8 @@ class Node:
         return any(rule.fits(pid) for rule in others) and is_on_a_page(pid)
 
     def _is_ahead(self, pid: int) -> bool:
-        """Whether a clock of it would go back if it were let go of. A wall clock may, unless the
-        take said `ends`: that is a step, as time services make them."""
+        """Whether a clock of it would go back if it were detached. A wall clock may, unless the
+        take had `ends`: that is a step, as time services make them."""
         offsets = offsets_inside(pid)
         if offsets is None:
             return False
@@ -482,14 +495,14 @@ class Node:
     def _check_lease(self) -> None:
         self._lease.count_silence()
         if self._lease.has_run_out(self._gives_up_later_s()):
-            self._give_up(f"it was not heard for {self._lease.lease_s:.0f} s")
+            self._give_up(f"its lease was not renewed for {self._lease.lease_s:.0f} s")
 
     def _gives_up_later_s(self) -> float:
         """A program that is started again here must not ask one that is ahead: the node that runs
         such a one is the first to give up."""
         programs = self._programs
-        runs_one_that_is_asked = any(programs.keeps_monotonic(pid) for pid in programs.known)
-        return 0.0 if runs_one_that_is_asked or not programs.ends else _GIVES_UP_LATER_S
+        runs_istiod = any(programs.keeps_monotonic(pid) for pid in programs.known)
+        return 0.0 if runs_istiod or not programs.ends else _GIVES_UP_LATER_S
 
     def _give_up(self, why: str) -> None:
         """Releases, and notes it for the next client; what fails is tried again a second later."""
@@ -506,13 +519,13 @@ class Node:
         save_state(
             self._state_file,
             {
-                "rules": [list(rule) for rule in programs.rules],
+                "rules": list(programs.rules),
                 "launchers": list(programs.launchers),
                 "lease_s": lease.lease_s,
                 "owner": lease.owner,
                 "given_up": lease.given_up,
                 "begun_moved": list(programs.begun_moved.items()),
-                "offsets": list(self._pages.offsets),
+                "offsets": self._pages.offsets,
                 "ends": programs.ends,
                 "asleep": None if self._asleep is None else self._asleep.saved(),
             },

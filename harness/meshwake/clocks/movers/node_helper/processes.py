@@ -8,15 +8,18 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+
+from meshwake.clocks.movers.node_helper.answers import DescribedProcess
 
 # Fields of /proc/PID/stat behind the name of the program, which is in brackets and may hold any
 # character: so what follows the last bracket is split. The first of them, the state, is field 3 of
 # the manual page; hence parent is 4 - 3 and starttime 22 - 3.
 _STATE_FIELD = 0
 _PARENT_FIELD = 1
+# proc(5): fields 4 (parent) and 22 (start, in clock ticks since boot), counted from the state (3),
+# which follows the name in parentheses.
 _STARTED_FIELD = 19
-# Z: has ended, its parent has not asked for the status yet. X: ended, and gone in a moment.
+# Z: has ended, its parent has not read the status yet. X: ended, and gone in a moment.
 _ENDED_STATES = frozenset({"Z", "X"})
 # T: stopped by a signal. t: stopped by a tracer.
 _STOPPED_STATES = frozenset({"T", "t"})
@@ -24,6 +27,7 @@ _STOPPED_STATES = frozenset({"T", "t"})
 # state of an established connection is TCP_ESTABLISHED (include/net/tcp_states.h).
 _REMOTE_COLUMN = 2
 _STATE_COLUMN = 3
+# A state of /proc/net/tcp, in hex: TCP_ESTABLISHED (include/net/tcp_states.h).
 _ESTABLISHED = "01"
 
 
@@ -63,7 +67,7 @@ def is_running(pid: int) -> bool:
     return bool(fields) and fields[_STATE_FIELD] not in _STOPPED_STATES | _ENDED_STATES
 
 
-def describe(pid: int) -> dict[str, Any]:
+def describe(pid: int) -> DescribedProcess:
     """Names a process for a reader who knows pods: their ids are part of its control group."""
     cgroup = read_text(pid, "cgroup").strip()
     return {"pid": pid, "executable": executable_of(pid), "cgroup": cgroup}

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from meshwake.clocks.movers.node_helper.answers import DescribedProcess, Watched, WatchState
 from meshwake.clocks.movers.node_helper.pages import NOT_MOVED, NodePages
 from meshwake.clocks.movers.node_helper.processes import (
     age_s,
@@ -91,7 +92,7 @@ class Programs:
         """Those first that the others ask."""
         return sorted(pids, key=lambda pid: (not self.keeps_monotonic(pid), pid))
 
-    def described_begun_moved(self) -> list[dict[str, Any]]:
+    def described_begun_moved(self) -> list[DescribedProcess]:
         """The programs that took their time base while clocks were moved: it is wrong when these
         are restored."""
         still_there = [
@@ -197,10 +198,10 @@ class Programs:
             watch, self.watch = self.watch, None
             watch.close()
 
-    def described_watch(self) -> dict[str, Any]:
+    def described_watch(self) -> WatchState:
         """For `list`."""
         watch = self.watch
-        described = None
+        described: Watched | None = None
         if watch is not None:
             described = {
                 "holds": watch.holds,

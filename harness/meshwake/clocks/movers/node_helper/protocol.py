@@ -21,7 +21,7 @@ or {"version": 3, "ok": false, "error": {"kind": "LabUnavailable", "message": ".
     list     -                              programs, offsets, watch, refusals, owner, what was
                                             given up
     release  rules                          the kernel's clocks for all, rules forgotten; programs
-                                            that fit `rules` are let go of too, whichever helper
+                                            that fit `rules` are detached too, whichever helper
                                             attached them: one whose state is lost
 
 Every request may name its `owner`. take, renew, set, still, sleep, wake and release of a node that
@@ -43,6 +43,7 @@ from typing import Any
 from meshwake.clocks.movers.node_helper.rules import Rule
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.errors import BadInput, HarnessError, HarnessFault
+from meshwake.core.json_types import JsonObject
 
 PROTOCOL_VERSION = 3
 # Where the binaries of container runtimes usually are on a node.
@@ -66,12 +67,12 @@ _PORT_MAX = 65535
 _OFFSET_NS_END = 2**61
 
 
-def answer_line(line: bytes, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
+def answer_line(line: bytes, answer: Callable[[JsonObject], JsonObject]) -> bytes:
     """The line that is sent back for a request; `answer` gets the request and may raise."""
     return json.dumps(_answer(line, answer)).encode() + b"\n"
 
 
-def _answer(line: bytes, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+def _answer(line: bytes, answer: Callable[[JsonObject], JsonObject]) -> JsonObject:
     try:
         request = json.loads(line)
         if not isinstance(request, dict):
@@ -119,7 +120,7 @@ def _read_rule(entry: Any) -> Rule:
     )
 
 
-def _read_switch(entry: dict[str, Any], name: str) -> bool:
+def _read_switch(entry: JsonObject, name: str) -> bool:
     value = entry.get(name, False)
     if not isinstance(value, bool):
         raise BadInput(f"rule {entry!r}: {name} is true or false")

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
+from meshwake.clocks.movers.node_helper.answers import SavedSleep
 from meshwake.clocks.movers.node_helper.processes import is_running, send_signal, started_ticks
 from meshwake.core.clock_reading import ClockReading
 from meshwake.core.durations import NS_PER_S
@@ -30,7 +30,7 @@ SetClocks = Callable[[], None]
 @dataclass
 class Sleep:
     """A sleep that has begun. `sleepers`: process to its start. `at_wake`: the offsets that its end
-    sets. `stopped_monotonic_ns`: when all stood still; None: that was not seen."""
+    sets. `stopped_monotonic_ns`: when all were stopped; None: that was not seen."""
 
     guardian: int
     guardian_ticks: int | None
@@ -40,7 +40,7 @@ class Sleep:
     stopped_monotonic_ns: int | None = None
 
     @classmethod
-    def restored(cls, saved: Mapping[str, Any]) -> Sleep:
+    def restored(cls, saved: SavedSleep) -> Sleep:
         """From what `saved` returned, in a helper started again."""
         guardian, guardian_ticks = saved["guardian"]
         at_wake = saved["at_wake"]
@@ -53,13 +53,13 @@ class Sleep:
             saved["stopped_monotonic_ns"],
         )
 
-    def saved(self) -> dict[str, Any]:
+    def saved(self) -> SavedSleep:
         """For the state file."""
         return {
-            "guardian": [self.guardian, self.guardian_ticks],
-            "sleepers": [[pid, ticks] for pid, ticks in self.sleepers.items()],
+            "guardian": (self.guardian, self.guardian_ticks),
+            "sleepers": list(self.sleepers.items()),
             "until_boottime_ns": self.until_boottime_ns,
-            "at_wake": None if self.at_wake is None else list(self.at_wake),
+            "at_wake": self.at_wake,
             "stopped_monotonic_ns": self.stopped_monotonic_ns,
         }
 
@@ -68,7 +68,7 @@ class Sleep:
         return not any(is_running(pid) for pid in self.sleepers)
 
     def slept_ns(self) -> int:
-        """How long all have stood still: by so much their clocks may go back at the wake."""
+        """How long all have been stopped: by so much their clocks may go back at the wake."""
         if self.stopped_monotonic_ns is None:
             return 0
         return time.monotonic_ns() - self.stopped_monotonic_ns

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
+from meshwake.clocks.movers.node_helper.answers import SavedState
 from meshwake.clocks.movers.node_helper.protocol import PROTOCOL_VERSION
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -20,7 +20,7 @@ def boot_id() -> str:
     return _BOOT_ID.read_text().strip()
 
 
-def save_state(file: Path, values: dict[str, Any]) -> None:
+def save_state(file: Path, values: SavedState) -> None:
     """Replaces the file; a reader finds the old one or the new one, never a part."""
     state = {"format": PROTOCOL_VERSION, "boot_id": boot_id(), **values}
     fresh = file.with_suffix(".new")
@@ -28,11 +28,11 @@ def save_state(file: Path, values: dict[str, Any]) -> None:
     fresh.replace(file)
 
 
-def load_state(file: Path) -> dict[str, Any] | None:
+def load_state(file: Path) -> SavedState | None:
     """What a helper before us has saved on this boot of the machine; None when there is nothing
     that counts."""
     try:
-        state: dict[str, Any] = json.loads(file.read_text())
+        state = json.loads(file.read_text())
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -42,4 +42,7 @@ def load_state(file: Path) -> dict[str, Any] | None:
         # take or a release.
         sys.stderr.write(f"{file}: not that of this version ({state.get('format')}); forgotten\n")
         return None
-    return state if state["boot_id"] == boot_id() else None
+    if state["boot_id"] != boot_id():
+        return None
+    saved: SavedState = state
+    return saved

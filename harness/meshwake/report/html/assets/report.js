@@ -1,13 +1,14 @@
 // Draws the timelines of a report. All data come from data/*.js in this folder; nothing is fetched.
 //
-// A run: {id, words, end_s, starts_s, nodes: [node]}; a node: {name, asleep, clocks, walls, tracks}. Times are seconds of
+// A run: {id, words, end_s, starts_s, dates_from_s, nodes: [node]}; dates_from_s is Unix time at world time 0 where
+// people know the run by its dates, else null; a node: {name, asleep, clocks, walls, tracks}. Times are seconds of
 // world time. Every plot of a page shows one range of one time axis: world time, or each node's own wall clock.
 "use strict";
 
 const MESHWAKE = (() => {
   const runs = new Map();
   const plots = []; // {run, node, box, div, drawn}
-  const page = { axis: "world", range: null, cursor: null };
+  const page = { axis: "world", range: null, cursor: null, dates: null };
   const NARROW_PX = 760;
   const DAY_S = 86400;
   const STEPS_S = [1, 5, 15, 30, 60, 300, 900, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600, DAY_S, 2 * DAY_S, 7 * DAY_S,
@@ -29,12 +30,24 @@ const MESHWAKE = (() => {
 
   // --- words ---------------------------------------------------------------------------------------------------------
 
+  const DAYS = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+  const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
   function moment(world_s, exact) {
+    if (page.dates !== null) return dateText(page.dates + world_s, exact);
     const at = Math.floor(world_s + 1e-6), day = Math.floor(at / DAY_S), rest = at - day * DAY_S;
     const text = `day ${day} ${two(Math.floor(rest / 3600))}:${two(Math.floor(rest / 60) % 60)}`;
     return exact ? `${text}:${two(rest % 60)}` : text;
   }
   const wallText = (wall_s, exact) => new Date(wall_s * 1000).toISOString().replace("T", " ").slice(0, exact ? 19 : 16);
+  const dateText = (wall_s, exact) => `${DAYS[new Date(wall_s * 1000).getUTCDay()]} ${wallText(wall_s + 1e-6, exact)}`;
+  // The wall clock of a run that was moved to other years shows the dates that people know it by.
+  const shownWall = (run, wall_s) => (page.dates === null ? wall_s : wall_s - run.starts_s + page.dates);
+  // One calendar for a page: that of its runs, if they have the same one.
+  function setDates() {
+    const all = new Set(plots.map((plot) => plot.run.dates_from_s ?? null));
+    page.dates = all.size === 1 ? [...all][0] : null;
+  }
   function lasting(length_s) {
     const sign = length_s < 0 ? "-" : "", rest = Math.abs(length_s);
     if (rest < 60) return `${sign}${Math.round(rest * 10) / 10} s`;
@@ -68,22 +81,32 @@ const MESHWAKE = (() => {
     const ends = plots.map((plot) => [toAxis(plot.node, 0), toAxis(plot.node, plot.run.end_s)]);
     return [Math.min(...ends.map((pair) => pair[0])), Math.max(...ends.map((pair) => pair[1]))];
   }
+  // By how much what an axis shows is ahead of its values.
+  function shownAhead() {
+    if (page.dates === null) return 0;
+    return page.axis === "world" ? page.dates : page.dates - plots[0].run.starts_s;
+  }
   function ticks(range, width_px) {
-    const most = Math.max(3, Math.floor(width_px / 95)), length = range[1] - range[0];
-    const step = STEPS_S.find((candidate) => length / candidate <= most) || STEPS_S[STEPS_S.length - 1];
+    const length = range[1] - range[0], ahead = shownAhead();
+    const fits = (step) => length / step <= Math.max(2, Math.floor(width_px / (step >= DAY_S ? 62 : 95)));
+    const step = STEPS_S.find(fits) || STEPS_S[STEPS_S.length - 1];
     const values = [], texts = [];
-    for (let at = Math.ceil(range[0] / step) * step; at <= range[1] && values.length < 60; at += step) {
+    for (let at = Math.ceil((range[0] + ahead) / step) * step - ahead; at <= range[1] && values.length < 60; at += step) {
       values.push(at);
-      texts.push(tickText(at, step, values.length === 1));
+      texts.push(tickText(at + ahead, step, values.length === 1));
     }
     return { tickvals: values, ticktext: texts };
   }
   function tickText(at, step, first) {
-    const rest = ((at % DAY_S) + DAY_S) % DAY_S;
-    const day = page.axis === "world" ? `day ${Math.floor(at / DAY_S)}` : new Date(at * 1000).toISOString().slice(0, 10);
+    const rest = ((at % DAY_S) + DAY_S) % DAY_S, day = dayText(at);
     const time = `${two(Math.floor(rest / 3600))}:${two(Math.floor(rest / 60) % 60)}${step < 60 ? `:${two(rest % 60)}` : ""}`;
     if (step >= DAY_S) return day;
     return first || rest === 0 ? `${time}<br>${day}` : time;
+  }
+  function dayText(at) {
+    if (page.axis === "world" && page.dates === null) return `day ${Math.floor(at / DAY_S)}`;
+    const date = new Date(at * 1000);
+    return `${date.getUTCDate()} ${MONTHS[date.getUTCMonth()]} ${date.getUTCFullYear()}`;
   }
 
   // --- a plot --------------------------------------------------------------------------------------------------------
@@ -124,19 +147,26 @@ const MESHWAKE = (() => {
       line("boottime", boot, "--boot", { line: { color: colour("--boot"), width: 1.6, dash: "dot" } }),
     ];
   }
+  // Where in its row a track is drawn. On a narrow screen its name is above it, in the first third of the row.
+  const NARROW_LANE = { centre: .17, scale: .78, name: -.36 }, WIDE_LANE = { centre: 0, scale: 1 };
+  const isNarrow = (plot) => plot.box.clientWidth < NARROW_PX;
+  const laneOf = (plot) => (isNarrow(plot) ? NARROW_LANE : WIDE_LANE);
+
   function trackTraces(plot) {
-    const { node } = plot, tracks = node.tracks, traces = [];
+    const { node } = plot, tracks = node.tracks, traces = [], lane = laneOf(plot);
     traces.push(filled(node, node.asleep, -.8, tracks.length - .4, colour("--asleep"), { yaxis: "y2", name: "asleep" }));
     for (const state of Object.keys(HEIGHT)) {
-      const spans = tracks.flatMap((track, row) => track.bars.filter((bar) => bar[2] === state).map((bar) => [bar[0], bar[1], row]));
+      const spans = tracks.flatMap((track, row) => track.bars.filter((bar) => bar[2] === state)
+        .map((bar) => [bar[0], bar[1], row + lane.centre]));
       if (!spans.length) continue;
-      traces.push(filled(node, spans, -HEIGHT[state], HEIGHT[state], colour(COLOUR[state]),
+      const half = HEIGHT[state] * lane.scale;
+      traces.push(filled(node, spans, -half, half, colour(COLOUR[state]),
         { yaxis: "y2", name: state, opacity: state === "expired-asleep" ? .35 : 1 }));
     }
     for (const [kind, [symbol, paint]] of Object.entries(MARKS)) {
       const marks = tracks.flatMap((track, row) => track.marks.filter((mark) => mark[1] === kind).map((mark) => [mark[0], row]));
       if (!marks.length || (kind === "failed" && plot.dense)) continue;
-      const lifted = kind === "due" || kind === "renewed" || kind === "issued" ? -.37 : 0;
+      const lifted = lane.centre + (kind === "due" || kind === "renewed" || kind === "issued" ? -.37 * lane.scale : 0);
       traces.push({ type: "scatter", mode: "markers", name: kind, yaxis: "y2", x: marks.map((mark) => toAxis(node, mark[0])),
         y: marks.map((mark) => mark[1] + lifted), hoverinfo: "skip", showlegend: false, cliponaxis: false,
         marker: { symbol, size: kind === "failed" ? 5 : kind === "refused" ? 7 : 8, color: colour(paint),
@@ -146,7 +176,7 @@ const MESHWAKE = (() => {
   }
 
   function layoutOf(plot) {
-    const width = plot.box.clientWidth, narrow = width < NARROW_PX, tracks = plot.node.tracks;
+    const width = plot.box.clientWidth, narrow = isNarrow(plot), tracks = plot.node.tracks;
     const track_px = narrow ? 58 : 34, clocks_px = narrow ? 96 : 128, gap_px = 14, top = 10, bottom = 46;
     const tracks_px = track_px * Math.max(tracks.length, 1), height = top + clocks_px + gap_px + tracks_px + bottom;
     const inner = height - top - bottom, soft = colour("--soft"), left = narrow ? 58 : 252;
@@ -160,11 +190,11 @@ const MESHWAKE = (() => {
         tickcolor: colour("--line"), showspikes: false },
       yaxis: { ...grid, domain: [1 - clocks_px / inner, 1], fixedrange: true, range: plot.clockRange, nticks: 4,
         ticksuffix: ` ${plot.unit}`, zeroline: true, zerolinecolor: colour("--line") },
-      yaxis2: { ...grid, domain: [0, tracks_px / inner], fixedrange: true, range: [tracks.length - .5, narrow ? -.8 : -.6], showgrid: false,
+      yaxis2: { ...grid, domain: [0, tracks_px / inner], fixedrange: true, range: [tracks.length - .5, -.6], showgrid: false,
         tickmode: "array", tickvals: tracks.map((_, row) => row), ticktext: narrow ? tracks.map(() => "") : tracks.map((track) => shortened(track.label)) },
       annotations: [
         ...(narrow ? tracks.map((track, row) => ({ text: shortened(track.label), xref: "paper", x: 0, xanchor: "left", yref: "y2",
-          y: row - .6, yanchor: "middle", showarrow: false, font: { size: 10, color: soft } })) : []),
+          y: row + NARROW_LANE.name, yanchor: "middle", showarrow: false, font: { size: 10, color: soft } })) : []),
         { text: narrow ? "clock − world" : "clock − world,<br>since the start", xref: "paper", x: narrow ? 0 : -.008, xanchor: narrow ? "left" : "right",
           yref: "y domain", y: narrow ? .02 : .5, yanchor: narrow ? "bottom" : "middle", showarrow: false, align: "right",
           xshift: narrow ? 4 : -62, font: { size: narrow ? 10 : 12, color: soft } },
@@ -245,8 +275,10 @@ const MESHWAKE = (() => {
     show([centre - (centre - a) * factor, centre + (b - centre) * factor]);
   }
   function tellRange() {
-    const text = page.range.map((at) => (page.axis === "world" ? moment(at, page.range[1] - page.range[0] < 3600) : wallText(at)));
-    document.querySelectorAll(".tools .range").forEach((span) => { span.textContent = `${text[0]} to ${text[1]}${page.axis === "world" ? "" : " UTC"}`; });
+    const exact = page.range[1] - page.range[0] < 3600, ahead = shownAhead();
+    const text = page.range.map((at) => (page.axis === "world" ? moment(at, exact) : wallText(at + ahead)));
+    const zone = page.axis === "world" && page.dates === null ? "" : " UTC";
+    document.querySelectorAll(".tools .range").forEach((span) => { span.textContent = `${text[0]} to ${text[1]}${zone}`; });
   }
 
   // --- what is at a moment ---------------------------------------------------------------------------------------------
@@ -280,7 +312,7 @@ const MESHWAKE = (() => {
     const head = document.createElement("div"), list = document.createElement("ul");
     const strong = document.createElement("b");
     strong.textContent = moment(world_s, true);
-    head.append(strong, ` · wall ${wallText(along(plot.node.walls, 0, 1, world_s), true)} UTC · clock drift ${lasting(clocksAt(plot.node, world_s))}${asleep ? " · asleep" : ""}`);
+    head.append(strong, ` · wall ${wallText(shownWall(plot.run, along(plot.node.walls, 0, 1, world_s)), true)} UTC · clock drift ${lasting(clocksAt(plot.node, world_s))}${asleep ? " · asleep" : ""}`);
     for (const [paint, label, words] of detailsAt(plot, world_s, near_s)) {
       const item = document.createElement("li"), name = document.createElement("b");
       item.style.setProperty("--of", `var(${paint})`);
@@ -415,7 +447,8 @@ const MESHWAKE = (() => {
       if (button) ACTIONS[button.dataset.do]?.(button);
     });
     document.querySelectorAll("input[data-filter]").forEach((input) => input.addEventListener("input", () => filterRows(input)));
-    document.querySelectorAll("details").forEach((each) => each.addEventListener("toggle", () => { if (each.open) drawAll(); }));
+    document.querySelectorAll("details.node").forEach((each) => each.addEventListener("toggle", () => { if (each.open) drawAll(); }));
+    setDates();
     if (plots.length) { page.range = whole(); drawAll(); }
     let waiting = null;
     addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(() => plots.length && drawAll(), 120); });
@@ -424,10 +457,11 @@ const MESHWAKE = (() => {
     document.documentElement.dataset.ready = "yes";
   }
 
-  return { add: (run) => runs.set(run.id, run), start, runs, plots, page, place, show, jump, setAxis, setTheme, drawAll, whole, moment, lasting };
+  return { add: (run) => runs.set(run.id, run), start, runs, plots, page, place, show, jump, setAxis, setTheme, setDates, drawAll, whole, moment, lasting };
 })();
 
-// Two runs of a folder side by side, on one time axis: compare.html?left=ID&right=ID.
+// Two runs of a folder side by side, on one time axis: compare.html?left=ID&right=ID. The address always has the choice,
+// so that it can be sent.
 const COMPARE = (() => {
   const WORDS = { HOLDS: "good", BROKEN: "bad", UNKNOWN: "unsure" };
   const make = (tag, text, cls) => Object.assign(document.createElement(tag), { textContent: text ?? "", className: cls ?? "" });
@@ -436,39 +470,104 @@ const COMPARE = (() => {
     const script = Object.assign(document.createElement("script"), { src: `data/${encodeURIComponent(id)}.js`, onload: resolve, onerror: reject });
     document.head.append(script);
   });
+  const page = { left: null, right: null, options: [], rightWasChosen: false };
 
+  // --- which two ---
+
+  // Why two runs belong together, the strongest reason first; "" where nothing connects them.
+  const REASONS = [
+    ["the same timeline with and without a fix", (a, b) => sameTimeline(a, b) && sameSubject(a, b) && (a.fix === "none") !== (b.fix === "none")],
+    ["the same scenario on two releases", (a, b) => a.scenario === b.scenario && a.lab === b.lab && a.version !== b.version],
+    ["the same scenario on two labs", (a, b) => a.scenario === b.scenario && a.lab !== b.lab],
+    ["the same timeline with two fixes", (a, b) => sameTimeline(a, b) && a.fix !== b.fix],
+    ["the same scenario", (a, b) => a.scenario === b.scenario],
+  ];
+  const sameTimeline = (a, b) => a.timeline === b.timeline;
+  const sameSubject = (a, b) => a.lab === b.lab && a.version === b.version;
+  const rank = (a, b) => { const found = REASONS.findIndex(([, holds]) => holds(a.dataset, b.dataset)); return found < 0 ? REASONS.length : found; };
+  const reason = (a, b) => REASONS[rank(a, b)]?.[0] ?? "";
+  const others = (option) => page.options.filter((each) => each !== option);
+  // The one that belongs most to `option`; the first of several, and of none the first other.
+  const partner = (option) => others(option).reduce((best, each) => (!best || rank(option, each) < rank(option, best) ? each : best), null) ?? option;
+  const optionOf = (id) => page.options.find((each) => each.value === id);
+
+  function firstPair() {
+    let best = [page.options[0], partner(page.options[0])];
+    for (const each of page.options) {
+      const other = partner(each);
+      if (rank(each, other) < rank(...best)) best = [each, other];
+    }
+    // What nothing is deployed against is what the other is compared with.
+    return best[1].dataset.fix === "none" && best[0].dataset.fix !== "none" ? best.reverse() : best;
+  }
+  // The second list begins with what belongs to the first choice.
+  function fillRight(left) {
+    const groups = [["belongs to the first", []], ["other runs", []]];
+    others(left).concat(left).forEach((each) => groups[rank(left, each) < REASONS.length && each !== left ? 0 : 1][1].push(each.cloneNode(true)));
+    page.right.replaceChildren(...groups.filter(([, members]) => members.length).map(([label, members]) => {
+      const group = Object.assign(document.createElement("optgroup"), { label });
+      group.append(...members);
+      return group;
+    }));
+  }
+  function choose(left, right) {
+    fillRight(left);
+    page.left.value = left.value;
+    page.right.value = right.value;
+    const why = left === right ? "the same run twice" : reason(left, right);
+    document.getElementById("relation").textContent = why ? `These belong together: ${why}.` : "These two have neither scenario nor timeline in common.";
+    const address = `?${new URLSearchParams({ left: left.value, right: right.value })}`;
+    try { history.replaceState(null, "", address); } catch { /* an old browser may refuse that to files */ }
+    show(left.value, right.value);
+  }
+
+  // --- what is shown ---
+
+  const SIDES = ["first", "second"];
+  function labelled(cell, side) {
+    cell.dataset.label = SIDES[side];
+    return cell;
+  }
   function rows(pair) {
     const names = [...new Set(pair.flatMap((run) => run.findings.map((finding) => finding.check)))];
     return names.map((name) => {
       const two = pair.map((run) => run.findings.find((finding) => finding.check === name)), row = document.createElement("tr");
       if (two[0]?.verdict !== two[1]?.verdict) row.className = "differs";
-      row.append(make("td"));
-      row.firstChild.append(make("code", name));
-      for (const finding of two) {
-        const cell = document.createElement("td");
+      const claim = make("td", "", "first");
+      claim.append((two[0] ?? two[1]).title, document.createElement("br"), make("code", name, "soft small"));
+      row.append(claim);
+      two.forEach((finding, side) => {
+        const cell = labelled(make("td", "", "prose"), side);
         if (finding) cell.append(make("span", finding.verdict, `word ${WORDS[finding.verdict]}`), ` ${finding.because}`);
         row.append(cell);
-      }
+      });
       return row;
     });
   }
   function numbers(pair) {
     return pair[0].facts.map(([label], at) => {
       const row = document.createElement("tr");
-      row.append(make("td", label), ...pair.map((run) => make("td", run.facts[at][1] + (run.facts[at][2] ? ` (${run.facts[at][2]})` : ""))));
+      const cells = pair.map((run, side) => labelled(make("td", run.facts[at][1] + (run.facts[at][2] ? ` (${run.facts[at][2]})` : "")), side));
+      row.append(make("td", label, "first"), ...cells);
       return row;
     });
   }
-  function section(run) {
-    const box = document.createElement("section"), which = make("div", "", "which"), link = make("a", run.words);
+  function headline(run) {
+    const box = make("section", "", "card"), name = make("h2"), link = make("a", run.words), text = make("p", "", "headline");
     link.href = `${run.id}.html`;
-    which.append(make("h2", ""));
-    which.firstChild.append(link);
-    box.append(which);
+    name.append(link);
+    if (run.verdict === "BROKEN") text.classList.add("bad");
+    text.append(make("span", run.verdict, `word ${WORDS[run.verdict]}`), ` ${run.headline}`);
+    box.append(name, make("p", run.title, "soft small"), text);
+    return box;
+  }
+  function section(run) {
+    const box = document.createElement("section");
+    box.append(make("h3", run.words));
     run.nodes.forEach((node, at) => {
       const details = make("details", "", "node card"), summary = document.createElement("summary"), plot = make("div", "", "plot");
       details.open = at < 3;
-      summary.append(make("h3", node.name), make("span", node.words, "soft"));
+      summary.append(make("h4", node.name), make("span", node.words, "soft"));
       Object.assign(plot.dataset, { run: run.id, node: at });
       plot.setAttribute("aria-label", `Timeline of ${node.name}, ${run.words}: ${node.words}`);
       details.append(summary, plot);
@@ -482,26 +581,35 @@ const COMPARE = (() => {
     await Promise.all([load(left), load(right)]);
     const pair = [MESHWAKE.runs.get(left), MESHWAKE.runs.get(right)];
     document.querySelectorAll("[data-side]").forEach((cell) => { cell.textContent = pair[Number(cell.dataset.side)].words; });
+    document.getElementById("headlines").replaceChildren(...pair.map(headline));
     document.getElementById("numbers").replaceChildren(...numbers(pair));
     document.getElementById("verdicts").replaceChildren(...rows(pair));
     MESHWAKE.plots.length = 0;
     document.getElementById("timelines").replaceChildren(...pair.map(section));
+    MESHWAKE.setDates();
     MESHWAKE.page.range = MESHWAKE.whole();
     MESHWAKE.page.cursor = null;
     MESHWAKE.drawAll();
     document.documentElement.dataset.compared = "yes";
   }
   function start() {
-    const selects = ["left", "right"].map((name) => document.getElementById(name));
-    if (!selects[0]) return;
-    const query = new URLSearchParams(location.search);
-    selects.forEach((select, at) => {
-      select.selectedIndex = Math.min(at, select.options.length - 1);
-      const wanted = query.get(select.id);
-      if ([...select.options].some((option) => option.value === wanted)) select.value = wanted;
-      select.addEventListener("change", () => show(selects[0].value, selects[1].value));
+    page.left = document.getElementById("left");
+    page.right = document.getElementById("right");
+    if (!page.left) return;
+    page.options = [...page.left.options];
+    const query = new URLSearchParams(location.search), left = optionOf(query.get("left")), right = optionOf(query.get("right"));
+    page.rightWasChosen = Boolean(right);
+    page.left.addEventListener("change", () => {
+      const first = page.left.selectedOptions[0];
+      choose(first, page.rightWasChosen ? optionOf(page.right.value) : partner(first));
     });
-    show(selects[0].value, selects[1].value);
+    page.right.addEventListener("change", () => {
+      page.rightWasChosen = true;
+      choose(page.left.selectedOptions[0], optionOf(page.right.value));
+    });
+    if (left) choose(left, right ?? partner(left));
+    else if (right) choose(partner(right), right);
+    else choose(...firstPair());
   }
   return { start };
 })();

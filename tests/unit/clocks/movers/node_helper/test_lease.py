@@ -41,8 +41,17 @@ def test_only_the_owner_changes_a_node(real: SimpleNamespace) -> None:
 
 def test_what_was_given_up_is_explained_until_the_next_take(real: SimpleNamespace) -> None:
     lease = lease_of("run 1", real)
-    lease.owner, lease.given_up = None, {"owner": "run 1", "why": "it was not heard for 20 s"}
-    with pytest.raises(SubjectFailed, match="moved by run 1 and have been put back"):
+    lease.owner = None
+    lease.given_up = {
+        "owner": "run 1",
+        "why": "its lease was not renewed for 20 s",
+        "released": [],
+        "ended": [],
+        "failed": {},
+        "offsets": {},
+        "begun_moved": [],
+    }
+    with pytest.raises(SubjectFailed, match="moved by run 1 and have been restored"):
         lease.check("run 2", may_begin=False)
     lease.begin("run 2", 20.0)
     assert lease.given_up is None
@@ -57,7 +66,7 @@ def test_silence_is_counted_second_by_second(real: SimpleNamespace) -> None:
     real.now_s += 0.5
     lease.count_silence()
     assert lease.has_run_out(0.0) and not lease.has_run_out(10.0)
-    lease.heard()
+    lease.note_renewal()
     assert not lease.has_run_out(0.0)
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from meshwake.clocks.movers.node_helper.answers import SavedState
 from meshwake.clocks.movers.node_helper.sleep import Sleep
 from meshwake.clocks.movers.node_helper.state import load_state, save_state
 from meshwake.core.clock_reading import ClockReading
@@ -14,10 +15,23 @@ from meshwake.core.clock_reading import ClockReading
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the boot id is Linux's")
 
 
+SAVED: SavedState = {
+    "rules": [],
+    "launchers": [],
+    "lease_s": 20.0,
+    "owner": "run 1",
+    "given_up": None,
+    "begun_moved": [],
+    "offsets": ClockReading(0, 0, 0),
+    "ends": False,
+    "asleep": None,
+}
+
+
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     file = tmp_path / "clocks.json"
     assert load_state(file) is None
-    save_state(file, {"owner": "run 1"})
+    save_state(file, SAVED)
     state = load_state(file)
     assert state is not None and state["owner"] == "run 1"
     assert [path.name for path in tmp_path.iterdir()] == ["clocks.json"]
@@ -25,7 +39,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
 
 def test_of_another_boot_nothing_counts(tmp_path: Path) -> None:
     file = tmp_path / "clocks.json"
-    save_state(file, {"owner": "run 1"})
+    save_state(file, SAVED)
     file.write_text(json.dumps(json.loads(file.read_text()) | {"boot_id": "another"}))
     assert load_state(file) is None
 

@@ -1,0 +1,124 @@
+"""The numbers on top of the page of a run: each says of what it is, so that it can be read alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from meshwake.checks.facts.certificates import certificates, renewals
+from meshwake.checks.facts.spans import Spans
+from meshwake.checks.facts.traffic import attempts, failures, outages
+from meshwake.checks.format import count, lasting, moment
+from meshwake.core.durations import NS_PER_S
+from meshwake.core.run import Run
+from meshwake.report.tracks import EXPIRED, Bar, NodeTracks
+
+# Certificates have whole seconds only; and no check calls a renewal late before a minute.
+_ROUNDING_NS = NS_PER_S
+_LATE_NS = 60 * NS_PER_S
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number, what it is of, and whether it is bad news."""
+
+    label: str
+    value: str
+    note: str = ""
+    bad: bool = False
+
+
+def facts_of(run: Run, nodes: tuple[NodeTracks, ...]) -> Iterator[Fact]:
+    """Always the same labels, so that two runs can be compared. Raises whatever a damaged history
+    makes its readers raise."""
+    yield _outage(run, nodes)
+    yield _first_failure(run)
+    yield _connections(run)
+    yield _latest_renewal(run)
+    yield _expired(run, nodes)
+    yield _clock_drift(nodes)
+
+
+def _outage(run: Run, nodes: tuple[NodeTracks, ...]) -> Fact:
+    out_ns = Spans(outage.span for outage in outages(run.plan, run.history)).total_ns
+    label = "Outage while awake"
+    if not out_ns:
+        return Fact(label, "none", "connections always worked")
+    return Fact(label, lasting(out_ns), _share(out_ns, nodes), bad=True)
+
+
+def _share(out_ns: int, nodes: tuple[NodeTracks, ...]) -> str:
+    awake = [
+        node.clocks.world_ns[-1] - Spans(node.asleep).total_ns
+        for node in nodes
+        if node.clocks.world_ns
+    ]
+    longest_ns = max(awake, default=0)
+    if longest_ns <= 0:
+        return ""
+    return f"{100 * out_ns / longest_ns:.1f} % of {lasting(longest_ns)} awake"
+
+
+def _first_failure(run: Run) -> Fact:
+    failing = failures(run.plan, run.history)
+    if not failing:
+        return Fact("First failure", "never", "no connection failed")
+    return Fact(
+        "First failure",
+        moment(failing[0].from_world_ns),
+        f"{count(len(failing), 'outage')} in all",
+        bad=True,
+    )
+
+
+def _connections(run: Run) -> Fact:
+    tried = [event for pair in run.plan.pairs for event in attempts(run.history, pair)]
+    failed = sum(not event.ok for event in tried)
+    value = f"{failed} of {len(tried)}"
+    return Fact("Connections failed", value, "new connections that were tried", bad=failed > 0)
+
+
+def _latest_renewal(run: Run) -> Fact:
+    label = "Latest renewal"
+    late = [
+        renewal.late_ns
+        for renewal in renewals(run.plan, run.history)
+        if renewal.late_ns is not None
+    ]
+    if not late:
+        return Fact(label, "none", "no renewal fell due")
+    worst_ns, all_of_them = max(late), count(len(late), "renewal")
+    if worst_ns <= _ROUNDING_NS:
+        return Fact(label, "on time", f"and so were all {all_of_them}")
+    note = f"the worst of {all_of_them}, by the wall clock"
+    return Fact(label, f"{lasting(worst_ns)} late", note, bad=worst_ns > _LATE_NS)
+
+
+def _expired(run: Run, nodes: tuple[NodeTracks, ...]) -> Fact:
+    """A certificate is counted once, however often its node slept while it was expired."""
+    label = "Expired certificates served"
+    issued = sum(len(held) for held in certificates(run.history).values())
+    bars = list(_expired_bars(nodes))
+    if not bars:
+        return Fact(label, "never", f"{count(issued, 'certificate')} issued")
+    served_ns = Spans((bar.from_world_ns, bar.to_world_ns) for _, bar in bars).total_ns
+    served = len({(track, bar.text) for track, bar in bars})
+    note = f"{served} of {count(issued, 'certificate')} issued, while awake"
+    return Fact(label, f"for {lasting(served_ns)}", note, bad=True)
+
+
+def _expired_bars(nodes: tuple[NodeTracks, ...]) -> Iterator[tuple[str, Bar]]:
+    for node in nodes:
+        for track in node.tracks_of("certificate"):
+            for bar in track.bars:
+                if bar.state == EXPIRED:
+                    yield track.label, bar
+
+
+def _clock_drift(nodes: tuple[NodeTracks, ...]) -> Fact:
+    drift_ns = max((node.drift_end_ns for node in nodes), key=abs, default=0)
+    return Fact(
+        "Clock drift at the end",
+        lasting(drift_ns) if drift_ns else "none",
+        "wall minus monotonic clock, since the start",
+    )

@@ -1,0 +1,68 @@
+"""What was expected of a run, in a sentence for people who do not know the names of checks. What
+happens to the mesh comes before it (headline.py)."""
+
+from __future__ import annotations
+
+from meshwake.checks import TITLES
+from meshwake.checks.format import dated
+from meshwake.core.outcome import Comparison, Finding, OutcomeKind, Verdict
+from meshwake.core.run import Run
+from meshwake.report.headline import GOAL_WORDS, surprise
+
+
+def sentence(run: Run) -> str:
+    """The outcome of `run` with its reason, and its moments as dates where people know them so."""
+    return dated(_sentence(run), run.plan.dates_from_wall_s)
+
+
+def _sentence(run: Run) -> str:
+    outcome = run.outcome
+    if outcome.kind is OutcomeKind.AS_EXPECTED:
+        return f"{_begins(run)}: {outcome.why}."
+    if outcome.kind is OutcomeKind.SURPRISE:
+        return _not_as_expected(run)
+    return _unknown(run)
+
+
+def _begins(run: Run) -> str:
+    """What came of the expectations, or of the goal."""
+    if run.plan.goal is not None:
+        return f"Goal '{run.plan.goal}' {GOAL_WORDS[run.outcome.kind]}"
+    named = surprise(run)
+    words = {
+        OutcomeKind.AS_EXPECTED: "As expected",
+        OutcomeKind.SURPRISE: f"Not as expected, {named}" if named else "Not as expected",
+        OutcomeKind.UNKNOWN: "Unknown",
+    }
+    return words[run.outcome.kind]
+
+
+def _not_as_expected(run: Run) -> str:
+    rows = _rows(run, OutcomeKind.SURPRISE)
+    first = rows[0]
+    more = f"; {len(rows) - 1} more below" if len(rows) > 1 else ""
+    return (
+        f"{_begins(run)}: {_quoted(first.finding)} is {first.finding.verdict}, "
+        f"expected {first.expected}{more}."
+    )
+
+
+def _unknown(run: Run) -> str:
+    for finding in run.findings:
+        if finding.is_assumption and finding.verdict is not Verdict.HOLDS:
+            return f"{_begins(run)}: nothing could be judged, because {finding.because}."
+    rows = _rows(run, OutcomeKind.UNKNOWN)
+    if not rows:
+        return f"{_begins(run)}: {run.outcome.why}."
+    finding = rows[0].finding
+    return f"{_begins(run)}: {_quoted(finding)} could not be judged: {finding.because}."
+
+
+def _quoted(finding: Finding) -> str:
+    """What a check claims."""
+    title = TITLES[finding.check]
+    return f"\N{LEFT DOUBLE QUOTATION MARK}{title}\N{RIGHT DOUBLE QUOTATION MARK}"
+
+
+def _rows(run: Run, kind: OutcomeKind) -> list[Comparison]:
+    return [row for row in run.outcome.comparisons if row.kind is kind]
