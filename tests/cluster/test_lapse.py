@@ -277,6 +277,7 @@ def test_programs_that_end_in_the_middle_begin_on_moved_clocks(
     trial.is_ready()
 
 
+DAY_S = 86_400
 ELSEWHERE = f"""
 title    = "A day and a half with one night, on a cluster that meshwake did not make"
 labs     = ["kind"]
@@ -300,15 +301,16 @@ because = "eight hours are less than half of a certificate of a day"
 
 def test_a_cluster_that_is_not_ours_is_as_it_was_afterwards(trial: Trial, tmp_path: Path) -> None:
     """By --kubeconfig alone, so nothing of what `up` knows of it is used; the helper goes too."""
-    before, log = trial.objects(), tmp_path / "elsewhere.log"
-    scenario = tmp_path / "elsewhere.toml"
+    log, scenario = tmp_path / "elsewhere.log", tmp_path / "elsewhere.toml"
     scenario.write_text(ELSEWHERE)
     access = ("--kubeconfig", str(trial.cluster.kubeconfig), "--context", trial.context)
-    with trial.running(scenario, log, real_time=False, cluster=access) as run:
-        code = wait_until("the end of the run", 1800, run.poll)
-    assert code == ExitCode.AS_EXPECTED, log.read_text()
-    assert "(not ours)" in log.read_text()
-    assert differences(before, trial.objects()) == []
-    trial.has_nothing_of_a_run()
-    trial.has_no_helper()
-    trial.is_ready()
+    with trial.set_for(DAY_S):
+        before = trial.objects()
+        with trial.running(scenario, log, real_time=False, cluster=access) as run:
+            code = wait_until("the end of the run", 1800, run.poll)
+        assert code == ExitCode.AS_EXPECTED, log.read_text()
+        assert "(not ours)" in log.read_text()
+        assert differences(before, trial.objects()) == []
+        trial.has_nothing_of_a_run()
+        trial.has_no_helper()
+        trial.is_ready()

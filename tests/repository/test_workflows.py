@@ -142,7 +142,9 @@ def test_images_of_a_release_are_built_as_their_files_say() -> None:
     for image in read("release")["jobs"]["images"]["strategy"]["matrix"]["include"]:
         text = (REPOSITORY / image["file"]).read_text(encoding="utf-8")
         assert re.search(
-            rf"docker build -f {re.escape(image['file'])} .* harness$", text, re.MULTILINE
+            rf"docker build -f {re.escape(image['file'])} .* {re.escape(image['context'])}$",
+            text,
+            re.MULTILINE,
         )
 
 

@@ -37,6 +37,8 @@ HeldBackBy = Literal["settling", "cooldown", "authority-away", "another-node"]
 JUMP_NS = 2 * NS_PER_S
 # A slow drift is no jump: time services that slew stay below a tenth of a second a second.
 JUMP_SHARE = 10
+# A process that was not seen for so long, on the monotonic clock, is gone.
+REMEMBERED_NS = 3_600 * NS_PER_S
 # pilot-agent spreads its renewals: SECRET_GRACE_PERIOD_RATIO_JITTER, 1 % of the lifetime.
 PROXY_SPREAD = 100
 
@@ -114,6 +116,7 @@ class Guard:
         self._jumped_monotonic_ns: int | None = None
         self._restarted_monotonic_ns: dict[str, int] = {}
         self._first_seen: dict[tuple[str, Held], ClockReading] = {}
+        self._last_seen: dict[str, int] = {}  # by the monotonic clock
         self._waits: set[tuple[str, HeldBackBy]] = set()
         self.busy = False
         self.next_wall_ns: int | None = None
@@ -148,9 +151,25 @@ class Guard:
         self._last = now
 
     def _remember(self, processes: Sequence[Seen], now: ClockReading) -> None:
-        """When each certificate was first seen; the rest is forgotten, so that nothing grows."""
+        """When each certificate was first seen. What is gone is forgotten, so that nothing grows;
+        a process that is missing from this look only after REMEMBERED_NS."""
         there = {(process.name, held) for process in processes for held in process.certificates}
-        self._first_seen = {key: self._first_seen.get(key, now) for key in there}
+        seen = {key: self._first_seen.get(key, now) for key in there}
+        missing = self._missing(processes, now)
+        kept = {key: first for key, first in self._first_seen.items() if key[0] in missing}
+        self._first_seen = {**kept, **seen}
+
+    def _missing(self, processes: Sequence[Seen], now: ClockReading) -> set[str]:
+        """Processes that an earlier look saw and this one did not. One that does not answer (kubelet
+        is busy after a wake) is left out of a look: its drift must not start from zero for that."""
+        names = {process.name for process in processes}
+        self._last_seen |= dict.fromkeys(names, now.monotonic_ns)
+        self._last_seen = {
+            name: at_ns
+            for name, at_ns in self._last_seen.items()
+            if now.monotonic_ns - at_ns < REMEMBERED_NS
+        }
+        return self._last_seen.keys() - names
 
     def _parted_ns(self, process: Seen, now: ClockReading) -> int:
         """The clock drift, since the moment from which the process counts."""

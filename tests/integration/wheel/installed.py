@@ -82,10 +82,17 @@ def install(
     installed = Installed(root, work)
     with ZipFile(wheel) as packed:
         packed.extractall(installed.site_packages)
-    for each in closure(wheel, extras, also).values():
-        _link(each, installed.site_packages)
+    link_packages(wheel, installed.site_packages, extras, also)
     _write_scripts(installed)
     return installed
+
+
+def link_packages(
+    wheel: Path, directory: Path, extras: Iterable[str] = (), also: Iterable[str] = ()
+) -> None:
+    """What comes with the wheel, and not the wheel itself, into `directory`."""
+    for each in closure(wheel, extras, also).values():
+        _link(each, directory)
 
 
 def requirements(wheel: Path) -> list[Requirement]:

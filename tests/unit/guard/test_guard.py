@@ -159,6 +159,33 @@ def test_a_gateway_is_late_once_and_counts_from_its_own_certificate() -> None:
     assert [name for name, _ in node.restarted] == ["gateway"]
 
 
+def test_a_gateway_that_does_not_answer_after_the_wake_is_late_all_the_same() -> None:
+    """kubelet is busy then; the drift counts from before the sleep, not from the first answer."""
+    node = HandNode()
+    node.proxy()
+    guard = guard_of(node)
+    look_for(guard, node, 5 * MINUTE)
+    node.asleep(30 * HOUR)
+    gateway, node.processes = node.processes, []
+    look_for(guard, node, 2 * MINUTE)
+    node.processes = gateway
+    look_for(guard, node, 3 * MINUTE)
+    assert [name for name, _ in node.restarted] == ["gateway"]
+
+
+def test_what_is_gone_is_forgotten() -> None:
+    """So that nothing grows with the pods that come and go."""
+    node = HandNode()
+    node.proxy("short-lived")
+    guard = guard_of(node)
+    guard.look()
+    node.processes.clear()
+    look_for(guard, node, 30 * MINUTE)
+    assert guard._first_seen
+    look_for(guard, node, 31 * MINUTE)
+    assert not guard._first_seen and not guard._last_seen
+
+
 def test_ztunnel_comes_before_the_gateway() -> None:
     node = HandNode()
     node.ztunnel()

@@ -57,7 +57,12 @@ _HOPELESS = (
     "InvalidImageName",
     "CreateContainerConfigError",
 )
+_WORDS_SHOWN = 300
 _HELM_RELEASE = "meta.helm.sh/release-name"
+
+
+class _CannotStart(LabUnavailable):
+    """A node will not start the guard, however long one waits."""
 
 
 @dataclass(frozen=True)
@@ -217,25 +222,24 @@ def _await_guards(
             report=report,
         )
     except LabUnavailable as error:
-        why = "; ".join([str(error), *_complaints(kubernetes)])
-        raise LabUnavailable(
-            f"{why}. It stays installed: meshwake guard status, or meshwake guard uninstall"
-        ) from error
+        complaints = () if isinstance(error, _CannotStart) else _complaints(kubernetes)
+        lines = [str(error), *complaints, "it stays installed; remove it: meshwake guard uninstall"]
+        raise LabUnavailable("\n  ".join(lines)) from error
     return tuple(guarded)
 
 
 def _check_hope(kubernetes: Kubernetes, image: str) -> None:
-    """Raises LabUnavailable when a node cannot get the image, or cannot start it: that does not
-    change by waiting."""
+    """Raises _CannotStart when a node cannot get the image, or cannot start it: that does not change
+    by waiting."""
     for pod in kubernetes.all("Pod", names.NAMESPACE, names.LABELS):
         waiting = _waiting_for(pod, image)
         if waiting.get("reason") not in _HOPELESS:
             continue
         node = text_at(pod, "spec", "nodeName") or "?"
         way = way_into_nodes(kubernetes.all("Node"), image)
-        raise LabUnavailable(
-            f"node {node}: {waiting['reason']}: {waiting.get('message', '')}; the node has no "
-            f"image {image}: {way}"
+        raise _CannotStart(
+            f"node {node} cannot start {image}: {waiting['reason']}: "
+            f"{str(waiting.get('message', ''))[:_WORDS_SHOWN]}\n  put the image into the nodes: {way}"
         )
 
 
@@ -255,7 +259,7 @@ def _complaints(kubernetes: Kubernetes) -> Iterator[str]:
         return
     warnings = [each for each in events if each.get("type") == "Warning"]
     yield from dict.fromkeys(
-        f"{each.get('reason')}: {each.get('message')}" for each in warnings[-3:]
+        f"{each.get('reason')}: {str(each.get('message'))[:_WORDS_SHOWN]}" for each in warnings[-3:]
     )
 
 

@@ -174,8 +174,10 @@ def test_a_node_that_cannot_have_the_image_is_named_at_once() -> None:
     """With the way into that distribution; waiting would not help."""
     cluster = Homelab()
     cluster.waiting["two"] = ("ImagePullBackOff", "back-off pulling image")
-    with pytest.raises(LabUnavailable, match=r"node two: ImagePullBackOff.*k3s ctr images import"):
+    with pytest.raises(LabUnavailable, match="node two cannot start .*: ImagePullBackOff") as info:
         installed(cluster)
+    assert "k3s ctr images import" in str(info.value)
+    assert "meshwake guard uninstall" in str(info.value)
     assert cluster.now_ns == 0
 
 
@@ -185,6 +187,7 @@ def test_a_guard_that_never_looks_is_not_ready() -> None:
     cluster.silent.add("two")
     event = cluster.put("Event", "meshwake-guard", "e", type="Warning", reason="FailedCreate")
     event["message"] = "forbidden: violates policy"
-    with pytest.raises(LabUnavailable, match=r"no look yet on two.*violates policy.*stays") as info:
+    with pytest.raises(LabUnavailable, match="no look yet on two") as info:
         installed(cluster)
+    assert "violates policy" in str(info.value)
     assert "meshwake guard uninstall" in str(info.value)
